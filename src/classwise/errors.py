@@ -1,0 +1,75 @@
+"""What can go wrong, as one tree.
+
+    ClasswiseError             a user's mistake or bad data: one short message, exit code 1
+    ├── ConfigError            a key of the config: which one, what was found, what is allowed
+    ├── DataError              a table, a folder, a row or a label
+    │   └── ImageError         one picture file
+    ├── ModelError             a backbone, its weights, or the packages that it needs
+    ├── CheckpointError        no checkpoint, a damaged one, or one of another run
+    ├── OutputError            a file that would be overwritten, or that its template contradicts
+    ├── NonFiniteError         a loss or gradient that is not a number; training stopped before the step
+    └── Interrupted            stopped by a signal, with a checkpoint written: exit code 75
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class ClasswiseError(Exception):
+    """The root: catching it catches every error that classwise raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(ClasswiseError):
+    """A key of the config is unknown, missing, out of range, or contradicts another key."""
+
+
+class DataError(ClasswiseError):
+    """A table, folder, row or label is not what the config says it is."""
+
+
+class ImageError(DataError):
+    """One picture file cannot be used. `path` is the file, `reason` says why."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str]]:
+        # Two arguments: without this it could not travel from a loader worker to the parent.
+        return type(self), (self.path, self.reason)
+
+
+class ModelError(ClasswiseError):
+    """A backbone is unknown, its weights do not fit or cannot be had, or a package is missing."""
+
+
+class CheckpointError(ClasswiseError):
+    """A checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+class OutputError(ClasswiseError):
+    """An output would overwrite a file, or contradicts the template that it has to follow."""
+
+
+class NonFiniteError(ClasswiseError):
+    """The loss or a gradient stopped being a finite number. The weights are those from before the step."""
+
+
+class Interrupted(ClasswiseError):  # noqa: N818 - not a mistake: the run was asked to stop
+    """The run was stopped by a signal after writing a checkpoint."""
+
+    exit_code = 75
+
+
+def nearest(found: str, allowed: Iterable[str], count: int = 3) -> str:
+    """A hint such as `did you mean 'focal'?`, or the allowed names where nothing comes near."""
+    names = [str(name) for name in allowed]
+    close = difflib.get_close_matches(found, names, n=count, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(name) for name in close) + "?"
+    listed = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+    return f"allowed: {listed}"

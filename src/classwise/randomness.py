@@ -1,0 +1,24 @@
+"""Random numbers as functions of where they are used, so that there is no generator state to save.
+
+The order of an epoch depends on (seed, epoch); a picture's augmentation on (seed, epoch, row); dropout on
+(seed, update, rank). The same numbers therefore come from any number of loader workers and from any point
+at which a run is resumed. All of them come from Philox, a counter-based generator (Salmon et al., 'Parallel
+random numbers: as easy as 1, 2, 3', SC 2011): a key and a counter name a stream that overlaps no other.
+"""
+
+import numpy as np
+
+# One number a use: streams with different numbers never share a draw.
+ORDER, AUGMENT, DROPOUT, SPLIT, WEIGHTS = range(5)
+
+
+def generator(seed: int, stream: int, a: int = 0, b: int = 0) -> np.random.Generator:
+    """The generator of one place: `seed` is the run's, `stream` one of the constants above, `a` and `b`
+    say where (for example epoch and row). All are non-negative integers below 2**64."""
+    # The lowest counter word is the one that Philox advances, so the place goes into the other three.
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, stream, a, b]))
+
+
+def torch_seed(seed: int, stream: int, a: int = 0, b: int = 0) -> int:
+    """A 63-bit seed for a torch generator that belongs to one place."""
+    return int(generator(seed, stream, a, b).integers(0, 2**63 - 1))
