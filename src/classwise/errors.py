@@ -1,14 +1,14 @@
 """What can go wrong, as one tree.
 
-    ClasswiseError             a user's mistake or bad data: one short message, exit code 1
-    ├── ConfigError            a key of the config: which one, what was found, what is allowed
-    ├── DataError              a table, a folder, a row or a label
-    │   └── ImageError         one picture file
-    ├── ModelError             a backbone, its weights, or the packages that it needs
-    ├── CheckpointError        no checkpoint, a damaged one, or one of another run
-    ├── OutputError            a file that would be overwritten, or that its template contradicts
-    ├── NonFiniteError         a loss or gradient that is not a number; training stopped before the step
-    └── Interrupted            stopped by a signal, with a checkpoint written: exit code 75
+ClasswiseError             a user's mistake or bad data: one short message, exit code 1
+├── ConfigError            a key of the config: which one, what was found, what is allowed
+├── DataError              a table, a folder, a row or a label
+│   └── ImageError         one picture file
+├── ModelError             a backbone, its weights, or the packages that it needs
+├── CheckpointError        no checkpoint, a damaged one, or one of another run
+├── OutputError            a file that would be overwritten, or that its template contradicts
+├── NonFiniteError         a loss or gradient that is not a number; training stopped before the step
+└── Interrupted            stopped by a signal, with a checkpoint written: exit code 75
 """
 
 import difflib
