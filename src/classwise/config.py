@@ -36,7 +36,7 @@ class Augment(Section):
         "light", description="none | light | standard | strong; a key below replaces that part of it"
     )
     flip: Probability | None = Field(None, description="probability of a left-right flip")
-    crop: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    crop: Annotated[float, Field(ge=0.01, le=1)] | None = Field(
         None, description="least share of the picture's area that a random crop keeps; 1 = no crop"
     )
     ratio: Annotated[float, Field(ge=1, le=4)] | None = Field(
@@ -45,9 +45,16 @@ class Augment(Section):
     rotate: Annotated[float, Field(ge=0, le=180)] | None = Field(
         None, description="largest rotation to either side, in degrees"
     )
-    brightness: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="strength, 0 to 1")
-    contrast: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="strength, 0 to 1")
-    saturation: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="strength, 0 to 1")
+    translate: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
+        None, description="largest shift, as a share of height and width"
+    )
+    brightness: Probability | None = Field(None, description="0.2 multiplies by 0.8 to 1.2")
+    contrast: Probability | None = Field(
+        None, description="0.2: the distance from mean grey times 0.8 to 1.2"
+    )
+    saturation: Probability | None = Field(
+        None, description="0.2: the distance from own grey times 0.8 to 1.2"
+    )
     erase: Probability | None = Field(None, description="probability that a random rectangle is erased")
 
 

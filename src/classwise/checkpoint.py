@@ -1,0 +1,252 @@
+"""Checkpoints: saved whole or not at all, and verified before a byte of them is used.
+
+A checkpoint is a folder with `model.safetensors` (the weights), `training.safetensors` (the optimizer's
+tensors), `state.json` (everything else, readable) and `manifest.json` (sizes, SHA-256, fingerprint), written
+in this order with each file flushed to the disk. It is staged under a hidden name and takes its own name in
+one step; the one before is moved aside first and deleted last, so that at every moment at least one whole
+checkpoint is on the disk. A flipped bit, which neither torch nor safetensors would notice, fails the
+manifest's hash. No pickle is read or written.
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from classwise.errors import CheckpointError
+from classwise.files import json_text, sha256, sync_folder
+from classwise.train.state import Progress, TrainState
+
+SCHEMA = 1
+FILES = ("model.safetensors", "training.safetensors", "state.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read and verified. `state` is state.json, `fingerprint` where it was made."""
+
+    folder: Path
+    state: dict[str, Any]
+    fingerprint: dict[str, Any]
+    model: dict[str, Tensor]
+    training: dict[str, Tensor]
+
+    @property
+    def update(self) -> int:
+        """How many updates it has seen."""
+        return int(self.state["progress"]["update"])
+
+    @property
+    def epoch(self) -> int:
+        """How many whole epochs it has seen."""
+        return int(self.state["progress"]["epoch"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What inference needs to know: the model, the targets, the precision."""
+        facts: dict[str, Any] = self.state["facts"]
+        return facts
+
+
+@dataclass
+class CheckpointKeeper:
+    """Keeps `last` and `best` of a run in `folder`. `facts` stand in every state.json; `after` is called with
+    the state once both are on the disk."""
+
+    folder: Path
+    facts: dict[str, Any]
+    fingerprint: dict[str, Any]
+    after: Callable[[TrainState], None] = lambda state: None
+
+    def save(self, state: TrainState, best: bool) -> None:
+        """Write `last`, and `best` where it is one. Raises CheckpointError (disk full, not writable); what was
+        there before is then still whole."""
+        files = _serialise(state, self.facts, self.fingerprint)
+        for name in ("best", "last") if best else ("last",):
+            write_checkpoint(self.folder, name, files)
+        self.after(state)
+
+
+def fingerprint(device: str, world_size: int = 1) -> dict[str, Any]:
+    """What a resume's bytes depend on: the same here, the same results; something else, slightly others."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": f"{sys.platform} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+        "world_size": world_size,
+    }
+
+
+def write_checkpoint(folder: Path, name: str, files: dict[str, bytes]) -> None:
+    """Put `files` at folder/name in one step; see the module's text for the order."""
+    staging, aside = folder / f".staging-{name}", folder / f".previous-{name}"
+    try:
+        folder.mkdir(exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        for file, data in files.items():
+            _write_flushed(staging / file, data)
+        sync_folder(staging)
+        if (folder / name).exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            (folder / name).replace(aside)
+        staging.replace(folder / name)
+        sync_folder(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise CheckpointError(
+            f"{folder / name}: the checkpoint cannot be written: {error.strerror or error}; the one from"
+            " before is kept"
+        ) from error
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read and verify one checkpoint. Raises CheckpointError that says what is wrong with it."""
+    manifest = _read_manifest(folder)
+    data = {}
+    for name in FILES:
+        wanted = manifest["files"].get(name, {})
+        try:
+            data[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}") from None
+        if len(data[name]) != wanted.get("size") or sha256(data[name]) != wanted.get("sha256"):
+            raise CheckpointError(f"{folder / name} is damaged: it is not what the manifest says")
+    state = json.loads(data["state.json"])
+    tensors = [load(data[name]) for name in FILES[:2]]
+    return Checkpoint(folder, state, manifest["fingerprint"], *tensors)
+
+
+def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
+    """The good checkpoint with the most updates; `warn` is told of every one that cannot be used.
+
+    Raises CheckpointError if there is none: a run never silently starts afresh.
+    """
+    # A kill between the two renames leaves the names `.staging-*` and `.previous-*`, which are as good.
+    names = ("last", ".staging-last", ".previous-last", "best", ".staging-best", ".previous-best")
+    found, problems = [], []
+    for name in names:
+        if (folder / name).is_dir():
+            try:
+                found.append(read_checkpoint(folder / name))
+            except CheckpointError as error:
+                # A staged one without a manifest was being written when the run was killed: nothing is lost.
+                if (folder / name / "manifest.json").exists() or not name.startswith("."):
+                    problems.append(str(error))
+    if not found:
+        reason = "; ".join(problems) or "none has been written"
+        raise CheckpointError(f"{folder}: there is no usable checkpoint ({reason})")
+    newest = max(found, key=lambda checkpoint: checkpoint.update)
+    for problem in problems:
+        warn(f"{problem}; going on from {newest.folder.name} (update {newest.update})")
+    return newest
+
+
+def restore(state: TrainState, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's numbers into a freshly built state. Raises CheckpointError if they do not fit."""
+    try:
+        state.model.load_state_dict(checkpoint.model)
+        training = _unflatten(checkpoint.state["training"], checkpoint.training)
+        state.optimizer.load_state_dict(training["optimizer"])
+        state.schedule.load_state_dict(training["schedule"])
+        state.scaler.load_state_dict(training["scaler"])
+        state.progress = Progress(**checkpoint.state["progress"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{checkpoint.folder} belongs to another configuration: {error}") from error
+
+
+def _serialise(state: TrainState, facts: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
+    tensors: dict[str, Tensor] = {}
+    training = {
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        "scaler": state.scaler.state_dict(),
+    }
+    tree = _flatten(training, "", tensors)
+    text = {"schema": SCHEMA, "facts": facts, "progress": state.progress.as_dict(), "training": tree}
+    files = {
+        "model.safetensors": save(_plain(state.model.state_dict())),
+        "training.safetensors": save(_plain(tensors)),
+        "state.json": json_text(text).encode(),
+    }
+    manifest = {
+        "schema": SCHEMA,
+        "files": {name: {"size": len(data), "sha256": sha256(data)} for name, data in files.items()},
+        "fingerprint": made_on,
+    }
+    signed = manifest | {"sha256": sha256(json_text(manifest).encode())}
+    return files | {"manifest.json": json_text(signed).encode()}
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the host, in plain order, each with memory of its own, as safetensors wants them."""
+    return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        claimed = manifest.pop("sha256")
+        if sha256(json_text(manifest).encode()) != claimed or not isinstance(manifest["files"], dict):
+            raise ValueError("its own hash does not fit")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: the checkpoint is not whole") from None
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if manifest["schema"] != SCHEMA:
+        raise CheckpointError(f"{path}: schema {manifest['schema']}, but this classwise reads {SCHEMA}")
+    return dict(manifest)
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """A tree as JSON: tensors go into `tensors` and leave their key; whole-number keys and tuples are marked."""
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return {"$tensor": path}
+    if isinstance(value, dict):
+        inner = {
+            str(key): _flatten(item, f"{path}.{key}".lstrip("."), tensors) for key, item in value.items()
+        }
+        return {"$numbered": inner} if any(isinstance(key, int) for key in value) else inner
+    if isinstance(value, list | tuple):
+        items = [_flatten(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
+        return {"$tuple": items} if isinstance(value, tuple) else items
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise CheckpointError(f"the optimizer keeps a {type(value).__name__} at {path}, which cannot be saved")
+
+
+def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unflatten(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        return tensors[value["$tensor"]]
+    if "$numbered" in value:
+        return {int(key): _unflatten(item, tensors) for key, item in value["$numbered"].items()}
+    if "$tuple" in value:
+        return tuple(_unflatten(item, tensors) for item in value["$tuple"])
+    return {key: _unflatten(item, tensors) for key, item in value.items()}

@@ -1,0 +1,245 @@
+"""Training-time augmentation of one picture, as a function of the picture and of one generator.
+
+The steps, each with a plain number whose off value is obvious: a random part of the picture (Szegedy et al.,
+'Going deeper with convolutions', 2015, section 6), turned and shifted, mirrored, in other light, with a
+rectangle erased (Zhong et al., 'Random erasing data augmentation', AAAI 2020). Validation calls `fit_image`
+and nothing else; with all parts off, training sees the very same pixels.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from classwise.data.images import PAD, fit_image, fit_view, resize_image
+from classwise.errors import ConfigError
+
+# What each part may be: (least, most).
+_RANGES = {
+    "flip": (0.0, 1.0),
+    "crop": (0.01, 1.0),
+    "ratio": (1.0, 4.0),
+    "rotate": (0.0, 180.0),
+    "translate": (0.0, 0.5),
+    "brightness": (0.0, 1.0),
+    "contrast": (0.0, 1.0),
+    "saturation": (0.0, 1.0),
+    "erase": (0.0, 1.0),
+}
+# Zhong et al., section 4.2: the erased share of the area, and its narrowest aspect ratio.
+_ERASE_AREA = (0.02, 0.4)
+_ERASE_RATIO = 0.3
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How strongly a training picture is changed. The values given here change nothing."""
+
+    flip: float = 0.0
+    """Probability of a mirror image. 0 where left and right tell classes apart (text, digits, hands)."""
+    crop: float = 1.0
+    """Least share of the area that is kept; the share is uniform between it and 1, the place is uniform."""
+    ratio: float = 1.0
+    """Largest change of the aspect ratio: 1.25 stretches by up to 1.25 either way, at the cost of some area."""
+    rotate: float = 0.0
+    """Largest angle in degrees, either way."""
+    translate: float = 0.0
+    """Largest shift, as a share of the height and of the width."""
+    brightness: float = 0.0
+    """0.2 multiplies by 0.8 to 1.2."""
+    contrast: float = 0.0
+    """0.2 multiplies the distance from the mean grey by 0.8 to 1.2."""
+    saturation: float = 0.0
+    """0.2 multiplies the distance from the pixel's own grey by 0.8 to 1.2; 1 reaches a grey picture."""
+    erase: float = 0.0
+    """Probability that a rectangle of 2 % to 40 % of the area is filled with noise."""
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            found, (least, most) = getattr(self, part.name), _RANGES[part.name]
+            if not least <= found <= most:  # NaN as well
+                raise ConfigError(f"augment {part.name}: found {found}; allowed: {least:g} to {most:g}")
+
+
+PRESETS: dict[str, Augment] = {
+    "none": Augment(),
+    "light": Augment(flip=0.5, crop=0.8, ratio=1.1, brightness=0.1, contrast=0.1),
+    "standard": Augment(
+        flip=0.5, crop=0.5, ratio=1.25, rotate=10, brightness=0.2, contrast=0.2, saturation=0.2
+    ),
+    "strong": Augment(
+        flip=0.5,
+        crop=0.25,
+        ratio=4 / 3,
+        rotate=15,
+        translate=0.05,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        erase=0.25,
+    ),
+}
+
+
+class _Draws(NamedTuple):
+    """One uniform number in [0, 1) per decision."""
+
+    share: float
+    stretch: float
+    top: float
+    left: float
+    down: float
+    right: float
+    angle: float
+    flip: float
+    brightness: float
+    contrast: float
+    saturation: float
+    erase: float
+    erase_share: float
+    erase_stretch: float
+    erase_top: float
+    erase_left: float
+
+
+def augment_image(
+    image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
+) -> np.ndarray:
+    """A (height, width, 3) uint8 RGB picture of `size`, changed by chance; `fit` as in `fit_view`.
+
+    Every random number comes from `rng`. The same ones are drawn whatever is switched on, so that changing
+    one part leaves the others' outcomes alone; only the noise in an erased rectangle comes on top.
+    With every part off the result is that of `fit_image`: possibly the picture itself, not a copy.
+    """
+    draws = _Draws(*rng.random(len(_Draws._fields)).tolist())
+    image_HWC = _place(image_HWC, size, fit, augment, draws)
+    if draws.flip < augment.flip:
+        image_HWC = cv2.flip(image_HWC, 1)
+    image_HWC = _relight(image_HWC, augment, draws)
+    if draws.erase < augment.erase:
+        image_HWC = _erase(image_HWC, draws, rng)
+    return image_HWC
+
+
+def _place(
+    image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, draws: _Draws
+) -> np.ndarray:
+    """Cuts out, turns and shifts, in one interpolation as far as that can be."""
+    if augment.crop == augment.ratio == 1 and augment.rotate == augment.translate == 0:
+        return fit_image(image_HWC, size, fit)
+    height, width = image_HWC.shape[:2]
+    top, left, part_height, part_width = _part((height, width), size, fit, augment, draws)
+    angle = math.radians(augment.rotate * _either_way(draws.angle))
+    first_row, first_column = round(top), round(left)
+    rows, columns = max(1, round(part_height)), max(1, round(part_width))
+    inside = 0 <= first_row <= height - rows and 0 <= first_column <= width - columns
+    if angle == 0 and inside:
+        part_HWC = image_HWC[first_row : first_row + rows, first_column : first_column + columns]
+        return resize_image(part_HWC, size)
+    return _warp(image_HWC, (top, left, part_height, part_width), angle, size, padded=fit == "pad")
+
+
+def _part(
+    image_size: tuple[int, int], size: tuple[int, int], fit: str, augment: Augment, draws: _Draws
+) -> tuple[float, float, float, float]:
+    """(top, left, height, width) of the random part, in the picture's pixels; its centre is in the picture."""
+    top, left, height, width = fit_view(image_size, size, fit)
+    share = augment.crop + (1 - augment.crop) * draws.share
+    stretch = augment.ratio ** _either_way(draws.stretch)
+    part_height = min(height, height * math.sqrt(share / stretch))
+    part_width = min(width, width * math.sqrt(share * stretch))
+    if augment.crop < 1 or augment.ratio > 1:
+        top = _start(image_size[0], top, height, part_height, draws.top)
+        left = _start(image_size[1], left, width, part_width, draws.left)
+    top += part_height * augment.translate * _either_way(draws.down)
+    left += part_width * augment.translate * _either_way(draws.right)
+    return (
+        min(max(top, -part_height / 2), image_size[0] - part_height / 2),
+        min(max(left, -part_width / 2), image_size[1] - part_width / 2),
+        part_height,
+        part_width,
+    )
+
+
+def _start(length: int, view_start: float, view_length: float, part_length: float, draw: float) -> float:
+    """Where a part begins along one axis: anywhere in the picture, and in the padding around it where there
+    is some, as long as its centre is in the picture."""
+    least = max(min(0.0, view_start), -part_length / 2)
+    most = min(max(length, view_start + view_length) - part_length, length - part_length / 2)
+    return least + draw * (most - least)
+
+
+def _warp(
+    image_HWC: np.ndarray,
+    part: tuple[float, float, float, float],
+    angle: float,
+    size: tuple[int, int],
+    padded: bool,
+) -> np.ndarray:
+    """The part of the picture, turned by `angle` (radians, about the part's centre), at `size`. What lies
+    outside the picture is padding where the fit pads, and otherwise the picture's mirror image."""
+    top, left, height, width = part
+    middle_y, middle_x, cos, sin = top + height / 2, left + width / 2, math.cos(angle), math.sin(angle)
+    # The upright rectangle around the turned part, shrunk to the output's resolution first: a warp takes
+    # two or four pixels a side, and would alias where it skips the rest.
+    reach_y = (abs(height * cos) + abs(width * sin)) / 2 + 2 * max(1.0, height / size[0])
+    reach_x = (abs(width * cos) + abs(height * sin)) / 2 + 2 * max(1.0, width / size[1])
+    y, x = max(0, math.floor(middle_y - reach_y)), max(0, math.floor(middle_x - reach_x))
+    patch_HWC = image_HWC[y : math.ceil(middle_y + reach_y), x : math.ceil(middle_x + reach_x)]
+    rows = max(1, round(patch_HWC.shape[0] * min(1.0, size[0] / height)))
+    columns = max(1, round(patch_HWC.shape[1] * min(1.0, size[1] / width)))
+    scale_y, scale_x = rows / patch_HWC.shape[0], columns / patch_HWC.shape[1]
+    # From an output pixel (column, row) to a pixel of the shrunken patch; centres are at whole numbers + 0.5.
+    step_x, step_y = width / size[1], height / size[0]
+    turn = np.array([[cos * step_x, -sin * step_y], [sin * step_x, cos * step_y]])
+    origin = turn @ [0.5 - size[1] / 2, 0.5 - size[0] / 2] + [middle_x - x, middle_y - y]
+    matrix = np.column_stack([turn, origin]) * [[scale_x], [scale_y]] - [[0, 0, 0.5], [0, 0, 0.5]]
+    shrinks = rows < patch_HWC.shape[0] or columns < patch_HWC.shape[1]
+    warped: np.ndarray = cv2.warpAffine(
+        resize_image(patch_HWC, (rows, columns)),
+        matrix,
+        (size[1], size[0]),
+        flags=cv2.WARP_INVERSE_MAP | (cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC),
+        borderMode=cv2.BORDER_CONSTANT if padded else cv2.BORDER_REFLECT_101,
+        borderValue=(PAD, PAD, PAD),
+    )
+    return warped
+
+
+def _relight(image_HWC: np.ndarray, augment: Augment, draws: _Draws) -> np.ndarray:
+    """Brightness, then contrast about the picture's mean grey, then saturation. Grey pictures stay grey."""
+    brightness = 1 + augment.brightness * _either_way(draws.brightness)
+    contrast = 1 + augment.contrast * _either_way(draws.contrast)
+    saturation = 1 + augment.saturation * _either_way(draws.saturation)
+    if brightness != 1 or contrast != 1:
+        red, green, blue, _ = cv2.mean(image_HWC)
+        mean = brightness * (0.299 * red + 0.587 * green + 0.114 * blue)  # luma, ITU-R BT.601
+        levels = (np.arange(256) * brightness - mean) * contrast + mean
+        image_HWC = cv2.LUT(image_HWC, np.rint(levels.clip(0, 255)).astype(np.uint8))
+    if saturation != 1:
+        grey_HWC = cv2.cvtColor(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        image_HWC = cv2.addWeighted(image_HWC, saturation, grey_HWC, 1 - saturation, 0)
+    return image_HWC
+
+
+def _erase(image_HWC: np.ndarray, draws: _Draws, rng: np.random.Generator) -> np.ndarray:
+    """Fills a rectangle with noise (Zhong et al., RE-R, the best of their four fillings). One that is too
+    long for the picture is cut to fit, where the paper draws again: the count of draws stays the same."""
+    height, width, channels = image_HWC.shape
+    least, most = _ERASE_AREA
+    area = (least + (most - least) * draws.erase_share) * height * width
+    stretch = _ERASE_RATIO ** _either_way(draws.erase_stretch)
+    rows = min(height, max(1, round(math.sqrt(area * stretch))))
+    columns = min(width, max(1, round(math.sqrt(area / stretch))))
+    top, left = int(draws.erase_top * (height - rows + 1)), int(draws.erase_left * (width - columns + 1))
+    erased_HWC = image_HWC.copy()
+    noise_HWC = rng.integers(0, 256, (rows, columns, channels), dtype=np.uint8)
+    erased_HWC[top : top + rows, left : left + columns] = noise_HWC
+    return erased_HWC
+
+
+def _either_way(draw: float) -> float:
+    """From [0, 1) to [-1, 1)."""
+    return 2 * draw - 1

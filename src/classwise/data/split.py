@@ -1,0 +1,171 @@
+"""The split into training and validation rows: stratified, grouped, exact in its share, without replacement.
+
+What is promised: the rows of one group never stand on both sides; every label of every target that has at
+least two groups stands on both sides; and each label's share in validation is as near to the wanted share
+as whole groups allow. Groups with the same counts of labels (a *profile*: one woman under 30 with seven
+pictures, say) are exchangeable, so each profile gives its share exactly and only the remainders have to be
+chosen; that is what makes it exact, and fast for large tables.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from classwise.errors import DataError
+from classwise.randomness import SPLIT, generator
+
+Numbers = npt.NDArray[np.int64]
+
+
+def split_rows(
+    labels: Mapping[str, Numbers],
+    names: Mapping[str, Sequence[str]],
+    groups: Sequence[str] | None,
+    share: float,
+    seed: int,
+) -> npt.NDArray[np.bool_]:
+    """Which rows are for validation, as N booleans.
+
+    `labels` are label numbers by target, `names` the label lists, `groups` the group of each row or None.
+    Raises DataError for a label with rows of one group only: it cannot stand on both sides.
+    """
+    label_NT = _columns(labels, names)
+    group_N = _group_numbers(groups, len(label_NT))
+    classes = sum(len(list_) for list_ in names.values())
+    _refuse_single_groups(label_NT, group_N, names, grouped=groups is not None)
+    profile_G, counts_PC = _profiles(label_NT, group_N, classes)
+    rng = generator(seed, SPLIT)
+    valid_G, rest = _take_profiles(profile_G, share, rng)
+    _place_rest(profile_G, counts_PC, valid_G, rest, share)
+    _put_on_both_sides(profile_G, counts_PC, valid_G, share)
+    return valid_G[group_N]
+
+
+def _columns(labels: Mapping[str, Numbers], names: Mapping[str, Sequence[str]]) -> Numbers:
+    """(N, T) label numbers that run on from target to target, so that each label has one number."""
+    sizes = [len(names[target]) for target in labels]
+    starts = np.cumsum([0, *sizes[:-1]])
+    return np.stack([label_N + start for label_N, start in zip(labels.values(), starts, strict=True)], axis=1)
+
+
+def _group_numbers(groups: Sequence[str] | None, rows: int) -> Numbers:
+    if groups is None:
+        return np.arange(rows)
+    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return np.array([number[group] for group in groups], dtype=np.int64)
+
+
+def _refuse_single_groups(
+    label_NT: Numbers, group_N: Numbers, names: Mapping[str, Sequence[str]], grouped: bool
+) -> None:
+    labels = [f"{target}={label}" for target, list_ in names.items() for label in list_]
+    first_C = np.full(len(labels), -1)
+    several_C = np.zeros(len(labels), dtype=bool)
+    for label_N in label_NT.T:
+        first_C[label_N[::-1]] = group_N[::-1]
+        several_C[label_N[group_N != first_C[label_N]]] = True
+    single = [
+        label
+        for label, first, several in zip(labels, first_C, several_C, strict=True)
+        if first >= 0 and not several
+    ]
+    if single:
+        what = "group" if grouped else "row"
+        raise DataError(
+            f"only one {what} holds {', '.join(single[:10])}{' and more' if len(single) > 10 else ''}:"
+            f" a class needs at least two {what}s to stand on both sides of a split;"
+            " add some, merge the class into another, or set data.valid to a table"
+        )
+
+
+def _profiles(label_NT: Numbers, group_N: Numbers, classes: int) -> tuple[Numbers, Numbers]:
+    """The profile of every group, and per profile its rows of each label and, in the last column, all its rows.
+
+    Groups are compared by a 64-bit sum of one random number a label, so that no table of groups by labels is
+    ever made; two profiles that differ share a sum with a chance of 2**-64.
+    """
+    random_C = generator(0, SPLIT, 1).integers(0, 2**64, size=classes, dtype=np.uint64)
+    sums_G = np.zeros(int(group_N.max()) + 1, dtype=np.uint64)
+    np.add.at(sums_G, group_N, random_C[label_NT].sum(axis=1, dtype=np.uint64))
+    _, first, profile_G = np.unique(sums_G, return_index=True, return_inverse=True)
+    row_of_G = np.full(len(sums_G), -1)
+    row_of_G[first] = np.arange(len(first))
+    rows = row_of_G[group_N]
+    counts_PC = np.zeros((len(first), classes + 1), dtype=np.int64)
+    for label_N in label_NT.T:
+        np.add.at(counts_PC, (rows[rows >= 0], label_N[rows >= 0]), 1)
+    counts_PC[:, -1] = np.bincount(rows[rows >= 0], minlength=len(first))
+    return profile_G.reshape(-1), counts_PC
+
+
+def _take_profiles(
+    profile_G: Numbers, share: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.bool_], list[int]]:
+    """Of every profile the whole part of its share, drawn without replacement; one more group of each
+    profile with a fraction left is put aside."""
+    order = rng.permutation(len(profile_G))
+    order = order[np.argsort(profile_G[order], kind="stable")]
+    valid_G = np.zeros(len(profile_G), dtype=bool)
+    rest = []
+    for members in np.split(order, np.flatnonzero(np.diff(profile_G[order])) + 1):
+        wanted = share * len(members)
+        whole = int(wanted + 1e-9)
+        valid_G[members[:whole]] = True
+        if wanted - whole > 1e-9:
+            rest.append(int(members[whole]))
+    return valid_G, [rest[i] for i in rng.permutation(len(rest))]
+
+
+def _place_rest(
+    profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_], rest: list[int], share: float
+) -> None:
+    """Groups put aside take, one after the other and the large ones first, the side that keeps every label's
+    count nearest to its share of what has been placed: the small ones can then mend what the large ones did."""
+    rest = sorted(rest, key=lambda g: -int(counts_PC[profile_G[g], -1]))
+    weight_C = 1 / np.maximum(_totals(profile_G, counts_PC), 1)
+    placed_P = np.bincount(np.delete(profile_G, rest), minlength=len(counts_PC))
+    off_C = _valid_counts(profile_G, counts_PC, valid_G) - share * (placed_P @ counts_PC)
+    for g in rest:
+        counts_C = counts_PC[profile_G[g]]
+        as_valid_C, as_train_C = off_C + (1 - share) * counts_C, off_C - share * counts_C
+        valid_G[g] = (as_valid_C**2 @ weight_C) < (as_train_C**2 @ weight_C)
+        off_C = as_valid_C if valid_G[g] else as_train_C
+
+
+def _put_on_both_sides(
+    profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_], share: float
+) -> None:
+    """For every label that stands on one side only, rarest first, move the group that costs least."""
+    totals_C = _totals(profile_G, counts_PC)
+    groups_P = np.bincount(profile_G, minlength=len(counts_PC))
+    for c in np.argsort(totals_C[:-1], kind="stable"):
+        holds_G = counts_PC[:, c][profile_G] > 0
+        if totals_C[c] == 0 or valid_G[holds_G].any() != valid_G[holds_G].all():
+            continue
+        to_valid = not valid_G[holds_G].any()
+        off_C = _valid_counts(profile_G, counts_PC, valid_G) - share * totals_C
+        valid_P = np.bincount(profile_G[valid_G], minlength=len(counts_PC))
+        # How many groups hold each label on the side that the moved group leaves: it must not be the last.
+        leaving_C = (groups_P - valid_P if to_valid else valid_P) @ (counts_PC > 0)
+        entered_C = (valid_P if to_valid else groups_P - valid_P) @ (counts_PC > 0)
+        best, best_cost = -1, np.inf
+        for profile in np.unique(profile_G[holds_G]):
+            counts_C = counts_PC[profile]
+            if ((counts_C > 0) & (leaving_C == 1) & (entered_C > 0)).any():
+                continue
+            cost = ((off_C + (1 if to_valid else -1) * counts_C) ** 2 / np.maximum(totals_C, 1)).sum()
+            if cost < best_cost:
+                best, best_cost = int(profile), cost
+        if best >= 0:
+            valid_G[np.flatnonzero((profile_G == best) & (valid_G != to_valid))[0]] = to_valid
+
+
+def _totals(profile_G: Numbers, counts_PC: Numbers) -> Numbers:
+    totals: Numbers = np.bincount(profile_G, minlength=len(counts_PC)) @ counts_PC
+    return totals
+
+
+def _valid_counts(profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_]) -> Numbers:
+    counts: Numbers = np.bincount(profile_G[valid_G], minlength=len(counts_PC)) @ counts_PC
+    return counts

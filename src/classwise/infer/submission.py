@@ -1,0 +1,155 @@
+"""The submission: the template's ids, in its order, with its columns, and an answer in every row; or nothing."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from classwise.data.sources import picture_names, refuse_repeated
+from classwise.data.table import full_column, read_table, rows_text
+from classwise.errors import DataError, OutputError, nearest
+
+
+@dataclass(frozen=True)
+class Template:
+    """A submission's template: its table, the column of ids, and which answer goes into which column.
+
+    `answers` maps a column to `joint` or to a target's name.
+    """
+
+    path: Path
+    frame: pl.DataFrame
+    id: str
+    answers: dict[str, str]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, in order."""
+        return [str(id) for id in self.frame[self.id].to_list()]
+
+
+def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | None = None) -> Template:
+    """Read a template and settle what goes where: its only other column takes the joint class or the only
+    target; several other columns must be named as targets (or `joint`). Raises DataError, OutputError."""
+    frame = read_table(path)
+    id = id or frame.columns[0]
+    refuse_repeated(full_column(frame, id, str(path), "the template's ids"), str(path), "id")
+    others = [column for column in frame.columns if column != id]
+    known = [*targets, *(["joint"] if joint else [])]
+    if not others:
+        raise OutputError(f"{path}: no column for the answer beside {id!r}")
+    if len(others) == 1 and others[0] not in known:
+        if not joint and len(targets) > 1:
+            raise OutputError(
+                f"{path}: the answer column {others[0]!r} could be any of the targets {', '.join(targets)};"
+                " name the column as one of them, or give the run a [joint]"
+            )
+        return Template(path, frame, id, {others[0]: known[-1]})
+    for column in others:
+        if column not in known:
+            raise OutputError(f"{path}: column {column!r} is no target of the run; {nearest(column, known)}")
+    return Template(path, frame, id, {column: column for column in others})
+
+
+def find_pictures(template: Template, images: Path) -> list[str]:
+    """The picture of every id, as a path relative to `images`: of that name, or the only one with that name
+    before its suffix. Raises DataError that lists ids without a picture."""
+    if not images.is_dir():
+        raise DataError(f"--images: there is no folder {images}")
+    names = picture_names(images)
+    exact = set(names)
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        by_stem.setdefault(name.rsplit(".", 1)[0], []).append(name)
+    found, missing = [], []
+    for row, id in enumerate(template.ids, start=1):
+        candidates = [id] if id in exact else by_stem.get(id, [])
+        if len(candidates) > 1:
+            raise DataError(f"{template.path}: row {row}: id {id!r} could be {' or '.join(candidates)}")
+        if not candidates:
+            missing.append((row, id))
+        found.extend(candidates)
+    if missing:
+        row, id = missing[0]
+        raise DataError(
+            f"{template.path}: id {id!r} has no picture in {images}; such ids are in"
+            f" {rows_text([row for row, _ in missing])}"
+        )
+    return found
+
+
+def fill(
+    template: Template, predictions: pl.DataFrame, possible: Mapping[str, Sequence[str]]
+) -> pl.DataFrame:
+    """The template with the predictions' answers. `possible` lists the answers by target (and `joint`).
+
+    `predictions` holds a row for every id of the template, in its order. Raises OutputError if the ids differ
+    or if the template's own values show that another kind of answer is wanted.
+    """
+    if predictions["id"].to_list() != template.ids:
+        raise OutputError(f"{template.path}: the predictions' ids are not the template's, in its order")
+    frame = template.frame
+    for column, answer in template.answers.items():
+        _refuse_other_kind(template, column, answer, possible[answer])
+        values = [str(value) for value in predictions[answer].to_list()]
+        frame = frame.with_columns(pl.Series(column, values, dtype=pl.String))
+    return frame
+
+
+def submission_bytes(frame: pl.DataFrame, template: Template, possible: Mapping[str, Sequence[str]]) -> bytes:
+    """The file's bytes, after reading them back and comparing them with the template."""
+    buffer = io.StringIO()
+    separator = "\t" if template.path.suffix.lower() == ".tsv" else ","
+    writer = csv.writer(buffer, delimiter=separator, lineterminator="\n")
+    writer.writerow(frame.columns)
+    writer.writerows(frame.rows())
+    data = buffer.getvalue().encode()
+    check_submission(data, template, possible, separator)
+    return data
+
+
+def check_submission(
+    data: bytes, template: Template, possible: Mapping[str, Sequence[str]], separator: str = ","
+) -> None:
+    """Raise OutputError unless the file has the template's columns and ids in its order, and a possible
+    answer in every row."""
+    rows = list(csv.reader(io.StringIO(data.decode(), newline=""), delimiter=separator))
+    if not rows or rows[0] != template.frame.columns:
+        raise OutputError(f"submission: its columns are {rows[:1]}, the template's {template.frame.columns}")
+    if any(len(row) != len(rows[0]) for row in rows):
+        raise OutputError("submission: a row has another number of cells than the header")
+    columns = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
+    if list(columns[template.id]) != template.ids:
+        raise OutputError("submission: its ids are not the template's, in its order")
+    for column, answer in template.answers.items():
+        wrong = sorted(set(columns[column]) - set(possible[answer]))
+        if wrong:
+            raise OutputError(f"submission: column {column!r} holds {wrong[0]!r}, which is no answer")
+
+
+def _refuse_other_kind(template: Template, column: str, answer: str, possible: Sequence[str]) -> None:
+    """A template may hold one placeholder in all rows. Numbers where labels would be written, or several values
+    of which some are no answers, show that something else is wanted."""
+    found = {value for value in template.frame[column].to_list() if value is not None}
+    foreign = sorted(found - set(possible))
+    numbers_wanted = bool(found) and all(_is_number(value) for value in found)
+    numbers_given = all(_is_number(value) for value in possible)
+    if foreign and (
+        numbers_wanted != numbers_given if len(found) == 1 and numbers_wanted else len(found) > 1
+    ):
+        raise OutputError(
+            f"{template.path}: column {column!r} holds {foreign[0]!r}, but {answer!r} has the answers"
+            f" {', '.join(possible[:8])}{', ...' if len(possible) > 8 else ''}; the template wants another kind"
+            " of answer, or belongs to another run"
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

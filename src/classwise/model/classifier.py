@@ -1,0 +1,92 @@
+"""The model: normalisation, one backbone, and one head per target."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classwise.model.backbone import Backbone, Three, build_backbone
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """All that is needed to build the model again and to feed it: it travels with every checkpoint, so that
+    inference cannot differ from training. `image_size` is (height, width), `heads` is outputs by target."""
+
+    backbone: str
+    image_size: tuple[int, int]
+    fit: str
+    mean: Three
+    std: Three
+    dropout: float
+    heads: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "ModelFacts":
+        """The reverse of `as_dict`."""
+        fixed = {key: tuple(values[key]) for key in ("image_size", "mean", "std")}
+        return ModelFacts(**{**values, **fixed})
+
+
+class Classifier(nn.Module):
+    """images_BCHW uint8 in, logits_BK by target out.
+
+    The pictures are normalised here, on the device: a quarter of the bytes travel, and no caller can forget
+    it. Heads stand in the order of `facts.heads`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, facts: ModelFacts) -> None:
+        super().__init__()
+        self.facts = facts
+        self.backbone = backbone.module
+        self.dropout = nn.Dropout(facts.dropout)
+        # A list, since a target may be called `type` or `keys`, which a ModuleDict refuses.
+        self.heads = nn.ModuleList(nn.Linear(backbone.features, outputs) for outputs in facts.heads.values())
+        # Not in the state dict: they are facts about the weights, kept beside them in readable form.
+        self.register_buffer("mean", 255 * torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """Logits by target, in float32 or wider."""
+        features_BF = self.dropout(self.backbone((images_BCHW - self.mean) / self.std))
+        logits = [head(features_BF) for head in self.heads]
+        return {
+            name: x.float() if x.dtype.itemsize < 4 else x
+            for name, x in zip(self.facts.heads, logits, strict=True)
+        }
+
+
+def build_classifier(
+    backbone: str,
+    weights: str,
+    image_size: tuple[int, int],
+    fit: str,
+    dropout: float,
+    heads: dict[str, int],
+    seed: int,
+) -> Classifier:
+    """A model whose fresh weights are a function of `seed`; the caller's generators stay as they were.
+
+    `heads`: number of outputs by target. Raises ModelError.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        body = build_backbone(backbone, weights, image_size)
+        facts = ModelFacts(backbone, image_size, fit, body.mean, body.std, dropout, heads)
+        return Classifier(body, facts).to(memory_format=torch.channels_last)
+
+
+def restore_classifier(facts: ModelFacts, tensors: dict[str, Tensor]) -> Classifier:
+    """The model of a checkpoint, with its weights and its own normalisation, ready for `eval()`."""
+    with torch.random.fork_rng(devices=[]):
+        model = Classifier(build_backbone(facts.backbone, "none", facts.image_size), facts)
+    model.load_state_dict(tensors)
+    return model.to(memory_format=torch.channels_last)

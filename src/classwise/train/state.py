@@ -1,0 +1,65 @@
+"""Everything about a run in training that survives a restart."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from classwise.model.classifier import Classifier
+from classwise.optim.schedules import Schedule
+
+
+@dataclass
+class Progress:
+    """How far the run is. Epochs and updates are counted when they are finished.
+
+    `window` counts the updates of an unfinished epoch, `loss_sum` and `samples` their losses times rows and
+    their rows, so that an epoch that was interrupted ends with the numbers of one that was not.
+    """
+
+    epoch: int = 0
+    update: int = 0
+    window: int = 0
+    loss_sum: float = 0.0
+    samples: int = 0
+    skipped_updates: int = 0
+    epoch_seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
+    waited: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def end_update(self, loss: float, samples: int) -> None:
+        """Count one update, with the loss of its window."""
+        self.update += 1
+        self.window += 1
+        self.loss_sum += loss * samples
+        self.samples += samples
+
+    def end_epoch(self, value: float, row: dict[str, Any]) -> bool:
+        """Count one epoch; returns whether `value` is the best so far (None is beaten by any value)."""
+        self.epoch += 1
+        better = self.best is None or value > self.best
+        if better:
+            self.best, self.best_epoch = value, self.epoch
+        self.waited = 0 if better else self.waited + 1
+        self.window, self.loss_sum, self.samples, self.skipped_updates = 0, 0.0, 0, 0
+        self.epoch_seconds = 0.0
+        self.history.append(row)
+        return better
+
+
+@dataclass
+class TrainState:
+    """The parts that change while training: the weights, and all that decides how they change next."""
+
+    model: Classifier
+    optimizer: Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    progress: Progress = field(default_factory=Progress)
