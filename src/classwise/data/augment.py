@@ -148,8 +148,10 @@ def _part(
     top, left, height, width = fit_view(image_size, size, fit)
     share = augment.crop + (1 - augment.crop) * draws.share
     stretch = augment.ratio ** _either_way(draws.stretch)
-    part_height = min(height, height * math.sqrt(share / stretch))
-    part_width = min(width, width * math.sqrt(share * stretch))
+    part_height, part_width = height * math.sqrt(share / stretch), width * math.sqrt(share * stretch)
+    # A part that is longer than the picture shrinks as a whole: the stretch is kept, at the cost of area.
+    excess = max(1.0, part_height / height, part_width / width)
+    part_height, part_width = part_height / excess, part_width / excess
     if augment.crop < 1 or augment.ratio > 1:
         top = _start(image_size[0], top, height, part_height, draws.top)
         left = _start(image_size[1], left, width, part_width, draws.left)
@@ -202,7 +204,8 @@ def _warp(
         matrix,
         (size[1], size[0]),
         flags=cv2.WARP_INVERSE_MAP | (cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC),
-        borderMode=cv2.BORDER_CONSTANT if padded else cv2.BORDER_REFLECT_101,
+        # Not REFLECT_101: with it OpenCV 5.0 never comes back from a picture of one row or column.
+        borderMode=cv2.BORDER_CONSTANT if padded else cv2.BORDER_REFLECT,
         borderValue=(PAD, PAD, PAD),
     )
     return warped

@@ -37,7 +37,7 @@ MAX_PIXELS = 100_000_000
 FITS = ("squash", "crop", "pad")
 PAD = 128  # mid grey: next to zero after any usual normalisation, so that no edge of the padding stands out
 
-# First bytes of files that people do hand in as pictures. The first match counts.
+# First bytes of files that people do hand in as pictures.
 _OTHER_KINDS = {
     b"GIF8": "a GIF",
     b"II*\0": "a TIFF",
@@ -45,8 +45,6 @@ _OTHER_KINDS = {
     b"%PDF": "a PDF",
     b"8BPS": "a Photoshop file",
     b"PK\3\4": "a ZIP archive",
-    b"\0\0\0\x0cJXL ": "a JPEG XL",
-    b"\0\0\0\x0cjP  ": "a JPEG 2000",
     b"\0\5\x16\7": "a macOS resource fork ('._' file)",
     b"version https://git-lfs": "a Git LFS pointer (fetch the real file with `git lfs pull`)",
     b"<": "XML or HTML text",

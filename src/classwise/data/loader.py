@@ -5,6 +5,7 @@ changes of (seed, epoch, row); the workers are told the epoch with every row, so
 run and still see each epoch.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,9 @@ def _start_worker(worker: int) -> None:
     """One thread a worker: several workers with several threads each only get in each other's way."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # A signal to the whole group is for the parent, which ends its workers once its checkpoint is written.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

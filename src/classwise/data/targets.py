@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,12 @@ class ClassTarget:
             "labels": list(self.labels),
             "edges": None if self.edges is None else list(self.edges),
         }
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "ClassTarget":
+        """The reverse of `as_dict`."""
+        edges = None if values["edges"] is None else tuple(values["edges"])
+        return ClassTarget(values["name"], values["column"], tuple(values["labels"]), edges)
 
 
 def class_target(

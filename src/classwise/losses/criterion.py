@@ -48,6 +48,7 @@ class Criterion(nn.Module):
     ) -> Tensor:
         """The loss of one micro-batch, a scalar: `outputs` are logits (B, K) by head, `targets` labels (B,)."""
         self._check_names("outputs", outputs)
+        self._check_names("targets", targets)
         mass = self.mass(targets) if mass is None else mass
         stretches = split_mass(mass, [loss.terms for _, loss in self._heads()])
         values = [

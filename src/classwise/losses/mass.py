@@ -110,8 +110,8 @@ def label_mass(labels_B: Tensor, weight_K: Tensor | None = None) -> Tensor:
 def over_mass(total: Tensor, mass: Tensor) -> Tensor:
     """`total` (scalar) divided by `mass` (1,); 0 with a zero gradient where the mass is 0."""
     check_mass(mass, 1)
-    # 1 / 0 becomes 0 on the device: the value and its gradient are 0, and the host never asks what the mass was.
-    return total * mass.reciprocal().nan_to_num(posinf=0.0).to(total.dtype).reshape(())
+    # 1 / 0 becomes 0 on the device: value and gradient are 0, and the host never asks what the mass was.
+    return total * mass.reciprocal().nan_to_num(nan=math.nan, posinf=0.0).to(total.dtype).reshape(())
 
 
 def check_mass(mass: Tensor, terms: int) -> None:

@@ -20,7 +20,14 @@ from classwise.model.small_cnn import SmallCNN
 
 Three = tuple[float, float, float]
 HALF: Three = (0.5, 0.5, 0.5)
-BUILT_IN: dict[str, Callable[[], nn.Module]] = {"small_cnn": SmallCNN}
+
+
+def _small_cnn(image_size: tuple[int, int]) -> nn.Module:
+    """From 64 px up the stem may halve the picture at once: a quarter of the cost."""
+    return SmallCNN(stem_stride=2 if min(image_size) >= 64 else 1)
+
+
+BUILT_IN: dict[str, Callable[[tuple[int, int]], nn.Module]] = {"small_cnn": _small_cnn}
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ def build_backbone(name: str, weights: str, image_size: tuple[int, int]) -> Back
     """The backbone `name` for pictures of (height, width), with weights none | pretrained | a .safetensors
     path | package:NAME. Initial weights come from torch's global generator. Raises ModelError."""
     if name in BUILT_IN:
-        return _built_in(name, weights)
+        return _built_in(name, weights, image_size)
     module = _timm_model(name, image_size, pretrained=weights == "pretrained")
     config = module.pretrained_cfg
     mean, std = _three(config["mean"]), _three(config["std"])
@@ -73,13 +80,13 @@ def backbone_names() -> list[str]:
     return [*BUILT_IN, *import_timm().list_models()]
 
 
-def _built_in(name: str, weights: str) -> Backbone:
+def _built_in(name: str, weights: str, image_size: tuple[int, int]) -> Backbone:
     if weights == "pretrained" or weights.startswith("package:"):
         raise ModelError(
             f"model.weights: found {weights!r}, but {name} is built in and has no pretrained weights;"
             " allowed: none, a .safetensors path, or a backbone of timm's"
         )
-    module = BUILT_IN[name]()
+    module = BUILT_IN[name](image_size)
     if weights != "none":
         _load(module, _read_safetensors(weights), weights)
     features = module.num_features

@@ -1,0 +1,280 @@
+"""The command line: parse, call `run.py`, print. Results go to stdout, messages to stderr.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+import classwise
+from classwise.errors import ClasswiseError, ConfigError
+
+app = App(
+    name="classwise",
+    help="Train and run image classifiers where every class counts.",
+    version=classwise.__version__,
+    version_flags=["--version"],
+    default_parameter=Parameter(negative=()),
+)
+
+Force = Annotated[bool, Parameter(name="--force", help="Replace the file if it exists.")]
+Quiet = Annotated[bool, Parameter(name="--quiet", help="No messages but errors.")]
+Debug = Annotated[
+    bool, Parameter(name="--debug", help="Show the traceback of an error.", group=Group("Help", sort_key=9))
+]
+
+
+@app.command
+def demo(
+    folder: Path | None = None,
+    /,
+    *,
+    masks: Annotated[
+        bool, Parameter(help="Drawn faces in the face-mask competition's tree instead.")
+    ] = False,
+    people: Annotated[int, Parameter(help="With --masks: how many people to draw for training.")] = 300,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write real pictures and a config, then train, evaluate, submit and report, naming each command.
+
+    Parameters
+    ----------
+    folder
+        An empty or new folder [default: classwise-demo, or classwise-masks].
+    """
+    from classwise.demo.tour import clothes, faces
+
+    if masks:
+        faces(folder or Path("classwise-masks"), people, quiet)
+    else:
+        clothes(folder or Path("classwise-demo"), quiet)
+
+
+@app.command
+def init(source: Path, /, *, out: Path | None = None, force: Force = False, debug: Debug = False) -> None:
+    """Look at a folder, a table or a competition tree, and write a commented classwise.toml that trains.
+
+    Parameters
+    ----------
+    source
+        A folder with one sub-folder per class, a table (.csv .tsv .parquet), or a competition tree.
+    out
+        Folder for classwise.toml and, where the source is not a table already, samples.csv [default: here].
+    """
+    from classwise.init import write_config
+
+    written = write_config(source, out or Path(), force)
+    print(written)
+    print(f"next: classwise train {written}", file=sys.stderr)
+
+
+@app.command
+def train(
+    config: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    run: Annotated[Path | None, Parameter(help="Train into this folder itself.")] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train into runs/NAME (numbered if it exists). Every key of the config is also an option.
+
+    For example: --training.epochs 5 --loss.name focal --targets.age.loss.gamma 1. `classwise keys` lists them.
+
+    Parameters
+    ----------
+    config
+        A classwise.toml; `classwise init` writes one.
+    """
+    from classwise.run import train as train_run
+
+    print(train_run(config, run, parse_overrides(overrides), quiet).path)
+
+
+@app.command
+def resume(run: Path, /, *, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Go on from the last good checkpoint; a finished run says so.
+
+    Parameters
+    ----------
+    run
+        The run's folder, such as runs/masks.
+    """
+    from classwise.run import resume as resume_run
+
+    print(resume_run(run, quiet).path)
+
+
+@app.command
+def evaluate(
+    run: Path,
+    table: Path | None = None,
+    /,
+    *,
+    images: Annotated[Path | None, Parameter(help="Folder that the table's paths are relative to.")] = None,
+    as_json: Annotated[bool, Parameter(name="--json", help="Everything, as in metrics.json.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Metrics on the run's validation rows, or on another labelled table or class folder.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    table
+        A labelled table or a folder with one sub-folder per class [default: the validation rows].
+    """
+    from classwise.run import Run
+
+    metrics = Run.open(run).evaluate(table, images, quiet=False)
+    print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
+
+
+@app.command
+def predict(
+    run: Path,
+    source: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="A new .csv, .tsv or .parquet file.")],
+    images: Annotated[Path | None, Parameter(help="Folder that the table's paths are relative to.")] = None,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Predictions for a folder of pictures or a table: labels and every class's probability.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    source
+        A folder of pictures, or a table with the config's path column.
+    """
+    from classwise.data.table import SUFFIXES, write_table
+    from classwise.errors import OutputError
+    from classwise.files import refuse_existing
+    from classwise.run import Run
+
+    if out.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}")
+    refuse_existing(out, force)
+    write_table(Run.open(run).predict(source, images, quiet=False), out)
+    print(out)
+
+
+@app.command
+def submit(
+    run: Path,
+    template: Path,
+    /,
+    *,
+    images: Annotated[Path, Parameter(help="Folder with the pictures that the template's ids name.")],
+    out: Annotated[Path, Parameter(help="The submission file to write.")],
+    id: Annotated[str | None, Parameter(help="The template's id column [default: its first].")] = None,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Fill a competition's template with answers; checked against the template, or not written at all.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    template
+        The competition's table of ids with an empty answer column.
+    """
+    from classwise.run import Run
+
+    print(Run.open(run).submit(template, images, out, id, force, quiet=False))
+
+
+@app.command
+def report(run: Path, /, *, debug: Debug = False) -> None:
+    """Write report.html again from what the run directory holds.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    """
+    from classwise.run import Run
+
+    print(Run.open(run).report())
+
+
+@app.command
+def keys() -> None:
+    """List every key of the config with its default and its meaning."""
+    from classwise.config_text import key_table
+
+    print(key_table())
+
+
+def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
+    """`--a.b 1 --c=2` as (key, text) pairs. Raises ConfigError for anything else."""
+    found: list[tuple[str, str]] = []
+    left = list(tokens)
+    while left:
+        token = left.pop(0)
+        if not token.startswith("--"):
+            raise ConfigError(f"found {token!r}, where an option such as --training.epochs was expected")
+        key, equals, text = token[2:].partition("=")
+        if not equals:
+            if not left:
+                raise ConfigError(f"--{key}: a value is missing")
+            text = left.pop(0)
+        found.append((key, text))
+    return found
+
+
+def metrics_text(metrics: dict[str, Any]) -> str:
+    """The headline, and each target's scores class by class."""
+    lines = [f"{metrics['metric']} {metrics['value']:.4f} on {metrics['samples']} rows"]
+    parts = dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
+    for name, scores in parts.items():
+        lines += ["", f"{name}: macro F1 {scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}"]
+        width = max(display_width(str(row["label"])) for row in scores["per_class"])
+        lines.append(f"  {'':<{width}}  precision  recall      f1  rows")
+        for row in scores["per_class"]:
+            label = str(row["label"]) + " " * (width - display_width(str(row["label"])))
+            lines.append(
+                f"  {label}  {row['precision']:>9.4f}  {row['recall']:.4f}  {row['f1']:.4f} {row['support']:>5}"
+            )
+    return "\n".join(lines)
+
+
+def display_width(text: str) -> int:
+    """Columns on a terminal: East Asian wide characters take two."""
+    import unicodedata
+
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and end the process with its exit code: 0 done, 1 a mistake, 2 usage, 75 stopped."""
+    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+
+
+def run_command(arguments: list[str]) -> int:
+    """The exit code of one command."""
+    try:
+        app(arguments or ["--help"], exit_on_error=False, result_action="return_value")
+    except ClasswiseError as error:
+        if "--debug" in arguments:
+            raise
+        prefix = "stopped" if error.exit_code == 75 else "error"
+        print(f"{prefix}: {error}", file=sys.stderr)
+        return error.exit_code
+    except CycloptsError:
+        return 2  # cyclopts has printed what is wrong
+    except KeyboardInterrupt:
+        print("stopped before training had begun; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader of our output had enough
+    return 0

@@ -1,0 +1,61 @@
+"""What a person sees while something runs: lines on stderr, a bar only on a terminal, and the same in a log."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Console:
+    """Writes lines to stderr (unless `quiet`) and, once there is a run, to its log.txt."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.log: Path | None = None
+        self._earlier: list[str] = []
+
+    def line(self, text: str) -> None:
+        """One line, or several."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+        if self.log is None:
+            self._earlier.append(text)
+        else:
+            _append(self.log, [text])
+
+    def log_to(self, path: Path) -> None:
+        """Keep the lines from now on, and those from before, in `path`."""
+        self.log = path
+        _append(path, self._earlier)
+        self._earlier = []
+
+    def bar(self, items: Iterable[T], title: str, total: int | None = None, done: int = 0) -> Iterator[T]:
+        """The items, with a progress bar while they go by if somebody watches."""
+        if self.quiet or not on_terminal():
+            yield from items
+            return
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Rich(stderr=True), transient=True) as progress:
+            task = progress.add_task(title, total=total, completed=done)
+            for item in items:
+                yield item
+                progress.advance(task)
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal that can redraw a line."""
+    return sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _append(path: Path, lines: list[str]) -> None:
+    if lines:
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(line + "\n" for line in lines))

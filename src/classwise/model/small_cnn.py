@@ -1,0 +1,50 @@
+"""The built-in backbone: a plain convolutional network for small pictures, quick on two CPU cores.
+
+Every block is convolution, batch norm (Ioffe and Szegedy, 2015, section 3.2), ReLU. Residual blocks and more
+depth were no better at equal time (docs/log.md): with few pictures and little time, more passes over the
+pictures buy more than more layers.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvBlock(nn.Module):
+    """images_BCHW -> (B, out_channels, H / stride, W / stride), in three steps: convolve 3 x 3, norm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        # No bias: the norm subtracts the mean that a bias would add.
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        convolved: Tensor = self.norm(self.conv(features_BCHW))
+        return F.relu(convolved, inplace=True)
+
+
+class SmallCNN(nn.Module):
+    """images_BCHW (normalised float, H and W from 16 px) -> features_BF, F = `num_features`.
+
+    A stem of `width` channels, then three stages of width, 2 * width and 4 * width channels, each a block that
+    halves height and width by max pooling. At the end the map is averaged over the cells of a `grid` x `grid`
+    raster, not over the whole picture: what is where tells classes apart when pictures are taken alike (centred
+    clothes, faces). `stem_stride=2` quarters the cost, for pictures of about 64 px and more.
+
+    Initial weights come from torch's global generator.
+    """
+
+    def __init__(self, width: int = 32, in_channels: int = 3, stem_stride: int = 1, grid: int = 3) -> None:
+        super().__init__()
+        self.stem = ConvBlock(in_channels, width, stem_stride)
+        self.stage1 = ConvBlock(width, width)
+        self.stage2 = ConvBlock(width, 2 * width)
+        self.stage3 = ConvBlock(2 * width, 4 * width)
+        self.grid = grid
+        self.num_features = 4 * width * grid * grid
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        maps_BCHW = self.stem(images_BCHW)
+        for stage in (self.stage1, self.stage2, self.stage3):
+            maps_BCHW = F.max_pool2d(stage(maps_BCHW), 2, ceil_mode=True)
+        return F.adaptive_avg_pool2d(maps_BCHW, self.grid).flatten(1)

@@ -1,0 +1,276 @@
+"""`report.html`: one file that says what a run learnt, from what its directory holds and nothing else.
+
+The page asks for nothing from outside, runs no script and forbids both to itself (Content-Security-Policy).
+Names of classes and files are hostile input: Jinja2 escapes every one of them. The same directory gives the
+same bytes, so a page can be compared with the one before.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from classwise.report.curves import best_of, curves, pace, subject
+from classwise.report.figures import plain, shorten
+from classwise.report.mistakes import galleries
+from classwise.report.read import Json, RunFiles, count, listing, mapping, number, read_run
+from classwise.report.scores import MOST_CLASSES, all_scores, joint_title, metric_name
+
+LOG_LINES = 40
+LISTED = 50  # unreadable pictures named one by one
+
+STATES = {
+    "finished": "Finished",
+    "early_stopped": "Stopped early",
+    "interrupted": "Interrupted",
+    "failed": "Failed",
+    "running": "Not finished",
+}
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    label: str
+    train: int
+    valid: int
+
+    @property
+    def valid_share(self) -> float | None:
+        rows = self.train + self.valid
+        return self.valid / rows if rows else None
+
+
+@dataclass(frozen=True)
+class TargetCounts:
+    """Rows per class of one target. `rows` holds the rarest only, where there are very many classes."""
+
+    title: str
+    classes: int
+    rows: list[ClassCount]
+    largest: int
+    smallest: int
+
+    @property
+    def imbalance(self) -> str:
+        """The largest class's training rows over the smallest one's, as `49 : 1`."""
+        return f"{plain(round(self.largest / self.smallest, 1))} : 1" if self.smallest else ""
+
+
+def write_report(run: Path) -> Path:
+    """Writes `report.html` into the run directory `run` and returns its path.
+
+    Works for a run in any state: what is not there yet is left out, and the page says so. The page replaces an
+    earlier one in one step. Raises DataError where `run` is no run directory."""
+    page = render(read_run(run))
+    target = run / "report.html"
+    handle, name = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=run)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        Path(name).chmod(0o644)  # mkstemp's files are for their owner only
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def render(run: RunFiles) -> str:
+    """The page as text."""
+    best = best_of(run)
+    return _template().render(
+        name=run.name,
+        state=_state(run),
+        best=best,
+        subject=subject(run, best),
+        facts=_facts(run),
+        samples=count(run.metrics.get("samples")),
+        warnings=[str(text) for text in listing(_data(run).get("warnings"))] + run.damaged,
+        curves=curves(run, best),
+        pace=pace(run),
+        scores=all_scores(run),
+        galleries=galleries(run),
+        data=_data_section(run),
+        config=run.config_text,
+        environment=_environment(run),
+        log=run.log.splitlines()[-LOG_LINES:],
+        most_classes=MOST_CLASSES,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"thousands": lambda n: f"{n:,}", "percent": lambda p: f"{p:.1%}", "score": _score}
+    environment.globals |= {"metric_name": metric_name, "shorten": shorten}
+    return environment.get_template("template.html.j2")
+
+
+def _score(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def _data(run: RunFiles) -> Json:
+    return mapping(run.status.get("data"))
+
+
+def _state(run: RunFiles) -> dict[str, str]:
+    """The run's state: its kind (a style of the page), a word for it, and what the reader should know."""
+    kind = str(run.status.get("state") or "unknown")
+    reason = str(run.status.get("reason") or "")
+    epochs = _epochs(run)
+    upto = f"after epoch {epochs}" if epochs else "before its first epoch was complete"
+    notes = {
+        "finished": "",
+        "early_stopped": "",
+        "interrupted": f"This run was interrupted {upto}; the page describes it up to there.",
+        "failed": f"This run failed {upto}; the page describes it up to there.",
+        "running": f"This run had not finished when the page was written, {upto}. It may still be running, or it"
+        " was stopped without a chance to say so.",
+    }
+    note = notes.get(kind, "The run directory does not say how the run ended.")
+    word = STATES.get(kind, "State unknown")
+    return {"kind": kind if kind in STATES else "unknown", "word": word, "note": note, "reason": reason}
+
+
+def _epochs(run: RunFiles) -> int:
+    """Complete epochs: the history has one line for each."""
+    return len(run.history) or count(run.status.get("epoch"))
+
+
+def _facts(run: RunFiles) -> list[tuple[str, str, str]]:
+    """The strip under the headline: (name, value, smaller print), only what is known."""
+    model = mapping(run.status.get("model"))
+    size = " × ".join(str(side) for side in listing(model.get("image_size")))
+    parameters = number(model.get("parameters"))
+    planned = number(mapping(run.config.get("training")).get("epochs"))
+    train, valid = split_rows(run)
+    found = [
+        ("Training rows", f"{train:,}" if train else "", ""),
+        (
+            "Validation rows",
+            f"{valid:,}" if valid else "",
+            f"{valid / (train + valid):.1%} of all" if valid else "",
+        ),
+        ("Epochs", f"{_epochs(run)}", f"of {planned:.0f}" if planned else ""),
+        ("Duration", duration(number(run.status.get("seconds"))), ""),
+        (
+            "Model",
+            str(model.get("backbone") or ""),
+            f"{_millions(parameters)} parameters" if parameters else "",
+        ),
+        ("Picture size", size, "height × width, pixels" if size else ""),
+    ]
+    return [fact for fact in found if fact[1]]
+
+
+def split_rows(run: RunFiles) -> tuple[int, int]:
+    """Rows for training and validation: those of split.csv, or as status.json counts them."""
+    if "split" in run.split.columns:
+        split = run.split["split"]
+        return int((split == "train").sum()), int((split == "valid").sum())
+    return count(_data(run).get("train")), count(_data(run).get("valid"))
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1e6:.1f} million" if value >= 1e6 else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `41 s`, `12 min 5 s`, `3 h 20 min`."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _data_section(run: RunFiles) -> dict[str, Any]:
+    data = _data(run)
+    bad = [mapping(row) for row in listing(data.get("bad_images"))]
+    train, valid = split_rows(run)
+    asked = number(mapping(run.config.get("data")).get("valid"))
+    return {
+        "train": train,
+        "valid": valid,
+        "asked": asked if asked is not None and 0 < asked < 1 else None,
+        "groups": _groups(run),
+        "group": str(mapping(run.config.get("data")).get("group") or ""),
+        "targets": _target_counts(run),
+        "bad": [(str(row.get("path")), str(row.get("reason"))) for row in bad[:LISTED]],
+        "bad_count": len(bad),
+    }
+
+
+def _groups(run: RunFiles) -> dict[str, int | None] | None:
+    """Groups in training, in validation and in both, counted in split.csv; else what status.json records."""
+    if {"group", "split"} <= set(run.split.columns) and run.split["group"].null_count() < run.split.height:
+        sides = {
+            side: run.split.filter(pl.col("split") == side)["group"].drop_nulls()
+            for side in ("train", "valid")
+        }
+        train, valid = (set(groups.to_list()) for groups in sides.values())
+        return {"train": len(train), "valid": len(valid), "both": len(train & valid)}
+    groups = mapping(_data(run).get("groups"))
+    return (
+        {"train": count(groups.get("train")), "valid": count(groups.get("valid")), "both": None}
+        if groups
+        else None
+    )
+
+
+def _target_counts(run: RunFiles) -> list[TargetCounts]:
+    data = _data(run)
+    found = []
+    joint = mapping(data.get("joint"))
+    if joint:
+        columns = [listing(joint.get(key)) for key in ("labels", "train", "valid")]
+        rows = [ClassCount(str(a), count(b), count(c)) for a, b, c in zip(*columns, strict=False)]
+        found.append(_counts(joint_title(run), rows))
+    for name, labels in mapping(data.get("labels")).items():
+        cells = map(mapping, listing(labels))
+        rows = [ClassCount(str(c.get("label")), count(c.get("train")), count(c.get("valid"))) for c in cells]
+        found.append(_counts(name, rows))
+    return [counts for counts in found if counts.classes]
+
+
+def _counts(title: str, rows: list[ClassCount]) -> TargetCounts:
+    """In the label list's own order; with very many classes, the rarest."""
+    shown = rows if len(rows) <= MOST_CLASSES else sorted(rows, key=lambda row: row.train)[:MOST_CLASSES]
+    sizes = [row.train for row in rows] or [0]
+    return TargetCounts(title, len(rows), shown, max(sizes), min(sizes))
+
+
+def _environment(run: RunFiles) -> list[tuple[str, str]]:
+    started = run.status.get("started")
+    found = [("started", str(started))] if started else []
+    for name, value in mapping(run.status.get("environment")).items():
+        found.append((str(name).replace("_", " "), _flat(value)))
+    for name, value in mapping(run.status.get("test")).items():
+        found.append((f"test {metric_name(str(name)).replace('_', ' ')}", _flat(value)))
+    return [(name, value) for name, value in found if value]
+
+
+def _flat(value: Any) -> str:
+    """A JSON value in one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_flat(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(_flat(part) for part in value)
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

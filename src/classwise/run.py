@@ -1,0 +1,594 @@
+"""The verbs of a run: train, resume, evaluate, predict, submit, report. The only file that knows every stage."""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+import classwise
+from classwise.checkpoint import (
+    Checkpoint,
+    CheckpointKeeper,
+    fingerprint,
+    newest_checkpoint,
+    read_checkpoint,
+    restore,
+)
+from classwise.compose import (
+    Numbers,
+    Prepared,
+    build_criterion,
+    build_data,
+    build_model,
+    build_settings,
+    build_state,
+    check_pictures,
+    class_counts,
+    device_of,
+    encode,
+    pictures_of,
+    prepare,
+    refuse_bad,
+    settle,
+    worker_count,
+)
+from classwise.config import Config
+from classwise.config_file import load_config
+from classwise.console import Console
+from classwise.data.loader import Batch, Loader, TrainingData, ValidationData
+from classwise.data.sources import Samples, picture_names, read_source, samples_of
+from classwise.data.targets import ClassTarget
+from classwise.errors import CheckpointError, ClasswiseError, DataError, Interrupted
+from classwise.files import refuse_existing, write_bytes, write_text
+from classwise.infer.predict import predict_logits, predictions_table
+from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
+from classwise.losses.criterion import Criterion
+from classwise.metrics.scoreboard import Scoreboard, flat_scores, joint_labels
+from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
+from classwise.report.page import write_report
+from classwise.rundir import RunFolder, new_folder
+from classwise.train import loop
+from classwise.train.state import TrainState
+
+
+def train(
+    config: Config | str | Path,
+    run: str | Path | None = None,
+    overrides: Sequence[tuple[str, str]] = (),
+    quiet: bool = False,
+) -> "Run":
+    """Train as the config says and return the finished run.
+
+    `run` is the folder to train into (default: runs/NAME, numbered if it exists). Raises ClasswiseError for
+    whatever is wrong with config or data, before anything is written; Interrupted after a signal, with a
+    checkpoint written.
+    """
+    console = Console(quiet)
+    if not isinstance(config, Config):
+        config = load_config(Path(config), overrides)
+    with _generators_kept():
+        prepared = prepare(config, console)
+        model = build_model(config, prepared)
+        build_settings(config, device_of(config.training.device))  # its errors before the first measurement
+        config, device = settle(config, model, console)
+        parts = _assemble(config, prepared, model, device)
+        folder = new_folder(config.name, None if run is None else Path(run))
+        console.log_to(folder.log)
+        with _stop_flag() as should_stop:
+            write_text(folder.config, config.to_toml())
+            folder.write_split(_split_table(prepared))
+            keeper = _keeper(folder, config, prepared, parts, device)
+            _say_start(console, folder, prepared, parts)
+            keeper.save(parts.state, best=False)
+            _run_to_the_end(folder, config, prepared, parts, keeper, console, should_stop)
+    return Run.open(folder.path)
+
+
+def resume(run: str | Path, quiet: bool = False) -> "Run":
+    """Go on from the last good checkpoint; a run that has ended is returned as it is.
+
+    Raises CheckpointError if there is no usable checkpoint or the data is not what it was.
+    """
+    folder, console = RunFolder(Path(run)), Console(quiet)
+    status = folder.status()
+    if status["state"] in ("finished", "early_stopped"):
+        console.line(
+            f"{folder.path}: {status['state']} already, after epoch {status['epoch']}; nothing to do"
+        )
+        return Run.open(folder.path)
+    console.log_to(folder.log)
+    config = load_config(folder.config)
+    with _generators_kept():
+        checkpoint = newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}"))
+        prepared = prepare(config, console)
+        _refuse_changed_data(folder, prepared)
+        device = device_of(config.training.device)
+        # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
+        model = restore_classifier(ModelFacts.from_dict(checkpoint.facts["model"]), checkpoint.model)
+        parts = _assemble(config, prepared, model, device)
+        restore(parts.state, checkpoint)
+        _compare_fingerprints(checkpoint, fingerprint(str(device)), console)
+        console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
+        with _stop_flag() as should_stop:
+            keeper = _keeper(folder, config, prepared, parts, device)
+            keeper.after(parts.state)
+            _run_to_the_end(folder, config, prepared, parts, keeper, console, should_stop)
+    return Run.open(folder.path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory that can be asked for results. Open one with `Run.open(path)`."""
+
+    folder: RunFolder
+
+    @staticmethod
+    def open(path: str | Path) -> "Run":
+        """Raises CheckpointError if `path` is no run's folder."""
+        folder = RunFolder(Path(path))
+        folder.status()
+        return Run(folder)
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """status.json: state, reason, epoch, update, best, data, environment."""
+        return self.folder.status()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json: of the best checkpoint on the validation rows."""
+        return self.folder.metrics()
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """history.jsonl: one dict an epoch."""
+        return self.folder.history()
+
+    def evaluate(
+        self, table: str | Path | None = None, images: str | Path | None = None, quiet: bool = True
+    ) -> dict[str, Any]:
+        """Metrics as in metrics.json, on the validation rows or on another labelled table or class folder.
+
+        `images`: the folder that the table's paths are relative to (default: that of the run's config).
+        Raises DataError for a bad table or picture, CheckpointError for a damaged checkpoint.
+        """
+        console, config = Console(quiet), load_config(self.folder.config)
+        if table is None:
+            prepared = prepare(config, console)
+            _refuse_changed_data(self.folder, prepared)
+            samples, labels = prepared.valid.samples, prepared.valid.labels
+        else:
+            samples = self._labelled(config, Path(table), images)
+            labels = encode(self._predictor().targets, samples)
+            refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
+        return self._predictor().metrics(samples, labels, config, console)
+
+    def predict(
+        self, source: str | Path, images: str | Path | None = None, quiet: bool = True
+    ) -> pl.DataFrame:
+        """Predictions for a folder of pictures or a table, one row each, in order: see the contract.
+
+        Where a table holds all of a target's answers, they stand beside the predictions.
+        """
+        console, config = Console(quiet), load_config(self.folder.config)
+        samples = self._any_source(config, Path(source), images)
+        refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
+        predictor = self._predictor()
+        return predictor.table(samples, predictor.known_truth(samples), config, console)
+
+    def submit(
+        self,
+        template: str | Path,
+        images: str | Path,
+        out: str | Path,
+        id: str | None = None,
+        force: bool = False,
+        quiet: bool = True,
+    ) -> Path:
+        """Fill the template's answers for the pictures in `images` and write the checked file to `out`.
+
+        Raises OutputError if `out` exists or the template contradicts the answers; nothing is written then.
+        """
+        out = Path(out)
+        refuse_existing(out, force)
+        console, config = Console(quiet), load_config(self.folder.config)
+        predictor = self._predictor()
+        form = read_template(Path(template), list(predictor.labels), bool(predictor.joint), id)
+        names = find_pictures(form, Path(images))
+        frame = pl.DataFrame({"id": form.ids, "path": names})
+        samples = Samples(str(template), Path(images), tuple(form.ids), tuple(names), None, frame)
+        refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
+        predictions = predictor.table(samples, {}, config, console)
+        possible = predictor.answers()
+        write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
+        return out
+
+    def report(self) -> Path:
+        """Write report.html again from what the run directory holds; returns its path."""
+        return write_report(self.path)
+
+    def _predictor(self) -> "Predictor":
+        return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
+
+    def _labelled(self, config: Config, table: Path, images: str | Path | None) -> Samples:
+        root = Path(images) if images is not None else Path(config.data.images)
+        try:
+            return read_source(table, root, config.data.path, config.data.id, None)
+        except DataError as error:
+            raise DataError(str(error).replace("data.source: ", "")) from None
+
+    def _any_source(self, config: Config, source: Path, images: str | Path | None) -> Samples:
+        if not source.is_dir():
+            return self._labelled(config, source, images)
+        names = picture_names(source)
+        if not names:
+            raise DataError(f"{source}: no pictures in this folder")
+        return samples_of(pl.DataFrame({"path": names}), str(source), source, "path", None, None)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The best checkpoint, ready to look at pictures. It needs nothing but what the checkpoint holds."""
+
+    model: Classifier
+    targets: tuple[ClassTarget, ...]
+    joint: tuple[str, ...]
+    precision: str
+
+    @staticmethod
+    def of(checkpoint: Checkpoint) -> "Predictor":
+        """From a verified checkpoint."""
+        facts = checkpoint.facts
+        model = restore_classifier(ModelFacts.from_dict(facts["model"]), checkpoint.model)
+        targets = tuple(ClassTarget.from_dict(target) for target in facts["targets"])
+        return Predictor(model, targets, tuple(facts["joint"]), facts["precision"])
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The label list of every target."""
+        return {target.name: target.labels for target in self.targets}
+
+    def answers(self) -> dict[str, list[str]]:
+        """Every answer that may stand in a submission, by target and for `joint`."""
+        possible = {name: list(labels) for name, labels in self.labels.items()}
+        if self.joint:
+            possible["joint"] = [str(k) for k in range(len(joint_labels(self.labels, self.joint)))]
+        return possible
+
+    def known_truth(self, samples: Samples) -> dict[str, Numbers]:
+        """Label numbers of the targets whose column is there and full."""
+        known = [
+            target
+            for target in self.targets
+            if target.column in samples.frame.columns and samples.frame[target.column].null_count() == 0
+        ]
+        return encode(known, samples)
+
+    def logits(self, samples: Samples, config: Config, console: Console) -> dict[str, torch.Tensor]:
+        """logits_NK by target, in the order of the rows."""
+        device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
+        workers = worker_count(config.data.workers, device)
+        pictures = pictures_of(samples, self.model.facts, config.data.max_pixels)
+        loader = Loader(pictures, {}, config.training.batch_size, workers)
+        dtype = loop.PRECISIONS[self.precision]
+        cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+        with _generators_kept():
+            return predict_logits(self.model.to(device), loader, device, cast)
+
+    def table(
+        self, samples: Samples, truth: Mapping[str, Numbers], config: Config, console: Console
+    ) -> pl.DataFrame:
+        """Predictions as a table."""
+        logits = self.logits(samples, config, console)
+        return predictions_table(samples.ids, logits, self.labels, self.joint, truth)
+
+    def metrics(
+        self, samples: Samples, labels: Mapping[str, Numbers], config: Config, console: Console
+    ) -> dict[str, Any]:
+        """As metrics.json, without `epoch`."""
+        return self.score(self.logits(samples, config, console), labels, config)
+
+    def score(
+        self, logits: Mapping[str, torch.Tensor], labels: Mapping[str, Numbers], config: Config
+    ) -> dict[str, Any]:
+        """Logits against label numbers over the whole set."""
+        board = Scoreboard(self.labels, self.joint)
+        board.update(logits, {name: torch.from_numpy(numbers) for name, numbers in labels.items()})
+        results = board.results()
+        metric = build_settings(config, torch.device("cpu")).metric
+        rows = len(next(iter(labels.values())))
+        return {"metric": metric, "value": flat_scores(results)[metric], "samples": rows, **results}
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The objects that the loop works with."""
+
+    state: TrainState
+    data: TrainingData
+    valid: ValidationData
+    criterion: Criterion
+    scoreboard: Scoreboard
+    settings: loop.Settings
+
+
+def _assemble(config: Config, prepared: Prepared, model: Classifier, device: torch.device) -> _Parts:
+    data, valid = build_data(config, prepared, model.facts, device)
+    return _Parts(
+        build_state(config, model, data, device),
+        data,
+        valid,
+        build_criterion(config, prepared).to(device),
+        Scoreboard(prepared.label_lists, prepared.joint, device),
+        build_settings(config, device),
+    )
+
+
+def _keeper(
+    folder: RunFolder, config: Config, prepared: Prepared, parts: _Parts, device: torch.device
+) -> CheckpointKeeper:
+    """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
+    facts = {
+        "classwise": classwise.__version__,
+        "model": parts.state.model.facts.as_dict(),
+        "targets": [target.as_dict() for target in prepared.targets],
+        "joint": list(prepared.joint),
+        "precision": config.training.precision,
+    }
+    made_on = fingerprint(str(device))
+    status = _status_frame(folder, config, prepared, parts, made_on)
+
+    def after(state: TrainState) -> None:
+        folder.write_history(state.progress.history)
+        folder.write_status(_status(status, state, "running", "", parts.settings))
+
+    return CheckpointKeeper(folder.checkpoints, facts, made_on, after)
+
+
+def _run_to_the_end(
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    parts: _Parts,
+    keeper: CheckpointKeeper,
+    console: Console,
+    should_stop: Callable[[], bool],
+) -> None:
+    """The loop, and whatever happens in it said in status.json."""
+
+    def watch(windows: Iterable[list[Batch]], epoch: int, first: int) -> Iterable[list[Batch]]:
+        title = f"epoch {epoch + 1}/{parts.settings.epochs}"
+        return console.bar(windows, title, total=parts.data.updates_per_epoch, done=first)
+
+    def say(row: dict[str, Any], best: bool) -> None:
+        console.line(_epoch_line(row, parts.settings, best))
+
+    started = time.monotonic()
+    before = _seconds_before(folder)
+
+    def end(state: str, reason: str) -> None:
+        status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
+        folder.write_status(_status(status, parts.state, state, reason, parts.settings))
+
+    try:
+        p = parts
+        ended = loop.train(
+            p.state, p.data, p.valid, p.criterion, p.scoreboard, p.settings, keeper, should_stop, watch, say
+        )
+        _write_results(folder, config, prepared, console)
+    except Interrupted as stop:
+        end("interrupted", str(stop))
+        _report_anyway(folder, console)
+        console.line(f"{stop}; go on with: classwise resume {folder.path}")
+        raise
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            end("failed", f"{type(error).__name__}: {error}")
+            _report_anyway(folder, console)
+        raise
+    end(ended, _ending(ended, parts.settings))
+    write_report(folder.path)
+    best = parts.state.progress
+    console.line(
+        f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch};"
+        f" results in {folder.path}, page: {folder.report}"
+    )
+
+
+def _write_results(folder: RunFolder, config: Config, prepared: Prepared, console: Console) -> None:
+    """metrics.json and predictions.csv of the best checkpoint on the validation rows."""
+    checkpoint = read_checkpoint(folder.checkpoints / "best")
+    predictor = Predictor.of(checkpoint)
+    samples, labels = prepared.valid.samples, prepared.valid.labels
+    logits = predictor.logits(samples, config, console)
+    metrics = predictor.score(logits, labels, config)
+    order = ("metric", "value", "epoch")
+    metrics["epoch"] = checkpoint.epoch
+    folder.write_metrics({key: metrics[key] for key in order} | metrics)
+    frame = predictions_table(samples.ids, logits, predictor.labels, predictor.joint, labels)
+    folder.write_predictions(frame)
+
+
+def _report_anyway(folder: RunFolder, console: Console) -> None:
+    """A page for a run that did not end well is a help, but its failing must not hide the real error."""
+    try:
+        write_report(folder.path)
+    except (ClasswiseError, OSError, ValueError, KeyError) as error:
+        console.line(f"warning: the report could not be written: {error}")
+
+
+def _split_table(prepared: Prepared) -> pl.DataFrame:
+    parts = []
+    for side, name in ((prepared.train, "train"), (prepared.valid, "valid")):
+        s = side.samples
+        groups = [None] * len(s) if s.groups is None else list(s.groups)
+        columns = {"id": list(s.ids), "group": groups, "split": [name] * len(s)}
+        columns["path"] = [str(path) for path in s.paths]
+        parts.append(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
+    return pl.concat(parts)
+
+
+def _refuse_changed_data(folder: RunFolder, prepared: Prepared) -> None:
+    """The same rows must stand on the same sides, or validation would see what was trained on."""
+    then, now = folder.split(), _split_table(prepared)
+    columns = ["id", "group", "split"]
+    if not then.select(columns).equals(now.select(columns)):
+        raise CheckpointError(
+            f"{folder.path}: the data is not what the run was trained on (split.csv had {then.height} rows, now"
+            f" {now.height}, or they differ); start a new run, or bring the table back to what it was"
+        )
+
+
+def _status_frame(
+    folder: RunFolder, config: Config, prepared: Prepared, parts: _Parts, made_on: dict[str, Any]
+) -> dict[str, Any]:
+    """What in status.json does not change while the run goes on."""
+    with contextlib.suppress(CheckpointError):
+        known = folder.status()  # a resumed run keeps its beginning
+        return known | {"environment": _environment(made_on)}
+    model = parts.state.model
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "data": _data_facts(prepared),
+        "model": {
+            "backbone": config.model.backbone,
+            "weights": config.model.weights,
+            "parameters": size,
+            "image_size": list(config.model.image_size),
+        },
+        "environment": _environment(made_on),
+    }
+
+
+def _data_facts(prepared: Prepared) -> dict[str, Any]:
+    train, valid = prepared.train, prepared.valid
+    counts = {"train": class_counts(prepared, train), "valid": class_counts(prepared, valid)}
+    groups = None
+    if train.samples.groups is not None and valid.samples.groups is not None:
+        groups = {"train": len(set(train.samples.groups)), "valid": len(set(valid.samples.groups))}
+    joint = None
+    if prepared.joint:
+        names = joint_labels(prepared.label_lists, prepared.joint)
+        joint = {"labels": names, **{side: by["joint"] for side, by in counts.items()}}
+    return {
+        "rows": len(train.samples) + len(valid.samples),
+        "train": len(train.samples),
+        "valid": len(valid.samples),
+        "bad_images": [{"path": str(error.path), "reason": error.reason} for error in prepared.bad],
+        "labels": {
+            name: [
+                {"label": label, "train": counts["train"][name][k], "valid": counts["valid"][name][k]}
+                for k, label in enumerate(labels)
+            ]
+            for name, labels in prepared.label_lists.items()
+        },
+        "joint": joint,
+        "groups": groups,
+        "warnings": list(prepared.warnings),
+    }
+
+
+def _environment(made_on: dict[str, Any]) -> dict[str, Any]:
+    return {"classwise": classwise.__version__, **made_on, "platform": sys.platform}
+
+
+def _status(
+    frame: dict[str, Any], state: TrainState, name: str, reason: str, settings: loop.Settings
+) -> dict[str, Any]:
+    p = state.progress
+    best = None
+    if p.best is not None:
+        best = {"metric": settings.metric, "value": p.best, "epoch": p.best_epoch}
+    head = {"state": name, "reason": reason, "epoch": p.epoch, "update": p.update, "best": best}
+    return head | {key: value for key, value in frame.items() if key not in head}
+
+
+def _seconds_before(folder: RunFolder) -> float:
+    return float(folder.status().get("seconds", 0.0))
+
+
+def _ending(ended: str, settings: loop.Settings) -> str:
+    if ended == "early_stopped":
+        return f"{settings.metric} has not risen for {settings.patience} epochs"
+    return f"all {settings.epochs} epochs are done"
+
+
+def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
+    width = len(str(settings.epochs))
+    return (
+        f"epoch {row['epoch']:>{width}}/{settings.epochs}  loss {row['train_loss']:.4f}"
+        f"  {settings.metric} {row['valid'][settings.metric]:.4f} {'*' if best else ' '}"
+        f"  lr {row['lr']:.2e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f} images/s"
+    )
+
+
+def _say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: _Parts) -> None:
+    train, valid = prepared.train.samples, prepared.valid.samples
+    for warning in prepared.warnings:
+        console.line(f"warning: {warning}")
+    grouped = ""
+    if train.groups is not None and valid.groups is not None:
+        grouped = f" ({len(set(train.groups))} and {len(set(valid.groups))} groups, none on both sides)"
+    console.line(
+        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped},"
+        f" {parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on"
+        f" {parts.settings.device}"
+    )
+
+
+def _compare_fingerprints(checkpoint: Checkpoint, now: dict[str, Any], console: Console) -> None:
+    differ = [
+        f"{key} {checkpoint.fingerprint.get(key)} then, {value} now"
+        for key, value in now.items()
+        if checkpoint.fingerprint.get(key) != value
+    ]
+    if differ:
+        console.line(
+            "warning: this is not where the checkpoint was made (" + "; ".join(differ) + "): the run goes on,"
+            " but its numbers may differ in the last digits from an uninterrupted one's"
+        )
+
+
+@contextlib.contextmanager
+def _generators_kept() -> Iterator[None]:
+    """torch's generators are the caller's: they are found as they were left."""
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextlib.contextmanager
+def _stop_flag() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM ask the loop to stop after the update that is under way; a second SIGINT stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

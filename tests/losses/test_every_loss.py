@@ -1,0 +1,163 @@
+"""What holds for every simple loss: masked rows, nothing labelled, half precision, exact gradients, refusals."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from classwise.losses.balanced_softmax import BalancedSoftmax
+from classwise.losses.cross_entropy import CrossEntropy
+from classwise.losses.focal import Focal
+from classwise.losses.mass import Loss
+from classwise.losses.soft_f1 import SoftMacroF1
+from classwise.losses.weighted_sum import WeightedSum
+
+WEIGHT_K = torch.tensor([0.2, 3.0, 1.0, 0.7], dtype=torch.float64)
+LOSSES: dict[str, Callable[[], nn.Module]] = {
+    "cross entropy": CrossEntropy,
+    "weighted, smoothed cross entropy": lambda: CrossEntropy(WEIGHT_K, 0.1),
+    "focal": lambda: Focal(2.0, WEIGHT_K),
+    "focal, gamma 0.5": lambda: Focal(0.5),
+    "soft F1": lambda: SoftMacroF1(4),
+    "balanced softmax": lambda: BalancedSoftmax(torch.tensor([40, 3, 0, 9])),
+    "sum": lambda: WeightedSum([Focal(), CrossEntropy(label_smoothing=0.2)], [1.0, 0.5]),
+}
+every_loss = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
+
+
+def batch(rows: int = 7, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits (rows, 4) in float64 and labels, every third of them masked."""
+    draw = torch.Generator().manual_seed(seed)
+    logits_BK = 2 * torch.randn(rows, 4, generator=draw, dtype=torch.float64)
+    labels_B = torch.randint(0, 4, (rows,), generator=draw)
+    labels_B[::3] = -1
+    return logits_BK, labels_B
+
+
+@every_loss
+def test_follows_the_protocol(make: Callable[[], nn.Module]) -> None:
+    """Every loss says whether it is additive and has one float64 mass for each of its terms."""
+    loss = make()
+    assert isinstance(loss, Loss)
+    mass = loss.mass(batch()[1])
+    assert mass.shape == (loss.terms,)
+    assert mass.dtype == torch.float64
+
+
+@every_loss
+def test_masked_rows_are_as_if_absent(make: Callable[[], nn.Module]) -> None:
+    """Value and mass are those of the labelled rows alone, and masked rows get no gradient."""
+    loss = make()
+    logits_BK, labels_B = batch()
+    known_B = labels_B != -1
+    logits_BK.requires_grad_()
+    value = loss(logits_BK, labels_B)
+    value.backward()
+    torch.testing.assert_close(value, loss(logits_BK[known_B], labels_B[known_B]), rtol=1e-13, atol=0)
+    assert torch.equal(loss.mass(labels_B), loss.mass(labels_B[known_B]))
+    assert not logits_BK.grad[~known_B].any()
+    assert logits_BK.grad[known_B].any()
+
+
+@every_loss
+@pytest.mark.parametrize("rows", [0, 5])
+def test_nothing_labelled_is_zero(make: Callable[[], nn.Module], rows: int) -> None:
+    """All rows masked, or no row at all: 0 with a gradient of 0, never NaN."""
+    loss = make()
+    logits_BK = torch.randn(rows, 4, requires_grad=True)
+    labels_B = torch.full((rows,), -1)
+    value = loss(logits_BK, labels_B)
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(logits_BK.grad, torch.zeros(rows, 4))
+    assert not loss.mass(labels_B).any()
+
+
+@every_loss
+def test_gradient_is_exact(make: Callable[[], nn.Module]) -> None:
+    """The gradient in float64 equals finite differences."""
+    logits_BK, labels_B = batch()
+    assert torch.autograd.gradcheck(make(), (logits_BK.requires_grad_(), labels_B))
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_are_summed_in_float32(
+    make: Callable[[], nn.Module], dtype: torch.dtype
+) -> None:
+    """Half-precision logits give exactly what the same numbers give in float32, and a finite gradient."""
+    loss = make()
+    logits_BK, labels_B = batch(rows=300)
+    logits_BK = logits_BK.to(dtype).requires_grad_()
+    value = loss(logits_BK, labels_B)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert torch.equal(value, loss(logits_BK.float(), labels_B))
+    assert logits_BK.grad.dtype == dtype
+    assert logits_BK.grad.isfinite().all()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_precision_is_kept(make: Callable[[], nn.Module], dtype: torch.dtype) -> None:
+    """The loss has the precision of its logits, although the mass is float64."""
+    logits_BK, labels_B = batch()
+    loss = make()
+    assert loss(logits_BK.to(dtype), labels_B).dtype == dtype
+    assert loss(logits_BK.to(dtype), labels_B, loss.mass(labels_B)).dtype == dtype
+
+
+@every_loss
+def test_extreme_logits_stay_finite(make: Callable[[], nn.Module]) -> None:
+    """Certainty, right or wrong, gives finite values and gradients in float32."""
+    logits_BK = torch.tensor([[1e4, -1e4, 0, 0], [1e4, -1e4, 0, 0], [0, 0, 0, 0]], requires_grad=True)
+    value = make()(logits_BK, torch.tensor([0, 1, 2]))
+    value.backward()
+    assert value.isfinite()
+    assert logits_BK.grad.isfinite().all()
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("logits_shape", "labels"),
+    [((3, 4), [0, 1]), ((3,), [0, 1, 2]), ((3, 4), [[0, 1, 2]]), ((3, 4), [0.0, 1.0, 2.0])],
+)
+def test_wrong_shapes_are_refused(
+    make: Callable[[], nn.Module], logits_shape: tuple[int, ...], labels: list[int]
+) -> None:
+    """Shapes that would broadcast to something else, and labels that are no whole numbers, are refused."""
+    with pytest.raises(ValueError, match=r"logits \(B, K\)"):
+        make()(torch.zeros(logits_shape), torch.tensor(labels))
+
+
+@every_loss
+@pytest.mark.parametrize("label", [4, -2])
+def test_labels_outside_the_classes_are_refused(make: Callable[[], nn.Module], label: int) -> None:
+    """On the CPU a label that is neither a class nor -1 raises, as it does in torch."""
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (bounds|range)"):
+        make()(torch.zeros(2, 4), torch.tensor([0, label]))
+
+
+@every_loss
+def test_mass_of_another_shape_is_refused(make: Callable[[], nn.Module]) -> None:
+    """A mass with too many numbers, or a bare scalar, is refused instead of broadcast."""
+    loss = make()
+    logits_BK, labels_B = batch()
+    for mass in (torch.ones(loss.terms + 1), torch.tensor(4.0)):
+        with pytest.raises(ValueError, match="found a mass of shape"):
+            loss(logits_BK, labels_B, mass)
+
+
+@pytest.mark.parametrize("make", [lambda: CrossEntropy(WEIGHT_K), lambda: Focal(2.0, WEIGHT_K)])
+def test_weights_for_another_number_of_classes_are_refused(make: Callable[[], nn.Module]) -> None:
+    """Weights of 4 classes do not fit logits of 18: a loss never falls back on some number of classes."""
+    with pytest.raises(ValueError, match="18 classes; this loss was made for 4"):
+        make()(torch.zeros(2, 18), torch.tensor([0, 1]))
+
+
+def test_buffers_move_with_the_module() -> None:
+    """Weights and priors are buffers, so `.to(device)` reaches them."""
+    assert dict(CrossEntropy(WEIGHT_K).named_buffers()).keys() == {"weight"}
+    assert dict(Focal(weight=WEIGHT_K).named_buffers()).keys() == {"weight"}
+    assert dict(BalancedSoftmax(torch.ones(3)).named_buffers()).keys() == {"log_prior"}

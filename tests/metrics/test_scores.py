@@ -1,0 +1,133 @@
+"""Scores against scikit-learn on the rows themselves."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+import sklearn.metrics as reference
+
+from classwise.metrics.scores import HIGHER_IS_BETTER, class_scores
+
+KEYS = [
+    "type",
+    "labels",
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "macro_precision",
+    "macro_recall",
+    "weighted_f1",
+    "per_class",
+    "confusion",
+]
+
+
+def expected_scores(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
+    """scikit-learn's numbers over the whole label list, absent classes as 0."""
+    whole = {"labels": range(classes), "zero_division": 0}
+    with warnings.catch_warnings(), sklearn.config_context(skip_parameter_validation=True):
+        # Said by balanced_accuracy_score where a predicted class never occurs, and where only one class occurs
+        # at all: both are part of what is tested.
+        for message in ("y_pred contains classes not in y_true", "A single label was found in 'y_true'"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        macro = reference.precision_recall_fscore_support(truth, predicted, average="macro", **whole)
+        return {
+            "accuracy": reference.accuracy_score(truth, predicted),
+            "balanced_accuracy": reference.balanced_accuracy_score(truth, predicted),
+            "macro_f1": reference.f1_score(truth, predicted, average="macro", **whole),
+            "macro_precision": macro[0],
+            "macro_recall": macro[1],
+            "weighted_f1": reference.f1_score(truth, predicted, average="weighted", **whole),
+        }
+
+
+def counted(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """The confusion matrix: rows true, columns predicted."""
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (truth, predicted), 1)
+    return confusion
+
+
+def random_rows(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Truth and predictions, in most cases with classes absent from one of them or both."""
+    rng = np.random.default_rng(seed)
+    classes, rows = int(rng.integers(2, 19)), int(rng.integers(1, 60))
+    used = rng.choice(classes, size=int(rng.integers(1, classes + 1)), replace=False)
+    truth = rng.choice(used, size=rows)
+    guesses = rng.integers(0, classes, size=rows) if seed % 2 else rng.choice(used, size=rows)
+    return truth, np.where(rng.random(rows) < rng.random(), truth, guesses), classes
+
+
+@pytest.mark.parametrize("start", range(0, 1000, 250))
+def test_equals_scikit_learn(start: int) -> None:
+    """1,000 random cases, absent classes among them: every score within 1e-12."""
+    absent = 0
+    for seed in range(start, start + 250):
+        truth, predicted, classes = random_rows(seed)
+        confusion = counted(truth, predicted, classes)
+        absent += not confusion.sum(axis=1).all()
+        found = class_scores(confusion, [str(k) for k in range(classes)])
+        for name, value in expected_scores(truth, predicted, classes).items():
+            assert found[name] == pytest.approx(value, abs=1e-12), (seed, name)
+    assert absent > 100
+
+
+def test_per_class_equals_scikit_learn() -> None:
+    """Precision, recall, F1 and support of each class, absent ones as 0."""
+    truth, predicted, classes = random_rows(17)
+    rows = reference.precision_recall_fscore_support(truth, predicted, labels=range(classes), zero_division=0)
+    found = class_scores(counted(truth, predicted, classes), [f"c{k}" for k in range(classes)])
+    assert [row["label"] for row in found["per_class"]] == [f"c{k}" for k in range(classes)]
+    for name, column in zip(("precision", "recall", "f1", "support"), rows, strict=True):
+        assert [row[name] for row in found["per_class"]] == pytest.approx(column.tolist(), abs=1e-12)
+
+
+def test_absent_classes_count_as_zero() -> None:
+    """Two perfect classes of four: macro F1 is a half over the label list, balanced accuracy 1."""
+    found = class_scores(np.diag([3, 0, 2, 0]), ["a", "b", "c", "d"])
+    assert (found["macro_f1"], found["balanced_accuracy"], found["accuracy"]) == (0.5, 1.0, 1.0)
+
+
+def test_keys_and_plain_types() -> None:
+    """The keys of metrics.json in their order, of types that JSON keeps as they are, in any script."""
+    found = class_scores(np.array([[2, 1], [0, 3]], dtype=np.int64), ["마스크", 'it\'s "b"'])
+    assert list(found) == KEYS
+    assert list(found["per_class"][0]) == ["label", "precision", "recall", "f1", "support"]
+    assert json.loads(json.dumps(found)) == found
+    assert found["confusion"] == [[2, 1], [0, 3]]
+    assert {type(found[name]) for name in HIGHER_IS_BETTER} == {float}
+    assert {type(row["support"]) for row in found["per_class"]} == {int}
+    assert found["type"] == "class"
+    assert found["labels"] == ["마스크", 'it\'s "b"']
+
+
+def test_nothing_counted_is_zero() -> None:
+    """Without any row all scores are 0: no NaN, which JSON cannot hold, and no warning."""
+    found = class_scores(np.zeros((3, 3), dtype=np.int64), ["a", "b", "c"])
+    assert [found[name] for name in HIGHER_IS_BETTER] == [0.0] * 6
+    assert json.dumps(found, allow_nan=False)
+
+
+def test_selectable_scores_are_the_numbers_given() -> None:
+    """Every number of a class target can be selected by, and no name stands for nothing."""
+    found = class_scores(np.eye(2, dtype=np.int64), ["a", "b"])
+    assert {name for name, value in found.items() if isinstance(value, float)} == set(HIGHER_IS_BETTER)
+    assert all(HIGHER_IS_BETTER.values())
+
+
+@pytest.mark.parametrize(
+    ("confusion", "labels"),
+    [
+        (np.zeros((2, 3), dtype=int), ["a", "b"]),
+        (np.eye(3, dtype=int), ["a", "b"]),
+        (np.eye(2), ["a", "b"]),
+        (-np.eye(2, dtype=int), ["a", "b"]),
+        (np.zeros((0, 0), dtype=int), []),
+    ],
+)
+def test_what_is_no_confusion_matrix_is_refused(confusion: np.ndarray, labels: list[str]) -> None:
+    """Not square, not of the labels' number, not counts: refused."""
+    with pytest.raises(ValueError, match="found a confusion matrix of"):
+        class_scores(confusion, labels)

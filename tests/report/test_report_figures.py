@@ -1,0 +1,95 @@
+"""The figures' scales: what is drawn stands where its number says."""
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classwise.report.figures import (
+    HEIGHT,
+    WIDTH,
+    Dot,
+    Series,
+    line_chart,
+    log_ticks,
+    plain,
+    scatter_chart,
+    shorten,
+    ticks,
+)
+
+finite = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6)
+
+
+@given(finite, st.floats(1e-6, 1e6))
+def test_ticks_are_round_few_and_inside(low: float, span: float) -> None:
+    """Two to seven ticks inside the axis, evenly spaced by 1, 2 or 5 times a power of ten."""
+    found = ticks(low, low + span)
+    assert 2 <= len(found) <= 7
+    step = found[1] - found[0]
+    slack = 1e-6 * (abs(low) + span)
+    assert low - slack <= found[0]
+    assert found[-1] <= low + span + slack
+    if step > 1e-9 * abs(low):  # below that the difference itself is rounding
+        mantissa = step / 10 ** math.floor(math.log10(step) + 1e-6)
+        assert min(abs(mantissa - factor) for factor in (1, 2, 5, 10)) < 1e-2
+
+
+@given(st.integers(1, 10**6), st.floats(1.3, 1e5))
+def test_log_ticks_are_inside(low: int, ratio: float) -> None:
+    """At least one tick, none outside the axis, at most one a factor of two apart."""
+    found = log_ticks(float(low), low * ratio)
+    assert found
+    assert all(low <= tick <= low * ratio for tick in found)
+    assert len(set(found)) == len(found)
+
+
+@given(st.lists(st.tuples(st.integers(1, 500), finite), max_size=40), st.booleans())
+def test_line_chart_draws_inside_its_frame(points: list[tuple[int, float]], zero: bool) -> None:
+    """Any finite values, one point or equal values included, give well-formed SVG inside the frame."""
+    line = Series("a", [(float(x), y) for x, y in sorted(points)])
+    svg = line_chart([line], "title", "epoch", mark=line.points[0] if points else None, zero=zero)
+    if not points:
+        assert svg == ""
+        return
+    drawn = [path for path in ET.fromstring(svg).iter() if path.get("points")]
+    for x, y in (pair.split(",") for path in drawn for pair in path.attrib["points"].split()):
+        assert 0 <= float(x) <= WIDTH
+        assert 0 <= float(y) <= HEIGHT
+
+
+def test_line_chart_is_linear() -> None:
+    """Evenly spaced values are drawn at even distances, a larger value higher up."""
+    svg = line_chart([Series("a", [(1, 0.1), (2, 0.2), (3, 0.3)])], "t", "epoch")
+    (places,) = re.findall(r'points="([^"]*)"', svg)
+    (x1, y1), (x2, y2), (x3, y3) = (map(float, pair.split(",")) for pair in places.split())
+    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.11)
+    assert y1 - y2 == pytest.approx(y2 - y3, abs=0.11)
+    assert y1 > y2 > y3
+
+
+def test_small_numbers_share_their_power_of_ten() -> None:
+    """A learning rate of 1e-5 is read off ticks such as 0.5 and 1 with ×10 to the −5 at the axis."""
+    texts = [
+        node.text for node in ET.fromstring(line_chart([Series("", [(1, 1e-5), (2, 5e-6)])], "", "")).iter()
+    ]
+    assert "−5" in texts
+    assert "1" in texts
+
+
+def test_scatter_labels_the_lowest_and_escapes() -> None:
+    """The weakest class is named beside its dot, as text whatever it holds."""
+    dots = [Dot("<weak>", 5, 0.1), Dot("fine", 500, 0.9)]
+    svg = scatter_chart(dots, "t", "x", name_lowest=1)
+    labels = [node.text for node in ET.fromstring(svg).iter("text") if node.get("class") == "halo"]
+    assert labels == ["<weak>"]
+
+
+def test_texts_of_numbers() -> None:
+    """Ticks show the digits that tell them apart; long labels end in an ellipsis."""
+    assert [plain(v) for v in (0.30000000000000004, 2.0, 12000.0)] == ["0.3", "2", "12,000"]
+    assert shorten("가" * 30, 10) == "가" * 9 + "…"
+    assert shorten("short", 10) == "short"
