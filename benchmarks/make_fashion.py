@@ -34,7 +34,9 @@ def read_idx(path: Path) -> Bytes:
         return np.frombuffer(file.read(), np.uint8).reshape(shape)
 
 
-def draw(images_NHW: Bytes, labels_N: Bytes, counts: list[int], rng: np.random.Generator, taken: set[bytes]) -> NDArray[np.int64]:
+def draw(
+    images_NHW: Bytes, labels_N: Bytes, counts: list[int], rng: np.random.Generator, taken: set[bytes]
+) -> NDArray[np.int64]:
     """Row numbers, `counts[k]` of class k, mixed across classes; pictures already in `taken` are passed over."""
     rows: list[int] = []
     for label, count in enumerate(counts):
@@ -50,7 +52,9 @@ def draw(images_NHW: Bytes, labels_N: Bytes, counts: list[int], rng: np.random.G
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", nargs="?", type=Path, default=SOURCE)
     parser.add_argument("--out", type=Path, default=BUNDLE)
     args = parser.parse_args()
@@ -64,7 +68,10 @@ def main() -> None:
         bundle[f"{split}_images"] = images_NHW[rows]
         bundle[f"{split}_labels"] = labels_N[rows]
     np.savez_compressed(args.out, **bundle)
-    print(f"{args.out}: {args.out.stat().st_size:,} bytes,", {name: len(array) for name, array in bundle.items()})
+    print(
+        f"{args.out}: {args.out.stat().st_size:,} bytes,",
+        {name: len(array) for name, array in bundle.items()},
+    )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.optim import Optimizer
 
 from classwise.errors import CheckpointError
 from classwise.files import json_text, sha256, sync_folder
@@ -162,11 +163,21 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
         state.model.load_state_dict(checkpoint.model)
         training = _unflatten(checkpoint.state["training"], checkpoint.training)
         state.optimizer.load_state_dict(training["optimizer"])
+        _lay_out_as_parameters(state.optimizer)
         state.schedule.load_state_dict(training["schedule"])
         state.scaler.load_state_dict(training["scaler"])
         state.progress = Progress(**checkpoint.state["progress"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{checkpoint.folder} belongs to another configuration: {error}") from error
+
+
+def _lay_out_as_parameters(optimizer: Optimizer) -> None:
+    """Moments in the memory layout of their parameter (channels_last, mostly): files hold plain order, and a
+    fused step that walks both through memory would pair each weight with another's moment."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _serialise(state: TrainState, facts: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -50,9 +50,11 @@ def demo(
     from classwise.demo.tour import clothes, faces
 
     if masks:
-        faces(folder or Path("classwise-masks"), people, quiet)
+        code = faces(folder or Path("classwise-masks"), people, run_command, quiet)
     else:
-        clothes(folder or Path("classwise-demo"), quiet)
+        code = clothes(folder or Path("classwise-demo"), run_command, quiet)
+    if code:
+        sys.exit(code)
 
 
 @app.command
@@ -129,6 +131,7 @@ def evaluate(
     table
         A labelled table or a folder with one sub-folder per class [default: the validation rows].
     """
+    from classwise.metrics.text import metrics_text
     from classwise.run import Run
 
     metrics = Run.open(run).evaluate(table, images, quiet=False)
@@ -232,29 +235,6 @@ def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
     return found
 
 
-def metrics_text(metrics: dict[str, Any]) -> str:
-    """The headline, and each target's scores class by class."""
-    lines = [f"{metrics['metric']} {metrics['value']:.4f} on {metrics['samples']} rows"]
-    parts = dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
-    for name, scores in parts.items():
-        lines += ["", f"{name}: macro F1 {scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}"]
-        width = max(display_width(str(row["label"])) for row in scores["per_class"])
-        lines.append(f"  {'':<{width}}  precision  recall      f1  rows")
-        for row in scores["per_class"]:
-            label = str(row["label"]) + " " * (width - display_width(str(row["label"])))
-            lines.append(
-                f"  {label}  {row['precision']:>9.4f}  {row['recall']:.4f}  {row['f1']:.4f} {row['support']:>5}"
-            )
-    return "\n".join(lines)
-
-
-def display_width(text: str) -> int:
-    """Columns on a terminal: East Asian wide characters take two."""
-    import unicodedata
-
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and end the process with its exit code: 0 done, 1 a mistake, 2 usage, 75 stopped."""
     sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
@@ -267,8 +247,8 @@ def run_command(arguments: list[str]) -> int:
     except ClasswiseError as error:
         if "--debug" in arguments:
             raise
-        prefix = "stopped" if error.exit_code == 75 else "error"
-        print(f"{prefix}: {error}", file=sys.stderr)
+        prefix = "" if error.exit_code == 75 else "error: "
+        print(f"{prefix}{error}", file=sys.stderr)
         return error.exit_code
     except CycloptsError:
         return 2  # cyclopts has printed what is wrong

@@ -184,9 +184,10 @@ def settle(config: Config, model: Classifier, console: Console) -> tuple[Config,
         console.line(f"precision: {precision} ({measured} for forward and backward of one batch)")
     training = config.training.model_copy(update={"precision": precision, "device": str(device)})
     augment = cfg.Augment(preset=config.data.augment.preset, **dataclasses.asdict(augmentation(config)))
-    data = config.data.model_copy(
-        update={"workers": workers, "augment": augment, "id": config.data.id or config.data.path}
-    )
+    source_is_folder = Path(config.data.source).is_dir()
+    images = config.data.source if source_is_folder else config.data.images
+    update = {"images": images, "workers": workers, "augment": augment, "id": config.data.id or config.data.path}
+    data = config.data.model_copy(update=update)
     return config.model_copy(update={"training": training, "data": data}), device
 
 

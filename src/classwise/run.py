@@ -393,8 +393,7 @@ def _run_to_the_end(
     except Interrupted as stop:
         end("interrupted", str(stop))
         _report_anyway(folder, console)
-        console.line(f"{stop}; go on with: classwise resume {folder.path}")
-        raise
+        raise Interrupted(f"{stop}; go on with: classwise resume {folder.path}") from None
     except BaseException as error:
         with contextlib.suppress(OSError):
             end("failed", f"{type(error).__name__}: {error}")

@@ -170,7 +170,20 @@ def test_unreadable_picture_says_so(tmp_path: Path) -> None:
     assert "No picture: " in page.text
     text = (run / "split.csv").read_text(encoding="utf-8")
     (run / "split.csv").write_text(re.sub(r"(valid),", r"\1,../", text), encoding="utf-8")
-    assert "leaves the folder of pictures" in Page(write_report(run)).text
+    assert "lies outside the folder of pictures" in Page(write_report(run)).text
+
+
+def test_absolute_paths_inside_the_folder_are_pictures_too(tmp_path: Path) -> None:
+    """split.csv may name a picture absolutely; one outside the folder is not opened, however it is written."""
+    run = fabricate_run(tmp_path, people=20, epochs=2)
+    relative = Page(write_report(run)).elements["img"]
+    text = (run / "split.csv").read_text(encoding="utf-8")
+    (run / "split.csv").write_text(text.replace("valid,", f"valid,{tmp_path}/images/"), encoding="utf-8")
+    assert Page(write_report(run)).elements["img"] == relative > 0
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "images")
+    for prefix in (f"{tmp_path}/elsewhere/", "../elsewhere/", f"{tmp_path}/images/../elsewhere/"):
+        (run / "split.csv").write_text(text.replace("valid,", f"valid,{prefix}"), encoding="utf-8")
+        assert Page(write_report(run)).elements["img"] == 0
 
 
 def test_korean_labels_are_on_the_page(page: Page) -> None:
@@ -195,7 +208,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     """Markup, quotes and template syntax in labels, targets, ids and warnings come out as themselves."""
     run = fabricate_run(tmp_path, people=40, epochs=3, labels=HOSTILE, name="<b onclick=alert(1)>")
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))
-    status["data"]["warnings"] = ["<svg onload=alert(2)>"]
+    status["data"]["warnings"] = ["<svg onload=alert(2)>", "a name that is no UTF-8: \udce9"]
     status["data"]["bad_images"] = [{"path": "</ul><script>alert(3)</script>.jpg", "reason": '"><img src=y>'}]
     status["reason"] = "<iframe src=//evil.example>"
     (run / "status.json").write_text(json.dumps(status | {"state": "failed"}), encoding="utf-8")
@@ -208,7 +221,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     for text in [
         *HOSTILE,
         *(label for labels in HOSTILE.values() for label in labels),
-        *status["data"]["warnings"],
+        "<svg onload=alert(2)>",
+        "a name that is no UTF-8: ?",
     ]:
         assert text in page.text
 

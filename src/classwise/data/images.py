@@ -13,6 +13,7 @@ Nothing here touches the global settings of Pillow, OpenCV or `warnings`, so all
 """
 
 import io
+import itertools
 import os
 import stat
 import struct
@@ -86,10 +87,8 @@ def check_images(
     with ThreadPoolExecutor(threads) as pool:
         # In slices: one future a file for a million files would cost more memory than the pictures.
         slices = (distinct[start : start + 1024] for start in range(0, len(distinct), 1024))
-        problems = (
-            problem for part in slices for problem in pool.map(lambda p: _problem(p, max_pixels), part)
-        )
-        return [problem for _, problem in zip(shown, problems, strict=True) if problem]
+        found = (pool.map(lambda path: _problem(path, max_pixels), part) for part in slices)
+        return [error for _, error in zip(shown, itertools.chain.from_iterable(found), strict=True) if error]
 
 
 def _problem(path: Path, max_pixels: int) -> ImageError | None:
@@ -226,8 +225,6 @@ def _from_cmyk(image_HWC: np.ndarray, inverted: bool) -> np.ndarray:
 class _Png:
     """What a PNG's chunks say, and the file again with the chunks that carry pixels and no other."""
 
-    height: int
-    width: int
     depth: int
     colours: int  # colour type: 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGBA
     transparent: bytes  # tRNS
@@ -275,7 +272,7 @@ def _parse_png(data: bytes, max_pixels: int) -> _Png:
                 transparent = body
             if kind != b"tRNS" or colours == 3:  # for grey and RGB it names one colour: see _decode_png
                 kept.append(data[start:end])
-    return _Png(height, width, depth, colours, transparent, exif, b"".join(kept))
+    return _Png(depth, colours, transparent, exif, b"".join(kept))
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

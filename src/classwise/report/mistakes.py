@@ -6,10 +6,11 @@ wrong. Found per target, so that the target with the most mistakes does not fill
 
 import base64
 import io
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -138,21 +139,24 @@ def _paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
 def _thumbnail(folder: object, path: str | None) -> Thumbnail:
     if not isinstance(folder, str) or path is None:
         return Thumbnail(reason="the run does not say where it lies")
-    if _leaves_folder(path):
-        return Thumbnail(reason=f"{path} leaves the folder of pictures")
+    file = _inside(folder, path)
+    if file is None:
+        return Thumbnail(reason=f"{path} lies outside the folder of pictures")
     try:
-        return encode(read_image(Path(folder) / path))
+        return encode(read_image(file))
     except ImageError as error:
         return Thumbnail(reason=error.reason)
     except OSError as error:
         return Thumbnail(reason=error.strerror or str(error))
 
 
-def _leaves_folder(path: str) -> bool:
-    """Whether a relative path points outside its folder. Links inside the folder are the user's own choice."""
-    return any(
-        p.is_absolute() or p.drive or ".." in p.parts for p in (PurePosixPath(path), PureWindowsPath(path))
-    )
+def _inside(folder: str, path: str) -> Path | None:
+    """The file that `path`, relative or absolute, names inside `folder`; None if it lies elsewhere.
+
+    By the names alone: links inside the folder are the user's own choice."""
+    root = os.path.normpath(folder)
+    file = Path(os.path.normpath(Path(root) / path))
+    return file if file.is_relative_to(root) else None
 
 
 def encode(image_HWC: np.ndarray) -> Thumbnail:

@@ -5,8 +5,6 @@ Names of classes and files are hostile input: Jinja2 escapes every one of them. 
 same bytes, so a page can be compared with the one before.
 """
 
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from classwise.files import write_bytes
 from classwise.report.curves import best_of, curves, pace, subject
 from classwise.report.figures import plain, shorten
 from classwise.report.mistakes import galleries
@@ -68,15 +67,8 @@ def write_report(run: Path) -> Path:
     earlier one in one step. Raises DataError where `run` is no run directory."""
     page = render(read_run(run))
     target = run / "report.html"
-    handle, name = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=run)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(name).chmod(0o644)  # mkstemp's files are for their owner only
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    # A file name that is no UTF-8 reads as lone surrogates, which no page can hold.
+    write_bytes(target, page.encode("utf-8", errors="replace"))
     return target
 
 
@@ -128,7 +120,8 @@ def _data(run: RunFiles) -> Json:
 def _state(run: RunFiles) -> dict[str, str]:
     """The run's state: its kind (a style of the page), a word for it, and what the reader should know."""
     kind = str(run.status.get("state") or "unknown")
-    reason = str(run.status.get("reason") or "")
+    # A finished run's reason says no more than its state and its epochs do.
+    reason = str(run.status.get("reason") or "") if kind != "finished" else ""
     epochs = _epochs(run)
     upto = f"after epoch {epochs}" if epochs else "before its first epoch was complete"
     notes = {

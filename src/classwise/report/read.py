@@ -108,7 +108,10 @@ def _json(path: Path, damaged: list[str]) -> Json:
 def _json_lines(path: Path, damaged: list[str]) -> list[Json]:
     """One object a line. A run that was killed may leave the last line half-written: it is left out."""
     lines: list[Json] = []
-    for row, text in enumerate(_text(path).splitlines(), start=1):
+    # Not splitlines(), which also splits at the line separators that a label may hold.
+    for row, text in enumerate(_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
         try:
             lines.append(mapping(json.loads(text)))
         except ValueError:

@@ -218,7 +218,7 @@ def _cell(n: int, total: int, truth: str, predicted: str, right: bool) -> Cell:
 
 def _depth(shade: float) -> str:
     """How dark a cell is, for the colour of its number. Two steps: light and dark pages turn at different ones."""
-    return " hi" if shade > 0.8 else " mid" if shade > 0.65 else ""
+    return " hi" if shade > 0.74 else " mid" if shade > 0.65 else ""
 
 
 def _pairs(counts: np.ndarray | None, labels: Sequence[str], most: int) -> list[Pair]:

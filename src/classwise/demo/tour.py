@@ -1,0 +1,131 @@
+"""`classwise demo`: real pictures, and then the very commands that a user would type, one after the other."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from classwise.config_file import make_config
+from classwise.config_text import commented_toml
+from classwise.data.table import full_column, read_table
+from classwise.errors import OutputError
+from classwise.files import write_text
+from classwise.metrics.scores import class_scores
+
+Command = Callable[[list[str]], int]
+
+# What was tried, and what each part is worth: docs/log.md.
+CLOTHES: dict[str, object] = {}
+FACES: list[str] = []
+
+
+def clothes(folder: Path, command: Command, quiet: bool = False) -> int:
+    """The bundled long-tailed clothes: write, train, evaluate, submit, report. Returns an exit code."""
+    from classwise.demo.fashion import pixel_baseline, write_fashion
+
+    started = time.monotonic()
+    _refuse_full(folder)
+    say = _speaker(quiet)
+    say(f"writing 1,492 long-tailed training pictures and 1,000 balanced test pictures into {folder}")
+    write_fashion(folder)
+    config = make_config({**CLOTHES, "data": {"source": "train.csv", **CLOTHES["data"]}})  # type: ignore[dict-item]
+    write_text(folder / "classwise.toml", _CLOTHES_HEAD + commented_toml(config))
+    run, out = folder / "run", folder / "submission.csv"
+    steps = [
+        ["train", str(folder / "classwise.toml"), "--run", str(run)],
+        ["evaluate", str(run), str(folder / "test.csv")],
+        ["submit", str(run), str(folder / "template.csv"), "--images", str(folder), "--out", str(out)],
+        ["report", str(run)],
+    ]
+    code = _walk(steps, command, quiet)
+    if code:
+        return code
+    ours = submission_score(out, folder / "test.csv", "path", "label")
+    say("for comparison: logistic regression on the pixels of all 1,492 rows, balanced weights")
+    theirs = pixel_baseline(folder)
+    print(
+        f"\nmacro F1 on the balanced test set: classwise {ours:.4f}, logistic regression on pixels"
+        f" {theirs:.4f} ({ours - theirs:+.4f})"
+    )
+    _end(folder, run, started)
+    return 0
+
+
+def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> int:
+    """Drawn faces in the competition's tree: draw, init, train, evaluate, submit, report. Returns an exit code."""
+    from classwise.demo.competition import write_competition
+
+    started = time.monotonic()
+    _refuse_full(folder)
+    say = _speaker(quiet)
+    say(f"drawing {people} people for training, and two thirds as many to be ranked, into {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_competition(folder, people)
+    run, out = folder / "run", folder / "submission.csv"
+    images = folder / "eval" / "images"
+    steps = [
+        ["init", str(folder), "--out", str(folder)],
+        ["train", str(folder / "classwise.toml"), "--run", str(run), *FACES],
+        ["evaluate", str(run)],
+        ["submit", str(run), str(folder / "eval/info.csv"), "--images", str(images), "--out", str(out)],
+        ["report", str(run)],
+    ]
+    code = _walk(steps, command, quiet)
+    if code:
+        return code
+    score = submission_score(out, folder / "eval" / "truth.csv", "ImageID", "ans")
+    print(f"\njoint macro F1 of the submission, over 18 classes and people never seen: {score:.4f}")
+    _end(folder, run, started)
+    return 0
+
+
+def submission_score(submission: Path, truth: Path, id: str, answer: str) -> float:
+    """Macro F1 of a submission file against a table of the true answers with the same columns."""
+    given = _answers(submission, id, answer)
+    true = _answers(truth, id, answer)
+    labels = sorted({*true.values(), *given.values()})
+    number = {label: k for k, label in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for name, label in true.items():
+        confusion[number[label], number[given[name]]] += 1
+    return float(class_scores(confusion, labels)["macro_f1"])
+
+
+def _answers(path: Path, id: str, answer: str) -> dict[str, str]:
+    frame = read_table(path)
+    ids, answers = (full_column(frame, column, str(path), column) for column in (id, answer))
+    return dict(zip(ids, answers, strict=True))
+
+
+def _walk(steps: list[list[str]], command: Command, quiet: bool) -> int:
+    """Name each command, then run it; stop at the first that fails."""
+    say = _speaker(quiet)
+    for step in steps:
+        say(f"\n$ classwise {shlex.join(step)}")
+        code = command([*step, "--quiet"] if quiet and step[0] == "train" else step)
+        if code:
+            return code
+    return 0
+
+
+def _speaker(quiet: bool) -> Callable[[str], None]:
+    return lambda text: None if quiet else print(text, file=sys.stderr, flush=True)
+
+
+def _refuse_full(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder} exists already and is kept; name another folder: classwise demo FOLDER")
+
+
+def _end(folder: Path, run: Path, started: float) -> None:
+    print(f"report: {run / 'report.html'}\nall of it: {folder}, in {time.monotonic() - started:.0f} s")
+
+
+_CLOTHES_HEAD = """\
+# The demo's config: long-tailed clothes, 600 pictures of the first kind down to 6 of the last.
+# Train it again: classwise train classwise.toml
+
+"""

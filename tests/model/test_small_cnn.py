@@ -1,0 +1,71 @@
+"""The built-in backbone."""
+
+import pytest
+import torch
+
+from classwise.model.small_cnn import SmallCNN
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (17, 23), (28, 28), (32, 32), (96, 72), (128, 96)])
+@pytest.mark.parametrize("stem_stride", [1, 2])
+def test_features_have_one_shape_at_every_size(size: tuple[int, int], stem_stride: int):
+    """(B, num_features), finite, whatever the height and width."""
+    backbone = SmallCNN(stem_stride=stem_stride).eval()
+    with torch.no_grad():
+        features_BF = backbone(torch.randn(2, 3, *size))
+    assert features_BF.shape == (2, backbone.num_features)
+    assert features_BF.isfinite().all()
+
+
+@pytest.mark.parametrize(("width", "in_channels", "grid"), [(8, 1, 1), (16, 3, 2), (24, 4, 3)])
+def test_arguments_set_the_shapes(width: int, in_channels: int, grid: int):
+    """num_features is 4 * width for every cell of the grid; the stem takes in_channels."""
+    backbone = SmallCNN(width, in_channels, grid=grid)
+    assert backbone.num_features == 4 * width * grid**2
+    assert backbone(torch.randn(2, in_channels, 28, 28)).shape == (2, backbone.num_features)
+
+
+def test_gradients_reach_every_parameter():
+    """After one backward pass every parameter has a finite gradient that is not all zero."""
+    torch.manual_seed(0)
+    backbone = SmallCNN(width=8)
+    backbone(torch.randn(4, 3, 28, 28)).square().sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_features_keep_what_is_where():
+    """A picture and its upside-down copy give different features: the cells of the grid are told apart."""
+    torch.manual_seed(0)
+    backbone = SmallCNN(width=8).eval()
+    image_BCHW = torch.zeros(1, 3, 32, 32)
+    image_BCHW[..., :8, :] = 1
+    with torch.no_grad():
+        cells_CHW = backbone(image_BCHW).view(32, 3, 3)
+    assert (cells_CHW[:, 0] - cells_CHW[:, 2]).abs().max() > 0.01
+
+
+def test_initial_weights_come_from_the_global_generator():
+    """The same seed gives the same weights, another seed others."""
+
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([parameter.flatten() for parameter in SmallCNN(width=8).parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_bf16_and_channels_last_change_little():
+    """The quick setting of the loop gives the features of plain fp32, up to bf16's three digits."""
+    torch.manual_seed(0)
+    backbone = SmallCNN(width=8).eval()
+    images_BCHW = torch.randn(4, 3, 28, 28)
+    with torch.no_grad():
+        plain_BF = backbone(images_BCHW)
+        backbone.to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            quick_BF = backbone(images_BCHW.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(quick_BF.float(), plain_BF, rtol=0.1, atol=0.02 * plain_BF.abs().max().item())
