@@ -8,6 +8,7 @@ checkpoint is on the disk. A flipped bit, which neither torch nor safetensors wo
 manifest's hash. No pickle is read or written.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -116,7 +117,18 @@ def write_checkpoint(folder: Path, name: str, files: dict[str, bytes]) -> None:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read and verify one checkpoint. Raises CheckpointError that says what is wrong with it."""
+    """Read and verify one checkpoint. Raises CheckpointError that says what is wrong with it.
+
+    A kill between the two renames leaves no folder of that name, but the new one or the one before beside it.
+    """
+    if not folder.exists():
+        for hidden in (f".staging-{folder.name}", f".previous-{folder.name}"):
+            with contextlib.suppress(CheckpointError):
+                return _read_whole(folder.with_name(hidden))
+    return _read_whole(folder)
+
+
+def _read_whole(folder: Path) -> Checkpoint:
     manifest = _read_manifest(folder)
     data = {}
     for name in FILES:
@@ -217,7 +229,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             raise ValueError("its own hash does not fit")
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: the checkpoint is not whole") from None
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if manifest["schema"] != SCHEMA:
         raise CheckpointError(f"{path}: schema {manifest['schema']}, but this classwise reads {SCHEMA}")
@@ -244,6 +256,8 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list | tuple):
         items = [_flatten(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, torch.dtype):
+        return {"$dtype": str(value).removeprefix("torch.")}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise CheckpointError(f"the optimizer keeps a {type(value).__name__} at {path}, which cannot be saved")
@@ -258,6 +272,8 @@ def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[value["$tensor"]]
     if "$numbered" in value:
         return {int(key): _unflatten(item, tensors) for key, item in value["$numbered"].items()}
+    if "$dtype" in value:
+        return getattr(torch, value["$dtype"])
     if "$tuple" in value:
         return tuple(_unflatten(item, tensors) for item in value["$tuple"])
     return {key: _unflatten(item, tensors) for key, item in value.items()}

@@ -166,16 +166,16 @@ class Run:
         `images`: the folder that the table's paths are relative to (default: that of the run's config).
         Raises DataError for a bad table or picture, CheckpointError for a damaged checkpoint.
         """
-        console, config = Console(quiet), load_config(self.folder.config)
+        console, config, predictor = Console(quiet), load_config(self.folder.config), self._predictor()
         if table is None:
             prepared = prepare(config, console)
             _refuse_changed_data(self.folder, prepared)
             samples, labels = prepared.valid.samples, prepared.valid.labels
         else:
             samples = self._labelled(config, Path(table), images)
-            labels = encode(self._predictor().targets, samples)
+            labels = encode(predictor.targets, samples)
             refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
-        return self._predictor().metrics(samples, labels, config, console)
+        return predictor.score(predictor.logits(samples, config), labels, config)
 
     def predict(
         self, source: str | Path, images: str | Path | None = None, quiet: bool = True
@@ -188,7 +188,7 @@ class Run:
         samples = self._any_source(config, Path(source), images)
         refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
         predictor = self._predictor()
-        return predictor.table(samples, predictor.known_truth(samples), config, console)
+        return predictor.table(samples, predictor.known_truth(samples), config)
 
     def submit(
         self,
@@ -212,7 +212,7 @@ class Run:
         frame = pl.DataFrame({"id": form.ids, "path": names})
         samples = Samples(str(template), Path(images), tuple(form.ids), tuple(names), None, frame)
         refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
-        predictions = predictor.table(samples, {}, config, console)
+        predictions = predictor.table(samples, {}, config)
         possible = predictor.answers()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
         return out
@@ -278,7 +278,7 @@ class Predictor:
         ]
         return encode(known, samples)
 
-    def logits(self, samples: Samples, config: Config, console: Console) -> dict[str, torch.Tensor]:
+    def logits(self, samples: Samples, config: Config) -> dict[str, torch.Tensor]:
         """logits_NK by target, in the order of the rows."""
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
         workers = worker_count(config.data.workers, device)
@@ -289,18 +289,10 @@ class Predictor:
         with _generators_kept():
             return predict_logits(self.model.to(device), loader, device, cast)
 
-    def table(
-        self, samples: Samples, truth: Mapping[str, Numbers], config: Config, console: Console
-    ) -> pl.DataFrame:
+    def table(self, samples: Samples, truth: Mapping[str, Numbers], config: Config) -> pl.DataFrame:
         """Predictions as a table."""
-        logits = self.logits(samples, config, console)
+        logits = self.logits(samples, config)
         return predictions_table(samples.ids, logits, self.labels, self.joint, truth)
-
-    def metrics(
-        self, samples: Samples, labels: Mapping[str, Numbers], config: Config, console: Console
-    ) -> dict[str, Any]:
-        """As metrics.json, without `epoch`."""
-        return self.score(self.logits(samples, config, console), labels, config)
 
     def score(
         self, logits: Mapping[str, torch.Tensor], labels: Mapping[str, Numbers], config: Config
@@ -389,11 +381,12 @@ def _run_to_the_end(
         ended = loop.train(
             p.state, p.data, p.valid, p.criterion, p.scoreboard, p.settings, keeper, should_stop, watch, say
         )
-        _write_results(folder, config, prepared, console)
-    except Interrupted as stop:
-        end("interrupted", str(stop))
+        _write_results(folder, config, prepared)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        reason = str(stop) or "stopped at once; the checkpoint from before is kept"
+        end("interrupted", reason)
         _report_anyway(folder, console)
-        raise Interrupted(f"{stop}; go on with: classwise resume {folder.path}") from None
+        raise Interrupted(f"{reason}; go on with: classwise resume {folder.path}") from None
     except BaseException as error:
         with contextlib.suppress(OSError):
             end("failed", f"{type(error).__name__}: {error}")
@@ -408,12 +401,12 @@ def _run_to_the_end(
     )
 
 
-def _write_results(folder: RunFolder, config: Config, prepared: Prepared, console: Console) -> None:
+def _write_results(folder: RunFolder, config: Config, prepared: Prepared) -> None:
     """metrics.json and predictions.csv of the best checkpoint on the validation rows."""
     checkpoint = read_checkpoint(folder.checkpoints / "best")
     predictor = Predictor.of(checkpoint)
     samples, labels = prepared.valid.samples, prepared.valid.labels
-    logits = predictor.logits(samples, config, console)
+    logits = predictor.logits(samples, config)
     metrics = predictor.score(logits, labels, config)
     order = ("metric", "value", "epoch")
     metrics["epoch"] = checkpoint.epoch
@@ -591,3 +584,7 @@ def _stop_flag() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# The imports above have bound `classwise.train` to the sub-package of that name; to a caller it is the verb.
+classwise.train = train

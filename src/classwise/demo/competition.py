@@ -65,10 +65,9 @@ def class_number(kind: str, gender: str, age: int) -> int:
 
 def group_sizes(people: int) -> list[int]:
     """How many of `people` stand in each of GROUPS: in proportion by largest remainder, but at least LEAST."""
-    weights = np.array([group[3] for group in GROUPS], np.float64)
-    exact = people * weights / weights.sum()
-    sizes = np.floor(exact).astype(int)
-    order = np.argsort(-(exact - sizes), kind="stable")
+    weights = np.array([group[3] for group in GROUPS])
+    sizes, remainders = np.divmod(people * weights, weights.sum())
+    order = np.argsort(-remainders, kind="stable")
     sizes[order[: people - sizes.sum()]] += 1
     while sizes.min() < LEAST:
         sizes[sizes.argmin()] += 1
@@ -93,30 +92,30 @@ def look_of(gender: str, age: int, rng: np.random.Generator) -> Look:
 
     felt = age + rng.normal(0, 3.0)
     grey = float(np.clip(ramp(56, 4, 3) * 0.5 + old * around(0.42, 0.12), 0, 1))
-    wrinkles = float(np.clip(0.72 * ramp(38, 5, 3) + old * around(0.26, 0.08), 0, 1))
-    dull = 0.20 * ramp(40, 6, 4)
+    wrinkles = float(np.clip(0.72 * ramp(37, 4.5, 3) + old * around(0.26, 0.08), 0, 1))
+    dull = 0.25 * ramp(38, 5, 4)
     return Look(
         skin=mix(mix(*_pair(_SKINS, rng), rng.random()), (196, 164, 136), dull),
         hair=mix(mix(*_pair(_HAIRS, rng), rng.random()), (208, 208, 212), 0.85 * grey),
         clothes=mix(*_pair(_CLOTHES, rng), 0.25 * rng.random()),
         collar=str(rng.choice(["round", "vee", "shirt", "hood", "high"])),
         style=one_of((0.45, 0.25, 0.08, 0.22), (0.14, 0.26, 0.32, 0.28), "up", "side", "centre", "fringe"),
-        length=around(0.62, 0.22) if rng.random() < 0.10 + 0.74 * female else around(0.08, 0.06),
+        length=around(0.62, 0.22) if rng.random() < 0.09 + 0.77 * female else around(0.08, 0.06),
         bun=bool(rng.random() < 0.02 + 0.12 * female),
         volume=around(0.45, 0.22),
         hairline=around((0.75 - 0.6 * female) * ramp(46, 6, 4), 0.12),
         part=around(0.0, 0.6, -1, 1),
         grey=grey,
         width=around(1.02 - 0.035 * female, 0.025, 0.92, 1.08),
-        jaw=around(0.68 - 0.36 * female, 0.17),
+        jaw=around(0.70 - 0.40 * female, 0.17),
         chin=around(4 - 5 * female, 4, -8, 12),
-        brow=around(9.5 - 3.2 * female, 1.5, 4, 13),
+        brow=around(9.7 - 3.6 * female, 1.5, 4, 13),
         brow_height=around(1.5 + 2.5 * female - 2 * old, 2, -3, 8),
         eye=around(8.4 + 1.4 * female - 1.2 * ramp(50, 6, 3), 0.9, 5.5, 12),
         eye_width=around(20.5, 1.2, 17, 24),
         eye_tilt=around(1.0, 1.5, -3, 5),
         spacing=around(37, 1.6, 33, 41),
-        lash=around(0.18 + 0.42 * female, 0.17),
+        lash=around(0.17 + 0.45 * female, 0.17),
         nose=around(14.5 - 1.8 * female, 1.6, 10, 19),
         lips=around(0.38 + 0.24 * female, 0.18),
         lip_red=around(0.26 + 0.34 * female, 0.18),
@@ -124,7 +123,7 @@ def look_of(gender: str, age: int, rng: np.random.Generator) -> Look:
         earring=bool(rng.random() < 0.04 + 0.36 * female),
         glasses=str(rng.choice(["none", "round", "square"], p=[0.72, 0.14, 0.14])),
         wrinkles=wrinkles,
-        bags=float(np.clip(0.75 * ramp(37, 5, 4) + 0.22 * old, 0, 1)),
+        bags=float(np.clip(0.75 * ramp(36, 4.5, 4) + 0.22 * old, 0, 1)),
         spots=around(0.6 * ramp(50, 5, 3) + 0.15 * old, 0.08),
         droop=3 * ramp(52, 6, 3) + 1.5 * old,
     )

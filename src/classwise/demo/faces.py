@@ -5,7 +5,6 @@ at y = -17, tip of the nose at 32, mouth at 72, chin at 123. What belongs to a p
 their pictures; what belongs to a picture (pose, light, background, the mask) comes from its random generator.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -25,7 +24,6 @@ _COARSE = 4  # soft shading is painted at a quarter of the size, where a wide bl
 
 _DARK: Colour = (52, 36, 38)
 _WHITE: Colour = (250, 250, 250)
-_FRAMES: dict[str, Colour] = {"none": _DARK, "square": (48, 44, 52), "round": (128, 96, 72)}
 _FABRICS: tuple[Colour, ...] = (
     (158, 205, 228), (240, 243, 245), (46, 48, 56), (244, 190, 200), (132, 196, 172),
     (92, 118, 176), (226, 205, 160), (176, 160, 212), (214, 108, 104), (196, 202, 208),
@@ -34,6 +32,8 @@ _WALLS: tuple[Colour, ...] = (
     (214, 226, 236), (236, 222, 205), (205, 224, 208), (232, 210, 214), (198, 205, 226), (226, 226, 220),
     (150, 178, 190), (178, 150, 140), (140, 165, 140), (122, 132, 156), (243, 236, 224),
 )  # fmt: skip
+_TURN = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+_CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], 1)
 # Folds across a mask, by its cut: how far down (share of its height), how far bowed and how far out (pixels).
 _SEAMS = {
     "pleats": ((0.3, 8, 68), (0.5, 8, 68), (0.7, 8, 60)),
@@ -108,9 +108,7 @@ class _Canvas:
     def fill(self, shape: Points, colour: Colour, depth: float = 0.0) -> None:
         cv2.fillPoly(self.image, self.place(shape, depth), colour, cv2.LINE_AA, _BITS)
 
-    def line(
-        self, shape: Points, colour: Colour, width: int, depth: float = 0.0, closed: bool = False
-    ) -> None:
+    def line(self, shape: Points, colour: Colour, width: int, depth: float = 0, closed: bool = False) -> None:
         cv2.polylines(self.image, self.place(shape, depth), closed, colour, width, cv2.LINE_AA, _BITS)
 
     def stroke(self, shape: Points, colour: Colour, width: float, depth: float, ends: float = 0.15) -> None:
@@ -121,7 +119,7 @@ class _Canvas:
         self.fill(np.concatenate([shape + across, (shape - across)[..., ::-1, :]], -2), colour, depth)
 
     def shade(
-        self, outline: Points, depth: float, *passes: tuple[float, Sequence[tuple[Points, Colour]]]
+        self, outline: Points, depth: float, *passes: tuple[float, list[tuple[Points, Colour]]]
     ) -> None:
         """Multiplies the inside of `outline` by soft factors. Each pass paints its shapes and then blurs, by so many
         pixels, what has been painted so far."""
@@ -158,9 +156,7 @@ def _swell(count: int, ends: float) -> Points:
 def _spline(count: int, closed: bool) -> Points:
     """The matrix that takes `count` points to a smooth curve through them (Catmull-Rom, six steps a piece)."""
     t, pieces = np.arange(6) / 6, count if closed else count - 1
-    basis = (
-        np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]) / 2
-    )
+    basis = np.stack([2 * t**2 - t - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]) / 2
     matrix = np.zeros((6 * pieces + (not closed), count))
     for piece, offset in np.ndindex(pieces, 4):
         point = piece + offset - 1
@@ -186,19 +182,12 @@ def _curve(*xy: float) -> Points:
 
 def _even(*xy: float) -> Points:
     """A smooth outline that is even about x = 0, from its right half, top to bottom."""
-    return np.asarray(
-        _spline(len(xy), True) @ np.concatenate([_points(*xy), _points(*xy)[::-1] * (-1.0, 1.0)])
-    )
+    half = _points(*xy)
+    return np.asarray(_spline(len(xy), True) @ np.concatenate([half, half[::-1] * (-1.0, 1.0)]))
 
 
 def _oval(x: float, y: float, rx: float, ry: float) -> Points:
-    return _circle() * (rx, ry) + (x, y)
-
-
-@lru_cache(maxsize=1)
-def _circle() -> Points:
-    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    return np.stack([np.cos(angle), np.sin(angle)], 1)
+    return _CIRCLE * (rx, ry) + (x, y)
 
 
 def _sides(shape: Points) -> Points:
@@ -273,12 +262,8 @@ def _outline(look: Look) -> Points:
 
 def _body(canvas: _Canvas, look: Look, skin: Colour) -> None:
     """Shoulders, neck and the shadow of the chin, and a collar around the neck."""
-    broad, neck, shirt, edge = (
-        0.9 + 0.25 * look.jaw,
-        40 + 12 * look.jaw,
-        look.clothes,
-        times(look.clothes, 0.82),
-    )
+    broad, neck, shirt = 0.9 + 0.25 * look.jaw, 40 + 12 * look.jaw, look.clothes
+    edge = times(shirt, 0.82)
     shoulders = (neck + 3, 166, neck + 34, 184, 128 * broad, 204, 170 * broad, 240, 184 * broad, 330)
     canvas.fill(_even(*shoulders, 182 * broad, 480, 60, 520), shirt)
     if look.collar == "hood":
@@ -312,20 +297,15 @@ def _ears(canvas: _Canvas, look: Look, skin: Colour) -> None:
 
 def _shade_face(canvas: _Canvas, look: Look, outline: Points, side: float) -> None:
     """Light from one side, cheeks and eye sockets; stubble; with age, bags under the eyes and hollow cheeks."""
-    beard, bag, hollow, x = (
-        1 - 0.24 * look.stubble,
-        1 - 0.16 * look.bags,
-        1 - 0.12 * look.wrinkles,
-        look.spacing,
-    )
+    beard, bag, hollow = 1 - 0.24 * look.stubble, 1 - 0.16 * look.bags, 1 - 0.12 * look.wrinkles
     broad = [
         (_loop(60, -120, 120, -60, 120, 60, 60, 130, 66, 60, 74, -20) * (side, 1.0), (0.90, 0.85, 0.82)),
         (_sides(_oval(50, 32, 22, 15)), (1.03, 0.94 - 0.05 * look.lip_red, 0.93)),
         (_even(88, 34, 60, 52, 30, 54, 24, 60, 60, 96, 20, 130), (beard, beard, beard * 1.01)),
     ]
     fine = [
-        (_sides(_oval(x, -24, 24, 13)), (0.96, 0.93, 0.92)),
-        (_sides(_oval(x, 0, 18, 6)), (bag, bag * 0.98, bag)),
+        (_sides(_oval(look.spacing, -24, 24, 13)), (0.96, 0.93, 0.92)),
+        (_sides(_oval(look.spacing, 0, 18, 6)), (bag, bag * 0.98, bag)),
         (_sides(_oval(72, -62, 11, 27)), (hollow, hollow, hollow)),
         (_sides(_oval(60, 40, 11, 27)), (hollow, hollow, hollow)),
         (_oval(side * 7, 14, 6, 26), (0.94, 0.91, 0.9)),
@@ -435,9 +415,9 @@ def _pattern(canvas: _Canvas, colour: Colour, rng: np.random.Generator, top: flo
 
 
 def _glasses(canvas: _Canvas, look: Look) -> None:
-    x, frame = look.spacing, _FRAMES[look.glasses]
     if look.glasses == "none":
         return
+    x, frame = look.spacing, (48.0, 44.0, 52.0) if look.glasses == "square" else (128.0, 96.0, 72.0)
     rim = _loop(x - 26, -36, x, -40, x + 28, -37, x + 29, -10, x + 18, 6, x - 16, 6, x - 26, -8)
     canvas.line(_sides(rim if look.glasses == "square" else _oval(x, -16, 27, 24)), frame, 3, 8, closed=True)
     canvas.line(_sides(_points(x + 28, -24, 90 * look.width, -20)), frame, 3, 3)

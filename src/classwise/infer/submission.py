@@ -121,8 +121,8 @@ def check_submission(
         raise OutputError(f"submission: its columns are {rows[:1]}, the template's {template.frame.columns}")
     if any(len(row) != len(rows[0]) for row in rows):
         raise OutputError("submission: a row has another number of cells than the header")
-    columns = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
-    if list(columns[template.id]) != template.ids:
+    columns = {name: [row[i] for row in rows[1:]] for i, name in enumerate(rows[0])}
+    if columns[template.id] != template.ids:
         raise OutputError("submission: its ids are not the template's, in its order")
     for column, answer in template.answers.items():
         wrong = sorted(set(columns[column]) - set(possible[answer]))

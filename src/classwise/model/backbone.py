@@ -99,7 +99,13 @@ def _timm_model(name: str, image_size: tuple[int, int], pretrained: bool) -> Any
     if not timm.is_model(name.partition(".")[0]):
         raise ModelError(f"model.backbone: no backbone {name!r}; {nearest(name, backbone_names())}")
     options: dict[str, Any] = {"num_classes": 0}
-    if (timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()).fixed_input_size:
+    try:
+        known = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    except RuntimeError:
+        arch = name.partition(".")[0]
+        tagged = [arch, *timm.list_pretrained(arch + ".*")]
+        raise ModelError(f"model.backbone: no backbone {name!r}; {nearest(name, tagged)}") from None
+    if known.fixed_input_size:
         options["img_size"] = image_size
     # The hub client reports each of its retries; what matters is whether it succeeds in the end.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -1,5 +1,6 @@
 """Optimizers by name: torch's own, and every other that timm has (AdamP, SGDP, ...)."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def build_optimizer(
 
 def optimizer_names() -> list[str]:
     """Every name that `optimizer.name` may have."""
-    from_timm = import_timm().optim
+    from_timm = _timm_optim()
     usable = [name for name in from_timm.list_optimizers() if not _second_order(name)]
     return sorted({*TORCH, *usable})
 
@@ -58,16 +59,25 @@ def optimizer_names() -> list[str]:
 def _factory(name: str) -> Callable[..., Optimizer]:
     if name in TORCH:
         return TORCH[name]
-    from_timm = import_timm().optim
+    from_timm = _timm_optim()
     if name not in from_timm.list_optimizers() or _second_order(name):
         raise ConfigError(f"optimizer.name: found {name!r}; {nearest(name, optimizer_names())}")
-    factory: Callable[..., Optimizer] = from_timm.get_optimizer_class(name, bind_defaults=False)
+    try:
+        factory: Callable[..., Optimizer] = from_timm.get_optimizer_class(name, bind_defaults=False)
+    except AssertionError as error:  # APEX and bitsandbytes: not installed, or no GPU
+        raise ConfigError(f"optimizer.name: {name} cannot be used here: {error}") from None
     return factory
+
+
+def _timm_optim() -> Any:
+    """timm.optim, which `import timm` alone leaves out."""
+    import_timm()
+    return importlib.import_module("timm.optim")
 
 
 def _second_order(name: str) -> bool:
     """Such optimizers want a graph of the gradients, which the loop does not keep."""
-    return bool(import_timm().optim.get_optimizer_info(name).second_order)
+    return bool(_timm_optim().get_optimizer_info(name).second_order)
 
 
 def _may_fuse(groups: Sequence[Mapping[str, Any]]) -> bool:

@@ -62,7 +62,7 @@ def onecycle(
     first = highest / div_factor
     top, last = pct_start * span.rest - 1, span.rest - 1
     anneal = _ANNEAL[anneal_strategy]
-    if update <= top:
+    if 0 < top >= update:  # without room for a rise the first update stands at the top
         return anneal(first, highest, update / top)
     return anneal(highest, first / final_div_factor, (update - top) / max(last - top, 1e-9))
 

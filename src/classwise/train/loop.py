@@ -111,7 +111,7 @@ def train_one_epoch(
         _seed_dropout(settings, progress.update)
         optimizer.zero_grad()
         mass = torch.stack([criterion.mass(batch.targets) for batch in batches]).sum(0)
-        total = torch.zeros((), device=settings.device)
+        total = torch.zeros((), device=settings.device, dtype=torch.float64)
         for batch in batches:
             with settings.autocast():
                 outputs = model(batch.images)
@@ -187,10 +187,12 @@ def _timed(windows: Iterable[list[Batch]], state: TrainState) -> Iterator[list[B
     """Add the seconds that pass to the epoch's, so that an interrupted epoch keeps count."""
     started = time.perf_counter()
     for window in windows:
-        yield window
-        now = time.perf_counter()
-        state.progress.epoch_seconds += now - started
-        started = now
+        try:
+            yield window
+        finally:  # the last update before an interruption counts as well
+            now = time.perf_counter()
+            state.progress.epoch_seconds += now - started
+            started = now
 
 
 def _history_row(state: TrainState, scores: dict[str, float], valid_seconds: float) -> dict[str, Any]:
