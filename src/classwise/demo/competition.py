@@ -27,7 +27,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from classwise.demo.faces import KINDS, Colour, Look, Person, Picture, draw_face, mix
+from classwise.demo.canvas import Colour, Picture, mix
+from classwise.demo.faces import KINDS, Look, Person, draw_face
 from classwise.errors import DataError
 
 # People a group in the competition's training set: gender, first age, last age, how many.

@@ -11,16 +11,27 @@ from itertools import product
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 384, 512
+from classwise.demo.canvas import (
+    BITS,
+    HEIGHT,
+    WIDTH,
+    Canvas,
+    Colour,
+    Picture,
+    Points,
+    both_sides,
+    closed_curve,
+    even_outline,
+    mix,
+    open_curve,
+    oval,
+    polygon,
+    times,
+)
+
 KINDS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
 
-Colour = tuple[float, float, float]
-Points = NDArray[np.float64]  # (N, 2)
-Picture = NDArray[np.uint8]  # (HEIGHT, WIDTH, 3), RGB
-_BITS = 4  # fractional bits of a coordinate that is drawn
-_COARSE = 4  # soft shading is painted at a quarter of the size, where a wide blur is cheap
 
 _DARK: Colour = (52, 36, 38)
 _WHITE: Colour = (250, 250, 250)
@@ -32,8 +43,6 @@ _WALLS: tuple[Colour, ...] = (
     (214, 226, 236), (236, 222, 205), (205, 224, 208), (232, 210, 214), (198, 205, 226), (226, 226, 220),
     (150, 178, 190), (178, 150, 140), (140, 165, 140), (122, 132, 156), (243, 236, 224),
 )  # fmt: skip
-_TURN = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-_CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], 1)
 # Folds across a mask, by its cut: how far down (share of its height), how far bowed and how far out (pixels).
 _SEAMS = {
     "pleats": ((0.3, 8, 68), (0.5, 8, 68), (0.7, 8, 60)),
@@ -89,120 +98,14 @@ class Person:
     look: Look
 
 
-@dataclass(frozen=True)
-class _Canvas:
-    """A picture and a pose, which maps face coordinates into it. Shapes are (N, 2), or (2, N, 2) for two sides."""
-
-    image: Picture
-    matrix: Points
-    origin: Points
-    yaw: float
-
-    def place(self, shape: Points, depth: float) -> list[NDArray[np.int32]]:
-        """Fixed-point picture coordinates of each outline. `depth` is how many pixels a turn of the head moves it
-        sideways: large for the nose, negative for the ears."""
-        turned = self.origin + self.matrix[:, 0] * (self.yaw * depth)
-        placed = np.rint((shape @ self.matrix.T + turned) * (1 << _BITS)).astype(np.int32)
-        return list(placed.reshape(-1, *placed.shape[-2:]))
-
-    def fill(self, shape: Points, colour: Colour, depth: float = 0.0) -> None:
-        cv2.fillPoly(self.image, self.place(shape, depth), colour, cv2.LINE_AA, _BITS)
-
-    def line(self, shape: Points, colour: Colour, width: int, depth: float = 0, closed: bool = False) -> None:
-        cv2.polylines(self.image, self.place(shape, depth), closed, colour, width, cv2.LINE_AA, _BITS)
-
-    def stroke(self, shape: Points, colour: Colour, width: float, depth: float, ends: float = 0.15) -> None:
-        """A brush stroke along an open curve, `width` pixels in the middle and `ends` times that at the ends."""
-        along = np.diff(shape, axis=-2, append=2 * shape[..., -1:, :] - shape[..., -2:-1, :])
-        across = along[..., ::-1] * (-width / 2, width / 2) / np.hypot(along[..., :1], along[..., 1:])
-        across *= _swell(shape.shape[-2], ends)
-        self.fill(np.concatenate([shape + across, (shape - across)[..., ::-1, :]], -2), colour, depth)
-
-    def shade(
-        self, outline: Points, depth: float, *passes: tuple[float, list[tuple[Points, Colour]]]
-    ) -> None:
-        """Multiplies the inside of `outline` by soft factors. Each pass paints its shapes and then blurs, by so many
-        pixels, what has been painted so far."""
-        tone = np.full((HEIGHT // _COARSE, WIDTH // _COARSE, 3), 128, np.uint8)
-        for blur, shapes in passes:
-            for shape, factor in shapes:
-                coarse = [placed // _COARSE for placed in self.place(shape, depth)]
-                cv2.fillPoly(tone, coarse, times(factor, 128), cv2.LINE_8, _BITS)
-            tone = cv2.GaussianBlur(tone, (0, 0), blur / _COARSE)
-        inside = np.zeros((HEIGHT, WIDTH), np.uint8)
-        cv2.fillPoly(inside, self.place(outline, depth), 255, cv2.LINE_8, _BITS)
-        x, y, w, h = (np.array(cv2.boundingRect(inside)) // _COARSE + (0, 0, 2, 2)).tolist()
-        tone = cv2.resize(tone[y : y + h, x : x + w], None, fx=_COARSE, fy=_COARSE)
-        box = np.s_[y * _COARSE : (y + h) * _COARSE, x * _COARSE : (x + w) * _COARSE]
-        cv2.copyTo(cv2.multiply(self.image[box], tone, scale=1 / 128), inside[box], self.image[box])
-
-
-def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """Colour a with a share of b."""
-    return (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share)
-
-
-def times(colour: Colour, factor: float) -> Colour:
-    """A lighter or darker colour."""
-    return (min(255.0, colour[0] * factor), min(255.0, colour[1] * factor), min(255.0, colour[2] * factor))
-
-
-@lru_cache
-def _swell(count: int, ends: float) -> Points:
-    return np.asarray(ends + (1 - ends) * np.sin(np.linspace(0, np.pi, count)))[:, None]
-
-
-@lru_cache
-def _spline(count: int, closed: bool) -> Points:
-    """The matrix that takes `count` points to a smooth curve through them (Catmull-Rom, six steps a piece)."""
-    t, pieces = np.arange(6) / 6, count if closed else count - 1
-    basis = np.stack([2 * t**2 - t - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]) / 2
-    matrix = np.zeros((6 * pieces + (not closed), count))
-    for piece, offset in np.ndindex(pieces, 4):
-        point = piece + offset - 1
-        point = point % count if closed else min(max(point, 0), count - 1)
-        matrix[6 * piece : 6 * piece + 6, point] += basis[offset]
-    matrix[6 * pieces :, -1] = 1
-    return matrix
-
-
-def _points(*xy: float) -> Points:
-    return np.array(xy, np.float64).reshape(-1, 2)
-
-
-def _loop(*xy: float) -> Points:
-    """A smooth closed curve through x, y, x, y, ..."""
-    return np.asarray(_spline(len(xy) // 2, True) @ _points(*xy))
-
-
-def _curve(*xy: float) -> Points:
-    """A smooth open curve through x, y, x, y, ..."""
-    return np.asarray(_spline(len(xy) // 2, False) @ _points(*xy))
-
-
-def _even(*xy: float) -> Points:
-    """A smooth outline that is even about x = 0, from its right half, top to bottom."""
-    half = _points(*xy)
-    return np.asarray(_spline(len(xy), True) @ np.concatenate([half, half[::-1] * (-1.0, 1.0)]))
-
-
-def _oval(x: float, y: float, rx: float, ry: float) -> Points:
-    return _CIRCLE * (rx, ry) + (x, y)
-
-
-def _sides(shape: Points) -> Points:
-    """A shape on the right (x > 0) and its mirror image."""
-    return np.stack([shape, shape * (-1.0, 1.0)])
-
-
 def draw_face(person: Person, kind: str, rng: np.random.Generator) -> Picture:
     """A picture (512, 384, 3) uint8 RGB of `person`. `kind` is one of KINDS: with a mask as it should be worn
     (mask1 to mask5), with one that leaves the nose or the mouth free, or without."""
     look, image = person.look, _background(rng)
     turn, scale, yaw = np.radians(rng.normal(0, 3.5)), rng.uniform(0.9, 1.12), rng.uniform(-1, 1)
     origin = np.array([WIDTH / 2 + rng.normal(0, 9), 238 + rng.normal(0, 10)])
-    head = _Canvas(image, _rotation(turn, scale), origin, yaw)
-    body = _Canvas(image, _rotation(turn / 4, scale), origin, yaw / 2)
+    head = Canvas(image, _rotation(turn, scale), origin, yaw)
+    body = Canvas(image, _rotation(turn / 4, scale), origin, yaw / 2)
     skin, outline = times(look.skin, rng.uniform(0.95, 1.04)), _outline(look)
     _back_hair(head, look)
     _body(body, look, skin)
@@ -257,196 +160,207 @@ def _outline(look: Look) -> Points:
     """From the brow to the chin: a square jaw is wider at the mouth and flatter below it."""
     j, c = look.jaw, look.chin
     half = (26, -138, 64, -116, 84, -62, 87, -12, 84, 30, 69 + 10 * j, 72 + c / 2, 38 + 14 * j, 106 + c)
-    return _even(*half, 10 + 7 * j, 123 + c) * (look.width, 1.0)
+    return even_outline(*half, 10 + 7 * j, 123 + c) * (look.width, 1.0)
 
 
-def _body(canvas: _Canvas, look: Look, skin: Colour) -> None:
+def _body(canvas: Canvas, look: Look, skin: Colour) -> None:
     """Shoulders, neck and the shadow of the chin, and a collar around the neck."""
     broad, neck, shirt = 0.9 + 0.25 * look.jaw, 40 + 12 * look.jaw, look.clothes
     edge = times(shirt, 0.82)
     shoulders = (neck + 3, 166, neck + 34, 184, 128 * broad, 204, 170 * broad, 240, 184 * broad, 330)
-    canvas.fill(_even(*shoulders, 182 * broad, 480, 60, 520), shirt)
+    canvas.fill(even_outline(*shoulders, 182 * broad, 480, 60, 520), shirt)
     if look.collar == "hood":
-        canvas.fill(_oval(0, 190, neck + 44, 42), edge)
-    canvas.fill(_even(neck, 40, neck - 2, 120, neck, 166, neck - 12, 198, 12, 212), skin)
+        canvas.fill(oval(0, 190, neck + 44, 42), edge)
+    canvas.fill(even_outline(neck, 40, neck - 2, 120, neck, 166, neck - 12, 198, 12, 212), skin)
     if look.collar == "vee":
-        canvas.fill(_points(-neck, 168, neck, 168, 0, 254), skin)
-        canvas.line(_points(-neck - 1, 166, 0, 256, neck + 1, 166), edge, 6)
-    canvas.fill(_even(neck - 1, 96, neck - 2, 128, 26, 148, 8, 156), times(skin, 0.86))
-    canvas.line(_sides(_curve(126, 262, 120, 310, 124, 400) * (broad, 1.0)), times(shirt, 0.84), 2)
+        canvas.fill(polygon(-neck, 168, neck, 168, 0, 254), skin)
+        canvas.line(polygon(-neck - 1, 166, 0, 256, neck + 1, 166), edge, 6)
+    canvas.fill(even_outline(neck - 1, 96, neck - 2, 128, 26, 148, 8, 156), times(skin, 0.86))
+    canvas.line(both_sides(open_curve(126, 262, 120, 310, 124, 400) * (broad, 1.0)), times(shirt, 0.84), 2)
     if look.collar == "high":
-        canvas.fill(_even(neck + 3, 140, neck + 6, 170, neck + 16, 200, 20, 214), times(shirt, 0.93))
-        canvas.line(_curve(-neck - 1, 158, 0, 170, neck + 1, 158), edge, 2)
+        canvas.fill(even_outline(neck + 3, 140, neck + 6, 170, neck + 16, 200, 20, 214), times(shirt, 0.93))
+        canvas.line(open_curve(-neck - 1, 158, 0, 170, neck + 1, 158), edge, 2)
     elif look.collar == "shirt":
-        flaps = _sides(_points(neck + 1, 156, neck + 22, 182, 34, 244, 0, 212, 20, 196))
-        canvas.line(_points(0, 212, 0, 420), edge, 2)
+        flaps = both_sides(polygon(neck + 1, 156, neck + 22, 182, 34, 244, 0, 212, 20, 196))
+        canvas.line(polygon(0, 212, 0, 420), edge, 2)
         canvas.fill(flaps, times(shirt, 1.08))
         canvas.line(flaps, edge, 1, closed=True)
     elif look.collar == "round":
-        canvas.line(_curve(-neck - 1, 164, -neck + 12, 199, 0, 214, neck - 12, 199, neck + 1, 164), edge, 8)
+        canvas.line(
+            open_curve(-neck - 1, 164, -neck + 12, 199, 0, 214, neck - 12, 199, neck + 1, 164), edge, 8
+        )
 
 
-def _ears(canvas: _Canvas, look: Look, skin: Colour) -> None:
+def _ears(canvas: Canvas, look: Look, skin: Colour) -> None:
     x = 87 * look.width
-    ear = _loop(x - 6, -26, x + 8, -30, x + 15, -14, x + 9, 12, x + 1, 24, x - 8, 14)
-    canvas.fill(_sides(ear), times(skin, 0.94), -5)
-    canvas.line(_sides(_curve(x + 3, -20, x + 9, -12, x + 4, 8)), times(skin, 0.78), 1, -5)
+    ear = closed_curve(x - 6, -26, x + 8, -30, x + 15, -14, x + 9, 12, x + 1, 24, x - 8, 14)
+    canvas.fill(both_sides(ear), times(skin, 0.94), -5)
+    canvas.line(both_sides(open_curve(x + 3, -20, x + 9, -12, x + 4, 8)), times(skin, 0.78), 1, -5)
     if look.earring:
-        canvas.fill(_sides(_oval(x + 4, 30, 5, 6)), (240, 208, 120), -5)
+        canvas.fill(both_sides(oval(x + 4, 30, 5, 6)), (240, 208, 120), -5)
 
 
-def _shade_face(canvas: _Canvas, look: Look, outline: Points, side: float) -> None:
+def _shade_face(canvas: Canvas, look: Look, outline: Points, side: float) -> None:
     """Light from one side, cheeks and eye sockets; stubble; with age, bags under the eyes and hollow cheeks."""
     beard, bag, hollow = 1 - 0.24 * look.stubble, 1 - 0.16 * look.bags, 1 - 0.12 * look.wrinkles
     broad = [
-        (_loop(60, -120, 120, -60, 120, 60, 60, 130, 66, 60, 74, -20) * (side, 1.0), (0.90, 0.85, 0.82)),
-        (_sides(_oval(50, 32, 22, 15)), (1.03, 0.94 - 0.05 * look.lip_red, 0.93)),
-        (_even(88, 34, 60, 52, 30, 54, 24, 60, 60, 96, 20, 130), (beard, beard, beard * 1.01)),
+        (
+            closed_curve(60, -120, 120, -60, 120, 60, 60, 130, 66, 60, 74, -20) * (side, 1.0),
+            (0.90, 0.85, 0.82),
+        ),
+        (both_sides(oval(50, 32, 22, 15)), (1.03, 0.94 - 0.05 * look.lip_red, 0.93)),
+        (even_outline(88, 34, 60, 52, 30, 54, 24, 60, 60, 96, 20, 130), (beard, beard, beard * 1.01)),
     ]
     fine = [
-        (_sides(_oval(look.spacing, -24, 24, 13)), (0.96, 0.93, 0.92)),
-        (_sides(_oval(look.spacing, 0, 18, 6)), (bag, bag * 0.98, bag)),
-        (_sides(_oval(72, -62, 11, 27)), (hollow, hollow, hollow)),
-        (_sides(_oval(60, 40, 11, 27)), (hollow, hollow, hollow)),
-        (_oval(side * 7, 14, 6, 26), (0.94, 0.91, 0.9)),
-        (_oval(0, 88, 16, 5), (0.94, 0.92, 0.91)),
+        (both_sides(oval(look.spacing, -24, 24, 13)), (0.96, 0.93, 0.92)),
+        (both_sides(oval(look.spacing, 0, 18, 6)), (bag, bag * 0.98, bag)),
+        (both_sides(oval(72, -62, 11, 27)), (hollow, hollow, hollow)),
+        (both_sides(oval(60, 40, 11, 27)), (hollow, hollow, hollow)),
+        (oval(side * 7, 14, 6, 26), (0.94, 0.91, 0.9)),
+        (oval(0, 88, 16, 5), (0.94, 0.92, 0.91)),
     ]
     canvas.shade(outline, 0.0, (9.0, broad), (5.0, fine))
 
 
-def _age_marks(canvas: _Canvas, look: Look, skin: Colour) -> None:
+def _age_marks(canvas: Canvas, look: Look, skin: Colour) -> None:
     """Lines on the forehead, beside the eyes and beside the mouth, and spots."""
     line, e, x = times(skin, 1 - 0.26 * look.wrinkles), look.spacing, look.spacing + look.eye_width
     for row in range(int(3.4 * look.wrinkles + 0.4)):
         y, wide = -64 - 13 * row, 40 - 4 * row
-        canvas.stroke(_curve(-wide, y + 3, -15, y - 1, 12, y + 1, wide, y + 2), line, 3.2, 3)
+        canvas.stroke(open_curve(-wide, y + 3, -15, y - 1, 12, y + 1, wide, y + 2), line, 3.2, 3)
     for rise in (-6, 1, 8):
-        foot = _curve(x + 5, -16 + rise / 3, x + 11, -15 + rise * 0.8, x + 17, -13 + rise * 1.5)
-        canvas.stroke(_sides(foot), line, 2.2, 5)
-    canvas.stroke(_sides(_curve(20, 36, 31, 50, 36, 72)), line, 3.4, 8)
-    canvas.stroke(_sides(_curve(e - 16, -4, e, 4, e + 17, -3)), times(skin, 1 - 0.26 * look.bags), 3.2, 6)
+        foot = open_curve(x + 5, -16 + rise / 3, x + 11, -15 + rise * 0.8, x + 17, -13 + rise * 1.5)
+        canvas.stroke(both_sides(foot), line, 2.2, 5)
+    canvas.stroke(both_sides(open_curve(20, 36, 31, 50, 36, 72)), line, 3.4, 8)
+    canvas.stroke(
+        both_sides(open_curve(e - 16, -4, e, 4, e + 17, -3)), times(skin, 1 - 0.26 * look.bags), 3.2, 6
+    )
     places = ((-66, -2), (58, -52), (-52, -74), (68, 10), (-40, 24), (30, -92), (-70, -40), (48, 22))
     for spot in places[: round(8 * look.spots)]:
-        canvas.fill(_oval(*spot, 3.6, 3.0), mix(skin, (150, 106, 80), 0.35), 3)
+        canvas.fill(oval(*spot, 3.6, 3.0), mix(skin, (150, 106, 80), 0.35), 3)
 
 
-def _nose(canvas: _Canvas, look: Look, skin: Colour) -> None:
+def _nose(canvas: Canvas, look: Look, skin: Colour) -> None:
     w = look.nose
-    canvas.fill(_oval(0, 12, 4, 16), times(skin, 1.04), 10)
-    canvas.stroke(_sides(_curve(w + 1, 22, w + 4, 30, w - 1, 36)), times(skin, 0.76), 2.6, 10)
-    canvas.stroke(_sides(_curve(2, 39, w / 2, 36, w - 3, 37)), times(skin, 0.62), 4, 11)
-    canvas.fill(_oval(0, 26, 5, 4), times(skin, 1.06), 12)
+    canvas.fill(oval(0, 12, 4, 16), times(skin, 1.04), 10)
+    canvas.stroke(both_sides(open_curve(w + 1, 22, w + 4, 30, w - 1, 36)), times(skin, 0.76), 2.6, 10)
+    canvas.stroke(both_sides(open_curve(2, 39, w / 2, 36, w - 3, 37)), times(skin, 0.62), 4, 11)
+    canvas.fill(oval(0, 26, 5, 4), times(skin, 1.06), 12)
 
 
-def _mouth(canvas: _Canvas, look: Look, skin: Colour, smile: float) -> None:
+def _mouth(canvas: Canvas, look: Look, skin: Colour, smile: float) -> None:
     red = mix(times(skin, 0.84), (204, 82, 90), 0.25 + 0.6 * look.lip_red)
     wide, full, y = 25 + 6 * smile, 5 + 5 * look.lips, 71 - 6 * smile
-    upper = _curve(-wide, y, -10, 72 - full, 0, 74 - full, 10, 72 - full, wide, y)
-    lower = _curve(wide, y, 12, 74 + full * 1.2, -12, 74 + full * 1.2, -wide, y)
+    upper = open_curve(-wide, y, -10, 72 - full, 0, 74 - full, 10, 72 - full, wide, y)
+    lower = open_curve(wide, y, 12, 74 + full * 1.2, -12, 74 + full * 1.2, -wide, y)
     canvas.fill(np.concatenate([upper, lower]), red, 8)
-    middle = _curve(-wide, y, -10, 73, 10, 73, wide, y)
+    middle = open_curve(-wide, y, -10, 73, 10, 73, wide, y)
     if smile > 0.6:
-        below = _curve(wide * 0.86, y + 1, 0, 76 + 5 * smile, -wide * 0.86, y + 1)
+        below = open_curve(wide * 0.86, y + 1, 0, 76 + 5 * smile, -wide * 0.86, y + 1)
         canvas.fill(np.concatenate([middle * (0.86, 1.0), below]), _WHITE, 8)
     canvas.stroke(middle, times(red, 0.62), 2.6, 8)
-    canvas.stroke(_curve(-11, 86 + full, 0, 88 + full, 11, 86 + full), times(skin, 0.87), 2.5, 8)
+    canvas.stroke(open_curve(-11, 86 + full, 0, 88 + full, 11, 86 + full), times(skin, 0.87), 2.5, 8)
 
 
-def _eyes(canvas: _Canvas, look: Look, skin: Colour, gaze: float) -> None:
+def _eyes(canvas: Canvas, look: Look, skin: Colour, gaze: float) -> None:
     x, w, h, tilt, droop = look.spacing, look.eye_width, look.eye, look.eye_tilt, look.droop
     inner, outer, y = (x - w, -14 + tilt), (x + w, -17 - tilt), -42 - look.brow_height
-    lid = _curve(*inner, x - w * 0.4, -18 - h, x + w * 0.45, -18 - h + 2 * droop, *outer)
-    under = _curve(*outer, x + w * 0.4, -14 + h * 0.55, x - w * 0.4, -13 + h * 0.5, *inner)
-    for opening, middle in zip(_sides(np.concatenate([lid, under])), (x + gaze, gaze - x), strict=True):
+    lid = open_curve(*inner, x - w * 0.4, -18 - h, x + w * 0.45, -18 - h + 2 * droop, *outer)
+    under = open_curve(*outer, x + w * 0.4, -14 + h * 0.55, x - w * 0.4, -13 + h * 0.5, *inner)
+    for opening, middle in zip(both_sides(np.concatenate([lid, under])), (x + gaze, gaze - x), strict=True):
         _eyeball(canvas, opening, middle, droop)
-    canvas.stroke(_sides(under), times(skin, 0.72), 1.6, 6)
-    canvas.stroke(_sides(lid), _DARK, 2.6 + 2.2 * look.lash, 6, ends=0.5)
+    canvas.stroke(both_sides(under), times(skin, 0.72), 1.6, 6)
+    canvas.stroke(both_sides(lid), _DARK, 2.6 + 2.2 * look.lash, 6, ends=0.5)
     if look.lash > 0.45:
-        canvas.fill(_sides(outer + _points(0, 0, 5, -5 * look.lash, -4, -5)), _DARK, 6)
-    canvas.stroke(_sides(lid[2:-2] - (0, 5 + 2 * droop)), times(skin, 0.82), 2, 6)
-    brow = _curve(x - w - 2, y + 3, x - 4, y - 3, x + w * 0.7, y - 4, x + w + 8, y + 5)
+        canvas.fill(both_sides(outer + polygon(0, 0, 5, -5 * look.lash, -4, -5)), _DARK, 6)
+    canvas.stroke(both_sides(lid[2:-2] - (0, 5 + 2 * droop)), times(skin, 0.82), 2, 6)
+    brow = open_curve(x - w - 2, y + 3, x - 4, y - 3, x + w * 0.7, y - 4, x + w + 8, y + 5)
     hair = mix(mix(look.hair, _DARK, 0.35 * (1 - look.grey)), skin, 0.15)
-    canvas.stroke(_sides(brow), hair, look.brow, 5, ends=0.3)
+    canvas.stroke(both_sides(brow), hair, look.brow, 5, ends=0.3)
 
 
-def _eyeball(canvas: _Canvas, opening: Points, x: float, droop: float) -> None:
+def _eyeball(canvas: Canvas, opening: Points, x: float, droop: float) -> None:
     """The white, iris and pupil, cut to the opening of the eye."""
     placed = canvas.place(opening, 6)
-    left, top, w, h = cv2.boundingRect(placed[0] >> _BITS)
+    left, top, w, h = cv2.boundingRect(placed[0] >> BITS)
     part = canvas.image[top : top + h, left : left + w]
-    eye = _Canvas(np.full_like(part, 246), canvas.matrix, canvas.origin - (left, top), canvas.yaw)
-    eye.fill(_oval(x, -17 + droop, 9.5, 9.5), (74, 48, 36), 7)
-    eye.fill(_oval(x, -16, 4.5, 4.5), (24, 18, 20), 7)
-    eye.fill(_oval(x + 3, -20, 2.4, 2.4), _WHITE, 7)
+    eye = Canvas(np.full_like(part, 246), canvas.matrix, canvas.origin - (left, top), canvas.yaw)
+    eye.fill(oval(x, -17 + droop, 9.5, 9.5), (74, 48, 36), 7)
+    eye.fill(oval(x, -16, 4.5, 4.5), (24, 18, 20), 7)
+    eye.fill(oval(x + 3, -20, 2.4, 2.4), _WHITE, 7)
     inside = np.zeros(part.shape[:2], np.uint8)
-    cv2.fillPoly(inside, eye.place(opening, 6), 255, cv2.LINE_8, _BITS)
+    cv2.fillPoly(inside, eye.place(opening, 6), 255, cv2.LINE_8, BITS)
     cv2.copyTo(eye.image, inside, part)
 
 
-def _mask(canvas: _Canvas, look: Look, rng: np.random.Generator, drop: float) -> None:
+def _mask(canvas: Canvas, look: Look, rng: np.random.Generator, drop: float) -> None:
     """A mask with its straps, `drop` pixels lower than it should sit."""
     fabric = times(_FABRICS[rng.integers(len(_FABRICS))], rng.uniform(0.93, 1.03))
     cut, dim, fold = str(rng.choice(list(_SEAMS))), 1 - 0.16 * rng.random(), times(fabric, 0.84)
     w, low, jaw, ear = 0.97 * look.width, 132 + look.chin + drop * 0.45, 4 + 9 * look.jaw, 92 * look.width
     for strap in ((74 * w, 18 + drop, ear, -16), (64 * w + jaw, 80 + drop * 0.5, ear + 2, 14)):
-        canvas.stroke(_sides(_points(*strap)), (206, 206, 210), 3.5, 0, ends=1.0)
+        canvas.stroke(both_sides(polygon(*strap)), (206, 206, 210), 3.5, 0, ends=1.0)
     high = (15, drop - 10 * (cut == "fold"), 40, 8 + drop, 78 * w, 14 + drop, 77 * w, 36 + drop * 0.7)
-    shape = _even(*high, 63 * w + jaw, 78 + drop * 0.5, 40 * w + jaw, low - 14, 12, low)
+    shape = even_outline(*high, 63 * w + jaw, 78 + drop * 0.5, 40 * w + jaw, low - 14, 12, low)
     canvas.fill(shape, fabric, 7)
-    edge, middle = _loop(44, -40, 110, 0, 110, 150, 30, 190, 58, 90), _oval(0, drop * 0.6 + 53, 30, 26)
-    canvas.shade(shape, 7, (9.0, [(_sides(edge), (dim, dim, dim)), (middle, (1.05, 1.05, 1.05))]))
+    edge, middle = closed_curve(44, -40, 110, 0, 110, 150, 30, 190, 58, 90), oval(0, drop * 0.6 + 53, 30, 26)
+    canvas.shade(shape, 7, (9.0, [(both_sides(edge), (dim, dim, dim)), (middle, (1.05, 1.05, 1.05))]))
     if cut == "cloth":
         _pattern(canvas, mix(fabric, _WHITE if sum(fabric) < 480 else (90, 90, 120), 0.45), rng, drop, low)
     for share, bow, wide in _SEAMS[cut]:
         y, x = drop + (low - drop) * share, wide * w - drop * 0.12
-        canvas.stroke(_curve(-x, y, 0, y + bow, x, y), fold, 2.6, 8)
+        canvas.stroke(open_curve(-x, y, 0, y + bow, x, y), fold, 2.6, 8)
     canvas.line(shape, fold, 2, 7, closed=True)
 
 
-def _pattern(canvas: _Canvas, colour: Colour, rng: np.random.Generator, top: float, low: float) -> None:
+def _pattern(canvas: Canvas, colour: Colour, rng: np.random.Generator, top: float, low: float) -> None:
     """Dots, stripes, or plain cloth with a seam in the middle."""
     choice, rows = rng.integers(3), range(int(top) + 28, int(low) - 16, 22)
     for y in rows if choice == 0 else ():
-        canvas.stroke(_curve(-56, y, 0, y + 6, 56, y), colour, 5, 8, ends=0.8)
+        canvas.stroke(open_curve(-56, y, 0, y + 6, 56, y), colour, 5, 8, ends=0.8)
     for y, x in product(rows, range(-44, 45, 22)) if choice == 1 else ():
-        canvas.fill(_oval(x, y, 4, 4), colour, 8)
+        canvas.fill(oval(x, y, 4, 4), colour, 8)
     if choice == 2:
-        canvas.stroke(_curve(0, top + 4, 3, (top + low) / 2, 0, low - 4), colour, 2.6, 8)
+        canvas.stroke(open_curve(0, top + 4, 3, (top + low) / 2, 0, low - 4), colour, 2.6, 8)
 
 
-def _glasses(canvas: _Canvas, look: Look) -> None:
+def _glasses(canvas: Canvas, look: Look) -> None:
     if look.glasses == "none":
         return
     x, frame = look.spacing, (48.0, 44.0, 52.0) if look.glasses == "square" else (128.0, 96.0, 72.0)
-    rim = _loop(x - 26, -36, x, -40, x + 28, -37, x + 29, -10, x + 18, 6, x - 16, 6, x - 26, -8)
-    canvas.line(_sides(rim if look.glasses == "square" else _oval(x, -16, 27, 24)), frame, 3, 8, closed=True)
-    canvas.line(_sides(_points(x + 28, -24, 90 * look.width, -20)), frame, 3, 3)
-    canvas.line(_curve(27 - x, -20, 0, -25, x - 27, -20), frame, 3, 9)
+    rim = closed_curve(x - 26, -36, x, -40, x + 28, -37, x + 29, -10, x + 18, 6, x - 16, 6, x - 26, -8)
+    canvas.line(
+        both_sides(rim if look.glasses == "square" else oval(x, -16, 27, 24)), frame, 3, 8, closed=True
+    )
+    canvas.line(both_sides(polygon(x + 28, -24, 90 * look.width, -20)), frame, 3, 3)
+    canvas.line(open_curve(27 - x, -20, 0, -25, x - 27, -20), frame, 3, 9)
 
 
-def _back_hair(canvas: _Canvas, look: Look) -> None:
+def _back_hair(canvas: Canvas, look: Look) -> None:
     """What hangs behind the neck, or a bun."""
     dark, wide, end = times(look.hair, 0.78), 98 + 10 * look.volume, 20 + 210 * look.length
     if look.bun:
-        canvas.fill(_oval(0, -164 - look.volume * 12, 38, 32), dark, -8)
+        canvas.fill(oval(0, -164 - look.volume * 12, 38, 32), dark, -8)
     elif look.length > 0.25:
-        canvas.fill(_even(60, -130, wide, -60, wide + 6, end / 2, wide + 2, end - 12, 56, end + 8), dark, -6)
+        canvas.fill(
+            even_outline(60, -130, wide, -60, wide + 6, end / 2, wide + 2, end - 12, 56, end + 8), dark, -6
+        )
 
 
-def _front_hair(canvas: _Canvas, look: Look) -> None:
+def _front_hair(canvas: Canvas, look: Look) -> None:
     """The cap from the crown to the hairline, locks beside the face, and strands, some of them grey."""
     hair, wide, crown = look.hair, 90 * look.width + 6 * look.volume, -150 - 20 * look.volume
-    outer = _points(-wide, -28 + 26 * min(look.length, 0.4), -wide - 3, -66, -76, -124, -34, crown)
-    canvas.fill(_loop(*outer.flat, *(outer[::-1] * (-1.0, 1.0)).flat, *_hairline(look)), hair, 2)
+    outer = polygon(-wide, -28 + 26 * min(look.length, 0.4), -wide - 3, -66, -76, -124, -34, crown)
+    canvas.fill(closed_curve(*outer.flat, *(outer[::-1] * (-1.0, 1.0)).flat, *_hairline(look)), hair, 2)
     if look.length > 0.3 and not look.bun:
         end = 20 + 200 * look.length
         lock = (60, -104, wide, -80, wide + 9, 0, wide + 10, end * 0.6, wide, end, 82, end - 14)
-        canvas.fill(_sides(_loop(*lock, 84, 20, 78, -44)), hair, 1)
+        canvas.fill(both_sides(closed_curve(*lock, 84, 20, 78, -44)), hair, 1)
         for x in (wide - 4, wide - 12):
-            canvas.stroke(_sides(_curve(x, -70, x + 6, 0, x + 2, end - 22)), times(hair, 0.84), 3, 1)
+            canvas.stroke(both_sides(open_curve(x, -70, x + 6, 0, x + 2, end - 22)), times(hair, 0.84), 3, 1)
     for step in range(-4, 5):
         x, y = 46 * look.part, crown + 14 + abs(step)
-        strand = _curve(x + 4 * step, y, x / 2 + 14 * step, y + 16, 18 * step, -108 - 3 * (step % 3))
+        strand = open_curve(x + 4 * step, y, x / 2 + 14 * step, y + 16, 18 * step, -108 - 3 * (step % 3))
         shine = mix(hair, (238, 238, 240), 0.10 + 0.5 * look.grey * (step % 2))
         canvas.stroke(strand, shine if step % 3 else times(hair, 0.85), 3.4, 2)
 
