@@ -19,6 +19,7 @@ app = App(
     version=classwise.__version__,
     version_flags=["--version"],
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,  # `run_command` says what has become of the work
 )
 
 Force = Annotated[bool, Parameter(name="--force", help="Replace the file if it exists.")]
@@ -252,9 +253,14 @@ def run_command(arguments: list[str]) -> int:
         return error.exit_code
     except CycloptsError:
         return 2  # cyclopts has printed what is wrong
-    except KeyboardInterrupt:
-        print("stopped before training had begun; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt:  # outside of training, which keeps a checkpoint and raises Interrupted
+        print("stopped; nothing is half written", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0  # the reader of our output had enough
+    except OSError as error:  # no permission, a full disk, a file where a folder should be
+        if "--debug" in arguments:
+            raise
+        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     return 0

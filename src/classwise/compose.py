@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,15 @@ from classwise.losses.focal import Focal
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
 from classwise.metrics.joint import joint_number
-from classwise.metrics.scoreboard import Scoreboard, joint_labels, resolve_metric
+from classwise.metrics.scoreboard import joint_labels, resolve_metric
 from classwise.model.classifier import Classifier, ModelFacts, build_classifier
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
 from classwise.randomness import WEIGHTS, torch_seed
 from classwise.train.loop import Settings
-from classwise.train.precision import fastest_precision
 from classwise.train.state import TrainState
+from classwise.train.tuning import Plan, fastest_plan
 
 Numbers = npt.NDArray[np.int64]
 
@@ -93,7 +94,7 @@ def prepare(config: Config, console: Console) -> Prepared:
     else:
         train, valid = _split(samples, labels, targets, data.valid, config.seed)
     if bad:
-        warnings.append(f"{len(bad)} pictures cannot be used and were left out (data.bad_images = skip)")
+        warnings.append(f"{_pictures(len(bad))} left out, since unusable (data.bad_images = skip)")
     prepared = Prepared(targets, joint, train, valid, tuple(bad), tuple(warnings))
     return dataclasses.replace(prepared, warnings=(*warnings, *_absent_classes(prepared)))
 
@@ -135,7 +136,7 @@ def refuse_bad(bad: Sequence[ImageError], where: str, hint: str = "") -> None:
     if bad:
         listed = "\n".join(f"  {error}" for error in bad[:200])
         more = f"\n  ... and {len(bad) - 200} more" if len(bad) > 200 else ""
-        raise DataError(f"{where}: {len(bad)} pictures cannot be used{hint}:\n{listed}{more}")
+        raise DataError(f"{where}: {_pictures(len(bad))} cannot be used{hint}:\n{listed}{more}")
 
 
 def device_of(name: str) -> torch.device:
@@ -152,12 +153,10 @@ def device_of(name: str) -> torch.device:
 
 
 def worker_count(workers: int | str, device: torch.device) -> int:
-    """auto: on a GPU one process a core, up to 16; on a CPU the cores that training leaves, which on small
-    machines is none."""
+    """auto: on a GPU one process a core, up to 16; on a CPU a quarter of the cores, which may be none."""
     if isinstance(workers, int):
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores) if device.type == "cuda" else min(8, cores // 4)
+    return min(16, _cores()) if device.type == "cuda" else min(8, _cores() // 4)
 
 
 def pictures_of(samples: Samples, facts: ModelFacts, max_pixels: int) -> Pictures:
@@ -173,22 +172,66 @@ def build_model(config: Config, prepared: Prepared) -> Classifier:
     return build_classifier(m.backbone, m.weights, m.image_size, m.fit, m.dropout, heads, seed)
 
 
-def settle(config: Config, model: Classifier, console: Console) -> tuple[Config, torch.device]:
+def settle(
+    config: Config, prepared: Prepared, model: Classifier, console: Console
+) -> tuple[Config, torch.device]:
     """Replace every `auto` by what it turns out to be, so that the resolved config gives the same run again."""
-    device = device_of(config.training.device)
-    workers = worker_count(config.data.workers, device)
-    precision = config.training.precision
+    data, training = config.data, config.training
+    device = device_of(training.device)
+    workers = worker_count(data.workers, device)
+    precision, threads = training.precision, training.threads
     if precision == "auto":
-        precision, times = fastest_precision(model.to(device), config.training.batch_size, device)  # type: ignore[assignment]
-        measured = ", ".join(f"{name} {ms:.1f} ms" for name, ms in times.items())
-        console.line(f"precision: {precision} ({measured} for forward and backward of one batch)")
-    training = config.training.model_copy(update={"precision": precision, "device": str(device)})
-    augment = cfg.Augment(preset=config.data.augment.preset, **dataclasses.asdict(augmentation(config)))
-    source_is_folder = Path(config.data.source).is_dir()
-    images = config.data.source if source_is_folder else config.data.images
-    update = {"images": images, "workers": workers, "augment": augment, "id": config.data.id or config.data.path}
-    data = config.data.model_copy(update=update)
-    return config.model_copy(update={"training": training, "data": data}), device
+        plan = _measured_plan(config, prepared, model, device, console)
+        precision, threads, workers = plan.precision, plan.threads, plan.workers  # type: ignore[assignment]
+    threads = torch.get_num_threads() if threads == "auto" else threads
+    source_is_folder = Path(data.source).is_dir()
+    augment = cfg.Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
+    new_data = {
+        "images": data.source if source_is_folder else data.images,
+        "workers": workers,
+        "augment": augment,
+        "id": data.id or data.path,
+    }
+    new_training = {"precision": precision, "threads": threads, "device": str(device)}
+    update = {
+        "data": data.model_copy(update=new_data),
+        "training": training.model_copy(update=new_training),
+    }
+    return config.model_copy(update=update), device
+
+
+def _measured_plan(
+    config: Config, prepared: Prepared, model: Classifier, device: torch.device, console: Console
+) -> Plan:
+    pictures = _training_pictures(config, prepared, model.facts)
+    sample = range(0, len(pictures), max(1, len(pictures) // 24))
+    started = time.perf_counter()
+    read = sum(not isinstance(pictures[0, row], ImageError) for row in sample)
+    seconds = (time.perf_counter() - started) / max(read, 1)
+    layouts = _layouts(config, device)
+    plans = fastest_plan(model, config.training.batch_size, device, seconds, layouts)
+    console.line(f"measured: {plans[0]}" + "".join(f"; {plan}" for plan in plans[1:]))
+    return plans[0]
+
+
+def _layouts(config: Config, device: torch.device) -> list[tuple[int, int]]:
+    """(threads, workers) that are worth trying: all cores in turn for reading and training, or some for each."""
+    given_threads, given_workers = config.training.threads, config.data.workers
+    all_threads = torch.get_num_threads()
+    if device.type == "cuda":
+        found = [(all_threads, worker_count("auto", device))]
+    else:
+        readers = max(1, _cores() // 4)
+        found = [(all_threads, 0), (max(1, all_threads - readers), readers)]
+    fixed = [
+        (t if given_threads == "auto" else given_threads, w if given_workers == "auto" else given_workers)
+        for t, w in found
+    ]
+    return list(dict.fromkeys(fixed))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def augmentation(config: Config) -> Augment:
@@ -204,11 +247,7 @@ def build_data(
     data, training = config.data, config.training
     assert isinstance(data.workers, int)
     pin = device.type == "cuda"
-    pictures = dataclasses.replace(
-        pictures_of(prepared.train.samples, facts, data.max_pixels),
-        seed=config.seed,
-        augment=augmentation(config),
-    )
+    pictures = _training_pictures(config, prepared, facts)
     loader = Loader(pictures, prepared.train.labels, training.batch_size, data.workers, pin)
     valid = Loader(
         pictures_of(prepared.valid.samples, facts, data.max_pixels),
@@ -221,6 +260,11 @@ def build_data(
     ids = prepared.train.samples.ids
     train = TrainingData(loader, ids, classes, data.sampling, config.seed, training.accumulate)
     return train, ValidationData(valid)
+
+
+def _training_pictures(config: Config, prepared: Prepared, facts: ModelFacts) -> Pictures:
+    plain = pictures_of(prepared.train.samples, facts, config.data.max_pixels)
+    return dataclasses.replace(plain, seed=config.seed, augment=augmentation(config))
 
 
 def build_criterion(config: Config, prepared: Prepared) -> Criterion:
@@ -271,16 +315,13 @@ def build_settings(config: Config, device: torch.device) -> Settings:
     return Settings(config.seed, t.epochs, metric, config.selection.patience, clip, t.precision, device)
 
 
-def build_scoreboard(
-    labels: Mapping[str, Sequence[str]], joint: Sequence[str], device: torch.device
-) -> Scoreboard:
-    """Counts for every target and the joint class."""
-    return Scoreboard(labels, joint, device)
-
-
 def _schedule_options(config: Config) -> dict[str, Any]:
     options = config.schedule.model_dump()
     return options | ({"lr": config.optimizer.lr} if config.schedule.name == "onecycle" else {})
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
 
 
 def _checked(samples: Samples, config: Config, console: Console) -> tuple[Samples, list[ImageError]]:

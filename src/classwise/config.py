@@ -100,13 +100,14 @@ class Data(Section):
 
 
 ClassWeights = Literal["none", "inverse", "effective"] | Floats
+_LOSSES = "cross_entropy | focal | balanced_softmax | soft_f1 | sum, each with its own keys"
 _CLASS_WEIGHTS = "none | inverse | effective (Cui et al. 2019) | a list, one number a class"
 
 
 class CrossEntropy(Section):
     """[loss] name = "cross_entropy" """
 
-    name: Literal["cross_entropy"]
+    name: Literal["cross_entropy"] = Field(description=_LOSSES)
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the target spread evenly over all classes"
     )
@@ -116,7 +117,7 @@ class CrossEntropy(Section):
 class Focal(Section):
     """[loss] name = "focal" """
 
-    name: Literal["focal"]
+    name: Literal["focal"] = Field(description=_LOSSES)
     gamma: NotNegative = Field(2.0, description="focusing: 0 is cross entropy (Lin et al. 2017)")
     class_weights: ClassWeights = Field("none", description=_CLASS_WEIGHTS)
 
@@ -124,19 +125,19 @@ class Focal(Section):
 class BalancedSoftmax(Section):
     """[loss] name = "balanced_softmax" """
 
-    name: Literal["balanced_softmax"]
+    name: Literal["balanced_softmax"] = Field(description=_LOSSES)
 
 
 class SoftF1(Section):
     """[loss] name = "soft_f1" """
 
-    name: Literal["soft_f1"]
+    name: Literal["soft_f1"] = Field(description=_LOSSES)
 
 
 class WeightedSum(Section):
     """[loss] name = "sum" """
 
-    name: Literal["sum"]
+    name: Literal["sum"] = Field(description=_LOSSES)
     terms: Annotated[tuple["Term", ...], Field(strict=False, min_length=1)] = Field(
         description="the losses to add, each with its own keys and a weight"
     )
@@ -206,7 +207,7 @@ class Model(Section):
         (64, 64), description="height, width that the model sees"
     )
     fit: Literal["squash", "crop", "pad"] = Field(
-        "squash", description="how a picture of another shape is brought to image_size"
+        "squash", description="squash | crop | pad: how a picture of another shape is brought to image_size"
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="dropout between the backbone and the heads"
@@ -240,6 +241,9 @@ class Optimizer(Section):
     eps: Positive | None = Field(None, description="for optimizers that have it (default: its own)")
 
 
+_SCHEDULES = "constant | step | cosine | plateau | onecycle, each with its own keys"
+
+
 class _Schedule(Section):
     warmup_epochs: NotNegative = Field(
         0.0, description="the learning rate first rises linearly from 0 over so many epochs"
@@ -249,13 +253,13 @@ class _Schedule(Section):
 class Constant(_Schedule):
     """[schedule] name = "constant" """
 
-    name: Literal["constant"]
+    name: Literal["constant"] = Field(description=_SCHEDULES)
 
 
 class Step(_Schedule):
     """[schedule] name = "step" """
 
-    name: Literal["step"]
+    name: Literal["step"] = Field(description=_SCHEDULES)
     step_size: Count = Field(10, description="epochs between two steps")
     gamma: Positive = Field(0.1, description="factor of each step")
 
@@ -263,7 +267,7 @@ class Step(_Schedule):
 class Cosine(_Schedule):
     """[schedule] name = "cosine" """
 
-    name: Literal["cosine"]
+    name: Literal["cosine"] = Field(description=_SCHEDULES)
     T_max: Positive | None = Field(
         None, description="epochs from lr down to eta_min (default: all after the warm-up)"
     )
@@ -273,7 +277,7 @@ class Cosine(_Schedule):
 class Plateau(_Schedule):
     """[schedule] name = "plateau" """
 
-    name: Literal["plateau"]
+    name: Literal["plateau"] = Field(description=_SCHEDULES)
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of each reduction")
     patience: Annotated[int, Field(ge=0)] = Field(10, description="epochs without improvement before it")
     threshold: NotNegative = Field(1e-4, description="what counts as an improvement")
@@ -285,7 +289,7 @@ class Plateau(_Schedule):
 class OneCycle(_Schedule):
     """[schedule] name = "onecycle" """
 
-    name: Literal["onecycle"]
+    name: Literal["onecycle"] = Field(description=_SCHEDULES)
     max_lr: Positive | None = Field(None, description="the highest learning rate (default: optimizer.lr)")
     pct_start: Annotated[float, Field(gt=0, lt=1)] = Field(0.3, description="share of the cycle that rises")
     anneal_strategy: Literal["cos", "linear"] = Field("cos", description="cos | linear")
@@ -306,7 +310,10 @@ class Training(Section):
         None, description="largest norm of the gradient (default: no clipping)"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto (the faster of fp32 and bf16 here) | fp32 | bf16 | fp16"
+        "auto", description="auto (the faster of fp32 and bf16, measured here) | fp32 | bf16 | fp16"
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto", description="torch's threads on a CPU; auto is measured together with precision"
     )
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N")
 

@@ -1,5 +1,6 @@
 """Reading the config: TOML in, one frozen tree out, or a message that names each key that is wrong."""
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,8 @@ def make_config(
 ) -> Config:
     """Check a tree of plain values. Raises ConfigError that lists every mistake, one a line."""
     tree = _copy(values)
+    # Whole tables before their keys, and names before the rest: the order on the command line says nothing.
+    overrides = sorted(overrides, key=lambda pair: (pair[0].count("."), not pair[0].endswith(".name")))
     for key, text in overrides:
         _lay_over(tree, key, _toml_value(text))
     try:
@@ -81,7 +84,11 @@ def make_config(
 
 def _problems(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
     """One line a key: the members of a union each complain, and a table complains of what is inside it."""
-    details = [detail for detail in error.errors() if detail["type"] != "too_short" or not detail["input"]]
+    details = [
+        detail
+        for detail in error.errors()
+        if detail["type"] != "too_short" or len(detail["input"]) < detail["ctx"]["min_length"]
+    ]
     lines: dict[str, list[str]] = {}
     for detail in details:
         lines.setdefault(_dotted(detail["loc"], tree), []).append(_explain(detail, tree))
@@ -98,15 +105,18 @@ def _problems(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
 def _absolute(config: Config, folder: Path) -> Config:
     """Paths count from the file's folder; the resolved config can then stand anywhere."""
 
-    def absolute(text: str) -> str:
-        return str((folder / Path(text).expanduser()).resolve())
+    def absolute(key: str, text: str) -> str:
+        if "\0" in text:
+            raise ConfigError(f"{key}: found {text!r}; a path cannot hold the character 0")
+        # os.path leaves a folder such as `~old` alone where there is no such user; Path raises.
+        return str((folder / os.path.expanduser(text)).resolve())  # noqa: PTH111
 
-    data = {"source": absolute(config.data.source), "images": absolute(config.data.images)}
+    data = {key: absolute(f"data.{key}", getattr(config.data, key)) for key in ("source", "images")}
     if isinstance(config.data.valid, str):
-        data["valid"] = absolute(config.data.valid)
+        data["valid"] = absolute("data.valid", config.data.valid)
     weights = config.model.weights
     if weights.endswith(".safetensors"):
-        weights = absolute(weights)
+        weights = absolute("model.weights", weights)
     return config.model_copy(
         update={
             "data": config.data.model_copy(update=data),
@@ -140,7 +150,12 @@ def _lay_over(tree: dict[str, Any], key: str, value: Any) -> None:
             )
         here = here[part]
     here[parts[-1]] = value
-    if parts[-1] == "name" and len(parts) > 1 and value in _BY_NAME.get(parts[-2], ()):
+    if (
+        parts[-1] == "name"
+        and len(parts) > 1
+        and isinstance(value, str)
+        and value in _BY_NAME.get(parts[-2], ())
+    ):
         # Another loss or schedule: what it has no key for belonged to the one before.
         fields = _BY_NAME[parts[-2]][value].model_fields
         for stale in [name for name in here if name not in fields]:
@@ -148,9 +163,9 @@ def _lay_over(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _wanted_text(error: ValidationError, key: str, tree: Mapping[str, Any]) -> bool:
-    return any(
-        detail["type"] == "string_type" and _dotted(detail["loc"], tree) == key for detail in error.errors()
-    )
+    """Whether text is all that the key may be; `data.valid = 1.5` is a share out of range, no table's name."""
+    kinds = {detail["type"] for detail in error.errors() if _dotted(detail["loc"], tree) == key}
+    return kinds == {"string_type"}
 
 
 def _dotted(location: Sequence[int | str], tree: Any) -> str:
@@ -161,7 +176,7 @@ def _dotted(location: Sequence[int | str], tree: Any) -> str:
             key, here = f"{key}.{part}", here[part]
         elif isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
             key, here = f"{key}[{part}]", here[part]
-        elif isinstance(here, Mapping) and i == len(location) - 1 and part != here.get("name"):
+        elif isinstance(here, Mapping) and i == len(location) - 1 and part not in (here.get("name"), "[key]"):
             key = f"{key}.{part}"
     return key.removeprefix(".")
 
@@ -173,7 +188,9 @@ def _explain(detail: Any, tree: Mapping[str, Any]) -> str:
         parent, _, last = key.rpartition(".")
         return f"{key}: no such key; {nearest(last, _allowed_keys(parent, tree))}"
     if kind == "missing":
-        return f"{key}: missing"
+        # A number at the end is a place in a list of fixed length, and all of those are pairs.
+        pair = isinstance(detail["loc"][-1], int)
+        return f"{key}: found {found!r}, must have 2 items" if pair else f"{key}: missing"
     if kind == "union_tag_not_found":
         return f"{key}.name: missing; allowed: {', '.join(_BY_NAME.get(key.rpartition('.')[2], _TERMS))}"
     if kind == "union_tag_invalid":
@@ -189,11 +206,12 @@ def _explain(detail: Any, tree: Mapping[str, Any]) -> str:
         return f"{key}: found {found!r}, which holds a character that is not allowed in a name"
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         return f"{key}: found {found!r}, must be a table [{key}]"
-    message = re.sub(r"^(Input|Tuple) should (?=be |have )", "must ", detail["msg"])
+    message = re.sub(r"^(Input|Tuple|Dictionary) should (?=be |have )", "must ", detail["msg"])
     message = (
         re.sub(r" after validation, not \d+", "", message)
         .replace("a valid ", "a ")
         .replace("a int", "an int")
+        .replace("a tuple", "a list")
     )
     return f"{key}: found {found!r}, {message}"
 
@@ -207,12 +225,15 @@ def _allowed_keys(parent: str, tree: Mapping[str, Any]) -> list[str]:
     """The keys that may stand in the table `parent`, found by walking the models."""
     model: Any = Config
     here: Any = tree
+    shared = tree.get("loss", {})
+    # What a target's loss without a name changes.
+    name = shared.get("name", "cross_entropy") if isinstance(shared, Mapping) else "cross_entropy"
     for part in re.findall(r"[^.\[\]]+", parent):
         here = here[int(part)] if isinstance(here, list) else here[part]
         if model is dict:
             model = Target
         elif isinstance(here, Mapping | list) and model is not None:
-            model = _model_of(model, part, here)
+            model = _model_of(model, part, here, name)
     return list(model.model_fields) if model not in (None, dict) else []
 
 
@@ -250,11 +271,11 @@ _SECTIONS: dict[str, Any] = {
 }
 
 
-def _model_of(model: Any, part: str, here: Any) -> Any:
+def _model_of(model: Any, part: str, here: Any, loss: str) -> Any:
     if isinstance(here, list):  # the terms of a sum
         return model
     if part.isdigit():
         return _TERMS.get(str(here.get("name")))
     if part in _BY_NAME:
-        return _BY_NAME[part].get(str(here.get("name", "cross_entropy")))
+        return _BY_NAME[part].get(str(here.get("name", loss)))
     return _SECTIONS.get(part)

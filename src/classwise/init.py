@@ -41,7 +41,7 @@ class Guess:
     targets: dict[str, dict[str, Any]]
     joint: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    save_table: bool = True
+    source: Path | None = None  # the table, where there is one already
 
 
 def write_config(source: Path, out: Path, force: bool = False) -> Path:
@@ -50,19 +50,16 @@ def write_config(source: Path, out: Path, force: bool = False) -> Path:
     Raises DataError if the source cannot be understood, OutputError if a file exists already.
     """
     guess = look_at(source)
-    if not out.is_dir():
-        out.mkdir(parents=True)
     config_path, table_path = out / "classwise.toml", out / "samples.csv"
-    for path in (config_path, *([table_path] if guess.save_table else [])):
-        refuse_existing(path, force)
-    if guess.save_table:
-        write_table(guess.table, table_path)
-        guess.data["source"] = table_path.name
-    else:
-        guess.data["source"] = _relative(source, out)
+    guess.data["source"] = _relative(guess.source, out) if guess.source else table_path.name
     guess.data["images"] = _relative(guess.root, out)
-    config = suggest(guess, _name(source))
-    write_text(config_path, _HEAD + commented_toml(config, guess.notes))
+    text = _HEAD + commented_toml(suggest(guess, _name(source)), guess.notes)
+    out.mkdir(parents=True, exist_ok=True)
+    for path in (config_path, *([] if guess.source else [table_path])):
+        refuse_existing(path, force)
+    if not guess.source:
+        write_table(guess.table, table_path)
+    write_text(config_path, text)
     return config_path
 
 
@@ -122,7 +119,7 @@ def guess_table(path: Path) -> Guess:
             " a number column becomes a target with `edges`)"
         )
     targets = {_target_name(column): {"column": column} for column in answers}
-    return Guess(table, root, data, targets, notes=notes, save_table=False)
+    return Guess(table, root, data, targets, notes=notes, source=path)
 
 
 def suggest(guess: Guess, name: str) -> Config:

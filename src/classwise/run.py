@@ -58,6 +58,7 @@ from classwise.report.page import write_report
 from classwise.rundir import RunFolder, new_folder
 from classwise.train import loop
 from classwise.train.state import TrainState
+from classwise.train.tuning import torch_threads
 
 
 def train(
@@ -75,11 +76,12 @@ def train(
     console = Console(quiet)
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
-    with _generators_kept():
+    with _torch_kept():
         prepared = prepare(config, console)
         model = build_model(config, prepared)
         build_settings(config, device_of(config.training.device))  # its errors before the first measurement
-        config, device = settle(config, model, console)
+        config, device = settle(config, prepared, model, console)
+        _set_threads(config)
         parts = _assemble(config, prepared, model, device)
         folder = new_folder(config.name, None if run is None else Path(run))
         console.log_to(folder.log)
@@ -107,11 +109,12 @@ def resume(run: str | Path, quiet: bool = False) -> "Run":
         return Run.open(folder.path)
     console.log_to(folder.log)
     config = load_config(folder.config)
-    with _generators_kept():
+    with _torch_kept():
         checkpoint = newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}"))
         prepared = prepare(config, console)
         _refuse_changed_data(folder, prepared)
         device = device_of(config.training.device)
+        _set_threads(config)
         # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
         model = restore_classifier(ModelFacts.from_dict(checkpoint.facts["model"]), checkpoint.model)
         parts = _assemble(config, prepared, model, device)
@@ -286,7 +289,8 @@ class Predictor:
         loader = Loader(pictures, {}, config.training.batch_size, workers)
         dtype = loop.PRECISIONS[self.precision]
         cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-        with _generators_kept():
+        with _torch_kept():
+            _set_threads(config)
             return predict_logits(self.model.to(device), loader, device, cast)
 
     def table(self, samples: Samples, truth: Mapping[str, Numbers], config: Config) -> pl.DataFrame:
@@ -558,11 +562,17 @@ def _compare_fingerprints(checkpoint: Checkpoint, now: dict[str, Any], console: 
 
 
 @contextlib.contextmanager
-def _generators_kept() -> Iterator[None]:
-    """torch's generators are the caller's: they are found as they were left."""
+def _torch_kept() -> Iterator[None]:
+    """torch's generators and number of threads are the caller's: they are found as they were left."""
     devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), torch_threads(torch.get_num_threads()):
         yield
+
+
+def _set_threads(config: Config) -> None:
+    """As the run's config says: another number would give other last digits."""
+    if isinstance(config.training.threads, int):
+        torch.set_num_threads(config.training.threads)
 
 
 @contextlib.contextmanager

@@ -12,17 +12,18 @@ def toml_text(values: Mapping[str, Any], comments: Mapping[str, str] | None = No
     Keys without a value (None) stand as a comment when they have one, so that a reader sees that they exist,
     and are left out otherwise.
     """
-    return "\n".join(_table(values, "", comments or {})).strip("\n") + "\n"
+    return "\n".join(_table(values, "", "", comments or {})).strip("\n") + "\n"
 
 
-def _table(values: Mapping[str, Any], where: str, comments: Mapping[str, str]) -> list[str]:
+def _table(values: Mapping[str, Any], title: str, where: str, comments: Mapping[str, str]) -> list[str]:
+    """`title` is the table's name as TOML spells it, quotes and all; `where` is the same name plain."""
     lines = [_line(key, values[key], where, comments) for key in _ordered(values)]
     width = min(max((len(line[0]) for line in lines), default=0), 44)
     text = [f"{code:<{width}}  # {comment}" if comment else code for code, comment in lines if code]
     for key, value in values.items():
         if _is_table(value):
-            name = f"{where}{_key(key)}"
-            inner = _table(value, name + ".", comments)
+            name = f"{title}{_key(key)}"
+            inner = _table(value, f"{name}.", f"{where}{key}.", comments)
             only_tables = bool(value) and all(_is_table(item) for item in value.values())
             text += ["", *([] if only_tables else [f"[{name}]"]), *inner]
     return text
@@ -35,7 +36,8 @@ def _ordered(values: Mapping[str, Any]) -> list[str]:
 
 
 def _line(key: str, value: Any, where: str, comments: Mapping[str, str]) -> tuple[str, str]:
-    comment = comments.get(f"{where}{key}", "")
+    # A comment ends with its line, so a note that quotes a strange name must not end it early.
+    comment = "".join(c if c.isprintable() else " " for c in comments.get(f"{where}{key}", ""))
     if value is None:
         return (f"# {_key(key)} =", comment) if comment else ("", "")
     return f"{_key(key)} = {_value(value)}", comment

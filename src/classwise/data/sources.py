@@ -99,7 +99,9 @@ def folder_table(folder: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
         )
     notes = []
     if ignored:
-        notes.append(f"{folder}: left out {ignored} files that are hidden or not named as pictures")
+        notes.append(
+            f"{folder}: left out {ignored} files that are hidden, not named as pictures, or links to folders"
+        )
     if loose:
         notes.append(f"{folder}: left out {loose} pictures that lie in no class folder")
     frame = pl.DataFrame(found, schema={"path": pl.String, "label": pl.String}, orient="row")
@@ -136,8 +138,21 @@ def _files(folder: Path) -> Iterator[str]:
 
     for base, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            yield (Path(base) / name).relative_to(folder).as_posix()
+        # os.walk follows no links; a linked folder is handed on as a file, so that somebody counts it.
+        links = [name for name in folders if os.path.islink(os.path.join(base, name))]
+        for name in sorted(files + links):
+            path = (Path(base) / name).relative_to(folder).as_posix()
+            if is_picture_name(name) and not path.isascii():
+                _refuse_undecodable(base, name)
+            yield path
+
+
+def _refuse_undecodable(folder: str, name: str) -> None:
+    """Linux allows any bytes in a name; what is not UTF-8 can stand in no table and no result."""
+    try:
+        os.path.join(folder, name).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{folder}: the name of {os.fsencode(name)!r} is not UTF-8; rename it") from None
 
 
 def _refuse_escapes(names: Sequence[str], root: Path, where: str) -> None:

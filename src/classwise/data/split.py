@@ -1,10 +1,11 @@
 """The split into training and validation rows: stratified, grouped, exact in its share, without replacement.
 
 What is promised: the rows of one group never stand on both sides; every label of every target that has at
-least two groups stands on both sides; and each label's share in validation is as near to the wanted share
-as whole groups allow. Groups with the same counts of labels (a *profile*: one woman under 30 with seven
-pictures, say) are exchangeable, so each profile gives its share exactly and only the remainders have to be
-chosen; that is what makes it exact, and fast for large tables.
+least two groups stands on both sides, unless groups with several labels exclude it; and no move of one more
+group would bring the labels' shares in validation nearer to the wanted share. Groups with the same counts of
+labels (a *profile*: one woman under 30 with seven pictures, say) are exchangeable, so each profile gives its
+share exactly and only the remainders have to be chosen; that is what makes it exact, and fast for large
+tables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ def split_rows(
     `labels` are label numbers by target, `names` the label lists, `groups` the group of each row or None.
     Raises DataError for a label with rows of one group only: it cannot stand on both sides.
     """
+    names = {target: names[target] for target in labels}
     label_NT = _columns(labels, names)
     group_N = _group_numbers(groups, len(label_NT))
     classes = sum(len(list_) for list_ in names.values())
@@ -38,7 +40,9 @@ def split_rows(
     rng = generator(seed, SPLIT)
     valid_G, rest = _take_profiles(profile_G, share, rng)
     _place_rest(profile_G, counts_PC, valid_G, rest, share)
-    _put_on_both_sides(profile_G, counts_PC, valid_G, share)
+    for _ in range(3):  # what settling moves may free a label that the pass before had to leave on one side
+        _put_on_both_sides(profile_G, counts_PC, valid_G, share)
+        _settle(profile_G, counts_PC, valid_G, share)
     return valid_G[group_N]
 
 
@@ -136,29 +140,60 @@ def _place_rest(
 def _put_on_both_sides(
     profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_], share: float
 ) -> None:
-    """For every label that stands on one side only, rarest first, move the group that costs least."""
+    """For every label that stands on one side only, rarest first, move the group that costs least.
+
+    A move that takes the last group of another label with it puts that label last in the queue. No group is
+    moved twice, so this ends; where labels exclude each other, some may be left on one side.
+    """
     totals_C = _totals(profile_G, counts_PC)
     groups_P = np.bincount(profile_G, minlength=len(counts_PC))
-    for c in np.argsort(totals_C[:-1], kind="stable"):
-        holds_G = counts_PC[:, c][profile_G] > 0
-        if totals_C[c] == 0 or valid_G[holds_G].any() != valid_G[holds_G].all():
+    moved_G = np.zeros_like(valid_G)
+    queue = [int(c) for c in np.argsort(totals_C[:-1], kind="stable") if totals_C[c]]
+    while queue:
+        holds_G = counts_PC[:, queue.pop(0)][profile_G] > 0
+        if valid_G[holds_G].any() != valid_G[holds_G].all():
             continue
         to_valid = not valid_G[holds_G].any()
         off_C = _valid_counts(profile_G, counts_PC, valid_G) - share * totals_C
         valid_P = np.bincount(profile_G[valid_G], minlength=len(counts_PC))
-        # How many groups hold each label on the side that the moved group leaves: it must not be the last.
+        # How many groups hold each label on the side that the moved group leaves: it should not be the last.
         leaving_C = (groups_P - valid_P if to_valid else valid_P) @ (counts_PC > 0)
         entered_C = (valid_P if to_valid else groups_P - valid_P) @ (counts_PC > 0)
-        best, best_cost = -1, np.inf
-        for profile in np.unique(profile_G[holds_G]):
-            counts_C = counts_PC[profile]
-            if ((counts_C > 0) & (leaving_C == 1) & (entered_C > 0)).any():
-                continue
-            cost = ((off_C + (1 if to_valid else -1) * counts_C) ** 2 / np.maximum(totals_C, 1)).sum()
-            if cost < best_cost:
-                best, best_cost = int(profile), cost
-        if best >= 0:
-            valid_G[np.flatnonzero((profile_G == best) & (valid_G != to_valid))[0]] = to_valid
+        profiles = np.unique(profile_G[holds_G & ~moved_G])
+        if not len(profiles):
+            continue
+        counts_QC = counts_PC[profiles]
+        broken_QC = (counts_QC > 0) & (leaving_C == 1) & (entered_C > 0)
+        costs_Q = ((off_C + (1 if to_valid else -1) * counts_QC) ** 2 / np.maximum(totals_C, 1)).sum(axis=1)
+        best = np.lexsort((costs_Q, broken_QC.sum(axis=1)))[0]
+        group = np.flatnonzero((profile_G == profiles[best]) & (valid_G != to_valid) & ~moved_G)[0]
+        valid_G[group], moved_G[group] = to_valid, True
+        queue += np.flatnonzero(broken_QC[best, :-1]).tolist()
+
+
+def _settle(profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_], share: float) -> None:
+    """Move one group at a time, the one that gains most, while that brings the counts nearer to their shares
+    and leaves no label on one side: putting the rare labels on both sides has taken others along."""
+    totals_C = _totals(profile_G, counts_PC)
+    weight_C = 1 / np.maximum(totals_C, 1)
+    exact_PC, holds_PC = counts_PC.astype(np.float64), (counts_PC > 0).astype(np.float64)
+    squares_P = exact_PC**2 @ weight_C
+    groups_P = np.bincount(profile_G, minlength=len(counts_PC))
+    valid_P = np.bincount(profile_G[valid_G], minlength=len(counts_PC))
+    while True:
+        slope_P = 2 * exact_PC @ ((valid_P @ exact_PC - share * totals_C) * weight_C)
+        moves = []
+        for sign, here_P in ((1, groups_P - valid_P), (-1, valid_P)):
+            lasts_P = holds_PC @ (here_P @ holds_PC == 1)
+            change_P = np.where((here_P > 0) & (lasts_P == 0), sign * slope_P + squares_P, np.inf)
+            # Rounded, so that the order of a sum on another machine does not decide between equals.
+            best = int(change_P.round(9).argmin())
+            moves.append((change_P[best], best, sign > 0))
+        change, best, to_valid = min(moves)
+        if change > -1e-9:
+            return
+        valid_G[np.flatnonzero((profile_G == best) & (valid_G != to_valid))[0]] = to_valid
+        valid_P[best] += 1 if to_valid else -1
 
 
 def _totals(profile_G: Numbers, counts_PC: Numbers) -> Numbers:

@@ -64,15 +64,13 @@ def class_target(
     where: str,
 ) -> ClassTarget:
     """Settle the label list: as given, cut at `edges`, or what the column holds (numbers by value)."""
-    if edges is not None:
-        target = ClassTarget(name, column, tuple(labels or edge_labels(edges)), tuple(edges))
-        target.encode(cells, where)
-        return target
-    target = ClassTarget(name, column, tuple(labels) if labels else _sorted_labels(cells))
-    present = len(set(target.encode(cells, where).tolist()))
-    if present < 2:
+    if labels is None:
+        labels = _sorted_labels(cells) if edges is None else edge_labels(edges)
+    target = ClassTarget(name, column, tuple(labels), None if edges is None else tuple(edges))
+    present = set(target.encode(cells, where).tolist())
+    if len(present) < 2:
         raise DataError(
-            f"{where}: column {column!r} (targets.{name}) holds one class only, {cells[0]!r};"
+            f"{where}: column {column!r} (targets.{name}) holds one class only, {labels[present.pop()]!r};"
             " there is nothing to tell apart"
         )
     return target
@@ -80,17 +78,20 @@ def class_target(
 
 def edge_labels(edges: Sequence[float]) -> list[str]:
     """Names of the classes that edges cut: [30, 60] gives <30, 30 to <60, >=60."""
-    text = [f"{edge:g}" for edge in edges]
+    # The shortest text that is this number and no other: two edges never share a name.
+    text = [np.format_float_positional(edge, trim="-") for edge in edges]
     between = [f"{a} to <{b}" for a, b in itertools.pairwise(text)]
     return [f"<{text[0]}", *between, f">={text[-1]}"]
 
 
 def _sorted_labels(cells: Sequence[str]) -> tuple[str, ...]:
-    unique = set(cells)
+    unique = sorted(set(cells))
     try:
-        return tuple(sorted(unique, key=lambda cell: (float(cell), cell)))
+        values = {cell: float(cell) for cell in unique}
     except ValueError:
-        return tuple(sorted(unique))
+        return tuple(unique)
+    # `nan` is a number to Python, but has no place in an order.
+    return tuple(unique if any(map(math.isnan, values.values())) else sorted(unique, key=values.__getitem__))
 
 
 def _numbers(

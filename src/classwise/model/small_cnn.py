@@ -34,7 +34,7 @@ class SmallCNN(nn.Module):
     Initial weights come from torch's global generator.
     """
 
-    def __init__(self, width: int = 32, in_channels: int = 3, stem_stride: int = 1, grid: int = 3) -> None:
+    def __init__(self, width: int = 24, in_channels: int = 3, stem_stride: int = 1, grid: int = 3) -> None:
         super().__init__()
         self.stem = ConvBlock(in_channels, width, stem_stride)
         self.stage1 = ConvBlock(width, width)
