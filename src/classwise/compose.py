@@ -95,6 +95,7 @@ def prepare(config: Config, console: Console) -> Prepared:
         train, valid = _split(samples, labels, targets, data.valid, config.seed)
     if bad:
         warnings.append(f"{_pictures(len(bad))} left out, since unusable (data.bad_images = skip)")
+    _refuse_clashing_names(targets, bool(joint))
     prepared = Prepared(targets, joint, train, valid, tuple(bad), tuple(warnings))
     return dataclasses.replace(prepared, warnings=(*warnings, *_absent_classes(prepared)))
 
@@ -342,6 +343,20 @@ def _checked(samples: Samples, config: Config, console: Console) -> tuple[Sample
 def _target(name: str, target: cfg.Target, samples: Samples) -> ClassTarget:
     cells = full_column(samples.frame, target.column, samples.where, f"targets.{name}.column")
     return class_target(name, target.column, cells, target.labels, target.edges, samples.where)
+
+
+def _refuse_clashing_names(targets: Sequence[ClassTarget], joint: bool) -> None:
+    """Predictions have columns such as mask, mask_true and mask_p_wear: no two may come out the same."""
+    owners = dict.fromkeys(("id", *(("joint", "joint_true", "joint_p") if joint else ())), "classwise itself")
+    for target in targets:
+        own = [target.name, f"{target.name}_true", *(f"{target.name}_p_{label}" for label in target.labels)]
+        for column in own:
+            if column in owners:
+                raise ConfigError(
+                    f"targets.{target.name}: its predictions would have a column {column!r}, as would"
+                    f" {owners[column]}; choose another name for the target"
+                )
+        owners |= dict.fromkeys(own, f"target {target.name!r}")
 
 
 def _valid_source(config: Config) -> Samples:

@@ -371,8 +371,9 @@ class Config(Section):
                 raise ValueError(f"joint.targets: no target {name!r}; {nearest(name, self.targets)}")
         if self.joint and len(set(self.joint.targets)) < len(self.joint.targets):
             raise ValueError("joint.targets: a target stands twice")
-        if "joint" in self.targets:
-            raise ValueError("targets.joint: this name is kept for the joint class; choose another")
+        for name, what in (("joint", "the joint class"), ("id", "the rows' ids")):
+            if name in self.targets:
+                raise ValueError(f"targets.{name}: this name is kept for {what}; choose another")
         return self
 
     def to_toml(self) -> str:

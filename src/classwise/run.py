@@ -47,7 +47,7 @@ from classwise.console import Console
 from classwise.data.loader import Batch, Loader, TrainingData, ValidationData
 from classwise.data.sources import Samples, picture_names, read_source, samples_of
 from classwise.data.targets import ClassTarget
-from classwise.errors import CheckpointError, ClasswiseError, DataError, Interrupted
+from classwise.errors import CheckpointError, ClasswiseError, ConfigError, DataError, Interrupted
 from classwise.files import refuse_existing, write_bytes, write_text
 from classwise.infer.predict import predict_logits, predictions_table
 from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
@@ -395,6 +395,8 @@ def _run_to_the_end(
         with contextlib.suppress(OSError):
             end("failed", f"{type(error).__name__}: {error}")
             _report_anyway(folder, console)
+        if "more than 1 value per channel" in str(error):
+            raise ConfigError(_ONE_ROW.format(config.training.batch_size)) from error
         raise
     end(ended, _ending(ended, parts.settings))
     write_report(folder.path)
@@ -403,6 +405,12 @@ def _run_to_the_end(
         f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch};"
         f" results in {folder.path}, page: {folder.report}"
     )
+
+
+_ONE_ROW = (
+    "training.batch_size: found {}, which leaves one picture for the last batch of an epoch, and batch norm cannot"
+    " normalise a single one at this image_size; choose a number that does not leave one over"
+)
 
 
 def _write_results(folder: RunFolder, config: Config, prepared: Prepared) -> None:

@@ -1,0 +1,177 @@
+"""Prediction: every row once and in order, and a table that says what the model thinks."""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+from classwise.data.images import fit_image, read_image
+from classwise.data.loader import Batch, Loader, Pictures, Rows
+from classwise.errors import NonFiniteError
+from classwise.infer.predict import predict_logits, predictions_table
+from classwise.model.backbone import HALF, Backbone
+from classwise.model.classifier import Classifier, ModelFacts
+
+CPU = torch.device("cpu")
+LABELS = {"마스크": ("wear", "incorrect", "normal"), "type": ("m", 'f "quoted", with comma')}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On models this small a second thread only waits for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model(dropout: float = 0.5) -> Classifier:
+    """One dense layer with batch norm, and two heads."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        body = nn.Sequential(nn.Flatten(), nn.Linear(108, 5), nn.BatchNorm1d(5))
+        facts = ModelFacts("none", (6, 6), "squash", HALF, HALF, dropout, {"마스크": 3, "type": 2})
+        return Classifier(Backbone(body, 5, HALF, HALF), facts)
+
+
+@pytest.fixture
+def loader(tmp_path: Path) -> Loader:
+    """Seven PNG files in batches of three."""
+    rng, paths = np.random.default_rng(0), []
+    for row in range(7):
+        paths.append(tmp_path / f"사진 {row}.png")
+        paths[-1].write_bytes(
+            cv2.imencode(".png", rng.integers(0, 256, (8, 9, 3), dtype=np.uint8))[1].tobytes()
+        )
+    return Loader(Pictures(paths, (6, 6), "squash", 1000), {}, 3, workers=0)
+
+
+def test_every_row_once_and_in_order(loader: Loader) -> None:
+    """Row i of the logits is the model's answer to picture i alone, the short last batch included."""
+    predicted = model()
+    logits = predict_logits(predicted.train(), loader, CPU, nullcontext())
+    assert not predicted.training
+    assert {name: tuple(x.shape) for name, x in logits.items()} == {"마스크": (7, 3), "type": (7, 2)}
+    for row, path in enumerate(loader.pictures.paths):
+        image_HWC = np.ascontiguousarray(fit_image(read_image(path, 1000), (6, 6), "squash"))
+        with torch.no_grad():
+            alone = predicted(torch.from_numpy(image_HWC).permute(2, 0, 1)[None])
+        for name, x in logits.items():
+            torch.testing.assert_close(x[row], alone[name][0])
+    assert all(not x.requires_grad and x.dtype == torch.float32 for x in logits.values())
+
+
+def test_the_same_again(loader: Loader) -> None:
+    """Dropout is off, the statistics stand still and torch's generator is not asked."""
+    predicted, before = model(), torch.get_rng_state()
+    first = predict_logits(predicted, loader, CPU, nullcontext())
+    second = predict_logits(predicted, loader, CPU, nullcontext())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_one_autocast_serves_all_batches(loader: Loader) -> None:
+    """In bf16 each batch is computed in bf16, and float32 comes out."""
+    predicted, kinds = model(), []
+    predicted.heads[0].register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+    logits = predict_logits(predicted, loader, CPU, torch.autocast("cpu", dtype=torch.bfloat16))
+    assert kinds == [torch.bfloat16] * 3
+    assert {x.dtype for x in logits.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 2, 3, 4, 5], [0, 2, 1, 3, 4, 5, 6]])
+def test_a_row_missing_or_out_of_order_is_noticed(loader: Loader, kept: list[int]) -> None:
+    """A loader that loses a row or swaps two must not give a file that looks right."""
+
+    class Wrong(Loader):
+        def __init__(self) -> None:
+            self.pictures, self.batch_size = loader.pictures, 3
+
+        def batches(self, rows: Rows, epoch: int = 0) -> Iterator[Batch]:
+            return loader.batches(np.array(kept), epoch)
+
+    with pytest.raises(AssertionError, match="a row is missing"):
+        predict_logits(model(), Wrong(), CPU, nullcontext())
+
+
+def test_rows_without_a_finite_prediction_are_refused(loader: Loader) -> None:
+    """The message names the target and how many rows."""
+    broken = model()
+    with torch.no_grad():
+        broken.heads[1].bias[0] = math.nan
+    with pytest.raises(NonFiniteError, match="target 'type': 7 of 7 rows"):
+        predict_logits(broken, loader, CPU, nullcontext())
+
+
+# The table.
+
+
+def drawn(count: int = 20) -> dict[str, torch.Tensor]:
+    """Logits of both targets."""
+    draw = torch.Generator().manual_seed(1)
+    return {name: 3 * torch.randn(count, len(list_), generator=draw) for name, list_ in LABELS.items()}
+
+
+def test_the_tables_columns() -> None:
+    """id; per target label, truth and probabilities; joint number, truth and probability, in this order."""
+    truth = {name: np.zeros(20, dtype=np.int64) for name in LABELS}
+    ids = [f"그림 '{row}'" for row in range(20)]
+    frame = predictions_table(ids, drawn(), LABELS, ("마스크", "type"), truth)
+    assert frame.columns == [
+        "id",
+        *("마스크", "마스크_true", "마스크_p_wear", "마스크_p_incorrect", "마스크_p_normal"),
+        *("type", "type_true", "type_p_m", 'type_p_f "quoted", with comma'),
+        *("joint", "joint_true", "joint_p"),
+    ]
+    assert frame["id"].to_list() == ids
+    bare = predictions_table(ids, drawn(), LABELS)
+    assert not any(name.endswith("_true") or name.startswith("joint") for name in bare.columns)
+
+
+def test_labels_and_probabilities_are_the_models() -> None:
+    """Probabilities are the softmax and sum to 1; the label is the one with the largest."""
+    logits = drawn()
+    frame = predictions_table([str(row) for row in range(20)], logits, LABELS)
+    for name, list_ in LABELS.items():
+        found = frame.select([f"{name}_p_{label}" for label in list_]).to_numpy()
+        wanted = np.exp(logits[name].numpy().astype(np.float64))
+        wanted /= wanted.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(found, wanted, atol=1e-7)
+        np.testing.assert_allclose(found.astype(np.float64).sum(axis=1), 1, atol=1e-6)
+        assert frame[name].to_list() == [list_[k] for k in wanted.argmax(axis=1)]
+
+
+def test_the_joint_class_row_by_row() -> None:
+    """Number = first * size of the second + second; its probability is the product of the chosen parts'."""
+    draw = np.random.default_rng(0)
+    truth = {name: draw.integers(-1, len(list_), 20) for name, list_ in LABELS.items()}
+    frame = predictions_table([str(row) for row in range(20)], drawn(), LABELS, ("type", "마스크"), truth)
+    masks, kinds = LABELS["마스크"], LABELS["type"]
+    unknown = 0
+    for i, row in enumerate(frame.iter_rows(named=True)):
+        assert row["joint"] == kinds.index(row["type"]) * 3 + masks.index(row["마스크"])
+        p = row[f"type_p_{row['type']}"] * row[f"마스크_p_{row['마스크']}"]
+        assert row["joint_p"] == pytest.approx(p, rel=1e-6)
+        true = {name: int(truth[name][i]) for name in LABELS}
+        assert row["마스크_true"] == (masks[true["마스크"]] if true["마스크"] >= 0 else None)
+        known = min(true.values()) >= 0
+        assert row["joint_true"] == (true["type"] * 3 + true["마스크"] if known else None)
+        unknown += not known
+    assert 0 < unknown < 20
+
+
+def test_truth_stands_only_where_it_is_known() -> None:
+    """One target's truth alone gives its column, and no true joint class."""
+    truth = {"type": np.array([0, 1, -1])}
+    frame = predictions_table(["a", "b", "c"], drawn(3), LABELS, ("마스크", "type"), truth)
+    assert frame["type_true"].to_list() == ["m", 'f "quoted", with comma', None]
+    assert "마스크_true" not in frame.columns
+    assert "joint_true" not in frame.columns
+    assert isinstance(frame, pl.DataFrame)

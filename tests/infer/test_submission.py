@@ -1,0 +1,255 @@
+"""The submission: the template's ids and columns, an answer in every row, or a refusal that says why."""
+
+import csv
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from classwise.errors import DataError, OutputError
+from classwise.infer.submission import (
+    Template,
+    check_submission,
+    fill,
+    find_pictures,
+    read_template,
+    submission_bytes,
+)
+
+NAMES = {"species": ["고양이", "dog, big", 'the "cat"'], "joint": [str(k) for k in range(6)]}
+ODD_IDS = ["그림 1.png", 'a "b", c', "007", "000600-1", "it's", " space "]
+
+
+def write(path: Path, columns: list[str], rows: list[list[str]], separator: str = ",") -> Path:
+    """A table by Python's csv module."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    return path
+
+
+def template(folder: Path, ids: list[str], value: str = "", name: str = "t.csv") -> Template:
+    """A template with the columns ImageID and ans, for the only target `species`."""
+    separator = "\t" if name.endswith(".tsv") else ","
+    path = write(folder / name, ["ImageID", "ans"], [[id, value] for id in ids], separator)
+    return read_template(path, ["species"], joint=False)
+
+
+def predictions(ids: list[str], answers: list[str], column: str = "species") -> pl.DataFrame:
+    """A table of predictions as far as a submission needs it."""
+    return pl.DataFrame({"id": ids, column: answers})
+
+
+def cycle(count: int) -> list[str]:
+    """Answers in turn."""
+    return [NAMES["species"][row % 3] for row in range(count)]
+
+
+# Reading the template.
+
+
+@pytest.mark.parametrize(
+    ("targets", "joint", "columns", "wanted"),
+    [
+        (["species"], False, ["ImageID", "ans"], {"ans": "species"}),
+        (["mask", "age"], True, ["ImageID", "ans"], {"ans": "joint"}),
+        (["mask", "age"], True, ["ImageID", "age"], {"age": "age"}),
+        (["mask", "age"], False, ["ImageID", "age", "mask"], {"age": "age", "mask": "mask"}),
+        (["mask", "age"], True, ["ImageID", "joint", "mask"], {"joint": "joint", "mask": "mask"}),
+    ],
+)
+def test_what_goes_into_which_column(
+    targets: list[str], joint: bool, columns: list[str], wanted: dict[str, str], tmp_path: Path
+) -> None:
+    """The only other column takes the joint class or the only target; columns named as targets take those."""
+    path = write(tmp_path / "t.csv", columns, [["a"] + [""] * (len(columns) - 1)])
+    found = read_template(path, targets, joint)
+    assert (found.id, found.answers, found.ids) == ("ImageID", wanted, ["a"])
+
+
+def test_the_id_column_may_stand_anywhere(tmp_path: Path) -> None:
+    """The first column by default, another one by name; the file keeps the template's order of columns."""
+    path = write(tmp_path / "t.csv", ["ans", "name"], [["", "b"], ["", "a"]])
+    found = read_template(path, ["species"], joint=False, id="name")
+    assert (found.ids, found.answers) == (["b", "a"], {"ans": "species"})
+    filled = fill(found, predictions(["b", "a"], cycle(2)), NAMES)
+    assert submission_bytes(filled, found, NAMES).decode() == 'ans,name\n고양이,b\n"dog, big",a\n'
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "targets", "error", "message"),
+    [
+        (["id"], [["a"]], ["s"], OutputError, "no column for the answer beside 'id'"),
+        (
+            ["id", "x"],
+            [["a", ""]],
+            ["s", "t"],
+            OutputError,
+            r"'x' could be any of the targets s, t.*\[joint\]",
+        ),
+        (["id", "s", "tt"], [["a", "", ""]], ["s", "t"], OutputError, "column 'tt' is no target"),
+        (
+            ["id", "x"],
+            [["a", ""], ["b", ""], ["a", ""]],
+            ["s"],
+            DataError,
+            r"id 'a' stands in rows 1, 3; .*unique",
+        ),
+        (["id", "x"], [["a", ""], ["", "z"]], ["s"], DataError, "column 'id' .* is empty in row 2"),
+    ],
+)
+def test_a_template_that_cannot_be_filled(
+    columns: list[str],
+    rows: list[list[str]],
+    targets: list[str],
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    """The message names the column or the row."""
+    with pytest.raises(error, match=message):
+        read_template(write(tmp_path / "t.csv", columns, rows), targets, joint=False)
+
+
+def test_an_id_column_that_is_not_there(tmp_path: Path) -> None:
+    """The message offers the columns that there are."""
+    path = write(tmp_path / "t.csv", ["ImageID", "ans"], [["a", ""]])
+    with pytest.raises(DataError, match=r"no column 'ImageId'.*'ImageID'"):
+        read_template(path, ["species"], joint=False, id="ImageId")
+
+
+# The pictures of the ids.
+
+
+def test_pictures_are_found_by_name_or_stem(tmp_path: Path) -> None:
+    """An id is the file's name, or that without the suffix; in the template's order; junk files are no pictures."""
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("b.png", "a.jpg", "._a.png", "그림 1.png", "a.b.png", "sub/c.png", "a.txt"):
+        (folder / name).touch()
+    found = find_pictures(template(tmp_path, ["그림 1", "a", "b.png", "a.b", "sub/c"]), folder)
+    assert found == ["그림 1.png", "a.jpg", "b.png", "a.b.png", "sub/c.png"]
+
+
+def test_ids_without_a_picture_are_listed(tmp_path: Path) -> None:
+    """The first unknown id and the rows of all of them; an id that fits two files; no such folder."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "b.jpg"):
+        (folder / name).touch()
+    with pytest.raises(DataError, match=r"id 'x' has no picture in .*; such ids are in rows 2, 3"):
+        find_pictures(template(tmp_path, ["a", "x", "y"]), folder)
+    with pytest.raises(DataError, match=r"row 2: id 'b' could be b\.jpg or b\.png"):
+        find_pictures(template(tmp_path, ["a", "b"]), folder)
+    assert find_pictures(template(tmp_path, ["b.jpg"]), folder) == ["b.jpg"]
+    with pytest.raises(DataError, match="--images: there is no folder"):
+        find_pictures(template(tmp_path, ["a"]), tmp_path / "nowhere")
+
+
+# Filling and writing.
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_any_id_and_any_answer_survive(name: str, tmp_path: Path) -> None:
+    """Quotes, commas, Korean, leading zeros and spaces: read back by another parser, cell for cell."""
+    form = template(tmp_path, ODD_IDS, name=name)
+    assert form.ids == ODD_IDS
+    data = submission_bytes(fill(form, predictions(ODD_IDS, cycle(6)), NAMES), form, NAMES)
+    separator = "\t" if name.endswith(".tsv") else ","
+    (tmp_path / "out").write_bytes(data)
+    found = pl.read_csv(tmp_path / "out", separator=separator, infer_schema=False)
+    assert found.rows() == list(zip(ODD_IDS, cycle(6), strict=True))
+    assert found.columns == ["ImageID", "ans"]
+    assert data.endswith(b"\n")
+    assert b"\r" not in data
+
+
+def test_several_answers(tmp_path: Path) -> None:
+    """Each column gets its own target's answers; joint numbers are written as numbers."""
+    path = write(tmp_path / "t.csv", ["id", "joint", "species"], [["b", "0", ""], ["a", "0", ""]])
+    form = read_template(path, ["species", "mask"], joint=True)
+    table = predictions(["b", "a"], cycle(2)).with_columns(joint=pl.Series([5, 3]))
+    data = submission_bytes(fill(form, table, NAMES), form, NAMES)
+    assert data.decode() == 'id,joint,species\nb,5,고양이\na,3,"dog, big"\n'
+
+
+def test_predictions_of_other_ids_are_refused(tmp_path: Path) -> None:
+    """In another order, fewer or others: never an answer beside the wrong id."""
+    form = template(tmp_path, ["a", "b", "c"])
+    for ids in (["b", "a", "c"], ["a", "b"], ["a", "b", "x"]):
+        with pytest.raises(OutputError, match="ids are not the template's"):
+            fill(form, predictions(ids, cycle(len(ids))), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("values", "possible"),
+    [
+        (["", ""], ["cat", "dog"]),
+        (["?", "?"], ["cat", "dog"]),
+        (["cat", "dog"], ["cat", "dog"]),
+        (["cat", "cat"], ["cat", "dog"]),
+        (["0", "0"], ["0", "1"]),
+        (["0", "0"], ["1", "2"]),
+        (["-1", "-1"], ["1", "2"]),
+    ],
+)
+def test_placeholders_that_say_nothing(values: list[str], possible: list[str], tmp_path: Path) -> None:
+    """Empty, one word in all rows, possible answers, or a number where numbers are written: filled."""
+    rows = [[str(i), value] for i, value in enumerate(values)]
+    form = read_template(write(tmp_path / "t.csv", ["id", "x"], rows), ["s"], joint=False)
+    filled = fill(form, predictions(["0", "1"], [possible[0]] * 2, "s"), {"s": possible})
+    assert filled["x"].to_list() == [possible[0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "possible"),
+    [
+        (["0", "0"], ["cat", "dog"]),
+        (["0", "1"], ["cat", "dog"]),
+        (["cat", "horse"], ["cat", "dog"]),
+        (["0", "7"], ["0", "1", "2"]),
+        (["0.5", "0.1"], ["0", "1"]),
+    ],
+)
+def test_a_template_that_wants_another_kind_of_answer(
+    values: list[str], possible: list[str], tmp_path: Path
+) -> None:
+    """Numbers where labels would be written, or several values of which one is no answer: refused with it."""
+    rows = [[str(i), value] for i, value in enumerate(values)]
+    form = read_template(write(tmp_path / "t.csv", ["id", "x"], rows), ["s"], joint=False)
+    with pytest.raises(OutputError, match=r"column 'x' holds '.*', but 's' has the answers .* another kind"):
+        fill(form, predictions(["0", "1"], [possible[0]] * 2, "s"), {"s": possible})
+
+
+# Checking the bytes.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ImageID,ans\nb,고양이\na,고양이\n", "its ids are not the template's"),
+        ("ImageID,ans\na,고양이\n", "its ids are not the template's"),
+        ("ImageID,ans\n", "its ids are not the template's"),
+        ("ImageID,ans\na,고양이\nb,고양이\nc,고양이\n", "its ids are not the template's"),
+        ("ImageID,ans\na,고양이\na,고양이\n", "its ids are not the template's"),
+        ("ImageID,ans\na,고양이\nb,강아지\n", "column 'ans' holds '강아지', which is no answer"),
+        ("ImageID,ans\na,고양이\nb,\n", "column 'ans' holds '', which is no answer"),
+        ("ImageID,answer\na,고양이\nb,고양이\n", "its columns are"),
+        ("ans,ImageID\n고양이,a\n고양이,b\n", "its columns are"),
+        ("a,고양이\nb,고양이\n", "its columns are"),
+        ("", "its columns are"),
+        ("ImageID,ans\na,고양이\nb,dog, big\n", "another number of cells"),
+        ("ImageID,ans\na,고양이\n\nb,고양이\n", "another number of cells"),
+    ],
+)
+def test_a_file_that_the_template_contradicts(text: str, message: str, tmp_path: Path) -> None:
+    """Reordered, missing, added and repeated ids, foreign answers, changed columns: each refused."""
+    with pytest.raises(OutputError, match=message):
+        check_submission(text.encode(), template(tmp_path, ["a", "b"]), NAMES)
+
+
+def test_a_file_that_the_template_wants(tmp_path: Path) -> None:
+    """The check lets the right file pass, as quoted as it may be."""
+    form = template(tmp_path, ["a", "b"])
+    check_submission('"ImageID","ans"\r\n"a","dog, big"\r\nb,고양이\r\n'.encode(), form, NAMES)

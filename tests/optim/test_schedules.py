@@ -1,0 +1,223 @@
+"""Schedules: torch's own, update by update, and a warm-up that is followed by exactly them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
+
+from classwise.errors import ConfigError
+from classwise.optim.schedules import Schedule, build_schedule
+
+CASES = 40
+
+
+def optimizer_with(bases: list[float]) -> Optimizer:
+    """An optimizer with one group for each base learning rate; its weights never move."""
+    return SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": base} for base in bases], lr=1.0)
+
+
+def torch_rates(
+    bases: list[float], make: Callable[[Optimizer], Any], steps: int, every: int = 1
+) -> list[list[float]]:
+    """The learning rates of torch's scheduler at each of `steps` updates, stepped after every `every` of them."""
+    optimizer = optimizer_with(bases)
+    scheduler, rates = make(optimizer), []
+    for update in range(steps):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        if (update + 1) % every == 0:
+            scheduler.step()
+    return rates
+
+
+def worst(schedule: Schedule, wanted: list[list[float]], first: int = 0) -> float:
+    """The largest relative difference from `wanted`, which starts at update `first`."""
+    found = np.array([schedule.lrs(first + update) for update in range(len(wanted))])
+    return float((np.abs(found - wanted) / np.maximum(np.abs(wanted), 1e-300)).max())
+
+
+def drawn(seed: int) -> tuple[np.random.Generator, list[float], int, int]:
+    """A generator, two base learning rates, updates in an epoch, and epochs."""
+    rng = np.random.default_rng(seed)
+    bases = (10 ** rng.uniform(-5, 0, 2)).tolist()
+    return rng, bases, int(rng.integers(1, 8)), int(rng.integers(1, 30))
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_step_is_torchs(seed: int) -> None:
+    """StepLR, stepped once an epoch, to 1e-12."""
+    rng, bases, per_epoch, epochs = drawn(seed)
+    options = {"step_size": int(rng.integers(1, 12)), "gamma": float(rng.uniform(0.05, 1.2))}
+    schedule = build_schedule("step", bases, per_epoch, epochs, **options)
+    wanted = torch_rates(bases, lambda o: StepLR(o, **options), per_epoch * epochs, per_epoch)
+    assert worst(schedule, wanted) <= 1e-12
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_cosine_is_torchs(seed: int) -> None:
+    """CosineAnnealingLR at the starts of epochs, beyond T_max too; and update by update over the whole run."""
+    rng, bases, per_epoch, epochs = drawn(seed)
+    T_max, eta_min = int(rng.integers(2, 12)), float(rng.uniform(1e-7, 0.5) * min(bases))
+    schedule = build_schedule("cosine", bases, per_epoch, epochs, T_max=T_max, eta_min=eta_min)
+    wanted = torch_rates(bases, lambda o: CosineAnnealingLR(o, T_max, eta_min), epochs)
+    at_epochs = [schedule.lrs(epoch * per_epoch) for epoch in range(epochs)]
+    np.testing.assert_allclose(at_epochs, wanted, rtol=1e-12, atol=1e-12 * max(bases))
+    whole = build_schedule("cosine", bases, per_epoch, epochs, eta_min=eta_min)
+    updates = per_epoch * epochs
+    wanted = torch_rates(bases, lambda o: CosineAnnealingLR(o, updates, eta_min), updates)
+    found = [whole.lrs(update) for update in range(updates)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * max(bases))
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_onecycle_is_torchs(seed: int) -> None:
+    """OneCycleLR without momentum, each group with its own max_lr, to 1e-12."""
+    rng, bases, per_epoch, epochs = drawn(seed)
+    updates, scale = per_epoch * epochs, float(rng.uniform(0.5, 20))
+    options = {
+        "pct_start": float(rng.uniform(0.01, 0.99)),
+        "anneal_strategy": str(rng.choice(["cos", "linear"])),
+        "div_factor": float(rng.uniform(1, 50)),
+        "final_div_factor": float(10 ** rng.uniform(0, 5)),
+    }
+    schedule = build_schedule(
+        "onecycle", bases, per_epoch, epochs, max_lr=bases[1] * scale, lr=bases[1], **options
+    )
+    highest = [base * scale for base in bases]
+    wanted = torch_rates(
+        bases,
+        lambda o: OneCycleLR(o, highest, total_steps=updates, cycle_momentum=False, **options),
+        updates - 1,  # torch refuses a step beyond the last
+    )
+    last = [first / options["div_factor"] / options["final_div_factor"] for first in highest]
+    np.testing.assert_allclose(schedule.lrs(updates - 1), last, rtol=1e-12, atol=1e-12 * max(highest))
+    found = [schedule.lrs(update) for update in range(len(wanted))]
+    np.testing.assert_allclose(
+        np.reshape(found, (-1, 2)), np.array(wanted).reshape(-1, 2), rtol=1e-12, atol=1e-12 * max(highest)
+    )
+
+
+def test_onecycle_without_room_for_a_rise() -> None:
+    """pct_start * updates = 1, where torch divides by zero: the first update stands at the top."""
+    schedule = build_schedule("onecycle", [0.5], 10, 1, pct_start=0.1)
+    rates = [schedule.lrs(update)[0] for update in range(10)]
+    assert rates[0] == pytest.approx(0.5)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0.5 / 25 / 1e4)
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_plateau_is_torchs(seed: int) -> None:
+    """ReduceLROnPlateau over 60 epochs of drawn results, for a metric that rises and for one that falls."""
+    rng, bases, per_epoch, _ = drawn(seed)
+    higher = bool(rng.integers(2))
+    options = {
+        "factor": float(rng.uniform(0.1, 0.9)),
+        "patience": int(rng.integers(0, 6)),
+        "threshold": float(10 ** rng.uniform(-5, -1)),
+        "threshold_mode": str(rng.choice(["rel", "abs"])),
+        "cooldown": int(rng.integers(0, 4)),
+        "min_lr": float(rng.uniform(0, 0.2) * max(bases)),
+    }
+    optimizer = optimizer_with(bases)
+    reference = ReduceLROnPlateau(optimizer, mode="max" if higher else "min", **options)
+    schedule = build_schedule("plateau", bases, per_epoch, 60, higher_is_better=higher, **options)
+    update = 0
+    for value in np.abs(0.5 + np.cumsum(rng.normal(0, 0.1, 60))):
+        wanted = [group["lr"] for group in optimizer.param_groups]
+        for _ in range(per_epoch):
+            np.testing.assert_allclose(schedule.lrs(update), wanted, rtol=1e-12)
+            update += 1
+        optimizer.step()
+        reference.step(float(value))
+        schedule.end_epoch(float(value), update)
+    assert schedule.plateau is not None
+
+
+def test_plateau_remembers_over_a_restart() -> None:
+    """Its state, taken at any epoch and loaded into a fresh one, gives the same learning rates from there on."""
+    values = np.random.default_rng(1).uniform(0, 1, 30).tolist()
+
+    def fresh() -> Schedule:
+        return build_schedule("plateau", [1.0], 2, 30, patience=1, factor=0.5, cooldown=1)
+
+    whole, rates = fresh(), []
+    for epoch, value in enumerate(values):
+        whole.end_epoch(value, 2 * (epoch + 1))
+        rates.append(whole.lrs(2 * (epoch + 1)))
+    assert rates[-1][0] < rates[0][0] / 4
+    for cut in range(30):
+        before, after = fresh(), fresh()
+        for epoch in range(cut):
+            before.end_epoch(values[epoch], 2 * (epoch + 1))
+        after.load_state_dict(before.state_dict())
+        for epoch in range(cut, 30):
+            after.end_epoch(values[epoch], 2 * (epoch + 1))
+            assert after.lrs(2 * (epoch + 1)) == rates[epoch]
+
+
+def test_the_others_have_no_state() -> None:
+    """A learning rate that is a function of the update needs nothing remembered."""
+    for name in ("constant", "step", "cosine", "onecycle"):
+        schedule = build_schedule(name, [1.0], 3, 4)
+        schedule.end_epoch(0.1, 3)
+        assert schedule.state_dict() == {}
+        schedule.load_state_dict({})
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "cosine", "onecycle", "plateau"])
+@pytest.mark.parametrize("warmup_epochs", [0.5, 1, 2.4])
+def test_warmup_rises_linearly_and_then_comes_the_schedule(name: str, warmup_epochs: float) -> None:
+    """Equal steps from 0 that reach the schedule's first value when the warm-up ends, and then the schedule
+    of a run that is shorter by the warm-up."""
+    per_epoch, epochs, bases = 5, 7, [0.3, 0.01]
+    warmup = round(warmup_epochs * per_epoch)
+    schedule = build_schedule(name, bases, per_epoch, epochs, warmup_epochs)
+    first = np.array(schedule.lrs(warmup))
+    for update in range(warmup + 1):
+        share = (update + 1) / (warmup + 1)
+        np.testing.assert_allclose(schedule.lrs(update), share * first, rtol=1e-12)
+    rest = per_epoch * epochs - warmup
+    plain = build_schedule(name, bases, per_epoch, epochs)
+    if name in ("cosine", "onecycle"):  # their length is that of what is left
+        plain = build_schedule(name, bases, 1, rest)
+    found = [schedule.lrs(warmup + update) for update in range(rest)]
+    assert found == [plain.lrs(update) for update in range(rest)]
+
+
+def test_plateau_does_not_look_at_the_warmup() -> None:
+    """Bad results while the rate still rises are no reason to lower it."""
+    schedule = build_schedule("plateau", [1.0], 2, 10, 3, patience=0)
+    for epoch, value in enumerate([0.9, 0.1, 0.1]):
+        schedule.end_epoch(value, 2 * epoch + 1)
+    assert schedule.lrs(6) == [1.0]
+    schedule.end_epoch(0.5, 8)
+    schedule.end_epoch(0.4, 10)
+    assert schedule.lrs(10) == [pytest.approx(0.1)]
+
+
+def test_set_gives_every_group_its_rate() -> None:
+    """The optimizer's groups get the rates in their order; the heads' (the last) is returned."""
+    optimizer = optimizer_with([0.1, 0.2])
+    schedule = build_schedule("step", [0.1, 0.2], 1, 10, step_size=2, gamma=0.5)
+    assert schedule.set(optimizer, 5) == pytest.approx(0.05)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.025, 0.05])
+
+
+def test_a_warmup_as_long_as_the_run_is_refused() -> None:
+    """The message names both keys and both numbers."""
+    for warmup in (3, 4.5):
+        with pytest.raises(ConfigError, match=rf"schedule\.warmup_epochs: found {warmup}, .*epochs is 3"):
+            build_schedule("cosine", [1.0], 10, 3, warmup)
+    assert build_schedule("cosine", [1.0], 10, 3, 2.9).lrs(29) == [1.0]
+
+
+def test_an_unknown_name_offers_the_nearest() -> None:
+    """`cosin` is offered cosine."""
+    with pytest.raises(ConfigError, match=r"schedule\.name: found 'cosin'; did you mean 'cosine'"):
+        build_schedule("cosin", [1.0], 10, 3)
