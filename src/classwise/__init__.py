@@ -9,6 +9,7 @@ The names below are imported when they are first used, since torch takes seconds
 """
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -29,7 +30,6 @@ _WHERE = {
     "load_config": "config_file",
     "make_config": "config_file",
     "resume": "run",
-    "train": "run",
 }
 __all__ = ["ClasswiseError", "Config", "Run", "__version__", "load_config", "make_config", "resume", "train"]
 
@@ -38,6 +38,18 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(f"classwise.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'classwise' has no attribute {name!r}")
+
+
+class _Verb(ModuleType):
+    """`classwise.train` is the sub-package with the loop, and to a caller the verb: both names are contracts."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """See `classwise.run.train`."""
+        return importlib.import_module("classwise.run").train(*arguments, **options)
+
+
+if not TYPE_CHECKING:
+    importlib.import_module("classwise.train").__class__ = _Verb
 
 
 def __dir__() -> list[str]:

@@ -313,7 +313,8 @@ def build_settings(config: Config, device: torch.device) -> Settings:
     metric = resolve_metric(config.selection.metric, list(config.targets), config.joint is not None)
     t = config.training
     clip = float("inf") if t.clip_norm is None else t.clip_norm
-    return Settings(config.seed, t.epochs, metric, config.selection.patience, clip, t.precision, device)
+    s = config.selection
+    return Settings(config.seed, t.epochs, metric, s.first_epoch, s.patience, clip, t.precision, device)
 
 
 def _schedule_options(config: Config) -> dict[str, Any]:

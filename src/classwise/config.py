@@ -326,6 +326,10 @@ class Selection(Section):
         description="chooses the best checkpoint: of [joint] if there is one, else of the only target;"
         ' or "age.macro_f1"',
     )
+    first_epoch: Count = Field(
+        1,
+        description="an earlier epoch is never preferred to this or a later one (small, noisy validation sets)",
+    )
     patience: Count | None = Field(None, description="early stopping: epochs without a better value")
 
 
@@ -369,6 +373,11 @@ class Config(Section):
         for name in self.joint.targets if self.joint else ():
             if name not in self.targets:
                 raise ValueError(f"joint.targets: no target {name!r}; {nearest(name, self.targets)}")
+        if self.selection.first_epoch > self.training.epochs:
+            raise ValueError(
+                f"selection.first_epoch: found {self.selection.first_epoch}, but training.epochs is"
+                f" {self.training.epochs}"
+            )
         if self.joint and len(set(self.joint.targets)) < len(self.joint.targets):
             raise ValueError("joint.targets: a target stands twice")
         for name, what in (("joint", "the joint class"), ("id", "the rows' ids")):

@@ -289,7 +289,7 @@ class Predictor:
         loader = Loader(pictures, {}, config.training.batch_size, workers)
         dtype = loop.PRECISIONS[self.precision]
         cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-        with _torch_kept():
+        with _torch_kept(), contextlib.closing(loader):
             _set_threads(config)
             return predict_logits(self.model.to(device), loader, device, cast)
 
@@ -380,11 +380,13 @@ def _run_to_the_end(
         status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
         folder.write_status(_status(status, parts.state, state, reason, parts.settings))
 
+    p = parts
     try:
-        p = parts
-        ended = loop.train(
-            p.state, p.data, p.valid, p.criterion, p.scoreboard, p.settings, keeper, should_stop, watch, say
-        )
+        with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
+            ended = loop.train(
+                *(p.state, p.data, p.valid, p.criterion, p.scoreboard, p.settings),
+                *(keeper, should_stop, watch, say),
+            )
         _write_results(folder, config, prepared)
     except (Interrupted, KeyboardInterrupt) as stop:
         reason = str(stop) or "stopped at once; the checkpoint from before is kept"
@@ -602,7 +604,3 @@ def _stop_flag() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# The imports above have bound `classwise.train` to the sub-package of that name; to a caller it is the verb.
-classwise.train = train

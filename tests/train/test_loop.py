@@ -38,7 +38,14 @@ CPU = torch.device("cpu")
 HEADS = {"mask": 3, "age": 4}
 LABELS = {name: [f"{name} {k}" for k in range(size)] for name, size in HEADS.items()}
 SETTINGS = Settings(
-    seed=7, epochs=2, metric="mask.macro_f1", patience=None, clip_norm=math.inf, precision="fp32", device=CPU
+    seed=7,
+    epochs=2,
+    metric="mask.macro_f1",
+    first_epoch=1,
+    patience=None,
+    clip_norm=math.inf,
+    precision="fp32",
+    device=CPU,
 )
 
 

@@ -47,3 +47,11 @@ def test_two_runs_share_no_history() -> None:
     first = Progress()
     first.end_epoch(0.5, {"epoch": 1})
     assert Progress().history == []
+
+
+def test_from_first_epoch_on_everything_earlier_is_passed_over() -> None:
+    """A lucky early value is replaced by that of `first_epoch`, even a lower one; from then on the best counts."""
+    progress = Progress()
+    better = [progress.end_epoch(value, {}, first_epoch=3) for value in (0.5, 0.9, 0.6, 0.55, 0.7)]
+    assert better == [True, True, True, False, True]
+    assert (progress.best, progress.best_epoch, progress.waited) == (0.7, 5, 0)

@@ -118,9 +118,18 @@ class Loader:
         self._places.epoch, self._places.rows, self._places.batch_size = epoch, rows, self.batch_size
         for images, found, errors in self._loader:
             if errors:
-                raise errors[0]
+                # Taken out of the list: an error that its own traceback's frame still holds makes a cycle, and
+                # workers whose loader is collected as part of one never get the word to end.
+                raise errors.pop(0)
             targets = {name: labels[found] for name, labels in self.targets.items()}
             yield Batch(images.permute(0, 3, 1, 2), targets, found.numpy())
+
+    def close(self) -> None:
+        """End the workers now. They ignore SIGTERM, so a process that leaves by an error which something still
+        holds (`sys.last_exc`, a debugger) would wait for them for ever."""
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
 
     def windows(self, rows: Rows, epoch: int, accumulate: int) -> Iterator[list[Batch]]:
         """`accumulate` batches at a time, which make one update; the last window as short as it comes."""

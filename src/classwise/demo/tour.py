@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,31 @@ from classwise.metrics.scores import class_scores
 Command = Callable[[list[str]], int]
 
 # What was tried, and what each part is worth: docs/log.md.
-CLOTHES: dict[str, object] = {}
-FACES: list[str] = []
+CLOTHES: dict[str, Any] = {
+    "name": "clothes",
+    "data": {
+        "source": "train.csv",
+        "augment": {
+            "preset": "none", "crop": 0.9, "ratio": 1.05, "rotate": 3.0, "brightness": 0.1, "contrast": 0.1,
+            "erase": 0.25,
+        },
+    },
+    "targets": {"label": {"column": "label"}},
+    "model": {"backbone": "small_cnn", "image_size": [28, 28]},
+    "loss": {"name": "balanced_softmax"},
+    "optimizer": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.1},
+    "schedule": {"name": "onecycle", "pct_start": 0.2},
+    "training": {"epochs": 25, "batch_size": 32, "clip_norm": 1.0},
+    "selection": {"metric": "macro_f1"},
+}  # fmt: skip
+FACES = {
+    "model.backbone": "small_cnn",
+    "model.weights": "none",
+    "model.image_size": "[96, 72]",
+    "optimizer.lr": "2e-3",
+    "training.epochs": "30",
+    "selection.patience": "30",
+}
 
 
 def clothes(folder: Path, command: Command, quiet: bool = False) -> int:
@@ -31,7 +55,7 @@ def clothes(folder: Path, command: Command, quiet: bool = False) -> int:
     say = _speaker(quiet)
     say(f"writing 1,492 long-tailed training pictures and 1,000 balanced test pictures into {folder}")
     write_fashion(folder)
-    config = make_config({**CLOTHES, "data": {"source": "train.csv", **CLOTHES["data"]}})  # type: ignore[dict-item]
+    config = make_config(CLOTHES)
     write_text(folder / "classwise.toml", _CLOTHES_HEAD + commented_toml(config))
     run, out = folder / "run", folder / "submission.csv"
     steps = [
@@ -66,9 +90,10 @@ def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> i
     write_competition(folder, people)
     run, out = folder / "run", folder / "submission.csv"
     images = folder / "eval" / "images"
+    options = [word for key, value in FACES.items() for word in (f"--{key}", value)]
     steps = [
         ["init", str(folder), "--out", str(folder)],
-        ["train", str(folder / "classwise.toml"), "--run", str(run), *FACES],
+        ["train", str(folder / "classwise.toml"), "--run", str(run), *options],
         ["evaluate", str(run)],
         ["submit", str(run), str(folder / "eval/info.csv"), "--images", str(images), "--out", str(out)],
         ["report", str(run)],

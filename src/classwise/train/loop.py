@@ -39,6 +39,7 @@ class Settings:
     seed: int
     epochs: int
     metric: str
+    first_epoch: int
     patience: int | None
     clip_norm: float
     precision: str
@@ -88,7 +89,7 @@ def train(
         scores = evaluate(state.model, valid, criterion, scoreboard, settings)
         state.schedule.end_epoch(scores[settings.metric], progress.update)
         row = _history_row(state, scores, time.perf_counter() - started)
-        best = progress.end_epoch(scores[settings.metric], row)
+        best = progress.end_epoch(scores[settings.metric], row, settings.first_epoch)
         keeper.save(state, best)
         say(row, best)
     return "early_stopped" if _waited_enough(state, settings) else "finished"
@@ -210,4 +211,6 @@ def _history_row(state: TrainState, scores: dict[str, float], valid_seconds: flo
 
 
 def _waited_enough(state: TrainState, settings: Settings) -> bool:
-    return settings.patience is not None and state.progress.waited >= settings.patience
+    progress = state.progress
+    may_stop = settings.patience is not None and progress.epoch >= settings.first_epoch
+    return may_stop and progress.waited >= (settings.patience or 0)

@@ -41,10 +41,11 @@ class Progress:
         self.loss_sum += loss * samples
         self.samples += samples
 
-    def end_epoch(self, value: float, row: dict[str, Any]) -> bool:
-        """Count one epoch; returns whether `value` is the best so far (None is beaten by any value)."""
+    def end_epoch(self, value: float, row: dict[str, Any], first_epoch: int = 1) -> bool:
+        """Count one epoch; returns whether `value` is the best so far (None is beaten by any value, and so is
+        everything from before `first_epoch` by that epoch: there is always a best one)."""
         self.epoch += 1
-        better = self.best is None or value > self.best
+        better = self.best is None or value > self.best or self.epoch == first_epoch > 1
         if better:
             self.best, self.best_epoch = value, self.epoch
         self.waited = 0 if better else self.waited + 1

@@ -1,0 +1,54 @@
+"""Drawn pictures and tables that several test files start from."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+# Far apart in hue, so that even a mean colour tells the classes apart.
+COLOURS = [(220, 40, 40), (40, 180, 60), (50, 60, 220), (230, 200, 40), (160, 50, 200), (40, 200, 210)]
+
+
+@pytest.fixture
+def make_pictures() -> Callable[..., list[str]]:
+    """`make_pictures(folder, {label: count}, size=(height, width), suffix=".png")` draws a folder of class
+    folders and returns the paths relative to it. No two pictures are alike; labels may be in any script."""
+    return _make_pictures
+
+
+@pytest.fixture
+def make_table() -> Callable[..., Path]:
+    """`make_table(path, rows)` writes rows (dicts with the same keys) as .csv or .tsv and returns `path`."""
+    return _make_table
+
+
+def _make_pictures(
+    folder: Path, counts: Mapping[str, int], size: tuple[int, int] = (24, 32), suffix: str = ".png"
+) -> list[str]:
+    names = []
+    for k, (label, count) in enumerate(counts.items()):
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            name = f"{label}/{i:03d}{suffix}"
+            # cv2.imwrite does not take every name; bytes do.
+            (folder / name).write_bytes(cv2.imencode(suffix, _picture(k, i, size)[:, :, ::-1])[1].tobytes())
+            names.append(name)
+    return names
+
+
+def _picture(k: int, i: int, size: tuple[int, int]) -> np.ndarray:
+    """(height, width, 3) uint8 RGB in the class's colour, each with its own smooth shading."""
+    rng = np.random.default_rng((k, i))
+    shade = cv2.resize(rng.uniform(-35, 35, (4, 4, 3)), size[::-1], interpolation=cv2.INTER_LINEAR)
+    return (np.array(COLOURS[k % len(COLOURS)]) + shade).clip(0, 255).astype(np.uint8)
+
+
+def _make_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

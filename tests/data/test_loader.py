@@ -1,0 +1,292 @@
+"""Batches: the same whatever the number of workers, the epochs before, or the place to start from."""
+
+import hashlib
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from classwise.data.augment import PRESETS
+from classwise.data.images import fit_image, read_image
+from classwise.data.loader import Batch, Loader, Pictures, TrainingData, ValidationData
+from classwise.data.sampling import epoch_order
+from classwise.errors import ImageError
+
+pytestmark = [
+    # Python 3.12 warns of every fork of a process with threads; a machine may have one core only.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+]
+SIZE = (16, 20)
+COUNTS = {"빨강": 6, "green": 4, "파 랑": 1}
+LABELS = np.repeat(np.arange(3), list(COUNTS.values()))
+ROWS = len(LABELS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_pictures) -> Path:
+    """Eleven small pictures of three classes."""
+    make_pictures(tmp_path, COUNTS)
+    return tmp_path
+
+
+def loader(folder: Path, batch_size: int = 4, workers: int = 0, augment: str | None = None) -> Loader:
+    paths = [folder / label / f"{i:03d}.png" for label, count in COUNTS.items() for i in range(count)]
+    changes = None if augment is None else PRESETS[augment]
+    pictures = Pictures(paths, SIZE, "squash", 10_000, seed=42, augment=changes)
+    return Loader(pictures, {"colour": LABELS, "odd": np.arange(ROWS) % 2}, batch_size, workers)
+
+
+def training(
+    folder: Path,
+    batch_size: int = 4,
+    workers: int = 0,
+    augment: str = "strong",
+    sampling: str = "balanced",
+    accumulate: int = 2,
+) -> TrainingData:
+    ids = [f"id-{row}" for row in range(ROWS)]
+    batches = loader(folder, batch_size, workers, augment)
+    return TrainingData(batches, ids, LABELS, sampling, seed=42, accumulate=accumulate)
+
+
+def digest(batches: Iterable[Batch]) -> str:
+    """One hash of every pixel, label and row number, and of where the batches end."""
+    found = hashlib.sha256()
+    for batch in batches:
+        found.update(np.ascontiguousarray(batch.images.numpy()).tobytes())
+        for name, labels in batch.targets.items():
+            found.update(name.encode() + labels.numpy().tobytes())
+        found.update(batch.rows.tobytes() + b"|")
+    return found.hexdigest()
+
+
+def flat(windows: Iterable[list[Batch]]) -> list[Batch]:
+    return list(itertools.chain.from_iterable(windows))
+
+
+def test_what_a_batch_holds(folder):
+    """uint8 (batch, 3, height, width) in RGB, the labels of its rows by target, and the row numbers."""
+    (batch,) = loader(folder, batch_size=20).batches(np.array([10, 0, 6]))
+    assert batch.images.shape == (3, 3, *SIZE)
+    assert batch.images.dtype == torch.uint8
+    assert len(batch) == 3
+    assert batch.rows.tolist() == [10, 0, 6]
+    assert {name: labels.tolist() for name, labels in batch.targets.items()} == {
+        "colour": [2, 0, 1],
+        "odd": [0, 0, 0],
+    }
+    assert batch.targets["colour"].dtype == torch.int64
+    assert batch.images.float().mean((2, 3)).argmax(1).tolist() == [2, 0, 1]
+
+
+def test_a_batch_moves_to_a_device(folder):
+    """Pictures and labels move, the rows stay as they are."""
+    (batch,) = loader(folder, batch_size=20).batches(np.arange(3))
+    moved = batch.to(torch.device("meta"))
+    assert moved.images.device.type == "meta"
+    assert {labels.device.type for labels in moved.targets.values()} == {"meta"}
+    assert moved.rows is batch.rows
+
+
+def test_any_number_of_workers_gives_the_same_bytes(folder):
+    """With augmentation, over two epochs, in one process, one worker and two: one digest."""
+    digests = set()
+    for workers in (0, 1, 2):
+        data = training(folder, workers=workers)
+        digests.add(digest(flat(data.windows(0)) + flat(data.windows(1))))
+    assert len(digests) == 1
+
+
+def test_a_worker_that_lives_on_sees_each_epoch(folder):
+    """The same process serves both epochs; the second differs from the first, and is what it would be alone."""
+    data = training(folder, workers=1)
+    first = digest(flat(data.windows(0)))
+    before = {child.pid for child in multiprocessing.active_children()}
+    second = digest(flat(data.windows(1)))
+    assert {child.pid for child in multiprocessing.active_children()} == before
+    assert before
+    assert first != second
+    assert second == digest(flat(training(folder, workers=0).windows(1)))
+    assert first == digest(flat(data.windows(0)))
+
+
+def test_augmentation_changes_from_epoch_to_epoch(folder):
+    """The same row, another epoch: other pixels. The same epoch: the same pixels, in any order of rows."""
+    pictures = loader(folder, batch_size=20, augment="strong")
+    rows = np.arange(ROWS)
+    (zero,), (one,) = pictures.batches(rows, epoch=0), pictures.batches(rows, epoch=1)
+    same = [torch.equal(zero.images[row], one.images[row]) for row in rows]
+    assert not any(same)
+    (turned,) = pictures.batches(rows[::-1].copy(), epoch=0)
+    assert torch.equal(turned.images.flip(0), zero.images)
+
+
+def test_an_epoch_that_was_left_does_not_leak_into_the_next(folder):
+    """A pass broken off with batches under way (an early stop, an error) leaves the loader as new."""
+    data = training(folder, batch_size=1, workers=1)
+    next(data.windows(0))
+    assert digest(flat(data.windows(1))) == digest(flat(training(folder, batch_size=1).windows(1)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_rest_of_an_epoch(folder, workers):
+    """Skipping the windows that are done gives the tail of the full epoch, to the byte; skipping all, nothing."""
+    data = training(folder, batch_size=2, workers=workers)
+    full = list(data.windows(3))
+    assert len(full) == data.updates_per_epoch == 3
+    for skip in range(4):
+        rest = list(data.windows(3, skip))
+        assert [len(window) for window in rest] == [len(window) for window in full[skip:]]
+        assert digest(flat(rest)) == digest(flat(full[skip:]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 11, 20])
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 20])
+def test_windows_and_updates(folder, batch_size, accumulate):
+    """Every row comes once, in the epoch's order. All windows but the last are full; the last one, and its last
+    batch, are as short as they come and still make an update."""
+    data = training(folder, batch_size, 0, "none", "shuffle", accumulate)
+    windows = list(data.windows(5))
+    rows = np.concatenate([batch.rows for batch in flat(windows)])
+    np.testing.assert_array_equal(rows, epoch_order("shuffle", LABELS, 42, 5))
+    assert data.updates_per_epoch == len(windows) == -(-ROWS // (batch_size * accumulate))
+    sizes = [[len(batch) for batch in window] for window in windows]
+    assert all(window == [batch_size] * accumulate for window in sizes[:-1])
+    assert all(size == batch_size for size in sizes[-1][:-1])
+    assert 1 <= sizes[-1][-1] <= batch_size
+    assert sum(map(sum, sizes)) == ROWS
+
+
+def test_the_sampling_is_that_of_the_config(folder):
+    """`balanced` reaches the batches: each class as often as the others."""
+    rows = np.concatenate([batch.rows for batch in flat(training(folder).windows(0))])
+    np.testing.assert_array_equal(rows, epoch_order("balanced", LABELS, 42, 0))
+    assert np.ptp(np.bincount(LABELS[rows])) <= 1
+
+
+def test_rows_have_their_names(folder):
+    """The ids for a message, in the order of the rows."""
+    assert training(folder).names(np.array([7, 0])) == ["id-7", "id-0"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_validation_takes_every_row_once_and_unchanged(folder, workers):
+    """In order, the short last batch among them, as `fit_image` makes it: no augmentation, in no pass."""
+    data = ValidationData(loader(folder, 4, workers))
+    assert len(data) == ROWS
+    for _ in range(2):
+        batches = list(data.batches())
+        assert [len(batch) for batch in batches] == [4, 4, 3]
+        np.testing.assert_array_equal(np.concatenate([batch.rows for batch in batches]), np.arange(ROWS))
+        images = torch.cat([batch.images for batch in batches]).permute(0, 2, 3, 1).numpy()
+        for path, image in zip(data.loader.pictures.paths, images, strict=True):
+            np.testing.assert_array_equal(image, fit_image(read_image(path), SIZE, "squash"))
+    assert torch.equal(data.targets(torch.device("cpu"))["colour"], torch.from_numpy(LABELS))
+
+
+def test_no_augmentation_in_training_is_that_of_validation(folder):
+    """With the preset `none` both see the same pixels."""
+    (train,) = loader(folder, 20, augment="none").batches(np.arange(ROWS), epoch=4)
+    (valid,) = loader(folder, 20).batches(np.arange(ROWS))
+    assert torch.equal(train.images, valid.images)
+
+
+def failure(pictures: Loader, rows: np.ndarray) -> ImageError:
+    """The error of one pass, without the traceback: its frames would hold on to the loader and its workers."""
+    try:
+        list(pictures.batches(rows))
+    except ImageError as error:
+        return error.with_traceback(None)
+    raise AssertionError("every picture was read")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_file_is_named(folder, workers):
+    """From a worker too the error is an ImageError with the file's path; the loader goes on with other rows."""
+    bad = folder / "green" / "001.png"
+    bad.write_bytes(b"no picture")
+    pictures = loader(folder, 4, workers)
+    error = failure(pictures, np.arange(ROWS))
+    assert error.path == bad
+    assert str(error).startswith(f"{bad}: ")
+    assert [len(batch) for batch in pictures.batches(np.arange(6))] == [4, 2]
+    bad.unlink()
+    assert failure(pictures, np.array([7])).path == bad
+
+
+def test_workers_end_with_their_loader_after_an_error(folder):
+    """Dropping the loader ends its worker at once: the error keeps no frame that would keep the loader."""
+    (folder / "green" / "001.png").write_bytes(b"no picture")
+    others = {child.pid for child in multiprocessing.active_children()}
+    pictures = loader(folder, 4, workers=1)
+    failure(pictures, np.arange(ROWS))
+    assert {child.pid for child in multiprocessing.active_children()} > others
+    del pictures
+    assert {child.pid for child in multiprocessing.active_children()} == others
+
+
+def test_a_picture_with_too_many_pixels_is_named(folder):
+    """The limit of the config reaches the reading."""
+    pictures = Pictures([folder / "green" / "000.png"], SIZE, "squash", max_pixels=24 * 32 - 1)
+    with pytest.raises(ImageError, match=r"000\.png: .*767"):
+        list(Loader(pictures, {}, 1, 0).batches(np.arange(1)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_iterating_leaves_the_global_generators(folder, workers):
+    """torch's, numpy's and Python's: validation and loading never touch training's randomness."""
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    data = training(folder, workers=workers)
+    list(data.windows(0))
+    list(data.windows(1, skip=1))
+    list(ValidationData(loader(folder, workers=workers)).batches())
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+
+
+def test_the_global_generators_do_not_decide(folder):
+    """Two runs that start from other global states see the same batches."""
+    digests = set()
+    for state in (1, 2):
+        torch.manual_seed(state)
+        np.random.seed(state)
+        random.seed(state)
+        digests.add(digest(flat(training(folder, workers=1).windows(0))))
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_workers_survive_a_signal(folder, kind):
+    """Ctrl-C and a stop go to the whole group: the parent still gets every batch that it needs for its
+    checkpoint, and ends the workers itself."""
+    data = training(folder, batch_size=1, workers=1)
+    others = {child.pid for child in multiprocessing.active_children()}
+    windows = data.windows(0)
+    found = next(windows)
+    ours = [child for child in multiprocessing.active_children() if child.pid not in others]
+    assert ours
+    for child in ours:
+        os.kill(child.pid, kind)
+    found += flat(windows)
+    assert digest(found) == digest(flat(training(folder, batch_size=1).windows(0)))
+    assert all(child.is_alive() for child in ours)
+
+
+def test_two_data_sets_do_not_share_anything(folder):
+    """Training and validation loaders used in turn, batch by batch, each give their own rows."""
+    train, valid = training(folder, batch_size=2), ValidationData(loader(folder, batch_size=3))
+    mixed: tuple[list[Batch], list[Batch]] = ([], [])
+    for window, batch in itertools.zip_longest(train.windows(0), valid.batches()):
+        mixed[0].extend(window or [])
+        mixed[1].extend([batch] if batch else [])
+    assert digest(mixed[0]) == digest(flat(train.windows(0)))
+    assert digest(mixed[1]) == digest(valid.batches())

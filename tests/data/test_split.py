@@ -1,0 +1,196 @@
+"""The split: grouped, stratified, exact where rows are exchangeable, and a function of its seed alone."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from classwise.data.split import split_rows
+from classwise.errors import DataError
+
+
+def split(labels, groups=None, share=0.2, seed=0) -> np.ndarray:
+    """`labels` by target as numbers from 0; label lists are made to fit."""
+    labels = {name: np.asarray(numbers) for name, numbers in labels.items()}
+    names = {name: [str(k) for k in range(numbers.max() + 1)] for name, numbers in labels.items()}
+    return split_rows(labels, names, groups, share, seed)
+
+
+def people(counts: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
+    """The competition's rows: `counts` people of each kind (gender x age), seven pictures each (five masks
+    worn, one wrongly worn, one normal), in a shuffled order. Labels by target, groups, the kind of each row."""
+    kind_of = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    mask, kind = np.tile([0] * 5 + [1, 2], len(kind_of)), np.repeat(kind_of, 7)
+    groups = np.repeat([f"{i:06}-1" for i in range(len(kind_of))], 7).tolist()
+    return {"mask": mask, "gender": kind // 3, "age": kind % 3}, groups, kind
+
+
+def sides(valid: np.ndarray, groups: Sequence[str]) -> tuple[set[str], set[str]]:
+    """The groups in training and those in validation."""
+    names = np.asarray(groups)
+    return set(names[~valid].tolist()), set(names[valid].tolist())
+
+
+def test_the_competitions_proportions():
+    """2,700 people: each kind gives its share of people to the nearest whole one, no person stands on both
+    sides, and all together are 20 % and not 18.1 % (a draw with replacement)."""
+    counts = [332, 245, 50, 437, 491, 65]
+    labels, groups, kind = people(counts)
+    valid = split(labels, groups)
+    train_people, valid_people = sides(valid, groups)
+    assert not train_people & valid_people
+    assert len(train_people | valid_people) == sum(counts)
+    for k, count in enumerate(counts):
+        assert abs(valid[kind == k].sum() / 7 - 0.2 * count) <= 1
+    assert len(valid_people) == 324
+    assert valid.sum() == 7 * 324
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.25, 0.5, 0.9])
+def test_the_share_of_exchangeable_rows_is_exact(share):
+    """Rows that differ in nothing: the share is met to the row, in every class."""
+    valid = split({"a": np.repeat([0, 1, 2], [100, 40, 20])}, share=share)
+    assert [int(part.sum()) for part in np.split(valid, [100, 140])] == [
+        round(share * n) for n in (100, 40, 20)
+    ]
+
+
+def test_a_long_tail_keeps_its_shape():
+    """600 to 6 rows a class: every class within one row of its share, the whole within two."""
+    counts = np.array([600, 360, 216, 130, 78, 47, 28, 17, 10, 6])
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(10), counts))
+    valid = split({"a": labels})
+    found = np.bincount(labels[valid], minlength=10)
+    assert np.abs(found - 0.2 * counts).max() < 1
+    assert abs(found.sum() - 0.2 * counts.sum()) < 2
+
+
+def test_the_rarest_class_stands_on_both_sides():
+    """Two rows are enough, at any share that would round to none or to all of them."""
+    labels = np.array([0] * 50 + [1] * 2 + [2] * 3)
+    for share in (0.01, 0.2, 0.95):
+        valid = split({"a": labels}, share=share)
+        assert all(0 < valid[labels == k].sum() < (labels == k).sum() for k in range(3))
+
+
+def test_rare_labels_of_groups_do_not_drag_the_share_along():
+    """People with one to four pictures of ten classes, the rarest with two people: to have those on both
+    sides takes other rows along, which other people then make up for."""
+    rng = np.random.default_rng(0)
+    offs = []
+    for seed in range(10):
+        groups = np.repeat(np.arange(60), rng.integers(1, 5, 60))
+        labels = rng.choice(
+            10, len(groups), p=1 / np.arange(1, 11) ** 1.5 / (1 / np.arange(1, 11) ** 1.5).sum()
+        )
+        for k in range(10):
+            if len(set(groups[labels == k])) < 2:
+                labels[labels == k] = 0
+        valid = split({"a": np.unique(labels, return_inverse=True)[1]}, [str(g) for g in groups], 0.2, seed)
+        offs.append(abs(valid.mean() - 0.2))
+    assert max(offs) < 0.02
+    assert np.mean(offs) < 0.01
+
+
+def test_a_rare_label_moves_another_out_of_its_way():
+    """Labels whose only groups overlap: where a split with all of them on both sides exists, it is found."""
+    # Groups 0 to 3; labels 1, 2 and 3 are each held by two of them, in a chain.
+    groups = [0, 0, 1, 1, 2, 2, 3, 3]
+    labels = np.array([0, 1, 1, 2, 2, 3, 3, 0])
+    for seed in range(20):
+        valid = split({"a": labels}, [str(g) for g in groups], 0.1, seed)
+        assert all(valid[labels == k].any() and not valid[labels == k].all() for k in range(4))
+
+
+def test_labels_that_exclude_each_other_are_split_as_far_as_can_be():
+    """Three groups, each pair of which shares a label: one label has to stay on one side. No group is cut
+    for it, and neither side is empty."""
+    groups = ["a", "a", "b", "b", "c", "c"]
+    labels = {"x": np.array([0, 1, 1, 2, 2, 0])}
+    valid = split(labels, groups, 0.3)
+    assert not set.intersection(*sides(valid, groups))
+    assert 0 < valid.sum() < 6
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (None, r"only one row holds mask=wear, age=old: a class needs at least two rows"),
+        (
+            ["p", "q", "r", "q", "q"],
+            r"only one group holds mask=wear, age=old: a class needs at least two groups",
+        ),
+    ],
+)
+def test_a_label_that_cannot_be_on_both_sides_is_refused(groups, message):
+    """All such labels are named, and what can be done."""
+    labels = {"mask": np.array([1, 1, 0, 1, 1]), "age": np.array([0, 0, 0, 0, 1])}
+    names = {"mask": ["wear", "normal"], "age": ["young", "old"]}
+    with pytest.raises(DataError, match=message) as caught:
+        split_rows(labels, names, groups, 0.2, 0)
+    assert "data.valid" in str(caught.value)
+
+
+def test_the_label_lists_may_come_in_another_order():
+    """They are looked up by name, so the message names the right label."""
+    labels = {"b": np.array([0, 0, 1, 1]), "a": np.array([0, 2, 0, 0])}
+    with pytest.raises(DataError, match="only one row holds a=three:"):
+        split_rows(labels, {"a": ["one", "two", "three"], "b": ["x", "y"]}, None, 0.5, 0)
+
+
+def test_classes_without_rows_do_not_matter():
+    """A fixed label list may be longer than the data: the split is that of the classes there are."""
+    labels = np.repeat([0, 2], 10)
+    valid = split_rows({"a": labels}, {"a": ["x", "never", "y", "nor this"]}, None, 0.2, 0)
+    assert (valid[:10].sum(), valid[10:].sum()) == (2, 2)
+
+
+def test_the_seed_decides_and_nothing_else():
+    """The same seed gives the same rows, another seed others, whatever the global generators did."""
+    labels = {"a": np.repeat([0, 1, 2], 40), "b": np.tile([0, 1], 60)}
+    first = split(labels, seed=7)
+    np.random.seed(1)
+    random.seed(1)
+    torch.manual_seed(1)
+    np.testing.assert_array_equal(split(labels, seed=7), first)
+    assert len({split(labels, seed=seed).tobytes() for seed in range(8)}) == 8
+
+
+def test_the_names_of_groups_do_not_matter():
+    """Only who belongs together does."""
+    labels, groups, _ = people([6, 5, 4, 6, 5, 4])
+    renamed = [f"사람 {group}" for group in groups]
+    np.testing.assert_array_equal(split(labels, groups), split(labels, renamed))
+
+
+def test_the_global_generators_stay():
+    """numpy's, Python's and torch's."""
+    before = np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state()
+    split({"a": np.repeat([0, 1], 30)})
+    np.testing.assert_array_equal(np.random.get_state()[1], before[0])
+    assert random.getstate() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_a_second_split_does_not_see_the_first():
+    """No state is kept between calls: a small table after a large one is split as if alone."""
+    small = {"a": np.repeat([0, 1], 10)}
+    alone = split(small)
+    split({"a": np.repeat([0, 1, 2], 200)})
+    np.testing.assert_array_equal(split(small), alone)
+    assert len(alone) == 20
+
+
+def test_large_tables():
+    """A hundred thousand rows in forty thousand groups with three targets go through, and meet the share."""
+    rng = np.random.default_rng(0)
+    groups = np.sort(rng.integers(0, 40_000, 100_000))
+    labels = {name: rng.integers(0, 8, 40_000)[groups] for name in "ab"} | {"c": rng.integers(0, 3, 100_000)}
+    valid = split(labels, [str(group) for group in groups])
+    assert abs(valid.sum() - 20_000) <= 2
+    for numbers in labels.values():
+        shares = np.bincount(numbers[valid]) / np.bincount(numbers)
+        np.testing.assert_allclose(shares, 0.2, atol=0.001)
+    assert not set.intersection(*sides(valid, groups.tolist()))

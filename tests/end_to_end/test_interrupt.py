@@ -1,0 +1,203 @@
+"""Stopping and going on: real signals to a real process, and the same bytes at the end as without them."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pytest
+from scenes import FORKS, PEOPLE, PLAIN, command, contents, people_table, plain_table, write_config
+
+from classwise.checkpoint import read_checkpoint
+from classwise.train.state import Progress
+
+EPOCHS = 30
+# The metric's name stands in every epoch line, which makes 30 of them longer than the pipe that they go into.
+LONG = "a target with a long name " * 5
+PIPE = 4096
+MAIN = "from classwise.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config of many short epochs, and its uninterrupted run in `whole`."""
+    folder = tmp_path_factory.mktemp("stop")
+    plain_table(folder, 16)
+    changes = {"training__epochs": EPOCHS, "schedule": {"name": "plateau", "patience": 3}}
+    changes |= {"targets": {LONG: {"column": "label"}, "b": {"column": "label"}}}
+    changes |= {"selection": {"metric": f"{LONG}.macro_f1"}}
+    result = command("train", write_config(folder, PLAIN, **changes), "--run", folder / "whole").ok()
+    assert len(result.err) > PIPE
+    return folder
+
+
+def disturbed(folder: Path, disturb: Callable[[int], None], *options: str) -> Ended:
+    """`classwise train` in a process group of its own; `disturb` is called with its number after the first epoch.
+
+    The process cannot outrun the test: all epoch lines together do not fit into the pipe, and nobody reads
+    on before `disturb` has returned. One that does not end by itself is killed, which gives another exit code.
+    """
+    arguments = ["train", str(folder / "classwise.toml"), *options]
+    with (folder / "stdout.txt").open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", MAIN, *arguments],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            pipesize=PIPE,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    kill = partial(os.killpg, process.pid, signal.SIGKILL)
+    watchdog = threading.Timer(180, kill)
+    watchdog.start()
+    stream = cast(IO[str], process.stderr)
+    try:
+        lines = read_until(stream, "epoch  1/")
+        disturb(process.pid)
+        text = "".join(lines) + stream.read()
+        return Ended(process.wait(), (folder / "stdout.txt").read_text(), text)
+    finally:
+        watchdog.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            kill()
+        process.wait()
+        stream.close()
+
+
+def read_until(stream: IO[str], start: str) -> list[str]:
+    """The lines up to the first that starts so."""
+    lines = []
+    for line in iter(stream.readline, ""):
+        lines.append(line)
+        if line.startswith(start):
+            return lines
+    raise AssertionError("the process ended without that line:\n" + "".join(lines))
+
+
+@FORKS
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ("--data.workers", "2"))],
+    ids=["int", "term"],
+)
+def test_a_signal_stops_with_a_checkpoint_and_resume_ends_in_the_same_bytes(
+    folder: Path, tmp_path: Path, number: int, options: tuple[str, ...]
+) -> None:
+    """SIGINT, and SIGTERM to a whole group with loader processes: exit 75, a verified checkpoint, and a resumed
+    run that nobody can tell from an uninterrupted one."""
+    run = tmp_path / "run"
+    ended = disturbed(folder, lambda group: os.killpg(group, number), "--run", str(run), *options)
+    assert ended.code == 75, ended.err
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    assert ended.err.splitlines()[-1].endswith(f"go on with: classwise resume {run}")
+    assert "\r" not in ended.err
+    assert "\x1b" not in ended.err
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    assert 1 <= status["epoch"] < EPOCHS
+    assert read_checkpoint(run / "checkpoints" / "last").update == status["update"]
+    assert not [name for name in contents(run) if Path(name).name.startswith(".")]
+
+    resumed = command("resume", run).ok()
+    assert resumed.path == run
+    assert f"resuming {run} after epoch {status['epoch']}, update {status['update']}" in resumed.err
+    assert "warning" not in resumed.err
+    assert_same_end(folder / "whole", run)
+
+
+@pytest.mark.parametrize("update", [1, 4, 10])
+def test_stopped_after_any_update_the_run_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int
+) -> None:
+    """In the middle of an epoch, at its end, before the first: dropout, augmentation, accumulation, early
+    stopping and the schedule go on as if nothing had happened."""
+    people_table(tmp_path, 12)
+    changes = {"training__epochs": 6, "data__augment": "strong", "selection": {"patience": 2}}
+    config = write_config(
+        tmp_path, PEOPLE, **changes, targets__age=None, joint={"targets": ["mask", "gender"]}
+    )
+    command("train", config, "--run", tmp_path / "whole").ok()
+    count = Progress.end_update
+
+    def press(progress: Progress, loss: float, samples: int) -> None:
+        count(progress, loss, samples)
+        if progress.update == update:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "end_update", press)
+        assert command("train", config, "--run", tmp_path / "run").code == 75
+    assert json.loads((tmp_path / "run/status.json").read_text())["update"] == update
+    command("resume", tmp_path / "run").ok()
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def test_resuming_a_finished_run_says_so(folder: Path) -> None:
+    """Nothing is trained, nothing is written, exit code 0."""
+    before = contents(folder / "whole")
+    result = command("resume", folder / "whole").ok()
+    assert "finished already" in result.err
+    assert result.path == folder / "whole"
+    assert contents(folder / "whole") == before
+
+
+@FORKS
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_run_that_failed_says_why_and_can_go_on(folder: Path, tmp_path: Path, debug: bool) -> None:
+    """Pictures that vanish while loader processes read them: the process ends with exit 1 (also where the error
+    is still held when it does, as with --debug), status.json says why, and resume ends as if nothing had happened."""
+    run, pictures, away = tmp_path / "run", folder / "images", folder / "away"
+    options = ("--run", str(run), "--data.workers", "2", *(["--debug"] if debug else []))
+    try:
+        ended = disturbed(folder, lambda _: shutil.move(pictures, away), *options)
+    finally:
+        away.rename(pictures)
+    assert ended.code == 1, ended.err
+    assert ("Traceback" in ended.err) == debug
+    assert f"rror: {pictures}" in ended.err.splitlines()[-1]
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert str(pictures) in status["reason"]
+    command("resume", run).ok()
+    assert_same_end(folder / "whole", run)
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Weights, optimizer, predictions and scores are the same bytes; history differs in durations only."""
+    for name in ("best", "last"):
+        for part in ("model.safetensors", "training.safetensors"):
+            file = f"checkpoints/{name}/{part}"
+            assert (one / file).read_bytes() == (other / file).read_bytes(), file
+    for file in ("predictions.csv", "metrics.json", "split.csv"):
+        assert (one / file).read_bytes() == (other / file).read_bytes(), file
+    assert history(one) == history(other)
+    ends = [json.loads((run / "status.json").read_text()) for run in (one, other)]
+    keys = ("state", "reason", "epoch", "update", "best", "data", "model")
+    assert [ends[0][key] for key in keys] == [ends[1][key] for key in keys]
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """history.jsonl without what a clock said."""
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in rows]

@@ -1,0 +1,317 @@
+"""The main job, whole: labelled pictures in, a checked submission and a report out, by command line and by Python."""
+
+import csv
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scenes import (
+    FORKS,
+    MASKS,
+    PEOPLE,
+    class_folder,
+    command,
+    contents,
+    draw,
+    generators_untouched,
+    people_table,
+    plain_table,
+    write_config,
+    write_csv,
+)
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+)
+
+import classwise
+import classwise.run
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table of people, three targets, a group and a joint class, trained into `run`."""
+    folder = tmp_path_factory.mktemp("사람 '둘'")
+    people_table(folder)
+    config = write_config(folder, PEOPLE)
+    command("train", config, "--run", folder / "run").ok()
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """A CSV file's rows, read with Python's csv module."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_of_class_folders_comes_to_a_submission_and_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """init, train, evaluate, predict, submit and report each succeed, and each prints where its result is."""
+    monkeypatch.chdir(tmp_path)
+    class_folder(tmp_path / "옷 사진", {"바지": 8, 'a "quoted" dress': 12, "it's a bag": 20})
+    for seed in range(6):
+        draw(tmp_path / "새 사진" / f"{seed} 번.png", seed % 3, 100 + seed)
+    template = write_csv(
+        tmp_path / "template.csv", ("ImageID", "ans"), [[f"{seed} 번", ""] for seed in (3, 0, 5)]
+    )
+
+    written = command("init", "옷 사진").ok()
+    assert written.path == Path("classwise.toml")
+    options = ("--training.epochs", "2", "--training.precision", "fp32")
+    run = command("train", "classwise.toml", *options).ok().path
+    assert run == Path("runs/옷 사진")
+    scores = command("evaluate", run).ok().out
+    assert scores.startswith("macro_f1 ")
+    assert 'a "quoted" dress' in scores
+    csv_file, parquet = tmp_path / "p.csv", tmp_path / "p.parquet"
+    assert command("predict", run, "새 사진", "--out", csv_file).ok().path == csv_file
+    assert command("predict", run, "새 사진", "--out", parquet).ok().path == parquet
+    out = tmp_path / "submission.csv"
+    assert command("submit", run, template, "--images", "새 사진", "--out", out).ok().path == out
+    (run / "report.html").unlink()
+    assert command("report", run).ok().path == run / "report.html"
+
+    predicted = {row["id"]: row for row in rows_of(csv_file)}
+    assert list(predicted) == [f"{seed} 번.png" for seed in range(6)]
+    answers = rows_of(out)
+    assert [row["ImageID"] for row in answers] == ["3 번", "0 번", "5 번"]
+    assert [row["ans"] for row in answers] == [predicted[f"{row['ImageID']}.png"]["label"] for row in answers]
+    assert pl.read_parquet(parquet)["label"].to_list() == [row["label"] for row in predicted.values()]
+    for row in predicted.values():
+        shares = {key: float(share) for key, share in row.items() if key.startswith("label_p_")}
+        assert len(shares) == 3
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-6)
+        assert max(shares, key=shares.__getitem__) == f"label_p_{row['label']}"
+    assert "옷 사진" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_python_verbs_give_what_the_commands_give(people: Path, tmp_path: Path) -> None:
+    """classwise.train(config) and Run's methods: the same bytes, numbers and files as the command line."""
+    run = classwise.train(people / "classwise.toml", tmp_path / "run", quiet=True)
+    weights = "checkpoints/best/model.safetensors"
+    assert (run.path / weights).read_bytes() == (people / "run" / weights).read_bytes()
+
+    opened = classwise.Run.open(people / "run")
+    assert opened.status["state"] == "finished"
+    assert len(opened.history) == 2
+    shown = json.loads(command("evaluate", people / "run", "--json").ok().out)
+    assert opened.evaluate() == shown
+    assert opened.metrics == run.metrics == {**shown, "epoch": opened.metrics["epoch"]}
+    frame = opened.predict(people / "samples.csv")
+    command("predict", people / "run", people / "samples.csv", "--out", tmp_path / "p.parquet").ok()
+    assert frame.equals(pl.read_parquet(tmp_path / "p.parquet"))
+    assert opened.report() == people / "run" / "report.html"
+    rows = [[row["path"], ""] for row in rows_of(people / "samples.csv")[:5]]
+    template = write_csv(tmp_path / "template.csv", ("ImageID", "ans"), rows)
+    out = opened.submit(template, people, tmp_path / "answers.csv")
+    assert [row["ans"] for row in rows_of(out)] == [str(k) for k in frame["joint"][:5]]
+
+
+def test_a_config_made_in_python_trains_without_any_file(tmp_path: Path) -> None:
+    """`make_config` takes plain values, and `train` takes its result."""
+    plain_table(tmp_path)
+    config = classwise.make_config(
+        {
+            "data": {"source": str(tmp_path / "samples.csv"), "images": str(tmp_path), "workers": 0},
+            "targets": {"label": {"column": "label"}},
+            "model": {"image_size": [16, 16]},
+            "training": {"epochs": 1, "precision": "fp32"},
+        }
+    )
+    run = classwise.train(config, tmp_path / "run", quiet=True)
+    assert run.metrics["samples"] == 3
+    assert run.evaluate() == {key: value for key, value in run.metrics.items() if key != "epoch"}
+
+
+def test_the_run_directory_holds_what_the_contract_lists(people: Path) -> None:
+    """Every file of the contract is there, with the documented keys, and nothing besides."""
+    run = people / "run"
+    parts = ("model.safetensors", "training.safetensors", "state.json", "manifest.json")
+    assert set(contents(run)) == {
+        *("config.toml", "split.csv", "status.json", "history.jsonl", "metrics.json", "predictions.csv"),
+        *("report.html", "log.txt", "checkpoints", "checkpoints/best", "checkpoints/last"),
+        *(f"checkpoints/{name}/{part}" for name in ("best", "last") for part in parts),
+    }
+    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    assert {"state", "reason", "epoch", "update", "best"} <= set(status)
+    assert (status["state"], status["epoch"]) == ("finished", 2)
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    keys = {"epoch", "update", "lr", "train_loss", "valid", "seconds", "images_per_second"}
+    assert [set(row) for row in history] == [keys, keys]
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history[-1]["update"] == status["update"]
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics)[:4] == ["metric", "value", "epoch", "samples"]
+    assert (set(metrics["targets"]), metrics["metric"]) == ({"mask", "gender", "age"}, "joint.macro_f1")
+    scores = {
+        "type",
+        "labels",
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "macro_precision",
+        "macro_recall",
+    }
+    for target in (*metrics["targets"].values(), metrics["joint"]):
+        assert set(target) == scores | {"weighted_f1", "per_class", "confusion"}
+        assert set(target["per_class"][0]) == {"label", "precision", "recall", "f1", "support"}
+    assert (
+        metrics["value"] == status["best"]["value"] == max(row["valid"]["joint.macro_f1"] for row in history)
+    )
+    split = rows_of(run / "split.csv")
+    assert {"id", "group", "split"} <= set(split[0])
+    assert len(split) == len(rows_of(people / "samples.csv"))
+
+
+def test_predictions_have_the_columns_of_the_contract(people: Path) -> None:
+    """id; per target the label, the true one and every class's probability; the joint class as a number."""
+    rows = rows_of(people / "run" / "predictions.csv")
+    columns = {"id", "mask", "mask_true", "gender", "gender_true", "age", "age_true"}
+    columns |= {f"mask_p_{label}" for label in MASKS} | {"gender_p_남", "gender_p_여"}
+    columns |= {"age_p_<30", "age_p_30 to <60", "age_p_>=60", "joint", "joint_true", "joint_p"}
+    assert set(rows[0]) == columns
+    truth = {row["path"]: row for row in rows_of(people / "samples.csv")}
+    ages = ["<30", "30 to <60", ">=60"]
+    for row in rows:
+        true = truth[row["id"]]
+        assert (row["mask_true"], row["gender_true"]) == (true["mask"], true["gender"])
+        mask, gender, age = MASKS.index(true["mask"]), "남여".index(true["gender"]), int(true["age"])
+        number = mask * 6 + gender * 3 + (0 if age < 30 else 1 if age < 60 else 2)
+        assert (int(row["joint_true"]), row["age_true"]) == (number, ages[number % 3])
+        assert int(row["joint"]) == (
+            MASKS.index(row["mask"]) * 6 + "남여".index(row["gender"]) * 3 + ages.index(row["age"])
+        )
+
+
+def test_metrics_are_scikit_learns_on_the_predictions_file(people: Path) -> None:
+    """metrics.json equals scikit-learn's scores of predictions.csv to 1e-12, per target and joint."""
+    rows = rows_of(people / "run" / "predictions.csv")
+    metrics = json.loads((people / "run" / "metrics.json").read_text(encoding="utf-8"))
+    for name, scores in (*metrics["targets"].items(), ("joint", metrics["joint"])):
+        numbers = [str(k) for k in range(18)] if name == "joint" else scores["labels"]
+        true, predicted = [row[f"{name}_true"] for row in rows], [row[name] for row in rows]
+        given = {"labels": numbers, "zero_division": 0}
+        seen = sorted(set(true))  # balanced accuracy looks at the classes that occur
+        balanced = recall_score(true, predicted, labels=seen, average="macro", zero_division=0)
+        if set(predicted) <= set(true):
+            assert balanced == pytest.approx(balanced_accuracy_score(true, predicted), abs=1e-12)
+        wanted = {
+            "accuracy": accuracy_score(true, predicted),
+            "balanced_accuracy": balanced,
+            "macro_f1": f1_score(true, predicted, average="macro", **given),
+            "macro_precision": precision_score(true, predicted, average="macro", **given),
+            "macro_recall": recall_score(true, predicted, average="macro", **given),
+            "weighted_f1": f1_score(true, predicted, average="weighted", **given),
+        }
+        assert {key: scores[key] for key in wanted} == pytest.approx(wanted, abs=1e-12, rel=0)
+        per_class = np.array(precision_recall_fscore_support(true, predicted, **given)).T
+        ours = [[row[key] for key in ("precision", "recall", "f1", "support")] for row in scores["per_class"]]
+        np.testing.assert_allclose(ours, per_class, atol=1e-12, rtol=0)
+        assert scores["confusion"] == confusion_matrix(true, predicted, labels=numbers).tolist()
+
+
+def test_no_person_stands_on_both_sides_and_the_share_is_kept(people: Path) -> None:
+    """The group column of the table decides the split, and a quarter of the people validates."""
+    person = {row["path"]: row["사람"] for row in rows_of(people / "samples.csv")}
+    sides: dict[str, set[str]] = {"train": set(), "valid": set()}
+    for row in rows_of(people / "run" / "split.csv"):
+        assert row["group"] == person[row["id"]]
+        sides[row["split"]].add(row["group"])
+    assert not sides["train"] & sides["valid"]
+    assert len(sides["valid"]) == 6
+    assert len(sides["train"]) == 18
+
+
+def test_training_the_resolved_config_again_gives_the_same_bytes(people: Path, tmp_path: Path) -> None:
+    """The run's own config.toml holds every key: another run of it ends in the same weights and predictions."""
+    resolved = people / "run" / "config.toml"
+    values = tomllib.loads(resolved.read_text(encoding="utf-8"))
+    assert (values["training"]["precision"], values["data"]["workers"]) == ("fp32", 0)
+    assert Path(values["data"]["source"]).is_absolute()
+    command("train", resolved, "--run", tmp_path / "again").ok()
+    assert_same_results(people / "run", tmp_path / "again")
+    assert (tmp_path / "again" / "config.toml").read_bytes() == resolved.read_bytes()
+
+
+@FORKS
+def test_the_number_of_workers_changes_no_byte(people: Path, tmp_path: Path) -> None:
+    """Two loader processes instead of none: order, augmentation and dropout are functions of the place."""
+    command(
+        "train", people / "classwise.toml", "--data.workers", "2", "--run", tmp_path / "two", "--quiet"
+    ).ok()
+    assert_same_results(people / "run", tmp_path / "two")
+
+
+def test_another_seed_gives_other_weights(people: Path, tmp_path: Path) -> None:
+    """The tests of equal bytes above could not pass by ignoring what they compare."""
+    command("train", people / "classwise.toml", "--seed", "7", "--run", tmp_path / "run").ok()
+    weights = "checkpoints/last/model.safetensors"
+    assert (tmp_path / "run" / weights).read_bytes() != (people / "run" / weights).read_bytes()
+
+
+def test_the_callers_random_numbers_stay_as_they_were(people: Path, tmp_path: Path) -> None:
+    """Neither training nor inference touches Python's, numpy's or torch's global generators."""
+    with generators_untouched():
+        run = classwise.train(people / "classwise.toml", tmp_path / "run", quiet=True)
+        run.evaluate()
+        run.predict(people / "samples.csv")
+
+
+def test_a_validation_table_of_its_own_is_used_whole(tmp_path: Path) -> None:
+    """data.valid may name a table: all its rows validate, and all of the source's rows train."""
+    train = plain_table(tmp_path, 16)
+    valid = plain_table(tmp_path, 6, "valid.csv", first=16)
+    config = write_config(tmp_path, data__valid="valid.csv")
+    command("train", config, "--run", tmp_path / "run").ok()
+    split = {row["id"]: row["split"] for row in rows_of(tmp_path / "run" / "split.csv")}
+    assert split == {path: "train" for path, _ in train} | {path: "valid" for path, _ in valid}
+    ids = [row["id"] for row in rows_of(tmp_path / "run" / "predictions.csv")]
+    assert ids == [path for path, _ in valid]
+
+
+def test_skipped_pictures_are_counted_in_status_and_report(tmp_path: Path) -> None:
+    """data.bad_images = "skip" goes on without the bad pictures and says which they were."""
+    rows = plain_table(tmp_path, 18)
+    (tmp_path / rows[3][0]).write_bytes(b"no picture at all")
+    (tmp_path / rows[8][0]).unlink()
+    result = command("train", write_config(tmp_path, data__bad_images="skip"), "--run", tmp_path / "run").ok()
+    data = classwise.Run.open(tmp_path / "run").status["data"]
+    assert {Path(bad["path"]).name for bad in data["bad_images"]} == {"03.png", "08.png"}
+    assert data["rows"] == data["train"] + data["valid"] == 16
+    assert "2 pictures left out" in result.err
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "03.png" in page
+    assert "08.png" in page
+
+
+def test_a_labelled_folder_and_a_labelled_table_can_be_evaluated(tmp_path: Path) -> None:
+    """evaluate RUN TABLE scores rows that training never saw, from a table or from class folders."""
+    plain_table(tmp_path, 16)
+    command("train", write_config(tmp_path), "--run", tmp_path / "run").ok()
+    plain_table(tmp_path, 6, "test.csv", first=16)
+    class_folder(tmp_path / "folder", {"a": 3, "b": 3})
+    run = classwise.Run.open(tmp_path / "run")
+    assert run.evaluate(tmp_path / "test.csv")["samples"] == 6
+    assert run.evaluate(tmp_path / "folder")["samples"] == 6
+    shutil.rmtree(tmp_path / "images")  # inference needs the checkpoint and the pictures asked for, no more
+    assert run.predict(tmp_path / "folder").height == 6
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    """Weights, optimizer state and predictions of two runs are the same bytes."""
+    for name in ("best", "last"):
+        for part in ("model.safetensors", "training.safetensors"):
+            file = f"checkpoints/{name}/{part}"
+            assert (one / file).read_bytes() == (other / file).read_bytes(), file
+    for file in ("predictions.csv", "metrics.json", "split.csv"):
+        assert (one / file).read_bytes() == (other / file).read_bytes(), file

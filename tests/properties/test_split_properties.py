@@ -1,0 +1,95 @@
+"""What the split promises, on any labels, groups and share, against a search through all splits."""
+
+import itertools
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from classwise.data.split import split_rows
+from classwise.errors import DataError
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Up to 20 rows in up to 8 groups with one to three targets of up to four labels."""
+    rows = draw(st.integers(2, 20))
+    groups = draw(st.lists(st.integers(0, 7), min_size=rows, max_size=rows))
+    labels = {
+        name: np.array(draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows)))
+        for name in "abc"[: draw(st.integers(1, 3))]
+    }
+    return labels, np.array(groups)
+
+
+NAMES = {name: ["0", "1", "2", "3"] for name in "abc"}
+SHARES = st.floats(0.05, 0.95)
+
+
+def one_sided(valid: np.ndarray, labels: dict[str, np.ndarray]) -> set[tuple[str, int]]:
+    """The labels that stand on one side only."""
+    return {
+        (name, int(k))
+        for name, numbers in labels.items()
+        for k in np.unique(numbers)
+        if len(set(valid[numbers == k].tolist())) < 2
+    }
+
+
+def cost(valid: np.ndarray, labels: dict[str, np.ndarray], share: float) -> float:
+    """The squared distance of every label's count, and of all rows, from its share, over how many there are."""
+    parts = [numbers == k for numbers in labels.values() for k in np.unique(numbers)]
+    parts.append(np.ones(len(valid), dtype=bool))
+    return sum((valid[part].sum() - share * part.sum()) ** 2 / part.sum() for part in parts)
+
+
+def all_splits(groups: np.ndarray) -> list[np.ndarray]:
+    """Every way to put whole groups on two sides."""
+    numbers, places = np.unique(groups, return_inverse=True)
+    return [np.array(choice)[places] for choice in itertools.product([False, True], repeat=len(numbers))]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(tables(), SHARES, st.integers(0, 3))
+def test_a_split_of_groups(table, share, seed):
+    """It is refused if and only if a label has one group. Otherwise it is complete and whole in its groups;
+    every label stands on both sides wherever any split could do that; and no single group that could change
+    sides without taking a label's last would bring the counts nearer to the share."""
+    labels, groups = table
+    names = {name: NAMES[name] for name in labels}
+    single = any(
+        len(set(groups[numbers == k])) == 1 for numbers in labels.values() for k in np.unique(numbers)
+    )
+    try:
+        valid = split_rows(labels, names, [str(group) for group in groups], share, seed)
+    except DataError:
+        assert single
+        return
+    assert not single
+    assert valid.shape == groups.shape
+    assert valid.dtype == bool
+    assert all(len(set(valid[groups == group].tolist())) == 1 for group in groups)
+    missed = one_sided(valid, labels)
+    assert not missed or all(one_sided(other, labels) for other in all_splits(groups))
+    for group in np.unique(groups):
+        moved = valid ^ (groups == group)
+        assert (
+            one_sided(moved, labels) - missed
+            or cost(moved, labels, share) > cost(valid, labels, share) - 1e-8
+        )
+    again = split_rows(labels, names, [str(group) for group in groups], share, seed)
+    np.testing.assert_array_equal(again, valid)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.integers(2, 300), min_size=2, max_size=10), SHARES, st.integers(0, 3))
+def test_a_split_of_rows(counts, share, seed):
+    """Without groups, and with classes large enough for a row on both sides, each class is within one row of
+    its share; and every class is on both sides in any case."""
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    valid = split_rows({"a": labels}, {"a": [str(k) for k in range(len(counts))]}, None, share, seed)
+    found = np.bincount(labels[valid], minlength=len(counts))
+    assert (found > 0).all()
+    assert (found < counts).all()
+    assume(min(share, 1 - share) * min(counts) >= 1)
+    assert np.abs(found - share * np.array(counts)).max() < 1
