@@ -223,6 +223,10 @@ OUT_OF_RANGE = [
         tree(training={"precision": "fp64"}),
         "training.precision: found 'fp64', allowed: 'auto', 'fp32', 'bf16' or 'fp16'",
     ),
+    (
+        tree(selection={"first_epoch": 3}, training={"epochs": 2}),
+        "selection.first_epoch: found 3, but training.epochs is 2",
+    ),
     (tree(selection={"patience": 0}), "selection.patience: found 0, must be greater than or equal to 1"),
 ]
 

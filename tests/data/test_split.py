@@ -94,14 +94,24 @@ def test_rare_labels_of_groups_do_not_drag_the_share_along():
     assert np.mean(offs) < 0.01
 
 
-def test_a_rare_label_moves_another_out_of_its_way():
-    """Labels whose only groups overlap: where a split with all of them on both sides exists, it is found."""
-    # Groups 0 to 3; labels 1, 2 and 3 are each held by two of them, in a chain.
-    groups = [0, 0, 1, 1, 2, 2, 3, 3]
-    labels = np.array([0, 1, 1, 2, 2, 3, 3, 0])
-    for seed in range(20):
-        valid = split({"a": labels}, [str(g) for g in groups], 0.1, seed)
-        assert all(valid[labels == k].any() and not valid[labels == k].all() for k in range(4))
+@pytest.mark.parametrize(
+    ("first", "second", "groups", "share", "seed"),
+    [
+        # Labels in a chain, each held by two groups.
+        ([0, 1, 1, 2, 2, 3, 3, 0], [0, 1] * 4, "aabbccdd", 0.1, 0),
+        # Moving the only free group of one label takes the last of another along, which has to be mended then.
+        ([3, 1, 0, 2, 2, 1, 3, 3, 0, 3, 3, 1], [3, 0, 0, 0, 3, 1, 1, 0, 2, 2, 1, 3], "dbbeadecfbef", 0.1, 3),
+        # Only after settling is there a group that may move.
+        ([2, 0, 0, 2, 2, 2, 2], [0, 1, 2, 0, 0, 2, 1], "fabeece", 0.2, 1),
+    ],
+)
+def test_labels_in_each_others_way(first, second, groups, share, seed):
+    """Where a split with every label on both sides exists, it is found, though simple moves do not reach it."""
+    labels = {"x": np.array(first), "y": np.array(second)}
+    valid = split(labels, list(groups), share, seed)
+    for numbers in labels.values():
+        for k in np.unique(numbers):
+            assert 0 < valid[numbers == k].sum() < (numbers == k).sum()
 
 
 def test_labels_that_exclude_each_other_are_split_as_far_as_can_be():

@@ -30,10 +30,10 @@ def test_every_cell_stays_text(tmp_path):
 
 def test_quotes_commas_and_newlines_in_cells(tmp_path):
     """As RFC 4180 has them; either line ending, a blank line, and no newline at the end."""
-    text = 'path,label\r\n"a,b.jpg","say ""hi"""\r\n\r\n"two\nlines.jpg",마스크 착용'
+    text = 'path,label\r\n"a,b.jpg","say ""hi"""\r\n\r\n"two\r\nlines.jpg",마스크 착용'
     assert read(tmp_path / "표 1.csv", text).rows() == [
         ("a,b.jpg", 'say "hi"'),
-        ("two\nlines.jpg", "마스크 착용"),
+        ("two\r\nlines.jpg", "마스크 착용"),
     ]
 
 

@@ -23,6 +23,7 @@ CLOTHES: dict[str, Any] = {
     "name": "clothes",
     "data": {
         "source": "train.csv",
+        "valid": 0.1,
         "augment": {
             "preset": "none", "crop": 0.9, "ratio": 1.05, "rotate": 3.0, "brightness": 0.1, "contrast": 0.1,
             "erase": 0.25,
@@ -33,16 +34,16 @@ CLOTHES: dict[str, Any] = {
     "loss": {"name": "balanced_softmax"},
     "optimizer": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.1},
     "schedule": {"name": "onecycle", "pct_start": 0.2},
-    "training": {"epochs": 25, "batch_size": 32, "clip_norm": 1.0},
-    "selection": {"metric": "macro_f1"},
+    "training": {"epochs": 22, "batch_size": 32, "clip_norm": 1.0},
+    "selection": {"metric": "macro_f1", "first_epoch": 17},
 }  # fmt: skip
 FACES = {
     "model.backbone": "small_cnn",
     "model.weights": "none",
     "model.image_size": "[96, 72]",
     "optimizer.lr": "2e-3",
-    "training.epochs": "30",
-    "selection.patience": "30",
+    "training.epochs": "24",
+    "selection.patience": "24",
 }
 
 
