@@ -46,5 +46,5 @@ class SmallCNN(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         maps_BCHW = self.stem(images_BCHW)
         for stage in (self.stage1, self.stage2, self.stage3):
-            maps_BCHW = F.max_pool2d(stage(maps_BCHW), 2, ceil_mode=True)
+            maps_BCHW = F.max_pool2d(stage(maps_BCHW), 2)
         return F.adaptive_avg_pool2d(maps_BCHW, self.grid).flatten(1)
