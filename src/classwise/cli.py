@@ -22,7 +22,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run_command` says what has become of the work
 )
 
-Force = Annotated[bool, Parameter(name="--force", help="Replace the file if it exists.")]
+Force = Annotated[bool, Parameter(name="--force", help="Replace files that exist.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", help="No messages but errors.")]
 Debug = Annotated[
     bool, Parameter(name="--debug", help="Show the traceback of an error.", group=Group("Help", sort_key=9))
@@ -71,7 +71,7 @@ def init(source: Path, /, *, out: Path | None = None, force: Force = False, debu
     """
     from classwise.init import write_config
 
-    written = write_config(source, out or Path(), force)
+    written = write_config(source, out or Path(), force, lambda text: print(text, file=sys.stderr))
     print(written)
     print(f"next: classwise train {written}", file=sys.stderr)
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from classwise import config as cfg
 from classwise.config import Config
@@ -36,7 +37,7 @@ from classwise.metrics.scoreboard import joint_labels, resolve_metric
 from classwise.model.classifier import Classifier, ModelFacts, build_classifier
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
-from classwise.optim.schedules import build_schedule
+from classwise.optim.schedules import Schedule, build_schedule
 from classwise.randomness import WEIGHTS, torch_seed
 from classwise.train.loop import Settings
 from classwise.train.state import TrainState
@@ -165,6 +166,16 @@ def pictures_of(samples: Samples, facts: ModelFacts, max_pixels: int) -> Picture
     return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels)
 
 
+def check_recipe(config: Config, prepared: Prepared, model: Classifier) -> None:
+    """Raise the ConfigErrors of loss, optimizer, schedule and selection, before anything takes time."""
+    build_settings(config, device_of(config.training.device))
+    build_criterion(config, prepared)
+    optimizer = _optimizer(config, model)
+    t = config.training
+    updates = -(-len(prepared.train.samples) // (t.batch_size * t.accumulate))
+    _schedule(config, optimizer, updates)
+
+
 def build_model(config: Config, prepared: Prepared) -> Classifier:
     """The model with its initial weights, on the host. Raises ModelError."""
     m = config.model
@@ -210,8 +221,10 @@ def _measured_plan(
     read = sum(not isinstance(pictures[0, row], ImageError) for row in sample)
     seconds = (time.perf_counter() - started) / max(read, 1)
     layouts = _layouts(config, device)
+    console.line(f"measuring {2 * len(layouts)} ways to train this model on this machine ...")
     plans = fastest_plan(model, config.training.batch_size, device, seconds, layouts)
-    console.line(f"measured: {plans[0]}" + "".join(f"; {plan}" for plan in plans[1:]))
+    console.line(f"fastest here: {plans[0]}")
+    console.note("".join(f"slower: {plan}\n" for plan in plans[1:]).rstrip())
     return plans[0]
 
 
@@ -286,9 +299,16 @@ def build_criterion(config: Config, prepared: Prepared) -> Criterion:
 def build_state(config: Config, model: Classifier, data: TrainingData, device: torch.device) -> TrainState:
     """Model, optimizer, schedule and scaler at update 0. Raises ConfigError."""
     model.to(device)
+    optimizer = _optimizer(config, model)
+    schedule = _schedule(config, optimizer, data.updates_per_epoch)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.training.precision == "fp16")
+    return TrainState(model, optimizer, schedule, scaler)
+
+
+def _optimizer(config: Config, model: Classifier) -> Optimizer:
     o = config.optimizer
     groups = parameter_groups(model.backbone, model.heads, o.lr, o.weight_decay, o.backbone_lr_factor)
-    optimizer = build_optimizer(
+    return build_optimizer(
         o.name,
         groups,
         o.lr,
@@ -298,14 +318,16 @@ def build_state(config: Config, model: Classifier, data: TrainingData, device: t
         betas=o.betas,
         eps=o.eps,
     )
-    schedule = build_schedule(
+
+
+def _schedule(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Schedule:
+    return build_schedule(
         bases=[group["lr"] for group in optimizer.param_groups],
-        updates_per_epoch=data.updates_per_epoch,
+        updates_per_epoch=updates_per_epoch,
         epochs=config.training.epochs,
+        higher_is_better=True,
         **_schedule_options(config),
     )
-    scaler = torch.amp.GradScaler(device.type, enabled=config.training.precision == "fp16")
-    return TrainState(model, optimizer, schedule, scaler)
 
 
 def build_settings(config: Config, device: torch.device) -> Settings:

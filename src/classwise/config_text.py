@@ -21,7 +21,8 @@ def key_table() -> str:
     for title, model in _sections():
         lines += [title]
         rows = [(name, _default(info), info.description) for name, info in model.model_fields.items()]
-        shown = [(name, default, text) for name, default, text in rows if text]
+        # Where the title says the name, it need not stand below it again.
+        shown = [row for row in rows if row[2] and not (row[0] == "name" and _literal(model))]
         width = max(len(name) for name, _, _ in shown) if shown else 0
         lines += [f"  {name:<{width}}  {text} {default}".rstrip() for name, default, text in shown] + [""]
     return "\n".join(lines).rstrip()
@@ -45,7 +46,8 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
         for model in _models(info.annotation):
             kind = _literal(model)
             title = "[targets.NAME]" if name == "targets" else f"[{name}]"
-            yield title + (f' name = "{kind}"' if kind else ""), model
+            default = getattr(info.default, "name", "") == kind
+            yield title + (f' name = "{kind}"' + " (the default)" * default if kind else ""), model
             if "augment" in model.model_fields:
                 yield from (
                     ("data.augment", part) for part in _models(model.model_fields["augment"].annotation)

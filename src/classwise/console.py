@@ -26,6 +26,13 @@ class Console:
         else:
             _append(self.log, [text])
 
+    def note(self, text: str) -> None:
+        """For the log only."""
+        if text and self.log is None:
+            self._earlier.append(text)
+        elif text and self.log is not None:
+            _append(self.log, [text])
+
     def log_to(self, path: Path) -> None:
         """Keep the lines from now on, and those from before, in `path`."""
         self.log = path

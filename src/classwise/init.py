@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -44,22 +44,29 @@ class Guess:
     source: Path | None = None  # the table, where there is one already
 
 
-def write_config(source: Path, out: Path, force: bool = False) -> Path:
+def write_config(
+    source: Path, out: Path, force: bool = False, say: Callable[[str], None] = lambda text: None
+) -> Path:
     """Write `out`/classwise.toml (and samples.csv where the source is no table); returns the config's path.
 
+    `say` is told, in a few lines, what the source was taken for and which files were written.
     Raises DataError if the source cannot be understood, OutputError if a file exists already.
     """
     guess = look_at(source)
     config_path, table_path = out / "classwise.toml", out / "samples.csv"
     guess.data["source"] = _relative(guess.source, out) if guess.source else table_path.name
     guess.data["images"] = _relative(guess.root, out)
-    text = _HEAD + commented_toml(suggest(guess, _name(source)), guess.notes)
+    config = suggest(guess, _name(source))
+    text = _HEAD + commented_toml(config, guess.notes)
     out.mkdir(parents=True, exist_ok=True)
     for path in (config_path, *([] if guess.source else [table_path])):
         refuse_existing(path, force)
     if not guess.source:
         write_table(guess.table, table_path)
+        say(f"{table_path}: {guess.table.height} rows")
     write_text(config_path, text)
+    for line in _summary(guess, config):
+        say(line)
     return config_path
 
 
@@ -91,6 +98,21 @@ def look_at(source: Path) -> Guess:
         {"label": {"column": "label"}},
         notes={"targets.label.column": comment},
     )
+
+
+def _summary(guess: Guess, config: Config) -> list[str]:
+    """Targets, group and model, in words."""
+    targets = []
+    for name, target in config.targets.items():
+        count = len(target.edges) + 1 if target.edges else guess.table[target.column].n_unique()
+        targets.append(f"{name} ({count} classes)")
+    joint = ", joined into one class" if config.joint else ""
+    group = f"; split by {config.data.group}" if config.data.group else ""
+    return [
+        f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
+        f"model: {config.model.backbone} at {config.model.image_size[0]} x {config.model.image_size[1]},"
+        f" weights {config.model.weights}",
+    ]
 
 
 def guess_table(path: Path) -> Guess:
@@ -131,7 +153,7 @@ def suggest(guess: Guess, name: str) -> Config:
         "targets": guess.targets,
         "loss": {"name": "balanced_softmax"},
         "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05},
-        "schedule": {"name": "cosine", "warmup_epochs": 1.0},
+        "schedule": {"name": "cosine", "warmup_epochs": 0.5},
         "training": {"epochs": 30, "batch_size": 32, "clip_norm": 1.0},
         "selection": {"metric": "macro_f1", "patience": 10},
     }

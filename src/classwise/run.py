@@ -32,6 +32,7 @@ from classwise.compose import (
     build_settings,
     build_state,
     check_pictures,
+    check_recipe,
     class_counts,
     device_of,
     encode,
@@ -79,7 +80,7 @@ def train(
     with _torch_kept():
         prepared = prepare(config, console)
         model = build_model(config, prepared)
-        build_settings(config, device_of(config.training.device))  # its errors before the first measurement
+        check_recipe(config, prepared, model)  # its errors before anything is measured
         config, device = settle(config, prepared, model, console)
         _set_threads(config)
         parts = _assemble(config, prepared, model, device)
@@ -178,6 +179,7 @@ class Run:
             samples = self._labelled(config, Path(table), images)
             labels = encode(predictor.targets, samples)
             refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
+            self._warn_of_training_rows(samples, console)
         return predictor.score(predictor.logits(samples, config), labels, config)
 
     def predict(
@@ -218,11 +220,25 @@ class Run:
         predictions = predictor.table(samples, {}, config)
         possible = predictor.answers()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
+        others = len(set(picture_names(Path(images))) - set(names))
+        left = f"; {others} pictures in {images} are not in the template" if others else ""
+        console.line(f"{len(names)} rows, checked against {template}{left}")
         return out
 
     def report(self) -> Path:
         """Write report.html again from what the run directory holds; returns its path."""
         return write_report(self.path)
+
+    def _warn_of_training_rows(self, samples: Samples, console: Console) -> None:
+        """Scores on pictures that the model was trained on say nothing of others."""
+        split = self.folder.split()
+        trained = set(split.filter(pl.col("split") == "train")["path"].to_list())
+        root = samples.root.resolve()  # as the config's folders are
+        seen = sum(str(root / name) in trained for name in samples.names)
+        if seen:
+            console.line(
+                f"warning: the model was trained on {seen} of these {len(samples)} pictures (split.csv)"
+            )
 
     def _predictor(self) -> "Predictor":
         return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
@@ -403,9 +419,11 @@ def _run_to_the_end(
     end(ended, _ending(ended, parts.settings))
     write_report(folder.path)
     best = parts.state.progress
+    first = parts.settings.first_epoch
+    since = f" (of those from epoch {first} on)" if first > 1 else ""
     console.line(
-        f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch};"
-        f" results in {folder.path}, page: {folder.report}"
+        f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch}{since}\n"
+        f"report: {folder.report}"
     )
 
 
@@ -537,10 +555,11 @@ def _ending(ended: str, settings: loop.Settings) -> str:
 
 def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
     width = len(str(settings.epochs))
+    star = "*" if best and row["epoch"] >= settings.first_epoch else " "
     return (
         f"epoch {row['epoch']:>{width}}/{settings.epochs}  loss {row['train_loss']:.4f}"
-        f"  {settings.metric} {row['valid'][settings.metric]:.4f} {'*' if best else ' '}"
-        f"  lr {row['lr']:.2e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f} images/s"
+        f"  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
+        f"  lr {row['lr']:.1e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f}/s"
     )
 
 
@@ -550,11 +569,13 @@ def _say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: _
         console.line(f"warning: {warning}")
     grouped = ""
     if train.groups is not None and valid.groups is not None:
-        grouped = f" ({len(set(train.groups))} and {len(set(valid.groups))} groups, none on both sides)"
+        grouped = (
+            f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them on both sides"
+        )
     console.line(
-        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped},"
-        f" {parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on"
-        f" {parts.settings.device}"
+        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
+        f"{parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on {parts.settings.device};"
+        f" * marks the best {parts.settings.metric} so far"
     )
 
 

@@ -133,7 +133,7 @@ def test_stopped_after_any_update_the_run_ends_in_the_same_bytes(
     """In the middle of an epoch, at its end, before the first: dropout, augmentation, accumulation, early
     stopping and the schedule go on as if nothing had happened."""
     people_table(tmp_path, 12)
-    changes = {"training__epochs": 6, "data__augment": "strong", "selection": {"patience": 2}}
+    changes = {"training__epochs": 6, "data__augment": "strong", "selection": {"patience": 4}}
     config = write_config(
         tmp_path, PEOPLE, **changes, targets__age=None, joint={"targets": ["mask", "gender"]}
     )

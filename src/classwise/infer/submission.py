@@ -143,7 +143,7 @@ def _refuse_other_kind(template: Template, column: str, answer: str, possible: S
         raise OutputError(
             f"{template.path}: column {column!r} holds {foreign[0]!r}, but {answer!r} has the answers"
             f" {', '.join(possible[:8])}{', ...' if len(possible) > 8 else ''}; the template wants another kind"
-            " of answer, or belongs to another run"
+            " of answer, or belongs to another run (if these are mere placeholders, empty the column)"
         )
 
 

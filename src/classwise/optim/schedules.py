@@ -198,7 +198,8 @@ def build_schedule(
     span = Span(updates_per_epoch, warmup, updates_per_epoch * epochs - warmup)
     if span.rest < 1:
         raise ConfigError(
-            f"schedule.warmup_epochs: found {warmup_epochs}, but training.epochs is {epochs}; nothing is left"
+            f"schedule.warmup_epochs: found {warmup_epochs}, but training.epochs is {epochs}: nothing is left"
+            " for the schedule; allowed: less than the epochs, or 0 for none"
         )
     if name == "plateau":
         plateau = Plateau(higher_is_better=higher_is_better, **options)
