@@ -197,7 +197,9 @@ def test_mistake_3_no_class_of_the_package_holds_a_list() -> None:
             if isinstance(thing, type) and thing.__module__ == module.__name__:
                 shared = {key for key, value in vars(thing).items() if isinstance(value, list | set | dict)}
                 found += [
-                    f"{module.__name__}.{name}.{key}" for key in shared if not key.startswith(("_", "model_"))
+                    f"{module.__name__}.{name}.{key}"
+                    for key in shared
+                    if not key.startswith(("__", "model_", "_abc_", "_field"))
                 ]
     assert found == []
 

@@ -9,6 +9,7 @@ manifest's hash. No pickle is read or written.
 """
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -30,6 +31,8 @@ from classwise.files import json_text, sha256, sync_folder
 from classwise.train.state import Progress, TrainState
 
 SCHEMA = 1
+# Other versions of these may read, change or normalise pictures differently, or build another model.
+PICTURES_AND_MODELS = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
 FILES = ("model.safetensors", "training.safetensors", "state.json")
 
 
@@ -85,6 +88,7 @@ def fingerprint(device: str, world_size: int = 1) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        **{name: importlib.metadata.version(name) for name in PICTURES_AND_MODELS},
         "machine": f"{sys.platform} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
@@ -110,9 +114,9 @@ def write_checkpoint(folder: Path, name: str, files: dict[str, bytes]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
+        kept = "; the one from before is kept" if (folder / name).exists() else ""
         raise CheckpointError(
-            f"{folder / name}: the checkpoint cannot be written: {error.strerror or error}; the one from"
-            " before is kept"
+            f"{folder / name}: the checkpoint cannot be written: {error.strerror or error}{kept}"
         ) from error
 
 

@@ -37,7 +37,7 @@ def demo(
     masks: Annotated[
         bool, Parameter(help="Drawn faces in the face-mask competition's tree instead.")
     ] = False,
-    people: Annotated[int, Parameter(help="With --masks: how many people to draw for training.")] = 300,
+    people: Annotated[int | None, Parameter(help="With --masks: people to draw for training [300].")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -50,8 +50,10 @@ def demo(
     """
     from classwise.demo.tour import clothes, faces
 
+    if people is not None and not masks:
+        raise ConfigError("--people goes with --masks; the clothes have no people")
     if masks:
-        code = faces(folder or Path("classwise-masks"), people, run_command, quiet)
+        code = faces(folder or Path("classwise-masks"), 300 if people is None else people, run_command, quiet)
     else:
         code = clothes(folder or Path("classwise-demo"), run_command, quiet)
     if code:
@@ -192,8 +194,11 @@ def submit(
     template
         The competition's table of ids with an empty answer column.
     """
+    from classwise.errors import OutputError
     from classwise.run import Run
 
+    if out.suffix.lower() != template.suffix.lower():
+        raise OutputError(f"--out {out}: the template is a {template.suffix} file, and so is its submission")
     print(Run.open(run).submit(template, images, out, id, force, quiet=False))
 
 

@@ -25,6 +25,7 @@ from classwise.data.split import split_rows
 from classwise.data.table import full_column
 from classwise.data.targets import ClassTarget, class_target
 from classwise.errors import ConfigError, DataError, ImageError
+from classwise.files import json_text, sha256
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.class_weights import class_weights
 from classwise.losses.criterion import Criterion
@@ -44,6 +45,11 @@ from classwise.train.state import TrainState
 from classwise.train.tuning import Plan, fastest_plan
 
 Numbers = npt.NDArray[np.int64]
+
+ONE_ROW = (
+    "training.batch_size: found {}, which leaves a batch of one picture, and batch norm cannot normalise a single"
+    " one at this image_size; choose a number that leaves none over"
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,15 @@ def encode(targets: Sequence[ClassTarget], samples: Samples) -> dict[str, Number
     }
 
 
+def data_digest(prepared: Prepared) -> str:
+    """A hash over what a run learns from: both sides' ids, picture names and label numbers, in order."""
+    sides = [
+        [list(side.samples.ids), list(side.samples.names), {k: v.tolist() for k, v in side.labels.items()}]
+        for side in (prepared.train, prepared.valid)
+    ]
+    return sha256(json_text(sides).encode())
+
+
 def class_counts(prepared: Prepared, side: Side) -> dict[str, list[int]]:
     """Rows of each label, by target and, where there is one, for `joint`."""
     counts = {
@@ -149,6 +164,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"training.device: found {name!r}, allowed: auto, cpu, cuda, cuda:N") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
+        raise ConfigError(f"training.device: found {name!r}, allowed: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"training.device: found {name!r}, but torch sees {torch.cuda.device_count()} GPUs")
     return device
@@ -196,10 +213,8 @@ def settle(
         plan = _measured_plan(config, prepared, model, device, console)
         precision, threads, workers = plan.precision, plan.threads, plan.workers  # type: ignore[assignment]
     threads = torch.get_num_threads() if threads == "auto" else threads
-    source_is_folder = Path(data.source).is_dir()
     augment = cfg.Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
     new_data = {
-        "images": data.source if source_is_folder else data.images,
         "workers": workers,
         "augment": augment,
         "id": data.id or data.path,
@@ -222,7 +237,12 @@ def _measured_plan(
     seconds = (time.perf_counter() - started) / max(read, 1)
     layouts = _layouts(config, device)
     console.line(f"measuring {2 * len(layouts)} ways to train this model on this machine ...")
-    plans = fastest_plan(model, config.training.batch_size, device, seconds, layouts)
+    try:
+        plans = fastest_plan(model, config.training.batch_size, device, seconds, layouts)
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
+        raise
     console.line(f"fastest here: {plans[0]}")
     console.note("".join(f"slower: {plan}\n" for plan in plans[1:]).rstrip())
     return plans[0]

@@ -57,7 +57,7 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    return _absolute(make_config(values, overrides, where=str(path)), path.resolve().parent)
+    return absolute_paths(make_config(values, overrides, where=str(path)), path.resolve().parent)
 
 
 def make_config(
@@ -102,7 +102,7 @@ def _problems(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(merged))
 
 
-def _absolute(config: Config, folder: Path) -> Config:
+def absolute_paths(config: Config, folder: Path) -> Config:
     """Paths count from the file's folder; the resolved config can then stand anywhere."""
 
     def absolute(key: str, text: str) -> str:

@@ -15,7 +15,7 @@ from classwise.config_file import make_config
 from classwise.config_text import commented_toml
 from classwise.data.competition import competition_table, is_competition
 from classwise.data.images import read_image
-from classwise.data.sources import folder_table, is_picture_name
+from classwise.data.sources import folder_table, is_picture_name, samples_of
 from classwise.data.table import SUFFIXES, read_table, write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
@@ -140,7 +140,13 @@ def guess_table(path: Path) -> Guess:
             f"column with the answer; left out: {', '.join(left)} (not a label in every row, or too many values;"
             " a number column becomes a target with `edges`)"
         )
-    targets = {_target_name(column): {"column": column} for column in answers}
+    samples_of(table, str(path), root, path_column, id_column, group)  # what `train` would refuse
+    targets: dict[str, dict[str, Any]] = {}
+    for column in answers:
+        name = _target_name(column)
+        while name in targets:
+            name += "_"
+        targets[name] = {"column": column}
     return Guess(table, root, data, targets, notes=notes, source=path)
 
 
@@ -206,7 +212,8 @@ def _path_column(table: pl.DataFrame, path: Path) -> tuple[str, Path]:
     for column in dict.fromkeys(names):
         cells = [cell for cell in table[column].head(50).to_list() if cell]
         for folder in folders[:100]:
-            if cells and sum((folder / cell).is_file() for cell in cells) * 2 > len(cells):
+            # os.path says False, too, of a text that is too long for a name.
+            if cells and sum(os.path.isfile(folder / cell) for cell in cells) * 2 > len(cells):  # noqa: PTH113
                 return column, folder
     likely = next((c for c in names if any(is_picture_name(x or "") for x in table[c].head(50))), None)
     hint = f" (column {likely!r} has picture names, but no such files)" if likely else ""
@@ -232,7 +239,7 @@ def _named(columns: Sequence[str], names: Sequence[str]) -> list[str]:
 
 def _target_name(column: str) -> str:
     kept = "".join(c if c.isalnum() or c in "_- " else "_" for c in column)
-    return "joint_" if kept == "joint" else kept
+    return f"{kept}_" if kept in ("joint", "id") else kept
 
 
 def _median_size(guess: Guess) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The verbs of a run: train, resume, evaluate, predict, submit, report. The only file that knows every stage."""
 
 import contextlib
+import shutil
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from classwise.checkpoint import (
     restore,
 )
 from classwise.compose import (
+    ONE_ROW,
     Numbers,
     Prepared,
     build_criterion,
@@ -34,6 +36,7 @@ from classwise.compose import (
     check_pictures,
     check_recipe,
     class_counts,
+    data_digest,
     device_of,
     encode,
     pictures_of,
@@ -43,7 +46,7 @@ from classwise.compose import (
     worker_count,
 )
 from classwise.config import Config
-from classwise.config_file import load_config
+from classwise.config_file import absolute_paths, load_config
 from classwise.console import Console
 from classwise.data.loader import Batch, Loader, TrainingData, ValidationData
 from classwise.data.sources import Samples, picture_names, read_source, samples_of
@@ -77,6 +80,10 @@ def train(
     console = Console(quiet)
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
+    elif overrides:
+        raise ConfigError("overrides go with a config file; change a Config with classwise.make_config")
+    else:
+        config = absolute_paths(config, Path.cwd())
     with _torch_kept():
         prepared = prepare(config, console)
         model = build_model(config, prepared)
@@ -85,13 +92,14 @@ def train(
         _set_threads(config)
         parts = _assemble(config, prepared, model, device)
         folder = new_folder(config.name, None if run is None else Path(run))
-        console.log_to(folder.log)
         with _stop_flag() as should_stop:
-            write_text(folder.config, config.to_toml())
-            folder.write_split(_split_table(prepared))
-            keeper = _keeper(folder, config, prepared, parts, device)
-            _say_start(console, folder, prepared, parts)
-            keeper.save(parts.state, best=False)
+            with _removed_unless_begun(folder):
+                console.log_to(folder.log)
+                write_text(folder.config, config.to_toml())
+                folder.write_split(_split_table(prepared))
+                keeper = _keeper(folder, config, prepared, parts, device)
+                _say_start(console, folder, prepared, parts)
+                keeper.save(parts.state, best=False)
             _run_to_the_end(folder, config, prepared, parts, keeper, console, should_stop)
     return Run.open(folder.path)
 
@@ -113,7 +121,7 @@ def resume(run: str | Path, quiet: bool = False) -> "Run":
     with _torch_kept():
         checkpoint = newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}"))
         prepared = prepare(config, console)
-        _refuse_changed_data(folder, prepared)
+        _refuse_changed_data(folder, prepared, checkpoint.facts)
         device = device_of(config.training.device)
         _set_threads(config)
         # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
@@ -124,7 +132,9 @@ def resume(run: str | Path, quiet: bool = False) -> "Run":
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
         with _stop_flag() as should_stop:
             keeper = _keeper(folder, config, prepared, parts, device)
-            keeper.after(parts.state)
+            # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
+            p = parts.state.progress
+            keeper.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
             _run_to_the_end(folder, config, prepared, parts, keeper, console, should_stop)
     return Run.open(folder.path)
 
@@ -173,7 +183,7 @@ class Run:
         console, config, predictor = Console(quiet), load_config(self.folder.config), self._predictor()
         if table is None:
             prepared = prepare(config, console)
-            _refuse_changed_data(self.folder, prepared)
+            _refuse_changed_data(self.folder, prepared, predictor.facts)
             samples, labels = prepared.valid.samples, prepared.valid.labels
         else:
             samples = self._labelled(config, Path(table), images)
@@ -193,7 +203,7 @@ class Run:
         samples = self._any_source(config, Path(source), images)
         refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
         predictor = self._predictor()
-        return predictor.table(samples, predictor.known_truth(samples), config)
+        return predictor.table(samples, predictor.known_truth(samples, console), config)
 
     def submit(
         self,
@@ -267,6 +277,7 @@ class Predictor:
     targets: tuple[ClassTarget, ...]
     joint: tuple[str, ...]
     precision: str
+    facts: dict[str, Any]
 
     @staticmethod
     def of(checkpoint: Checkpoint) -> "Predictor":
@@ -274,7 +285,7 @@ class Predictor:
         facts = checkpoint.facts
         model = restore_classifier(ModelFacts.from_dict(facts["model"]), checkpoint.model)
         targets = tuple(ClassTarget.from_dict(target) for target in facts["targets"])
-        return Predictor(model, targets, tuple(facts["joint"]), facts["precision"])
+        return Predictor(model, targets, tuple(facts["joint"]), facts["precision"], facts)
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
@@ -288,14 +299,17 @@ class Predictor:
             possible["joint"] = [str(k) for k in range(len(joint_labels(self.labels, self.joint)))]
         return possible
 
-    def known_truth(self, samples: Samples) -> dict[str, Numbers]:
-        """Label numbers of the targets whose column is there and full."""
-        known = [
-            target
-            for target in self.targets
-            if target.column in samples.frame.columns and samples.frame[target.column].null_count() == 0
-        ]
-        return encode(known, samples)
+    def known_truth(self, samples: Samples, console: Console) -> dict[str, Numbers]:
+        """Label numbers of the targets whose column is there and full of known labels. A column with other
+        cells (placeholders, say) holds no truth, which is said."""
+        truth: dict[str, Numbers] = {}
+        for target in self.targets:
+            if target.column in samples.frame.columns and samples.frame[target.column].null_count() == 0:
+                try:
+                    truth |= encode([target], samples)
+                except DataError as error:
+                    console.line(f"note: no true labels for {target.name!r}: {error}")
+        return truth
 
     def logits(self, samples: Samples, config: Config) -> dict[str, torch.Tensor]:
         """logits_NK by target, in the order of the rows."""
@@ -360,13 +374,17 @@ def _keeper(
         "targets": [target.as_dict() for target in prepared.targets],
         "joint": list(prepared.joint),
         "precision": config.training.precision,
+        "data": data_digest(prepared),
     }
     made_on = fingerprint(str(device))
     status = _status_frame(folder, config, prepared, parts, made_on)
 
+    started, before = time.monotonic(), float(status["seconds"])
+
     def after(state: TrainState) -> None:
         folder.write_history(state.progress.history)
-        folder.write_status(_status(status, state, "running", "", parts.settings))
+        seconds = round(before + time.monotonic() - started, 1)
+        folder.write_status(_status(status | {"seconds": seconds}, state, "running", "", parts.settings))
 
     return CheckpointKeeper(folder.checkpoints, facts, made_on, after)
 
@@ -410,11 +428,11 @@ def _run_to_the_end(
         _report_anyway(folder, console)
         raise Interrupted(f"{reason}; go on with: classwise resume {folder.path}") from None
     except BaseException as error:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, CheckpointError):
             end("failed", f"{type(error).__name__}: {error}")
             _report_anyway(folder, console)
         if "more than 1 value per channel" in str(error):
-            raise ConfigError(_ONE_ROW.format(config.training.batch_size)) from error
+            raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
         raise
     end(ended, _ending(ended, parts.settings))
     write_report(folder.path)
@@ -425,12 +443,6 @@ def _run_to_the_end(
         f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch}{since}\n"
         f"report: {folder.report}"
     )
-
-
-_ONE_ROW = (
-    "training.batch_size: found {}, which leaves one picture for the last batch of an epoch, and batch norm cannot"
-    " normalise a single one at this image_size; choose a number that does not leave one over"
-)
 
 
 def _write_results(folder: RunFolder, config: Config, prepared: Prepared) -> None:
@@ -466,14 +478,21 @@ def _split_table(prepared: Prepared) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _refuse_changed_data(folder: RunFolder, prepared: Prepared) -> None:
-    """The same rows must stand on the same sides, or validation would see what was trained on."""
+def _refuse_changed_data(folder: RunFolder, prepared: Prepared, facts: dict[str, Any]) -> None:
+    """The same rows with the same labels must stand on the same sides: else validation would see what was
+    trained on, or outputs would be taken for other labels."""
     then, now = folder.split(), _split_table(prepared)
-    columns = ["id", "group", "split"]
-    if not then.select(columns).equals(now.select(columns)):
+    what = None
+    if not then.select("id", "group", "split").equals(now.select("id", "group", "split")):
+        what = f"split.csv has {then.height} rows, the data now {now.height}, or they differ"
+    elif facts["targets"] != [target.as_dict() for target in prepared.targets]:
+        what = "its targets or their label lists differ"
+    elif facts["data"] != data_digest(prepared):
+        what = "some rows have other labels or other pictures"
+    if what:
         raise CheckpointError(
-            f"{folder.path}: the data is not what the run was trained on (split.csv had {then.height} rows, now"
-            f" {now.height}, or they differ); start a new run, or bring the table back to what it was"
+            f"{folder.path}: the data is not what the run was trained on: {what}; start a new run, or bring the"
+            " table back to what it was"
         )
 
 
@@ -590,6 +609,16 @@ def _compare_fingerprints(checkpoint: Checkpoint, now: dict[str, Any], console: 
             "warning: this is not where the checkpoint was made (" + "; ".join(differ) + "): the run goes on,"
             " but its numbers may differ in the last digits from an uninterrupted one's"
         )
+
+
+@contextlib.contextmanager
+def _removed_unless_begun(folder: RunFolder) -> Iterator[None]:
+    """A new run's folder in which not even the first checkpoint could be written is no run: nothing stays."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -577,7 +577,29 @@ def test_resuming_over_other_data_is_refused(trained: Path, run: Path, tmp_path:
     plain_table(data, 18)
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace(str(trained), str(data)))
-    says(refused(tmp_path, "resume", run), run, "split.csv had 16 rows, now 18")
+    says(refused(tmp_path, "resume", run), run, "split.csv has 16 rows, the data now 18")
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate"])
+def test_rows_with_other_labels_are_other_data(trained: Path, run: Path, tmp_path: Path, verb: str) -> None:
+    """Relabelled rows keep their ids and sides, but scores and outputs would mean something else."""
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))
+    data = tmp_path / "data"
+    rows = plain_table(data)
+    names = sorted({label for _, label in rows})
+    swapped = [[path, names[1 - names.index(label)]] for path, label in rows]
+    write_csv(data / "samples.csv", ["path", "label"], swapped)
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace(str(trained), str(data)))
+    says(refused(tmp_path, verb, run), run, "not what the run was trained on")
+
+
+def test_a_device_that_is_none(here: Path) -> None:
+    """Only a CPU or a GPU of CUDA's: anything else is refused before a folder is made."""
+    for device in ("meta", "mps", "cpu:3", "nonsense"):
+        config = write_config(here, training__device=device)
+        says(refused(here, "train", config, "--run", "run"), "training.device", device, "cuda:N")
 
 
 # Ctrl-C

@@ -315,3 +315,22 @@ def assert_same_results(one: Path, other: Path) -> None:
             assert (one / file).read_bytes() == (other / file).read_bytes(), file
     for file in ("predictions.csv", "metrics.json", "split.csv"):
         assert (one / file).read_bytes() == (other / file).read_bytes(), file
+
+
+def test_relative_paths_of_a_config_made_in_python_count_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run can be evaluated later, from any folder: its config.toml holds absolute paths."""
+    plain_table(tmp_path)
+    values = {
+        "data": {"source": "samples.csv"},
+        "targets": {"label": {"column": "label"}},
+        "model": {"image_size": [28, 28]},
+        "training": {"epochs": 1, "precision": "fp32"},
+    }
+    monkeypatch.chdir(tmp_path)
+    run = classwise.train(classwise.make_config(values), tmp_path / "run", quiet=True)
+    monkeypatch.chdir("/")
+    assert run.evaluate()["value"] == run.metrics["value"]
+    with pytest.raises(classwise.ClasswiseError, match="overrides go with a config file"):
+        classwise.train(classwise.make_config(values), overrides=[("seed", "1")])

@@ -18,7 +18,7 @@ from classwise.metrics.scores import class_scores
 
 Command = Callable[[list[str]], int]
 
-# What was tried, and what each part is worth: docs/log.md.
+# What was tried, and what each part is worth: docs/log-demo.md.
 CLOTHES: dict[str, Any] = {
     "name": "clothes",
     "data": {
@@ -87,7 +87,6 @@ def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> i
     _refuse_full(folder)
     say = _speaker(quiet)
     say(f"drawing {people} people for training, and two thirds as many to be ranked, into {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
     write_competition(folder, people)
     run, out = folder / "run", folder / "submission.csv"
     images = folder / "eval" / "images"

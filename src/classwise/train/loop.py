@@ -81,7 +81,11 @@ def train(
     while progress.epoch < settings.epochs and not _waited_enough(state, settings):
         epoch, first = progress.epoch, progress.window
         windows = watch(data.windows(epoch, skip=first), epoch, first)
-        train_one_epoch(state, windows, data, criterion, settings, should_stop)
+        try:
+            train_one_epoch(state, windows, data, criterion, settings, should_stop)
+        except NonFiniteError:
+            keeper.save(state, best=False)
+            raise
         if progress.window < data.updates_per_epoch or should_stop():
             keeper.save(state, best=False)
             raise Interrupted(f"stopped after update {progress.update}, in epoch {epoch + 1}")
@@ -111,6 +115,7 @@ def train_one_epoch(
         state.schedule.set(optimizer, progress.update)
         _seed_dropout(settings, progress.update)
         optimizer.zero_grad()
+        statistics = [buffer.clone() for buffer in model.buffers()]
         mass = torch.stack([criterion.mass(batch.targets) for batch in batches]).sum(0)
         total = torch.zeros((), device=settings.device, dtype=torch.float64)
         for batch in batches:
@@ -121,7 +126,7 @@ def train_one_epoch(
             total += loss.detach()
         scaler.unscale_(optimizer)
         norm = clip_grad_norm_(model.parameters(), settings.clip_norm)
-        _refuse_non_finite(total, norm, batches, data, state)
+        _refuse_non_finite(total, norm, statistics, batches, data, state)
         scaler.step(optimizer)
         scaler.update()
         progress.end_update(float(total), sum(len(batch) for batch in batches))
@@ -164,10 +169,17 @@ def _seed_dropout(settings: Settings, update: int) -> None:
 
 
 def _refuse_non_finite(
-    loss: Tensor, norm: Tensor, batches: list[Batch], data: TrainingData, state: TrainState
+    loss: Tensor,
+    norm: Tensor,
+    statistics: list[Tensor],
+    batches: list[Batch],
+    data: TrainingData,
+    state: TrainState,
 ) -> None:
-    """Stop before the step, so that the weights from before stay. In fp16 an infinite gradient is the scaler's
-    business: it skips the update (which is counted) and lowers its scale."""
+    """Stop before the step, so that the weights from before stay, and put back batch norm's `statistics`.
+
+    In fp16 an infinite gradient is the scaler's business: it skips the update (which is counted) and lowers its
+    scale."""
     what = None
     if not torch.isfinite(loss):
         what = f"the loss is {float(loss)}"
@@ -177,6 +189,8 @@ def _refuse_non_finite(
             return
         what = f"the norm of the gradient is {float(norm)}"
     if what is not None:
+        for buffer, before in zip(state.model.buffers(), statistics, strict=True):
+            buffer.copy_(before)
         ids = [name for batch in batches for name in data.names(batch.rows)]
         raise NonFiniteError(
             f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"

@@ -15,7 +15,9 @@ class Progress:
     """How far the run is. Epochs and updates are counted when they are finished.
 
     `window` counts the updates of an unfinished epoch, `loss_sum` and `samples` their losses times rows and
-    their rows, so that an epoch that was interrupted ends with the numbers of one that was not.
+    their rows, so that an epoch that was interrupted ends with the numbers of one that was not. The training loss
+    of an epoch is the mean of its updates' losses by rows: each is over its own mass, so with class weights it is
+    near, but not equal to, one over the epoch's mass.
     """
 
     epoch: int = 0
