@@ -45,7 +45,7 @@ from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.metrics.scoreboard import Scoreboard
 from classwise.model.classifier import Classifier
-from classwise.run import Predictor
+from classwise.predictor import Predictor
 from classwise.train import loop
 from classwise.train.state import Progress, TrainState
 from end_to_end.scenes import PLAIN, command, draw, plain_table, write_config, write_csv

@@ -3,12 +3,10 @@
 import contextlib
 import shutil
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from classwise.checkpoint import (
 )
 from classwise.compose import (
     ONE_ROW,
-    Numbers,
     Prepared,
     build_criterion,
     build_data,
@@ -35,34 +32,31 @@ from classwise.compose import (
     build_state,
     check_pictures,
     check_recipe,
-    class_counts,
     data_digest,
     device_of,
     encode,
-    pictures_of,
     prepare,
     refuse_bad,
     settle,
-    worker_count,
 )
 from classwise.config import Config
 from classwise.config_file import absolute_paths, load_config
 from classwise.console import Console
-from classwise.data.loader import Batch, Loader, TrainingData, ValidationData
+from classwise.data.loader import Batch, TrainingData, ValidationData
 from classwise.data.sources import Samples, picture_names, read_source, samples_of
-from classwise.data.targets import ClassTarget
 from classwise.errors import CheckpointError, ClasswiseError, ConfigError, DataError, Interrupted
 from classwise.files import refuse_existing, write_bytes, write_text
-from classwise.infer.predict import predict_logits, predictions_table
+from classwise.infer.predict import predictions_table
 from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
 from classwise.losses.criterion import Criterion
-from classwise.metrics.scoreboard import Scoreboard, flat_scores, joint_labels
+from classwise.metrics.scoreboard import Scoreboard
 from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
+from classwise.predictor import Predictor, set_threads, torch_kept
 from classwise.report.page import write_report
 from classwise.rundir import RunFolder, new_folder
+from classwise.status import ending_text, status_frame, status_now
 from classwise.train import loop
 from classwise.train.state import TrainState
-from classwise.train.tuning import torch_threads
 
 
 def train(
@@ -84,12 +78,12 @@ def train(
         raise ConfigError("overrides go with a config file; change a Config with classwise.make_config")
     else:
         config = absolute_paths(config, Path.cwd())
-    with _torch_kept():
+    with torch_kept():
         prepared = prepare(config, console)
         model = build_model(config, prepared)
         check_recipe(config, prepared, model)  # its errors before anything is measured
         config, device = settle(config, prepared, model, console)
-        _set_threads(config)
+        set_threads(config)
         parts = _assemble(config, prepared, model, device)
         folder = new_folder(config.name, None if run is None else Path(run))
         with _stop_flag() as should_stop:
@@ -118,12 +112,12 @@ def resume(run: str | Path, quiet: bool = False) -> "Run":
         return Run.open(folder.path)
     console.log_to(folder.log)
     config = load_config(folder.config)
-    with _torch_kept():
+    with torch_kept():
         checkpoint = newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}"))
         prepared = prepare(config, console)
         _refuse_changed_data(folder, prepared, checkpoint.facts)
         device = device_of(config.training.device)
-        _set_threads(config)
+        set_threads(config)
         # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
         model = restore_classifier(ModelFacts.from_dict(checkpoint.facts["model"]), checkpoint.model)
         parts = _assemble(config, prepared, model, device)
@@ -270,77 +264,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Predictor:
-    """The best checkpoint, ready to look at pictures. It needs nothing but what the checkpoint holds."""
-
-    model: Classifier
-    targets: tuple[ClassTarget, ...]
-    joint: tuple[str, ...]
-    precision: str
-    facts: dict[str, Any]
-
-    @staticmethod
-    def of(checkpoint: Checkpoint) -> "Predictor":
-        """From a verified checkpoint."""
-        facts = checkpoint.facts
-        model = restore_classifier(ModelFacts.from_dict(facts["model"]), checkpoint.model)
-        targets = tuple(ClassTarget.from_dict(target) for target in facts["targets"])
-        return Predictor(model, targets, tuple(facts["joint"]), facts["precision"], facts)
-
-    @property
-    def labels(self) -> dict[str, tuple[str, ...]]:
-        """The label list of every target."""
-        return {target.name: target.labels for target in self.targets}
-
-    def answers(self) -> dict[str, list[str]]:
-        """Every answer that may stand in a submission, by target and for `joint`."""
-        possible = {name: list(labels) for name, labels in self.labels.items()}
-        if self.joint:
-            possible["joint"] = [str(k) for k in range(len(joint_labels(self.labels, self.joint)))]
-        return possible
-
-    def known_truth(self, samples: Samples, console: Console) -> dict[str, Numbers]:
-        """Label numbers of the targets whose column is there and full of known labels. A column with other
-        cells (placeholders, say) holds no truth, which is said."""
-        truth: dict[str, Numbers] = {}
-        for target in self.targets:
-            if target.column in samples.frame.columns and samples.frame[target.column].null_count() == 0:
-                try:
-                    truth |= encode([target], samples)
-                except DataError as error:
-                    console.line(f"note: no true labels for {target.name!r}: {error}")
-        return truth
-
-    def logits(self, samples: Samples, config: Config) -> dict[str, torch.Tensor]:
-        """logits_NK by target, in the order of the rows."""
-        device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
-        workers = worker_count(config.data.workers, device)
-        pictures = pictures_of(samples, self.model.facts, config.data.max_pixels)
-        loader = Loader(pictures, {}, config.training.batch_size, workers)
-        dtype = loop.PRECISIONS[self.precision]
-        cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-        with _torch_kept(), contextlib.closing(loader):
-            _set_threads(config)
-            return predict_logits(self.model.to(device), loader, device, cast)
-
-    def table(self, samples: Samples, truth: Mapping[str, Numbers], config: Config) -> pl.DataFrame:
-        """Predictions as a table."""
-        logits = self.logits(samples, config)
-        return predictions_table(samples.ids, logits, self.labels, self.joint, truth)
-
-    def score(
-        self, logits: Mapping[str, torch.Tensor], labels: Mapping[str, Numbers], config: Config
-    ) -> dict[str, Any]:
-        """Logits against label numbers over the whole set."""
-        board = Scoreboard(self.labels, self.joint)
-        board.update(logits, {name: torch.from_numpy(numbers) for name, numbers in labels.items()})
-        results = board.results()
-        metric = build_settings(config, torch.device("cpu")).metric
-        rows = len(next(iter(labels.values())))
-        return {"metric": metric, "value": flat_scores(results)[metric], "samples": rows, **results}
-
-
-@dataclass(frozen=True)
 class _Parts:
     """The objects that the loop works with."""
 
@@ -377,14 +300,16 @@ def _keeper(
         "data": data_digest(prepared),
     }
     made_on = fingerprint(str(device))
-    status = _status_frame(folder, config, prepared, parts, made_on)
+    status = status_frame(
+        folder, config, prepared, parts.state.model, {"classwise": classwise.__version__, **made_on}
+    )
 
     started, before = time.monotonic(), float(status["seconds"])
 
     def after(state: TrainState) -> None:
         folder.write_history(state.progress.history)
         seconds = round(before + time.monotonic() - started, 1)
-        folder.write_status(_status(status | {"seconds": seconds}, state, "running", "", parts.settings))
+        folder.write_status(status_now(status | {"seconds": seconds}, state, "running", "", parts.settings))
 
     return CheckpointKeeper(folder.checkpoints, facts, made_on, after)
 
@@ -412,7 +337,7 @@ def _run_to_the_end(
 
     def end(state: str, reason: str) -> None:
         status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
-        folder.write_status(_status(status, parts.state, state, reason, parts.settings))
+        folder.write_status(status_now(status, parts.state, state, reason, parts.settings))
 
     p = parts
     try:
@@ -434,7 +359,7 @@ def _run_to_the_end(
         if "more than 1 value per channel" in str(error):
             raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
         raise
-    end(ended, _ending(ended, parts.settings))
+    end(ended, ending_text(ended, parts.settings))
     write_report(folder.path)
     best = parts.state.progress
     first = parts.settings.first_epoch
@@ -496,80 +421,8 @@ def _refuse_changed_data(folder: RunFolder, prepared: Prepared, facts: dict[str,
         )
 
 
-def _status_frame(
-    folder: RunFolder, config: Config, prepared: Prepared, parts: _Parts, made_on: dict[str, Any]
-) -> dict[str, Any]:
-    """What in status.json does not change while the run goes on."""
-    with contextlib.suppress(CheckpointError):
-        known = folder.status()  # a resumed run keeps its beginning
-        return known | {"environment": _environment(made_on)}
-    model = parts.state.model
-    size = sum(parameter.numel() for parameter in model.parameters())
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": 0.0,
-        "data": _data_facts(prepared),
-        "model": {
-            "backbone": config.model.backbone,
-            "weights": config.model.weights,
-            "parameters": size,
-            "image_size": list(config.model.image_size),
-        },
-        "environment": _environment(made_on),
-    }
-
-
-def _data_facts(prepared: Prepared) -> dict[str, Any]:
-    train, valid = prepared.train, prepared.valid
-    counts = {"train": class_counts(prepared, train), "valid": class_counts(prepared, valid)}
-    groups = None
-    if train.samples.groups is not None and valid.samples.groups is not None:
-        groups = {"train": len(set(train.samples.groups)), "valid": len(set(valid.samples.groups))}
-    joint = None
-    if prepared.joint:
-        names = joint_labels(prepared.label_lists, prepared.joint)
-        joint = {"labels": names, **{side: by["joint"] for side, by in counts.items()}}
-    return {
-        "rows": len(train.samples) + len(valid.samples),
-        "train": len(train.samples),
-        "valid": len(valid.samples),
-        "bad_images": [{"path": str(error.path), "reason": error.reason} for error in prepared.bad],
-        "labels": {
-            name: [
-                {"label": label, "train": counts["train"][name][k], "valid": counts["valid"][name][k]}
-                for k, label in enumerate(labels)
-            ]
-            for name, labels in prepared.label_lists.items()
-        },
-        "joint": joint,
-        "groups": groups,
-        "warnings": list(prepared.warnings),
-    }
-
-
-def _environment(made_on: dict[str, Any]) -> dict[str, Any]:
-    return {"classwise": classwise.__version__, **made_on, "platform": sys.platform}
-
-
-def _status(
-    frame: dict[str, Any], state: TrainState, name: str, reason: str, settings: loop.Settings
-) -> dict[str, Any]:
-    p = state.progress
-    best = None
-    if p.best is not None:
-        best = {"metric": settings.metric, "value": p.best, "epoch": p.best_epoch}
-    head = {"state": name, "reason": reason, "epoch": p.epoch, "update": p.update, "best": best}
-    return head | {key: value for key, value in frame.items() if key not in head}
-
-
 def _seconds_before(folder: RunFolder) -> float:
     return float(folder.status().get("seconds", 0.0))
-
-
-def _ending(ended: str, settings: loop.Settings) -> str:
-    if ended == "early_stopped":
-        return f"{settings.metric} has not risen for {settings.patience} epochs"
-    return f"all {settings.epochs} epochs are done"
 
 
 def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
@@ -619,20 +472,6 @@ def _removed_unless_begun(folder: RunFolder) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
-
-
-@contextlib.contextmanager
-def _torch_kept() -> Iterator[None]:
-    """torch's generators and number of threads are the caller's: they are found as they were left."""
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices), torch_threads(torch.get_num_threads()):
-        yield
-
-
-def _set_threads(config: Config) -> None:
-    """As the run's config says: another number would give other last digits."""
-    if isinstance(config.training.threads, int):
-        torch.set_num_threads(config.training.threads)
 
 
 @contextlib.contextmanager
