@@ -71,10 +71,6 @@ class RunFolder:
         """split.csv: id, group, split, path."""
         return read_table(self.path / "split.csv")
 
-    def predictions(self) -> pl.DataFrame:
-        """predictions.csv, all cells as text."""
-        return read_table(self.path / "predictions.csv")
-
     def write_predictions(self, frame: pl.DataFrame) -> None:
         """Replace predictions.csv in one step."""
         write_table(frame, self.path / "predictions.csv")

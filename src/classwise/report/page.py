@@ -255,8 +255,6 @@ def _environment(run: RunFiles) -> list[tuple[str, str]]:
     found = [("started", str(started))] if started else []
     for name, value in mapping(run.status.get("environment")).items():
         found.append((str(name).replace("_", " "), _flat(value)))
-    for name, value in mapping(run.status.get("test")).items():
-        found.append((f"test {metric_name(str(name)).replace('_', ' ')}", _flat(value)))
     return [(name, value) for name, value in found if value]
 
 
