@@ -9,7 +9,7 @@ random numbers: as easy as 1, 2, 3', SC 2011): a key and a counter name a stream
 import numpy as np
 
 # One number a use: streams with different numbers never share a draw.
-ORDER, AUGMENT, DROPOUT, SPLIT, WEIGHTS = range(5)
+ORDER, AUGMENT, DROPOUT, SPLIT, WEIGHTS, MIX, BOOTSTRAP = range(7)
 
 
 def generator(seed: int, stream: int, a: int = 0, b: int = 0) -> np.random.Generator:

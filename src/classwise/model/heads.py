@@ -1,0 +1,177 @@
+"""What the raw outputs of a head mean: one kind of head for each type of target.
+
+A head's `decode` turns raw outputs into what scores and predictions are made from:
+
+    class        log-odds (B, K), less tau * log prior where the answer is adjusted after training
+    ordinal      log-probabilities (B, K) of the levels, from the conditional tasks of CORN
+    multilabel   log-odds (B, L), one an independent label
+    regression   values (B,) in the user's unit, float64
+    ranking      scores (B,)
+
+Heads that can be read as one class (`classes` > 0) also have `predicted(decoded)`: class numbers (B,), -1 where
+there is no finite answer. Heads travel with every checkpoint, so that inference cannot differ from training.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Head(Protocol):
+    """What the kinds of heads have in common."""
+
+    @property
+    def type(self) -> str:
+        """The target's type: class, ordinal, multilabel, regression, ranking."""
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the model gives for each row."""
+
+    @property
+    def classes(self) -> int:
+        """Classes as which it can be read, 0 for none."""
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """From raw outputs (B, outputs) to what is scored; see the module's text."""
+
+    def predicted(self, decoded: Tensor) -> Tensor:
+        """Class numbers (B,), int64, -1 where there is no finite answer."""
+
+
+@dataclass(frozen=True)
+class ClassHead:
+    """One class of `classes`. `adjustment` (K numbers, or none) is added to the logits after training: with
+    -tau * log prior it is the post-hoc logit adjustment of Menon et al. 2021, equation 9."""
+
+    classes: int
+    adjustment: tuple[float, ...] = ()
+    type: str = "class"
+
+    @property
+    def outputs(self) -> int:
+        return self.classes
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        if not self.adjustment:
+            return outputs
+        return outputs + torch.tensor(self.adjustment, dtype=outputs.dtype, device=outputs.device)
+
+    def predicted(self, decoded: Tensor) -> Tensor:
+        """The class with the largest logit; -1 where the largest is not finite (NaN, or an infinity)."""
+        largest_B, predicted_B = decoded.max(dim=1)
+        return torch.where(largest_B.abs() < math.inf, predicted_B, -1)
+
+
+@dataclass(frozen=True)
+class OrdinalHead:
+    """Levels in order. The outputs are the logits of P(y > k | y > k - 1), k = 0 to K - 2 (CORN: Shi, Cao,
+    Raschka 2023, section 3.3); the products of the conditionals are P(y > k)."""
+
+    classes: int
+    type: str = "ordinal"
+
+    @property
+    def outputs(self) -> int:
+        return self.classes - 1
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        above_BJ = F.logsigmoid(outputs).cumsum(dim=1)  # log P(y > k)
+        stop_BJ = F.logsigmoid(-outputs)  # log P(y = k | y > k - 1)
+        reached_BJ = torch.cat([torch.zeros_like(above_BJ[:, :1]), above_BJ[:, :-1]], dim=1)
+        return torch.cat([reached_BJ + stop_BJ, above_BJ[:, -1:]], dim=1)
+
+    def predicted(self, decoded: Tensor) -> Tensor:
+        """The number of k with P(y > k) > 0.5 (section 3.4): the distribution's median, not its mode."""
+        above_BJ = decoded.exp().flip(1).cumsum(dim=1).flip(1)[:, 1:]
+        return torch.where(decoded.isnan().any(dim=1), -1, (above_BJ > 0.5).sum(dim=1))
+
+
+@dataclass(frozen=True)
+class MultilabelHead:
+    """`labels` independent yes-or-no answers."""
+
+    labels: int
+    classes: int = 0
+    type: str = "multilabel"
+
+    @property
+    def outputs(self) -> int:
+        return self.labels
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def predicted(self, decoded: Tensor) -> Tensor:
+        raise ValueError("several labels at once are not one class")
+
+
+@dataclass(frozen=True)
+class RegressionHead:
+    """A number. The model gives it standardised; `mean` and `std` are those of the training rows. With `edges`
+    it can be read as a class: the number of edges that are <= the value."""
+
+    mean: float
+    std: float
+    edges: tuple[float, ...] = ()
+    type: str = "regression"
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    @property
+    def classes(self) -> int:
+        return len(self.edges) + 1 if self.edges else 0
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        return outputs[:, 0].double() * self.std + self.mean
+
+    def predicted(self, decoded: Tensor) -> Tensor:
+        edges = torch.tensor(self.edges, dtype=torch.float64, device=decoded.device)
+        number_B = torch.bucketize(decoded.double(), edges, right=True)
+        return torch.where(decoded.isfinite(), number_B, -1)
+
+
+@dataclass(frozen=True)
+class RankingHead:
+    """A score by which the pictures of one query are ordered, the highest first."""
+
+    classes: int = 0
+    type: str = "ranking"
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        return outputs[:, 0]
+
+    def predicted(self, decoded: Tensor) -> Tensor:
+        raise ValueError("a ranking score is not a class")
+
+
+_KINDS: dict[str, Any] = {
+    "class": ClassHead,
+    "ordinal": OrdinalHead,
+    "multilabel": MultilabelHead,
+    "regression": RegressionHead,
+    "ranking": RankingHead,
+}
+
+
+def head_as_dict(head: Head) -> dict[str, Any]:
+    """Plain values for JSON."""
+    return asdict(head)  # type: ignore[call-overload,no-any-return]
+
+
+def head_from_dict(values: Mapping[str, Any]) -> Head:
+    """The reverse of `head_as_dict`."""
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    head: Head = _KINDS[str(values["type"])](**plain)
+    return head
