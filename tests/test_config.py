@@ -15,6 +15,10 @@ from classwise.config import Config
 from classwise.config_file import load_config, make_config
 from classwise.errors import ConfigError
 
+LOSSES = (
+    "cross_entropy, focal, balanced_softmax, logit_adjustment, ldam, gce, soft_f1, bce, multilabel_focal,"
+    " asymmetric, corn, mse, mae, smooth_l1, huber, pairwise_logistic, listnet"
+)
 LEAST = {
     "data": {"source": "samples.csv"},
     "targets": {"mask": {"column": "mask"}, "age": {"column": "age"}},
@@ -75,7 +79,7 @@ UNKNOWN_KEYS = [
     (tree(sead=1), "sead: no such key; did you mean 'seed'?"),
     (tree(data={"sorce": "x"}), "data.sorce: no such key; did you mean 'source'?"),
     (tree(data={"augment": {"flipp": 1}}), "data.augment.flipp: no such key; did you mean 'flip'?"),
-    (tree(targets=age(colour="x")), "targets.age.colour: no such key; did you mean 'column'?"),
+    (tree(targets=age(colour="x")), "targets.age.colour: no such key; did you mean 'column' or 'columns'?"),
     (tree(model={"image": 1}), "model.image: no such key; did you mean 'image_size'?"),
     (tree(optimizer={"betaz": 1}), "optimizer.betaz: no such key; did you mean 'betas'?"),
     (tree(training={"epoch": 1}), "training.epoch: no such key; did you mean 'epochs'?"),
@@ -87,7 +91,7 @@ UNKNOWN_KEYS = [
     (tree(loss={"name": "focal", "gama": 1}), "loss.gama: no such key; did you mean 'gamma'?"),
     (
         tree(loss={"name": "focal", "label_smoothing": 0.1}),
-        "loss.label_smoothing: no such key; allowed: name, gamma, class_weights",
+        "loss.label_smoothing: no such key; allowed: name, class_weights, beta, weights_from_epoch, gamma",
     ),
     (
         tree(loss={"name": "sum", "terms": [{"name": "soft_f1"}, {"name": "focal", "gama": 1}]}),
@@ -107,7 +111,7 @@ UNKNOWN_KEYS = [
     ),
     (
         tree(schedule={"name": "step", "T_max": 3}),
-        "schedule.T_max: no such key; allowed: warmup_epochs, name, step_size, gamma",
+        "schedule.T_max: no such key; allowed: name, warmup_epochs, step_size, gamma",
     ),
 ]
 
@@ -147,7 +151,10 @@ OUT_OF_RANGE = [
         tree(targets={"joint": {"column": "m"}}),
         "targets.joint: this name is kept for the joint class; choose another",
     ),
-    (tree(targets=age(type="clas")), "targets.age.type: found 'clas', allowed: 'class'"),
+    (
+        tree(targets=age(type="clas")),
+        "targets.age.type: found 'clas', allowed: 'class', 'ordinal', 'multilabel', 'regression' or 'ranking'",
+    ),
     (tree(targets=age(labels="wear")), "targets.age.labels: found 'wear', must be a list"),
     (tree(targets=age(labels=["a"])), "targets.age.labels: found ['a'], must have at least 2 items"),
     (tree(targets=age(labels=["a", "b", "a"])), "targets.age.labels: a label stands twice"),
@@ -178,11 +185,11 @@ OUT_OF_RANGE = [
     (tree(loss={"name": "focl"}), "loss.name: found 'focl'; did you mean 'focal'?"),
     (
         tree(loss={"gamma": 1}),
-        "loss.name: missing; allowed: cross_entropy, focal, balanced_softmax, soft_f1, sum",
+        "loss.name: missing; allowed: " + LOSSES + ", sum",
     ),
     (
         tree(loss={"name": 3}),
-        "loss.name: found '3'; allowed: cross_entropy, focal, balanced_softmax, soft_f1, sum",
+        "loss.name: found '3'; allowed: " + LOSSES + ", sum",
     ),
     (
         tree(loss={"name": "focal", "gamma": -1}),
@@ -192,11 +199,11 @@ OUT_OF_RANGE = [
     (tree(loss={"name": "sum", "terms": []}), "loss.terms: found [], must have at least 1 item"),
     (
         tree(loss={"name": "sum", "terms": [{"gamma": 1}]}),
-        "loss.terms[0].name: missing; allowed: cross_entropy, focal, balanced_softmax, soft_f1",
+        "loss.terms[0].name: missing; allowed: " + LOSSES,
     ),
     (
         tree(loss={"name": "sum", "terms": [{"name": "sum", "terms": []}]}),
-        "loss.terms[0].name: found 'sum'; allowed: cross_entropy, focal, balanced_softmax, soft_f1",
+        "loss.terms[0].name: found 'sum'; allowed: " + LOSSES,
     ),
     (
         tree(loss={"name": "sum", "terms": [{"name": "focal", "weight": 0}]}),
@@ -209,7 +216,7 @@ OUT_OF_RANGE = [
     (tree(schedule={"name": "cosin"}), "schedule.name: found 'cosin'; did you mean 'cosine'?"),
     (
         tree(schedule={"warmup_epochs": 1}),
-        "schedule.name: missing; allowed: constant, step, cosine, plateau, onecycle",
+        "schedule.name: missing; allowed: constant, step, cosine, restarts, polynomial, plateau, onecycle",
     ),
     (
         tree(schedule={"name": "step", "step_size": 0}),
@@ -262,8 +269,7 @@ def test_every_mistake_is_listed_at_once():
     assert sorted(refusal(values)) == [
         "sead: no such key; did you mean 'seed'?",
         "targets.mask.column: found 1, must be a string",
-        "targets.나이.colum: no such key; did you mean 'column'?",
-        "targets.나이.column: missing",
+        "targets.나이.colum: no such key; did you mean 'column' or 'columns'?",
         "training.epochs: found 0, must be greater than or equal to 1",
     ]
 
@@ -277,9 +283,12 @@ def test_a_targets_loss_without_a_name_changes_the_shared_one():
     """Its keys lie over [loss]; the other targets and [loss] itself stay as they are."""
     shared = {"name": "focal", "gamma": 1.0, "class_weights": "inverse"}
     config = make_config(tree(loss=shared, targets=age(loss={"gamma": 3.0})))
-    assert config.targets["age"].loss.model_dump() == {**shared, "gamma": 3.0}
+    assert config.targets["age"].loss.model_dump(exclude={"beta", "weights_from_epoch"}) == {
+        **shared,
+        "gamma": 3.0,
+    }
     assert config.targets["mask"].loss is None
-    assert config.loss.model_dump() == shared
+    assert config.loss.model_dump(exclude={"beta", "weights_from_epoch"}) == shared
 
 
 def test_without_a_shared_loss_it_changes_the_default():
@@ -341,7 +350,7 @@ def test_overrides_reach_every_key(key, text, value):
         ([("data.valid", "1.5")], "data.valid: found 1.5, must be less than 1 or a string"),
         (
             [("loss.name", "[1]")],
-            "loss.name: found '[1]'; allowed: cross_entropy, focal, balanced_softmax, soft_f1, sum",
+            "loss.name: found '[1]'; allowed: " + LOSSES + ", sum",
         ),
         (
             [("name", "7"), ("training.epochs", "0")],
@@ -368,6 +377,8 @@ def test_another_loss_drops_the_keys_of_the_one_before():
         "name": "focal",
         "gamma": 2.0,
         "class_weights": "inverse",
+        "beta": 0.999,
+        "weights_from_epoch": 1,
     }
     values = tree(schedule={"name": "step", "step_size": 5, "warmup_epochs": 2})
     assert make_config(values, [("schedule.name", "cosine")]).schedule.model_dump() == {
@@ -392,7 +403,7 @@ def test_the_order_of_overrides_does_not_matter(turn):
     assert (config.data.augment.preset, config.data.augment.flip) == ("strong", 0)
     contradiction = [("loss.name", "focal"), ("loss.label_smoothing", "0.1")]
     assert refusal(LEAST, *contradiction[::turn]) == [
-        "loss.label_smoothing: no such key; allowed: name, gamma, class_weights"
+        "loss.label_smoothing: no such key; allowed: name, class_weights, beta, weights_from_epoch, gamma"
     ]
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from classwise import config as c
 from classwise.config_file import make_config
+from classwise.config_losses import by_name
 from classwise.config_text import commented_toml, key_table
 
 SECTIONS = [value for value in vars(c).values() if isinstance(value, type) and issubclass(value, c.Section)]
@@ -19,14 +20,14 @@ LOSSES = [
     {"name": "soft_f1"},
     {"name": "sum", "terms": [{"name": "focal"}, {"name": "soft_f1", "weight": 0.5}]},
 ]
-SCHEDULES = [{"name": name} for name in ("constant", "step", "cosine", "plateau", "onecycle")]
+SCHEDULES = [{"name": name} for name in by_name(c.Schedule)]
 
 
 def config(loss: dict[str, Any] = LOSSES[0], schedule: dict[str, Any] = SCHEDULES[0]) -> c.Config:
     """A config with a quoted target name, a target with a loss of its own, and a joint class."""
     targets = {
         "성별 구분": {"column": "성별", "labels": ["남 #1", '여 "f"']},
-        "age": {"column": "age", "edges": [30, 60], "loss": loss},
+        "age": {"column": "age", "edges": [30, 60], "loss": {**loss}},
     }
     return make_config(
         {
@@ -66,7 +67,18 @@ def commented_lines(text: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_every_key_is_described(section):
     """Each field that is no table of its own has a description: it is the comment, the help and the guide."""
-    tables = {"data", "targets", "joint", "model", "loss", "optimizer", "schedule", "training", "selection"}
+    tables = {
+        "data",
+        "targets",
+        "joint",
+        "model",
+        "loss",
+        "optimizer",
+        "schedule",
+        "training",
+        "selection",
+        "report",
+    }
     fields = section.model_fields.items()
     bare = [
         name for name, info in fields if not info.description and not (section is c.Config and name in tables)

@@ -8,25 +8,12 @@ writes as comments and what `classwise train --help` shows.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from classwise.config_base import Count, Floats, Names, NotNegative, Positive, Probability, Section
+from classwise.config_losses import FAMILIES, CrossEntropy, Loss, fits
 from classwise.errors import nearest
 from classwise.toml import toml_text
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-# TOML has lists only; everything else stays strict, so that "30" is not taken for 30.
-Pair = Annotated[tuple[Count, Count], Field(strict=False)]
-Floats = Annotated[tuple[float, ...], Field(strict=False)]
-Names = Annotated[tuple[str, ...], Field(strict=False)]
-
-
-class Section(BaseModel):
-    """One table of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Augment(Section):
@@ -88,6 +75,15 @@ class Data(Section):
         description="shuffle: every row once an epoch; balanced: every class equally often;"
         " sqrt: between the two",
     )
+    mixup: NotNegative = Field(
+        0.0, description="alpha of mixup's Beta distribution (Zhang et al. 2018); 0 = off, 0.2 is common"
+    )
+    cutmix: NotNegative = Field(
+        0.0, description="alpha of CutMix's Beta distribution (Yun et al. 2019); 0 = off, 1 is common"
+    )
+    mix_share: Probability = Field(
+        1.0, description="share of the updates that are mixed; with mixup and cutmix on, half of them each"
+    )
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
         "auto", description="processes that read pictures; 0 = the training process itself"
     )
@@ -99,100 +95,87 @@ class Data(Section):
     )
 
 
-ClassWeights = Literal["none", "inverse", "effective"] | Floats
-_LOSSES = "cross_entropy | focal | balanced_softmax | soft_f1 | sum, each with its own keys"
-_CLASS_WEIGHTS = "none | inverse | effective (Cui et al. 2019) | a list, one number a class"
-
-
-class CrossEntropy(Section):
-    """[loss] name = "cross_entropy" """
-
-    name: Literal["cross_entropy"] = Field(description=_LOSSES)
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of the target spread evenly over all classes"
-    )
-    class_weights: ClassWeights = Field("none", description=_CLASS_WEIGHTS)
-
-
-class Focal(Section):
-    """[loss] name = "focal" """
-
-    name: Literal["focal"] = Field(description=_LOSSES)
-    gamma: NotNegative = Field(2.0, description="focusing: 0 is cross entropy (Lin et al. 2017)")
-    class_weights: ClassWeights = Field("none", description=_CLASS_WEIGHTS)
-
-
-class BalancedSoftmax(Section):
-    """[loss] name = "balanced_softmax" """
-
-    name: Literal["balanced_softmax"] = Field(description=_LOSSES)
-
-
-class SoftF1(Section):
-    """[loss] name = "soft_f1" """
-
-    name: Literal["soft_f1"] = Field(description=_LOSSES)
-
-
-class WeightedSum(Section):
-    """[loss] name = "sum" """
-
-    name: Literal["sum"] = Field(description=_LOSSES)
-    terms: Annotated[tuple["Term", ...], Field(strict=False, min_length=1)] = Field(
-        description="the losses to add, each with its own keys and a weight"
-    )
-
-
-class _Weighted(Section):
-    weight: Positive = Field(1.0, description="factor of this term in the sum")
-
-
-class CrossEntropyTerm(CrossEntropy, _Weighted): ...
-
-
-class FocalTerm(Focal, _Weighted): ...
-
-
-class BalancedSoftmaxTerm(BalancedSoftmax, _Weighted): ...
-
-
-class SoftF1Term(SoftF1, _Weighted): ...
-
-
-Term = Annotated[CrossEntropyTerm | FocalTerm | BalancedSoftmaxTerm | SoftF1Term, Field(discriminator="name")]
-Loss = Annotated[CrossEntropy | Focal | BalancedSoftmax | SoftF1 | WeightedSum, Field(discriminator="name")]
-
-
 class Target(Section):
     """[targets.NAME]"""
 
-    column: str = Field(description="column with the answer")
-    type: Literal["class"] = Field("class", description="class")
+    column: str | None = Field(None, description="column with the answer")
+    columns: Annotated[Names, Field(min_length=2)] | None = Field(
+        None, description="multilabel: one column of 0 and 1 for each label, in place of `column`"
+    )
+    type: Literal["class", "ordinal", "multilabel", "regression", "ranking"] = Field(
+        "class", description="class | ordinal | multilabel | regression | ranking"
+    )
     labels: Annotated[Names, Field(min_length=2)] | None = Field(
         None, description="fixes the label list and its order (default: what the table holds, sorted)"
     )
     edges: Annotated[Floats, Field(min_length=1)] | None = Field(
         None, description="cuts a number column into classes: [30, 60] is <30, 30 to <60, >=60"
     )
+    separator: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="multilabel: what stands between the labels of a cell (default: |)"
+    )
+    query: str | None = Field(None, description="ranking: column that says which rows are ranked together")
     weight: Positive = Field(1.0, description="this target's factor in the sum of the losses")
+    adjust: NotNegative | None = Field(
+        None,
+        description="class: post-hoc logit adjustment, answers less this times the log prior (Menon 2021)",
+    )
     loss: Loss | None = Field(None, description="replaces [loss] for this target; without a name, changes it")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Target":
+        if self.column is None and self.columns is None:
+            raise ValueError("column: missing")
+        if self.column is not None and self.columns is not None:
+            raise ValueError("columns: found beside column; allowed: one of them")
+        for key, types in _KEYS_OF_TYPES.items():
+            if getattr(self, key) is not None and self.type not in types:
+                raise ValueError(f"{key}: found with type {self.type!r}, allowed for {', '.join(types)}")
+        if self.type == "ranking" and self.query is None:
+            raise ValueError(
+                "query: missing; a ranking target needs the column that says what is ranked together"
+            )
+        if self.separator is not None and self.columns is not None:
+            raise ValueError("separator: goes with one column, not with columns")
+        if self.labels and self.columns:
+            raise ValueError("labels: the columns' names are the labels")
+        if self.columns and len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns: a column stands twice")
         if self.labels and len(set(self.labels)) < len(self.labels):
             raise ValueError("labels: a label stands twice")
         if self.edges and any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
             raise ValueError(f"edges: {list(self.edges)} must rise")
         if self.edges and self.labels and len(self.labels) != len(self.edges) + 1:
             raise ValueError(f"labels: {len(self.edges)} edges make {len(self.edges) + 1} classes")
+        if self.loss is not None and not fits(self.loss, self.type):
+            raise ValueError(
+                f"loss.name: found {self.loss.name!r}, which is not for targets of type {self.type!r};"
+                f" allowed: {', '.join(FAMILIES[self.type])}"
+            )
         return self
+
+    @property
+    def class_like(self) -> bool:
+        """Whether its answers can be read as one class, and so take part in a joint class."""
+        return self.type in ("class", "ordinal") or (self.type == "regression" and self.edges is not None)
+
+
+_KEYS_OF_TYPES = {
+    "columns": ("multilabel",),
+    "labels": ("class", "ordinal", "multilabel", "regression"),
+    "edges": ("class", "ordinal", "regression"),
+    "separator": ("multilabel",),
+    "query": ("ranking",),
+    "adjust": ("class",),
+}
 
 
 class Joint(Section):
     """[joint]"""
 
     targets: Annotated[Names, Field(min_length=2)] = Field(
-        description="class targets read as one class; the first counts most, as in mask * 6 + gender * 3 + age"
+        description="targets read as one class (class, ordinal, or a regression with edges); the first counts"
+        " most, as in mask * 6 + gender * 3 + age"
     )
 
 
@@ -231,6 +214,10 @@ class Optimizer(Section):
     backbone_lr_factor: NotNegative = Field(
         1.0, description="the backbone learns at lr times this, the heads at lr"
     )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="each layer of the backbone learns at this times the rate of the next one; 1 = all alike",
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="for optimizers that have it (default: the optimizer's own; sgd and sgdp 0.9)"
     )
@@ -239,9 +226,12 @@ class Optimizer(Section):
         None, description="for optimizers that have them (default: the optimizer's own)"
     )
     eps: Positive | None = Field(None, description="for optimizers that have it (default: its own)")
+    options: dict[str, Any] | None = Field(
+        None, description="a table of any other arguments of that optimizer, such as { amsgrad = true }"
+    )
 
 
-_SCHEDULES = "constant | step | cosine | plateau | onecycle, each with its own keys"
+_SCHEDULES = "constant | step | cosine | restarts | polynomial | plateau | onecycle, each with its own keys"
 
 
 class _Schedule(Section):
@@ -274,6 +264,25 @@ class Cosine(_Schedule):
     eta_min: NotNegative = Field(0.0, description="the lowest learning rate")
 
 
+class Restarts(_Schedule):
+    """[schedule] name = "restarts" """
+
+    name: Literal["restarts"] = Field(description=_SCHEDULES)
+    T_0: Count = Field(10, description="epochs of the first cosine")
+    T_mult: Count = Field(1, description="each cosine is so many times as long as the one before")
+    eta_min: NotNegative = Field(0.0, description="the lowest learning rate")
+
+
+class Polynomial(_Schedule):
+    """[schedule] name = "polynomial" """
+
+    name: Literal["polynomial"] = Field(description=_SCHEDULES)
+    power: Positive = Field(1.0, description="1 is a straight line down to 0")
+    total_epochs: Positive | None = Field(
+        None, description="epochs until the learning rate is 0 (default: all after the warm-up)"
+    )
+
+
 class Plateau(_Schedule):
     """[schedule] name = "plateau" """
 
@@ -297,7 +306,9 @@ class OneCycle(_Schedule):
     final_div_factor: Positive = Field(1e4, description="last one = first / final_div_factor")
 
 
-Schedule = Annotated[Constant | Step | Cosine | Plateau | OneCycle, Field(discriminator="name")]
+Schedule = Annotated[
+    Constant | Step | Cosine | Restarts | Polynomial | Plateau | OneCycle, Field(discriminator="name")
+]
 
 
 class Training(Section):
@@ -308,6 +319,18 @@ class Training(Section):
     accumulate: Count = Field(1, description="micro-batches in one update; the gradient is that of one batch")
     clip_norm: Positive | None = Field(
         None, description="largest norm of the gradient (default: no clipping)"
+    )
+    freeze_epochs: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="epochs at the start in which only the heads learn, on features computed once (linear"
+        " probing); then everything is fine-tuned. As many as epochs: a linear probe",
+    )
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay of an average of the weights, such as 0.999, which is then what is evaluated"
+    )
+    target_weights: Literal["fixed", "uncertainty"] = Field(
+        "fixed",
+        description="fixed: targets.NAME.weight; uncertainty: times weights that are learnt (Kendall 2018)",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto (the faster of fp32 and bf16, measured here) | fp32 | bf16 | fp16"
@@ -324,13 +347,24 @@ class Selection(Section):
     metric: str = Field(
         "macro_f1",
         description="chooses the best checkpoint: of [joint] if there is one, else of the only target;"
-        ' or "age.macro_f1"',
+        ' or "age.macro_f1", "age.mae", ...',
     )
     first_epoch: Count = Field(
         1,
         description="an earlier epoch is never preferred to this or a later one (small, noisy validation sets)",
     )
     patience: Count | None = Field(None, description="early stopping: epochs without a better value")
+
+
+class Report(Section):
+    """[report]"""
+
+    baselines: bool = Field(
+        True, description="score the most frequent class and a balanced linear probe on the same split"
+    )
+    resamples: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        1000, description="bootstrap samples behind the 95 % intervals; 0 = no intervals"
+    )
 
 
 TargetName = Annotated[str, Field(pattern=r"^[\w -]+$")]
@@ -352,19 +386,20 @@ class Config(Section):
     schedule: Schedule = Cosine(name="cosine")
     training: Training = Training()
     selection: Selection = Selection()
+    report: Report = Report()
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_target_losses_over(cls, values: Any) -> Any:
-        """A target's loss without a name changes the keys of [loss]; with a name it stands alone."""
+    def _settle_target_losses(cls, values: Any) -> Any:
+        """Every target's loss: its own where it has a name; without one its keys change [loss], or, where that is
+        for another type of target, the type's first loss."""
         if not isinstance(values, Mapping) or not isinstance(values.get("targets"), Mapping):
             return values
         shared = values.get("loss", {"name": "cross_entropy"})
         targets = {}
         for name, target in values["targets"].items():
-            own = target.get("loss") if isinstance(target, Mapping) else None
-            if isinstance(own, Mapping) and "name" not in own and isinstance(shared, Mapping):
-                target = {**target, "loss": {**shared, **own}}
+            if isinstance(target, Mapping):
+                target = _with_settled_loss(dict(target), shared)
             targets[name] = target
         return {**values, "targets": targets}
 
@@ -373,6 +408,11 @@ class Config(Section):
         for name in self.joint.targets if self.joint else ():
             if name not in self.targets:
                 raise ValueError(f"joint.targets: no target {name!r}; {nearest(name, self.targets)}")
+            if not self.targets[name].class_like:
+                raise ValueError(
+                    f"joint.targets: {name!r} is of type {self.targets[name].type!r}; allowed: class, ordinal, or"
+                    " a regression with edges"
+                )
         if self.selection.first_epoch > self.training.epochs:
             raise ValueError(
                 f"selection.first_epoch: found {self.selection.first_epoch}, but training.epochs is"
@@ -380,11 +420,53 @@ class Config(Section):
             )
         if self.joint and len(set(self.joint.targets)) < len(self.joint.targets):
             raise ValueError("joint.targets: a target stands twice")
+        if "loss" in self.model_fields_set and not any(
+            fits(self.loss, t.type) for t in self.targets.values()
+        ):
+            types = ", ".join(sorted({target.type for target in self.targets.values()}))
+            raise ValueError(
+                f"loss.name: found {self.loss.name!r}, which is for none of the targets (their types: {types})"
+            )
+        if self.training.freeze_epochs > self.training.epochs:
+            raise ValueError(
+                f"training.freeze_epochs: found {self.training.freeze_epochs}, but training.epochs is"
+                f" {self.training.epochs}"
+            )
         for name, what in (("joint", "the joint class"), ("id", "the rows' ids")):
             if name in self.targets:
                 raise ValueError(f"targets.{name}: this name is kept for {what}; choose another")
         return self
 
+    def loss_of(self, name: str) -> Any:
+        """The loss section that a target is trained with."""
+        return self.targets[name].loss or self.loss
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key resolved, as plain values; [loss] is left out where it is for no target's type."""
+        values = self.model_dump()
+        if not any(fits(self.loss, target.type) for target in self.targets.values()):
+            del values["loss"]
+        return values
+
     def to_toml(self) -> str:
         """The file with every key resolved; keys without a value are left out."""
-        return toml_text(self.model_dump())
+        return toml_text(self.to_dict())
+
+
+def _with_settled_loss(target: dict[str, Any], shared: Any) -> dict[str, Any]:
+    type = target.get("type", "class")
+    if type not in FAMILIES or not isinstance(shared, Mapping):
+        return target
+    if type == "multilabel" and "columns" not in target:
+        target.setdefault("separator", "|")
+    own = target.get("loss")
+    usable = fits(dict(shared), type) or shared.get("name") not in _ALL_LOSSES
+    base = shared if usable else {"name": FAMILIES[type][0]}
+    if isinstance(own, Mapping) and "name" not in own:
+        target["loss"] = {**base, **own}
+    elif own is None and not usable:
+        target["loss"] = base
+    return target
+
+
+_ALL_LOSSES = ["sum", *(name for names in FAMILIES.values() for name in names)]

@@ -11,30 +11,19 @@ from pydantic import ValidationError
 
 from classwise.config import (
     Augment,
-    BalancedSoftmax,
-    BalancedSoftmaxTerm,
     Config,
-    Constant,
-    Cosine,
-    CrossEntropy,
-    CrossEntropyTerm,
     Data,
-    Focal,
-    FocalTerm,
     Joint,
     Model,
-    OneCycle,
     Optimizer,
-    Plateau,
-    Section,
+    Report,
+    Schedule,
     Selection,
-    SoftF1,
-    SoftF1Term,
-    Step,
     Target,
     Training,
-    WeightedSum,
 )
+from classwise.config_base import Section
+from classwise.config_losses import Loss, Term, by_name
 from classwise.errors import ConfigError, nearest
 
 
@@ -234,31 +223,15 @@ def _allowed_keys(parent: str, tree: Mapping[str, Any]) -> list[str]:
             model = Target
         elif isinstance(here, Mapping | list) and model is not None:
             model = _model_of(model, part, here, name)
-    return list(model.model_fields) if model not in (None, dict) else []
+    if model in (None, dict):
+        return []
+    return sorted(
+        model.model_fields, key=lambda name: name != "name"
+    )  # which kind of table it is comes first
 
 
-_BY_NAME: dict[str, dict[str, type[Section]]] = {
-    "loss": {
-        "cross_entropy": CrossEntropy,
-        "focal": Focal,
-        "balanced_softmax": BalancedSoftmax,
-        "soft_f1": SoftF1,
-        "sum": WeightedSum,
-    },
-    "schedule": {
-        "constant": Constant,
-        "step": Step,
-        "cosine": Cosine,
-        "plateau": Plateau,
-        "onecycle": OneCycle,
-    },
-}
-_TERMS: dict[str, type[Section]] = {
-    "cross_entropy": CrossEntropyTerm,
-    "focal": FocalTerm,
-    "balanced_softmax": BalancedSoftmaxTerm,
-    "soft_f1": SoftF1Term,
-}
+_BY_NAME: dict[str, dict[str, type[Section]]] = {"loss": by_name(Loss), "schedule": by_name(Schedule)}
+_TERMS = by_name(Term)
 _SECTIONS: dict[str, Any] = {
     "data": Data,
     "augment": Augment,
@@ -268,6 +241,7 @@ _SECTIONS: dict[str, Any] = {
     "optimizer": Optimizer,
     "training": Training,
     "selection": Selection,
+    "report": Report,
 }
 
 

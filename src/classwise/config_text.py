@@ -12,7 +12,7 @@ from classwise.toml import toml_text
 
 def commented_toml(config: Config, notes: dict[str, str] | None = None) -> str:
     """The whole config with a comment behind every key; `notes` (by dotted key) replace the general ones."""
-    return toml_text(config.model_dump(), dict(_comments(config, "")) | (notes or {}))
+    return toml_text(config.to_dict(), dict(_comments(config, "")) | (notes or {}))
 
 
 def key_table() -> str:
