@@ -176,8 +176,12 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
 def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     """Put a checkpoint's numbers into a freshly built state. Raises CheckpointError if they do not fit."""
     try:
-        state.model.load_state_dict(checkpoint.model)
         training = _unflatten(checkpoint.state["training"], checkpoint.training)
+        # With averaging, model.safetensors holds the average, and the weights that go on learning stand beside it.
+        averaged = training["average"]
+        state.average.load_state_dict(averaged and {**averaged, "model": checkpoint.model})
+        state.model.load_state_dict(training["model"] or checkpoint.model)
+        state.criterion.load_state_dict(training["criterion"], strict=False)
         state.optimizer.load_state_dict(training["optimizer"])
         _lay_out_as_parameters(state.optimizer)
         state.schedule.load_state_dict(training["schedule"])
@@ -198,7 +202,11 @@ def _lay_out_as_parameters(optimizer: Optimizer) -> None:
 
 def _serialise(state: TrainState, facts: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
     tensors: dict[str, Tensor] = {}
+    kept = state.average.model.state_dict()
     training = {
+        "model": {} if state.average.model is state.model else state.model.state_dict(),
+        "average": {key: value for key, value in state.average.state_dict().items() if key != "model"},
+        "criterion": {name: p.detach() for name, p in state.criterion.named_parameters()},
         "optimizer": state.optimizer.state_dict(),
         "schedule": state.schedule.state_dict(),
         "scaler": state.scaler.state_dict(),
@@ -206,7 +214,7 @@ def _serialise(state: TrainState, facts: dict[str, Any], made_on: dict[str, Any]
     tree = _flatten(training, "", tensors)
     text = {"schema": SCHEMA, "facts": facts, "progress": state.progress.as_dict(), "training": tree}
     files = {
-        "model.safetensors": save(_plain(state.model.state_dict())),
+        "model.safetensors": save(_plain(kept)),
         "training.safetensors": save(_plain(tensors)),
         "state.json": json_text(text).encode(),
     }

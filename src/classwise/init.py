@@ -104,7 +104,7 @@ def _summary(guess: Guess, config: Config) -> list[str]:
     """Targets, group and model, in words."""
     targets = []
     for name, target in config.targets.items():
-        count = len(target.edges) + 1 if target.edges else guess.table[target.column].n_unique()
+        count = len(target.edges) + 1 if target.edges else guess.table[str(target.column)].n_unique()
         targets.append(f"{name} ({count} classes)")
     joint = ", joined into one class" if config.joint else ""
     group = f"; split by {config.data.group}" if config.data.group else ""

@@ -1,7 +1,7 @@
 """The best checkpoint of a run, ready to look at pictures."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +9,19 @@ import polars as pl
 import torch
 
 from classwise.checkpoint import Checkpoint
-from classwise.compose import Numbers, build_settings, device_of, encode, pictures_of, worker_count
+from classwise.compose import build_settings, device_of, pictures_of, worker_count
 from classwise.config import Config
 from classwise.console import Console
 from classwise.data.loader import Loader
 from classwise.data.sources import Samples
-from classwise.data.targets import ClassTarget
+from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError
-from classwise.infer.predict import predict_logits, predictions_table
-from classwise.metrics.scoreboard import Scoreboard, flat_scores, joint_labels
+from classwise.infer.predict import predict_outputs, predictions_table
+from classwise.infer.submission import Possible, possible_answers
+from classwise.metrics.scoreboard import Scoreboard, flat_scores
 from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
+from classwise.model.heads import Head, head_from_dict
+from classwise.prepare import Answers
 from classwise.train import loop
 from classwise.train.tuning import torch_threads
 
@@ -28,7 +31,8 @@ class Predictor:
     """The best checkpoint, ready to look at pictures. It needs nothing but what the checkpoint holds."""
 
     model: Classifier
-    targets: tuple[ClassTarget, ...]
+    targets: tuple[Target, ...]
+    heads: dict[str, Head]
     joint: tuple[str, ...]
     precision: str
     facts: dict[str, Any]
@@ -38,35 +42,40 @@ class Predictor:
         """From a verified checkpoint."""
         facts = checkpoint.facts
         model = restore_classifier(ModelFacts.from_dict(facts["model"]), checkpoint.model)
-        targets = tuple(ClassTarget.from_dict(target) for target in facts["targets"])
-        return Predictor(model, targets, tuple(facts["joint"]), facts["precision"], facts)
+        targets = tuple(target_from_dict(target) for target in facts["targets"])
+        heads = {name: head_from_dict(head) for name, head in facts["heads"].items()}
+        return Predictor(model, targets, heads, tuple(facts["joint"]), facts["precision"], facts)
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
-        """The label list of every target."""
-        return {target.name: target.labels for target in self.targets}
+        """The label list of every target that has one."""
+        return {target.name: target.labels for target in self.targets if target.labels}
 
-    def answers(self) -> dict[str, list[str]]:
+    @property
+    def separators(self) -> dict[str, str]:
+        """What stands between the labels of every multilabel target."""
+        return {t.name: t.separator or "|" for t in self.targets if isinstance(t, MultilabelTarget)}
+
+    def answers(self) -> dict[str, Possible]:
         """Every answer that may stand in a submission, by target and for `joint`."""
-        possible = {name: list(labels) for name, labels in self.labels.items()}
-        if self.joint:
-            possible["joint"] = [str(k) for k in range(len(joint_labels(self.labels, self.joint)))]
-        return possible
+        return possible_answers(self.heads, self.labels, self.joint, self.separators)
 
-    def known_truth(self, samples: Samples, console: Console) -> dict[str, Numbers]:
-        """Label numbers of the targets whose column is there and full of known labels. A column with other
-        cells (placeholders, say) holds no truth, which is said."""
-        truth: dict[str, Numbers] = {}
+    def known_truth(self, samples: Samples, console: Console) -> Answers:
+        """Answers of the targets whose columns are there and hold nothing but answers. A column with other cells
+        (placeholders, say) holds no truth, which is said."""
+        truth: Answers = {}
         for target in self.targets:
-            if target.column in samples.frame.columns and samples.frame[target.column].null_count() == 0:
+            if set(target.columns) <= set(samples.frame.columns):
                 try:
-                    truth |= encode([target], samples)
+                    found = target.encode(samples.frame, samples.where)
                 except DataError as error:
-                    console.line(f"note: no true labels for {target.name!r}: {error}")
+                    console.line(f"note: no true answers for {target.name!r}: {error}")
+                else:
+                    truth |= {target.name: found} if target.known(found).any() else {}
         return truth
 
-    def logits(self, samples: Samples, config: Config) -> dict[str, torch.Tensor]:
-        """logits_NK by target, in the order of the rows."""
+    def outputs(self, samples: Samples, config: Config) -> dict[str, torch.Tensor]:
+        """Raw outputs (N, outputs) by target, in the order of the rows."""
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
         workers = worker_count(config.data.workers, device)
         pictures = pictures_of(samples, self.model.facts, config.data.max_pixels)
@@ -75,22 +84,31 @@ class Predictor:
         cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
         with torch_kept(), contextlib.closing(loader):
             set_threads(config)
-            return predict_logits(self.model.to(device), loader, device, cast)
+            return predict_outputs(self.model.to(device), loader, device, cast)
 
-    def table(self, samples: Samples, truth: Mapping[str, Numbers], config: Config) -> pl.DataFrame:
-        """Predictions as a table."""
-        logits = self.logits(samples, config)
-        return predictions_table(samples.ids, logits, self.labels, self.joint, truth)
+    def table(
+        self, samples: Samples, outputs: Mapping[str, torch.Tensor], truth: Mapping[str, Any]
+    ) -> pl.DataFrame:
+        """Predictions as a table, with the true answers where they are known."""
+        return predictions_table(
+            samples.ids, outputs, self.heads, self.labels, self.joint, truth, self.separators
+        )
 
     def score(
-        self, logits: Mapping[str, torch.Tensor], labels: Mapping[str, Numbers], config: Config
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        answers: Answers,
+        groups: Sequence[str] | None,
+        config: Config,
     ) -> dict[str, Any]:
-        """Logits against label numbers over the whole set."""
-        board = Scoreboard(self.labels, self.joint)
-        board.update(logits, {name: torch.from_numpy(numbers) for name, numbers in labels.items()})
-        results = board.results()
+        """Outputs against answers over the whole set, with intervals by the bootstrap (over groups, where the data
+        has groups)."""
+        resamples = config.report.resamples
+        board = Scoreboard(self.heads, self.labels, self.joint, keep_rows=resamples > 0)
+        board.update(outputs, {name: torch.from_numpy(values) for name, values in answers.items()})
+        results = board.results(groups, config.seed, resamples)
         metric = build_settings(config, torch.device("cpu")).metric
-        rows = len(next(iter(labels.values())))
+        rows = len(next(iter(answers.values())))
         return {"metric": metric, "value": flat_scores(results)[metric], "samples": rows, **results}
 
 

@@ -1,6 +1,7 @@
 """The verbs of a run: train, resume, evaluate, predict, submit, report. The only file that knows every stage."""
 
 import contextlib
+import dataclasses
 import shutil
 import signal
 import threading
@@ -14,6 +15,8 @@ import polars as pl
 import torch
 
 import classwise
+from classwise.baselines import Baselines
+from classwise.build_losses import build_criterion, build_heads
 from classwise.checkpoint import (
     Checkpoint,
     CheckpointKeeper,
@@ -24,34 +27,36 @@ from classwise.checkpoint import (
 )
 from classwise.compose import (
     ONE_ROW,
-    Prepared,
-    build_criterion,
     build_data,
     build_model,
     build_settings,
     build_state,
-    check_pictures,
     check_recipe,
-    data_digest,
     device_of,
-    encode,
-    prepare,
-    refuse_bad,
+    run_baselines,
     settle,
 )
 from classwise.config import Config
 from classwise.config_file import absolute_paths, load_config
+from classwise.conflicts import check_conflicts
 from classwise.console import Console
 from classwise.data.loader import Batch, TrainingData, ValidationData
 from classwise.data.sources import Samples, picture_names, read_source, samples_of
 from classwise.errors import CheckpointError, ClasswiseError, ConfigError, DataError, Interrupted
 from classwise.files import refuse_existing, write_bytes, write_text
-from classwise.infer.predict import predictions_table
 from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
-from classwise.losses.criterion import Criterion
 from classwise.metrics.scoreboard import Scoreboard
 from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
+from classwise.model.heads import Head, head_as_dict
 from classwise.predictor import Predictor, set_threads, torch_kept
+from classwise.prepare import (
+    Prepared,
+    check_pictures,
+    data_digest,
+    encode,
+    prepare,
+    refuse_bad,
+)
 from classwise.report.page import write_report
 from classwise.rundir import RunFolder, new_folder
 from classwise.status import ending_text, status_frame, status_now
@@ -78,20 +83,24 @@ def train(
         raise ConfigError("overrides go with a config file; change a Config with classwise.make_config")
     else:
         config = absolute_paths(config, Path.cwd())
+    conflicts = check_conflicts(config)
     with torch_kept():
         prepared = prepare(config, console)
-        model = build_model(config, prepared)
+        prepared = dataclasses.replace(prepared, warnings=(*prepared.warnings, *conflicts))
+        heads = build_heads(config, prepared)
+        model = build_model(config, heads)
         check_recipe(config, prepared, model)  # its errors before anything is measured
         config, device = settle(config, prepared, model, console)
         set_threads(config)
-        parts = _assemble(config, prepared, model, device)
+        baselines = _baselines(config, prepared, model, heads, device, console)
+        parts = _assemble(config, prepared, model, heads, device)
         folder = new_folder(config.name, None if run is None else Path(run))
         with _stop_flag() as should_stop:
             with _removed_unless_begun(folder):
                 console.log_to(folder.log)
                 write_text(folder.config, config.to_toml())
                 folder.write_split(_split_table(prepared))
-                keeper = _keeper(folder, config, prepared, parts, device)
+                keeper = _keeper(folder, config, prepared, parts, device, baselines)
                 _say_start(console, folder, prepared, parts)
                 keeper.save(parts.state, best=False)
             _run_to_the_end(folder, config, prepared, parts, keeper, console, should_stop)
@@ -120,12 +129,12 @@ def resume(run: str | Path, quiet: bool = False) -> "Run":
         set_threads(config)
         # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
         model = restore_classifier(ModelFacts.from_dict(checkpoint.facts["model"]), checkpoint.model)
-        parts = _assemble(config, prepared, model, device)
+        parts = _assemble(config, prepared, model, build_heads(config, prepared), device)
         restore(parts.state, checkpoint)
         _compare_fingerprints(checkpoint, fingerprint(str(device)), console)
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
         with _stop_flag() as should_stop:
-            keeper = _keeper(folder, config, prepared, parts, device)
+            keeper = _keeper(folder, config, prepared, parts, device, None)
             # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
             p = parts.state.progress
             keeper.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
@@ -178,13 +187,13 @@ class Run:
         if table is None:
             prepared = prepare(config, console)
             _refuse_changed_data(self.folder, prepared, predictor.facts)
-            samples, labels = prepared.valid.samples, prepared.valid.labels
+            samples, answers = prepared.valid.samples, prepared.valid.answers
         else:
             samples = self._labelled(config, Path(table), images)
-            labels = encode(predictor.targets, samples)
+            answers = encode(predictor.targets, samples)
             refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
             self._warn_of_training_rows(samples, console)
-        return predictor.score(predictor.logits(samples, config), labels, config)
+        return predictor.score(predictor.outputs(samples, config), answers, samples.groups, config)
 
     def predict(
         self, source: str | Path, images: str | Path | None = None, quiet: bool = True
@@ -197,7 +206,8 @@ class Run:
         samples = self._any_source(config, Path(source), images)
         refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
         predictor = self._predictor()
-        return predictor.table(samples, predictor.known_truth(samples, console), config)
+        outputs = predictor.outputs(samples, config)
+        return predictor.table(samples, outputs, predictor.known_truth(samples, console))
 
     def submit(
         self,
@@ -216,12 +226,12 @@ class Run:
         refuse_existing(out, force)
         console, config = Console(quiet), load_config(self.folder.config)
         predictor = self._predictor()
-        form = read_template(Path(template), list(predictor.labels), bool(predictor.joint), id)
+        form = read_template(Path(template), list(predictor.heads), bool(predictor.joint), id)
         names = find_pictures(form, Path(images))
         frame = pl.DataFrame({"id": form.ids, "path": names})
         samples = Samples(str(template), Path(images), tuple(form.ids), tuple(names), None, frame)
         refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
-        predictions = predictor.table(samples, {}, config)
+        predictions = predictor.table(samples, predictor.outputs(samples, config), {})
         possible = predictor.answers()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
         others = len(set(picture_names(Path(images))) - set(names))
@@ -270,39 +280,67 @@ class _Parts:
     state: TrainState
     data: TrainingData
     valid: ValidationData
-    criterion: Criterion
+    heads: dict[str, Head]
     scoreboard: Scoreboard
     settings: loop.Settings
 
 
-def _assemble(config: Config, prepared: Prepared, model: Classifier, device: torch.device) -> _Parts:
-    data, valid = build_data(config, prepared, model.facts, device)
+def _assemble(
+    config: Config, prepared: Prepared, model: Classifier, heads: dict[str, Head], device: torch.device
+) -> _Parts:
+    data, valid = build_data(config, prepared, model, device)
     return _Parts(
-        build_state(config, model, data, device),
+        build_state(config, model, build_criterion(config, prepared), data, device),
         data,
         valid,
-        build_criterion(config, prepared).to(device),
-        Scoreboard(prepared.label_lists, prepared.joint, device),
+        heads,
+        Scoreboard(heads, prepared.label_lists, prepared.joint, device),
         build_settings(config, device),
     )
 
 
+def _baselines(
+    config: Config,
+    prepared: Prepared,
+    model: Classifier,
+    heads: dict[str, Head],
+    device: torch.device,
+    console: Console,
+) -> Baselines | None:
+    """Computed once, before anything is learnt; a resumed run has them in its status.json."""
+    if not config.report.baselines:
+        return None
+    console.line("scoring two baselines on the same split ...")
+    baselines = run_baselines(config, prepared, model, heads, device)
+    for note in baselines.notes:
+        console.line(f"note: {note}")
+    probe = "" if baselines.linear_probe is None else f", a balanced linear probe on {baselines.probe_on}"
+    probe += "" if baselines.linear_probe is None else f" {baselines.linear_probe:.4f}"
+    console.line(f"{baselines.metric} of the most frequent class {baselines.most_frequent:.4f}{probe}")
+    return baselines
+
+
 def _keeper(
-    folder: RunFolder, config: Config, prepared: Prepared, parts: _Parts, device: torch.device
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    parts: _Parts,
+    device: torch.device,
+    baselines: Baselines | None,
 ) -> CheckpointKeeper:
     """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
     facts = {
         "classwise": classwise.__version__,
         "model": parts.state.model.facts.as_dict(),
         "targets": [target.as_dict() for target in prepared.targets],
+        "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
         "joint": list(prepared.joint),
         "precision": config.training.precision,
         "data": data_digest(prepared),
     }
     made_on = fingerprint(str(device))
-    status = status_frame(
-        folder, config, prepared, parts.state.model, {"classwise": classwise.__version__, **made_on}
-    )
+    environment = {"classwise": classwise.__version__, **made_on}
+    status = status_frame(folder, config, prepared, parts.state.model, baselines, environment)
 
     started, before = time.monotonic(), float(status["seconds"])
 
@@ -343,7 +381,7 @@ def _run_to_the_end(
     try:
         with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
             ended = loop.train(
-                *(p.state, p.data, p.valid, p.criterion, p.scoreboard, p.settings),
+                *(p.state, p.data, p.valid, p.scoreboard, p.settings),
                 *(keeper, should_stop, watch, say),
             )
         _write_results(folder, config, prepared)
@@ -368,20 +406,29 @@ def _run_to_the_end(
         f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch}{since}\n"
         f"report: {folder.report}"
     )
+    _say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
+
+
+def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, console: Console) -> None:
+    """The last line of a run that is no better than a baseline on the same split."""
+    known = folder.status().get("baselines")
+    if known:
+        unbeaten = Baselines(**known).not_beaten_by(value, higher_is_better)
+        for name, score in unbeaten.items():
+            console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
 
 
 def _write_results(folder: RunFolder, config: Config, prepared: Prepared) -> None:
     """metrics.json and predictions.csv of the best checkpoint on the validation rows."""
     checkpoint = read_checkpoint(folder.checkpoints / "best")
     predictor = Predictor.of(checkpoint)
-    samples, labels = prepared.valid.samples, prepared.valid.labels
-    logits = predictor.logits(samples, config)
-    metrics = predictor.score(logits, labels, config)
+    samples, answers = prepared.valid.samples, prepared.valid.answers
+    outputs = predictor.outputs(samples, config)
+    metrics = predictor.score(outputs, answers, samples.groups, config)
     order = ("metric", "value", "epoch")
     metrics["epoch"] = checkpoint.epoch
     folder.write_metrics({key: metrics[key] for key in order} | metrics)
-    frame = predictions_table(samples.ids, logits, predictor.labels, predictor.joint, labels)
-    folder.write_predictions(frame)
+    folder.write_predictions(predictor.table(samples, outputs, answers))
 
 
 def _report_anyway(folder: RunFolder, console: Console) -> None:

@@ -2,21 +2,31 @@
 
 import contextlib
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from classwise.compose import Prepared, class_counts
+import numpy as np
+
+from classwise.baselines import Baselines
 from classwise.config import Config
+from classwise.data.targets import RankingTarget
 from classwise.errors import CheckpointError
 from classwise.metrics.scoreboard import joint_labels
 from classwise.model.classifier import Classifier
+from classwise.prepare import Prepared, Side, label_counts, masked_counts, value_facts
 from classwise.rundir import RunFolder
 from classwise.train.loop import Settings
 from classwise.train.state import TrainState
 
 
 def status_frame(
-    folder: RunFolder, config: Config, prepared: Prepared, model: Classifier, made_on: dict[str, Any]
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    model: Classifier,
+    baselines: Baselines | None,
+    made_on: dict[str, Any],
 ) -> dict[str, Any]:
     """What in status.json does not change while the run goes on."""
     with contextlib.suppress(CheckpointError):
@@ -33,13 +43,14 @@ def status_frame(
             "parameters": size,
             "image_size": list(config.model.image_size),
         },
+        "baselines": baselines.as_dict() if baselines else None,
         "environment": _environment(made_on),
     }
 
 
 def _data_facts(prepared: Prepared) -> dict[str, Any]:
     train, valid = prepared.train, prepared.valid
-    counts = {"train": class_counts(prepared, train), "valid": class_counts(prepared, valid)}
+    counts = {"train": label_counts(prepared, train), "valid": label_counts(prepared, valid)}
     groups = None
     if train.samples.groups is not None and valid.samples.groups is not None:
         groups = {"train": len(set(train.samples.groups)), "valid": len(set(valid.samples.groups))}
@@ -60,8 +71,25 @@ def _data_facts(prepared: Prepared) -> dict[str, Any]:
             for name, labels in prepared.label_lists.items()
         },
         "joint": joint,
+        "values": _by_target(value_facts, prepared),
+        "queries": _by_target(_query_counts, prepared),
+        "masked": _by_target(masked_counts, prepared),
         "groups": groups,
         "warnings": list(prepared.warnings),
+    }
+
+
+def _by_target(facts: Callable[[Prepared, Side], dict[str, Any]], prepared: Prepared) -> dict[str, Any]:
+    """What a function says of each target, for both sides."""
+    train, valid = facts(prepared, prepared.train), facts(prepared, prepared.valid)
+    return {name: {"train": train[name], "valid": valid[name]} for name in train}
+
+
+def _query_counts(prepared: Prepared, side: Side) -> dict[str, int]:
+    return {
+        target.name: len(np.unique(side.answers[target.name][:, 1]))
+        for target in prepared.targets
+        if isinstance(target, RankingTarget)
     }
 
 
@@ -82,5 +110,6 @@ def status_now(
 
 def ending_text(ended: str, settings: Settings) -> str:
     if ended == "early_stopped":
-        return f"{settings.metric} has not risen for {settings.patience} epochs"
+        moved = "risen" if settings.higher_is_better else "fallen"
+        return f"{settings.metric} has not {moved} for {settings.patience} epochs"
     return f"all {settings.epochs} epochs are done"

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ import torch
 
 from classwise.data.augment import PRESETS
 from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, Loader, Pictures, TrainingData, ValidationData
-from classwise.data.sampling import epoch_order
-from classwise.errors import ImageError
+from classwise.data.loader import Batch, FeatureLoader, Loader, Pictures, TrainingData, ValidationData
+from classwise.data.sampling import batches_of, epoch_order, query_order
+from classwise.errors import ConfigError, ImageError
 
 pytestmark = [
     # Python 3.12 warns of every fork of a process with threads; a machine may have one core only.
@@ -52,10 +52,17 @@ def training(
     augment: str = "strong",
     sampling: str = "balanced",
     accumulate: int = 2,
+    **options,
 ) -> TrainingData:
     ids = [f"id-{row}" for row in range(ROWS)]
+    options = {"classes": LABELS, "seed": 42} | options
     batches = loader(folder, batch_size, workers, augment)
-    return TrainingData(batches, ids, LABELS, sampling, seed=42, accumulate=accumulate)
+    return TrainingData(batches, ids, sampling=sampling, accumulate=accumulate, **options)
+
+
+def everything(pictures: Loader, rows: Iterable[int] = range(ROWS), epoch: int = 0) -> Iterator[Batch]:
+    """The given rows in batches of the loader's size."""
+    return pictures.batches(batches_of(np.array(list(rows)), pictures.batch_size), epoch)
 
 
 def digest(batches: Iterable[Batch]) -> str:
@@ -75,7 +82,7 @@ def flat(windows: Iterable[list[Batch]]) -> list[Batch]:
 
 def test_what_a_batch_holds(folder):
     """uint8 (batch, 3, height, width) in RGB, the labels of its rows by target, and the row numbers."""
-    (batch,) = loader(folder, batch_size=20).batches(np.array([10, 0, 6]))
+    (batch,) = loader(folder).batches([np.array([10, 0, 6])])
     assert batch.images.shape == (3, 3, *SIZE)
     assert batch.images.dtype == torch.uint8
     assert len(batch) == 3
@@ -90,7 +97,7 @@ def test_what_a_batch_holds(folder):
 
 def test_a_batch_moves_to_a_device(folder):
     """Pictures and labels move, the rows stay as they are."""
-    (batch,) = loader(folder, batch_size=20).batches(np.arange(3))
+    (batch,) = loader(folder).batches([np.arange(3)])
     moved = batch.to(torch.device("meta"))
     assert moved.images.device.type == "meta"
     assert {labels.device.type for labels in moved.targets.values()} == {"meta"}
@@ -123,10 +130,10 @@ def test_augmentation_changes_from_epoch_to_epoch(folder):
     """The same row, another epoch: other pixels. The same epoch: the same pixels, in any order of rows."""
     pictures = loader(folder, batch_size=20, augment="strong")
     rows = np.arange(ROWS)
-    (zero,), (one,) = pictures.batches(rows, epoch=0), pictures.batches(rows, epoch=1)
+    (zero,), (one,) = pictures.batches([rows], epoch=0), pictures.batches([rows], epoch=1)
     same = [torch.equal(zero.images[row], one.images[row]) for row in rows]
     assert not any(same)
-    (turned,) = pictures.batches(rows[::-1].copy(), epoch=0)
+    (turned,) = pictures.batches([rows[::-1].copy()], epoch=0)
     assert torch.equal(turned.images.flip(0), zero.images)
 
 
@@ -195,15 +202,15 @@ def test_validation_takes_every_row_once_and_unchanged(folder, workers):
 
 def test_no_augmentation_in_training_is_that_of_validation(folder):
     """With the preset `none` both see the same pixels."""
-    (train,) = loader(folder, 20, augment="none").batches(np.arange(ROWS), epoch=4)
-    (valid,) = loader(folder, 20).batches(np.arange(ROWS))
+    (train,) = loader(folder, 20, augment="none").batches([np.arange(ROWS)], epoch=4)
+    (valid,) = loader(folder, 20).batches([np.arange(ROWS)])
     assert torch.equal(train.images, valid.images)
 
 
 def failure(pictures: Loader, rows: np.ndarray) -> ImageError:
     """The error of one pass, without the traceback: its frames would hold on to the loader and its workers."""
     try:
-        list(pictures.batches(rows))
+        list(everything(pictures, rows))
     except ImageError as error:
         return error.with_traceback(None)
     raise AssertionError("every picture was read")
@@ -218,7 +225,7 @@ def test_an_unreadable_file_is_named(folder, workers):
     error = failure(pictures, np.arange(ROWS))
     assert error.path == bad
     assert str(error).startswith(f"{bad}: ")
-    assert [len(batch) for batch in pictures.batches(np.arange(6))] == [4, 2]
+    assert [len(batch) for batch in everything(pictures, range(6))] == [4, 2]
     bad.unlink()
     assert failure(pictures, np.array([7])).path == bad
 
@@ -229,7 +236,7 @@ def test_workers_end_with_their_loader_after_an_error(folder):
     others = {child.pid for child in multiprocessing.active_children()}
     pictures = loader(folder, 4, workers=1)
     with contextlib.suppress(ImageError):
-        list(pictures.batches(np.arange(ROWS)))
+        list(everything(pictures))
     assert {child.pid for child in multiprocessing.active_children()} > others
     del pictures
     assert {child.pid for child in multiprocessing.active_children()} == others
@@ -239,7 +246,7 @@ def test_a_picture_with_too_many_pixels_is_named(folder):
     """The limit of the config reaches the reading."""
     pictures = Pictures([folder / "green" / "000.png"], SIZE, "squash", max_pixels=24 * 32 - 1)
     with pytest.raises(ImageError, match=r"000\.png: .*767"):
-        list(Loader(pictures, {}, 1, 0).batches(np.arange(1)))
+        list(Loader(pictures, {}, 1, 0).batches([np.arange(1)]))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -305,3 +312,170 @@ def test_a_closed_loader_has_no_workers(folder, workers):
     assert {child.pid for child in multiprocessing.active_children()} == others
     assert digest(flat(data.windows(1))) == digest(flat(training(folder, batch_size=1).windows(1)))
     data.loader.close()
+
+
+def test_answers_of_every_kind(folder):
+    """Class numbers, labels there or not, numbers and relevances come as they went in, unknown ones too, and
+    move to a device."""
+    nan = np.nan
+    answers = {
+        "class": np.where(LABELS == 1, -1, LABELS),
+        "labels": np.where(np.arange(2 * ROWS).reshape(ROWS, 2) % 5 == 0, nan, 1).astype(np.float32),
+        "number": np.where(np.arange(ROWS) % 3 == 0, nan, np.arange(ROWS) / 7),
+        "relevance": np.stack([np.arange(ROWS) % 4 - 1, np.arange(ROWS) // 3], axis=1),
+    }
+    pictures = Loader(loader(folder).pictures, answers, 4, 0)
+    rows = np.array([9, 0, 5])
+    (batch,) = pictures.batches([rows])
+    for name, answers_N in answers.items():
+        assert batch.targets[name].dtype == torch.from_numpy(answers_N).dtype
+        np.testing.assert_array_equal(batch.targets[name].numpy(), answers_N[rows])
+        assert batch.to(torch.device("meta")).targets[name].shape == (3, *answers_N.shape[1:])
+        all_N = ValidationData(pictures).targets(torch.device("cpu"))[name]
+        np.testing.assert_array_equal(all_N.numpy(), answers_N)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_those_asked_for(folder, workers):
+    """Of any sizes, with rows in any order and more than once."""
+    parts = [np.array([3]), np.array([10, 3, 0, 0]), np.array([7, 1])]
+    found = list(loader(folder, workers=workers).batches(parts))
+    assert [batch.rows.tolist() for batch in found] == [part.tolist() for part in parts]
+
+
+QUERIES = np.array([4, 2, 4, 0, 0, 2, 4, 2, 9, 0, 2])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_keeps_queries_whole(folder, workers):
+    """At most two of these queries in a batch of eight, none of them cut, each row once, in the epoch's order."""
+    data = training(folder, 8, workers, "strong", "shuffle", 1, queries=QUERIES, classes=None)
+    for epoch in range(3):
+        batches = flat(data.windows(epoch))
+        order = query_order(QUERIES, 42, epoch)
+        np.testing.assert_array_equal(np.concatenate([batch.rows for batch in batches]), order)
+        held = [set(QUERIES[batch.rows].tolist()) for batch in batches]
+        assert [len(queries) for queries in held] == [2, 2]
+        assert not held[0] & held[1]
+        assert data.updates_per_epoch == 2
+
+
+def test_validation_keeps_queries_whole(folder):
+    """Every row once, query by query; `rows` says which they are, and their pictures and answers are theirs."""
+    plain = {batch.rows[0]: batch for batch in ValidationData(loader(folder, 1)).batches()}
+    batches = list(ValidationData(loader(folder, 5), queries=QUERIES).batches())
+    held = [set(QUERIES[batch.rows].tolist()) for batch in batches]
+    assert held == [{0}, {2}, {4}, {9}]
+    rows = np.concatenate([batch.rows for batch in batches])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(ROWS))
+    for batch in batches:
+        for i, row in enumerate(batch.rows):
+            assert torch.equal(batch.images[i], plain[row].images[0])
+            assert batch.targets["colour"][i] == LABELS[row]
+
+
+def test_sampling_that_cannot_be(folder):
+    """By class where there are none, or where queries have to stay whole."""
+    with pytest.raises(ConfigError, match=r"data\.sampling: found 'balanced', but no row has a class"):
+        list(training(folder, classes=None).windows(0))
+    with pytest.raises(
+        ConfigError, match=r"data\.sampling: found 'sqrt', but batches that hold whole queries"
+    ):
+        list(training(folder, sampling="sqrt", queries=QUERIES).windows(0))
+
+
+@pytest.mark.parametrize("queries", [None, QUERIES])
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_an_update(folder, world, queries):
+    """Two ranks of one batch each make the update that one process makes of two: the same pictures, to the byte,
+    in the same number of updates; the last may leave a rank without any."""
+    sampling = "balanced" if queries is None else "shuffle"
+    single = training(folder, 2, accumulate=world, sampling=sampling, queries=queries)
+    options = {"accumulate": 1, "sampling": sampling, "queries": queries, "world": world}
+    ranks = [training(folder, 2, rank=rank, **options) for rank in range(world)]
+    assert {data.updates_per_epoch for data in ranks} == {single.updates_per_epoch}
+    for epoch, skip in ((0, 0), (1, 0), (1, 1)):
+        shares = list(zip(*(data.windows(epoch, skip) for data in ranks), strict=True))
+        windows = list(single.windows(epoch, skip))
+        assert len(shares) == len(windows) == single.updates_per_epoch - skip
+        for parts, window in zip(shares, windows, strict=True):
+            assert digest(flat(parts)) == digest(window)
+
+
+def test_a_rank_without_a_batch(folder):
+    """Its last window is empty, so that every rank counts the same updates."""
+    data = training(folder, 4, accumulate=2, rank=1, world=2)
+    assert [len(window) for window in data.windows(0)] == [1]
+    data = training(folder, 8, accumulate=2, rank=1, world=2)
+    assert list(data.windows(0)) == [[]]
+    assert data.updates_per_epoch == 1
+
+
+def features_of(rows: int = ROWS) -> tuple[FeatureLoader, list[int]]:
+    """Features that hold their row's number, and a list that grows with each time they are computed."""
+    calls: list[int] = []
+
+    def compute() -> torch.Tensor:
+        calls.append(rows)
+        return torch.arange(rows, dtype=torch.float32)[:, None].expand(rows, 3)
+
+    return FeatureLoader(compute, {"colour": LABELS, "odd": np.arange(rows) % 2}), calls
+
+
+def test_frozen_epochs_train_on_features(folder):
+    """The rows of every window are those that pictures would have, in the same order, with the same answers; the
+    features are computed once, when first needed, and forgotten after the last epoch that needs them."""
+    features, calls = features_of()
+    data = training(folder, features=features, frozen_epochs=2)
+    plain = training(folder)
+    assert calls == []
+    for epoch in range(2):
+        for skip in (0, 1):
+            found, wanted = list(data.windows(epoch, skip)), list(plain.windows(epoch, skip))
+            assert [len(window) for window in found] == [len(window) for window in wanted]
+            for ours, theirs in zip(flat(found), flat(wanted), strict=True):
+                np.testing.assert_array_equal(ours.rows, theirs.rows)
+                assert ours.images.tolist() == [[row] * 3 for row in theirs.rows.tolist()]
+                assert all(torch.equal(ours.targets[name], theirs.targets[name]) for name in theirs.targets)
+    assert calls == [ROWS]
+    assert digest(flat(data.windows(2))) == digest(flat(plain.windows(2)))
+    assert features._features_ND is None
+    next(data.windows(1))
+    assert calls == [ROWS] * 2
+
+
+def test_frozen_epochs_validate_on_features(folder):
+    """The same for validation, which looks at pictures again where no epoch is named."""
+    features, calls = features_of()
+    data = ValidationData(loader(folder), features=features, frozen_epochs=2)
+    plain = list(data.batches())
+    assert calls == []
+    for epoch in (0, 1):
+        found = list(data.batches(epoch))
+        assert [batch.rows.tolist() for batch in found] == [batch.rows.tolist() for batch in plain]
+        assert torch.cat([batch.images for batch in found])[:, 0].tolist() == list(range(ROWS))
+    assert digest(data.batches()) == digest(plain)
+    assert calls == [ROWS]
+    assert digest(data.batches(2)) == digest(plain)
+    assert features._features_ND is None
+
+
+def test_features_of_whole_queries(folder):
+    """Queries stay whole in frozen epochs too."""
+    features, _ = features_of()
+    options = {"sampling": "shuffle", "queries": QUERIES, "classes": None}
+    data = training(folder, 8, features=features, frozen_epochs=1, **options)
+    plain = training(folder, 8, **options)
+    for ours, theirs in zip(flat(data.windows(0)), flat(plain.windows(0)), strict=True):
+        np.testing.assert_array_equal(ours.rows, theirs.rows)
+
+
+def test_features_leave_the_global_generators(folder):
+    """Their order is a function of (seed, epoch) as well, and takes nothing from the global generators."""
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    features, _ = features_of()
+    list(training(folder, features=features, frozen_epochs=1).windows(0))
+    list(ValidationData(loader(folder), features=features, frozen_epochs=1).batches(0))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]

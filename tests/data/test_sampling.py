@@ -1,12 +1,15 @@
-"""The order of an epoch: a function of (seed, epoch), with the classes in the proportion asked for."""
+"""The order of an epoch: a function of (seed, epoch), with the classes in the proportion asked for; and how it
+is cut into batches and dealt out to processes."""
 
+import itertools
+import multiprocessing
 import random
 
 import numpy as np
 import pytest
 import torch
 
-from classwise.data.sampling import epoch_order
+from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
 from classwise.errors import ConfigError
 
 COUNTS = np.array([600, 97, 30, 6, 1])
@@ -115,3 +118,143 @@ def test_another_sampling_is_refused():
     with pytest.raises(ConfigError) as caught:
         drawn("oversample")
     assert str(caught.value) == "data.sampling: found 'oversample', allowed: shuffle, balanced, sqrt"
+
+
+@pytest.mark.parametrize(("sampling", "power"), [("balanced", 0.0), ("sqrt", 0.5)])
+def test_rows_without_a_class_come_once(sampling, power):
+    """Each exactly once in every epoch, spread over it; the classes share the other draws as they would alone."""
+    labels = np.random.default_rng(1).permutation(np.concatenate([LABELS, np.full(200, -1)]))
+    quotas = COUNTS**power / (COUNTS**power).sum() * len(LABELS)
+    for epoch in range(10):
+        order = drawn(sampling, epoch, labels)
+        assert len(order) == len(labels)
+        assert (np.bincount(order, minlength=len(labels))[labels == -1] == 1).all()
+        assert np.abs(np.bincount(labels[order][labels[order] >= 0], minlength=5) - quotas).max() < 1
+        unknown = np.flatnonzero(labels[order] == -1)
+        assert abs(unknown.mean() / len(order) - 0.5) < 0.1
+
+
+def test_sampling_by_class_needs_one():
+    """Where no row has a class there is nothing to balance, which is said; shuffling goes on."""
+    for sampling in ("balanced", "sqrt"):
+        with pytest.raises(ConfigError, match=rf"data\.sampling: found '{sampling}', but no row has a class"):
+            drawn(sampling, labels=np.full(9, -1))
+    np.testing.assert_array_equal(np.sort(drawn("shuffle", labels=np.full(9, -1))), np.arange(9))
+
+
+def test_queries_are_shuffled_whole():
+    """Each row once, a query's rows together and in order, queries in another order every epoch."""
+    queries = np.random.default_rng(0).integers(0, 40, 300)
+    orders = [query_order(queries, 42, epoch) for epoch in range(5)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(300))
+        runs = [
+            (q, list(rows)) for q, rows in itertools.groupby(order.tolist(), key=lambda row: queries[row])
+        ]
+        assert len(runs) == len(np.unique(queries))
+        assert all(rows == np.flatnonzero(queries == q).tolist() for q, rows in runs)
+    assert len({tuple(queries[order]) for order in orders}) == 5
+    np.testing.assert_array_equal(query_order(queries, 42, 3), orders[3])
+    assert not np.array_equal(query_order(queries, 43, 3), orders[3])
+
+
+def test_every_query_comes_first_as_often():
+    """No query has a better place than another: over many epochs each is first about equally often."""
+    queries = np.repeat([3, 7, 9, 20], [1, 5, 2, 3])
+    firsts = [int(queries[query_order(queries, 42, epoch)[0]]) for epoch in range(2000)]
+    counts = [firsts.count(q) for q in (3, 7, 9, 20)]
+    # Five standard deviations of a count out of 2,000 at one in four.
+    assert max(abs(count - 500) for count in counts) < 5 * (2000 * 0.25 * 0.75) ** 0.5
+
+
+def test_batches_of_rows():
+    """200 random orders: the order itself, cut after every `batch_size` rows; the last one is what is left."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        order, size = rng.permutation(int(rng.integers(0, 50))), int(rng.integers(1, 12))
+        found = batches_of(order, size)
+        assert [batch.tolist() for batch in found] == [
+            list(order[i : i + size]) for i in range(0, len(order), size)
+        ]
+
+
+def test_batches_of_queries():
+    """200 random tables: whole queries in the order given, as many in each batch as fit even if all were as large
+    as the largest, so that any order gives the same number of batches."""
+    rng = np.random.default_rng(0)
+    for case in range(200):
+        queries = rng.integers(0, int(rng.integers(1, 15)), int(rng.integers(1, 60)))
+        size = int(rng.integers(1, 30))
+        most = max(1, size // int(np.bincount(queries).max()))
+        numbers = set()
+        for order in (query_order(queries, 1, case), table_order(len(queries), queries)):
+            found = batches_of(order, size, queries)
+            np.testing.assert_array_equal(np.concatenate(found), order)
+            held = [set(queries[batch].tolist()) for batch in found]
+            assert all(len(set_) == most for set_ in held[:-1])
+            assert 1 <= len(held[-1]) <= most
+            assert sum(map(len, held)) == len(set().union(*held)) == len(np.unique(queries))
+            numbers.add(len(found))
+        assert len(numbers) == 1
+
+
+def test_no_rows_make_no_batches():
+    """With queries and without."""
+    none = np.empty(0, dtype=np.int64)
+    assert batches_of(none, 4) == batches_of(none, 4, none) == []
+    assert len(query_order(none, 0, 0)) == len(table_order(0, none)) == 0
+
+
+def test_the_order_of_the_table():
+    """Row by row, or query by query with the rows of each in order."""
+    assert table_order(4).tolist() == [0, 1, 2, 3]
+    assert table_order(5, np.array([2, 0, 2, 1, 0])).tolist() == [1, 4, 3, 0, 2]
+
+
+def test_every_batch_belongs_to_one_rank():
+    """200 random cases against a plain loop: update for update, each rank its own `accumulate` batches; only the
+    last update may leave a rank with fewer or none, and all ranks count the same updates."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        count, accumulate, world = (int(rng.integers(low, high)) for low, high in ((1, 40), (1, 5), (1, 6)))
+        batches = [np.array([i]) for i in range(count)]
+        expected = [[[] for _ in range(-(-count // (accumulate * world)))] for _ in range(world)]
+        for i in range(count):
+            expected[i // accumulate % world][i // (accumulate * world)].append(i)
+        for rank in range(world):
+            found = rank_share(batches, accumulate, rank, world)
+            assert [[int(batch[0]) for batch in window] for window in found] == expected[rank]
+    assert [[len(w) for w in rank_share(batches[:5], 2, rank, 3)] for rank in range(3)] == [[2], [2], [1]]
+
+
+@pytest.mark.parametrize("rank", [-1, 2])
+def test_a_rank_outside_the_world(rank):
+    """It would silently train on nothing, or on another's rows."""
+    with pytest.raises(ValueError, match=f"rank: found {rank} of 2 processes, allowed: 0 to 1"):
+        rank_share([], 1, rank, 2)
+
+
+def rows_of_rank(place: tuple[str, int, int]) -> list[list[list[int]]]:
+    """What one process trains on: its rows by epoch and update. It runs in a process of its own."""
+    sampling, rank, world = place
+    epochs = []
+    for epoch in range(3):
+        batches = batches_of(epoch_order(sampling, LABELS, 42, epoch), 8)
+        updates = rank_share(batches, 2 if world == 2 else 4, rank, world)
+        epochs.append([[int(row) for batch in window for row in batch] for window in updates])
+    return epochs
+
+
+def test_two_processes_share_the_rows_of_one():
+    """Two real processes that start afresh and know nothing of each other: together they take, update for update,
+    the rows of the single process in its order, so balanced sampling is balanced over both."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        for sampling in SAMPLINGS:
+            first, second = pool.map(rows_of_rank, [(sampling, 0, 2), (sampling, 1, 2)], chunksize=1)
+            single = rows_of_rank((sampling, 0, 1))
+            together = [
+                [ours + theirs for ours, theirs in zip(*epochs, strict=True)]
+                for epochs in zip(first, second, strict=True)
+            ]
+            assert together == single
+            assert all(len(window) == 16 for window in first[0][:-1] + second[0][:-1])

@@ -7,15 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.data.split import split_rows
+from classwise.data.split import Stratum, merge_groups, split_rows
 from classwise.errors import DataError
 
 
-def split(labels, groups=None, share=0.2, seed=0) -> np.ndarray:
-    """`labels` by target as numbers from 0; label lists are made to fit."""
-    labels = {name: np.asarray(numbers) for name, numbers in labels.items()}
-    names = {name: [str(k) for k in range(numbers.max() + 1)] for name, numbers in labels.items()}
-    return split_rows(labels, names, groups, share, seed)
+def strata_of(labels, names=None, optional: str = "") -> list[Stratum]:
+    """One stratum a target; label lists are made to fit where `names` does not give them."""
+    strata = []
+    for name, numbers in labels.items():
+        numbers = np.asarray(numbers)
+        list_ = [str(k) for k in range(numbers.max() + 1)] if names is None else names[name]
+        strata.append(Stratum(name, numbers, list_, required=name not in optional))
+    return strata
+
+
+def split(labels, groups=None, share=0.2, seed=0, optional: str = "") -> np.ndarray:
+    """`labels` by target as numbers from 0, -1 unknown; those named in `optional` are not required."""
+    return split_rows(strata_of(labels, optional=optional), groups, share, seed)
 
 
 def people(counts: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
@@ -139,21 +147,15 @@ def test_a_label_that_cannot_be_on_both_sides_is_refused(groups, message):
     labels = {"mask": np.array([1, 1, 0, 1, 1]), "age": np.array([0, 0, 0, 0, 1])}
     names = {"mask": ["wear", "normal"], "age": ["young", "old"]}
     with pytest.raises(DataError, match=message) as caught:
-        split_rows(labels, names, groups, 0.2, 0)
+        split_rows(strata_of(labels, names), groups, 0.2, 0)
     assert "data.valid" in str(caught.value)
-
-
-def test_the_label_lists_may_come_in_another_order():
-    """They are looked up by name, so the message names the right label."""
-    labels = {"b": np.array([0, 0, 1, 1]), "a": np.array([0, 2, 0, 0])}
-    with pytest.raises(DataError, match="only one row holds a=three:"):
-        split_rows(labels, {"a": ["one", "two", "three"], "b": ["x", "y"]}, None, 0.5, 0)
 
 
 def test_classes_without_rows_do_not_matter():
     """A fixed label list may be longer than the data: the split is that of the classes there are."""
     labels = np.repeat([0, 2], 10)
-    valid = split_rows({"a": labels}, {"a": ["x", "never", "y", "nor this"]}, None, 0.2, 0)
+    strata = strata_of({"a": labels}, {"a": ["x", "never", "y", "nor this"]})
+    valid = split_rows(strata, None, 0.2, 0)
     assert (valid[:10].sum(), valid[10:].sum()) == (2, 2)
 
 
@@ -204,3 +206,81 @@ def test_large_tables():
         shares = np.bincount(numbers[valid]) / np.bincount(numbers)
         np.testing.assert_allclose(shares, 0.2, atol=0.001)
     assert not set.intersection(*sides(valid, groups.tolist()))
+
+
+def test_unknown_labels_promise_nothing():
+    """The known labels give their share to the row, and so do the rows without one: they are not a class, so
+    a single one of them is no trouble."""
+    labels = np.repeat([0, 1, -1], [50, 20, 30])
+    valid = split({"a": labels})
+    assert [int(valid[labels == k].sum()) for k in (0, 1, -1)] == [10, 4, 6]
+    for seed in range(5):
+        valid = split({"a": np.array([0, 0, 1, 1, -1])}, share=0.4, seed=seed)
+        assert valid[:2].sum() == valid[2:4].sum() == 1
+
+
+def test_known_labels_of_one_target_in_the_rows_of_another():
+    """Two targets that are known for different rows are each split in proportion."""
+    a, b = np.repeat([0, 1, -1], [40, 10, 50]), np.repeat([-1, 1, 0], [50, 20, 30])
+    valid = split({"a": a, "b": b})
+    for numbers, counts in ((a, (8, 2)), (b, (6, 4))):
+        assert tuple(valid[numbers == k].sum() for k in (0, 1)) == counts
+
+
+def test_an_unknown_label_hides_no_single_group():
+    """A label whose other rows are unknown has one group, and is refused with its name."""
+    with pytest.raises(DataError, match="only one group holds a=1:"):
+        split({"a": np.array([0, 0, 1, 1, -1])}, list("pqrrs"))
+
+
+def test_a_stratum_that_is_not_required():
+    """Its labels are kept in proportion; one with a single group is no error, and never costs a required label
+    its place on both sides."""
+    bins = np.repeat(np.arange(5), 40)
+    valid = split({"a": bins}, optional="a")
+    assert np.bincount(bins[valid]).tolist() == [8] * 5
+    label, bins = np.array([0] * 10 + [1, 1]), np.arange(12)
+    for seed in range(5):
+        valid = split({"a": label, "b": bins}, share=0.1, seed=seed, optional="b")
+        assert 0 < valid[label == 1].sum() < 2
+        assert 0 < valid[label == 0].sum() < 10
+
+
+def test_a_row_in_several_strata_of_one_name():
+    """The labels of a multilabel target overlap: each of them gives its share, and is named where it cannot."""
+    rng = np.random.default_rng(0)
+    there = rng.random((400, 4)) < [0.5, 0.3, 0.1, 0.02]
+    strata = [
+        Stratum("tags", np.where(there_N, 0, -1), [str(k)], required=True)
+        for k, there_N in enumerate(there.T)
+    ]
+    valid = split_rows(strata, None, 0.25, 0)
+    assert np.abs(there[valid].sum(axis=0) - 0.25 * there.sum(axis=0)).max() <= 1
+    with pytest.raises(DataError, match="only one row holds tags=cat:"):
+        split_rows([Stratum("tags", np.array([-1, 0, -1]), ["cat"], required=True)], None, 0.5, 0)
+
+
+def test_merged_groups_against_a_search():
+    """On 200 random tables: two rows are together exactly where a chain of shared groups joins them."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rows = int(rng.integers(1, 12))
+        groupings = [rng.integers(0, rows, rows).tolist() for _ in range(int(rng.integers(1, 4)))]
+        joined = np.eye(rows, dtype=bool)
+        for groups in groupings:
+            joined |= np.equal.outer(groups, groups)
+        for _ in range(rows):
+            joined = (joined.astype(int) @ joined.astype(int)) > 0
+        merged = merge_groups(*groupings)
+        np.testing.assert_array_equal(np.equal.outer(np.array(merged), np.array(merged)), joined)
+
+
+def test_people_and_queries_stay_whole():
+    """A split by merged groups cuts neither a person nor a query."""
+    rng = np.random.default_rng(0)
+    people, queries = rng.integers(0, 150, 300), np.repeat(np.arange(150), 2)
+    queries[people < 50] = 1000 + people[people < 50]
+    valid = split({"a": rng.integers(0, 3, 300)}, merge_groups(people.tolist(), queries.tolist()))
+    for groups in (people, queries):
+        assert all(len(set(valid[groups == g].tolist())) == 1 for g in np.unique(groups))
+    assert 0 < valid.sum() < 300

@@ -1,14 +1,24 @@
 """Tables: cells are text as they stand, and what is wrong is named by file, line or row."""
 
+import math
 import os
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from classwise.data.table import column, full_column, read_table, rows_text, write_table
+from classwise.data.table import (
+    column,
+    full_column,
+    is_empty,
+    number_cells,
+    read_table,
+    rows_text,
+    write_table,
+)
 from classwise.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -183,3 +193,24 @@ def test_another_suffix_is_not_written(tmp_path):
     with pytest.raises(DataError, match=r"found \.xlsx suffix"):
         write_table(pl.DataFrame({"a": ["1"]}), tmp_path / "t.xlsx")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_empty():
+    """Nothing and white space are; a zero or a dash is an answer."""
+    cells = [None, "", " ", "\t\n", "0", "-", " a "]
+    assert [is_empty(cell) for cell in cells] == [True, True, True, True, False, False, False]
+
+
+def test_cells_as_numbers():
+    """Each cell's float64, NaN where it is empty."""
+    found = number_cells(["1", " -2.5e3 ", None, " ", "0.1"], "t.csv", "c", "it must not be so")
+    np.testing.assert_array_equal(found, np.array([1, -2500, math.nan, math.nan, 0.1]))
+    assert found.dtype == np.float64
+
+
+@pytest.mark.parametrize("cell", ["x", "nan", "inf", "1e999", "1,5"])
+def test_a_cell_that_is_no_finite_number(cell):
+    """Table, row, column, cell and the reason that was given."""
+    with pytest.raises(DataError) as caught:
+        number_cells(["1", None, cell], "t.csv", "c", "it must be a number")
+    assert str(caught.value) == f"t.csv: row 3: column 'c': found {cell!r}, but it must be a number"

@@ -1,19 +1,32 @@
 """The submission: the template's ids and columns, an answer in every row, or a refusal that says why."""
 
 import csv
+import math
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from classwise.errors import DataError, OutputError
 from classwise.infer.submission import (
+    LabelSets,
+    Possible,
     Template,
     check_submission,
     fill,
     find_pictures,
+    possible_answers,
     read_template,
     submission_bytes,
+)
+from classwise.model.heads import (
+    ClassHead,
+    Head,
+    MultilabelHead,
+    OrdinalHead,
+    RankingHead,
+    RegressionHead,
 )
 
 NAMES = {"species": ["고양이", "dog, big", 'the "cat"'], "joint": [str(k) for k in range(6)]}
@@ -253,3 +266,127 @@ def test_a_file_that_the_template_wants(tmp_path: Path) -> None:
     """The check lets the right file pass, as quoted as it may be."""
     form = template(tmp_path, ["a", "b"])
     check_submission('"ImageID","ans"\r\n"a","dog, big"\r\nb,고양이\r\n'.encode(), form, NAMES)
+
+
+# Answers of other types: numbers, and several labels.
+
+TAGS = LabelSets(("a", "b c", "d"), "|")
+
+
+def filled(values: pl.Series, possible: Possible, folder: Path, cells: list[str] | None = None) -> bytes:
+    """The file of a template whose only answer column takes `values`."""
+    ids = [str(row) for row in range(len(values))]
+    rows = [[id, cell] for id, cell in zip(ids, cells or [""] * len(ids), strict=True)]
+    form = read_template(write(folder / "t.csv", ["id", "x"], rows), ["s"], joint=False)
+    frame = fill(form, pl.DataFrame({"id": ids, "s": values}), {"s": possible})
+    return submission_bytes(frame, form, {"s": possible})
+
+
+def test_every_kind_of_head_has_its_answers() -> None:
+    """Labels of classes and levels; sets with the target's own separator; any number; the joint class's numbers."""
+    heads: dict[str, Head] = {
+        "c": ClassHead(2),
+        "o": OrdinalHead(3),
+        "m": MultilabelHead(2),
+        "n": MultilabelHead(2),
+        "v": RegressionHead(0.0, 1.0, edges=(1.0, 2.0, 3.0)),
+        "r": RankingHead(),
+    }
+    labels = {"c": ("x", "y"), "o": ("1", "2", "3"), "m": ("a", "b"), "n": ("a", "b")}
+    assert possible_answers(heads, labels, ("c", "v", "o"), {"n": ";"}) == {
+        "c": ["x", "y"],
+        "o": ["1", "2", "3"],
+        "m": LabelSets(("a", "b"), "|"),
+        "n": LabelSets(("a", "b"), ";"),
+        "v": None,
+        "r": None,
+        "joint": [str(k) for k in range(2 * 4 * 3)],
+    }
+    assert "joint" not in possible_answers({"c": ClassHead(2)}, labels)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_numbers_come_back_bit_for_bit(dtype: type, tmp_path: Path) -> None:
+    """200 drawn numbers of all sizes are read back as they were, and no longer than they need to be."""
+    draw = np.random.default_rng(0)
+    values = (draw.standard_normal(200) * 10.0 ** draw.integers(-30, 30, 200)).astype(dtype)
+    values[:2] = 0.1, 33
+    data = filled(pl.Series(values), None, tmp_path)
+    texts = [row[1] for row in csv.reader(data.decode().splitlines())][1:]
+    np.testing.assert_array_equal(np.array([dtype(text) for text in texts]), values)
+    assert texts[:2] == ["0.1", "33.0"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_no_answer(value: float, tmp_path: Path) -> None:
+    """It is never written."""
+    with pytest.raises(OutputError, match=r"column 'x' holds '.*', which is no answer; allowed: any finite"):
+        filled(pl.Series([0.0, value]), None, tmp_path)
+
+
+def test_a_row_without_a_prediction_is_refused(tmp_path: Path) -> None:
+    """Not written as `None`, which might even be a label; for every kind of answer."""
+    answers: list[tuple[pl.Series, Possible]] = [
+        (pl.Series(["a", None, None]), ["a", "None"]),
+        (pl.Series([0.5, None, None]), None),
+        (pl.Series(["a|d", None, None]), TAGS),
+    ]
+    for values, possible in answers:
+        with pytest.raises(OutputError, match="'s' has no prediction in rows 2, 3"):
+            filled(values, possible, tmp_path)
+
+
+def test_sets_of_labels_are_written_as_they_are(tmp_path: Path) -> None:
+    """One, several, none; the cells are what the table of predictions holds."""
+    data = filled(pl.Series(["a", "a|b c|d", "|"]), TAGS, tmp_path)
+    assert data.decode() == "id,x\n0,a\n1,a|b c|d\n2,|\n"
+
+
+@pytest.mark.parametrize("text", ["", "a|e", "a|", "|a", "a|a", "||", "a,d", "b"])
+def test_a_set_with_a_foreign_part_is_no_answer(text: str, tmp_path: Path) -> None:
+    """Unknown labels, empty parts, a label twice, another separator."""
+    with pytest.raises(
+        OutputError, match=r"column 'x' holds .* no answer; allowed: a, b c, d, joined by '\|'"
+    ):
+        filled(pl.Series(["a", text]), TAGS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "possible"),
+    [
+        (["0", "0"], None),
+        (["0.5", "-1e3"], None),
+        (["?", "?"], None),
+        (["nan", "nan"], None),
+        (["|", "|"], TAGS),
+        (["a", "d|a"], TAGS),
+        (["tags here", "tags here"], TAGS),
+        (["0", "0"], LabelSets(("1", "2"), " ")),
+    ],
+)
+def test_placeholders_of_the_other_kinds(cells: list[str], possible: Possible, tmp_path: Path) -> None:
+    """Possible answers, one word in all rows, or a number where numbers are written: filled."""
+    values = pl.Series([1.5, 2.5]) if possible is None else pl.Series([possible.labels[0]] * 2)
+    wanted = [str(value) for value in values.to_list()]
+    found = csv.reader(filled(values, possible, tmp_path, cells).decode().splitlines())
+    assert [row[1] for row in found][1:] == wanted
+
+
+@pytest.mark.parametrize(
+    ("cells", "possible", "allowed"),
+    [
+        (["cat", "dog"], None, "any finite number"),
+        (["0.5", "?"], None, "any finite number"),
+        (["1", "nan"], None, "any finite number"),
+        (["0", "0"], TAGS, "a, b c, d, joined by '|'"),
+        (["a;d", "d"], TAGS, "a, b c, d, joined by '|'"),
+    ],
+)
+def test_a_template_that_wants_other_than_numbers_or_sets(
+    cells: list[str], possible: Possible, allowed: str, tmp_path: Path
+) -> None:
+    """Labels where numbers would be written, numbers where labels would be, another separator: refused."""
+    values = pl.Series([1.5, 2.5]) if possible is None else pl.Series(["a", "d"])
+    with pytest.raises(OutputError) as raised:
+        filled(values, possible, tmp_path, cells)
+    assert f"'s' has the answers {allowed}; the template wants another kind" in str(raised.value)

@@ -1,5 +1,7 @@
 """Weighted sums of losses, and the criterion that joins the heads."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from classwise.errors import ConfigError
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.focal import Focal
+from classwise.losses.regression import Huber, SquaredError
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
 
@@ -114,3 +117,71 @@ def test_empty_sums_are_refused() -> None:
         WeightedSum([], [])
     with pytest.raises(ConfigError, match="0 losses"):
         Criterion({}, {})
+
+
+def test_losses_of_two_kinds_of_target_are_no_sum() -> None:
+    """A class loss and a regression loss stand in one sum only by mistake."""
+    with pytest.raises(ConfigError, match="losses of one kind of target"):
+        WeightedSum([CrossEntropy(), Huber()], [1.0, 1.0])
+
+
+NUMBERS_B = torch.tensor([0.5, math.nan, -1.0, 2.0, 0.0, 1.0], dtype=torch.float64)
+
+
+def uncertain(s: list[float]) -> tuple[Criterion, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A class head and a number head with learnt weights, their outputs and their targets."""
+    criterion = Criterion(
+        {"mask": CrossEntropy(WEIGHT_K), "age": SquaredError()}, {"mask": 2.0, "age": 0.5}, uncertainty=True
+    ).double()
+    criterion.log_variance.data = torch.tensor(s, dtype=torch.float64)
+    outputs = {"mask": LOGITS_BK, "age": LOGITS_BK[:, :1]}
+    return criterion, outputs, {"mask": LABELS_B, "age": NUMBERS_B}
+
+
+def test_learnt_weights_equal_the_paper() -> None:
+    """Value and gradient are those of L / sigma^2 + log sigma, with L / (2 sigma^2) for a number."""
+    criterion, outputs, targets = uncertain([0.3, -1.2])
+    value = criterion(outputs, targets)
+    value.backward()
+    mask, age = (
+        loss(outputs[name], targets[name]).item()
+        for loss, name in ((CrossEntropy(WEIGHT_K), "mask"), (SquaredError(), "age"))
+    )
+    sigma_mask, sigma_age = math.exp(0.15), math.exp(-0.6)
+    expected = 2 * (mask / sigma_mask**2 + math.log(sigma_mask))
+    expected += 0.5 * (age / (2 * sigma_age**2) + math.log(sigma_age))
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    slopes = [2 * (0.5 - mask * math.exp(-0.3)), 0.5 * (0.5 - age / 2 * math.exp(1.2))]
+    assert criterion.log_variance.grad.tolist() == pytest.approx(slopes, rel=1e-12)
+
+
+def test_learnt_weights_are_a_parameter_only_when_asked_for() -> None:
+    """With them there is one parameter that starts at 0 and goes into the state; without them there is none."""
+    criterion = Criterion({"a": CrossEntropy(), "b": Huber()}, {"a": 1.0, "b": 1.0}, uncertainty=True)
+    assert dict(criterion.named_parameters()).keys() == {"log_variance"}
+    assert criterion.log_variance.tolist() == [0.0, 0.0]
+    assert "log_variance" in criterion.state_dict()
+    assert not list(Criterion({"a": CrossEntropy()}, {"a": 1.0}).parameters())
+
+
+def test_a_head_without_targets_keeps_its_weight() -> None:
+    """Where all rows of a head are masked its log variance gets no gradient, and no other does more than before."""
+    criterion, outputs, targets = uncertain([0.3, -1.2])
+    criterion(outputs, targets).backward()
+    before = criterion.log_variance.grad.clone()
+    criterion.log_variance.grad = None
+    criterion(outputs, targets | {"age": torch.full_like(NUMBERS_B, math.nan)}).backward()
+    assert criterion.log_variance.grad.tolist() == [before[0].item(), 0.0]
+
+
+def test_learnt_weights_find_the_noise() -> None:
+    """Descent on the log variance of a number with fixed outputs ends at the log of the mean squared error."""
+    criterion = Criterion({"age": SquaredError()}, {"age": 1.0}, uncertainty=True).double()
+    outputs, targets = {"age": LOGITS_BK[:, :1]}, {"age": NUMBERS_B}
+    optimizer = torch.optim.SGD(criterion.parameters(), lr=0.5)
+    for _ in range(300):
+        optimizer.zero_grad()
+        criterion(outputs, targets).backward()
+        optimizer.step()
+    expected = SquaredError()(LOGITS_BK[:, :1], NUMBERS_B).log().item()
+    assert criterion.log_variance.item() == pytest.approx(expected, rel=1e-9)

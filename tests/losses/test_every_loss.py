@@ -1,4 +1,4 @@
-"""What holds for every simple loss: masked rows, nothing labelled, half precision, exact gradients, refusals."""
+"""What holds for every loss of a class: masked rows, nothing labelled, half precision, exact gradients, refusals."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.focal import Focal
+from classwise.losses.gce import GeneralizedCrossEntropy
+from classwise.losses.ldam import LDAM
+from classwise.losses.logit_adjustment import LogitAdjustment
 from classwise.losses.mass import Loss
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
@@ -21,6 +24,9 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "focal, gamma 0.5": lambda: Focal(0.5),
     "soft F1": lambda: SoftMacroF1(4),
     "balanced softmax": lambda: BalancedSoftmax(torch.tensor([40, 3, 0, 9])),
+    "logit adjustment": lambda: LogitAdjustment(torch.tensor([40, 3, 0, 9]), 1.5),
+    "generalised cross entropy": lambda: GeneralizedCrossEntropy(0.7, WEIGHT_K),
+    "LDAM": lambda: LDAM(torch.tensor([40, 3, 0, 9]), weight=WEIGHT_K),
     "sum": lambda: WeightedSum([Focal(), CrossEntropy(label_smoothing=0.2)], [1.0, 0.5]),
 }
 every_loss = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
@@ -149,7 +155,16 @@ def test_mass_of_another_shape_is_refused(make: Callable[[], nn.Module]) -> None
             loss(logits_BK, labels_B, mass)
 
 
-@pytest.mark.parametrize("make", [lambda: CrossEntropy(WEIGHT_K), lambda: Focal(2.0, WEIGHT_K)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CrossEntropy(WEIGHT_K),
+        lambda: Focal(2.0, WEIGHT_K),
+        lambda: GeneralizedCrossEntropy(0.7, WEIGHT_K),
+        lambda: LDAM(WEIGHT_K),
+        lambda: LogitAdjustment(WEIGHT_K),
+    ],
+)
 def test_weights_for_another_number_of_classes_are_refused(make: Callable[[], nn.Module]) -> None:
     """Weights of 4 classes do not fit logits of 18: a loss never falls back on some number of classes."""
     with pytest.raises(ValueError, match="18 classes; this loss was made for 4"):
@@ -161,3 +176,4 @@ def test_buffers_move_with_the_module() -> None:
     assert dict(CrossEntropy(WEIGHT_K).named_buffers()).keys() == {"weight"}
     assert dict(Focal(weight=WEIGHT_K).named_buffers()).keys() == {"weight"}
     assert dict(BalancedSoftmax(torch.ones(3)).named_buffers()).keys() == {"log_prior"}
+    assert dict(LDAM(torch.ones(4), weight=WEIGHT_K).named_buffers()).keys() == {"weight", "margin"}

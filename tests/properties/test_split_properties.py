@@ -6,24 +6,31 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from classwise.data.split import split_rows
+from classwise.data.split import Stratum, split_rows
 from classwise.errors import DataError
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Up to 20 rows in up to 8 groups with one to three targets of up to four labels."""
+def tables(draw: st.DrawFn, lowest: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Up to 20 rows in up to 8 groups with one to three targets of up to four labels, from `lowest`."""
     rows = draw(st.integers(2, 20))
     groups = draw(st.lists(st.integers(0, 7), min_size=rows, max_size=rows))
     labels = {
-        name: np.array(draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows)))
+        name: np.array(draw(st.lists(st.integers(lowest, 3), min_size=rows, max_size=rows)))
         for name in "abc"[: draw(st.integers(1, 3))]
     }
     return labels, np.array(groups)
 
 
-NAMES = {name: ["0", "1", "2", "3"] for name in "abc"}
 SHARES = st.floats(0.05, 0.95)
+
+
+def strata_of(labels: dict[str, np.ndarray], optional: str = "") -> list[Stratum]:
+    """One stratum a target."""
+    return [
+        Stratum(name, numbers, [str(k) for k in range(10)], required=name not in optional)
+        for name, numbers in labels.items()
+    ]
 
 
 def one_sided(valid: np.ndarray, labels: dict[str, np.ndarray]) -> set[tuple[str, int]]:
@@ -31,14 +38,14 @@ def one_sided(valid: np.ndarray, labels: dict[str, np.ndarray]) -> set[tuple[str
     return {
         (name, int(k))
         for name, numbers in labels.items()
-        for k in np.unique(numbers)
+        for k in np.unique(numbers[numbers >= 0])
         if len(set(valid[numbers == k].tolist())) < 2
     }
 
 
 def cost(valid: np.ndarray, labels: dict[str, np.ndarray], share: float) -> float:
     """The squared distance of every label's count, and of all rows, from its share, over how many there are."""
-    parts = [numbers == k for numbers in labels.values() for k in np.unique(numbers)]
+    parts = [numbers == k for numbers in labels.values() for k in np.unique(numbers[numbers >= 0])]
     parts.append(np.ones(len(valid), dtype=bool))
     return sum((valid[part].sum() - share * part.sum()) ** 2 / part.sum() for part in parts)
 
@@ -55,13 +62,30 @@ def test_a_split_of_groups(table, share, seed):
     """It is refused if and only if a label has one group. Otherwise it is complete and whole in its groups;
     every label stands on both sides wherever any split could do that; and no single group that could change
     sides without taking a label's last would bring the counts nearer to the share."""
-    labels, groups = table
-    names = {name: NAMES[name] for name in labels}
+    check_promises(*table, "", share, seed)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(tables(lowest=-1), st.sampled_from(["", "a", "bc", "abc"]), SHARES, st.integers(0, 3))
+def test_a_split_with_unknown_labels(table, optional, share, seed):
+    """The same where labels are unknown and some targets are not required: what is promised are the known
+    labels of the required ones, while the counts of all of them are near their shares."""
+    check_promises(*table, optional, share, seed)
+
+
+def check_promises(
+    labels: dict[str, np.ndarray], groups: np.ndarray, optional: str, share: float, seed: int
+) -> None:
+    """All promises of the split, against every other split that there is."""
+    required = {name: numbers for name, numbers in labels.items() if name not in optional}
+    strata, names = strata_of(labels, optional), [str(group) for group in groups]
     single = any(
-        len(set(groups[numbers == k])) == 1 for numbers in labels.values() for k in np.unique(numbers)
+        len(set(groups[numbers == k])) == 1
+        for numbers in required.values()
+        for k in np.unique(numbers[numbers >= 0])
     )
     try:
-        valid = split_rows(labels, names, [str(group) for group in groups], share, seed)
+        valid = split_rows(strata, names, share, seed)
     except DataError:
         assert single
         return
@@ -69,16 +93,15 @@ def test_a_split_of_groups(table, share, seed):
     assert valid.shape == groups.shape
     assert valid.dtype == bool
     assert all(len(set(valid[groups == group].tolist())) == 1 for group in groups)
-    missed = one_sided(valid, labels)
-    assert not missed or all(one_sided(other, labels) for other in all_splits(groups))
+    missed = one_sided(valid, required)
+    assert not missed or all(one_sided(other, required) for other in all_splits(groups))
     for group in np.unique(groups):
         moved = valid ^ (groups == group)
         assert (
-            one_sided(moved, labels) - missed
+            one_sided(moved, required) - missed
             or cost(moved, labels, share) > cost(valid, labels, share) - 1e-8
         )
-    again = split_rows(labels, names, [str(group) for group in groups], share, seed)
-    np.testing.assert_array_equal(again, valid)
+    np.testing.assert_array_equal(split_rows(strata, names, share, seed), valid)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -87,7 +110,7 @@ def test_a_split_of_rows(counts, share, seed):
     """Without groups, and with classes large enough for a row on both sides, each class is within one row of
     its share; and every class is on both sides in any case."""
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    valid = split_rows({"a": labels}, {"a": [str(k) for k in range(len(counts))]}, None, share, seed)
+    valid = split_rows(strata_of({"a": labels}), None, share, seed)
     found = np.bincount(labels[valid], minlength=len(counts))
     assert (found > 0).all()
     assert (found < counts).all()

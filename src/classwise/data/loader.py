@@ -5,10 +5,12 @@ changes of (seed, epoch, row); the workers are told the epoch with every row, so
 run and still see each epoch.
 """
 
+import itertools
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from classwise.data.augment import Augment, augment_image
 from classwise.data.images import fit_image, read_image
-from classwise.data.sampling import epoch_order
-from classwise.errors import ImageError
+from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
+from classwise.errors import ConfigError, ImageError
 from classwise.randomness import AUGMENT, generator
 
 Rows = npt.NDArray[np.int64]
@@ -28,7 +30,12 @@ Item = tuple[npt.NDArray[np.uint8], int] | ImageError
 
 @dataclass(frozen=True)
 class Batch:
-    """images_BCHW uint8, targets by name (labels_B int64, -1 is masked), and the rows' numbers in the set."""
+    """Pictures, answers and the rows' numbers in the set.
+
+    images_BCHW uint8, or features_BD of a frozen backbone. targets by name: labels_B int64, -1 unknown (class,
+    ordinal); labels_BL float32, NaN unknown (multilabel); values_B float64, NaN unknown (regression); int64
+    (B, 2), relevance (-1 unknown) and query (ranking).
+    """
 
     images: torch.Tensor
     targets: dict[str, torch.Tensor]
@@ -76,23 +83,26 @@ class _Places:
     """The batches of one epoch as lists of (epoch, row); set anew before each pass."""
 
     def __init__(self) -> None:
-        self.epoch, self.rows, self.batch_size = 0, np.empty(0, dtype=np.int64), 1
+        self.epoch, self.parts = 0, list[Rows]()
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for start in range(0, len(self.rows), self.batch_size):
-            yield [(self.epoch, int(row)) for row in self.rows[start : start + self.batch_size]]
+        for part in self.parts:
+            yield [(self.epoch, int(row)) for row in part]
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return len(self.parts)
 
 
 class Loader:
-    """Batches of a picture set with its labels; the workers are started once and live as long as it does."""
+    """Batches of a picture set with its answers; the workers are started once and live as long as it does.
+
+    `batch_size` is what those who cut an order into batches go by.
+    """
 
     def __init__(
         self,
         pictures: Pictures,
-        targets: dict[str, npt.NDArray[np.int64]],
+        targets: Mapping[str, npt.NDArray[Any]],
         batch_size: int,
         workers: int,
         pin_memory: bool = False,
@@ -113,9 +123,9 @@ class Loader:
             generator=torch.Generator(),
         )
 
-    def batches(self, rows: Rows, epoch: int = 0) -> Iterator[Batch]:
-        """The given rows in this order, the last batch as short as it comes. Raises ImageError."""
-        self._places.epoch, self._places.rows, self._places.batch_size = epoch, rows, self.batch_size
+    def batches(self, parts: Sequence[Rows], epoch: int = 0) -> Iterator[Batch]:
+        """One batch for each of the given row arrays, in this order. Raises ImageError."""
+        self._places.epoch, self._places.parts = epoch, list(parts)
         for images, found, errors in self._loader:
             if errors:
                 # Taken out of the list: an error that its own traceback's frame still holds makes a cycle, and
@@ -131,16 +141,34 @@ class Loader:
         if iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
-    def windows(self, rows: Rows, epoch: int, accumulate: int) -> Iterator[list[Batch]]:
-        """`accumulate` batches at a time, which make one update; the last window as short as it comes."""
-        window: list[Batch] = []
-        for batch in self.batches(rows, epoch):
-            window.append(batch)
-            if len(window) == accumulate:
-                yield window
-                window = []
-        if window:
-            yield window
+
+class FeatureLoader:
+    """The same batches of features that a frozen backbone has made of the pictures, so that it need not make
+    them again in every epoch.
+
+    `compute` gives features_ND, row by row as in the set; it is called when a batch is first needed, and again
+    only after `drop`.
+    """
+
+    def __init__(self, compute: Callable[[], torch.Tensor], targets: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.targets = {name: torch.from_numpy(labels) for name, labels in targets.items()}
+        self._compute = compute
+        self._features_ND: torch.Tensor | None = None
+
+    def batches(self, parts: Sequence[Rows], epoch: int = 0) -> Iterator[Batch]:
+        """One batch for each of the given row arrays; the features are those of every epoch."""
+        if self._features_ND is None:
+            self._features_ND = self._compute()
+        features_ND = self._features_ND
+        for part in parts:
+            rows = torch.from_numpy(part)
+            yield Batch(
+                features_ND[rows], {name: labels[rows] for name, labels in self.targets.items()}, part
+            )
+
+    def drop(self) -> None:
+        """Forget the features."""
+        self._features_ND = None
 
 
 def _collate(items: list[Item]) -> tuple[torch.Tensor, torch.Tensor, list[ImageError]]:
@@ -162,33 +190,61 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def unmixed(window: list[Batch], update: int) -> list[Batch]:
+    """The window as it is."""
+    return window
+
+
 @dataclass(frozen=True)
 class TrainingData:
-    """The training rows, window by window, as functions of the epoch.
+    """The training rows, window by window, as functions of the epoch. One window is this process's part of
+    one update: `accumulate` batches.
 
-    `classes` (N,) are what the sampling balances. One window is the `accumulate` batches of one update.
+    `classes` (N,) are what the sampling balances, -1 unknown; None leaves only shuffle. With `queries` (N,)
+    batches hold whole queries. The epochs before `frozen_epochs` come from `features`, the others as pictures.
+    `mixing` is what the loop does to a window on the device, given the update's number (see mixing.py).
     """
 
     loader: Loader
     ids: Sequence[str]
-    classes: npt.NDArray[np.int64]
+    classes: Rows | None
     sampling: str
     seed: int
     accumulate: int
+    queries: Rows | None = None
+    rank: int = 0
+    world: int = 1
+    features: FeatureLoader | None = None
+    frozen_epochs: int = 0
+    mixing: Callable[[list[Batch], int], list[Batch]] = unmixed
 
     @property
     def updates_per_epoch(self) -> int:
-        """The last window may be short, and still makes an update."""
-        return -(-len(self.classes) // self._rows_per_update)
-
-    @property
-    def _rows_per_update(self) -> int:
-        return self.loader.batch_size * self.accumulate
+        """The same in every epoch and process; the last window may be short, and still makes an update."""
+        batches = batches_of(table_order(len(self.ids), self.queries), self.loader.batch_size, self.queries)
+        return -(-len(batches) // (self.accumulate * self.world))
 
     def windows(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
-        """The windows of an epoch (counted from 0), without the first `skip`."""
-        order = epoch_order(self.sampling, self.classes, self.seed, epoch)
-        return self.loader.windows(order[skip * self._rows_per_update :], epoch, self.accumulate)
+        """The windows of an epoch (counted from 0), without the first `skip`. The last one is as short as it
+        comes, and with several processes may be empty. Raises ImageError, ConfigError."""
+        batches = batches_of(self._order(epoch), self.loader.batch_size, self.queries)
+        updates = rank_share(batches, self.accumulate, self.rank, self.world)[skip:]
+        source = _source(self.loader, self.features, epoch, self.frozen_epochs)
+        found = source.batches([part for window in updates for part in window], epoch)
+        for window in updates:
+            yield list(itertools.islice(found, len(window)))
+
+    def _order(self, epoch: int) -> Rows:
+        if self.queries is None:
+            # Without classes no row has one: shuffle does not ask, the others refuse.
+            classes = np.full(len(self.ids), -1) if self.classes is None else self.classes
+            return epoch_order(self.sampling, classes, self.seed, epoch)
+        if self.sampling != "shuffle":
+            raise ConfigError(
+                f"data.sampling: found {self.sampling!r}, but batches that hold whole queries cannot be drawn"
+                " by class; allowed: shuffle"
+            )
+        return query_order(self.queries, self.seed, epoch)
 
     def names(self, rows: Rows) -> list[str]:
         """The ids of rows, for a message."""
@@ -197,17 +253,39 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class ValidationData:
-    """All validation rows, each once and in order; the loader's pictures are not augmented."""
+    """All validation rows, each once; the loader's pictures are not augmented.
+
+    The rows come in order or, with `queries` (N,), query by query, none of them cut: `Batch.rows` says which.
+    """
 
     loader: Loader
+    queries: Rows | None = None
+    features: FeatureLoader | None = None
+    frozen_epochs: int = 0
 
     def __len__(self) -> int:
         return len(self.loader.pictures)
 
-    def batches(self) -> Iterator[Batch]:
-        """One pass."""
-        return self.loader.batches(np.arange(len(self)))
+    def batches(self, epoch: int | None = None) -> Iterator[Batch]:
+        """One pass: after an epoch of training (counted from 0) in its form, features or pictures; else as
+        pictures."""
+        parts = batches_of(table_order(len(self), self.queries), self.loader.batch_size, self.queries)
+        if epoch is None:
+            return self.loader.batches(parts)
+        return _source(self.loader, self.features, epoch, self.frozen_epochs).batches(parts)
 
     def targets(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """The labels of all rows by name, (N,) on a device."""
+        """The answers of all rows by name, (N, ...) on a device, in order."""
         return {name: labels.to(device) for name, labels in self.loader.targets.items()}
+
+
+def _source(
+    loader: Loader, features: FeatureLoader | None, epoch: int, frozen_epochs: int
+) -> Loader | FeatureLoader:
+    """Where an epoch's batches come from; the features are dropped once an epoch no longer needs them."""
+    if features is None:
+        return loader
+    if epoch < frozen_epochs:
+        return features
+    features.drop()
+    return loader

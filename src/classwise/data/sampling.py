@@ -1,4 +1,10 @@
-"""The order of the training rows in an epoch, as a function of (seed, epoch)."""
+"""The order of the training rows in an epoch as a function of (seed, epoch), and how it is cut and dealt out.
+
+The order is that of the whole run: several processes compute the same one and take different batches of it, so
+classes come in the proportion asked for over all processes together.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +21,7 @@ def epoch_order(sampling: str, labels_N: npt.NDArray[np.int64], seed: int, epoch
     shuffle: each row once. balanced: every class of `labels_N` equally often. sqrt: each class in proportion
     to the square root of its count (Mahajan et al. 2018, section 2.2). The latter two draw with replacement,
     but spread a class's draws over its rows evenly: no row is drawn twice more often than another of its class.
+    A row without a class (-1) is drawn once by all three; the classes share the other draws.
     """
     rng = generator(seed, ORDER, epoch)
     if sampling == "shuffle":
@@ -22,8 +29,48 @@ def epoch_order(sampling: str, labels_N: npt.NDArray[np.int64], seed: int, epoch
     powers = {"balanced": 0.0, "sqrt": 0.5}
     if sampling not in powers:
         raise ConfigError(f"data.sampling: found {sampling!r}, allowed: shuffle, {', '.join(powers)}")
-    rows = _drawn(labels_N, powers[sampling], rng)
+    known, unknown = np.flatnonzero(labels_N >= 0), np.flatnonzero(labels_N < 0)
+    if not len(known):
+        raise ConfigError(f"data.sampling: found {sampling!r}, but no row has a class; allowed: shuffle")
+    rows = np.concatenate([known[_drawn(labels_N[known], powers[sampling], rng)], unknown])
     return rows[rng.permutation(len(rows))]
+
+
+def query_order(queries_N: npt.NDArray[np.int64], seed: int, epoch: int) -> Order:
+    """N row numbers for one epoch: each row once, queries shuffled, a query's rows together and in order."""
+    _, number_N = np.unique(queries_N, return_inverse=True)
+    place_Q = generator(seed, ORDER, epoch).permutation(int(number_N.max(initial=-1)) + 1)
+    return np.argsort(place_Q[number_N], kind="stable")
+
+
+def table_order(rows: int, queries_N: npt.NDArray[np.int64] | None = None) -> Order:
+    """All rows in order or, where there are queries, query by query."""
+    return np.arange(rows) if queries_N is None else np.argsort(queries_N, kind="stable")
+
+
+def batches_of(order: Order, batch_size: int, queries_N: npt.NDArray[np.int64] | None = None) -> list[Order]:
+    """The order cut into batches of `batch_size` rows, the last one as short as it comes.
+
+    With the query of each row, `order` holds queries together, and a batch takes so many whole ones that even
+    the largest of all would fit that often (at least one): the number of batches is that of any order.
+    """
+    if queries_N is None or not len(order):
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    starts = np.flatnonzero(np.diff(queries_N[order], prepend=-1))
+    largest = int(np.diff(starts, append=len(order)).max())
+    return np.split(order, starts[:: max(1, batch_size // largest)][1:])
+
+
+def rank_share(batches: Sequence[Order], accumulate: int, rank: int, world: int) -> list[list[Order]]:
+    """The batches of one process, update by update. Raises ValueError for a rank outside the world.
+
+    An update is the next accumulate * world batches, of which each rank takes `accumulate` that follow each
+    other; the last update may leave a rank with fewer or none. All ranks have the same number of updates.
+    """
+    if not 0 <= rank < world:
+        raise ValueError(f"rank: found {rank} of {world} processes, allowed: 0 to {world - 1}")
+    starts = range(rank * accumulate, len(batches) + rank * accumulate, accumulate * world)
+    return [list(batches[start : start + accumulate]) for start in starts]
 
 
 def _drawn(labels_N: npt.NDArray[np.int64], power: float, rng: np.random.Generator) -> Order:

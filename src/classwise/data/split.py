@@ -1,14 +1,14 @@
 """The split into training and validation rows: stratified, grouped, exact in its share, without replacement.
 
-What is promised: the rows of one group never stand on both sides; every label of every target that has at
-least two groups stands on both sides, unless groups with several labels exclude it; and no move of one more
-group would bring the labels' shares in validation nearer to the wanted share. Groups with the same counts of
-labels (a *profile*: one woman under 30 with seven pictures, say) are exchangeable, so each profile gives its
-share exactly and only the remainders have to be chosen; that is what makes it exact, and fast for large
-tables.
+What is promised: the rows of one group never stand on both sides; every label of a required stratum stands on
+both sides, unless groups with several labels exclude it; and no move of one more group would bring the labels'
+shares in validation nearer to the wanted share. Groups with the same counts of labels (a *profile*: one woman
+under 30 with seven pictures, say) are exchangeable, so each profile gives its share exactly and only the
+remainders have to be chosen; that is what makes it exact, and fast for large tables.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,43 +17,80 @@ from classwise.errors import DataError
 from classwise.randomness import SPLIT, generator
 
 Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Label numbers (N,) that a split keeps in proportion; -1: the row is not in it, and nothing is promised.
+
+    `required`: a label that cannot stand on both sides is refused, and each of the others does. Without it
+    the labels (bins of a number, say) only pull the split their way.
+    """
+
+    name: str
+    numbers: Numbers
+    labels: Sequence[str]
+    required: bool
 
 
 def split_rows(
-    labels: Mapping[str, Numbers],
-    names: Mapping[str, Sequence[str]],
-    groups: Sequence[str] | None,
-    share: float,
-    seed: int,
-) -> npt.NDArray[np.bool_]:
-    """Which rows are for validation, as N booleans.
+    strata: Sequence[Stratum], groups: Sequence[Hashable] | None, share: float, seed: int
+) -> Flags:
+    """Which rows are for validation, as N booleans. `groups` are the group of each row, or None.
 
-    `labels` are label numbers by target, `names` the label lists, `groups` the group of each row or None.
-    Raises DataError for a label with rows of one group only: it cannot stand on both sides.
+    Raises DataError for a label of a required stratum with rows of one group only: it cannot stand on both
+    sides.
     """
-    names = {target: names[target] for target in labels}
-    label_NT = _columns(labels, names)
+    label_NT, required_C = _columns(strata), _required(strata)
     group_N = _group_numbers(groups, len(label_NT))
-    classes = sum(len(list_) for list_ in names.values())
-    _refuse_single_groups(label_NT, group_N, names, grouped=groups is not None)
-    profile_G, counts_PC = _profiles(label_NT, group_N, classes)
+    _refuse_single_groups(label_NT, group_N, strata, grouped=groups is not None)
+    profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
     rng = generator(seed, SPLIT)
     valid_G, rest = _take_profiles(profile_G, share, rng)
     _place_rest(profile_G, counts_PC, valid_G, rest, share)
     for _ in range(3):  # what settling moves may free a label that the pass before had to leave on one side
-        _put_on_both_sides(profile_G, counts_PC, valid_G, share)
-        _settle(profile_G, counts_PC, valid_G, share)
+        _put_on_both_sides(profile_G, counts_PC, required_C, valid_G, share)
+        _settle(profile_G, counts_PC, required_C, valid_G, share)
     return valid_G[group_N]
 
 
-def _columns(labels: Mapping[str, Numbers], names: Mapping[str, Sequence[str]]) -> Numbers:
-    """(N, T) label numbers that run on from target to target, so that each label has one number."""
-    sizes = [len(names[target]) for target in labels]
-    starts = np.cumsum([0, *sizes[:-1]])
-    return np.stack([label_N + start for label_N, start in zip(labels.values(), starts, strict=True)], axis=1)
+def merge_groups(*groupings: Sequence[Hashable]) -> list[str]:
+    """One grouping out of several: rows that any of them holds together, directly or through other rows, are
+    together (a person's pictures and the queries that they stand in). Names are numbers, by first row."""
+    parent: list[int] = list(range(len(groupings[0])))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = row = parent[parent[row]]
+        return row
+
+    for groups in groupings:
+        first: dict[Hashable, int] = {}
+        for row, group in enumerate(groups):
+            one, other = root(row), root(first.setdefault(group, row))
+            parent[max(one, other)] = min(one, other)
+    return [str(root(row)) for row in range(len(parent))]
 
 
-def _group_numbers(groups: Sequence[str] | None, rows: int) -> Numbers:
+def _columns(strata: Sequence[Stratum]) -> Numbers:
+    """(N, T) label numbers that run on from stratum to stratum, so that each label has one number; rows that
+    are not in a stratum have the number after the last."""
+    ends = np.cumsum([0, *(len(stratum.labels) for stratum in strata)])
+    columns = [
+        np.where(stratum.numbers < 0, ends[-1], stratum.numbers + start)
+        for stratum, start in zip(strata, ends[:-1], strict=True)
+    ]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _required(strata: Sequence[Stratum]) -> Flags:
+    """Which labels have to stand on both sides, (C + 1,): the last stands for all rows, which have not."""
+    flags = [stratum.required for stratum in strata for _ in stratum.labels]
+    return np.array([*flags, False])
+
+
+def _group_numbers(groups: Sequence[Hashable] | None, rows: int) -> Numbers:
     if groups is None:
         return np.arange(rows)
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
@@ -61,18 +98,18 @@ def _group_numbers(groups: Sequence[str] | None, rows: int) -> Numbers:
 
 
 def _refuse_single_groups(
-    label_NT: Numbers, group_N: Numbers, names: Mapping[str, Sequence[str]], grouped: bool
+    label_NT: Numbers, group_N: Numbers, strata: Sequence[Stratum], grouped: bool
 ) -> None:
-    labels = [f"{target}={label}" for target, list_ in names.items() for label in list_]
-    first_C = np.full(len(labels), -1)
-    several_C = np.zeros(len(labels), dtype=bool)
+    labels = [(f"{stratum.name}={label}", stratum.required) for stratum in strata for label in stratum.labels]
+    first_C = np.full(len(labels) + 1, -1)
+    several_C = np.zeros(len(labels) + 1, dtype=bool)
     for label_N in label_NT.T:
         first_C[label_N[::-1]] = group_N[::-1]
         several_C[label_N[group_N != first_C[label_N]]] = True
     single = [
         label
-        for label, first, several in zip(labels, first_C, several_C, strict=True)
-        if first >= 0 and not several
+        for (label, required), first, several in zip(labels, first_C[:-1], several_C[:-1], strict=True)
+        if required and first >= 0 and not several
     ]
     if single:
         what = "group" if grouped else "row"
@@ -87,9 +124,10 @@ def _profiles(label_NT: Numbers, group_N: Numbers, classes: int) -> tuple[Number
     """The profile of every group, and per profile its rows of each label and, in the last column, all its rows.
 
     Groups are compared by a 64-bit sum of one random number a label, so that no table of groups by labels is
-    ever made; two profiles that differ share a sum with a chance of 2**-64.
+    ever made; two profiles that differ share a sum with a chance of 2**-64. A label that is not known has a
+    number too, since it counts among all rows.
     """
-    random_C = generator(0, SPLIT, 1).integers(0, 2**64, size=classes, dtype=np.uint64)
+    random_C = generator(0, SPLIT, 1).integers(0, 2**64, size=classes + 1, dtype=np.uint64)
     sums_G = np.zeros(int(group_N.max()) + 1, dtype=np.uint64)
     np.add.at(sums_G, group_N, random_C[label_NT].sum(axis=1, dtype=np.uint64))
     _, first, profile_G = np.unique(sums_G, return_index=True, return_inverse=True)
@@ -103,9 +141,7 @@ def _profiles(label_NT: Numbers, group_N: Numbers, classes: int) -> tuple[Number
     return profile_G.reshape(-1), counts_PC
 
 
-def _take_profiles(
-    profile_G: Numbers, share: float, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.bool_], list[int]]:
+def _take_profiles(profile_G: Numbers, share: float, rng: np.random.Generator) -> tuple[Flags, list[int]]:
     """Of every profile the whole part of its share, drawn without replacement; one more group of each
     profile with a fraction left is put aside."""
     order = rng.permutation(len(profile_G))
@@ -122,7 +158,7 @@ def _take_profiles(
 
 
 def _place_rest(
-    profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_], rest: list[int], share: float
+    profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, rest: list[int], share: float
 ) -> None:
     """Groups put aside take, one after the other and the large ones first, the side that keeps every label's
     count nearest to its share of what has been placed: the small ones can then mend what the large ones did."""
@@ -138,9 +174,9 @@ def _place_rest(
 
 
 def _put_on_both_sides(
-    profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_], share: float
+    profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G: Flags, share: float
 ) -> None:
-    """For every label that stands on one side only, rarest first, move the group that costs least.
+    """For every required label that stands on one side only, rarest first, move the group that costs least.
 
     A move that takes the last group of another label with it puts that label last in the queue. No group is
     moved twice, so this ends; where labels exclude each other, some may be left on one side.
@@ -148,7 +184,7 @@ def _put_on_both_sides(
     totals_C = _totals(profile_G, counts_PC)
     groups_P = np.bincount(profile_G, minlength=len(counts_PC))
     moved_G = np.zeros_like(valid_G)
-    queue = [int(c) for c in np.argsort(totals_C[:-1], kind="stable") if totals_C[c]]
+    queue = [int(c) for c in np.argsort(totals_C[:-1], kind="stable") if totals_C[c] and required_C[c]]
     while queue:
         holds_G = counts_PC[:, queue.pop(0)][profile_G] > 0
         if valid_G[holds_G].any() != valid_G[holds_G].all():
@@ -163,17 +199,17 @@ def _put_on_both_sides(
         if not len(profiles):
             continue
         counts_QC = counts_PC[profiles]
-        broken_QC = (counts_QC > 0) & (leaving_C == 1) & (entered_C > 0)
+        broken_QC = (counts_QC > 0) & (leaving_C == 1) & (entered_C > 0) & required_C
         costs_Q = ((off_C + (1 if to_valid else -1) * counts_QC) ** 2 / np.maximum(totals_C, 1)).sum(axis=1)
         best = np.lexsort((costs_Q, broken_QC.sum(axis=1)))[0]
         group = np.flatnonzero((profile_G == profiles[best]) & (valid_G != to_valid) & ~moved_G)[0]
         valid_G[group], moved_G[group] = to_valid, True
-        queue += np.flatnonzero(broken_QC[best, :-1]).tolist()
+        queue += np.flatnonzero(broken_QC[best]).tolist()
 
 
-def _settle(profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_], share: float) -> None:
+def _settle(profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G: Flags, share: float) -> None:
     """Move one group at a time, the one that gains most, while that brings the counts nearer to their shares
-    and leaves no label on one side: putting the rare labels on both sides has taken others along."""
+    and leaves no required label on one side: putting the rare labels on both sides has taken others along."""
     totals_C = _totals(profile_G, counts_PC)
     weight_C = 1 / np.maximum(totals_C, 1)
     exact_PC, holds_PC = counts_PC.astype(np.float64), (counts_PC > 0).astype(np.float64)
@@ -184,7 +220,7 @@ def _settle(profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool
         slope_P = 2 * exact_PC @ ((valid_P @ exact_PC - share * totals_C) * weight_C)
         moves = []
         for sign, here_P in ((1, groups_P - valid_P), (-1, valid_P)):
-            lasts_P = holds_PC @ (here_P @ holds_PC == 1)
+            lasts_P = holds_PC @ ((here_P @ holds_PC == 1) & required_C)
             change_P = np.where((here_P > 0) & (lasts_P == 0), sign * slope_P + squares_P, np.inf)
             # Rounded, so that the order of a sum on another machine does not decide between equals.
             best = int(change_P.round(9).argmin())
@@ -201,6 +237,6 @@ def _totals(profile_G: Numbers, counts_PC: Numbers) -> Numbers:
     return totals
 
 
-def _valid_counts(profile_G: Numbers, counts_PC: Numbers, valid_G: npt.NDArray[np.bool_]) -> Numbers:
+def _valid_counts(profile_G: Numbers, counts_PC: Numbers, valid_G: Flags) -> Numbers:
     counts: Numbers = np.bincount(profile_G[valid_G], minlength=len(counts_PC)) @ counts_PC
     return counts

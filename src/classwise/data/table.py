@@ -2,9 +2,12 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from classwise.errors import DataError, nearest
@@ -36,10 +39,31 @@ def column(frame: pl.DataFrame, name: str, where: str, key: str) -> list[str | N
 def full_column(frame: pl.DataFrame, name: str, where: str, key: str) -> list[str]:
     """As `column`, but an empty cell is an error that names its row (the first below the header is 1)."""
     cells = column(frame, name, where, key)
-    empty = [i + 1 for i, cell in enumerate(cells) if cell is None or not cell.strip()]
+    empty = [i + 1 for i, cell in enumerate(cells) if is_empty(cell)]
     if empty:
         raise DataError(f"{where}: column {name!r} ({key}) is empty in {rows_text(empty)}")
     return [cell for cell in cells if cell is not None]
+
+
+def is_empty(cell: str | None) -> bool:
+    """Nothing, or nothing but white space."""
+    return cell is None or not cell.strip()
+
+
+def number_cells(cells: Sequence[str | None], where: str, name: str, why: str) -> npt.NDArray[np.float64]:
+    """The finite numbers of a column, (N,); NaN where a cell is empty. Raises DataError for any other cell:
+    it names the row, what was found and `why` it must hold numbers."""
+    values_N = np.full(len(cells), math.nan)
+    for i, cell in enumerate(cells):
+        if cell is None or is_empty(cell):
+            continue
+        try:
+            values_N[i] = float(cell)
+        except ValueError:
+            values_N[i] = math.nan
+        if not math.isfinite(values_N[i]):
+            raise DataError(f"{where}: row {i + 1}: column {name!r}: found {cell!r}, but {why}")
+    return values_N
 
 
 def rows_text(rows: Sequence[int], most: int = 5) -> str:

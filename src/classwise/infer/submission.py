@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,27 @@ import polars as pl
 from classwise.data.sources import picture_names, refuse_repeated
 from classwise.data.table import full_column, read_table, rows_text
 from classwise.errors import DataError, OutputError, nearest
+from classwise.model.heads import Head
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """The answers of a multilabel target: any of the labels, each at most once, joined by the separator; the
+    separator alone for none of them."""
+
+    labels: tuple[str, ...]
+    separator: str
+
+    def allows(self, text: str) -> bool:
+        """Whether this is such an answer."""
+        if text == self.separator:
+            return True
+        parts = text.split(self.separator)
+        return len(parts) == len(set(parts)) and set(parts) <= set(self.labels)
+
+
+Possible = Sequence[str] | LabelSets | None
+"""The answers that may stand in a submission: one of a list, a set of labels, or (None) any finite number."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +103,53 @@ def find_pictures(template: Template, images: Path) -> list[str]:
     return found
 
 
-def fill(
-    template: Template, predictions: pl.DataFrame, possible: Mapping[str, Sequence[str]]
-) -> pl.DataFrame:
-    """The template with the predictions' answers. `possible` lists the answers by target (and `joint`).
+def possible_answers(
+    heads: Mapping[str, Head],
+    labels: Mapping[str, Sequence[str]],
+    joint: Sequence[str] = (),
+    separator: Mapping[str, str] | None = None,
+) -> dict[str, Possible]:
+    """The answers that may stand in a submission, by target and, where there is one, for `joint`."""
+    possible: dict[str, Possible] = {}
+    for name, head in heads.items():
+        if head.type in ("regression", "ranking"):
+            possible[name] = None
+        elif head.type == "multilabel":
+            possible[name] = LabelSets(tuple(labels[name]), (separator or {}).get(name, "|"))
+        else:
+            possible[name] = list(labels[name])
+    if joint:
+        possible["joint"] = [str(k) for k in range(math.prod(heads[name].classes for name in joint))]
+    return possible
 
-    `predictions` holds a row for every id of the template, in its order. Raises OutputError if the ids differ
-    or if the template's own values show that another kind of answer is wanted.
+
+def fill(template: Template, predictions: pl.DataFrame, possible: Mapping[str, Possible]) -> pl.DataFrame:
+    """The template with the predictions' answers. `possible` has the answers by target (and `joint`).
+
+    `predictions` holds a row for every id of the template, in its order. Numbers are written with as many digits
+    as it takes to read the same number back. Raises OutputError if the ids differ, if a row has no prediction, or
+    if the template's own values show that another kind of answer is wanted.
     """
     if predictions["id"].to_list() != template.ids:
         raise OutputError(f"{template.path}: the predictions' ids are not the template's, in its order")
     frame = template.frame
     for column, answer in template.answers.items():
         _refuse_other_kind(template, column, answer, possible[answer])
-        values = [str(value) for value in predictions[answer].to_list()]
+        values = _answer_texts(predictions[answer], answer)
         frame = frame.with_columns(pl.Series(column, values, dtype=pl.String))
     return frame
 
 
-def submission_bytes(frame: pl.DataFrame, template: Template, possible: Mapping[str, Sequence[str]]) -> bytes:
+def _answer_texts(values: pl.Series, answer: str) -> list[str]:
+    missing = [row for row, value in enumerate(values.to_list(), start=1) if value is None]
+    if missing:
+        raise OutputError(f"submission: {answer!r} has no prediction in {rows_text(missing)}")
+    # NumPy's numbers know their width: a float32 is written as 0.1 where Python's float is 0.10000000149011612.
+    found = values.to_numpy() if values.dtype.is_numeric() else values.to_list()
+    return [str(value) for value in found]
+
+
+def submission_bytes(frame: pl.DataFrame, template: Template, possible: Mapping[str, Possible]) -> bytes:
     """The file's bytes, after reading them back and comparing them with the template."""
     buffer = io.StringIO()
     separator = "\t" if template.path.suffix.lower() == ".tsv" else ","
@@ -112,7 +162,7 @@ def submission_bytes(frame: pl.DataFrame, template: Template, possible: Mapping[
 
 
 def check_submission(
-    data: bytes, template: Template, possible: Mapping[str, Sequence[str]], separator: str = ","
+    data: bytes, template: Template, possible: Mapping[str, Possible], separator: str = ","
 ) -> None:
     """Raise OutputError unless the file has the template's columns and ids in its order, and a possible
     answer in every row."""
@@ -125,26 +175,51 @@ def check_submission(
     if columns[template.id] != template.ids:
         raise OutputError("submission: its ids are not the template's, in its order")
     for column, answer in template.answers.items():
-        wrong = sorted(set(columns[column]) - set(possible[answer]))
+        wrong = _foreign(columns[column], possible[answer])
         if wrong:
-            raise OutputError(f"submission: column {column!r} holds {wrong[0]!r}, which is no answer")
+            raise OutputError(
+                f"submission: column {column!r} holds {wrong[0]!r}, which is no answer;"
+                f" allowed: {_allowed(possible[answer])}"
+            )
 
 
-def _refuse_other_kind(template: Template, column: str, answer: str, possible: Sequence[str]) -> None:
+def _refuse_other_kind(template: Template, column: str, answer: str, possible: Possible) -> None:
     """A template may hold one placeholder in all rows. Numbers where labels would be written, or several values
     of which some are no answers, show that something else is wanted."""
     found = {value for value in template.frame[column].to_list() if value is not None}
-    foreign = sorted(found - set(possible))
+    foreign = _foreign(found, possible)
     numbers_wanted = bool(found) and all(_is_number(value) for value in found)
-    numbers_given = all(_is_number(value) for value in possible)
+    labels = possible.labels if isinstance(possible, LabelSets) else possible
+    numbers_given = labels is None or all(_is_number(value) for value in labels)
     if foreign and (
         numbers_wanted != numbers_given if len(found) == 1 and numbers_wanted else len(found) > 1
     ):
         raise OutputError(
             f"{template.path}: column {column!r} holds {foreign[0]!r}, but {answer!r} has the answers"
-            f" {', '.join(possible[:8])}{', ...' if len(possible) > 8 else ''}; the template wants another kind"
-            " of answer, or belongs to another run (if these are mere placeholders, empty the column)"
+            f" {_allowed(possible)}; the template wants another kind of answer, or belongs to another run"
+            " (if these are mere placeholders, empty the column)"
         )
+
+
+def _foreign(values: Collection[str], possible: Possible) -> list[str]:
+    """Those that are no answers, each once and in order."""
+    if possible is None:
+        return sorted(value for value in set(values) if not _is_finite(value))
+    if isinstance(possible, LabelSets):
+        return sorted(value for value in set(values) if not possible.allows(value))
+    return sorted(set(values) - set(possible))
+
+
+def _allowed(possible: Possible) -> str:
+    if possible is None:
+        return "any finite number"
+    labels = possible.labels if isinstance(possible, LabelSets) else possible
+    listed = f"{', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
+    return f"{listed}, joined by {possible.separator!r}" if isinstance(possible, LabelSets) else listed
+
+
+def _is_finite(text: str) -> bool:
+    return _is_number(text) and math.isfinite(float(text))
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import Loss, check_part, checked_factors, split_mass
+from classwise.losses.mass import Loss, check_part, checked_factors, over_mass, set_epoch, split_mass
 
 
 class Criterion(nn.Module):
@@ -20,9 +20,20 @@ class Criterion(nn.Module):
         mass = sum(criterion.mass(targets) for _, targets in window)
         for images, targets in window:
             criterion(model(images), targets, mass).backward()
+
+    With `uncertainty` the weights between the heads are learnt beside the given ones (Kendall, Gal and Cipolla
+    2018, 'Multi-task learning using uncertainty to weigh losses', equations 7 and 10): a head's loss L becomes
+    c exp(-s) L + s / 2, with s its entry of the parameter `log_variance` (heads,), which starts at 0 and belongs
+    in the optimizer, without weight decay. c is the loss's `likelihood_scale`, 1 or, for a regression, 1/2.
+    Each micro-batch adds its share of the head's mass of s / 2: a window holds it once, and the s of a head
+    without a known target stays where it is.
     """
 
-    def __init__(self, losses: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+    log_variance: nn.Parameter | None
+
+    def __init__(
+        self, losses: Mapping[str, nn.Module], weights: Mapping[str, float], uncertainty: bool = False
+    ) -> None:
         super().__init__()
         if set(losses) != set(weights):
             raise ConfigError(f"loss weights for {sorted(weights)}, but the heads are {sorted(losses)}")
@@ -32,30 +43,57 @@ class Criterion(nn.Module):
         for name, loss in losses.items():
             check_part(loss, f"loss of head {name!r}")
         self.losses = nn.ModuleList(losses.values())
+        self.log_variance = nn.Parameter(torch.zeros(len(losses))) if uncertainty else None
         self.additive: bool = all(loss.additive for _, loss in self._heads())
         self.terms: int = sum(loss.terms for _, loss in self._heads())
+        self.soft_targets: bool = all(loss.soft_targets for _, loss in self._heads())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passed on to the losses that change with the epoch, counted from 0."""
+        set_epoch((loss for _, loss in self._heads()), epoch)
 
     def mass(self, targets: Mapping[str, Tensor]) -> Tensor:
-        """The masses of one micro-batch, head after head: shape (terms,), float64.
-
-        `targets`: labels (B,) by head, -1 where unknown.
-        """
+        """The masses of one micro-batch, head after head: shape (terms,), float64. `targets` by head."""
         self._check_names("targets", targets)
         return torch.cat([loss.mass(targets[name]) for name, loss in self._heads()])
 
     def forward(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], mass: Tensor | None = None
     ) -> Tensor:
-        """The loss of one micro-batch, a scalar: `outputs` are logits (B, K) by head, `targets` labels (B,)."""
+        """The loss of one micro-batch, a scalar: `outputs` and `targets` by head, as each loss takes them."""
         self._check_names("outputs", outputs)
         self._check_names("targets", targets)
         mass = self.mass(targets) if mass is None else mass
         stretches = split_mass(mass, [loss.terms for _, loss in self._heads()])
         values = [
-            weight * loss(outputs[name], targets[name], part)
-            for (name, loss), weight, part in zip(self._heads(), self.weights, stretches, strict=True)
+            loss(outputs[name], targets[name], part)
+            for (name, loss), part in zip(self._heads(), stretches, strict=True)
         ]
+        if self.log_variance is not None:
+            values = self._uncertain(self.log_variance, values, targets, stretches)
+        values = [weight * value for weight, value in zip(self.weights, values, strict=True)]
         return sum(values[1:], start=values[0])
+
+    def learnt_weights(self) -> dict[str, float]:
+        """exp(-s) of every head, where the weights are learnt; else nothing."""
+        if self.log_variance is None:
+            return {}
+        return dict(zip(self.names, (-self.log_variance.detach()).exp().tolist(), strict=True))
+
+    def _uncertain(
+        self,
+        log_variance_H: Tensor,
+        values: list[Tensor],
+        targets: Mapping[str, Tensor],
+        masses: list[Tensor],
+    ) -> list[Tensor]:
+        """Each head's value under its learnt weight, with this micro-batch's share of the regulariser."""
+        heads = zip(self._heads(), log_variance_H.unbind(), values, masses, strict=True)
+        found = []
+        for (name, loss), s, value, mass in heads:
+            share = over_mass(loss.mass(targets[name])[0], mass[:1]).to(s.dtype)
+            found.append(loss.likelihood_scale * (-s).exp() * value + s / 2 * share)
+        return found
 
     def _heads(self) -> Iterator[tuple[str, Loss]]:
         return zip(self.names, (cast(Loss, loss) for loss in self.losses), strict=True)

@@ -4,42 +4,81 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import IGNORED, as_weight, at_least_float32, check_batch, label_mass, over_mass
+from classwise.losses.mass import (
+    IGNORED,
+    as_epoch,
+    as_weight,
+    at_least_float32,
+    check_batch,
+    deferred,
+    is_soft,
+    label_mass,
+    label_sum,
+    over_mass,
+)
 
 
 class CrossEntropy(nn.Module):
     """`torch.nn.functional.cross_entropy`, with the mass that its mean divides by in the caller's hands.
 
-    `weight` (K,): one factor for each class. `label_smoothing` in [0, 1]: the share of the target that is
-    spread evenly over all classes (Szegedy et al. 2016, section 7). As in torch, weights apply to the spread
-    share class by class, while the mass stays the sum of the weights of the rows' own classes.
+    `weight` (K,): one factor for each class, used from the epoch `weights_from_epoch` on (deferred re-weighting,
+    see `mass.deferred`). `label_smoothing` in [0, 1]: the share of the target that is spread evenly over all
+    classes (Szegedy et al. 2016, section 7). As in torch, weights apply to the spread share class by class,
+    while the mass stays the sum of the weights of the rows' own classes.
     """
 
     additive: bool = True
     terms: int = 1
+    soft_targets: bool = True
+    likelihood_scale: float = 1.0
     weight: Tensor | None
 
-    def __init__(self, weight: Tensor | None = None, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, weight: Tensor | None = None, label_smoothing: float = 0.0, weights_from_epoch: int = 1
+    ) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise ConfigError(f"label_smoothing: found {label_smoothing}, allowed: 0 to 1")
         self.label_smoothing = label_smoothing
+        self.weights_from_epoch = as_epoch(weights_from_epoch)
+        self.epoch = 0
         self.register_buffer("weight", as_weight(weight))
 
-    def mass(self, labels_B: Tensor) -> Tensor:
-        """The sum of the weights of the labelled rows: shape (1,), float64."""
-        return label_mass(labels_B, self.weight)
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the start of every epoch, counted from 0."""
+        self.epoch = epoch
 
-    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Tensor | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` (B, K) with `labels_B` (B,), divided by `mass` (1,)."""
-        check_batch(logits_BK, labels_B, None if self.weight is None else len(self.weight))
-        logits_BK = at_least_float32(logits_BK)
-        total = F.cross_entropy(
+    def mass(self, labels: Tensor) -> Tensor:
+        """The sum of the weights of the labelled rows: shape (1,), float64."""
+        return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
+
+    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Tensor | None = None) -> Tensor:
+        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
+        check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
+        weight_K = deferred(self.weight, self.weights_from_epoch, self.epoch)
+        total = cross_entropy_sum(at_least_float32(logits_BK), labels, weight_K, self.label_smoothing)
+        return over_mass(total, self.mass(labels) if mass is None else mass)
+
+
+def cross_entropy_sum(
+    logits_BK: Tensor, labels: Tensor, weight_K: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """The sum of the rows' cross entropies, a scalar: torch's own, and linear in soft labels.
+
+    Torch spreads the smoothing over a row of soft labels as if it always summed to 1; here a row that is known
+    in part counts in part.
+    """
+    weight_K = None if weight_K is None else weight_K.to(logits_BK.dtype)
+    if not is_soft(labels):
+        return F.cross_entropy(
             logits_BK,
-            labels_B.long(),
-            None if self.weight is None else self.weight.to(logits_BK.dtype),
+            labels.long(),
+            weight_K,
             ignore_index=IGNORED,
             reduction="sum",
-            label_smoothing=self.label_smoothing,
+            label_smoothing=label_smoothing,
         )
-        return over_mass(total, self.mass(labels_B) if mass is None else mass)
+    loss_BK = -logits_BK.log_softmax(dim=1)
+    loss_BK = loss_BK if weight_K is None else loss_BK * weight_K
+    spread_BK = loss_BK.mean(dim=1, keepdim=True).expand_as(loss_BK)
+    return label_sum(loss_BK.lerp(spread_BK, label_smoothing), labels)

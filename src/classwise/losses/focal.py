@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from classwise.errors import ConfigError
 from classwise.losses.mass import (
+    as_epoch,
     as_weight,
     at_least_float32,
     check_batch,
-    label_index,
+    deferred,
     label_mass,
+    label_sum,
     over_mass,
-    row_weights,
 )
 
 
@@ -22,33 +23,50 @@ class Focal(nn.Module):
 
     Lin et al. 2017, 'Focal loss for dense object detection', equations 4 (no weight) and 5 (their alpha is
     `weight` (K,) here), carried from the sigmoid to the softmax. `gamma` >= 0; with 0 it is weighted cross
-    entropy, and it is divided by the same mass: the sum of the weights of the labelled rows.
+    entropy, and it is divided by the same mass: the sum of the weights of the labelled rows. The weights are
+    used from the epoch `weights_from_epoch` on (deferred re-weighting, see `mass.deferred`).
     """
 
     additive: bool = True
     terms: int = 1
+    soft_targets: bool = True
+    likelihood_scale: float = 1.0
     weight: Tensor | None
 
-    def __init__(self, gamma: float = 2.0, weight: Tensor | None = None) -> None:
+    def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, weights_from_epoch: int = 1) -> None:
         super().__init__()
         if not (math.isfinite(gamma) and gamma >= 0):
             raise ConfigError(f"gamma: found {gamma}, allowed: a finite number >= 0")
         self.gamma = gamma
+        self.weights_from_epoch = as_epoch(weights_from_epoch)
+        self.epoch = 0
         self.register_buffer("weight", as_weight(weight))
 
-    def mass(self, labels_B: Tensor) -> Tensor:
-        """The sum of the weights of the labelled rows: shape (1,), float64."""
-        return label_mass(labels_B, self.weight)
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the start of every epoch, counted from 0."""
+        self.epoch = epoch
 
-    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Tensor | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` (B, K) with `labels_B` (B,), divided by `mass` (1,)."""
-        check_batch(logits_BK, labels_B, None if self.weight is None else len(self.weight))
+    def mass(self, labels: Tensor) -> Tensor:
+        """The sum of the weights of the labelled rows: shape (1,), float64."""
+        return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
+
+    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Tensor | None = None) -> Tensor:
+        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
+        check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
         log_p_BK = at_least_float32(logits_BK).log_softmax(dim=1)
-        label_B1 = label_index(labels_B).unsqueeze(1)
-        log_p_B = log_p_BK.gather(1, label_B1).squeeze(1)
-        # log(1 - p) as the log-sum of the other classes: (1 - p)^gamma = exp(gamma log(1 - p)) then has a finite
-        # gradient at p = 1 for every gamma, where d(1 - p)^gamma/dp is infinite below 1, and keeps its digits.
-        log_rest_B = log_p_BK.scatter(1, label_B1, torch.finfo(log_p_BK.dtype).min).logsumexp(dim=1)
-        loss_B = -(self.gamma * log_rest_B).exp() * log_p_B
-        total = (row_weights(labels_B, self.weight, loss_B.dtype) * loss_B).sum()
-        return over_mass(total, self.mass(labels_B) if mass is None else mass)
+        loss_BK = -(self.gamma * log_of_the_rest(log_p_BK)).exp() * log_p_BK
+        total = label_sum(loss_BK, labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
+        return over_mass(total, self.mass(labels) if mass is None else mass)
+
+
+def log_of_the_rest(log_p_BK: Tensor) -> Tensor:
+    """log(1 - p) of every class (B, K), to the last digits also where p is near 1.
+
+    (1 - p)^gamma = exp(gamma log(1 - p)) then has a finite gradient at p = 1 for every gamma, where
+    d(1 - p)^gamma/dp is infinite below 1. Only the likeliest class can come near 1: for it the others are added
+    up; all others have p <= 1/2, and log1p keeps their digits.
+    """
+    top_B1 = log_p_BK.argmax(dim=1, keepdim=True)
+    others_BK = log_p_BK.scatter(1, top_B1, torch.finfo(log_p_BK.dtype).min)
+    rest_B1 = others_BK.logsumexp(dim=1, keepdim=True)
+    return (-others_BK.exp()).log1p().scatter(1, top_B1, rest_B1)

@@ -4,11 +4,15 @@ The mean of a batch is a sum over its rows divided by a mass: the number of labe
 class weights. Both parts of several micro-batches can be added, the means themselves cannot. So the training
 loop adds the masses of all micro-batches of an update first and hands the total to each of them; the gradients
 that add up are then those of one big batch, whatever the sizes, weights and masked labels.
+
+Labels of a class are hard, (B,) whole numbers with -1 where unknown, or soft, (B, K) with the share of each class:
+>= 0, each row with a sum <= 1, and what is missing to 1 is unknown. Every loss that takes soft labels is linear in
+them, and so is its mass: t_1 loss(label 1) + t_2 loss(label 2) + ..., which is what mixing pictures asks for.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -26,16 +30,60 @@ class Loss(Protocol):
 
     `additive`: the value is a sum over rows divided by a mass that is a sum over rows.
     `terms`: how many fractions the value adds up, each with a mass of its own (1 for a simple loss).
+    `soft_targets`: whether it takes the targets of mixed pictures.
+    `likelihood_scale`: what the value, as a negative log-likelihood, has in front under learnt weights between
+    the heads: 1, or 1/2 for a regression (Kendall et al. 2018, equations 5 and 10).
     """
 
     additive: bool
     terms: int
+    soft_targets: bool
+    likelihood_scale: float
 
-    def mass(self, labels_B: Tensor) -> Tensor:
+    def mass(self, targets: Tensor) -> Tensor:
         """The denominators of this batch: shape (terms,), float64."""
 
-    def __call__(self, logits_BK: Tensor, labels_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def __call__(self, outputs: Tensor, targets: Tensor, mass: Tensor | None = None) -> Tensor:
         """The sums over this batch divided by `mass` (default: its own), a scalar."""
+
+
+@runtime_checkable
+class ByEpoch(Protocol):
+    """A loss that changes with the epoch: one with deferred weights, or one that holds such losses."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the start of every epoch, counted from 0."""
+
+
+def set_epoch(losses: Iterable[object], epoch: int) -> None:
+    """Tell the epoch to those of `losses` that ask for it."""
+    for loss in losses:
+        if isinstance(loss, ByEpoch):
+            loss.set_epoch(epoch)
+
+
+def deferred(weight_K: Tensor | None, from_epoch: int, epoch: int) -> Tensor | None:
+    """The class weights in `epoch`, counted from 0: none before `from_epoch`, counted from 1.
+
+    Deferred re-weighting, Cao et al. 2019, 'Learning imbalanced datasets with label-distribution-aware margin
+    loss', section 3.3: the features are learnt unweighted, the weights then move the borders.
+    """
+    return weight_K if epoch + 1 >= from_epoch else None
+
+
+def as_epoch(from_epoch: int) -> int:
+    """`from_epoch` if it is an epoch, counted from 1; ConfigError otherwise."""
+    if from_epoch < 1:
+        raise ConfigError(f"weights_from_epoch: found {from_epoch}, allowed: 1 (the first epoch) or more")
+    return from_epoch
+
+
+def as_number(value: float, key: str, low: float, high: float = math.inf, above: bool = False) -> float:
+    """`value` if it is a finite number from `low` (or `above` it) to `high`; ConfigError otherwise."""
+    if math.isfinite(value) and low <= value <= high and not (above and value == low):
+        return float(value)
+    limits = f"{'> ' if above else '>= '}{low:g}" + (f" and <= {high:g}" if math.isfinite(high) else "")
+    raise ConfigError(f"{key}: found {value}, allowed: a finite number {limits}")
 
 
 def as_weight(weight: Tensor | None, what: str = "class weights") -> Tensor | None:
@@ -62,20 +110,37 @@ def check_part(part: object, where: str) -> None:
     if not isinstance(part, Loss):
         found = type(part).__name__
         raise TypeError(
-            f"{where}: {found} needs `additive`, `terms` and `mass(labels_B)`; see {Loss.__module__}"
+            f"{where}: {found} needs `additive`, `terms`, `soft_targets`, `likelihood_scale` and `mass(targets)`;"
+            f" see {Loss.__module__}"
         )
 
 
-def check_batch(logits_BK: Tensor, labels_B: Tensor, classes: int | None = None) -> None:
-    """ValueError unless the shapes are (B, K) and (B,), the labels whole numbers, and K is `classes`."""
+def is_soft(labels: Tensor) -> bool:
+    """Whether `labels` are shares (B, K) rather than class numbers (B,)."""
+    return labels.ndim == 2
+
+
+def check_batch(logits_BK: Tensor, labels: Tensor, classes: int | None = None, soft: bool = True) -> None:
+    """ValueError unless the logits are (B, K), the labels hard or (if `soft`) soft, and K is `classes`."""
     shape = tuple(logits_BK.shape)
-    if logits_BK.ndim != 2 or tuple(labels_B.shape) != shape[:1] or labels_B.is_floating_point():
-        found = f"logits {shape}, labels {tuple(labels_B.shape)} of {labels_B.dtype}"
-        raise ValueError(
-            f"found {found}; allowed: logits (B, K), labels (B,) of whole numbers, -1 where unknown"
-        )
+    good = labels.is_floating_point() == is_soft(labels) and (soft or not is_soft(labels))
+    expected = shape if is_soft(labels) else shape[:1]
+    if logits_BK.ndim != 2 or tuple(labels.shape) != expected or not good:
+        found = f"logits {shape}, labels {tuple(labels.shape)} of {labels.dtype}"
+        allowed = "logits (B, K), labels (B,) of whole numbers, -1 where unknown"
+        raise ValueError(f"found {found}; allowed: {allowed}{', or soft labels (B, K)' if soft else ''}")
     if classes is not None and shape[1] != classes:
         raise ValueError(f"found logits for {shape[1]} classes; this loss was made for {classes}")
+
+
+def check_column(
+    outputs_B1: Tensor, targets: Tensor, expected: tuple[int, ...], what: str, floating: bool
+) -> None:
+    """ValueError unless outputs are (B, 1) and targets of the `expected` shape, `floating` or whole numbers."""
+    good = tuple(targets.shape) == expected and targets.is_floating_point() == floating
+    if tuple(outputs_B1.shape) != (len(targets), 1) or not good:
+        found = f"outputs {tuple(outputs_B1.shape)}, targets {tuple(targets.shape)} of {targets.dtype}"
+        raise ValueError(f"found {found}; allowed: outputs (B, 1), {what}")
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
@@ -94,17 +159,35 @@ def label_index(labels_B: Tensor) -> Tensor:
     return labels_B.long().masked_fill(~is_known(labels_B), 0)
 
 
-def row_weights(labels_B: Tensor, weight_K: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The weight of each row (B,): that of its class (1 without class weights), 0 for an ignored row."""
-    known_B = is_known(labels_B)
+def row_weights(labels: Tensor, weight_K: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The weight of each row (B,): that of its class (1 without class weights), 0 for an ignored row.
+
+    With soft labels it is the mean over the classes, by their shares.
+    """
+    if is_soft(labels):
+        share_BK = labels.to(dtype)
+        if weight_K is not None and len(weight_K) != labels.shape[1]:
+            found = f"found soft labels of {labels.shape[1]} classes"
+            raise ValueError(f"{found}; this loss was made for {len(weight_K)}")
+        return (share_BK if weight_K is None else share_BK * weight_K.to(dtype)).sum(dim=1)
+    known_B = is_known(labels)
     if weight_K is None:
         return known_B.to(dtype)
-    return weight_K.to(dtype).gather(0, label_index(labels_B)) * known_B
+    return weight_K.to(dtype).gather(0, label_index(labels)) * known_B
 
 
-def label_mass(labels_B: Tensor, weight_K: Tensor | None = None) -> Tensor:
+def label_mass(labels: Tensor, weight_K: Tensor | None = None) -> Tensor:
     """The sum of the rows' weights: shape (1,), float64."""
-    return row_weights(labels_B, weight_K, torch.float64).sum().reshape(1)
+    return row_weights(labels, weight_K, torch.float64).sum().reshape(1)
+
+
+def label_sum(loss_BK: Tensor, labels: Tensor, weight_K: Tensor | None = None) -> Tensor:
+    """The weighted sum over the rows, a scalar; `loss_BK` is the loss that a row had if its label were k."""
+    if is_soft(labels):
+        share_BK = labels.to(loss_BK.dtype)
+        return (loss_BK * (share_BK if weight_K is None else share_BK * weight_K.to(loss_BK.dtype))).sum()
+    loss_B = loss_BK.gather(1, label_index(labels).unsqueeze(1)).squeeze(1)
+    return (row_weights(labels, weight_K, loss_B.dtype) * loss_B).sum()
 
 
 def over_mass(total: Tensor, mass: Tensor) -> Tensor:

@@ -18,10 +18,13 @@ class SoftMacroF1(nn.Module):
     punished all the same, since the present ones lack it in their TP.
 
     Not additive: F1 is no sum over rows, so the parts of a larger batch cannot be added to that batch's value.
+    Nor is it linear in the labels, so it takes hard ones only.
     """
 
     additive: bool = False
     terms: int = 1
+    soft_targets: bool = False
+    likelihood_scale: float = 1.0
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -38,7 +41,7 @@ class SoftMacroF1(nn.Module):
 
         A `mass` that is not this batch's own raises ValueError: the batch is then a part of a larger one.
         """
-        check_batch(logits_BK, labels_B, self.classes)
+        check_batch(logits_BK, labels_B, self.classes, soft=False)
         self._refuse_another_mass(labels_B, mass)
         known_B1 = is_known(labels_B).unsqueeze(1)
         p_BK = at_least_float32(logits_BK).softmax(dim=1).masked_fill(~known_B1, 0)

@@ -6,13 +6,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from classwise.losses.mass import Loss, check_part, checked_factors, split_mass
+from classwise.errors import ConfigError
+from classwise.losses.mass import Loss, check_part, checked_factors, set_epoch, split_mass
 
 
 class WeightedSum(nn.Module):
     """The sum of `losses`, each times its weight (finite, >= 0).
 
-    Each part keeps its own mass, so `terms` is the sum of theirs; additive if all parts are.
+    Each part keeps its own mass, so `terms` is the sum of theirs; it is additive, and takes soft targets, if all
+    parts do. ConfigError for parts whose `likelihood_scale` differs: they are not of one kind of target.
     """
 
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
@@ -23,17 +25,27 @@ class WeightedSum(nn.Module):
         self.losses = nn.ModuleList(losses)
         self.additive: bool = all(loss.additive for loss in self._parts())
         self.terms: int = sum(loss.terms for loss in self._parts())
+        self.soft_targets: bool = all(loss.soft_targets for loss in self._parts())
+        scales = {loss.likelihood_scale for loss in self._parts()}
+        if len(scales) > 1:
+            found = [type(loss).__name__ for loss in losses]
+            raise ConfigError(f"weighted sum of losses: found {found}, allowed: losses of one kind of target")
+        self.likelihood_scale: float = scales.pop()
 
-    def mass(self, labels_B: Tensor) -> Tensor:
+    def set_epoch(self, epoch: int) -> None:
+        """Passed on to the parts that change with the epoch, counted from 0."""
+        set_epoch(self._parts(), epoch)
+
+    def mass(self, targets: Tensor) -> Tensor:
         """The parts' masses one after the other: shape (terms,), float64."""
-        return torch.cat([loss.mass(labels_B) for loss in self._parts()])
+        return torch.cat([loss.mass(targets) for loss in self._parts()])
 
-    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, outputs: Tensor, targets: Tensor, mass: Tensor | None = None) -> Tensor:
         """The weighted sum of the parts, each divided by its own stretch of `mass` (terms,)."""
-        mass = self.mass(labels_B) if mass is None else mass
+        mass = self.mass(targets) if mass is None else mass
         stretches = split_mass(mass, [loss.terms for loss in self._parts()])
         values = [
-            weight * loss(logits_BK, labels_B, part)
+            weight * loss(outputs, targets, part)
             for loss, weight, part in zip(self._parts(), self.weights, stretches, strict=True)
         ]
         return sum(values[1:], start=values[0])

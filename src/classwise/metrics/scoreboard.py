@@ -1,52 +1,91 @@
 """All tallies of a model with several targets, and the numbers that come out of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from classwise.errors import ConfigError, nearest
+from classwise.metrics.bootstrap import Groups
 from classwise.metrics.joint import joint_number
-from classwise.metrics.scores import HIGHER_IS_BETTER, class_scores
-from classwise.metrics.tally import ClassTally, predicted_labels
+from classwise.metrics.multilabel import MultilabelTally
+from classwise.metrics.ranking import RankingTally
+from classwise.metrics.regression import RegressionTally
+from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
+from classwise.metrics.tally import ClassTally, Device, LabelTally, require_rows
+from classwise.model.heads import Head
 
-SELECTABLE = tuple(name for name, higher in HIGHER_IS_BETTER.items() if higher)
+
+class Tally(Protocol):
+    """Counts of one target over a whole set."""
+
+    def update(self, decoded: Tensor, targets: Tensor, /) -> None:
+        """Count one batch: what the head decodes, against the truth. Waits for nothing."""
+
+    def reset(self) -> None:
+        """Start again from zero."""
+
+    @property
+    def invalid(self) -> int:
+        """Known rows whose decoded output is not finite."""
+
+    def scores(self) -> dict[str, Any]:
+        """As in metrics.json: plain values."""
+
+    def intervals(
+        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
+    ) -> dict[str, list[float]]:
+        """The 95 % interval of every score. Raises ValueError where the rows were not kept."""
 
 
 class Scoreboard:
-    """Counts for every class target and for the joint class, over a whole set.
+    """Counts for every target and for the joint class, over a whole set.
 
-    `labels`: label list by target. `joint`: the targets read as one class, the first most significant.
+    `heads`: what the outputs of each target mean. `labels`: the label list by target, of a regression with edges
+    the names of its classes; none where the target has no classes. `joint`: the targets read as one class, the
+    first most significant. `keep_rows`: remember the rows, for intervals.
     """
 
     def __init__(
         self,
+        heads: Mapping[str, Head],
         labels: Mapping[str, Sequence[str]],
         joint: Sequence[str] = (),
         device: torch.device | str = "cpu",
+        keep_rows: bool = False,
     ) -> None:
+        self.heads = dict(heads)
         self.labels = {name: list(list_) for name, list_ in labels.items()}
         self.joint = tuple(joint)
-        self._sizes = [len(self.labels[name]) for name in self.joint]
-        sizes = {name: len(list_) for name, list_ in self.labels.items()}
-        self._tallies = {name: ClassTally(size, device) for name, size in sizes.items()}
-        self._joint_tally = ClassTally(len(joint_labels(self.labels, self.joint)), device) if joint else None
+        self.keep_rows = keep_rows
+        self._sizes = [self.heads[name].classes for name in self.joint]
+        self._tallies = {
+            name: make_tally(head, self.labels.get(name, ()), device, keep_rows)
+            for name, head in self.heads.items()
+        }
+        self._joint_tally: LabelTally | None = None
+        if joint:
+            names = joint_labels(self.labels, self.joint)
+            self._joint_tally = LabelTally(len(names), device, keep_rows, names)
 
     def reset(self) -> None:
         """Start again from zero."""
-        for tally in [*self._tallies.values(), *([self._joint_tally] if self._joint_tally else [])]:
+        for tally in self._tallies.values():
             tally.reset()
+        if self._joint_tally is not None:
+            self._joint_tally.reset()
 
     def update(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Count one batch: logits_BK and labels_B by target."""
-        predicted = {name: predicted_labels(outputs[name]) for name in self._tallies}
+        """Count one batch: by target the raw outputs (B, outputs) and the truth, as each tally takes it."""
+        decoded = {name: head.decode(outputs[name]) for name, head in self.heads.items()}
         for name, tally in self._tallies.items():
-            tally.update_labels(predicted[name], targets[name])
+            tally.update(decoded[name], targets[name])
         if self._joint_tally is not None:
-            self._joint_tally.update_labels(
-                joint_number([predicted[name] for name in self.joint], self._sizes),
-                joint_number([targets[name] for name in self.joint], self._sizes),
+            parts = [(self.heads[name], decoded[name], targets[name]) for name in self.joint]
+            self._joint_tally.update(
+                joint_number([head.predicted(found) for head, found, _ in parts], self._sizes),
+                joint_number([_true_classes(head, truth) for head, _, truth in parts], self._sizes),
             )
 
     @property
@@ -54,17 +93,41 @@ class Scoreboard:
         """Rows that some target has no finite prediction for; they are in no score."""
         return max(tally.invalid for tally in self._tallies.values())
 
-    def results(self) -> dict[str, Any]:
-        """`targets` by name and, where there is one, `joint`: each as in metrics.json."""
-        found: dict[str, Any] = {
-            "targets": {
-                name: class_scores(t.confusion, self.labels[name]) for name, t in self._tallies.items()
-            }
-        }
+    def results(
+        self, groups: Groups | None = None, seed: int = 0, intervals: bool = False
+    ) -> dict[str, dict[str, Any]]:
+        """`targets` by name and, where there is one, `joint`: each as in metrics.json.
+
+        With `intervals` each has `intervals` too, [low, high] by score; drawn are `groups`, one for each row in the
+        order of the updates, or rows. Raises ValueError where the rows were not kept.
+        """
+        if intervals:
+            require_rows(self.keep_rows)
+
+        def result(tally: Tally) -> dict[str, Any]:
+            return tally.scores() | ({"intervals": tally.intervals(groups, seed)} if intervals else {})
+
+        found: dict[str, Any] = {"targets": {name: result(tally) for name, tally in self._tallies.items()}}
         if self._joint_tally is not None:
-            labels = joint_labels(self.labels, self.joint)
-            found["joint"] = class_scores(self._joint_tally.confusion, labels)
+            found["joint"] = result(self._joint_tally)
         return found
+
+
+def make_tally(head: Head, labels: Sequence[str], device: Device = "cpu", keep_rows: bool = False) -> Tally:
+    """The tally for what a head decodes."""
+    if head.type == "multilabel":
+        return MultilabelTally(labels, device, keep_rows)
+    if head.type == "regression":
+        return RegressionTally(device, keep_rows)
+    if head.type == "ranking":
+        return RankingTally(device, keep_rows)
+    ordinal = head.type == "ordinal"
+    return ClassTally(head.classes, device, keep_rows, labels, head.predicted, ordinal)
+
+
+def _true_classes(head: Head, truth: Tensor) -> Tensor:
+    """A part of the joint class: labels as they are, a number by the edges of its head; -1 where unknown."""
+    return head.predicted(truth) if head.type == "regression" else truth
 
 
 def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> list[str]:
@@ -76,29 +139,59 @@ def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> l
 
 
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every selectable number by name: `macro_f1` for the only target, else `age.macro_f1`, `joint.macro_f1`."""
+    """Every selectable number by name: `macro_f1` for the only target, else `age.mae`, `joint.macro_f1`."""
     targets = results["targets"]
-    flat = {f"joint.{name}": results["joint"][name] for name in SELECTABLE if "joint" in results}
-    for target, scores in targets.items():
-        prefix = "" if len(targets) == 1 else f"{target}."
-        flat |= {f"{prefix}{name}": scores[name] for name in SELECTABLE}
-    return flat
+    parts = {"joint.": results["joint"]} if "joint" in results else {}
+    parts |= {"" if len(targets) == 1 else f"{target}.": scores for target, scores in targets.items()}
+    return {
+        f"{prefix}{name}": value
+        for prefix, scores in parts.items()
+        for name, value in scores.items()
+        if name in HIGHER_IS_BETTER
+    }
 
 
-def resolve_metric(metric: str, targets: Sequence[str], joint: bool) -> str:
-    """The name in `flat_scores` that `selection.metric` means. Raises ConfigError."""
+def higher_is_better(metric: str) -> bool:
+    """Whether more of a metric is better; a target's name may stand before it, as in `age.mae`."""
+    name = metric.rpartition(".")[2]
+    if name not in HIGHER_IS_BETTER:
+        raise ValueError(f"found the metric {metric!r}; {nearest(name, HIGHER_IS_BETTER)}")
+    return HIGHER_IS_BETTER[name]
+
+
+def resolve_metric(
+    metric: str, types: Mapping[str, str], joint: bool, classes: Mapping[str, int] | None = None
+) -> str:
+    """The name in `flat_scores` that `selection.metric` means. Raises ConfigError.
+
+    `types`: every target's type. `classes`: how many classes they have, where known, so that a top-k accuracy
+    of k classes or fewer is refused.
+    """
     target, _, name = metric.rpartition(".")
-    if name not in SELECTABLE:
-        raise ConfigError(f"selection.metric: found {metric!r}; {nearest(name, SELECTABLE)}")
-    if target and target not in (*targets, *(["joint"] if joint else [])):
-        allowed = [f"{known}.{name}" for known in (*targets, *(["joint"] if joint else []))]
+    scores = {part: _scores_of(type_, (classes or {}).get(part)) for part, type_ in types.items()}
+    scores |= {"joint": LABEL_SCORES} if joint else {}
+    allowed = [f"{part}.{name}" for part, names in scores.items() if name in names]
+    if not allowed:
+        known = list(dict.fromkeys(score for names in scores.values() for score in names))
+        raise ConfigError(f"selection.metric: found {metric!r}; {nearest(name, known)}")
+    if target and target not in scores:
         raise ConfigError(f"selection.metric: no target {target!r}; {nearest(metric, allowed)}")
-    if not target and joint:
-        return f"joint.{name}"
-    if not target and len(targets) > 1:
-        allowed = [f"{known}.{name}" for known in targets]
+    if not target:
+        target = "joint" if joint else next(iter(types)) if len(types) == 1 else ""
+    if not target:
         raise ConfigError(
             f"selection.metric: {metric!r} of which target? There are several and no [joint]; allowed:"
             f" {', '.join(allowed)}"
         )
-    return name if len(targets) == 1 and target != "joint" else metric
+    if name not in scores[target]:
+        what = "[joint]" if target == "joint" else f"the {types[target]} target {target!r}"
+        raise ConfigError(
+            f"selection.metric: {name!r} is no score of {what}; allowed: {', '.join(allowed)},"
+            f" or of {what}: {', '.join(scores[target])}"
+        )
+    return name if len(types) == 1 and target != "joint" else f"{target}.{name}"
+
+
+def _scores_of(type_: str, classes: int | None) -> tuple[str, ...]:
+    """The scores that a target of this type has, without the top-k accuracies that would always be 1."""
+    return tuple(name for name in SCORES[type_] if classes is None or TOP.get(name, 0) < classes)

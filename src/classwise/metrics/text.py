@@ -1,25 +1,117 @@
 """Scores as text for a terminal."""
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
+WIDTH = 80
 
-def metrics_text(metrics: dict[str, Any]) -> str:
-    """The headline, and each target's scores class by class. `metrics` is as in metrics.json."""
-    lines = [f"{metrics['metric']} {metrics['value']:.4f} on {metrics['samples']} rows"]
+SHOWN: dict[str, dict[str, str]] = {
+    "class": {
+        "macro_f1": "macro F1",
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "mcc": "MCC",
+        "kappa": "kappa",
+        "top3_accuracy": "top-3 accuracy",
+        "top5_accuracy": "top-5 accuracy",
+        "log_loss": "log loss",
+        "calibration_error": "calibration error",
+    },
+    "ordinal": {
+        "macro_f1": "macro F1",
+        "accuracy": "accuracy",
+        "mae_levels": "MAE in levels",
+        "quadratic_kappa": "quadratic kappa",
+        "log_loss": "log loss",
+        "calibration_error": "calibration error",
+    },
+    "multilabel": {
+        "macro_f1": "macro F1",
+        "micro_f1": "micro F1",
+        "sample_f1": "sample F1",
+        "map": "mAP",
+        "exact_match": "exact match",
+        "log_loss": "log loss",
+    },
+    "regression": {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "r2": "R2"},
+    "ranking": {
+        "mrr": "MRR",
+        "ndcg": "NDCG",
+        "ndcg_at_5": "NDCG@5",
+        "ndcg_at_10": "NDCG@10",
+        "map": "MAP",
+    },
+}
+"""What stands in the terminal, of each type of target, and how it is called there; metrics.json has the rest."""
+
+COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1", "ap": "AP"}
+_IN_A_UNIT = ("mae", "mse", "rmse")
+
+
+def metrics_text(metrics: Mapping[str, Any]) -> str:
+    """The headline, and each target's scores, class by class where it has classes. `metrics` is as in metrics.json;
+    where it has intervals, they stand behind the scores: `macro F1 0.7512 [0.710, 0.793]`."""
     parts = dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
+    lines = [_headline(metrics, parts)]
     for name, scores in parts.items():
-        lines += ["", f"{name}: macro F1 {scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}"]
-        width = max(display_width(row["label"]) for row in scores["per_class"])
-        lines.append(f"  {'':<{width}}  precision  recall      f1  rows")
-        for row in scores["per_class"]:
-            label = row["label"] + " " * (width - display_width(row["label"]))
-            lines.append(
-                f"  {label}  {row['precision']:>9.4f}  {row['recall']:.4f}  {row['f1']:.4f} {row['support']:>5}"
-            )
+        lines += ["", *_score_lines(name, scores), *_class_lines(scores.get("per_class", []))]
     return "\n".join(lines)
+
+
+def score_text(name: str, value: float, interval: list[float] | None = None) -> str:
+    """A value, and its interval where there is one. Values in the user's unit have four digits that count."""
+    texts = [f"{value:#.4g}" if name in _IN_A_UNIT else f"{value:.4f}"]
+    if interval is not None:
+        texts += [f"{end:#.4g}" if name in _IN_A_UNIT else f"{end:.3f}" for end in interval]
+        return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+    return texts[0]
 
 
 def display_width(text: str) -> int:
     """Columns on a terminal: East Asian wide characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _headline(metrics: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+    target, _, name = metrics["metric"].rpartition(".")
+    intervals = (parts[target] if target else next(iter(parts.values()))).get("intervals", {})
+    value = score_text(name, metrics["value"], intervals.get(name))
+    return f"{metrics['metric']} {value} on {metrics['samples']} rows"
+
+
+def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
+    """`name: macro F1 0.7512, accuracy ..`, broken into lines between scores."""
+    if not scores["samples"]:
+        return [f"{name}: no row with a known value"]
+    intervals = scores.get("intervals", {})
+    items = [
+        f"{shown} {score_text(key, scores[key], intervals.get(key))}"
+        for key, shown in SHOWN[scores["type"]].items()
+        if key in scores
+    ]
+    if "queries" in scores:
+        items.append(f"{scores['queries']} queries")
+        if left_out := scores["queries_without_relevant"]:
+            items.append(f"{left_out} more without a relevant row")
+    lines = [f"{name}: {items[0]}"]
+    for item in items[1:]:
+        if display_width(lines[-1]) + 3 + len(item) > WIDTH:  # a comma at its end, or at the next one's
+            lines[-1] += ","
+            lines.append(f"  {item}")
+        else:
+            lines[-1] += f", {item}"
+    return lines
+
+
+def _class_lines(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    columns = [column for column in COLUMNS if column in rows[0]]
+    width = max(display_width(row["label"]) for row in rows)
+    lines = [f"  {'':<{width}}" + "".join(f"  {COLUMNS[column]:>9}" for column in columns) + "   rows"]
+    for row in rows:
+        label = row["label"] + " " * (width - display_width(row["label"]))
+        values = "".join(f"  {row[column]:>9.4f}" for column in columns)
+        lines.append(f"  {label}{values}  {row['support']:>5}")
+    return lines

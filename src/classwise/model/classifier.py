@@ -34,7 +34,7 @@ class ModelFacts:
 
 
 class Classifier(nn.Module):
-    """images_BCHW uint8 in, logits_BK by target out.
+    """images_BCHW uint8 in, raw outputs (B, outputs) by target out.
 
     The pictures are normalised here, on the device: a quarter of the bytes travel, and no caller can forget
     it. Heads stand in the order of `facts.heads`.
@@ -54,9 +54,17 @@ class Classifier(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """Logits by target, in float32 or wider."""
-        features_BF = self.dropout(self.backbone((images_BCHW - self.mean) / self.std))
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """What the backbone makes of the pictures, (B, F)."""
+        features_BF: Tensor = self.backbone((images_BCHW - self.mean) / self.std)
+        return features_BF
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Raw outputs by target, in float32 or wider; what they mean is in heads.py.
+
+        `images`: pictures (B, C, H, W), or features (B, F) that a frozen backbone has made of them before.
+        """
+        features_BF = self.dropout(images if images.ndim == 2 else self.features(images))
         logits = [head(features_BF) for head in self.heads]
         return {
             name: x.float() if x.dtype.itemsize < 4 else x

@@ -48,3 +48,7 @@ class SmallCNN(nn.Module):
         for stage in (self.stage1, self.stage2, self.stage3):
             maps_BCHW = F.max_pool2d(stage(maps_BCHW), 2)
         return F.adaptive_avg_pool2d(maps_BCHW, self.grid).flatten(1)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Which parameters are one layer, and their order, in the form of timm's models: stem, stages 1 to 3."""
+        return {"stem": r"^stem", "stages": r"^stage(\d+)"}

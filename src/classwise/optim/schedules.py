@@ -2,8 +2,11 @@
 
 A learning rate is computed from the update's number, so a schedule has no state and a resumed run cannot go
 astray; only `plateau` looks at results and remembers them. What a key means is what torch's scheduler of that
-name means by it, with lengths in epochs; `cosine` moves with every update, and stands at the starts of epochs
-where CosineAnnealingLR does.
+name means by it, with lengths in epochs; `cosine`, `restarts` and `polynomial` move with every update, and stand
+at the starts of epochs where torch's do.
+
+A run may begin with a frozen phase (only the heads learn), at the base rates. Warm-up and schedule begin when it is
+over, and count from there.
 """
 
 import math
@@ -16,17 +19,23 @@ from torch.optim import Optimizer
 
 from classwise.errors import ConfigError, nearest
 
-# (base lr, updates since the warm-up) -> lr
+# (base lr, updates since the frozen phase and the warm-up) -> lr
 Curve = Callable[[float, int], float]
 
 
 @dataclass(frozen=True)
 class Span:
-    """How long a run is: updates in an epoch, in the warm-up, and after it."""
+    """How long a run is: updates in an epoch, in the warm-up, after it, and in the frozen phase before both."""
 
     per_epoch: int
     warmup: int
     rest: int
+    frozen: int = 0
+
+    @property
+    def start(self) -> int:
+        """The update with which the schedule itself begins."""
+        return self.frozen + self.warmup
 
 
 def constant(base: float, update: int, span: Span) -> float:
@@ -44,6 +53,28 @@ def cosine(base: float, update: int, span: Span, T_max: float | None = None, eta
     equation 5); without `T_max`, over all epochs after the warm-up."""
     length = span.rest if T_max is None else T_max * span.per_epoch
     return eta_min + (base - eta_min) * (1 + math.cos(math.pi * update / length)) / 2
+
+
+def restarts(
+    base: float, update: int, span: Span, T_0: float = 10, T_mult: int = 1, eta_min: float = 0.0
+) -> float:
+    """CosineAnnealingWarmRestarts: from the base down to `eta_min` over `T_0` epochs, then again from the base,
+    each time `T_mult` times as long (Loshchilov and Hutter 2017, equation 5)."""
+    length = max(1, round(T_0 * span.per_epoch))
+    if T_mult == 1:
+        update %= length
+    while update >= length:  # in whole updates: torch's logarithm may take the first of a cycle for the last
+        update, length = update - length, length * T_mult
+    return eta_min + (base - eta_min) * (1 + math.cos(math.pi * update / length)) / 2
+
+
+def polynomial(
+    base: float, update: int, span: Span, power: float = 1.0, total_epochs: float | None = None
+) -> float:
+    """PolynomialLR: base * (1 - share of `total_epochs` that is over) ** power, 0 from their end on; without
+    `total_epochs`, over all epochs after the warm-up."""
+    length = span.rest if total_epochs is None else total_epochs * span.per_epoch
+    return float(base * max(0.0, 1 - update / length) ** power)
 
 
 def onecycle(
@@ -80,6 +111,8 @@ CURVES: dict[str, Callable[..., float]] = {
     "constant": constant,
     "step": step,
     "cosine": cosine,
+    "restarts": restarts,
+    "polynomial": polynomial,
     "onecycle": onecycle,
     "plateau": constant,
 }
@@ -125,6 +158,8 @@ class Plateau:
         return base
 
     def _better(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
         if self.best is None:
             return True
         sign = 1 if self.higher_is_better else -1
@@ -143,10 +178,12 @@ class Schedule:
 
     def lrs(self, update: int) -> list[float]:
         """One learning rate a group for the update with this number, counted from 0."""
-        if update < self.span.warmup:
-            share = (update + 1) / (self.span.warmup + 1)
+        if update < self.span.frozen:
+            return list(self.bases)
+        if update < self.span.start:
+            share = (update - self.span.frozen + 1) / (self.span.warmup + 1)
             return [share * self.curve(base, 0) for base in self.bases]
-        after = update - self.span.warmup
+        after = update - self.span.start
         lrs = [self.curve(base, after) for base in self.bases]
         return [self.plateau.lr(lr) for lr in lrs] if self.plateau else lrs
 
@@ -158,8 +195,9 @@ class Schedule:
         return lrs[-1]
 
     def end_epoch(self, value: float, update: int) -> None:
-        """Tell an epoch's validation result; only `plateau` cares, and not before the warm-up is over."""
-        if self.plateau and update >= self.span.warmup:
+        """Tell the validation result after so many updates; only `plateau` cares, and only for what it has
+        itself had a hand in: results of the frozen phase and of the warm-up say nothing about its rate."""
+        if self.plateau and update > self.span.start:
             self.plateau.see(value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,21 +223,25 @@ def build_schedule(
     higher_is_better: bool = True,
     max_lr: float | None = None,
     lr: float | None = None,
+    frozen_updates: int = 0,
     **options: Any,
 ) -> Schedule:
     """The schedule `name` for groups with these base learning rates.
 
+    During the first `frozen_updates` updates they stay as they are; warm-up and schedule begin after those.
     `options` are the keys of torch's scheduler (see the functions above); `max_lr` (one cycle) is for the
     group whose base is `lr`, the others keep their proportion. Raises ConfigError.
     """
     if name not in CURVES:
         raise ConfigError(f"schedule.name: found {name!r}; {nearest(name, CURVES)}")
     warmup = round(warmup_epochs * updates_per_epoch)
-    span = Span(updates_per_epoch, warmup, updates_per_epoch * epochs - warmup)
+    rest = updates_per_epoch * epochs - frozen_updates - warmup
+    span = Span(updates_per_epoch, warmup, rest, frozen_updates)
     if span.rest < 1:
+        frozen = f", of which {frozen_updates / updates_per_epoch:g} are frozen" if frozen_updates else ""
         raise ConfigError(
-            f"schedule.warmup_epochs: found {warmup_epochs}, but training.epochs is {epochs}: nothing is left"
-            " for the schedule; allowed: less than the epochs, or 0 for none"
+            f"schedule.warmup_epochs: found {warmup_epochs}, but training.epochs is {epochs}{frozen}: nothing is"
+            " left for the schedule; allowed: less than the other epochs, or 0 for none"
         )
     if name == "plateau":
         plateau = Plateau(higher_is_better=higher_is_better, **options)

@@ -1,4 +1,5 @@
-"""What happened epoch by epoch, read off `history.jsonl`: loss, the selected metric, the learning rate."""
+"""What happened epoch by epoch, read off `history.jsonl`: loss, the selected metric, the learning rate, and the
+weights between the targets where they are learnt."""
 
 import statistics
 from dataclasses import dataclass
@@ -6,8 +7,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from classwise.report.figures import Point, Series, line_chart
-from classwise.report.read import RunFiles, mapping, number
-from classwise.report.scores import joint_title, metric_name
+from classwise.report.headline import Best
+from classwise.report.names import metric_name
+from classwise.report.read import RunFiles, joint_title, mapping, number
 
 OTHER_LINES = 5  # beside the selected metric; more cannot be told apart
 
@@ -21,44 +23,9 @@ class Curve:
     legend: list[tuple[int, str]]
 
 
-@dataclass(frozen=True)
-class Best:
-    """The selected metric at its best epoch: `metric` as the config names it, `value` None if unknown."""
-
-    metric: str
-    value: float | None
-    epoch: int | None
-
-    @property
-    def name(self) -> str:
-        return metric_name(self.metric.rpartition(".")[2])
-
-    @property
-    def target(self) -> str:
-        return self.metric.rpartition(".")[0]
-
-
-def best_of(run: RunFiles) -> Best:
-    """From metrics.json, which belongs to the best checkpoint; before there is one, from status.json."""
-    status = mapping(run.status.get("best"))
-    configured = mapping(run.config.get("selection")).get("metric")
-    metric = run.metrics.get("metric") or status.get("metric") or configured or "macro_f1"
-    source = run.metrics if number(run.metrics.get("value")) is not None else status
-    epoch = number(source.get("epoch"))
-    return Best(str(metric), number(source.get("value")), None if epoch is None else int(epoch))
-
-
-def subject(run: RunFiles, best: Best) -> str:
-    """What the selected metric is taken over: the joint class, or a target. Empty if there is one target only."""
-    has_joint = bool(run.config.get("joint") or run.metrics.get("joint"))
-    if best.target and best.target != "joint":
-        return best.target
-    return joint_title(run) if has_joint else ""
-
-
 def curves(run: RunFiles, best: Best) -> list[Curve]:
     """The figures that have at least one point."""
-    found = [_loss(run), _metric(run, best), _learning_rate(run)]
+    found = [_loss(run), _metric(run, best), _learning_rate(run), _target_weights(run)]
     return [curve for curve in found if curve.svg]
 
 
@@ -69,6 +36,20 @@ def pace(run: RunFiles) -> str:
     parts = [f"{seconds:.3g} s an epoch"] if seconds is not None else []
     parts += [f"{speed:,.0f} pictures a second in training"] if speed is not None else []
     return ", ".join(parts)
+
+
+def frozen_epochs(run: RunFiles) -> str:
+    """The epochs that trained the heads alone, such as `1 to 3`; empty where there are none."""
+    spans: list[list[int]] = []
+    for line in run.history:
+        epoch = number(line.get("epoch"))
+        if epoch is None or line.get("frozen") is not True:
+            continue
+        if spans and spans[-1][1] == epoch - 1:
+            spans[-1][1] = int(epoch)
+        else:
+            spans.append([int(epoch), int(epoch)])
+    return ", ".join(f"{first} to {last}" if last > first else f"{first}" for first, last in spans)
 
 
 def _median(run: RunFiles, key: str) -> float | None:
@@ -100,6 +81,16 @@ def _loss(run: RunFiles) -> Curve:
 def _learning_rate(run: RunFiles) -> Curve:
     lines = [Series("learning rate", _points(run, "lr"), 0)]
     return Curve("Learning rate", line_chart(lines, "Learning rate per epoch", "epoch", zero=True), [])
+
+
+def _target_weights(run: RunFiles) -> Curve:
+    """The first targets where there are very many."""
+    names = list(dict.fromkeys(name for line in run.history for name in mapping(line.get("target_weights"))))
+    shown = names[: OTHER_LINES + 1]
+    lines = [Series(name, _points(run, name, "target_weights"), k) for k, name in enumerate(shown)]
+    svg = line_chart(lines, "Learnt target weights per epoch", "epoch", zero=True)
+    title = "Learnt target weights" + (f", {len(shown)} of {len(names)}" if len(names) > len(shown) else "")
+    return Curve(title, svg, [(line.style, line.name) for line in lines])
 
 
 def _metric(run: RunFiles, best: Best) -> Curve:

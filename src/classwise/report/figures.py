@@ -121,6 +121,33 @@ def scatter_chart(dots: Sequence[Dot], title: str, x_label: str, name_lowest: in
     return _svg(parts, title)
 
 
+def agreement_chart(points: Sequence[Point], title: str, name: str) -> Markup:
+    """A number's predictions: x the truth, y what was predicted, on one scale; on the line they are the same."""
+    if not points:
+        return Markup("")
+    values = [value for point in points for value in point]
+    margin = 0.04 * ((max(values) - min(values)) or abs(max(values)) or 1.0)
+    low, high = min(values) - margin, max(values) + margin
+    x_axis, y_axis = Axis(low, high, LEFT, WIDTH - RIGHT), Axis(low, high, HEIGHT - BOTTOM, TOP)
+    power = _power(max(abs(low), abs(high)))
+    labels = [(t, plain(t / 10**power)) for t in ticks(low, high)]
+    ends = [f"{axis(value):.1f}" for value in (low, high) for axis in (x_axis, y_axis)]
+    dot = Markup('<circle cx="{}" cy="{}" r="2.5"/>')
+    dots = [dot.format(f"{x_axis(x):.1f}", f"{y_axis(y):.1f}") for x, y in points]
+    parts = [
+        _grid(y_axis, labels, power),
+        _bottom(x_axis, labels, f"true {shorten(name, 30)}{_unit(power)}"),
+        Markup('<line class="same" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(*ends),
+        Markup('<g class="cloud">{}</g>').format(Markup("").join(dots)),
+    ]
+    return _svg(parts, title)
+
+
+def _unit(power: int) -> str:
+    """A power of ten that was taken out of an axis, as text: ` (×10⁴)`."""
+    return f" (×10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))})" if power else ""
+
+
 def _svg(parts: Iterable[Markup], title: str) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, title, Markup("").join(parts)
@@ -188,7 +215,8 @@ def _line(line: Series, x_axis: Axis, y_axis: Axis) -> Markup:
 def _marked(mark: Point, place: Point, own: Sequence[Point], others: Sequence[Point]) -> Markup:
     """A ring on the best point (at pixel `place`) and its value: above its line, or below where another runs above."""
     x, y = place
-    text, end = f"{mark[1]:.3f} in epoch {mark[0]:.0f}", x > WIDTH / 2
+    value = f"{mark[1]:.3f}" if 1e-3 <= abs(mark[1]) < 1000 or not mark[1] else plain(mark[1])
+    text, end = f"{value} in epoch {mark[0]:.0f}", x > WIDTH / 2
     left, right = (x - text_width(text), x + 6) if end else (x - 6, x + text_width(text))
     beside = [b for a, b in own if left <= a <= right]
     beside += np.interp([left, x, right], [a for a, _ in own], [b for _, b in own]).tolist()

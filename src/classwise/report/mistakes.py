@@ -1,109 +1,161 @@
-"""The validation rows that the model got wrong with the most confidence, as pictures.
+"""The validation rows that the model got most wrong, as pictures.
 
 They are the first thing to look at: either the model misses something that a person sees at once, or the label is
 wrong. Found per target, so that the target with the most mistakes does not fill the page alone.
 """
 
-import base64
-import io
-import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
-from PIL import Image
 
-from classwise.data.images import read_image
-from classwise.errors import ImageError
-from classwise.report.read import RunFiles, mapping
+from classwise.report.figures import plain
+from classwise.report.read import RunFiles, kind_of, listing, mapping
+from classwise.report.thumbnails import Thumbnail, thumbnails
 
-LONGEST_SIDE = 160  # pixels of a thumbnail
-SMALL = 64  # pictures up to this size stay as they are, without JPEG's blur
 TILES = 24  # on the whole page
 
 
 @dataclass(frozen=True)
-class Thumbnail:
-    """A picture as a data URI, or the reason why there is none. `small` ones are shown with hard pixels."""
+class Line:
+    """One line under a picture: what it says (`term`, for a screen reader), the sign before it, and the text."""
 
-    uri: str = ""
-    reason: str = ""
-    small: bool = False
+    term: str
+    text: str
+    sign: str = ""
+    note: str = ""
+    wrong: bool = False
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One wrong row: the picture, what it is, what it was taken for and how surely (None: not recorded)."""
+    """One wrong row: the picture, and what it is and was taken for."""
 
     id: str
-    truth: str
-    predicted: str
-    probability: float | None
+    lines: list[Line]
     picture: Thumbnail
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The most confident mistakes of one target, out of `wrong` among `rows` rows with a known label."""
+    """The worst mistakes of one target. `lead` says how many there are and which are shown."""
 
     target: str
-    wrong: int
-    rows: int
+    lead: str
     tiles: list[Tile]
 
 
-@dataclass(frozen=True)
-class _Mistake:
-    id: str
-    truth: str
-    predicted: str
-    probability: float | None
+Mistakes = tuple[str, list[tuple[str, list[Line]]]]  # the lead, and by row its id and lines
 
 
 def galleries(run: RunFiles) -> list[Gallery]:
-    """One gallery a target that has predictions with known labels, in the config's order."""
-    table = run.predictions
+    """One gallery a target that has predictions with known answers, in the config's order. A ranking has none:
+    a single picture's score is neither right nor wrong."""
     names = mapping(run.config.get("targets")) or mapping(run.metrics.get("targets"))
+    columns = set(run.predictions.columns)
     targets = [
-        name for name in names if {"id", name, f"{name}_true"} <= set(table.columns) and _classes(run, name)
+        name for name in names if {"id", name, f"{name}_true"} <= columns and kind_of(run, name) in WORST
     ]
     if not targets:
         return []
-    worst = {name: _worst(table, name, TILES // min(len(targets), TILES)) for name in targets}
-    pictures = _thumbnails(run, {mistake.id for _, _, mistakes in worst.values() for mistake in mistakes})
+    most = TILES // min(len(targets), TILES)
+    worst = {name: WORST[kind_of(run, name)](run, name, most) for name in targets}
+    pictures = thumbnails(run, {id_ for _, rows in worst.values() for id_, _ in rows})
     return [
-        Gallery(
-            name,
-            wrong,
-            rows,
-            [Tile(m.id, m.truth, m.predicted, m.probability, pictures[m.id]) for m in mistakes],
-        )
-        for name, (wrong, rows, mistakes) in worst.items()
+        Gallery(name, lead, [Tile(id_, lines, pictures[id_]) for id_, lines in rows])
+        for name, (lead, rows) in worst.items()
     ]
 
 
-def _classes(run: RunFiles, target: str) -> bool:
-    """Whether a target's answers are classes: a regression has errors, not mistakes."""
-    kind = mapping(mapping(run.metrics.get("targets")).get(target)).get("type", "class")
-    return kind in ("class", "ordinal")
-
-
-def _worst(table: pl.DataFrame, target: str, most: int) -> tuple[int, int, list[_Mistake]]:
-    """How many rows are wrong, how many have a known label, and the `most` surest of the wrong ones."""
-    known = table.filter(pl.col(f"{target}_true").is_not_null())
-    wrong = known.filter(pl.col(target) != pl.col(f"{target}_true"))
+def _classes(run: RunFiles, target: str, most: int) -> Mistakes:
+    """The surest of the wrong rows. Those without a probability come last; equal ones keep the file's order."""
+    known, wrong = _known_and_wrong(run, target)
     probability = _probability_of_prediction(wrong, target)
-    # Rows without a probability come last; equal ones keep the file's order.
     order = np.argsort(-np.nan_to_num(probability, nan=-1.0), kind="stable")[:most]
+    lead = _lead(wrong.height, known, "are wrong", len(order), "most confident")
+    return lead, _class_tiles(wrong, target, probability, order)
+
+
+def _levels(run: RunFiles, target: str, most: int) -> Mistakes:
+    """The rows furthest off in levels; of those equally far, the surest first."""
+    known, wrong = _known_and_wrong(run, target)
+    probability = _probability_of_prediction(wrong, target)
+    scores, config = (mapping(mapping(part.get("targets")).get(target)) for part in (run.metrics, run.config))
+    place = {str(label): k for k, label in enumerate(listing(scores.get("labels") or config.get("labels")))}
+    pairs = wrong.select(f"{target}_true", target).rows()
+    distance = np.array(
+        [abs(place[a] - place[b]) if {a, b} <= place.keys() else 0 for a, b in pairs], dtype=int
+    )
+    order = np.lexsort((-np.nan_to_num(probability, nan=-1.0), -distance))[:most]
+    lead = _lead(wrong.height, known, "are wrong", len(order), "furthest off")
+    return lead, _class_tiles(wrong, target, probability, order)
+
+
+def _numbers(run: RunFiles, target: str, most: int) -> Mistakes:
+    """The largest errors, either way, in the target's own unit."""
+    columns = [f"{target}_true", target]
+    table = run.predictions.select("id", pl.col(columns).cast(pl.Float64, strict=False))
+    table = table.filter(pl.all_horizontal(pl.col(columns).is_finite()))
+    errors = (table[target] - table[f"{target}_true"]).to_numpy()
+    order = np.argsort(-np.abs(errors), kind="stable")[:most].tolist()
+    found = []
+    for (id_, truth, predicted), error in zip(table[order].rows(), errors[order].tolist(), strict=True):
+        note = f"{'−' if error < 0 else '+'}{plain(abs(error))}"
+        answer = Line("predicted", plain(predicted), "→", note, wrong=True)
+        found.append((str(id_), [Line("true", plain(truth)), answer]))
+    return f"The {len(order)} largest errors among {table.height:,} rows.", found
+
+
+def _label_sets(run: RunFiles, target: str, most: int) -> Mistakes:
+    """The rows with the most wrong labels: those missed, and those that are not there."""
+    separator = str(mapping(mapping(run.config.get("targets")).get(target)).get("separator") or "|")
+    table = run.predictions.select("id", f"{target}_true", target).drop_nulls()
+    found = []
+    for id_, *cells in table.iter_rows():
+        truth, predicted = ([label for label in cell.split(separator) if label] for cell in cells)
+        missed = [label for label in truth if label not in predicted]
+        false = [label for label in predicted if label not in truth]
+        if missed or false:
+            lines = [
+                Line("missed", ", ".join(missed), "−"),
+                Line("not there", ", ".join(false), "+", wrong=True),
+            ]
+            found.append((len(missed) + len(false), str(id_), [line for line in lines if line.text]))
+    shown = sorted(found, key=lambda row: -row[0])[:most]
+    lead = _lead(len(found), table.height, "have a wrong label", len(shown), "with the most")
+    return f"{lead} − is a label that was missed, + one that is not there.", [row[1:] for row in shown]
+
+
+WORST: dict[str, Callable[[RunFiles, str, int], Mistakes]] = {
+    "class": _classes,
+    "ordinal": _levels,
+    "regression": _numbers,
+    "multilabel": _label_sets,
+}
+
+
+def _lead(wrong: int, rows: int, verb: str, shown: int, which: str) -> str:
+    """`12 of 99 rows are wrong; the 8 most confident.`"""
+    return f"{wrong:,} of {rows:,} rows {verb}{f'; the {shown} {which}' if shown < wrong else ''}."
+
+
+def _known_and_wrong(run: RunFiles, target: str) -> tuple[int, pl.DataFrame]:
+    """How many rows have a known label, and those of them that are wrong."""
+    known = run.predictions.filter(pl.col(f"{target}_true").is_not_null())
+    return known.height, known.filter(pl.col(target) != pl.col(f"{target}_true"))
+
+
+def _class_tiles(
+    wrong: pl.DataFrame, target: str, probability: np.ndarray, order: np.ndarray
+) -> list[tuple[str, list[Line]]]:
     rows = wrong.select("id", f"{target}_true", target)[order.tolist()].rows() if wrong.height else []
-    found = [
-        _Mistake(str(row[0]), str(row[1]), str(row[2]), None if np.isnan(p) else float(p))
-        for row, p in zip(rows, probability[order], strict=True)
-    ]
-    return wrong.height, known.height, found
+    found = []
+    for (id_, truth, predicted), p in zip(rows, probability[order].tolist(), strict=True):
+        note = "" if np.isnan(p) else f"{p:.0%}"
+        answer = Line("predicted", str(predicted), "→", note, wrong=True)
+        found.append((str(id_), [Line("true", str(truth)), answer]))
+    return found
 
 
 def _probability_of_prediction(table: pl.DataFrame, target: str) -> np.ndarray:
@@ -117,61 +169,3 @@ def _probability_of_prediction(table: pl.DataFrame, target: str) -> np.ndarray:
             here = predicted == label
             probability[here] = values[here]
     return probability
-
-
-def _thumbnails(run: RunFiles, ids: Iterable[str]) -> dict[str, Thumbnail]:
-    wanted = sorted(ids)
-    data = mapping(run.config.get("data"))
-    # A folder source, or a folder to validate on, is a root of its own.
-    folders = [root for key in ("images", "source", "valid") if isinstance(root := data.get(key), str)]
-    paths = _paths(run.split, wanted)
-    with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter lock, so large photographs overlap
-        return dict(
-            zip(wanted, pool.map(lambda id_: _thumbnail(folders, paths.get(id_)), wanted), strict=True)
-        )
-
-
-def _paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
-    if not {"id", "path"} <= set(split.columns):
-        return {}
-    found = split.filter(pl.col("id").is_in(ids) & pl.col("path").is_not_null())
-    return dict(zip(found["id"].to_list(), found["path"].to_list(), strict=True))
-
-
-def _thumbnail(folders: list[str], path: str | None) -> Thumbnail:
-    if not folders or path is None:
-        return Thumbnail(reason="the run does not say where it lies")
-    file = next((file for folder in folders if (file := _inside(folder, path))), None)
-    if file is None:
-        return Thumbnail(reason=f"{path} lies outside the folder of pictures")
-    try:
-        return encode(read_image(file))
-    except ImageError as error:
-        return Thumbnail(reason=error.reason)
-    except OSError as error:
-        return Thumbnail(reason=error.strerror or str(error))
-
-
-def _inside(folder: str, path: str) -> Path | None:
-    """The file that `path`, relative or absolute, names inside `folder`; None if it lies elsewhere.
-
-    By the names alone: links inside the folder are the user's own choice."""
-    root = os.path.normpath(folder)
-    file = Path(os.path.normpath(Path(root) / path))
-    return file if file.is_relative_to(root) else None
-
-
-def encode(image_HWC: np.ndarray) -> Thumbnail:
-    """A uint8 RGB picture as a data URI of at most LONGEST_SIDE pixels a side: PNG if small, else JPEG."""
-    picture = Image.fromarray(image_HWC)
-    small = max(picture.size) <= SMALL
-    picture.thumbnail(
-        (LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX if small else Image.Resampling.LANCZOS
-    )
-    buffer = io.BytesIO()
-    if small:
-        picture.save(buffer, "PNG", optimize=True)
-    else:
-        picture.save(buffer, "JPEG", quality=82, optimize=True)
-    kind = "png" if small else "jpeg"
-    return Thumbnail(f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", small=small)

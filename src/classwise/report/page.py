@@ -5,23 +5,22 @@ Names of classes and files are hostile input: Jinja2 escapes every one of them. 
 same bytes, so a page can be compared with the one before.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from classwise.files import write_bytes
-from classwise.report.curves import best_of, curves, pace, subject
-from classwise.report.figures import plain, shorten
+from classwise.report.curves import curves, frozen_epochs, pace
+from classwise.report.data import data_section, split_rows
+from classwise.report.figures import shorten
+from classwise.report.headline import best_of, headline
 from classwise.report.mistakes import galleries
-from classwise.report.read import Json, RunFiles, count, listing, mapping, number, read_run
-from classwise.report.scores import MOST_CLASSES, all_scores, joint_title, metric_name
+from classwise.report.read import RunFiles, count, listing, mapping, number, read_run
+from classwise.report.scores import MOST_CLASSES, all_scores, overviews
 
 LOG_LINES = 40
-LISTED = 50  # unreadable pictures named one by one
 
 STATES = {
     "finished": "Finished",
@@ -30,34 +29,6 @@ STATES = {
     "failed": "Failed",
     "running": "Not finished",
 }
-
-
-@dataclass(frozen=True)
-class ClassCount:
-    label: str
-    train: int
-    valid: int
-
-    @property
-    def valid_share(self) -> float | None:
-        rows = self.train + self.valid
-        return self.valid / rows if rows else None
-
-
-@dataclass(frozen=True)
-class TargetCounts:
-    """Rows per class of one target. `rows` holds the rarest only, where there are very many classes."""
-
-    title: str
-    classes: int
-    rows: list[ClassCount]
-    largest: int
-    smallest: int
-
-    @property
-    def imbalance(self) -> str:
-        """The largest class's training rows over the smallest one's, as `49 : 1`."""
-        return f"{plain(round(self.largest / self.smallest, 1))} : 1" if self.smallest else ""
 
 
 def write_report(run: Path) -> Path:
@@ -74,20 +45,22 @@ def write_report(run: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page as text."""
-    best = best_of(run)
+    best, scores = best_of(run), all_scores(run)
     return _template().render(
         name=run.name,
         state=_state(run),
         best=best,
-        subject=subject(run, best),
+        headline=headline(run, best),
         facts=_facts(run),
-        samples=count(run.metrics.get("samples")),
-        warnings=[str(text) for text in listing(_data(run).get("warnings"))] + run.damaged,
+        warnings=[str(text) for text in listing(mapping(run.status.get("data")).get("warnings"))]
+        + run.damaged,
         curves=curves(run, best),
         pace=pace(run),
-        scores=all_scores(run),
+        frozen=frozen_epochs(run),
+        scores=scores,
+        overviews=overviews(run, scores, best),
         galleries=galleries(run),
-        data=_data_section(run),
+        data=data_section(run),
         config=run.config_text,
         environment=_environment(run),
         log=run.log.splitlines()[-LOG_LINES:],
@@ -104,17 +77,9 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"thousands": lambda n: f"{n:,}", "percent": lambda p: f"{p:.1%}", "score": _score}
-    environment.globals |= {"metric_name": metric_name, "shorten": shorten}
+    environment.filters |= {"thousands": lambda n: f"{n:,}", "percent": lambda p: f"{p:.1%}"}
+    environment.globals |= {"shorten": shorten}
     return environment.get_template("template.html.j2")
-
-
-def _score(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}"
-
-
-def _data(run: RunFiles) -> Json:
-    return mapping(run.status.get("data"))
 
 
 def _state(run: RunFiles) -> dict[str, str]:
@@ -168,14 +133,6 @@ def _facts(run: RunFiles) -> list[tuple[str, str, str]]:
     return [fact for fact in found if fact[1]]
 
 
-def split_rows(run: RunFiles) -> tuple[int, int]:
-    """Rows for training and validation: those of split.csv, or as status.json counts them."""
-    if "split" in run.split.columns:
-        split = run.split["split"]
-        return int((split == "train").sum()), int((split == "valid").sum())
-    return count(_data(run).get("train")), count(_data(run).get("valid"))
-
-
 def _millions(value: float) -> str:
     return f"{value / 1e6:.1f} million" if value >= 1e6 else f"{value:,.0f}"
 
@@ -192,62 +149,6 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _data_section(run: RunFiles) -> dict[str, Any]:
-    data = _data(run)
-    bad = [mapping(row) for row in listing(data.get("bad_images"))]
-    train, valid = split_rows(run)
-    asked = number(mapping(run.config.get("data")).get("valid"))
-    return {
-        "train": train,
-        "valid": valid,
-        "asked": asked if asked is not None and 0 < asked < 1 else None,
-        "groups": _groups(run),
-        "group": str(mapping(run.config.get("data")).get("group") or ""),
-        "targets": _target_counts(run),
-        "bad": [(str(row.get("path")), str(row.get("reason"))) for row in bad[:LISTED]],
-        "bad_count": len(bad),
-    }
-
-
-def _groups(run: RunFiles) -> dict[str, int | None] | None:
-    """Groups in training, in validation and in both, counted in split.csv; else what status.json records."""
-    if {"group", "split"} <= set(run.split.columns) and run.split["group"].null_count() < run.split.height:
-        sides = {
-            side: run.split.filter(pl.col("split") == side)["group"].drop_nulls()
-            for side in ("train", "valid")
-        }
-        train, valid = (set(groups.to_list()) for groups in sides.values())
-        return {"train": len(train), "valid": len(valid), "both": len(train & valid)}
-    groups = mapping(_data(run).get("groups"))
-    return (
-        {"train": count(groups.get("train")), "valid": count(groups.get("valid")), "both": None}
-        if groups
-        else None
-    )
-
-
-def _target_counts(run: RunFiles) -> list[TargetCounts]:
-    data = _data(run)
-    found = []
-    joint = mapping(data.get("joint"))
-    if joint:
-        columns = [listing(joint.get(key)) for key in ("labels", "train", "valid")]
-        rows = [ClassCount(str(a), count(b), count(c)) for a, b, c in zip(*columns, strict=False)]
-        found.append(_counts(joint_title(run), rows))
-    for name, labels in mapping(data.get("labels")).items():
-        cells = map(mapping, listing(labels))
-        rows = [ClassCount(str(c.get("label")), count(c.get("train")), count(c.get("valid"))) for c in cells]
-        found.append(_counts(name, rows))
-    return [counts for counts in found if counts.classes]
-
-
-def _counts(title: str, rows: list[ClassCount]) -> TargetCounts:
-    """In the label list's own order; with very many classes, the rarest."""
-    shown = rows if len(rows) <= MOST_CLASSES else sorted(rows, key=lambda row: row.train)[:MOST_CLASSES]
-    sizes = [row.train for row in rows] or [0]
-    return TargetCounts(title, len(rows), shown, max(sizes), min(sizes))
 
 
 def _environment(run: RunFiles) -> list[tuple[str, str]]:

@@ -82,6 +82,25 @@ def count(value: Any) -> int:
     return int(number(value) or 0)
 
 
+def ends(value: Any) -> tuple[float, float] | None:
+    """`value` where it is an interval: two finite numbers, else None."""
+    low, high = (number(end) for end in value) if len(listing(value)) == 2 else (None, None)
+    return (low, high) if low is not None and high is not None else None
+
+
+def kind_of(run: RunFiles, target: str) -> str:
+    """A target's type. What is not named, the joint class among it, is a class."""
+    scores = mapping(mapping(run.metrics.get("targets")).get(target))
+    configured = mapping(mapping(run.config.get("targets")).get(target))
+    return str(scores.get("type") or configured.get("type") or "class")
+
+
+def joint_title(run: RunFiles) -> str:
+    """The joint class by the targets it is made of: `mask × gender × age`."""
+    targets = listing(mapping(run.config.get("joint")).get("targets"))
+    return " × ".join(str(name) for name in targets) or "joint"
+
+
 def _text(path: Path) -> str:
     if not path.exists():
         return ""

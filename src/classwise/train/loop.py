@@ -16,9 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from classwise.data.loader import Batch, TrainingData, ValidationData
 from classwise.errors import Interrupted, NonFiniteError
-from classwise.losses.criterion import Criterion
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
-from classwise.model.classifier import Classifier
 from classwise.randomness import DROPOUT, torch_seed
 from classwise.train.state import TrainState
 
@@ -39,6 +37,7 @@ class Settings:
     seed: int
     epochs: int
     metric: str
+    higher_is_better: bool
     first_epoch: int
     patience: int | None
     clip_norm: float
@@ -65,7 +64,6 @@ def train(
     state: TrainState,
     data: TrainingData,
     valid: ValidationData,
-    criterion: Criterion,
     scoreboard: Scoreboard,
     settings: Settings,
     keeper: Keeper,
@@ -80,9 +78,10 @@ def train(
     progress = state.progress
     while progress.epoch < settings.epochs and not _waited_enough(state, settings):
         epoch, first = progress.epoch, progress.window
+        state.criterion.set_epoch(epoch)
         windows = watch(data.windows(epoch, skip=first), epoch, first)
         try:
-            train_one_epoch(state, windows, data, criterion, settings, should_stop)
+            train_one_epoch(state, windows, data, settings, should_stop)
         except NonFiniteError:
             keeper.save(state, best=False)
             raise
@@ -90,10 +89,12 @@ def train(
             keeper.save(state, best=False)
             raise Interrupted(f"stopped after update {progress.update}, in epoch {epoch + 1}")
         started = time.perf_counter()
-        scores = evaluate(state.model, valid, criterion, scoreboard, settings)
+        scores = evaluate(state, valid, scoreboard, settings)
         state.schedule.end_epoch(scores[settings.metric], progress.update)
-        row = _history_row(state, scores, time.perf_counter() - started)
-        best = progress.end_epoch(scores[settings.metric], row, settings.first_epoch)
+        row = _history_row(state, scores, time.perf_counter() - started, epoch < data.frozen_epochs)
+        best = progress.end_epoch(
+            scores[settings.metric], row, settings.first_epoch, settings.higher_is_better
+        )
         keeper.save(state, best)
         say(row, best)
     return "early_stopped" if _waited_enough(state, settings) else "finished"
@@ -103,15 +104,15 @@ def train_one_epoch(
     state: TrainState,
     windows: Iterable[list[Batch]],
     data: TrainingData,
-    criterion: Criterion,
     settings: Settings,
     should_stop: Callable[[], bool] = never,
 ) -> None:
     """One update for each window of micro-batches, with the gradient of one big batch."""
-    model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
+    model, criterion, optimizer = state.model, state.criterion, state.optimizer
+    scaler, progress = state.scaler, state.progress
     model.train()
     for window in _timed(windows, state):
-        batches = [batch.to(settings.device) for batch in window]
+        batches = data.mixing([batch.to(settings.device) for batch in window], progress.update)
         state.schedule.set(optimizer, progress.update)
         _seed_dropout(settings, progress.update)
         optimizer.zero_grad()
@@ -125,10 +126,11 @@ def train_one_epoch(
             scaler.scale(loss).backward()
             total += loss.detach()
         scaler.unscale_(optimizer)
-        norm = clip_grad_norm_(model.parameters(), settings.clip_norm)
+        norm = clip_grad_norm_(state.parameters, settings.clip_norm)
         _refuse_non_finite(total, norm, statistics, batches, data, state)
         scaler.step(optimizer)
         scaler.update()
+        state.average.update(model)
         progress.end_update(float(total), sum(len(batch) for batch in batches))
         if should_stop():
             return
@@ -136,18 +138,15 @@ def train_one_epoch(
 
 @torch.no_grad()
 def evaluate(
-    model: Classifier,
-    valid: ValidationData,
-    criterion: Criterion,
-    scoreboard: Scoreboard,
-    settings: Settings,
+    state: TrainState, valid: ValidationData, scoreboard: Scoreboard, settings: Settings
 ) -> dict[str, float]:
     """Scores over all validation rows at once, by name; `loss` is the criterion's over the whole set."""
+    model, criterion = state.average.model, state.criterion
     model.eval()
     scoreboard.reset()
     mass = criterion.mass(valid.targets(settings.device))
     loss = torch.zeros((), device=settings.device, dtype=torch.float64)
-    for batch in valid.batches():
+    for batch in valid.batches(state.progress.epoch):
         batch = batch.to(settings.device)
         with settings.autocast():
             outputs = model(batch.images)
@@ -210,8 +209,10 @@ def _timed(windows: Iterable[list[Batch]], state: TrainState) -> Iterator[list[B
             started = now
 
 
-def _history_row(state: TrainState, scores: dict[str, float], valid_seconds: float) -> dict[str, Any]:
-    progress = state.progress
+def _history_row(
+    state: TrainState, scores: dict[str, float], valid_seconds: float, frozen: bool
+) -> dict[str, Any]:
+    progress, weights = state.progress, state.criterion.learnt_weights()
     row: dict[str, Any] = {
         "epoch": progress.epoch + 1,
         "update": progress.update,
@@ -221,6 +222,8 @@ def _history_row(state: TrainState, scores: dict[str, float], valid_seconds: flo
         "seconds": round(progress.epoch_seconds + valid_seconds, 3),
         "images_per_second": round(progress.samples / max(progress.epoch_seconds, 1e-9), 1),
     }
+    row |= {"frozen": True} if frozen else {}
+    row |= {"target_weights": weights} if weights else {}
     return row | ({"skipped_updates": progress.skipped_updates} if progress.skipped_updates else {})
 
 

@@ -4,8 +4,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
+from classwise.losses.criterion import Criterion
+from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.classifier import Classifier
 from classwise.optim.schedules import Schedule
 
@@ -43,11 +46,14 @@ class Progress:
         self.loss_sum += loss * samples
         self.samples += samples
 
-    def end_epoch(self, value: float, row: dict[str, Any], first_epoch: int = 1) -> bool:
+    def end_epoch(
+        self, value: float, row: dict[str, Any], first_epoch: int = 1, higher_is_better: bool = True
+    ) -> bool:
         """Count one epoch; returns whether `value` is the best so far (None is beaten by any value, and so is
         everything from before `first_epoch` by that epoch: there is always a best one)."""
         self.epoch += 1
-        better = self.best is None or value > self.best or self.epoch == first_epoch > 1
+        sign = 1 if higher_is_better else -1
+        better = self.best is None or sign * value > sign * self.best or self.epoch == first_epoch > 1
         if better:
             self.best, self.best_epoch = value, self.epoch
         self.waited = 0 if better else self.waited + 1
@@ -59,10 +65,21 @@ class Progress:
 
 @dataclass
 class TrainState:
-    """The parts that change while training: the weights, and all that decides how they change next."""
+    """The parts that change while training: the weights, and all that decides how they change next.
+
+    The criterion is among them, since the weights between targets may be learnt; `average.model` is what is
+    evaluated and kept: the average of the weights, or without averaging the model itself.
+    """
 
     model: Classifier
+    criterion: Criterion
     optimizer: Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
+    average: WeightAverage | NoAverage
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that the optimizer changes."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

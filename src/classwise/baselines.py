@@ -1,0 +1,402 @@
+"""What a run has to beat: two honest baselines on its own split, cheap and computed once.
+
+`most_frequent` knows the training rows' targets only; `linear_probe` is a linear model that weights the classes
+equally, on features of a frozen backbone or on small pictures. Both give raw outputs by target, as a model would,
+so that the same heads decode them and the same scores count them. Nothing here draws at random.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
+from torch import Tensor
+
+from classwise.errors import NonFiniteError
+from classwise.model.heads import ClassHead, Head, RegressionHead
+
+Features = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
+PIXELS = 1024
+"""At most so many numbers a picture."""
+WORK = 2.5e10
+"""Multiplications that the probe may take for a target: some 5 s of one core."""
+MAX_STEPS = 500
+"""Most steps of logistic regression; the bundled pictures need 220."""
+_MIN_STEPS = 20
+_MIN_ROWS = 10  # of each class, even where the budget would not allow them
+_FLOOR = -50.0  # instead of log 0: e^-50 is nothing, but finite
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The scores of the baselines: values of `metric` on the validation rows. `linear_probe` is None where there is
+    none; it was fitted on `features` of the backbone or on `pixels`. `notes` are what the reader should know."""
+
+    metric: str
+    most_frequent: float
+    linear_probe: float | None
+    probe_on: str
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in status.json."""
+        return {name: value for name, value in asdict(self).items() if name != "notes"}
+
+    def not_beaten_by(self, value: float, higher_is_better: bool) -> dict[str, float]:
+        """The baselines, by readable name, that are as good as a run's `value` or better."""
+        scores = {"the most frequent class": self.most_frequent, "a balanced linear probe": self.linear_probe}
+        sign = 1 if higher_is_better else -1
+        return {
+            name: score
+            for name, score in scores.items()
+            if score is not None and not math.isnan(score) and not sign * value > sign * score
+        }
+
+
+# The most frequent answer.
+
+
+def most_frequent(heads: Mapping[str, Head], targets: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """Raw outputs (rows, outputs), float64, by target: the same for every row, from the training rows' targets.
+
+    class: the log-frequencies, so the answer is the most frequent class. ordinal: the distribution of the levels,
+    so the answer is its median. multilabel: the log-odds of each label's frequency. regression: 0, which is the
+    training mean. ranking: 0 for all. Rows and cells without a known target count nowhere.
+    """
+    found = {}
+    for name, head in heads.items():
+        once_O = torch.from_numpy(_FREQUENT[head.type](head, targets[name].cpu().numpy()))
+        found[name] = once_O.expand(rows, -1).clone()
+    return found
+
+
+def _frequent_class(head: Head, labels_N: Numbers) -> Floats:
+    return _raw_class(head, _log(_frequencies(head, labels_N)))
+
+
+def _frequent_level(head: Head, labels_N: Numbers) -> Floats:
+    return _raw_ordinal(_log(_frequencies(head, labels_N)))
+
+
+def _frequent_labels(head: Head, cells_NL: Floats) -> Floats:
+    known_L = (~np.isnan(cells_NL)).sum(axis=0)
+    present_L = np.nansum(cells_NL, axis=0)
+    share_L = np.divide(present_L, known_L, out=np.full(len(known_L), 0.5), where=known_L > 0)
+    return _log(share_L) - _log(1 - share_L)
+
+
+def _no_answer(head: Head, targets_N: npt.NDArray[Any]) -> Floats:
+    return np.zeros(head.outputs)
+
+
+_FREQUENT: dict[str, Callable[[Head, npt.NDArray[Any]], Floats]] = {
+    "class": _frequent_class,
+    "ordinal": _frequent_level,
+    "multilabel": _frequent_labels,
+    "regression": _no_answer,
+    "ranking": _no_answer,
+}
+
+
+def _frequencies(head: Head, labels_N: Numbers) -> Floats:
+    counts_K = np.bincount(labels_N[labels_N >= 0], minlength=head.classes)
+    return np.asarray(counts_K / max(1, counts_K.sum()), np.float64)
+
+
+# The linear probe.
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Raw outputs (M, outputs), float64, by target, and what the reader should know about the fit."""
+
+    outputs: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One target: features (N, D) and targets of the rows to learn from, features (M, D) of those to answer."""
+
+    head: Head
+    train: Features
+    targets: npt.NDArray[Any]
+    valid: Features
+
+    @property
+    def steps(self) -> int:
+        """Of logistic regression, as many as the budget gives."""
+        by_budget = WORK / (2 * max(1, self.train.size) * max(2, self.head.outputs))
+        return int(np.clip(by_budget, _MIN_STEPS, MAX_STEPS))
+
+
+def linear_probe(
+    heads: Mapping[str, Head],
+    train_features_ND: Features,
+    train_targets: Mapping[str, Tensor],
+    valid_features_MD: Features,
+    standardise: bool,
+    rows: Numbers | None = None,
+) -> Probe:
+    """A linear model for each target, fitted on the training rows (scikit-learn, its own regularisation).
+
+    class, ordinal: multinomial logistic regression, C = 1, the classes weighted by 1 / count; a class without a
+    training row is never the answer. multilabel: the same, each label against the rest. regression, and ranking
+    (on the relevance): ridge regression, alpha = 1. Rows without a known target are left out.
+
+    `standardise`: subtract the mean of every feature and divide by its deviation, over the training rows: for
+    features of a backbone; pixels are of one scale as they are. The cost is bounded by WORK: of more rows than it
+    allows, some are taken (see `probe_rows`), and the notes say so. With `rows`, the features are those of these
+    training rows only, which `probe_rows` gave; the targets are always those of all. Raises NonFiniteError.
+    """
+    train, valid = train_features_ND, valid_features_MD
+    _refuse_non_finite("training", train)
+    _refuse_non_finite("validation", valid)
+    if standardise:
+        train, valid = _standardised(train, valid)
+    outputs, notes = {}, []
+    for name, head in heads.items():
+        targets_N = train_targets[name].cpu().numpy()
+        chosen = _target_rows(head, targets_N, train.shape[1])
+        places = chosen if rows is None else np.searchsorted(rows, chosen)
+        fit = _Fit(head, train[places], targets_N[chosen], valid)
+        # The products are small: on a busy machine, threads that wait for each other make it 40 times slower.
+        with threadpool_limits(1):
+            found, unfinished = _PROBES[head.type](fit)
+        outputs[name] = torch.from_numpy(found)
+        known = int(_known(head, targets_N).sum())
+        if len(chosen) < known:
+            notes.append(
+                f"linear probe: {name!r} is learnt from {len(chosen):,} of {known:,} rows, for speed"
+            )
+        if unfinished:
+            which = "1 fit was" if unfinished == 1 else f"{unfinished} fits were"
+            it = "it" if unfinished == 1 else "they"
+            notes.append(
+                f"linear probe: {name!r}: {which} stopped after {fit.steps} steps, before {it} settled"
+            )
+    return Probe(outputs, tuple(notes))
+
+
+def probe_rows(heads: Mapping[str, Head], train_targets: Mapping[str, Tensor], features: int) -> Numbers:
+    """The training rows, in order, whose features (so many numbers each) `linear_probe` will look at: ask before
+    features are computed. All known rows, or where the budget is short, rare classes whole and frequent ones
+    evenly thinned."""
+    found = [_target_rows(head, train_targets[name].cpu().numpy(), features) for name, head in heads.items()]
+    return np.unique(np.concatenate(found))
+
+
+Answer = tuple[Floats, int]
+"""Raw outputs (M, outputs), and how many fits ran out of steps."""
+
+
+def _probe_class(fit: _Fit) -> Answer:
+    log_p_MK, unfinished = _logistic(fit, fit.train, fit.targets, fit.head.classes)
+    return _raw_class(fit.head, log_p_MK), unfinished
+
+
+def _probe_ordinal(fit: _Fit) -> Answer:
+    log_p_MK, unfinished = _logistic(fit, fit.train, fit.targets, fit.head.classes)
+    return _raw_ordinal(log_p_MK), unfinished
+
+
+def _probe_multilabel(fit: _Fit) -> Answer:
+    logits_ML, unfinished = np.zeros((len(fit.valid), fit.head.outputs)), 0
+    for label, cells_N in enumerate(fit.targets.T):
+        known_N = ~np.isnan(cells_N)
+        log_p_MK, stopped = _logistic(fit, fit.train[known_N], cells_N[known_N].astype(np.int64), 2)
+        logits_ML[:, label] = log_p_MK[:, 1] - log_p_MK[:, 0]
+        unfinished += stopped
+    return logits_ML, unfinished
+
+
+def _probe_regression(fit: _Fit) -> Answer:
+    head = fit.head
+    assert isinstance(head, RegressionHead)
+    return _ridge(fit, (fit.targets - head.mean) / head.std), 0
+
+
+def _probe_ranking(fit: _Fit) -> Answer:
+    return _ridge(fit, fit.targets[:, 0].astype(np.float64)), 0
+
+
+_PROBES: dict[str, Callable[[_Fit], Answer]] = {
+    "class": _probe_class,
+    "ordinal": _probe_ordinal,
+    "multilabel": _probe_multilabel,
+    "regression": _probe_regression,
+    "ranking": _probe_ranking,
+}
+
+
+def _logistic(fit: _Fit, train_ND: Features, labels_N: Numbers, classes: int) -> Answer:
+    """Log-probabilities (M, classes); classes without a row get _FLOOR, which never is the largest."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    log_p_MK = np.full((len(fit.valid), classes), _FLOOR)
+    present = np.unique(labels_N)
+    if len(present) < 2:
+        log_p_MK[:, present] = 0.0
+        return log_p_MK, 0
+    model = LogisticRegression(class_weight="balanced", max_iter=fit.steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead, for the notes
+        model.fit(train_ND, labels_N)
+    scores = model.decision_function(fit.valid).astype(np.float64)
+    # Of two classes scikit-learn gives the log-odds of the second alone.
+    scores_MK = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+    log_p_MK[:, present] = torch.log_softmax(torch.from_numpy(scores_MK), dim=1).numpy()
+    return log_p_MK, int(model.n_iter_.max() >= fit.steps)
+
+
+def _ridge(fit: _Fit, values_N: Floats) -> Floats:
+    """The predicted values (M, 1)."""
+    from sklearn.linear_model import Ridge
+
+    if not len(values_N):
+        return np.zeros((len(fit.valid), 1))
+    model = Ridge(alpha=1.0).fit(fit.train.astype(np.float64), values_N)
+    return np.asarray(model.predict(fit.valid.astype(np.float64)), np.float64)[:, None]
+
+
+def _standardised(train_ND: Features, valid_MD: Features) -> tuple[Features, Features]:
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train_ND)
+    return scaler.transform(train_ND), scaler.transform(valid_MD)
+
+
+def _refuse_non_finite(what: str, features: Features) -> None:
+    broken = int((~np.isfinite(features)).any(axis=1).sum())
+    if broken:
+        raise NonFiniteError(f"linear probe: {broken} of {len(features)} {what} rows have no finite features")
+
+
+# Which rows the probe learns from.
+
+
+def _known(head: Head, targets_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Rows (N,) that the target is known of; of several labels, one at least."""
+    if head.type == "multilabel":
+        return np.asarray((~np.isnan(targets_N)).any(axis=1))
+    if head.type == "regression":
+        return np.asarray(~np.isnan(targets_N))
+    return np.asarray((targets_N[:, 0] if head.type == "ranking" else targets_N) >= 0)
+
+
+def _target_rows(head: Head, targets_N: npt.NDArray[Any], features: int) -> Numbers:
+    """The known rows; where they are more than the budget allows, rare strata whole and the others thinned."""
+    rows = np.flatnonzero(_known(head, targets_N))
+    strata_N = _strata(head, targets_N[rows])
+    if head.type in ("regression", "ranking"):
+        allowed = max(int(WORK / features**2), 100)
+    else:
+        by_budget = int(WORK / (2 * features * max(2, head.outputs) * MAX_STEPS))
+        allowed = max(by_budget, _MIN_ROWS * max(2, head.outputs))
+    if len(rows) <= allowed:
+        return rows
+    return rows[_thinned(strata_N, allowed)]
+
+
+def _strata(head: Head, targets_N: npt.NDArray[Any]) -> Numbers:
+    """A number (N,) for each row: the class; a tenth of the values; the rarest label that it has."""
+    if head.type == "ranking":
+        return np.asarray(targets_N[:, 0], np.int64)
+    if head.type == "regression":
+        rank_N = np.argsort(np.argsort(targets_N, kind="stable"))
+        return np.asarray(rank_N * 10 // max(1, len(targets_N)), np.int64)
+    if head.type != "multilabel":
+        return np.asarray(targets_N, np.int64)
+    counts_L = np.nansum(targets_N, axis=0)
+    rarity_NL = np.where(targets_N == 1, counts_L, np.inf)
+    none = np.isinf(rarity_NL).all(axis=1)
+    return np.asarray(np.where(none, targets_N.shape[1], rarity_NL.argmin(axis=1)), np.int64)
+
+
+def _thinned(strata_N: Numbers, allowed: int) -> Numbers:
+    """`allowed` positions at most, in order: the same cap for every stratum, as high as it can be; a stratum with
+    more rows gives every n-th."""
+    _, counts = np.unique(strata_N, return_counts=True)
+    cap, left = 0, allowed
+    for rank, count in enumerate(sorted(counts)):
+        cap = left // (len(counts) - rank)
+        if count > cap:
+            break
+        left -= count
+    kept = [
+        where[np.linspace(0, len(where) - 1, min(cap, len(where))).astype(np.int64)]
+        for where in (np.flatnonzero(strata_N == stratum) for stratum in np.unique(strata_N))
+    ]
+    return np.sort(np.concatenate(kept))
+
+
+# From probabilities to what a head decodes.
+
+
+def _log(probabilities: Floats) -> Floats:
+    return np.log(np.maximum(probabilities, math.exp(_FLOOR)))
+
+
+def _raw_class(head: Head, log_p_K: Floats) -> Floats:
+    """Without the head's own adjustment, which is for a model that learnt the prior: its `decode` adds it again."""
+    assert isinstance(head, ClassHead)
+    return log_p_K - np.array(head.adjustment) if head.adjustment else log_p_K
+
+
+def _raw_ordinal(log_p_K: Floats) -> Floats:
+    """The logits of P(y > k | y >= k), k = 0 to K - 2, along the last axis: log P(y > k) - log P(y = k)."""
+    p_K = np.exp(log_p_K)
+    above_K = np.cumsum(p_K[..., ::-1], axis=-1)[..., ::-1]
+    return _log(above_K[..., 1:]) - np.maximum(log_p_K[..., :-1], _FLOOR)
+
+
+# Pictures as features.
+
+
+def pixel_features(
+    train: Iterable[npt.NDArray[np.uint8]], valid: Iterable[npt.NDArray[np.uint8]]
+) -> tuple[Features, Features]:
+    """Small pictures as numbers from 0 to 1: train_ND and valid_MD from batches of images_BHWC, uint8, all of one
+    size. Grey where all channels are equal in all pictures; averaged over areas down to PIXELS numbers or fewer,
+    so grey pictures of 28 x 28 stay as they are."""
+    # Whether all pictures are grey is known at the end: till then both kinds are kept.
+    sides = [[_small(images_BHWC) for images_BHWC in batches] for batches in (train, valid)]
+    kind = 0 if all(grey is not None for side in sides for grey, _ in side) else 1
+    train_ND, valid_MD = (
+        np.concatenate([small[kind] for small in side if small[kind] is not None]) for side in sides
+    )
+    return train_ND, valid_MD
+
+
+def _small(images_BHWC: npt.NDArray[np.uint8]) -> tuple[Features | None, Features]:
+    """As grey pictures, None where they are not, and as coloured ones."""
+    grey_BHW1 = images_BHWC[..., :1]
+    is_grey = bool((images_BHWC == grey_BHW1).all())
+    return _shrunk(grey_BHW1) if is_grey else None, _shrunk(images_BHWC)
+
+
+def _shrunk(images_BHWC: npt.NDArray[np.uint8]) -> Features:
+    """(B, D) with D <= PIXELS, about of the pictures' own proportions."""
+    _, height, width, channels = images_BHWC.shape
+    most = PIXELS // channels
+    scale = min(1.0, math.sqrt(most / (height * width)))
+    new_height = min(most, max(1, int(height * scale)))
+    new_width = min(most // new_height, max(1, int(width * scale)))
+    # In float32, since whole numbers would be rounded; INTER_AREA is the mean over the area.
+    small = [
+        cv2.resize(
+            image_HWC.astype(np.float32), (new_width, new_height), interpolation=cv2.INTER_AREA
+        ).ravel()
+        for image_HWC in images_BHWC
+    ]
+    return np.stack(small).astype(np.float32) / np.float32(255)

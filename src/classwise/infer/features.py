@@ -1,0 +1,32 @@
+"""What a backbone makes of pictures, computed once: for linear probing and for the baselines."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classwise.data.loader import Loader
+from classwise.data.sampling import batches_of
+from classwise.model.classifier import Classifier
+
+
+@torch.no_grad()
+def features_of(
+    model: Classifier, loader: Loader, device: torch.device, autocast: AbstractContextManager[Any]
+) -> Tensor:
+    """features_NF (float32, on the host) of all of the loader's pictures, in their order.
+
+    In eval mode, so that batch norm uses its stored statistics and nothing is dropped; the model's own mode is
+    put back.
+    """
+    was_training = model.training
+    model.eval()
+    parts = []
+    for batch in loader.batches(batches_of(np.arange(len(loader.pictures)), loader.batch_size)):
+        with autocast:
+            features_BF = model.features(batch.images.to(device, non_blocking=True))
+        parts.append(features_BF.float().cpu())
+    model.train(was_training)
+    return torch.cat(parts)

@@ -1,0 +1,61 @@
+"""CORN: an ordered target as the questions 'higher than this level?', each asked only where it makes sense."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classwise.errors import ConfigError
+from classwise.losses.mass import at_least_float32, is_soft, label_mass, label_sum, over_mass
+
+
+class Corn(nn.Module):
+    """The binary cross entropies of the K - 1 conditional tasks of `levels` K, each over its own rows.
+
+    Shi, Cao and Raschka 2021, 'Deep neural networks for rank-consistent ordinal regression based on conditional
+    probabilities', section 3 (conditional training subsets, loss). Output k, k = 0 .. K - 2, is the logit of
+    P(y > k | y > k - 1); a row of level y takes part in task k if y >= k, with the answer y > k. So a row of
+    level y has min(y, K - 2) + 1 tasks, and the sum is divided by the number of tasks of all labelled rows.
+    """
+
+    additive: bool = True
+    terms: int = 1
+    soft_targets: bool = True
+    likelihood_scale: float = 1.0
+    tasks: Tensor
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        if levels < 2:
+            raise ConfigError(f"levels: found {levels}, allowed: 2 or more")
+        tasks_K = (torch.arange(levels, dtype=torch.float64) + 1).clamp(max=levels - 1)
+        self.register_buffer("tasks", tasks_K, persistent=False)
+
+    def mass(self, labels: Tensor) -> Tensor:
+        """The number of tasks of the labelled rows: shape (1,), float64."""
+        return label_mass(labels, self.tasks)
+
+    def forward(self, logits_BT: Tensor, labels: Tensor, mass: Tensor | None = None) -> Tensor:
+        """The sum over the rows of `logits_BT` (B, K - 1) with `labels`, levels (B,) or soft (B, K), divided by
+        `mass` (1,)."""
+        self._check(logits_BT, labels)
+        logits_BT = at_least_float32(logits_BT)
+        # A level is passed once for every level below it, and not passed itself; the last one has no question.
+        passed_BK = F.pad(-F.logsigmoid(logits_BT), (1, 0)).cumsum(dim=1)
+        stopped_BK = F.pad(-F.logsigmoid(-logits_BT), (0, 1))
+        total = label_sum(passed_BK + stopped_BK, labels)
+        return over_mass(total, self.mass(labels) if mass is None else mass)
+
+    def _check(self, logits_BT: Tensor, labels: Tensor) -> None:
+        levels = len(self.tasks)
+        rows = tuple(labels.shape)[:1]
+        good = labels.is_floating_point() == is_soft(labels)
+        if (
+            tuple(logits_BT.shape) != (*rows, levels - 1)
+            or tuple(labels.shape) not in (rows, (*rows, levels))
+            or not good
+        ):
+            found = f"logits {tuple(logits_BT.shape)}, labels {tuple(labels.shape)} of {labels.dtype}"
+            raise ValueError(
+                f"found {found}; allowed with {levels} levels: logits (B, {levels - 1}), labels (B,) of whole"
+                f" numbers, -1 where unknown, or soft labels (B, {levels})"
+            )

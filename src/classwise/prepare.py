@@ -1,0 +1,306 @@
+"""The data of a run: read, checked, split, and counted; before anything is written or built."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from classwise.config import Config
+from classwise.console import Console
+from classwise.data.images import check_images
+from classwise.data.sources import Samples, read_source
+from classwise.data.split import merge_groups, split_rows
+from classwise.data.table import rows_text
+from classwise.data.targets import RankingTarget, RegressionTarget, Target, make_target
+from classwise.errors import ConfigError, DataError, ImageError
+from classwise.files import json_text, sha256
+from classwise.metrics.joint import joint_number
+from classwise.metrics.scoreboard import joint_labels
+
+Numbers = npt.NDArray[np.int64]
+Answers = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the split: its rows, and their answers by target as a batch holds them (targets.py)."""
+
+    samples: Samples
+    answers: Answers
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run, read, checked and split. `bad` are the pictures that were left out."""
+
+    targets: tuple[Target, ...]
+    joint: tuple[str, ...]
+    train: Side
+    valid: Side
+    bad: tuple[ImageError, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def label_lists(self) -> dict[str, tuple[str, ...]]:
+        """The label list of every target that has one."""
+        return {target.name: target.labels for target in self.targets if target.labels}
+
+    def target(self, name: str) -> Target:
+        """The target of that name."""
+        return next(target for target in self.targets if target.name == name)
+
+    def class_numbers(self, side: Side) -> dict[str, Numbers]:
+        """Class numbers (N,) of the targets that can be read as a class, -1 where unknown."""
+        return {t.name: t.class_numbers(side.answers[t.name]) for t in self.targets if t.is_class_like}
+
+    def classes(self, side: Side) -> Numbers | None:
+        """What sampling balances: the joint class, or all class targets' labels together, -1 where one of them is
+        unknown; None where no target can be read as a class."""
+        numbers = self.class_numbers(side)
+        names = self.joint or tuple(numbers)
+        if not names:
+            return None
+        return joint_number([numbers[name] for name in names], [len(self.label_lists[n]) for n in names])
+
+    def queries(self, side: Side) -> Numbers | None:
+        """What batches keep whole: the query numbers of the ranking target, where there is one."""
+        for target in self.targets:
+            if isinstance(target, RankingTarget):
+                queries: Numbers = side.answers[target.name][:, 1]
+                return queries
+        return None
+
+
+def prepare(config: Config, console: Console) -> Prepared:
+    """Read, check and split the data; nothing is written. Raises DataError, ConfigError."""
+    data = config.data
+    samples, bad = _checked(
+        read_source(Path(data.source), Path(data.images), data.path, data.id, data.group), config, console
+    )
+    targets = tuple(_target(name, config, samples) for name in config.targets)
+    joint = config.joint.targets if config.joint else ()
+    answers = encode(targets, samples)
+    warnings = list(samples.notes)
+    if isinstance(data.valid, str):
+        other, bad_too = _checked(_valid_source(config), config, console)
+        bad += bad_too
+        warnings += other.notes
+        _refuse_overlap(samples, other, targets)
+        train, valid = Side(samples, answers), Side(other, encode(targets, other))
+    else:
+        train, valid = _split(samples, answers, targets, data.valid, config.seed)
+    if bad:
+        warnings.append(f"{pictures_text(len(bad))} left out, since unusable (data.bad_images = skip)")
+    _refuse_clashing_names(targets, bool(joint))
+    prepared = Prepared(targets, joint, train, valid, tuple(bad), tuple(warnings))
+    return dataclasses.replace(prepared, warnings=(*warnings, *_masked(prepared), *_absent_classes(prepared)))
+
+
+def encode(targets: Sequence[Target], samples: Samples) -> Answers:
+    """Answers by target. Raises DataError for a missing column, an unknown label, a row without any answer."""
+    answers = {target.name: target.encode(samples.frame, samples.where) for target in targets}
+    known_N = np.any([target.known(answers[target.name]) for target in targets], axis=0)
+    if not known_N.all():
+        rows = [int(i) + 1 for i in np.flatnonzero(~known_N)]
+        columns = ", ".join(repr(column) for target in targets for column in target.columns)
+        raise DataError(
+            f"{samples.where}: no answer in {rows_text(rows)}: empty in column{'s' * (', ' in columns)} {columns}"
+        )
+    return answers
+
+
+def data_digest(prepared: Prepared) -> str:
+    """A hash over what a run learns from: both sides' ids, picture names and answers, in order."""
+    sides = [
+        [
+            list(side.samples.ids),
+            list(side.samples.names),
+            {name: sha256(values.tobytes()) for name, values in side.answers.items()},
+        ]
+        for side in (prepared.train, prepared.valid)
+    ]
+    return sha256(json_text(sides).encode())
+
+
+def label_counts(prepared: Prepared, side: Side) -> dict[str, list[int]]:
+    """Rows of each label, by target (those with labels) and, where there is one, for `joint`."""
+    counts = {}
+    for target in prepared.targets:
+        answers = side.answers[target.name]
+        if target.is_class_like:
+            counts[target.name] = _count(target.class_numbers(answers), len(target.labels))
+        elif target.labels:  # multilabel
+            counts[target.name] = [int(n) for n in (answers == 1).sum(axis=0)]
+    if prepared.joint:
+        numbers = prepared.classes(side)
+        assert numbers is not None
+        size = len(joint_labels(prepared.label_lists, prepared.joint))
+        counts["joint"] = _count(numbers, size)
+    return counts
+
+
+def masked_counts(prepared: Prepared, side: Side) -> dict[str, int]:
+    """Rows without an answer, by target."""
+    return {t.name: int((~t.known(side.answers[t.name])).sum()) for t in prepared.targets}
+
+
+def value_facts(prepared: Prepared, side: Side) -> dict[str, dict[str, float]]:
+    """Least, mean and largest value of every regression target, and how many rows have one."""
+    facts = {}
+    for target in prepared.targets:
+        if isinstance(target, RegressionTarget):
+            values = side.answers[target.name]
+            known = values[np.isfinite(values)]
+            facts[target.name] = {"known": len(known)} | (
+                {"min": float(known.min()), "mean": float(known.mean()), "max": float(known.max())}
+                if len(known)
+                else {}
+            )
+    return facts
+
+
+def check_pictures(paths: Sequence[Path], max_pixels: int, console: Console) -> list[ImageError]:
+    """Decode every file once and return the bad ones."""
+    return check_images(
+        paths,
+        max_pixels,
+        progress=lambda items: console.bar(items, "reading pictures", total=len(set(paths))),
+    )
+
+
+def refuse_bad(bad: Sequence[ImageError], where: str, hint: str = "") -> None:
+    """All bad files in one message."""
+    if bad:
+        listed = "\n".join(f"  {error}" for error in bad[:200])
+        more = f"\n  ... and {len(bad) - 200} more" if len(bad) > 200 else ""
+        raise DataError(f"{where}: {pictures_text(len(bad))} cannot be used{hint}:\n{listed}{more}")
+
+
+def pictures_text(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
+
+
+def _count(numbers_N: Numbers, size: int) -> list[int]:
+    counts: list[int] = np.bincount(numbers_N[numbers_N >= 0], minlength=size).tolist()
+    return counts
+
+
+def _checked(samples: Samples, config: Config, console: Console) -> tuple[Samples, list[ImageError]]:
+    bad = check_pictures(samples.paths, config.data.max_pixels, console)
+    if not bad:
+        return samples, []
+    if config.data.bad_images == "error":
+        refuse_bad(bad, samples.where, ' (data.bad_images = "skip" leaves such rows out)')
+    unusable = {error.path for error in bad}
+    good = [row for row, path in enumerate(samples.paths) if path not in unusable]
+    if not good:
+        raise DataError(
+            f"{samples.where}: not one of its {len(samples)} pictures can be used, such as {bad[0]}"
+        )
+    return samples.take(good), bad
+
+
+def _target(name: str, config: Config, samples: Samples) -> Target:
+    t = config.targets[name]
+    return make_target(
+        *(name, t.type, t.column, t.columns, t.labels, t.edges, t.separator, t.query),
+        *(samples.frame, samples.where),
+    )
+
+
+def _refuse_clashing_names(targets: Sequence[Target], joint: bool) -> None:
+    """Predictions have columns such as mask, mask_true and mask_p_wear: no two may come out the same."""
+    owners = dict.fromkeys(("id", *(("joint", "joint_true", "joint_p") if joint else ())), "classwise itself")
+    for target in targets:
+        own = [target.name, f"{target.name}_true", *(f"{target.name}_p_{label}" for label in target.labels)]
+        for column in own:
+            if column in owners:
+                raise ConfigError(
+                    f"targets.{target.name}: its predictions would have a column {column!r}, as would"
+                    f" {owners[column]}; choose another name for the target"
+                )
+        owners |= dict.fromkeys(own, f"target {target.name!r}")
+
+
+def _valid_source(config: Config) -> Samples:
+    data = config.data
+    try:
+        return read_source(Path(str(data.valid)), Path(data.images), data.path, data.id, data.group)
+    except DataError as error:
+        raise DataError(str(error).replace("data.source", "data.valid")) from None
+
+
+def _split(
+    samples: Samples, answers: Answers, targets: Sequence[Target], share: float, seed: int
+) -> tuple[Side, Side]:
+    strata = [stratum for target in targets for stratum in target.strata(answers[target.name])]
+    queries = [
+        [str(query) for query in answers[target.name][:, 1]]
+        for target in targets
+        if isinstance(target, RankingTarget)
+    ]
+    parts = [*([list(samples.groups)] if samples.groups is not None else []), *queries]
+    groups = merge_groups(*parts) if parts else None
+    valid_N = split_rows(strata, groups, share, seed)
+    if valid_N.all() or not valid_N.any():
+        raise DataError(
+            f"{samples.where}: a share of {share} of {len(samples)} rows leaves one side of the split empty"
+            " (data.valid)"
+        )
+    sides = []
+    for side_N in (~valid_N, valid_N):
+        rows = np.flatnonzero(side_N)
+        sides.append(Side(samples.take(rows.tolist()), {name: x[rows] for name, x in answers.items()}))
+    return sides[0], sides[1]
+
+
+def _refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target]) -> None:
+    """A row, a group or a query on both sides would make validation look better than it is."""
+    pairs: dict[str, tuple[Sequence[Any], Sequence[Any]]]
+    pairs = {"id": (train.ids, valid.ids), "picture": (train.paths, valid.paths)}
+    for target in targets:
+        if isinstance(target, RankingTarget):
+            pairs["query"] = (train.frame[target.query].to_list(), valid.frame[target.query].to_list())
+    if train.groups is not None and valid.groups is not None:
+        pairs["group"] = (train.groups, valid.groups)
+    for what, (ours, theirs) in pairs.items():
+        if what == "id" and train.root != valid.root:
+            continue  # two folders may well name their files alike
+        both = sorted({str(one) for one in ours} & {str(one) for one in theirs})
+        if both:
+            raise DataError(
+                f"{valid.where} (data.valid): {what} {both[0]!r} stands in {train.where} too"
+                f" ({len(both)} in all); training and validation must not share any"
+            )
+
+
+def _masked(prepared: Prepared) -> list[str]:
+    """An empty cell masks a target for that row: counted and said."""
+    counts = {
+        t.name: masked_counts(prepared, prepared.train)[t.name]
+        + masked_counts(prepared, prepared.valid)[t.name]
+        for t in prepared.targets
+    }
+    return [
+        f"{name}: no answer in {count} rows, which count for the other targets only"
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def _absent_classes(prepared: Prepared) -> list[str]:
+    warnings = []
+    lists = {name: list(labels) for name, labels in prepared.label_lists.items()}
+    if prepared.joint:
+        lists["joint"] = joint_labels(prepared.label_lists, prepared.joint)
+    for side, word in ((prepared.train, "training"), (prepared.valid, "validation")):
+        for name, counts in label_counts(prepared, side).items():
+            absent = [lists[name][k] for k, count in enumerate(counts) if count == 0]
+            if absent:
+                listed = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
+                warnings.append(f"{name}: {word} has no rows of {len(absent)} classes: {listed}")
+    return warnings

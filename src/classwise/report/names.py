@@ -1,0 +1,81 @@
+"""How a score is called and written on the page, and which way is better."""
+
+import math
+from collections.abc import Sequence
+
+from classwise.metrics.scores import HIGHER_IS_BETTER
+
+# In the order in which they are shown.
+NUMBER_NAMES = {
+    "macro_f1": "macro F1",
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "micro_f1": "micro F1",
+    "weighted_f1": "weighted F1",
+    "sample_f1": "sample F1",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "micro_precision": "micro precision",
+    "micro_recall": "micro recall",
+    "weighted_precision": "weighted precision",
+    "weighted_recall": "weighted recall",
+    "exact_match": "exact match",
+    "mcc": "MCC",
+    "kappa": "Cohen’s kappa",
+    "quadratic_kappa": "quadratic kappa",
+    "mae_levels": "MAE in levels",
+    "top3_accuracy": "top-3 accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "mse": "MSE",
+    "r2": "R²",
+    "ndcg": "NDCG",
+    "ndcg_at_5": "NDCG@5",
+    "ndcg_at_10": "NDCG@10",
+    "mrr": "MRR",
+    "map": "MAP",
+    "log_loss": "log loss",
+    "calibration_error": "calibration error",
+    "loss": "loss",
+}
+
+IN_UNITS = ("mae", "rmse", "mse")  # in the target's own unit, of any size; the others are near 1
+DIGITS = 4
+
+
+def metric_name(key: str, kind: str = "class") -> str:
+    """`macro_f1` as `macro F1`; a name that is not ours stays as it is. Over labels, not queries, it is mAP."""
+    return "mAP" if key == "map" and kind == "multilabel" else NUMBER_NAMES.get(key, key)
+
+
+def higher_is_better(key: str) -> bool:
+    """The direction of `macro_f1` or `age.mae`. A loss falls; of a name that is not ours, more is better."""
+    name = key.rpartition(".")[2]
+    return HIGHER_IS_BETTER.get(name, name != "loss")
+
+
+def number_text(key: str, value: float) -> str:
+    """Three decimals; an error in the target's unit has four digits, however large or small it is."""
+    return _fixed(value, _decimals(key, value))
+
+
+def interval_text(key: str, value: float, ends: Sequence[float]) -> str:
+    """`[0.71, 0.79]`: a digit less than the value has, unless both ends would then nearly be the same."""
+    decimals = _decimals(key, value)
+    coarse = max(decimals - 1, 0)
+    decimals = coarse if ends[1] - ends[0] >= 2 * 10.0**-coarse else decimals
+    return f"[{_fixed(ends[0], decimals)}, {_fixed(ends[1], decimals)}]"
+
+
+def _decimals(key: str, value: float) -> int:
+    if key.rpartition(".")[2] not in IN_UNITS:
+        return 3 if abs(value) < 1000 else 1
+    size = math.floor(math.log10(abs(value))) if value else 0
+    return max(0, DIGITS - 1 - size)
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """Below a ten-thousandth the zeros after the point would be all that one sees."""
+    text = f"{value:,.{decimals}f}" if decimals <= 7 else f"{value:.{DIGITS - 1}g}"
+    return text.replace("-", "−")

@@ -1,0 +1,265 @@
+"""What holds for every loss of multilabel, ordinal, regression and ranking targets."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from classwise.errors import ConfigError
+from classwise.losses.corn import Corn
+from classwise.losses.cross_entropy import CrossEntropy
+from classwise.losses.gce import GeneralizedCrossEntropy
+from classwise.losses.ldam import LDAM
+from classwise.losses.logit_adjustment import LogitAdjustment
+from classwise.losses.mass import Loss
+from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
+from classwise.losses.ranking import ListNet, PairwiseLogistic
+from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
+from classwise.losses.weighted_sum import WeightedSum
+
+WEIGHT_L = torch.tensor([0.2, 3.0, 1.0, 0.7], dtype=torch.float64)
+LOSSES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "bce": ("multilabel", lambda: BinaryCrossEntropy(WEIGHT_L)),
+    "multilabel focal": ("multilabel", lambda: MultilabelFocal(0.5, 0.25)),
+    "asymmetric": ("multilabel", Asymmetric),
+    "asymmetric, no clip": ("multilabel", lambda: Asymmetric(0.5, 0.5, 0.0)),
+    "corn": ("ordinal", lambda: Corn(5)),
+    "squared error": ("regression", SquaredError),
+    "absolute error": ("regression", AbsoluteError),
+    "smooth L1": ("regression", lambda: SmoothL1(0.3)),
+    "huber": ("regression", lambda: Huber(0.3)),
+    "standardised": ("regression", lambda: Standardised(SquaredError(), 40.0, 12.0)),
+    "standardised sum": (
+        "regression",
+        lambda: Standardised(WeightedSum([AbsoluteError(), SquaredError()], [1.0, 0.5]), 40.0, 12.0),
+    ),
+    "pairwise logistic": ("ranking", PairwiseLogistic),
+    "listnet": ("ranking", ListNet),
+}
+every_loss = pytest.mark.parametrize(("kind", "make"), LOSSES.values(), ids=LOSSES.keys())
+Make = Callable[[], nn.Module]
+
+
+def batch(kind: str, rows: int = 9) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, targets with every third row unknown, and which rows (B,) are known."""
+    draw = torch.Generator().manual_seed(0)
+    outputs = torch.randn(rows, 4 if kind in ("multilabel", "ordinal") else 1, generator=draw).double()
+    known_B = torch.arange(rows) % 3 != 0
+    whole_B5 = torch.randint(0, 5, (rows, 5), generator=draw)
+    targets = {
+        "multilabel": (whole_B5[:, :4] % 2).float(),
+        "ordinal": whole_B5[:, 0],
+        "regression": 30 * torch.randn(rows, generator=draw).double(),
+        # Two queries, whose rows alternate.
+        "ranking": torch.stack([whole_B5[:, 0], torch.arange(rows) % 2], dim=1),
+    }[kind]
+    return outputs, unknown_at(kind, targets, ~known_B), known_B
+
+
+def unknown_at(kind: str, targets: Tensor, where_B: Tensor) -> Tensor:
+    """The targets with some rows unknown."""
+    targets = targets.clone()
+    if kind == "ranking":
+        targets[where_B, 0] = -1
+    else:
+        targets[where_B] = -1 if kind == "ordinal" else math.nan
+    return targets
+
+
+@every_loss
+def test_follows_the_protocol(kind: str, make: Make) -> None:
+    """Every loss says what it is and has one float64 mass for each of its terms; the scale is by its kind."""
+    loss = make()
+    assert isinstance(loss, Loss)
+    assert loss.additive
+    assert loss.soft_targets == (kind != "ranking")
+    assert loss.likelihood_scale == (0.5 if kind == "regression" else 1.0)
+    mass = loss.mass(batch(kind)[1])
+    assert mass.shape == (loss.terms,)
+    assert mass.dtype == torch.float64
+
+
+@every_loss
+def test_unknown_rows_are_as_if_absent(kind: str, make: Make) -> None:
+    """Value and mass are those of the known rows alone, and unknown rows get a gradient of 0, never NaN."""
+    loss = make()
+    outputs, targets, known_B = batch(kind)
+    outputs.requires_grad_()
+    value = loss(outputs, targets)
+    value.backward()
+    torch.testing.assert_close(value, loss(outputs[known_B], targets[known_B]), rtol=1e-13, atol=0)
+    assert torch.equal(loss.mass(targets), loss.mass(targets[known_B]))
+    assert torch.equal(outputs.grad[~known_B], torch.zeros_like(outputs.grad[~known_B]))
+    assert outputs.grad[known_B].isfinite().all()
+    assert outputs.grad[known_B].any()
+
+
+def test_single_unknown_cells_are_as_if_absent() -> None:
+    """In a multilabel row one cell may be unknown: it counts in neither sum nor mass, and gets no gradient."""
+    logits_BL = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    targets_BL = torch.tensor([[1, math.nan, 0, 1], [math.nan, 1, 1, 0]])
+    for make in (lambda: BinaryCrossEntropy(), MultilabelFocal, lambda: Asymmetric(clip=0.0)):
+        loss = make()
+        (gradient_BL,) = torch.autograd.grad(loss(logits_BL, targets_BL), logits_BL)
+        assert loss.mass(targets_BL).item() == 6
+        assert torch.equal(gradient_BL == 0, targets_BL.isnan())
+
+
+@every_loss
+@pytest.mark.parametrize("rows", [0, 5])
+def test_nothing_known_is_zero(kind: str, make: Make, rows: int) -> None:
+    """All rows unknown, or no row at all: 0 with a gradient of 0, never NaN."""
+    loss = make()
+    outputs, targets, _ = batch(kind, rows)
+    targets = unknown_at(kind, targets, torch.ones(rows, dtype=torch.bool))
+    value = loss(outputs.requires_grad_(), targets)
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(outputs.grad, torch.zeros_like(outputs))
+    assert not loss.mass(targets).any()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32(kind: str, make: Make, dtype: torch.dtype) -> None:
+    """Half-precision outputs give exactly what the same numbers give in float32, and a finite gradient."""
+    loss = make()
+    outputs, targets, _ = batch(kind, rows=120)
+    outputs = outputs.to(dtype).requires_grad_()
+    value = loss(outputs, targets)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert torch.equal(value, loss(outputs.float(), targets))
+    assert outputs.grad.dtype == dtype
+    assert outputs.grad.isfinite().all()
+
+
+@every_loss
+@pytest.mark.parametrize("size", [100.0, 1e4])
+def test_extreme_outputs_stay_finite(kind: str, make: Make, size: float) -> None:
+    """Certainty, right or wrong, gives finite values and gradients in float32."""
+    outputs, targets, _ = batch(kind, rows=24)
+    outputs = (size * outputs.float().sign()).requires_grad_()
+    value = make()(outputs, targets)
+    value.backward()
+    assert value.isfinite()
+    assert outputs.grad.isfinite().all()
+
+
+@every_loss
+def test_a_given_mass_divides_the_sum(kind: str, make: Make) -> None:
+    """A given mass takes the place of the batch's own; another shape is refused."""
+    loss = make()
+    outputs, targets, _ = batch(kind)
+    quarter = loss(outputs, targets, 4 * loss.mass(targets))
+    torch.testing.assert_close(quarter, loss(outputs, targets) / 4)
+    with pytest.raises(ValueError, match="found a mass of shape"):
+        loss(outputs, targets, torch.ones(loss.terms + 1))
+
+
+@every_loss
+def test_wrong_shapes_are_refused(kind: str, make: Make) -> None:
+    """Outputs or targets that would broadcast to something else, and targets of another sort, are refused."""
+    loss = make()
+    outputs, targets, _ = batch(kind)
+    other_sort = targets.long() if targets.is_floating_point() else targets.double()
+    for bad in (
+        (outputs[:1], targets),
+        (outputs[:, 0], targets),
+        (torch.cat([outputs, outputs], dim=1), targets),
+        (outputs, targets[:-1]),
+        (outputs, targets.unsqueeze(-1)),
+        (outputs, other_sort),
+    ):
+        with pytest.raises(ValueError, match=r"^found .*; allowed"):
+            loss(*bad)
+
+
+def test_pos_weight_for_another_number_of_labels_is_refused() -> None:
+    """Weights of 4 labels do not fit logits of 6."""
+    with pytest.raises(ValueError, match="6 labels; this loss was made for 4"):
+        BinaryCrossEntropy(WEIGHT_L)(torch.zeros(2, 6), torch.zeros(2, 6))
+
+
+@pytest.mark.parametrize("level", [5, -2])
+def test_levels_outside_the_scale_are_refused(level: int) -> None:
+    """On the CPU a level that is neither on the scale nor -1 raises, as it does in torch."""
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (bounds|range)"):
+        Corn(5)(torch.zeros(2, 4), torch.tensor([0, level]))
+
+
+def test_masses() -> None:
+    """What each kind is divided by: cells, tasks, rows, pairs, queries with two known rows or more."""
+    assert Asymmetric().mass(torch.tensor([[1, 0.4], [math.nan, 0]])).item() == 3
+    # Levels 0, 1, 2 and 3 of four have 1, 2, 3 and 3 tasks.
+    assert Corn(4).mass(torch.tensor([0, 1, 2, 3, -1])).item() == 9
+    assert Huber().mass(torch.tensor([1.0, math.nan, 3.0])).item() == 2
+    # Query 7: relevance 2, 0, 0 and one unknown; query 3: a single row, and one unknown; query 5: two equal.
+    ranking_B2 = torch.tensor([[2, 7], [1, 3], [0, 7], [-1, 7], [1, 5], [0, 7], [-1, 3], [1, 5]])
+    assert PairwiseLogistic().mass(ranking_B2).item() == 2
+    assert ListNet().mass(ranking_B2).item() == 2
+
+
+def test_large_numbers_keep_their_digits() -> None:
+    """Years around 2000, standardised in float64: float32 outputs lose no digit of the difference."""
+    years_B = torch.tensor([2020.001, 2020.003, math.nan], dtype=torch.float64)
+    found = Standardised(AbsoluteError(), 2020.0, 0.001)(torch.zeros(3, 1), years_B)
+    assert found.item() == pytest.approx(2.0, rel=1e-6)
+
+
+def test_order_alone_counts_in_a_ranking() -> None:
+    """Adding a number to all scores of a query changes nothing; two queries are never compared."""
+    scores_B1, targets_B2, _ = batch("ranking")
+    moved_B1 = scores_B1 + 10.0 * targets_B2[:, 1:]
+    for loss in (PairwiseLogistic(), ListNet()):
+        torch.testing.assert_close(loss(scores_B1, targets_B2), loss(moved_B1, targets_B2))
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (MultilabelFocal, {"gamma": -1.0}, "gamma: found -1.0, allowed: a finite number >= 0"),
+        (MultilabelFocal, {"alpha": 1.5}, "alpha: found 1.5, allowed: a finite number >= 0 and <= 1"),
+        (Asymmetric, {"gamma_neg": math.inf}, "gamma_neg: found inf"),
+        (Asymmetric, {"gamma_pos": math.nan}, "gamma_pos: found nan"),
+        (Asymmetric, {"clip": 1.0}, "clip: found 1.0"),
+        (BinaryCrossEntropy, {"pos_weight": torch.tensor([-1.0])}, "pos_weight: found"),
+        (Corn, {"levels": 1}, "levels: found 1, allowed: 2 or more"),
+        (SmoothL1, {"beta": 0.0}, "beta: found 0.0, allowed: a finite number > 0"),
+        (Huber, {"delta": -0.5}, "delta: found -0.5"),
+        (Standardised, {"loss": Huber(), "mean": math.nan, "std": 1.0}, "mean of the target: found nan"),
+        (
+            Standardised,
+            {"loss": Huber(), "mean": 0.0, "std": 0.0},
+            "standard deviation of the target: found 0",
+        ),
+        (GeneralizedCrossEntropy, {"q": 0.0}, "q: found 0.0, allowed: a finite number > 0 and <= 1"),
+        (GeneralizedCrossEntropy, {"q": 1.1}, "q: found 1.1"),
+        (LogitAdjustment, {"counts": torch.ones(3), "tau": -1.0}, "tau: found -1.0"),
+        (LogitAdjustment, {"counts": torch.zeros(3)}, "counts: found"),
+        (LDAM, {"counts": torch.zeros(3)}, "counts: found"),
+        (LDAM, {"counts": torch.ones(3), "max_margin": 0.0}, "max_margin: found 0.0"),
+        (LDAM, {"counts": torch.ones(3), "scale": -1.0}, "scale: found -1.0"),
+        (LDAM, {"counts": torch.ones(3), "weight": torch.ones(2)}, "2 numbers for 3 classes"),
+    ],
+)
+def test_bad_settings_are_refused(
+    make: Callable[..., nn.Module], settings: dict[str, Any], message: str
+) -> None:
+    """The error names the key, what was found and the range."""
+    with pytest.raises(ConfigError, match=message):
+        make(**settings)
+
+
+def test_special_cases() -> None:
+    """tau 0 and q near 0 are cross entropy; LDAM's rarest class, and one without rows, have the largest margin."""
+    logits_BK, labels_B = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 2, 1, -1])
+    plain = CrossEntropy()(logits_BK, labels_B)
+    torch.testing.assert_close(LogitAdjustment(torch.tensor([5, 1, 9, 2]), 0.0)(logits_BK, labels_B), plain)
+    torch.testing.assert_close(
+        GeneralizedCrossEntropy(1e-9)(logits_BK, labels_B), plain, rtol=1e-7, atol=1e-7
+    )
+    assert LDAM(torch.tensor([16, 1, 0, 81])).margin.tolist() == pytest.approx([0.25, 0.5, 0.5, 0.5 / 3])
