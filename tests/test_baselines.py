@@ -366,7 +366,7 @@ def long_tail(rows: int = 2000) -> tuple[npt.NDArray[np.float32], dict[str, torc
 def test_more_rows_than_the_budget_allows_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rare classes stay whole, the frequent ones share the rest evenly, and the note gives both numbers."""
     train_ND, targets = long_tail()
-    monkeypatch.setattr(baselines, "WORK", 2 * 8 * 4 * baselines.MAX_STEPS * 200)
+    monkeypatch.setattr(baselines, "WORK", 2 * 8 * 4 * baselines._USUAL_STEPS * 200)
     heads: dict[str, Head] = {"class": ClassHead(4)}
     rows = probe_rows(heads, targets, 8)
     assert np.bincount(targets["class"].numpy()[rows]).tolist() == [71, 71, 50, 7]
@@ -375,7 +375,7 @@ def test_more_rows_than_the_budget_allows_are_thinned(monkeypatch: pytest.Monkey
     frequent = np.flatnonzero(targets["class"].numpy()[rows] == 0)
     assert 30 < (rows[frequent] < 1000).sum() < 41
     found = linear_probe(heads, train_ND, targets, train_ND[:50], False)
-    assert found.notes == ("linear probe: 'class' is learnt from 199 of 2,000 rows, for speed",)
+    assert found.notes[0] == "linear probe: 'class' is learnt from 199 of 2,000 rows, for speed"
     reference = LogisticRegression(class_weight="balanced", max_iter=2000)
     reference.fit(train_ND[rows], targets["class"].numpy()[rows])
     wanted = reference.predict_proba(train_ND[:50])
@@ -386,13 +386,13 @@ def test_the_features_of_the_chosen_rows_are_enough(monkeypatch: pytest.MonkeyPa
     """With the features of `probe_rows` alone each target is learnt from the same rows, to the same answers."""
     train_ND, targets = long_tail()
     targets = masked(targets, np.arange(0, 2000, 3))
-    monkeypatch.setattr(baselines, "WORK", 2 * 8 * 4 * baselines.MAX_STEPS * 100)
+    monkeypatch.setattr(baselines, "WORK", 1.0)
     rows = probe_rows(HEADS, targets, 8)
-    assert len(rows) < 1200
+    assert len(rows) < 500
     whole = linear_probe(HEADS, train_ND, targets, train_ND[:50], False)
     part = linear_probe(HEADS, train_ND[rows], targets, train_ND[:50], False, rows)
     assert whole.notes == part.notes
-    assert len(whole.notes) >= 3
+    assert sum("of 1,333 rows" in note for note in whole.notes) == len(HEADS)
     assert all(torch.equal(whole.outputs[name], part.outputs[name]) for name in HEADS)
 
 
@@ -413,7 +413,7 @@ def test_a_rare_label_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     cells[[5, 500, 1999], 2] = 1
     monkeypatch.setattr(baselines, "WORK", 1.0)
     rows = probe_rows({"m": MultilabelHead(3)}, {"m": cells}, 8)
-    assert len(rows) <= 30
+    assert len(rows) <= 60
     assert {5, 500, 1999} <= set(rows.tolist())
 
 
@@ -432,9 +432,9 @@ def test_a_fit_that_runs_out_of_steps_is_noted(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(baselines, "_MIN_STEPS", 1)
     found = linear_probe(HEADS, train_ND, targets, train_ND[:5], True)
     assert found.notes == (
-        "linear probe: 'class': 1 fit was stopped after 2 steps, before it settled",
-        "linear probe: 'ordinal': 1 fit was stopped after 2 steps, before it settled",
-        "linear probe: 'multilabel': 3 fits were stopped after 2 steps, before they settled",
+        "linear probe: 'class': stopped after 2 steps, 1 of its fits unsettled",
+        "linear probe: 'ordinal': stopped after 2 steps, 1 of its fits unsettled",
+        "linear probe: 'multilabel': stopped after 2 steps, 3 of its fits unsettled",
     )
     assert all(outputs.isfinite().all() for outputs in found.outputs.values())
 

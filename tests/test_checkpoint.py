@@ -28,6 +28,9 @@ from classwise.checkpoint import (
     write_checkpoint,
 )
 from classwise.errors import CheckpointError
+from classwise.losses.criterion import Criterion
+from classwise.losses.cross_entropy import CrossEntropy
+from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.backbone import HALF, Backbone
 from classwise.model.classifier import Classifier, ModelFacts
 from classwise.optim.groups import parameter_groups
@@ -57,13 +60,22 @@ def model() -> Classifier:
         return Classifier(Backbone(body, 4, HALF, HALF), facts).to(memory_format=torch.channels_last)
 
 
-def fresh(optimizer: str = "adamw", schedule: str = "plateau", fp16: bool = False) -> TrainState:
-    """A state at update 0."""
+def fresh(
+    optimizer: str = "adamw",
+    schedule: str = "plateau",
+    fp16: bool = False,
+    decay: float | None = None,
+    learnt: bool = False,
+) -> TrainState:
+    """A state at update 0; `decay` is that of the average of the weights, `learnt`: the target's weight is."""
     module = model()
-    groups = parameter_groups(module.backbone, module.heads, 0.01, 1e-2, 0.5)
+    criterion = Criterion({"종류": CrossEntropy()}, {"종류": 1.0}, uncertainty=learnt)
+    average = NoAverage(module) if decay is None else WeightAverage(module, decay)
+    groups = parameter_groups(module.backbone, module.heads, 0.01, 1e-2, 0.5, extra=criterion.parameters())
     built = build_optimizer(optimizer, groups, 0.01, 1e-2)
     rates = build_schedule(schedule, [group["lr"] for group in built.param_groups], 1, 10)
-    return TrainState(module, built, rates, torch.amp.GradScaler("cpu", init_scale=8.0, enabled=fp16))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, enabled=fp16)
+    return TrainState(module, criterion, built, rates, scaler, average)
 
 
 def advance(state: TrainState, updates: int = 1) -> TrainState:
@@ -73,10 +85,11 @@ def advance(state: TrainState, updates: int = 1) -> TrainState:
         images_BCHW = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=draw)
         state.schedule.set(state.optimizer, state.progress.update)
         state.optimizer.zero_grad()
-        logits_BK = state.model.train()(images_BCHW)["종류"]
-        loss = nn.functional.cross_entropy(logits_BK, torch.tensor([0, 1, 2, 0]))
+        outputs = state.model.train()(images_BCHW)
+        loss = state.criterion(outputs, {"종류": torch.tensor([0, 1, 2, 0])})
         loss.backward()
         state.optimizer.step()
+        state.average.update(state.model)
         state.progress.end_update(loss.item(), 4)
     return state
 

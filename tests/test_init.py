@@ -7,13 +7,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from classwise.compose import prepare
 from classwise.config import Config
 from classwise.config_file import load_config, make_config
 from classwise.console import Console
 from classwise.data.table import read_table
 from classwise.errors import DataError, OutputError
 from classwise.init import look_at, write_config
+from classwise.prepare import prepare
 from end_to_end.scenes import class_folder, draw, plain_table, untouched, write_csv
 
 KINDS = ("mask1.jpg", "mask2.png", "mask3.jpeg", "mask4.jpg", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg")

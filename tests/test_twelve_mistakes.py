@@ -19,24 +19,16 @@ from torch import Tensor, nn
 
 import classwise
 import classwise.run
+from classwise.build_losses import build_criterion, build_heads
 from classwise.checkpoint import CheckpointKeeper, newest_checkpoint, read_checkpoint, restore
 from classwise.cli import parse_overrides
-from classwise.compose import (
-    Prepared,
-    Side,
-    build_criterion,
-    build_data,
-    build_model,
-    build_settings,
-    build_state,
-    prepare,
-)
+from classwise.compose import build_data, build_model, build_settings, build_state
 from classwise.config_file import load_config, make_config
 from classwise.console import Console
 from classwise.data.images import fit_image, read_image
 from classwise.data.loader import Loader, Pictures, TrainingData, ValidationData
 from classwise.data.sources import read_source
-from classwise.data.split import split_rows
+from classwise.data.split import Stratum, split_rows
 from classwise.data.targets import ClassTarget
 from classwise.errors import ConfigError
 from classwise.init import write_config as init
@@ -44,8 +36,11 @@ from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.metrics.scoreboard import Scoreboard
+from classwise.model.average import NoAverage
 from classwise.model.classifier import Classifier
+from classwise.model.heads import ClassHead
 from classwise.predictor import Predictor
+from classwise.prepare import Prepared, Side, prepare
 from classwise.train import loop
 from classwise.train.state import Progress, TrainState
 from end_to_end.scenes import PLAIN, command, draw, plain_table, write_config, write_csv
@@ -70,30 +65,27 @@ class Parts:
     state: TrainState
     data: TrainingData
     valid: ValidationData
-    criterion: Criterion
     scoreboard: Scoreboard
     settings: loop.Settings
 
     def train(self, keeper: loop.Keeper) -> str:
         """The whole loop."""
-        return loop.train(
-            self.state, self.data, self.valid, self.criterion, self.scoreboard, self.settings, keeper
-        )
+        return loop.train(self.state, self.data, self.valid, self.scoreboard, self.settings, keeper)
 
 
 def build(folder: Path, **changes: Any) -> Parts:
     """The parts of a run on the table in `folder`."""
     config = load_config(write_config(folder, PLAIN, **changes))
     prepared = prepare(config, Console(quiet=True))
-    model = build_model(config, prepared)
-    data, valid = build_data(config, prepared, model.facts, CPU)
+    heads = build_heads(config, prepared)
+    model = build_model(config, heads)
+    data, valid = build_data(config, prepared, model, CPU)
     return Parts(
         prepared,
-        build_state(config, model, data, CPU),
+        build_state(config, model, build_criterion(config, prepared), data, CPU),
         data,
         valid,
-        build_criterion(config, prepared),
-        Scoreboard(prepared.label_lists, prepared.joint),
+        Scoreboard(heads, prepared.label_lists, prepared.joint),
         build_settings(config, CPU),
     )
 
@@ -147,12 +139,15 @@ def test_mistake_1_split_by_image(tmp_path: Path) -> None:
 
     # The mistake: the same rows split one by one put nearly everybody on both sides.
     samples = read_source(Path(config.data.source), Path(config.data.images), "path", None, "person")
-    labels = {
-        name: np.concatenate([s.labels[name] for s in (prepared.train, prepared.valid)])
-        for name in prepared.label_lists
-    }
+    strata = [
+        stratum
+        for target in prepared.targets
+        for stratum in target.strata(
+            np.concatenate([side.answers[target.name] for side in (prepared.train, prepared.valid)])
+        )
+    ]
     groups = np.array(train.groups + valid.groups)
-    by_row = split_rows(labels, prepared.label_lists, None, 0.2, 42)
+    by_row = split_rows(strata, None, 0.2, 42)
     assert len(samples) == len(by_row)
     assert len(set(groups[by_row]) & set(groups[~by_row])) > 10
 
@@ -164,7 +159,8 @@ def test_mistake_2_profiles_drawn_with_replacement() -> None:
     labels = {"gender": profile_N // 3, "age": profile_N % 3}
     names = {"gender": ("male", "female"), "age": ("<30", "30 to <60", ">=60")}
     people = [str(number) for number in range(2700)]
-    valid_N = split_rows(labels, names, people, 0.2, seed=42)
+    strata = [Stratum(name, label_N, names[name], required=True) for name, label_N in labels.items()]
+    valid_N = split_rows(strata, people, 0.2, seed=42)
     assert valid_N.sum() == 540
     for label_N in labels.values():
         for label in np.unique(label_N):
@@ -251,10 +247,12 @@ def test_mistake_5_drop_last_in_validation(tmp_path: Path) -> None:
             grey_BHW = images_BCHW.float().mean(1)
             return {"label": torch.stack([grey_BHW.mean(2).std(1), grey_BHW.mean(1).std(1)], dim=1)}
 
-    criterion = Criterion({"label": CrossEntropy()}, {"label": 1.0})
-    settings = loop.Settings(42, 1, "accuracy", 1, None, math.inf, "fp32", CPU)
-    board = Scoreboard({"label": ("lying", "standing")})
-    scores = loop.evaluate(KnowsStripes(), valid, criterion, board, settings)  # type: ignore[arg-type]
+    model: Any = KnowsStripes()
+    criterion, nothing = Criterion({"label": CrossEntropy()}, {"label": 1.0}), Any
+    state = TrainState(model, criterion, *3 * [nothing], NoAverage(model))  # type: ignore[arg-type]
+    settings = loop.Settings(42, 1, "accuracy", True, 1, None, math.inf, "fp32", CPU)
+    board = Scoreboard({"label": ClassHead(2)}, {"label": ("lying", "standing")})
+    scores = loop.evaluate(state, valid, board, settings)
     assert scores["accuracy"] == 1.0
     assert board.results()["targets"]["label"]["confusion"] == [[5, 0], [0, 5]]
 
@@ -321,6 +319,9 @@ LOSSES: dict[str, dict[str, Any]] = {
     "cross_entropy": {"label_smoothing": 0.1, "class_weights": "inverse"},
     "focal": {"class_weights": "effective"},
     "balanced_softmax": {},
+    "logit_adjustment": {"tau": 0.5},
+    "ldam": {"scale": 1.0, "class_weights": "inverse"},
+    "gce": {},
     "soft_f1": {},
     "sum": {"terms": [{"name": "focal"}, {"name": "soft_f1", "weight": 0.5}]},
 }
@@ -330,8 +331,8 @@ LOSSES: dict[str, dict[str, Any]] = {
 def test_mistake_8_losses_for_three_classes(name: str) -> None:
     """8. 'losses that default to 3 classes in an 18-class task': every loss is as wide as its target."""
     labels_N = np.arange(36) % 18
-    target = ClassTarget("joint class", "x", tuple(f"class {k}" for k in range(18)))
-    side = Side(samples=None, labels={target.name: labels_N})  # type: ignore[arg-type]
+    target = ClassTarget("joint class", "class", "x", tuple(f"class {k}" for k in range(18)))
+    side = Side(samples=None, answers={target.name: labels_N})  # type: ignore[arg-type]
     prepared = Prepared((target,), (), side, side, (), ())
     config = make_config(
         {
@@ -405,7 +406,7 @@ def test_mistake_10_steps_out_of_step(tmp_path: Path, monkeypatch: pytest.Monkey
     optimizer.register_step_post_hook(lambda *_: note("s"))
     zero_grad = optimizer.zero_grad
     monkeypatch.setattr(optimizer, "zero_grad", lambda: (note("z"), zero_grad()))
-    loop.train_one_epoch(parts.state, parts.data.windows(0), parts.data, parts.criterion, parts.settings)
+    loop.train_one_epoch(parts.state, parts.data.windows(0), parts.data, parts.settings)
     assert events == "zfbfbs" + "zfbfbs" + "zfbs"
     assert parts.state.progress.update == parts.data.updates_per_epoch == 3
 
@@ -426,7 +427,7 @@ def test_mistake_11_f1_averaged_over_batches() -> None:
     labels_N = rng.choice(18, size=640, p=np.arange(18, 0, -1) / 171)
     logits_NK = rng.normal(size=(640, 18)) + 2 * np.eye(18)[labels_N]
     wanted = f1_score(labels_N, logits_NK.argmax(1), labels=range(18), average="macro", zero_division=0)
-    board = Scoreboard({"face": [str(k) for k in range(18)]})
+    board = Scoreboard({"face": ClassHead(18)}, {"face": [str(k) for k in range(18)]})
     means = []
     for batch_size in (32, 7, 640):
         board.reset()

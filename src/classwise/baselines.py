@@ -25,14 +25,12 @@ Features = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
-PIXELS = 1024
-"""At most so many numbers a picture."""
-WORK = 2.5e10
-"""Multiplications that the probe may take for a target: some 5 s of one core."""
-MAX_STEPS = 500
-"""Most steps of logistic regression; the bundled pictures need 220."""
+PIXELS = 1024  # at most so many numbers a picture
+WORK = 2.5e10  # multiplications that the probe may take for a target: some 5 s of one core
+MAX_STEPS = 500  # of logistic regression; the bundled pictures need 220
+_USUAL_STEPS = 100  # what the number of rows is reckoned with
 _MIN_STEPS = 20
-_MIN_ROWS = 10  # of each class, even where the budget would not allow them
+_MIN_ROWS = 20  # of each class, even where the budget would not allow them
 _FLOOR = -50.0  # instead of log 0: e^-50 is nothing, but finite
 
 
@@ -80,11 +78,11 @@ def most_frequent(heads: Mapping[str, Head], targets: Mapping[str, Tensor], rows
 
 
 def _frequent_class(head: Head, labels_N: Numbers) -> Floats:
-    return _raw_class(head, _log(_frequencies(head, labels_N)))
+    return _raw_class(head, _log_frequencies(head, labels_N))
 
 
 def _frequent_level(head: Head, labels_N: Numbers) -> Floats:
-    return _raw_ordinal(_log(_frequencies(head, labels_N)))
+    return _raw_ordinal(_log_frequencies(head, labels_N))
 
 
 def _frequent_labels(head: Head, cells_NL: Floats) -> Floats:
@@ -107,9 +105,9 @@ _FREQUENT: dict[str, Callable[[Head, npt.NDArray[Any]], Floats]] = {
 }
 
 
-def _frequencies(head: Head, labels_N: Numbers) -> Floats:
+def _log_frequencies(head: Head, labels_N: Numbers) -> Floats:
     counts_K = np.bincount(labels_N[labels_N >= 0], minlength=head.classes)
-    return np.asarray(counts_K / max(1, counts_K.sum()), np.float64)
+    return _log(counts_K / max(1, counts_K.sum()))
 
 
 # The linear probe.
@@ -159,11 +157,12 @@ def linear_probe(
     training rows only, which `probe_rows` gave; the targets are always those of all. Raises NonFiniteError.
     """
     train, valid = train_features_ND, valid_features_MD
-    _refuse_non_finite("training", train)
-    _refuse_non_finite("validation", valid)
+    _refuse_non_finite(train, "training")
+    _refuse_non_finite(valid, "validation")
     if standardise:
         train, valid = _standardised(train, valid)
-    outputs, notes = {}, []
+    outputs: dict[str, Tensor] = {}
+    notes: list[str] = []
     for name, head in heads.items():
         targets_N = train_targets[name].cpu().numpy()
         chosen = _target_rows(head, targets_N, train.shape[1])
@@ -173,17 +172,7 @@ def linear_probe(
         with threadpool_limits(1):
             found, unfinished = _PROBES[head.type](fit)
         outputs[name] = torch.from_numpy(found)
-        known = int(_known(head, targets_N).sum())
-        if len(chosen) < known:
-            notes.append(
-                f"linear probe: {name!r} is learnt from {len(chosen):,} of {known:,} rows, for speed"
-            )
-        if unfinished:
-            which = "1 fit was" if unfinished == 1 else f"{unfinished} fits were"
-            it = "it" if unfinished == 1 else "they"
-            notes.append(
-                f"linear probe: {name!r}: {which} stopped after {fit.steps} steps, before {it} settled"
-            )
+        notes += _notes(name, fit, int(_known(head, targets_N).sum()), unfinished)
     return Probe(outputs, tuple(notes))
 
 
@@ -193,6 +182,17 @@ def probe_rows(heads: Mapping[str, Head], train_targets: Mapping[str, Tensor], f
     evenly thinned."""
     found = [_target_rows(head, train_targets[name].cpu().numpy(), features) for name, head in heads.items()]
     return np.unique(np.concatenate(found))
+
+
+def _notes(name: str, fit: _Fit, known: int, unfinished: int) -> list[str]:
+    rows, found = len(fit.targets), []
+    if rows < known:
+        found.append(f"linear probe: {name!r} is learnt from {rows:,} of {known:,} rows, for speed")
+    if unfinished:
+        found.append(
+            f"linear probe: {name!r}: stopped after {fit.steps} steps, {unfinished} of its fits unsettled"
+        )
+    return found
 
 
 Answer = tuple[Floats, int]
@@ -263,10 +263,11 @@ def _ridge(fit: _Fit, values_N: Floats) -> Floats:
     """The predicted values (M, 1)."""
     from sklearn.linear_model import Ridge
 
-    if not len(values_N):
-        return np.zeros((len(fit.valid), 1))
-    model = Ridge(alpha=1.0).fit(fit.train.astype(np.float64), values_N)
-    return np.asarray(model.predict(fit.valid.astype(np.float64)), np.float64)[:, None]
+    found_M = np.zeros(len(fit.valid))
+    if len(values_N):
+        model = Ridge(alpha=1.0).fit(fit.train.astype(np.float64), values_N)
+        found_M += model.predict(fit.valid.astype(np.float64))
+    return found_M[:, None]
 
 
 def _standardised(train_ND: Features, valid_MD: Features) -> tuple[Features, Features]:
@@ -276,7 +277,7 @@ def _standardised(train_ND: Features, valid_MD: Features) -> tuple[Features, Fea
     return scaler.transform(train_ND), scaler.transform(valid_MD)
 
 
-def _refuse_non_finite(what: str, features: Features) -> None:
+def _refuse_non_finite(features: Features, what: str) -> None:
     broken = int((~np.isfinite(features)).any(axis=1).sum())
     if broken:
         raise NonFiniteError(f"linear probe: {broken} of {len(features)} {what} rows have no finite features")
@@ -301,8 +302,8 @@ def _target_rows(head: Head, targets_N: npt.NDArray[Any], features: int) -> Numb
     if head.type in ("regression", "ranking"):
         allowed = max(int(WORK / features**2), 100)
     else:
-        by_budget = int(WORK / (2 * features * max(2, head.outputs) * MAX_STEPS))
-        allowed = max(by_budget, _MIN_ROWS * max(2, head.outputs))
+        outputs = max(2, head.outputs)
+        allowed = max(int(WORK / (2 * features * outputs * _USUAL_STEPS)), _MIN_ROWS * outputs)
     if len(rows) <= allowed:
         return rows
     return rows[_thinned(strata_N, allowed)]
@@ -372,10 +373,8 @@ def pixel_features(
     # Whether all pictures are grey is known at the end: till then both kinds are kept.
     sides = [[_small(images_BHWC) for images_BHWC in batches] for batches in (train, valid)]
     kind = 0 if all(grey is not None for side in sides for grey, _ in side) else 1
-    train_ND, valid_MD = (
-        np.concatenate([small[kind] for small in side if small[kind] is not None]) for side in sides
-    )
-    return train_ND, valid_MD
+    found = [np.concatenate([f for f in (s[kind] for s in side) if f is not None]) for side in sides]
+    return found[0], found[1]
 
 
 def _small(images_BHWC: npt.NDArray[np.uint8]) -> tuple[Features | None, Features]:
@@ -393,10 +392,9 @@ def _shrunk(images_BHWC: npt.NDArray[np.uint8]) -> Features:
     new_height = min(most, max(1, int(height * scale)))
     new_width = min(most // new_height, max(1, int(width * scale)))
     # In float32, since whole numbers would be rounded; INTER_AREA is the mean over the area.
+    size = (new_width, new_height)
     small = [
-        cv2.resize(
-            image_HWC.astype(np.float32), (new_width, new_height), interpolation=cv2.INTER_AREA
-        ).ravel()
+        cv2.resize(image_HWC.astype(np.float32), size, interpolation=cv2.INTER_AREA).ravel()
         for image_HWC in images_BHWC
     ]
     return np.stack(small).astype(np.float32) / np.float32(255)

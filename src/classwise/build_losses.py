@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from classwise.config import Config
-from classwise.conflicts import loss_key
+from classwise.conflicts import loss_key, losses_of
 from classwise.errors import ConfigError, DataError
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.class_weights import class_weights
@@ -70,6 +70,13 @@ def build_heads(config: Config, prepared: Prepared) -> dict[str, Head]:
     return heads
 
 
+def cosine_scales(config: Config) -> dict[str, float]:
+    """The targets that LDAM is a loss of: their heads compare directions only, at this scale."""
+    return {
+        name: loss.scale for name in config.targets for loss in losses_of(config, name) if loss.name == "ldam"
+    }
+
+
 def _adjustment(tau: float | None, counts: Counts) -> tuple[float, ...]:
     """Added to the logits after training: -tau * log prior (Menon et al. 2021, equation 9)."""
     if not tau:
@@ -122,8 +129,9 @@ _LOSSES: dict[str, Build] = {
     "focal": lambda s, counts, rows, key: Focal(s.gamma, _weights(s, counts, key), s.weights_from_epoch),
     "balanced_softmax": lambda s, counts, rows, key: BalancedSoftmax(torch.tensor(counts)),
     "logit_adjustment": lambda s, counts, rows, key: LogitAdjustment(torch.tensor(counts), s.tau),
+    # The head's logits are scale * cosine already (see cosine_scales), so the margins are scaled with them.
     "ldam": lambda s, counts, rows, key: LDAM(
-        torch.tensor(counts), s.max_margin, s.scale, _weights(s, counts, key), s.weights_from_epoch
+        torch.tensor(counts), s.scale * s.max_margin, 1.0, _weights(s, counts, key), s.weights_from_epoch
     ),
     "gce": lambda s, counts, rows, key: GeneralizedCrossEntropy(s.q),
     "soft_f1": lambda s, counts, rows, key: SoftMacroF1(len(counts)),

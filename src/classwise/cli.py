@@ -37,6 +37,9 @@ def demo(
     masks: Annotated[
         bool, Parameter(help="Drawn faces in the face-mask competition's tree instead.")
     ] = False,
+    shapes: Annotated[
+        bool, Parameter(help="Drawn shapes with a target of every type, in one model, instead.")
+    ] = False,
     people: Annotated[int | None, Parameter(help="With --masks: people to draw for training [300].")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -46,16 +49,21 @@ def demo(
     Parameters
     ----------
     folder
-        An empty or new folder [default: classwise-demo, or classwise-masks].
+        An empty or new folder [default: classwise-demo, classwise-masks or classwise-shapes].
     """
-    from classwise.demo.tour import clothes, faces
+    from classwise.demo import tour
 
     if people is not None and not masks:
         raise ConfigError("--people goes with --masks; the clothes have no people")
+    if masks and shapes:
+        raise ConfigError("--masks and --shapes are two demos; give one of them")
     if masks:
-        code = faces(folder or Path("classwise-masks"), 300 if people is None else people, run_command, quiet)
+        people = 300 if people is None else people
+        code = tour.faces(folder or Path("classwise-masks"), people, run_command, quiet)
+    elif shapes:
+        code = tour.shapes(folder or Path("classwise-shapes"), run_command, quiet)
     else:
-        code = clothes(folder or Path("classwise-demo"), run_command, quiet)
+        code = tour.clothes(folder or Path("classwise-demo"), run_command, quiet)
     if code:
         sys.exit(code)
 

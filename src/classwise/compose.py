@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from classwise import config as cfg
 from classwise.baselines import Baselines, linear_probe, most_frequent, pixel_features
-from classwise.build_losses import build_criterion
+from classwise.build_losses import build_criterion, cosine_scales
 from classwise.config import Config
 from classwise.console import Console
 from classwise.data.augment import PRESETS, Augment
@@ -87,7 +87,9 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
     m = config.model
     outputs = {name: head.outputs for name, head in heads.items()}
     seed = torch_seed(config.seed, WEIGHTS)
-    return build_classifier(m.backbone, m.weights, m.image_size, m.fit, m.dropout, outputs, seed)
+    return build_classifier(
+        *(m.backbone, m.weights, m.image_size, m.fit, m.dropout, outputs, seed, cosine_scales(config))
+    )
 
 
 def settle(

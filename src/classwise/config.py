@@ -442,9 +442,9 @@ class Config(Section):
         return self.targets[name].loss or self.loss
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key resolved, as plain values; [loss] is left out where it is for no target's type."""
+        """Every key resolved, as plain values; [loss] is left out where no target takes its loss from there."""
         values = self.model_dump()
-        if not any(fits(self.loss, target.type) for target in self.targets.values()):
+        if all(target.loss is not None for target in self.targets.values()):
             del values["loss"]
         return values
 

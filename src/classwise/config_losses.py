@@ -63,7 +63,9 @@ class LDAM(_ClassWeighted):
 
     name: Literal["ldam"] = Field(description=_NAMES)
     max_margin: Positive = Field(0.5, description="margin of the rarest class; others by count ** (-1/4)")
-    scale: Positive = Field(30.0, description="the logits are multiplied by this (Cao et al. 2019)")
+    scale: Positive = Field(
+        30.0, description="of the cosine that stands for a logit with this loss (Cao et al. 2019)"
+    )
 
 
 class GeneralizedCrossEntropy(Section):

@@ -6,7 +6,7 @@ A key that would be read and then do nothing is a mistake as well: `mix_share` w
 from collections.abc import Iterator
 from typing import Any
 
-from classwise.config import Config, Target
+from classwise.config import Config
 from classwise.errors import ConfigError
 
 HARD_LABELS = ("ldam", "soft_f1", "pairwise_logistic", "listnet")
@@ -144,7 +144,7 @@ def _corrected_twice(config: Config) -> Iterator[str]:
 
 
 def _without_effect(config: Config) -> Iterator[str]:
-    if all(target.loss is not None for target in config.targets.values()) and _given_for_some(config):
+    if "loss" in config.model_fields_set and all(target.loss for target in config.targets.values()):
         yield "[loss]: every target has a loss of its own, so this one only gives the keys that they leave out"
     t = config.training
     if t.freeze_epochs and config.model.weights == "none":
@@ -152,16 +152,3 @@ def _without_effect(config: Config) -> Iterator[str]:
             f"training.freeze_epochs = {t.freeze_epochs}: the backbone has no pretrained weights, so the heads learn"
             " on random features"
         )
-
-
-def _given_for_some(config: Config) -> bool:
-    return "loss" in config.model_fields_set and not _same_as_some(config)
-
-
-def _same_as_some(config: Config) -> bool:
-    """A target's loss without a name was laid over [loss], and then shares its name."""
-    return any(_name(target) == config.loss.name for target in config.targets.values())
-
-
-def _name(target: Target) -> str:
-    return target.loss.name if target.loss else ""

@@ -6,7 +6,7 @@ from classwise.data.competition import competition_table, is_competition
 from classwise.data.sources import read_source
 from classwise.data.split import split_rows
 from classwise.data.table import write_table
-from classwise.data.targets import class_target
+from classwise.data.targets import make_target
 from classwise.errors import DataError
 
 NAMES = ["mask1.jpg", "mask2.jpeg", "mask3.png", "mask4.JPG", "mask5.jpg", "incorrect_mask.jpg", "normal.png"]
@@ -62,10 +62,10 @@ def test_an_id_of_two_people_stays_on_one_side(tree, tmp_path):
     assert set(shared.select("gender", "age").iter_rows()) == {("female", "60"), ("male", "44")}
     write_table(table, tmp_path / "samples.csv")
     samples = read_source(tmp_path / "samples.csv", tree / "train/images", "path", None, "person")
-    target = class_target("mask", "mask", table["mask"].to_list(), None, None, "samples.csv")
-    labels = {"mask": target.encode(table["mask"].to_list(), "samples.csv")}
+    target = make_target("mask", "class", "mask", *5 * [None], table, "samples.csv")
+    strata = target.strata(target.encode(table, "samples.csv"))
     for seed in range(5):
-        valid = split_rows(labels, {"mask": target.labels}, samples.groups, 0.3, seed)
+        valid = split_rows(strata, samples.groups, 0.3, seed)
         sides = [{samples.groups[i] for i in range(28) if valid[i] == side} for side in (True, False)]
         assert sides[0]
         assert sides[1]

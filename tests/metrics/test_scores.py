@@ -7,21 +7,18 @@ import numpy as np
 import pytest
 import sklearn
 import sklearn.metrics as reference
+from sklearn.exceptions import UndefinedMetricWarning
 
-from classwise.metrics.scores import HIGHER_IS_BETTER, class_scores
+from classwise.metrics.scores import (
+    HIGHER_IS_BETTER,
+    LABEL_SCORES,
+    SCORES,
+    class_scores,
+    confusion_marginals,
+    label_scores,
+)
 
-KEYS = [
-    "type",
-    "labels",
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "macro_precision",
-    "macro_recall",
-    "weighted_f1",
-    "per_class",
-    "confusion",
-]
+KEYS = ["type", "labels", "samples", *LABEL_SCORES, "per_class", "confusion"]
 
 
 def expected_scores(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
@@ -32,14 +29,23 @@ def expected_scores(truth: np.ndarray, predicted: np.ndarray, classes: int) -> d
         # at all: both are part of what is tested.
         for message in ("y_pred contains classes not in y_true", "A single label was found in 'y_true'"):
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        # Kappa is not defined where truth and prediction are one same class; ours is 0 then.
+        warnings.filterwarnings("ignore", category=UndefinedMetricWarning)
         macro = reference.precision_recall_fscore_support(truth, predicted, average="macro", **whole)
+        weighted = reference.precision_recall_fscore_support(truth, predicted, average="weighted", **whole)
+        kappa = reference.cohen_kappa_score(truth, predicted, labels=range(classes))
         return {
             "accuracy": reference.accuracy_score(truth, predicted),
             "balanced_accuracy": reference.balanced_accuracy_score(truth, predicted),
             "macro_f1": reference.f1_score(truth, predicted, average="macro", **whole),
             "macro_precision": macro[0],
             "macro_recall": macro[1],
+            "micro_f1": reference.f1_score(truth, predicted, average="micro", **whole),
             "weighted_f1": reference.f1_score(truth, predicted, average="weighted", **whole),
+            "weighted_precision": weighted[0],
+            "weighted_recall": weighted[1],
+            "mcc": reference.matthews_corrcoef(truth, predicted),
+            "kappa": np.nan_to_num(kappa),
         }
 
 
@@ -69,7 +75,9 @@ def test_equals_scikit_learn(start: int) -> None:
         confusion = counted(truth, predicted, classes)
         absent += not confusion.sum(axis=1).all()
         found = class_scores(confusion, [str(k) for k in range(classes)])
-        for name, value in expected_scores(truth, predicted, classes).items():
+        expected = expected_scores(truth, predicted, classes)
+        assert set(expected) == set(LABEL_SCORES)
+        for name, value in expected.items():
             assert found[name] == pytest.approx(value, abs=1e-12), (seed, name)
     assert absent > 100
 
@@ -97,7 +105,7 @@ def test_keys_and_plain_types() -> None:
     assert list(found["per_class"][0]) == ["label", "precision", "recall", "f1", "support"]
     assert json.loads(json.dumps(found)) == found
     assert found["confusion"] == [[2, 1], [0, 3]]
-    assert {type(found[name]) for name in HIGHER_IS_BETTER} == {float}
+    assert {type(found[name]) for name in LABEL_SCORES} == {float}
     assert {type(row["support"]) for row in found["per_class"]} == {int}
     assert found["type"] == "class"
     assert found["labels"] == ["마스크", 'it\'s "b"']
@@ -106,15 +114,27 @@ def test_keys_and_plain_types() -> None:
 def test_nothing_counted_is_zero() -> None:
     """Without any row all scores are 0: no NaN, which JSON cannot hold, and no warning."""
     found = class_scores(np.zeros((3, 3), dtype=np.int64), ["a", "b", "c"])
-    assert [found[name] for name in HIGHER_IS_BETTER] == [0.0] * 6
+    assert {found[name] for name in LABEL_SCORES} == {0.0}
     assert json.dumps(found, allow_nan=False)
 
 
 def test_selectable_scores_are_the_numbers_given() -> None:
-    """Every number of a class target can be selected by, and no name stands for nothing."""
+    """Every number of a class target can be selected by, and no type has a score of unknown direction."""
     found = class_scores(np.eye(2, dtype=np.int64), ["a", "b"])
-    assert {name for name, value in found.items() if isinstance(value, float)} == set(HIGHER_IS_BETTER)
-    assert all(HIGHER_IS_BETTER.values())
+    assert tuple(name for name, value in found.items() if isinstance(value, float)) == LABEL_SCORES
+    assert {name for names in SCORES.values() for name in names} == set(HIGHER_IS_BETTER)
+    errors = {"log_loss", "calibration_error", "mae_levels", "mae", "mse", "rmse"}
+    assert {name for name, higher in HIGHER_IS_BETTER.items() if not higher} == errors
+
+
+def test_a_stack_of_matrices_is_scored_like_each() -> None:
+    """(R, K, K) gives (R,): the numbers of each matrix on its own, bit by bit."""
+    rng = np.random.default_rng(0)
+    stack_RKK = rng.integers(0, 9, (30, 5, 5)) * (rng.random((30, 5, 1)) < 0.7)
+    found = label_scores(*confusion_marginals(stack_RKK.astype(np.float64)))
+    for i, confusion in enumerate(stack_RKK):
+        alone = class_scores(confusion, list("abcde"))
+        assert {name: values[i] for name, values in found.items()} == {name: alone[name] for name in found}
 
 
 @pytest.mark.parametrize(

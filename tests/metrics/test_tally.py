@@ -1,12 +1,23 @@
 """Streaming counts against scikit-learn's confusion matrix, and the rows that are no ordinary count."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, f1_score
+from sklearn.metrics import (
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    mean_absolute_error,
+    top_k_accuracy_score,
+)
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from classwise.metrics.scores import class_scores
-from classwise.metrics.tally import ClassTally, predicted_labels
+from classwise.metrics.scores import SCORES, class_scores
+from classwise.metrics.tally import ClassTally, LabelTally
+from classwise.model.heads import OrdinalHead
 
 NAN, INF = float("nan"), float("inf")
 
@@ -33,8 +44,8 @@ def test_batches_equal_the_whole() -> None:
 
 def test_rows_are_true_and_columns_predicted() -> None:
     """One row of truth 0 predicted as 2 stands in row 0, column 2."""
-    tally = ClassTally(3)
-    tally.update_labels(torch.tensor([2]), torch.tensor([0]))
+    tally = LabelTally(3)
+    tally.update(torch.tensor([2]), torch.tensor([0]))
     assert tally.confusion.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
@@ -59,7 +70,6 @@ def test_mean_of_batch_f1_is_another_number() -> None:
 def test_logits_without_a_largest_finite_one_are_invalid() -> None:
     """NaN, +inf or -inf throughout is no prediction; a class switched off by -inf is."""
     logits_BK = torch.tensor([[0, NAN, 1], [NAN, 0, 0], [INF, 0, 0], [-INF, -INF, -INF], [-INF, 2, 1]])
-    assert predicted_labels(logits_BK).tolist() == [-1, -1, -1, -1, 1]
     tally = ClassTally(3)
     tally.update(logits_BK, torch.tensor([0, 1, 2, 0, 1]))
     assert tally.invalid == 4
@@ -78,8 +88,8 @@ def test_unlabelled_rows_are_never_invalid() -> None:
 )
 def test_what_is_no_class_is_never_counted_as_one(predicted: int, label: int) -> None:
     """A label or prediction outside the classes makes the counts raise, until the tally is reset."""
-    tally = ClassTally(3)
-    tally.update_labels(torch.tensor([predicted, 1]), torch.tensor([label, 1]))
+    tally = LabelTally(3)
+    tally.update(torch.tensor([predicted, 1]), torch.tensor([label, 1]))
     for read in ("confusion", "invalid", "masked"):
         with pytest.raises(ValueError, match="1 rows have a label or prediction outside -1 to 2"):
             getattr(tally, read)
@@ -97,19 +107,20 @@ def test_merge_adds_everything() -> None:
     first.update(logits_BK[:20], labels_B[:20])
     second.update(logits_BK[20:], labels_B[20:])
     first.merge(second)
-    assert torch.equal(first.cells, whole.cells)
-    assert first.invalid == 1
+    np.testing.assert_array_equal(first.confusion, whole.confusion)
+    assert (first.invalid, first.masked) == (1, whole.masked)
+    torch.testing.assert_close(first.sums, whole.sums, rtol=1e-13, atol=0)
     with pytest.raises(ValueError, match="a tally of 5 classes; this one has 4"):
         first.merge(ClassTally(5))
 
 
 def test_the_matrix_is_a_copy() -> None:
     """Writing into a returned matrix, or counting on, changes no earlier answer."""
-    tally = ClassTally(2)
-    tally.update_labels(torch.tensor([1]), torch.tensor([1]))
+    tally = LabelTally(2)
+    tally.update(torch.tensor([1]), torch.tensor([1]))
     before = tally.confusion
     before[0, 0] = 100
-    tally.update_labels(torch.tensor([1]), torch.tensor([1]))
+    tally.update(torch.tensor([1]), torch.tensor([1]))
     assert before[1, 1] == 1
     assert tally.confusion.tolist() == [[0, 0], [0, 2]]
 
@@ -117,8 +128,8 @@ def test_the_matrix_is_a_copy() -> None:
 def test_labels_of_any_whole_type() -> None:
     """Bytes and 32 bits count as 64 bits do, also beyond what a byte can multiply."""
     for dtype in (torch.uint8, torch.int16, torch.int32):
-        tally = ClassTally(200)
-        tally.update_labels(torch.tensor([150], dtype=dtype), torch.tensor([199], dtype=dtype))
+        tally = LabelTally(200)
+        tally.update(torch.tensor([150], dtype=dtype), torch.tensor([199], dtype=dtype))
         assert tally.confusion[199, 150] == 1
 
 
@@ -130,11 +141,136 @@ def test_no_rows() -> None:
 
 
 def test_wrong_shapes_are_refused() -> None:
-    """Nothing broadcasts: (B, 1) against (B,) would count B times B rows."""
-    tally = ClassTally(3)
+    """Nothing broadcasts: (B, 1) against (B,) would count B times B rows; soft labels are no truth to count."""
     with pytest.raises(ValueError, match=r"allowed: \(B, 3\)"):
-        tally.update(torch.zeros(2, 18), torch.tensor([0, 1]))
+        ClassTally(3).update(torch.zeros(2, 18), torch.tensor([0, 1]))
+    for labels_B in (torch.zeros(2, 3), torch.zeros(2)):
+        with pytest.raises(ValueError, match=r"allowed: \(B,\) both, whole numbers"):
+            ClassTally(3).update(torch.zeros(2, 3), labels_B)
     with pytest.raises(ValueError, match=r"allowed: \(B,\) both"):
-        tally.update_labels(torch.zeros(2, 1, dtype=torch.int64), torch.tensor([0, 1]))
+        LabelTally(3).update(torch.zeros(2, 1, dtype=torch.int64), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="classes: found 0"):
-        ClassTally(0)
+        LabelTally(0)
+
+
+def test_probability_scores_equal_the_references() -> None:
+    """Log loss and top-k of scikit-learn, calibration error of torchmetrics: 200 random cases, classes and rows
+    masked or without an answer among them, in batches of any size."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        classes, rows = int(rng.integers(2, 10)), int(rng.integers(1, 50))
+        logits_BK, labels_B = draw_rows(rows, classes, seed)
+        logits_BK = logits_BK.double() * float(rng.uniform(0.1, 4))
+        labels_B[0] = 0
+        known_B = labels_B != -1
+        logits_BK[~known_B, 0] = NAN
+        tally = ClassTally(classes)
+        for logits, labels in zip(logits_BK.split(7), labels_B.split(7), strict=True):
+            tally.update(logits, labels)
+        found = tally.scores()
+        logits, labels = logits_BK[known_B], labels_B[known_B]
+        p = logits.softmax(dim=1)
+        every = np.arange(classes)
+        loss = log_loss(labels, p.numpy(), labels=every)
+        assert found["log_loss"] == pytest.approx(loss, abs=1e-12), seed
+        error = multiclass_calibration_error(p, labels, classes, n_bins=15, norm="l1")
+        assert found["calibration_error"] == pytest.approx(float(error), abs=1e-6), seed
+        for name, k in (("top3_accuracy", 3), ("top5_accuracy", 5)):
+            assert (name in found) == (classes > k)
+            if classes > k:
+                top = top_k_accuracy_score(labels, logits.numpy(), k=k, labels=every)
+                assert found[name] == pytest.approx(top, abs=1e-12), seed
+
+
+def test_calibration_error_by_plain_loops() -> None:
+    """Guo et al., equations 1 to 3, row by row: bins are open below and closed above, so that 1 is in the last."""
+    logits_BK, labels_B = draw_rows(300, 4, 3)
+    logits_BK[:5] = torch.tensor([900.0, 0, 0, 0])
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for logits, label in zip(logits_BK.double(), labels_B.tolist(), strict=True):
+        confidence, predicted = logits.softmax(dim=0).max(dim=0)
+        if label >= 0:
+            number = next(b for b in range(1, 16) if confidence <= b / 15)
+            bins.setdefault(number, []).append((float(confidence), int(predicted) == label))
+    rows = sum(len(members) for members in bins.values())
+    error = 0.0
+    for members in bins.values():
+        confidence = sum(c for c, _ in members) / len(members)
+        accuracy = sum(hit for _, hit in members) / len(members)
+        error += len(members) / rows * abs(accuracy - confidence)
+    tally = ClassTally(4)
+    tally.update(logits_BK, labels_B)
+    assert tally.scores()["calibration_error"] == pytest.approx(error, abs=1e-12)
+
+
+def test_impossible_labels_have_a_finite_loss() -> None:
+    """A class switched off by -inf that is the truth costs what scikit-learn says, and JSON can hold it."""
+    tally = ClassTally(3)
+    tally.update(torch.tensor([[-INF, 2.0, 1.0]]), torch.tensor([0]))
+    p = torch.tensor([[-INF, 2.0, 1.0]]).double().softmax(dim=1)
+    assert tally.scores()["log_loss"] == pytest.approx(log_loss([0], p.numpy(), labels=range(3)), abs=1e-12)
+
+
+def test_equal_logits_rank_as_they_stand() -> None:
+    """Of equal logits the first classes are the top ones, as argmax takes them."""
+    tally = ClassTally(5)
+    tally.update(torch.zeros(5, 5), torch.arange(5))
+    scores = tally.scores()
+    assert (scores["accuracy"], scores["top3_accuracy"]) == (0.2, 0.6)
+
+
+def test_levels_equal_scikit_learn() -> None:
+    """MAE in levels and quadratic kappa of 200 random cases, the predictions by CORN's rule, masked rows among
+    them; the class scores are those of the same predictions."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        levels, rows = int(rng.integers(2, 8)), int(rng.integers(2, 60))
+        head = OrdinalHead(levels)
+        outputs = torch.from_numpy(rng.normal(0, 2, (rows, levels - 1)))
+        labels_B = torch.from_numpy(rng.integers(-1, levels, rows))
+        labels_B[:2] = torch.tensor([0, 1])  # of one level alone kappa would not be defined
+        decoded = head.decode(outputs)
+        tally = ClassTally(levels, predicted=head.predicted, ordinal=True)
+        for part, labels in zip(decoded.split(9), labels_B.split(9), strict=True):
+            tally.update(part, labels)
+        found, known_B = tally.scores(), labels_B != -1
+        truth, predicted = labels_B[known_B].numpy(), head.predicted(decoded)[known_B].numpy()
+        mae = mean_absolute_error(truth, predicted)
+        assert found["mae_levels"] == pytest.approx(mae, abs=1e-12), seed
+        kappa = cohen_kappa_score(truth, predicted, labels=range(levels), weights="quadratic")
+        assert found["quadratic_kappa"] == pytest.approx(kappa, abs=1e-12), seed
+        f1 = f1_score(truth, predicted, labels=range(levels), average="macro", zero_division=0)
+        assert found["macro_f1"] == pytest.approx(f1, abs=1e-12), seed
+        assert (found["type"], found["samples"]) == ("ordinal", len(truth))
+
+
+def test_the_confidence_of_a_level_is_that_of_the_level_said() -> None:
+    """CORN's answer is the median, which need not be the most probable level: here 1 of p = 0.4, 0.2, 0.4."""
+    decoded = torch.tensor([[0.4, 0.2, 0.4]], dtype=torch.float64).log()
+    tally = ClassTally(3, predicted=OrdinalHead(3).predicted, ordinal=True)
+    tally.update(decoded, torch.tensor([1]))
+    scores = tally.scores()
+    assert scores["confusion"][1] == [0, 1, 0]
+    assert scores["calibration_error"] == pytest.approx(0.8, abs=1e-12)
+
+
+def test_no_row_gives_zeros() -> None:
+    """Every score of nothing is 0, and JSON holds it; one level alone has a kappa of 0."""
+    empty = ClassTally(7, ordinal=True).scores()
+    assert {empty[name] for name in SCORES["ordinal"]} == {0.0}
+    assert json.dumps(empty, allow_nan=False)
+    tally = ClassTally(3, ordinal=True)
+    tally.update(torch.eye(3)[:1], torch.tensor([0]))
+    assert (tally.scores()["quadratic_kappa"], tally.scores()["kappa"], tally.scores()["mcc"]) == (0, 0, 0)
+
+
+def test_the_keys_of_metrics_json() -> None:
+    """Every score of the type is there and is a float, before the classes and the matrix."""
+    for ordinal, type_ in ((False, "class"), (True, "ordinal")):
+        tally = ClassTally(6, labels=list("abcdef"), ordinal=ordinal)
+        tally.update(torch.eye(6), torch.arange(6))
+        scores = tally.scores()
+        assert list(scores) == ["type", "labels", "samples", *SCORES[type_], "per_class", "confusion"]
+        assert {type(scores[name]) for name in SCORES[type_]} == {float}
+        assert scores["labels"] == list("abcdef")
+        assert json.loads(json.dumps(scores)) == scores

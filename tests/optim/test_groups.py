@@ -1,9 +1,13 @@
-"""Parameter groups: no decay on norms and biases, a factor for the backbone, nothing frozen."""
+"""Parameter groups: no decay on norms and biases, a factor for the backbone, a rate for each layer, nothing frozen."""
 
 import pytest
+import timm
+import timm.optim
 import torch
 from torch import nn
 
+from classwise.errors import ConfigError
+from classwise.model.small_cnn import SmallCNN
 from classwise.optim.groups import parameter_groups
 
 
@@ -57,3 +61,90 @@ def test_frozen_parameters_stand_in_no_group() -> None:
     members = {id(p) for group in groups for p in group["params"]}
     assert id(heads[0].bias) not in members
     torch.optim.SGD(groups)  # torch refuses an empty list of parameters
+
+
+def rates(backbone: nn.Module, factor: float, layer_decay: float) -> dict[str, float]:
+    """The learning rate of every parameter of the backbone by name, as groups with lr 0.2 give it."""
+    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
+    groups = parameter_groups(backbone, nn.Linear(4, 2), 0.2, 0.01, factor, layer_decay)
+    return {names[id(p)]: g["lr"] for g in groups if g["part"] == "backbone" for p in g["params"]}
+
+
+def test_layers_of_the_small_network() -> None:
+    """lr * factor * layer_decay ** (layers from the heads): the last stage once, the stem four times."""
+    found = rates(SmallCNN(width=4), factor=0.5, layer_decay=0.7)
+    distances = {"stem": 4, "stage1": 3, "stage2": 2, "stage3": 1}
+    assert set(found) == set(dict(SmallCNN(width=4).named_parameters()))
+    for name, rate in found.items():
+        assert rate == pytest.approx(0.2 * 0.5 * 0.7 ** distances[name.partition(".")[0]], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050", "regnetx_002", "convnext_atto"),
+        *("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"),
+        *("beit_base_patch16_224", "inception_v3", "densenet121", "vgg11"),
+    ],
+)
+def test_layers_of_timm_are_timms(name: str) -> None:
+    """Every parameter of the backbone learns at the rate that timm.optim.param_groups_layer_decay gives it in the
+    model with its classifier, where the classifier stands at 1."""
+    with torch.device("meta"):  # only names and shapes matter
+        complete, backbone = timm.create_model(name), timm.create_model(name, num_classes=0)
+    scales = {
+        id(parameter): group["lr_scale"]
+        for group in timm.optim.param_groups_layer_decay(complete, layer_decay=0.75)
+        for parameter in group["params"]
+    }
+    wanted = {key: 0.2 * 0.3 * scales[id(parameter)] for key, parameter in complete.named_parameters()}
+    found = rates(backbone, factor=0.3, layer_decay=0.75)
+    assert set(found) == set(dict(backbone.named_parameters()))
+    assert found == {key: pytest.approx(wanted[key], rel=1e-12) for key in found}
+    assert len(set(found.values())) > 4
+    assert max(found.values()) <= 0.2 * 0.3
+
+
+def test_a_backbone_without_order_is_refused() -> None:
+    """The message names the key; without a decay such a backbone is as good as any. Factors above 1 are refused."""
+    backbone, heads = parts()
+    with pytest.raises(
+        ConfigError, match=r"^optimizer\.layer_decay: found 0\.5, but Sequential gives no order"
+    ):
+        parameter_groups(backbone, heads, 0.1, 0.01, 1.0, layer_decay=0.5)
+    backbone.group_matcher = lambda coarse: {"all": r"^"}  # type: ignore[assignment]
+    with pytest.raises(
+        ConfigError, match=r"^optimizer\.layer_decay: found 0\.5, but Sequential gives no order"
+    ):
+        parameter_groups(backbone, heads, 0.1, 0.01, 1.0, layer_decay=0.5)
+    assert len(parameter_groups(backbone, heads, 0.1, 0.01, 1.0, layer_decay=1.0)) == 4
+    for wrong in (0.0, 1.1):
+        with pytest.raises(
+            ConfigError, match=rf"^optimizer\.layer_decay: found {wrong}, allowed: above 0 up to 1"
+        ):
+            parameter_groups(SmallCNN(), heads, 0.1, 0.01, 1.0, layer_decay=wrong)
+
+
+def test_with_a_layer_decay_nothing_is_lost() -> None:
+    """Each trained parameter stands in one group, decayed as without; frozen ones in none, and do not shift the
+    rates of the others."""
+    backbone, heads = SmallCNN(width=4), nn.ModuleList([nn.Linear(6, 2)])
+    backbone.stem.requires_grad_(False)
+    groups = parameter_groups(backbone, heads, 0.1, 0.01, 1.0, layer_decay=0.5)
+    members = [p for group in groups for p in group["params"]]
+    assert sorted(map(id, members)) == sorted(
+        id(p) for part in (backbone, heads) for p in part.parameters() if p.requires_grad
+    )
+    assert all((p.ndim > 1) == (g["weight_decay"] == 0.01) for g in groups for p in g["params"])
+    assert [group["lr"] for group in groups] == [0.0125, 0.0125, 0.025, 0.025, 0.05, 0.05, 0.1, 0.1]
+
+
+def test_parameters_of_the_criterion() -> None:
+    """They learn at lr without decay, in a group of their own before the heads', which stays the last."""
+    backbone, heads = parts()
+    learnt, fixed = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3), requires_grad=False)
+    groups = parameter_groups(backbone, heads, 0.2, 0.01, 0.5, extra=(learnt, fixed))
+    (own,) = [group for group in groups if group["part"] == "criterion"]
+    assert own == {"params": [learnt], "lr": 0.2, "weight_decay": 0.0, "part": "criterion"}
+    assert groups[-1]["part"] == "heads"
+    assert len(parameter_groups(backbone, heads, 0.2, 0.01, 0.5, extra=(fixed,))) == len(groups) - 1

@@ -1,5 +1,7 @@
-"""Schedules: torch's own, update by update, and a warm-up that is followed by exactly them."""
+"""Schedules: torch's own, update by update, after a frozen phase and a warm-up that are followed by exactly them."""
 
+import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,12 +10,20 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from classwise.errors import ConfigError
 from classwise.optim.schedules import Schedule, build_schedule
 
 CASES = 40
+EVERY = ("constant", "step", "cosine", "restarts", "polynomial", "onecycle", "plateau")
 
 
 def optimizer_with(bases: list[float]) -> Optimizer:
@@ -72,6 +82,38 @@ def test_cosine_is_torchs(seed: int) -> None:
     wanted = torch_rates(bases, lambda o: CosineAnnealingLR(o, updates, eta_min), updates)
     found = [whole.lrs(update) for update in range(updates)]
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * max(bases))
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_restarts_are_torchs(seed: int) -> None:
+    """CosineAnnealingWarmRestarts over whole runs: update by update, and at the starts of epochs, to 1e-12."""
+    rng, bases, per_epoch, _ = drawn(seed)
+    T_0, T_mult, epochs = int(rng.integers(1, 9)), int(rng.integers(1, 4)), 40
+    eta_min = float(rng.uniform(0, 0.5) * min(bases))
+    schedule = build_schedule("restarts", bases, per_epoch, epochs, T_0=T_0, T_mult=T_mult, eta_min=eta_min)
+    updates = per_epoch * epochs
+    wanted = torch_rates(
+        bases, lambda o: CosineAnnealingWarmRestarts(o, T_0 * per_epoch, T_mult, eta_min), updates
+    )
+    found = [schedule.lrs(update) for update in range(updates)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * max(bases))
+    wanted = torch_rates(bases, lambda o: CosineAnnealingWarmRestarts(o, T_0, T_mult, eta_min), epochs)
+    np.testing.assert_allclose(found[::per_epoch], wanted, rtol=1e-12, atol=1e-12 * max(bases))
+    assert found[T_0 * per_epoch] == pytest.approx(bases, rel=1e-14)  # it did start again
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_polynomial_is_torchs(seed: int) -> None:
+    """PolynomialLR over whole runs, beyond `total_epochs` too, and over all epochs without it, to 1e-12."""
+    rng, bases, per_epoch, epochs = drawn(seed)
+    power, total = float(rng.uniform(0.2, 3)), int(rng.integers(1, epochs + 1))
+    updates = per_epoch * epochs
+    for given, length in ((total, total * per_epoch), (None, updates)):
+        schedule = build_schedule("polynomial", bases, per_epoch, epochs, power=power, total_epochs=given)
+        wanted = torch_rates(bases, lambda o, length=length: PolynomialLR(o, length, power), updates)
+        found = [schedule.lrs(update) for update in range(updates)]
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * max(bases))
+    assert schedule.lrs(updates) == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("seed", range(CASES))
@@ -163,14 +205,14 @@ def test_plateau_remembers_over_a_restart() -> None:
 
 def test_the_others_have_no_state() -> None:
     """A learning rate that is a function of the update needs nothing remembered."""
-    for name in ("constant", "step", "cosine", "onecycle"):
+    for name in EVERY[:-1]:
         schedule = build_schedule(name, [1.0], 3, 4)
         schedule.end_epoch(0.1, 3)
         assert schedule.state_dict() == {}
         schedule.load_state_dict({})
 
 
-@pytest.mark.parametrize("name", ["constant", "step", "cosine", "onecycle", "plateau"])
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("warmup_epochs", [0.5, 1, 2.4])
 def test_warmup_rises_linearly_and_then_comes_the_schedule(name: str, warmup_epochs: float) -> None:
     """Equal steps from 0 that reach the schedule's first value when the warm-up ends, and then the schedule
@@ -184,7 +226,7 @@ def test_warmup_rises_linearly_and_then_comes_the_schedule(name: str, warmup_epo
         np.testing.assert_allclose(schedule.lrs(update), share * first, rtol=1e-12)
     rest = per_epoch * epochs - warmup
     plain = build_schedule(name, bases, per_epoch, epochs)
-    if name in ("cosine", "onecycle"):  # their length is that of what is left
+    if name in ("cosine", "polynomial", "onecycle"):  # their length is that of what is left
         plain = build_schedule(name, bases, 1, rest)
     found = [schedule.lrs(warmup + update) for update in range(rest)]
     assert found == [plain.lrs(update) for update in range(rest)]
@@ -201,6 +243,85 @@ def test_plateau_does_not_look_at_the_warmup() -> None:
     assert schedule.lrs(10) == [pytest.approx(0.1)]
 
 
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("warmup_epochs", [0.0, 1.6])
+@pytest.mark.parametrize("frozen", [1, 5, 12])
+def test_a_frozen_phase_shifts_everything(name: str, warmup_epochs: float, frozen: int) -> None:
+    """The base rates while the backbone is frozen, then to the last update what a run without that phase, and
+    shorter by it, does: warm-up, schedule, and what plateau makes of its results."""
+    per_epoch, bases = 5, [0.3, 0.01]
+    rest = 23
+    options = {"patience": 0} if name == "plateau" else {}
+
+    def build(per: int, epochs: int, warmup: float, first: int) -> Schedule:
+        return build_schedule(name, bases, per, epochs, warmup, frozen_updates=first, **options)
+
+    whole = build(1, frozen + rest, round(warmup_epochs * per_epoch), frozen)
+    plain = build(1, rest, round(warmup_epochs * per_epoch), 0)
+    for update in range(frozen):
+        assert whole.lrs(update) == bases
+        whole.end_epoch(10.0 + update, update + 1)  # better than all that follows
+    results = np.random.default_rng(0).uniform(0, 1, rest).tolist()
+    for update in range(rest):
+        assert whole.lrs(frozen + update) == plain.lrs(update)
+        whole.end_epoch(results[update], frozen + update + 1)
+        plain.end_epoch(results[update], update + 1)
+    assert whole.state_dict() == plain.state_dict()
+    if name not in ("constant", "step"):
+        assert whole.lrs(frozen + rest - 1) != bases
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_plateau_begins_when_its_own_rate_does(higher: bool) -> None:
+    """Results of the frozen phase and of the warm-up, that at its very end included, are not seen; the first one
+    after is the one to beat, for metrics where lower is better too."""
+    sign = 1 if higher else -1
+    schedule = build_schedule(
+        "plateau", [1.0], 4, 12, 1.0, higher_is_better=higher, frozen_updates=8, patience=1, factor=0.5
+    )
+    for epoch, value in enumerate([9.0, 9.0, 9.0]):  # frozen, frozen, warm-up
+        schedule.end_epoch(sign * value, 4 * (epoch + 1))
+        assert schedule.state_dict()["best"] is None
+    schedule.end_epoch(sign * 1.0, 16)
+    assert schedule.state_dict()["best"] == sign * 1.0
+    for update, value, reductions in ((20, 2.0, 0), (24, 1.9, 0), (28, 1.9, 1), (32, 2.5, 1)):
+        schedule.end_epoch(sign * value, update)
+        assert schedule.lrs(update) == [0.5**reductions]
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_plateau_after_warmup_survives_a_checkpoint(cut: int) -> None:
+    """Stopped after any epoch and loaded from JSON, with frozen phase and warm-up, it goes on as if it had not
+    been."""
+    values = [0.2, 0.3, 0.5, 0.4, 0.45, 0.41, 0.6, 0.1, 0.2, 0.3, 0.2, 0.1]
+
+    def fresh() -> Schedule:
+        return build_schedule("plateau", [1.0], 3, 12, 1.5, frozen_updates=2, patience=1, cooldown=1)
+
+    whole, before, after = fresh(), fresh(), fresh()
+    for epoch in range(cut):
+        before.end_epoch(values[epoch], 3 * (epoch + 1))
+        whole.end_epoch(values[epoch], 3 * (epoch + 1))
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    for epoch in range(cut, 12):
+        assert after.lrs(3 * epoch) == whole.lrs(3 * epoch)
+        after.end_epoch(values[epoch], 3 * (epoch + 1))
+        whole.end_epoch(values[epoch], 3 * (epoch + 1))
+    assert after.state_dict() == whole.state_dict()
+    assert whole.state_dict()["reductions"] >= 2
+
+
+def test_plateau_and_no_number() -> None:
+    """As torch's: a result that is no number is a bad epoch, never the one to beat."""
+    optimizer = optimizer_with([1.0])
+    reference = ReduceLROnPlateau(optimizer, mode="max", patience=1)
+    schedule = build_schedule("plateau", [1.0], 1, 20, patience=1)
+    for epoch, value in enumerate([math.nan, math.nan, 0.5, math.nan, 0.4, 0.6, 0.7]):
+        reference.step(value)
+        schedule.end_epoch(value, epoch + 1)
+        assert schedule.lrs(epoch + 1) == pytest.approx([optimizer.param_groups[0]["lr"]], rel=1e-12)
+
+
 def test_set_gives_every_group_its_rate() -> None:
     """The optimizer's groups get the rates in their order; the heads' (the last) is returned."""
     optimizer = optimizer_with([0.1, 0.2])
@@ -215,6 +336,8 @@ def test_a_warmup_as_long_as_the_run_is_refused() -> None:
         with pytest.raises(ConfigError, match=rf"schedule\.warmup_epochs: found {warmup}, .*epochs is 3"):
             build_schedule("cosine", [1.0], 10, 3, warmup)
     assert build_schedule("cosine", [1.0], 10, 3, 2.9).lrs(29) == [1.0]
+    with pytest.raises(ConfigError, match=r"found 1, .*epochs is 3, of which 2 are frozen: nothing is left"):
+        build_schedule("cosine", [1.0], 10, 3, 1, frozen_updates=20)
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:

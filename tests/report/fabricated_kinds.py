@@ -113,7 +113,10 @@ def _tags(rng: np.random.Generator, rows: int) -> tuple[list[dict], dict]:
         cells.append(one | {f"tags_p_{label}": f"{p[k, i]:.6f}" for i, label in enumerate(TAGS)})
     truth, predicted, p = truth[known], predicted[known], p[known]
     each = reference.precision_recall_fscore_support(truth, predicted, zero_division=0)
-    aps = [float(reference.average_precision_score(truth[:, i], p[:, i])) for i in range(len(TAGS))]
+    aps = [
+        float(reference.average_precision_score(truth[:, i], p[:, i])) if truth[:, i].any() else 0.0
+        for i in range(len(TAGS))
+    ]
     per_class = [
         {
             "label": label,

@@ -13,6 +13,7 @@ from classwise.report.figures import (
     WIDTH,
     Dot,
     Series,
+    agreement_chart,
     line_chart,
     log_ticks,
     plain,
@@ -86,6 +87,37 @@ def test_scatter_labels_the_lowest_and_escapes() -> None:
     svg = scatter_chart(dots, "t", "x", name_lowest=1)
     labels = [node.text for node in ET.fromstring(svg).iter("text") if node.get("class") == "halo"]
     assert labels == ["<weak>"]
+
+
+@given(st.lists(st.tuples(finite, finite), max_size=30))
+def test_agreement_chart_has_one_scale(points: list[tuple[float, float]]) -> None:
+    """Any finite values are drawn inside the frame; a prediction above the truth lies above the line from corner to
+    corner, one below it below, an exact one on it."""
+    svg = agreement_chart(points, "t", "<years>")
+    if not points:
+        assert svg == ""
+        return
+    tree = ET.fromstring(svg)
+    (line,) = (node for node in tree.iter("line") if node.get("class") == "same")
+    x1, y1, x2, y2 = (float(line.attrib[key]) for key in ("x1", "y1", "x2", "y2"))
+    drawn = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in tree.iter("circle")]
+    assert len(drawn) == len(points)
+    for (truth, predicted), (x, y) in zip(points, drawn, strict=True):
+        assert 0 <= x <= WIDTH
+        assert 0 <= y <= HEIGHT
+        above = y1 + (x - x1) / (x2 - x1) * (y2 - y1) - y  # pixels over the line
+        assert abs(above) <= 0.2 or (above > 0) == (predicted > truth)
+        assert predicted != truth or abs(above) <= 0.2
+    assert any("<years>" in (node.text or "") for node in tree.iter("text"))
+
+
+def test_agreement_chart_takes_out_powers_of_ten() -> None:
+    """Prices of hundreds of thousands are read off short ticks; both axes say what to multiply by."""
+    svg = agreement_chart([(2e5, 3e5), (9e5, 8e5)], "t", "price")
+    texts = [node.text for node in ET.fromstring(svg).iter("text")]
+    assert "true price (×10⁵)" in texts
+    assert "×10" in texts
+    assert texts.count("8") == 2
 
 
 def test_texts_of_numbers() -> None:

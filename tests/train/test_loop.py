@@ -25,8 +25,10 @@ from classwise.errors import Interrupted, NonFiniteError
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.metrics.scoreboard import Scoreboard
+from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.backbone import HALF, Backbone
 from classwise.model.classifier import Classifier, ModelFacts
+from classwise.model.heads import ClassHead
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
@@ -41,6 +43,7 @@ SETTINGS = Settings(
     seed=7,
     epochs=2,
     metric="mask.macro_f1",
+    higher_is_better=True,
     first_epoch=1,
     patience=None,
     clip_norm=math.inf,
@@ -69,9 +72,8 @@ class MemoryLoader(Loader):
         self.targets = {name: torch.randint(0, k, (count,), generator=draw) for name, k in HEADS.items()}
         self.batch_size = batch_size
 
-    def batches(self, rows: Rows, epoch: int = 0) -> Iterator[Batch]:
-        for start in range(0, len(rows), self.batch_size):
-            part = rows[start : start + self.batch_size]
+    def batches(self, parts: Sequence[Rows], epoch: int = 0) -> Iterator[Batch]:
+        for part in parts:
             yield Batch(self.images[part], {name: x[part] for name, x in self.targets.items()}, part)
 
 
@@ -117,21 +119,34 @@ def state_of(
     lr: float = 0.1,
     schedule: str = "constant",
     fp16: bool = False,
+    criterion: Criterion | None = None,
+    decay: float | None = None,
     **options: Any,
 ) -> TrainState:
-    """Model, optimizer and schedule at update 0."""
-    groups = parameter_groups(model.backbone, model.heads, lr, 1e-2, 0.5)
+    """Model, criterion (the usual one), optimizer and schedule at update 0; `decay` is that of the average."""
+    criterion = criterion_of() if criterion is None else criterion
+    groups = parameter_groups(model.backbone, model.heads, lr, 1e-2, 0.5, extra=criterion.parameters())
     built = build_optimizer(optimizer, groups, lr, 1e-2, **options)
     bases = [group["lr"] for group in built.param_groups]
     rates = build_schedule(schedule, bases, data.updates_per_epoch, SETTINGS.epochs)
-    return TrainState(model, built, rates, torch.amp.GradScaler("cpu", enabled=fp16))
+    scaler = torch.amp.GradScaler("cpu", enabled=fp16)
+    average = NoAverage(model) if decay is None else WeightAverage(model, decay)
+    return TrainState(model, criterion, built, rates, scaler, average)
 
 
-def criterion_of(weighted: bool = True) -> Criterion:
+def criterion_of(weighted: bool = True, from_epoch: int = 1, uncertainty: bool = False) -> Criterion:
     """Cross entropy for both heads, which count differently; with class weights far apart."""
     weights = {"mask": torch.tensor([0.1, 1.0, 12.0]), "age": torch.tensor([3.0, 0.2, 1.0, 7.0])}
-    losses = {name: CrossEntropy(weights[name] if weighted else None) for name in HEADS}
-    return Criterion(losses, {"mask": 1.0, "age": 0.4})
+    losses = {
+        name: CrossEntropy(weights[name] if weighted else None, weights_from_epoch=from_epoch)
+        for name in HEADS
+    }
+    return Criterion(losses, {"mask": 1.0, "age": 0.4}, uncertainty)
+
+
+def board() -> Scoreboard:
+    """Counts for both heads."""
+    return Scoreboard({name: ClassHead(size) for name, size in HEADS.items()}, LABELS)
 
 
 def flat(model: nn.Module) -> Tensor:
@@ -165,11 +180,11 @@ class Shelf:
 def test_the_lectures_calls_happen_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """train once an epoch; per window zero_grad, per micro-batch criterion and backward, then one step."""
     data, calls = training(10, 2, 2), []
-    state, criterion = state_of(dense(), data), criterion_of()
+    state = state_of(dense(), data)
     before = torch.Tensor.backward
     record(monkeypatch, state.model, "train", calls)
     record(monkeypatch, state.optimizer, "zero_grad", calls)
-    record(monkeypatch, criterion, "forward", calls, "criterion")
+    record(monkeypatch, state.criterion, "forward", calls, "criterion")
     record(monkeypatch, state.optimizer, "step", calls)
 
     def backward(self: Tensor, *args: Any, **options: Any) -> None:
@@ -177,7 +192,7 @@ def test_the_lectures_calls_happen_in_order(monkeypatch: pytest.MonkeyPatch) -> 
         before(self, *args, **options)
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
-    loop.train_one_epoch(state, data.windows(0), data, criterion, SETTINGS)
+    loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
     two = ["zero_grad", "criterion", "backward", "criterion", "backward", "step"]
     one = ["zero_grad", "criterion", "backward", "step"]
     assert calls == ["train", *two, *two, *one]
@@ -221,8 +236,8 @@ def test_the_source_is_the_lecture() -> None:
 def epoch_of(windows: Sequence[list[Batch]], weighted: bool, optimizer: str = "sgd") -> Tensor:
     """The weights after one epoch over these windows."""
     data = training(22, 22)
-    state = state_of(dense(), data, optimizer, lr=0.5)
-    loop.train_one_epoch(state, windows, data, criterion_of(weighted), SETTINGS)
+    state = state_of(dense(), data, optimizer, lr=0.5, criterion=criterion_of(weighted))
+    loop.train_one_epoch(state, windows, data, SETTINGS)
     assert state.progress.update == len(windows)
     return flat(state.model)
 
@@ -288,7 +303,7 @@ def test_every_window_steps_once_and_at_its_end(count: int, batch_size: int, acc
         lambda module, inputs, outputs: seen.__setitem__(0, seen[0] + len(outputs[0]))
     )
     state.optimizer.register_step_pre_hook(lambda *_: at_step.append(seen[0]))
-    loop.train_one_epoch(state, data.windows(0), data, criterion_of(), SETTINGS)
+    loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
     window = batch_size * accumulate
     assert at_step == [*range(window, count, window), count]
     assert len(at_step) == data.updates_per_epoch == state.progress.update
@@ -305,8 +320,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, f1: Sequence[float], accuracy: Seq
 
 def run(state: TrainState, data: TrainingData, settings: Settings, keeper: Any, **options: Any) -> str:
     """The whole loop with the usual parts."""
-    board = Scoreboard(LABELS)
-    return loop.train(state, data, validation(), criterion_of(), board, settings, keeper, **options)
+    return loop.train(state, data, validation(), board(), settings, keeper, **options)
 
 
 def test_the_best_checkpoint_is_by_the_selected_metric(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,17 +373,9 @@ def test_train_loss_is_the_mean_over_the_samples() -> None:
     """With weights that stand still it equals the mean cross entropy over all rows, to 1e-12, however the rows
     are cut into micro-batches and windows."""
     data = training(23, 3, 2)
-    state = state_of(dense(), data, lr=1.0)
+    state = state_of(dense(), data, lr=1.0, criterion=criterion_of(False))
     state.schedule = build_schedule("constant", [0.0] * 4, data.updates_per_epoch, 2)
-    loop.train(
-        state,
-        data,
-        validation(),
-        criterion_of(False),
-        Scoreboard(LABELS),
-        replace(SETTINGS, epochs=1),
-        Shelf(),
-    )
+    run(state, data, replace(SETTINGS, epochs=1), Shelf())
     loader = data.loader
     with torch.no_grad():
         outputs = dense()(loader.images)  # type: ignore[attr-defined]
@@ -396,7 +402,7 @@ def test_clipping_bounds_the_whole_gradient() -> None:
     state.optimizer.register_step_pre_hook(
         lambda *_: norms.append(torch.cat([p.grad.flatten() for p in state.model.parameters()]).norm().item())
     )
-    loop.train_one_epoch(state, data.windows(0), data, criterion_of(), replace(SETTINGS, clip_norm=0.01))
+    loop.train_one_epoch(state, data.windows(0), data, replace(SETTINGS, clip_norm=0.01))
     assert norms == [pytest.approx(0.01, rel=1e-3)]
 
 
@@ -406,27 +412,27 @@ def test_clipping_bounds_the_whole_gradient() -> None:
 def test_validation_counts_every_row_without_gradients() -> None:
     """eval(), no gradients, each row exactly once although the last batch is short, and the loss and the scores
     of the whole set at once."""
-    model, valid, criterion, modes = dense(0.5), validation(11, 4), criterion_of(), []
-    model.train()
+    model, valid, modes = dense(0.5), validation(11, 4), []
+    state, scoreboard = state_of(model.train(), training(4, 4)), board()
     model.register_forward_hook(
         lambda module, inputs, outputs: modes.append(
             (module.training, torch.is_grad_enabled(), outputs["mask"].requires_grad, len(inputs[0]))
         )
     )
-    board = Scoreboard(LABELS)
-    scores = loop.evaluate(model, valid, criterion, board, SETTINGS)
+    scores = loop.evaluate(state, valid, scoreboard, SETTINGS)
     assert modes == [(False, False, False, 4), (False, False, False, 4), (False, False, False, 3)]
-    assert sum(row["support"] for row in board.results()["targets"]["mask"]["per_class"]) == len(valid) == 11
+    counted = scoreboard.results()["targets"]["mask"]
+    assert sum(row["support"] for row in counted["per_class"]) == len(valid) == 11
     loader = valid.loader
     with torch.no_grad():
         outputs = model(loader.images)  # type: ignore[attr-defined]
-    wanted = criterion(outputs, loader.targets).item()
+    wanted = state.criterion(outputs, loader.targets).item()
     assert abs(scores["loss"] - wanted) <= 1e-12 * wanted
     hits = (outputs["age"].argmax(dim=1) == loader.targets["age"]).double().mean().item()
     assert scores["age.accuracy"] == pytest.approx(hits, abs=1e-12)
-    again = loop.evaluate(model, valid, criterion, board, SETTINGS)
+    again = loop.evaluate(state, valid, scoreboard, SETTINGS)
     assert again == scores
-    assert np.sum(board.results()["targets"]["mask"]["confusion"]) == 11  # counts start again from zero
+    assert np.sum(scoreboard.results()["targets"]["mask"]["confusion"]) == 11  # counts start again from zero
 
 
 def test_validation_leaves_no_trace_in_training() -> None:
@@ -436,18 +442,18 @@ def test_validation_leaves_no_trace_in_training() -> None:
         data = training(10, 2, 2)
         state = state_of(convolutional(), data, "adamw", lr=0.01)
         for epoch in range(2):
-            loop.train_one_epoch(state, data.windows(epoch), data, criterion_of(), SETTINGS)
+            loop.train_one_epoch(state, data.windows(epoch), data, SETTINGS)
             if evaluated:
-                loop.evaluate(state.model, validation(), criterion_of(), Scoreboard(LABELS), SETTINGS)
+                loop.evaluate(state, validation(), board(), SETTINGS)
         ends.append(copy_of(state.model))
     assert same(*ends)
 
 
 def test_validation_draws_no_random_number(tmp_path: Path) -> None:
     """With real picture files torch's generator stands where it stood before."""
-    valid = ValidationData(real_loader(tmp_path, 5))
+    valid, state = ValidationData(real_loader(tmp_path, 5)), state_of(dense(0.5), training(4, 4))
     before = torch.get_rng_state()
-    loop.evaluate(dense(0.5), valid, criterion_of(), Scoreboard(LABELS), SETTINGS)
+    loop.evaluate(state, valid, board(), SETTINGS)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -473,7 +479,7 @@ def test_validation_sees_the_pictures_as_they_are(tmp_path: Path) -> None:
     seen: dict[bool, list[Tensor]] = {True: [], False: []}
     state = state_of(dense(), data)
     state.model.register_forward_pre_hook(lambda m, inputs: seen[m.training].append(inputs[0].clone()))
-    loop.train(state, data, valid, criterion_of(), Scoreboard(LABELS), SETTINGS, Shelf())
+    loop.train(state, data, valid, board(), SETTINGS, Shelf())
     plain = {
         side: np.stack([fit_image(read_image(p, 1000), (6, 6), "squash") for p in loader.pictures.paths])
         for side, loader in ((True, train_loader), (False, valid.loader))
@@ -491,7 +497,7 @@ def test_rows_without_a_finite_prediction_are_refused() -> None:
     with torch.no_grad():
         model.heads[1].bias[0] = math.nan
     with pytest.raises(NonFiniteError, match="validation: 11 rows have no finite prediction"):
-        loop.evaluate(model, validation(), criterion_of(), Scoreboard(LABELS), SETTINGS)
+        loop.evaluate(state_of(model, training(4, 4)), validation(), board(), SETTINGS)
 
 
 # Numbers that are none.
@@ -502,16 +508,16 @@ def test_a_number_that_is_none_stops_before_the_step(what: str) -> None:
     """The third update goes wrong: the message has its number and its samples, and weights, moments and progress
     are those of the two before."""
     data = training(10, 2)
-    state, criterion = state_of(dense(), data, "adamw", lr=0.01), criterion_of()
+    state = state_of(dense(), data, "adamw", lr=0.01)
     windows = list(data.windows(0))
-    loop.train_one_epoch(state, windows[:2], data, criterion, SETTINGS)
+    loop.train_one_epoch(state, windows[:2], data, SETTINGS)
     before, moments = copy_of(state.model), moments_of(state)
     if what == "loss":
-        criterion.register_forward_hook(lambda module, inputs, output: output * math.inf)
+        state.criterion.register_forward_hook(lambda module, inputs, output: output * math.inf)
     else:
         state.model.heads[0].weight.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(NonFiniteError) as caught:
-        loop.train_one_epoch(state, windows[2:], data, criterion, SETTINGS)
+        loop.train_one_epoch(state, windows[2:], data, SETTINGS)
     names = [f"그림 {row}" for row in windows[2][0].rows]
     assert str(caught.value).startswith(
         f"update 3: the {'loss' if what == 'loss' else 'norm of the gradient'} is"
@@ -540,11 +546,11 @@ def test_an_infinite_gradient_in_fp16_is_the_scalers_business() -> None:
     state.model.heads[0].weight.register_hook(lambda gradient: gradient * math.inf)
     before = copy_of(state.model)
     windows = list(data.windows(0))
-    loop.train_one_epoch(state, windows, data, criterion_of(), SETTINGS)
+    loop.train_one_epoch(state, windows, data, SETTINGS)
     assert same(copy_of(state.model), before)
     assert (state.progress.skipped_updates, state.progress.update, state.scaler.get_scale()) == (2, 2, 1.0)
     with pytest.raises(NonFiniteError, match="update 3: the norm of the gradient"):
-        loop.train_one_epoch(state, windows, data, criterion_of(), SETTINGS)
+        loop.train_one_epoch(state, windows, data, SETTINGS)
 
 
 # Stopping and going on.
@@ -624,7 +630,7 @@ def test_dropout_is_drawn_anew_for_every_update() -> None:
         state.progress.update = 0
         for _ in range(2):
             windows = training(2, 2).windows(0)
-            loop.train_one_epoch(state, windows, data, criterion_of(), replace(SETTINGS, seed=seed))
+            loop.train_one_epoch(state, windows, data, replace(SETTINGS, seed=seed))
             state.progress.end_epoch(0.0, {})
     drawn = {tuple(mask.flatten().tolist()) for mask in features}
     assert len(drawn) == 4

@@ -2,6 +2,7 @@
 
     images/0000.png, images/0001.png, ...
     samples.csv    path, scene, shapes, colour, size, area, query, relevance: one row a picture, scenes mixed
+    colour.csv, size.csv, area.csv    its rows where this column is not empty, for models of this target alone
 
     scene      group: the eight pictures of a scene lie on ground of one colour
     shapes     multilabel: which of circle, square, triangle, star, cross occur, joined by '|'; '|' alone is none
@@ -37,6 +38,7 @@ SIDE = 48
 SCENE = 8  # pictures a scene
 LEAST = 5 * SCENE  # rows; fewer make no sensible split
 COLUMNS = ("path", "scene", "shapes", "colour", "size", "area", "query", "relevance")
+_WITH_GAPS = ("colour", "size", "area")
 
 # From frequent to rare, with the share that is drawn.
 KINDS = {"circle": 0.42, "square": 0.30, "triangle": 0.17, "star": 0.07, "cross": 0.04}
@@ -122,24 +124,23 @@ class _Shape:
 
 
 def write_shapes(folder: Path, rows: int = 600, seed: int = 0) -> None:
-    """Write `rows` pictures and samples.csv into `folder`; paths in the table are relative to it.
+    """Write `rows` pictures and the tables into `folder`; paths in the tables are relative to it.
 
-    Raises DataError for fewer than LEAST rows, and OutputError, before anything is written, if images or
-    samples.csv stand there already.
+    Raises DataError for fewer than LEAST rows, and OutputError, before anything is written, if one of these
+    stands there already.
     """
     if rows < LEAST:
         raise DataError(f"rows = {rows}: allowed: at least {LEAST}, five scenes of {SCENE} pictures")
-    for name in ("images", "samples.csv"):
+    names = ["images", "samples.csv", *(f"{column}.csv" for column in _WITH_GAPS)]
+    for name in names:
         if (folder / name).exists():
-            raise OutputError(f"{folder / name} exists; give a folder without images, samples.csv")
+            raise OutputError(f"{folder / name} exists; give a folder without {', '.join(names)}")
     (folder / "images").mkdir(parents=True)
     table = _draw_rows(folder, rows, seed)
     _leave_empty(table, np.random.default_rng([seed, 3]))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    write_text(folder / "samples.csv", text.getvalue())
+    write_text(folder / "samples.csv", _csv(table))
+    for column in _WITH_GAPS:
+        write_text(folder / f"{column}.csv", _csv([row for row in table if row[column]]))
 
 
 def _draw_rows(folder: Path, rows: int, seed: int) -> list[dict[str, str]]:
@@ -233,7 +234,15 @@ def _answers(shapes: list[_Shape], size: str, covered: dict[str, float]) -> dict
 
 
 def _leave_empty(table: list[dict[str, str]], rng: np.random.Generator) -> None:
-    for column in ("colour", "size", "area"):
+    for column in _WITH_GAPS:
         known = [row for row in table if row[column]]
         for number in rng.choice(len(known), round(_EMPTY * len(known)), replace=False):
             known[number][column] = ""
+
+
+def _csv(table: list[dict[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()

@@ -107,6 +107,30 @@ def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> i
     return 0
 
 
+def shapes(folder: Path, command: Command, quiet: bool = False) -> int:
+    """Drawn shapes with an answer of every type, all in one model: write, train, evaluate, predict, report.
+    Returns an exit code."""
+    from classwise.demo.shapes import SHAPES, write_shapes
+
+    started = time.monotonic()
+    _refuse_full(folder)
+    _speaker(quiet)(f"drawing 600 pictures of shapes, and a table with answers of five types, into {folder}")
+    write_shapes(folder)
+    config = make_config(SHAPES)
+    write_text(folder / "classwise.toml", _SHAPES_HEAD + commented_toml(config))
+    run, out = folder / "run", folder / "predictions.csv"
+    steps = [
+        ["train", str(folder / "classwise.toml"), "--run", str(run)],
+        ["evaluate", str(run)],
+        ["predict", str(run), str(folder / "samples.csv"), "--images", str(folder), "--out", str(out)],
+        ["report", str(run)],
+    ]
+    code = _walk(steps, command, quiet)
+    if not code:
+        _end(folder, run, started)
+    return code
+
+
 def submission_score(submission: Path, truth: Path, id: str, answer: str) -> float:
     """Macro F1 of a submission file against a table of the true answers with the same columns."""
     given = _answers(submission, id, answer)
@@ -149,6 +173,11 @@ def _end(folder: Path, run: Path, started: float) -> None:
     print(f"report: {run / 'report.html'}\nall of it: {folder}, in {time.monotonic() - started:.0f} s")
 
 
+_SHAPES_HEAD = """\
+# Drawn shapes: a class, several labels, levels in order, a number and a ranking, learnt by one model.
+# Train it again: classwise train classwise.toml
+
+"""
 _CLOTHES_HEAD = """\
 # The demo's config: long-tailed clothes, 600 pictures of the first kind down to 6 of the last.
 # Train it again: classwise train classwise.toml

@@ -1,9 +1,11 @@
 """The model: normalisation, one backbone, and one head per target."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.model.backbone import Backbone, Three, build_backbone
@@ -12,7 +14,8 @@ from classwise.model.backbone import Backbone, Three, build_backbone
 @dataclass(frozen=True)
 class ModelFacts:
     """All that is needed to build the model again and to feed it: it travels with every checkpoint, so that
-    inference cannot differ from training. `image_size` is (height, width), `heads` is outputs by target."""
+    inference cannot differ from training. `image_size` is (height, width), `heads` is outputs by target, `cosine`
+    the scale of those heads that compare directions only."""
 
     backbone: str
     image_size: tuple[int, int]
@@ -21,6 +24,7 @@ class ModelFacts:
     std: Three
     dropout: float
     heads: dict[str, int]
+    cosine: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -31,6 +35,21 @@ class ModelFacts:
         """The reverse of `as_dict`."""
         fixed = {key: tuple(values[key]) for key in ("image_size", "mean", "std")}
         return ModelFacts(**{**values, **fixed})
+
+
+class CosineLinear(nn.Module):
+    """features_BF -> scale * cos(features, class direction), (B, outputs): a linear layer on unit vectors, without
+    bias, so that no class wins by the length of its weights. What LDAM's margins are made for (Cao et al. 2019,
+    section 3.2, after Wang et al. 2018, 'CosFace', equation 4)."""
+
+    def __init__(self, features: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, features))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Linear
+        self.scale = scale
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        return self.scale * F.linear(F.normalize(features_BF, dim=1), F.normalize(self.weight, dim=1))
 
 
 class Classifier(nn.Module):
@@ -49,7 +68,12 @@ class Classifier(nn.Module):
         self.backbone = backbone.module
         self.dropout = nn.Dropout(facts.dropout)
         # A list, since a target may be called `type` or `keys`, which a ModuleDict refuses.
-        self.heads = nn.ModuleList(nn.Linear(backbone.features, outputs) for outputs in facts.heads.values())
+        self.heads = nn.ModuleList(
+            CosineLinear(backbone.features, outputs, facts.cosine[name])
+            if name in facts.cosine
+            else nn.Linear(backbone.features, outputs)
+            for name, outputs in facts.heads.items()
+        )
         # Not in the state dict: they are facts about the weights, kept beside them in readable form.
         self.register_buffer("mean", 255 * torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)
@@ -80,15 +104,16 @@ def build_classifier(
     dropout: float,
     heads: dict[str, int],
     seed: int,
+    cosine: Mapping[str, float] | None = None,
 ) -> Classifier:
     """A model whose fresh weights are a function of `seed`; the caller's generators stay as they were.
 
-    `heads`: number of outputs by target. Raises ModelError.
+    `heads`: number of outputs by target; `cosine`: the scale of those that are CosineLinear. Raises ModelError.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         body = build_backbone(backbone, weights, image_size)
-        facts = ModelFacts(backbone, image_size, fit, body.mean, body.std, dropout, heads)
+        facts = ModelFacts(backbone, image_size, fit, body.mean, body.std, dropout, heads, dict(cosine or {}))
         return Classifier(body, facts).to(memory_format=torch.channels_last)
 
 

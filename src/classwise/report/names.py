@@ -42,6 +42,7 @@ NUMBER_NAMES = {
 
 IN_UNITS = ("mae", "rmse", "mse")  # in the target's own unit, of any size; the others are near 1
 DIGITS = 4
+LONGEST = 7  # decimals; of smaller numbers one would see zeros only, so they are written as 1.2e−05
 
 
 def metric_name(key: str, kind: str = "class") -> str:
@@ -64,7 +65,8 @@ def interval_text(key: str, value: float, ends: Sequence[float]) -> str:
     """`[0.71, 0.79]`: a digit less than the value has, unless both ends would then nearly be the same."""
     decimals = _decimals(key, value)
     coarse = max(decimals - 1, 0)
-    decimals = coarse if ends[1] - ends[0] >= 2 * 10.0**-coarse else decimals
+    if decimals <= LONGEST and ends[1] - ends[0] >= 2 * 10.0**-coarse:
+        decimals = coarse
     return f"[{_fixed(ends[0], decimals)}, {_fixed(ends[1], decimals)}]"
 
 
@@ -76,6 +78,5 @@ def _decimals(key: str, value: float) -> int:
 
 
 def _fixed(value: float, decimals: int) -> str:
-    """Below a ten-thousandth the zeros after the point would be all that one sees."""
-    text = f"{value:,.{decimals}f}" if decimals <= 7 else f"{value:.{DIGITS - 1}g}"
+    text = f"{value:,.{decimals}f}" if decimals <= LONGEST else f"{value:.{DIGITS - 1}g}"
     return text.replace("-", "−")

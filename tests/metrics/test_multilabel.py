@@ -1,0 +1,200 @@
+"""Multilabel scores against scikit-learn and torchmetrics, the unknown cells by plain loops."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    multilabel_average_precision,
+    multilabel_exact_match,
+    multilabel_f1_score,
+)
+
+from classwise.metrics.bootstrap import resampled_weights
+from classwise.metrics.multilabel import MultilabelTally
+from classwise.metrics.scores import SCORES
+
+NAN = float("nan")
+
+
+def drawn(seed: int, unknown: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Logits with ties, and truth; some labels without a true cell, some rows with nothing true."""
+    rng = np.random.default_rng(seed)
+    rows, labels = int(rng.integers(2, 50)), int(rng.integers(1, 8))
+    targets = (rng.random((rows, labels)) < rng.random(labels) * 0.7).astype(float)
+    logits = np.round(rng.normal(size=(rows, labels)) + targets, 1)
+    logits[logits == 0] = 0.05  # at p = 0.5 exactly float32 might go either way in a reference
+    targets[rng.random((rows, labels)) < unknown] = NAN
+    return torch.from_numpy(logits), torch.from_numpy(targets)
+
+
+def counted(logits: Tensor, targets: Tensor, size: int = 11) -> MultilabelTally:
+    """A tally that has seen the rows in batches."""
+    tally = MultilabelTally([f"l{k}" for k in range(logits.shape[1])], keep_rows=True)
+    for part, truth in zip(logits.split(size), targets.split(size), strict=True):
+        tally.update(part, truth)
+    return tally
+
+
+def expected_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """scikit-learn's numbers of fully known cells."""
+    predicted, p = logits >= 0, 1 / (1 + np.exp(-logits))
+    found = {}
+    for average in ("micro", "macro"):
+        three = reference.precision_recall_fscore_support(
+            *two_columns(truth, predicted), average=average, zero_division=0, labels=range(truth.shape[1])
+        )
+        names = (f"{average}_{name}" for name in ("precision", "recall", "f1"))
+        found |= dict(zip(names, three[:3], strict=True))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No positive class found", category=UserWarning)
+        columns = zip(truth.T, logits.T, strict=True)
+        found["map"] = np.mean([reference.average_precision_score(*column) for column in columns])
+    found["sample_f1"] = reference.f1_score(
+        *two_columns(truth, predicted), average="samples", zero_division=0
+    )
+    found["exact_match"] = (truth == predicted).all(axis=1).mean()
+    found["log_loss"] = reference.log_loss(truth.ravel(), p.ravel(), labels=[0, 1])
+    return found
+
+
+def two_columns(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn takes a single column for a binary target: a second one that is always empty keeps it apart.
+    No average asked for here counts it."""
+    if truth.shape[1] > 1:
+        return truth, predicted
+    empty = np.zeros_like(truth)
+    return np.hstack([truth, empty]), np.hstack([predicted, empty])
+
+
+def test_equals_scikit_learn() -> None:
+    """200 random cases, ties and labels that never occur among them: every score within 1e-12."""
+    absent = 0
+    for seed in range(200):
+        logits, targets = drawn(seed)
+        found = counted(logits, targets).scores()
+        expected = expected_scores(logits.numpy(), targets.numpy())
+        assert set(expected) == set(SCORES["multilabel"])
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, abs=1e-12), (seed, name)
+        absent += not targets.any(dim=0).all()
+    assert absent > 30
+
+
+def test_equals_torchmetrics() -> None:
+    """200 random cases where each label occurs: F1, exact match and mAP from logits."""
+    cases = 0
+    for seed in range(1000):
+        logits, targets = drawn(seed)
+        labels = targets.shape[1]
+        if labels < 2 or not targets.any(dim=0).all():
+            continue
+        cases += 1
+        found, options = counted(logits, targets).scores(), {"num_labels": labels, "validate_args": False}
+        truth, p = targets.long(), logits.sigmoid()
+        for average in ("micro", "macro"):
+            f1 = multilabel_f1_score(p, truth, average=average, **options)
+            assert found[f"{average}_f1"] == pytest.approx(float(f1), abs=1e-6), seed
+        exact = multilabel_exact_match(p, truth, **options)
+        assert found["exact_match"] == pytest.approx(float(exact), abs=1e-6), seed
+        precision = multilabel_average_precision(p, truth, average="macro", **options)
+        assert found["map"] == pytest.approx(float(precision), abs=1e-6), seed
+        if cases == 200:
+            return
+    pytest.fail(f"{cases} cases only")
+
+
+def test_unknown_cells_count_nowhere() -> None:
+    """200 random cases by loops over the known cells, per label, per row and all together."""
+    for seed in range(200):
+        logits, targets = drawn(seed, unknown=0.4)
+        found = counted(logits, targets).scores()
+        z, t = logits.numpy(), targets.numpy()
+        rows = [[k for k in range(t.shape[1]) if not np.isnan(t[i, k])] for i in range(len(t))]
+        assert found["samples"] == sum(bool(known) for known in rows)
+        f1, exact, losses = [], [], []
+        for i, known in enumerate(rows):
+            truth, said = [t[i, k] for k in known], [float(z[i, k] >= 0) for k in known]
+            if known:
+                hits = sum(a * b for a, b in zip(truth, said, strict=True))
+                f1.append(2 * hits / (sum(truth) + sum(said)) if sum(truth) + sum(said) else 0.0)
+                exact.append(truth == said)
+            losses += [float(np.log1p(np.exp(-z[i, k] if t[i, k] else z[i, k]))) for k in known]
+        for name, values in (("sample_f1", f1), ("exact_match", exact), ("log_loss", losses)):
+            assert found[name] == pytest.approx(np.mean(values) if values else 0.0, abs=1e-12), (seed, name)
+        for k, row in enumerate(found["per_class"]):
+            known = ~np.isnan(t[:, k])
+            truth, said = t[known, k].astype(int), (z[known, k] >= 0).astype(int)
+            assert row["support"] == truth.sum()
+            if truth.any():
+                ap = reference.average_precision_score(truth, z[known, k])
+                assert row["ap"] == pytest.approx(ap, abs=1e-12), seed
+                assert row["f1"] == pytest.approx(reference.f1_score(truth, said, zero_division=0), abs=1e-12)
+            else:
+                assert row["ap"] == row["f1"] == 0.0
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
+def test_intervals_by_a_plain_loop(grouped: bool) -> None:
+    """Every interval: rows written out as often as they are drawn and counted anew, unknown rows never drawn."""
+    logits, targets = drawn(11, unknown=0.3)
+    targets[4] = NAN
+    known = [row for row in range(len(targets)) if not targets[row].isnan().all()]
+    groups = np.arange(len(targets)) % 7
+    units = [[row] for row in known]
+    if grouped:
+        units = [[row for row in known if groups[row] == group] for group in range(7)]
+    scores: dict[str, list[float]] = {name: [] for name in SCORES["multilabel"]}
+    for weights in np.concatenate(list(resampled_weights(len(units), 2, 40)), axis=1).T:
+        rows = [row for unit, count in zip(units, weights, strict=True) for row in unit * int(count)]
+        again = counted(logits[rows], targets[rows]).scores()
+        for name, values in scores.items():
+            values.append(again[name])
+    found = counted(logits, targets).intervals(groups if grouped else None, seed=2, resamples=40)
+    assert list(found) == list(scores)
+    for name, values in scores.items():
+        assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
+
+
+def test_batches_do_not_matter() -> None:
+    """Average precision is about the order of all rows: the mean over batches is another number."""
+    logits, targets = drawn(6)
+    whole = counted(logits, targets, len(logits)).scores()
+    assert counted(logits, targets, 1).scores() == counted(logits, targets, 7).scores() == whole
+    parts = [counted(*part).scores()["map"] for part in zip(logits.split(7), targets.split(7), strict=True)]
+    assert abs(np.mean(parts) - whole["map"]) > 0.01
+
+
+def test_invalid_and_impossible_rows() -> None:
+    """A known cell without a finite logit takes its row out of every score; a truth in between is refused."""
+    tally = MultilabelTally(["a", "b"])
+    tally.update(
+        torch.tensor([[NAN, 1.0], [NAN, 2.0], [-1.0, 3.0]]),
+        torch.tensor([[1.0, 1.0], [NAN, 1.0], [0.0, 1.0]]),
+    )
+    assert tally.invalid == 1
+    assert (tally.scores()["samples"], tally.scores()["micro_f1"]) == (2, 1.0)
+    tally.update(torch.zeros(1, 2), torch.tensor([[0.3, 1.0]]))
+    with pytest.raises(ValueError, match="1 cells have a truth other than 0 and 1"):
+        tally.scores()
+    tally.reset()
+    assert tally.scores()["samples"] == tally.invalid == 0
+
+
+def test_the_keys_of_metrics_json() -> None:
+    """Plain values in the order of the scores, zeros for nothing; rows not kept give no interval."""
+    empty = MultilabelTally(["눈", "b"]).scores()
+    assert list(empty) == ["type", "labels", "samples", *SCORES["multilabel"], "per_class"]
+    assert {empty[name] for name in SCORES["multilabel"]} == {0.0}
+    assert list(empty["per_class"][0]) == ["label", "precision", "recall", "f1", "ap", "support"]
+    assert json.loads(json.dumps(empty, allow_nan=False)) == empty
+    with pytest.raises(ValueError, match="keep_rows=True"):
+        MultilabelTally(["a"]).intervals()
+    with pytest.raises(ValueError, match=r"allowed: \(B, 2\) both"):
+        MultilabelTally(["a", "b"]).update(torch.zeros(3, 2), torch.zeros(3))
+    with pytest.raises(ValueError, match="labels: found none"):
+        MultilabelTally([])

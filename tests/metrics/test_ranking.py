@@ -1,0 +1,170 @@
+"""Ranking scores against ranx and scikit-learn."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, ndcg_score
+from torch import Tensor
+
+from classwise.metrics.bootstrap import resampled_weights
+from classwise.metrics.ranking import RankingTally
+from classwise.metrics.scores import SCORES
+
+NAN = float("nan")
+
+
+def drawn(seed: int, masked: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Scores (N,), and relevance and query (N, 2) of rows that stand in no order; some queries without a relevant
+    row. No two scores are equal, since each reference orders ties in its own way."""
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(5, 120))
+    query = rng.integers(0, max(1, rows // 8), rows) * 7 + 3
+    relevance = rng.integers(0, 4, rows) * (rng.random(rows) < rng.uniform(0.1, 0.8))
+    scores = rng.permutation(rows) / rows + 0.3 * relevance
+    relevance[rng.random(rows) < masked] = -1
+    return torch.from_numpy(scores + 1e-9 * np.arange(rows)), torch.from_numpy(
+        np.stack([relevance, query], axis=1)
+    )
+
+
+def counted(scores: Tensor, targets: Tensor, size: int = 10) -> RankingTally:
+    """A tally that has seen the rows in batches."""
+    tally = RankingTally(keep_rows=True)
+    for part, truth in zip(scores.split(size), targets.split(size), strict=True):
+        tally.update(part, truth)
+    return tally
+
+
+def by_query(scores: Tensor, targets: Tensor) -> dict[int, list[tuple[float, int]]]:
+    """Score and relevance of the known rows of each query that has a relevant one."""
+    queries: dict[int, list[tuple[float, int]]] = {}
+    for score, (relevance, query) in zip(scores.tolist(), targets.tolist(), strict=True):
+        if relevance >= 0:
+            queries.setdefault(query, []).append((score, relevance))
+    return {query: rows for query, rows in queries.items() if any(relevance for _, relevance in rows)}
+
+
+def test_equals_ranx() -> None:
+    """200 random cases: MRR, MAP, NDCG over all places, the first 5 and the first 10."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own text has escapes that Python warns of
+        import ranx
+    names = {"mrr": "mrr", "ndcg": "ndcg", "map": "map", "ndcg_at_5": "ndcg@5", "ndcg_at_10": "ndcg@10"}
+    assert tuple(names) == SCORES["ranking"]
+    for seed in range(200):
+        scores, targets = drawn(seed, masked=0.1)
+        queries = by_query(scores, targets)
+        if not queries:
+            continue
+        ids = {q: [f"d{i}" for i in range(len(rows))] for q, rows in queries.items()}
+        truth = {
+            str(q): {d: r for d, (_, r) in zip(ids[q], rows, strict=True) if r} for q, rows in queries.items()
+        }
+        said = {str(q): {d: s for d, (s, _) in zip(ids[q], rows, strict=True)} for q, rows in queries.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numba's, when it compiles
+            wanted = ranx.evaluate(ranx.Qrels(truth), ranx.Run(said), list(names.values()))
+        found = counted(scores, targets).scores()
+        assert found["queries"] == len(queries)
+        for name, theirs in names.items():
+            assert found[name] == pytest.approx(wanted[theirs], abs=1e-12), (seed, name)
+
+
+def test_equals_scikit_learn() -> None:
+    """200 random cases: NDCG and average precision of each query, averaged."""
+    for seed in range(200):
+        scores, targets = drawn(seed, masked=0.1)
+        found, queries = counted(scores, targets).scores(), by_query(scores, targets).values()
+        for name, k in (("ndcg", None), ("ndcg_at_5", 5), ("ndcg_at_10", 10)):
+            each = []
+            for rows in queries:
+                said, truth = [[value] for value in zip(*rows, strict=True)]
+                # It does not take a query of one row, which is in its best order.
+                each.append(ndcg_score(truth, said, k=k) if len(rows) > 1 else 1.0)
+            assert found[name] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), (seed, name)
+        each = [average_precision_score([r > 0 for _, r in rows], [s for s, _ in rows]) for rows in queries]
+        assert found["map"] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), seed
+
+
+def test_equal_scores_stand_as_they_came() -> None:
+    """The relevant row after two others of the same score is third; batches keep the order."""
+    scores, targets = torch.zeros(4), torch.tensor([[0, 5], [0, 5], [2, 5], [0, 5]])
+    for size in (1, 4):
+        found = counted(scores, targets, size).scores()
+        assert (found["mrr"], found["map"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+        assert found["ndcg"] == pytest.approx(1 / np.log2(4))
+
+
+def test_queries_without_a_relevant_row_are_left_out() -> None:
+    """They are counted apart, and so is nothing of a query whose rows are all unknown."""
+    scores = torch.tensor([1.0, 0.5, 0.3, 0.2, 0.1])
+    targets = torch.tensor([[1, 0], [0, 0], [0, 1], [0, 1], [-1, 2]])
+    found = counted(scores, targets).scores()
+    assert (found["queries"], found["queries_without_relevant"], found["samples"]) == (1, 1, 4)
+    assert found["mrr"] == found["ndcg"] == found["map"] == 1.0
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["queries", "groups"])
+def test_intervals_by_a_plain_loop(grouped: bool) -> None:
+    """What is drawn are queries, or groups of them: each drawn query is written out under a new number as often as
+    it is drawn."""
+    scores, targets = drawn(3, masked=0.1)
+    queries = list(by_query(scores, targets).items())
+    queries.sort()
+    groups = targets[:, 1].numpy() % 4
+    units = [[query] for query in queries]
+    if grouped:
+        present = sorted({number % 4 for number, _ in queries})
+        units = [[query for query in queries if query[0] % 4 == group] for group in present]
+    assert len(units) > 2
+    columns: dict[str, list[float]] = {name: [] for name in SCORES["ranking"]}
+    for weights in np.concatenate(list(resampled_weights(len(units), 6, 40)), axis=1).T:
+        drawn_queries = [q for unit, count in zip(units, weights, strict=True) for q in unit * int(count)]
+        rows = [(s, r, number) for number, (_, query) in enumerate(drawn_queries) for s, r in query]
+        table = torch.tensor(rows, dtype=torch.float64)
+        again = counted(table[:, 0], table[:, 1:].long(), len(rows)).scores()
+        for name, values in columns.items():
+            values.append(again[name])
+    found = counted(scores, targets).intervals(groups if grouped else None, seed=6, resamples=40)
+    assert list(found) == list(columns)
+    for name, values in columns.items():
+        assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
+
+
+def test_a_query_lies_in_one_group() -> None:
+    """Groups that cut a query are refused by its number, and groups of another number of rows."""
+    tally = counted(torch.tensor([1.0, 0.5, 0.2]), torch.tensor([[1, 4], [0, 4], [1, 9]]))
+    assert len(tally.intervals(["a", "a", "b"], resamples=5)) == 5
+    with pytest.raises(ValueError, match="query number 4 has rows in several groups"):
+        tally.intervals(["a", "b", "b"])
+    with pytest.raises(ValueError, match="found 2 groups for 3 rows"):
+        tally.intervals(["a", "b"])
+    with pytest.raises(ValueError, match="keep_rows=True"):
+        RankingTally().intervals()
+
+
+def test_invalid_and_impossible_rows() -> None:
+    """A known row without a finite score stands apart; a relevance below -1 is refused."""
+    tally = RankingTally()
+    tally.update(torch.tensor([NAN, NAN, 1.0]), torch.tensor([[1, 0], [-1, 0], [2, 0]]))
+    assert (tally.invalid, tally.scores()["samples"]) == (1, 1)
+    tally.update(torch.tensor([0.0]), torch.tensor([[-2, 0]]))
+    with pytest.raises(ValueError, match="1 rows have a relevance below 0"):
+        tally.scores()
+    tally.reset()
+    assert tally.scores()["samples"] == tally.invalid == 0
+
+
+def test_the_keys_of_metrics_json() -> None:
+    """Plain values in the order of the scores, zeros for nothing; shapes that do not fit are refused."""
+    empty = RankingTally(keep_rows=True).scores()
+    keys = ["type", *SCORES["ranking"], "queries", "queries_without_relevant", "samples"]
+    assert list(empty) == keys
+    assert {empty[name] for name in SCORES["ranking"]} == {0.0}
+    assert json.loads(json.dumps(empty, allow_nan=False)) == empty
+    assert RankingTally(keep_rows=True).intervals() == {}
+    with pytest.raises(ValueError, match=r"allowed: \(B,\) and \(B, 2\)"):
+        RankingTally().update(torch.zeros(3), torch.zeros(3))

@@ -1,0 +1,130 @@
+"""Regression scores against scikit-learn."""
+
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+import torch
+
+from classwise.metrics.bootstrap import resampled_weights
+from classwise.metrics.regression import RegressionTally
+from classwise.metrics.scores import SCORES
+
+NAN, INF = float("nan"), float("inf")
+
+
+def expected_scores(truth: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """scikit-learn's numbers."""
+    return {
+        "mae": reference.mean_absolute_error(truth, values),
+        "mse": reference.mean_squared_error(truth, values),
+        "rmse": reference.root_mean_squared_error(truth, values),
+        "r2": reference.r2_score(truth, values),
+    }
+
+
+def counted(values: np.ndarray, truth: np.ndarray, size: int) -> RegressionTally:
+    """A tally that has seen the rows in batches."""
+    tally = RegressionTally(keep_rows=True)
+    for part, targets in zip(
+        torch.from_numpy(values).split(size), torch.from_numpy(truth).split(size), strict=True
+    ):
+        tally.update(part, targets)
+    return tally
+
+
+def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values and truth in many units, the truth now and then unknown."""
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(3, 80))
+    scale = 10.0 ** rng.uniform(-3, 3)
+    truth = scale * (rng.normal(size=rows) + rng.uniform(-20, 20))
+    values = truth + scale * rng.normal(size=rows)
+    truth[2:][rng.random(rows - 2) < 0.2] = NAN
+    return values, truth
+
+
+def test_equals_scikit_learn() -> None:
+    """200 random cases in batches of 7, masked rows among them."""
+    for seed in range(200):
+        values, truth = drawn(seed)
+        found, known = counted(values, truth, 7).scores(), ~np.isnan(truth)
+        for name, value in expected_scores(truth[known], values[known]).items():
+            assert found[name] == pytest.approx(value, rel=1e-12, abs=1e-12), (seed, name)
+        assert found["samples"] == known.sum()
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    """Years as numbers: the difference of two sums of squares near 4e6 would leave a fraction of the digits."""
+    rng = np.random.default_rng(0)
+    truth = 1e7 + rng.normal(size=1000)
+    values = truth + 0.5 * rng.normal(size=1000)
+    found = counted(values, truth, 32).scores()
+    assert found["r2"] == pytest.approx(reference.r2_score(truth, values), abs=1e-8)
+    naive = 1 - ((values - truth) ** 2).sum() / ((truth**2).sum() - truth.sum() ** 2 / 1000)
+    assert abs(naive - found["r2"]) > 1e-4
+
+
+def test_batches_do_not_matter() -> None:
+    """Sums over the whole set, whichever batches it came in."""
+    values, truth = drawn(9)
+    whole = counted(values, truth, len(truth)).scores()
+    for size in (1, 5, len(truth) - 1):
+        assert counted(values, truth, size).scores() == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
+def test_intervals_by_a_plain_loop(grouped: bool) -> None:
+    """Rows written out as often as they are drawn and scored by scikit-learn; unknown rows are never drawn."""
+    values, truth = drawn(4)
+    groups = np.arange(len(truth)) // 3
+    known = np.flatnonzero(~np.isnan(truth))
+    units = [[row] for row in known]
+    if grouped:
+        units = [[row for row in known if groups[row] == group] for group in np.unique(groups[known])]
+    scores: dict[str, list[float]] = {name: [] for name in SCORES["regression"]}
+    for weights in np.concatenate(list(resampled_weights(len(units), 8, 50)), axis=1).T:
+        rows = [row for unit, count in zip(units, weights, strict=True) for row in unit * int(count)]
+        for name, value in expected_scores(truth[rows], values[rows]).items():
+            scores[name].append(value)
+    found = counted(values, truth, 7).intervals(groups if grouped else None, seed=8, resamples=50)
+    assert list(found) == list(scores)
+    for name, column in scores.items():
+        assert found[name] == pytest.approx(np.percentile(column, [2.5, 97.5]), rel=1e-9), name
+
+
+def test_truth_that_does_not_vary() -> None:
+    """R2 as in scikit-learn: 1 without an error, 0 with one; also where a resample draws one row again and again,
+    and where the mean of equal numbers is not exactly them."""
+    for truth, values, r2 in (([2.0] * 3, [2.0] * 3, 1.0), ([0.1] * 7, [0.2] * 7, 0.0)):
+        tally = counted(np.array(values), np.array(truth), 2)
+        assert tally.scores()["r2"] == r2 == reference.r2_score(truth, values)
+        assert tally.intervals(resamples=20)["r2"] == [r2, r2]
+    low, _ = counted(np.array([1.3, 0.1]), np.array([0.3, 0.1]), 2).intervals(resamples=200)["r2"]
+    assert low >= 1 - 2 / 0.02 - 1e-9
+
+
+def test_unknown_invalid_and_impossible_rows() -> None:
+    """NaN truth counts nowhere, a prediction that is not finite stands apart, infinite truth is refused."""
+    tally = RegressionTally()
+    tally.update(
+        torch.tensor([1.0, NAN, INF, NAN, 4.0]), torch.tensor([2.0, 3.0, 1.0, NAN, NAN], dtype=torch.float64)
+    )
+    assert tally.invalid == 2
+    assert (tally.scores()["samples"], tally.scores()["mae"]) == (1, 1.0)
+    tally.update(torch.tensor([1.0]), torch.tensor([INF]))
+    with pytest.raises(ValueError, match="1 rows have an infinite truth"):
+        tally.scores()
+    tally.reset()
+    assert (tally.invalid, tally.scores()["samples"]) == (0, 0)
+
+
+def test_the_keys_of_metrics_json() -> None:
+    """Plain floats in the order of the scores, zeros for nothing; shapes that do not fit are refused."""
+    empty = RegressionTally().scores()
+    assert list(empty) == ["type", *SCORES["regression"], "samples"]
+    assert {empty[name] for name in SCORES["regression"]} == {0.0}
+    assert json.loads(json.dumps(empty, allow_nan=False)) == empty
+    with pytest.raises(ValueError, match=r"allowed: \(B,\) both"):
+        RegressionTally().update(torch.zeros(3, 1), torch.zeros(3))
