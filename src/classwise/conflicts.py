@@ -146,6 +146,11 @@ def _corrected_twice(config: Config) -> Iterator[str]:
 def _without_effect(config: Config) -> Iterator[str]:
     if "loss" in config.model_fields_set and all(target.loss for target in config.targets.values()):
         yield "[loss]: every target has a loss of its own, so this one only gives the keys that they leave out"
+    if config.optimizer.name == "rprop" and config.schedule.name != "constant":
+        yield (
+            f"schedule.name = {config.schedule.name!r}: rprop sets its own step sizes after the first update, so a"
+            " schedule has no effect on it"
+        )
     t = config.training
     if t.freeze_epochs and config.model.weights == "none":
         yield (

@@ -100,7 +100,8 @@ SHAPES: dict[str, Any] = {
         "colour": {"column": "colour", "labels": list(COLOURS), "loss": {"name": "balanced_softmax"}},
         "tags": {
             "column": "shapes", "type": "multilabel", "separator": "|", "labels": list(KINDS),
-            "loss": {"name": "asymmetric"},
+            # The asymmetric loss weakens easy labels, and so is far smaller than the others.
+            "weight": 25.0, "loss": {"name": "asymmetric"},
         },
         "size": {"column": "size", "type": "ordinal", "labels": list(SIZES), "loss": {"name": "corn"}},
         "area": {"column": "area", "type": "regression", "loss": {"name": "smooth_l1"}},

@@ -94,18 +94,20 @@ class Scoreboard:
         return max(tally.invalid for tally in self._tallies.values())
 
     def results(
-        self, groups: Groups | None = None, seed: int = 0, intervals: bool = False
+        self, groups: Groups | None = None, seed: int = 0, resamples: int = 0
     ) -> dict[str, dict[str, Any]]:
         """`targets` by name and, where there is one, `joint`: each as in metrics.json.
 
-        With `intervals` each has `intervals` too, [low, high] by score; drawn are `groups`, one for each row in the
-        order of the updates, or rows. Raises ValueError where the rows were not kept.
+        With `resamples` each has `intervals` too, [low, high] by score, from so many bootstrap samples; drawn are
+        `groups`, one for each row in the order of the updates, or rows. Raises ValueError where the rows were not
+        kept.
         """
-        if intervals:
+        if resamples:
             require_rows(self.keep_rows)
 
         def result(tally: Tally) -> dict[str, Any]:
-            return tally.scores() | ({"intervals": tally.intervals(groups, seed)} if intervals else {})
+            found = tally.scores()
+            return found | ({"intervals": tally.intervals(groups, seed, resamples)} if resamples else {})
 
         found: dict[str, Any] = {"targets": {name: result(tally) for name, tally in self._tallies.items()}}
         if self._joint_tally is not None:

@@ -236,6 +236,8 @@ def build_schedule(
         raise ConfigError(f"schedule.name: found {name!r}; {nearest(name, CURVES)}")
     warmup = round(warmup_epochs * updates_per_epoch)
     rest = updates_per_epoch * epochs - frozen_updates - warmup
+    if frozen_updates and rest == warmup == 0:
+        rest = 1  # a linear probe is frozen to its end: the schedule never begins
     span = Span(updates_per_epoch, warmup, rest, frozen_updates)
     if span.rest < 1:
         frozen = f", of which {frozen_updates / updates_per_epoch:g} are frozen" if frozen_updates else ""
