@@ -532,13 +532,15 @@ def test_which_baselines_a_run_does_not_beat() -> None:
     both = Baselines("macro_f1", 0.1, 0.6, "features", ("a note",))
     assert both.as_dict() == {
         "metric": "macro_f1", "most_frequent": 0.1, "linear_probe": 0.6, "probe_on": "features",
+        "kind": "class",
     }  # fmt: skip
-    frequent, linear = "the most frequent class", "a balanced linear probe"
+    frequent, linear = "the most frequent class", "a balanced linear probe on features"
     assert both.not_beaten_by(0.7, higher_is_better=True) == {}
     assert both.not_beaten_by(0.6, higher_is_better=True) == {linear: 0.6}
     assert both.not_beaten_by(0.05, higher_is_better=True) == {frequent: 0.1, linear: 0.6}
     assert both.not_beaten_by(math.nan, higher_is_better=True) == {frequent: 0.1, linear: 0.6}
-    errors = Baselines("mae", 9.0, None, "pixels")
+    errors = Baselines("mae", 9.0, None, "pixels", kind="regression")
     assert errors.not_beaten_by(8.9, higher_is_better=False) == {}
-    assert errors.not_beaten_by(9.1, higher_is_better=False) == {frequent: 9.0}
+    assert errors.not_beaten_by(9.1, higher_is_better=False) == {"the training mean": 9.0}
+    assert str(errors) == "mae: the training mean 9.0000"
     assert Baselines("r2", math.nan, None, "pixels").not_beaten_by(0.0, higher_is_better=True) == {}

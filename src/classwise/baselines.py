@@ -20,6 +20,7 @@ from torch import Tensor
 
 from classwise.errors import NonFiniteError
 from classwise.model.heads import ClassHead, Head, RegressionHead
+from classwise.report.headline import PROBES, SIMPLEST
 
 Features = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -37,21 +38,32 @@ _FLOOR = -50.0  # instead of log 0: e^-50 is nothing, but finite
 @dataclass(frozen=True)
 class Baselines:
     """The scores of the baselines: values of `metric` on the validation rows. `linear_probe` is None where there is
-    none; it was fitted on `features` of the backbone or on `pixels`. `notes` are what the reader should know."""
+    none; it was fitted on `features` of the backbone or on `pixels`. `notes` are what the reader should know, `kind`
+    is the type of the target that the metric is of (the joint class is a class)."""
 
     metric: str
     most_frequent: float
     linear_probe: float | None
     probe_on: str
     notes: tuple[str, ...] = ()
+    kind: str = "class"
 
     def as_dict(self) -> dict[str, Any]:
         """As in status.json."""
         return {name: value for name, value in asdict(self).items() if name != "notes"}
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two are called."""
+        return f"the {SIMPLEST[self.kind]}", f"a {PROBES.get(self.kind, 'linear probe')} on {self.probe_on}"
+
+    def __str__(self) -> str:
+        probe = "" if self.linear_probe is None else f", {self.names[1]} {self.linear_probe:.4f}"
+        return f"{self.metric}: {self.names[0]} {self.most_frequent:.4f}{probe}"
+
     def not_beaten_by(self, value: float, higher_is_better: bool) -> dict[str, float]:
         """The baselines, by readable name, that are as good as a run's `value` or better."""
-        scores = {"the most frequent class": self.most_frequent, "a balanced linear probe": self.linear_probe}
+        scores = dict(zip(self.names, (self.most_frequent, self.linear_probe), strict=True))
         sign = 1 if higher_is_better else -1
         return {
             name: score

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from classwise import config as cfg
-from classwise.baselines import Baselines, linear_probe, most_frequent, pixel_features
+from classwise.baselines import Baselines, linear_probe, most_frequent, pixel_features, probe_rows
 from classwise.build_losses import build_criterion, cosine_scales
 from classwise.config import Config
 from classwise.console import Console
@@ -234,18 +234,25 @@ def run_baselines(
         pictures_of(side.samples, model.facts, config.data.max_pixels)
         for side in (prepared.train, prepared.valid)
     ]
-    pretrained = config.model.weights != "none"
+    pretrained, rows = config.model.weights != "none", None
     if pretrained:
+        rows = probe_rows(
+            heads, answers[0], model.feature_count
+        )  # no more pictures than the probe will look at
+        seen[0] = dataclasses.replace(seen[0], paths=[seen[0].paths[row] for row in rows])
         train, valid = (model_features(model.to(device), p, config, device).numpy() for p in seen)
     else:
         train, valid = pixel_features(*(_pixel_batches(p, config, device) for p in seen))
-    probe = linear_probe(heads, train, answers[0], valid, standardise=pretrained)
+    probe = linear_probe(heads, train, answers[0], valid, standardise=pretrained, rows=rows)
     return Baselines(
         metric,
         value(most_frequent(heads, answers[0], len(prepared.valid.samples))),
         value(probe.outputs),
         "features" if pretrained else "pixels",
         probe.notes,
+        heads[metric.rpartition(".")[0] or next(iter(heads))].type
+        if not metric.startswith("joint.")
+        else "class",
     )
 
 

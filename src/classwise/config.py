@@ -90,6 +90,10 @@ class Data(Section):
     bad_images: Literal["error", "skip"] = Field(
         "error", description="error: refuse to start; skip: leave such rows out and count them"
     )
+    unanswered: Literal["error", "skip"] = Field(
+        "error",
+        description="rows without an answer for any target: refuse to start, or leave them out and say so",
+    )
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = Field(
         100_000_000, description="a picture with more pixels than this is refused before it is decoded"
     )

@@ -83,14 +83,15 @@ def prepare(config: Config, console: Console) -> Prepared:
     )
     targets = tuple(_target(name, config, samples) for name in config.targets)
     joint = config.joint.targets if config.joint else ()
-    answers = encode(targets, samples)
+    samples, answers = _answered(targets, samples, config)
     warnings = list(samples.notes)
     if isinstance(data.valid, str):
         other, bad_too = _checked(_valid_source(config), config, console)
         bad += bad_too
+        other, other_answers = _answered(targets, other, config)
         warnings += other.notes
         _refuse_overlap(samples, other, targets)
-        train, valid = Side(samples, answers), Side(other, encode(targets, other))
+        train, valid = Side(samples, answers), Side(other, other_answers)
     else:
         train, valid = _split(samples, answers, targets, data.valid, config.seed)
     if bad:
@@ -98,6 +99,19 @@ def prepare(config: Config, console: Console) -> Prepared:
     _refuse_clashing_names(targets, bool(joint))
     prepared = Prepared(targets, joint, train, valid, tuple(bad), tuple(warnings))
     return dataclasses.replace(prepared, warnings=(*warnings, *_masked(prepared), *_absent_classes(prepared)))
+
+
+def _answered(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Answers]:
+    """The rows with an answer for some target; data.unanswered says whether others are an error or are left out."""
+    if config.data.unanswered == "skip":
+        answers = {target.name: target.encode(samples.frame, samples.where) for target in targets}
+        known_N = np.any([target.known(answers[target.name]) for target in targets], axis=0)
+        left = int((~known_N).sum())
+        if left and known_N.any():
+            samples = samples.take(np.flatnonzero(known_N).tolist())
+            note = f"{left} rows without any answer left out (data.unanswered = skip)"
+            samples = dataclasses.replace(samples, notes=(*samples.notes, note))
+    return samples, encode(targets, samples)
 
 
 def encode(targets: Sequence[Target], samples: Samples) -> Answers:
@@ -109,6 +123,7 @@ def encode(targets: Sequence[Target], samples: Samples) -> Answers:
         columns = ", ".join(repr(column) for target in targets for column in target.columns)
         raise DataError(
             f"{samples.where}: no answer in {rows_text(rows)}: empty in column{'s' * (', ' in columns)} {columns}"
+            ' (data.unanswered = "skip" leaves such rows out)'
         )
     return answers
 

@@ -314,9 +314,7 @@ def _baselines(
     baselines = run_baselines(config, prepared, model, heads, device)
     for note in baselines.notes:
         console.line(f"note: {note}")
-    probe = "" if baselines.linear_probe is None else f", a balanced linear probe on {baselines.probe_on}"
-    probe += "" if baselines.linear_probe is None else f" {baselines.linear_probe:.4f}"
-    console.line(f"{baselines.metric} of the most frequent class {baselines.most_frequent:.4f}{probe}")
+    console.line(str(baselines))
     return baselines
 
 

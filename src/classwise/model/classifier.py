@@ -66,6 +66,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.facts = facts
         self.backbone = backbone.module
+        self.feature_count = backbone.features
         self.dropout = nn.Dropout(facts.dropout)
         # A list, since a target may be called `type` or `keys`, which a ModuleDict refuses.
         self.heads = nn.ModuleList(
