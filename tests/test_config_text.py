@@ -41,8 +41,10 @@ def config(loss: dict[str, Any] = LOSSES[0], schedule: dict[str, Any] = SCHEDULE
 
 
 def keys(section: BaseModel, where: str = "") -> Iterator[str]:
-    """The dotted name of every key that is no table, those without a value among them."""
+    """The dotted name of every key that is no table and of use, those without a value among them."""
     for name in type(section).model_fields:
+        if isinstance(section, c.Target) and not section.has_use_for(name):
+            continue
         value = getattr(section, name)
         tables = value if isinstance(value, dict) else {}
         if isinstance(value, BaseModel):
@@ -97,6 +99,17 @@ def test_every_key_stands_in_the_file_with_its_comment(loss, schedule):
     found = dict(commented_lines(text))
     assert sorted(found) == sorted(keys(made))
     assert [key for key, comment in found.items() if not comment.strip()] == []
+
+
+def test_keys_of_other_types_do_not_stand_in_the_file():
+    """A class target has no query and no separator to explain; a ranking has no edges."""
+    text = commented_toml(config())
+    assert "query" not in text
+    assert "separator" not in text
+    ranking = {"rank": {"column": "r", "type": "ranking", "query": "q"}}
+    text = commented_toml(make_config({"data": {"source": "t.csv"}, "targets": ranking}))
+    assert 'query = "q"' in text
+    assert "edges" not in text
 
 
 def test_notes_replace_the_general_comments():

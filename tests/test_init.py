@@ -155,7 +155,8 @@ ROWS = 12
             ["label"],
         ),
         ({"person": list(range(12)), "label": ["a", "b"] * 6}, {}, ["label"]),  # a group a row is no group
-        ({"colour": ["a", "b"] * 6, "gap": ["x", "", "y", "x"] * 3}, {}, ["colour"]),
+        ({"colour": ["a", "b"] * 6, "gap": ["x", "", "y", "x"] * 3}, {}, ["colour", "gap"]),
+        ({"gap": ["x", "", "y", "x"] * 3}, {"unanswered": "skip"}, ["gap"]),
         ({"colour": ["a", "b"] * 6, "rare": ["x"] * 11 + ["y"]}, {}, ["colour"]),
         ({"colour": ["a", "b"] * 6, "weight": [n + 0.5 for n in range(12)]}, {}, ["colour"]),
         ({"age": [20, 30, 40] * 4}, {}, ["age"]),
@@ -168,6 +169,19 @@ def test_what_the_columns_are_taken_for(
     guess = look_at(table(tmp_path, columns))
     assert guess.data == {"path": "path", **data}
     assert [target["column"] for target in guess.targets.values()] == targets
+
+
+def test_several_labels_in_a_cell_and_numbers_have_their_types(tmp_path: Path) -> None:
+    """Cells with a separator are multilabel; numbers of many values a regression, where nothing else is a target;
+    and what is written trains."""
+    tags = ["sea|sky", "sky", "sea", "|"] * 3
+    guess = look_at(table(tmp_path, {"tags": tags, "colour": ["a", "b"] * 6}))
+    assert guess.targets["tags"] == {"column": "tags", "type": "multilabel", "separator": "|"}
+    assert guess.targets["colour"] == {"column": "colour"}
+    source = table(tmp_path / "b", {"weight": [n + 0.5 for n in range(12)]})
+    assert look_at(source).targets == {"weight": {"column": "weight", "type": "regression"}}
+    config = load_config(write_config(source, tmp_path / "out"))
+    assert (config.selection.metric, config.loss_of("weight").name) == ("mae", "mse")
 
 
 def test_a_number_column_is_named_as_left_out(tmp_path: Path) -> None:
@@ -253,7 +267,10 @@ def test_the_size_follows_the_pictures(tmp_path: Path) -> None:
             lambda folder: write_csv(folder / "x.csv", ("a",), [["1.png"]]),
             "column 'a' has picture names, but",
         ),
-        (lambda folder: table(folder, {"n": list(range(6))}), "no column looks like an answer"),
+        (
+            lambda folder: table(folder, {"n": [f"no {n}" for n in range(6)]}),
+            "no column looks like an answer",
+        ),
         (lambda folder: class_folder(folder / "s", {"single": 3}), "two are needed"),
         (lambda folder: unreadable(folder / "s"), "none of the pictures that were tried can be read"),
         (lambda folder: write_csv(folder / "x.csv", ("path",), []), "no rows"),

@@ -75,6 +75,8 @@ def pictures_of(samples: Samples, facts: ModelFacts, max_pixels: int) -> Picture
 def check_recipe(config: Config, prepared: Prepared, model: Classifier) -> None:
     """Raise the ConfigErrors of loss, optimizer, schedule and selection, before anything takes time."""
     build_settings(config, device_of(config.training.device))
+    sizes = {name: len(labels) for name, labels in prepared.label_lists.items()}
+    _metric(config, sizes)
     criterion = build_criterion(config, prepared)
     optimizer = _optimizer(config, model, criterion)
     t, queries = config.training, prepared.queries(prepared.train)
@@ -324,8 +326,7 @@ def _schedule(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> S
 
 def build_settings(config: Config, device: torch.device) -> Settings:
     """The loop's fixed numbers. Raises ConfigError."""
-    types = {name: target.type for name, target in config.targets.items()}
-    metric = resolve_metric(config.selection.metric, types, config.joint is not None)
+    metric = _metric(config)
     t, s = config.training, config.selection
     clip = float("inf") if t.clip_norm is None else t.clip_norm
     return Settings(
@@ -339,6 +340,12 @@ def build_settings(config: Config, device: torch.device) -> Settings:
         t.precision,
         device,
     )
+
+
+def _metric(config: Config, sizes: Mapping[str, int] | None = None) -> str:
+    """The metric that selects, by its full name; with `sizes`, also whether that many classes have it."""
+    types = {name: target.type for name, target in config.targets.items()}
+    return resolve_metric(config.selection.metric, types, config.joint is not None, sizes)
 
 
 def _schedule_options(config: Config) -> dict[str, Any]:

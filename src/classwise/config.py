@@ -158,6 +158,10 @@ class Target(Section):
             )
         return self
 
+    def has_use_for(self, key: str) -> bool:
+        """Whether a key means anything for this type of target."""
+        return self.type in _KEYS_OF_TYPES.get(key, (self.type,))
+
     @property
     def class_like(self) -> bool:
         """Whether its answers can be read as one class, and so take part in a joint class."""

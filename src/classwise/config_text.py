@@ -6,7 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from classwise.config import Config
+from classwise.config import Config, Target
 from classwise.toml import toml_text
 
 
@@ -31,7 +31,7 @@ def key_table() -> str:
 def _comments(section: BaseModel, where: str) -> Iterator[tuple[str, str]]:
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
-        if info.description:
+        if info.description and not (isinstance(section, Target) and not section.has_use_for(name)):
             yield f"{where}{name}", info.description
         if isinstance(value, BaseModel):
             yield from _comments(value, f"{where}{name}.")

@@ -103,6 +103,11 @@ def _training(config: Config) -> Iterator[str]:
     if t.target_weights == "uncertainty" and len(config.targets) < 2:
         yield "training.target_weights: found 'uncertainty' with one target: there is nothing to weigh; use fixed"
     if t.freeze_epochs >= t.epochs:
+        if config.schedule.name != "cosine" and config.schedule.name != "constant":
+            yield (
+                f"schedule.name: found {config.schedule.name!r}, but the learning rate is constant while the backbone"
+                " is frozen, which it is in all epochs; allowed: constant, or the default"
+            )
         for key in ("layer_decay", "backbone_lr_factor"):
             if getattr(o, key) != 1:
                 yield (

