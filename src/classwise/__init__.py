@@ -12,7 +12,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from classwise.version import __version__
 
 if TYPE_CHECKING:
     from classwise.config import Config as Config

@@ -1,0 +1,261 @@
+"""One run while it trains: its parts, its checkpoints, its signals, and how it ends."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from classwise.baselines import Baselines
+from classwise.build_losses import build_criterion
+from classwise.checkpoint import (
+    CheckpointKeeper,
+    fingerprint,
+    read_checkpoint,
+)
+from classwise.compose import (
+    ONE_ROW,
+    build_data,
+    build_settings,
+    build_state,
+    run_baselines,
+)
+from classwise.config import Config
+from classwise.console import Console
+from classwise.data.loader import Batch, TrainingData, ValidationData
+from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
+from classwise.metrics.scoreboard import Scoreboard
+from classwise.model.classifier import Classifier
+from classwise.model.heads import Head, head_as_dict
+from classwise.predictor import Predictor
+from classwise.prepare import (
+    Prepared,
+    data_digest,
+)
+from classwise.report.page import write_report
+from classwise.rundir import RunFolder
+from classwise.status import ending_text, status_frame, status_now
+from classwise.train import loop
+from classwise.train.state import TrainState
+from classwise.version import __version__
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects that the loop works with."""
+
+    state: TrainState
+    data: TrainingData
+    valid: ValidationData
+    heads: dict[str, Head]
+    scoreboard: Scoreboard
+    settings: loop.Settings
+
+
+def assemble(
+    config: Config, prepared: Prepared, model: Classifier, heads: dict[str, Head], device: torch.device
+) -> Parts:
+    """The parts of a run at update 0. Raises ConfigError."""
+    data, valid = build_data(config, prepared, model, device)
+    return Parts(
+        build_state(config, model, build_criterion(config, prepared), data, device),
+        data,
+        valid,
+        heads,
+        Scoreboard(heads, prepared.label_lists, prepared.joint, device),
+        build_settings(config, device),
+    )
+
+
+def score_baselines(
+    config: Config,
+    prepared: Prepared,
+    model: Classifier,
+    heads: dict[str, Head],
+    device: torch.device,
+    console: Console,
+) -> Baselines | None:
+    """Computed once, before anything is learnt; a resumed run has them in its status.json."""
+    if not config.report.baselines:
+        return None
+    console.line("scoring two baselines on the same split ...")
+    baselines = run_baselines(config, prepared, model, heads, device)
+    for note in baselines.notes:
+        console.line(f"note: {note}")
+    console.line(str(baselines))
+    return baselines
+
+
+def checkpoint_keeper(
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    parts: Parts,
+    device: torch.device,
+    baselines: Baselines | None,
+) -> CheckpointKeeper:
+    """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
+    facts = {
+        "classwise": __version__,
+        "model": parts.state.model.facts.as_dict(),
+        "targets": [target.as_dict() for target in prepared.targets],
+        "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
+        "joint": list(prepared.joint),
+        "precision": config.training.precision,
+        "data": data_digest(prepared),
+    }
+    made_on = fingerprint(str(device))
+    environment = {"classwise": __version__, **made_on}
+    status = status_frame(folder, config, prepared, parts.state.model, baselines, environment)
+
+    started, before = time.monotonic(), float(status["seconds"])
+
+    def after(state: TrainState) -> None:
+        folder.write_history(state.progress.history)
+        seconds = round(before + time.monotonic() - started, 1)
+        folder.write_status(status_now(status | {"seconds": seconds}, state, "running", "", parts.settings))
+
+    return CheckpointKeeper(folder.checkpoints, facts, made_on, after)
+
+
+def run_to_the_end(
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    parts: Parts,
+    keeper: CheckpointKeeper,
+    console: Console,
+    should_stop: Callable[[], bool],
+) -> None:
+    """The loop, and whatever happens in it said in status.json."""
+
+    def watch(windows: Iterable[list[Batch]], epoch: int, first: int) -> Iterable[list[Batch]]:
+        title = f"epoch {epoch + 1}/{parts.settings.epochs}"
+        return console.bar(windows, title, total=parts.data.updates_per_epoch, done=first)
+
+    def say(row: dict[str, Any], best: bool) -> None:
+        console.line(_epoch_line(row, parts.settings, best))
+
+    started = time.monotonic()
+    before = _seconds_before(folder)
+
+    def end(state: str, reason: str) -> None:
+        status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
+        folder.write_status(status_now(status, parts.state, state, reason, parts.settings))
+
+    p = parts
+    try:
+        with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
+            ended = loop.train(
+                *(p.state, p.data, p.valid, p.scoreboard, p.settings),
+                *(keeper, should_stop, watch, say),
+            )
+        _write_results(folder, config, prepared)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        reason = str(stop) or "stopped at once; the checkpoint from before is kept"
+        end("interrupted", reason)
+        _report_anyway(folder, console)
+        raise Interrupted(f"{reason}; go on with: classwise resume {folder.path}") from None
+    except BaseException as error:
+        with contextlib.suppress(OSError, CheckpointError):
+            end("failed", f"{type(error).__name__}: {error}")
+            _report_anyway(folder, console)
+        if "more than 1 value per channel" in str(error):
+            raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
+        raise
+    end(ended, ending_text(ended, parts.settings))
+    write_report(folder.path)
+    best = parts.state.progress
+    first = parts.settings.first_epoch
+    since = f" (of those from epoch {first} on)" if first > 1 else ""
+    console.line(
+        f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch}{since}\n"
+        f"report: {folder.report}"
+    )
+    _say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
+
+
+def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, console: Console) -> None:
+    """The last line of a run that is no better than a baseline on the same split."""
+    known = folder.status().get("baselines")
+    if known:
+        unbeaten = Baselines(**known).not_beaten_by(value, higher_is_better)
+        for name, score in unbeaten.items():
+            console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
+
+
+def _write_results(folder: RunFolder, config: Config, prepared: Prepared) -> None:
+    """metrics.json and predictions.csv of the best checkpoint on the validation rows."""
+    checkpoint = read_checkpoint(folder.checkpoints / "best")
+    predictor = Predictor.of(checkpoint)
+    samples, answers = prepared.valid.samples, prepared.valid.answers
+    outputs = predictor.outputs(samples, config)
+    metrics = predictor.score(outputs, answers, samples.groups, config)
+    order = ("metric", "value", "epoch")
+    metrics["epoch"] = checkpoint.epoch
+    folder.write_metrics({key: metrics[key] for key in order} | metrics)
+    folder.write_predictions(predictor.table(samples, outputs, answers))
+
+
+def _report_anyway(folder: RunFolder, console: Console) -> None:
+    """A page for a run that did not end well is a help, but its failing must not hide the real error."""
+    try:
+        write_report(folder.path)
+    except (ClasswiseError, OSError, ValueError, KeyError) as error:
+        console.line(f"warning: the report could not be written: {error}")
+
+
+def _seconds_before(folder: RunFolder) -> float:
+    return float(folder.status().get("seconds", 0.0))
+
+
+def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
+    width = len(str(settings.epochs))
+    star = "*" if best and row["epoch"] >= settings.first_epoch else " "
+    return (
+        f"epoch {row['epoch']:>{width}}/{settings.epochs}  loss {row['train_loss']:.4f}"
+        f"  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
+        f"  lr {row['lr']:.1e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f}/s"
+    )
+
+
+def say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: Parts) -> None:
+    """What is about to be trained on what, and what to know of the data."""
+    train, valid = prepared.train.samples, prepared.valid.samples
+    for warning in prepared.warnings:
+        console.line(f"warning: {warning}")
+    grouped = ""
+    if train.groups is not None and valid.groups is not None:
+        grouped = (
+            f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them on both sides"
+        )
+    console.line(
+        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
+        f"{parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on {parts.settings.device};"
+        f" * marks the best {parts.settings.metric} so far"
+    )
+
+
+@contextlib.contextmanager
+def stop_flag() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM ask the loop to stop after the update that is under way; a second SIGINT stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
