@@ -1,0 +1,102 @@
+"""Is training as fast as at an earlier commit? The demo's training, old and new in turns, in pairs.
+
+    python benchmarks/against_commit.py COMMIT [--pairs 7] [--epochs 4]
+
+Checks COMMIT out beside the repository, and trains the demo's config with it and with the working tree alternately
+(old new, new old, ...), one thread, fp32, no workers. Prints for each pair the ratio new / old of pictures a second in
+training, and of the CPU time of its epochs, and their medians; and beside them the same for new against new, which
+shows what the machine's noise alone makes of it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# Runs in a process of its own: CPU time is that of the loop alone, without imports, reports and baselines.
+TRAIN = """
+import json, sys, time
+from pathlib import Path
+from classwise.train import loop
+seconds = []
+original = loop.train_one_epoch
+def timed(*arguments, **options):
+    started = time.process_time()
+    original(*arguments, **options)
+    seconds.append(time.process_time() - started)
+loop.train_one_epoch = timed
+from classwise.run import train
+overrides = [tuple(pair) for pair in json.loads(sys.argv[3])]
+run = train(sys.argv[1], sys.argv[2], overrides, quiet=True)
+speeds = [row["images_per_second"] for row in run.history[1:]]
+print(json.dumps({"speed": sorted(speeds)[len(speeds) // 2], "cpu": min(seconds[1:])}))
+"""
+
+
+def measure(source: Path, data: Path, epochs: int) -> dict[str, float]:
+    """The demo's training with the package in `source`."""
+    overrides = {
+        "training.epochs": epochs,
+        "selection.first_epoch": epochs,
+        "training.precision": "fp32",
+        "training.threads": 1,
+        "data.workers": 0,
+    }
+    pairs = json.dumps([[key, str(value)] for key, value in overrides.items()])
+    with tempfile.TemporaryDirectory() as run:
+        command = [sys.executable, "-c", TRAIN, str(data / "classwise.toml"), str(Path(run) / "run"), pairs]
+        environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+        out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=run)
+    return dict(json.loads(out.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("commit")
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--epochs", type=int, default=4)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        old, data = Path(work) / "old", Path(work) / "data"
+        subprocess.run(["git", "worktree", "add", "--detach", str(old), options.commit], cwd=ROOT, check=True)
+        try:
+            report(old / "src", ROOT / "src", prepare(data, old / "src"), options)
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(old)], cwd=ROOT, check=True)
+
+
+def prepare(data: Path, source: Path) -> Path:
+    """The demo's data and the config that the old commit can read."""
+    script = (
+        "import sys; from pathlib import Path; from classwise.demo.fashion import write_fashion;"
+        "from classwise.demo.tour import CLOTHES; from classwise.config_file import make_config;"
+        "folder = Path(sys.argv[1]); folder.mkdir(); write_fashion(folder);"
+        "(folder / 'classwise.toml').write_text(make_config(CLOTHES).to_toml())"
+    )
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    subprocess.run([sys.executable, "-c", script, str(data)], env=environment, check=True)
+    return data
+
+
+def report(old: Path, new: Path, data: Path, options: argparse.Namespace) -> None:
+    """Pairs of old and new, and of new and new."""
+    for title, first, second in (("new / old", old, new), ("new / new", new, new)):
+        ratios: dict[str, list[float]] = {"speed": [], "cpu": []}
+        for pair in range(options.pairs):
+            order = (first, second) if pair % 2 == 0 else (second, first)
+            found = [measure(source, data, options.epochs) for source in order]
+            a, b = found if pair % 2 == 0 else found[::-1]
+            for key, values in ratios.items():
+                values.append(b[key] / a[key])
+            print(f"{title}: speed {ratios['speed'][-1]:.3f}, CPU {ratios['cpu'][-1]:.3f}", flush=True)
+        speed, cpu = (statistics.median(values) for values in ratios.values())
+        print(f"median {title}: pictures a second x {speed:.3f}, CPU time x {cpu:.3f}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
