@@ -111,7 +111,8 @@ def table_line(name: str, own: Estimate | None, gain: Difference | None, more: l
     if gain is None:
         cells += ["", ""]
     else:
-        cells += [f"{gain.mean:+.3f} ({interval_text(gain)})", "" if gain.p is None else f"{gain.p:.3f}"]
+        interval = f" ({interval_text(gain)})" if gain.interval else ""
+        cells += [f"{gain.mean:+.3f}{interval}", "" if gain.p is None else f"{gain.p:.3f}"]
     return "| " + " | ".join(cells) + " |"
 
 

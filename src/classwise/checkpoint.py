@@ -30,7 +30,7 @@ from classwise.errors import CheckpointError
 from classwise.files import json_text, sha256, sync_folder
 from classwise.train.state import Progress, TrainState
 
-SCHEMA = 1
+SCHEMA = 2
 # Other versions of these may read, change or normalise pictures differently, or build another model.
 PICTURES_AND_MODELS = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
 FILES = ("model.safetensors", "training.safetensors", "state.json")
