@@ -124,6 +124,44 @@ def resume(run: Path, /, *, quiet: Quiet = False, debug: Debug = False) -> None:
 
 
 @app.command
+def compare(
+    config: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    vary: Annotated[
+        list[str] | None, Parameter(help="KEY=VALUE,VALUE; several give all combinations.")
+    ] = None,
+    seeds: Annotated[
+        int, Parameter(help="Runs of each variant: config.seed, +1, ... Pairs are by seed.")
+    ] = 5,
+    out: Annotated[Path | None, Parameter(help="Folder of the comparison [default: compare/NAME].")] = None,
+    jobs: Annotated[int, Parameter(help="Processes that train at the same time.")] = 1,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train variants with the same seeds: means, intervals, and paired differences to the first variant.
+
+    For example: --vary loss.name=cross_entropy,focal --vary optimizer.lr=1e-3,3e-3 --seeds 5 --training.epochs 5.
+    Runs that are done are not run again; the same command goes on after a stop, and takes more seeds or variants.
+
+    Parameters
+    ----------
+    config
+        A classwise.toml; `classwise init` writes one.
+    """
+    from classwise.compare import compare as compare_variants
+    from classwise.compare import grid, print_table
+
+    found = compare_variants(config, grid(vary or []), seeds, out, parse_overrides(overrides), jobs, quiet)
+    print_table(found)
+    print(found.path / "compare.html")
+    if found.failed:
+        raise ClasswiseError(
+            f"{len(found.failed)} of {len(found.results)} runs failed; the table leaves them out"
+        )
+
+
+@app.command
 def evaluate(
     run: Path,
     table: Path | None = None,

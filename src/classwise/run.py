@@ -82,9 +82,10 @@ def train(
         check_recipe(config, prepared, model)  # its errors before anything is measured
         config, device = settle(config, prepared, model, console)
         set_threads(config)
-        baselines = score_baselines(config, prepared, model, heads, device, console)
-        parts = assemble(config, prepared, model, heads, device)
-        folder = new_folder(config.name, None if run is None else Path(run))
+        folder = new_folder(config.name, None if run is None else Path(run))  # refused before the baselines
+        with _removed_unless_begun(folder):
+            baselines = score_baselines(config, prepared, model, heads, device, console)
+            parts = assemble(config, prepared, model, heads, device)
         with stop_flag() as should_stop:
             with _removed_unless_begun(folder):
                 console.log_to(folder.log)

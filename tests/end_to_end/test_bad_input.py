@@ -227,15 +227,34 @@ def test_a_class_with_one_group(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "key"), [(0, "data.path"), (1, "targets.label.column"), (2, "data.group")]
+    ("column", "said"),
+    [
+        (0, ("data.path", "is empty in row 5")),
+        (1, ("no answer in row 5: empty in column 'label'", "data.unanswered")),
+        (2, ("data.group", "is empty in row 5")),
+    ],
 )
 @pytest.mark.parametrize("cell", ["", "  "])
-def test_an_empty_cell(here: Path, column: int, key: str, cell: str) -> None:
-    """A cell with nothing or only spaces in it is named by key and row, whatever its column is for."""
+def test_an_empty_cell(here: Path, column: int, said: tuple[str, ...], cell: str) -> None:
+    """A cell with nothing or only spaces in it is named by column and row, whatever its column is for."""
     rows = [[*row, f"g{number // 2}"] for number, row in enumerate(plain_rows(16))]
     rows[4][column] = cell
     write_csv(here / "samples.csv", ("path", "label", "person"), rows)
-    says(refused_training(here, data__group="person"), here / "samples.csv", key, "is empty in row 5")
+    says(refused_training(here, data__group="person"), here / "samples.csv", *said)
+
+
+def test_rows_without_an_answer_in_any_target(here: Path) -> None:
+    """An empty cell only masks its target; a row in which all are empty is refused, with its row and columns."""
+    rows = [[path, label, str(number)] for number, (path, label) in enumerate(plain_rows(16))]
+    rows[2][1] = rows[6][2] = ""
+    rows[4][1:] = rows[9][1:] = ["", " "]
+    write_csv(here / "samples.csv", ("path", "label", "size"), rows)
+    message = refused_training(
+        here,
+        targets__size={"column": "size", "type": "regression"},
+        selection__metric="label.macro_f1",
+    )
+    says(message, here / "samples.csv", "no answer in rows 5, 10", "columns 'label', 'size'")
 
 
 def test_duplicate_ids(here: Path) -> None:
@@ -358,7 +377,7 @@ def test_bad_pictures_stop_inference(trained: Path, tmp_path: Path, verb: str) -
         ({"training__epoch": 3}, ("training.epoch", "did you mean 'epochs'?")),
         ({"dat__source": "x"}, ("dat", "did you mean 'data'?")),
         ({"data__augment": {"flipp": 0.5}}, ("data.augment.flipp", "did you mean 'flip'?")),
-        ({"targets__label__colum": "x"}, ("targets.label.colum", "did you mean 'column'?")),
+        ({"targets__label__colum": "x"}, ("targets.label.colum", "did you mean 'column' or 'columns'?")),
         ({"loss": {"name": "focall"}}, ("loss.name", "'focall'", "did you mean 'focal'?")),
         ({"schedule": {"name": "cosine", "etamin": 0}}, ("schedule.etamin", "did you mean 'eta_min'?")),
         ({"optimizer__name": "adamq"}, ("optimizer.name", "'adamq'", "did you mean 'adam")),

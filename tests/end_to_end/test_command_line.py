@@ -19,7 +19,7 @@ from classwise.config_file import make_config
 from classwise.errors import CheckpointError, ConfigError
 from classwise.toml import toml_text
 
-COMMANDS = {"demo", "init", "train", "resume", "evaluate", "predict", "submit", "report"}
+COMMANDS = {"demo", "init", "train", "resume", "evaluate", "predict", "submit", "report", "compare"}
 HEAVY = ("torch", "torchvision", "timm", "polars", "cv2", "sklearn", "pydantic", "numpy", "PIL", "jinja2")
 
 

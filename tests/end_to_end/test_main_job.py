@@ -153,18 +153,15 @@ def test_the_run_directory_holds_what_the_contract_lists(people: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics)[:4] == ["metric", "value", "epoch", "samples"]
     assert (set(metrics["targets"]), metrics["metric"]) == ({"mask", "gender", "age"}, "joint.macro_f1")
-    scores = {
-        "type",
-        "labels",
-        "accuracy",
-        "balanced_accuracy",
-        "macro_f1",
-        "macro_precision",
-        "macro_recall",
-    }
-    for target in (*metrics["targets"].values(), metrics["joint"]):
-        assert set(target) == scores | {"weighted_f1", "per_class", "confusion"}
+    averages = {f"{mean}_{part}" for mean in ("macro", "weighted") for part in ("precision", "recall", "f1")}
+    of_labels = averages | {"accuracy", "balanced_accuracy", "micro_f1", "mcc", "kappa"}
+    of_probabilities = {"log_loss", "calibration_error"}
+    for name, target in (*metrics["targets"].items(), ("joint", metrics["joint"])):
+        scores = of_labels | (set() if name == "joint" else of_probabilities)
+        assert set(target) == scores | {"type", "samples", "labels", "per_class", "confusion", "intervals"}
         assert set(target["per_class"][0]) == {"label", "precision", "recall", "f1", "support"}
+        assert set(target["intervals"]) == scores
+        assert all(low <= high for low, high in target["intervals"].values())
     assert (
         metrics["value"] == status["best"]["value"] == max(row["valid"]["joint.macro_f1"] for row in history)
     )

@@ -55,3 +55,16 @@ def test_from_first_epoch_on_everything_earlier_is_passed_over() -> None:
     better = [progress.end_epoch(value, {}, first_epoch=3) for value in (0.5, 0.9, 0.6, 0.55, 0.7)]
     assert better == [True, True, True, False, True]
     assert (progress.best, progress.best_epoch, progress.waited) == (0.7, 5, 0)
+
+
+def test_lower_values_may_be_the_better_ones() -> None:
+    """Of an error the lowest is the best, an equal one is no better, and `first_epoch` still passes over what was
+    before it; 0 and None are no special cases."""
+    progress = Progress()
+    found = [progress.end_epoch(value, {}, higher_is_better=False) for value in (0.4, 0.4, 0.5, 0.0, 0.3)]
+    assert found == [True, False, False, True, False]
+    assert (progress.best, progress.best_epoch, progress.waited) == (0.0, 4, 1)
+    late = Progress()
+    for value in (0.1, 0.5, 0.6, 0.2):
+        late.end_epoch(value, {}, first_epoch=2, higher_is_better=False)
+    assert (late.best, late.best_epoch) == (0.2, 4)

@@ -1,0 +1,120 @@
+"""The grid, the folders' names, and what counts as another config."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classwise.compare.plan import Variant, alone, grid, read_plan, request, slug
+from classwise.config_file import make_config
+from classwise.errors import ConfigError, OutputError
+
+text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300)
+
+
+def test_the_grid_is_every_combination() -> None:
+    """The first key is the slowest; the first values of all are the baseline."""
+    found = grid(["loss.name=cross_entropy,focal", "--optimizer.lr=1e-3, 3e-3"])
+    assert [variant.name for variant in found] == [
+        "loss.name=cross_entropy,optimizer.lr=1e-3",
+        "loss.name=cross_entropy,optimizer.lr=3e-3",
+        "loss.name=focal,optimizer.lr=1e-3",
+        "loss.name=focal,optimizer.lr=3e-3",
+    ]
+    assert found[1].overrides == (("loss.name", "cross_entropy"), ("optimizer.lr", "3e-3"))
+    assert grid([]) == [Variant("config", ())]
+
+
+@pytest.mark.parametrize(
+    ("vary", "values"),
+    [
+        ("model.image_size=[64,64],[96,64]", ["[64,64]", "[96,64]"]),
+        ('data.source="a,b.csv",c.csv', ['"a,b.csv"', "c.csv"]),
+        ("data.source='a,[b.csv',c.csv", ["'a,[b.csv'", "c.csv"]),
+        ('joint.targets=["a,b","c"],["d]"]', ['["a,b","c"]', '["d]"]']),
+        (
+            'loss={name="focal",gamma=1},{name="cross_entropy"}',
+            ['{name="focal",gamma=1}', '{name="cross_entropy"}'],
+        ),
+        ("data.group=it's,who's", ["it's", "who's"]),
+        ('data.group="",person', ['""', "person"]),
+        ("data.source=a=b.csv", ["a=b.csv"]),
+    ],
+)
+def test_only_top_level_commas_separate(vary: str, values: list[str]) -> None:
+    """Lists, tables and quoted texts stay whole."""
+    assert [variant.overrides[0][1] for variant in grid([vary])] == values
+
+
+@pytest.mark.parametrize(
+    ("vary", "says"),
+    [
+        (["loss.name"], "must be KEY=VALUE"),
+        (["=focal"], "must be KEY=VALUE"),
+        (["a.b=1,,2"], "a value is empty"),
+        (["a.b="], "a value is empty"),
+        (["a.b=1,2,1"], "a value stands twice"),
+        (["a.b=1", "a.b=2"], "--vary a.b: stands twice"),
+        (["a.b=[1,2"], "not closed"),
+        (["a.b=1]"], "not closed"),
+        (["a.b='x"], "not closed"),
+        (["seed=1,2"], "say how many: --seeds 5"),
+    ],
+)
+def test_a_grid_that_is_none_says_why(vary: list[str], says: str) -> None:
+    """What was typed, and what it must be."""
+    with pytest.raises(ConfigError, match=says):
+        grid(vary)
+
+
+@given(st.lists(text, min_size=2, max_size=8, unique=True))
+def test_slugs_are_safe_and_unique(names: list[str]) -> None:
+    """One plain folder name each, also where the file system takes capitals for small letters."""
+    slugs = [slug(name) for name in names]
+    assert len({found.lower() for found in slugs}) == len(names)
+    for found in slugs:
+        assert Path(found).name == found
+        assert found.isascii()
+        assert found.isprintable()
+        assert 0 < len(found) < 100
+        assert found[0] not in ".-"
+
+
+def test_slugs_stay_readable() -> None:
+    """What the grid writes is kept as it is; what is lost is made up for by a piece of a hash."""
+    assert slug("loss.name=focal,optimizer.lr=3e-3") == "loss.name=focal,optimizer.lr=3e-3"
+    assert slug("../../etc/passwd").startswith("etc-passwd-")
+    assert slug("compare.csv") != "compare.csv"
+    assert slug("Focal").lower() != slug("focal")
+
+
+def test_the_request_is_what_decides_the_outcome(tmp_path: Path) -> None:
+    """Seed, name, reading processes and the report do not count; any other key does, and so do the table's bytes."""
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\na,b\n")
+    values = {"data": {"source": str(table)}, "targets": {"label": {"column": "label"}}}
+    first = request(make_config(values))
+    without = [("seed", "7"), ("name", "x"), ("data.workers", "3"), ("report.resamples", "0")]
+    assert request(make_config(values, without)) == first
+    changed = request(make_config(values, [("training.epochs", "7"), ("loss.name", "focal")]))
+    differ = {key for key in {**first, **changed} if first.get(key) != changed.get(key)}
+    assert {"training.epochs", "loss.name"} <= differ
+    table.write_text("path,label\na,c\n")
+    now = request(make_config(values))
+    assert {key for key in first if first[key] != now[key]} == {"data.source (content)"}
+
+
+def test_a_folder_of_something_else_is_kept(tmp_path: Path) -> None:
+    """Neither a strange folder nor a damaged compare.json is written over; two processes do not share one."""
+    assert read_plan(tmp_path / "new").runs == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is no comparison"):
+        read_plan(tmp_path)
+    (tmp_path / "compare.json").write_text("{")
+    with pytest.raises(OutputError, match="damaged"):
+        read_plan(tmp_path)
+    with alone(tmp_path), pytest.raises(OutputError, match="another `classwise compare`"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
