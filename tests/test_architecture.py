@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import grimp
@@ -26,6 +27,15 @@ def test_the_import_contracts_hold(
     monkeypatch.chdir(ROOT)
     broken = lint_imports(no_cache=True)
     assert broken == 0, capsys.readouterr().out
+
+
+def test_every_module_has_its_layer() -> None:
+    """A module or package that stands in no layer could import what it likes."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = [name.strip() for layer in settings["contracts"][0]["layers"] for name in layer.split("|")]
+    found = [path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
+    found += [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
+    assert sorted(layers) == sorted(f"classwise.{name}" for name in found)
 
 
 def test_no_module_is_in_an_import_cycle() -> None:

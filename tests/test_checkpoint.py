@@ -78,14 +78,16 @@ def fresh(
     return TrainState(module, criterion, built, rates, scaler, average)
 
 
-def advance(state: TrainState, updates: int = 1) -> TrainState:
-    """So many updates on drawn pictures that depend on the update's number only."""
+def advance(state: TrainState, updates: int = 1, frozen: bool = False) -> TrainState:
+    """So many updates on drawn pictures that depend on the update's number only; on features if `frozen`."""
     for _ in range(updates):
         draw = torch.Generator().manual_seed(state.progress.update)
         images_BCHW = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=draw)
         state.schedule.set(state.optimizer, state.progress.update)
         state.optimizer.zero_grad()
-        outputs = state.model.train()(images_BCHW)
+        with torch.no_grad():
+            images = state.model.eval().features(images_BCHW) if frozen else images_BCHW
+        outputs = state.model.train()(images)
         loss = state.criterion(outputs, {"종류": torch.tensor([0, 1, 2, 0])})
         loss.backward()
         state.optimizer.step()
@@ -177,6 +179,69 @@ def assert_same_tree(found: Any, wanted: Any) -> None:
         assert found.dtype == wanted.dtype
     else:
         assert found == wanted
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgdp"])
+@pytest.mark.parametrize("frozen", [False, True], ids=["whole", "frozen"])
+@pytest.mark.parametrize("updates", [0, 3])
+def test_an_average_and_learnt_weights_go_on_as_if_nothing_had_happened(
+    updates: int, frozen: bool, optimizer: str, tmp_path: Path
+) -> None:
+    """The weights that learn, their average and its count, and the learnt weights between targets come back; three
+    more updates end in the same bytes, also where a backbone that was frozen has no moments yet."""
+    state = advance(fresh(optimizer, decay=0.5, learnt=True), updates, frozen)
+    keeper(tmp_path / "c").save(state, best=False)
+    again = advance(fresh(optimizer, decay=0.5, learnt=True), 1)
+    restore(again, newest_checkpoint(tmp_path / "c", no_warning))
+    assert again.average.state_dict()["updates"] == updates
+    assert_same_state(again, state)
+    assert_same_tree(again.optimizer.state_dict(), state.optimizer.state_dict())
+    assert (len(state.optimizer.state) > 3) == (
+        updates > 0 and not frozen
+    )  # the heads' two and the criterion's
+    advance(state, 3)
+    advance(again, 3)
+    assert_same_state(again, state)
+
+
+def assert_same_state(found: TrainState, wanted: TrainState) -> None:
+    """Weights, average and the criterion's parameters are the same bytes."""
+    for one, other in (
+        (found.model, wanted.model),
+        (found.average.model, wanted.average.model),
+        (found.criterion, wanted.criterion),
+    ):
+        tensors = other.state_dict()
+        assert all(torch.equal(value, tensors[key]) for key, value in one.state_dict().items())
+        assert len(tensors) == len(one.state_dict())
+
+
+def test_the_average_is_the_model_of_the_checkpoint(tmp_path: Path) -> None:
+    """model.safetensors has what is evaluated; the weights that go on learning stand with the optimizer's. Without an
+    average nothing stands there twice."""
+    state = advance(fresh(decay=0.9), 3)
+    keeper(tmp_path / "c").save(state, best=False)
+    found, names = newest_checkpoint(tmp_path / "c", no_warning), set(state.model.state_dict())
+    averaged, own = state.average.model.state_dict(), state.model.state_dict()
+    assert set(found.model) == names
+    assert all(torch.equal(found.model[name], averaged[name]) for name in names)
+    assert all(torch.equal(found.training[f"model.{name}"], own[name]) for name in names)
+    assert not torch.equal(averaged["heads.0.weight"], own["heads.0.weight"])
+    saved(tmp_path / "d")
+    plain = newest_checkpoint(tmp_path / "d", no_warning)
+    assert not any(name.startswith(("model.", "average.")) for name in plain.training)
+
+
+@pytest.mark.parametrize("option", [{"decay": 0.9}, {"learnt": True}], ids=["average", "learnt weights"])
+@pytest.mark.parametrize("there", [True, False], ids=["saved only", "asked for only"])
+def test_an_average_or_learnt_weights_are_not_lost_silently(
+    option: dict[str, Any], there: bool, tmp_path: Path
+) -> None:
+    """Where only the checkpoint has them, or only the config, it is refused."""
+    keeper(tmp_path / "c").save(advance(fresh(**option if there else {}), 2), best=False)
+    state = fresh(**{} if there else option)
+    with pytest.raises(CheckpointError, match="last belongs to another configuration"):
+        restore(state, newest_checkpoint(tmp_path / "c", no_warning))
 
 
 def test_moments_lie_in_memory_as_their_parameters_do(tmp_path: Path) -> None:
@@ -341,12 +406,14 @@ def test_files_of_two_checkpoints_do_not_mix(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "c" / "last")
 
 
-def test_another_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint of a later classwise says so."""
+@pytest.mark.parametrize("step", [-1, 1])
+def test_another_schema_is_refused(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of an earlier or a later classwise says so."""
+    reads = checkpoints.SCHEMA
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "SCHEMA", 2)
+        patch.setattr(checkpoints, "SCHEMA", reads + step)
         saved(tmp_path / "c")
-    with pytest.raises(CheckpointError, match="schema 2, but this classwise reads 1"):
+    with pytest.raises(CheckpointError, match=f"schema {reads + step}, but this classwise reads {reads}"):
         read_checkpoint(tmp_path / "c" / "last")
 
 

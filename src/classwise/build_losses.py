@@ -28,7 +28,7 @@ from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, 
 from classwise.prepare import Prepared, label_counts
 
 Counts = list[int]
-Build = Callable[[Any, Counts, int, str], nn.Module]  # section, rows of each label, training rows, key
+Build = Callable[[Any, Counts, Counts, str], nn.Module]  # section, rows of each label and with it known, key
 
 
 def build_criterion(config: Config, prepared: Prepared) -> Criterion:
@@ -37,7 +37,7 @@ def build_criterion(config: Config, prepared: Prepared) -> Criterion:
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
-        loss = _loss(config.loss_of(name), counts.get(name, []), _known_rows(prepared, name), key)
+        loss = _loss(config.loss_of(name), counts.get(name, []), _known_cells(prepared, name), key)
         if not loss.additive and config.training.accumulate > 1:
             raise ConfigError(
                 f"{key}: soft F1 is not a sum over samples, so it cannot be accumulated exactly;"
@@ -96,16 +96,20 @@ def _mean_and_std(prepared: Prepared, name: str) -> tuple[float, float]:
     return float(known.mean()), float(known.std())
 
 
-def _known_rows(prepared: Prepared, name: str) -> int:
-    return int(prepared.target(name).known(prepared.train.answers[name]).sum())
+def _known_cells(prepared: Prepared, name: str) -> Counts:
+    """Training rows that each label of several is known of: a cell that is empty is no negative."""
+    if prepared.target(name).type != "multilabel":
+        return []
+    known: Counts = (~np.isnan(prepared.train.answers[name])).sum(axis=0).tolist()
+    return known
 
 
-def _loss(section: Any, counts: Counts, rows: int, key: str) -> Any:
+def _loss(section: Any, counts: Counts, known: Counts, key: str) -> Any:
     """A loss module from its section of the config."""
     if section.name == "sum":
-        parts = [_loss(term, counts, rows, f"{key}.terms[{i}]") for i, term in enumerate(section.terms)]
+        parts = [_loss(term, counts, known, f"{key}.terms[{i}]") for i, term in enumerate(section.terms)]
         return WeightedSum(parts, [term.weight for term in section.terms])
-    return _LOSSES[section.name](section, counts, rows, key)
+    return _LOSSES[section.name](section, counts, known, key)
 
 
 def _weights(section: Any, counts: Counts, key: str) -> Tensor | None:
@@ -115,34 +119,35 @@ def _weights(section: Any, counts: Counts, key: str) -> Tensor | None:
         raise ConfigError(f"{key}.class_weights: {error}") from None
 
 
-def _pos_weight(section: Any, counts: Counts, rows: int) -> Tensor | None:
-    """Negatives over positives of every label; a label that no row has keeps 1."""
+def _pos_weight(section: Any, counts: Counts, known: Counts) -> Tensor | None:
+    """Negatives over positives of every label, among its known cells; a label that no row has keeps 1."""
     if section.pos_weight == "none":
         return None
-    return torch.tensor([(rows - n) / n if n else 1.0 for n in counts], dtype=torch.float64)
+    ratios = [(cells - n) / n if n else 1.0 for n, cells in zip(counts, known, strict=True)]
+    return torch.tensor(ratios, dtype=torch.float64)
 
 
 _LOSSES: dict[str, Build] = {
-    "cross_entropy": lambda s, counts, rows, key: CrossEntropy(
+    "cross_entropy": lambda s, counts, known, key: CrossEntropy(
         _weights(s, counts, key), s.label_smoothing, s.weights_from_epoch
     ),
-    "focal": lambda s, counts, rows, key: Focal(s.gamma, _weights(s, counts, key), s.weights_from_epoch),
-    "balanced_softmax": lambda s, counts, rows, key: BalancedSoftmax(torch.tensor(counts)),
-    "logit_adjustment": lambda s, counts, rows, key: LogitAdjustment(torch.tensor(counts), s.tau),
+    "focal": lambda s, counts, known, key: Focal(s.gamma, _weights(s, counts, key), s.weights_from_epoch),
+    "balanced_softmax": lambda s, counts, known, key: BalancedSoftmax(torch.tensor(counts)),
+    "logit_adjustment": lambda s, counts, known, key: LogitAdjustment(torch.tensor(counts), s.tau),
     # The head's logits are scale * cosine already (see cosine_scales), so the margins are scaled with them.
-    "ldam": lambda s, counts, rows, key: LDAM(
+    "ldam": lambda s, counts, known, key: LDAM(
         torch.tensor(counts), s.scale * s.max_margin, 1.0, _weights(s, counts, key), s.weights_from_epoch
     ),
-    "gce": lambda s, counts, rows, key: GeneralizedCrossEntropy(s.q),
-    "soft_f1": lambda s, counts, rows, key: SoftMacroF1(len(counts)),
-    "bce": lambda s, counts, rows, key: BinaryCrossEntropy(_pos_weight(s, counts, rows)),
-    "multilabel_focal": lambda s, counts, rows, key: MultilabelFocal(s.gamma, s.alpha),
-    "asymmetric": lambda s, counts, rows, key: Asymmetric(s.gamma_neg, s.gamma_pos, s.clip),
-    "corn": lambda s, counts, rows, key: Corn(len(counts)),
-    "mse": lambda s, counts, rows, key: SquaredError(),
-    "mae": lambda s, counts, rows, key: AbsoluteError(),
-    "smooth_l1": lambda s, counts, rows, key: SmoothL1(s.beta),
-    "huber": lambda s, counts, rows, key: Huber(s.delta),
-    "pairwise_logistic": lambda s, counts, rows, key: PairwiseLogistic(),
-    "listnet": lambda s, counts, rows, key: ListNet(),
+    "gce": lambda s, counts, known, key: GeneralizedCrossEntropy(s.q),
+    "soft_f1": lambda s, counts, known, key: SoftMacroF1(len(counts)),
+    "bce": lambda s, counts, known, key: BinaryCrossEntropy(_pos_weight(s, counts, known)),
+    "multilabel_focal": lambda s, counts, known, key: MultilabelFocal(s.gamma, s.alpha),
+    "asymmetric": lambda s, counts, known, key: Asymmetric(s.gamma_neg, s.gamma_pos, s.clip),
+    "corn": lambda s, counts, known, key: Corn(len(counts)),
+    "mse": lambda s, counts, known, key: SquaredError(),
+    "mae": lambda s, counts, known, key: AbsoluteError(),
+    "smooth_l1": lambda s, counts, known, key: SmoothL1(s.beta),
+    "huber": lambda s, counts, known, key: Huber(s.delta),
+    "pairwise_logistic": lambda s, counts, known, key: PairwiseLogistic(),
+    "listnet": lambda s, counts, known, key: ListNet(),
 }

@@ -17,7 +17,7 @@ PRIOR_LOSSES = ("balanced_softmax", "logit_adjustment")
 
 def check_conflicts(config: Config) -> list[str]:
     """Warnings, one line each. Raises ConfigError for what is refused."""
-    for check in (_mixing, _sampling, _adjustment, _loss_keys, _training, _ranking):
+    for check in (_mixing, _sampling, _target_keys, _adjustment, _loss_keys, _training, _ranking):
         for problem in check(config):
             raise ConfigError(problem)
     return [*_corrected_twice(config), *_without_effect(config)]
@@ -39,6 +39,8 @@ def _mixing(config: Config) -> Iterator[str]:
     keys = [key for key in ("mixup", "cutmix") if getattr(data, key) > 0]
     if not keys and data.mix_share != 1:
         yield f"data.mix_share: found {data.mix_share}, but data.mixup and data.cutmix are 0: nothing is mixed"
+    if keys and data.mix_share == 0:
+        yield f"data.mix_share: found {data.mix_share}, which leaves data.{keys[0]} without effect"
     for name, target in config.targets.items() if keys else ():
         for loss in losses_of(config, name):
             if loss.name in HARD_LABELS:
@@ -66,6 +68,15 @@ def _sampling(config: Config) -> Iterator[str]:
         )
 
 
+def _target_keys(config: Config) -> Iterator[str]:
+    for name, target in config.targets.items():
+        if target.type == "regression" and target.labels and not target.edges:
+            yield (
+                f"targets.{name}.labels: found {list(target.labels)}, but a regression has classes only where"
+                f" targets.{name}.edges cuts it"
+            )
+
+
 def _adjustment(config: Config) -> Iterator[str]:
     for name, target in config.targets.items():
         names = [loss.name for loss in losses_of(config, name)]
@@ -80,6 +91,12 @@ def _adjustment(config: Config) -> Iterator[str]:
 def _loss_keys(config: Config) -> Iterator[str]:
     epochs = config.training.epochs
     for name in config.targets:
+        scales = {loss.scale for loss in losses_of(config, name) if loss.name == "ldam"}
+        if len(scales) > 1:
+            yield (
+                f"{loss_key(config, name)}.terms: found ldam with the scales {sorted(scales)}, but a target has one"
+                " head, whose cosines have one scale; give all the same"
+            )
         for loss in losses_of(config, name):
             if not hasattr(loss, "class_weights"):
                 continue
@@ -108,6 +125,13 @@ def _training(config: Config) -> Iterator[str]:
                 f"schedule.name: found {config.schedule.name!r}, but the learning rate is constant while the backbone"
                 " is frozen, which it is in all epochs; allowed: constant, or the default"
             )
+        for key, default in {"warmup_epochs": 0.0, "T_max": None, "eta_min": 0.0}.items():
+            found = getattr(config.schedule, key, default)
+            if found != default:
+                yield (
+                    f"schedule.{key}: found {found}, but the learning rate is constant while the backbone is frozen,"
+                    " which it is in all epochs"
+                )
         for key in ("layer_decay", "backbone_lr_factor"):
             if getattr(o, key) != 1:
                 yield (

@@ -78,17 +78,18 @@ class Prepared:
 def prepare(config: Config, console: Console) -> Prepared:
     """Read, check and split the data; nothing is written. Raises DataError, ConfigError."""
     data = config.data
+    _refuse_columns_of_a_folder(config)
     samples, bad = _checked(
         read_source(Path(data.source), Path(data.images), data.path, data.id, data.group), config, console
     )
     targets = tuple(_target(name, config, samples) for name in config.targets)
     joint = config.joint.targets if config.joint else ()
-    samples, answers = _answered(targets, samples, config)
+    samples, answers = answered(targets, samples, config)
     warnings = list(samples.notes)
     if isinstance(data.valid, str):
         other, bad_too = _checked(_valid_source(config), config, console)
         bad += bad_too
-        other, other_answers = _answered(targets, other, config)
+        other, other_answers = answered(targets, other, config)
         warnings += other.notes
         _refuse_overlap(samples, other, targets)
         train, valid = Side(samples, answers), Side(other, other_answers)
@@ -101,7 +102,7 @@ def prepare(config: Config, console: Console) -> Prepared:
     return dataclasses.replace(prepared, warnings=(*warnings, *_masked(prepared), *_absent_classes(prepared)))
 
 
-def _answered(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Answers]:
+def answered(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Answers]:
     """The rows with an answer for some target; data.unanswered says whether others are an error or are left out."""
     if config.data.unanswered == "skip":
         answers = {target.name: target.encode(samples.frame, samples.where) for target in targets}
@@ -225,6 +226,18 @@ def _target(name: str, config: Config, samples: Samples) -> Target:
         *(name, t.type, t.column, t.columns, t.labels, t.edges, t.separator, t.query),
         *(samples.frame, samples.where),
     )
+
+
+def _refuse_columns_of_a_folder(config: Config) -> None:
+    """A folder of class folders has the columns `path` and `label`, and no others that a key could name."""
+    data = config.data
+    allowed = {"path": ("path",), "id": (None, "path"), "group": (None,)}
+    for key, known in allowed.items() if Path(data.source).is_dir() else ():
+        if getattr(data, key) not in known:
+            raise ConfigError(
+                f"data.{key}: found {getattr(data, key)!r}, but data.source is a folder, whose pictures have no"
+                " such column; a table can have one"
+            )
 
 
 def _refuse_clashing_names(targets: Sequence[Target], joint: bool) -> None:

@@ -36,9 +36,9 @@ from classwise.model.classifier import ModelFacts, restore_classifier
 from classwise.predictor import Predictor, set_threads, torch_kept
 from classwise.prepare import (
     Prepared,
+    answered,
     check_pictures,
     data_digest,
-    encode,
     prepare,
     refuse_bad,
 )
@@ -180,8 +180,11 @@ class Run:
             _refuse_changed_data(self.folder, prepared, predictor.facts)
             samples, answers = prepared.valid.samples, prepared.valid.answers
         else:
-            samples = self._labelled(config, Path(table), images)
-            answers = encode(predictor.targets, samples)
+            samples, answers = answered(
+                predictor.targets, _with_groups(self._labelled(config, Path(table), images), config), config
+            )
+            for note in samples.notes:
+                console.line(f"warning: {note}")
             refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
             self._warn_of_training_rows(samples, console)
         return predictor.score(predictor.outputs(samples, config), answers, samples.groups, config)
@@ -262,6 +265,14 @@ class Run:
         if not names:
             raise DataError(f"{source}: no pictures in this folder")
         return samples_of(pl.DataFrame({"path": names}), str(source), source, "path", None, None)
+
+
+def _with_groups(samples: Samples, config: Config) -> Samples:
+    """The groups of the run's own column, where a table has it: intervals are then drawn by group."""
+    column = config.data.group
+    if column is None or column not in samples.frame.columns or samples.frame[column].null_count():
+        return samples
+    return dataclasses.replace(samples, groups=tuple(samples.frame[column].to_list()))
 
 
 def _split_table(prepared: Prepared) -> pl.DataFrame:

@@ -111,5 +111,5 @@ def status_now(
 def ending_text(ended: str, settings: Settings) -> str:
     if ended == "early_stopped":
         moved = "risen" if settings.higher_is_better else "fallen"
-        return f"{settings.metric} has not {moved} for {settings.patience} epochs"
+        return f"{settings.metric} has not {moved} for {settings.patience} epoch{'' if settings.patience == 1 else 's'}"
     return f"all {settings.epochs} epochs are done"

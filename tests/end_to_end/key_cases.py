@@ -67,7 +67,7 @@ def refusal(outcome: Outcome) -> str:
     return outcome if isinstance(outcome, str) else "finished"
 
 
-LEFT_OUT = object()
+LEFT_OUT = "(left out)"
 """In place of a value: the key is not given."""
 
 
@@ -122,15 +122,12 @@ MANY = {"training": {"epochs": 3}}
 # Frozen from first to last and hardly moved: no epoch is better than another.
 STILL = {"training": {"epochs": 3, "freeze_epochs": 3}, "optimizer": {"lr": 1e-9}}
 WORSENING = {"patience": 0, "threshold": 10.0}  # no result is ten times better than the best so far
+# A target in levels of 0 to 2, beside another that selects, so that its type may change.
+BESIDE = {
+    "targets": {"it": {"column": "level"}, "other": {"column": "other"}},
+    "selection": {"metric": "other.macro_f1"},
+}
 BY_LOG_LOSS = {"selection": {"metric": "log_loss"}, "training": {"epochs": 4}}
-
-
-def wide_of(value: Any) -> dict[str, Any]:
-    """A class target in levels of 0 to 2, beside another that selects, so that its type may change."""
-    return {
-        "targets": {"it": {"column": value}, "other": {"column": "other"}},
-        "selection": {"metric": "other.macro_f1"},
-    }
 
 
 def composed(config: Config) -> int:
@@ -153,7 +150,7 @@ CASES: dict[str, Case] = {
     "data.augment.preset": Case(("none", "light", "standard", "strong")),
     "data.augment.flip": Case((LEFT_OUT, 1.0)),
     "data.augment.crop": Case((LEFT_OUT, 0.3)),
-    "data.augment.ratio": Case((LEFT_OUT, 3.0), section={"crop": 0.5}),
+    "data.augment.ratio": Case((LEFT_OUT, 3.0)),
     "data.augment.rotate": Case((LEFT_OUT, 40.0)),
     "data.augment.translate": Case((LEFT_OUT, 0.3)),
     "data.augment.brightness": Case((LEFT_OUT, 0.5)),
@@ -174,9 +171,7 @@ CASES: dict[str, Case] = {
         predictions,
         section={"type": "multilabel", "column": LEFT_OUT},
     ),
-    "targets.NAME.type": Case(
-        ("class", "ordinal", "multilabel", "regression"), predictions, base=wide_of("level")
-    ),
+    "targets.NAME.type": Case(("class", "ordinal", "multilabel", "regression"), predictions, base=BESIDE),
     "targets.NAME.labels": Case((["a", "b", "c"], ["c", "b", "a"]), predictions),
     "targets.NAME.edges": Case(([20_000.0], [60_000.0], [20_000.0, 60_000.0]), section={"column": "amount"}),
     "targets.NAME.separator": Case(("|", ","), predictions, section={"column": "tags", "type": "multilabel"}),

@@ -109,6 +109,21 @@ def people_table(folder: Path, people: int = 24) -> list[list[str]]:
     return rows
 
 
+def many_table(folder: Path, rows: int = 40) -> list[list[str]]:
+    """samples.csv with an answer of every type a picture, some cells empty; four queries of different lengths."""
+    found = []
+    for row in range(rows):
+        kind = row % 3
+        path = f"images/{row:02}.png"
+        draw(folder / path, kind, row)
+        cells = ["abc"[kind], str(row * 7 % 4), "|".join(("x", "y", "z")[: row % 4]) or "|", f"{row / 4:.2f}"]
+        cells = ["" if row % 9 == k else cell for k, cell in enumerate(cells, start=2)]
+        found.append([path, *cells, str(row % 3), f"q{min(row // 6, 3)}"])
+    header = ("path", "label", "level", "tags", "size", "relevance", "query")
+    write_csv(folder / "samples.csv", header, found)
+    return found
+
+
 PLAIN: dict[str, Any] = {
     "name": "plain",
     "data": {"source": "samples.csv", "augment": "light", "workers": 0, "valid": 0.25},
@@ -129,6 +144,27 @@ PEOPLE: dict[str, Any] = {
     "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
     "model": {"backbone": "small_cnn", "image_size": [20, 16], "dropout": 0.1},
     "training": {**PLAIN["training"], "batch_size": 8, "accumulate": 2, "clip_norm": 1.0},
+}
+
+
+MANY: dict[str, Any] = {
+    **PLAIN,
+    "name": "many",
+    "targets": {
+        "label": {"column": "label"},
+        "level": {"column": "level", "type": "ordinal", "weight": 0.5},
+        "tags": {"column": "tags", "type": "multilabel"},
+        "size": {"column": "size", "type": "regression", "loss": {"name": "huber"}},
+    },
+    "loss": {"name": "cross_entropy", "class_weights": "effective", "weights_from_epoch": 2},
+    "model": {"backbone": "small_cnn", "image_size": [16, 16], "dropout": 0.1},
+    "training": {
+        **PLAIN["training"],
+        **{"accumulate": 2, "clip_norm": 1.0},
+        **{"freeze_epochs": 1, "ema": 0.9, "target_weights": "uncertainty"},
+    },
+    "selection": {"metric": "size.mae"},
+    "report": {"resamples": 20},
 }
 
 

@@ -75,7 +75,7 @@ def config_of(here: Path, key: str, case: Case, value: Any) -> dict[str, Any]:
         table |= {"name": member} if member else {}
     for beside, its_value in {**case.section, last: value}.items():
         table.pop(beside, None)
-        table |= {} if its_value is LEFT_OUT else {beside: its_value}
+        table |= {} if its_value == LEFT_OUT else {beside: its_value}
     return dict(placed(tree, here))
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 from scenes import (
     FORKS,
+    MANY,
     MASKS,
     PEOPLE,
     class_folder,
@@ -18,6 +20,7 @@ from scenes import (
     contents,
     draw,
     generators_untouched,
+    many_table,
     people_table,
     plain_table,
     write_config,
@@ -331,3 +334,49 @@ def test_relative_paths_of_a_config_made_in_python_count_from_the_current_folder
     assert run.evaluate()["value"] == run.metrics["value"]
     with pytest.raises(classwise.ClasswiseError, match="overrides go with a config file"):
         classwise.train(classwise.make_config(values), overrides=[("seed", "1")])
+
+
+def test_a_run_with_targets_of_every_type(tmp_path: Path) -> None:
+    """An error chooses: the epoch with the lowest is kept, and a run whose error has not fallen stops and says so.
+    status.json counts what each type of target has; metrics.json has each target's scores of that epoch."""
+    many = many_table(tmp_path)
+    ranked = {"type": "ranking", "column": "relevance", "query": "query"}
+    stop = {
+        "selection__patience": 2,
+        "training__epochs": 20,
+        "training__ema": None,
+        "optimizer": {"lr": 0.05},
+    }
+    config = write_config(tmp_path, MANY, targets__ranked=ranked, **stop)
+    command("train", config, "--run", tmp_path / "run").ok()
+    run = classwise.Run.open(tmp_path / "run")
+    errors = [row["valid"]["size.mae"] for row in run.history]
+    assert run.status["best"] == {
+        "metric": "size.mae",
+        "value": min(errors),
+        "epoch": errors.index(min(errors)) + 1,
+    }
+    assert run.status["state"] == "early_stopped"
+    assert run.status["reason"] == "size.mae has not fallen for 2 epochs"
+    assert len(errors) == run.status["best"]["epoch"] + 2 < 20
+    assert run.metrics["targets"]["size"]["mae"] == pytest.approx(min(errors), rel=1e-5)
+    assert run.metrics["value"] == run.metrics["targets"]["size"]["mae"]
+
+    types = ("class", "ordinal", "multilabel", "regression", "ranking")
+    found = [scores["type"] for scores in run.metrics["targets"].values()]
+    assert sorted(found) == sorted(types)
+    data, side = run.status["data"], {row["id"]: row["split"] for row in rows_of(run.path / "split.csv")}
+    columns = {"label": 1, "level": 2, "tags": 3, "size": 4, "ranked": 5}
+    for name, column in columns.items():
+        empty = Counter(side[row[0]] for row in many if not row[column])
+        assert data["masked"][name] == {part: empty[part] for part in ("train", "valid")}
+        assert run.metrics["targets"][name]["samples"] == data["valid"] - empty["valid"]
+    sizes = [float(row[4]) for row in many if row[4] and side[row[0]] == "train"]
+    assert data["values"]["size"]["train"] == pytest.approx(
+        {"known": len(sizes), "min": min(sizes), "mean": np.mean(sizes), "max": max(sizes)}
+    )
+    queries = {part: {row[6] for row in many if side[row[0]] == part} for part in ("train", "valid")}
+    assert data["queries"]["ranked"] == {part: len(names) for part, names in queries.items()}
+    assert not queries["train"] & queries["valid"]
+    assert run.status["baselines"]["metric"] == "size.mae"
+    assert run.status["baselines"]["probe_on"] == "pixels"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import PLAIN, command, draw, write_config, write_csv
+from scenes import PLAIN, class_folder, command, draw, write_config, write_csv
 from test_bad_input import refused, says
 
 TARGETS: dict[str, dict[str, Any]] = {
@@ -25,7 +25,10 @@ def row_of(number: int) -> dict[str, Any]:
     """One row of a table with an answer of every type."""
     return {
         **{"path": f"images/{number:02}.png", "kind": "ab"[number % 2], "area": 1.5 * (number % 7)},
-        **{"size": ("low", "mid", "high")[number % 3], "tags": ("red|round", "new", "red|new", "|")[number % 4]},
+        **{
+            "size": ("low", "mid", "high")[number % 3],
+            "tags": ("red|round", "new", "red|new", "|")[number % 4],
+        },
         **{"red": number % 2, "round": number // 2 % 2, "relevance": number % 3, "query": f"q{number // 4}"},
     }
 
@@ -210,28 +213,71 @@ def test_keys_that_do_not_fit_the_type(here: Path, config: dict[str, Any], parts
     says(refused_training(here, config), *parts)
 
 
+@pytest.mark.parametrize(("key", "found"), [("group", "person"), ("id", "name"), ("path", "file")])
+def test_a_column_of_a_folder(here: Path, key: str, found: str) -> None:
+    """A folder has no columns: a group that it cannot keep together is refused, not forgotten."""
+    class_folder(here / "classes", {"a": 6, "b": 6})
+    data = PLAIN["data"] | {"source": "classes", key: found}
+    config = PLAIN | {"data": data}
+    says(refused_training(here, config), f"data.{key}: found {found!r}", "data.source is a folder")
+
+
+@pytest.mark.parametrize(
+    ("key", "found"), [("warmup_epochs", 1.0), ("T_max", 1.0), ("eta_min", 0.1)], ids=lambda x: str(x)
+)
+def test_a_schedule_for_a_backbone_that_stays_frozen(here: Path, key: str, found: float) -> None:
+    """A key that no update would heed is refused."""
+    schedule = {"name": "cosine", key: found}
+    training = PLAIN["training"] | {"freeze_epochs": 2}
+    message = refused_training(here, values("kind", schedule=schedule, training=training))
+    says(message, f"schedule.{key}: found {found}", "frozen", "in all epochs")
+
+
+def test_two_scales_for_one_head(here: Path) -> None:
+    """LDAM twice in a sum: the head's cosines have one scale, and the other would be ignored."""
+    loss = {"name": "sum", "terms": [{"name": "ldam", "scale": 10.0}, {"name": "ldam"}]}
+    message = refused_training(here, values("kind", loss=loss))
+    says(message, "loss.terms", "found ldam with the scales [10.0, 30.0]", "give all the same")
+
+
+def test_mixing_of_no_update(here: Path) -> None:
+    """A share of 0 would leave data.cutmix without an effect."""
+    message = refused_training(here, values("kind", data=PLAIN["data"] | {"cutmix": 1.0, "mix_share": 0.0}))
+    says(message, "data.mix_share: found 0.0", "data.cutmix without effect")
+
+
 METRIC_OFFERS = {
     "kind": ("mae", ("macro_f1", "accuracy", "log_loss")),
     "size": ("mrr", ("mae_levels", "quadratic_kappa", "macro_f1")),
     "tags": ("accuracy", ("macro_f1", "sample_f1", "exact_match", "map")),
     "area": ("macro_f1", ("mae", "mse", "rmse", "r2")),
-    "match": ("mae", ("mrr", "ndcg", "map", "ndcg_at_5")),
+    "match": ("accuracy", ("mrr", "ndcg", "map", "ndcg_at_5")),
 }
 
 
 @pytest.mark.parametrize("name", METRIC_OFFERS)
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside others"])
-def test_selection_by_a_metric_that_the_target_lacks(here: Path, name: str, alone: bool) -> None:
-    """Those that it has are offered."""
+def test_selection_by_a_metric_of_another_type(here: Path, name: str) -> None:
+    """Those of the only target are offered."""
     metric, offered = METRIC_OFFERS[name]
-    if alone:
-        message = refused_training(here, values(name, selection={"metric": metric}))
-        says(message, "selection.metric", repr(metric))
-    else:
-        others = [other for other in METRIC_OFFERS if other != name]
-        message = refused_training(here, values(name, *others, selection={"metric": f"{name}.{metric}"}))
-        says(message, "selection.metric", repr(metric), f"the {TARGETS[name].get('type', 'class')} target {name!r}")
-    says(message, *offered)
+    message = refused_training(here, values(name, selection={"metric": metric}))
+    says(message, "selection.metric", repr(metric), *offered)
+
+
+@pytest.mark.parametrize("name", ["tags", "area", "match"])
+def test_selection_by_a_metric_that_another_target_has(here: Path, name: str) -> None:
+    """The target that has it is offered, and what the named one has."""
+    metric, offered = METRIC_OFFERS[name]
+    message = refused_training(here, values(name, "kind", selection={"metric": f"{name}.{metric}"}))
+    says(message, "selection.metric", repr(metric), f"the {TARGETS[name]['type']} target {name!r}")
+    says(message, f"kind.{metric}", *offered)
+
+
+@pytest.mark.parametrize("name", ["tags", "area", "match"])
+def test_selection_by_a_metric_of_no_target_in_particular(here: Path, name: str) -> None:
+    """With several targets and no [joint] the name has to say whose metric it is."""
+    metric = METRICS[name]
+    message = refused_training(here, values(name, "kind", selection={"metric": metric}))
+    says(message, "selection.metric", repr(metric), "of which target", f"{name}.{metric}")
 
 
 LOSS_OFFERS = {

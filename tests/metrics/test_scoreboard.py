@@ -1,5 +1,6 @@
 """The scoreboard: every target and the joint class over the whole set, and which number chooses."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +11,43 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from torch import Tensor
 
 from classwise.errors import ConfigError
-from classwise.metrics.scoreboard import Scoreboard, flat_scores, joint_labels, resolve_metric
+from classwise.metrics.scoreboard import (
+    Scoreboard,
+    flat_scores,
+    higher_is_better,
+    joint_labels,
+    resolve_metric,
+)
+from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES
+from classwise.model.heads import (
+    ClassHead,
+    Head,
+    MultilabelHead,
+    OrdinalHead,
+    RankingHead,
+    RegressionHead,
+)
 
 LABELS = {"mask": ["wear", "incorrect", "normal"], "gender": ["male", "female"], "age": ["<30", "30", ">=60"]}
 JOINT = ("mask", "gender", "age")
+HEADS = {name: ClassHead(len(list_)) for name, list_ in LABELS.items()}
+NAN = math.nan
+
+# One target of every type; the three that can be read as a class make the joint one.
+MIXED: dict[str, Head] = {
+    "mask": ClassHead(3),
+    "blur": OrdinalHead(4),
+    "age": RegressionHead(mean=45.0, std=20.0, edges=(30.0, 60.0)),
+    "things": MultilabelHead(3),
+    "taste": RankingHead(),
+}
+MIXED_LABELS = {
+    "mask": LABELS["mask"],
+    "blur": ["none", "some", "much", "all"],
+    "age": ["<30", "30 to <60", ">=60"],
+    "things": ["hat", "scarf", "glasses"],
+}
+MIXED_JOINT = ("mask", "blur", "age")
 
 
 def drawn(count: int, seed: int, masked: float = 0.0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -27,9 +61,55 @@ def drawn(count: int, seed: int, masked: float = 0.0) -> tuple[dict[str, Tensor]
     return outputs, targets
 
 
+def drawn_mixed(count: int, seed: int, masked: float = 0.0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Raw outputs and truth for a target of every type, each masked on its own."""
+    draw = torch.Generator().manual_seed(seed)
+    outputs = {name: torch.randn(count, head.outputs, generator=draw) for name, head in MIXED.items()}
+    known = {name: torch.rand(count, generator=draw) >= masked for name in MIXED}
+    labels = {k: torch.randint(0, k, (count,), generator=draw) for k in (3, 4)}
+    ages = torch.rand(count, generator=draw, dtype=torch.float64) * 80
+    cells = torch.randint(0, 2, (count, 3), generator=draw).float()
+    relevance = torch.randint(0, 3, (count,), generator=draw)
+    targets = {
+        "mask": labels[3].where(known["mask"], -1),
+        "blur": labels[4].where(known["blur"], -1),
+        "age": ages.where(known["age"], NAN),
+        "things": cells.where(known["things"][:, None], NAN),
+        "taste": torch.stack([relevance.where(known["taste"], -1), torch.arange(count) // 5], dim=1),
+    }
+    return outputs, targets
+
+
+def counted_mixed(
+    outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], size: int = 1000
+) -> Scoreboard:
+    """A scoreboard over every type of target that has seen the rows in batches, and kept them."""
+    board = Scoreboard(MIXED, MIXED_LABELS, MIXED_JOINT, keep_rows=True)
+    for start in range(0, len(targets["mask"]), size):
+        rows = slice(start, start + size)
+        board.update(*({name: x[rows] for name, x in each.items()} for each in (outputs, targets)))
+    return board
+
+
+def assert_same(found: object, wanted: object) -> None:
+    """Counts and names equal, sums of floats to the last digits."""
+    if isinstance(wanted, dict):
+        assert isinstance(found, dict)
+        assert list(found) == list(wanted)
+        for key, value in wanted.items():
+            assert_same(found[key], value)
+    elif isinstance(wanted, list):
+        assert isinstance(found, list)
+        assert len(found) == len(wanted)
+        for pair in zip(found, wanted, strict=True):
+            assert_same(*pair)
+    else:
+        assert found == (pytest.approx(wanted, rel=1e-12, abs=1e-12) if isinstance(wanted, float) else wanted)
+
+
 def counted(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], sizes: Sequence[int]) -> Scoreboard:
     """A scoreboard that has seen the rows in batches of these sizes."""
-    board = Scoreboard(LABELS, JOINT)
+    board = Scoreboard(HEADS, LABELS, JOINT)
     parts = [{name: x.split(list(sizes)) for name, x in each.items()} for each in (outputs, targets)]
     for i in range(len(sizes)):
         board.update(*({name: x[i] for name, x in part.items()} for part in parts))
@@ -78,7 +158,7 @@ def test_the_scores_are_scikit_learns() -> None:
 def test_batches_do_not_matter(sizes: list[int]) -> None:
     """Counts over the whole set, never a mean of batch scores."""
     outputs, targets = drawn(50, 8)
-    assert counted(outputs, targets, sizes).results() == counted(outputs, targets, [50]).results()
+    assert_same(counted(outputs, targets, sizes).results(), counted(outputs, targets, [50]).results())
 
 
 def test_reset_starts_from_zero() -> None:
@@ -88,7 +168,7 @@ def test_reset_starts_from_zero() -> None:
     board.reset()
     assert np.sum(board.results()["joint"]["confusion"]) == 0
     board.update(outputs, targets)
-    assert board.results() == counted(outputs, targets, [30]).results()
+    assert_same(board.results(), counted(outputs, targets, [30]).results())
 
 
 def test_rows_without_a_prediction_are_counted_apart() -> None:
@@ -114,7 +194,7 @@ def test_joint_labels_stand_in_the_order_of_their_numbers() -> None:
 
 def test_without_a_joint_there_is_none() -> None:
     """No `joint` in the results and none among the selectable numbers."""
-    board = Scoreboard({"a": ["x", "y"]})
+    board = Scoreboard({"a": ClassHead(2)}, {"a": ["x", "y"]})
     board.update({"a": torch.eye(2)}, {"a": torch.tensor([0, 1])})
     assert set(board.results()) == {"targets"}
     flat = flat_scores(board.results())
@@ -127,11 +207,11 @@ def test_flat_names_are_those_that_resolve_metric_gives() -> None:
     outputs, targets = drawn(20, 4)
     flat = flat_scores(counted(outputs, targets, [20]).results())
     for metric in ("macro_f1", "accuracy", "joint.macro_f1", "age.macro_f1", "mask.weighted_f1"):
-        assert resolve_metric(metric, list(LABELS), joint=True) in flat
-    single = Scoreboard({"a": ["x", "y"]})
+        assert resolve_metric(metric, dict.fromkeys(LABELS, "class"), joint=True) in flat
+    single = Scoreboard({"a": ClassHead(2)}, {"a": ["x", "y"]})
     single.update({"a": torch.eye(2)}, {"a": torch.tensor([0, 1])})
     for metric in ("macro_f1", "a.macro_f1", "a.balanced_accuracy"):
-        assert resolve_metric(metric, ["a"], joint=False) in flat_scores(single.results())
+        assert resolve_metric(metric, {"a": "class"}, joint=False) in flat_scores(single.results())
 
 
 @pytest.mark.parametrize(
@@ -148,7 +228,7 @@ def test_flat_names_are_those_that_resolve_metric_gives() -> None:
 )
 def test_what_the_selection_means(metric: str, targets: list[str], joint: bool, wanted: str) -> None:
     """Of [joint] if there is one, else of the only target; or of the target that is named."""
-    assert resolve_metric(metric, targets, joint) == wanted
+    assert resolve_metric(metric, dict.fromkeys(targets, "class"), joint) == wanted
 
 
 @pytest.mark.parametrize(
@@ -166,4 +246,171 @@ def test_what_the_selection_means(metric: str, targets: list[str], joint: bool, 
 def test_what_cannot_be_selected(metric: str, targets: list[str], joint: bool, message: str) -> None:
     """The message names the key, what was found and what is allowed."""
     with pytest.raises(ConfigError, match=r"^selection\.metric: " + message):
-        resolve_metric(metric, targets, joint)
+        resolve_metric(metric, dict.fromkeys(targets, "class"), joint)
+
+
+@pytest.mark.parametrize("masked", [0.0, 0.3])
+def test_every_type_in_one_joint_by_plain_loops(masked: float) -> None:
+    """A class, a level by CORN's rule and a number by its edges make one class, row by row; a row with an unknown
+    part is in no joint cell, and in the scores of its known parts."""
+    outputs, targets = drawn_mixed(150, 2, masked)
+    results = counted_mixed(outputs, targets, 64).results()
+    confusion = np.zeros((36, 36), dtype=int)
+    known = dict.fromkeys(MIXED_JOINT, 0)
+    for row in range(150):
+        age, p, level = float(targets["age"][row]), 1.0, 0
+        for logit in outputs["blur"][row].tolist():
+            p *= 1 / (1 + math.exp(-logit))
+            level += p > 0.5
+        value = 45 + 20 * float(outputs["age"][row, 0])
+        true = [
+            int(targets["mask"][row]),
+            int(targets["blur"][row]),
+            -1 if math.isnan(age) else sum(age >= edge for edge in (30, 60)),
+        ]
+        found = [int(outputs["mask"][row].argmax()), level, sum(value >= edge for edge in (30, 60))]
+        for name, part in zip(MIXED_JOINT, true, strict=True):
+            known[name] += part >= 0
+        if min(true) >= 0:
+            confusion[true[0] * 12 + true[1] * 3 + true[2], found[0] * 12 + found[1] * 3 + found[2]] += 1
+    assert results["joint"]["confusion"] == confusion.tolist()
+    assert results["joint"]["samples"] == confusion.sum()
+    assert results["joint"]["labels"][13] == "incorrect / none / 30 to <60"
+    assert {name: results["targets"][name]["samples"] for name in MIXED_JOINT} == known
+
+
+def test_numbers_at_an_edge_belong_to_the_class_above() -> None:
+    """Edges [30, 60]: <30, 30 to <60, >=60, in the truth as in the prediction."""
+    board = Scoreboard({name: MIXED[name] for name in ("age", "mask")}, MIXED_LABELS, ("age", "mask"))
+    ages = torch.tensor([29.99, 30.0, 59.99, 60.0], dtype=torch.float64)
+    outputs = {"age": ((ages - 45) / 20)[:, None], "mask": torch.eye(3)[[0, 0, 0, 0]]}
+    board.update(outputs, {"age": ages, "mask": torch.zeros(4, dtype=torch.int64)})
+    assert np.diag(board.results()["joint"]["confusion"]).tolist() == [1, 0, 0, 2, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("size", [1, 7, 150])
+def test_batches_of_every_type(size: int) -> None:
+    """Every score and interval of every type is over the whole set, whichever batches it came in."""
+    outputs, targets = drawn_mixed(60, 4, 0.2)
+    whole, parts = counted_mixed(outputs, targets, 60), counted_mixed(outputs, targets, size)
+    assert_same(parts.results(resamples=200), whole.results(resamples=100))
+
+
+def test_the_raw_outputs_are_decoded() -> None:
+    """The scores are in the user's unit, of CORN's levels and of adjusted logits: what the head says they mean."""
+    heads: dict[str, Head] = {
+        "a": ClassHead(2, adjustment=(0.0, 5.0)),
+        "b": RegressionHead(mean=100.0, std=10.0),
+    }
+    board = Scoreboard(heads, {"a": ["x", "y"]})
+    outputs = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[0.5]])}
+    board.update(outputs, {"a": torch.tensor([1]), "b": torch.tensor([103.0], dtype=torch.float64)})
+    results = board.results()["targets"]
+    assert results["a"]["accuracy"] == 1.0
+    assert results["b"]["mae"] == 2.0
+
+
+@pytest.mark.parametrize("name", list(MIXED))
+def test_an_output_that_is_not_finite_is_seen_in_every_type(name: str) -> None:
+    """`invalid` tells of one NaN, whichever target it is in, and JSON can still hold the scores; where the truth is
+    unknown it is none of them."""
+    outputs, targets = drawn_mixed(20, 3)
+    outputs[name][4] = NAN
+    board = counted_mixed(outputs, targets)
+    assert board.invalid == 1
+    assert json.dumps(board.results(resamples=200), allow_nan=False)
+    unknown = {"age": NAN, "things": NAN}.get(name, -1)
+    if name == "taste":
+        targets[name][4, 0] = unknown
+    else:
+        targets[name][4] = unknown
+    assert counted_mixed(outputs, targets).invalid == 0
+
+
+def test_intervals_stand_beside_every_score() -> None:
+    """Each target and the joint has [low, high] for every selectable number, the groups decide what is drawn, and
+    nothing else has changed; with rows that were not kept they are refused."""
+    outputs, targets = drawn_mixed(100, 1, 0.1)
+    board, groups = counted_mixed(outputs, targets), np.arange(100) // 10
+    plain, found = board.results(), board.results(resamples=200)
+    grouped = board.results(groups, resamples=200)
+    parts = {**{name: found["targets"][name] for name in MIXED}, "joint": found["joint"]}
+    for name, scores in parts.items():
+        assert list(scores)[-1] == "intervals"
+        assert set(scores["intervals"]) == set(scores) & set(HIGHER_IS_BETTER)
+        assert all(low <= high for low, high in scores["intervals"].values())
+        assert scores["type"] == ("class" if name == "joint" else MIXED[name].type)
+    for name in MIXED:
+        assert grouped["targets"][name]["intervals"] != found["targets"][name].pop("intervals")
+    assert grouped["joint"]["intervals"] != found["joint"].pop("intervals")
+    assert found == plain
+    with pytest.raises(ValueError, match="keep_rows=True"):
+        Scoreboard(MIXED, MIXED_LABELS, MIXED_JOINT).results(resamples=200)
+
+
+def test_the_seed_of_the_intervals() -> None:
+    """The same seed gives the same bytes, another one others."""
+    board = counted_mixed(*drawn_mixed(60, 1))
+    first, again, other = (json.dumps(board.results(seed=seed, resamples=200)) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_every_score_of_every_type_can_be_selected() -> None:
+    """What `resolve_metric` accepts stands in `flat_scores`, also before the first row, and the other way round."""
+    types, classes = {name: head.type for name, head in MIXED.items()}, {"mask": 3, "blur": 4}
+    flat = flat_scores(Scoreboard(MIXED, MIXED_LABELS, MIXED_JOINT).results())
+    accepted = set()
+    for name in (*MIXED, "joint"):
+        for score in HIGHER_IS_BETTER:
+            try:
+                accepted.add(resolve_metric(f"{name}.{score}", types, True, classes))
+            except ConfigError:
+                continue
+    assert accepted == set(flat)
+    assert {name.partition(".")[2] for name in flat if name.startswith("joint.")} == set(LABEL_SCORES)
+    assert {name.partition(".")[2] for name in flat if name.startswith("age.")} == set(SCORES["regression"])
+    assert flat_scores(Scoreboard({"age": MIXED["age"]}, {}).results()) == dict.fromkeys(
+        SCORES["regression"], 0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "types", "joint", "message"),
+    [
+        ("mae", {"a": "class"}, False, r"found 'mae'; "),
+        ("macro_f1", {"age": "regression"}, False, r"found 'macro_f1'; allowed: mae, mse, rmse, r2$"),
+        (
+            "age.macro_f1",
+            {"age": "regression", "b": "class"},
+            False,
+            r"'macro_f1' is no score of the regression target 'age'; allowed: b\.macro_f1, or of the regression"
+            r" target 'age': mae, mse, rmse, r2$",
+        ),
+        (
+            "mae",
+            {"age": "regression", "b": "class"},
+            True,
+            r"'mae' is no score of \[joint\]; allowed: age\.mae, or",
+        ),
+        ("joint.log_loss", {"a": "class", "b": "class"}, True, r"'log_loss' is no score of \[joint\]"),
+        ("mae", {"age": "regression", "b": "class"}, False, r"'mae' of which target\?.* allowed: age\.mae$"),
+        ("ndcg", {"a": "multilabel"}, False, r"found 'ndcg'; "),
+        ("top5_accuracy", {"a": "class"}, False, r"found 'top5_accuracy'; did you mean 'top3_accuracy'"),
+    ],
+)
+def test_a_metric_that_the_target_does_not_have_is_refused(
+    metric: str, types: dict[str, str], joint: bool, message: str
+) -> None:
+    """By name, with what the target has instead; a target of 5 classes has no top 5."""
+    with pytest.raises(ConfigError, match=r"^selection\.metric: " + message):
+        resolve_metric(metric, types, joint, {"a": 5})
+
+
+def test_directions() -> None:
+    """Errors and losses are better when less, with and without the target's name; a name that is none is refused."""
+    assert higher_is_better("macro_f1")
+    assert higher_is_better("joint.macro_f1")
+    assert not higher_is_better("age.mae")
+    assert not higher_is_better("나이.대.log_loss")
+    with pytest.raises(ValueError, match=r"found the metric 'age\.maf'; did you mean 'map' or 'mae'"):
+        higher_is_better("age.maf")

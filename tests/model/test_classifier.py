@@ -65,6 +65,45 @@ def test_every_head_has_its_own_layer() -> None:
     assert [torch.equal(before[name], after[name]) for name in HEADS] == [True, True, False, True]
 
 
+@pytest.mark.parametrize("backbone", ["small_cnn", "test_resnet"])
+def test_features_stand_in_for_their_pictures(backbone: str) -> None:
+    """What `features` makes of pictures gives the same outputs as the pictures, and the backbone is not asked."""
+    model, asked = built(backbone=backbone).eval(), []
+    features_BF = model.features(pictures())
+    assert features_BF.shape == (3, model.feature_count)
+    wanted = model(pictures())
+    model.backbone.register_forward_pre_hook(lambda *_: asked.append(True))
+    found = model(features_BF)
+    assert all(torch.equal(found[name], wanted[name]) for name in HEADS)
+    assert asked == []
+
+
+def test_cosine_heads_are_cosines() -> None:
+    """scale * cos(features, weight) for the targets that ask for it, whatever the weights' lengths; the others stay
+    linear, and both come back from their facts."""
+    scales = {"type": 30.0, "a b": 5.0}
+    model = build_classifier("small_cnn", "none", (24, 32), "squash", 0.0, HEADS, 1, scales).eval()
+    with torch.no_grad():
+        model.heads[0].weight *= torch.tensor([[0.1], [1.0], [20.0]])
+    features_BF = model.features(pictures())
+    outputs = model(pictures())
+    for k, (name, size) in enumerate(HEADS.items()):
+        weight_KF = model.heads[k].weight
+        wanted_BK = torch.stack(
+            [
+                scales[name] * torch.cosine_similarity(features_BF, weight_KF[[j]])
+                if name in scales
+                else features_BF @ weight_KF[j] + model.heads[k].bias[j]
+                for j in range(size)
+            ],
+            dim=1,
+        )
+        torch.testing.assert_close(outputs[name], wanted_BK)
+    facts = ModelFacts.from_dict(json.loads(json.dumps(model.facts.as_dict())))
+    restored = restore_classifier(facts, model.state_dict()).eval()(pictures())
+    assert all(torch.equal(restored[name], outputs[name]) for name in HEADS)
+
+
 def test_the_keys_of_the_state() -> None:
     """Backbone and numbered heads; mean and deviation are facts, kept in readable form instead."""
     model = built()

@@ -1,0 +1,115 @@
+"""Scores in the terminal."""
+
+import numpy as np
+import pytest
+import torch
+
+from classwise.metrics.scoreboard import Scoreboard, flat_scores
+from classwise.metrics.scores import SCORES
+from classwise.metrics.text import SHOWN, display_width, metrics_text, score_text
+from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
+
+HEADS: dict[str, Head] = {
+    "mask": ClassHead(7),
+    "나이": OrdinalHead(3),
+    "price": RegressionHead(mean=1000.0, std=300.0),
+    "things": MultilabelHead(2),
+    "taste": RankingHead(),
+}
+LABELS = {
+    "mask": ["wear", "마스크 없음", *"cdefg"],
+    "나이": ["어린이", "b", "c"],
+    "things": ["hat", "glasses"],
+}
+NAN = float("nan")
+
+
+def metrics(intervals: bool, metric: str = "joint.macro_f1", known: bool = True) -> dict:
+    """As in metrics.json, of a target of each type."""
+    draw = torch.Generator().manual_seed(0)
+    board = Scoreboard(HEADS, LABELS, ("mask", "나이"), keep_rows=True)
+    outputs = {name: torch.randn(60, head.outputs, generator=draw) for name, head in HEADS.items()}
+    targets = {
+        "mask": torch.arange(60) % 7,
+        "나이": torch.arange(60) % 3,
+        "price": torch.linspace(500, 1500, 60, dtype=torch.float64) if known else torch.full((60,), NAN),
+        "things": torch.randint(0, 2, (60, 2), generator=draw).float(),
+        "taste": torch.stack([torch.arange(60) % 4 * (torch.arange(60) >= 6), torch.arange(60) // 6], dim=1),
+    }
+    board.update(outputs, targets)
+    results = board.results(resamples=100 if intervals else 0)
+    return {"metric": metric, "value": flat_scores(results)[metric], "samples": 60, **results}
+
+
+@pytest.mark.parametrize("intervals", [False, True])
+def test_it_fits_80_columns(intervals: bool) -> None:
+    """No line is wider, whatever the script and with every interval."""
+    text = metrics_text(metrics(intervals))
+    assert max(display_width(line) for line in text.splitlines()) <= 80
+    assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_every_shown_score_stands_there_with_its_interval() -> None:
+    """Of each type, under the name that people use, the numbers of metrics.json."""
+    found = metrics(intervals=True)
+    text = " ".join(metrics_text(found).split())
+    for name, scores in (*found["targets"].items(), ("joint", found["joint"])):
+        assert f"{name}: " in text
+        shown = [key for key in SHOWN[scores["type"]] if key in scores]
+        assert len(shown) >= 4
+        for key in shown:
+            value = score_text(key, scores[key], scores["intervals"][key])
+            assert f"{SHOWN[scores['type']][key]} {value}" in text
+    value = score_text("macro_f1", found["value"], found["joint"]["intervals"]["macro_f1"])
+    assert text.startswith(f"joint.macro_f1 {value} on 60 rows")
+
+
+def test_only_scores_that_exist_are_shown() -> None:
+    """Each name in the table is a score of its type, and no type is left out."""
+    assert {type_: set(names) - set(SCORES[type_]) for type_, names in SHOWN.items()} == {
+        type_: set() for type_ in SCORES
+    }
+
+
+def test_how_a_value_reads() -> None:
+    """Shares with four digits behind the point, their intervals with three; values in a unit with four that count."""
+    assert score_text("macro_f1", 0.75123) == "0.7512"
+    assert score_text("macro_f1", 0.75123, [0.71004, 0.79]) == "0.7512 [0.710, 0.790]"
+    assert score_text("mae", 4213.49, [4000.2, 4400.0]) == "4213. [4000., 4400.]"
+    assert score_text("mae", 0.0012344) == "0.001234"
+
+
+def test_the_lines_of_the_classes() -> None:
+    """Labels in any script, their columns under each other; a multilabel target has average precisions too."""
+    lines = metrics_text(metrics(intervals=False)).splitlines()
+    start = next(i for i, line in enumerate(lines) if "precision" in line)
+    table = lines[start : start + 8]
+    assert len({display_width(line) for line in table}) == 1
+    assert table[2].startswith("  마스크 없음  ")
+    assert table[1].split() == ["wear", *(f"{x:.4f}" for x in per_class(0)), "9"]
+    assert any(line.split() == ["precision", "recall", "f1", "AP", "rows"] for line in lines)
+
+
+def per_class(row: int) -> np.ndarray:
+    """Precision, recall and F1 of a class of the first target."""
+    scores = metrics(intervals=False)["targets"]["mask"]["per_class"][row]
+    return np.array([scores[name] for name in ("precision", "recall", "f1")])
+
+
+def test_queries_and_rows_that_do_not_count() -> None:
+    """A ranking says how many queries it is about; a target without a known row says so and gives no zeros."""
+    text = metrics_text(metrics(intervals=False, known=False))
+    assert "9 queries, 1 more without a relevant row" in " ".join(text.split())
+    assert "price: no row with a known value" in text
+    assert "MAE 0" not in text
+
+
+def test_the_only_target_needs_no_name() -> None:
+    """The headline finds the interval of `macro_f1` where there is one target and no joint class."""
+    board = Scoreboard({"a": ClassHead(2)}, {"a": ["x", "y"]}, keep_rows=True)
+    board.update({"a": torch.eye(2).repeat(9, 1)}, {"a": torch.tensor([0, 1, 1] * 6)})
+    results = board.results(resamples=100)
+    low, high = results["targets"]["a"]["intervals"]["macro_f1"]
+    value = results["targets"]["a"]["macro_f1"]
+    text = metrics_text({"metric": "macro_f1", "value": value, "samples": 18, **results})
+    assert text.splitlines()[0] == f"macro_f1 {value:.4f} [{low:.3f}, {high:.3f}] on 18 rows"
