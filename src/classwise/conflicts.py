@@ -186,3 +186,5 @@ def _without_effect(config: Config) -> Iterator[str]:
             f"training.freeze_epochs = {t.freeze_epochs}: the backbone has no pretrained weights, so the heads learn"
             " on random features"
         )
+    if t.freeze_epochs >= t.epochs and config.data.augment.preset != "none":
+        yield f"data.augment = {config.data.augment.preset!r}: pictures of a frozen backbone are not augmented"

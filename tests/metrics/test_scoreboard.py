@@ -293,7 +293,7 @@ def test_batches_of_every_type(size: int) -> None:
     """Every score and interval of every type is over the whole set, whichever batches it came in."""
     outputs, targets = drawn_mixed(60, 4, 0.2)
     whole, parts = counted_mixed(outputs, targets, 60), counted_mixed(outputs, targets, size)
-    assert_same(parts.results(resamples=200), whole.results(resamples=100))
+    assert_same(parts.results(resamples=200), whole.results(resamples=200))
 
 
 def test_the_raw_outputs_are_decoded() -> None:

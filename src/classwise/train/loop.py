@@ -155,6 +155,8 @@ def evaluate(
             loss += criterion(outputs, batch.targets, mass)
     if scoreboard.invalid:
         raise NonFiniteError(f"validation: {scoreboard.invalid} rows have no finite prediction")
+    if not torch.isfinite(loss):
+        raise NonFiniteError(f"validation: the loss is {float(loss)}; predictions are finite, but too far off")
     scores = flat_scores(scoreboard.results())
     return scores | ({"loss": float(loss)} if criterion.additive else {})
 
