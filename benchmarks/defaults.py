@@ -35,11 +35,14 @@ FRESH: dict[str, dict[str, str]] = {
 PRETRAINED: dict[str, dict[str, str]] = {
     "balanced softmax, fine-tuned": {},
     "cross entropy, fine-tuned": {"loss.name": "cross_entropy"},
-    "linear probe": {"training.freeze_epochs": "10", "optimizer.backbone_lr_factor": "1"},
+    "linear probe": {
+        "training.freeze_epochs": "8",
+        "optimizer.backbone_lr_factor": "1",
+        "schedule.warmup_epochs": "0",
+        "data.augment.preset": "none",
+    },
     "3 epochs probe, then fine-tuned": {"training.freeze_epochs": "3"},
-    "fine-tuned, EMA": {"training.ema": "0.99"},
-    "fine-tuned, layer decay 0.8": {"optimizer.layer_decay": "0.8"},
-    "fine-tuned, EMA, last third": {"training.ema": "0.99", "selection.first_epoch": "7"},
+    "fine-tuned, EMA, last third": {"training.ema": "0.99", "selection.first_epoch": "6"},
 }
 SMALL = {"model.backbone": "small_cnn", "model.weights": "none", "optimizer.lr": "2e-3"}
 LITE = {
@@ -108,11 +111,11 @@ def ranked_score(run: Path, folder: Path) -> float:
 
 # What is drawn, how it is scored, and the picture sizes for a fresh and for a pretrained network.
 DATA = {
-    "clothes": (clothes, labelled_score, {"fresh": "[28, 28]", "pretrained": "[56, 56]"}),
+    "clothes": (clothes, labelled_score, {"fresh": "[28, 28]", "pretrained": "[48, 48]"}),
     "digits": (digits, labelled_score, {"fresh": "[16, 16]"}),
-    "faces": (faces, ranked_score, {"fresh": "[64, 48]", "pretrained": "[80, 60]"}),
+    "faces": (faces, ranked_score, {"fresh": "[64, 48]", "pretrained": "[72, 54]"}),
 }
-KINDS = {"fresh": (FRESH, SMALL, 30), "pretrained": (PRETRAINED, LITE, 10)}
+KINDS = {"fresh": (FRESH, SMALL, 30), "pretrained": (PRETRAINED, LITE, 8)}
 
 
 def scores(work: Path, kind: str, name: str, options: argparse.Namespace) -> dict[str, dict[int, float]]:
