@@ -23,7 +23,7 @@ from classwise.data.loader import FeatureLoader, Loader, Pictures, TrainingData,
 from classwise.data.mixing import Mixing
 from classwise.data.sampling import batches_of, table_order
 from classwise.data.sources import Samples
-from classwise.errors import ConfigError, ImageError
+from classwise.errors import ConfigError, DataError, ImageError
 from classwise.infer.features import features_of
 from classwise.losses.criterion import Criterion
 from classwise.metrics.scoreboard import Scoreboard, flat_scores, higher_is_better, resolve_metric
@@ -76,7 +76,7 @@ def check_recipe(config: Config, prepared: Prepared, model: Classifier) -> None:
     """Raise the ConfigErrors of loss, optimizer, schedule and selection, before anything takes time."""
     build_settings(config, device_of(config.training.device))
     sizes = {name: len(labels) for name, labels in prepared.label_lists.items()}
-    _metric(config, sizes)
+    _refuse_unknown_metric(prepared, _metric(config, sizes))
     criterion = build_criterion(config, prepared)
     optimizer = _optimizer(config, model, criterion)
     t, queries = config.training, prepared.queries(prepared.train)
@@ -346,6 +346,17 @@ def _metric(config: Config, sizes: Mapping[str, int] | None = None) -> str:
     """The metric that selects, by its full name; with `sizes`, also whether that many classes have it."""
     types = {name: target.type for name, target in config.targets.items()}
     return resolve_metric(config.selection.metric, types, config.joint is not None, sizes)
+
+
+def _refuse_unknown_metric(prepared: Prepared, metric: str) -> None:
+    """A metric over rows of which none has an answer would be 0 in every epoch."""
+    target = metric.rpartition(".")[0] or prepared.targets[0].name
+    names = prepared.joint if target == "joint" else (target,)
+    known_N = np.all([prepared.target(n).known(prepared.valid.answers[n]) for n in names], axis=0)
+    if not known_N.any():
+        raise DataError(
+            f"selection.metric: {metric} cannot be measured: no validation row has an answer for {' and '.join(names)}"
+        )
 
 
 def _schedule_options(config: Config) -> dict[str, Any]:

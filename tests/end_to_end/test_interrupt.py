@@ -20,6 +20,7 @@ from scenes import (
     MANY,
     PEOPLE,
     PLAIN,
+    Result,
     command,
     contents,
     many_table,
@@ -190,11 +191,9 @@ def test_with_every_option_the_bytes_are_the_same_after_any_update(
     each update of both epochs and resumed, the run ends in the bytes of the one that was not."""
     many_table(tmp_path)
     config = write_config(tmp_path, MANY, **SETS[options])
-    command("train", config, "--run", tmp_path / "whole").ok()
-    rows, updates = (
-        history(tmp_path / "whole"),
-        json.loads((tmp_path / "whole/status.json").read_text())["update"],
-    )
+    said = ending(command("train", config, "--run", tmp_path / "whole"))
+    rows = history(tmp_path / "whole")
+    updates = json.loads((tmp_path / "whole/status.json").read_text())["update"]
     assert [row.get("frozen", False) for row in rows] == [True, False]
     targets = {*MANY["targets"], *(["ranked"] if "targets__ranked" in SETS[options] else [])}
     assert all(set(row["target_weights"]) == targets for row in rows)
@@ -202,8 +201,15 @@ def test_with_every_option_the_bytes_are_the_same_after_any_update(
     for update in range(1, updates + 1):
         run = tmp_path / f"run {update}"
         stop_after(update, config, run, monkeypatch)
-        command("resume", run).ok()
+        assert ending(command("resume", run)) == said
         assert_same_end(tmp_path / "whole", run)
+
+
+def ending(result: Result) -> list[str]:
+    """What a run that succeeded says at its end: its best epoch, and the baselines that it does not beat."""
+    lines = [line for line in result.ok().err.splitlines() if not line.startswith("report: ")]
+    (first,) = [number for number, line in enumerate(lines) if line.startswith("finished: ")]
+    return lines[first:]
 
 
 def test_resuming_a_finished_run_says_so(folder: Path) -> None:
@@ -237,11 +243,12 @@ def test_a_run_that_failed_says_why_and_can_go_on(folder: Path, tmp_path: Path, 
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    """Weights, optimizer, predictions and scores are the same bytes; history differs in durations only."""
+    """Weights, optimizer, predictions and scores are the same bytes; state and history differ in durations only."""
     for name in ("best", "last"):
         for part in ("model.safetensors", "training.safetensors"):
             file = f"checkpoints/{name}/{part}"
             assert (one / file).read_bytes() == (other / file).read_bytes(), file
+        assert state_of(one, name) == state_of(other, name), name
     for file in ("predictions.csv", "metrics.json", "split.csv"):
         assert (one / file).read_bytes() == (other / file).read_bytes(), file
     assert history(one) == history(other)
@@ -250,7 +257,19 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert [ends[0][key] for key in keys] == [ends[1][key] for key in keys]
 
 
+def state_of(run: Path, name: str) -> dict[str, Any]:
+    """A checkpoint's state.json without what a clock said."""
+    state = json.loads((run / "checkpoints" / name / "state.json").read_text())
+    state["progress"]["history"] = timeless(state["progress"]["history"])
+    assert state["progress"].pop("epoch_seconds") == 0
+    return cast(dict[str, Any], state)
+
+
 def history(run: Path) -> list[dict[str, Any]]:
     """history.jsonl without what a clock said."""
-    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return timeless([json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()])
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of history without what a clock said."""
     return [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in rows]

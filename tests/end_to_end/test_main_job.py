@@ -6,6 +6,7 @@ import shutil
 import tomllib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from scenes import (
     MANY,
     MASKS,
     PEOPLE,
+    PLAIN,
     class_folder,
     command,
     contents,
@@ -26,6 +28,7 @@ from scenes import (
     write_config,
     write_csv,
 )
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -380,3 +383,65 @@ def test_a_run_with_targets_of_every_type(tmp_path: Path) -> None:
     assert not queries["train"] & queries["valid"]
     assert run.status["baselines"]["metric"] == "size.mae"
     assert run.status["baselines"]["probe_on"] == "pixels"
+
+
+NUMBER = {"targets": {"size": {"column": "size", "type": "regression"}}, "selection": {"metric": "size.mae"}}
+STILL = {"training__epochs": 1, "optimizer": {"lr": 1e-9}}
+LEARNING = {"training__epochs": 12, "optimizer": {"lr": 0.02}}
+CLASSES = ("the most frequent class", "a balanced linear probe on pixels")
+NUMBERS = ("the training mean", "a linear probe on pixels")
+
+
+@pytest.mark.parametrize(("metric", "target", "names"), [("macro_f1", {}, CLASSES), ("mae", NUMBER, NUMBERS)])
+@pytest.mark.parametrize("recipe", [STILL, LEARNING], ids=["still", "learning"])
+def test_a_run_says_its_baselines_first_and_last_which_it_does_not_beat(
+    tmp_path: Path, metric: str, target: dict[str, Any], names: tuple[str, str], recipe: dict[str, Any]
+) -> None:
+    """One line with both before the first epoch, those of status.json; one at the end for each that is as good or
+    better, where less is better too. Weights that stand still beat no probe, weights that learn beat the simplest
+    answer. The simplest answer's score is scikit-learn's, and log.txt has the same lines."""
+    rows = [[*row, number % 2 + number % 3 / 10] for number, row in enumerate(plain_table(tmp_path, 32))]
+    write_csv(tmp_path / "samples.csv", ("path", "label", "size"), rows)
+    config = write_config(tmp_path, PLAIN, **recipe, **target)
+    lines = command("train", config, "--run", tmp_path / "run").ok().err.splitlines()
+
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    scores = [status["baselines"][key] for key in ("most_frequent", "linear_probe")]
+    text = ", ".join(f"{name} {score:.4f}" for name, score in zip(names, scores, strict=True))
+    (said,) = [number for number, line in enumerate(lines) if line == f"{metric}: {text}"]
+    assert lines[said - 1] == "scoring two baselines on the same split ..."
+    assert said < min(number for number, line in enumerate(lines) if line.startswith("epoch "))
+
+    value, sign = status["best"]["value"], -1 if metric == "mae" else 1
+    unbeaten = [sign * value <= sign * score for score in scores]
+    assert unbeaten[1] if recipe is STILL else not unbeaten[0]
+    wanted = [
+        f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}"
+        for name, score, there in zip(names, scores, unbeaten, strict=True)
+        if there
+    ]
+    assert [line for line in lines if line.startswith("this run ")] == wanted
+    ends = [line for line in lines if line]
+    assert ends[len(ends) - len(wanted) - 1] == f"report: {tmp_path / 'run/report.html'}"
+    log = (tmp_path / "run/log.txt").read_text()
+    assert all(line in log for line in wanted)
+
+    side = {row["id"]: row["split"] for row in rows_of(tmp_path / "run/split.csv")}
+    column = 2 if metric == "mae" else 1
+    train, valid = (np.array([r[column] for r in rows if side[r[0]] == part]) for part in ("train", "valid"))
+    dummy = DummyRegressor() if metric == "mae" else DummyClassifier()
+    answers = dummy.fit(np.zeros((len(train), 1)), train).predict(np.zeros((len(valid), 1)))
+    wanted_score = (
+        np.abs(answers - valid).mean() if metric == "mae" else f1_score(valid, answers, average="macro")
+    )
+    assert scores[0] == pytest.approx(wanted_score, rel=1e-6)
+
+
+def test_a_run_without_baselines_says_none(tmp_path: Path) -> None:
+    """report.baselines = false: no line at the beginning, none at the end, null in status.json."""
+    plain_table(tmp_path)
+    config = write_config(tmp_path, PLAIN, **STILL, report={"baselines": False})
+    said = command("train", config, "--run", tmp_path / "run").ok().err
+    assert "baseline" not in said
+    assert "does not beat" not in said
+    assert json.loads((tmp_path / "run/status.json").read_text())["baselines"] is None

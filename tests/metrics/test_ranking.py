@@ -47,6 +47,7 @@ def by_query(scores: Tensor, targets: Tensor) -> dict[int, list[tuple[float, int
     return {query: rows for query, rows in queries.items() if any(relevance for _, relevance in rows)}
 
 
+@pytest.mark.full  # its first run compiles for a minute
 def test_equals_ranx() -> None:
     """200 random cases: MRR, MAP, NDCG over all places, the first 5 and the first 10."""
     with warnings.catch_warnings():
@@ -74,7 +75,7 @@ def test_equals_ranx() -> None:
 
 
 def test_equals_scikit_learn() -> None:
-    """200 random cases: NDCG and average precision of each query, averaged."""
+    """200 random cases: NDCG, average precision and reciprocal rank (a plain loop) of each query, averaged."""
     for seed in range(200):
         scores, targets = drawn(seed, masked=0.1)
         found, queries = counted(scores, targets).scores(), by_query(scores, targets).values()
@@ -85,6 +86,11 @@ def test_equals_scikit_learn() -> None:
                 # It does not take a query of one row, which is in its best order.
                 each.append(ndcg_score(truth, said, k=k) if len(rows) > 1 else 1.0)
             assert found[name] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), (seed, name)
+        each = []
+        for rows in queries:  # the reciprocal of the first relevant row's place
+            best_first = sorted(rows, key=lambda row: -row[0])
+            each.append(1 / (1 + next(place for place, (_, r) in enumerate(best_first) if r > 0)))
+        assert found["mrr"] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), seed
         each = [average_precision_score([r > 0 for _, r in rows], [s for s, _ in rows]) for rows in queries]
         assert found["map"] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), seed
 
