@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from classwise.compare import Variant, compare
-from classwise.compare.stats import difference, estimate
 from imbalance import replace_between, table_line
 from longtail import digits_long_tail
 
 from classwise import Run
+from classwise.compare import Variant, compare
+from classwise.compare.stats import difference, estimate
 from classwise.demo.competition import write_competition
 from classwise.demo.fashion import write_fashion
 from classwise.demo.tour import submission_score

@@ -2,9 +2,10 @@
 
     python benchmarks/heads.py WORK [--people 200] [--seeds 3] [--jobs 2] [--epochs 20] [--write]
 
-Draws people in the face-mask competition's tree, keeps every fourth person of each kind for validation, and trains the
-same network with: one head of 18 classes; three heads (mask, gender, age); three with age as ordered levels; three
-with age as a number, cut at 30 and 60 afterwards. Scored by macro F1 over the 18 joint classes, at the last epoch.
+Draws people in the face-mask competition's tree, shrinks the pictures to a third of the side, keeps every fourth person
+of each kind for validation, and trains the same network with: one head of 18 classes; three heads (mask, gender, age);
+three with age as ordered levels; three with age as a number, cut at 30 and 60 afterwards. Scored by macro F1 over the
+18 joint classes, at the last epoch.
 """
 
 import argparse
@@ -12,11 +13,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import tomli_w
-from classwise.compare import Variant, compare
-from classwise.compare.stats import difference, estimate
 from imbalance import replace_between, table_line
 
+from classwise.compare import Variant, compare
+from classwise.compare.stats import difference, estimate
 from classwise.data.competition import competition_table
 from classwise.demo.competition import write_competition
 
@@ -67,6 +70,7 @@ def draw(folder: Path, people: int) -> None:
     if (folder / "valid.csv").exists():
         return
     write_competition(folder, people)
+    _shrink(folder / "train" / "images")
     rows = competition_table(folder).table.to_dicts()
     kinds: dict[tuple[str, int], list[str]] = {}
     for row in rows:
@@ -83,6 +87,16 @@ def draw(folder: Path, people: int) -> None:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(part)
+
+
+def _shrink(images: Path) -> None:
+    """A third of the side, once: reading 384 x 512 pixels would take longer than learning from 96 x 72."""
+    for path in images.rglob("*.*"):
+        if not path.name.startswith("._"):
+            picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+            small = cv2.resize(picture, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
+            _, data = cv2.imencode(path.suffix, small)
+            path.write_bytes(data.tobytes())
 
 
 def scores(folder: Path, options: argparse.Namespace) -> dict[str, dict[int, float]]:

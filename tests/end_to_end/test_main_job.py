@@ -442,6 +442,6 @@ def test_a_run_without_baselines_says_none(tmp_path: Path) -> None:
     plain_table(tmp_path)
     config = write_config(tmp_path, PLAIN, **STILL, report={"baselines": False})
     said = command("train", config, "--run", tmp_path / "run").ok().err
-    assert "baseline" not in said
+    assert "scoring" not in said
     assert "does not beat" not in said
     assert json.loads((tmp_path / "run/status.json").read_text())["baselines"] is None

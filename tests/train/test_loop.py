@@ -249,6 +249,25 @@ def test_where_less_is_better_the_lowest_epoch_is_the_best(monkeypatch: pytest.M
     assert ends[True] == ("early_stopped", 0.9, 1, [True, False, False])
 
 
+@pytest.mark.parametrize(
+    ("higher", "reductions"), [(True, [0, 0, 0, 1, 2, 2]), (False, [0, 0, 1, 2, 2, 3])], ids=["f1", "mae"]
+)
+def test_plateau_follows_the_selected_metric(
+    monkeypatch: pytest.MonkeyPatch, higher: bool, reductions: list[int]
+) -> None:
+    """The rate falls to a tenth after each epoch in which the selected metric was no better, which way round that
+    may be; the accuracy beside it falls all the time and has no say."""
+    scripted(monkeypatch, [0.5, 0.6, 0.55, 0.4, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    data, rates = training(8, 4), []
+    state = state_of(dense(), data)
+    bases = [group["lr"] for group in state.optimizer.param_groups]
+    options = {"higher_is_better": higher, "factor": 0.1, "patience": 0}
+    state.schedule = build_schedule("plateau", bases, data.updates_per_epoch, 6, **options)
+    settings = replace(SETTINGS, epochs=6, higher_is_better=higher)
+    run(state, data, settings, Shelf(), say=lambda row, _: rates.append(row["lr"]))
+    assert rates == pytest.approx([bases[-1] * 0.1**n for n in reductions])
+
+
 def test_history_has_a_row_for_every_epoch() -> None:
     """epoch, update, lr, train_loss, valid, seconds and images_per_second, said as they are kept."""
     data, said = training(10, 4, 2), []
@@ -394,15 +413,33 @@ def test_rows_without_a_finite_prediction_are_refused() -> None:
         loop.evaluate(state_of(model, training(4, 4)), validation(), board(), SETTINGS)
 
 
+def test_a_validation_loss_that_overflows_is_refused() -> None:
+    """Predictions that are finite, but so far off that their loss is not: the epoch gets no score, and what was
+    kept before it stays."""
+    model = dense().float()
+    with torch.no_grad():
+        model.heads[0].bias.copy_(torch.tensor([3e38, -3e38, -3e38]))
+    message = "validation: the loss is inf; predictions are finite"
+    with pytest.raises(NonFiniteError, match=message):
+        loop.evaluate(state_of(model, training(4, 4)), validation(), board(), SETTINGS)
+    state, shelf = state_of(dense(), training(4, 4)), Shelf()
+    state.criterion.register_forward_hook(
+        lambda m, i, loss: loss if state.model.training else loss * math.inf
+    )
+    with pytest.raises(NonFiniteError, match=message):
+        run(state, training(4, 4), SETTINGS, shelf)
+    assert (shelf.saved, state.progress.epoch, state.progress.best) == ([], 0, None)
+
+
 # Numbers that are none.
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_number_that_is_none_stops_before_the_step(what: str) -> None:
-    """The third update goes wrong: the message has its number and its samples, and weights, moments and progress
-    are those of the two before."""
+    """The third update goes wrong: the message has its number and its samples, and weights, batch norm's statistics,
+    moments and progress are those of the two before."""
     data = training(10, 2)
-    state = state_of(dense(), data, "adamw", lr=0.01)
+    state = state_of(convolutional(), data, "adamw", lr=0.01)
     windows = list(data.windows(0))
     loop.train_one_epoch(state, windows[:2], data, SETTINGS)
     before, moments = copy_of(state.model), moments_of(state)

@@ -180,18 +180,28 @@ def average_precision(
         return lambda weights_NR: np.zeros(weights_NR.shape[1])
     # The precision counts only at thresholds that a true row reaches, so the rows between two of them are one sum.
     ties = np.flatnonzero(np.diff(scores_N[order], prepend=np.inf))
-    starts = ties[np.logical_or.reduceat(true_N[order], ties)]
-    ends = np.append(ties[1:], len(order))[np.logical_or.reduceat(true_N[order], ties)]
-    segments = np.append(0, ends[:-1])
+    reached = np.logical_or.reduceat(true_N[order], ties)
+    ends = np.append(ties[1:], len(order))[reached]
     order = order[: ends[-1]]
-    places = np.flatnonzero(true_N[order])
-    true_order, true_segments = order[places], np.searchsorted(places, starts)
+    segment = np.searchsorted(ends, np.arange(len(order)), side="right")
+    among_true = true_N[order]
+    above = _row_sums(segment, order, len(ends), len(scores_N))
+    true = _row_sums(segment[among_true], order[among_true], len(ends), len(scores_N))
 
     def precision(weights_NR: Weights) -> Array:
-        true_SR = np.add.reduceat(weights_NR.take(true_order, axis=0), true_segments, axis=0)
-        above_SR = np.add.reduceat(weights_NR.take(order, axis=0), segments, axis=0).cumsum(axis=0)
+        true_SR, above_SR = true(weights_NR), above(weights_NR).cumsum(axis=0)
         # Without any row above a threshold there is none at it either: 0 / 1.
         precision_SR = true_SR.cumsum(axis=0) / np.maximum(above_SR, 1)
         return ratio((true_SR * precision_SR).sum(axis=0), true_SR.sum(axis=0))
 
     return precision
+
+
+def _row_sums(
+    segment_M: npt.NDArray[np.int64], row_M: npt.NDArray[np.int64], segments: int, rows: int
+) -> Callable[[Weights], Array]:
+    """A function from weights (rows, R) to their sums (segments, R) over the rows of each segment."""
+    from scipy.sparse import csr_array  # slow to import, and needed by this type of target only
+
+    picked = csr_array((np.ones(len(row_M)), (segment_M, row_M)), shape=(segments, rows))
+    return lambda weights_NR: np.asarray(picked @ weights_NR)
