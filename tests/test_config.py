@@ -363,6 +363,16 @@ def test_a_wrong_override_is_refused(overrides, message):
     assert refusal(LEAST, *overrides) == [message]
 
 
+@pytest.mark.parametrize(
+    ("given", "epochs", "first"),
+    [(1, 5, 1), (5, 5, 5), (0.67, 30, 21), (0.67, 12, 9), (0.67, 5, 4), (0.67, 1, 1), (0.999, 10, 10)],
+)
+def test_the_first_epoch_may_be_a_share(given, epochs, first):
+    """Below 1 it is the epoch after that share of all, so it fits whatever the number of epochs is."""
+    config = make_config(tree(selection={"first_epoch": given}, training={"epochs": epochs}))
+    assert config.first_epoch == first
+
+
 def test_lists_are_not_split_into_characters():
     """`--targets.mask.labels wear` is no list of four letters."""
     assert refusal(LEAST, ("targets.mask.labels", "wear")) == [

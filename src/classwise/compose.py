@@ -334,7 +334,7 @@ def build_settings(config: Config, device: torch.device) -> Settings:
         t.epochs,
         metric,
         higher_is_better(metric),
-        s.first_epoch,
+        config.first_epoch,
         s.patience,
         clip,
         t.precision,

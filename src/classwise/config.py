@@ -357,9 +357,10 @@ class Selection(Section):
         description="chooses the best checkpoint: of [joint] if there is one, else of the only target;"
         ' or "age.macro_f1", "age.mae", ...',
     )
-    first_epoch: Count = Field(
+    first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
         1,
-        description="an earlier epoch is never preferred to this or a later one (small, noisy validation sets)",
+        description="an earlier epoch is never preferred to this or a later one (small, noisy validation sets);"
+        " below 1: after this share of the epochs",
     )
     patience: Count | None = Field(None, description="early stopping: epochs without a better value")
 
@@ -421,7 +422,7 @@ class Config(Section):
                     f"joint.targets: {name!r} is of type {self.targets[name].type!r}; allowed: class, ordinal, or"
                     " a regression with edges"
                 )
-        if self.selection.first_epoch > self.training.epochs:
+        if self.first_epoch > self.training.epochs:
             raise ValueError(
                 f"selection.first_epoch: found {self.selection.first_epoch}, but training.epochs is"
                 f" {self.training.epochs}"
@@ -444,6 +445,12 @@ class Config(Section):
             if name in self.targets:
                 raise ValueError(f"targets.{name}: this name is kept for {what}; choose another")
         return self
+
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch that may be chosen, from 1: as given, or the one after a share of all epochs."""
+        given = self.selection.first_epoch
+        return given if isinstance(given, int) else int(given * self.training.epochs) + 1
 
     def loss_of(self, name: str) -> Any:
         """The loss section that a target is trained with."""

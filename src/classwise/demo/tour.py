@@ -43,7 +43,6 @@ FACES = {
     "model.image_size": "[96, 72]",
     "optimizer.lr": "2e-3",
     "training.epochs": "24",
-    "selection.patience": "24",
 }
 
 
