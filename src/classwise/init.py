@@ -169,7 +169,7 @@ def suggest(guess: Guess, name: str) -> Config:
         "loss": {"name": "balanced_softmax"},
         "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05},
         "schedule": {"name": "cosine", "warmup_epochs": 0.5},
-        "training": {"epochs": 30, "batch_size": 32, "clip_norm": 1.0, "ema": 0.99},
+        "training": {"epochs": 30, "batch_size": 32, "clip_norm": 1.0},
         # Of small validation sets the luckiest epoch is not the best one: docs/results/defaults.md.
         "selection": {"metric": "macro_f1", "first_epoch": 0.67},
     }
