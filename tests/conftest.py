@@ -1,12 +1,17 @@
 """Drawn pictures and tables that several test files start from."""
 
 import csv
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+# The tensors here are small: threads that wait for each other make the tests many times slower on a busy machine.
+# Before torch is imported, and for the commands that tests start as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Far apart in hue, so that even a mean colour tells the classes apart.
 COLOURS = [(220, 40, 40), (40, 180, 60), (50, 60, 220), (230, 200, 40), (160, 50, 200), (40, 200, 210)]
