@@ -223,10 +223,13 @@ def test_class_weights_that_do_not_fit_name_their_key() -> None:
 
 
 def test_a_label_that_no_row_has_is_not_weighted() -> None:
-    """Rows without it over rows with it is no number there: 1."""
+    """Rows without it over rows with it is no number there, and 0, for one that all have, would end its learning: 1."""
     config = config_of({"it": TARGETS["multilabel"] | {"loss": {"name": "bce", "pos_weight": "balanced"}}})
     prepared = prepared_of(config)
     prepared.train.answers["it"][:, 1] = 0
+    weight = build_criterion(config, prepared).losses[0].pos_weight
+    torch.testing.assert_close(weight, torch.tensor([7 / 3, 1.0], dtype=torch.float64))
+    prepared.train.answers["it"][:, 1] = 1
     weight = build_criterion(config, prepared).losses[0].pos_weight
     torch.testing.assert_close(weight, torch.tensor([7 / 3, 1.0], dtype=torch.float64))
 

@@ -35,7 +35,7 @@ from classwise.config import Config
 from classwise.config_file import absolute_paths, make_config
 from classwise.console import Console
 from classwise.data.augment import PRESETS
-from classwise.errors import ConfigError
+from classwise.errors import ConfigError, DataError
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head
 from classwise.prepare import Prepared, prepare
@@ -320,6 +320,19 @@ def test_a_metric_that_the_classes_are_too_few_for(scene: Callable[..., Scene]) 
     fitting = {"column": "area", "edges": [20, 110, 215]}
     s = scene({"area": fitting}, selection={"metric": "top3_accuracy"})
     check_recipe(s.config, s.prepared, s.model)  # four classes
+
+
+def test_what_is_never_answered_is_neither_selected_by_nor_balanced(scene: Callable[..., Scene]) -> None:
+    """A metric over validation rows without an answer, and sampling by classes that never meet in a row."""
+    s = scene({"kind": KIND, "area": AREA}, selection={"metric": "area.mae"})
+    s.prepared.valid.answers["area"][:] = np.nan
+    with pytest.raises(DataError, match=r"selection\.metric: area\.mae cannot be measured"):
+        check_recipe(s.config, s.prepared, s.model)
+    s = scene({"kind": KIND, "level": LEVEL}, data={"sampling": "balanced"}, selection={"metric": "kind.mcc"})
+    s.prepared.train.answers["kind"][::2] = -1
+    s.prepared.train.answers["level"][1::2] = -1
+    with pytest.raises(ConfigError, match=r"data\.sampling: found 'balanced', but no training row"):
+        check_recipe(s.config, s.prepared, s.model)
 
 
 @pytest.mark.parametrize(

@@ -120,10 +120,11 @@ def _weights(section: Any, counts: Counts, key: str) -> Tensor | None:
 
 
 def _pos_weight(section: Any, counts: Counts, known: Counts) -> Tensor | None:
-    """Negatives over positives of every label, among its known cells; a label that no row has keeps 1."""
+    """Negatives over positives of every label, among its known cells; a label that no row or every
+    row has keeps 1."""
     if section.pos_weight == "none":
         return None
-    ratios = [(cells - n) / n if n else 1.0 for n, cells in zip(counts, known, strict=True)]
+    ratios = [(cells - n) / n if 0 < n < cells else 1.0 for n, cells in zip(counts, known, strict=True)]
     return torch.tensor(ratios, dtype=torch.float64)
 
 

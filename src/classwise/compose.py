@@ -26,7 +26,7 @@ from classwise.data.sources import Samples
 from classwise.errors import ConfigError, DataError, ImageError
 from classwise.infer.features import features_of
 from classwise.losses.criterion import Criterion
-from classwise.metrics.scoreboard import Scoreboard, flat_scores, higher_is_better, resolve_metric
+from classwise.metrics.scoreboard import Scoreboard, higher_is_better, resolve_metric
 from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.classifier import Classifier, ModelFacts, build_classifier
 from classwise.model.heads import Head
@@ -77,6 +77,7 @@ def check_recipe(config: Config, prepared: Prepared, model: Classifier) -> None:
     build_settings(config, device_of(config.training.device))
     sizes = {name: len(labels) for name, labels in prepared.label_lists.items()}
     _refuse_unknown_metric(prepared, _metric(config, sizes))
+    _refuse_unbalanced(config, prepared)
     criterion = build_criterion(config, prepared)
     optimizer = _optimizer(config, model, criterion)
     t, queries = config.training, prepared.queries(prepared.train)
@@ -226,11 +227,17 @@ def run_baselines(
         for side in (prepared.train, prepared.valid)
     ]
     metric = build_settings(config, device).metric
+    # Only what the metric is of: a probe of each target would cost as much again for nothing.
+    heads = {name: heads[name] for name in _names_of(metric, prepared)}
 
     def value(outputs: Mapping[str, Tensor]) -> float:
-        board = Scoreboard(heads, prepared.label_lists, prepared.joint)
+        joint = prepared.joint if metric.startswith("joint.") else ()
+        board = Scoreboard(heads, prepared.label_lists, joint)
         board.update(outputs, answers[1])
-        return flat_scores(board.results())[metric]
+        target, _, score = metric.rpartition(".")
+        results = board.results()
+        scores = results["joint"] if joint else results["targets"][target or prepared.targets[0].name]
+        return float(scores[score])
 
     seen = [
         pictures_of(side.samples, model.facts, config.data.max_pixels)
@@ -252,9 +259,7 @@ def run_baselines(
         value(probe.outputs),
         "features" if pretrained else "pixels",
         probe.notes,
-        heads[metric.rpartition(".")[0] or next(iter(heads))].type
-        if not metric.startswith("joint.")
-        else "class",
+        next(iter(heads.values())).type if len(heads) == 1 else "class",
     )
 
 
@@ -348,10 +353,26 @@ def _metric(config: Config, sizes: Mapping[str, int] | None = None) -> str:
     return resolve_metric(config.selection.metric, types, config.joint is not None, sizes)
 
 
+def _refuse_unbalanced(config: Config, prepared: Prepared) -> None:
+    """Sampling by class needs rows that have a class in every target that it balances."""
+    classes = prepared.classes(prepared.train)
+    if config.data.sampling != "shuffle" and classes is not None and not (classes >= 0).any():
+        names = prepared.joint or tuple(prepared.class_numbers(prepared.train))
+        raise ConfigError(
+            f"data.sampling: found {config.data.sampling!r}, but no training row has an answer for all of"
+            f" {', '.join(names)}; allowed: shuffle, or a [joint] of targets that are answered together"
+        )
+
+
+def _names_of(metric: str, prepared: Prepared) -> tuple[str, ...]:
+    """The targets that a metric is of: one, or the parts of the joint class."""
+    target = metric.rpartition(".")[0] or prepared.targets[0].name
+    return prepared.joint if target == "joint" else (target,)
+
+
 def _refuse_unknown_metric(prepared: Prepared, metric: str) -> None:
     """A metric over rows of which none has an answer would be 0 in every epoch."""
-    target = metric.rpartition(".")[0] or prepared.targets[0].name
-    names = prepared.joint if target == "joint" else (target,)
+    names = _names_of(metric, prepared)
     known_N = np.all([prepared.target(n).known(prepared.valid.answers[n]) for n in names], axis=0)
     if not known_N.any():
         raise DataError(

@@ -181,6 +181,8 @@ def _without_effect(config: Config) -> Iterator[str]:
             " schedule has no effect on it"
         )
     t = config.training
+    if (config.selection.patience or 0) >= t.epochs:
+        yield f"selection.patience = {config.selection.patience}: never waited for in {t.epochs} epochs"
     if t.freeze_epochs and config.model.weights == "none":
         yield (
             f"training.freeze_epochs = {t.freeze_epochs}: the backbone has no pretrained weights, so the heads learn"

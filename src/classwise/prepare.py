@@ -313,11 +313,16 @@ def _masked(prepared: Prepared) -> list[str]:
         + masked_counts(prepared, prepared.valid)[t.name]
         for t in prepared.targets
     }
+    unmeasured = [
+        f"{t.name}: no validation row has an answer, so nothing is known of how well it is learnt"
+        for t in prepared.targets
+        if not t.known(prepared.valid.answers[t.name]).any()
+    ]
     return [
         f"{name}: no answer in {count} rows, which count for the other targets only"
         for name, count in counts.items()
         if count
-    ]
+    ] + unmeasured
 
 
 def _absent_classes(prepared: Prepared) -> list[str]:

@@ -140,14 +140,17 @@ def test_package_normalisation_survives_a_restart() -> None:
     assert torch.equal(model.eval()(images_BCHW)["a"], restored.eval()(images_BCHW)["a"])
 
 
-def test_logits_are_float32_under_autocast() -> None:
-    """In bf16 autocast the layers compute in bfloat16, and the logits still come out in float32."""
+def test_heads_compute_in_float32_under_autocast() -> None:
+    """In bf16 autocast the backbone computes in bfloat16; the heads, whose 8 bits would round a number and tie
+    scores, are float32 layers on its features."""
     model = built(backbone="test_resnet").eval()
     inner = []
-    model.heads[0].register_forward_hook(lambda _, inputs, output: inner.append(output.dtype))
+    model.backbone.register_forward_hook(lambda _, inputs, output: inner.append(output))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model(pictures())
-    assert inner == [torch.bfloat16]
+    assert [features.dtype for features in inner] == [torch.bfloat16]
+    for head, found in zip(model.heads, outputs.values(), strict=True):
+        assert torch.equal(found, head(inner[0].float()))
     assert {logits.dtype for logits in outputs.values()} == {torch.float32}
     assert {logits.dtype for logits in model.double()(pictures()).values()} == {torch.float64}
 

@@ -181,6 +181,14 @@ def test_plateau_is_torchs(seed: int) -> None:
     assert schedule.plateau is not None
 
 
+@pytest.mark.parametrize("name", ["cosine", "restarts"])
+def test_a_rate_below_the_lowest_stays(name: str) -> None:
+    """A part that is not to learn (rate 0) does not rise to eta_min."""
+    schedule = build_schedule(name, [0.0, 1e-3], 10, 12, eta_min=1e-4)
+    assert {schedule.lrs(update)[0] for update in range(120)} == {0.0}
+    assert min(schedule.lrs(update)[1] for update in range(120)) >= 1e-4
+
+
 def test_plateau_remembers_over_a_restart() -> None:
     """Its state, taken at any epoch and loaded into a fresh one, gives the same learning rates from there on."""
     values = np.random.default_rng(1).uniform(0, 1, 30).tolist()

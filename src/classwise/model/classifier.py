@@ -89,12 +89,13 @@ class Classifier(nn.Module):
 
         `images`: pictures (B, C, H, W), or features (B, F) that a frozen backbone has made of them before.
         """
-        features_BF = self.dropout(images if images.ndim == 2 else self.features(images))
-        logits = [head(features_BF) for head in self.heads]
-        return {
-            name: x.float() if x.dtype.itemsize < 4 else x
-            for name, x in zip(self.facts.heads, logits, strict=True)
-        }
+        features_BF = images if images.ndim == 2 else self.features(images)
+        if features_BF.dtype.itemsize < 4:
+            features_BF = features_BF.float()
+        # The heads are a thousandth of the work. In bf16 a number would be rounded to 8 bits, and scores would tie.
+        with torch.autocast(features_BF.device.type, enabled=False):
+            features_BF = self.dropout(features_BF)
+            return {name: head(features_BF) for name, head in zip(self.facts.heads, self.heads, strict=True)}
 
 
 def build_classifier(

@@ -52,7 +52,8 @@ def cosine(base: float, update: int, span: Span, T_max: float | None = None, eta
     """CosineAnnealingLR: from the base down to `eta_min` over `T_max` epochs (Loshchilov and Hutter 2017,
     equation 5); without `T_max`, over all epochs after the warm-up."""
     length = span.rest if T_max is None else T_max * span.per_epoch
-    return eta_min + (base - eta_min) * (1 + math.cos(math.pi * update / length)) / 2
+    lowest = min(eta_min, base)  # a rate that is below it already stays: 0 is a part that is not to learn
+    return lowest + (base - lowest) * (1 + math.cos(math.pi * update / length)) / 2
 
 
 def restarts(
@@ -65,7 +66,8 @@ def restarts(
         update %= length
     while update >= length:  # in whole updates: torch's logarithm may take the first of a cycle for the last
         update, length = update - length, length * T_mult
-    return eta_min + (base - eta_min) * (1 + math.cos(math.pi * update / length)) / 2
+    lowest = min(eta_min, base)  # a rate that is below it already stays: 0 is a part that is not to learn
+    return lowest + (base - lowest) * (1 + math.cos(math.pi * update / length)) / 2
 
 
 def polynomial(

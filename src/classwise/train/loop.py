@@ -130,7 +130,8 @@ def train_one_epoch(
         _refuse_non_finite(total, norm, statistics, batches, data, state)
         scaler.step(optimizer)
         scaler.update()
-        state.average.update(model)
+        if norm.isfinite():  # else the scaler has skipped the step
+            state.average.update(model)
         progress.end_update(float(total), sum(len(batch) for batch in batches))
         if should_stop():
             return
@@ -156,7 +157,9 @@ def evaluate(
     if scoreboard.invalid:
         raise NonFiniteError(f"validation: {scoreboard.invalid} rows have no finite prediction")
     if not torch.isfinite(loss):
-        raise NonFiniteError(f"validation: the loss is {float(loss)}; predictions are finite, but too far off")
+        raise NonFiniteError(
+            f"validation: the loss is {float(loss)}; predictions are finite, but too far off"
+        )
     scores = flat_scores(scoreboard.results())
     return scores | ({"loss": float(loss)} if criterion.additive else {})
 
