@@ -29,7 +29,7 @@ GROUP_NAMES = (
 )  # fmt: skip
 LABEL_NAMES = ("label", "class", "target", "category", "y", "answer", "species", "diagnosis")
 MOST_CLASSES = 200
-SEPARATORS = ("|", ";")  # between several labels of one cell
+SEPARATORS = ("|", ";", ",")  # between several labels of one cell
 
 
 @dataclass

@@ -108,8 +108,12 @@ class Predictor:
         board.update(outputs, {name: torch.from_numpy(values) for name, values in answers.items()})
         results = board.results(groups, config.seed, resamples)
         metric = build_settings(config, torch.device("cpu")).metric
-        rows = len(next(iter(answers.values())))
-        return {"metric": metric, "value": flat_scores(results)[metric], "samples": rows, **results}
+        target = metric.rpartition(".")[0] or next(iter(self.heads))
+        rows = (results["joint"] if target == "joint" else results["targets"][target])["samples"]
+        value = flat_scores(results).get(metric)
+        if value is None:
+            raise DataError(f"{metric} cannot be measured: no row has an answer for {target!r}")
+        return {"metric": metric, "value": value, "samples": rows, **results}
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from classwise.data.images import check_images
 from classwise.data.sources import Samples, read_source
 from classwise.data.split import merge_groups, split_rows
 from classwise.data.table import rows_text
-from classwise.data.targets import RankingTarget, RegressionTarget, Target, make_target
+from classwise.data.targets import MultilabelTarget, RankingTarget, RegressionTarget, Target, make_target
 from classwise.errors import ConfigError, DataError, ImageError
 from classwise.files import json_text, sha256
 from classwise.metrics.joint import joint_number
@@ -314,6 +314,12 @@ def _masked(prepared: Prepared) -> list[str]:
         for t in prepared.targets
     }
     unmeasured = [
+        f"{t.name}: no cell of {t.columns[0]!r} holds the separator {t.separator!r}, so each cell is taken for"
+        f" one label (targets.{t.name}.separator)"
+        for t in prepared.targets
+        if isinstance(t, MultilabelTarget) and t.separator and not _separated(t, prepared)
+    ]
+    unmeasured += [
         f"{t.name}: no validation row has an answer, so nothing is known of how well it is learnt"
         for t in prepared.targets
         if not t.known(prepared.valid.answers[t.name]).any()
@@ -323,6 +329,11 @@ def _masked(prepared: Prepared) -> list[str]:
         for name, count in counts.items()
         if count
     ] + unmeasured
+
+
+def _separated(target: MultilabelTarget, prepared: Prepared) -> bool:
+    cells = prepared.train.samples.frame[target.columns[0]].drop_nulls()
+    return bool(cells.str.contains(str(target.separator), literal=True).any())
 
 
 def _absent_classes(prepared: Prepared) -> list[str]:

@@ -233,10 +233,12 @@ def say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: Pa
         grouped = (
             f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them on both sides"
         )
+    first = parts.settings.first_epoch
+    since = f", from epoch {first} on (selection.first_epoch)" if first > 1 else ""
     console.line(
         f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
         f"{parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on {parts.settings.device};"
-        f" * marks the best {parts.settings.metric} so far"
+        f" * marks the best {parts.settings.metric} so far{since}"
     )
 
 

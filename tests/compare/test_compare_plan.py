@@ -1,12 +1,13 @@
 """The grid, the folders' names, and what counts as another config."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classwise.compare.plan import Variant, alone, grid, read_plan, request, slug
+from classwise.compare.plan import Variant, alone, grid, planned_runs, read_plan, request, slug
 from classwise.config_file import make_config
 from classwise.errors import ConfigError, OutputError
 
@@ -118,3 +119,44 @@ def test_a_folder_of_something_else_is_kept(tmp_path: Path) -> None:
         pass
     with alone(tmp_path):
         pass
+
+
+def plan_of(
+    folder: Path, vary: list[str], overrides: tuple[tuple[str, str], ...] = (), more: str = ""
+) -> Any:
+    """What a small config with these variants is planned as."""
+    (folder / "t.csv").write_text("path,label\na,b\n")
+    config = folder / "classwise.toml"
+    config.write_text(f'[data]\nsource = "t.csv"\n[targets.label]\ncolumn = "label"\n{more}')
+    return planned_runs(config, grid(vary), 2, None, overrides)
+
+
+def test_keys_that_contradict_each_other_are_refused_by_variant(tmp_path: Path) -> None:
+    """A conflict of one variant is found in planning, with its name before it; a config without variants has none."""
+    with pytest.raises(ConfigError, match=r"^variant loss.name=soft_f1: data.mixup: found 0.5, but"):
+        plan_of(tmp_path, ["loss.name=focal,soft_f1"], (("data.mixup", "0.5"),))
+    with pytest.raises(ConfigError, match=r"^data.mix_share: found 0.5, but"):
+        plan_of(tmp_path, [], (("data.mix_share", "0.5"),))
+
+
+def test_warnings_are_kept_once_a_variant(tmp_path: Path) -> None:
+    """Two seeds share them; a variant without any has none."""
+    vary = ["loss.name=cross_entropy,balanced_softmax"]
+    _, runs, warned = plan_of(tmp_path, vary, (("data.sampling", "balanced"),))
+    assert len(runs) == 4
+    ((name, warning),) = warned
+    assert name == "loss.name=balanced_softmax"
+    assert "each correct for the class frequencies" in warning
+
+
+@pytest.mark.parametrize("written", [None, True, False])
+@pytest.mark.parametrize("override", [None, True, False])
+def test_baselines_are_off_unless_asked_for(
+    tmp_path: Path, written: bool | None, override: bool | None
+) -> None:
+    """The table has no column for them; what the file or an override says is kept, the override before the file."""
+    more = "" if written is None else f"[report]\nbaselines = {str(written).lower()}\n"
+    overrides = () if override is None else (("report.baselines", str(override).lower()),)
+    _, runs, _ = plan_of(tmp_path, ["training.epochs=1,2"], overrides, more)
+    wanted = override if override is not None else bool(written)
+    assert [run.config.report.baselines for run in runs] == [wanted] * 4

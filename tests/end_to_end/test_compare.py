@@ -201,6 +201,7 @@ def test_a_config_that_is_wrong_trains_nothing(whole: Path, tmp_path: Path) -> N
     for vary, says in (
         ("loss.name=cross_entropy,fokal", "variant loss.name=fokal: .*did you mean 'focal'"),
         ("optimizer.lr=1e-3,-1", "optimizer.lr: found -1"),
+        ("data.mix_share=1,0.5", "^variant data.mix_share=0.5: data.mix_share: .*nothing is mixed"),
         ("selection.metric=macro_f1,accuracy", "judged by accuracy, macro_f1"),
     ):
         with pytest.raises(ConfigError, match=says):
@@ -213,6 +214,17 @@ def test_a_config_that_is_wrong_trains_nothing(whole: Path, tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="compare: "):
             compare(whole / "classwise.toml", variants, 1, tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_warnings_are_said_once_a_variant(whole: Path, tmp_path: Path) -> None:
+    """Before the first run, whatever the number of seeds, with the variant's name; and no run scores baselines."""
+    vary = ("--vary", "selection.patience=1,5", "--training.epochs", 2, "--seeds", 2)
+    found = command("compare", whole / "classwise.toml", *vary, "--out", tmp_path / "out").ok()
+    said = "warning: selection.patience=5: selection.patience = 5: never waited for in 2 epochs"
+    assert found.err.splitlines()[0] == said
+    assert found.err.count("never waited for") == 1
+    for name in runs(tmp_path / "out"):
+        assert json.loads((tmp_path / "out" / name / "status.json").read_text())["baselines"] is None
 
 
 def test_where_every_run_fails_there_is_still_a_page(whole: Path, tmp_path: Path) -> None:

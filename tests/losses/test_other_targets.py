@@ -203,6 +203,39 @@ def test_masses() -> None:
     assert ListNet().mass(ranking_B2).item() == 2
 
 
+def counted(targets_B2: Tensor) -> tuple[int, int]:
+    """The pairs of one query with different known relevance, and the queries with two known rows, counted one by one."""
+    rows = [(query, relevance) for relevance, query in targets_B2.tolist() if relevance != -1]
+    pairs = sum(q == p and r > s for q, r in rows for p, s in rows)
+    queries = [query for query, _ in rows]
+    return pairs, sum(queries.count(query) > 1 for query in set(queries))
+
+
+def test_ranking_masses_are_counts() -> None:
+    """200 random tables: pairs and queries as a loop over all rows counts them, and no fraction of one."""
+    draw = torch.Generator().manual_seed(0)
+    for case in range(200):
+        rows, queries, levels = case % 40, 1 + case % 7, 1 + case % 5
+        relevance_B = torch.randint(-1, levels, (rows,), generator=draw)
+        targets_B2 = torch.stack([relevance_B, torch.randint(0, queries, (rows,), generator=draw)], dim=1)
+        for loss, wanted in zip((PairwiseLogistic(), ListNet()), counted(targets_B2), strict=True):
+            mass = loss.mass(targets_B2)
+            assert (mass.dtype, mass.tolist()) == (torch.float64, [float(wanted)])
+
+
+def test_the_mass_of_a_large_ranking_takes_little_memory() -> None:
+    """Validation asks for that of all its rows at once: 200,000 of them, each with each, would take 40 GB."""
+    rows = torch.arange(200_000)
+    # Each of 20,000 queries has the relevances 0 to 4 twice, but for the last row, which is unknown.
+    targets_B2 = torch.stack([rows // 20_000 % 5, rows % 20_000], dim=1)
+    targets_B2[-1, 0] = -1
+    assert PairwiseLogistic().mass(targets_B2).item() == 20_000 * 40 - 8
+    assert ListNet().mass(targets_B2).item() == 20_000
+    assert PairwiseLogistic().mass(targets_B2 * torch.tensor([1, 0])).item() == (
+        (199_999**2 - 4 * 40_000**2 - 39_999**2) // 2
+    )
+
+
 def test_large_numbers_keep_their_digits() -> None:
     """Years around 2000, standardised in float64: float32 outputs lose no digit of the difference."""
     years_B = torch.tensor([2020.001, 2020.003, math.nan], dtype=torch.float64)

@@ -7,8 +7,9 @@ from sklearn.metrics import f1_score, log_loss
 
 from classwise.metrics.bootstrap import bootstrap_intervals, resampled_weights, sampling_units, summed_by
 from classwise.metrics.regression import RegressionTally
+from classwise.metrics.scores import LABEL_SCORES
 from classwise.metrics.tally import ClassTally, LabelTally
-from classwise.model.heads import OrdinalHead
+from classwise.model.heads import ClassHead, OrdinalHead
 
 NAN = float("nan")
 
@@ -32,7 +33,8 @@ def drawn_rows(rows: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.
 @pytest.mark.parametrize("ordinal", [False, True], ids=["class", "ordinal"])
 def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
     """Every score's interval: for each resample the rows are written out as often as they are drawn and counted
-    anew by another tally, which has been compared with scikit-learn; masked rows and groups are never drawn."""
+    anew by another tally, which has been compared with scikit-learn; masked rows and groups are never drawn. A tally
+    of classes alone, as the joint's, says the same."""
     logits_BK, labels_B = drawn_rows(60, 6, 0)
     groups_B = np.array([f"person {i % 17}" for i in range(60)])
     labels_B[groups_B == "person 5"] = -1
@@ -57,6 +59,12 @@ def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
         again.update(decoded_BK[rows], labels_B[rows])
         for name, values in scores.items():
             values.append(again.scores()[name])
+    labels_only = LabelTally(6, keep_rows=True)
+    labels_only.update((predicted or ClassHead(6).predicted)(decoded_BK), labels_B)
+    joint = labels_only.intervals(groups_B if grouped else None, seed=3, resamples=40)
+    assert tuple(joint) == LABEL_SCORES
+    for name, interval in joint.items():
+        assert interval == pytest.approx(found[name], abs=1e-12), name
     assert len(found) == (17 if ordinal else 15)
     for name, values in scores.items():
         assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
@@ -106,6 +114,25 @@ def test_rows_that_are_alike_are_not_independent() -> None:
     by_row = copied.intervals()["accuracy"]
     assert by_group == pytest.approx(once.intervals()["accuracy"], abs=1e-12)
     assert np.diff(by_group) / np.diff(by_row) == pytest.approx(10**0.5, rel=0.15)
+
+
+def test_an_interval_over_groups_covers_the_truth() -> None:
+    """200 simulated sets of 40 people with 8 alike numbers each, the true mean error 1: it lies in about 95 of 100
+    intervals over people, and in far fewer over rows, which would be narrower."""
+    rng = np.random.default_rng(9)
+    person_N = np.arange(40).repeat(8)
+    covered = {"groups": 0, "rows": 0}
+    for seed in range(200):
+        error_N = 1 + 0.3 * rng.normal(size=40)[person_N] + 0.1 * rng.normal(size=320)
+        tally = RegressionTally(keep_rows=True)
+        tally.update(torch.from_numpy(error_N), torch.zeros(320, dtype=torch.float64))
+        found = {"groups": tally.intervals(person_N, seed, 400), "rows": tally.intervals(None, seed, 400)}
+        (low, high), (inner_low, inner_high) = found["groups"]["mae"], found["rows"]["mae"]
+        assert high - low > inner_high - inner_low
+        for name, interval in found.items():
+            covered[name] += interval["mae"][0] <= 1 <= interval["mae"][1]
+    assert 0.90 <= covered["groups"] / 200 <= 0.99
+    assert covered["rows"] / 200 < 0.75
 
 
 def test_the_seed_decides() -> None:

@@ -127,16 +127,31 @@ def test_unknown_cells_count_nowhere() -> None:
             losses += [float(np.log1p(np.exp(-z[i, k] if t[i, k] else z[i, k]))) for k in known]
         for name, values in (("sample_f1", f1), ("exact_match", exact), ("log_loss", losses)):
             assert found[name] == pytest.approx(np.mean(values) if values else 0.0, abs=1e-12), (seed, name)
+        known_NL = ~np.isnan(t)
+        micro = three_scores(t[known_NL], z[known_NL])
+        for name, value in micro.items():
+            assert found[f"micro_{name}"] == pytest.approx(value, abs=1e-12), (seed, name)
+        columns: dict[str, list[float]] = {"precision": [], "recall": [], "f1": [], "ap": []}
         for k, row in enumerate(found["per_class"]):
-            known = ~np.isnan(t[:, k])
-            truth, said = t[known, k].astype(int), (z[known, k] >= 0).astype(int)
+            truth, scores = t[known_NL[:, k], k], z[known_NL[:, k], k]
+            ap = reference.average_precision_score(truth, scores) if truth.any() else 0.0
+            for name, value in (three_scores(truth, scores) | {"ap": ap}).items():
+                assert row[name] == pytest.approx(value, abs=1e-12), (seed, name)
+                columns[name].append(value)
             assert row["support"] == truth.sum()
-            if truth.any():
-                ap = reference.average_precision_score(truth, z[known, k])
-                assert row["ap"] == pytest.approx(ap, abs=1e-12), seed
-                assert row["f1"] == pytest.approx(reference.f1_score(truth, said, zero_division=0), abs=1e-12)
-            else:
-                assert row["ap"] == row["f1"] == 0.0
+        for name, values in columns.items():
+            key = "map" if name == "ap" else f"macro_{name}"
+            assert found[key] == pytest.approx(np.mean(values), abs=1e-12), (seed, name)
+
+
+def three_scores(truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """scikit-learn's precision, recall and F1 of the answer yes; 0 where there is no cell."""
+    names = ("precision", "recall", "f1")
+    if not len(truth):
+        return dict.fromkeys(names, 0.0)
+    options = {"average": "binary", "zero_division": 0}
+    found = reference.precision_recall_fscore_support(truth == 1, logits >= 0, **options)
+    return dict(zip(names, found[:3], strict=True))
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])

@@ -95,13 +95,23 @@ def test_equals_scikit_learn() -> None:
         assert found["map"] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), seed
 
 
-def test_equal_scores_stand_as_they_came() -> None:
-    """The relevant row after two others of the same score is third; batches keep the order."""
-    scores, targets = torch.zeros(4), torch.tensor([[0, 5], [0, 5], [2, 5], [0, 5]])
-    for size in (1, 4):
-        found = counted(scores, targets, size).scores()
-        assert (found["mrr"], found["map"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
-        assert found["ndcg"] == pytest.approx(1 / np.log2(4))
+def test_the_order_of_the_table_says_nothing_about_equal_scores() -> None:
+    """A model that says the same of all rows is not perfect on a table sorted by relevance: NDCG shares the places
+    as scikit-learn does, MRR and MAP take the relevant rows last."""
+    best_first = torch.tensor([[3, 5], [2, 5], [0, 5], [0, 5]])
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
+        found = counted(torch.zeros(4), best_first[order], 2).scores()
+        assert found["ndcg"] == pytest.approx(ndcg_score([[3, 2, 0, 0]], [[0, 0, 0, 0]]), abs=1e-12)
+        assert (found["mrr"], found["map"]) == (pytest.approx(1 / 3), pytest.approx((1 / 3 + 2 / 4) / 2))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rows = int(rng.integers(2, 12))
+        relevance, scores = rng.integers(0, 4, rows), rng.integers(0, 3, rows).astype(float)
+        if relevance.max():
+            truth = torch.from_numpy(np.stack([relevance, np.zeros(rows, dtype=np.int64)], axis=1))
+            found = counted(torch.from_numpy(scores), truth).scores()
+            for name, k in (("ndcg", None), ("ndcg_at_5", 5), ("ndcg_at_10", 10)):
+                assert found[name] == pytest.approx(ndcg_score([relevance], [scores], k=k), abs=1e-12)
 
 
 def test_queries_without_a_relevant_row_are_left_out() -> None:
@@ -140,12 +150,16 @@ def test_intervals_by_a_plain_loop(grouped: bool) -> None:
         assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
 
 
-def test_a_query_lies_in_one_group() -> None:
-    """Groups that cut a query are refused by its number, and groups of another number of rows."""
-    tally = counted(torch.tensor([1.0, 0.5, 0.2]), torch.tensor([[1, 4], [0, 4], [1, 9]]))
+def test_groups_and_queries_that_cross_are_drawn_together() -> None:
+    """A query with rows in two groups ties the groups together; groups of another number of rows are refused."""
+    scores, targets = torch.tensor([1.0, 0.5, 0.2]), torch.tensor([[1, 4], [0, 4], [1, 9]])
+    tally = counted(scores, targets)
     assert len(tally.intervals(["a", "a", "b"], resamples=5)) == 5
-    with pytest.raises(ValueError, match="query number 4 has rows in several groups"):
-        tally.intervals(["a", "b", "b"])
+    assert tally.intervals(["a", "b", "b"], resamples=5) == {}  # all of it is one unit: nothing to draw from
+    more = torch.cat([targets, torch.tensor([[1, 11], [0, 11]])])
+    crossing = counted(torch.tensor([1.0, 0.5, 0.2, 0.1, 0.3]), more)
+    crossed = crossing.intervals(["a", "b", "b", "c", "c"], seed=1, resamples=50)
+    assert crossed == crossing.intervals(["a", "a", "a", "c", "c"], seed=1, resamples=50)
     with pytest.raises(ValueError, match="found 2 groups for 3 rows"):
         tally.intervals(["a", "b"])
     with pytest.raises(ValueError, match="keep_rows=True"):

@@ -1,4 +1,4 @@
-"""The scoreboard: every target and the joint class over the whole set, and which number chooses."""
+"""The scoreboard: every target and the joint class over the whole set."""
 
 import json
 import math
@@ -14,7 +14,6 @@ from classwise.errors import ConfigError
 from classwise.metrics.scoreboard import (
     Scoreboard,
     flat_scores,
-    higher_is_better,
     joint_labels,
     resolve_metric,
 )
@@ -214,41 +213,6 @@ def test_flat_names_are_those_that_resolve_metric_gives() -> None:
         assert resolve_metric(metric, {"a": "class"}, joint=False) in flat_scores(single.results())
 
 
-@pytest.mark.parametrize(
-    ("metric", "targets", "joint", "wanted"),
-    [
-        ("macro_f1", ["a"], False, "macro_f1"),
-        ("a.macro_f1", ["a"], False, "macro_f1"),
-        ("macro_f1", ["a", "b"], True, "joint.macro_f1"),
-        ("joint.macro_f1", ["a", "b"], True, "joint.macro_f1"),
-        ("b.accuracy", ["a", "b"], True, "b.accuracy"),
-        ("b.accuracy", ["a", "b"], False, "b.accuracy"),
-        ("나이 대.macro_f1", ["나이 대", "b"], False, "나이 대.macro_f1"),
-    ],
-)
-def test_what_the_selection_means(metric: str, targets: list[str], joint: bool, wanted: str) -> None:
-    """Of [joint] if there is one, else of the only target; or of the target that is named."""
-    assert resolve_metric(metric, dict.fromkeys(targets, "class"), joint) == wanted
-
-
-@pytest.mark.parametrize(
-    ("metric", "targets", "joint", "message"),
-    [
-        ("macro_f2", ["a"], False, r"found 'macro_f2'; did you mean 'macro_f1'"),
-        ("a.macro_f2", ["a"], False, r"found 'a\.macro_f2'; did you mean 'macro_f1'"),
-        ("confusion", ["a"], False, r"found 'confusion'; allowed: accuracy,"),
-        ("macro_f1", ["a", "b"], False, r"'macro_f1' of which target\?.*allowed: a\.macro_f1, b\.macro_f1"),
-        ("ages.macro_f1", ["age", "b"], False, r"no target 'ages'; did you mean 'age\.macro_f1'"),
-        ("joint.macro_f1", ["a", "b"], False, r"no target 'joint'"),
-        ("", ["a"], False, r"found ''"),
-    ],
-)
-def test_what_cannot_be_selected(metric: str, targets: list[str], joint: bool, message: str) -> None:
-    """The message names the key, what was found and what is allowed."""
-    with pytest.raises(ConfigError, match=r"^selection\.metric: " + message):
-        resolve_metric(metric, dict.fromkeys(targets, "class"), joint)
-
-
 @pytest.mark.parametrize("masked", [0.0, 0.3])
 def test_every_type_in_one_joint_by_plain_loops(masked: float) -> None:
     """A class, a level by CORN's rule and a number by its edges make one class, row by row; a row with an unknown
@@ -356,9 +320,9 @@ def test_the_seed_of_the_intervals() -> None:
 
 
 def test_every_score_of_every_type_can_be_selected() -> None:
-    """What `resolve_metric` accepts stands in `flat_scores`, also before the first row, and the other way round."""
+    """What `resolve_metric` accepts stands in `flat_scores`, and the other way round."""
     types, classes = {name: head.type for name, head in MIXED.items()}, {"mask": 3, "blur": 4}
-    flat = flat_scores(Scoreboard(MIXED, MIXED_LABELS, MIXED_JOINT).results())
+    flat = flat_scores(counted_mixed(*drawn_mixed(60, 1)).results())
     accepted = set()
     for name in (*MIXED, "joint"):
         for score in HIGHER_IS_BETTER:
@@ -369,48 +333,18 @@ def test_every_score_of_every_type_can_be_selected() -> None:
     assert accepted == set(flat)
     assert {name.partition(".")[2] for name in flat if name.startswith("joint.")} == set(LABEL_SCORES)
     assert {name.partition(".")[2] for name in flat if name.startswith("age.")} == set(SCORES["regression"])
-    assert flat_scores(Scoreboard({"age": MIXED["age"]}, {}).results()) == dict.fromkeys(
-        SCORES["regression"], 0.0
-    )
+    assert flat_scores(Scoreboard({"age": MIXED["age"]}, {}).results()) == {}  # before the first row
 
 
-@pytest.mark.parametrize(
-    ("metric", "types", "joint", "message"),
-    [
-        ("mae", {"a": "class"}, False, r"found 'mae'; "),
-        ("macro_f1", {"age": "regression"}, False, r"found 'macro_f1'; allowed: mae, mse, rmse, r2$"),
-        (
-            "age.macro_f1",
-            {"age": "regression", "b": "class"},
-            False,
-            r"'macro_f1' is no score of the regression target 'age'; allowed: b\.macro_f1, or of the regression"
-            r" target 'age': mae, mse, rmse, r2$",
-        ),
-        (
-            "mae",
-            {"age": "regression", "b": "class"},
-            True,
-            r"'mae' is no score of \[joint\]; allowed: age\.mae, or",
-        ),
-        ("joint.log_loss", {"a": "class", "b": "class"}, True, r"'log_loss' is no score of \[joint\]"),
-        ("mae", {"age": "regression", "b": "class"}, False, r"'mae' of which target\?.* allowed: age\.mae$"),
-        ("ndcg", {"a": "multilabel"}, False, r"found 'ndcg'; "),
-        ("top5_accuracy", {"a": "class"}, False, r"found 'top5_accuracy'; did you mean 'top3_accuracy'"),
-    ],
-)
-def test_a_metric_that_the_target_does_not_have_is_refused(
-    metric: str, types: dict[str, str], joint: bool, message: str
-) -> None:
-    """By name, with what the target has instead; a target of 5 classes has no top 5."""
-    with pytest.raises(ConfigError, match=r"^selection\.metric: " + message):
-        resolve_metric(metric, types, joint, {"a": 5})
-
-
-def test_directions() -> None:
-    """Errors and losses are better when less, with and without the target's name; a name that is none is refused."""
-    assert higher_is_better("macro_f1")
-    assert higher_is_better("joint.macro_f1")
-    assert not higher_is_better("age.mae")
-    assert not higher_is_better("나이.대.log_loss")
-    with pytest.raises(ValueError, match=r"found the metric 'age\.maf'; did you mean 'map' or 'mae'"):
-        higher_is_better("age.maf")
+def test_a_target_without_a_known_row_has_no_score() -> None:
+    """None in metrics.json and nothing to select by: an error of 0 over no rows would look perfect."""
+    board = Scoreboard({"a": RegressionHead(0.0, 1.0), "b": ClassHead(2)}, {"b": ["x", "y"]}, keep_rows=True)
+    unknown = {"a": torch.full((3,), float("nan"), dtype=torch.float64), "b": torch.tensor([0, 1, 1])}
+    board.update({"a": torch.zeros(3, 1), "b": torch.eye(3)[:, :2]}, unknown)
+    results = board.results(resamples=20)
+    assert results["targets"]["a"]["mae"] is None
+    assert results["targets"]["a"]["samples"] == 0
+    assert "intervals" not in results["targets"]["a"]
+    flat = flat_scores(results)
+    assert not [name for name in flat if name.startswith("a.")]
+    assert "b.accuracy" in flat

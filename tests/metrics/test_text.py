@@ -6,7 +6,7 @@ import torch
 
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
 from classwise.metrics.scores import SCORES
-from classwise.metrics.text import SHOWN, display_width, metrics_text, score_text
+from classwise.metrics.text import SHOWN, cut, display_width, metrics_text, score_text
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
 
 HEADS: dict[str, Head] = {
@@ -75,8 +75,39 @@ def test_how_a_value_reads() -> None:
     """Shares with four digits behind the point, their intervals with three; values in a unit with four that count."""
     assert score_text("macro_f1", 0.75123) == "0.7512"
     assert score_text("macro_f1", 0.75123, [0.71004, 0.79]) == "0.7512 [0.710, 0.790]"
-    assert score_text("mae", 4213.49, [4000.2, 4400.0]) == "4213. [4000., 4400.]"
+    assert score_text("mae", 4213.49, [4000.2, 4400.0]) == "4213 [4000, 4400]"
     assert score_text("mae", 0.0012344) == "0.001234"
+    assert score_text("rmse", 31.0, [30.0, 32.5]) == "31.00 [30.00, 32.50]"
+
+
+def class_metrics(labels: list[str], rows: int) -> dict:
+    """As in metrics.json, of a target whose every row is in the first class."""
+    board = Scoreboard({"a": ClassHead(len(labels))}, {"a": labels})
+    board.update({"a": torch.eye(len(labels))[[0] * rows]}, {"a": torch.zeros(rows, dtype=torch.int64)})
+    results = board.results()
+    return {"metric": "macro_f1", "value": flat_scores(results)["macro_f1"], "samples": rows, **results}
+
+
+@pytest.mark.parametrize("letter", ["b", "한"])
+@pytest.mark.parametrize("rows", [3, 1_234_567])
+def test_labels_are_cut_where_they_do_not_fit(letter: str, rows: int) -> None:
+    """A long label ends in `…`, the table stays in 80 columns and aligned; many rows take their place from it."""
+    table = metrics_text(class_metrics([letter * 60, "short"], rows)).splitlines()[-3:]
+    assert {78, 79, 80} >= {display_width(line) for line in table}
+    assert len({display_width(line) for line in table}) == 1
+    label = table[1].split()[0]
+    assert label == letter * (len(label) - 1) + "…"
+    assert table[1].split()[-1] == str(rows)
+    assert table[2].split()[0] == "short"
+
+
+def test_where_a_label_is_cut() -> None:
+    """A label that just fits stays whole; a wide character that would stand half outside goes altogether."""
+    assert cut("abcdef", 6) == "abcdef"
+    assert cut("abcdefg", 6) == "abcde…"
+    assert cut("한국어", 6) == "한국어"
+    assert cut("한국어말", 6) == "한국…"
+    assert cut("a한국어", 6) == "a한국…"
 
 
 def test_the_lines_of_the_classes() -> None:

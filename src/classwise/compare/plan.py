@@ -15,10 +15,12 @@ from typing import Any
 
 from classwise.config import Config
 from classwise.config_file import load_config
+from classwise.conflicts import check_conflicts
 from classwise.errors import ConfigError, DataError, OutputError
 from classwise.files import json_text, sha256, write_json
 
 Overrides = tuple[tuple[str, str], ...]
+Warned = tuple[str, str]  # a variant's name, and a warning about its config
 
 FILE = "compare.json"
 # None of these changes what a run learns; and the seed is the run's own.
@@ -102,13 +104,18 @@ def _top_level(text: str) -> list[str]:
 
 def planned_runs(
     path: Path, variants: Sequence[Variant], seeds: int, out: Path | None, overrides: Overrides
-) -> tuple[Path, list[Planned]]:
-    """The comparison's folder and its runs, one seed after the other so that an early stop leaves whole pairs.
+) -> tuple[Path, list[Planned], list[Warned]]:
+    """The comparison's folder, its runs, one seed after the other so that an early stop leaves whole pairs, and
+    what there is to say about the variants' configs.
 
-    Every config is read and checked here. Raises ConfigError, with the variant's name before it.
+    Every config is read and checked here, also for keys that contradict each other. Raises ConfigError, with the
+    variant's name before it. No run scores the baselines, which the comparison has no column for, unless the config
+    or the overrides say report.baselines themselves.
     """
     _check_names([variant.name for variant in variants])
-    configs = {variant.name: _load(path, overrides, variant) for variant in variants}
+    loaded = {variant.name: _load(path, overrides, variant) for variant in variants}
+    configs = {name: config for name, (config, _) in loaded.items()}
+    warned = [(name, warning) for name, (_, warnings) in loaded.items() for warning in warnings]
     metrics = {config.selection.metric for config in configs.values()}
     if len(metrics) > 1:
         raise ConfigError(
@@ -118,7 +125,7 @@ def planned_runs(
     folder = Path("compare") / first.name if out is None else out
     if first.seed + seeds > 2**63:
         raise ConfigError(f"seed: found {first.seed}, which leaves no room for {seeds} seeds")
-    return folder, [
+    runs = [
         Planned(
             v.name,
             seed,
@@ -129,14 +136,23 @@ def planned_runs(
         for seed in range(first.seed, first.seed + seeds)
         for v in variants
     ]
+    return folder, runs, warned
 
 
-def _load(path: Path, overrides: Overrides, variant: Variant) -> Config:
+def _load(path: Path, overrides: Overrides, variant: Variant) -> tuple[Config, list[str]]:
+    """The variant's config as its runs are trained, and warnings."""
     try:
-        return load_config(path, (*overrides, *variant.overrides))
+        config = load_config(path, (*overrides, *variant.overrides))
+        return _without_baselines(config), check_conflicts(config)
     except ConfigError as error:
         # Without overrides of its own, the mistake is the config's.
         raise ConfigError(f"variant {variant.name}: {error}" if variant.overrides else str(error)) from None
+
+
+def _without_baselines(config: Config) -> Config:
+    if "baselines" in config.report.model_fields_set:
+        return config
+    return config.model_copy(update={"report": config.report.model_copy(update={"baselines": False})})
 
 
 def _check_names(names: Sequence[str]) -> None:

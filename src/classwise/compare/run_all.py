@@ -32,19 +32,22 @@ def compare(
     `out` (default: compare/NAME) holds compare.csv (a line a run), summary.csv (a line a variant), compare.svg,
     compare.html, compare.json and the runs' own folders. A run that is done there is not trained again, an
     interrupted one goes on, and variants and seeds may be added. The first variant is what the others are
-    measured against. `jobs`: processes that train at the same time.
+    measured against. `jobs`: processes that train at the same time. The runs score no baselines, which the tables
+    have no use for, unless the config or `overrides` set report.baselines.
 
-    Raises ConfigError before anything trains where a config is wrong or is not what `out` was trained with;
-    Interrupted after a signal. A run that fails is in the result and stops no other.
+    Raises ConfigError before anything trains where a config is wrong, contradicts itself or is not what `out` was
+    trained with; Interrupted after a signal. A run that fails is in the result and stops no other.
     """
     for name, number in (("seeds", seeds), ("jobs", jobs)):
         if number < 1:
             raise ConfigError(f"--{name}: found {number}, must be 1 or more")
     console = Console(quiet)
-    folder, runs = planned_runs(
+    folder, runs, warned = planned_runs(
         Path(config_path), variants, seeds, None if out is None else Path(out), tuple(overrides)
     )
     plan = read_plan(folder)
+    for name, warning in warned:
+        console.line(f"warning: {shown(name)}: {warning}")
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         plan.add(runs)

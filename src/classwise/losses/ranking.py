@@ -26,7 +26,11 @@ class PairwiseLogistic(nn.Module):
 
     def mass(self, targets_B2: Tensor) -> Tensor:
         """The number of pairs: shape (1,), float64."""
-        return _pairs(targets_B2).sum(dtype=torch.float64).reshape(1)
+        # Pairs of one query, less those of equal relevance: (sum n^2 - sum n_r^2) / 2. Validation asks for the mass
+        # of a whole set, whose rows cannot be compared each with each.
+        of_query_B = _run_lengths(targets_B2[:, 1:], targets_B2[:, 0])
+        alike_B = _run_lengths(targets_B2.flip(1), targets_B2[:, 0])
+        return ((of_query_B**2).sum() - (alike_B**2).sum()).reshape(1) / 2
 
     def forward(self, scores_B1: Tensor, targets_B2: Tensor, mass: Tensor | None = None) -> Tensor:
         """The sum over the pairs, divided by `mass` (1,)."""
@@ -51,9 +55,7 @@ class ListNet(nn.Module):
 
     def mass(self, targets_B2: Tensor) -> Tensor:
         """The number of queries with two known rows or more: shape (1,), float64."""
-        together_BB = _together(targets_B2)
-        first_B = ~together_BB.tril(-1).any(dim=1)
-        return (first_B & (together_BB.sum(dim=1) > 1)).sum(dtype=torch.float64).reshape(1)
+        return (_run_lengths(targets_B2[:, 1:], targets_B2[:, 0]) > 1).sum(dtype=torch.float64).reshape(1)
 
     def forward(self, scores_B1: Tensor, targets_B2: Tensor, mass: Tensor | None = None) -> Tensor:
         """The sum over the queries, divided by `mass` (1,)."""
@@ -72,6 +74,19 @@ def _checked(scores_B1: Tensor, targets_B2: Tensor) -> Tensor:
     what = "targets (B, 2) of whole numbers: relevance, -1 where unknown, and query"
     check_column(scores_B1, targets_B2, (len(targets_B2), 2), what, floating=False)
     return at_least_float32(scores_B1).squeeze(1)
+
+
+def _run_lengths(keys_BC: Tensor, relevance_B: Tensor) -> Tensor:
+    """How many known rows share each key (columns, the first counts most): float64 (B,), 0 where there are no more
+    keys. By sorting, and without asking the device how many keys there are."""
+    order_B = torch.arange(len(keys_BC), device=keys_BC.device)
+    for column_B in keys_BC.flip(1).unbind(1):
+        order_B = order_B[column_B[order_B].argsort(stable=True)]
+    sorted_BC = keys_BC[order_B]
+    starts_B = torch.ones(len(order_B), dtype=torch.int64, device=keys_BC.device)
+    starts_B[1:] = (sorted_BC[1:] != sorted_BC[:-1]).any(dim=1)
+    known_B = (relevance_B[order_B] != IGNORED).double()
+    return torch.zeros_like(known_B).scatter_add(0, starts_B.cumsum(0) - 1, known_B)
 
 
 def _together(targets_B2: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 
 from classwise.metrics.scores import Array
 from classwise.randomness import BOOTSTRAP, generator
@@ -37,10 +38,12 @@ def bootstrap_intervals(
     """
     if units < 2:
         return {}
-    parts = [
-        scorer(weights_UR if unit_N is None else weights_UR.take(unit_N, axis=0))
-        for weights_UR in resampled_weights(units, seed, resamples)
-    ]
+    # The products are small: threads that wait for each other cost more than they save, on a busy machine tenfold.
+    with threadpool_limits(1, "blas"):
+        parts = [
+            scorer(weights_UR if unit_N is None else weights_UR.take(unit_N, axis=0))
+            for weights_UR in resampled_weights(units, seed, resamples)
+        ]
     return {
         name: np.percentile(np.concatenate([part[name] for part in parts]), PERCENTILES).tolist()
         for name in parts[0]

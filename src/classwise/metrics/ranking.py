@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from classwise.data.split import merge_groups
 from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units
 from classwise.metrics.scores import SCORES, Array, plain, ratio
 from classwise.metrics.tally import Device, gathered, require_rows
@@ -67,14 +68,14 @@ class RankingTally:
     ) -> dict[str, list[float]]:
         """The 95 % interval of every score: see `bootstrap_intervals`. What is drawn are queries, or groups of them.
 
-        `groups`: one for each row counted. Raises ValueError where a query lies in several groups.
+        `groups`: one for each row counted. Where queries and groups cross, all that hang together are drawn together.
         """
         require_rows(self.keep_rows)
         scores_N, targets_N2, counted_N = self._rows()
         values_QS, relevant_Q, first_Q = query_scores(scores_N[counted_N], *targets_N2[counted_N].T)
         group_Q = None
         if groups is not None:
-            number_N = _group_numbers(groups, targets_N2[:, 1], counted_N)
+            number_N = _group_numbers(groups, targets_N2[:, 1])
             group_Q = number_N[counted_N][first_Q]
         units, unit_Q = sampling_units(group_Q, relevant_Q)
         values_QS = np.concatenate([values_QS, np.ones_like(values_QS[:, :1])], axis=1)[relevant_Q]
@@ -101,11 +102,13 @@ def query_scores(
     """The scores (Q, 5) of each query in the order of `SCORES["ranking"]`, whether it has a relevant row (Q,), and
     its first row (Q,).
 
-    Rows are ordered by score, the highest first, equal ones as they came; r is the relevance at place i = 1, 2, ..
-    A row is relevant where r > 0. mrr: 1 / (first relevant place). map: the mean over relevant places of the share
-    of relevant rows down to there. ndcg: sum r / log2(i + 1), over all places or the first 5 or 10, divided by the
-    same of the best order (Järvelin and Kekäläinen 2002, section 2.2, with the discount of Burges et al. 2005;
-    scikit-learn's `ndcg_score`).
+    Rows are ordered by score, the highest first; r is the relevance at place i = 1, 2, .. The order of the table
+    says nothing: for ndcg, rows of equal scores share the mean of their places' discounts, as scikit-learn has it;
+    for mrr and map the relevant ones among them stand last. A row is relevant where r > 0.
+
+    mrr: 1 / (first relevant place). map: the mean over relevant places of the share of relevant rows down to there.
+    ndcg: sum r / log2(i + 1), over all places or the first 5 or 10, divided by the same of the best order (Järvelin
+    and Kekäläinen 2002, section 2.2, with the discount of Burges et al. 2005; scikit-learn's `ndcg_score`).
     """
     queries, first_Q, number_N = np.unique(query_N, return_index=True, return_inverse=True)
     count = len(queries)
@@ -113,9 +116,11 @@ def query_scores(
     def by_query(values_N: npt.NDArray[Any]) -> Array:
         return np.bincount(number_N, weights=values_N, minlength=count).astype(np.float64)
 
-    place_N = _places(scores_N, number_N)
+    place_N = _places(scores_N, number_N, relevance_N)
     relevant_N = relevance_N > 0
-    best_N = _places(relevance_N, number_N)
+    best_N = _places(relevance_N, number_N, relevance_N)
+    tied_N = np.unique(np.stack([number_N, scores_N], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    ties_T = np.maximum(np.bincount(tied_N), 1)
     # Of rows in order: how many relevant ones down to each, less those of the queries before.
     order = np.lexsort((place_N, number_N))
     running_N = np.empty(len(order))
@@ -126,17 +131,21 @@ def query_scores(
     precision_N = np.where(relevant_N, running_N / place_N, 0.0)
 
     def ndcg(k: float) -> Array:
-        gains = [np.where(at_N <= k, relevance_N / np.log2(at_N + 1), 0.0) for at_N in (place_N, best_N)]
-        return ratio(by_query(gains[0]), by_query(gains[1]))
+        discount_N, best_discount_N = (
+            np.where(at_N <= k, 1 / np.log2(at_N + 1), 0.0) for at_N in (place_N, best_N)
+        )
+        shared_N = (np.bincount(tied_N, weights=discount_N) / ties_T)[tied_N]
+        return ratio(by_query(relevance_N * shared_N), by_query(relevance_N * best_discount_N))
 
     average_Q = ratio(by_query(precision_N), totals_Q)
     columns = (by_query(reciprocal_N), ndcg(np.inf), average_Q, ndcg(5), ndcg(10))
     return np.stack(columns, axis=1), totals_Q > 0, first_Q
 
 
-def _places(values_N: npt.NDArray[Any], number_N: Ints) -> Ints:
-    """The place (N,), from 1, of each row in its query, the highest value first, equal ones as they came."""
-    order = np.lexsort((-values_N, number_N))
+def _places(values_N: npt.NDArray[Any], number_N: Ints, relevance_N: Ints) -> Ints:
+    """The place (N,), from 1, of each row in its query, the highest value first, of equal ones the most relevant
+    last."""
+    order = np.lexsort((relevance_N, -values_N, number_N))
     starts = np.flatnonzero(np.diff(number_N[order], prepend=-1))
     lengths = np.diff(starts, append=len(order))
     place_N = np.empty(len(order), dtype=np.int64)
@@ -144,15 +153,14 @@ def _places(values_N: npt.NDArray[Any], number_N: Ints) -> Ints:
     return place_N
 
 
-def _group_numbers(groups: Groups, query_N: Ints, counted_N: npt.NDArray[np.bool_]) -> Ints:
-    """The group of each row as a number (N,). Raises ValueError where a query lies in several groups."""
+def _group_numbers(groups: Groups, query_N: Ints) -> Ints:
+    """What is drawn, as a number for each row (N,): groups and queries that share rows, directly or through others,
+    are one."""
     if len(groups) != len(query_N):
         raise ValueError(f"found {len(groups)} groups for {len(query_N)} rows; allowed: one for each row")
     number_N = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
-    pairs = np.unique(np.stack([query_N, number_N], axis=1)[counted_N], axis=0)
-    if len(pairs) > len(np.unique(pairs[:, 0])):
-        query = int(pairs[np.flatnonzero(np.diff(pairs[:, 0]) == 0)[0], 0])
-        raise ValueError(
-            f"query number {query} has rows in several groups; allowed: one group for each query"
-        )
-    return number_N
+    together = merge_groups([str(number) for number in number_N], [str(query) for query in query_N])
+    part_N = np.unique(np.asarray(together), return_inverse=True)[1]
+    first_P = np.full(int(part_N.max(initial=-1)) + 1, len(number_N))
+    np.minimum.at(first_P, part_N, number_N)
+    return first_P[part_N]

@@ -107,6 +107,8 @@ class Scoreboard:
 
         def result(tally: Tally) -> dict[str, Any]:
             found = tally.scores()
+            if not found["samples"]:  # nothing was measured: an error of 0 would look perfect
+                return found | {name: None for name in found if name in HIGHER_IS_BETTER}
             return found | ({"intervals": tally.intervals(groups, seed, resamples)} if resamples else {})
 
         found: dict[str, Any] = {"targets": {name: result(tally) for name, tally in self._tallies.items()}}
@@ -141,7 +143,8 @@ def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> l
 
 
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every selectable number by name: `macro_f1` for the only target, else `age.mae`, `joint.macro_f1`."""
+    """Every selectable number by name: `macro_f1` for the only target, else `age.mae`, `joint.macro_f1`. Targets
+    without a known row have none."""
     targets = results["targets"]
     parts = {"joint.": results["joint"]} if "joint" in results else {}
     parts |= {"" if len(targets) == 1 else f"{target}.": scores for target, scores in targets.items()}
@@ -149,7 +152,7 @@ def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
         f"{prefix}{name}": value
         for prefix, scores in parts.items()
         for name, value in scores.items()
-        if name in HIGHER_IS_BETTER
+        if name in HIGHER_IS_BETTER and value is not None
     }
 
 

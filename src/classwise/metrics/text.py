@@ -61,16 +61,30 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
 
 def score_text(name: str, value: float, interval: list[float] | None = None) -> str:
     """A value, and its interval where there is one. Values in the user's unit have four digits that count."""
-    texts = [f"{value:#.4g}" if name in _IN_A_UNIT else f"{value:.4f}"]
-    if interval is not None:
-        texts += [f"{end:#.4g}" if name in _IN_A_UNIT else f"{end:.3f}" for end in interval]
-        return f"{texts[0]} [{texts[1]}, {texts[2]}]"
-    return texts[0]
+    in_a_unit = name in _IN_A_UNIT
+    text = _four_digits(value) if in_a_unit else f"{value:.4f}"
+    if interval is None:
+        return text
+    low, high = (_four_digits(end) if in_a_unit else f"{end:.3f}" for end in interval)
+    return f"{text} [{low}, {high}]"
+
+
+def _four_digits(value: float) -> str:
+    return f"{value:#.4g}".rstrip(".")
 
 
 def display_width(text: str) -> int:
     """Columns on a terminal: East Asian wide characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def cut(text: str, width: int) -> str:
+    """The text where it has at most `width` columns, else its beginning and `…`."""
+    if display_width(text) <= width:
+        return text
+    while display_width(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
 
 
 def _headline(metrics: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
@@ -108,10 +122,13 @@ def _class_lines(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return []
     columns = [column for column in COLUMNS if column in rows[0]]
-    width = max(display_width(row["label"]) for row in rows)
-    lines = [f"  {'':<{width}}" + "".join(f"  {COLUMNS[column]:>9}" for column in columns) + "   rows"]
-    for row in rows:
-        label = row["label"] + " " * (width - display_width(row["label"]))
+    support = max(5, *(len(str(row["support"])) for row in rows))
+    room = WIDTH - 2 - 11 * len(columns) - 2 - support
+    labels = [cut(row["label"], room) for row in rows]
+    width = max(display_width(label) for label in labels)
+    head = "".join(f"  {COLUMNS[column]:>9}" for column in columns)
+    lines = [f"  {'':<{width}}{head}  {'rows':>{support}}"]
+    for row, label in zip(rows, labels, strict=True):
         values = "".join(f"  {row[column]:>9.4f}" for column in columns)
-        lines.append(f"  {label}{values}  {row['support']:>5}")
+        lines.append(f"  {label}{' ' * (width - display_width(label))}{values}  {row['support']:>{support}}")
     return lines
