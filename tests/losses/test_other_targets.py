@@ -204,7 +204,7 @@ def test_masses() -> None:
 
 
 def counted(targets_B2: Tensor) -> tuple[int, int]:
-    """The pairs of one query with different known relevance, and the queries with two known rows, counted one by one."""
+    """The pairs of one query with different known relevance, and the queries with two known rows, one by one."""
     rows = [(query, relevance) for relevance, query in targets_B2.tolist() if relevance != -1]
     pairs = sum(q == p and r > s for q, r in rows for p, s in rows)
     queries = [query for query, _ in rows]
