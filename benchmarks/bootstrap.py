@@ -1,8 +1,9 @@
 """How long the 95 % intervals take: `python benchmarks/bootstrap.py [RUNS]`. Prints the median seconds of each kind.
 
 1,000 resamples of 12,600 rows; 18 classes with all their scores, 20 labels, numbers, and queries of 10 rows.
-The first is once more with 2,700 groups. Processor time is what the work takes on a machine with nothing else to do,
-at most: on a busy one the seconds are those of the others, too.
+The first is once more with 2,700 groups. Threads are torch's: the products of the resamples run on one. Processor
+time is what the work takes on a machine with nothing else to do, at most: on a busy one the seconds are those of the
+others, too.
 """
 
 import statistics

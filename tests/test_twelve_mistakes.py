@@ -182,7 +182,7 @@ def test_mistake_3_lists_kept_on_the_class(tmp_path: Path) -> None:
     assert len(one.data.ids) + len(one.valid) == 16
     assert len(two.data.ids) + len(two.valid) == 8
     one.scoreboard.update({"label": torch.eye(2)}, {"label": torch.arange(2)})
-    assert two.scoreboard.results()["targets"]["label"]["accuracy"] == 0
+    assert two.scoreboard.results()["targets"]["label"]["samples"] == 0
 
 
 def test_mistake_3_no_class_of_the_package_holds_a_list() -> None:

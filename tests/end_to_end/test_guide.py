@@ -177,7 +177,7 @@ def _masked(run: Trained) -> None:
     samples = {name: scores["samples"] for name, scores in run.metrics["targets"].items()}
     masked = run.status["data"]["masked"]
     assert {name: count + masked[name]["valid"] for name, count in samples.items()} == dict.fromkeys(
-        samples, run.metrics["samples"]
+        samples, run.status["data"]["valid"]
     )
     assert min(sum(masked[name].values()) for name in ("colour", "size")) > 0
     assert run.status["data"]["rows"] < 80

@@ -90,7 +90,7 @@ def test_the_same_again(loader: Loader) -> None:
 def test_one_autocast_serves_all_batches(loader: Loader) -> None:
     """In bf16 each batch is computed in bf16, and float32 comes out."""
     predicted, kinds = model(), []
-    predicted.heads[0].register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+    predicted.backbone.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
     outputs = predict_outputs(predicted, loader, CPU, torch.autocast("cpu", dtype=torch.bfloat16))
     assert kinds == [torch.bfloat16] * 3
     assert {x.dtype for x in outputs.values()} == {torch.float32}

@@ -183,11 +183,22 @@ def test_probability_scores_equal_the_references() -> None:
 
 
 def test_calibration_error_by_plain_loops() -> None:
-    """Guo et al., equations 1 to 3, row by row: bins are open below and closed above, so that 1 is in the last."""
-    logits_BK, labels_B = draw_rows(300, 4, 3)
-    logits_BK[:5] = torch.tensor([900.0, 0, 0, 0])
+    """Guo et al., equations 1 to 3, row by row, 200 random cases in float64: bins are open below and closed above, so
+    that 1 is in the last."""
+    for seed in range(200):
+        logits_BK, labels_B = draw_rows(40, 4, seed)
+        logits_BK = logits_BK.double() * (1 + seed % 4)
+        logits_BK[:5] = torch.tensor([900.0, 0, 0, 0])
+        tally = ClassTally(4)
+        tally.update(logits_BK, labels_B)
+        found = tally.scores()["calibration_error"]
+        assert found == pytest.approx(calibration_error(logits_BK, labels_B), abs=1e-12), seed
+
+
+def calibration_error(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> float:
+    """Of the rows with a label, by bins that are lists."""
     bins: dict[int, list[tuple[float, bool]]] = {}
-    for logits, label in zip(logits_BK.double(), labels_B.tolist(), strict=True):
+    for logits, label in zip(logits_BK, labels_B.tolist(), strict=True):
         confidence, predicted = logits.softmax(dim=0).max(dim=0)
         if label >= 0:
             number = next(b for b in range(1, 16) if confidence <= b / 15)
@@ -198,9 +209,7 @@ def test_calibration_error_by_plain_loops() -> None:
         confidence = sum(c for c, _ in members) / len(members)
         accuracy = sum(hit for _, hit in members) / len(members)
         error += len(members) / rows * abs(accuracy - confidence)
-    tally = ClassTally(4)
-    tally.update(logits_BK, labels_B)
-    assert tally.scores()["calibration_error"] == pytest.approx(error, abs=1e-12)
+    return error
 
 
 def test_impossible_labels_have_a_finite_loss() -> None:

@@ -1,5 +1,7 @@
 """Scores in the terminal."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,25 @@ def test_it_fits_80_columns(intervals: bool) -> None:
     text = metrics_text(metrics(intervals))
     assert max(display_width(line) for line in text.splitlines()) <= 80
     assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_lines_are_full_and_no_fuller() -> None:
+    """Whatever the length of a target's name, its lines have at most 80 columns, and none breaks where the next score
+    would still have fitted."""
+    found, longest = metrics(intervals=True), 0
+    for length in range(1, 40):
+        name = "n" * length
+        shown = {**found, "metric": f"{name}.macro_f1", "targets": {name: found["targets"]["나이"]}}
+        lines = metrics_text(shown).splitlines()
+        start = next(i for i, line in enumerate(lines) if line.startswith(f"{name}: "))
+        block = lines[start : next(i for i, line in enumerate(lines) if "precision" in line)]
+        assert len(block) > 1
+        assert max(map(len, block)) <= 80
+        for line, following in itertools.pairwise(block):
+            score = following.strip().split("],")[0].removesuffix("]") + "],"
+            assert len(f"{line} {score}") > 80, line
+        longest = max(longest, *map(len, block))
+    assert longest == 80
 
 
 def test_every_shown_score_stands_there_with_its_interval() -> None:
