@@ -155,6 +155,23 @@ def test_weights_are_draws_with_replacement() -> None:
     assert weights.mean(axis=1).std() == pytest.approx(600**-0.5, rel=0.1)
 
 
+def test_few_groups_of_many_rows_are_weighed_in_small_parts() -> None:
+    """The weights of 20 groups over 100,000 rows stay within 4 MiB at a time, and the draws are the same ones."""
+    group_N = np.arange(100_000) % 20
+    sizes = []
+
+    def scorer(weights_NR: np.ndarray) -> dict[str, np.ndarray]:
+        sizes.append(weights_NR.nbytes)
+        return {"first": weights_NR[0]}
+
+    found = bootstrap_intervals(scorer, 20, group_N, seed=5, resamples=60)
+    assert max(sizes) <= 4 * 2**20
+    assert found["first"] == np.percentile(weights_of(20, 5, 60)[0], [2.5, 97.5]).tolist()
+    chunks = list(resampled_weights(20, 5, 60, rows=100_000))
+    assert len(chunks) > 1
+    assert (np.concatenate(chunks, axis=1) == weights_of(20, 5, 60)).all()
+
+
 def test_batches_do_not_matter() -> None:
     """The rows are the same however they came."""
     logits_BK, labels_B = drawn_rows(90, 4, 7)

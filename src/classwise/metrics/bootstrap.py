@@ -38,11 +38,12 @@ def bootstrap_intervals(
     """
     if units < 2:
         return {}
+    rows = units if unit_N is None else len(unit_N)
     # The products are small: threads that wait for each other cost more than they save, on a busy machine tenfold.
     with threadpool_limits(1, "blas"):
         parts = [
             scorer(weights_UR if unit_N is None else weights_UR.take(unit_N, axis=0))
-            for weights_UR in resampled_weights(units, seed, resamples)
+            for weights_UR in resampled_weights(units, seed, resamples, rows)
         ]
     return {
         name: np.percentile(np.concatenate([part[name] for part in parts]), PERCENTILES).tolist()
@@ -50,13 +51,14 @@ def bootstrap_intervals(
     }
 
 
-def resampled_weights(units: int, seed: int, resamples: int) -> Iterator[Weights]:
+def resampled_weights(units: int, seed: int, resamples: int, rows: int = 0) -> Iterator[Weights]:
     """Chunks (units, R), of `resamples` columns in all: how often each unit is drawn, each column summing to `units`.
 
-    A column for each resample, so that picking rows and adding them up runs along memory.
+    A column for each resample, so that picking rows and adding them up runs along memory. `rows`: how many rows the
+    units have in all, where that is more; a chunk spread over them stays small too. The draws do not depend on it.
     """
     draw = generator(seed, BOOTSTRAP)
-    size = max(1, _CHUNK // units)
+    size = max(1, _CHUNK // max(units, rows))
     for start in range(0, resamples, size):
         count = min(size, resamples - start)
         place = draw.integers(0, units, size=(count, units)) * count
