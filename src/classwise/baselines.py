@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # s
 from torch import Tensor
 
 from classwise.errors import NonFiniteError
+from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.model.heads import ClassHead, Head, RegressionHead
-from classwise.report.headline import PROBES, SIMPLEST
 
 Features = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -1,6 +1,5 @@
 """What came out of a comparison: every run's result, every variant's summary, and both as tables."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from classwise.compare.stats import Summary, summarise
 from classwise.compare.text import HEADER, columns_to_show, digits_for, shown, table
 from classwise.compare.work import DONE, Ended, is_done
 from classwise.metrics.scoreboard import higher_is_better
+from classwise.metrics.text import display_width
 from classwise.rundir import RunFolder
 
 
@@ -62,20 +62,15 @@ class Comparison:
     def text(self) -> str:
         """The table in plain columns: names to the left, numbers to the right."""
         lines = self.table
-        widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+        widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
         padded = [
-            [(cell, " " * (width - _width(cell))) for cell, width in zip(line, widths, strict=True)]
+            [(cell, " " * (width - display_width(cell))) for cell, width in zip(line, widths, strict=True)]
             for line in lines
         ]
         return "\n".join(
             "  ".join([first + pad, *(pad + cell for cell, pad in rest)]).rstrip()
             for (first, pad), *rest in padded
         )
-
-
-def _width(text: str) -> int:
-    """Columns on a terminal, where Hangul, Chinese and kana take two."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def collect(folder: Path, runs: Sequence[Planned], endings: dict[Path, Ended]) -> Comparison:

@@ -45,6 +45,16 @@ SHOWN: dict[str, dict[str, str]] = {
 }
 """What stands in the terminal, of each type of target, and how it is called there; metrics.json has the rest."""
 
+# What the two baselines are, by the type of the target that the metric is taken over.
+SIMPLEST = {
+    "class": "most frequent class",
+    "ordinal": "median level",
+    "multilabel": "most frequent labels",
+    "regression": "training mean",
+    "ranking": "same score for all rows",
+}
+PROBES = dict.fromkeys(("class", "ordinal", "multilabel"), "balanced linear probe")
+
 COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1", "ap": "AP"}
 _IN_A_UNIT = ("mae", "mse", "rmse")
 

@@ -2,18 +2,9 @@
 
 from dataclasses import dataclass
 
+from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, mapping, number
-
-# What the two baselines are, by the type of the target that the metric is taken over.
-SIMPLEST = {
-    "class": "most frequent class",
-    "ordinal": "median level",
-    "multilabel": "most frequent labels",
-    "regression": "training mean",
-    "ranking": "same score for all rows",
-}
-PROBES = dict.fromkeys(("class", "ordinal", "multilabel"), "balanced linear probe")
 
 
 @dataclass(frozen=True)
