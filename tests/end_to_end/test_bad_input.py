@@ -657,8 +657,13 @@ def test_ctrl_c_before_training_leaves_nothing(here: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Console, "bar", press)
     config = write_config(here)
-    with untouched(here):
-        result = command("train", config)
+    # A shell that starts the tests in the background has them ignore Ctrl-C; here it is to be heard.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with untouched(here):
+            result = command("train", config)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.code == 130
     assert result.out == ""
     assert "Traceback" not in result.err
