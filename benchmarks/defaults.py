@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from imbalance import replace_between, table_line
-from longtail import digits_long_tail
 
 from classwise import Run
 from classwise.compare import Variant, compare
@@ -22,6 +20,8 @@ from classwise.demo.competition import write_competition
 from classwise.demo.fashion import write_fashion
 from classwise.demo.tour import submission_score
 from classwise.init import write_config
+from imbalance import replace_between, table_line
+from longtail import digits_long_tail
 
 FRESH: dict[str, dict[str, str]] = {
     "balanced softmax": {},

@@ -16,12 +16,12 @@ from typing import Any
 import cv2
 import numpy as np
 import tomli_w
-from imbalance import replace_between, table_line
 
 from classwise.compare import Variant, compare
 from classwise.compare.stats import difference, estimate
 from classwise.data.competition import competition_table
 from classwise.demo.competition import write_competition
+from imbalance import replace_between, table_line
 
 MASKS = ["wear", "incorrect", "normal"]
 HEADS = {

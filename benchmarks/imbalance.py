@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 import tomli_w
+
 from classwise.compare import Variant, compare
 from classwise.compare.stats import Difference, Estimate, difference, estimate
 from longtail import fashion_long_tail

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from make_fashion import SOURCE, Bytes, draw, read_idx
 from sklearn.datasets import load_digits
 
 from classwise.demo.fashion import LABELS, SPLITS, read_bundle
 from classwise.errors import DataError, OutputError
 from classwise.files import write_text
+from make_fashion import SOURCE, Bytes, draw, read_idx
 
 CLASSES = 10
 DIGITS = tuple("0123456789")
