@@ -15,19 +15,21 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from classwise.errors import CheckpointError
 from classwise.files import json_text, sha256, sync_folder
+from classwise.processes import ALONE, Processes
 from classwise.train.state import Progress, TrainState
 
 SCHEMA = 2
@@ -66,16 +68,30 @@ class Checkpoint:
 @dataclass
 class CheckpointKeeper:
     """Keeps `last` and `best` of a run in `folder`. `facts` stand in every state.json; `after` is called with
-    the state once both are on the disk."""
+    the state once both are on the disk. `every_updates`, `every_seconds`: how often within an epoch."""
 
     folder: Path
     facts: dict[str, Any]
     fingerprint: dict[str, Any]
     after: Callable[[TrainState], None] = lambda state: None
+    every_updates: int | None = None
+    every_seconds: float | None = None
+    processes: Processes = ALONE
+    _saved: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
+
+    def due(self, progress: Progress) -> bool:
+        """Whether so many updates or seconds have passed since the last save."""
+        update, seconds = self._saved
+        late = self.every_seconds is not None and time.monotonic() - seconds >= self.every_seconds
+        return late or (self.every_updates is not None and progress.update - update >= self.every_updates)
 
     def save(self, state: TrainState, best: bool) -> None:
-        """Write `last`, and `best` where it is one. Raises CheckpointError (disk full, not writable); what was
-        there before is then still whole."""
+        """Write `last`, and `best` where it is one; of several processes, which hold the same state, the first
+        does. Raises CheckpointError (disk full, not writable); what was there before is then still whole."""
+        self.processes.first(lambda: self._write(state, best))
+        self._saved = state.progress.update, time.monotonic()
+
+    def _write(self, state: TrainState, best: bool) -> None:
         files = _serialise(state, self.facts, self.fingerprint)
         for name in ("best", "last") if best else ("last",):
             write_checkpoint(self.folder, name, files)
@@ -171,6 +187,31 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
     for problem in problems:
         warn(f"{problem}; going on from {newest.folder.name} (update {newest.update})")
     return newest
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A hash over all weights and buffers that a checkpoint keeps."""
+    return sha256(save(_plain(model.state_dict())))
+
+
+def read_by_first(processes: Processes, read: Callable[[], Checkpoint]) -> Checkpoint:
+    """What `read` gives in the first process, in all of them: only its machine needs the run directory."""
+    if processes.world == 1:
+        return read()
+    found = processes.together(lambda: read() if processes.is_first else None)
+    parts = (
+        ("", b"", b"")
+        if found is None
+        else (
+            json_text([str(found.folder), found.state, found.fingerprint]),
+            save(found.model),
+            save(found.training),
+        )
+    )
+    text = processes.share(parts[0].encode() if found else None)
+    tensors = [load(processes.share(part if found else None)) for part in parts[1:]]
+    folder, state, made_on = json.loads(text)
+    return Checkpoint(Path(folder), state, made_on, *tensors)
 
 
 def restore(state: TrainState, checkpoint: Checkpoint) -> None:

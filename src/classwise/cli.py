@@ -4,6 +4,7 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,8 @@ app = App(
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,  # `run_command` says what has become of the work
 )
+
+ONE_PROCESS = ("demo", "init", "compare", "evaluate", "predict", "submit", "report")
 
 Force = Annotated[bool, Parameter(name="--force", help="Replace files that exist.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", help="No messages but errors.")]
@@ -106,7 +109,7 @@ def train(
     """
     from classwise.run import train as train_run
 
-    print(train_run(config, run, parse_overrides(overrides), quiet).path)
+    _print_path(train_run(config, run, parse_overrides(overrides), quiet).path)
 
 
 @app.command
@@ -120,7 +123,7 @@ def resume(run: Path, /, *, quiet: Quiet = False, debug: Debug = False) -> None:
     """
     from classwise.run import resume as resume_run
 
-    print(resume_run(run, quiet).path)
+    _print_path(resume_run(run, quiet).path)
 
 
 @app.command
@@ -270,6 +273,12 @@ def keys() -> None:
     print(key_table())
 
 
+def _print_path(path: Path) -> None:
+    """Once, however many processes have trained."""
+    if os.environ.get("RANK", "0") == "0":
+        print(path)
+
+
 def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
     """`--a.b 1 --c=2` as (key, text) pairs. Raises ConfigError for anything else."""
     found: list[tuple[str, str]] = []
@@ -292,21 +301,31 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
 
 
+def _refuse_several(arguments: list[str]) -> None:
+    """`torchrun` is for training; several processes would write the same files."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1" and arguments and arguments[0] in ONE_PROCESS:
+        raise ConfigError(f"classwise {arguments[0]} runs in one process; torchrun has started {world}")
+
+
 def run_command(arguments: list[str]) -> int:
     """The exit code of one command."""
     try:
+        _refuse_several(arguments)
         app(arguments or ["--help"], exit_on_error=False, result_action="return_value")
     except ClasswiseError as error:
         if "--debug" in arguments:
             raise
+        if error.told_by_first:
+            return error.exit_code
         prefix = "" if error.exit_code == 75 else "error: "
         print(f"{prefix}{error}", file=sys.stderr)
         return error.exit_code
     except CycloptsError:
         return 2  # cyclopts has printed what is wrong
-    except KeyboardInterrupt:  # outside of training, which keeps a checkpoint and raises Interrupted
+    except KeyboardInterrupt as stop:  # outside of training, which keeps a checkpoint and raises Interrupted
         print("stopped; nothing is half written", file=sys.stderr)
-        return 130
+        return 128 + (int(stop.args[0]) if stop.args else 2)
     except BrokenPipeError:
         return 0  # the reader of our output had enough
     except OSError as error:  # no permission, a full disk, a file where a folder should be

@@ -17,6 +17,7 @@ from classwise import config as cfg
 from classwise.baselines import Baselines, linear_probe, most_frequent, pixel_features, probe_rows
 from classwise.build_losses import build_criterion, cosine_scales
 from classwise.config import Config
+from classwise.config_file import make_config
 from classwise.console import Console
 from classwise.data.augment import PRESETS, Augment
 from classwise.data.loader import FeatureLoader, Loader, Pictures, TrainingData, ValidationData
@@ -34,6 +35,7 @@ from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import Schedule, build_schedule
 from classwise.prepare import Prepared, Side
+from classwise.processes import ALONE, Processes
 from classwise.randomness import WEIGHTS, torch_seed
 from classwise.train.loop import Settings
 from classwise.train.state import TrainState
@@ -45,10 +47,15 @@ ONE_ROW = (
 )
 
 
-def device_of(name: str) -> torch.device:
-    """auto is the GPU where there is one. Raises ConfigError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_of(name: str, processes: Processes = ALONE) -> torch.device:
+    """auto is the GPU where there is one, of several processes each its own. Raises ConfigError."""
+    name = "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
+    if processes.world > 1 and name != "cpu":
+        if name != "cuda":
+            raise ConfigError(
+                f"training.device: found {name!r}, but {processes.world} processes train; allowed: auto, cpu, cuda"
+            )
+        name = f"cuda:{processes.local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -72,9 +79,9 @@ def pictures_of(samples: Samples, facts: ModelFacts, max_pixels: int) -> Picture
     return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels)
 
 
-def check_recipe(config: Config, prepared: Prepared, model: Classifier) -> None:
+def check_recipe(config: Config, prepared: Prepared, model: Classifier, processes: Processes = ALONE) -> None:
     """Raise the ConfigErrors of loss, optimizer, schedule and selection, before anything takes time."""
-    build_settings(config, device_of(config.training.device))
+    build_settings(config, device_of(config.training.device, processes))
     sizes = {name: len(labels) for name, labels in prepared.label_lists.items()}
     _refuse_unknown_metric(prepared, _metric(config, sizes))
     _refuse_unbalanced(config, prepared)
@@ -82,7 +89,25 @@ def check_recipe(config: Config, prepared: Prepared, model: Classifier) -> None:
     optimizer = _optimizer(config, model, criterion)
     t, queries = config.training, prepared.queries(prepared.train)
     batches = batches_of(table_order(len(prepared.train.samples), queries), t.batch_size, queries)
-    _schedule(config, optimizer, -(-len(batches) // t.accumulate))
+    window = t.accumulate * processes.world
+    _refuse_several(config, criterion, window, processes)
+    _schedule(config, optimizer, -(-len(batches) // window))
+
+
+def _refuse_several(config: Config, criterion: Criterion, window: int, processes: Processes) -> None:
+    """What only one process can do, and what only several can."""
+    if processes.world > 1 and not criterion.additive:
+        raise ConfigError(
+            "loss.name: soft F1 is not a sum over samples, so processes cannot share an update;"
+            f" found {processes.world} processes, allowed: 1"
+        )
+    if config.training.sync_batch_norm:
+        device = device_of(config.training.device, processes)
+        if processes.world == 1 or device.type != "cuda":
+            raise ConfigError(
+                f"training.sync_batch_norm: found true with {processes.world} process"
+                f"{'es' if processes.world > 1 else ''} on {device.type}; allowed: with several processes on GPUs"
+            )
 
 
 def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
@@ -96,11 +121,21 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
 
 
 def settle(
-    config: Config, prepared: Prepared, model: Classifier, console: Console
+    config: Config, prepared: Prepared, model: Classifier, console: Console, processes: Processes = ALONE
 ) -> tuple[Config, torch.device]:
-    """Replace every `auto` by what it turns out to be, so that the resolved config gives the same run again."""
+    """Replace every `auto` by what it turns out to be, so that the resolved config gives the same run again. The
+    first of several processes measures for all."""
+    device = device_of(config.training.device, processes)
+    if processes.world == 1:
+        return _settled(config, prepared, model, console, device), device
+    found = processes.first(lambda: _settled(config, prepared, model, console, device).to_dict())
+    return make_config(found), device
+
+
+def _settled(
+    config: Config, prepared: Prepared, model: Classifier, console: Console, device: torch.device
+) -> Config:
     data, training = config.data, config.training
-    device = device_of(training.device)
     workers = worker_count(data.workers, device)
     precision, threads = training.precision, training.threads
     if precision == "auto":
@@ -113,12 +148,14 @@ def settle(
         "augment": augment,
         "id": data.id or data.path,
     }
-    new_training = {"precision": precision, "threads": threads, "device": str(device)}
+    # A process's own GPU is no fact about the run.
+    name = str(device) if "LOCAL_RANK" not in os.environ else device.type
+    new_training = {"precision": precision, "threads": threads, "device": name}
     update = {
         "data": data.model_copy(update=new_data),
         "training": training.model_copy(update=new_training),
     }
-    return config.model_copy(update=update), device
+    return config.model_copy(update=update)
 
 
 def _measured_plan(
@@ -159,7 +196,9 @@ def _layouts(config: Config, device: torch.device) -> list[tuple[int, int]]:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores for this process: those of the machine are shared by all that `torchrun` has started on it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def augmentation(config: Config) -> Augment:
@@ -169,9 +208,15 @@ def augmentation(config: Config) -> Augment:
 
 
 def build_data(
-    config: Config, prepared: Prepared, model: Classifier, device: torch.device
+    config: Config,
+    prepared: Prepared,
+    model: Classifier,
+    device: torch.device,
+    processes: Processes = ALONE,
+    window: int | None = None,
 ) -> tuple[TrainingData, ValidationData]:
-    """The loaders of both sides. Raises ConfigError."""
+    """The loaders of both sides. `window`: the micro-batches of an update over all processes (default: as many as
+    the config says for each). Raises ConfigError."""
     data, t = config.data, config.training
     assert isinstance(data.workers, int)
     pin = device.type == "cuda"
@@ -190,13 +235,22 @@ def build_data(
         prepared.classes(prepared.train),
         data.sampling,
         config.seed,
-        t.accumulate,
+        window or t.accumulate * processes.world,
         queries=prepared.queries(prepared.train),
+        rank=processes.rank,
+        world=processes.world,
         features=frozen[0],
         frozen_epochs=t.freeze_epochs,
-        mixing=_mixing(config, prepared),
+        mixing=_mixing(config, prepared, processes.rank),
     )
-    return train, ValidationData(valid, prepared.queries(prepared.valid), frozen[1], t.freeze_epochs)
+    return train, ValidationData(
+        valid,
+        prepared.queries(prepared.valid),
+        frozen[1],
+        t.freeze_epochs,
+        processes.rank,
+        processes.world,
+    )
 
 
 def _frozen(
@@ -273,10 +327,10 @@ def _pixel_batches(
             yield batch.images.permute(0, 2, 3, 1).numpy()
 
 
-def _mixing(config: Config, prepared: Prepared) -> Mixing:
+def _mixing(config: Config, prepared: Prepared, rank: int) -> Mixing:
     classes = {t.name: len(t.labels) for t in prepared.targets if t.type in ("class", "ordinal")}
     d = config.data
-    return Mixing(d.mixup, d.cutmix, d.mix_share, config.seed, classes)
+    return Mixing(d.mixup, d.cutmix, d.mix_share, config.seed, classes, rank)
 
 
 def _training_pictures(config: Config, prepared: Prepared, facts: ModelFacts) -> Pictures:
@@ -288,6 +342,10 @@ def build_state(
     config: Config, model: Classifier, criterion: Criterion, data: TrainingData, device: torch.device
 ) -> TrainState:
     """Model, criterion, optimizer, schedule, scaler and average at update 0. Raises ConfigError."""
+    if config.training.sync_batch_norm and data.world > 1:
+        from timm.layers import convert_sync_batchnorm  # knows timm's own norms; torch's would skip them
+
+        model.backbone = convert_sync_batchnorm(model.backbone)
     model.to(device)
     criterion.to(device)
     optimizer = _optimizer(config, model, criterion)
@@ -329,7 +387,7 @@ def _schedule(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> S
     )
 
 
-def build_settings(config: Config, device: torch.device) -> Settings:
+def build_settings(config: Config, device: torch.device, processes: Processes = ALONE) -> Settings:
     """The loop's fixed numbers. Raises ConfigError."""
     metric = _metric(config)
     t, s = config.training, config.selection
@@ -344,6 +402,7 @@ def build_settings(config: Config, device: torch.device) -> Settings:
         clip,
         t.precision,
         device,
+        processes,
     )
 
 

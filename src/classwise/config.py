@@ -324,7 +324,9 @@ class Training(Section):
 
     epochs: Count = Field(30, description="passes over the training rows")
     batch_size: Count = Field(32, description="pictures in one (micro-)batch")
-    accumulate: Count = Field(1, description="micro-batches in one update; the gradient is that of one batch")
+    accumulate: Count = Field(
+        1, description="micro-batches of each process in one update; the gradient is that of one batch"
+    )
     clip_norm: Positive | None = Field(
         None, description="largest norm of the gradient (default: no clipping)"
     )
@@ -340,13 +342,23 @@ class Training(Section):
         "fixed",
         description="fixed: targets.NAME.weight; uncertainty: times weights that are learnt (Kendall 2018)",
     )
+    checkpoint_minutes: Positive | None = Field(
+        10.0,
+        description="also save within an epoch, once so many minutes have passed since the last checkpoint",
+    )
+    checkpoint_updates: Count | None = Field(
+        None, description="also save within an epoch, after every so many updates"
+    )
+    sync_batch_norm: bool = Field(
+        False, description="batch norm over all processes' pictures (several GPUs only)"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto (the faster of fp32 and bf16, measured here) | fp32 | bf16 | fp16"
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="torch's threads on a CPU; auto is measured together with precision"
     )
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:N")
+    device: str = Field("auto", description="auto | cpu | cuda (each process its own) | cuda:N")
 
 
 class Selection(Section):

@@ -1,7 +1,7 @@
 """The best checkpoint of a run, ready to look at pictures."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +74,10 @@ class Predictor:
                     truth |= {target.name: found} if target.known(found).any() else {}
         return truth
 
-    def outputs(self, samples: Samples, config: Config) -> dict[str, torch.Tensor]:
-        """Raw outputs (N, outputs) by target, in the order of the rows."""
+    def outputs(
+        self, samples: Samples, config: Config, should_stop: Callable[[], bool] = loop.never
+    ) -> dict[str, torch.Tensor]:
+        """Raw outputs (N, outputs) by target, in the order of the rows. Raises Interrupted if asked to stop."""
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
         workers = worker_count(config.data.workers, device)
         pictures = pictures_of(samples, self.model.facts, config.data.max_pixels)
@@ -84,7 +86,7 @@ class Predictor:
         cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
         with torch_kept(), contextlib.closing(loader):
             set_threads(config)
-            return predict_outputs(self.model.to(device), loader, device, cast)
+            return predict_outputs(self.model.to(device), loader, device, cast, should_stop)
 
     def table(
         self, samples: Samples, outputs: Mapping[str, torch.Tensor], truth: Mapping[str, Any]

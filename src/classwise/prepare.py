@@ -20,6 +20,7 @@ from classwise.errors import ConfigError, DataError, ImageError
 from classwise.files import json_text, sha256
 from classwise.metrics.joint import joint_number
 from classwise.metrics.scoreboard import joint_labels
+from classwise.processes import ALONE, Processes
 
 Numbers = npt.NDArray[np.int64]
 Answers = dict[str, npt.NDArray[Any]]
@@ -75,19 +76,22 @@ class Prepared:
         return None
 
 
-def prepare(config: Config, console: Console) -> Prepared:
-    """Read, check and split the data; nothing is written. Raises DataError, ConfigError."""
+def prepare(config: Config, console: Console, processes: Processes = ALONE) -> Prepared:
+    """Read, check and split the data; nothing is written. Of several processes each checks its share of the
+    pictures. Raises DataError, ConfigError."""
     data = config.data
     _refuse_columns_of_a_folder(config)
-    samples, bad = _checked(
-        read_source(Path(data.source), Path(data.images), data.path, data.id, data.group), config, console
+    samples = processes.together(
+        lambda: read_source(Path(data.source), Path(data.images), data.path, data.id, data.group)
     )
+    samples, bad = _checked(samples, config, console, processes)
     targets = tuple(_target(name, config, samples) for name in config.targets)
     joint = config.joint.targets if config.joint else ()
     samples, answers = answered(targets, samples, config)
     warnings = list(samples.notes)
     if isinstance(data.valid, str):
-        other, bad_too = _checked(_valid_source(config), config, console)
+        other = processes.together(lambda: _valid_source(config))
+        other, bad_too = _checked(other, config, console, processes)
         bad += bad_too
         other, other_answers = answered(targets, other, config)
         warnings += other.notes
@@ -205,8 +209,16 @@ def _count(numbers_N: Numbers, size: int) -> list[int]:
     return counts
 
 
-def _checked(samples: Samples, config: Config, console: Console) -> tuple[Samples, list[ImageError]]:
-    bad = check_pictures(samples.paths, config.data.max_pixels, console)
+def _checked(
+    samples: Samples, config: Config, console: Console, processes: Processes
+) -> tuple[Samples, list[ImageError]]:
+    own = list(dict.fromkeys(samples.paths))[processes.rank :: processes.world]
+    bad = check_pictures(own, config.data.max_pixels, console)
+    if processes.world > 1:
+        processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
+        found = processes.exchange([[str(error.path), error.reason] for error in bad])
+        reasons = {path: reason for part in found for path, reason in part}
+        bad = [ImageError(p, reasons[str(p)]) for p in dict.fromkeys(samples.paths) if str(p) in reasons]
     if not bad:
         return samples, []
     if config.data.bad_images == "error":

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 
 from classwise.build_losses import build_heads
 from classwise.checkpoint import (
     Checkpoint,
     fingerprint,
     newest_checkpoint,
+    read_by_first,
     read_checkpoint,
     restore,
+    weights_digest,
 )
 from classwise.compose import (
     build_model,
@@ -25,14 +28,16 @@ from classwise.compose import (
     settle,
 )
 from classwise.config import Config
-from classwise.config_file import absolute_paths, load_config
+from classwise.config_file import absolute_paths, load_config, make_config
 from classwise.conflicts import check_conflicts
 from classwise.console import Console
 from classwise.data.sources import Samples, picture_names, read_source, samples_of
 from classwise.errors import CheckpointError, ConfigError, DataError
 from classwise.files import refuse_existing, write_bytes, write_text
 from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
-from classwise.model.classifier import ModelFacts, restore_classifier
+from classwise.lock import locked
+from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
+from classwise.model.heads import Head
 from classwise.predictor import Predictor, set_threads, torch_kept
 from classwise.prepare import (
     Prepared,
@@ -42,9 +47,11 @@ from classwise.prepare import (
     prepare,
     refuse_bad,
 )
+from classwise.processes import Processes, joined_processes
 from classwise.report.page import write_report
 from classwise.rundir import RunFolder, new_folder
 from classwise.session import (
+    Parts,
     assemble,
     checkpoint_keeper,
     run_to_the_end,
@@ -66,36 +73,30 @@ def train(
     whatever is wrong with config or data, before anything is written; Interrupted after a signal, with a
     checkpoint written.
     """
-    console = Console(quiet)
-    if not isinstance(config, Config):
-        config = load_config(Path(config), overrides)
-    elif overrides:
-        raise ConfigError("overrides go with a config file; change a Config with classwise.make_config")
-    else:
-        config = absolute_paths(config, Path.cwd())
-    conflicts = check_conflicts(config)
-    with torch_kept():
-        prepared = prepare(config, console)
+    with joined_processes() as processes, stop_flag() as stop, torch_kept():
+        console = Console(quiet or not processes.is_first)
+        given, conflicts = processes.together(lambda: _checked_config(config, overrides))
+        prepared = prepare(given, console, processes)
         prepared = dataclasses.replace(prepared, warnings=(*prepared.warnings, *conflicts))
-        heads = build_heads(config, prepared)
-        model = build_model(config, heads)
-        check_recipe(config, prepared, model)  # its errors before anything is measured
-        config, device = settle(config, prepared, model, console)
-        set_threads(config)
-        folder = new_folder(config.name, None if run is None else Path(run))  # refused before the baselines
-        with _removed_unless_begun(folder):
-            baselines = score_baselines(config, prepared, model, heads, device, console)
-            parts = assemble(config, prepared, model, heads, device)
-        with stop_flag() as should_stop:
-            with _removed_unless_begun(folder):
-                console.log_to(folder.log)
-                write_text(folder.config, config.to_toml())
-                folder.write_split(_split_table(prepared))
-                keeper = checkpoint_keeper(folder, config, prepared, parts, device, baselines)
+        heads, model = processes.together(lambda: _new_model(given, prepared, processes))
+        settled, device = settle(given, prepared, model, console, processes)
+        set_threads(settled)
+        folder = _new_folder(settled, run, processes)  # refused before the baselines
+        with _lock(folder, processes):
+            with _removed_unless_begun(folder, processes):
+                baselines = processes.first(
+                    lambda: score_baselines(settled, prepared, model, heads, device, console)
+                )
+                parts = processes.together(
+                    lambda: assemble(settled, prepared, model, heads, device, processes)
+                )
+                processes.require_same(weights_digest(parts.state.model), "the first weights")
+                keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines)
+                processes.first(lambda: _begin(folder, settled, prepared, console))
                 say_start(console, folder, prepared, parts)
                 keeper.save(parts.state, best=False)
-            run_to_the_end(folder, config, prepared, parts, keeper, console, should_stop)
-    return Run.open(folder.path)
+            run_to_the_end(folder, settled, prepared, parts, keeper, console, stop)
+    return Run(folder)
 
 
 def resume(run: str | Path, quiet: bool = False) -> "Run":
@@ -103,34 +104,37 @@ def resume(run: str | Path, quiet: bool = False) -> "Run":
 
     Raises CheckpointError if there is no usable checkpoint or the data is not what it was.
     """
-    folder, console = RunFolder(Path(run)), Console(quiet)
-    status = folder.status()
-    if status["state"] in ("finished", "early_stopped"):
-        console.line(
-            f"{folder.path}: {status['state']} already, after epoch {status['epoch']}; nothing to do"
+    folder = RunFolder(Path(run))
+    with joined_processes() as processes, stop_flag() as stop, torch_kept(), contextlib.ExitStack() as stack:
+        console = Console(quiet or not processes.is_first)
+        status = processes.first(folder.status)
+        if status["state"] in ("finished", "early_stopped"):
+            console.line(
+                f"{folder.path}: {status['state']} already, after epoch {status['epoch']}; nothing to do"
+            )
+            return Run(folder)
+        stack.enter_context(_lock(folder, processes))
+        if processes.is_first:
+            console.log_to(folder.log)
+        config = make_config(processes.first(lambda: load_config(folder.config).to_dict()))
+        checkpoint = read_by_first(
+            processes,
+            lambda: newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}")),
         )
-        return Run.open(folder.path)
-    console.log_to(folder.log)
-    config = load_config(folder.config)
-    with torch_kept():
-        checkpoint = newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}"))
-        prepared = prepare(config, console)
-        _refuse_changed_data(folder, prepared, checkpoint.facts)
-        device = device_of(config.training.device)
+        prepared = prepare(config, console, processes)
+        processes.first(lambda: _refuse_changed_data(folder, prepared, checkpoint.facts))
+        processes.require_same(data_digest(prepared), "the data")
+        device = processes.together(lambda: device_of(config.training.device, processes))
         set_threads(config)
-        # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
-        model = restore_classifier(ModelFacts.from_dict(checkpoint.facts["model"]), checkpoint.model)
-        parts = assemble(config, prepared, model, build_heads(config, prepared), device)
-        restore(parts.state, checkpoint)
-        _compare_fingerprints(checkpoint, fingerprint(str(device)), console)
+        parts = processes.together(lambda: _restored_parts(config, prepared, checkpoint, device, processes))
+        _compare_fingerprints(checkpoint, fingerprint(str(device), processes.world), console)
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
-        with stop_flag() as should_stop:
-            keeper = checkpoint_keeper(folder, config, prepared, parts, device, None)
-            # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
-            p = parts.state.progress
-            keeper.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
-            run_to_the_end(folder, config, prepared, parts, keeper, console, should_stop)
-    return Run.open(folder.path)
+        keeper = checkpoint_keeper(folder, config, prepared, parts, None)
+        # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
+        p = parts.state.progress
+        keeper.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
+        run_to_the_end(folder, config, prepared, parts, keeper, console, stop)
+    return Run(folder)
 
 
 @dataclass(frozen=True)
@@ -317,11 +321,65 @@ def _compare_fingerprints(checkpoint: Checkpoint, now: dict[str, Any], console: 
         )
 
 
+def _checked_config(
+    config: Config | str | Path, overrides: Sequence[tuple[str, str]]
+) -> tuple[Config, list[str]]:
+    """The config with absolute paths, and what to warn of."""
+    if not isinstance(config, Config):
+        config = load_config(Path(config), overrides)
+    elif overrides:
+        raise ConfigError("overrides go with a config file; change a Config with classwise.make_config")
+    else:
+        config = absolute_paths(config, Path.cwd())
+    return config, list(check_conflicts(config))
+
+
+def _new_model(
+    config: Config, prepared: Prepared, processes: Processes
+) -> tuple[dict[str, Head], Classifier]:
+    heads = build_heads(config, prepared)
+    model = build_model(config, heads)
+    check_recipe(config, prepared, model, processes)  # its errors before anything is measured
+    return heads, model
+
+
+def _restored_parts(
+    config: Config, prepared: Prepared, checkpoint: Checkpoint, device: torch.device, processes: Processes
+) -> Parts:
+    """All parts as the checkpoint holds them, the window of an update too: it stays, however many share it now."""
+    # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
+    model = restore_classifier(ModelFacts.from_dict(checkpoint.facts["model"]), checkpoint.model)
+    heads = build_heads(config, prepared)
+    parts = assemble(config, prepared, model, heads, device, processes, checkpoint.facts["window"])
+    restore(parts.state, checkpoint)
+    return parts
+
+
+def _new_folder(config: Config, run: str | Path | None, processes: Processes) -> RunFolder:
+    made = processes.first(lambda: str(new_folder(config.name, None if run is None else Path(run)).path))
+    return RunFolder(Path(made))
+
+
+def _lock(folder: RunFolder, processes: Processes) -> contextlib.ExitStack:
+    """The first process holds the run directory; all raise if somebody else does."""
+    stack = contextlib.ExitStack()
+    processes.first(lambda: stack.enter_context(locked(folder.path)))
+    return stack
+
+
+def _begin(folder: RunFolder, config: Config, prepared: Prepared, console: Console) -> None:
+    """What stands in a run's directory from the start."""
+    console.log_to(folder.log)
+    write_text(folder.config, config.to_toml())
+    folder.write_split(_split_table(prepared))
+
+
 @contextlib.contextmanager
-def _removed_unless_begun(folder: RunFolder) -> Iterator[None]:
+def _removed_unless_begun(folder: RunFolder, processes: Processes) -> Iterator[None]:
     """A new run's folder in which not even the first checkpoint could be written is no run: nothing stays."""
     try:
         yield
     except BaseException:
-        shutil.rmtree(folder.path, ignore_errors=True)
+        if processes.is_first:
+            shutil.rmtree(folder.path, ignore_errors=True)
         raise

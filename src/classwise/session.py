@@ -36,12 +36,15 @@ from classwise.prepare import (
     Prepared,
     data_digest,
 )
+from classwise.processes import ALONE, Processes
 from classwise.report.page import write_report
 from classwise.rundir import RunFolder
 from classwise.status import ending_text, status_frame, status_now
 from classwise.train import loop
 from classwise.train.state import TrainState
 from classwise.version import __version__
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,23 @@ class Parts:
 
 
 def assemble(
-    config: Config, prepared: Prepared, model: Classifier, heads: dict[str, Head], device: torch.device
+    config: Config,
+    prepared: Prepared,
+    model: Classifier,
+    heads: dict[str, Head],
+    device: torch.device,
+    processes: Processes = ALONE,
+    window: int | None = None,
 ) -> Parts:
-    """The parts of a run at update 0. Raises ConfigError."""
-    data, valid = build_data(config, prepared, model, device)
+    """The parts of a run at update 0; `window` as in `build_data`. Raises ConfigError."""
+    data, valid = build_data(config, prepared, model, device, processes, window)
     return Parts(
         build_state(config, model, build_criterion(config, prepared), data, device),
         data,
         valid,
         heads,
         Scoreboard(heads, prepared.label_lists, prepared.joint, device),
-        build_settings(config, device),
+        build_settings(config, device, processes),
     )
 
 
@@ -78,7 +87,7 @@ def score_baselines(
     heads: dict[str, Head],
     device: torch.device,
     console: Console,
-) -> Baselines | None:
+) -> dict[str, Any] | None:
     """Computed once, before anything is learnt; a resumed run has them in its status.json."""
     if not config.report.baselines:
         return None
@@ -87,7 +96,7 @@ def score_baselines(
     for note in baselines.notes:
         console.line(f"note: {note}")
     console.line(str(baselines))
-    return baselines
+    return baselines.as_dict()
 
 
 def checkpoint_keeper(
@@ -95,8 +104,7 @@ def checkpoint_keeper(
     config: Config,
     prepared: Prepared,
     parts: Parts,
-    device: torch.device,
-    baselines: Baselines | None,
+    baselines: dict[str, Any] | None,
 ) -> CheckpointKeeper:
     """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
     facts = {
@@ -106,9 +114,11 @@ def checkpoint_keeper(
         "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
         "joint": list(prepared.joint),
         "precision": config.training.precision,
+        "window": parts.data.window,
         "data": data_digest(prepared),
     }
-    made_on = fingerprint(str(device))
+    processes = parts.settings.processes
+    made_on = fingerprint(str(parts.settings.device), processes.world)
     environment = {"classwise": __version__, **made_on}
     status = status_frame(folder, config, prepared, parts.state.model, baselines, environment)
 
@@ -119,7 +129,11 @@ def checkpoint_keeper(
         seconds = round(before + time.monotonic() - started, 1)
         folder.write_status(status_now(status | {"seconds": seconds}, state, "running", "", parts.settings))
 
-    return CheckpointKeeper(folder.checkpoints, facts, made_on, after)
+    t = config.training
+    seconds = None if t.checkpoint_minutes is None else 60 * t.checkpoint_minutes
+    return CheckpointKeeper(
+        folder.checkpoints, facts, made_on, after, t.checkpoint_updates, seconds, processes
+    )
 
 
 def run_to_the_end(
@@ -129,9 +143,10 @@ def run_to_the_end(
     parts: Parts,
     keeper: CheckpointKeeper,
     console: Console,
-    should_stop: Callable[[], bool],
+    stop: "StopFlag",
 ) -> None:
-    """The loop, and whatever happens in it said in status.json."""
+    """The loop, and whatever happens in it said in status.json, by the first process."""
+    is_first = parts.settings.processes.is_first
 
     def watch(windows: Iterable[list[Batch]], epoch: int, first: int) -> Iterable[list[Batch]]:
         title = f"epoch {epoch + 1}/{parts.settings.epochs}"
@@ -141,29 +156,36 @@ def run_to_the_end(
         console.line(_epoch_line(row, parts.settings, best))
 
     started = time.monotonic()
-    before = _seconds_before(folder)
+    before = _seconds_before(folder) if is_first else 0.0
 
     def end(state: str, reason: str) -> None:
+        if not is_first:
+            return
         status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
         folder.write_status(status_now(status, parts.state, state, reason, parts.settings))
 
     p = parts
     try:
+        stop.wait_for_updates()
         with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
             ended = loop.train(
                 *(p.state, p.data, p.valid, p.scoreboard, p.settings),
-                *(keeper, should_stop, watch, say),
+                *(keeper, stop.is_set, watch, say),
             )
-        _write_results(folder, config, prepared)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        reason = str(stop) or "stopped at once; the checkpoint from before is kept"
+        if not is_first:
+            return
+        _write_results(folder, config, prepared, stop.is_set)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        reason = _reason_of(stopped)
         end("interrupted", reason)
-        _report_anyway(folder, console)
+        if is_first:
+            _report_anyway(folder, console)
         raise Interrupted(f"{reason}; go on with: classwise resume {folder.path}") from None
     except BaseException as error:
         with contextlib.suppress(OSError, CheckpointError):
             end("failed", f"{type(error).__name__}: {error}")
-            _report_anyway(folder, console)
+            if is_first:
+                _report_anyway(folder, console)
         if "more than 1 value per channel" in str(error):
             raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
         raise
@@ -179,6 +201,13 @@ def run_to_the_end(
     _say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
 
 
+def _reason_of(stopped: BaseException) -> str:
+    """A second signal raises KeyboardInterrupt, which says nothing of checkpoints."""
+    if isinstance(stopped, Interrupted):
+        return str(stopped)
+    return "stopped at once; the checkpoint from before is kept"
+
+
 def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, console: Console) -> None:
     """The last line of a run that is no better than a baseline on the same split."""
     known = folder.status().get("baselines")
@@ -188,12 +217,14 @@ def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, conso
             console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
 
 
-def _write_results(folder: RunFolder, config: Config, prepared: Prepared) -> None:
-    """metrics.json and predictions.csv of the best checkpoint on the validation rows."""
+def _write_results(
+    folder: RunFolder, config: Config, prepared: Prepared, should_stop: Callable[[], bool]
+) -> None:
+    """metrics.json and predictions.csv of the best checkpoint on the validation rows. Raises Interrupted."""
     checkpoint = read_checkpoint(folder.checkpoints / "best")
     predictor = Predictor.of(checkpoint)
     samples, answers = prepared.valid.samples, prepared.valid.answers
-    outputs = predictor.outputs(samples, config)
+    outputs = predictor.outputs(samples, config, should_stop)
     metrics = predictor.score(outputs, answers, samples.groups, config)
     order = ("metric", "value", "epoch")
     metrics["epoch"] = checkpoint.epoch
@@ -242,22 +273,42 @@ def say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: Pa
     )
 
 
+class StopFlag:
+    """Whether a signal has asked the process to stop.
+
+    While a run is set up there is nothing to keep, and a signal ends it at once by KeyboardInterrupt. From
+    `wait_for_updates` on it asks the loop to stop after the update that is under way; a second SIGINT stops at once.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._patient = False
+
+    def is_set(self) -> bool:
+        """Whether the run has been asked to stop."""
+        return self._asked
+
+    def wait_for_updates(self) -> None:
+        """From now on there is a checkpoint, and the loop asks for itself."""
+        self._patient = True
+
+    def ask(self, number: int, frame: object) -> None:
+        """The handler of a signal."""
+        if not self._patient or (self._asked and number == signal.SIGINT):
+            raise KeyboardInterrupt(number)
+        self._asked = True
+
+
 @contextlib.contextmanager
-def stop_flag() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask the loop to stop after the update that is under way; a second SIGINT stops at once."""
-    stop = threading.Event()
+def stop_flag() -> Iterator[StopFlag]:
+    """SIGINT, SIGTERM and SIGUSR1 (the warning that Slurm gives) put the flag up; handlers are put back after."""
+    stop = StopFlag()
     if threading.current_thread() is not threading.main_thread():
-        yield stop.is_set
+        yield stop
         return
-
-    def ask(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.ask) for number in STOPPING}
     try:
-        yield stop.is_set
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from classwise.baselines import Baselines
 from classwise.config import Config
 from classwise.data.targets import RankingTarget
 from classwise.errors import CheckpointError
@@ -25,7 +24,7 @@ def status_frame(
     config: Config,
     prepared: Prepared,
     model: Classifier,
-    baselines: Baselines | None,
+    baselines: dict[str, Any] | None,
     made_on: dict[str, Any],
 ) -> dict[str, Any]:
     """What in status.json does not change while the run goes on."""
@@ -43,7 +42,7 @@ def status_frame(
             "parameters": size,
             "image_size": list(config.model.image_size),
         },
-        "baselines": baselines.as_dict() if baselines else None,
+        "baselines": baselines,
         "environment": _environment(made_on),
     }
 

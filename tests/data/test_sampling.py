@@ -212,8 +212,8 @@ def test_the_order_of_the_table():
 
 
 def test_every_batch_belongs_to_one_rank():
-    """200 random cases against a plain loop: update for update, each rank its own `accumulate` batches; only the
-    last update may leave a rank with fewer or none, and all ranks count the same updates."""
+    """200 random cases against a plain loop: update for update, each rank its own batches; only the last update may
+    leave a rank with fewer or none, and all ranks count the same updates."""
     rng = np.random.default_rng(0)
     for _ in range(200):
         count, accumulate, world = (int(rng.integers(low, high)) for low, high in ((1, 40), (1, 5), (1, 6)))
@@ -222,9 +222,9 @@ def test_every_batch_belongs_to_one_rank():
         for i in range(count):
             expected[i // accumulate % world][i // (accumulate * world)].append(i)
         for rank in range(world):
-            found = rank_share(batches, accumulate, rank, world)
+            found = rank_share(batches, accumulate * world, rank, world)
             assert [[int(batch[0]) for batch in window] for window in found] == expected[rank]
-    assert [[len(w) for w in rank_share(batches[:5], 2, rank, 3)] for rank in range(3)] == [[2], [2], [1]]
+    assert [[len(w) for w in rank_share(batches[:5], 6, rank, 3)] for rank in range(3)] == [[2], [2], [1]]
 
 
 @pytest.mark.parametrize("rank", [-1, 2])
@@ -234,13 +234,24 @@ def test_a_rank_outside_the_world(rank):
         rank_share([], 1, rank, 2)
 
 
+def test_a_window_that_processes_do_not_divide():
+    """A run goes on with another number of processes: an update keeps its batches, however unevenly they are
+    shared."""
+    batches = [np.array([i]) for i in range(7)]
+    for world in range(1, 6):
+        shares = [rank_share(batches, 3, rank, world) for rank in range(world)]
+        updates = [[int(b[0]) for share in shares for b in share[update]] for update in range(3)]
+        assert updates == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [[len(w) for w in rank_share(batches, 3, rank, 2)] for rank in range(2)] == [[2, 2, 1], [1, 1, 0]]
+
+
 def rows_of_rank(place: tuple[str, int, int]) -> list[list[list[int]]]:
     """What one process trains on: its rows by epoch and update. It runs in a process of its own."""
     sampling, rank, world = place
     epochs = []
     for epoch in range(3):
         batches = batches_of(epoch_order(sampling, LABELS, 42, epoch), 8)
-        updates = rank_share(batches, 2 if world == 2 else 4, rank, world)
+        updates = rank_share(batches, 4, rank, world)
         epochs.append([[int(row) for batch in window for row in batch] for window in updates])
     return epochs
 

@@ -21,7 +21,7 @@ from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
 from classwise.train import loop
 from classwise.train.loop import Settings
-from classwise.train.state import TrainState
+from classwise.train.state import Progress, TrainState
 
 CPU = torch.device("cpu")
 HEADS = {"mask": 3, "age": 4}
@@ -150,6 +150,9 @@ class Shelf:
 
     def __init__(self) -> None:
         self.saved: list[tuple[int, int, bool]] = []
+
+    def due(self, progress: Progress) -> bool:
+        return False
 
     def save(self, state: TrainState, best: bool) -> None:
         self.saved.append((state.progress.epoch, state.progress.update, best))

@@ -197,8 +197,8 @@ def unmixed(window: list[Batch], update: int) -> list[Batch]:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The training rows, window by window, as functions of the epoch. One window is this process's part of
-    one update: `accumulate` batches.
+    """The training rows, window by window, as functions of the epoch. An update is made of `window` batches, which
+    `world` processes share; `windows` gives those of the one with this `rank`.
 
     `classes` (N,) are what the sampling balances, -1 unknown; None leaves only shuffle. With `queries` (N,)
     batches hold whole queries. The epochs before `frozen_epochs` come from `features`, the others as pictures.
@@ -210,7 +210,7 @@ class TrainingData:
     classes: Rows | None
     sampling: str
     seed: int
-    accumulate: int
+    window: int
     queries: Rows | None = None
     rank: int = 0
     world: int = 1
@@ -222,17 +222,25 @@ class TrainingData:
     def updates_per_epoch(self) -> int:
         """The same in every epoch and process; the last window may be short, and still makes an update."""
         batches = batches_of(table_order(len(self.ids), self.queries), self.loader.batch_size, self.queries)
-        return -(-len(batches) // (self.accumulate * self.world))
+        return -(-len(batches) // self.window)
+
+    @property
+    def first_place(self) -> int:
+        """The place in its update of this process's first batch."""
+        return self.rank * -(-self.window // self.world)
 
     def windows(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
         """The windows of an epoch (counted from 0), without the first `skip`. The last one is as short as it
-        comes, and with several processes may be empty. Raises ImageError, ConfigError."""
+        comes. A process for which it leaves nothing gets its first batch with every answer taken away, which adds
+        nothing to any sum, but gives the same parameters a gradient. Raises ImageError, ConfigError."""
         batches = batches_of(self._order(epoch), self.loader.batch_size, self.queries)
-        updates = rank_share(batches, self.accumulate, self.rank, self.world)[skip:]
+        updates = rank_share(batches, self.window, self.rank, self.world)
+        firsts = rank_share(batches, self.window, 0, self.world)
+        shares = list(zip(updates, firsts, strict=True))[skip:]
         source = _source(self.loader, self.features, epoch, self.frozen_epochs)
-        found = source.batches([part for window in updates for part in window], epoch)
-        for window in updates:
-            yield list(itertools.islice(found, len(window)))
+        found = source.batches([part for own, first in shares for part in own or first[:1]], epoch)
+        for own, _ in shares:
+            yield list(itertools.islice(found, len(own))) or [without_answers(next(found))]
 
     def _order(self, epoch: int) -> Rows:
         if self.queries is None:
@@ -262,6 +270,8 @@ class ValidationData:
     queries: Rows | None = None
     features: FeatureLoader | None = None
     frozen_epochs: int = 0
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
         return len(self.loader.pictures)
@@ -274,9 +284,34 @@ class ValidationData:
             return self.loader.batches(parts)
         return _source(self.loader, self.features, epoch, self.frozen_epochs).batches(parts)
 
+    def rounds(self, epoch: int) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
+        """One pass as in `batches`, in which `world` processes take turns: this one's batch, and the rows of the
+        batches of all. In the last round a process may find no rows of its own; its batch is then the first's."""
+        parts = batches_of(table_order(len(self), self.queries), self.loader.batch_size, self.queries)
+        rounds = [parts[start : start + self.world] for start in range(0, len(parts), self.world)]
+        own = [round[self.rank if self.rank < len(round) else 0] for round in rounds]
+        source = _source(self.loader, self.features, epoch, self.frozen_epochs)
+        for batch, round in zip(source.batches(own), rounds, strict=True):
+            yield batch, [torch.from_numpy(rows) for rows in round]
+
     def targets(self, device: torch.device) -> dict[str, torch.Tensor]:
         """The answers of all rows by name, (N, ...) on a device, in order."""
         return {name: labels.to(device) for name, labels in self.loader.targets.items()}
+
+
+def without_answers(batch: Batch) -> Batch:
+    """The pictures with every answer unknown, and no rows: they count for nothing."""
+    targets = {name: _unknown(values) for name, values in batch.targets.items()}
+    return Batch(batch.images, targets, batch.rows[:0])
+
+
+def _unknown(values: torch.Tensor) -> torch.Tensor:
+    """As `Batch` says for each type of target; a ranking's queries stay."""
+    if values.is_floating_point():
+        return torch.full_like(values, float("nan"))
+    if values.ndim == 1:
+        return torch.full_like(values, -1)
+    return torch.stack([torch.full_like(values[:, 0], -1), values[:, 1]], dim=1)
 
 
 def _source(

@@ -1,7 +1,8 @@
 """Mixup and CutMix: every picture of an update is mixed with another one, and so are their answers.
 
 The partners are drawn over the whole window of an update, so the mixed rows are the same however the window is
-cut into micro-batches, and accumulation stays exact. All numbers come from (seed, update).
+cut into micro-batches, and accumulation stays exact. All numbers come from (seed, update). Each of several processes
+draws partners from its own share of the window, by (seed, update, rank): pictures do not travel.
 """
 
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ class Mixing:
     share: float
     seed: int
     classes: Mapping[str, int]
+    rank: int = 0
 
     def __call__(self, window: list[Batch], update: int) -> list[Batch]:
         """The window of update number `update`, mixed; features of a frozen backbone are left as they are."""
@@ -40,7 +42,11 @@ class Mixing:
         mixed, cut = rng.random(2)
         if mixed >= self.share:
             return window
-        sizes = [len(batch) for batch in window]
+        if (
+            self.rank
+        ):  # whether and how an update is mixed is the same in all processes, the rest is each one's own
+            rng = generator(self.seed, MIX, update, self.rank)
+        sizes = [len(batch.images) for batch in window]
         images = torch.cat([batch.images for batch in window])
         partner_N = torch.from_numpy(rng.permutation(len(images))).to(images.device)
         if self.cutmix and (not self.mixup or cut < 0.5):

@@ -13,20 +13,25 @@ from torch import Tensor
 
 from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
-from classwise.errors import NonFiniteError
+from classwise.errors import Interrupted, NonFiniteError
 from classwise.metrics.joint import joint_number
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
+from classwise.train.loop import never
 
 Truth = npt.NDArray[Any]
 
 
 @torch.no_grad()
 def predict_outputs(
-    model: Classifier, loader: Loader, device: torch.device, autocast: AbstractContextManager[Any]
+    model: Classifier,
+    loader: Loader,
+    device: torch.device,
+    autocast: AbstractContextManager[Any],
+    should_stop: Callable[[], bool] = never,
 ) -> dict[str, Tensor]:
     """Raw outputs (N, outputs), float32 on the host, by target for all of the loader's pictures, in their order.
-    Raises NonFiniteError."""
+    Raises NonFiniteError, and Interrupted if asked to stop."""
     model.eval()
     parts: dict[str, list[Tensor]] = {name: [] for name in model.facts.heads}
     rows = np.arange(len(loader.pictures))
@@ -38,6 +43,8 @@ def predict_outputs(
             parts[name].append(raw.float().cpu())
         assert (batch.rows == rows[seen : seen + len(batch)]).all(), "a row is missing or out of order"
         seen += len(batch)
+        if should_stop():
+            raise Interrupted(f"stopped after {seen} of {len(rows)} predictions")
     assert seen == len(rows), "a row is missing"
     joined = {name: torch.cat(found) for name, found in parts.items()}
     for name, found in joined.items():

@@ -17,8 +17,9 @@ from torch.nn.utils import clip_grad_norm_
 from classwise.data.loader import Batch, TrainingData, ValidationData
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
+from classwise.processes import ALONE, Processes
 from classwise.randomness import DROPOUT, torch_seed
-from classwise.train.state import TrainState
+from classwise.train.state import Progress, TrainState
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -26,13 +27,17 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class Keeper(Protocol):
     """Where states are kept; the loop does not know how."""
 
+    def due(self, progress: Progress) -> bool:
+        """Whether to keep the state now, in the middle of an epoch."""
+
     def save(self, state: TrainState, best: bool) -> None:
         """Keep the state as the last one and, if `best`, as the best one."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What stays fixed while training. `metric` is a name in `flat_scores`; `clip_norm` may be infinite."""
+    """What stays fixed while training. `metric` is a name in `flat_scores`; `clip_norm` may be infinite;
+    `processes` are those that train together, mostly one."""
 
     seed: int
     epochs: int
@@ -43,11 +48,26 @@ class Settings:
     clip_norm: float
     precision: str
     device: torch.device
+    processes: Processes = ALONE
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The forward pass in the chosen precision; in fp32 it changes nothing."""
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+class Nowhere:
+    """A keeper that keeps nothing."""
+
+    def due(self, progress: Progress) -> bool:
+        """Never."""
+        return False
+
+    def save(self, state: TrainState, best: bool) -> None:
+        """Nothing."""
+
+
+NOWHERE = Nowhere()
 
 
 def never() -> bool:
@@ -81,15 +101,16 @@ def train(
         state.criterion.set_epoch(epoch)
         windows = watch(data.windows(epoch, skip=first), epoch, first)
         try:
-            train_one_epoch(state, windows, data, settings, should_stop)
+            train_one_epoch(state, windows, data, settings, keeper, should_stop)
         except NonFiniteError:
             keeper.save(state, best=False)
             raise
-        if progress.window < data.updates_per_epoch or should_stop():
+        started = time.perf_counter()
+        trained = progress.window == data.updates_per_epoch
+        scores = evaluate(state, valid, scoreboard, settings, should_stop) if trained else None
+        if scores is None:
             keeper.save(state, best=False)
             raise Interrupted(f"stopped after update {progress.update}, in epoch {epoch + 1}")
-        started = time.perf_counter()
-        scores = evaluate(state, valid, scoreboard, settings)
         state.schedule.end_epoch(scores[settings.metric], progress.update)
         row = _history_row(state, scores, time.perf_counter() - started, epoch < data.frozen_epochs)
         best = progress.end_epoch(
@@ -105,55 +126,76 @@ def train_one_epoch(
     windows: Iterable[list[Batch]],
     data: TrainingData,
     settings: Settings,
+    keeper: Keeper = NOWHERE,
     should_stop: Callable[[], bool] = never,
 ) -> None:
-    """One update for each window of micro-batches, with the gradient of one big batch."""
+    """One update for each window of micro-batches, with the gradient of one big batch over all processes."""
     model, criterion, optimizer = state.model, state.criterion, state.optimizer
-    scaler, progress = state.scaler, state.progress
+    scaler, progress, processes = state.scaler, state.progress, settings.processes
     model.train()
-    for window in _timed(windows, state):
+    for window in _timed(processes.agreed(windows), state):
         batches = data.mixing([batch.to(settings.device) for batch in window], progress.update)
         state.schedule.set(optimizer, progress.update)
-        _seed_dropout(settings, progress.update)
         optimizer.zero_grad()
         statistics = [buffer.clone() for buffer in model.buffers()]
-        mass = torch.stack([criterion.mass(batch.targets) for batch in batches]).sum(0)
+        mass = processes.sum(torch.stack([criterion.mass(batch.targets) for batch in batches]).sum(0))
         total = torch.zeros((), device=settings.device, dtype=torch.float64)
-        for batch in batches:
+        for place, batch in enumerate(batches, start=data.first_place):
+            _seed_dropout(settings, progress.update, place)
             with settings.autocast():
                 outputs = model(batch.images)
             loss = criterion(outputs, batch.targets, mass)
             scaler.scale(loss).backward()
             total += loss.detach()
+        processes.sum(total)
+        processes.sum_gradients(state.parameters)
+        processes.merge_statistics(model, statistics, sum(len(batch) > 0 for batch in batches))
         scaler.unscale_(optimizer)
         norm = clip_grad_norm_(state.parameters, settings.clip_norm)
-        _refuse_non_finite(total, norm, statistics, batches, data, state)
+        _refuse_non_finite(total, norm, statistics, batches, data, state, processes)
         scaler.step(optimizer)
         scaler.update()
         if norm.isfinite():  # else the scaler has skipped the step
             state.average.update(model)
-        progress.end_update(float(total), sum(len(batch) for batch in batches))
-        if should_stop():
+        rows = processes.sum(torch.tensor(sum(len(batch) for batch in batches)))
+        progress.end_update(float(total), int(rows))
+        due, stop = processes.any(keeper.due(progress), should_stop())
+        if stop:
             return
+        if due:
+            keeper.save(state, best=False)
 
 
 @torch.no_grad()
 def evaluate(
-    state: TrainState, valid: ValidationData, scoreboard: Scoreboard, settings: Settings
-) -> dict[str, float]:
-    """Scores over all validation rows at once, by name; `loss` is the criterion's over the whole set."""
-    model, criterion = state.average.model, state.criterion
+    state: TrainState,
+    valid: ValidationData,
+    scoreboard: Scoreboard,
+    settings: Settings,
+    should_stop: Callable[[], bool] = never,
+) -> dict[str, float] | None:
+    """Scores over all validation rows at once, by name; `loss` is the criterion's over the whole set. None if asked
+    to stop before the end.
+
+    Several processes take the batches in turn, and each counts them all, in order: the scores are those of one.
+    """
+    model, criterion, processes = state.average.model, state.criterion, settings.processes
     model.eval()
     scoreboard.reset()
-    mass = criterion.mass(valid.targets(settings.device))
+    answers = valid.targets(settings.device)
+    mass = criterion.mass(answers)
     loss = torch.zeros((), device=settings.device, dtype=torch.float64)
-    for batch in valid.batches(state.progress.epoch):
-        batch = batch.to(settings.device)
+    for batch, everyones in processes.agreed(valid.rounds(state.progress.epoch)):
         with settings.autocast():
-            outputs = model(batch.images)
-        scoreboard.update(outputs, batch.targets)
-        if criterion.additive:
-            loss += criterion(outputs, batch.targets, mass)
+            own = model(batch.to(settings.device).images)
+        gathered = processes.gather_outputs(own, [len(rows) for rows in everyones])
+        for rows, outputs in zip(everyones, gathered, strict=True):
+            targets = {name: values[rows] for name, values in answers.items()}
+            scoreboard.update(outputs, targets)
+            if criterion.additive:
+                loss += criterion(outputs, targets, mass)
+        if processes.any(should_stop())[0]:
+            return None
     if scoreboard.invalid:
         raise NonFiniteError(f"validation: {scoreboard.invalid} rows have no finite prediction")
     if not torch.isfinite(loss):
@@ -164,9 +206,10 @@ def evaluate(
     return scores | ({"loss": float(loss)} if criterion.additive else {})
 
 
-def _seed_dropout(settings: Settings, update: int) -> None:
-    """Dropout depends on (seed, update), so that a resumed run draws what the first one would have drawn."""
-    seed = torch_seed(settings.seed, DROPOUT, update)
+def _seed_dropout(settings: Settings, update: int, place: int) -> None:
+    """Dropout depends on (seed, update, micro-batch), so that a resumed run draws what the first one would have
+    drawn, and several processes what one would have."""
+    seed = torch_seed(settings.seed, DROPOUT, update, place)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 30 times longer: it walks all devices
     if settings.device.type == "cuda":
         torch.cuda.manual_seed(seed)
@@ -179,6 +222,7 @@ def _refuse_non_finite(
     batches: list[Batch],
     data: TrainingData,
     state: TrainState,
+    processes: Processes,
 ) -> None:
     """Stop before the step, so that the weights from before stay, and put back batch norm's `statistics`.
 
@@ -195,7 +239,8 @@ def _refuse_non_finite(
     if what is not None:
         for buffer, before in zip(state.model.buffers(), statistics, strict=True):
             buffer.copy_(before)
-        ids = [name for batch in batches for name in data.names(batch.rows)]
+        own = [name for batch in batches for name in data.names(batch.rows)]
+        ids = [name for names in processes.exchange(own) for name in names]
         raise NonFiniteError(
             f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"
             f" {', '.join(ids)}"

@@ -1,0 +1,275 @@
+"""Several processes that train one model: what they tell each other. `torchrun` starts them.
+
+Every process holds the whole model and the whole order of the rows, and computes its share of each update's
+micro-batches. Gradients are summed, never averaged, since the criterion divides by the mass of all shares; so they
+are those of one process with the same window. Why not DistributedDataParallel: docs/decisions/0018-processes.md.
+
+A process that is alone sends nothing: every method below then gives back what it was given.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from classwise import errors
+from classwise.errors import ClasswiseError, ImageError
+
+T = TypeVar("T")
+# The first process may check pictures and score baselines for long while the others wait for its word.
+TIMEOUT = datetime.timedelta(hours=2)
+BUCKET = 1 << 24  # numbers that are sent together: 64 MB of float32
+
+
+class Processes:
+    """Process number `rank` (from 0) of `world`; `local_rank` counts those on this machine. The first has rank 0:
+    it alone writes files and says anything."""
+
+    def __init__(self, rank: int = 0, world: int = 1, local_rank: int = 0) -> None:
+        self.rank, self.world, self.local_rank = rank, world, local_rank
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one writes and speaks."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over all processes; parameters without one are left out, the same ones
+        in each process."""
+        if self.world == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for bucket in _buckets(gradients):
+            flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in bucket]))
+            parts = torch.split(flat, [gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view(gradient.shape))
+
+    @torch.no_grad()
+    def merge_statistics(self, model: nn.Module, before: Sequence[Tensor], batches: int) -> None:
+        """Bring batch norm's running statistics to where one process would have brought them, which sees all
+        micro-batches in turn. `before`: the model's buffers at the start of the update; `batches`: how many
+        micro-batches this process has seen since.
+
+        With momentum m, k micro-batches turn a statistic r into (1 - m)^k r + c. Processes that start from the same
+        r each know their own c, and what comes after in turn makes it fade: r' = (1 - m)^K r + sum of
+        (1 - m)^(micro-batches of later processes) c. A norm without momentum (a mean over all time) is weighted by
+        the counts. Synchronised norms agree already.
+        """
+        if self.world == 1:
+            return
+        old = dict(zip((id(buffer) for buffer in model.buffers()), before, strict=True))
+        norms = [module for module in model.modules() if _keeps_statistics(module)]
+        statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
+        if not norms:
+            return
+        own = torch.cat([statistics[0].new_tensor([batches]), *(s.reshape(-1) for s in statistics)])
+        everyones = self._gathered(own)
+        counts = [int(flat[0]) for flat in everyones]
+        changed = [torch.split(flat[1:], [s.numel() for s in statistics]) for flat in everyones]
+        for i, norm in enumerate(norms):
+            seen = old[id(norm.num_batches_tracked)]
+            for j, statistic in enumerate((norm.running_mean, norm.running_var), start=2 * i):
+                found = [parts[j] for parts in changed]
+                statistic.copy_(_merged(old[id(statistic)], found, counts, norm.momentum, int(seen)))
+            norm.num_batches_tracked.copy_(seen + sum(counts))
+
+    def gather_outputs(
+        self, outputs: Mapping[str, Tensor], sizes: Sequence[int]
+    ) -> Iterator[dict[str, Tensor]]:
+        """The outputs (B, K) of as many processes as there are `sizes`, the rows of each, in the order of ranks."""
+        if self.world == 1:
+            yield dict(outputs)
+            return
+        names, widths = list(outputs), [value.shape[1] for value in outputs.values()]
+        flat_BK = torch.cat(list(outputs.values()), dim=1)
+        padded_BK = flat_BK.new_zeros(max(sizes), flat_BK.shape[1])
+        own = min(len(flat_BK), len(padded_BK))
+        padded_BK[:own] = flat_BK[:own]
+        for found_BK, size in zip(self._gathered(padded_BK), sizes, strict=False):
+            yield dict(zip(names, torch.split(found_BK[:size], widths, dim=1), strict=True))
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether some process has it up."""
+        if self.world == 1:
+            return list(flags)
+        found = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return [bool(flag) for flag in found.tolist()]
+
+    def exchange(self, value: Any) -> list[Any]:
+        """What every process gives, plain values, in the order of ranks."""
+        if self.world == 1:
+            return [value]
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        sizes = [int(size) for size in self._gathered(torch.tensor([len(data)]))]
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(data)] = data
+        parts = zip(self._gathered(padded), sizes, strict=True)
+        return [json.loads(part[:size].numpy().tobytes()) for part, size in parts]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Every process does `work`; where one of them fails, all raise."""
+        error, found = None, None
+        try:
+            found = work()
+        except Exception as problem:
+            error = problem
+        self._raise_any(error)
+        return found  # type: ignore[return-value]
+
+    def first(self, work: Callable[[], T]) -> T:
+        """The first process does `work`, and all get its result, plain values, or raise its error."""
+        if self.world == 1:
+            return work()
+        found = self.together(lambda: work() if self.is_first else None)
+        result: T = self.exchange(found)[0]
+        return result
+
+    def share(self, data: bytes | None) -> bytes:
+        """The bytes that the first process gives; the others give None."""
+        if self.world == 1:
+            assert data is not None
+            return data
+        size = self.sum(torch.tensor([len(data or b"")]))
+        sent = torch.zeros(int(size), dtype=torch.uint8)
+        if data is not None:
+            sent.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(sent, 0)
+        return sent.numpy().tobytes()
+
+    def agreed(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, of which every process has as many; an error on the way to one stops all processes."""
+        if self.world == 1:
+            yield from items
+            return
+        iterator = iter(items)
+        end = object()
+        while (item := self.together(lambda: next(iterator, end))) is not end:
+            yield item  # type: ignore[misc]
+
+    def require_same(self, value: str, what: str) -> None:
+        """ClasswiseError unless every process gives the same text."""
+        found = self.exchange(value)
+        other = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
+        if other:
+            raise ClasswiseError(
+                f"{what} of process {other[0]} of {self.world} differs from that of process 0; all need the same"
+                " files and versions"
+            )
+
+    def _gathered(self, tensor: Tensor) -> list[Tensor]:
+        found = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(found, tensor)
+        return found
+
+    def _raise_any(self, error: Exception | None) -> None:
+        """Raise on all processes if one of them has an error; others than the first leave the telling to it."""
+        if not self.any(error is not None)[0]:
+            return
+        if self.world == 1:
+            assert error is not None
+            raise error
+        found = self.exchange(error and _packed(error))
+        rank = next(rank for rank, problem in enumerate(found) if problem)
+        if error is None:
+            error = _unpacked(found[rank], f"process {rank} of {self.world}: ")
+        if isinstance(error, ClasswiseError):
+            error.told_by_first = not self.is_first
+        raise error
+
+
+ALONE = Processes()
+
+
+@contextlib.contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """The processes that `torchrun` has started, this one among them; alone where it has not."""
+    if started_together() == 1:
+        yield ALONE
+        return
+    begun = not dist.is_initialized()
+    if begun:
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+    finally:
+        if begun:
+            dist.destroy_process_group()
+
+
+def started_together() -> int:
+    """How many processes `torchrun` has started, as it says in the environment; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Gradients of one precision together, up to BUCKET numbers at a time."""
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        full = sum(g.numel() for g in bucket) + gradient.numel() > BUCKET
+        if bucket and (full or gradient.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        yield bucket
+
+
+def _keeps_statistics(module: nn.Module) -> TypeGuard[Any]:
+    """Whether it is a batch norm whose running statistics are its process's own."""
+    batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+    synchronised = isinstance(module, nn.SyncBatchNorm)
+    return batch_norm and not synchronised and module.running_mean is not None
+
+
+def _merged(
+    start: Tensor, found: Sequence[Tensor], counts: Sequence[int], momentum: float | None, seen: int
+) -> Tensor:
+    """One statistic after the micro-batches of all processes in turn; `found` is where each has come on its own."""
+    total = seen + sum(counts)
+    result = torch.zeros_like(start)
+    after = sum(counts)
+    for count, flat in zip(counts, found, strict=True):
+        after -= count
+        if not count:
+            continue
+        theirs = flat.view(start.shape)
+        if momentum is None:  # a mean over all batches: each has weighted its own by seen + count
+            result += (theirs * (seen + count) - start * seen) / total
+        else:
+            result += (theirs - (1 - momentum) ** count * start) * (1 - momentum) ** after
+    keep = seen / total if momentum is None and total else (1 - (momentum or 0)) ** sum(counts)
+    return result + keep * start
+
+
+def _packed(error: Exception) -> dict[str, Any]:
+    if isinstance(error, ImageError):
+        return {"type": "ImageError", "path": str(error.path), "text": error.reason}
+    return {"type": type(error).__name__, "text": str(error)}
+
+
+def _unpacked(packed: Mapping[str, Any], where: str) -> Exception:
+    if packed["type"] == "ImageError":
+        return ImageError(Path(packed["path"]), f"{packed['text']} (found by {where.removesuffix(': ')})")
+    kind = getattr(errors, packed["type"], None)
+    if isinstance(kind, type) and issubclass(kind, ClasswiseError):
+        return kind(f"{where}{packed['text']}")
+    return RuntimeError(f"{where}{packed['type']}: {packed['text']}")
