@@ -342,9 +342,10 @@ class Training(Section):
         "fixed",
         description="fixed: targets.NAME.weight; uncertainty: times weights that are learnt (Kendall 2018)",
     )
-    checkpoint_minutes: Positive | None = Field(
+    checkpoint_minutes: NotNegative = Field(
         10.0,
-        description="also save within an epoch, once so many minutes have passed since the last checkpoint",
+        description="also save within an epoch, when so many minutes have passed since the last checkpoint;"
+        " 0 = not by time",
     )
     checkpoint_updates: Count | None = Field(
         None, description="also save within an epoch, after every so many updates"

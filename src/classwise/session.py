@@ -130,7 +130,7 @@ def checkpoint_keeper(
         folder.write_status(status_now(status | {"seconds": seconds}, state, "running", "", parts.settings))
 
     t = config.training
-    seconds = None if t.checkpoint_minutes is None else 60 * t.checkpoint_minutes
+    seconds = 60 * t.checkpoint_minutes if t.checkpoint_minutes else None
     return CheckpointKeeper(
         folder.checkpoints, facts, made_on, after, t.checkpoint_updates, seconds, processes
     )

@@ -2,17 +2,21 @@
 
 import copy
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from classwise import checkpoint
 from classwise.build_losses import build_heads
 from classwise.compose import build_data, build_model, device_of
 from classwise.config import Config
 from classwise.config_losses import FAMILIES
 from classwise.console import Console
 from classwise.prepare import prepare
-from classwise.run import Run
+from classwise.run import Run, train
 
 Outcome = Run | str
 """A finished run, or what it was refused with."""
@@ -138,6 +142,17 @@ def composed(config: Config) -> int:
     return build_data(config, prepared, model, device_of("cpu"))[0].loader._loader.num_workers
 
 
+def saves(config: Config) -> int:
+    """How many checkpoints a run writes: when they are written changes nothing else."""
+    write = checkpoint.write_checkpoint
+    with (
+        tempfile.TemporaryDirectory() as here,
+        mock.patch.object(checkpoint, "write_checkpoint", wraps=write) as written,
+    ):
+        train(config, Path(here) / "run", quiet=True)
+    return int(written.call_count)
+
+
 CASES: dict[str, Case] = {
     "seed": Case((1, 2)),
     "name": Case(("one", "two"), folder),
@@ -240,6 +255,9 @@ CASES: dict[str, Case] = {
     "training.freeze_epochs": Case((0, 1, 2), section={"epochs": 2}),
     "training.ema": Case((LEFT_OUT, 0.5, 0.1)),
     "training.target_weights": Case(("fixed", "uncertainty"), base=TWO),
+    "training.checkpoint_minutes": Case((0.0, 1e-6), lambda count: count, play=saves),
+    "training.checkpoint_updates": Case((LEFT_OUT, 1), lambda count: count, play=saves),
+    "training.sync_batch_norm": Case((False, True), refusal),  # needs GPUs
     "training.precision": Case(("fp32", "bf16")),
     "training.threads": Case((1, 2), status("environment", "threads")),
     "training.device": Case(("cpu", "cuda:99"), refusal),  # no machine has a hundred GPUs
