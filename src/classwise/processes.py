@@ -78,14 +78,23 @@ class Processes:
             return
         own = torch.cat([statistics[0].new_tensor([batches]), *(s.reshape(-1) for s in statistics)])
         everyones = self._gathered(own)
-        counts = [int(flat[0]) for flat in everyones]
+        counts = [int(count) for count in torch.stack([flat[0] for flat in everyones]).tolist()]
         changed = [torch.split(flat[1:], [s.numel() for s in statistics]) for flat in everyones]
         for i, norm in enumerate(norms):
             seen = old[id(norm.num_batches_tracked)]
             for j, statistic in enumerate((norm.running_mean, norm.running_var), start=2 * i):
                 found = [parts[j] for parts in changed]
-                statistic.copy_(_merged(old[id(statistic)], found, counts, norm.momentum, int(seen)))
+                statistic.copy_(_merged(old[id(statistic)], found, counts, norm.momentum, seen))
             norm.num_batches_tracked.copy_(seen + sum(counts))
+
+    @torch.no_grad()
+    def require_same_weights(self, model: nn.Module) -> None:
+        """ClasswiseError unless the weights are the same in every process, as far as their sum says: they start so
+        and take the same steps."""
+        if self.world > 1:
+            tensors = [*model.parameters(), *model.buffers()]
+            total = torch.stack([tensor.sum(dtype=torch.float64) for tensor in tensors]).sum()
+            self.require_same(float(total).hex(), "the weights")
 
     def gather_outputs(
         self, outputs: Mapping[str, Tensor], sizes: Sequence[int]
@@ -241,23 +250,24 @@ def _keeps_statistics(module: nn.Module) -> TypeGuard[Any]:
 
 
 def _merged(
-    start: Tensor, found: Sequence[Tensor], counts: Sequence[int], momentum: float | None, seen: int
+    start: Tensor, found: Sequence[Tensor], counts: Sequence[int], momentum: float | None, seen: Tensor
 ) -> Tensor:
-    """One statistic after the micro-batches of all processes in turn; `found` is where each has come on its own."""
-    total = seen + sum(counts)
-    result = torch.zeros_like(start)
-    after = sum(counts)
+    """One statistic after the micro-batches of all processes in turn; `found` is where each has come on its own,
+    `seen` the number of micro-batches before."""
+    everyone = after = sum(counts)
+    rest = 1 - (momentum or 0.0)
+
+    def kept(count: int) -> float | Tensor:
+        """The share of the old statistic that is left after so many micro-batches."""
+        return seen / (seen + count) if momentum is None else rest**count
+
+    result = kept(everyone) * start
     for count, flat in zip(counts, found, strict=True):
         after -= count
-        if not count:
-            continue
-        theirs = flat.view(start.shape)
-        if momentum is None:  # a mean over all batches: each has weighted its own by seen + count
-            result += (theirs * (seen + count) - start * seen) / total
-        else:
-            result += (theirs - (1 - momentum) ** count * start) * (1 - momentum) ** after
-    keep = seen / total if momentum is None and total else (1 - (momentum or 0)) ** sum(counts)
-    return result + keep * start
+        if count:
+            own = flat.view(start.shape) - kept(count) * start
+            result += own * ((seen + count) / (seen + everyone) if momentum is None else rest**after)
+    return result
 
 
 def _packed(error: Exception) -> dict[str, Any]:

@@ -180,6 +180,7 @@ def evaluate(
     Several processes take the batches in turn, and each counts them all, in order: the scores are those of one.
     """
     model, criterion, processes = state.average.model, state.criterion, settings.processes
+    processes.require_same_weights(model)
     model.eval()
     scoreboard.reset()
     answers = valid.targets(settings.device)
