@@ -81,7 +81,7 @@ class Processes:
         counts = [int(count) for count in torch.stack([flat[0] for flat in everyones]).tolist()]
         changed = [torch.split(flat[1:], [s.numel() for s in statistics]) for flat in everyones]
         for i, norm in enumerate(norms):
-            seen = old[id(norm.num_batches_tracked)]
+            seen = old[id(norm.num_batches_tracked)].double()
             for j, statistic in enumerate((norm.running_mean, norm.running_var), start=2 * i):
                 found = [parts[j] for parts in changed]
                 statistic.copy_(_merged(old[id(statistic)], found, counts, norm.momentum, seen))
