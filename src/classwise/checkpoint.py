@@ -23,17 +23,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from classwise.errors import CheckpointError
-from classwise.files import json_text, sha256, sync_folder
+from classwise.files import json_text, make_folder, sha256, sync_folder
 from classwise.processes import ALONE, Processes
 from classwise.train.state import Progress, TrainState
 
 SCHEMA = 2
 # Other versions of these may read, change or normalise pictures differently, or build another model.
+_DTYPES = {
+    str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
+}
 PICTURES_AND_MODELS = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
 FILES = ("model.safetensors", "training.safetensors", "state.json")
 
@@ -114,26 +118,37 @@ def fingerprint(device: str, world_size: int = 1) -> dict[str, Any]:
 
 def write_checkpoint(folder: Path, name: str, files: dict[str, bytes]) -> None:
     """Put `files` at folder/name in one step; see the module's text for the order."""
-    staging, aside = folder / f".staging-{name}", folder / f".previous-{name}"
+    place, staging, aside = folder / name, folder / f".staging-{name}", folder / f".previous-{name}"
     try:
-        folder.mkdir(exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
+        make_folder(folder)
+        _remove(staging)
         staging.mkdir()
         for file, data in files.items():
             _write_flushed(staging / file, data)
         sync_folder(staging)
-        if (folder / name).exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            (folder / name).replace(aside)
-        staging.replace(folder / name)
+        if place.exists():
+            _remove(aside)
+            place.replace(aside)
+        staging.replace(place)
         sync_folder(folder)
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        kept = "; the one from before is kept" if (folder / name).exists() else ""
+        with contextlib.suppress(OSError):
+            if not place.exists() and aside.exists():  # between the two renames
+                aside.replace(place)
+        _remove(staging)
+        if place.exists():
+            _remove(aside)
+        kept = "; the one from before is kept" if place.exists() else ""
         raise CheckpointError(
             f"{folder / name}: the checkpoint cannot be written: {error.strerror or error}{kept}"
         ) from error
+
+
+def _remove(folder: Path) -> None:
+    """Delete what is no longer needed. What a failing disk keeps does no harm: the next save tries again."""
+    for _ in range(2):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -152,16 +167,35 @@ def _read_whole(folder: Path) -> Checkpoint:
     manifest = _read_manifest(folder)
     data = {}
     for name in FILES:
-        wanted = manifest["files"].get(name, {})
+        wanted = manifest["files"].get(name)
+        wanted = wanted if isinstance(wanted, dict) else {}
         try:
             data[name] = (folder / name).read_bytes()
         except OSError as error:
             raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}") from None
-        if len(data[name]) != wanted.get("size") or sha256(data[name]) != wanted.get("sha256"):
+        if (
+            len(data[name]) != wanted.get("size")
+            or isinstance(wanted["size"], bool)
+            or sha256(data[name]) != wanted.get("sha256")
+        ):
             raise CheckpointError(f"{folder / name} is damaged: it is not what the manifest says")
-    state = json.loads(data["state.json"])
-    tensors = [load(data[name]) for name in FILES[:2]]
+    try:
+        state = _checked_state(json.loads(data["state.json"]))
+        tensors = [load(data[name]) for name in FILES[:2]]
+    except (ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
+        # Whole by its hashes, and yet no checkpoint: somebody has made it so.
+        raise CheckpointError(f"{folder} is no checkpoint of classwise: {error}") from None
     return Checkpoint(folder, state, manifest["fingerprint"], *tensors)
+
+
+def _checked_state(state: Any) -> dict[str, Any]:
+    """state.json as far as it is needed before `restore`. Raises ValueError, TypeError, KeyError."""
+    for key in ("facts", "progress", "training"):
+        if not isinstance(state[key], dict):
+            raise TypeError(f"{key} in state.json is no table")
+    Progress.from_dict(state["progress"])
+    found: dict[str, Any] = state
+    return found
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
@@ -227,8 +261,8 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
         _lay_out_as_parameters(state.optimizer)
         state.schedule.load_state_dict(training["schedule"])
         state.scaler.load_state_dict(training["scaler"])
-        state.progress = Progress(**checkpoint.state["progress"])
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        state.progress = Progress.from_dict(checkpoint.state["progress"])
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{checkpoint.folder} belongs to another configuration: {error}") from error
 
 
@@ -276,16 +310,22 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        manifest = json.loads(data)
         claimed = manifest.pop("sha256")
-        if sha256(json_text(manifest).encode()) != claimed or not isinstance(manifest["files"], dict):
+        if json_text(manifest | {"sha256": claimed}).encode() != data:
+            raise ValueError("it is not as it was written")
+        if sha256(json_text(manifest).encode()) != claimed:
             raise ValueError("its own hash does not fit")
+        if not (isinstance(manifest["files"], dict) and isinstance(manifest["fingerprint"], dict)):
+            raise TypeError("files and fingerprint are no tables")
+        schema = manifest["schema"]
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: the checkpoint is not whole") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    if manifest["schema"] != SCHEMA:
-        raise CheckpointError(f"{path}: schema {manifest['schema']}, but this classwise reads {SCHEMA}")
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise CheckpointError(f"{path}: schema {schema!r:.50}, but this classwise reads {SCHEMA}")
     return dict(manifest)
 
 
@@ -326,7 +366,7 @@ def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     if "$numbered" in value:
         return {int(key): _unflatten(item, tensors) for key, item in value["$numbered"].items()}
     if "$dtype" in value:
-        return getattr(torch, value["$dtype"])
+        return _DTYPES[value["$dtype"]]
     if "$tuple" in value:
         return tuple(_unflatten(item, tensors) for item in value["$tuple"])
     return {key: _unflatten(item, tensors) for key, item in value.items()}

@@ -10,11 +10,15 @@ T = TypeVar("T")
 
 
 class Console:
-    """Writes lines to stderr (unless `quiet`) and, once there is a run, to its log.txt."""
+    """Writes lines to stderr (unless `quiet`) and, once there is a run, to its log.txt.
+
+    A log that cannot be written (a full disk) does not end a run: it is said once, and `lost_lines` counts.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self.log: Path | None = None
+        self.lost_lines = 0
         self._earlier: list[str] = []
 
     def line(self, text: str) -> None:
@@ -24,20 +28,37 @@ class Console:
         if self.log is None:
             self._earlier.append(text)
         else:
-            _append(self.log, [text])
+            self._append(self.log, text)
 
     def note(self, text: str) -> None:
         """For the log only."""
         if text and self.log is None:
             self._earlier.append(text)
         elif text and self.log is not None:
-            _append(self.log, [text])
+            self._append(self.log, text)
 
     def log_to(self, path: Path) -> None:
         """Keep the lines from now on, and those from before, in `path`."""
         self.log = path
-        _append(path, self._earlier)
+        if self._earlier:
+            self._append(path, "\n".join(self._earlier))
         self._earlier = []
+
+    def _append(self, path: Path, text: str) -> None:
+        try:
+            size = path.stat().st_size if path.exists() else 0
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(f"{text}\n")
+            except OSError:
+                if path.exists():  # half a line would run into the next one
+                    os.truncate(path, size)
+                raise
+        except OSError as error:
+            if not self.lost_lines and not self.quiet:
+                reason = error.strerror or error
+                print(f"warning: {path} cannot be written ({reason}); going on", file=sys.stderr, flush=True)
+            self.lost_lines += 1
 
     def bar(self, items: Iterable[T], title: str, total: int | None = None, done: int = 0) -> Iterator[T]:
         """The items, with a progress bar while they go by if somebody watches."""
@@ -60,9 +81,3 @@ class Console:
 def on_terminal() -> bool:
     """Whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb"
-
-
-def _append(path: Path, lines: list[str]) -> None:
-    if lines:
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(line + "\n" for line in lines))

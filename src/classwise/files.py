@@ -46,6 +46,18 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def make_folder(folder: Path, exist_ok: bool = True) -> None:
+    """Make a folder and those above it, so that a power cut leaves them there too: the name of each is flushed to
+    the disk in the folder above. Raises FileExistsError unless `exist_ok`, and OSError."""
+    above = [folder, *folder.parents]
+    missing = above[: next(i for i, path in enumerate(above) if path.exists())]
+    if not missing and exist_ok and folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=exist_ok)
+    for made in reversed(missing):
+        sync_folder(made.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's own entries (new and changed names) to the disk."""
     handle = os.open(folder, os.O_RDONLY)

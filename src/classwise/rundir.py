@@ -10,7 +10,7 @@ import polars as pl
 
 from classwise.data.table import read_table, write_table
 from classwise.errors import CheckpointError, OutputError
-from classwise.files import write_json, write_text
+from classwise.files import make_folder, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ def new_folder(name: str, wanted: Path | None) -> RunFolder:
                 f"{wanted} exists already and is kept; name another folder, or go on with it:"
                 f" classwise resume {wanted}"
             )
-        wanted.mkdir(parents=True, exist_ok=True)
+        make_folder(wanted)
         return RunFolder(wanted)
     for candidate in _candidates(Path("runs") / name):
         try:
-            candidate.mkdir(parents=True)
+            make_folder(candidate, exist_ok=False)
             return RunFolder(candidate)
         except FileExistsError:
             continue

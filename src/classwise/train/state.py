@@ -39,6 +39,25 @@ class Progress:
         """Plain values for JSON."""
         return asdict(self)
 
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Progress":
+        """What `as_dict` gave. Raises TypeError or ValueError for anything else."""
+        progress = Progress(**values)
+        counts = ("epoch", "update", "window", "samples", "skipped_updates", "best_epoch", "waited")
+        for name in counts:
+            value = values[name]
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+                raise ValueError(f"{name} is {value!r:.50}, no count")
+        for name in ("loss_sum", "epoch_seconds", *(["best"] if progress.best is not None else [])):
+            value = values[name]
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} is {value!r:.50}, no number")
+        if not (
+            isinstance(progress.history, list) and all(isinstance(row, dict) for row in progress.history)
+        ):
+            raise ValueError("history is no list of tables")
+        return progress
+
     def end_update(self, loss: float, samples: int) -> None:
         """Count one update, with the loss of its window."""
         self.update += 1
