@@ -94,6 +94,8 @@ def train(
                 keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines)
                 processes.first(lambda: _begin(folder, settled, prepared, console))
                 say_start(console, folder, prepared, parts)
+                # A status before the first checkpoint: whoever finds a checkpoint finds a run.
+                processes.first(lambda: keeper.after(parts.state))
                 keeper.save(parts.state, best=False)
             run_to_the_end(folder, settled, prepared, parts, keeper, console, stop)
     return Run(folder)

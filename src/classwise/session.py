@@ -158,11 +158,13 @@ def run_to_the_end(
     started = time.monotonic()
     before = _seconds_before(folder) if is_first else 0.0
 
-    def end(state: str, reason: str) -> None:
-        if not is_first:
-            return
+    def ended_status(state: str, reason: str) -> dict[str, Any]:
         status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
-        folder.write_status(status_now(status, parts.state, state, reason, parts.settings))
+        return status_now(status, parts.state, state, reason, parts.settings)
+
+    def end(state: str, reason: str) -> None:
+        if is_first:
+            folder.write_status(ended_status(state, reason))
 
     p = parts
     try:
@@ -189,8 +191,10 @@ def run_to_the_end(
         if "more than 1 value per channel" in str(error):
             raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
         raise
-    end(ended, ending_text(ended, parts.settings))
-    write_report(folder.path)
+    # The status comes last: a run that says it is finished has all its files.
+    status = ended_status(ended, ending_text(ended, parts.settings))
+    write_report(folder.path, status)
+    folder.write_status(status)
     best = parts.state.progress
     first = parts.settings.first_epoch
     since = f" (of those from epoch {first} on)" if first > 1 else ""

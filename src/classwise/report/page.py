@@ -5,6 +5,7 @@ Names of classes and files are hostile input: Jinja2 escapes every one of them. 
 same bytes, so a page can be compared with the one before.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ STATES = {
 }
 
 
-def write_report(run: Path) -> Path:
-    """Writes `report.html` into the run directory `run` and returns its path.
+def write_report(run: Path, status: Mapping[str, Any] | None = None) -> Path:
+    """Writes `report.html` into the run directory `run` and returns its path. `status`: what status.json is about
+    to say, where it does not say it yet.
 
     Works for a run in any state: what is not there yet is left out, and the page says so. The page replaces an
     earlier one in one step. Raises DataError where `run` is no run directory."""
-    page = render(read_run(run))
+    page = render(read_run(run, status))
     target = run / "report.html"
     # A file name that is no UTF-8 reads as lone surrogates, which no page can hold.
     write_bytes(target, page.encode("utf-8", errors="replace"))

@@ -7,6 +7,7 @@ page out, and a damaged one is named on the page instead of stopping it.
 import json
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ class RunFiles:
         return str(self.config.get("name") or self.folder.resolve().name)
 
 
-def read_run(folder: Path) -> RunFiles:
-    """Everything the report uses. Raises DataError where `folder` is no run directory."""
+def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
+    """Everything the report uses; `status` in place of status.json, where it is given. Raises DataError where
+    `folder` is no run directory."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such run directory")
     if not (folder / "config.toml").exists() and not (folder / "status.json").exists():
@@ -50,7 +52,7 @@ def read_run(folder: Path) -> RunFiles:
         folder=folder,
         config=_toml(config_text, damaged),
         config_text=config_text,
-        status=_json(folder / "status.json", damaged),
+        status=_json(folder / "status.json", damaged) if status is None else dict(status),
         history=_json_lines(folder / "history.jsonl", damaged),
         metrics=_json(folder / "metrics.json", damaged),
         split=_table(folder / "split.csv", damaged),
