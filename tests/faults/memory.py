@@ -38,12 +38,12 @@ def long_run(updates: int, epochs: int, workers: int, leak: bool = False) -> dic
         rows = (folder / "samples.csv").read_text().splitlines()
         # The same few pictures many times over, under other ids: one update is one picture.
         per_epoch = updates // epochs
-        valid = rows[:1] + rows[1:5]
-        train_rows = ["id," + rows[0]] + [f"{i},{rows[5 + i % 12]}" for i in range(per_epoch * 2)]
-        (folder / "samples.csv").write_text("\n".join(train_rows) + "\n")
-        (folder / "valid.csv").write_text(
-            "\n".join(["id," + valid[0]] + [f"v{i},{r}" for i, r in enumerate(valid[1:])]) + "\n"
-        )
+        tables = {
+            "samples.csv": [f"{i},{rows[5 + i % 12]}" for i in range(per_epoch * 2)],
+            "valid.csv": [f"v{i},{row}" for i, row in enumerate(rows[1:5])],
+        }
+        for name, lines in tables.items():
+            (folder / name).write_text("\n".join([f"id,{rows[0]}", *lines]) + "\n")
         config = write_config(
             folder,
             data__valid="valid.csv",

@@ -1,6 +1,5 @@
 """Killed or stopped anywhere, a run ends in the bytes of one that was not; without each protection it would not."""
 
-import pytest
 import trials
 
 
@@ -14,21 +13,21 @@ def test_kills_at_any_moment() -> None:
 
 def test_sabotage_checkpoints_in_place() -> None:
     """A kill while the only checkpoint is being written loses the run."""
-    found = trials.in_a_fresh_process("kills", "kill_runs", 14, 0, "checkpoints in place")
+    found = trials.in_a_fresh_process("kills", "kill_runs", 8, 0, "checkpoints in place", ["writing"])
     assert found["held"] < found["tried"]
 
 
 def test_stops_after_two_updates() -> None:
-    """Two of the pairs of each config; `python -m tests.faults resume-any-update` makes all of them."""
-    found = trials.in_a_fresh_process("resumes", "resume_anywhere", 2)
+    """One of the pairs of each config; `python -m tests.faults resume-any-update` makes all of them."""
+    found = trials.in_a_fresh_process("resumes", "resume_anywhere", 1)
     assert found["failures"] == []
-    assert found["tried"] == found["held"] >= 10
+    assert found["tried"] == found["held"] >= 5
 
 
-@pytest.mark.parametrize("sabotage", ["dropout", "augmentation", "order", "average", "moments"])
-def test_sabotage_of_resuming(sabotage: str) -> None:
-    """Without this part of the state, or with numbers from a generator that goes on and on, the bytes differ."""
-    names = ["average, dropout, strong augmentation"]
-    found = trials.in_a_fresh_process("resumes", "resume_anywhere", 2, names, sabotage)
-    assert found["tried"] >= 2
-    assert found["held"] == 0, found
+def test_sabotage_of_resuming() -> None:
+    """Without a part of the state, or with numbers from a generator that goes on and on, the bytes differ."""
+    names = ["dropout", "augmentation", "order", "average", "moments"]
+    found = trials.in_a_fresh_process("resumes", "sabotaged", names)
+    assert set(found) == set(names)
+    for name, one in found.items():
+        assert one["held"] < one["tried"], name
