@@ -305,7 +305,9 @@ def _refuse_several(arguments: list[str]) -> None:
     """`torchrun` is for training; several processes would write the same files."""
     world = os.environ.get("WORLD_SIZE", "1")
     if world != "1" and arguments and arguments[0] in ONE_PROCESS:
-        raise ConfigError(f"classwise {arguments[0]} runs in one process; torchrun has started {world}")
+        error = ConfigError(f"classwise {arguments[0]} runs in one process; torchrun has started {world}")
+        error.told_by_first = os.environ.get("RANK", "0") != "0"
+        raise error
 
 
 def run_command(arguments: list[str]) -> int:

@@ -80,25 +80,31 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE) -> P
     """Read, check and split the data; nothing is written. Of several processes each checks its share of the
     pictures. Raises DataError, ConfigError."""
     data = config.data
-    _refuse_columns_of_a_folder(config)
-    samples = processes.together(
-        lambda: read_source(Path(data.source), Path(data.images), data.path, data.id, data.group)
-    )
+    samples = processes.together(lambda: _source(config))
     samples, bad = _checked(samples, config, console, processes)
-    targets = tuple(_target(name, config, samples) for name in config.targets)
-    joint = config.joint.targets if config.joint else ()
-    samples, answers = answered(targets, samples, config)
-    warnings = list(samples.notes)
+    other = None
     if isinstance(data.valid, str):
         other = processes.together(lambda: _valid_source(config))
         other, bad_too = _checked(other, config, console, processes)
         bad += bad_too
+    return processes.together(lambda: _prepared(config, samples, other, bad))
+
+
+def _prepared(config: Config, samples: Samples, other: Samples | None, bad: Sequence[ImageError]) -> Prepared:
+    """Targets, answers and sides of rows whose pictures have been checked; `other` is a validation set of its own."""
+    data = config.data
+    targets = tuple(_target(name, config, samples) for name in config.targets)
+    joint = config.joint.targets if config.joint else ()
+    samples, answers = answered(targets, samples, config)
+    warnings = list(samples.notes)
+    if other is None:
+        assert isinstance(data.valid, float)
+        train, valid = _split(samples, answers, targets, data.valid, config.seed)
+    else:
         other, other_answers = answered(targets, other, config)
         warnings += other.notes
         _refuse_overlap(samples, other, targets)
         train, valid = Side(samples, answers), Side(other, other_answers)
-    else:
-        train, valid = _split(samples, answers, targets, data.valid, config.seed)
     if bad:
         warnings.append(f"{pictures_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     _refuse_clashing_names(targets, bool(joint))
@@ -219,8 +225,13 @@ def _checked(
         found = processes.exchange([[str(error.path), error.reason] for error in bad])
         reasons = {path: reason for part in found for path, reason in part}
         bad = [ImageError(p, reasons[str(p)]) for p in dict.fromkeys(samples.paths) if str(p) in reasons]
+    return processes.together(lambda: (_usable(samples, bad, config), bad))
+
+
+def _usable(samples: Samples, bad: Sequence[ImageError], config: Config) -> Samples:
+    """The rows without those of bad pictures, if data.bad_images allows that."""
     if not bad:
-        return samples, []
+        return samples
     if config.data.bad_images == "error":
         refuse_bad(bad, samples.where, ' (data.bad_images = "skip" leaves such rows out)')
     unusable = {error.path for error in bad}
@@ -229,7 +240,7 @@ def _checked(
         raise DataError(
             f"{samples.where}: not one of its {len(samples)} pictures can be used, such as {bad[0]}"
         )
-    return samples.take(good), bad
+    return samples.take(good)
 
 
 def _target(name: str, config: Config, samples: Samples) -> Target:
@@ -264,6 +275,12 @@ def _refuse_clashing_names(targets: Sequence[Target], joint: bool) -> None:
                     f" {owners[column]}; choose another name for the target"
                 )
         owners |= dict.fromkeys(own, f"target {target.name!r}")
+
+
+def _source(config: Config) -> Samples:
+    data = config.data
+    _refuse_columns_of_a_folder(config)
+    return read_source(Path(data.source), Path(data.images), data.path, data.id, data.group)
 
 
 def _valid_source(config: Config) -> Samples:

@@ -83,7 +83,10 @@ def _killed(child: int, board: Board, rng: random.Random, phase: str) -> bool:
         moment = time.perf_counter() + rng.uniform(0, 0.003)
         while time.perf_counter() < moment:
             pass
-    os.killpg(child, signal.SIGKILL)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # it has no group of its own yet
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
 

@@ -1,0 +1,62 @@
+"""Two and three processes compute what one would; without the sums, the merging or the turns they would not."""
+
+from typing import Any
+
+import distributed
+import pytest
+
+CHECKS = ("gradients=60", "loop", "metrics=40", "runs", "non-finite")
+SABOTAGES = ("gradients=30!mean loss", "metrics=20!padded sampler", "runs!no merging")
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """All checks of two processes, in one launch of torchrun."""
+    return distributed.ranks(2, *CHECKS, *SABOTAGES)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_two_processes_are_as_one(found: dict[str, Any], check: str) -> None:
+    """Gradients, scores, states, and what happens when a number is not finite."""
+    assert found[check]["failures"] == []
+    assert found[check]["held"] == found[check]["tried"] >= 4
+
+
+def test_shards_of_every_kind_were_tried(found: dict[str, Any]) -> None:
+    """Even, uneven and empty ones, in both precisions."""
+    assert {"even shards", "uneven shards", "an empty shard"} == set(found["gradients=60"]["by"])
+    assert len(found["loop"]["by"]) == 6
+
+
+@pytest.mark.parametrize("check", SABOTAGES)
+def test_sabotage(found: dict[str, Any], check: str) -> None:
+    """The plain mean loss, a sampler that pads, statistics that are each process's own."""
+    assert found[check]["held"] < found[check]["tried"]
+
+
+def test_a_run_goes_from_two_processes_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by a signal to the second process only; resumed alone, it ends near the run of two."""
+    with distributed.drawn(training__epochs=2) as (folder, config):
+        codes = distributed.stopped(folder, 2, 3, 1, "train", config, "--run", folder / "run")
+        assert codes == [75, 75]
+        done = distributed.classwise(1, "resume", folder / "run")
+        assert done.returncode == 0, done.stderr
+        assert "world_size 2 then, 1 now" in done.stderr
+        one = distributed.classwise(1, "train", config, "--run", folder / "one", "--training.accumulate", "2")
+        assert one.returncode == 0, one.stderr
+        losses = [
+            [row["train_loss"] for row in distributed.history(folder / name)] for name in ("run", "one")
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_mistake_is_said_once() -> None:
+    """All processes end, and one of them says why."""
+    with distributed.drawn() as (folder, config):
+        picture = sorted((folder / "사진").iterdir())[1]
+        picture.write_bytes(picture.read_bytes()[:200])
+        done = distributed.classwise(2, "train", config, "--run", folder / "run")
+        assert done.returncode != 0
+        assert [line for line in done.stderr.splitlines() if line.startswith("error: ")][1:] == []
+        assert "cut short" in done.stderr
+        assert not (folder / "run").exists()
