@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from classwise.data.augment import Augment, augment_image
 from classwise.data.images import fit_image, read_image
 from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
-from classwise.data.workers import Notes, WatchedLoader, context_of, start_method, take_no_signals
+from classwise.data.workers import Notes, WatchedLoader, begin_worker, context_of, start_method
 from classwise.errors import ConfigError, ImageError, WorkerError
 from classwise.randomness import AUGMENT, generator
 
@@ -243,7 +243,7 @@ def _start_worker(worker: int) -> None:
     """One thread a worker: several workers with several threads each only get in each other's way."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    take_no_signals()
+    begin_worker()
 
 
 def unmixed(window: list[Batch], update: int) -> list[Batch]:

@@ -7,6 +7,7 @@ row it reads, the parent looks after its workers itself, and ends them by SIGKIL
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
 import sys
@@ -30,6 +31,9 @@ FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 LOOK = 0.2
 """Seconds between two looks at the workers while their batch is waited for."""
 UNBORN = -(2**62)
+"""In place of a row, of a worker that has read none yet."""
+START_LIMIT = 120.0
+"""The least limit in seconds for the first sign of life: importing torch takes long on a busy machine."""
 
 _HINTS = {
     "SIGKILL": "the system does that where memory runs out: fewer data.workers need less",
@@ -99,6 +103,10 @@ class Watch:
         if timeout:
             threading.Thread(target=self._look_after, name="classwise-watch", daemon=True).start()
 
+    def limit(self, row: int) -> float:
+        """Seconds without a sign of life that a worker is given, by what it has noted."""
+        return max(self.timeout, START_LIMIT) if row == UNBORN else self.timeout
+
     @contextlib.contextmanager
     def waiting(self, workers: Iterable[int]) -> Iterator[None]:
         """While the parent waits for what these workers owe."""
@@ -128,7 +136,7 @@ class Watch:
                 sign = (count,) if row >= 0 else (count, worker in awaited, waits)
                 if signs.get(worker, (None, 0.0))[0] != sign:
                     signs[worker] = sign, now
-                elif now - signs[worker][1] > self.timeout and (row >= 0 or worker in awaited):
+                elif now - signs[worker][1] > self.limit(row) and (row >= 0 or worker in awaited):
                     silent.append(worker)
             reading = [worker for worker in silent if self.notes.read(worker)[0] >= 0]
             if silent:
@@ -158,7 +166,7 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
         self._notes, self._describe = loader.notes, loader.describe
         self._method = loader.multiprocessing_context.get_start_method()
         self._watch: Watch | None = None
-        self._limit = loader.watch_timeout
+        self._timeout_seconds = loader.watch_timeout
         # A worker makes itself a folder for sockets and does not clean up when it is killed: it gets the parent's.
         util.get_temp_dir()
         try:
@@ -175,7 +183,7 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
             # torch would raise in the parent, wherever it is, when a worker dies: in the middle of a checkpoint, say.
             _remove_worker_pids(id(self))
             self._worker_pids_set = False
-            self._watch = Watch(self._workers, self._notes, self._limit)
+            self._watch = Watch(self._workers, self._notes, self._timeout_seconds)
         super()._reset(loader, first_iter)
 
     def _next_data(self) -> Any:
@@ -198,32 +206,35 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
             return self._data_queue.get(timeout=LOOK)
         except queue.Empty:
             if self._pin_memory and not self._pin_memory_thread.is_alive():
-                self._require_all(patience=1)
+                self._require_all(patience=3)
                 raise WorkerError(
                     "the thread that copies batches for the GPU has ended; its message is above"
                 ) from None
             raise
         except Exception as error:
             # A batch lies in its worker's memory until it is fetched, and goes with it.
-            self._require_all(patience=1)
+            self._require_all(patience=3)
             raise WorkerError(
                 f"what a worker has read could not be fetched: {error or type(error).__name__}"
             ) from error
 
     def _process_data(self, data: Any, *place: Any) -> Any:
         if isinstance(data, ExceptionWrapper):
-            found = WorkerError(
-                f"a worker process failed with {data.exc_type.__name__}: {str(data.exc_msg).strip().splitlines()[-1]}"
-            )
-            found.add_note(str(data.exc_msg))
-            raise found
+            text = str(data.exc_msg).strip()
+            hint = f"; {_HINTS['SIGBUS']}" if "shared memory" in text else ""
+            error = WorkerError(f"a worker process failed: {text.splitlines()[-1]}{hint}")
+            error.add_note(text)
+            raise error
         return super()._process_data(data, *place)  # type: ignore[no-untyped-call]
 
     def _require_all(self, patience: float = 0) -> None:
         """Raise WorkerError unless all workers live."""
         overdue = self._watch.overdue if self._watch else []
         if patience and not overdue:
-            connection.wait([worker.sentinel for worker in self._workers], patience)
+            ended = connection.wait([worker.sentinel for worker in self._workers], patience)
+            for worker in self._workers:
+                if worker.sentinel in ended:  # its pipes are closed, a moment before it can be waited for
+                    worker.join(patience)
         dead = [number for number, worker in enumerate(self._workers) if not worker.is_alive()]
         if overdue:
             raise WorkerError("; ".join(self._hung(number) for number in overdue))
@@ -232,7 +243,8 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
 
     def _hung(self, number: int) -> str:
         pid, row = self._workers[number].pid, self._notes.read(number)[0]
-        limit = f"for {self._limit:g} s (data.worker_timeout)"
+        assert self._watch is not None
+        limit = f"for {self._watch.limit(row):g} s (data.worker_timeout)"
         if row >= 0:
             return (
                 f"{self._describe(row)}: worker process {pid} has not come back from reading this file {limit}, and was"
@@ -296,7 +308,7 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Processes started meanwhile inherit this, until `take_no_signals` in the worker: one that still imports torch
+    """Processes started meanwhile inherit this, until `begin_worker` in the worker: one that still imports torch
     would die of a signal that goes to the whole group. A fork server needs it for good."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_PARENT)
     try:
@@ -305,11 +317,23 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def take_no_signals() -> None:
-    """In a worker: leave the signals to the parent."""
+def begin_worker() -> None:
+    """In a worker: signals are for the parent, and the worker ends with it.
+
+    torch's workers ask now and then who their parent is. One that hangs never does; and a worker of a fork server has
+    that for a parent, and both would stay for ever.
+    """
     for number in FOR_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_PARENT)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _signal_name(code: int | None) -> str:
