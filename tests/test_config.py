@@ -567,6 +567,8 @@ CONFIGS = st.fixed_dictionaries(
                 "group": TEXT,
                 "valid": TEXT | st.floats(0.01, 0.99),
                 "workers": st.just("auto") | st.integers(0, 256),
+                "start_method": st.sampled_from(["auto", "fork", "spawn", "forkserver"]),
+                "worker_timeout": st.floats(0, 1e6),
                 "augment": st.sampled_from(["none", {"preset": "strong", "rotate": 12.5, "erase": 0}]),
             },
         ),

@@ -113,7 +113,16 @@ def train(
 
 
 @app.command
-def resume(run: Path, /, *, quiet: Quiet = False, debug: Debug = False) -> None:
+def resume(
+    run: Path,
+    /,
+    *,
+    workers: Annotated[
+        int | None, Parameter(help="In place of data.workers; the numbers stay the same.")
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
     """Go on from the last good checkpoint; a finished run says so.
 
     Parameters
@@ -123,7 +132,7 @@ def resume(run: Path, /, *, quiet: Quiet = False, debug: Debug = False) -> None:
     """
     from classwise.run import resume as resume_run
 
-    _print_path(resume_run(run, quiet).path)
+    _print_path(resume_run(run, quiet, workers).path)
 
 
 @app.command

@@ -79,6 +79,20 @@ def pictures_of(samples: Samples, facts: ModelFacts, max_pixels: int) -> Picture
     return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels)
 
 
+def loader_of(
+    pictures: Pictures,
+    answers: Mapping[str, npt.NDArray[Any]],
+    config: Config,
+    device: torch.device,
+    pin_memory: bool = False,
+) -> Loader:
+    """Batches as the config says."""
+    d = config.data
+    workers = worker_count(d.workers, device)
+    size = config.training.batch_size
+    return Loader(pictures, answers, size, workers, pin_memory, d.start_method, d.worker_timeout)
+
+
 def check_recipe(config: Config, prepared: Prepared, model: Classifier, processes: Processes = ALONE) -> None:
     """Raise the ConfigErrors of loss, optimizer, schedule and selection, before anything takes time."""
     build_settings(config, device_of(config.training.device, processes))
@@ -218,12 +232,11 @@ def build_data(
     """The loaders of both sides. `window`: the micro-batches of an update over all processes (default: as many as
     the config says for each). Raises ConfigError."""
     data, t = config.data, config.training
-    assert isinstance(data.workers, int)
     pin = device.type == "cuda"
     pictures = _training_pictures(config, prepared, model.facts)
-    loader = Loader(pictures, prepared.train.answers, t.batch_size, data.workers, pin)
+    loader = loader_of(pictures, prepared.train.answers, config, device, pin)
     seen = pictures_of(prepared.valid.samples, model.facts, data.max_pixels)
-    valid = Loader(seen, prepared.valid.answers, t.batch_size, data.workers, pin)
+    valid = loader_of(seen, prepared.valid.answers, config, device, pin)
     plain = pictures_of(prepared.train.samples, model.facts, data.max_pixels)
     frozen = [
         _frozen(config, model, device, p, side)
@@ -264,7 +277,7 @@ def _frozen(
 
 def model_features(model: Classifier, pictures: Pictures, config: Config, device: torch.device) -> Tensor:
     """features_ND of pictures, as evaluation sees them, in the run's precision."""
-    loader = Loader(pictures, {}, config.training.batch_size, worker_count(config.data.workers, device))
+    loader = loader_of(pictures, {}, config, device)
     with contextlib.closing(loader):
         return features_of(model, loader, device, build_settings(config, device).autocast())
 
@@ -321,7 +334,7 @@ def _pixel_batches(
     pictures: Pictures, config: Config, device: torch.device
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """images_BHWC of all pictures, in order."""
-    loader = Loader(pictures, {}, config.training.batch_size, worker_count(config.data.workers, device))
+    loader = loader_of(pictures, {}, config, device)
     with contextlib.closing(loader):
         for batch in loader.batches(batches_of(np.arange(len(pictures)), loader.batch_size)):
             yield batch.images.permute(0, 2, 3, 1).numpy()

@@ -87,6 +87,14 @@ class Data(Section):
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
         "auto", description="processes that read pictures; 0 = the training process itself"
     )
+    start_method: Literal["auto", "fork", "spawn", "forkserver"] = Field(
+        "auto",
+        description="how those processes are started: fork | spawn | forkserver | auto (fork on Linux, else Python's"
+        " own choice)",
+    )
+    worker_timeout: NotNegative = Field(
+        120.0, description="a worker that spends so many seconds on one file is an error; 0 = no limit"
+    )
     bad_images: Literal["error", "skip"] = Field(
         "error", description="error: refuse to start; skip: leave such rows out and count them"
     )

@@ -180,6 +180,8 @@ def _without_effect(config: Config) -> Iterator[str]:
             f"schedule.name = {config.schedule.name!r}: rprop sets its own step sizes after the first update, so a"
             " schedule has no effect on it"
         )
+    if config.data.workers == 0 and config.data.start_method != "auto":
+        yield f"data.start_method = {config.data.start_method!r}: data.workers is 0, so no process is started"
     t = config.training
     if (config.selection.patience or 0) >= t.epochs:
         yield f"selection.patience = {config.selection.patience}: never waited for in {t.epochs} epochs"

@@ -4,6 +4,7 @@ ClasswiseError             a user's mistake or bad data: one short message, exit
 ├── ConfigError            a key of the config: which one, what was found, what is allowed
 ├── DataError              a table, a folder, a row or a label
 │   └── ImageError         one picture file
+├── WorkerError            a process that reads pictures was killed, hung or failed
 ├── ModelError             a backbone, its weights, or the packages that it needs
 ├── CheckpointError        no checkpoint, a damaged one, or one of another run
 ├── OutputError            a file that would be overwritten, or that its template contradicts
@@ -14,6 +15,7 @@ ClasswiseError             a user's mistake or bad data: one short message, exit
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class ClasswiseError(Exception):
@@ -39,9 +41,14 @@ class ImageError(DataError):
         self.path = Path(path)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str], dict[str, Any]]:
         # Two arguments: without this it could not travel from a loader worker to the parent.
-        return type(self), (self.path, self.reason)
+        # The rest are the notes (`add_note`).
+        return type(self), (self.path, self.reason), self.__dict__
+
+
+class WorkerError(ClasswiseError):
+    """A process that reads pictures was killed, hung or failed. The text names the files that it was at."""
 
 
 class ModelError(ClasswiseError):

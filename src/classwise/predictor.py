@@ -9,10 +9,9 @@ import polars as pl
 import torch
 
 from classwise.checkpoint import Checkpoint
-from classwise.compose import build_settings, device_of, pictures_of, worker_count
+from classwise.compose import build_settings, device_of, loader_of, pictures_of
 from classwise.config import Config
 from classwise.console import Console
-from classwise.data.loader import Loader
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError
@@ -79,9 +78,8 @@ class Predictor:
     ) -> dict[str, torch.Tensor]:
         """Raw outputs (N, outputs) by target, in the order of the rows. Raises Interrupted if asked to stop."""
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
-        workers = worker_count(config.data.workers, device)
         pictures = pictures_of(samples, self.model.facts, config.data.max_pixels)
-        loader = Loader(pictures, {}, config.training.batch_size, workers)
+        loader = loader_of(pictures, {}, config, device)
         dtype = loop.PRECISIONS[self.precision]
         cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
         with torch_kept(), contextlib.closing(loader):

@@ -101,8 +101,10 @@ def train(
     return Run(folder)
 
 
-def resume(run: str | Path, quiet: bool = False) -> "Run":
+def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> "Run":
     """Go on from the last good checkpoint; a run that has ended is returned as it is.
+
+    `workers` stands for data.workers of the run's config, this time: the numbers are the same for any.
 
     Raises CheckpointError if there is no usable checkpoint or the data is not what it was.
     """
@@ -118,7 +120,8 @@ def resume(run: str | Path, quiet: bool = False) -> "Run":
         stack.enter_context(_lock(folder, processes))
         if processes.is_first:
             console.log_to(folder.log)
-        config = make_config(processes.first(lambda: load_config(folder.config).to_dict()))
+        given = [] if workers is None else [("data.workers", str(workers))]
+        config = make_config(processes.first(lambda: load_config(folder.config, given).to_dict()))
         checkpoint = read_by_first(
             processes,
             lambda: newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}")),

@@ -134,12 +134,12 @@ BESIDE = {
 BY_LOG_LOSS = {"selection": {"metric": "log_loss"}, "training": {"epochs": 4}}
 
 
-def composed(config: Config) -> int:
-    """How many workers the loader of the training pictures has: with such processes a run would differ in nothing,
-    which is their promise."""
+def composed(config: Config) -> Any:
+    """The loader of the training pictures, with how many workers, how they are started and watched: in a run itself
+    they make no difference, which is their promise."""
     prepared = prepare(config, Console(quiet=True))
     model = build_model(config, build_heads(config, prepared))
-    return build_data(config, prepared, model, device_of("cpu"))[0].loader._loader.num_workers
+    return build_data(config, prepared, model, device_of("cpu"))[0].loader._loader
 
 
 def saves(config: Config) -> int:
@@ -176,7 +176,16 @@ CASES: dict[str, Case] = {
     "data.mixup": Case((0.0, 0.5, 5.0)),
     "data.cutmix": Case((0.0, 1.0, 5.0)),
     "data.mix_share": Case((1.0, 0.01), section={"mixup": 1.0}),
-    "data.workers": Case((0, 1), lambda workers: workers, play=composed),
+    "data.workers": Case((0, 1), lambda loader: loader.num_workers, play=composed),
+    "data.start_method": Case(
+        ("fork", "spawn", "forkserver"),
+        lambda loader: loader.multiprocessing_context.get_start_method(),
+        section={"workers": 1},
+        play=composed,
+    ),
+    "data.worker_timeout": Case(
+        (120.0, 5.0, 0.0), lambda loader: loader.watch_timeout, section={"workers": 1}, play=composed
+    ),
     "data.bad_images": Case(("error", "skip"), refusal, section={"source": "@bad.csv"}),
     "data.unanswered": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
     "data.max_pixels": Case((100_000_000, 100), refusal),

@@ -24,7 +24,8 @@ Warned = tuple[str, str]  # a variant's name, and a warning about its config
 
 FILE = "compare.json"
 # None of these changes what a run learns; and the seed is the run's own.
-WITHOUT_EFFECT = ("seed", "name", "data.workers", "report.baselines", "report.resamples")
+READING = ("data.workers", "data.start_method", "data.worker_timeout")
+WITHOUT_EFFECT = ("seed", "name", *READING, "report.baselines", "report.resamples")
 AUTO = ("precision", "threads", "workers")
 
 

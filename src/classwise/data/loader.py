@@ -6,7 +6,7 @@ run and still see each epoch.
 """
 
 import itertools
-import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from classwise.data.augment import Augment, augment_image
 from classwise.data.images import fit_image, read_image
 from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
-from classwise.errors import ConfigError, ImageError
+from classwise.data.workers import Notes, WatchedLoader, begin_worker, context_of, start_method
+from classwise.errors import ConfigError, ImageError, WorkerError
 from classwise.randomness import AUGMENT, generator
 
 Rows = npt.NDArray[np.int64]
@@ -71,12 +72,32 @@ class Pictures(Dataset[Item]):
         epoch, row = place
         try:
             image = read_image(self.paths[row], self.max_pixels)
+            if self.augment is None:
+                return fit_image(image, self.size, self.fit), row
+            rng = generator(self.seed, AUGMENT, epoch, row)
+            return augment_image(image, self.size, self.fit, self.augment, rng), row
         except ImageError as error:
             return error  # raised by the parent: a worker's traceback would hide which file it was
-        if self.augment is None:
-            return fit_image(image, self.size, self.fit), row
-        rng = generator(self.seed, AUGMENT, epoch, row)
-        return augment_image(image, self.size, self.fit, self.augment, rng), row
+        except (
+            Exception
+        ) as error:  # a mistake of ours or too little memory: which file it was helps then, too
+            return _failed(self.paths[row], error)
+
+
+@dataclass(frozen=True)
+class _NotedPictures(Dataset[Item]):
+    """The same pictures in a worker, which notes what it does."""
+
+    pictures: Pictures
+    notes: Notes
+
+    def __getitem__(self, place: tuple[int, int]) -> Item:
+        info = get_worker_info()
+        assert info is not None
+        self.notes.begin(info.id, place[1])
+        item = self.pictures[place]
+        self.notes.end(info.id, place[1])
+        return item
 
 
 class _Places:
@@ -96,7 +117,8 @@ class _Places:
 class Loader:
     """Batches of a picture set with its answers; the workers are started once and live as long as it does.
 
-    `batch_size` is what those who cut an order into batches go by.
+    `batch_size` is what those who cut an order into batches go by. `start`: how workers are started (see
+    `start_method`); `timeout`: seconds that one may spend on a file, 0 for as long as it takes.
     """
 
     def __init__(
@@ -106,33 +128,54 @@ class Loader:
         batch_size: int,
         workers: int,
         pin_memory: bool = False,
+        start: str = "auto",
+        timeout: float = 120.0,
     ) -> None:
         self.pictures = pictures
         self.batch_size = batch_size
         self.targets = {name: torch.from_numpy(labels) for name, labels in targets.items()}
         self._places = _Places()
-        self._loader: DataLoader[Item] = DataLoader(
-            pictures,
-            batch_sampler=self._places,
-            num_workers=workers,
-            collate_fn=_collate,
-            persistent_workers=workers > 0,
-            worker_init_fn=_start_worker,
-            pin_memory=pin_memory,
+        options: dict[str, Any] = {
+            "batch_sampler": self._places,
+            "collate_fn": _collate,
+            "pin_memory": pin_memory,
             # DataLoader draws a seed for its workers: from here, so that the global generator stays put.
-            generator=torch.Generator(),
+            "generator": torch.Generator(),
+        }
+        self._loader: DataLoader[Item]
+        if not workers:
+            self._loader = DataLoader(pictures, **options)
+            return
+        context = context_of(start_method(start))
+        notes = Notes(context, workers)
+        self._loader = WatchedLoader(
+            notes,
+            timeout,
+            pictures.paths.__getitem__,
+            dataset=_NotedPictures(pictures, notes),
+            num_workers=workers,
+            persistent_workers=True,
+            worker_init_fn=_start_worker,
+            multiprocessing_context=context,
+            **options,
         )
 
     def batches(self, parts: Sequence[Rows], epoch: int = 0) -> Iterator[Batch]:
-        """One batch for each of the given row arrays, in this order. Raises ImageError."""
+        """One batch for each of the given row arrays, in this order. Raises ImageError, WorkerError; after the
+        latter the next pass starts new workers."""
         self._places.epoch, self._places.parts = epoch, list(parts)
-        for images, found, errors in self._loader:
-            if errors:
-                # Taken out of the list: an error that its own traceback's frame still holds makes a cycle, and
-                # workers whose loader is collected as part of one never get the word to end.
-                raise errors.pop(0)
-            targets = {name: labels[found] for name, labels in self.targets.items()}
-            yield Batch(images.permute(0, 3, 1, 2), targets, found.numpy())
+        try:
+            for images, found, errors in self._loader:
+                if errors:
+                    # Taken out of the list: an error that its own traceback's frame still holds makes a cycle, and
+                    # workers whose loader is collected as part of one never get the word to end.
+                    raise errors.pop(0)
+                rows = torch.from_numpy(found)
+                targets = {name: labels[rows] for name, labels in self.targets.items()}
+                yield Batch(images.permute(0, 3, 1, 2), targets, found)
+        except WorkerError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the workers now. They ignore SIGTERM, so a process that leaves by an error which something still
@@ -171,23 +214,36 @@ class FeatureLoader:
         self._features_ND = None
 
 
-def _collate(items: list[Item]) -> tuple[torch.Tensor, torch.Tensor, list[ImageError]]:
-    """images_BHWC (permuted by the parent, which makes them channels_last for nothing), rows, errors."""
+def _failed(path: Path, error: Exception) -> ImageError:
+    """The error of a picture on which reading itself failed; where it did shows with its traceback."""
+    found = ImageError(path, f"reading it failed with {type(error).__name__}: {error}")
+    found.add_note("".join(traceback.format_exception(error)))
+    return found
+
+
+def _collate(items: list[Item]) -> tuple[torch.Tensor, Rows, list[ImageError]]:
+    """images_BHWC (permuted by the parent, which makes them channels_last for nothing), rows, and the first error,
+    if there is one: an answer of a worker stays below what a pipe takes in one piece."""
     errors = [item for item in items if isinstance(item, ImageError)]
     good = [item for item in items if not isinstance(item, ImageError)]
     if errors:
-        return torch.empty(0), torch.empty(0, dtype=torch.int64), errors
-    images = torch.from_numpy(np.stack([image for image, _ in good]))
-    return images, torch.tensor([row for _, row in good], dtype=torch.int64), []
+        return torch.empty(0), np.empty(0, np.int64), errors[:1]
+    images, rows = zip(*good, strict=True)
+    if get_worker_info() is None:
+        images_BHWC = torch.from_numpy(np.stack(images))
+    else:
+        # In shared memory from the start: sent from there, and where there is none left, it is said here.
+        images_BHWC = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
+        images_BHWC.share_memory_()  # type: ignore[no-untyped-call]
+        np.stack(images, out=images_BHWC.numpy())
+    return images_BHWC, np.array(rows, np.int64), []
 
 
 def _start_worker(worker: int) -> None:
     """One thread a worker: several workers with several threads each only get in each other's way."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # A signal to the whole group is for the parent, which ends its workers once its checkpoint is written.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    begin_worker()
 
 
 def unmixed(window: list[Batch], update: int) -> list[Batch]:
