@@ -6,9 +6,10 @@ run and still see each epoch.
 """
 
 import itertools
-import signal
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from classwise.data.images import fit_image, read_image
 from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
 from classwise.errors import ConfigError, ImageError
 from classwise.randomness import AUGMENT, generator
+from classwise.signals import held_back, ignore_from_now_on
 
 Rows = npt.NDArray[np.int64]
 Item = tuple[npt.NDArray[np.uint8], int] | ImageError
@@ -126,7 +128,7 @@ class Loader:
     def batches(self, parts: Sequence[Rows], epoch: int = 0) -> Iterator[Batch]:
         """One batch for each of the given row arrays, in this order. Raises ImageError."""
         self._places.epoch, self._places.parts = epoch, list(parts)
-        for images, found, errors in self._loader:
+        for images, found, errors in self._pass():
             if errors:
                 # Taken out of the list: an error that its own traceback's frame still holds makes a cycle, and
                 # workers whose loader is collected as part of one never get the word to end.
@@ -134,12 +136,23 @@ class Loader:
             targets = {name: labels[found] for name, labels in self.targets.items()}
             yield Batch(images.permute(0, 3, 1, 2), targets, found.numpy())
 
+    def _pass(self) -> Iterator[Any]:
+        """Over the places as they are set; the first one starts the workers, which no signal reaches from then on."""
+        if not self._loader.num_workers or self._loader._iterator is not None:
+            return iter(self._loader)
+        with held_back():
+            if multiprocessing.get_start_method() != "fork":
+                resource_tracker.ensure_running()  # lets signals through at its own start, hence the second block
+            with held_back():
+                return iter(self._loader)
+
     def close(self) -> None:
         """End the workers now. They ignore SIGTERM, so a process that leaves by an error which something still
         holds (`sys.last_exc`, a debugger) would wait for them for ever."""
-        iterator, self._loader._iterator = self._loader._iterator, None
-        if iterator is not None:
-            iterator._shutdown_workers()  # type: ignore[attr-defined]
+        with held_back():  # half ended, they would be waited for as well
+            iterator, self._loader._iterator = self._loader._iterator, None
+            if iterator is not None:
+                iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class FeatureLoader:
@@ -186,8 +199,7 @@ def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     # A signal to the whole group is for the parent, which ends its workers once its checkpoint is written.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_from_now_on()
 
 
 def unmixed(window: list[Batch], update: int) -> list[Batch]:
