@@ -57,7 +57,7 @@ from classwise.session import (
     say_start,
     score_baselines,
 )
-from classwise.signals import held_back, stop_flag
+from classwise.signals import StopFlag, held_back, stop_flag
 
 
 def train(
@@ -89,7 +89,7 @@ def train(
             keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines)
             processes.first(lambda: _begin(folder, settled, prepared, console))
             say_start(console, folder, prepared, parts)
-            stop.wait_for_updates()
+            _be_patient(stop, processes)
             keeper.save(parts.state, best=False)
             run_to_the_end(folder, settled, prepared, parts, keeper, console, stop)
     return Run(folder)
@@ -126,7 +126,7 @@ def resume(run: str | Path, quiet: bool = False) -> "Run":
         keeper = checkpoint_keeper(folder, config, prepared, parts, None)
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
         p = parts.state.progress
-        stop.wait_for_updates()
+        _be_patient(stop, processes)
         keeper.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
         run_to_the_end(folder, config, prepared, parts, keeper, console, stop)
     return Run(folder)
@@ -367,6 +367,13 @@ def _held(folder: RunFolder, processes: Processes) -> Iterator[None]:
         with held_back():
             processes.first(lambda: stack.enter_context(locked(folder.path)))
         yield
+
+
+def _be_patient(stop: StopFlag, processes: Processes) -> None:
+    """All processes or none: one that a signal ends now would leave the others without it."""
+    with stop.holding():
+        processes.any(False)
+        stop.wait_for_updates()
 
 
 def _has_ended(folder: RunFolder, processes: Processes, console: Console) -> bool:

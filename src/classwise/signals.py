@@ -16,14 +16,13 @@ class StopFlag:
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._times, self._number = 0, 0  # how often it was asked to stop, and by which signal
         self._patient = False
         self._holds = 0
-        self._late: int | None = None
 
     def is_set(self) -> bool:
         """Whether the run has been asked to stop."""
-        return self._asked
+        return self._times > 0
 
     def wait_for_updates(self) -> None:
         """From now on the loop asks for itself: call it right before the first checkpoint is written."""
@@ -31,27 +30,26 @@ class StopFlag:
 
     def ask(self, number: int, frame: object) -> None:
         """The handler of a signal."""
-        again, self._asked = self._asked, True
-        # Where one has stopped the set-up, others must not stop the clearing up, unless somebody insists.
-        if (number == signal.SIGINT) if again else not self._patient:
-            self._stop(number)
+        if self._times and number != signal.SIGINT:
+            return  # where one has stopped the set-up, another must not stop the clearing up
+        self._times, self._number = self._times + 1, number
+        self._stop_at_once()
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
         """Nothing is stopped at once within the block, but at its end."""
-        self._holds += 1
+        self._holds, before = self._holds + 1, self._times
         try:
             yield
         finally:
             self._holds -= 1
-            if self._late is not None and not self._holds:
-                number, self._late = self._late, None
-                raise KeyboardInterrupt(number)
+            if self._times > before:
+                self._stop_at_once()
 
-    def _stop(self, number: int) -> None:
-        if not self._holds:
-            raise KeyboardInterrupt(number)
-        self._late = number
+    def _stop_at_once(self) -> None:
+        """If that is what has been asked for, and nothing holds it."""
+        if not self._holds and (self._times > 1 or not self._patient):
+            raise KeyboardInterrupt(self._number)
 
 
 _flag: StopFlag | None = None  # of the main thread, which gets all signals
