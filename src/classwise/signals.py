@@ -77,8 +77,8 @@ def stop_flag() -> Iterator[StopFlag]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """STOPPING wait for the end of the block. Processes that are started within never get them unless they let them
-    through: a new one would die of its first signal before it can say that it ignores them."""
+    """No signal ends anything within the block, but at its end. Processes that are started within never get STOPPING
+    unless they let them through: a new one would die of its first signal before it can say that it ignores them."""
     in_main = threading.current_thread() is threading.main_thread()
     # Another thread may still take a signal, whose handler then runs here: that is held as well.
     with _flag.holding() if _flag is not None and in_main else contextlib.nullcontext():

@@ -3,10 +3,12 @@ time, each with its own process group, output and exit code."""
 
 import contextlib
 import importlib
+import json
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,32 +35,11 @@ class Hook:
     call: int = 1
 
 
-@dataclass
-class Child:
-    """One process that runs one command; `files` is the folder for what it writes."""
+@dataclass(frozen=True)
+class Said:
+    """What a process that runs one command leaves in the folder `files`."""
 
-    process: BaseProcess
     files: Path
-    group: int
-    ended: float | None = field(default=None)
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        assert self.process.pid
-        return self.process.pid
-
-    def wait(self, seconds: float = PATIENCE) -> int | None:
-        """Its exit code; None, and it is killed with its group, if it does not end by itself."""
-        wait([self.process.sentinel], seconds)
-        self.ended = self.ended or time.monotonic()
-        # The parent that forked it has its code a moment later.
-        self.process.join(5)
-        if self.process.exitcode is None:
-            kill_group(self.group)
-            self.process.join()
-            return None
-        return self.process.exitcode
 
     @property
     def code(self) -> int | None:
@@ -78,17 +59,51 @@ class Child:
             return [float(line) for line in (self.files / "marks").read_text().split()]
         return []
 
-    def wait_for_marks(self, count: int, seconds: float = PATIENCE) -> bool:
+    def wait_for_marks(
+        self, count: int, alive: Callable[[], bool] | None = None, seconds: float = PATIENCE
+    ) -> bool:
         """Whether it has come past so many marks; False if it ended before, or does not come that far."""
         end = time.monotonic() + seconds
         path = self.files / "marks"
         while time.monotonic() < end:
             if path.exists() and path.stat().st_size >= count * WIDTH:
                 return True
-            if not self.process.is_alive():
+            if alive is not None and not alive():
                 return False
             time.sleep(0.001)
         return False
+
+
+@dataclass(frozen=True)
+class Child(Said):
+    """A process that was forked here, and its group."""
+
+    process: BaseProcess
+    group: int
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self.process.pid
+        return self.process.pid
+
+    @property
+    def ended(self) -> float:
+        """When, by the clock that all processes share."""
+        return self.times[0]
+
+    def wait(self, seconds: float = PATIENCE) -> int | None:
+        """Its exit code; None, and it is killed with its group, if it does not end by itself."""
+        wait([self.process.sentinel], seconds)
+        self.times.append(time.monotonic())
+        # The parent that forked it has its code a moment later.
+        self.process.join(5)
+        if self.process.exitcode is None:
+            kill_group(self.group)
+            self.process.join()
+            return None
+        return self.process.exitcode
 
 
 WIDTH = 24  # bytes of a mark
@@ -123,7 +138,7 @@ def start(
     )
     process.start()
     assert process.pid
-    return Child(process, files, group or process.pid)
+    return Child(files, process, group or process.pid)
 
 
 def start_ranks(
@@ -149,6 +164,30 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def start_program(
+    files: Path,
+    arguments: Sequence[object],
+    hooks: Sequence[Hook] = (),
+    method: str = "fork",
+    torchrun: Sequence[str] = (),
+    environment: Mapping[str, str] = {},
+) -> "subprocess.Popen[bytes]":
+    """The real thing: a fresh Python, or as many as torchrun starts with these options, in a session of its own.
+    What each leaves is in `files`/RANK, with the start method `method` for its loader workers."""
+    files.mkdir(parents=True)
+    told = json.dumps([[h.place, f"{h.act.__module__}:{h.act.__name__}", h.arguments, h.call] for h in hooks])
+    program = [str(Path(__file__)), str(files), told, method, *(str(argument) for argument in arguments)]
+    launcher = ["-m", "torch.distributed.run", *torchrun, "--"] if torchrun else []
+    with (files / "err").open("wb") as err:
+        return subprocess.Popen(
+            [sys.executable, *launcher, *program],
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment),
+        )
 
 
 def members(group: int) -> list[int]:
@@ -195,6 +234,7 @@ def command(files: Path, arguments: list[str], hooks: Sequence[Hook]) -> None:
     """`classwise ARGUMENTS` in this process to its end, which is recorded."""
     from classwise import cli
 
+    (files / "pid").write_text(str(os.getpid()))
     os.environ["MARKS"] = str(files / "marks")
     sys.argv = ["classwise", *arguments]
     for hook in hooks:
@@ -234,3 +274,22 @@ def _put(hook: Hook) -> None:
         return original(*args, **kwargs)
 
     setattr(owner, name, hooked)
+
+
+def _program() -> None:
+    """What `start_program` has started."""
+    here = Path(__file__).resolve().parent
+    sys.path[:0] = [str(here), str(here.parents[0] / "end_to_end")]
+    where, told, method, *arguments = sys.argv[1:]
+    multiprocessing.set_start_method(method, force=True)
+    hooks = []
+    for place, act, given, call in json.loads(told):
+        module, _, name = act.partition(":")
+        hooks.append(Hook(place, getattr(importlib.import_module(module), name), tuple(given), call))
+    files = Path(where) / os.environ.get("RANK", "0")
+    files.mkdir(exist_ok=True)
+    command(files, arguments, hooks)
+
+
+if __name__ == "__main__":
+    _program()

@@ -8,18 +8,32 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from counting import Count, Figure
-from forked import Child, Hook, mark, members, start_ranks
+from forked import (
+    PATIENCE,
+    Child,
+    Hook,
+    Said,
+    free_port,
+    kill_group,
+    mark,
+    members,
+    start_program,
+    start_ranks,
+)
 from scenes import PLAIN, contents, plain_table, write_config
 from test_interrupt import assert_same_end
 
+import classwise.signals
 from classwise.checkpoint import read_checkpoint
+from classwise.data import loader
+from classwise.processes import Processes
 from classwise.rundir import RunFolder
 
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGUSR1": signal.SIGUSR1}
@@ -100,14 +114,24 @@ def require(held: bool, otherwise: str) -> None:
 
 
 def at_a_random_moment(
-    here: Place, number: int, to: str, workers: int, world: int, moment: random.Random
+    here: Place,
+    number: int,
+    to: str,
+    workers: int,
+    world: int,
+    moment: random.Random,
+    sabotage: Callable[[], None] | None = None,
 ) -> None:
     """One try: the signal comes at a random moment of the updates. Raises NotHeldError, AssertionError."""
     whole, folder = here.whole(world), here.next()
     gate = folder / "sent"
-    ranks = start_ranks(folder, world, here.train(folder / "run", world, workers), [updates(gate)])
+    ranks = start_ranks(
+        folder, world, here.train(folder / "run", world, workers), [updates(gate)], sabotage=sabotage
+    )
     update = moment.randrange(1, UPDATES - 1)
-    require(ranks[0].wait_for_marks(update), f"no update {update}: {ranks[0].said}")
+    require(
+        ranks[0].wait_for_marks(update, ranks[0].process.is_alive), f"no update {update}: {ranks[0].said}"
+    )
     time.sleep(moment.uniform(0, 0.02))
     sent = time.monotonic()
     if to == "group":
@@ -123,19 +147,24 @@ def at_a_random_moment(
 def stopped(here: Place, ranks: Sequence[Child], sent: float, run: Path, update: int = 0) -> None:
     """All processes end in time with 75, and leave a good checkpoint and nothing that is half done."""
     codes = [rank.wait() for rank in ranks]
-    seconds = max(rank.ended or 0.0 for rank in ranks) - sent
+    seconds = max(rank.ended for rank in ranks) - sent
     here.longest = max(here.longest, seconds)
     said = "\n".join(rank.said for rank in ranks)
     require(codes == [75] * len(ranks), f"exit codes {codes}: {said}")
     require("Traceback" not in said and "Exception" not in said, said)
     require(said.count("go on with: classwise resume") == 1, said)
     require(seconds < WITHIN, f"{seconds:.1f} s from the signal to the end")
+    good_checkpoint(run, update)
+    nothing_left(ranks, run)
+
+
+def good_checkpoint(run: Path, update: int) -> None:
+    """The run says that it was stopped, after so many updates at least, and its checkpoint is of then."""
     status = RunFolder(run).status()
     require(status["state"] == "interrupted", f"status {status['state']}")
     require(status["update"] >= update, f"stopped after update {status['update']}, before {update}")
     found = read_checkpoint(run / "checkpoints" / "last").update
     require(found == status["update"], f"update {status['update']}, but checkpoint of {found}")
-    nothing_left(ranks, run)
 
 
 def nothing_left(ranks: Sequence[Child], run: Path) -> None:
@@ -171,13 +200,32 @@ def combinations() -> list[tuple[str, str, int, int]]:
     return list(itertools.product(SIGNALS, ("process", "group"), (0, 2), (1, 2)))
 
 
-def random_moments(here: Place, count: Count, tries: int, seed: int = 0) -> None:
-    """So many tries, the combinations in turn."""
-    moment = random.Random(seed)
-    for name, to, workers, world in itertools.islice(itertools.cycle(combinations()), tries):
+def random_moments(here: Place, count: Count, tries: Iterable[tuple[str, str, int, int]]) -> None:
+    """One for each of the combinations given."""
+    moment = random.Random(0)
+    for name, to, workers, world in tries:
         kind = f"{name} to the {to}, {workers} workers, {world} process{'es' * (world > 1)}"
         with counted(count, kind):
             at_a_random_moment(here, SIGNALS[name], to, workers, world, moment)
+
+
+# Sabotages: each takes one protection out, in the process that trains.
+
+
+def workers_take_signals() -> None:
+    """Loader workers are as a DataLoader's own are."""
+    loader.ignore_from_now_on = lambda: None
+    loader.held_back = nullcontext
+
+
+def everyone_for_itself() -> None:
+    """Processes that train together do not tell each other that they were asked to stop."""
+    Processes.any = lambda self, *flags: list(flags)
+
+
+def without_sigusr1() -> None:
+    """Only the usual two have a handler."""
+    classwise.signals.STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def send(*numbers: int) -> None:
@@ -299,7 +347,9 @@ def twice(here: Place, second: int, workers: int, world: int, moment: random.Ran
     gate = folder / "sent"
     ranks = start_ranks(folder, world, here.train(folder / "run", world, workers), [updates(gate)])
     update = moment.randrange(1, UPDATES - 1)
-    require(ranks[0].wait_for_marks(update), f"no update {update}: {ranks[0].said}")
+    require(
+        ranks[0].wait_for_marks(update, ranks[0].process.is_alive), f"no update {update}: {ranks[0].said}"
+    )
     sent = time.monotonic()
     os.killpg(ranks[0].group, signal.SIGINT)
     gate.touch()
@@ -307,7 +357,7 @@ def twice(here: Place, second: int, workers: int, world: int, moment: random.Ran
     with suppress(ProcessLookupError):  # it may be over
         os.killpg(ranks[0].group, second)
     codes = [rank.wait() for rank in ranks]
-    seconds = max(rank.ended or 0.0 for rank in ranks) - sent
+    seconds = max(rank.ended for rank in ranks) - sent
     # 130: it came while status.json or the report was written. 1: another process has left an update at once.
     allowed = {75, 130, -second} | ({1} if world > 1 and second == signal.SIGINT else set())
     require(set(codes) <= allowed, f"exit codes {codes}: {[rank.said for rank in ranks]}")
@@ -367,3 +417,145 @@ def two_in_a_row(here: Place, count: Count, tries: int, seed: int = 0) -> None:
     ):
         with counted(count, f"SIGINT and {second} soon after"):
             twice(here, SIGNALS[second], workers, world, moment)
+
+
+def through_torchrun(here: Place, number: int, to: str, workers: int, moment: random.Random) -> None:
+    """Two processes of the real torchrun, told to pass SIGUSR1 on as well. It gives each a session of its own."""
+    whole, folder = here.whole(2), here.next()
+    gate = folder / "sent"
+    options = ["--nproc-per-node", "2", "--master-port", str(free_port())]
+    options += ["--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]
+    torchrun = start_program(
+        folder / "files", here.train(folder / "run", 2, workers), [updates(gate)], torchrun=options
+    )
+    ranks = [Said(folder / "files" / str(rank)) for rank in range(2)]
+    groups = [torchrun.pid]
+    try:
+        update = moment.randrange(1, UPDATES - 1)
+        began = ranks[0].wait_for_marks(update, lambda: torchrun.poll() is None)
+        require(began, (folder / "files/err").read_text())
+        groups += [int((rank.files / "pid").read_text()) for rank in ranks]
+        sent = time.monotonic()
+        if to == "torchrun":
+            os.kill(torchrun.pid, number)
+        elif to == "torchrun's group":
+            os.killpg(torchrun.pid, number)
+        elif to == "one process":
+            os.kill(moment.choice(groups[1:]), number)
+        else:
+            os.killpg(moment.choice(groups[1:]), number)
+        gate.touch()
+        code = torchrun.wait(PATIENCE)
+        seconds = time.monotonic() - sent
+    finally:
+        left = [pid for group in groups for pid in members(group)]
+        for group in groups:
+            kill_group(group)
+        torchrun.wait()
+    here.longest = max(here.longest, seconds)
+    require([rank.code for rank in ranks] == [75, 75], f"exit codes {[rank.code for rank in ranks]}")
+    require(code == 1, f"torchrun's exit code {code}")
+    require(seconds < WITHIN, f"{seconds:.1f} s from the signal to the end")
+    require(not left, f"processes live on: {left}")
+    good_checkpoint(folder / "run", update)
+    resumed(folder, 2, whole)
+    shutil.rmtree(folder)
+
+
+def torchruns(here: Place, count: Count, tries: Iterable[tuple[str, str, int]]) -> None:
+    """One for each combination of signal, whom it is sent to, and loader workers."""
+    moment = random.Random(0)
+    for name, to, workers in tries:
+        with counted(count, f"{name} to {to}, {workers} workers"):
+            through_torchrun(here, SIGNALS[name], to, workers, moment)
+
+
+def while_workers_import(here: Place, number: int, method: str, moment: random.Random) -> None:
+    """A fresh Python whose workers are fresh ones too, and import for seconds before they can ignore a signal; it
+    comes to the whole group within this time."""
+    whole, folder = here.whole(1), here.next()
+    gate = folder / "sent"
+    hooks = [Hook("classwise.train.loop:train_one_epoch", mark), updates(gate)]
+    process = start_program(folder / "files", here.train(folder / "run", 1, 2), hooks, method)
+    child = Said(folder / "files" / "0")
+    try:
+        require(child.wait_for_marks(1, lambda: process.poll() is None), (folder / "files/err").read_text())
+        time.sleep(moment.uniform(0, 3))
+        sent = time.monotonic()
+        os.killpg(process.pid, number)
+        gate.touch()
+        code = process.wait(PATIENCE)
+        seconds = time.monotonic() - sent
+        end = time.monotonic() + PATIENCE  # a fork server notices a little later that it is needed no more
+        while members(process.pid) and time.monotonic() < end:
+            time.sleep(0.05)
+        left = members(process.pid)
+    finally:
+        kill_group(process.pid)
+        process.wait()
+    here.longest = max(here.longest, seconds)
+    said = (folder / "files/err").read_text()
+    require(code == 75, f"exit code {code}: {said}")
+    require("died" not in said and "Traceback" not in said, said)
+    require(not left, f"processes live on: {left}")
+    require(seconds < WITHIN, f"{seconds:.1f} s from the signal to the end")
+    good_checkpoint(folder / "run", 1)
+    resumed(folder, 1, whole)
+    shutil.rmtree(folder)
+
+
+def fresh_workers(here: Place, count: Count, tries: int) -> None:
+    """Workers by spawn and forkserver."""
+    moment = random.Random(0)
+    for method, name in itertools.islice(
+        itertools.cycle(itertools.product(("spawn", "forkserver"), SIGNALS)), tries
+    ):
+        with counted(count, f"while workers start by {method}"):
+            while_workers_import(here, SIGNALS[name], method, moment)
+
+
+def all_signals() -> Count:
+    """Nine random moments for each combination, and every phase."""
+    count = Count()
+    with place() as here:
+        random_moments(here, count, combinations() * 9)
+        every_phase(here, count)
+        two_in_a_row(here, count, 48)
+        fresh_workers(here, count, 12)
+        count.notes["longest time from signal to exit"] = f"{here.longest:.1f} s"
+    return count
+
+
+def all_torchruns() -> Count:
+    """Each combination once."""
+    count = Count()
+    with place() as here:
+        torchruns(here, count, torchrun_combinations())
+        count.notes["longest time from signal to torchrun's exit"] = f"{here.longest:.1f} s"
+    return count
+
+
+def torchrun_combinations() -> list[tuple[str, str, int]]:
+    """Signal, whom it is sent to, loader workers of each process."""
+    whom = ("torchrun", "torchrun's group", "one process", "one process's group")
+    return list(itertools.product(SIGNALS, whom, (0, 2)))
+
+
+FIGURES = [
+    Figure(
+        6,
+        "signals",
+        "SIGTERM, SIGINT and SIGUSR1 at a random moment of training, to a process or its group, with 0 and 2 loader"
+        " workers and 1 and 2 processes: exit 75 within 10 s, a good checkpoint, nothing left running, and after"
+        " `resume` the bytes of the run that nobody stopped; and in every phase of a run: before there is a"
+        " checkpoint exit 128 + n and nothing is left",
+        all_signals,
+    ),
+    Figure(
+        6,
+        "signals-torchrun",
+        "the same with two processes of the real torchrun (told to handle SIGUSR1): to torchrun, to its group, to one"
+        " process, to one process's group",
+        all_torchruns,
+    ),
+]
