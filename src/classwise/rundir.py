@@ -127,23 +127,26 @@ def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
 def _made(name: str, wanted: Path | None) -> tuple[Path, bool]:
     """A folder without anything in it, and whether it is new."""
     if wanted is not None:
+        refuse_held(wanted)
         _require_empty(wanted)
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            wanted.mkdir()
-            return wanted, True
-        return wanted, False
-    for candidate in _candidates(Path("runs") / name):
-        with contextlib.suppress(FileExistsError):
-            candidate.mkdir(parents=True)
-            return candidate, True
-    raise AssertionError("unreachable: there is always a next number")
+        return wanted, _make(wanted)
+    return next(path for path in _candidates(Path("runs") / name) if _make(path)), True
+
+
+def _make(folder: Path) -> bool:
+    """Whether it is new."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror}") from None
+    return True
 
 
 def _require_empty(folder: Path) -> None:
     """But for a lock, which a run that is no more may have left, or which tells who holds it."""
     if folder.exists() and (not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir())):
-        refuse_held(folder)
         raise OutputError(
             f"{folder} exists already and is kept; name another folder, or go on with it:"
             f" classwise resume {folder}"

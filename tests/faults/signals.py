@@ -51,6 +51,7 @@ class Place:
     """A config in a folder, and for each number of processes the run that nobody disturbed."""
 
     folder: Path
+    patience: float = PATIENCE  # seconds for a run to stop, after which it is killed
     longest: float = 0.0
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -146,7 +147,8 @@ def at_a_random_moment(
 
 def stopped(here: Place, ranks: Sequence[Child], sent: float, run: Path, update: int = 0) -> None:
     """All processes end in time with 75, and leave a good checkpoint and nothing that is half done."""
-    codes = [rank.wait() for rank in ranks]
+    end = time.monotonic() + here.patience
+    codes = [rank.wait(max(end - time.monotonic(), 0.1)) for rank in ranks]
     seconds = max(rank.ended for rank in ranks) - sent
     here.longest = max(here.longest, seconds)
     said = "\n".join(rank.said for rank in ranks)
@@ -409,14 +411,17 @@ CALLS = {
 }
 
 
-def two_in_a_row(here: Place, count: Count, tries: int, seed: int = 0) -> None:
-    """SIGINT, and another signal soon after."""
-    moment = random.Random(seed)
-    for second, workers, world in itertools.islice(
-        itertools.cycle(itertools.product(SIGNALS, (0, 2), (1, 2))), tries
-    ):
+def two_in_a_row(here: Place, count: Count, tries: Iterable[tuple[str, int, int]]) -> None:
+    """SIGINT, and another signal soon after; with so many loader workers and processes."""
+    moment = random.Random(0)
+    for second, workers, world in tries:
         with counted(count, f"SIGINT and {second} soon after"):
             twice(here, SIGNALS[second], workers, world, moment)
+
+
+def pairs() -> list[tuple[str, int, int]]:
+    """The second signal, loader workers, processes."""
+    return list(itertools.product(SIGNALS, (0, 2), (1, 2)))
 
 
 def through_torchrun(here: Place, number: int, to: str, workers: int, moment: random.Random) -> None:
@@ -520,7 +525,7 @@ def all_signals() -> Count:
     with place() as here:
         random_moments(here, count, combinations() * 9)
         every_phase(here, count)
-        two_in_a_row(here, count, 48)
+        two_in_a_row(here, count, pairs() * 4)
         fresh_workers(here, count, 12)
         count.notes["longest time from signal to exit"] = f"{here.longest:.1f} s"
     return count
