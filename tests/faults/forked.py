@@ -95,10 +95,10 @@ class Child(Said):
 
     def wait(self, seconds: float = PATIENCE) -> int | None:
         """Its exit code; None, and it is killed with its group, if it does not end by itself."""
-        wait([self.process.sentinel], seconds)
+        ended = wait([self.process.sentinel], seconds)
         self.times.append(time.monotonic())
-        # The parent that forked it has its code a moment later.
-        self.process.join(5)
+        if ended:
+            self.process.join()
         if self.process.exitcode is None:
             kill_group(self.group)
             self.process.join()

@@ -361,8 +361,8 @@ FIGURES = [
         "locks",
         "two runs in one directory, at the same instant or one after the other, train and resume, in processes,"
         " threads and pairs of processes: one goes on and ends as if alone (of two threads: ends), the other names its"
-        " process, host, command and start, exits 1 and has touched nothing; the lock is free right after kill -9 and after an"
-        " error",
+        " process, host, command and start, exits 1 and has touched nothing; the lock is free right after kill -9 and"
+        " after an error",
         all_locks,
     )
 ]
