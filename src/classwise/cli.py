@@ -12,7 +12,8 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 
 import classwise
-from classwise.errors import ClasswiseError, ConfigError
+from classwise.errors import ClasswiseError, ConfigError, Interrupted
+from classwise.signals import ignore_from_now_on
 
 app = App(
     name="classwise",
@@ -307,7 +308,10 @@ def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and end the process with its exit code: 0 done, 1 a mistake, 2 usage, 75 stopped."""
-    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+    code = run_command(sys.argv[1:] if arguments is None else arguments)
+    if code == Interrupted.exit_code:  # torchrun sends SIGTERM to what is left once a first process has ended
+        ignore_from_now_on()
+    sys.exit(code)
 
 
 def _refuse_several(arguments: list[str]) -> None:

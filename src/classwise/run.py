@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from classwise.data.sources import Samples, picture_names, read_source, samples_
 from classwise.errors import CheckpointError, ConfigError, DataError
 from classwise.files import refuse_existing, write_bytes, write_text
 from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
-from classwise.lock import locked
+from classwise.lock import locked, refuse_held
 from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
 from classwise.model.heads import Head
 from classwise.predictor import Predictor, set_threads, torch_kept
@@ -57,8 +56,8 @@ from classwise.session import (
     run_to_the_end,
     say_start,
     score_baselines,
-    stop_flag,
 )
+from classwise.signals import StopFlag, held_back, stop_flag
 
 
 def train(
@@ -81,22 +80,19 @@ def train(
         heads, model = processes.together(lambda: _new_model(given, prepared, processes))
         settled, device = settle(given, prepared, model, console, processes)
         set_threads(settled)
-        folder = _new_folder(settled, run, processes)  # refused before the baselines
-        with _lock(folder, processes):
-            with _removed_unless_begun(folder, processes):
-                baselines = processes.first(
-                    lambda: score_baselines(settled, prepared, model, heads, device, console)
-                )
-                parts = processes.together(
-                    lambda: assemble(settled, prepared, model, heads, device, processes)
-                )
-                processes.require_same(weights_digest(parts.state.model), "the first weights")
-                keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines)
-                processes.first(lambda: _begin(folder, settled, prepared, console))
-                say_start(console, folder, prepared, parts)
-                # A status before the first checkpoint: whoever finds a checkpoint finds a run.
-                processes.first(lambda: keeper.after(parts.state))
-                keeper.save(parts.state, best=False)
+        with _new_folder(settled, run, processes) as folder:  # refused before the baselines
+            baselines = processes.first(
+                lambda: score_baselines(settled, prepared, model, heads, device, console)
+            )
+            parts = processes.together(lambda: assemble(settled, prepared, model, heads, device, processes))
+            processes.require_same(weights_digest(parts.state.model), "the first weights")
+            keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines)
+            processes.first(lambda: _begin(folder, settled, prepared, console))
+            say_start(console, folder, prepared, parts)
+            _be_patient(stop, processes)
+            # A status before the first checkpoint: whoever finds a checkpoint finds a run.
+            processes.first(lambda: keeper.after(parts.state))
+            keeper.save(parts.state, best=False)
             run_to_the_end(folder, settled, prepared, parts, keeper, console, stop)
     return Run(folder)
 
@@ -111,13 +107,11 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
     folder = RunFolder(Path(run))
     with joined_processes() as processes, stop_flag() as stop, torch_kept(), contextlib.ExitStack() as stack:
         console = Console(quiet or not processes.is_first)
-        status = processes.first(folder.status)
-        if status["state"] in ("finished", "early_stopped"):
-            console.line(
-                f"{folder.path}: {status['state']} already, after epoch {status['epoch']}; nothing to do"
-            )
+        if _has_ended(folder, processes, console):
             return Run(folder)
-        stack.enter_context(_lock(folder, processes))
+        stack.enter_context(_held(folder, processes))
+        if _has_ended(folder, processes, console):  # meanwhile, in another process
+            return Run(folder)
         if processes.is_first:
             console.log_to(folder.log)
         given = [] if workers is None else [("data.workers", str(workers))]
@@ -137,6 +131,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         keeper = checkpoint_keeper(folder, config, prepared, parts, None)
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
         p = parts.state.progress
+        _be_patient(stop, processes)
         keeper.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
         run_to_the_end(folder, config, prepared, parts, keeper, console, stop)
     return Run(folder)
@@ -360,16 +355,45 @@ def _restored_parts(
     return parts
 
 
-def _new_folder(config: Config, run: str | Path | None, processes: Processes) -> RunFolder:
-    made = processes.first(lambda: str(new_folder(config.name, None if run is None else Path(run)).path))
-    return RunFolder(Path(made))
+@contextlib.contextmanager
+def _new_folder(config: Config, run: str | Path | None, processes: Processes) -> Iterator[RunFolder]:
+    """Made and held by the first process; nothing of it stays if the run does not begin."""
+    wanted = None if run is None else Path(run)
+    with contextlib.ExitStack() as stack:
+        with held_back():
+            path = processes.first(lambda: str(stack.enter_context(new_folder(config.name, wanted)).path))
+        yield RunFolder(Path(path))
 
 
-def _lock(folder: RunFolder, processes: Processes) -> contextlib.ExitStack:
+@contextlib.contextmanager
+def _held(folder: RunFolder, processes: Processes) -> Iterator[None]:
     """The first process holds the run directory; all raise if somebody else does."""
-    stack = contextlib.ExitStack()
-    processes.first(lambda: stack.enter_context(locked(folder.path)))
-    return stack
+    with contextlib.ExitStack() as stack:
+        with held_back():
+            processes.first(lambda: stack.enter_context(locked(folder.path)))
+        yield
+
+
+def _be_patient(stop: StopFlag, processes: Processes) -> None:
+    """All processes or none: one that a signal ends now would leave the others without it."""
+    with stop.holding():
+        processes.any(False)
+        stop.wait_for_updates()
+
+
+def _has_ended(folder: RunFolder, processes: Processes, console: Console) -> bool:
+    """And says so. Raises CheckpointError if there is no run, OutputError if another process is about to begin one."""
+
+    def status() -> dict[str, Any]:
+        if not folder.has_begun:
+            refuse_held(folder.path)
+        return folder.status()
+
+    found = processes.first(status)
+    ended: bool = found["state"] in ("finished", "early_stopped")
+    if ended:
+        console.line(f"{folder.path}: {found['state']} already, after epoch {found['epoch']}; nothing to do")
+    return ended
 
 
 def _begin(folder: RunFolder, config: Config, prepared: Prepared, console: Console) -> None:
@@ -377,14 +401,3 @@ def _begin(folder: RunFolder, config: Config, prepared: Prepared, console: Conso
     console.log_to(folder.log)
     write_text(folder.config, config.to_toml())
     folder.write_split(_split_table(prepared))
-
-
-@contextlib.contextmanager
-def _removed_unless_begun(folder: RunFolder, processes: Processes) -> Iterator[None]:
-    """A new run's folder in which not even the first checkpoint could be written is no run: nothing stays."""
-    try:
-        yield
-    except BaseException:
-        if processes.is_first:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        raise

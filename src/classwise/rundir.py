@@ -1,7 +1,9 @@
 """The run directory: its name, its files, and what its status says."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import polars as pl
 from classwise.data.table import read_table, write_table
 from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, write_json, write_text
+from classwise.lock import LOCK, locked, refuse_held
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "log.txt"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its first checkpoint is written."""
+        return (self.checkpoints / "last").exists()
 
     def status(self) -> dict[str, Any]:
         """status.json. Raises CheckpointError if this is no run's folder or the file is damaged."""
@@ -91,23 +99,66 @@ class RunFolder:
             raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
-def new_folder(name: str, wanted: Path | None) -> RunFolder:
-    """Make the folder of a new run: `wanted` itself (which must be empty), or runs/NAME, runs/NAME-2, ..."""
+@contextlib.contextmanager
+def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
+    """Make the folder of a new run and hold it until the end of the block: `wanted` itself (which must be empty), or
+    runs/NAME, runs/NAME-2, ...
+
+    A run that ends by an error before it has a status has no checkpoint either: nothing of it stays.
+    """
+    path, is_new = _made(name, wanted)
+    try:
+        with locked(path):
+            _require_empty(path)  # again: another run may have come and gone
+            folder = RunFolder(path)
+            try:
+                yield folder
+            except BaseException:
+                if not folder.has_begun:
+                    _clear(path)
+                raise
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):  # somebody else has put something into it
+                path.rmdir()
+        raise
+
+
+def _made(name: str, wanted: Path | None) -> tuple[Path, bool]:
+    """A folder without anything in it, and whether it is new."""
     if wanted is not None:
-        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
-            raise OutputError(
-                f"{wanted} exists already and is kept; name another folder, or go on with it:"
-                f" classwise resume {wanted}"
-            )
-        make_folder(wanted)
-        return RunFolder(wanted)
-    for candidate in _candidates(Path("runs") / name):
-        try:
-            make_folder(candidate, exist_ok=False)
-            return RunFolder(candidate)
-        except FileExistsError:
-            continue
-    raise AssertionError("unreachable: there is always a next number")
+        refuse_held(wanted)
+        _require_empty(wanted)
+        return wanted, _make(wanted)
+    return next(path for path in _candidates(Path("runs") / name) if _make(path)), True
+
+
+def _make(folder: Path) -> bool:
+    """Whether it is new."""
+    try:
+        make_folder(folder, exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror}") from None
+    return True
+
+
+def _require_empty(folder: Path) -> None:
+    """But for a lock, which a run that is no more may have left, or which tells who holds it."""
+    if folder.exists() and (not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir())):
+        raise OutputError(
+            f"{folder} exists already and is kept; name another folder, or go on with it:"
+            f" classwise resume {folder}"
+        )
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != LOCK:  # which goes with the lock itself
+            entry.unlink(missing_ok=True)
 
 
 def _candidates(first: Path) -> Iterable[Path]:

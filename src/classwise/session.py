@@ -1,10 +1,8 @@
 """One run while it trains: its parts, its checkpoints, its signals, and how it ends."""
 
 import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +37,11 @@ from classwise.prepare import (
 from classwise.processes import ALONE, Processes
 from classwise.report.page import write_report
 from classwise.rundir import RunFolder
+from classwise.signals import StopFlag
 from classwise.status import ending_text, status_frame, status_now
 from classwise.train import loop
 from classwise.train.state import TrainState
 from classwise.version import __version__
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def run_to_the_end(
     parts: Parts,
     keeper: CheckpointKeeper,
     console: Console,
-    stop: "StopFlag",
+    stop: StopFlag,
 ) -> None:
     """The loop, and whatever happens in it said in status.json, by the first process."""
     is_first = parts.settings.processes.is_first
@@ -168,7 +165,6 @@ def run_to_the_end(
 
     p = parts
     try:
-        stop.wait_for_updates()
         with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
             ended = loop.train(
                 *(p.state, p.data, p.valid, p.scoreboard, p.settings),
@@ -182,7 +178,9 @@ def run_to_the_end(
         end("interrupted", reason)
         if is_first:
             _report_anyway(folder, console)
-        raise Interrupted(f"{reason}; go on with: classwise resume {folder.path}") from None
+        interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}")
+        interrupted.told_by_first = not is_first
+        raise interrupted from None
     except BaseException as error:
         with contextlib.suppress(OSError, CheckpointError):
             end("failed", f"{type(error).__name__}: {error}")
@@ -275,44 +273,3 @@ def say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: Pa
         f"{parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on {parts.settings.device};"
         f" * marks the best {parts.settings.metric} so far{since}"
     )
-
-
-class StopFlag:
-    """Whether a signal has asked the process to stop.
-
-    While a run is set up there is nothing to keep, and a signal ends it at once by KeyboardInterrupt. From
-    `wait_for_updates` on it asks the loop to stop after the update that is under way; a second SIGINT stops at once.
-    """
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._patient = False
-
-    def is_set(self) -> bool:
-        """Whether the run has been asked to stop."""
-        return self._asked
-
-    def wait_for_updates(self) -> None:
-        """From now on there is a checkpoint, and the loop asks for itself."""
-        self._patient = True
-
-    def ask(self, number: int, frame: object) -> None:
-        """The handler of a signal."""
-        if not self._patient or (self._asked and number == signal.SIGINT):
-            raise KeyboardInterrupt(number)
-        self._asked = True
-
-
-@contextlib.contextmanager
-def stop_flag() -> Iterator[StopFlag]:
-    """SIGINT, SIGTERM and SIGUSR1 (the warning that Slurm gives) put the flag up; handlers are put back after."""
-    stop = StopFlag()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop.ask) for number in STOPPING}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

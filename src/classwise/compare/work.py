@@ -20,11 +20,11 @@ from classwise.checkpoint import newest_checkpoint
 from classwise.compare.plan import Planned
 from classwise.config import Config
 from classwise.errors import CheckpointError, ClasswiseError, Interrupted
+from classwise.lock import refuse_held
 from classwise.rundir import RunFolder
+from classwise.signals import STOPPING
 
 DONE = ("finished", "early_stopped")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 Settle = Callable[[Planned], Config | None]
 Ending = tuple[Planned, "Ended"]
 
@@ -61,6 +61,7 @@ def carry_out(folder: Path, config: Config) -> Ended:
         if _usable(folder):
             run.resume(folder, quiet=True)
         else:
+            refuse_held(folder)  # another comparison may be at the same run
             shutil.rmtree(folder, ignore_errors=True)
             run.train(config, folder, quiet=True)
     except (Interrupted, KeyboardInterrupt):
@@ -101,14 +102,14 @@ def one_by_one(
 
 @contextlib.contextmanager
 def _signal_came() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM came, whoever handled it: a run that is just ending takes no notice of one."""
+    """Whether a signal came, whoever handled it: a run that is just ending takes no notice of one."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
 
     def asked() -> bool:
         with contextlib.suppress(BlockingIOError):
-            return bool(set(reader.recv(4096)) & set(SIGNALS))
+            return bool(set(reader.recv(4096)) & set(STOPPING))
         return False
 
     try:
@@ -170,7 +171,7 @@ def _start() -> Worker:
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
     resource_tracker.ensure_running()  # at its own start it would let the signals through again
     # Held back until the new process can answer: it inherits this, and `serve` lets them through.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         process.start()
     finally:
@@ -232,7 +233,7 @@ def _flag() -> Iterator[Callable[[], bool]]:
     """Signals only raise a flag here: the processes do the stopping."""
     came: list[int] = []
     try:
-        before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in SIGNALS}
+        before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOPPING}
     except ValueError:  # not the main thread
         yield lambda: False
         return
@@ -255,9 +256,9 @@ def serve(pipe: "Connection[Any, Any]") -> None:
         if busy:
             raise KeyboardInterrupt
 
-    for number in SIGNALS:
+    for number in STOPPING:
         signal.signal(number, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     while True:
         try:
             folder, config = pipe.recv()

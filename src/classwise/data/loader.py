@@ -6,9 +6,11 @@ run and still see each epoch.
 """
 
 import itertools
+import multiprocessing
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from classwise.data.sampling import batches_of, epoch_order, query_order, rank_s
 from classwise.data.workers import Notes, WatchedLoader, begin_worker, context_of, start_method
 from classwise.errors import ConfigError, ImageError, WorkerError
 from classwise.randomness import AUGMENT, generator
+from classwise.signals import held_back
 
 Rows = npt.NDArray[np.int64]
 Item = tuple[npt.NDArray[np.uint8], int] | ImageError
@@ -165,7 +168,7 @@ class Loader:
         latter the next pass starts new workers."""
         self._places.epoch, self._places.parts = epoch, list(parts)
         try:
-            for images, found, errors in self._loader:
+            for images, found, errors in self._pass():
                 if errors:
                     # Taken out of the list: an error that its own traceback's frame still holds makes a cycle, and
                     # workers whose loader is collected as part of one never get the word to end.
@@ -177,12 +180,23 @@ class Loader:
             self.close()
             raise
 
+    def _pass(self) -> Iterator[Any]:
+        """Over the places as they are set; the first one starts the workers, which no signal reaches from then on."""
+        if not self._loader.num_workers or self._loader._iterator is not None:
+            return iter(self._loader)
+        with held_back():
+            if multiprocessing.get_start_method() != "fork":
+                resource_tracker.ensure_running()  # lets signals through at its own start, hence the second block
+            with held_back():
+                return iter(self._loader)
+
     def close(self) -> None:
         """End the workers now. They ignore SIGTERM, so a process that leaves by an error which something still
         holds (`sys.last_exc`, a debugger) would wait for them for ever."""
-        iterator, self._loader._iterator = self._loader._iterator, None
-        if iterator is not None:
-            iterator._shutdown_workers()  # type: ignore[attr-defined]
+        with held_back():  # half ended, they would be waited for as well
+            iterator, self._loader._iterator = self._loader._iterator, None
+            if iterator is not None:
+                iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class FeatureLoader:
