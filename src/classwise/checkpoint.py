@@ -16,7 +16,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 
 from classwise.errors import CheckpointError
 from classwise.files import json_text, make_folder, sha256, sync_folder
+from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
 from classwise.processes import ALONE, Processes
 from classwise.train.state import Progress, TrainState
 
@@ -221,6 +222,39 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
     for problem in problems:
         warn(f"{problem}; going on from {newest.folder.name} (update {newest.update})")
     return newest
+
+
+@contextlib.contextmanager
+def reading(checkpoint: Checkpoint) -> Iterator[None]:
+    """What is wrong with the contents of a checkpoint that is whole becomes a CheckpointError: somebody has written
+    it who is not classwise, or another version of it."""
+    try:
+        yield
+    except (
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
+        what = f"{type(error).__name__}: {error!s:.300}"
+        raise CheckpointError(f"{checkpoint.folder} cannot be used: {what}") from error
+
+
+def restored_model(checkpoint: Checkpoint) -> Classifier:
+    """The model of a checkpoint, with its weights. Raises CheckpointError, ModelError."""
+    with reading(checkpoint):
+        facts = ModelFacts.from_dict(checkpoint.facts["model"])
+        for number, (name, outputs) in enumerate(facts.heads.items()):
+            # Before it is built: a number that is not that of the weights could ask for all memory there is.
+            found = checkpoint.model[f"heads.{number}.weight"].shape[0]
+            if found != outputs:
+                raise ValueError(f"the head of {name!r} has {found} outputs, not {outputs!r:.50}")
+        if not all(8 <= side <= 4096 for side in facts.image_size):
+            raise ValueError(f"pictures of {list(facts.image_size)!r:.50}")
+        return restore_classifier(facts, checkpoint.model)
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -76,7 +76,7 @@ def worker_count(workers: int | str, device: torch.device) -> int:
 
 def pictures_of(samples: Samples, facts: ModelFacts, max_pixels: int) -> Pictures:
     """Pictures as evaluation sees them."""
-    return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels)
+    return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels, root=samples.root)
 
 
 def loader_of(

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from classwise.checkpoint import Checkpoint
+from classwise.checkpoint import Checkpoint, reading, restored_model
 from classwise.compose import build_settings, device_of, loader_of, pictures_of
 from classwise.config import Config
 from classwise.console import Console
@@ -18,7 +18,7 @@ from classwise.errors import DataError
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_answers
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
-from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
+from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
 from classwise.prepare import Answers
 from classwise.train import loop
@@ -39,11 +39,16 @@ class Predictor:
     @staticmethod
     def of(checkpoint: Checkpoint) -> "Predictor":
         """From a verified checkpoint."""
-        facts = checkpoint.facts
-        model = restore_classifier(ModelFacts.from_dict(facts["model"]), checkpoint.model)
-        targets = tuple(target_from_dict(target) for target in facts["targets"])
-        heads = {name: head_from_dict(head) for name, head in facts["heads"].items()}
-        return Predictor(model, targets, heads, tuple(facts["joint"]), facts["precision"], facts)
+        facts, model = checkpoint.facts, restored_model(checkpoint)
+        with reading(checkpoint):
+            targets = tuple(target_from_dict(target) for target in facts["targets"])
+            heads = {name: head_from_dict(facts["heads"][name]) for name in model.facts.heads}
+            joint, precision = tuple(facts["joint"]), facts["precision"]
+            if [target.name for target in targets] != list(heads) or not {*joint} <= {*heads}:
+                raise ValueError("targets, heads and joint do not fit each other")
+            if precision not in loop.PRECISIONS:
+                raise ValueError(f"precision {precision!r:.50}")
+            return Predictor(model, targets, heads, joint, precision, facts)
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:

@@ -189,11 +189,14 @@ def value_facts(prepared: Prepared, side: Side) -> dict[str, dict[str, float]]:
     return facts
 
 
-def check_pictures(paths: Sequence[Path], max_pixels: int, console: Console) -> list[ImageError]:
-    """Decode every file once and return the bad ones."""
+def check_pictures(
+    paths: Sequence[Path], max_pixels: int, console: Console, root: Path | None = None
+) -> list[ImageError]:
+    """Decode every file once and return the bad ones; one outside of `root` is bad."""
     return check_images(
         paths,
         max_pixels,
+        root=root,
         progress=lambda items: console.bar(items, "reading pictures", total=len(set(paths))),
     )
 
@@ -219,7 +222,7 @@ def _checked(
     samples: Samples, config: Config, console: Console, processes: Processes
 ) -> tuple[Samples, list[ImageError]]:
     own = list(dict.fromkeys(samples.paths))[processes.rank :: processes.world]
-    bad = check_pictures(own, config.data.max_pixels, console)
+    bad = check_pictures(own, config.data.max_pixels, console, samples.root)
     if processes.world > 1:
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
         found = processes.exchange([[str(error.path), error.reason] for error in bad])

@@ -17,7 +17,9 @@ from classwise.checkpoint import (
     newest_checkpoint,
     read_by_first,
     read_checkpoint,
+    reading,
     restore,
+    restored_model,
     weights_digest,
 )
 from classwise.compose import (
@@ -35,7 +37,7 @@ from classwise.errors import CheckpointError, ConfigError, DataError
 from classwise.files import refuse_existing, write_bytes, write_text
 from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
 from classwise.lock import locked, refuse_held
-from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
+from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
 from classwise.predictor import Predictor, set_threads, torch_kept
 from classwise.prepare import (
@@ -189,7 +191,9 @@ class Run:
             )
             for note in samples.notes:
                 console.line(f"warning: {note}")
-            refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
+            refuse_bad(
+                check_pictures(samples.paths, config.data.max_pixels, console, samples.root), samples.where
+            )
             self._warn_of_training_rows(samples, console)
         return predictor.score(predictor.outputs(samples, config), answers, samples.groups, config)
 
@@ -202,7 +206,9 @@ class Run:
         """
         console, config = Console(quiet), load_config(self.folder.config)
         samples = self._any_source(config, Path(source), images)
-        refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
+        refuse_bad(
+            check_pictures(samples.paths, config.data.max_pixels, console, samples.root), samples.where
+        )
         predictor = self._predictor()
         outputs = predictor.outputs(samples, config)
         return predictor.table(samples, outputs, predictor.known_truth(samples, console))
@@ -228,7 +234,9 @@ class Run:
         names = find_pictures(form, Path(images))
         frame = pl.DataFrame({"id": form.ids, "path": names})
         samples = Samples(str(template), Path(images), tuple(form.ids), tuple(names), None, frame)
-        refuse_bad(check_pictures(samples.paths, config.data.max_pixels, console), samples.where)
+        refuse_bad(
+            check_pictures(samples.paths, config.data.max_pixels, console, samples.root), samples.where
+        )
         predictions = predictor.table(samples, predictor.outputs(samples, config), {})
         possible = predictor.answers()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
@@ -348,9 +356,13 @@ def _restored_parts(
 ) -> Parts:
     """All parts as the checkpoint holds them, the window of an update too: it stays, however many share it now."""
     # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
-    model = restore_classifier(ModelFacts.from_dict(checkpoint.facts["model"]), checkpoint.model)
+    model = restored_model(checkpoint)
     heads = build_heads(config, prepared)
-    parts = assemble(config, prepared, model, heads, device, processes, checkpoint.facts["window"])
+    with reading(checkpoint):
+        window = checkpoint.facts["window"]
+        if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window < 2**31:
+            raise ValueError(f"{window!r:.50} micro-batches in an update")
+    parts = assemble(config, prepared, model, heads, device, processes, window)
     restore(parts.state, checkpoint)
     return parts
 

@@ -40,8 +40,9 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether its first checkpoint is written."""
-        return (self.checkpoints / "last").exists()
+        """Whether its first checkpoint is written; `last` stands aside for the moment in which another takes its
+        place."""
+        return any((self.checkpoints / name).exists() for name in ("last", ".previous-last"))
 
     def status(self) -> dict[str, Any]:
         """status.json. Raises CheckpointError if this is no run's folder or the file is damaged."""

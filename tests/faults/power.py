@@ -5,6 +5,7 @@ name only as of the last fsync of the folder it stands in. What came later is th
 garbage, in any mixture and in any order; a rename alone is never half done.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -20,8 +21,6 @@ from classwise.checkpoint import newest_checkpoint, write_checkpoint
 from classwise.errors import CheckpointError
 from classwise.rundir import new_folder
 
-RETURNED = Operation("returned", "")
-
 
 @dataclass
 class Inode:
@@ -36,18 +35,15 @@ class Inode:
 def log_of_saves(root: Path, saves: int = 4) -> list[Operation]:
     """A new run's folder and its saves, `best` and `last` in turns; after each, that it has returned."""
     log: list[Operation] = []
-
-    def folder() -> None:
-        new_folder("run", root / "runs" / "one")
-
-    log += recorded(root, folder)
-    for number in range(saves):
-        files = files_of(number)
-        names = ("best", "last") if number % 2 else ("last",)
-        for name in names:
-            place = root / "runs" / "one" / "checkpoints"
-            log += recorded(root, lambda n=name, f=files, p=place: write_checkpoint(p, n, f))
-        log.append(Operation("returned", "", str(number)))
+    with contextlib.ExitStack() as stack:
+        log += recorded(root, lambda: stack.enter_context(new_folder("run", root / "runs" / "one")))
+        for number in range(saves):
+            files = files_of(number)
+            names = ("best", "last") if number % 2 else ("last",)
+            for name in names:
+                place = root / "runs" / "one" / "checkpoints"
+                log += recorded(root, lambda n=name, f=files, p=place: write_checkpoint(p, n, f))
+            log.append(Operation("returned", "", str(number)))
     return log
 
 

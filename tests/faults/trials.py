@@ -292,22 +292,27 @@ def prepare_process() -> None:
 
 def in_a_fresh_process(module: str, function: str, *arguments: Any, timeout: float = 3600) -> Any:
     """What `module.function(*arguments)` returns, as plain values, from a new process in this folder."""
+    return several([(module, function, *arguments)], timeout)[0]
+
+
+def several(calls: Sequence[Sequence[Any]], timeout: float = 3600) -> list[Any]:
+    """What several calls (module, function, arguments ...) return, one after the other in one new process."""
     here = Path(__file__).resolve().parent
     paths = [str(here), *(str(here.parent / name) for name in ("end_to_end", "train"))]
     script = (
         f"import sys; sys.path[:0] = {paths!r}\n"
-        "import json, trials; trials.prepare_process()\n"
-        f"import {module}\n"
-        f"found = {module}.{function}(*json.loads({json.dumps(json.dumps(arguments))}))\n"
-        "print('FOUND' + json.dumps(found))\n"
+        "import importlib, json, trials; trials.prepare_process()\n"
+        f"for module, function, *arguments in json.loads({json.dumps(json.dumps(calls))}):\n"
+        "    found = getattr(importlib.import_module(module), function)(*arguments)\n"
+        "    print('FOUND' + json.dumps(found), flush=True)\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CI": "true", "PYTHONWARNINGS": "ignore"}
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=timeout, env=environment
     )
     lines = [line for line in found.stdout.splitlines() if line.startswith("FOUND")]
-    assert lines, found.stderr[-3000:]
-    return json.loads(lines[-1].removeprefix("FOUND"))
+    assert len(lines) == len(calls), found.stderr[-3000:]
+    return [json.loads(line.removeprefix("FOUND")) for line in lines]
 
 
 def scratch_folder() -> Path:

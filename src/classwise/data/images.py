@@ -12,6 +12,7 @@ without a word. The kinds and their decoders (why these: docs/decisions/0003-pic
 Nothing here touches the global settings of Pillow, OpenCV or `warnings`, so all of it may run in threads.
 """
 
+import functools
 import io
 import itertools
 import os
@@ -56,14 +57,15 @@ class _Unreadable(Exception):  # noqa: N818 - carries a reason to read_image and
     """Why the file at hand cannot be used."""
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, root: str | Path | None = None) -> np.ndarray:
     """The picture as (height, width, 3) uint8 RGB: contiguous, writable, upright by its EXIF orientation,
     transparent parts over white, the first frame of an animation.
 
-    Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels.
+    Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels, and for a
+    file that does not lie below the folder `root`, if one is given, wherever links may lead at that moment.
     """
     try:
-        kind, data = _read_file(path, max_pixels)
+        kind, data = _read_file(path, max_pixels, root)
         image_HWC = _decode(kind, data, max_pixels)
     except _Unreadable as error:
         raise ImageError(path, str(error)) from None
@@ -74,6 +76,7 @@ def check_images(
     paths: Sequence[Path],
     max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
+    root: Path | None = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
 ) -> list[ImageError]:
     """Decodes every file once, in threads, and returns the error of each bad one, in the order of `paths`.
@@ -87,20 +90,21 @@ def check_images(
     with ThreadPoolExecutor(threads) as pool:
         # In slices: one future a file for a million files would cost more memory than the pictures.
         slices = (distinct[start : start + 1024] for start in range(0, len(distinct), 1024))
-        found = (pool.map(lambda path: _problem(path, max_pixels), part) for part in slices)
+        found = (pool.map(lambda path: _problem(path, max_pixels, root), part) for part in slices)
         return [error for _, error in zip(shown, itertools.chain.from_iterable(found), strict=True) if error]
 
 
-def _problem(path: Path, max_pixels: int) -> ImageError | None:
+def _problem(path: Path, max_pixels: int, root: Path | None) -> ImageError | None:
     try:
-        read_image(path, max_pixels)
+        read_image(path, max_pixels, root)
     except ImageError as error:
         return error
     return None
 
 
-def _read_file(path: str | Path, max_pixels: int) -> tuple[str, bytes]:
-    """The file's kind and its bytes. A pipe or a device is refused before it is opened."""
+def _read_file(path: str | Path, max_pixels: int, root: str | Path | None) -> tuple[str, bytes]:
+    """The file's kind and its bytes. A pipe or a device is refused before it is opened, a file outside of `root`
+    before a byte of it is read."""
     try:
         _require_regular(Path(path).stat().st_mode)
         # Between the two lines a file can be swapped for a pipe, whose opening would wait for a writer.
@@ -108,6 +112,8 @@ def _read_file(path: str | Path, max_pixels: int) -> tuple[str, bytes]:
         with os.fdopen(os.open(path, flags), "rb") as file:
             status = os.fstat(file.fileno())
             _require_regular(status.st_mode)
+            if root is not None:
+                _require_below(str(root), path, file.fileno())
             start = file.read(32)
             kind = _kind(start)
             # The most that pixels take is 8 bytes (16 bits, four channels); the rest is metadata.
@@ -124,6 +130,21 @@ def _require_regular(mode: int) -> None:
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
         raise _Unreadable(f"not a file but {kinds.get(stat.S_IFMT(mode), 'a device')}")
+
+
+def _require_below(root: str, path: str | Path, handle: int) -> None:
+    """Where the open file really lies: a check of its name could be true before it is opened and false after."""
+    try:
+        real = os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 - it is no path of a file
+    except OSError:  # not Linux: the name has to do
+        real = os.path.realpath(path)
+    if not real.startswith(_real_folder(root)):
+        raise _Unreadable(f"lies outside of {root}, to which a link leads")
+
+
+@functools.lru_cache(maxsize=64)
+def _real_folder(root: str) -> str:
+    return os.path.realpath(root).rstrip(os.sep) + os.sep
 
 
 def _kind(start: bytes) -> str:
@@ -254,7 +275,7 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
 def _parse_png(data: bytes, max_pixels: int) -> _Png:
     """Walks the chunks: every one there up to IEND, and the sums of those that carry pixels right. Text,
     colour profiles and animation are left behind, and with them their traps for the decoder."""
-    header, transparent, exif, kept = b"", b"", b"", [data[:8]]
+    header, transparent, exif, kept, packed = b"", b"", b"", [data[:8]], 0
     for kind, start, end in _png_chunks(data):
         body = data[start + 8 : end - 4]
         if (kind == b"IHDR") == bool(header):
@@ -270,6 +291,11 @@ def _parse_png(data: bytes, max_pixels: int) -> _Png:
                 raise _Unreadable(f"damaged: wrong checksum in the chunk {kind.decode()}")
             if kind == b"tRNS":
                 transparent = body
+            # Packed rows are hardly ever longer than plain ones (8 bytes a pixel at most): more than twice as much
+            # is a bomb, which the decoder would inflate to its end.
+            packed += len(body) if kind == b"IDAT" else 0
+            if packed > 2 * (8 * width + 1) * height + 2**16:
+                raise _Unreadable(f"{packed:,} bytes of pixels, too many for {width} × {height}")
             if kind != b"tRNS" or colours == 3:  # for grey and RGB it names one colour: see _decode_png
                 kept.append(data[start:end])
     return _Png(depth, colours, transparent, exif, b"".join(kept))

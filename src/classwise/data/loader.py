@@ -58,7 +58,8 @@ class Batch:
 class Pictures(Dataset[Item]):
     """Pictures by (epoch, row), as (height, width, 3) uint8 of one size.
 
-    `augment` None is evaluation: the picture is brought to `size` and nothing else.
+    `augment` None is evaluation: the picture is brought to `size` and nothing else. No file outside of `root` is read,
+    if one is given.
     """
 
     paths: Sequence[Path]
@@ -67,6 +68,7 @@ class Pictures(Dataset[Item]):
     max_pixels: int
     seed: int = 0
     augment: Augment | None = None
+    root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -74,7 +76,7 @@ class Pictures(Dataset[Item]):
     def __getitem__(self, place: tuple[int, int]) -> Item:
         epoch, row = place
         try:
-            image = read_image(self.paths[row], self.max_pixels)
+            image = read_image(self.paths[row], self.max_pixels, self.root)
             if self.augment is None:
                 return fit_image(image, self.size, self.fit), row
             rng = generator(self.seed, AUGMENT, epoch, row)
