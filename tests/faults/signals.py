@@ -32,7 +32,7 @@ from test_interrupt import assert_same_end
 
 import classwise.signals
 from classwise.checkpoint import read_checkpoint
-from classwise.data import loader
+from classwise.data import loader, workers
 from classwise.processes import Processes
 from classwise.rundir import RunFolder
 
@@ -216,8 +216,9 @@ def random_moments(here: Place, count: Count, tries: Iterable[tuple[str, str, in
 
 def workers_take_signals() -> None:
     """Loader workers are as a DataLoader's own are."""
-    loader.ignore_from_now_on = lambda: None
+    loader.begin_worker = lambda: None
     loader.held_back = nullcontext
+    workers._signals_held_back = nullcontext
 
 
 def everyone_for_itself() -> None:
