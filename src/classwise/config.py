@@ -491,7 +491,7 @@ class Config(Section):
 
 def _with_settled_loss(target: dict[str, Any], shared: Any) -> dict[str, Any]:
     type = target.get("type", "class")
-    if type not in FAMILIES or not isinstance(shared, Mapping):
+    if not (isinstance(type, str) and type in FAMILIES and isinstance(shared, Mapping)):
         return target
     if type == "multilabel" and "columns" not in target:
         target.setdefault("separator", "|")

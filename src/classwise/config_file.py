@@ -218,7 +218,10 @@ def _allowed_keys(parent: str, tree: Mapping[str, Any]) -> list[str]:
     # What a target's loss without a name changes.
     name = shared.get("name", "cross_entropy") if isinstance(shared, Mapping) else "cross_entropy"
     for part in re.findall(r"[^.\[\]]+", parent):
-        here = here[int(part)] if isinstance(here, list) else here[part]
+        try:
+            here = here[int(part)] if isinstance(here, list) else here[part]
+        except (LookupError, ValueError, TypeError):
+            return []  # a key with a dot or a bracket in its name: where it stands cannot be told from its text
         if model is dict:
             model = Target
         elif isinstance(here, Mapping | list) and model is not None:

@@ -282,5 +282,7 @@ def fits(loss: Any, type: str) -> bool:
     values = loss if isinstance(loss, dict) else loss.model_dump()
     if values.get("name") == "sum":
         terms = values.get("terms", ())
+        if not isinstance(terms, list | tuple):
+            return True  # whoever checks the section says what is wrong with it
         return all(term.get("name") in FAMILIES[type] for term in terms if isinstance(term, dict))
     return values.get("name") in FAMILIES[type]

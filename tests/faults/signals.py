@@ -32,7 +32,8 @@ from test_interrupt import assert_same_end
 
 import classwise.signals
 from classwise.checkpoint import read_checkpoint
-from classwise.data import loader, workers
+from classwise.data import loader
+from classwise.data import workers as loader_workers
 from classwise.processes import Processes
 from classwise.rundir import RunFolder
 
@@ -218,7 +219,7 @@ def workers_take_signals() -> None:
     """Loader workers are as a DataLoader's own are."""
     loader.begin_worker = lambda: None
     loader.held_back = nullcontext
-    workers._signals_held_back = nullcontext
+    loader_workers._signals_held_back = nullcontext
 
 
 def everyone_for_itself() -> None:

@@ -88,7 +88,7 @@ def write_table(frame: pl.DataFrame, path: Path) -> None:
 def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not a parquet file that can be read: {_first_line(error)}") from None
     try:
         return frame.select(pl.all().cast(pl.String))
