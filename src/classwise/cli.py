@@ -228,7 +228,7 @@ def predict(
     if out.suffix.lower() not in SUFFIXES:
         raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}")
     refuse_existing(out, force)
-    write_table(Run.open(run).predict(source, images, quiet=False), out)
+    write_table(Run.open(run).predict(source, images, quiet=False), out, for_people=True)
     print(out)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,11 +74,36 @@ def rows_text(rows: Sequence[int], most: int = 5) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {listed}{more}"
 
 
-def write_table(frame: pl.DataFrame, path: Path) -> None:
-    """Write .csv, .tsv or .parquet, whole or not at all."""
+# What a spreadsheet takes for a formula: these first characters (the full-width ones in some locales), but in a number.
+_FORMULA = r"^'*[=+\-@\t\r\n＝＋－＠]"
+_NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?%?$"
+
+
+def neutralised(frame: pl.DataFrame) -> pl.DataFrame:
+    """Text cells and names of columns that a spreadsheet would run as a formula, with an apostrophe before them, which
+    makes them text (OWASP, 'CSV injection'). `plain` takes it away again, cell for cell."""
+    cells = pl.selectors.string()
+    danger = cells.str.contains(_FORMULA) & ~cells.str.contains(_NUMBER)
+    frame = frame.with_columns(pl.when(danger).then("'" + cells).otherwise(cells).name.keep())
+    return frame.rename({name: f"'{name}" for name in frame.columns if re.match(_FORMULA, name)})
+
+
+def plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """The reverse of `neutralised`."""
+    cells = pl.selectors.string()
+    frame = frame.with_columns(cells.str.replace(f"^'({_FORMULA.removeprefix('^')})", "$1").name.keep())
+    marked = [name for name in frame.columns if name.startswith("'") and re.match(_FORMULA, name)]
+    return frame.rename({name: name[1:] for name in marked})
+
+
+def write_table(frame: pl.DataFrame, path: Path, for_people: bool = False) -> None:
+    """Write .csv, .tsv or .parquet, whole or not at all. `for_people`: text that people may open in a spreadsheet, in
+    which no cell is a formula (see `neutralised`)."""
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: found {path.suffix or 'no'} suffix; a table is {', '.join(SUFFIXES)}")
     buffer = io.BytesIO()
+    if for_people and path.suffix.lower() != ".parquet":
+        frame = neutralised(frame)
     if path.suffix.lower() == ".parquet":
         frame.write_parquet(buffer)
     else:

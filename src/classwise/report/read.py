@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from classwise.data.table import plain
 from classwise.errors import DataError
 
 Json = dict[str, Any]
@@ -56,7 +57,7 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         history=_json_lines(folder / "history.jsonl", damaged),
         metrics=_json(folder / "metrics.json", damaged),
         split=_table(folder / "split.csv", damaged),
-        predictions=_table(folder / "predictions.csv", damaged),
+        predictions=plain(_table(folder / "predictions.csv", damaged)),
         log=_text(folder / "log.txt"),
         damaged=damaged,
     )
