@@ -32,7 +32,7 @@ from classwise.config import Config
 from classwise.config_file import absolute_paths, load_config, make_config
 from classwise.conflicts import check_conflicts
 from classwise.console import Console
-from classwise.data.sources import Samples, picture_names, read_source, samples_of
+from classwise.data.sources import Samples, picture_names, read_source, refuse_escapes, samples_of
 from classwise.errors import CheckpointError, ConfigError, DataError
 from classwise.files import refuse_existing, write_bytes, write_text
 from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
@@ -232,6 +232,7 @@ class Run:
         predictor = self._predictor()
         form = read_template(Path(template), list(predictor.heads), bool(predictor.joint), id)
         names = find_pictures(form, Path(images))
+        refuse_escapes(names, Path(images), str(template), "--images")
         frame = pl.DataFrame({"id": form.ids, "path": names})
         samples = Samples(str(template), Path(images), tuple(form.ids), tuple(names), None, frame)
         refuse_bad(

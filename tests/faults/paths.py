@@ -58,7 +58,8 @@ class Watch:
             writes = arguments[2] and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if self.outside and path.startswith(self.outside):
                 self.found.append(f"opened {path}")
-            if writes and not any(path.startswith(folder) for folder in [*self.inside, "/dev/"]):
+            ours = any(path.startswith(folder) for folder in [*self.inside, "/dev/"])
+            if writes and not ours and "__pycache__" not in path:  # Python's own, of modules that it imports
                 self.found.append(f"wrote {path}")
 
 

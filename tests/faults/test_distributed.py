@@ -6,7 +6,7 @@ import distributed
 import pytest
 
 CHECKS = ("gradients=60", "loop", "metrics=40", "runs", "non-finite")
-SABOTAGES = ("gradients=30!mean loss", "metrics=20!padded sampler", "runs!no merging")
+SABOTAGES = ("gradients=30!mean loss", "metrics=20!padded sampler", "runs!no merging", "non-finite!unchecked")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def test_shards_of_every_kind_were_tried(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("check", SABOTAGES)
 def test_sabotage(found: dict[str, Any], check: str) -> None:
-    """The plain mean loss, a sampler that pads, statistics that are each process's own."""
+    """The plain mean loss, a sampler that pads, statistics that are each process's own, steps by numbers that are
+    not finite."""
     assert found[check]["held"] < found[check]["tried"]
 
 

@@ -78,7 +78,7 @@ def samples_of(
     ids = names if id in (None, path) else full_column(frame, str(id), where, "data.id")
     refuse_repeated(ids, where, "path" if id in (None, path) else "id")
     groups = None if group is None else tuple(full_column(frame, group, where, "data.group"))
-    _refuse_escapes(names, root, where)
+    refuse_escapes(names, root, where)
     return Samples(where, root, tuple(ids), tuple(names), groups, frame, notes)
 
 
@@ -155,8 +155,9 @@ def _refuse_undecodable(folder: str, name: str) -> None:
         raise DataError(f"{folder}: the name of {os.fsencode(name)!r} is not UTF-8; rename it") from None
 
 
-def _refuse_escapes(names: Sequence[str], root: Path, where: str) -> None:
-    """A path that leaves the folder, by its text or through a link, is refused before anything is read."""
+def refuse_escapes(names: Sequence[str], root: Path, where: str, key: str = "data.images") -> None:
+    """A path that leaves the folder, by its text or through a link, is refused before anything is read: DataError.
+    `key` is what names the folder."""
     real_root = os.path.realpath(root)
     escaped = []
     real_folders: dict[str, str] = {}  # one look-up a folder, since a table names few of them
@@ -176,6 +177,6 @@ def _refuse_escapes(names: Sequence[str], root: Path, where: str) -> None:
         row, name = escaped[0]
         more = f"; {len(escaped)} such rows in all" if len(escaped) > 1 else ""
         raise DataError(
-            f"{where}: row {row}: the path {name!r} leaves the folder {root} (data.images);"
+            f"{where}: row {row}: the path {name!r} leaves the folder {root} ({key});"
             f" paths are relative to it and stay inside{more}"
         )
