@@ -90,6 +90,7 @@ def held_back() -> Iterator[None]:
 
 
 def ignore_from_now_on() -> None:
-    """For a process that is about to end: a signal would only hide its exit code."""
+    """For a process that is about to end, where a signal would only hide its exit code; and for loader workers, whose
+    parent ends them."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -219,7 +219,7 @@ def workers_take_signals() -> None:
     """Loader workers are as a DataLoader's own are."""
     loader.begin_worker = lambda: None
     loader.held_back = nullcontext
-    loader_workers._signals_held_back = nullcontext
+    loader_workers.held_back = nullcontext
 
 
 def everyone_for_itself() -> None:
