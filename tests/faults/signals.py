@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from test_interrupt import assert_same_end
 
 import classwise.signals
 from classwise.checkpoint import read_checkpoint
-from classwise.data import loader
+from classwise.data import workers
 from classwise.processes import Processes
 from classwise.rundir import RunFolder
 
@@ -216,8 +216,7 @@ def random_moments(here: Place, count: Count, tries: Iterable[tuple[str, str, in
 
 def workers_take_signals() -> None:
     """Loader workers are as a DataLoader's own are."""
-    loader.ignore_from_now_on = lambda: None
-    loader.held_back = nullcontext
+    workers.ignore_from_now_on = lambda: None
 
 
 def everyone_for_itself() -> None:
@@ -304,6 +303,21 @@ def at_the_end(here: Place, hook: Hook, workers: int, world: int) -> None:
     nothing_left(ranks, folder / "run")
     resumed(folder, world, whole)
     require((folder / "run/report.html").exists(), "no report")
+    shutil.rmtree(folder)
+
+
+def at_once(here: Place, call: int) -> None:
+    """Two SIGINTs right before a file or folder takes its name, of a checkpoint above all."""
+    whole, folder = here.whole(1), here.next()
+    hook = Hook("pathlib:Path.replace", send, (signal.SIGINT, signal.SIGINT), call)
+    (child,) = start_ranks(folder, 1, here.train(folder / "run", 1), [hook])
+    code = child.wait()
+    require(len(child.marks()) == 1, f"the place was not reached: {child.said}")
+    require(code in (75, 130), f"exit code {code}: {child.said}")
+    if (folder / "run").exists():
+        resumed(folder, 1, whole)
+    else:  # it was the first checkpoint
+        require("nothing is half written" in child.said, child.said)
     shutil.rmtree(folder)
 
 
@@ -398,6 +412,8 @@ def every_phase(here: Place, count: Count, part: int = 1) -> None:
         for where, workers in itertools.product(ENDING, (0, 2)):
             hook = Hook(where, send, (next(numbers),))
             tries.append(("during the last writing", partial(at_the_end, here, hook, workers, world)))
+    renames = range(1, 41)
+    tries += [("two signals right before a name is taken", partial(at_once, here, call)) for call in renames]
     for kind, work in tries[::part]:
         with counted(count, kind):
             work()

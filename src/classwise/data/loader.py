@@ -6,11 +6,9 @@ run and still see each epoch.
 """
 
 import itertools
-import multiprocessing
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +166,7 @@ class Loader:
         latter the next pass starts new workers."""
         self._places.epoch, self._places.parts = epoch, list(parts)
         try:
-            for images, found, errors in self._pass():
+            for images, found, errors in self._loader:
                 if errors:
                     # Taken out of the list: an error that its own traceback's frame still holds makes a cycle, and
                     # workers whose loader is collected as part of one never get the word to end.
@@ -179,16 +177,6 @@ class Loader:
         except WorkerError:
             self.close()
             raise
-
-    def _pass(self) -> Iterator[Any]:
-        """Over the places as they are set; the first one starts the workers, which no signal reaches from then on."""
-        if not self._loader.num_workers or self._loader._iterator is not None:
-            return iter(self._loader)
-        with held_back():
-            if multiprocessing.get_start_method() != "fork":
-                resource_tracker.ensure_running()  # lets signals through at its own start, hence the second block
-            with held_back():
-                return iter(self._loader)
 
     def close(self) -> None:
         """End the workers now. They ignore SIGTERM, so a process that leaves by an error which something still

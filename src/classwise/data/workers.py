@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from multiprocessing import connection, util
+from multiprocessing import connection, resource_tracker, util
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from classwise.errors import WorkerError
+from classwise.signals import STOPPING, held_back, ignore_from_now_on
 
-# To the whole group: these are for the parent, which ends its workers once its checkpoint is written.
-FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 LOOK = 0.2
 """Seconds between two looks at the workers while their batch is waited for."""
 UNBORN = -(2**62)
@@ -170,8 +169,13 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
         # A worker makes itself a folder for sockets and does not clean up when it is killed: it gets the parent's.
         util.get_temp_dir()
         try:
-            with _signals_held_back():
-                super().__init__(loader)
+            # Until `begin_worker`: a worker that still imports torch would die of a signal that goes to the whole
+            # group. A fork server needs it for good.
+            with held_back():
+                if self._method != "fork":
+                    resource_tracker.ensure_running()  # lets signals through at its own start: hence a second block
+                with held_back():
+                    super().__init__(loader)
         except BaseException as error:
             self._shutdown_workers()
             if isinstance(error, OSError):
@@ -306,26 +310,15 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
         self._worker_result_queue.close()
 
 
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes started meanwhile inherit this, until `begin_worker` in the worker: one that still imports torch
-    would die of a signal that goes to the whole group. A fork server needs it for good."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_PARENT)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def begin_worker() -> None:
     """In a worker: signals are for the parent, and the worker ends with it.
 
     torch's workers ask now and then who their parent is. One that hangs never does; and a worker of a fork server has
     that for a parent, and both would stay for ever.
     """
-    for number in FOR_THE_PARENT:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_PARENT)
+    # Those to the whole group are for the parent, which ends its workers once its checkpoint is written.
+    ignore_from_now_on()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
