@@ -30,9 +30,9 @@ from forked import (
 from scenes import PLAIN, contents, plain_table, write_config
 from test_interrupt import assert_same_end
 
+import classwise.data.workers
 import classwise.signals
 from classwise.checkpoint import read_checkpoint
-from classwise.data import workers
 from classwise.processes import Processes
 from classwise.rundir import RunFolder
 
@@ -176,9 +176,9 @@ def nothing_left(ranks: Sequence[Child], run: Path) -> None:
     require(not hidden, f"left behind: {hidden}")
 
 
-def resumed(folder: Path, world: int, whole: Path) -> None:
+def resumed(folder: Path, world: int, whole: Path, *options: object) -> None:
     """The run goes on and ends in the bytes of `whole`."""
-    ranks = start_ranks(folder / "resume", world, ["resume", folder / "run"])
+    ranks = start_ranks(folder / "resume", world, ["resume", folder / "run", *options])
     codes = [rank.wait() for rank in ranks]
     require(codes == [0] * world, f"resume: exit codes {codes}: {ranks[0].said}")
     require("warning" not in ranks[0].said, ranks[0].said)
@@ -216,7 +216,7 @@ def random_moments(here: Place, count: Count, tries: Iterable[tuple[str, str, in
 
 def workers_take_signals() -> None:
     """Loader workers are as a DataLoader's own are."""
-    workers.ignore_from_now_on = lambda: None
+    classwise.data.workers.ignore_from_now_on = lambda: None
 
 
 def everyone_for_itself() -> None:
@@ -497,7 +497,8 @@ def while_workers_import(here: Place, number: int, method: str, moment: random.R
     whole, folder = here.whole(1), here.next()
     gate = folder / "sent"
     hooks = [Hook("classwise.train.loop:train_one_epoch", mark), updates(gate)]
-    process = start_program(folder / "files", here.train(folder / "run", 1, 2), hooks, method)
+    arguments = [*here.train(folder / "run", 1, 2), "--data.start_method", method]
+    process = start_program(folder / "files", arguments, hooks)
     child = Said(folder / "files" / "0")
     try:
         require(child.wait_for_marks(1, lambda: process.poll() is None), (folder / "files/err").read_text())
@@ -521,7 +522,7 @@ def while_workers_import(here: Place, number: int, method: str, moment: random.R
     require(not left, f"processes live on: {left}")
     require(seconds < WITHIN, f"{seconds:.1f} s from the signal to the end")
     good_checkpoint(folder / "run", 1)
-    resumed(folder, 1, whole)
+    resumed(folder, 1, whole, "--workers", 0)
     shutil.rmtree(folder)
 
 

@@ -130,7 +130,7 @@ def test_a_signal_does_not_end_a_worker_that_is_being_started(tmp_path: Path) ->
 
 def test_without_holding_back_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage: the signal arrives."""
-    monkeypatch.setattr(watched, "_signals_held_back", nullcontext)
+    monkeypatch.setattr(watched, "held_back", nullcontext)
     with pytest.raises(WorkerError, match="SIGTERM"):
         struck_young(tmp_path)
 
