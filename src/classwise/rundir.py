@@ -40,9 +40,9 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether its first checkpoint is written; `last` stands aside for the moment in which another takes its
-        place."""
-        return any((self.checkpoints / name).exists() for name in ("last", ".previous-last"))
+        """Whether a checkpoint was ever written: one that is being replaced is there under another name."""
+        found = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        return any(not path.name.startswith(".staging") for path in found)
 
     def status(self) -> dict[str, Any]:
         """status.json. Raises CheckpointError if this is no run's folder or the file is damaged."""
@@ -82,7 +82,7 @@ class RunFolder:
 
     def write_predictions(self, frame: pl.DataFrame) -> None:
         """Replace predictions.csv in one step."""
-        write_table(frame, self.path / "predictions.csv", for_people=True)
+        write_table(frame, self.path / "predictions.csv")
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -105,7 +105,7 @@ def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
     """Make the folder of a new run and hold it until the end of the block: `wanted` itself (which must be empty), or
     runs/NAME, runs/NAME-2, ...
 
-    A run that ends by an error before it has a status has no checkpoint either: nothing of it stays.
+    A run that ends by an error before its first checkpoint has not begun: nothing of it stays.
     """
     path, is_new = _made(name, wanted)
     try:

@@ -170,15 +170,14 @@ def start_program(
     files: Path,
     arguments: Sequence[object],
     hooks: Sequence[Hook] = (),
-    method: str = "fork",
     torchrun: Sequence[str] = (),
     environment: Mapping[str, str] = {},
 ) -> "subprocess.Popen[bytes]":
     """The real thing: a fresh Python, or as many as torchrun starts with these options, in a session of its own.
-    What each leaves is in `files`/RANK, with the start method `method` for its loader workers."""
+    What each leaves is in `files`/RANK."""
     files.mkdir(parents=True)
     told = json.dumps([[h.place, f"{h.act.__module__}:{h.act.__name__}", h.arguments, h.call] for h in hooks])
-    program = [str(Path(__file__)), str(files), told, method, *(str(argument) for argument in arguments)]
+    program = [str(Path(__file__)), str(files), told, *(str(argument) for argument in arguments)]
     launcher = ["-m", "torch.distributed.run", *torchrun, "--"] if torchrun else []
     with (files / "err").open("wb") as err:
         return subprocess.Popen(
@@ -224,7 +223,6 @@ def _child(
         handle = os.open(files / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
         os.close(handle)
-    multiprocessing.set_start_method("fork", force=True)  # else it is the one that started this process
     if sabotage:
         sabotage()
     command(files, arguments, hooks)
@@ -280,8 +278,7 @@ def _program() -> None:
     """What `start_program` has started."""
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(here), str(here.parents[0] / "end_to_end")]
-    where, told, method, *arguments = sys.argv[1:]
-    multiprocessing.set_start_method(method, force=True)
+    where, told, *arguments = sys.argv[1:]
     hooks = []
     for place, act, given, call in json.loads(told):
         module, _, name = act.partition(":")

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,9 @@ from forked import (
 from scenes import PLAIN, contents, plain_table, write_config
 from test_interrupt import assert_same_end
 
+import classwise.data.workers
 import classwise.signals
 from classwise.checkpoint import read_checkpoint
-from classwise.data import loader
-from classwise.data import workers as loader_workers
 from classwise.processes import Processes
 from classwise.rundir import RunFolder
 
@@ -177,9 +176,9 @@ def nothing_left(ranks: Sequence[Child], run: Path) -> None:
     require(not hidden, f"left behind: {hidden}")
 
 
-def resumed(folder: Path, world: int, whole: Path) -> None:
+def resumed(folder: Path, world: int, whole: Path, *options: object) -> None:
     """The run goes on and ends in the bytes of `whole`."""
-    ranks = start_ranks(folder / "resume", world, ["resume", folder / "run"])
+    ranks = start_ranks(folder / "resume", world, ["resume", folder / "run", *options])
     codes = [rank.wait() for rank in ranks]
     require(codes == [0] * world, f"resume: exit codes {codes}: {ranks[0].said}")
     require("warning" not in ranks[0].said, ranks[0].said)
@@ -217,9 +216,7 @@ def random_moments(here: Place, count: Count, tries: Iterable[tuple[str, str, in
 
 def workers_take_signals() -> None:
     """Loader workers are as a DataLoader's own are."""
-    loader.begin_worker = lambda: None
-    loader.held_back = nullcontext
-    loader_workers.held_back = nullcontext
+    classwise.data.workers.ignore_from_now_on = lambda: None
 
 
 def everyone_for_itself() -> None:
@@ -306,6 +303,21 @@ def at_the_end(here: Place, hook: Hook, workers: int, world: int) -> None:
     nothing_left(ranks, folder / "run")
     resumed(folder, world, whole)
     require((folder / "run/report.html").exists(), "no report")
+    shutil.rmtree(folder)
+
+
+def at_once(here: Place, call: int) -> None:
+    """Two SIGINTs right before a file or folder takes its name, of a checkpoint above all."""
+    whole, folder = here.whole(1), here.next()
+    hook = Hook("pathlib:Path.replace", send, (signal.SIGINT, signal.SIGINT), call)
+    (child,) = start_ranks(folder, 1, here.train(folder / "run", 1), [hook])
+    code = child.wait()
+    require(len(child.marks()) == 1, f"the place was not reached: {child.said}")
+    require(code in (75, 130), f"exit code {code}: {child.said}")
+    if (folder / "run").exists():
+        resumed(folder, 1, whole)
+    else:  # it was the first checkpoint
+        require("nothing is half written" in child.said, child.said)
     shutil.rmtree(folder)
 
 
@@ -400,6 +412,8 @@ def every_phase(here: Place, count: Count, part: int = 1) -> None:
         for where, workers in itertools.product(ENDING, (0, 2)):
             hook = Hook(where, send, (next(numbers),))
             tries.append(("during the last writing", partial(at_the_end, here, hook, workers, world)))
+    renames = range(1, 41)
+    tries += [("two signals right before a name is taken", partial(at_once, here, call)) for call in renames]
     for kind, work in tries[::part]:
         with counted(count, kind):
             work()
@@ -483,7 +497,8 @@ def while_workers_import(here: Place, number: int, method: str, moment: random.R
     whole, folder = here.whole(1), here.next()
     gate = folder / "sent"
     hooks = [Hook("classwise.train.loop:train_one_epoch", mark), updates(gate)]
-    process = start_program(folder / "files", here.train(folder / "run", 1, 2), hooks, method)
+    arguments = [*here.train(folder / "run", 1, 2), "--data.start_method", method]
+    process = start_program(folder / "files", arguments, hooks)
     child = Said(folder / "files" / "0")
     try:
         require(child.wait_for_marks(1, lambda: process.poll() is None), (folder / "files/err").read_text())
@@ -507,7 +522,7 @@ def while_workers_import(here: Place, number: int, method: str, moment: random.R
     require(not left, f"processes live on: {left}")
     require(seconds < WITHIN, f"{seconds:.1f} s from the signal to the end")
     good_checkpoint(folder / "run", 1)
-    resumed(folder, 1, whole)
+    resumed(folder, 1, whole, "--workers", 0)
     shutil.rmtree(folder)
 
 

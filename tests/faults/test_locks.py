@@ -119,6 +119,21 @@ def test_a_run_that_never_began_leaves_its_folder_as_it_was(tmp_path: Path, exis
     assert [path.name for path in tmp_path.rglob("*")] == (["run"] if existed else [])
 
 
+@pytest.mark.parametrize("name", ["last", ".previous-last", "best"])
+def test_a_run_that_has_begun_keeps_its_folder(tmp_path: Path, name: str) -> None:
+    """Also where an error comes between the two renames of a checkpoint, when none has the name `last`."""
+
+    def fail() -> None:
+        with new_folder("name", tmp_path / "run") as folder:
+            (folder.checkpoints / name).mkdir(parents=True)
+            (folder.checkpoints / ".staging-last").mkdir()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {name, ".staging-last"}
+
+
 def test_what_another_has_filled_meanwhile_is_kept(tmp_path: Path) -> None:
     """A folder is looked at again once it is held."""
     run = tmp_path / "run"
