@@ -35,19 +35,17 @@ def locked(folder: Path) -> Iterator[None]:
     folder, say): the system gives a lock up when its process closes the file, however often it was opened.
     """
     path, who = folder / LOCK, _me()
-    with _guard:
+    with _guard:  # whoever is refused may count on the file being there
         key = _refuse_held_here(folder)
+        handle = _locked_file(path, folder)
         _held[key] = who
     try:
-        handle = _locked_file(path, folder)
-        try:
-            _write(handle, who, folder)
-            yield
-        finally:
-            if _is_at(handle, path):
-                path.unlink(missing_ok=True)
-            os.close(handle)
+        _write(handle, who, folder)
+        yield
     finally:
+        if _is_at(handle, path):
+            path.unlink(missing_ok=True)
+        os.close(handle)
         del _held[key]
 
 

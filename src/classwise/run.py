@@ -398,9 +398,11 @@ def _has_ended(folder: RunFolder, processes: Processes, console: Console) -> boo
     """And says so. Raises CheckpointError if there is no run, OutputError if another process is about to begin one."""
 
     def status() -> dict[str, Any]:
-        if not folder.has_begun:
+        try:
+            return folder.status()
+        except CheckpointError:
             refuse_held(folder.path)
-        return folder.status()
+            raise
 
     found = processes.first(status)
     ended: bool = found["state"] in ("finished", "early_stopped")

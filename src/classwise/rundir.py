@@ -128,8 +128,11 @@ def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
 def _made(name: str, wanted: Path | None) -> tuple[Path, bool]:
     """A folder without anything in it, and whether it is new."""
     if wanted is not None:
-        refuse_held(wanted)
-        _require_empty(wanted)
+        try:
+            _require_empty(wanted)
+        except OutputError:
+            refuse_held(wanted)  # says more
+            raise
         return wanted, _make(wanted)
     return next(path for path in _candidates(Path("runs") / name) if _make(path)), True
 

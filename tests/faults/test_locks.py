@@ -4,12 +4,15 @@ import errno
 import fcntl
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import locks
 import pytest
 import signals
+from forked import Hook, start
+from scenes import command
 
 from classwise.errors import OutputError
 from classwise.lock import locked, refuse_held
@@ -132,6 +135,16 @@ def test_a_run_that_has_begun_keeps_its_folder(tmp_path: Path, name: str) -> Non
     with pytest.raises(RuntimeError):
         fail()
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {name, ".staging-last"}
+
+
+def test_a_run_without_a_checkpoint_is_not_said_to_be_in_use(here: signals.Place, tmp_path: Path) -> None:
+    """Killed right before its first checkpoint took its name: resume says that there is none."""
+    hook = Hook("classwise.checkpoint:_serialise", os.kill, (0, signal.SIGKILL))
+    start(tmp_path / "files", here.train(tmp_path / "run", 1), [hook]).wait()
+    assert (tmp_path / "run/status.json").exists()
+    found = command("resume", tmp_path / "run")
+    assert found.code == 1
+    assert "there is no usable checkpoint" in found.err
 
 
 def test_what_another_has_filled_meanwhile_is_kept(tmp_path: Path) -> None:
