@@ -18,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from classwise.signals import STOPPING
+
 PATIENCE = 120.0  # seconds for anything that should be over long before
 _server = multiprocessing.get_context("forkserver")
 # The last one takes most of the time; torch imports it with the first optimizer.
@@ -218,6 +220,8 @@ def _child(
 ) -> None:
     _join(group)
     os.environ.update(environment)
+    # A fork server that started loader workers before is shared with them, and holds signals back for good.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.chdir(folder)
     for name, number in (("out", 1), ("err", 2)):
         handle = os.open(files / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
