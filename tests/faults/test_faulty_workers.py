@@ -5,6 +5,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -133,6 +134,19 @@ def test_without_holding_back_it_does(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(watched, "held_back", nullcontext)
     with pytest.raises(WorkerError, match="SIGTERM"):
         struck_young(tmp_path)
+
+
+def test_other_processes_of_the_fork_server_take_signals(tmp_path: Path) -> None:
+    """Our workers start the server with signals held back; who else it forks for can end its processes as ever."""
+    valid = workers.validation_of(workers.drawn(tmp_path, 5), 1, "forkserver")
+    with workers.closed(valid.loader):
+        workers.valid_pass(valid)
+    other = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(600,))
+    other.start()
+    other.terminate()
+    other.join(60)
+    assert other.exitcode == -signal.SIGTERM
+    other.kill()
 
 
 # The parts

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from multiprocessing import connection, resource_tracker, util
+from multiprocessing import connection, forkserver, resource_tracker, util
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from classwise.errors import WorkerError
 from classwise.signals import STOPPING, held_back, ignore_from_now_on
 
+FORK_SERVER = "classwise.data.fork_server"
 LOOK = 0.2
 """Seconds between two looks at the workers while their batch is waited for."""
 UNBORN = -(2**62)
@@ -57,7 +58,9 @@ def context_of(method: str) -> BaseContext:
     """The context that starts workers so; a fork server has what they need in memory before the first is asked for."""
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["classwise.data.loader"])
+        # Beside what others want there: the server is the whole program's.
+        known = getattr(forkserver._forkserver, "_preload_modules", [])
+        context.set_forkserver_preload([*(name for name in known if name != FORK_SERVER), FORK_SERVER])
     return context
 
 
@@ -169,7 +172,7 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
         # A worker makes itself a folder for sockets and does not clean up when it is killed: it gets the parent's.
         util.get_temp_dir()
         try:
-            # Until `begin_worker` in the worker; a fork server needs it for good.
+            # Until `begin_worker` in the worker. One from a fork server takes signals until then (see fork_server.py).
             with held_back():
                 if self._method != "fork":
                     resource_tracker.ensure_running()  # lets signals through at its own start, hence two blocks
