@@ -316,7 +316,7 @@ def non_finite(processes: Processes, sabotage: str = "") -> Count:
         loop._refuse_non_finite = lambda *arguments: None  # type: ignore[assignment]
     for kind in ("nan loss", "inf loss", "nan gradient", "inf gradient", "nan validation"):
         for guilty in (0, 1, -1):
-            for update in (1, 2, 3, 4):
+            for update in range(1, -(-7 // processes.world) + 1):  # the last one with an empty or short share
                 problem = _poisoned(processes, kind, guilty, update)
                 everyones = processes.exchange(problem)
                 found = "; ".join(f"process {r}: {p}" for r, p in enumerate(everyones) if p)
@@ -365,7 +365,11 @@ def _poisoned(processes: Processes, kind: str, guilty: int, update: int) -> str:
         if not shelf.saved or shelf.saved[-1] != (0, update - 1):
             return f"kept {shelf.saved}"
         rows = {name for name in data.ids if name in str(error)}
-        return "" if len(rows) >= (2 if update < 4 else 1) else f"the samples are not named: {error}"
+        return (
+            ""
+            if len(rows) >= min(2, 14 - 2 * processes.world * (update - 1))
+            else f"the samples are not named: {error}"
+        )
     finally:
         handle.remove()
     return "nothing was raised"
