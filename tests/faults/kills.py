@@ -106,7 +106,7 @@ def _end(there: Scene, run: Path, board: Board, out: Path) -> str:
 def _nothing_kept(run: Path) -> bool:
     """Whether the run was killed before its first checkpoint was whole."""
     names = [path.name for path in (run / "checkpoints").iterdir()]
-    return names == [".staging-last"] and not (run / "checkpoints/.staging-last/manifest.json").exists()
+    return names == [".staging-last"]  # had it been whole, resume would have gone on from it
 
 
 def _begin_anew(there: Scene, run: Path, board: Board, out: Path) -> str:
