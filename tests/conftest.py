@@ -2,6 +2,7 @@
 
 import csv
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 # The tensors here are small: threads that wait for each other make the tests many times slower on a busy machine.
 # Before torch is imported, and for the commands that tests start as well.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Decoded pictures are kept for this run of the tests alone, by the commands that they start as well.
+_cache = tempfile.TemporaryDirectory(prefix="classwise-tests-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 # Far apart in hue, so that even a mean colour tells the classes apart.
 COLOURS = [(220, 40, 40), (40, 180, 60), (50, 60, 220), (230, 200, 40), (160, 50, 200), (40, 200, 210)]

@@ -20,6 +20,7 @@ from classwise.config import Config
 from classwise.config_file import make_config
 from classwise.console import Console
 from classwise.data.augment import PRESETS, Augment
+from classwise.data.cache import StoredPictures
 from classwise.data.loader import FeatureLoader, Loader, Pictures, TrainingData, ValidationData
 from classwise.data.mixing import Mixing
 from classwise.data.sampling import batches_of, table_order
@@ -74,9 +75,11 @@ def worker_count(workers: int | str, device: torch.device) -> int:
     return min(16, _cores()) if device.type == "cuda" else min(8, _cores() // 4)
 
 
-def pictures_of(samples: Samples, facts: ModelFacts, max_pixels: int) -> Pictures:
+def pictures_of(
+    samples: Samples, facts: ModelFacts, max_pixels: int, stored: StoredPictures | None = None
+) -> Pictures:
     """Pictures as evaluation sees them."""
-    return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels, root=samples.root)
+    return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels, root=samples.root, stored=stored)
 
 
 def loader_of(
@@ -235,9 +238,9 @@ def build_data(
     pin = device.type == "cuda"
     pictures = _training_pictures(config, prepared, model.facts)
     loader = loader_of(pictures, prepared.train.answers, config, device, pin)
-    seen = pictures_of(prepared.valid.samples, model.facts, data.max_pixels)
+    seen = pictures_of(prepared.valid.samples, model.facts, data.max_pixels, prepared.valid.stored)
     valid = loader_of(seen, prepared.valid.answers, config, device, pin)
-    plain = pictures_of(prepared.train.samples, model.facts, data.max_pixels)
+    plain = pictures_of(prepared.train.samples, model.facts, data.max_pixels, prepared.train.stored)
     frozen = [
         _frozen(config, model, device, p, side)
         for p, side in ((plain, prepared.train), (seen, prepared.valid))
@@ -307,7 +310,7 @@ def run_baselines(
         return float(scores[score])
 
     seen = [
-        pictures_of(side.samples, model.facts, config.data.max_pixels)
+        pictures_of(side.samples, model.facts, config.data.max_pixels, side.stored)
         for side in (prepared.train, prepared.valid)
     ]
     pretrained, rows = config.model.weights != "none", None
@@ -315,7 +318,7 @@ def run_baselines(
         rows = probe_rows(
             heads, answers[0], model.feature_count
         )  # no more pictures than the probe will look at
-        seen[0] = dataclasses.replace(seen[0], paths=[seen[0].paths[row] for row in rows])
+        seen[0] = seen[0].take(rows.tolist())
         train, valid = (model_features(model.to(device), p, config, device).numpy() for p in seen)
     else:
         train, valid = pixel_features(*(_pixel_batches(p, config, device) for p in seen))
@@ -347,7 +350,7 @@ def _mixing(config: Config, prepared: Prepared, rank: int) -> Mixing:
 
 
 def _training_pictures(config: Config, prepared: Prepared, facts: ModelFacts) -> Pictures:
-    plain = pictures_of(prepared.train.samples, facts, config.data.max_pixels)
+    plain = pictures_of(prepared.train.samples, facts, config.data.max_pixels, prepared.train.stored)
     return dataclasses.replace(plain, seed=config.seed, augment=augmentation(config))
 
 

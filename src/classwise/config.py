@@ -102,6 +102,13 @@ class Data(Section):
         "error",
         description="rows without an answer for any target: refuse to start, or leave them out and say so",
     )
+    cache: str = Field(
+        "auto",
+        description="auto: keep decoded pictures on the disk, where programs keep such things; off; or a folder",
+    )
+    cache_gigabytes: Positive = Field(
+        10.0, description="the most that the decoded pictures of all data sets there may take together"
+    )
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = Field(
         100_000_000, description="a picture with more pixels than this is refused before it is decoded"
     )

@@ -103,6 +103,8 @@ def absolute_paths(config: Config, folder: Path) -> Config:
     data = {key: absolute(f"data.{key}", getattr(config.data, key)) for key in ("source", "images")}
     if isinstance(config.data.valid, str):
         data["valid"] = absolute("data.valid", config.data.valid)
+    if config.data.cache not in ("auto", "off"):
+        data["cache"] = absolute("data.cache", config.data.cache)
     weights = config.model.weights
     if weights.endswith(".safetensors"):
         weights = absolute("model.weights", weights)

@@ -9,6 +9,7 @@ ClasswiseError             a user's mistake or bad data: one short message, exit
 ├── CheckpointError        no checkpoint, a damaged one, or one of another run
 ├── OutputError            a file that would be overwritten, or that its template contradicts
 ├── NonFiniteError         a loss or gradient that is not a number; training stopped before the step
+├── OutOfMemory            a micro-batch that does not fit the device; training goes on with smaller ones
 └── Interrupted            stopped by a signal, with a checkpoint written: exit code 75
 """
 
@@ -65,6 +66,10 @@ class OutputError(ClasswiseError):
 
 class NonFiniteError(ClasswiseError):
     """The loss or a gradient stopped being a finite number. The weights are those from before the step."""
+
+
+class OutOfMemory(ClasswiseError):  # noqa: N818 - as torch calls it
+    """A micro-batch does not fit the device's memory. Weights and statistics are those from before the update."""
 
 
 class Interrupted(ClasswiseError):  # noqa: N818 - not a mistake: the run was asked to stop

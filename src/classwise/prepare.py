@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from classwise.config import Config
 from classwise.console import Console
-from classwise.data.images import check_images
+from classwise.data.cache import PictureStore, StoredPictures, default_base, store_folder
+from classwise.data.images import check_images, least_size
 from classwise.data.sources import Samples, read_source
 from classwise.data.split import merge_groups, split_rows
 from classwise.data.table import rows_text
@@ -28,15 +29,18 @@ Answers = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the split: its rows, and their answers by target as a batch holds them (targets.py)."""
+    """One side of the split: its rows, their answers by target as a batch holds them (targets.py), and where their
+    decoded pictures are kept, if they are."""
 
     samples: Samples
     answers: Answers
+    stored: StoredPictures | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a run, read, checked and split. `bad` are the pictures that were left out."""
+    """The data of a run, read, checked and split. `bad` are the pictures that were left out; `store` keeps the
+    decoded ones, and is held open as long as this lives."""
 
     targets: tuple[Target, ...]
     joint: tuple[str, ...]
@@ -44,6 +48,12 @@ class Prepared:
     valid: Side
     bad: tuple[ImageError, ...]
     warnings: tuple[str, ...]
+    store: PictureStore | None = None
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Training and validation."""
+        return self.train, self.valid
 
     @property
     def label_lists(self) -> dict[str, tuple[str, ...]]:
@@ -77,17 +87,41 @@ class Prepared:
 
 
 def prepare(config: Config, console: Console, processes: Processes = ALONE) -> Prepared:
-    """Read, check and split the data; nothing is written. Of several processes each checks its share of the
-    pictures. Raises DataError, ConfigError."""
+    """Read, check and split the data; nothing is written but the store of decoded pictures. Of several processes
+    each checks its share of the pictures. Raises DataError, ConfigError."""
     data = config.data
     samples = processes.together(lambda: _source(config))
-    samples, bad = _checked(samples, config, console, processes)
+    store = processes.together(lambda: open_store(config, samples.root, console))
+    samples, bad = _checked(samples, config, console, processes, store)
     other = None
     if isinstance(data.valid, str):
         other = processes.together(lambda: _valid_source(config))
-        other, bad_too = _checked(other, config, console, processes)
+        other, bad_too = _checked(other, config, console, processes, store)
         bad += bad_too
-    return processes.together(lambda: _prepared(config, samples, other, bad))
+    prepared = processes.together(lambda: _prepared(config, samples, other, bad))
+    if store is None:
+        return prepared
+    sides = [dataclasses.replace(side, stored=store.of(side.samples.paths)) for side in prepared.sides]
+    return dataclasses.replace(prepared, train=sides[0], valid=sides[1], store=store)
+
+
+def open_store(config: Config, root: Path, console: Console) -> PictureStore | None:
+    """The store that data.cache says; None if there is to be none. Raises ConfigError if DIR cannot be one."""
+    data = config.data
+    if data.cache == "off":
+        return None
+    base = default_base() if data.cache == "auto" else Path(data.cache)
+    folder = store_folder(base, root, least_size(config.model.image_size), data.max_pixels)
+    try:
+        return PictureStore(folder, round(data.cache_gigabytes * 1e9))
+    except OSError as error:
+        reason = f"{error.filename or folder}: {error.strerror or error}"
+        if data.cache != "auto":
+            raise ConfigError(f"data.cache: no pictures can be kept in {base}: {reason}") from None
+        console.line(
+            f"note: decoded pictures are not kept ({reason}); each is decoded every time (data.cache)"
+        )
+        return None
 
 
 def _prepared(config: Config, samples: Samples, other: Samples | None, bad: Sequence[ImageError]) -> Prepared:
@@ -190,13 +224,21 @@ def value_facts(prepared: Prepared, side: Side) -> dict[str, dict[str, float]]:
 
 
 def check_pictures(
-    paths: Sequence[Path], max_pixels: int, console: Console, root: Path | None = None
+    paths: Sequence[Path],
+    max_pixels: int,
+    console: Console,
+    root: Path | None = None,
+    least: tuple[int, int] | None = None,
+    store: PictureStore | None = None,
 ) -> list[ImageError]:
-    """Decode every file once and return the bad ones; one outside of `root` is bad."""
+    """Decode every file once and return the bad ones; one outside of `root` is bad. `least` and `store` as in
+    `check_images`."""
     return check_images(
         paths,
         max_pixels,
         root=root,
+        least=least,
+        store=store,
         progress=lambda items: console.bar(items, "reading pictures", total=len(set(paths))),
     )
 
@@ -219,14 +261,22 @@ def _count(numbers_N: Numbers, size: int) -> list[int]:
 
 
 def _checked(
-    samples: Samples, config: Config, console: Console, processes: Processes
+    samples: Samples, config: Config, console: Console, processes: Processes, store: PictureStore | None
 ) -> tuple[Samples, list[ImageError]]:
-    own = list(dict.fromkeys(samples.paths))[processes.rank :: processes.world]
-    bad = check_pictures(own, config.data.max_pixels, console, samples.root)
+    distinct = list(dict.fromkeys(samples.paths))
+    own = distinct[processes.rank :: processes.world]
+    least = least_size(config.model.image_size)
+    bad = check_pictures(own, config.data.max_pixels, console, samples.root, least, store)
+    if store is not None:
+        store.flush()
     if processes.world > 1:
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
         found = processes.exchange([[str(error.path), error.reason] for error in bad])
         reasons = {path: reason for part in found for path, reason in part}
+        if store is not None:
+            for rank, keys in enumerate(processes.exchange(store.keys(own))):
+                store.learn(distinct[rank :: processes.world], keys)
+            store.flush()  # what the others on this machine have added
         bad = [ImageError(p, reasons[str(p)]) for p in dict.fromkeys(samples.paths) if str(p) in reasons]
     return processes.together(lambda: (_usable(samples, bad, config), bad))
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from classwise import errors
-from classwise.errors import ClasswiseError, ImageError
+from classwise.errors import ClasswiseError, ImageError, OutOfMemory
 
 T = TypeVar("T")
 # The first process may check pictures and score baselines for long while the others wait for its word.
@@ -59,10 +59,12 @@ class Processes:
                 gradient.copy_(part.view(gradient.shape))
 
     @torch.no_grad()
-    def merge_statistics(self, model: nn.Module, before: Sequence[Tensor], batches: int) -> None:
+    def merge_statistics(
+        self, model: nn.Module, buffers: Sequence[Tensor], before: Sequence[Tensor], batches: int
+    ) -> None:
         """Bring batch norm's running statistics to where one process would have brought them, which sees all
-        micro-batches in turn. `before`: the model's buffers at the start of the update; `batches`: how many
-        micro-batches this process has seen since.
+        micro-batches in turn. `before`: what the model's `buffers` were at the start of the update; `batches`: how
+        many micro-batches this process has seen since.
 
         With momentum m, k micro-batches turn a statistic r into (1 - m)^k r + c. Processes that start from the same
         r each know their own c, and what comes after in turn makes it fade: r' = (1 - m)^K r + sum of
@@ -71,7 +73,7 @@ class Processes:
         """
         if self.world == 1:
             return
-        old = dict(zip((id(buffer) for buffer in model.buffers()), before, strict=True))
+        old = dict(zip((id(buffer) for buffer in buffers), before, strict=True))
         norms = [module for module in model.modules() if _keeps_statistics(module)]
         statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
         if not norms:
@@ -111,6 +113,10 @@ class Processes:
         for found_BK, size in zip(self._gathered(padded_BK), sizes, strict=False):
             yield dict(zip(names, torch.split(found_BK[:size], widths, dim=1), strict=True))
 
+    def count(self, number: int) -> int:
+        """The sum of the processes' numbers."""
+        return number if self.world == 1 else int(self.sum(torch.tensor(number)))
+
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether some process has it up."""
         if self.world == 1:
@@ -139,6 +145,21 @@ class Processes:
             error = problem
         self._raise_any(error)
         return found  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def alike(self) -> Iterator[None]:
+        """An error in the block of one process is one in all; too little memory is OutOfMemory."""
+        error: Exception | None = None
+        try:
+            yield
+        except torch.OutOfMemoryError as problem:
+            # Raised below: one that held the old one's frames would hold their tensors, too.
+            error = OutOfMemory(str(problem).splitlines()[0])
+        except Exception as problem:
+            if self.world == 1:
+                raise
+            error = problem
+        self._raise_any(error)
 
     def first(self, work: Callable[[], T]) -> T:
         """The first process does `work`, and all get its result, plain values, or raise its error."""

@@ -129,6 +129,8 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         set_threads(config)
         parts = processes.together(lambda: _restored_parts(config, prepared, checkpoint, device, processes))
         _compare_fingerprints(checkpoint, fingerprint(str(device), processes.world), console)
+        if prepared.store is not None:
+            console.line(str(prepared.store))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
         keeper = checkpoint_keeper(folder, config, prepared, parts, None)
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.

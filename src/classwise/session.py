@@ -261,6 +261,8 @@ def say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: Pa
     train, valid = prepared.train.samples, prepared.valid.samples
     for warning in prepared.warnings:
         console.line(f"warning: {warning}")
+    if prepared.store is not None:
+        console.line(str(prepared.store))
     grouped = ""
     if train.groups is not None and valid.groups is not None:
         grouped = (

@@ -549,7 +549,7 @@ def test_check_images_returns_all_bad_files_in_order(save: Save, tmp_path: Path)
 def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with three targets a picture costs one decoding a picture."""
     read: list[Path] = []
-    monkeypatch.setattr("classwise.data.images.read_image", lambda path, max_pixels, root: read.append(path))
+    monkeypatch.setattr("classwise.data.images.read_image", lambda path, *rest: read.append(path))
     paths = [save(FILES["png"]), save(FILES["bmp"])]
     seen: list[Path] = []
 

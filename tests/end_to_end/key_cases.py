@@ -142,6 +142,12 @@ def composed(config: Config) -> Any:
     return build_data(config, prepared, model, device_of("cpu"))[0].loader._loader
 
 
+def kept(config: Config) -> Any:
+    """Where decoded pictures are kept, and how many were not: they are the same pictures either way."""
+    store = prepare(config, Console(quiet=True)).store
+    return None if store is None else (store.folder.parent, store.left_out)
+
+
 def saves(config: Config) -> int:
     """How many checkpoints a run writes: when they are written changes nothing else."""
     write = checkpoint.write_checkpoint
@@ -188,6 +194,8 @@ CASES: dict[str, Case] = {
     ),
     "data.bad_images": Case(("error", "skip"), refusal, section={"source": "@bad.csv"}),
     "data.unanswered": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
+    "data.cache": Case(("auto", "off", "@kept"), lambda found: found, play=kept),
+    "data.cache_gigabytes": Case((1e-8, 1.0), lambda found: found, section={"cache": "@small"}, play=kept),
     "data.max_pixels": Case((100_000_000, 100), refusal),
     "targets.NAME.column": Case(("kind", "other")),
     "targets.NAME.columns": Case(

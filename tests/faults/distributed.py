@@ -251,7 +251,9 @@ sys.exit(run_command(sys.argv[1:]))
 def _vanishing(folder: Path, config: Path) -> subprocess.CompletedProcess[str]:
     (folder / "vanishing.py").write_text(VANISHING)
     return subprocess.run(
-        torchrun(2, folder / "vanishing.py", "train", config, "--run", folder / "c"),
+        torchrun(
+            *(2, folder / "vanishing.py", "train", config, "--run", folder / "c"), "--data.cache", "off"
+        ),
         capture_output=True,
         text=True,
         timeout=120,

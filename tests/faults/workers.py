@@ -511,7 +511,16 @@ def struck_run(config: Path, run: Path, start: str, number: int, which: int, tim
         os.kill(workers[which], number)
         return time.monotonic(), workers
 
-    options = ["--data.workers", 2, "--data.start_method", start, "--data.worker_timeout", timeout]
+    options = [
+        "--data.cache",
+        "off",
+        "--data.workers",
+        2,
+        "--data.start_method",
+        start,
+        "--data.worker_timeout",
+        timeout,
+    ]
     ended = started(["train", config, "--run", run, *options], strike)
     if ended.seen is None:
         return ended.err[-500:]
@@ -538,7 +547,7 @@ def orphans_of(config: Path, run: Path, start: str, group: bool) -> str:
         (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
         return workers
 
-    options = ["--data.workers", 2, "--data.start_method", start]
+    options = ["--data.cache", "off", "--data.workers", 2, "--data.start_method", start]
     ended = started(["train", config, "--run", run, *options], strike)
     return still_there(ended.seen) if ended.seen else ended.err[-500:]
 
@@ -597,11 +606,11 @@ def failing_command(config: Path, run: Path, what: str, kind: str) -> str:
     trap = Path(next(row[3] for row in rows if row[2] == ("train" if what == "train" else "valid")))
     armed = folder / f"trap {kind} armed"
 
-    def read(path: Path, max_pixels: int, root: Path | None) -> np.ndarray:
+    def read(path: Path, *rest: Any) -> np.ndarray:
         if path == trap and get_worker_info() is not None and armed.exists():
             armed.unlink()
             spring(str(armed))
-        return read_image(path, max_pixels, root)
+        return read_image(path, *rest)
 
     def count(progress: Progress, loss: float, samples: int) -> None:
         end_update(progress, loss, samples)
@@ -609,15 +618,21 @@ def failing_command(config: Path, run: Path, what: str, kind: str) -> str:
             armed.touch()
 
     end_update = Progress.end_update
-    arguments: list[object] = ["train", config, "--run", run, "--data.worker_timeout", 1, "--data.workers", 2]
+    # Decoded pictures that are kept would not be read again.
+    options = ["--data.worker_timeout", 1, "--data.workers", 2, "--data.cache", "off"]
+    arguments: list[object] = ["train", config, "--run", run, *options]
     if what == "baselines":
         arguments += ["--report.baselines", "true"]
     if what in ("evaluate", "predict", "submit"):
         shutil.copytree(folder / "whole", run)
         text = (run / "config.toml").read_text()
-        text = text.replace("workers = 0", "workers = 2").replace(
-            "worker_timeout = 120.0", "worker_timeout = 1.0"
-        )
+        changes = {
+            "workers = 0": "workers = 2",
+            "worker_timeout = 120.0": "worker_timeout = 1.0",
+            'cache = "auto"': 'cache = "off"',
+        }
+        for old, new in changes.items():
+            text = text.replace(old, new)
         (run / "config.toml").write_text(text)
         arguments = [what, run]
         if what == "predict":

@@ -50,6 +50,17 @@ def test_the_backbone_has_its_own_rate() -> None:
     assert all((id(p) in owned) == (g["part"] == "heads") for g in groups for p in g["params"])
 
 
+def test_what_learns_alike_is_one_group() -> None:
+    """A group costs a step of its own; none is lost, none stands twice."""
+    backbone, heads = parts()
+    groups = parameter_groups(backbone, heads, 0.2, 0.01, 1.0)
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.2, 0.01), (0.2, 0.0)]
+    members = [id(p) for group in groups for p in group["params"]]
+    assert sorted(members) == sorted(id(p) for part in (backbone, heads) for p in part.parameters())
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert len(parameter_groups(backbone, heads, 0.2, 0.0, 1.0)) == 1
+
+
 def test_frozen_parameters_stand_in_no_group() -> None:
     """requires_grad=False keeps a parameter out; a part that is frozen whole gives no empty group."""
     backbone, heads = parts()
@@ -117,7 +128,8 @@ def test_a_backbone_without_order_is_refused() -> None:
         ConfigError, match=r"^optimizer\.layer_decay: found 0\.5, but Sequential gives no order"
     ):
         parameter_groups(backbone, heads, 0.1, 0.01, 1.0, layer_decay=0.5)
-    assert len(parameter_groups(backbone, heads, 0.1, 0.01, 1.0, layer_decay=1.0)) == 4
+    assert len(parameter_groups(backbone, heads, 0.1, 0.01, 1.0, layer_decay=1.0)) == 2
+    assert len(parameter_groups(backbone, heads, 0.1, 0.01, 0.5, layer_decay=1.0)) == 4
     for wrong in (0.0, 1.1):
         with pytest.raises(
             ConfigError, match=rf"^optimizer\.layer_decay: found {wrong}, allowed: above 0 up to 1"
@@ -140,11 +152,12 @@ def test_with_a_layer_decay_nothing_is_lost() -> None:
 
 
 def test_parameters_of_the_criterion() -> None:
-    """They learn at lr without decay, in a group of their own before the heads', which stays the last."""
+    """They learn at lr without decay, beside the heads' biases, which learn so too; the heads stay the last."""
     backbone, heads = parts()
     learnt, fixed = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3), requires_grad=False)
     groups = parameter_groups(backbone, heads, 0.2, 0.01, 0.5, extra=(learnt, fixed))
-    (own,) = [group for group in groups if group["part"] == "criterion"]
-    assert own == {"params": [learnt], "lr": 0.2, "weight_decay": 0.0, "part": "criterion"}
+    (own,) = [group for group in groups if any(p is learnt for p in group["params"])]
+    assert (own["lr"], own["weight_decay"]) == (0.2, 0.0)
+    assert {id(p) for p in own["params"]} == {id(learnt), *(id(head.bias) for head in heads)}
+    assert not any(p is fixed for group in groups for p in group["params"])
     assert groups[-1]["part"] == "heads"
-    assert len(parameter_groups(backbone, heads, 0.2, 0.01, 0.5, extra=(fixed,))) == len(groups) - 1

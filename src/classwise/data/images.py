@@ -33,6 +33,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from classwise.data.cache import PictureStore
 from classwise.errors import ImageError
 
 MAX_PIXELS = 100_000_000
@@ -57,19 +58,45 @@ class _Unreadable(Exception):  # noqa: N818 - carries a reason to read_image and
     """Why the file at hand cannot be used."""
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, root: str | Path | None = None) -> np.ndarray:
+def read_image(
+    path: str | Path,
+    max_pixels: int = MAX_PIXELS,
+    root: str | Path | None = None,
+    least: tuple[int, int] | None = None,
+) -> np.ndarray:
     """The picture as (height, width, 3) uint8 RGB: contiguous, writable, upright by its EXIF orientation,
     transparent parts over white, the first frame of an animation.
+
+    With `least` (height, width) it is halved as often as it stays no smaller than that on either side, which for a
+    JPEG is less work than to decode all of it.
 
     Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels, and for a
     file that does not lie below the folder `root`, if one is given, wherever links may lead at that moment.
     """
     try:
         kind, data = _read_file(path, max_pixels, root)
-        image_HWC = _decode(kind, data, max_pixels)
+        image_HWC = _decode(kind, data, max_pixels, least)
     except _Unreadable as error:
         raise ImageError(path, str(error)) from None
     return np.require(image_HWC, np.uint8, ["C", "W"])
+
+
+def least_size(size: tuple[int, int]) -> tuple[int, int]:
+    """What pictures that are shown at `size` are halved to at most (see `read_image`): twice that, so that a random
+    part of a quarter of the area is still shown with all the detail that there is."""
+    return 2 * size[0], 2 * size[1]
+
+
+def store_image(
+    path: Path, store: PictureStore, max_pixels: int, root: Path | None, least: tuple[int, int]
+) -> None:
+    """Reads a file as `read_image` does, and sees to it that the store has its picture. Raises ImageError."""
+    try:
+        kind, data = _read_file(path, max_pixels, root)
+        if not store.find(path, data):
+            store.add(path, np.require(_decode(kind, data, max_pixels, least), np.uint8, ["C"]))
+    except _Unreadable as error:
+        raise ImageError(path, str(error)) from None
 
 
 def check_images(
@@ -78,8 +105,11 @@ def check_images(
     threads: int | None = None,
     root: Path | None = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
+    least: tuple[int, int] | None = None,
+    store: PictureStore | None = None,
 ) -> list[ImageError]:
-    """Decodes every file once, in threads, and returns the error of each bad one, in the order of `paths`.
+    """Decodes every file once, in threads, and returns the error of each bad one, in the order of `paths`. With a
+    `store` (and `least` as in `read_image`) the pictures are kept there, and those that it has are not decoded.
 
     A path that occurs several times is read once and reported once. `threads` defaults to one a core, at
     most 16. `progress` wraps the sequence of distinct paths, as `tqdm` and `rich.progress.track` do.
@@ -90,13 +120,24 @@ def check_images(
     with ThreadPoolExecutor(threads) as pool:
         # In slices: one future a file for a million files would cost more memory than the pictures.
         slices = (distinct[start : start + 1024] for start in range(0, len(distinct), 1024))
-        found = (pool.map(lambda path: _problem(path, max_pixels, root), part) for part in slices)
+        found = (
+            pool.map(lambda path: _problem(path, max_pixels, root, least, store), part) for part in slices
+        )
         return [error for _, error in zip(shown, itertools.chain.from_iterable(found), strict=True) if error]
 
 
-def _problem(path: Path, max_pixels: int, root: Path | None) -> ImageError | None:
+def _problem(
+    path: Path,
+    max_pixels: int,
+    root: Path | None,
+    least: tuple[int, int] | None,
+    store: PictureStore | None,
+) -> ImageError | None:
     try:
-        read_image(path, max_pixels, root)
+        if store is None:
+            read_image(path, max_pixels, root, least)
+        else:
+            store_image(path, store, max_pixels, root, least or (1, 1))
     except ImageError as error:
         return error
     return None
@@ -168,16 +209,39 @@ def _other_kind(start: bytes) -> str:
     return next(found, f"no picture that is known here (it starts with the bytes {start[:8].hex(' ')})")
 
 
-def _decode(kind: str, data: bytes, max_pixels: int) -> np.ndarray:
-    decoders = {"JPEG": _decode_jpeg, "PNG": _decode_png, "WebP": _decode_webp, "BMP": _decode_bmp}
+def _decode(kind: str, data: bytes, max_pixels: int, least: tuple[int, int] | None) -> np.ndarray:
+    decoders: dict[str, Callable[[bytes, int], np.ndarray]] = {
+        "JPEG": lambda data, most: _decode_jpeg(data, most, least),
+        "PNG": _decode_png,
+        "WebP": _decode_webp,
+        "BMP": _decode_bmp,
+    }
     try:
-        return decoders[kind](data, max_pixels)
+        image_HWC = decoders[kind](data, max_pixels)
+        return image_HWC if least is None else _halved(image_HWC, least)
     except _Unreadable as error:
         raise _Unreadable(f"{kind}: {error}") from None
     except Exception as error:
         # Decoders meet hostile bytes: Pillow alone answers with OSError, SyntaxError, ValueError, IndexError,
         # struct.error, zlib.error, MemoryError and more. To the caller all of them mean one thing.
         raise _Unreadable(f"{kind}: cut short or damaged ({error or type(error).__name__})") from error
+
+
+def _halvings(size: tuple[int, ...], least: tuple[int, int]) -> int:
+    """How often both sides can be halved, rounding up, and be no smaller than `least`."""
+
+    def fits(times: int) -> bool:
+        return all((side - 1 >> times) + 1 >= wanted for side, wanted in zip(size, least, strict=False))
+
+    return next((times for times in range(12, 0, -1) if fits(times)), 0)
+
+
+def _halved(image_HWC: np.ndarray, least: tuple[int, int]) -> np.ndarray:
+    times = _halvings(image_HWC.shape, least)
+    if not times:
+        return image_HWC
+    height, width = ((side - 1 >> times) + 1 for side in image_HWC.shape[:2])
+    return resize_image(image_HWC, (height, width))
 
 
 def _check_size(height: int, width: int, max_pixels: int) -> None:
@@ -204,8 +268,10 @@ def _over_white(image_HWC: np.ndarray) -> np.ndarray:
     return np.array(white)
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode_jpeg(data: bytes, max_pixels: int, least: tuple[int, int] | None) -> np.ndarray:
     segments = list(_jpeg_segments(data))
+    exif = (body for kind, body in segments if kind == 0xE1 and body.startswith(b"Exif\0\0"))
+    orientation = _orientation(next(exif, b""))
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -213,13 +279,17 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray:
         image_HWC = _from_pillow(JpegImageFile(io.BytesIO(data)), max_pixels)
     else:
         _check_size(height, width, max_pixels)
+        # The decoder halves three times at most, by leaving the high frequencies out.
+        upright = least if least is None or orientation < 5 else least[::-1]
+        times = 0 if upright is None else min(3, _halvings((height, width), upright))
+        size = {"min_height": (height - 1 >> times) + 1, "min_width": (width - 1 >> times) + 1}
+        options = {"strict": True} | (size if times else {})
         if colours in ("CMYK", "YCCK"):
             adobe = any(kind == 0xEE and body.startswith(b"Adobe") for kind, body in segments)
-            image_HWC = _from_cmyk(simplejpeg.decode_jpeg(data, "CMYK", strict=True), inverted=adobe)
+            image_HWC = _from_cmyk(simplejpeg.decode_jpeg(data, "CMYK", **options), inverted=adobe)
         else:
-            image_HWC = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    exif = (body for kind, body in segments if kind == 0xE1 and body.startswith(b"Exif\0\0"))
-    return _UPRIGHT[_orientation(next(exif, b""))](image_HWC)
+            image_HWC = simplejpeg.decode_jpeg(data, "RGB", **options)
+    return _UPRIGHT[orientation](image_HWC)
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:

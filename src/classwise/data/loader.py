@@ -5,6 +5,7 @@ changes of (seed, epoch, row); the workers are told the epoch with every row, so
 run and still see each epoch.
 """
 
+import dataclasses
 import itertools
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from classwise.data.augment import Augment, augment_image
-from classwise.data.images import fit_image, read_image
+from classwise.data.cache import StoredPictures
+from classwise.data.images import fit_image, least_size, read_image
 from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
 from classwise.data.workers import Notes, WatchedLoader, begin_worker, context_of, start_method
 from classwise.errors import ConfigError, ImageError, WorkerError
@@ -48,8 +50,23 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; the copy does not wait."""
+        if self.images.device == device:
+            return self
         targets = {name: labels.to(device, non_blocking=True) for name, labels in self.targets.items()}
         return Batch(self.images.to(device, non_blocking=True), targets, self.rows)
+
+    def parts(self, most: int) -> Iterator["Batch"]:
+        """The batch in pieces of at most so many pictures, all of nearly the same size; 0: as it is."""
+        pieces = -(-len(self.images) // most) if most else 1
+        if pieces == 1:
+            yield self
+            return
+        images = torch.tensor_split(self.images, pieces)
+        targets = {name: torch.tensor_split(labels, pieces) for name, labels in self.targets.items()}
+        # A batch without answers has no rows.
+        rows = np.array_split(self.rows, pieces) if len(self) else [self.rows] * pieces
+        for i in range(pieces):
+            yield Batch(images[i], {name: found[i] for name, found in targets.items()}, rows[i])
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,7 @@ class Pictures(Dataset[Item]):
     """Pictures by (epoch, row), as (height, width, 3) uint8 of one size.
 
     `augment` None is evaluation: the picture is brought to `size` and nothing else. No file outside of `root` is read,
-    if one is given.
+    if one is given. Those that are `stored` are not read from their files: the pixels are the same either way.
     """
 
     paths: Sequence[Path]
@@ -67,14 +84,27 @@ class Pictures(Dataset[Item]):
     seed: int = 0
     augment: Augment | None = None
     root: Path | None = None
+    stored: StoredPictures | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def take(self, rows: Sequence[int]) -> "Pictures":
+        """Those of some rows."""
+        stored = None if self.stored is None else self.stored.take(rows)
+        return dataclasses.replace(self, paths=[self.paths[row] for row in rows], stored=stored)
+
+    def read(self, row: int) -> npt.NDArray[np.uint8]:
+        """The picture as it is stored, read-only, or as its file says. Raises ImageError."""
+        found = self.stored.get(row) if self.stored is not None else None
+        if found is None:
+            found = read_image(self.paths[row], self.max_pixels, self.root, least_size(self.size))
+        return found
+
     def __getitem__(self, place: tuple[int, int]) -> Item:
         epoch, row = place
         try:
-            image = read_image(self.paths[row], self.max_pixels, self.root)
+            image = self.read(row)
             if self.augment is None:
                 return fit_image(image, self.size, self.fit), row
             rng = generator(self.seed, AUGMENT, epoch, row)

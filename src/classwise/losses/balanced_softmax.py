@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from classwise.losses.logit_adjustment import adjusted_sum, log_prior
-from classwise.losses.mass import label_mass, over_mass
+from classwise.losses.mass import Mass, label_mass, over_mass
 
 
 class BalancedSoftmax(nn.Module):
@@ -31,7 +31,7 @@ class BalancedSoftmax(nn.Module):
         """The number of labelled rows: shape (1,), float64."""
         return label_mass(labels)
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
         total = adjusted_sum(logits_BK, labels, self.log_prior)
         return over_mass(total, self.mass(labels) if mass is None else mass)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import at_least_float32, is_soft, label_mass, label_sum, over_mass
+from classwise.losses.mass import Mass, at_least_float32, is_soft, label_mass, label_sum, over_mass
 
 
 class Corn(nn.Module):
@@ -34,7 +34,7 @@ class Corn(nn.Module):
         """The number of tasks of the labelled rows: shape (1,), float64."""
         return label_mass(labels, self.tasks)
 
-    def forward(self, logits_BT: Tensor, labels: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BT: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BT` (B, K - 1) with `labels`, levels (B,) or soft (B, K), divided by
         `mass` (1,)."""
         self._check(logits_BT, labels)

@@ -1,13 +1,13 @@
 """The criterion: the losses of all heads as one number, and the mass that it is divided by."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import Loss, check_part, checked_factors, over_mass, set_epoch, split_mass
+from classwise.losses.mass import Loss, Mass, check_part, checked_factors, over_mass, set_epoch, split_mass
 
 
 class Criterion(nn.Module):
@@ -39,13 +39,15 @@ class Criterion(nn.Module):
             raise ConfigError(f"loss weights for {sorted(weights)}, but the heads are {sorted(losses)}")
         # Not an nn.ModuleDict: it refuses names such as 'type', 'a.b' and the empty one.
         self.names = tuple(losses)
+        self._known = frozenset(losses)
         self.weights = checked_factors([weights[name] for name in self.names], self.names)
         for name, loss in losses.items():
             check_part(loss, f"loss of head {name!r}")
         self.losses = nn.ModuleList(losses.values())
         self.log_variance = nn.Parameter(torch.zeros(len(losses))) if uncertainty else None
         self.additive: bool = all(loss.additive for _, loss in self._heads())
-        self.terms: int = sum(loss.terms for _, loss in self._heads())
+        self._terms = [loss.terms for _, loss in self._heads()]
+        self.terms: int = sum(self._terms)
         self.soft_targets: bool = all(loss.soft_targets for _, loss in self._heads())
 
     def set_epoch(self, epoch: int) -> None:
@@ -58,20 +60,20 @@ class Criterion(nn.Module):
         return torch.cat([loss.mass(targets[name]) for name, loss in self._heads()])
 
     def forward(
-        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], mass: Tensor | None = None
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], mass: Mass | None = None
     ) -> Tensor:
         """The loss of one micro-batch, a scalar: `outputs` and `targets` by head, as each loss takes them."""
         self._check_names("outputs", outputs)
         self._check_names("targets", targets)
-        mass = self.mass(targets) if mass is None else mass
-        stretches = split_mass(mass, [loss.terms for _, loss in self._heads()])
+        stretches = split_mass(self.mass(targets) if mass is None else mass, self._terms)
         values = [
             loss(outputs[name], targets[name], part)
             for (name, loss), part in zip(self._heads(), stretches, strict=True)
         ]
         if self.log_variance is not None:
             values = self._uncertain(self.log_variance, values, targets, stretches)
-        values = [weight * value for weight, value in zip(self.weights, values, strict=True)]
+        weighted = zip(self.weights, values, strict=True)
+        values = [value if weight == 1 else weight * value for weight, value in weighted]
         return sum(values[1:], start=values[0])
 
     def learnt_weights(self) -> dict[str, float]:
@@ -85,7 +87,7 @@ class Criterion(nn.Module):
         log_variance_H: Tensor,
         values: list[Tensor],
         targets: Mapping[str, Tensor],
-        masses: list[Tensor],
+        masses: Sequence[Mass],
     ) -> list[Tensor]:
         """Each head's value under its learnt weight, with this micro-batch's share of the regulariser."""
         heads = zip(self._heads(), log_variance_H.unbind(), values, masses, strict=True)
@@ -99,6 +101,6 @@ class Criterion(nn.Module):
         return zip(self.names, (cast(Loss, loss) for loss in self.losses), strict=True)
 
     def _check_names(self, what: str, found: Mapping[str, Tensor]) -> None:
-        missing = [name for name in self.names if name not in found]
-        if missing:
+        if not found.keys() >= self._known:
+            missing = [name for name in self.names if name not in found]
             raise ValueError(f"{what}: no entry for {missing}; found {list(found)}")

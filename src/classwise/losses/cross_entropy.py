@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from classwise.errors import ConfigError
 from classwise.losses.mass import (
     IGNORED,
+    Mass,
     as_epoch,
     as_weight,
     at_least_float32,
@@ -52,7 +53,7 @@ class CrossEntropy(nn.Module):
         """The sum of the weights of the labelled rows: shape (1,), float64."""
         return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
         weight_K = deferred(self.weight, self.weights_from_epoch, self.epoch)

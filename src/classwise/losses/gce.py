@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from classwise.losses.mass import (
+    Mass,
     as_epoch,
     as_number,
     as_weight,
@@ -46,7 +47,7 @@ class GeneralizedCrossEntropy(nn.Module):
         """The sum of the weights of the labelled rows: shape (1,), float64."""
         return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
         log_p_BK = at_least_float32(logits_BK).log_softmax(dim=1)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from classwise.errors import ConfigError
 from classwise.losses.cross_entropy import cross_entropy_sum
 from classwise.losses.mass import (
+    Mass,
     as_epoch,
     as_number,
     as_weight,
@@ -65,7 +66,7 @@ class LDAM(nn.Module):
         """The sum of the weights of the labelled rows: shape (1,), float64."""
         return label_mass(labels_B, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
-    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` (B, K) with `labels_B` (B,), divided by `mass` (1,)."""
         check_batch(logits_BK, labels_B, len(self.margin), soft=False)
         logits_BK = at_least_float32(logits_BK)

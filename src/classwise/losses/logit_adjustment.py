@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from classwise.errors import ConfigError
 from classwise.losses.cross_entropy import cross_entropy_sum
-from classwise.losses.mass import as_number, at_least_float32, check_batch, label_mass, over_mass
+from classwise.losses.mass import Mass, as_number, at_least_float32, check_batch, label_mass, over_mass
 
 
 class LogitAdjustment(nn.Module):
@@ -34,7 +34,7 @@ class LogitAdjustment(nn.Module):
         """The number of labelled rows: shape (1,), float64."""
         return label_mass(labels)
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
         total = adjusted_sum(logits_BK, labels, self.tau * self.log_prior)
         return over_mass(total, self.mass(labels) if mass is None else mass)

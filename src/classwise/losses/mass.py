@@ -13,12 +13,15 @@ them, and so is its mass: t_1 loss(label 1) + t_2 loss(label 2) + ..., which is 
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from classwise.errors import ConfigError
+
+Mass: TypeAlias = Tensor | Sequence[float]
+"""One denominator a term: a tensor (terms,), or plain numbers, which cost no operation on the device."""
 
 IGNORED = -1
 """The label of a row without a known class: it counts in neither the sum nor the mass."""
@@ -43,7 +46,7 @@ class Loss(Protocol):
     def mass(self, targets: Tensor) -> Tensor:
         """The denominators of this batch: shape (terms,), float64."""
 
-    def __call__(self, outputs: Tensor, targets: Tensor, mass: Tensor | None = None) -> Tensor:
+    def __call__(self, outputs: Tensor, targets: Tensor, mass: Mass | None = None) -> Tensor:
         """The sums over this batch divided by `mass` (default: its own), a scalar."""
 
 
@@ -178,6 +181,8 @@ def row_weights(labels: Tensor, weight_K: Tensor | None, dtype: torch.dtype) -> 
 
 def label_mass(labels: Tensor, weight_K: Tensor | None = None) -> Tensor:
     """The sum of the rows' weights: shape (1,), float64."""
+    if weight_K is None and not is_soft(labels):
+        return is_known(labels).sum(dim=0, keepdim=True, dtype=torch.float64)
     return row_weights(labels, weight_K, torch.float64).sum().reshape(1)
 
 
@@ -190,21 +195,30 @@ def label_sum(loss_BK: Tensor, labels: Tensor, weight_K: Tensor | None = None) -
     return (row_weights(labels, weight_K, loss_B.dtype) * loss_B).sum()
 
 
-def over_mass(total: Tensor, mass: Tensor) -> Tensor:
+def over_mass(total: Tensor, mass: Mass) -> Tensor:
     """`total` (scalar) divided by `mass` (1,); 0 with a zero gradient where the mass is 0."""
     check_mass(mass, 1)
+    if not isinstance(mass, Tensor):
+        return total * (1 / mass[0] if mass[0] else 0.0)
     # 1 / 0 becomes 0 on the device: value and gradient are 0, and the host never asks what the mass was.
     return total * mass.reciprocal().nan_to_num(nan=math.nan, posinf=0.0).to(total.dtype).reshape(())
 
 
-def check_mass(mass: Tensor, terms: int) -> None:
+def check_mass(mass: Mass, terms: int) -> None:
     """ValueError unless `mass` has one number for each term."""
-    if tuple(mass.shape) != (terms,):
-        raise ValueError(f"found a mass of shape {tuple(mass.shape)}; allowed: ({terms},), one number a term")
+    shape = tuple(mass.shape) if isinstance(mass, Tensor) else (len(mass),)
+    if shape != (terms,):
+        raise ValueError(f"found a mass of shape {shape}; allowed: ({terms},), one number a term")
 
 
-def split_mass(mass: Tensor, terms: Sequence[int]) -> list[Tensor]:
+def split_mass(mass: Mass, terms: Sequence[int]) -> list[Mass]:
     """The stretch of `mass` (sum of terms,) that belongs to each part, in order."""
     check_mass(mass, sum(terms))
     ends = list(itertools.accumulate(terms, initial=0))
     return [mass[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def numbers(mass: Tensor) -> Mass:
+    """The mass as plain numbers where it lies on the host; on another device it stays there, since to ask for it
+    would mean to wait."""
+    return cast(list[float], mass.tolist()) if mass.device.type == "cpu" else mass

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classwise.losses.mass import as_number, as_weight, at_least_float32, over_mass
+from classwise.losses.mass import Mass, as_number, as_weight, at_least_float32, over_mass
 
 # In all of them a target t is 1, 0, or in between after mixing: t loss(1) + (1 - t) loss(0). NaN is unknown.
 
@@ -32,7 +32,7 @@ class BinaryCrossEntropy(nn.Module):
         """The number of known cells: shape (1,), float64."""
         return cell_mass(targets_BL)
 
-    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `mass` (1,)."""
         check_cells(logits_BL, targets_BL, None if self.pos_weight is None else len(self.pos_weight))
         logits_BL = at_least_float32(logits_BL)
@@ -63,7 +63,7 @@ class MultilabelFocal(nn.Module):
         """The number of known cells: shape (1,), float64."""
         return cell_mass(targets_BL)
 
-    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `mass` (1,)."""
         check_cells(logits_BL, targets_BL)
         logits_BL = at_least_float32(logits_BL)
@@ -100,7 +100,7 @@ class Asymmetric(nn.Module):
         """The number of known cells: shape (1,), float64."""
         return cell_mass(targets_BL)
 
-    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `mass` (1,)."""
         check_cells(logits_BL, targets_BL)
         logits_BL = at_least_float32(logits_BL)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classwise.losses.mass import IGNORED, at_least_float32, check_column, over_mass
+from classwise.losses.mass import IGNORED, Mass, at_least_float32, check_column, over_mass
 
 
 class PairwiseLogistic(nn.Module):
@@ -32,7 +32,7 @@ class PairwiseLogistic(nn.Module):
         alike_B = _run_lengths(targets_B2.flip(1), targets_B2[:, 0])
         return ((of_query_B**2).sum() - (alike_B**2).sum()).reshape(1) / 2
 
-    def forward(self, scores_B1: Tensor, targets_B2: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, scores_B1: Tensor, targets_B2: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the pairs, divided by `mass` (1,)."""
         scores_B = _checked(scores_B1, targets_B2)
         # Entry (i, j) is s_j - s_i.
@@ -57,7 +57,7 @@ class ListNet(nn.Module):
         """The number of queries with two known rows or more: shape (1,), float64."""
         return (_run_lengths(targets_B2[:, 1:], targets_B2[:, 0]) > 1).sum(dtype=torch.float64).reshape(1)
 
-    def forward(self, scores_B1: Tensor, targets_B2: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, scores_B1: Tensor, targets_B2: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the queries, divided by `mass` (1,)."""
         scores_B = _checked(scores_B1, targets_B2)
         together_BB = _together(targets_B2)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import Loss, as_number, at_least_float32, check_column, check_part, over_mass
+from classwise.losses.mass import Loss, Mass, as_number, at_least_float32, check_column, check_part, over_mass
 
 # All of them take outputs (B, 1) and targets (B,), NaN where unknown; the sum over the known rows is divided by
 # their number. A mixed picture's target is the mixture of both numbers, which is a number like any other.
@@ -27,7 +27,7 @@ class SquaredError(nn.Module):
         """The number of known rows: shape (1,), float64."""
         return known_mass(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the known rows, divided by `mass` (1,)."""
         return over_known(Tensor.square, outputs_B1, targets_B, mass)
 
@@ -44,7 +44,7 @@ class AbsoluteError(nn.Module):
         """The number of known rows: shape (1,), float64."""
         return known_mass(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the known rows, divided by `mass` (1,)."""
         return over_known(Tensor.abs, outputs_B1, targets_B, mass)
 
@@ -68,7 +68,7 @@ class SmoothL1(nn.Module):
         """The number of known rows: shape (1,), float64."""
         return known_mass(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the known rows, divided by `mass` (1,)."""
         return over_known(lambda d_B: _huber(d_B, self.beta) / self.beta, outputs_B1, targets_B, mass)
 
@@ -92,7 +92,7 @@ class Huber(nn.Module):
         """The number of known rows: shape (1,), float64."""
         return known_mass(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the known rows, divided by `mass` (1,)."""
         return over_known(lambda d_B: _huber(d_B, self.delta), outputs_B1, targets_B, mass)
 
@@ -120,7 +120,7 @@ class Standardised(nn.Module):
         """The mass of `loss`: shape (terms,), float64."""
         return self._inner().mass(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
         """The value of `loss` for `outputs_B1` (B, 1), standardised, and `targets_B` (B,) in the user's unit."""
         _check(outputs_B1, targets_B)
         # In float64: a year such as 2024 less its mean would keep three digits in float32.
@@ -136,7 +136,7 @@ def known_mass(targets_B: Tensor) -> Tensor:
 
 
 def over_known(
-    of_difference: Callable[[Tensor], Tensor], outputs_B1: Tensor, targets_B: Tensor, mass: Tensor | None
+    of_difference: Callable[[Tensor], Tensor], outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None
 ) -> Tensor:
     """The sum over the known rows of a function of x - y that is 0 at 0, divided by `mass` (1,)."""
     _check(outputs_B1, targets_B)

@@ -4,7 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import at_least_float32, check_batch, check_mass, is_known, label_index, label_mass
+from classwise.losses.mass import (
+    Mass,
+    at_least_float32,
+    check_batch,
+    check_mass,
+    is_known,
+    label_index,
+    label_mass,
+)
 
 
 class SoftMacroF1(nn.Module):
@@ -36,7 +44,7 @@ class SoftMacroF1(nn.Module):
         """The number of labelled rows: shape (1,), float64. It only tells one batch from another."""
         return label_mass(labels_B)
 
-    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Mass | None = None) -> Tensor:
         """The loss of `logits_BK` (B, K) with `labels_B` (B,).
 
         A `mass` that is not this batch's own raises ValueError: the batch is then a part of a larger one.
@@ -53,14 +61,14 @@ class SoftMacroF1(nn.Module):
         miss_K = (1 - 2 * (p_BK * y_BK).sum(dim=0) / size_K) * present_K
         return miss_K.sum() / present_K.sum().clamp(min=1)
 
-    def _refuse_another_mass(self, labels_B: Tensor, mass: Tensor | None) -> None:
+    def _refuse_another_mass(self, labels_B: Tensor, mass: Mass | None) -> None:
         if mass is None:
             return
         check_mass(mass, 1)
         own = self.mass(labels_B)
         # The only comparison on the host in any loss: a silently different gradient would be worse.
-        if not torch.equal(own, mass.to(own)):
+        if not torch.equal(own, torch.as_tensor(mass).to(own)):
             raise ValueError(
                 f"soft F1 is not a sum over samples and cannot be accumulated: this batch has {own.item():g} "
-                f"labelled rows, but the mass given is {mass.item():g}. Use one batch an update, in one process"
+                f"labelled rows, but the mass given is {float(mass[0]):g}. Use one batch an update, in one process"
             )

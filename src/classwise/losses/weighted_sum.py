@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import Loss, check_part, checked_factors, set_epoch, split_mass
+from classwise.losses.mass import Loss, Mass, check_part, checked_factors, set_epoch, split_mass
 
 
 class WeightedSum(nn.Module):
@@ -40,7 +40,7 @@ class WeightedSum(nn.Module):
         """The parts' masses one after the other: shape (terms,), float64."""
         return torch.cat([loss.mass(targets) for loss in self._parts()])
 
-    def forward(self, outputs: Tensor, targets: Tensor, mass: Tensor | None = None) -> Tensor:
+    def forward(self, outputs: Tensor, targets: Tensor, mass: Mass | None = None) -> Tensor:
         """The weighted sum of the parts, each divided by its own stretch of `mass` (terms,)."""
         mass = self.mass(targets) if mass is None else mass
         stretches = split_mass(mass, [loss.terms for loss in self._parts()])

@@ -67,6 +67,7 @@ class Classifier(nn.Module):
         self.facts = facts
         self.backbone = backbone.module
         self.feature_count = backbone.features
+        self.memory_format = torch.contiguous_format
         self.dropout = nn.Dropout(facts.dropout)
         # A list, since a target may be called `type` or `keys`, which a ModuleDict refuses.
         self.heads = nn.ModuleList(
@@ -79,9 +80,20 @@ class Classifier(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def statistics(self) -> list[Tensor]:
+        """The buffers that a forward pass in training may change: running statistics of norms."""
+        return [*self.backbone.buffers(), *self.heads.buffers()]
+
+    def arrange(self, memory_format: torch.memory_format) -> None:
+        """Lay weights and pictures out so from now on; the numbers stay, but for their last digits."""
+        self.memory_format = memory_format
+        self.to(memory_format=memory_format)
+
     def features(self, images_BCHW: Tensor) -> Tensor:
         """What the backbone makes of the pictures, (B, F)."""
-        features_BF: Tensor = self.backbone((images_BCHW - self.mean) / self.std)
+        images_BCHW = (images_BCHW - self.mean) / self.std
+        features_BF: Tensor = self.backbone(images_BCHW.contiguous(memory_format=self.memory_format))
         return features_BF
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -116,7 +128,9 @@ def build_classifier(
         torch.default_generator.manual_seed(seed)
         body = build_backbone(backbone, weights, image_size)
         facts = ModelFacts(backbone, image_size, fit, body.mean, body.std, dropout, heads, dict(cosine or {}))
-        return Classifier(body, facts).to(memory_format=torch.channels_last)
+        model = Classifier(body, facts)
+        model.arrange(torch.channels_last)
+        return model
 
 
 def restore_classifier(facts: ModelFacts, tensors: dict[str, Tensor]) -> Classifier:
@@ -124,4 +138,5 @@ def restore_classifier(facts: ModelFacts, tensors: dict[str, Tensor]) -> Classif
     with torch.random.fork_rng(devices=[]):
         model = Classifier(build_backbone(facts.backbone, "none", facts.image_size), facts)
     model.load_state_dict(tensors)
-    return model.to(memory_format=torch.channels_last)
+    model.arrange(torch.channels_last)
+    return model

@@ -19,7 +19,8 @@ def parameter_groups(
     layer_decay: float = 1.0,
     extra: Iterable[nn.Parameter] = (),
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer: backbone, `extra` and heads in this order, with and without weight decay.
+    """Groups for an optimizer: backbone, `extra` and heads in this order, with and without weight decay; those that
+    learn and decay alike are one, since each costs a step of its own. "part" names a group's last members.
 
     Norms and biases (every parameter with one dimension or none) are not decayed: shrinking a norm's scale
     regularises nothing, since the next norm undoes it (van Laarhoven 2017, section 2). Parameters with
@@ -37,7 +38,17 @@ def parameter_groups(
     others = [parameter for parameter in extra if parameter.requires_grad]
     if others:
         groups.append({"params": others, "lr": lr, "weight_decay": 0.0, "part": "criterion"})
-    return groups + _decayed_and_not(heads.parameters(), lr, weight_decay, "heads")
+    return _merged(groups + _decayed_and_not(heads.parameters(), lr, weight_decay, "heads"))
+
+
+def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups with the same rate and decay as one, at the place of the last, so that the heads' stay behind."""
+    merged: dict[tuple[float, float], dict[str, Any]] = {}
+    for group in groups:
+        key = group["lr"], group["weight_decay"]
+        before = merged.pop(key)["params"] if key in merged else []
+        merged[key] = group | {"params": before + group["params"]}
+    return list(merged.values())
 
 
 def _decayed_and_not(

@@ -4,6 +4,8 @@
 `evaluate` the inference process (eval, no gradients, counting). Everything they work with is handed to them.
 """
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -11,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from classwise.data.loader import Batch, TrainingData, ValidationData
-from classwise.errors import Interrupted, NonFiniteError
+from classwise.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory
+from classwise.losses.mass import numbers
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
 from classwise.processes import ALONE, Processes
-from classwise.randomness import DROPOUT, torch_seed
+from classwise.randomness import DROPOUT, mixed_seed
 from classwise.train.state import Progress, TrainState
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,8 +55,9 @@ class Settings:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The forward pass in the chosen precision; in fp32 it changes nothing."""
-        dtype = PRECISIONS[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision])
 
 
 class Nowhere:
@@ -105,6 +109,9 @@ def train(
         except NonFiniteError:
             keeper.save(state, best=False)
             raise
+        except OutOfMemory as error:
+            _halve_micro_batch(state, data, str(error))
+            continue  # with the update that did not fit: nothing of it has happened
         started = time.perf_counter()
         trained = progress.window == data.updates_per_epoch
         scores = evaluate(state, valid, scoreboard, settings, should_stop) if trained else None
@@ -132,33 +139,34 @@ def train_one_epoch(
     """One update for each window of micro-batches, with the gradient of one big batch over all processes."""
     model, criterion, optimizer = state.model, state.criterion, state.optimizer
     scaler, progress, processes = state.scaler, state.progress, settings.processes
+    parameters, statistics = state.parameters, model.statistics
     model.train()
     for window in _timed(processes.agreed(windows), state):
         batches = data.mixing([batch.to(settings.device) for batch in window], progress.update)
         state.schedule.set(optimizer, progress.update)
         optimizer.zero_grad()
-        statistics = [buffer.clone() for buffer in model.buffers()]
-        mass = processes.sum(torch.stack([criterion.mass(batch.targets) for batch in batches]).sum(0))
-        total = torch.zeros((), device=settings.device, dtype=torch.float64)
-        for place, batch in enumerate(batches, start=data.first_place):
-            _seed_dropout(settings, progress.update, place)
-            with settings.autocast():
-                outputs = model(batch.images)
-            loss = criterion(outputs, batch.targets, mass)
-            scaler.scale(loss).backward()
-            total += loss.detach()
-        processes.sum(total)
-        processes.sum_gradients(state.parameters)
-        processes.merge_statistics(model, statistics, sum(len(batch) > 0 for batch in batches))
-        scaler.unscale_(optimizer)
-        norm = clip_grad_norm_(state.parameters, settings.clip_norm)
-        _refuse_non_finite(total, norm, statistics, batches, data, state, processes)
+        with _kept(statistics) as before:
+            mass = numbers(processes.sum(_added([criterion.mass(batch.targets) for batch in batches])))
+            losses = []
+            with processes.alike():
+                for place, part, batch in _micro_batches(batches, data.first_place, progress.micro_batch):
+                    _seed_dropout(settings, progress.update, place, part)
+                    with settings.autocast():
+                        outputs = state.outputs(batch.images)
+                    loss = criterion(outputs, batch.targets, mass)
+                    scaler.scale(loss).backward()
+                    losses.append(loss.detach())
+            total = processes.sum(_added(losses).double())
+            processes.sum_gradients(parameters)
+            processes.merge_statistics(model, statistics, before, sum(len(b) > 0 for b in batches))
+            scaler.unscale_(optimizer)
+            norm = _clip(parameters, settings.clip_norm)
+            _refuse_non_finite(total, norm, batches, data, state, processes)
         scaler.step(optimizer)
         scaler.update()
-        if norm.isfinite():  # else the scaler has skipped the step
+        if math.isfinite(norm):  # else the scaler has skipped the step
             state.average.update(model)
-        rows = processes.sum(torch.tensor(sum(len(batch) for batch in batches)))
-        progress.end_update(float(total), int(rows))
+        progress.end_update(float(total), processes.count(sum(len(batch) for batch in batches)))
         due, stop = processes.any(keeper.due(progress), should_stop())
         if stop:
             return
@@ -184,7 +192,7 @@ def evaluate(
     model.eval()
     scoreboard.reset()
     answers = valid.targets(settings.device)
-    mass = criterion.mass(answers)
+    mass = numbers(criterion.mass(answers))
     loss = torch.zeros((), device=settings.device, dtype=torch.float64)
     for batch, everyones in processes.agreed(valid.rounds(state.progress.epoch)):
         with settings.autocast():
@@ -207,45 +215,89 @@ def evaluate(
     return scores | ({"loss": float(loss)} if criterion.additive else {})
 
 
-def _seed_dropout(settings: Settings, update: int, place: int) -> None:
+def _micro_batches(batches: list[Batch], first_place: int, most: int) -> Iterator[tuple[int, int, Batch]]:
+    """(place in the update, part, batch) of all pieces of an update's batches, of at most so many pictures each."""
+    for place, batch in enumerate(batches, start=first_place):
+        for part, piece in enumerate(batch.parts(most)):
+            yield place, part, piece
+
+
+def _added(tensors: list[Tensor]) -> Tensor:
+    return sum(tensors[1:], start=tensors[0])
+
+
+def _seed_dropout(settings: Settings, update: int, place: int, part: int) -> None:
     """Dropout depends on (seed, update, micro-batch), so that a resumed run draws what the first one would have
     drawn, and several processes what one would have."""
-    seed = torch_seed(settings.seed, DROPOUT, update, place)
+    seed = mixed_seed(settings.seed, DROPOUT, update, place, part)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 30 times longer: it walks all devices
     if settings.device.type == "cuda":
         torch.cuda.manual_seed(seed)
 
 
+@contextlib.contextmanager
+def _kept(buffers: list[Tensor]) -> Iterator[list[Tensor]]:
+    """What the buffers were before the block, and are again if it ends by an error."""
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield before
+    except BaseException:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        raise
+
+
+def _clip(parameters: list[nn.Parameter], most: float) -> float:
+    """The norm of the gradient, which is then scaled down to `most` if it is larger."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = get_total_norm(gradients)
+    if not math.isinf(most):
+        clip_grads_with_norm_(parameters, most, norm)
+    return float(norm)
+
+
+def _halve_micro_batch(state: TrainState, data: TrainingData, found: str) -> None:
+    """Half as many pictures at once from now on: with the window's mass, the gradient stays that of one batch."""
+    size = state.progress.micro_batch or data.loader.batch_size
+    if size == 1 or not state.criterion.additive or data.queries is not None:
+        why = (
+            "one picture"
+            if size == 1
+            else "a batch that cannot be computed in parts (soft F1, whole queries)"
+        )
+        raise ConfigError(f"training.batch_size: {why} does not fit the device's memory: {found}")
+    state.progress.micro_batch = -(-size // 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def _refuse_non_finite(
-    loss: Tensor,
-    norm: Tensor,
-    statistics: list[Tensor],
+    total: Tensor,
+    norm: float,
     batches: list[Batch],
     data: TrainingData,
     state: TrainState,
     processes: Processes,
 ) -> None:
-    """Stop before the step, so that the weights from before stay, and put back batch norm's `statistics`.
+    """Stop before the step, so that the weights from before stay.
 
     In fp16 an infinite gradient is the scaler's business: it skips the update (which is counted) and lowers its
     scale."""
-    what = None
-    if not torch.isfinite(loss):
-        what = f"the loss is {float(loss)}"
-    elif not torch.isfinite(norm):
+    loss = float(total)
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what = f"the loss is {loss}"
+    if math.isfinite(loss):
         if state.scaler.is_enabled() and state.scaler.get_scale() > 1:
             state.progress.skipped_updates += 1
             return
-        what = f"the norm of the gradient is {float(norm)}"
-    if what is not None:
-        for buffer, before in zip(state.model.buffers(), statistics, strict=True):
-            buffer.copy_(before)
-        own = [name for batch in batches for name in data.names(batch.rows)]
-        ids = [name for names in processes.exchange(own) for name in names]
-        raise NonFiniteError(
-            f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"
-            f" {', '.join(ids)}"
-        )
+        what = f"the norm of the gradient is {norm}"
+    own = [name for batch in batches for name in data.names(batch.rows)]
+    ids = [name for names in processes.exchange(own) for name in names]
+    raise NonFiniteError(
+        f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"
+        f" {', '.join(ids)}"
+    )
 
 
 def _timed(windows: Iterable[list[Batch]], state: TrainState) -> Iterator[list[Batch]]:
@@ -274,6 +326,7 @@ def _history_row(
         "images_per_second": round(progress.samples / max(progress.epoch_seconds, 1e-9), 1),
     }
     row |= {"frozen": True} if frozen else {}
+    row |= {"micro_batch": progress.micro_batch} if progress.micro_batch else {}
     row |= {"target_weights": weights} if weights else {}
     return row | ({"skipped_updates": progress.skipped_updates} if progress.skipped_updates else {})
 

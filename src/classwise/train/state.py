@@ -1,10 +1,11 @@
 """Everything about a run in training that survives a restart."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from classwise.losses.criterion import Criterion
@@ -20,7 +21,8 @@ class Progress:
     `window` counts the updates of an unfinished epoch, `loss_sum` and `samples` their losses times rows and
     their rows, so that an epoch that was interrupted ends with the numbers of one that was not. The training loss
     of an epoch is the mean of its updates' losses by rows: each is over its own mass, so with class weights it is
-    near, but not equal to, one over the epoch's mass.
+    near, but not equal to, one over the epoch's mass. `micro_batch`: the most pictures that are computed at once, 0
+    for whole batches; it falls where memory runs out.
     """
 
     epoch: int = 0
@@ -33,6 +35,7 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     waited: int = 0
+    micro_batch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -44,8 +47,8 @@ class Progress:
         """What `as_dict` gave. Raises TypeError or ValueError for anything else."""
         progress = Progress(**values)
         counts = ("epoch", "update", "window", "samples", "skipped_updates", "best_epoch", "waited")
-        for name in counts:
-            value = values[name]
+        for name in (*counts, "micro_batch"):
+            value = getattr(progress, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
                 raise ValueError(f"{name} is {value!r:.50}, no count")
         for name in ("loss_sum", "epoch_seconds", *(["best"] if progress.best is not None else [])):
@@ -87,7 +90,8 @@ class TrainState:
     """The parts that change while training: the weights, and all that decides how they change next.
 
     The criterion is among them, since the weights between targets may be learnt; `average.model` is what is
-    evaluated and kept: the average of the weights, or without averaging the model itself.
+    evaluated and kept: the average of the weights, or without averaging the model itself. `compute` is the model, or
+    what a compiler has made of it: the same parameters, which no checkpoint needs to know.
     """
 
     model: Classifier
@@ -97,6 +101,11 @@ class TrainState:
     scaler: torch.amp.GradScaler
     average: WeightAverage | NoAverage
     progress: Progress = field(default_factory=Progress)
+    compute: Callable[[Tensor], dict[str, Tensor]] | None = None
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """The model's forward pass in training: compiled, where that was found to be faster."""
+        return (self.compute or self.model)(images)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
