@@ -371,13 +371,14 @@ def test_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settling_leaves_no_auto(scene: Callable[..., Scene]) -> None:
     """The resolved config gives the same run again: every `auto` and every part of the augmentation is a value. How
-    workers are started and where decoded pictures are kept is the machine's matter, and changes no number."""
+    workers are started and where decoded pictures are kept is the machine's matter, and changes no
+    number; the micro-batch falls where memory runs out."""
     training = {"precision": "auto", "threads": "auto", "device": "auto"}
     data = {"workers": "auto", "augment": {"preset": "standard", "flip": 0.25}}
     s = scene({"kind": KIND}, training=training, data=data)
-    settled, device = settle(s.config, s.prepared, s.model, Console(quiet=True))
+    settled, device, _plans = settle(s.config, s.prepared, s.model, Console(quiet=True))
     for section in (settled.data, settled.training):
-        assert "auto" not in section.model_dump(exclude={"start_method", "cache"}).values()
+        assert "auto" not in section.model_dump(exclude={"start_method", "cache", "micro_batch"}).values()
     assert settled.training.device == str(device)
     assert settled.data.id == "path"
     parts = settled.data.augment.model_dump()

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ from classwise.prepare import Prepared, Side
 from classwise.processes import ALONE, Processes
 from classwise.randomness import WEIGHTS, torch_seed
 from classwise.train.loop import Settings
-from classwise.train.state import TrainState
-from classwise.train.tuning import Plan, fastest_plan
+from classwise.train.state import Progress, TrainState
+from classwise.train.tuning import FORMATS, Choices, Plan, fastest_plan
 
 ONE_ROW = (
     "training.batch_size: found {}, which leaves a batch of one picture, and batch norm cannot normalise a single"
@@ -108,6 +108,11 @@ def check_recipe(config: Config, prepared: Prepared, model: Classifier, processe
     batches = batches_of(table_order(len(prepared.train.samples), queries), t.batch_size, queries)
     window = t.accumulate * processes.world
     _refuse_several(config, criterion, window, processes)
+    if t.micro_batch != "auto" and (not criterion.additive or queries is not None):
+        raise ConfigError(
+            f"training.micro_batch: found {t.micro_batch}, but soft F1 and whole queries cannot be computed in parts;"
+            " allowed: auto"
+        )
     _schedule(config, optimizer, -(-len(batches) // window))
 
 
@@ -139,61 +144,105 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
 
 def settle(
     config: Config, prepared: Prepared, model: Classifier, console: Console, processes: Processes = ALONE
-) -> tuple[Config, torch.device]:
+) -> tuple[Config, torch.device, list[dict[str, Any]]]:
     """Replace every `auto` by what it turns out to be, so that the resolved config gives the same run again. The
-    first of several processes measures for all."""
+    first of several processes measures for all. Also the device, and the plans that were measured."""
     device = device_of(config.training.device, processes)
-    if processes.world == 1:
-        return _settled(config, prepared, model, console, device), device
-    found = processes.first(lambda: _settled(config, prepared, model, console, device).to_dict())
-    return make_config(found), device
+
+    def settled() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        found, plans = _settled(config, prepared, model, console, device)
+        return found.to_dict(), [dataclasses.asdict(plan) for plan in plans]
+
+    values, plans = processes.first(settled)
+    return make_config(values), device, plans
 
 
 def _settled(
     config: Config, prepared: Prepared, model: Classifier, console: Console, device: torch.device
-) -> Config:
-    data, training = config.data, config.training
-    workers = worker_count(data.workers, device)
-    precision, threads = training.precision, training.threads
-    if precision == "auto":
-        plan = _measured_plan(config, prepared, model, device, console)
-        precision, threads, workers = plan.precision, plan.threads, plan.workers  # type: ignore[assignment]
-    threads = torch.get_num_threads() if threads == "auto" else threads
+) -> tuple[Config, list[Plan]]:
+    data, training, optimizer = config.data, config.training, config.optimizer
+    plans: list[Plan] = []
+    if training.precision == "auto":
+        plans = _measured_plans(config, prepared, model, device, console)
+        plan = plans[0]
+        if plan.fused is not None:
+            options = {**(optimizer.options or {}), "fused": plan.fused}
+            optimizer = optimizer.model_copy(update={"options": options})
+    else:
+        threads = torch.get_num_threads() if training.threads == "auto" else training.threads
+        plan = Plan(
+            training.precision,
+            threads,
+            worker_count(data.workers, device),
+            memory_format=_given(training.memory_format, "channels_last"),
+            compile=_given(training.compile, False),
+        )
     augment = cfg.Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
-    new_data = {
-        "workers": workers,
-        "augment": augment,
-        "id": data.id or data.path,
-    }
     # A process's own GPU is no fact about the run.
     name = str(device) if "LOCAL_RANK" not in os.environ else device.type
-    new_training = {"precision": precision, "threads": threads, "device": name}
+    new_data = {"workers": plan.workers, "augment": augment, "id": data.id or data.path}
+    new_training = {
+        "precision": plan.precision,
+        "threads": plan.threads,
+        "memory_format": plan.memory_format,
+        "compile": plan.compile,
+        "device": name,
+    }
     update = {
         "data": data.model_copy(update=new_data),
         "training": training.model_copy(update=new_training),
+        "optimizer": optimizer,
     }
-    return config.model_copy(update=update)
+    return config.model_copy(update=update), plans
 
 
-def _measured_plan(
+def _given(value: Any, otherwise: Any) -> Any:
+    return otherwise if value == "auto" else value
+
+
+def _measured_plans(
     config: Config, prepared: Prepared, model: Classifier, device: torch.device, console: Console
-) -> Plan:
+) -> list[Plan]:
     pictures = _training_pictures(config, prepared, model.facts)
     sample = range(0, len(pictures), max(1, len(pictures) // 24))
     started = time.perf_counter()
     read = sum(not isinstance(pictures[0, row], ImageError) for row in sample)
     seconds = (time.perf_counter() - started) / max(read, 1)
-    layouts = _layouts(config, device)
-    console.line(f"measuring {2 * len(layouts)} ways to train this model on this machine ...")
+    criterion = build_criterion(config, prepared)
+
+    def optimizer_of(trial: Classifier, fused: bool | None) -> Optimizer:
+        options = {**(config.optimizer.options or {}), **({} if fused is None else {"fused": fused})}
+        optimizer = config.optimizer.model_copy(update={"options": options})
+        return _optimizer(config.model_copy(update={"optimizer": optimizer}), trial, criterion)
+
+    choices = _choices(config, device, optimizer_of(model, None))
+    console.line("measuring which way to train this model is the fastest on this machine ...")
+    size = min(config.training.batch_size, _given(config.training.micro_batch, config.training.batch_size))
     try:
-        plans = fastest_plan(model, config.training.batch_size, device, seconds, layouts)
+        plans = fastest_plan(model, optimizer_of, size, device, seconds, choices)
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
             raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
         raise
+    if not plans:
+        raise ConfigError(f"model.image_size: not even one picture fits the memory of {device}")
     console.line(f"fastest here: {plans[0]}")
     console.note("".join(f"slower: {plan}\n" for plan in plans[1:]).rstrip())
-    return plans[0]
+    return plans
+
+
+def _choices(config: Config, device: torch.device, optimizer: Optimizer) -> Choices:
+    t, given = config.training, config.optimizer.options or {}
+    formats = tuple(FORMATS) if t.memory_format == "auto" else (t.memory_format,)
+    # To compile takes a CPU minutes, which it seldom wins back.
+    compiled = ((False, True) if device.type == "cuda" else (False,)) if t.compile == "auto" else (t.compile,)
+    fuses = optimizer.defaults.get("fused") is True and not {"fused", "foreach"} & given.keys()
+    return Choices(
+        _layouts(config, device),
+        formats=formats,
+        compiled=compiled,
+        fused=(True, False) if fuses else (None,),
+    )
 
 
 def _layouts(config: Config, device: torch.device) -> list[tuple[int, int]]:
@@ -362,21 +411,43 @@ def build_state(
         from timm.layers import convert_sync_batchnorm  # knows timm's own norms; torch's would skip them
 
         model.backbone = convert_sync_batchnorm(model.backbone)
+    t = config.training
     model.to(device)
+    model.arrange(FORMATS[_given(t.memory_format, "channels_last")])
     criterion.to(device)
     optimizer = _optimizer(config, model, criterion)
     schedule = _schedule(config, optimizer, data.updates_per_epoch)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.training.precision == "fp16")
-    decay = config.training.ema
-    average = NoAverage(model) if decay is None else WeightAverage(model, decay)
-    return TrainState(model, criterion, optimizer, schedule, scaler, average)
+    scaler = torch.amp.GradScaler(device.type, enabled=t.precision == "fp16")
+    average = NoAverage(model) if t.ema is None else WeightAverage(model, t.ema)
+    progress = Progress(micro_batch=_given(t.micro_batch, 0))
+    compute = _compiled(model) if t.compile is True else None
+    return TrainState(model, criterion, optimizer, schedule, scaler, average, progress, compute)
+
+
+def _compiled(model: Classifier) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The model's forward pass by torch.compile, which is done at its first use. Raises ConfigError."""
+    from torch._dynamo.exc import BackendCompilerFailed  # a second to import, and only needed here
+
+    compiled = torch.compile(model)
+
+    def compute(images: Tensor) -> dict[str, Tensor]:
+        try:
+            found: dict[str, Tensor] = compiled(images)
+        except BackendCompilerFailed as error:
+            raise ConfigError(
+                f"training.compile: found true, but torch cannot compile {model.facts.backbone} here: {error}"
+            ) from error
+        return found
+
+    return compute
 
 
 def _optimizer(config: Config, model: Classifier, criterion: Criterion) -> Optimizer:
     o = config.optimizer
     learnt = tuple(criterion.parameters())
     groups = parameter_groups(
-        *(model.backbone, model.heads, o.lr, o.weight_decay, o.backbone_lr_factor, o.layer_decay, learnt)
+        *(model.backbone, model.heads, o.lr, o.weight_decay, o.backbone_lr_factor, o.layer_decay, learnt),
+        apart=config.training.freeze_epochs > 0,
     )
     return build_optimizer(
         o.name,

@@ -339,6 +339,11 @@ class Training(Section):
 
     epochs: Count = Field(30, description="passes over the training rows")
     batch_size: Count = Field(32, description="pictures in one (micro-)batch")
+    micro_batch: Count | Literal["auto"] = Field(
+        "auto",
+        description="pictures that are computed at once; the gradient stays that of the batch. auto: all of a batch,"
+        " half as many each time that the device's memory runs out",
+    )
     accumulate: Count = Field(
         1, description="micro-batches of each process in one update; the gradient is that of one batch"
     )
@@ -370,6 +375,15 @@ class Training(Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto (the faster of fp32 and bf16, measured here) | fp32 | bf16 | fp16"
+    )
+    memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
+        "auto",
+        description="how pictures and weights are laid out; auto: measured together with precision, else"
+        " channels_last",
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="train through torch.compile; auto: on a GPU measured together with precision, else false",
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="torch's threads on a CPU; auto is measured together with precision"

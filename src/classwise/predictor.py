@@ -22,7 +22,7 @@ from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
 from classwise.prepare import Answers
 from classwise.train import loop
-from classwise.train.tuning import torch_threads
+from classwise.train.tuning import FORMATS, torch_threads
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Predictor:
                 raise ValueError("targets, heads and joint do not fit each other")
             if precision not in loop.PRECISIONS:
                 raise ValueError(f"precision {precision!r:.50}")
+            memory_format = facts["memory_format"]
+            if memory_format not in FORMATS:
+                raise ValueError(f"memory format {memory_format!r:.50}")
+            model.arrange(FORMATS[memory_format])
             return Predictor(model, targets, heads, joint, precision, facts)
 
     @property

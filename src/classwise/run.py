@@ -80,7 +80,7 @@ def train(
         prepared = prepare(given, console, processes)
         prepared = dataclasses.replace(prepared, warnings=(*prepared.warnings, *conflicts))
         heads, model = processes.together(lambda: _new_model(given, prepared, processes))
-        settled, device = settle(given, prepared, model, console, processes)
+        settled, device, measured = settle(given, prepared, model, console, processes)
         set_threads(settled)
         with _new_folder(settled, run, processes) as folder:  # refused before the baselines
             baselines = processes.first(
@@ -88,7 +88,7 @@ def train(
             )
             parts = processes.together(lambda: assemble(settled, prepared, model, heads, device, processes))
             processes.require_same(weights_digest(parts.state.model), "the first weights")
-            keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines)
+            keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines, measured)
             processes.first(lambda: _begin(folder, settled, prepared, console))
             say_start(console, folder, prepared, parts)
             _be_patient(stop, processes)
@@ -132,7 +132,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         if prepared.store is not None:
             console.line(str(prepared.store))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
-        keeper = checkpoint_keeper(folder, config, prepared, parts, None)
+        keeper = checkpoint_keeper(folder, config, prepared, parts)
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
         p = parts.state.progress
         _be_patient(stop, processes)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,8 @@ def checkpoint_keeper(
     config: Config,
     prepared: Prepared,
     parts: Parts,
-    baselines: dict[str, Any] | None,
+    baselines: dict[str, Any] | None = None,
+    measured: Sequence[dict[str, Any]] = (),
 ) -> CheckpointKeeper:
     """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
     facts = {
@@ -111,13 +112,14 @@ def checkpoint_keeper(
         "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
         "joint": list(prepared.joint),
         "precision": config.training.precision,
+        "memory_format": config.training.memory_format,
         "window": parts.data.window,
         "data": data_digest(prepared),
     }
     processes = parts.settings.processes
     made_on = fingerprint(str(parts.settings.device), processes.world)
     environment = {"classwise": __version__, **made_on}
-    status = status_frame(folder, config, prepared, parts.state.model, baselines, environment)
+    status = status_frame(folder, config, prepared, parts.state.model, baselines, measured, environment)
 
     started, before = time.monotonic(), float(status["seconds"])
 

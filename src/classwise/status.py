@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ def status_frame(
     prepared: Prepared,
     model: Classifier,
     baselines: dict[str, Any] | None,
+    measured: Sequence[dict[str, Any]],
     made_on: dict[str, Any],
 ) -> dict[str, Any]:
     """What in status.json does not change while the run goes on."""
@@ -43,6 +44,7 @@ def status_frame(
             "image_size": list(config.model.image_size),
         },
         "baselines": baselines,
+        "measured": list(measured),
         "environment": _environment(made_on),
     }
 

@@ -10,8 +10,8 @@ from typing import Any
 from unittest import mock
 
 from classwise import checkpoint
-from classwise.build_losses import build_heads
-from classwise.compose import build_data, build_model, device_of
+from classwise.build_losses import build_criterion, build_heads
+from classwise.compose import build_data, build_model, build_state, device_of
 from classwise.config import Config
 from classwise.config_losses import FAMILIES
 from classwise.console import Console
@@ -140,6 +140,14 @@ def composed(config: Config) -> Any:
     prepared = prepare(config, Console(quiet=True))
     model = build_model(config, build_heads(config, prepared))
     return build_data(config, prepared, model, device_of("cpu"))[0].loader._loader
+
+
+def built(config: Config) -> Any:
+    """The state that training begins with: how it is laid out and compiled may change no digit of a small model."""
+    prepared = prepare(config, Console(quiet=True))
+    model = build_model(config, build_heads(config, prepared))
+    data, _ = build_data(config, prepared, model, device_of("cpu"))
+    return build_state(config, model, build_criterion(config, prepared), data, device_of("cpu"))
 
 
 def kept(config: Config) -> Any:
@@ -276,6 +284,11 @@ CASES: dict[str, Case] = {
     "training.checkpoint_updates": Case((LEFT_OUT, 1), lambda count: count, play=saves),
     "training.sync_batch_norm": Case((False, True), refusal),  # needs GPUs
     "training.precision": Case(("fp32", "bf16")),
+    "training.micro_batch": Case(("auto", 2)),
+    "training.memory_format": Case(
+        ("channels_last", "contiguous"), lambda state: str(state.model.memory_format), play=built
+    ),
+    "training.compile": Case((False, True), lambda state: state.compute is None, play=built),
     "training.threads": Case((1, 2), status("environment", "threads")),
     "training.device": Case(("cpu", "cuda:99"), refusal),  # no machine has a hundred GPUs
     "selection.metric": Case(("macro_f1", "accuracy", "log_loss"), status("best", "metric")),

@@ -59,6 +59,7 @@ def test_what_learns_alike_is_one_group() -> None:
     assert sorted(members) == sorted(id(p) for part in (backbone, heads) for p in part.parameters())
     assert all(p.ndim > 1 for p in groups[0]["params"])
     assert len(parameter_groups(backbone, heads, 0.2, 0.0, 1.0)) == 1
+    assert len(parameter_groups(backbone, heads, 0.2, 0.01, 1.0, apart=True)) == 4
 
 
 def test_frozen_parameters_stand_in_no_group() -> None:

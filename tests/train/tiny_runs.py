@@ -103,7 +103,9 @@ def state_of(
 ) -> TrainState:
     """Model, criterion (the usual one), optimizer and schedule at update 0; `decay` is that of the average."""
     criterion = criterion_of() if criterion is None else criterion
-    groups = parameter_groups(model.backbone, model.heads, lr, 1e-2, 0.5, extra=criterion.parameters())
+    groups = parameter_groups(
+        model.backbone, model.heads, lr, 1e-2, 0.5, extra=criterion.parameters(), apart=data.frozen_epochs > 0
+    )
     built = build_optimizer(optimizer, groups, lr, 1e-2, **options)
     bases = [group["lr"] for group in built.param_groups]
     frozen = data.frozen_epochs * data.updates_per_epoch

@@ -24,9 +24,12 @@ Warned = tuple[str, str]  # a variant's name, and a warning about its config
 
 FILE = "compare.json"
 # None of these changes what a run learns; and the seed is the run's own.
-READING = ("data.workers", "data.start_method", "data.worker_timeout")
+READING = (
+    *("data.workers", "data.start_method", "data.worker_timeout", "data.cache", "data.cache_gigabytes"),
+)
 WITHOUT_EFFECT = ("seed", "name", *READING, "report.baselines", "report.resamples")
-AUTO = ("precision", "threads", "workers")
+TRAINING = ("precision", "threads", "memory_format", "compile")
+AUTO = (*TRAINING, "workers", "fused")
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ def _flat(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class PlanFile:
     """compare.json: `variants` by name (slug, overrides, sha256, config), `runs`, and `plans`, the measured ways
-    to train (precision, threads, workers) by what they were measured for."""
+    to train (precision, threads, workers and so on) by what they were measured for."""
 
     path: Path
     variants: dict[str, Any]
@@ -287,7 +290,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Plans:
-    """Fills in precision, threads and workers where the config leaves them to be measured: measured by the first
+    """Fills in precision, threads, workers and so on where the config leaves them to be measured: measured by the first
     run of a kind (its config.toml says them) and the same for all others, or the variants would differ in more than
     was asked. With several processes each one has one thread and reads its own pictures."""
 
@@ -326,6 +329,7 @@ class Plans:
                 if _kind(run.config) == key and path.exists():
                     values = tomllib.loads(path.read_text(encoding="utf-8"))
                     found = {**values["training"], **values["data"]}
+                    found["fused"] = values["optimizer"].get("options", {}).get("fused")
                     return self._keep(key, {name: found[name] for name in AUTO})
         return self.file.plans.get(key)
 
@@ -339,23 +343,34 @@ class Plans:
 
 
 def _given(config: Config) -> dict[str, Any]:
-    t = config.training
-    return {"precision": t.precision, "threads": t.threads, "workers": config.data.workers}
+    """What the config says of what can be measured. Without a precision to measure nothing else is, but threads and
+    workers are whatever the machine has."""
+    t, options = config.training, config.optimizer.options or {}
+    given = {name: getattr(t, name) for name in TRAINING} | {"workers": config.data.workers}
+    if t.precision == "auto":
+        fused = options.get("fused", options.get("foreach", "auto"))
+        return given | {"fused": fused}
+    fixed = {"memory_format": "channels_last", "compile": False}
+    return given | {name: value for name, value in fixed.items() if given[name] == "auto"} | {"fused": None}
 
 
 def _kind(config: Config) -> str:
     """What a measurement holds for."""
     height, width = config.model.image_size
     asked = ", ".join(f"{name} {value}" for name, value in _given(config).items())
-    return f"{config.model.backbone} {height}x{width}, {config.training.device}: {asked}"
+    return f"{config.model.backbone} {height}x{width}, {config.optimizer.name}, {config.training.device}: {asked}"
 
 
 def _filled(config: Config, plan: Mapping[str, Any]) -> Config:
-    training = {name: plan[name] for name in ("precision", "threads") if name in plan}
+    training = {name: plan[name] for name in TRAINING if name in plan}
     data = {"workers": plan["workers"]} if "workers" in plan else {}
+    options = config.optimizer.options
+    if plan.get("fused") is not None:
+        options = {**(options or {}), "fused": plan["fused"]}
     return config.model_copy(
         update={
             "training": config.training.model_copy(update=training),
             "data": config.data.model_copy(update=data),
+            "optimizer": config.optimizer.model_copy(update={"options": options}),
         }
     )

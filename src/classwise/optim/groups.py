@@ -18,9 +18,11 @@ def parameter_groups(
     backbone_lr_factor: float,
     layer_decay: float = 1.0,
     extra: Iterable[nn.Parameter] = (),
+    apart: bool = False,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer: backbone, `extra` and heads in this order, with and without weight decay; those that
-    learn and decay alike are one, since each costs a step of its own. "part" names a group's last members.
+    """Groups for an optimizer: backbone, `extra` and heads in this order, with and without weight decay. Those that
+    learn and decay alike are one group, since each costs a step of its own, unless they are to stay `apart`: torch's
+    fused SGD cannot step a group of which a part begins to learn later. "part" names a group's last members.
 
     Norms and biases (every parameter with one dimension or none) are not decayed: shrinking a norm's scale
     regularises nothing, since the next norm undoes it (van Laarhoven 2017, section 2). Parameters with
@@ -38,7 +40,8 @@ def parameter_groups(
     others = [parameter for parameter in extra if parameter.requires_grad]
     if others:
         groups.append({"params": others, "lr": lr, "weight_decay": 0.0, "part": "criterion"})
-    return _merged(groups + _decayed_and_not(heads.parameters(), lr, weight_decay, "heads"))
+    groups += _decayed_and_not(heads.parameters(), lr, weight_decay, "heads")
+    return groups if apart else _merged(groups)
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -65,6 +65,7 @@ def render(run: RunFiles) -> str:
         data=data_section(run),
         config=run.config_text,
         environment=_environment(run),
+        measured=_measured(run),
         log=run.log.splitlines()[-LOG_LINES:],
         most_classes=MOST_CLASSES,
     )
@@ -159,6 +160,20 @@ def _environment(run: RunFiles) -> list[tuple[str, str]]:
     for name, value in mapping(run.status.get("environment")).items():
         found.append((str(name).replace("_", " "), _flat(value)))
     return [(name, value) for name, value in found if value]
+
+
+def _measured(run: RunFiles) -> list[tuple[str, str]]:
+    """The ways to train that were timed, the one that was taken first, and their milliseconds a picture."""
+    found = []
+    for plan in (mapping(plan) for plan in listing(run.status.get("measured"))):
+        seconds = number(plan.get("seconds"))
+        counts = [f"{_flat(plan.get(name))} {name}" for name in ("threads", "workers")]
+        parts = [_flat(plan.get("precision")), *counts, _flat(plan.get("memory_format")).replace("_", " ")]
+        parts += ["compiled"] if plan.get("compile") is True else []
+        parts += ["optimizer not fused"] if plan.get("fused") is False else []
+        if seconds is not None:
+            found.append((", ".join(parts), f"{1000 * seconds:.2f}"))
+    return found
 
 
 def _flat(value: Any) -> str:
