@@ -97,6 +97,10 @@ def absolute_paths(config: Config, folder: Path) -> Config:
     def absolute(key: str, text: str) -> str:
         if "\0" in text:
             raise ConfigError(f"{key}: found {text!r}; a path cannot hold the character 0")
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            raise ConfigError(f"{key}: found {text!r}, which no file can be called") from None
         # os.path leaves a folder such as `~old` alone where there is no such user; Path raises.
         return str((folder / os.path.expanduser(text)).resolve())  # noqa: PTH111
 

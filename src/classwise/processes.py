@@ -153,7 +153,6 @@ class Processes:
         try:
             yield
         except torch.OutOfMemoryError as problem:
-            # Raised below: one that held the old one's frames would hold their tensors, too.
             error = OutOfMemory(str(problem).splitlines()[0])
         except Exception as problem:
             if self.world == 1:

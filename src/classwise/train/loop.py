@@ -104,13 +104,16 @@ def train(
         epoch, first = progress.epoch, progress.window
         state.criterion.set_epoch(epoch)
         windows = watch(data.windows(epoch, skip=first), epoch, first)
+        too_large = ""
         try:
             train_one_epoch(state, windows, data, settings, keeper, should_stop)
         except NonFiniteError:
             keeper.save(state, best=False)
             raise
         except OutOfMemory as error:
-            _halve_micro_batch(state, data, str(error))
+            too_large = str(error)
+        if too_large:  # after the error is gone, whose frames hold tensors
+            _halve_micro_batch(state, data, too_large)
             continue  # with the update that did not fit: nothing of it has happened
         started = time.perf_counter()
         trained = progress.window == data.updates_per_epoch
