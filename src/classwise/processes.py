@@ -58,7 +58,6 @@ class Processes:
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view(gradient.shape))
 
-    @torch.no_grad()
     def merge_statistics(
         self, model: nn.Module, buffers: Sequence[Tensor], before: Sequence[Tensor], batches: int
     ) -> None:
@@ -71,8 +70,13 @@ class Processes:
         (1 - m)^(micro-batches of later processes) c. A norm without momentum (a mean over all time) is weighted by
         the counts. Synchronised norms agree already.
         """
-        if self.world == 1:
-            return
+        if self.world > 1:
+            self._merge_statistics(model, buffers, before, batches)
+
+    @torch.no_grad()
+    def _merge_statistics(
+        self, model: nn.Module, buffers: Sequence[Tensor], before: Sequence[Tensor], batches: int
+    ) -> None:
         old = dict(zip((id(buffer) for buffer in buffers), before, strict=True))
         norms = [module for module in model.modules() if _keeps_statistics(module)]
         statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
@@ -112,6 +116,15 @@ class Processes:
         padded_BK[:own] = flat_BK[:own]
         for found_BK, size in zip(self._gathered(padded_BK), sizes, strict=False):
             yield dict(zip(names, torch.split(found_BK[:size], widths, dim=1), strict=True))
+
+    def total(self, numbers: Tensor | Sequence[float]) -> Tensor | Sequence[float]:
+        """The sums over all processes of numbers, which stay plain ones if they are."""
+        if self.world == 1:
+            return numbers
+        if isinstance(numbers, Tensor):
+            return self.sum(numbers)
+        found: list[float] = self.sum(torch.tensor(numbers, dtype=torch.float64)).tolist()
+        return found
 
     def count(self, number: int) -> int:
         """The sum of the processes' numbers."""

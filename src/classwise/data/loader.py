@@ -38,12 +38,13 @@ class Batch:
 
     images_BCHW uint8, or features_BD of a frozen backbone. targets by name: labels_B int64, -1 unknown (class,
     ordinal); labels_BL float32, NaN unknown (multilabel); values_B float64, NaN unknown (regression); int64
-    (B, 2), relevance (-1 unknown) and query (ranking).
+    (B, 2), relevance (-1 unknown) and query (ranking). `complete`: each target is class numbers, all of them known.
     """
 
     images: torch.Tensor
     targets: dict[str, torch.Tensor]
     rows: Rows
+    complete: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,7 +54,7 @@ class Batch:
         if self.images.device == device:
             return self
         targets = {name: labels.to(device, non_blocking=True) for name, labels in self.targets.items()}
-        return Batch(self.images.to(device, non_blocking=True), targets, self.rows)
+        return Batch(self.images.to(device, non_blocking=True), targets, self.rows, self.complete)
 
     def parts(self, most: int) -> Iterator["Batch"]:
         """The batch in pieces of at most so many pictures, all of nearly the same size; 0: as it is."""
@@ -66,7 +67,9 @@ class Batch:
         # A batch without answers has no rows.
         rows = np.array_split(self.rows, pieces) if len(self) else [self.rows] * pieces
         for i in range(pieces):
-            yield Batch(images[i], {name: found[i] for name, found in targets.items()}, rows[i])
+            yield Batch(
+                images[i], {name: found[i] for name, found in targets.items()}, rows[i], self.complete
+            )
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ class Loader:
         self.pictures = pictures
         self.batch_size = batch_size
         self.targets = {name: torch.from_numpy(labels) for name, labels in targets.items()}
+        self._complete = _complete(self.targets)
         self._places = _Places()
         options: dict[str, Any] = {
             "batch_sampler": self._places,
@@ -205,7 +209,7 @@ class Loader:
                     raise errors.pop(0)
                 rows = torch.from_numpy(found)
                 targets = {name: labels[rows] for name, labels in self.targets.items()}
-                yield Batch(images.permute(0, 3, 1, 2), targets, found)
+                yield Batch(images.permute(0, 3, 1, 2), targets, found, self._complete)
         except WorkerError:
             self.close()
             raise
@@ -229,6 +233,7 @@ class FeatureLoader:
 
     def __init__(self, compute: Callable[[], torch.Tensor], targets: Mapping[str, npt.NDArray[Any]]) -> None:
         self.targets = {name: torch.from_numpy(labels) for name, labels in targets.items()}
+        self._complete = _complete(self.targets)
         self._compute = compute
         self._features_ND: torch.Tensor | None = None
 
@@ -239,13 +244,20 @@ class FeatureLoader:
         features_ND = self._features_ND
         for part in parts:
             rows = torch.from_numpy(part)
-            yield Batch(
-                features_ND[rows], {name: labels[rows] for name, labels in self.targets.items()}, part
-            )
+            targets = {name: labels[rows] for name, labels in self.targets.items()}
+            yield Batch(features_ND[rows], targets, part, self._complete)
 
     def drop(self) -> None:
         """Forget the features."""
         self._features_ND = None
+
+
+def _complete(targets: Mapping[str, torch.Tensor]) -> bool:
+    """Whether each target is class numbers, all of them known."""
+    return all(
+        labels.ndim == 1 and labels.dtype == torch.int64 and not bool((labels < 0).any())
+        for labels in targets.values()
+    )
 
 
 def _failed(path: Path, error: Exception) -> ImageError:

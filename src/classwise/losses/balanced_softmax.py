@@ -19,6 +19,7 @@ class BalancedSoftmax(nn.Module):
 
     additive: bool = True
     terms: int = 1
+    counts_rows: bool = True
     soft_targets: bool = True
     likelihood_scale: float = 1.0
     log_prior: Tensor

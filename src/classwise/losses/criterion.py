@@ -1,13 +1,23 @@
 """The criterion: the losses of all heads as one number, and the mass that it is divided by."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import Loss, Mass, check_part, checked_factors, over_mass, set_epoch, split_mass
+from classwise.losses.mass import (
+    Loss,
+    Mass,
+    check_part,
+    checked_factors,
+    host_mass,
+    inverse,
+    over_mass,
+    set_epoch,
+    split_mass,
+)
 
 
 class Criterion(nn.Module):
@@ -45,19 +55,39 @@ class Criterion(nn.Module):
             check_part(loss, f"loss of head {name!r}")
         self.losses = nn.ModuleList(losses.values())
         self.log_variance = nn.Parameter(torch.zeros(len(losses))) if uncertainty else None
-        self.additive: bool = all(loss.additive for _, loss in self._heads())
-        self._terms = [loss.terms for _, loss in self._heads()]
+        self._parts = [(name, cast(Loss, loss)) for name, loss in losses.items()]
+        self._terms = [loss.terms for _, loss in self._parts]
+        self.additive: bool = all(loss.additive for _, loss in self._parts)
         self.terms: int = sum(self._terms)
-        self.soft_targets: bool = all(loss.soft_targets for _, loss in self._heads())
+        self.soft_targets: bool = all(loss.soft_targets for _, loss in self._parts)
+        self._ones: list[Mass] = [[1.0] * terms for terms in self._terms]
+        self._may_share = self.additive and not uncertainty
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on to the losses that change with the epoch, counted from 0."""
-        set_epoch((loss for _, loss in self._heads()), epoch)
+        set_epoch((loss for _, loss in self._parts), epoch)
 
     def mass(self, targets: Mapping[str, Tensor]) -> Tensor:
         """The masses of one micro-batch, head after head: shape (terms,), float64. `targets` by head."""
         self._check_names("targets", targets)
-        return torch.cat([loss.mass(targets[name]) for name, loss in self._heads()])
+        return torch.cat([loss.mass(targets[name]) for name, loss in self._parts])
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether each head's mass is the number of known labels (see `mass.host_mass`)."""
+        return all(getattr(loss, "counts_rows", False) for _, loss in self._parts)
+
+    def window_mass(self, window: Sequence[Mapping[str, Tensor]]) -> Mass:
+        """The masses of an update, the sum over the `targets` of its micro-batches: plain numbers where these lie on
+        the host, else a tensor (terms,) on the device."""
+        if not all(values.device.type == "cpu" for targets in window for values in targets.values()):
+            masses = [self.mass(targets) for targets in window]
+            return sum(masses[1:], start=masses[0])
+        found = [
+            [number for name, loss in self._parts for number in host_mass(loss, targets[name])]
+            for targets in window
+        ]
+        return [sum(numbers) for numbers in zip(*found, strict=True)]
 
     def forward(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], mass: Mass | None = None
@@ -65,16 +95,29 @@ class Criterion(nn.Module):
         """The loss of one micro-batch, a scalar: `outputs` and `targets` by head, as each loss takes them."""
         self._check_names("outputs", outputs)
         self._check_names("targets", targets)
-        stretches = split_mass(self.mass(targets) if mass is None else mass, self._terms)
+        mass = self.mass(targets) if mass is None else mass
+        if (
+            not isinstance(mass, Tensor)
+            and self._may_share
+            and mass.count(mass[0]) == len(mass) == self.terms
+        ):
+            # Divided once instead of head by head, which costs three operations a head, there and back.
+            return self._sum(outputs, targets, self._ones) * inverse(mass[0])
+        return self._sum(outputs, targets, split_mass(mass, self._terms))
+
+    def _sum(
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], masses: Sequence[Mass]
+    ) -> Tensor:
         values = [
             loss(outputs[name], targets[name], part)
-            for (name, loss), part in zip(self._heads(), stretches, strict=True)
+            for (name, loss), part in zip(self._parts, masses, strict=True)
         ]
         if self.log_variance is not None:
-            values = self._uncertain(self.log_variance, values, targets, stretches)
-        weighted = zip(self.weights, values, strict=True)
-        values = [value if weight == 1 else weight * value for weight, value in weighted]
-        return sum(values[1:], start=values[0])
+            values = self._uncertain(self.log_variance, values, targets, masses)
+        total = values[0] if self.weights[0] == 1 else self.weights[0] * values[0]
+        for weight, value in zip(self.weights[1:], values[1:], strict=True):
+            total = total + (value if weight == 1 else weight * value)
+        return total
 
     def learnt_weights(self) -> dict[str, float]:
         """exp(-s) of every head, where the weights are learnt; else nothing."""
@@ -90,15 +133,12 @@ class Criterion(nn.Module):
         masses: Sequence[Mass],
     ) -> list[Tensor]:
         """Each head's value under its learnt weight, with this micro-batch's share of the regulariser."""
-        heads = zip(self._heads(), log_variance_H.unbind(), values, masses, strict=True)
+        heads = zip(self._parts, log_variance_H.unbind(), values, masses, strict=True)
         found = []
         for (name, loss), s, value, mass in heads:
             share = over_mass(loss.mass(targets[name])[0], mass[:1]).to(s.dtype)
             found.append(loss.likelihood_scale * (-s).exp() * value + s / 2 * share)
         return found
-
-    def _heads(self) -> Iterator[tuple[str, Loss]]:
-        return zip(self.names, (cast(Loss, loss) for loss in self.losses), strict=True)
 
     def _check_names(self, what: str, found: Mapping[str, Tensor]) -> None:
         if not found.keys() >= self._known:

@@ -1,5 +1,6 @@
 """Cross entropy with class weights and label smoothing, on sums."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,6 +54,11 @@ class CrossEntropy(nn.Module):
         """The sum of the weights of the labelled rows: shape (1,), float64."""
         return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the mass is the number of labelled rows, as it is without class weights."""
+        return deferred(self.weight, self.weights_from_epoch, self.epoch) is None
+
     def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
@@ -73,7 +79,7 @@ def cross_entropy_sum(
     if not is_soft(labels):
         return F.cross_entropy(
             logits_BK,
-            labels.long(),
+            labels if labels.dtype == torch.int64 else labels.long(),
             weight_K,
             ignore_index=IGNORED,
             reduction="sum",

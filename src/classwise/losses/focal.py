@@ -51,6 +51,11 @@ class Focal(nn.Module):
         """The sum of the weights of the labelled rows: shape (1,), float64."""
         return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the mass is the number of labelled rows, as it is without class weights."""
+        return deferred(self.weight, self.weights_from_epoch, self.epoch) is None
+
     def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))

@@ -21,6 +21,7 @@ class LogitAdjustment(nn.Module):
 
     additive: bool = True
     terms: int = 1
+    counts_rows: bool = True
     soft_targets: bool = True
     likelihood_scale: float = 1.0
     log_prior: Tensor
