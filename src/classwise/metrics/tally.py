@@ -30,13 +30,16 @@ from classwise.metrics.scores import (
 from classwise.model.heads import ClassHead
 
 Device = torch.device | str
+AT_ONCE = 2**15
+"""Rows that are put aside, and then counted together: a dozen operations cost the same for many rows as for a few."""
 
 
 class LabelTally:
     """A confusion matrix that grows: rows are the true class, columns the predicted one.
 
-    An update waits for nothing: it adds to `cells` on `device`, which has to be that of the tensors counted,
-    and only reading a count copies to the host. `cells` (int64) may be summed over processes as it is.
+    An update waits for nothing: it puts the batch aside, many are counted at once into `cells` on `device`, which has
+    to be that of the tensors counted, and only reading a count copies to the host. `cells` (int64) may be summed over
+    processes as it is.
 
     Rows with label -1 count nowhere but in `masked`. Rows whose prediction is -1 (no finite answer, see
     `Head.predicted`) are in no column: they stand in `invalid` and not in `confusion`, so a caller must look at
@@ -57,8 +60,24 @@ class LabelTally:
         # Three more than K on both sides, so that nothing can be counted in another's cell: below -1, -1,
         # then 0 to K - 1, then K and above.
         self._side = classes + 3
-        self.cells = torch.zeros(self._side**2, dtype=torch.int64, device=device)
+        self._cells = torch.zeros(self._side**2, dtype=torch.int64, device=device)
         self._rows: list[Tensor] = []
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._count = 0
+
+    @property
+    def cells(self) -> Tensor:
+        """The counts, flat: (classes + 3)^2."""
+        if self._waiting:
+            predicted_N, labels_N = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            self._waiting, self._count = [], 0
+            row_N = labels_N.long().clamp(-2, self.classes)
+            column_N = predicted_N.long().clamp(-2, self.classes)
+            cell_N = row_N * self._side + column_N + 2 * (self._side + 1)
+            self._cells.scatter_add_(0, cell_N, torch.ones_like(cell_N))
+            if self.keep_rows:
+                self._rows.append(cell_N)
+        return self._cells
 
     def update(self, predicted_B: Tensor, labels_B: Tensor) -> None:
         """Count one batch: predicted classes (B,), -1 for none, against labels (B,), -1 where unknown."""
@@ -67,23 +86,22 @@ class LabelTally:
                 f"predictions {tuple(predicted_B.shape)}, labels {tuple(labels_B.shape)}, {labels_B.dtype}"
             )
             raise ValueError(f"found {shapes}; allowed: (B,) both, whole numbers")
-        row_B = labels_B.long().clamp(-2, self.classes)
-        column_B = predicted_B.long().clamp(-2, self.classes)
-        cell_B = row_B * self._side + column_B + 2 * (self._side + 1)
-        self.cells.scatter_add_(0, cell_B, torch.ones_like(cell_B))
-        if self.keep_rows:
-            self._rows.append(cell_B)
+        self._waiting.append((predicted_B.clone(), labels_B.clone()))
+        self._count += len(labels_B)
+        if self._count > AT_ONCE:
+            _ = self.cells
 
     def merge(self, other: "LabelTally") -> None:
         """Add the counts, and the rows kept, of another tally of the same classes."""
         if other.classes != self.classes:
             raise ValueError(f"found a tally of {other.classes} classes; this one has {self.classes}")
-        self.cells += other.cells.to(self.cells.device)
+        self._cells = self.cells + other.cells.to(self.cells.device)
         self._rows += other._rows
 
     def reset(self) -> None:
         """Start again from zero."""
-        self.cells.zero_()
+        self._waiting, self._count = [], 0
+        self._cells.zero_()
         self._rows.clear()
 
     @property
@@ -158,10 +176,13 @@ class ClassTally:
             raise ValueError(f"found logits {tuple(logits_BK.shape)}; allowed: (B, {self.classes})")
         predicted_B = self._predicted(logits_BK)
         self._counts.update(predicted_B, labels_B)
-        statistics_BS = probability_statistics(logits_BK, predicted_B, labels_B)
-        self.sums += statistics_BS.sum(dim=0)
+        counted_B = (labels_B >= 0) & (labels_B < self.classes) & (predicted_B >= 0)
         if self._counts.keep_rows:
+            statistics_BS = probability_statistics(logits_BK, predicted_B, labels_B, counted_B)
             self._rows.append(statistics_BS)
+            self.sums += statistics_BS.sum(dim=0)
+        else:
+            self.sums += probability_sums(logits_BK, predicted_B, labels_B, counted_B)
 
     def merge(self, other: "ClassTally") -> None:
         """Add the counts, and the rows kept, of another tally of the same classes."""
@@ -228,33 +249,45 @@ class ClassTally:
         return scorer
 
 
-def probability_statistics(logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor) -> Tensor:
+def probability_statistics(
+    logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor
+) -> Tensor:
     """What `probability_scores` needs of each row: float64 (B, 3 + BINS), zeros for rows that do not count.
 
     Columns: 1 where the label is among the 3, then the 5, largest logits (of equal ones the first); -log p(label),
     at most LOSS_LIMIT; and in the column of its bin ((b - 1) / BINS, b / BINS] the confidence, p(predicted), less
     1 for a hit (Guo et al. 2017, section 2).
     """
+    rank_B, loss_B, bin_B, gap_B = _parts(logits_BK, predicted_B, labels_B)
+    gaps_BN = torch.zeros(len(gap_B), BINS, dtype=torch.float64, device=gap_B.device)
+    gaps_BN.scatter_(1, bin_B[:, None], gap_B[:, None])
+    hits_BT = torch.stack([(rank_B < k).double() for k in TOP.values()], dim=1)
+    return torch.where(counted_B[:, None], torch.cat([hits_BT, loss_B[:, None], gaps_BN], dim=1), 0.0)
+
+
+def probability_sums(logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor) -> Tensor:
+    """The sums of `probability_statistics` over the rows, (3 + BINS,), in half of the time."""
+    rank_B, loss_B, bin_B, gap_B = _parts(logits_BK, predicted_B, labels_B)
+    hits = [((rank_B < k) & counted_B).sum(dim=0, keepdim=True, dtype=torch.float64) for k in TOP.values()]
+    gaps_N = torch.zeros(BINS, dtype=torch.float64, device=gap_B.device)
+    gaps_N.scatter_add_(0, bin_B, torch.where(counted_B, gap_B, 0.0))
+    return torch.cat([*hits, torch.where(counted_B, loss_B, 0.0).sum(dim=0, keepdim=True), gaps_N])
+
+
+def _parts(logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """By row: how many logits stand before the label's, -log p(label), the bin of the confidence, and its gap."""
     classes = logits_BK.shape[1]
-    counted_B = (labels_B >= 0) & (labels_B < classes) & (predicted_B >= 0)
     label_B1 = labels_B.long().clamp(0, classes - 1)[:, None]
     predicted_B1 = predicted_B.clamp(0, classes - 1)[:, None]
-    log_p_BK = logits_BK.double().log_softmax(dim=1)
     own_B1 = logits_BK.gather(1, label_B1)
     before_BK = torch.arange(classes, device=logits_BK.device) < label_B1
-    rank_B = ((logits_BK > own_B1) | ((logits_BK == own_B1) & before_BK)).sum(dim=1)
-    confidence_B1 = log_p_BK.gather(1, predicted_B1).exp()
+    rank_B = torch.where(before_BK, logits_BK >= own_B1, logits_BK > own_B1).sum(dim=1)
+    whole_B1 = logits_BK.double().logsumexp(dim=1, keepdim=True)
+    loss_B1 = (whole_B1 - own_B1).clamp(max=LOSS_LIMIT)
+    confidence_B1 = (logits_BK.gather(1, predicted_B1) - whole_B1).exp()
     bin_B1 = (confidence_B1.nan_to_num() * BINS).ceil().long().clamp(1, BINS) - 1
     gap_B1 = confidence_B1 - (predicted_B1 == label_B1).double()
-    statistics_BS = torch.cat(
-        [
-            *((rank_B < k).double()[:, None] for k in TOP.values()),
-            (-log_p_BK.gather(1, label_B1)).clamp(max=LOSS_LIMIT),
-            torch.zeros_like(log_p_BK[:, :1]).repeat(1, BINS).scatter(1, bin_B1, gap_B1),
-        ],
-        dim=1,
-    )
-    return torch.where(counted_B[:, None], statistics_BS, 0.0)
+    return rank_B, loss_B1.squeeze(1), bin_B1.squeeze(1), gap_B1.squeeze(1)
 
 
 def marginal_sums(
