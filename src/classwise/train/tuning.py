@@ -115,6 +115,7 @@ class _Trial:
         self.model, self.optimizer_of, self.device = model, optimizer_of, device
         self.batch_size, self.read_seconds = batch_size, read_seconds
         self._size = min(batch_size, 16)
+        self._best = float("inf")  # seconds of computing for a picture
         self._kept: tuple[tuple[str, bool, bool | None], Classifier, Optimizer] | None = None
 
     def measured(self, plan: Plan, tolerant: bool) -> Plan | None:
@@ -130,7 +131,8 @@ class _Trial:
                     raise
                 return None
         # The first pass chooses kernels, compiles and fills caches. The median: others may use the machine.
-        computing = sorted(passes[1:])[len(passes) // 2 - 1] / self._size
+        computing = sorted(passes[1:])[(len(passes) - 1) // 2] / self._size
+        self._best = min(self._best, computing)
         pace = (
             max(computing, self.read_seconds / plan.workers)
             if plan.workers
@@ -143,11 +145,17 @@ class _Trial:
         size = (self._size, 3, *model.facts.image_size)
         images = torch.randint(0, 256, size, dtype=torch.uint8, device=self.device)
         images = images.contiguous(memory_format=torch.channels_last)  # as a loader gives them
-        passes = [_one_update(model, optimizer, images, plan.precision, self.device) for _ in range(4)]
+        passes: list[float] = []
+        while len(passes) < 4 and not self._is_slow(passes):
+            passes.append(_one_update(model, optimizer, images, plan.precision, self.device))
         if self._size < self.batch_size and passes[1] < LONG:
             self._size = self.batch_size
             return self._passes(plan)
         return passes
+
+    def _is_slow(self, passes: list[float]) -> bool:
+        """After its second pass: so much slower than another that no more are needed."""
+        return len(passes) > 1 and min(passes[1:]) > 1.5 * self._best * self._size
 
     def _parts(self, plan: Plan) -> tuple[Classifier, Optimizer]:
         key = plan.memory_format, plan.compile, plan.fused
