@@ -154,8 +154,8 @@ class _Trial:
         return passes
 
     def _is_slow(self, passes: list[float]) -> bool:
-        """After its second pass: so much slower than another that no more are needed."""
-        return len(passes) > 1 and min(passes[1:]) > 1.5 * self._best * self._size
+        """After its third pass: so much slower than another that no more are needed."""
+        return len(passes) > 2 and min(passes[1:]) > 1.5 * self._best * self._size
 
     def _parts(self, plan: Plan) -> tuple[Classifier, Optimizer]:
         key = plan.memory_format, plan.compile, plan.fused
