@@ -149,8 +149,9 @@ def write_checkpoint(folder: Path, name: str, files: dict[str, bytes]) -> None:
 def _remove(folder: Path) -> None:
     """Delete what is no longer needed, the manifest first: what a kill in the middle leaves is then no checkpoint
     that somebody has damaged. What a failing disk keeps does no harm: the next save tries again."""
-    with contextlib.suppress(OSError):
-        (folder / "manifest.json").unlink()
+    if (folder / "manifest.json").exists():
+        with contextlib.suppress(OSError):
+            (folder / "manifest.json").unlink()
     for _ in range(2):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -320,7 +320,8 @@ def two_hosts() -> Count:
             ):
                 subprocess.run(command.split(), check=True, capture_output=True)
             done = _on_two(names, folder, config)
-            count.add(done == [0, 0], "both end well", f"exit codes {done}")
+            said = [(folder / side / "said.txt").read_text()[-500:] for side in ("first", "second")]
+            count.add(done == [0, 0], "both end well", f"exit codes {done}: {said}")
             count.add(
                 not (folder / "second/runs").exists(), "one writes", "the second host has a run directory"
             )
@@ -349,6 +350,8 @@ def _on_two(names: list[str], folder: Path, config: Path) -> list[int]:
         options = [
             *("--nnodes", "2", "--node-rank", str(number), "--rdzv-backend", "c10d", "--rdzv-id", "x"),
             *("--rdzv-endpoint", "10.77.0.1:29511", "--local-addr", f"10.77.0.{number + 1}"),
+            # Both have the machine's name, by which a real first host would know itself.
+            *("--rdzv-conf", f"is_host={int(number == 0)}"),
         ]
         device = {"GLOO_SOCKET_IFNAME": f"v{name}"}
         command = torchrun(1, "-m", "classwise", "train", config, options=options)
@@ -358,7 +361,7 @@ def _on_two(names: list[str], folder: Path, config: Path) -> list[int]:
                 cwd=here,
                 env={**ENVIRONMENT, **device},
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=(here / "said.txt").open("wb"),
             )
         )
     return [process.wait(180) for process in started]
