@@ -59,6 +59,8 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
     order of the heads. `metadata` values that are not texts are written as JSON. Raises ModelError.
     """
     require_packages("an ONNX file", "onnx", "onnxscript")
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
+
     # In memory of its own: the caller's model keeps its device and its mode.
     copied = copy.deepcopy(model).cpu().float().eval()
     # Two pictures: with one, the exporter would take the size of the batch for a constant.
@@ -76,11 +78,12 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
                 verbose=False,
             )
             assert program is not None
-            proto = program.model_proto
+            # Stack traces of this machine, which also differ from export to export.
+            ClearMetadataAndDocStringPass()(program.model)
             for key, value in (metadata or {}).items():
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                proto.metadata_props.add(key=key, value=text)
-            data: bytes = proto.SerializeToString()
+                program.model.metadata_props[key] = text
+            data: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         raise ModelError(f"{model.facts.backbone} cannot be exported to ONNX: {first_line(error)}") from error
     return data
