@@ -192,11 +192,13 @@ def _checked(
 
 
 def median_seconds(engines: Mapping[str, Engine], images: Tensor) -> dict[str, float]:
-    """Of batches like this one, in turns, so that what else the machine does falls on all alike."""
+    """Of batches like this one, in turns, so that what else the machine does falls on all alike. The first pass of a
+    turn does not count: the threads of the one before may still be waiting for work."""
     times: dict[str, list[float]] = {name: [] for name in engines}
     started = time.perf_counter()
     for turn in itertools.count():
         for name, engine in engines.items():
+            engine(images)
             before = time.perf_counter()
             engine(images)
             times[name].append(time.perf_counter() - before)
