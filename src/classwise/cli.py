@@ -24,10 +24,16 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run_command` says what has become of the work
 )
 
-ONE_PROCESS = ("demo", "init", "compare", "evaluate", "predict", "submit", "report")
+ONE_PROCESS = ("demo", "init", "compare", "evaluate", "predict", "submit", "export", "report")
 
 Force = Annotated[bool, Parameter(name="--force", help="Replace files that exist.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", help="No messages but errors.")]
+Engine = Annotated[
+    str,
+    Parameter(
+        help="torch computes as evaluate does; compile and onnx are checked against it; auto: the fastest here."
+    ),
+]
 Debug = Annotated[
     bool, Parameter(name="--debug", help="Show the traceback of an error.", group=Group("Help", sort_key=9))
 ]
@@ -208,6 +214,7 @@ def predict(
     *,
     out: Annotated[Path, Parameter(help="A new .csv, .tsv or .parquet file.")],
     images: Annotated[Path | None, Parameter(help="Folder that the table's paths are relative to.")] = None,
+    engine: Engine = "torch",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
@@ -228,7 +235,8 @@ def predict(
     if out.suffix.lower() not in SUFFIXES:
         raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}")
     refuse_existing(out, force)
-    write_table(Run.open(run).predict(source, images, quiet=False), out, for_people=True)
+    predictions = Run.open(run).predict(source, images, quiet=False, engine=engine)
+    write_table(predictions, out, for_people=True)
     print(out)
 
 
@@ -241,6 +249,7 @@ def submit(
     images: Annotated[Path, Parameter(help="Folder with the pictures that the template's ids name.")],
     out: Annotated[Path, Parameter(help="The submission file to write.")],
     id: Annotated[str | None, Parameter(help="The template's id column [default: its first].")] = None,
+    engine: Engine = "torch",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
@@ -258,7 +267,28 @@ def submit(
 
     if out.suffix.lower() != template.suffix.lower():
         raise OutputError(f"--out {out}: the template is a {template.suffix} file, and so is its submission")
-    print(Run.open(run).submit(template, images, out, id, force, quiet=False))
+    print(Run.open(run).submit(template, images, out, id, force, quiet=False, engine=engine))
+
+
+@app.command
+def export(
+    run: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The .onnx file to write.")],
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Write the model as an ONNX file: any size of batch, preprocessing facts and labels in its metadata.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    """
+    from classwise.run import Run
+
+    print(Run.open(run).export(out, force))
 
 
 @app.command

@@ -15,6 +15,7 @@ from classwise.console import Console
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError
+from classwise.infer.engines import engine_of
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_answers
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
@@ -83,17 +84,24 @@ class Predictor:
         return truth
 
     def outputs(
-        self, samples: Samples, config: Config, should_stop: Callable[[], bool] = loop.never
+        self,
+        samples: Samples,
+        config: Config,
+        should_stop: Callable[[], bool] = loop.never,
+        engine: str = "torch",
+        say: Callable[[str], None] = lambda text: None,
     ) -> dict[str, torch.Tensor]:
-        """Raw outputs (N, outputs) by target, in the order of the rows. Raises Interrupted if asked to stop."""
+        """Raw outputs (N, outputs) by target, in the order of the rows; `say` is told which engine `auto` takes.
+        Raises Interrupted if asked to stop, ModelError where the engine cannot be had."""
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
         pictures = pictures_of(samples, self.model.facts, config.data.max_pixels)
         loader = loader_of(pictures, {}, config, device)
-        dtype = loop.PRECISIONS[self.precision]
-        cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+        batches = -(-len(pictures) // loader.batch_size)
         with torch_kept(), contextlib.closing(loader):
             set_threads(config)
-            return predict_outputs(self.model.to(device), loader, device, cast, should_stop)
+            dtype = loop.PRECISIONS[self.precision]
+            run = engine_of(engine, self.model.to(device), device, dtype, batches, say)
+            return predict_outputs(run, loader, should_stop)
 
     def table(
         self, samples: Samples, outputs: Mapping[str, torch.Tensor], truth: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""The verbs of a run: train, resume, evaluate, predict, submit, report. The only file that knows every stage."""
+"""The verbs of a run: train, resume, evaluate, predict, submit, export, report. The only file that knows all stages."""
 
 import contextlib
 import dataclasses
@@ -33,8 +33,10 @@ from classwise.config_file import absolute_paths, load_config, make_config
 from classwise.conflicts import check_conflicts
 from classwise.console import Console
 from classwise.data.sources import Samples, picture_names, read_source, refuse_escapes, samples_of
-from classwise.errors import CheckpointError, ConfigError, DataError
+from classwise.errors import CheckpointError, ConfigError, DataError, OutputError
 from classwise.files import refuse_existing, write_bytes, write_text
+from classwise.infer.engines import check_engine
+from classwise.infer.export import metadata_of, onnx_bytes, require_packages
 from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
 from classwise.lock import locked, refuse_held
 from classwise.model.classifier import Classifier
@@ -200,19 +202,26 @@ class Run:
         return predictor.score(predictor.outputs(samples, config), answers, samples.groups, config)
 
     def predict(
-        self, source: str | Path, images: str | Path | None = None, quiet: bool = True
+        self,
+        source: str | Path,
+        images: str | Path | None = None,
+        quiet: bool = True,
+        engine: str = "torch",
     ) -> pl.DataFrame:
         """Predictions for a folder of pictures or a table, one row each, in order: see the contract.
 
-        Where a table holds all of a target's answers, they stand beside the predictions.
+        Where a table holds all of a target's answers, they stand beside the predictions. `engine`: `torch` computes as
+        `evaluate` does; `compile` and `onnx` are compared with it on the first batch; `auto` takes the fastest.
+        Raises ConfigError for another engine, ModelError where it cannot be had or its outputs differ.
         """
+        check_engine(engine)
         console, config = Console(quiet), load_config(self.folder.config)
         samples = self._any_source(config, Path(source), images)
         refuse_bad(
             check_pictures(samples.paths, config.data.max_pixels, console, samples.root), samples.where
         )
         predictor = self._predictor()
-        outputs = predictor.outputs(samples, config)
+        outputs = predictor.outputs(samples, config, engine=engine, say=console.line)
         return predictor.table(samples, outputs, predictor.known_truth(samples, console))
 
     def submit(
@@ -223,11 +232,14 @@ class Run:
         id: str | None = None,
         force: bool = False,
         quiet: bool = True,
+        engine: str = "torch",
     ) -> Path:
         """Fill the template's answers for the pictures in `images` and write the checked file to `out`.
 
-        Raises OutputError if `out` exists or the template contradicts the answers; nothing is written then.
+        `engine` as in `predict`. Raises OutputError if `out` exists or the template contradicts the answers; nothing is
+        written then.
         """
+        check_engine(engine)
         out = Path(out)
         refuse_existing(out, force)
         console, config = Console(quiet), load_config(self.folder.config)
@@ -240,12 +252,28 @@ class Run:
         refuse_bad(
             check_pictures(samples.paths, config.data.max_pixels, console, samples.root), samples.where
         )
-        predictions = predictor.table(samples, predictor.outputs(samples, config), {})
+        outputs = predictor.outputs(samples, config, engine=engine, say=console.line)
+        predictions = predictor.table(samples, outputs, {})
         possible = predictor.answers()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
         others = len(set(picture_names(Path(images))) - set(names))
         left = f"; {others} pictures in {images} are not in the template" if others else ""
         console.line(f"{len(names)} rows, checked against {template}{left}")
+        return out
+
+    def export(self, out: str | Path, force: bool = False) -> Path:
+        """Write the best checkpoint's model to `out` as an ONNX file for any size of batch, with what preprocessing has
+        to do, targets and labels in its metadata.
+
+        Raises OutputError if `out` exists, ModelError if the model cannot be exported or a package is missing.
+        """
+        out = Path(out)
+        if out.suffix.lower() != ".onnx":
+            raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: .onnx")
+        refuse_existing(out, force)
+        require_packages("classwise export", "onnx", "onnxscript")
+        predictor = self._predictor()
+        write_bytes(out, onnx_bytes(predictor.model, metadata_of(predictor.model, predictor.facts)))
         return out
 
     def report(self) -> Path:

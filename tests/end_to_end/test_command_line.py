@@ -19,8 +19,20 @@ from classwise.config_file import make_config
 from classwise.errors import CheckpointError, ConfigError, OutputError
 from classwise.toml import toml_text
 
-COMMANDS = {"demo", "init", "train", "resume", "evaluate", "predict", "submit", "report", "compare"}
-HEAVY = ("torch", "torchvision", "timm", "polars", "cv2", "sklearn", "pydantic", "numpy", "PIL", "jinja2")
+COMMANDS = {"demo", "init", "train", "resume", "evaluate", "predict", "submit", "export", "report", "compare"}
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "polars",
+    "cv2",
+    "sklearn",
+    "pydantic",
+    "numpy",
+    "PIL",
+    "jinja2",
+    "onnx",
+)
 
 
 @pytest.fixture
@@ -70,6 +82,7 @@ def test_every_command_of_the_contract_exists() -> None:
         ["report", "run", "--nonsense"],
         ["report"],
         ["submit", "run", "template.csv", "--out", "x.csv"],
+        ["export", "run"],
         ["demo", "--people", "many"],
     ],
 )

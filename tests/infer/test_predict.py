@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -16,6 +15,7 @@ from classwise.data.images import fit_image, read_image
 from classwise.data.loader import Batch, Loader, Pictures, Rows
 from classwise.data.sampling import batches_of
 from classwise.errors import NonFiniteError
+from classwise.infer.engines import Engine, torch_engine
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.model.backbone import HALF, Backbone
 from classwise.model.classifier import Classifier, ModelFacts
@@ -51,6 +51,11 @@ def model(dropout: float = 0.5) -> Classifier:
         return Classifier(Backbone(body, 5, HALF, HALF), facts)
 
 
+def eager(predicted: Classifier, dtype: torch.dtype = torch.float32) -> Engine:
+    """The model itself."""
+    return torch_engine(predicted, CPU, dtype)
+
+
 @pytest.fixture
 def loader(tmp_path: Path) -> Loader:
     """Seven PNG files in batches of three."""
@@ -66,7 +71,7 @@ def loader(tmp_path: Path) -> Loader:
 def test_every_row_once_and_in_order(loader: Loader) -> None:
     """Row i of the outputs is the model's answer to picture i alone, the short last batch included."""
     predicted = model()
-    outputs = predict_outputs(predicted.train(), loader, CPU, nullcontext())
+    outputs = predict_outputs(eager(predicted.train()), loader)
     assert not predicted.training
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {"마스크": (7, 3), "type": (7, 2)}
     for row, path in enumerate(loader.pictures.paths):
@@ -81,8 +86,8 @@ def test_every_row_once_and_in_order(loader: Loader) -> None:
 def test_the_same_again(loader: Loader) -> None:
     """Dropout is off, the statistics stand still and torch's generator is not asked."""
     predicted, before = model(), torch.get_rng_state()
-    first = predict_outputs(predicted, loader, CPU, nullcontext())
-    second = predict_outputs(predicted, loader, CPU, nullcontext())
+    first = predict_outputs(eager(predicted), loader)
+    second = predict_outputs(eager(predicted), loader)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -91,7 +96,7 @@ def test_one_autocast_serves_all_batches(loader: Loader) -> None:
     """In bf16 each batch is computed in bf16, and float32 comes out."""
     predicted, kinds = model(), []
     predicted.backbone.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
-    outputs = predict_outputs(predicted, loader, CPU, torch.autocast("cpu", dtype=torch.bfloat16))
+    outputs = predict_outputs(eager(predicted, torch.bfloat16), loader)
     assert kinds == [torch.bfloat16] * 3
     assert {x.dtype for x in outputs.values()} == {torch.float32}
 
@@ -108,7 +113,7 @@ def test_a_row_missing_or_out_of_order_is_noticed(loader: Loader, kept: list[int
             return loader.batches(batches_of(np.array(kept), 3), epoch)
 
     with pytest.raises(AssertionError, match="a row is missing"):
-        predict_outputs(model(), Wrong(), CPU, nullcontext())
+        predict_outputs(eager(model()), Wrong())
 
 
 def test_rows_without_a_finite_prediction_are_refused(loader: Loader) -> None:
@@ -117,7 +122,7 @@ def test_rows_without_a_finite_prediction_are_refused(loader: Loader) -> None:
     with torch.no_grad():
         broken.heads[1].bias[0] = math.nan
     with pytest.raises(NonFiniteError, match="target 'type': 7 of 7 rows"):
-        predict_outputs(broken, loader, CPU, nullcontext())
+        predict_outputs(eager(broken), loader)
 
 
 # The table.

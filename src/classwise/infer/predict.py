@@ -1,7 +1,6 @@
 """The inference process over any pictures: eval, no gradients, every row once and in order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,33 +13,25 @@ from torch import Tensor
 from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.errors import Interrupted, NonFiniteError
+from classwise.infer.engines import Engine
 from classwise.metrics.joint import joint_number
-from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
 from classwise.train.loop import never
 
 Truth = npt.NDArray[Any]
 
 
-@torch.no_grad()
 def predict_outputs(
-    model: Classifier,
-    loader: Loader,
-    device: torch.device,
-    autocast: AbstractContextManager[Any],
-    should_stop: Callable[[], bool] = never,
+    run: Engine, loader: Loader, should_stop: Callable[[], bool] = never
 ) -> dict[str, Tensor]:
     """Raw outputs (N, outputs), float32 on the host, by target for all of the loader's pictures, in their order.
     Raises NonFiniteError, and Interrupted if asked to stop."""
-    model.eval()
-    parts: dict[str, list[Tensor]] = {name: [] for name in model.facts.heads}
+    parts: dict[str, list[Tensor]] = {}
     rows = np.arange(len(loader.pictures))
     seen = 0
     for batch in loader.batches(batches_of(rows, loader.batch_size)):
-        with autocast:
-            outputs = model(batch.images.to(device, non_blocking=True))
-        for name, raw in outputs.items():
-            parts[name].append(raw.float().cpu())
+        for name, raw in run(batch.images).items():
+            parts.setdefault(name, []).append(raw)
         assert (batch.rows == rows[seen : seen + len(batch)]).all(), "a row is missing or out of order"
         seen += len(batch)
         if should_stop():

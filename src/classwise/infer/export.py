@@ -1,0 +1,127 @@
+"""The model as an ONNX file: pictures in, raw outputs by target out, everything else in its metadata."""
+
+import contextlib
+import copy
+import importlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classwise.errors import ModelError
+from classwise.model.classifier import Classifier
+from classwise.version import __version__
+
+INPUT = (
+    "images: uint8 RGB, (batch, 3, height, width), upright as EXIF says, transparent parts over white, brought to"
+    " image_size as fit says; mean and std are applied inside"
+)
+OUTPUTS = (
+    "targets.NAME, in the order of heads: raw numbers (batch, outputs). class: log-odds of the labels, to which"
+    " adjustment is added where there is one; ordinal: log-odds of P(y > k | y > k - 1); multilabel: log-odds of each"
+    " label; regression: times std plus mean; ranking: the score"
+)
+PRECISION = "float32, whatever precision the run was trained in"
+
+
+def require_packages(what: str, *packages: str) -> None:
+    """Raises ModelError where one cannot be imported; `what` needs it."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ModelError(
+                f"{what}: the package {package} cannot be imported ({first_line(error)});"
+                ' pip install "classwise[onnx]"'
+            ) from None
+
+
+class _InOrder(nn.Module):
+    """The outputs as a tuple, in the order of the heads."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(images).values())
+
+
+def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """The model in float32 as an ONNX file, for any size of batch.
+
+    Its input is `images`, as INPUT says; its outputs, raw and in float32, are called `targets.NAME` and stand in the
+    order of the heads. `metadata` values that are not texts are written as JSON. Raises ModelError.
+    """
+    require_packages("an ONNX file", "onnx", "onnxscript")
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
+
+    # In memory of its own: the caller's model keeps its device and its mode.
+    copied = copy.deepcopy(model).cpu().float().eval()
+    # Two pictures: with one, the exporter would take the size of the batch for a constant.
+    example = torch.zeros(2, 3, *model.facts.image_size, dtype=torch.uint8)
+    try:
+        with _silence(), torch.no_grad():
+            program = torch.onnx.export(
+                _InOrder(copied),
+                (example,),
+                input_names=["images"],
+                # No name of a value inside has a dot, but those of weights, and they begin with `model.`.
+                output_names=[f"targets.{name}" for name in model.facts.heads],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            # Stack traces of this machine, which also differ from export to export.
+            ClearMetadataAndDocStringPass()(program.model)
+            for key, value in (metadata or {}).items():
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                program.model.metadata_props[key] = text
+            data: bytes = program.model_proto.SerializeToString()
+    except Exception as error:
+        raise ModelError(f"{model.facts.backbone} cannot be exported to ONNX: {first_line(error)}") from error
+    return data
+
+
+def metadata_of(model: Classifier, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is needed to feed an exported model and to read its outputs; `facts` are the checkpoint's."""
+    known = model.facts.as_dict()
+    return {
+        "classwise": __version__,
+        "input": INPUT,
+        "outputs": OUTPUTS,
+        "precision": PRECISION,
+        **{key: known[key] for key in ("backbone", "image_size", "fit", "mean", "std")},
+        "targets": facts["targets"],
+        "heads": {name: facts["heads"][name] for name in known["heads"]},
+        "joint": facts["joint"],
+    }
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says, not too long; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
+        :300
+    ]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """What the exporter prints, logs and warns of is about its own parts."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
