@@ -8,7 +8,7 @@ store is, byte for byte, what decoding would give.
 Safe against kill, full disk and power cuts: pixels are written before their record; a picture is used only once its
 pixels have been checked against their sum; half a record at the end is written over. Several processes may add at
 once: each locks the index for the moment of appending. What does not fit the limit or the disk is decoded each time.
-Why so: docs/decisions/0021-cache.md.
+Why so: docs/decisions/0022-cache.md.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 bf16 is faster than fp32 for one network and slower for another on the same CPU; on few cores it is often better to
 train in one thread while another process reads pictures than to do either in turn with all cores; and memory format,
 compilation and a fused optimizer are worth something or nothing by the model's shape. So a few updates of each are
-timed. How the candidates are narrowed down: docs/decisions/0022-measuring.md.
+timed. How the candidates are narrowed down: docs/decisions/0023-measuring.md.
 """
 
 import copy
