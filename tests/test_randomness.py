@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from classwise import randomness
-from classwise.randomness import AUGMENT, ORDER, generator, torch_seed
+from classwise.randomness import AUGMENT, ORDER, generator, mixed_seed, torch_seed
 
 
 def test_the_same_place_gives_the_same_numbers():
@@ -58,3 +58,13 @@ def test_the_global_generators_stay():
     torch_seed(1, ORDER)
     np.testing.assert_array_equal(np.random.get_state()[1], before[0])
     assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_mixed_seeds_differ_by_every_number() -> None:
+    """No two places share a seed, and half of the bits change from one to the next."""
+    places = [(s, 2, a, b, c) for s in range(3) for a in range(40) for b in range(6) for c in range(6)]
+    seeds = [mixed_seed(*place) for place in places]
+    assert len(set(seeds)) == len(places)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    changed = [(one ^ other).bit_count() for one, other in itertools.pairwise(seeds)]
+    assert 30 < sum(changed) / len(changed) < 33

@@ -24,6 +24,12 @@ from classwise.errors import ConfigError
 Mass: TypeAlias = Tensor | Sequence[float]
 """One denominator a term: a tensor (terms,), or plain numbers, which cost no operation on the device."""
 
+
+class AllRows(list[float]):
+    """The masses of a batch that is a whole update and of which every answer is known: the number of its rows, for each
+    term. A loss may then take torch's own mean, which divides within the kernel."""
+
+
 IGNORED = -1
 """The label of a row without a known class: it counts in neither the sum nor the mass."""
 

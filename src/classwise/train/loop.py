@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from classwise.data.loader import Batch, TrainingData, ValidationData
 from classwise.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory
 from classwise.losses.criterion import Criterion
-from classwise.losses.mass import Mass, numbers
+from classwise.losses.mass import AllRows, Mass, numbers
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
 from classwise.processes import ALONE, Processes
 from classwise.randomness import DROPOUT, mixed_seed
@@ -151,7 +151,7 @@ def train_one_epoch(
         state.schedule.set(optimizer, progress.update)
         optimizer.zero_grad()
         with _kept(statistics) as before:
-            mass = processes.total(_mass(criterion, batches, counts_rows))
+            mass = _mass(criterion, batches, counts_rows, progress.micro_batch, processes)
             losses = []
             with processes.alike():
                 for place, part, batch in _micro_batches(batches, data.first_place, progress.micro_batch):
@@ -161,7 +161,7 @@ def train_one_epoch(
                     loss = criterion(outputs, batch.targets, mass)
                     scaler.scale(loss).backward()
                     losses.append(loss.detach())
-            total = processes.sum(_added(losses).double())
+            total = processes.sum(_added(losses, processes.world > 1))
             processes.sum_gradients(parameters)
             processes.merge_statistics(model, statistics, before, sum(len(b) > 0 for b in batches))
             scaler.unscale_(optimizer)
@@ -227,15 +227,23 @@ def _micro_batches(batches: list[Batch], first_place: int, most: int) -> Iterato
             yield place, part, piece
 
 
-def _mass(criterion: Criterion, batches: list[Batch], counts_rows: bool) -> Mass:
-    """What the losses of an update are divided by: the masses of all its micro-batches."""
-    if counts_rows and all(batch.complete for batch in batches):
-        return [float(sum(len(batch) for batch in batches))] * criterion.terms  # nothing to count
-    return criterion.window_mass([batch.targets for batch in batches])
+def _mass(
+    criterion: Criterion, batches: list[Batch], counts_rows: bool, most: int, processes: Processes
+) -> Mass:
+    """What the losses of an update are divided by: the masses of all its micro-batches, in all processes."""
+    if counts_rows and all(batch.complete for batch in batches):  # nothing to count
+        rows = sum(len(batch) for batch in batches)
+        if len(batches) == 1 and processes.world == 1 and not 0 < most < rows:
+            return AllRows([float(rows)] * criterion.terms)
+        return processes.total([float(rows)] * criterion.terms)
+    return processes.total(criterion.window_mass([batch.targets for batch in batches]))
 
 
-def _added(tensors: list[Tensor]) -> Tensor:
-    return sum(tensors[1:], start=tensors[0])
+def _added(losses: list[Tensor], exactly: bool) -> Tensor:
+    """Their sum; in float64, unless there is but one and no other process adds to it."""
+    if len(losses) == 1 and not exactly:
+        return losses[0]
+    return torch.stack(losses).sum(dtype=torch.float64)
 
 
 def _seed_dropout(settings: Settings, update: int, place: int, part: int) -> None:
