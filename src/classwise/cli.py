@@ -24,7 +24,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run_command` says what has become of the work
 )
 
-ONE_PROCESS = ("demo", "init", "compare", "evaluate", "predict", "submit", "export", "report")
+ONE_PROCESS = ("demo", "init", "bench", "compare", "evaluate", "predict", "submit", "export", "report")
 
 Force = Annotated[bool, Parameter(name="--force", help="Replace files that exist.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", help="No messages but errors.")]
@@ -117,6 +117,31 @@ def train(
     from classwise.run import train as train_run
 
     _print_path(train_run(config, run, parse_overrides(overrides), quiet).path)
+
+
+@app.command
+def bench(
+    config: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    as_json: Annotated[bool, Parameter(name="--json", help="Everything, for programs.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Time each stage of a run (reading, decoding, augmenting, forward, backward, ...) and say what would help.
+
+    Nothing is trained for good, and no run folder is written. Every key of the config is also an option.
+
+    Parameters
+    ----------
+    config
+        A classwise.toml; `classwise init` writes one.
+    """
+    from classwise.bench import bench as time_stages
+    from classwise.bench_text import bench_text
+
+    found = time_stages(config, parse_overrides(overrides), quiet)
+    print(json.dumps(found.as_dict(), indent=1) if as_json else bench_text(found))
 
 
 @app.command

@@ -25,6 +25,7 @@ from classwise.processes import ALONE, Processes
 from classwise.randomness import DROPOUT, mixed_seed
 from classwise.train.state import Progress, TrainState
 
+COUNTED_AT_ONCE = 4096  # rows of validation
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -199,17 +200,30 @@ def evaluate(
     answers = valid.targets(settings.device)
     mass = numbers(criterion.mass(answers))
     loss = torch.zeros((), device=settings.device, dtype=torch.float64)
+    found: list[tuple[Tensor, dict[str, Tensor]]] = []
+
+    def count() -> None:
+        """What has been found so far: many batches at once cost as much as one."""
+        nonlocal loss
+        rows = torch.cat([rows for rows, _ in found])
+        outputs = {name: torch.cat([part[name] for _, part in found]) for name in found[0][1]}
+        targets = {name: values[rows] for name, values in answers.items()}
+        scoreboard.update(outputs, targets)
+        if criterion.additive:
+            loss += criterion(outputs, targets, mass)
+        found.clear()
+
     for batch, everyones in processes.agreed(valid.rounds(state.progress.epoch)):
         with settings.autocast():
             own = model(batch.to(settings.device).images)
         gathered = processes.gather_outputs(own, [len(rows) for rows in everyones])
-        for rows, outputs in zip(everyones, gathered, strict=True):
-            targets = {name: values[rows] for name, values in answers.items()}
-            scoreboard.update(outputs, targets)
-            if criterion.additive:
-                loss += criterion(outputs, targets, mass)
+        found += zip(everyones, gathered, strict=True)
+        if sum(len(rows) for rows, _ in found) >= COUNTED_AT_ONCE:
+            count()
         if processes.any(should_stop())[0]:
             return None
+    if found:
+        count()
     if scoreboard.invalid:
         raise NonFiniteError(f"validation: {scoreboard.invalid} rows have no finite prediction")
     if not torch.isfinite(loss):
