@@ -1,0 +1,75 @@
+"""The programs in benchmarks/ run at tiny sizes, and what they compare computes the same. No time is looked at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import confusion
+import epoch
+import growth
+import overhead
+import reading
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_counting_is_exact_for_all() -> None:
+    """`measure` itself compares all of them with scikit-learn."""
+    found = confusion.measure(5, 1)
+    assert set(found) == {*confusion.WAYS, "ratio"}
+
+
+def test_the_loop_ends_where_the_one_by_hand_ends() -> None:
+    """The same weights after an epoch: what is compared is the same work."""
+    data = overhead.Data(12)
+    epochs = overhead.bare(data), overhead.classwise(data)
+    for one in epochs:
+        assert one() > 0
+    (by_hand, ours) = (torch.cat([p.detach().flatten() for p in one.model.parameters()]) for one in epochs)
+    torch.testing.assert_close(ours, by_hand, rtol=0, atol=1e-6)
+    assert (ours - torch.cat([p.detach().flatten() for p in overhead.new_model().parameters()])).norm() > 0.01
+
+
+def test_an_epoch_of_a_real_model() -> None:
+    found = epoch.measure("small_cnn", 16, 32, 1)
+    assert set(found["ratios"]) == {"classwise", "by hand (again)"}
+
+
+def test_reading_gives_every_picture_once() -> None:
+    """`measure` counts the pictures of every way."""
+    found = reading.measure(20, 1)
+    assert len(found["speed"]) == 5
+    assert min(found["speed"].values()) > 0
+
+
+def test_classes_and_rows() -> None:
+    assert set(growth.by_classes([2, 5], 1)) == {2, 5}
+    found = growth.by_rows([60], 1)
+    assert found["us_a_row"][60] > 0
+
+
+def test_the_gpus_script_runs_on_a_cpu_and_measures_nothing(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        ROOT / "benchmarks/gpu.py",
+        "--device",
+        "cpu",
+        "--tiny",
+        "--no-compile",
+        "--json",
+    ]
+    done = subprocess.run([*command, tmp_path / "found.json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not measured") == 5
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["measured"] is False
+    assert found["micro-batch without synchronisation"] == 1.0
