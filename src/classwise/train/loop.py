@@ -245,11 +245,11 @@ def _mass(
     criterion: Criterion, batches: list[Batch], counts_rows: bool, most: int, processes: Processes
 ) -> Mass:
     """What the losses of an update are divided by: the masses of all its micro-batches, in all processes."""
-    if counts_rows and all(batch.complete for batch in batches):  # nothing to count
-        rows = sum(len(batch) for batch in batches)
-        if len(batches) == 1 and processes.world == 1 and not 0 < most < rows:
-            return AllRows([float(rows)] * criterion.terms)
-        return processes.total([float(rows)] * criterion.terms)
+    # Several processes must all go the same way, and one of them may have no rows.
+    if processes.world == 1 and counts_rows and all(batch.complete for batch in batches):
+        rows = sum(len(batch) for batch in batches)  # nothing to count
+        is_whole = len(batches) == 1 and not 0 < most < rows
+        return (AllRows if is_whole else list)([float(rows)] * criterion.terms)
     return processes.total(criterion.window_mass([batch.targets for batch in batches]))
 
 
