@@ -86,16 +86,17 @@ class Prepared:
         return None
 
 
-def prepare(config: Config, console: Console, processes: Processes = ALONE) -> Prepared:
-    """Read, check and split the data; nothing is written but the store of decoded pictures. Of several processes
-    each checks its share of the pictures. Raises DataError, ConfigError."""
+def prepare(config: Config, console: Console, processes: Processes = ALONE, keep: bool = True) -> Prepared:
+    """Read, check and split the data; nothing is written but, with `keep`, the store of decoded pictures. Of several
+    processes each checks its share of the pictures. Raises DataError, ConfigError."""
     data = config.data
     samples = processes.together(lambda: _source(config))
-    store = processes.together(lambda: open_store(config, samples.root, console))
-    samples, bad = _checked(samples, config, console, processes, store)
     other = None
     if isinstance(data.valid, str):
         other = processes.together(lambda: _valid_source(config))
+    store = processes.together(lambda: open_store(config, samples.root, console) if keep else None)
+    samples, bad = _checked(samples, config, console, processes, store)
+    if other is not None:
         other, bad_too = _checked(other, config, console, processes, store)
         bad += bad_too
     prepared = processes.together(lambda: _prepared(config, samples, other, bad))

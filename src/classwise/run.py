@@ -186,7 +186,7 @@ class Run:
         """
         console, config, predictor = Console(quiet), load_config(self.folder.config), self._predictor()
         if table is None:
-            prepared = prepare(config, console)
+            prepared = prepare(config, console, keep=False)  # one pass: nothing is gained
             _refuse_changed_data(self.folder, prepared, predictor.facts)
             samples, answers = prepared.valid.samples, prepared.valid.answers
         else:

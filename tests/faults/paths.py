@@ -17,7 +17,11 @@ import trials
 from counting import Count, Figure
 from kills import count_of
 
+from classwise.data.cache import default_base
+
 Change = Callable[[Path], None]
+# Where programs keep what they can make again, decoded pictures of ours among it.
+CACHES = (Path("/root/.cache"), default_base())
 
 
 class Watch:
@@ -100,7 +104,7 @@ def hostile_runs(most: int = 0) -> dict[str, Any]:
                     *("--out", run / "s.csv", "--force"),
                 ],
             }.get(verb, [])
-            watch.begin([run, folder / "images", Path("/tmp/torchinductor_root"), Path("/root/.cache")])
+            watch.begin([run, folder / "images", Path("/tmp/torchinductor_root"), *CACHES])
             problem = ""
             try:
                 done = command(verb, run, *more)
@@ -399,7 +403,7 @@ def escapes(most: int = 0) -> dict[str, Any]:
                 "--images" if use in ("evaluate", "predict", "submit") else "--data.images",
                 folder / "images",
             ]
-            watch.begin([folder, Path("/root/.cache")], outside)
+            watch.begin([folder, *CACHES], outside)
             try:
                 done = command(*arguments)
                 problem = "" if done.code == 1 else f"exit {done.code}"

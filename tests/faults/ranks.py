@@ -151,17 +151,17 @@ def _gradients(
     criterion = criterion_of(uncertainty=learnt).to(next(model.parameters()).dtype)
     state = state_of(model, data, "sgd", lr=1e-12, criterion=criterion)
     found: list[Tensor] = []
-    clip = loop.clip_grad_norm_
+    clip = loop._clip
 
-    def noted(parameters: Sequence[nn.Parameter], norm: float) -> Tensor:
+    def noted(parameters: list[nn.Parameter], most: float, finite: loop.FiniteCheck) -> float:
         found.append(torch.cat([p.grad.flatten().to(next(model.parameters()).dtype) for p in parameters]))  # type: ignore[union-attr]
-        return clip(parameters, norm)
+        return clip(parameters, most, finite)
 
-    loop.clip_grad_norm_ = noted  # type: ignore[assignment]
+    loop._clip = noted
     try:
         loop.train_one_epoch(state, data.windows(0), data, dataclasses.replace(SETTINGS, processes=who))
     finally:
-        loop.clip_grad_norm_ = clip
+        loop._clip = clip
     return found
 
 
@@ -311,9 +311,9 @@ def _flat(state: TrainState) -> Tensor:
 def non_finite(processes: Processes, sabotage: str = "") -> Count:
     """A loss or gradient that is not finite, on one process or all, in any update: all stop before its step."""
     count = Count()
-    refuse = loop._refuse_non_finite
+    refuse = loop._finite
     if sabotage == "unchecked":
-        loop._refuse_non_finite = lambda *arguments: None  # type: ignore[assignment]
+        loop._finite = lambda total, *arguments: float(total)  # type: ignore[assignment]
     for kind in ("nan loss", "inf loss", "nan gradient", "inf gradient", "nan validation"):
         for guilty in (0, 1, -1):
             for update in range(1, -(-7 // processes.world) + 1):  # the last one with an empty or short share
@@ -322,7 +322,7 @@ def non_finite(processes: Processes, sabotage: str = "") -> Count:
                 found = "; ".join(f"process {r}: {p}" for r, p in enumerate(everyones) if p)
                 who = "all" if guilty < 0 else f"process {guilty}"
                 count.add(not found, f"{kind}, {who}", f"update {update}: {found}")
-    loop._refuse_non_finite = refuse
+    loop._finite = refuse
     return count
 
 
