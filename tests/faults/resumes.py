@@ -115,10 +115,10 @@ def stop_at(update: int, how: str) -> Callable[[], None]:
             if progress.update == update and how != "inside":
                 os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
 
-        def seeded(settings: Any, number: int, place: int) -> None:
-            if number == update - 1 and place == 0 and how == "inside":
+        def seeded(settings: Any, number: int, place: int, part: int) -> None:
+            if number == update - 1 and place == part == 0 and how == "inside":
                 os.kill(os.getpid(), signal.SIGTERM)
-            seed(settings, number, place)
+            seed(settings, number, place, part)
 
         Progress.end_update = ended  # type: ignore[method-assign]
         loop._seed_dropout = seeded  # type: ignore[assignment]
