@@ -257,8 +257,10 @@ def test_auto_is_measured_once(whole: Path, tmp_path: Path) -> None:
     assert len(logs) == 6
     assert sum("measuring" in log for log in logs) == 1
     configs = [tomllib.loads(path.read_text()) for path in tmp_path.glob("out/*/*/config.toml")]
+    names = ("precision", "threads", "memory_format", "compile")
     plans = [
-        {k: c[t][k] for t, k in (("training", "precision"), ("training", "threads"), ("data", "workers"))}
+        {name: c["training"][name] for name in names}
+        | {"workers": c["data"]["workers"], "fused": c["optimizer"].get("options", {}).get("fused")}
         for c in configs
     ]
     (kept,) = json.loads((tmp_path / "out/compare.json").read_text())["plans"].values()

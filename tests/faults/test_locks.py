@@ -48,9 +48,9 @@ def test_the_lock_is_free_after_kill_9(here: signals.Place) -> None:
 
 
 def test_without_the_lock_both_go_on(here: signals.Place) -> None:
-    """Two trains in one directory, where the system's locks do nothing: if the one does not stumble over the other's
-    files at once, both train."""
-    with pytest.raises(signals.NotHeldError, match=r"2 go on|not named|exit codes"):
+    """Two trains in one directory, where the system's locks do nothing: both train, or the one stumbles over the other's
+    files, or each over the other's; that one goes on and the other names it is past."""
+    with pytest.raises(signals.NotHeldError, match=r"[20] go on|not named|exit codes"):
         locks.at_the_same_instant(here, "train", 1, "", locks.locks_do_nothing)
 
 
