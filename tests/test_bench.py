@@ -257,6 +257,8 @@ def test_what_bounds_a_run() -> None:
     assert found_by(work, workers=1).expected == 6
     assert found_by(work, workers=2).expected == 4
     assert found_by(work).expected == 10
+    even = {"decoding": 2.0, "forward": 2.0, "backward": 2.0}
+    assert found_by(even).bound == "decoding, forward and backward"
     assert found_by(work, whole=20.0).explained == 0.5
 
 

@@ -81,7 +81,7 @@ class Bench:
             names = READING if self.pace > self.computing else COMPUTING
         side = self.milliseconds(*names)
         large = [s.name for s in self.stages if s.name in names and s.milliseconds >= side / 4 > 0]
-        return " and ".join(large)
+        return " and ".join([", ".join(large[:-1]), *large[-1:]] if len(large) > 1 else large)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
