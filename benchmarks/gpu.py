@@ -1,19 +1,26 @@
 """What a GPU makes of it: one script for a machine with PyTorch, timm and a CUDA device.
 
-    python benchmarks/gpu.py [--json FILE]
-    python benchmarks/gpu.py --device cpu --tiny      # the same code at tiny sizes, to see that it runs
+    python benchmarks/gpu.py [--json FILE] [--only TEXT ...]
+    python benchmarks/gpu.py --device cpu --tiny --no-compile      # the same code at tiny sizes, to see that it runs
 
-1. ResNet-50 at 224, batches of 256 uint8 pictures that lie on the device, bf16, channels_last, compiled: images a
-   second of classwise's `train_one_epoch`, and its ratio to a bare compiled loop over the same batches.
-2. ResNet-18 at 32, batches of 512: eager, compiled, and compiled with CUDA graphs, by the bare loop.
-3. No synchronisation in forward, loss and backward: a micro-batch under `torch.cuda.set_sync_debug_mode("error")`.
-4. Drawn JPEG files fed by all cores through classwise's Loader, from the store of decoded pictures: the share of the
-   time that the GPU is busy, by CUDA events around each update, in the epochs after the first.
+1. ResNet-50 at 224, batches of 256 uint8 pictures that lie on the device, bf16, channels_last, compiled, SGD: images a
+   second of a bare loop, and of classwise's `train_one_epoch` as their ratio, in alternating blocks of one process.
+2. ResNet-18 at 32, batches of 128: a bare loop, eager against torch.compile(mode="reduce-overhead"), which replays
+   CUDA graphs.
+3. Drawn JPEG files of 500 x 375, read and augmented by all cores through classwise's Loader, the model of 1: the share
+   of the time that the GPU is busy, by CUDA events around every update, in the epochs after the first.
+4. The micro-batch part of classwise's loop (forward, loss, backward) under torch.cuda.set_sync_debug_mode("error"): an
+   operation that makes the host wait for the device is an error.
 
-Prints a table and writes JSON. On a CPU every figure is 'not measured'.
+What needs classwise is skipped, and that is said, where it or a package of its is not installed; a row that fails
+leaves the others alone. Prints one table and writes JSON. On a CPU, and at tiny sizes, no figure is one: all of them
+are 'not measured'. Exit code 1 if a row failed.
 """
 
 import argparse
+import contextlib
+import importlib
+import itertools
 import json
 import math
 import os
@@ -22,300 +29,539 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import timm
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent))
+# In a checkout that is not installed, too.
+with contextlib.suppress(IndexError):
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
-GOALS = {
-    "ResNet-50 at 224, images/s (H200)": 7000.0,
-    "ResNet-50, classwise / bare compiled loop": 1.0,
-    "small ResNet at 32, CUDA graphs or compiled / eager": 4.0,
-    "micro-batch without synchronisation": 1.0,
-    "GPU busy, share, fed from the store": 0.9,
-}
+NEEDED = (
+    "classwise.train.loop",
+    "classwise.data.loader",
+    "classwise.data.cache",
+    "classwise.optim.optimizers",
+)
+LR, DECAY = 0.1, 5e-5
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Batch, side of the picture, batches an epoch, and blocks."""
+    """Of one row: model, batch, side of the picture, classes, updates an epoch and paired blocks."""
 
+    model: str
     batch: int
     side: int
-    batches: int
+    classes: int
+    updates: int
     blocks: int
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+@dataclass(frozen=True)
+class Job:
+    """Where and how: `large` and `small` are the two models' sizes, `files` the drawn JPEG files."""
+
+    device: torch.device
+    compile: bool
+    large: Sizes
+    small: Sizes
+    files: int
+    workers: int
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether there are events, graphs and synchronisation at all."""
+        return self.device.type == "cuda"
+
+    def wait(self) -> None:
+        """Until the device has done all that it was given."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+
+    def compiled(self, model: nn.Module, **how: Any) -> Callable[[Tensor], Any]:
+        """The model's forward pass, compiled unless told not to."""
+        return torch.compile(model, **how) if self.compile else model
 
 
-class Data:
-    """uint8 batches that lie on the device, as classwise's loop wants them."""
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: `goal` None is for information; `why` says why there is no value."""
 
-    def __init__(self, sizes: Sizes, classes: int, device: torch.device) -> None:
-        from classwise.data.loader import Batch
-
-        draw = torch.Generator().manual_seed(0)
-        shape = (sizes.batch, 3, sizes.side, sizes.side)
-        self.batches = [
-            Batch(
-                torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
-                .contiguous(memory_format=torch.channels_last)
-                .to(device),
-                {"it": torch.randint(0, classes, (sizes.batch,), generator=draw).to(device)},
-                np.arange(sizes.batch),
-                complete=True,
-            )
-            for _ in range(4)
-        ]
-        self.count = self.updates_per_epoch = sizes.batches
-        self.first_place = self.frozen_epochs = 0
-
-    def windows(self) -> Iterator[list[Any]]:
-        return ([self.batches[i % len(self.batches)]] for i in range(self.count))
-
-    def mixing(self, window: list[Any], update: int) -> list[Any]:
-        return window
-
-    def names(self, rows: Any) -> list[str]:
-        return [str(row) for row in rows]
+    name: str
+    unit: str = ""
+    goal: float | None = None
+    value: float | None = None
+    spread: tuple[float, float] | None = None
+    why: str = ""
 
 
-def new_model(backbone: str, side: int, classes: int, device: torch.device) -> Any:
-    from classwise.model.classifier import build_classifier
-
-    model = build_classifier(backbone, "none", (side, side), "squash", 0.0, {"it": classes}, 0)
-    return model.to(device).train()
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def new_optimizer(model: Any) -> Any:
-    from classwise.optim.groups import parameter_groups
-    from classwise.optim.optimizers import build_optimizer
-
-    groups = parameter_groups(model.backbone, model.heads, 0.1, 5e-5, 1.0)
-    return build_optimizer("sgd", groups, 0.1, 5e-5)
+def full_job(device: torch.device, compile_: bool) -> Job:
+    """What the goals are about."""
+    large = Sizes("resnet50", 256, 224, 1000, 60, 7)
+    return Job(device, compile_, large, Sizes("resnet18", 128, 32, 10, 100, 7), 40 * large.batch, cores())
 
 
-def bare_epoch(
-    model: Any, run: Any, optimizer: Any, data: Data, dtype: torch.dtype, device: torch.device
-) -> None:
-    """By hand, over the same batches: no check, no log."""
-    for (batch,) in data.windows():
-        optimizer.zero_grad()
-        with torch.autocast(device.type, dtype=dtype):
-            outputs = run(batch.images)
-        loss = F.cross_entropy(outputs["it"], batch.targets["it"])
-        loss.backward()
-        optimizer.step()
+def tiny_job(device: torch.device, compile_: bool) -> Job:
+    """The same code in seconds."""
+    return Job(
+        device, compile_, Sizes("resnet10t", 4, 32, 10, 2, 1), Sizes("resnet10t", 4, 32, 10, 2, 1), 12, 0
+    )
 
 
-def our_state(model: Any, optimizer: Any, data: Data, compute: Any) -> Any:
-    from classwise.losses.criterion import Criterion
-    from classwise.losses.cross_entropy import CrossEntropy
-    from classwise.model.average import NoAverage
-    from classwise.optim.schedules import build_schedule
-    from classwise.train.state import Progress, TrainState
-
-    bases = [group["lr"] for group in optimizer.param_groups]
-    schedule = build_schedule("constant", bases, data.updates_per_epoch, 10**6, 0.0)
-    device = next(model.parameters()).device
-    criterion = Criterion({"it": CrossEntropy()}, {"it": 1.0}).to(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
-    return TrainState(model, criterion, optimizer, schedule, scaler, NoAverage(model), Progress(), compute)
+# 1 and 2: bare loops
 
 
-def settings_of(device: torch.device) -> Any:
-    from classwise.train.loop import Settings
+class Net(nn.Module):
+    """A network of timm's that takes uint8, as a careful user would write it."""
 
-    return Settings(0, 10**6, "macro_f1", True, 1, None, math.inf, "bf16", device)
+    mean: Tensor
+    std: Tensor
 
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.body = timm.create_model(sizes.model, num_classes=sizes.classes)
+        config = self.body.pretrained_cfg
+        for name in ("mean", "std"):
+            value = 255 * torch.tensor(config[name]).view(1, 3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
 
-def training_speed(
-    backbone: str, sizes: Sizes, device: torch.device, compile_: bool
-) -> tuple[float, list[float]]:
-    """Images a second of classwise's loop, and its paired ratios to the bare loop."""
-    from classwise.train.loop import train_one_epoch
-
-    data = Data(sizes, 1000, device)
-    bare, ours = (new_model(backbone, sizes.side, 1000, device) for _ in range(2))
-    bare_run, our_run = (torch.compile(model) if compile_ else model for model in (bare, ours))
-    bare_optimizer = new_optimizer(bare)
-    state, settings = our_state(ours, new_optimizer(ours), data, our_run), settings_of(device)
-
-    def one(epoch: Callable[[], None]) -> float:
-        wait(device)
-        started = time.perf_counter()
-        epoch()
-        wait(device)
-        return sizes.batch * sizes.batches / (time.perf_counter() - started)
-
-    def by_hand() -> None:
-        bare_epoch(bare, bare_run, bare_optimizer, data, torch.bfloat16, device)
-
-    def by_classwise() -> None:
-        train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
-
-    one(by_hand), one(by_classwise)
-    pairs = [(one(by_hand), one(by_classwise)) for _ in range(sizes.blocks)]
-    return statistics.median(speed for _, speed in pairs), sorted(speed / bare for bare, speed in pairs)
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = self.body((images_BCHW - self.mean) / self.std)
+        return logits_BK
 
 
-def small_model(sizes: Sizes, device: torch.device, compile_: bool) -> dict[str, float]:
-    """Images a second of the bare loop: eager, compiled, with CUDA graphs."""
-    data = Data(sizes, 10, device)
-    ways: dict[str, Any] = {"eager": lambda model: model}
-    if compile_:
-        ways["compiled"] = torch.compile
-        if device.type == "cuda":
-            ways["CUDA graphs"] = lambda model: torch.compile(model, mode="reduce-overhead")
-    speeds = {}
-    for name, way in ways.items():
-        model = new_model("resnet18", sizes.side, 10, device)
-        run, optimizer = way(model), new_optimizer(model)
-        found = []
-        for _ in range(sizes.blocks + 1):
-            wait(device)
+def drawn_batches(sizes: Sizes, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Four batches of uint8 pictures and labels that lie on the device."""
+    draw = torch.Generator().manual_seed(0)
+    shape = (sizes.batch, 3, sizes.side, sizes.side)
+    found = []
+    for _ in range(4):
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
+        labels = torch.randint(0, sizes.classes, (sizes.batch,), generator=draw)
+        found.append((images.contiguous(memory_format=torch.channels_last).to(device), labels.to(device)))
+    return found
+
+
+def bare_loop(sizes: Sizes, job: Job, compile_: Callable[[nn.Module], Any]) -> Callable[[], None]:
+    """An epoch by hand: no check, no log, nothing that waits."""
+    torch.manual_seed(0)
+    model = Net(sizes).to(job.device).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(), LR, momentum=0.9, nesterov=True, weight_decay=DECAY, fused=True
+    )
+    run, batches = compile_(model), drawn_batches(sizes, job.device)
+
+    def epoch() -> None:
+        for images, labels in itertools.islice(itertools.cycle(batches), sizes.updates):
+            optimizer.zero_grad()
+            with torch.autocast(job.device.type, dtype=torch.bfloat16):
+                outputs = run(images)
+            F.cross_entropy(outputs.float(), labels).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def in_turns(epochs: Sequence[Callable[[], None]], sizes: Sizes, job: Job) -> list[list[float]]:
+    """Images a second of each, block by block, after two that warm up (the second records graphs)."""
+    speeds: list[list[float]] = [[] for _ in epochs]
+    for block in range(-2, sizes.blocks):
+        turn = list(zip(epochs, speeds, strict=True))
+        for epoch, found in turn[:: -1 if block % 2 else 1]:
+            job.wait()
             started = time.perf_counter()
-            bare_epoch(model, run, optimizer, data, torch.bfloat16, device)
-            wait(device)
-            found.append(sizes.batch * sizes.batches / (time.perf_counter() - started))
-        speeds[name] = statistics.median(found[1:])
+            epoch()
+            job.wait()
+            if block >= 0:
+                found.append(sizes.batch * sizes.updates / (time.perf_counter() - started))
     return speeds
 
 
-def never_waits(sizes: Sizes, device: torch.device) -> bool:
-    """Whether forward, loss and backward of a micro-batch run under the debug mode that refuses synchronisation."""
-    data = Data(sizes, 10, device)
-    model = new_model("resnet18", sizes.side, 10, device)
-    state, settings = our_state(model, new_optimizer(model), data, None), settings_of(device)
-    (batch,) = data.batches[:1]
-    mass = state.criterion.window_mass([batch.targets])
-    for careful in (False, True):  # the first chooses kernels
-        if careful and device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("error")
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Block by block."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def filled(row: Row, values: Sequence[float]) -> Row:
+    """With the median, and the least and the largest."""
+    found = asdict(row) | {"value": statistics.median(values), "spread": (min(values), max(values))}
+    return Row(**found)
+
+
+LARGE = (
+    Row("ResNet-50 at 224, compiled, bare loop", "images/s", 7000.0),
+    Row("ResNet-50 at 224, classwise / bare loop", "x", 1.0),
+    Row("ResNet-50 at 224, bare loop / the same again", "x"),
+)
+SMALL = (
+    Row("ResNet-18 at 32, eager, bare loop", "images/s"),
+    Row("ResNet-18 at 32, CUDA graphs / eager", "x", 4.0),
+)
+BUSY = (Row("GPU busy with JPEG files, after the first epoch", "share", 0.9),)
+SYNC = (Row("a micro-batch makes the host wait", "times", 0.0),)
+
+
+def large_rows(job: Job, without: str) -> Iterator[Row]:
+    """Row group 1; `without` says why classwise cannot be measured."""
+    epochs = [bare_loop(job.large, job, job.compiled) for _ in range(2)]
+    epochs += [] if without else [our_loop(job.large, job)]
+    bare, again, *ours = in_turns(epochs, job.large, job)
+    yield filled(LARGE[0], bare)
+    if not without:
+        yield filled(LARGE[1], ratios(ours[0], bare))
+    yield filled(LARGE[2], ratios(again, bare))
+
+
+def small_rows(job: Job, without: str) -> Iterator[Row]:
+    """Row group 2."""
+    eager = bare_loop(job.small, job, lambda model: model)
+    graphs = bare_loop(job.small, job, lambda model: job.compiled(model, mode="reduce-overhead"))
+    speeds = in_turns([eager, graphs], job.small, job)
+    yield filled(SMALL[0], speeds[0])
+    yield filled(SMALL[1], ratios(speeds[1], speeds[0]))
+
+
+# What needs classwise
+
+
+def missing() -> str:
+    """Why classwise cannot be imported; empty if it can."""
+    for name in NEEDED:
         try:
-            with settings.autocast():
-                outputs = state.outputs(batch.images)
-            state.criterion(outputs, batch.targets, mass).backward()
-        finally:
-            if device.type == "cuda":
-                torch.cuda.set_sync_debug_mode("default")
-    return True
+            importlib.import_module(name)
+        except ImportError as error:
+            return f"classwise cannot be imported: {error}"
+    return ""
 
 
-def busy_share(sizes: Sizes, device: torch.device, files: int, workers: int) -> float:
-    """The share of the time that the GPU works on updates, fed by the Loader from the store."""
+def our_state(sizes: Sizes, job: Job, updates: int) -> Any:
+    """classwise's model, criterion and optimizer, as a run on a GPU has them."""
+    from classwise.losses.criterion import Criterion
+    from classwise.losses.cross_entropy import CrossEntropy
+    from classwise.model.average import NoAverage
+    from classwise.model.classifier import build_classifier
+    from classwise.optim.groups import parameter_groups
+    from classwise.optim.optimizers import build_optimizer
+    from classwise.optim.schedules import build_schedule
+    from classwise.train.state import Progress, TrainState
+
+    size, heads = (sizes.side, sizes.side), {"label": sizes.classes}
+    model = build_classifier(sizes.model, "none", size, "squash", 0.0, heads, 0).to(job.device).train()
+    groups = parameter_groups(model.backbone, model.heads, LR, DECAY, 1.0)
+    optimizer = build_optimizer("sgd", groups, LR, DECAY, {"fused": True}, momentum=0.9, nesterov=True)
+    schedule = build_schedule("constant", [group["lr"] for group in optimizer.param_groups], updates, 10**6)
+    criterion = Criterion({"label": CrossEntropy()}, {"label": 1.0}).to(job.device)
+    scaler = torch.amp.GradScaler(job.device.type, enabled=False)
+    return TrainState(
+        *(model, criterion, optimizer, schedule, scaler, NoAverage(model), Progress()),
+        compute=job.compiled(model),
+    )
+
+
+def our_settings(job: Job, **options: Any) -> Any:
+    """classwise's loop in bf16, without clipping, as the bare one."""
+    from classwise.train.loop import Settings
+
+    return Settings(0, 10**6, "macro_f1", True, 1, None, math.inf, "bf16", job.device, **options)
+
+
+class OnDevice:
+    """The batches of the bare loop, as classwise's loop wants its data."""
+
+    first_place = frozen_epochs = 0
+
+    def __init__(self, sizes: Sizes, device: torch.device) -> None:
+        import numpy as np
+
+        from classwise.data.loader import Batch
+
+        rows = np.arange(sizes.batch)
+        drawn = drawn_batches(sizes, device)
+        self.batches = [Batch(images, {"label": labels}, rows, complete=True) for images, labels in drawn]
+        self.updates_per_epoch = sizes.updates
+
+    def windows(self, epoch: int = 0) -> Iterator[list[Any]]:
+        """One batch an update."""
+        batches = itertools.islice(itertools.cycle(self.batches), self.updates_per_epoch)
+        return ([batch] for batch in batches)
+
+    def mixing(self, window: list[Any], update: int) -> list[Any]:
+        """Nothing is mixed."""
+        return window
+
+    def names(self, rows: Iterable[int]) -> list[str]:
+        """For a message."""
+        return [str(row) for row in rows]
+
+
+def our_loop(sizes: Sizes, job: Job) -> Callable[[], None]:
+    """An epoch of classwise's loop over the same batches."""
+    from classwise.train.loop import train_one_epoch
+
+    data, settings = OnDevice(sizes, job.device), our_settings(job)
+    state = our_state(sizes, job, sizes.updates)
+    return lambda: train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+
+
+def busy_rows(job: Job, without: str) -> Iterator[Row]:
+    """Row group 3: every epoch after the first is one value."""
+    from classwise.train.loop import train_one_epoch
+
+    with contextlib.ExitStack() as stack:
+        data = stack.enter_context(jpeg_data(job))
+        state, settings = our_state(job.large, job, data.updates_per_epoch), our_settings(job)
+        shares = []
+        for epoch in range(4 if job.on_gpu else 2):
+            job.wait()
+            started, busy = time.perf_counter(), Busy(job)
+            train_one_epoch(state, busy.timed(data.windows(epoch)), data, settings)
+            job.wait()
+            shares.append(busy.seconds() / (time.perf_counter() - started))
+    yield filled(BUSY[0], shares[1:])
+
+
+class Busy:
+    """The time between two marks in the device's own queue, around each update; on a CPU by its clock."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.spans: list[tuple[Any, Any]] = []
+
+    def mark(self) -> Any:
+        """Here, as the device comes to it."""
+        if not self.job.on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def timed(self, windows: Iterable[Any]) -> Iterator[Any]:
+        """The windows; an update is what happens until the next one is asked for."""
+        for window in windows:
+            begun = self.mark()
+            yield window
+            self.spans.append((begun, self.mark()))
+
+    def seconds(self) -> float:
+        """Once the device has been waited for."""
+        if self.job.on_gpu:
+            return float(sum(begun.elapsed_time(end) for begun, end in self.spans)) / 1000
+        return float(sum(end - begun for begun, end in self.spans))
+
+
+@contextlib.contextmanager
+def jpeg_data(job: Job) -> Iterator[Any]:
+    """Drawn files, checked and decoded once as before a run, with the Loader that reads them."""
+    import numpy as np
+
     from classwise.data.augment import PRESETS
     from classwise.data.cache import PictureStore
     from classwise.data.images import check_images, least_size
     from classwise.data.loader import Loader, Pictures, TrainingData
-    from classwise.train.loop import train_one_epoch
-    from reading import draw_pictures
 
-    with tempfile.TemporaryDirectory() as name:
-        paths = draw_pictures(Path(name), files)
-        store = PictureStore(Path(name) / "store", 10**12, 0)
-        size = (sizes.side, sizes.side)
-        assert not check_images(paths, least=least_size(size), store=store)
+    size, labels = (job.large.side, job.large.side), np.arange(job.files) % job.large.classes
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        paths = draw_files(Path(name), job.files)
+        store = stack.enter_context(contextlib.closing(PictureStore(Path(name) / "store", 10**12, 0)))
+        bad = check_images(paths, least=least_size(size), store=store)
+        if bad:
+            raise bad[0]
         store.flush()
-        changes = PRESETS["standard"]
-        pictures = Pictures(paths, size, "squash", 10**8, 0, changes, stored=store.of(paths))
-        labels = {"it": np.arange(files) % 10}
-        loader = Loader(pictures, labels, sizes.batch, workers, pin_memory=device.type == "cuda")
-        data = TrainingData(loader, [str(path) for path in paths], None, "shuffle", 0, 1)
-        model = new_model("resnet50" if device.type == "cuda" else "resnet18", sizes.side, 10, device)
-        state, settings = (
-            our_state(model, new_optimizer(model), Data(sizes, 10, device), None),
-            settings_of(device),
+        changed = Pictures(paths, size, "squash", 10**8, 0, PRESETS["standard"], stored=store.of(paths))
+        loader = Loader(changed, {"label": labels}, job.large.batch, job.workers, pin_memory=job.on_gpu)
+        stack.enter_context(contextlib.closing(loader))
+        yield TrainingData(loader, [str(path) for path in paths], None, "shuffle", 0, 1)
+
+
+def draw_files(folder: Path, count: int, distinct: int = 200) -> list[Path]:
+    """JPEG files with the detail of photographs, about 1.5 bits a pixel, no two alike."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    images: list[Any] = []
+    for _ in range(min(count, distinct)):
+        image = np.zeros((375, 500, 3), np.float32)
+        for cells, strength in ((4, 90), (16, 40), (64, 18), (256, 9)):
+            grid = rng.normal(0, strength, (cells * 3 // 4, cells, 3)).astype(np.float32)
+            image += cv2.resize(grid, (500, 375), interpolation=cv2.INTER_CUBIC)
+        images.append((image + 128).clip(0, 255).astype(np.uint8))
+
+    def write(i: int) -> Path:
+        # A store keeps one picture for equal files: each gets a place of its own.
+        shifted = np.roll(images[i % distinct], i // distinct, axis=1)
+        path = folder / f"{i:05}.jpg"
+        path.write_bytes(cv2.imencode(".jpg", shifted, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+        return path
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(write, range(count)))
+
+
+def sync_rows(job: Job, without: str) -> Iterator[Row]:
+    """Row group 4: the loop itself, its micro-batch part watched."""
+    from classwise.processes import Processes
+    from classwise.train.loop import train_one_epoch
+
+    class Watched(Processes):
+        """`alike` is around forward, loss and backward of all of an update's micro-batches."""
+
+        blocks = 0
+
+        @contextlib.contextmanager
+        def alike(self) -> Iterator[None]:
+            self.blocks += 1
+            # The first update chooses kernels and compiles, which may wait.
+            with refused_waiting(job.on_gpu and self.blocks > 2), super().alike():
+                yield
+
+    sizes, processes = job.small, Watched()
+    data, state = OnDevice(sizes, job.device), our_state(sizes, job, sizes.updates)
+    for _ in range(2):
+        train_one_epoch(state, data.windows(), data, our_settings(job, processes=processes))  # type: ignore[arg-type]
+    if processes.blocks != 2 * sizes.updates:
+        raise RuntimeError(
+            f"{processes.blocks} micro-batch parts were watched in {2 * sizes.updates} updates"
         )
-        spans: list[Any] = []
-
-        def timed(windows: Any) -> Iterator[Any]:
-            for window in windows:
-                events = (
-                    [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
-                )
-                if events:
-                    events[0].record()
-                yield window
-                if events:
-                    events[1].record()
-                spans.append(events)
-
-        shares = []
-        for epoch in range(3):
-            spans.clear()
-            wait(device)
-            started = time.perf_counter()
-            train_one_epoch(state, timed(data.windows(epoch)), data, settings)
-            wait(device)
-            passed = time.perf_counter() - started
-            busy = (
-                sum(first.elapsed_time(last) for first, last in spans) / 1000
-                if device.type == "cuda"
-                else 0.0
-            )
-            shares.append(busy / passed)
-        loader.close()
-        store.close()
-    return max(shares[1:])
+    yield filled(SYNC[0], [0.0])
 
 
-def measure(device: torch.device, tiny: bool, compile_: bool) -> dict[str, Any]:
-    """All figures by the name of their goal."""
-    large = Sizes(4, 32, 2, 1) if tiny else Sizes(256, 224, 40, 5)
-    small = Sizes(4, 32, 2, 1) if tiny else Sizes(512, 32, 60, 5)
-    speed, ratios = training_speed("resnet18" if tiny else "resnet50", large, device, compile_)
-    speeds = small_model(small, device, compile_)
-    names = iter(GOALS)
+@contextlib.contextmanager
+def refused_waiting(on: bool) -> Iterator[None]:
+    """An operation that waits for the device raises RuntimeError."""
+    if not on:
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+# All of it
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are measured together."""
+
+    rows: tuple[Row, ...]
+    measure: Callable[[Job, str], Iterator[Row]]
+    whole: bool = False  # every one of the rows needs classwise
+
+
+GROUPS = (
+    Group(LARGE, large_rows),
+    Group(SMALL, small_rows),
+    Group(BUSY, busy_rows, whole=True),
+    Group(SYNC, sync_rows, whole=True),
+)
+
+
+def measured(job: Job, without: str, only: Sequence[str], real: bool) -> Iterator[Row]:
+    """All rows, each with a value or with why there is none. Unless they are `real`, values are left out."""
+    for group in GROUPS:
+        if only and not any(text.lower() in row.name.lower() for text in only for row in group.rows):
+            continue
+        found: dict[str, Row] = {}
+        why = without
+        if not (group.whole and without):
+            try:
+                for row in group.measure(job, without):
+                    found[row.name] = row if real else Row(row.name, row.unit, row.goal)
+            except Exception as error:  # a GPU is rare: the other rows are worth having
+                traceback.print_exc()
+                why = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        for row in group.rows:
+            yield found.get(row.name) or Row(row.name, row.unit, row.goal, why=why)
+
+
+def facts(job: Job) -> dict[str, Any]:
+    """Where the figures are from."""
+    cpu = platform.processor() or platform.machine()
     return {
-        next(names): speed,
-        next(names): statistics.median(ratios),
-        next(names): max(speeds.values()) / speeds["eager"],
-        next(names): float(never_waits(small, device)),
-        next(names): busy_share(
-            Sizes(4, 32, 2, 1) if tiny else Sizes(128, 224, 0, 1),
-            device,
-            12 if tiny else 8000,
-            0 if tiny else os.cpu_count() or 1,
-        ),
-        "ratios of ResNet-50": ratios,
-        "small ResNet, images/s": speeds,
+        "device": torch.cuda.get_device_name(job.device) if job.on_gpu else cpu,
+        "cores": cores(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if job.on_gpu else None,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def line(row: Row) -> str:
+    """A row of the table."""
+    goal = "" if row.goal is None else f"{'<=' if row.goal == 0 else '>='} {number(row.goal)}"
+    figure = "skipped" if row.why.startswith("classwise") else "failed" if row.why else "not measured"
+    spread = ""
+    if row.value is not None:
+        figure = number(row.value)
+        spread = f"{number(row.spread[0])} to {number(row.spread[1])}" if row.spread else ""
+        reached = row.goal is None or (row.value <= 0 if row.goal == 0 else row.value >= row.goal)
+        spread += "" if reached else "  not reached"
+    return f"{row.name:<48} {row.unit:<8} {goal:>9} {figure:>12}  {spread}".rstrip()
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: every row that could be measured was; 1: one of them failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    on_gpu = device.type == "cuda"
-    found = measure(device, arguments.tiny, not arguments.no_compile)
-    machine = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
-    print(f"{machine}, torch {torch.__version__}")
-    for name, goal in GOALS.items():
-        figure = f"{found[name]:10,.3f}" if on_gpu and not arguments.tiny else "not measured"
-        print(f"{name:<54} goal {goal:>8,.2f}   {figure}")
-    if arguments.json:
+    parser.add_argument("--tiny", action="store_true", help="sizes that no figure comes out of")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument(
+        "--cudnn-benchmark", action="store_true", help="let cuDNN try its kernels, for all sides"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="rows with TEXT in their name")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    torch.backends.cudnn.benchmark = options.cudnn_benchmark
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no CUDA device; --device cpu --tiny shows that the script runs")
+    job = (tiny_job if options.tiny else full_job)(device, not options.no_compile)
+    real, without = job.on_gpu and not options.tiny, missing()
+    print(", ".join(f"{key} {value}" for key, value in facts(job).items() if value is not None), flush=True)
+    print(f"{'':<48} {'':<8} {'goal':>9} {'measured':>12}  least to most", flush=True)
+    rows = []
+    for row in measured(job, without, options.only, real):
+        rows.append(row)
+        print(line(row), flush=True)
+    for why in dict.fromkeys(row.why for row in rows if row.why):
+        print(why)
+    if options.json:
         whole = {
-            "machine": machine,
-            "torch": torch.__version__,
-            "measured": on_gpu and not arguments.tiny,
-            **found,
+            "measured": real,
+            "compiled": job.compile,
+            "cudnn_benchmark": options.cudnn_benchmark,
+            **facts(job),
+            "rows": [asdict(row) for row in rows],
         }
-        Path(arguments.json).write_text(json.dumps(whole, indent=1))
+        options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return int(any(row.why.startswith("failed") for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -138,10 +138,13 @@ def bench(
         A classwise.toml; `classwise init` writes one.
     """
     from classwise.bench import bench as time_stages
-    from classwise.bench_text import bench_text
+    from classwise.bench import print_bench
 
     found = time_stages(config, parse_overrides(overrides), quiet)
-    print(json.dumps(found.as_dict(), indent=1) if as_json else bench_text(found))
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        print_bench(found)
 
 
 @app.command

@@ -1,10 +1,5 @@
 """The programs in benchmarks/ run at tiny sizes, and what they compare computes the same. No time is looked at."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -13,8 +8,6 @@ import epoch
 import growth
 import overhead
 import reading
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -55,21 +48,3 @@ def test_classes_and_rows() -> None:
     assert set(growth.by_classes([2, 5], 1)) == {2, 5}
     found = growth.by_rows([60], 1)
     assert found["us_a_row"][60] > 0
-
-
-def test_the_gpus_script_runs_on_a_cpu_and_measures_nothing(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        ROOT / "benchmarks/gpu.py",
-        "--device",
-        "cpu",
-        "--tiny",
-        "--no-compile",
-        "--json",
-    ]
-    done = subprocess.run([*command, tmp_path / "found.json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("not measured") == 5
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["measured"] is False
-    assert found["micro-batch without synchronisation"] == 1.0

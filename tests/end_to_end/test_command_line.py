@@ -19,7 +19,19 @@ from classwise.config_file import make_config
 from classwise.errors import CheckpointError, ConfigError, OutputError
 from classwise.toml import toml_text
 
-COMMANDS = {"demo", "init", "train", "resume", "evaluate", "predict", "submit", "export", "report", "compare"}
+COMMANDS = {
+    "demo",
+    "init",
+    "bench",
+    "train",
+    "resume",
+    "evaluate",
+    "predict",
+    "submit",
+    "export",
+    "report",
+    "compare",
+}
 HEAVY = (
     "torch",
     "torchvision",

@@ -2,6 +2,9 @@
 
 import json
 
+import torch
+from tiny_runs import dense, state_of, training
+
 from classwise.train.state import Progress
 
 
@@ -68,3 +71,21 @@ def test_lower_values_may_be_the_better_ones() -> None:
     for value in (0.1, 0.5, 0.6, 0.2):
         late.end_epoch(value, {}, first_epoch=2, higher_is_better=False)
     assert (late.best, late.best_epoch) == (0.2, 4)
+
+
+class _WithoutLength(torch.nn.Module):
+    """As torch.compile makes one: `len()` of it, and so its truth, is an error."""
+
+    def __len__(self) -> int:
+        raise TypeError("does not support len()")
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"mask": images}
+
+
+def test_what_a_compiler_made_is_what_computes() -> None:
+    """Any callable, a module without a length too."""
+    state = state_of(dense(), training(4, 2))
+    state.compute = _WithoutLength()
+    images = torch.ones(1)
+    assert state.outputs(images)["mask"] is images

@@ -34,9 +34,14 @@ class Mixing:
     classes: Mapping[str, int]
     rank: int = 0
 
+    @property
+    def is_on(self) -> bool:
+        """Whether pictures are mixed at all."""
+        return self.mixup > 0 or self.cutmix > 0
+
     def __call__(self, window: list[Batch], update: int) -> list[Batch]:
         """The window of update number `update`, mixed; features of a frozen backbone are left as they are."""
-        if not (self.mixup or self.cutmix) or window[0].images.ndim != 4:
+        if not self.is_on or window[0].images.ndim != 4:
             return window
         rng = generator(self.seed, MIX, update)
         mixed, cut = rng.random(2)

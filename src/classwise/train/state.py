@@ -105,7 +105,8 @@ class TrainState:
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The model's forward pass in training: compiled, where that was found to be faster."""
-        return (self.compute or self.model)(images)
+        compute = self.model if self.compute is None else self.compute  # `or` asks a module for its length
+        return compute(images)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

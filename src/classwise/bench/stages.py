@@ -1,0 +1,315 @@
+"""The time that one picture takes in each stage of training.
+
+The parts are those of the run itself, on a copy of its weights. Each stage is timed on its own, over a few batches of
+the training rows; the median of some passes counts, after one that warms up. Whole updates of the real loop are timed
+beside it, so that one sees how much of them the stages explain.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from classwise.bench.hints import hints_of
+from classwise.bench.result import COMPUTING, Bench, Stage
+from classwise.build_losses import build_heads
+from classwise.compose import build_model, check_recipe, settle
+from classwise.config import Config
+from classwise.config_file import load_config
+from classwise.console import Console
+from classwise.data.augment import augment_image
+from classwise.data.images import fit_image, least_size, read_image
+from classwise.data.loader import Batch, Pictures, Rows
+from classwise.data.mixing import Mixing
+from classwise.predictor import set_threads, torch_kept
+from classwise.prepare import prepare
+from classwise.randomness import AUGMENT, generator
+from classwise.session import Parts, assemble
+from classwise.train import loop
+from classwise.train.tuning import Plan
+
+BATCHES = 3
+"""Batches that are looked at, at least: whole windows of an update."""
+PASSES = 5
+"""Times that they are gone through, after one that warms up."""
+LONG = 3.0
+"""Seconds after which a stage is gone through no more: large pictures would take minutes."""
+UPDATES = 9
+"""Whole updates that are timed, after three that warm up."""
+OTHER = {"fp32": "bf16", "bf16": "fp32"}
+"""What a precision is compared with."""
+WHAT = {
+    "mixing": "mixup and CutMix",
+    "loss": "the criterion over all heads",
+    "backward": "the gradient",
+    "update": "clipping, optimizer, average",
+    "metrics": "counting, in validation",
+}
+
+
+def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: bool = False) -> Bench:
+    """Time the stages of the run that this config makes, on its own data, model and device; nothing is written but
+    the store of decoded pictures. Raises what `train` raises for a bad config or bad data."""
+    console = Console(quiet)
+    given = load_config(Path(config), overrides)
+    with torch_kept():
+        prepared = prepare(given, console)
+        heads = build_heads(given, prepared)
+        model = build_model(given, heads)
+        check_recipe(given, prepared, model)
+        settled, device, plans = settle(given, prepared, model, console)
+        set_threads(settled)
+        parts = assemble(settled, prepared, copy.deepcopy(model), heads, device)
+        with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
+            return measure(parts, settled, tuple(Plan(**plan) for plan in plans), console)
+
+
+def measure(parts: Parts, config: Config, plans: tuple[Plan, ...], console: Console) -> Bench:
+    """Time the parts of a run; its weights change meanwhile. `plans`: the ways to train that were measured."""
+    console.line("timing each stage ...")
+    begin(parts)
+    windows = first_windows(parts)
+    workers = int(config.data.workers)
+    stages = (*reading_stages(parts, windows, workers), *computing_stages(parts, windows))
+    other = None if plans else other_precision(parts, windows)
+    console.line("timing whole updates ...")
+    begin(parts)
+    found = Bench(
+        stages=stages,
+        whole=whole_updates(parts),
+        workers=workers,
+        threads=int(config.training.threads),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        device=str(parts.settings.device),
+        precision=parts.settings.precision,
+        batch=parts.data.loader.batch_size,
+        plans=plans,
+        other=other,
+    )
+    return dataclasses.replace(found, hints=tuple(hints_of(found, config)))
+
+
+def begin(parts: Parts) -> None:
+    """Go to the start of the first epoch that trains all of the model, if there is one."""
+    state, data = parts.state, parts.data
+    epoch = min(data.frozen_epochs, parts.settings.epochs - 1)
+    state.progress.epoch, state.progress.update = epoch, epoch * data.updates_per_epoch
+    state.criterion.set_epoch(epoch)
+
+
+def first_windows(parts: Parts) -> list[list[Batch]]:
+    """The epoch's first windows that hold BATCHES batches together, or all that it has."""
+    found: list[list[Batch]] = []
+    with contextlib.closing(_windows(parts, parts.state.progress.epoch)) as windows:
+        for window in windows:
+            found.append(window)
+            if sum(map(len, found)) >= BATCHES:
+                break
+    return found
+
+
+def reading_stages(parts: Parts, windows: Sequence[list[Batch]], workers: int) -> Iterator[Stage]:
+    """The stages of a reader, one of `workers`, in this process; none where
+    features have been computed once for all epochs."""
+    batches = [batch for window in windows for batch in window]
+    if batches[0].images.ndim != 4:
+        return
+    pictures = parts.data.loader.pictures
+    rows = np.concatenate([batch.rows for batch in batches])
+    images = [np.array(pictures.read(row)) for row in rows]
+    change = [_change(pictures, parts.state.progress.epoch, row, images[i]) for i, row in enumerate(rows)]
+    with _threads_of_a_reader(workers):
+        yield from _stages_of_files(pictures, rows, images)
+        yield Stage("augmenting", _each(lambda i: change[i](), len(rows)), "to size, by chance")
+    finished, size = [one() for one in change], len(batches[0])
+    joining = _each(lambda i: np.stack(finished[:size]), 1) / size
+    yield Stage("joining", joining, "into batches")
+
+
+def _stages_of_files(
+    pictures: Pictures, rows: Rows, images: Sequence[np.ndarray[Any, Any]]
+) -> Iterator[Stage]:
+    if pictures.stored is not None and bool((pictures.stored.at[rows] >= 0).all()):
+        # To look at all of the pixels is to fetch them from the file.
+        fetched = _each(lambda i: pictures.read(rows[i]).max(), len(rows))
+        looked = _each(lambda i: images[i].max(), len(rows))
+        yield Stage("reading", max(0.0, fetched - looked), "decoded before, from the store")
+        return
+    files = _each(lambda i: pictures.paths[rows[i]].read_bytes(), len(rows))
+    decoded = _each(lambda i: _decoded(pictures, rows[i]), len(rows))
+    yield Stage("reading", files, "the bytes of the file")
+    yield Stage("decoding", max(0.0, decoded - files), "to pixels: RGB, upright")
+
+
+def _decoded(pictures: Pictures, row: int) -> Any:
+    return read_image(pictures.paths[row], pictures.max_pixels, pictures.root, least_size(pictures.size))
+
+
+def _change(
+    pictures: Pictures, epoch: int, row: int, image: np.ndarray[Any, Any]
+) -> Callable[[], np.ndarray[Any, Any]]:
+    """What the loader does to a picture that it has read."""
+    size, fit, augment = pictures.size, pictures.fit, pictures.augment
+    if augment is None:
+        return lambda: fit_image(image, size, fit)
+    return lambda: augment_image(
+        image, size, fit, augment, generator(pictures.seed, AUGMENT, epoch, int(row))
+    )
+
+
+@contextlib.contextmanager
+def _threads_of_a_reader(workers: int) -> Iterator[None]:
+    """OpenCV's threads as in a loader worker, where there are any."""
+    before = cv2.getNumThreads()
+    if workers:
+        cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def computing_stages(parts: Parts, windows: Sequence[list[Batch]]) -> Iterator[Stage]:
+    """The stages of an update on the device, one after the other and each waited for; and counting."""
+    settings = parts.settings
+    what = WHAT | {"transfer": f"to {settings.device}", "forward": f"in {settings.precision}"}
+    rows = sum(len(batch) for window in windows for batch in window)
+    spent = _staged_passes(parts, windows)
+    yield from (Stage(name, 1000 * spent[name] / rows, what[name]) for name in COMPUTING if name in spent)
+    yield Stage("metrics", _counting(parts, windows[0][0]), what["metrics"])
+
+
+def other_precision(parts: Parts, windows: Sequence[list[Batch]]) -> tuple[str, float] | None:
+    """The precision that is not used, and the milliseconds that forward and backward take in it; None where the model
+    is compiled for its own, or where gradients are scaled."""
+    other = OTHER.get(parts.settings.precision)
+    if other is None or parts.state.compute is not None:
+        return None
+    settings = dataclasses.replace(parts.settings, precision=other)
+    stages = computing_stages(dataclasses.replace(parts, settings=settings), windows)
+    return other, sum(stage.milliseconds for stage in stages if stage.name in ("forward", "backward"))
+
+
+def _staged_passes(parts: Parts, windows: Sequence[list[Batch]]) -> dict[str, float]:
+    """Median seconds of each stage in a pass over all windows."""
+    parts.state.model.train()
+    passes: list[dict[str, float]] = []
+    started = time.perf_counter()
+    while len(passes) < 2 or (len(passes) <= PASSES and time.perf_counter() - started < LONG):
+        clock = _Clock(parts.settings.device)
+        for number, window in enumerate(windows):
+            _staged_update(parts, window, parts.state.progress.update + number, clock)
+        passes.append(clock.spent)
+    return {name: statistics.median(one[name] for one in passes[1:]) for name in passes[0]}
+
+
+def _staged_update(parts: Parts, window: list[Batch], number: int, clock: "_Clock") -> None:
+    """The update that `train_one_epoch` makes of a window, in stages."""
+    state, settings, data = parts.state, parts.settings, parts.data
+    with clock.stage("transfer"):
+        batches = [batch.to(settings.device) for batch in window]
+    if isinstance(data.mixing, Mixing) and data.mixing.is_on:
+        with clock.stage("mixing"):
+            batches = data.mixing(batches, number)
+    with clock.stage("update"):
+        state.schedule.set(state.optimizer, number)
+        state.optimizer.zero_grad()
+    with clock.stage("loss"):
+        mass = state.criterion.window_mass([batch.targets for batch in batches])
+    for batch in itertools.chain.from_iterable(b.parts(state.progress.micro_batch) for b in batches):
+        with clock.stage("forward"), settings.autocast():
+            outputs = state.outputs(batch.images)
+        with clock.stage("loss"):
+            loss = state.criterion(outputs, batch.targets, mass)
+        with clock.stage("backward"):
+            torch.autograd.backward(state.scaler.scale(loss))
+    with clock.stage("update"):
+        state.scaler.unscale_(state.optimizer)
+        torch.nn.utils.clip_grad_norm_(state.parameters, settings.clip_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.average.update(state.model)
+
+
+@torch.no_grad()
+def _counting(parts: Parts, batch: Batch) -> float:
+    """Milliseconds a picture, of as many at once as validation counts."""
+    device, board = parts.settings.device, parts.scoreboard
+    batch = next(batch.to(device).parts(parts.state.progress.micro_batch))
+    with parts.settings.autocast():
+        found = parts.state.model(batch.images)
+    times = -(-min(loop.COUNTED_AT_ONCE, len(parts.valid)) // len(batch))
+    outputs = {name: torch.cat([raw] * times) for name, raw in found.items()}
+    targets = {name: torch.cat([batch.targets[name]] * times) for name in outputs}
+
+    def count(i: int) -> None:
+        board.reset()
+        board.update(outputs, targets)
+        _wait(device)
+
+    return _each(count, 1) / (times * len(batch))
+
+
+def whole_updates(parts: Parts) -> float:
+    """Milliseconds a picture of real updates, with the readers of the run."""
+    ends: list[tuple[float, int]] = []
+
+    def watched() -> Iterator[list[Batch]]:
+        first, begun = parts.state.progress.update, time.perf_counter()
+        for epoch in itertools.count(parts.state.progress.epoch):
+            parts.state.progress.update = first  # a schedule knows no more updates than the run has
+            for window in _windows(parts, epoch):
+                yield window
+                ends.append((time.perf_counter(), sum(len(batch) for batch in window)))
+                if len(ends) > 3 and (len(ends) > UPDATES + 3 or ends[-1][0] - begun > 3 * LONG):
+                    return
+
+    loop.train_one_epoch(parts.state, watched(), parts.data, parts.settings)
+    spans = [(end - begin) / rows for (begin, _), (end, rows) in itertools.pairwise(ends)]
+    return 1000 * statistics.median(spans[-UPDATES:])
+
+
+def _windows(parts: Parts, epoch: int) -> Any:
+    return parts.data.windows(epoch)
+
+
+class _Clock:
+    """Seconds that were spent in each stage."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.spent: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """The block is this stage's; what the device has still to do is waited for."""
+        started = time.perf_counter()
+        yield
+        _wait(self.device)
+        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - started
+
+
+def _each(work: Callable[[int], object], count: int) -> float:
+    """Milliseconds of work(0), ..., work(count - 1), a piece: the median of some passes, after one that warms up."""
+    passes: list[float] = []
+    while len(passes) < 2 or (len(passes) <= PASSES and sum(passes) < LONG):
+        started = time.perf_counter()
+        for i in range(count):
+            work(i)
+        passes.append(time.perf_counter() - started)
+    return 1000 * statistics.median(passes[1:]) / count
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
