@@ -58,6 +58,7 @@ from classwise.model.heads import (  # noqa: E402
 )
 from classwise.processes import ALONE, Processes, joined_processes  # noqa: E402
 from classwise.train import loop  # noqa: E402
+from classwise.train.finite import FiniteUpdates  # noqa: E402
 from classwise.train.state import TrainState  # noqa: E402
 
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -151,17 +152,17 @@ def _gradients(
     criterion = criterion_of(uncertainty=learnt).to(next(model.parameters()).dtype)
     state = state_of(model, data, "sgd", lr=1e-12, criterion=criterion)
     found: list[Tensor] = []
-    clip = loop._clip
+    clip = loop.clip
 
-    def noted(parameters: list[nn.Parameter], most: float, finite: loop.FiniteCheck) -> float:
+    def noted(parameters: Sequence[nn.Parameter], most: float) -> Tensor | None:
         found.append(torch.cat([p.grad.flatten().to(next(model.parameters()).dtype) for p in parameters]))  # type: ignore[union-attr]
-        return clip(parameters, most, finite)
+        return clip(parameters, most)
 
-    loop._clip = noted
+    loop.clip = noted  # type: ignore[attr-defined]
     try:
         loop.train_one_epoch(state, data.windows(0), data, dataclasses.replace(SETTINGS, processes=who))
     finally:
-        loop._clip = clip
+        loop.clip = clip  # type: ignore[attr-defined]
     return found
 
 
@@ -311,9 +312,9 @@ def _flat(state: TrainState) -> Tensor:
 def non_finite(processes: Processes, sabotage: str = "") -> Count:
     """A loss or gradient that is not finite, on one process or all, in any update: all stop before its step."""
     count = Count()
-    refuse = loop._finite
+    refuse = FiniteUpdates.admit
     if sabotage == "unchecked":
-        loop._finite = lambda total, *arguments: float(total)  # type: ignore[assignment]
+        FiniteUpdates.admit = lambda self, update: True  # type: ignore[method-assign]
     for kind in ("nan loss", "inf loss", "nan gradient", "inf gradient", "nan validation"):
         for guilty in (0, 1, -1):
             for update in range(1, -(-7 // processes.world) + 1):  # the last one with an empty or short share
@@ -322,7 +323,7 @@ def non_finite(processes: Processes, sabotage: str = "") -> Count:
                 found = "; ".join(f"process {r}: {p}" for r, p in enumerate(everyones) if p)
                 who = "all" if guilty < 0 else f"process {guilty}"
                 count.add(not found, f"{kind}, {who}", f"update {update}: {found}")
-    loop._finite = refuse
+    FiniteUpdates.admit = refuse  # type: ignore[method-assign]
     return count
 
 

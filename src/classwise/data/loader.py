@@ -170,7 +170,7 @@ class Loader:
         self.pictures = pictures
         self.batch_size = batch_size
         self.targets = {name: torch.from_numpy(labels) for name, labels in targets.items()}
-        self._complete = _complete(self.targets)
+        self._complete, self._pins = _complete(self.targets), pin_memory
         self._places = _Places()
         options: dict[str, Any] = {
             "batch_sampler": self._places,
@@ -209,6 +209,8 @@ class Loader:
                     raise errors.pop(0)
                 rows = torch.from_numpy(found)
                 targets = {name: labels[rows] for name, labels in self.targets.items()}
+                if self._pins:  # as the images are: else the copy to the device would wait for it
+                    targets = {name: labels.pin_memory() for name, labels in targets.items()}
                 yield Batch(images.permute(0, 3, 1, 2), targets, found, self._complete)
         except WorkerError:
             self.close()
@@ -250,6 +252,12 @@ class FeatureLoader:
     def drop(self) -> None:
         """Forget the features."""
         self._features_ND = None
+
+
+def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array as a tensor on a device; the copy does not wait."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _complete(targets: Mapping[str, torch.Tensor]) -> bool:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classwise.data.loader import Batch
+from classwise.data.loader import Batch, sent
 from classwise.randomness import MIX, generator
 
 
@@ -53,7 +53,7 @@ class Mixing:
             rng = generator(self.seed, MIX, update, self.rank)
         sizes = [len(batch.images) for batch in window]
         images = torch.cat([batch.images for batch in window])
-        partner_N = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+        partner_N = sent(rng.permutation(len(images)), images.device)
         if self.cutmix and (not self.mixup or cut < 0.5):
             images, own_N = _cutmix(images, partner_N, self.cutmix, rng)
         else:
@@ -85,7 +85,7 @@ def _shares(labels_N: Tensor, classes: int) -> Tensor:
 def _mixup(
     images_NCHW: Tensor, partner_N: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    own_N = torch.from_numpy(rng.beta(alpha, alpha, len(images_NCHW))).float().to(images_NCHW.device)
+    own_N = sent(rng.beta(alpha, alpha, len(images_NCHW)), images_NCHW.device).float()
     partners_NCHW = images_NCHW[partner_N].float()
     mixed_NCHW = torch.lerp(partners_NCHW, images_NCHW.float(), own_N.view(-1, 1, 1, 1))
     return mixed_NCHW.contiguous(memory_format=torch.channels_last), own_N
@@ -106,12 +106,10 @@ def _cutmix(
     own_N = 1 - (bottom - top) * (right - left) / (height * width)
     device = images_NCHW.device
     inside = [
-        (torch.arange(size, device=device) >= torch.from_numpy(first).to(device).unsqueeze(1))
-        & (torch.arange(size, device=device) < torch.from_numpy(last).to(device).unsqueeze(1))
+        (torch.arange(size, device=device) >= sent(first, device).unsqueeze(1))
+        & (torch.arange(size, device=device) < sent(last, device).unsqueeze(1))
         for size, (first, last) in ((height, spans[0]), (width, spans[1]))
     ]
     box_N1HW = (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)
     mixed_NCHW = torch.where(box_N1HW, images_NCHW[partner_N], images_NCHW)
-    return mixed_NCHW.contiguous(memory_format=torch.channels_last), torch.from_numpy(own_N).float().to(
-        device
-    )
+    return mixed_NCHW.contiguous(memory_format=torch.channels_last), sent(own_N, device).float()

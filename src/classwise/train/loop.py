@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -13,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import Tensor
 
 from classwise.data.loader import Batch, TrainingData, ValidationData
 from classwise.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory
@@ -23,6 +21,7 @@ from classwise.losses.mass import AllRows, Mass, numbers
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
 from classwise.processes import ALONE, Processes
 from classwise.randomness import DROPOUT, mixed_seed
+from classwise.train.finite import FiniteUpdates, Update, clip
 from classwise.train.state import Progress, TrainState
 
 COUNTED_AT_ONCE = 4096  # rows of validation
@@ -144,40 +143,40 @@ def train_one_epoch(
     """One update for each window of micro-batches, with the gradient of one big batch over all processes."""
     model, criterion, optimizer = state.model, state.criterion, state.optimizer
     scaler, progress, processes = state.scaler, state.progress, settings.processes
-    parameters, statistics, counts_rows = state.parameters, model.statistics, criterion.counts_rows
-    finite = FiniteCheck(settings.device)
     model.train()
-    for window in _timed(processes.agreed(windows), state):
-        batches = data.mixing([batch.to(settings.device) for batch in window], progress.update)
-        state.schedule.set(optimizer, progress.update)
-        optimizer.zero_grad()
-        with _kept(statistics) as before:
-            mass = _mass(criterion, batches, counts_rows, progress.micro_batch, processes)
-            losses = []
-            with processes.alike():
-                for place, part, batch in _micro_batches(batches, data.first_place, progress.micro_batch):
-                    _seed_dropout(settings, progress.update, place, part)
-                    with settings.autocast():
-                        outputs = state.outputs(batch.images)
-                    loss = criterion(outputs, batch.targets, mass)
-                    scaler.scale(loss).backward()
-                    losses.append(loss.detach())
-            total = processes.sum(_added(losses, processes.world > 1))
-            processes.sum_gradients(parameters)
-            processes.merge_statistics(model, statistics, before, sum(len(b) > 0 for b in batches))
+    with FiniteUpdates(state, data, settings.device, processes) as updates:
+        for window in _timed(processes.agreed(windows), state):
+            batches = data.mixing([batch.to(settings.device) for batch in window], progress.update)
+            state.schedule.set(optimizer, progress.update)
+            optimizer.zero_grad()
+            with _kept(updates.statistics) as before:
+                mass = _mass(criterion, batches, progress.micro_batch, processes)
+                losses = []
+                with processes.alike():
+                    for place, part, batch in _micro_batches(batches, data.first_place, progress.micro_batch):
+                        _seed_dropout(settings, progress.update, place, part)
+                        with settings.autocast():
+                            outputs = state.outputs(batch.images)
+                        loss = criterion(outputs, batch.targets, mass)
+                        scaler.scale(loss).backward()
+                        losses.append(loss.detach())
+                total = processes.sum(_added(losses, processes.world > 1))
+                processes.sum_gradients(updates.parameters)
+                processes.merge_statistics(model, updates.statistics, before, sum(map(bool, batches)))
             scaler.unscale_(optimizer)
-            norm = _clip(parameters, settings.clip_norm, finite)
-            value = _finite(total, norm, batches, data, state, processes)
-        scaler.step(optimizer)
-        scaler.update()
-        if math.isfinite(norm):  # else the scaler has skipped the step
-            state.average.update(model)
-        progress.end_update(value, processes.count(sum(len(batch) for batch in batches)))
-        due, stop = processes.any(keeper.due(progress), should_stop())
-        if stop:
-            return
-        if due:
-            keeper.save(state, best=False)
+            norm = clip(updates.parameters, settings.clip_norm)
+            update = Update(batches, total, norm, before, processes.count(sum(map(len, batches))))
+            taken = updates.admit(update)  # or raises NonFiniteError
+            scaler.step(optimizer)
+            scaler.update()
+            if taken:  # else the scaler has skipped the step
+                state.average.update(model)
+            progress.end_update(update.loss or 0.0, update.rows)
+            due, stop = processes.any(keeper.due(progress), should_stop())
+            if stop:
+                return
+            if due:
+                keeper.save(updates.settled(), best=False)
 
 
 @torch.no_grad()
@@ -241,12 +240,10 @@ def _micro_batches(batches: list[Batch], first_place: int, most: int) -> Iterato
             yield place, part, piece
 
 
-def _mass(
-    criterion: Criterion, batches: list[Batch], counts_rows: bool, most: int, processes: Processes
-) -> Mass:
+def _mass(criterion: Criterion, batches: list[Batch], most: int, processes: Processes) -> Mass:
     """What the losses of an update are divided by: the masses of all its micro-batches, in all processes."""
     # Several processes must all go the same way, and one of them may have no rows.
-    if processes.world == 1 and counts_rows and all(batch.complete for batch in batches):
+    if processes.world == 1 and criterion.counts_rows and all(batch.complete for batch in batches):
         rows = sum(len(batch) for batch in batches)  # nothing to count
         is_whole = len(batches) == 1 and not 0 < most < rows
         return (AllRows if is_whole else list)([float(rows)] * criterion.terms)
@@ -281,33 +278,6 @@ def _kept(buffers: list[Tensor]) -> Iterator[list[Tensor]]:
         raise
 
 
-def _clip(parameters: list[nn.Parameter], most: float, finite: "FiniteCheck") -> float:
-    """The norm of the gradient, which is then scaled down to `most` if it is larger. Where there is no clipping, only
-    whether every number is finite matters: then 0."""
-    gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
-    if math.isinf(most) and finite(gradients):
-        return 0.0
-    norm = get_total_norm(gradients)
-    if not math.isinf(most):
-        clip_grads_with_norm_(parameters, most, norm)
-    return float(norm)
-
-
-class FiniteCheck:
-    """Whether all numbers of some gradients are finite, in one pass over all of them, which takes a seventh of the
-    norm's time: that of torch.amp.GradScaler, with a scale of 1."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._found, self._one = torch.zeros((), device=device), torch.ones((), device=device)
-
-    def __call__(self, gradients: list[Tensor]) -> bool:
-        if not gradients:
-            return True
-        self._found.zero_()
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found, self._one)
-        return not self._found.item()
-
-
 def _halve_micro_batch(state: TrainState, data: TrainingData, found: str) -> None:
     """Half as many pictures at once from now on: with the window's mass, the gradient stays that of one batch."""
     size = state.progress.micro_batch or data.loader.batch_size
@@ -321,36 +291,6 @@ def _halve_micro_batch(state: TrainState, data: TrainingData, found: str) -> Non
     state.progress.micro_batch = -(-size // 2)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _finite(
-    total: Tensor,
-    norm: float,
-    batches: list[Batch],
-    data: TrainingData,
-    state: TrainState,
-    processes: Processes,
-) -> float:
-    """The update's loss; where it or the gradient is no number, stop before the step, so that the weights from before
-    stay. Here the host waits for the device, once an update.
-
-    In fp16 an infinite gradient is the scaler's business: it skips the update (which is counted) and lowers its
-    scale."""
-    loss = float(total)
-    if math.isfinite(loss) and math.isfinite(norm):
-        return loss
-    what = f"the loss is {loss}"
-    if math.isfinite(loss):
-        if state.scaler.is_enabled() and state.scaler.get_scale() > 1:
-            state.progress.skipped_updates += 1
-            return loss
-        what = f"the norm of the gradient is {norm}"
-    own = [name for batch in batches for name in data.names(batch.rows)]
-    ids = [name for names in processes.exchange(own) for name in names]
-    raise NonFiniteError(
-        f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"
-        f" {', '.join(ids)}"
-    )
 
 
 def _timed(windows: Iterable[list[Batch]], state: TrainState) -> Iterator[list[Batch]]:

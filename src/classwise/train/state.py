@@ -68,6 +68,12 @@ class Progress:
         self.loss_sum += loss * samples
         self.samples += samples
 
+    def take_back(self, samples: int) -> None:
+        """Undo `end_update` with a loss of 0."""
+        self.update -= 1
+        self.window -= 1
+        self.samples -= samples
+
     def end_epoch(
         self, value: float, row: dict[str, Any], first_epoch: int = 1, higher_is_better: bool = True
     ) -> bool:
