@@ -9,8 +9,8 @@
    CUDA graphs.
 3. Drawn JPEG files of 500 x 375, read and augmented by all cores through classwise's Loader, the model of 1: the share
    of the time that the GPU is busy, by CUDA events around every update, in the epochs after the first.
-4. The micro-batch part of classwise's loop (forward, loss, backward) under torch.cuda.set_sync_debug_mode("error"): an
-   operation that makes the host wait for the device is an error.
+4. An epoch of classwise's loop, checks and steps and all, under torch.cuda.set_sync_debug_mode("error"): an operation
+   that makes the host wait for all that the device has to do is an error.
 
 What needs classwise is skipped, and that is said, where it or a package of its is not installed; a row that fails
 leaves the others alone. Prints one table and writes JSON. On a CPU, and at tiny sizes, no figure is one: all of them
@@ -212,7 +212,7 @@ SMALL = (
     Row("ResNet-18 at 32, CUDA graphs / eager", "x", 4.0),
 )
 BUSY = (Row("GPU busy with JPEG files, after the first epoch", "share", 0.9),)
-SYNC = (Row("a micro-batch makes the host wait", "times", 0.0),)
+SYNC = (Row("an epoch of the loop makes the host wait", "times", 0.0),)
 
 
 def large_rows(job: Job, without: str) -> Iterator[Row]:
@@ -413,30 +413,20 @@ def draw_files(folder: Path, count: int, distinct: int = 200) -> list[Path]:
 
 
 def sync_rows(job: Job, without: str) -> Iterator[Row]:
-    """Row group 4: the loop itself, its micro-batch part watched."""
-    from classwise.processes import Processes
+    """Row group 4, after an epoch that chooses kernels and compiles, which may wait."""
     from classwise.train.loop import train_one_epoch
 
-    class Watched(Processes):
-        """`alike` is around forward, loss and backward of all of an update's micro-batches."""
-
-        blocks = 0
-
-        @contextlib.contextmanager
-        def alike(self) -> Iterator[None]:
-            self.blocks += 1
-            # The first update chooses kernels and compiles, which may wait.
-            with refused_waiting(job.on_gpu and self.blocks > 2), super().alike():
-                yield
-
-    sizes, processes = job.small, Watched()
-    data, state = OnDevice(sizes, job.device), our_state(sizes, job, sizes.updates)
-    for _ in range(2):
-        train_one_epoch(state, data.windows(), data, our_settings(job, processes=processes))  # type: ignore[arg-type]
-    if processes.blocks != 2 * sizes.updates:
-        raise RuntimeError(
-            f"{processes.blocks} micro-batch parts were watched in {2 * sizes.updates} updates"
-        )
+    sizes = job.small
+    data, state, settings = (
+        OnDevice(sizes, job.device),
+        our_state(sizes, job, sizes.updates),
+        our_settings(job),
+    )
+    train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+    with refused_waiting(job.on_gpu):
+        train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+    if state.progress.update != 2 * sizes.updates:
+        raise RuntimeError(f"{state.progress.update} updates of {2 * sizes.updates}")
     yield filled(SYNC[0], [0.0])
 
 
