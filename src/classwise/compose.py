@@ -285,7 +285,8 @@ def build_data(
     the config says for each). Raises ConfigError."""
     data, t = config.data, config.training
     pin = device.type == "cuda"
-    pictures = _training_pictures(config, prepared, model.facts)
+    # A GPU has time to spare for what a picture's own pixels are enough for.
+    pictures = dataclasses.replace(_training_pictures(config, prepared, model.facts), finishes=not pin)
     loader = loader_of(pictures, prepared.train.answers, config, device, pin)
     seen = pictures_of(prepared.valid.samples, model.facts, data.max_pixels, prepared.valid.stored)
     valid = loader_of(seen, prepared.valid.answers, config, device, pin)

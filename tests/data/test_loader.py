@@ -1,6 +1,7 @@
 """Batches: the same whatever the number of workers, the epochs before, or the place to start from."""
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import multiprocessing
@@ -111,6 +112,24 @@ def test_any_number_of_workers_gives_the_same_bytes(folder):
         data = training(folder, workers=workers)
         digests.add(digest(flat(data.windows(0)) + flat(data.windows(1))))
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_device_finishes_what_workers_leave_with_the_same_bytes(folder, workers):
+    """Mirror, light and erasing, in the parent's batch instead of in the worker; the share of a process that has no
+    rows, too."""
+    for window, world, rank in ((2, 1, 0), (2, 2, 1)):
+        whole, left = (
+            training(folder, workers=workers, window=window, rank=rank, world=world) for _ in range(2)
+        )
+        pictures = dataclasses.replace(left.loader.pictures, finishes=False)
+        targets = {name: labels.numpy() for name, labels in left.loader.targets.items()}
+        left = dataclasses.replace(left, loader=Loader(pictures, targets, 4, workers))
+        for epoch in range(2):
+            batches, wanted = flat(left.windows(epoch)), flat(whole.windows(epoch))
+            assert digest(batches) != digest(wanted)
+            assert digest(batch.to(torch.device("cpu")) for batch in batches) == digest(wanted)
+            assert all(batch.to(torch.device("cpu")).finish is None for batch in batches)
 
 
 def test_a_worker_that_lives_on_sees_each_epoch(folder):

@@ -27,13 +27,11 @@ from classwise.compose import build_model, check_recipe, settle
 from classwise.config import Config
 from classwise.config_file import load_config
 from classwise.console import Console
-from classwise.data.augment import augment_image
-from classwise.data.images import fit_image, least_size, read_image
+from classwise.data.images import least_size, read_image
 from classwise.data.loader import Batch, Pictures, Rows
 from classwise.data.mixing import Mixing
 from classwise.predictor import set_threads, torch_kept
 from classwise.prepare import prepare
-from classwise.randomness import AUGMENT, generator
 from classwise.session import Parts, assemble
 from classwise.train import loop
 from classwise.train.tuning import Plan
@@ -127,11 +125,15 @@ def reading_stages(parts: Parts, windows: Sequence[list[Batch]], workers: int) -
     pictures = parts.data.loader.pictures
     rows = np.concatenate([batch.rows for batch in batches])
     images = [np.array(pictures.read(row)) for row in rows]
-    change = [_change(pictures, parts.state.progress.epoch, row, images[i]) for i, row in enumerate(rows)]
+    epoch = parts.state.progress.epoch
+
+    def change(i: int) -> np.ndarray[Any, Any]:
+        return pictures.change(images[i], epoch, int(rows[i]))[0]
+
     with _threads_of_a_reader(workers):
         yield from _stages_of_files(pictures, rows, images)
-        yield Stage("augmenting", _each(lambda i: change[i](), len(rows)), "to size, by chance")
-    finished, size = [one() for one in change], len(batches[0])
+        yield Stage("augmenting", _each(change, len(rows)), "to size, by chance")
+    finished, size = [change(i) for i in range(len(rows))], len(batches[0])
     joining = _each(lambda i: np.stack(finished[:size]), 1) / size
     yield Stage("joining", joining, "into batches")
 
@@ -155,18 +157,6 @@ def _decoded(pictures: Pictures, row: int) -> Any:
     return read_image(pictures.paths[row], pictures.max_pixels, pictures.root, least_size(pictures.size))
 
 
-def _change(
-    pictures: Pictures, epoch: int, row: int, image: np.ndarray[Any, Any]
-) -> Callable[[], np.ndarray[Any, Any]]:
-    """What the loader does to a picture that it has read."""
-    size, fit, augment = pictures.size, pictures.fit, pictures.augment
-    if augment is None:
-        return lambda: fit_image(image, size, fit)
-    return lambda: augment_image(
-        image, size, fit, augment, generator(pictures.seed, AUGMENT, epoch, int(row))
-    )
-
-
 @contextlib.contextmanager
 def _threads_of_a_reader(workers: int) -> Iterator[None]:
     """OpenCV's threads as in a loader worker, where there are any."""
@@ -182,7 +172,8 @@ def _threads_of_a_reader(workers: int) -> Iterator[None]:
 def computing_stages(parts: Parts, windows: Sequence[list[Batch]]) -> Iterator[Stage]:
     """The stages of an update on the device, one after the other and each waited for; and counting."""
     settings = parts.settings
-    what = WHAT | {"transfer": f"to {settings.device}", "forward": f"in {settings.precision}"}
+    there = "" if parts.data.loader.pictures.finishes else ", mirrored and relit there"
+    what = WHAT | {"transfer": f"to {settings.device}{there}", "forward": f"in {settings.precision}"}
     rows = sum(len(batch) for window in windows for batch in window)
     spent = _staged_passes(parts, windows)
     yield from (Stage(name, 1000 * spent[name] / rows, what[name]) for name in COMPUTING if name in spent)

@@ -3,7 +3,8 @@
 The steps, each with a plain number whose off value is obvious: a random part of the picture (Szegedy et al.,
 'Going deeper with convolutions', 2015, section 6), turned and shifted, mirrored, in other light, with a
 rectangle erased (Zhong et al., 'Random erasing data augmentation', AAAI 2020). Validation calls `fit_image`
-and nothing else; with all parts off, training sees the very same pixels.
+and nothing else; with all parts off, training sees the very same pixels. Light and mirror need nothing but the
+picture's pixels at the network's size, so that a GPU can do them too: with the same bytes (finish.py).
 """
 
 import math
@@ -102,6 +103,25 @@ class _Draws(NamedTuple):
     erase_stretch: float
     erase_top: float
     erase_left: float
+    erase_noise: float
+
+
+class Finish(NamedTuple):
+    """What is still to be done to a picture that has been cut out and brought to size; `finish_image` does it, and on
+    a GPU `finish_batch` in finish.py. As float64 all of it is exact."""
+
+    flip: float
+    """1: mirrored."""
+    brightness: float
+    contrast: float
+    saturation: float
+    top: float
+    left: float
+    rows: float
+    """Of the erased rectangle; 0: nothing is erased."""
+    columns: float
+    noise: float
+    """The seed of what fills it, a whole number below 2**32."""
 
 
 def augment_image(
@@ -110,16 +130,46 @@ def augment_image(
     """A (height, width, 3) uint8 RGB picture of `size`, changed by chance; `fit` as in `fit_view`.
 
     Every random number comes from `rng`. The same ones are drawn whatever is switched on, so that changing
-    one part leaves the others' outcomes alone; only the noise in an erased rectangle comes on top.
+    one part leaves the others' outcomes alone.
     With every part off the result is that of `fit_image`: possibly the picture itself, not a copy.
     """
+    return finish_image(*place_image(image_HWC, size, fit, augment, rng))
+
+
+def place_image(
+    image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
+) -> tuple[np.ndarray, Finish]:
+    """The first half of `augment_image`, which needs the picture in its own size, and what the second half has to
+    do."""
     draws = _Draws(*rng.random(len(_Draws._fields)).tolist())
-    image_HWC = _place(image_HWC, size, fit, augment, draws)
-    if draws.flip < augment.flip:
+    top, left, rows, columns = _erased(size, draws) if draws.erase < augment.erase else (0, 0, 0, 0)
+    finish = Finish(
+        float(draws.flip < augment.flip),
+        1 + augment.brightness * _either_way(draws.brightness),
+        1 + augment.contrast * _either_way(draws.contrast),
+        # In whole 4096ths: the sums below are then exact in float32, in whatever order they are made.
+        round(4096 * (1 + augment.saturation * _either_way(draws.saturation))) / 4096,
+        top,
+        left,
+        rows,
+        columns,
+        int(draws.erase_noise * 2**32),
+    )
+    return _place(image_HWC, size, fit, augment, draws), finish
+
+
+def finish_image(image_HWC: np.ndarray, finish: Finish) -> np.ndarray:
+    """Mirrored, then in other light, then with a rectangle of noise (Zhong et al., RE-R, the best of their four
+    fillings)."""
+    if finish.flip:
         image_HWC = cv2.flip(image_HWC, 1)
-    image_HWC = _relight(image_HWC, augment, draws)
-    if draws.erase < augment.erase:
-        image_HWC = _erase(image_HWC, draws, rng)
+    image_HWC = _relight(image_HWC, finish)
+    if finish.rows:
+        top, left, rows, columns = (int(x) for x in finish[4:8])
+        y, x, c = np.ogrid[top : top + rows, left : left + columns, :3]
+        number_HWC = ((y * image_HWC.shape[1] + x) * 3 + c).astype(np.uint32)
+        image_HWC = image_HWC.copy()
+        image_HWC[top : top + rows, left : left + columns] = _noise(number_HWC, int(finish.noise))
     return image_HWC
 
 
@@ -211,36 +261,44 @@ def _warp(
     return warped
 
 
-def _relight(image_HWC: np.ndarray, augment: Augment, draws: _Draws) -> np.ndarray:
+def _relight(image_HWC: np.ndarray, finish: Finish) -> np.ndarray:
     """Brightness, then contrast about the picture's mean grey, then saturation. Grey pictures stay grey."""
-    brightness = 1 + augment.brightness * _either_way(draws.brightness)
-    contrast = 1 + augment.contrast * _either_way(draws.contrast)
-    saturation = 1 + augment.saturation * _either_way(draws.saturation)
-    if brightness != 1 or contrast != 1:
-        red, green, blue, _ = cv2.mean(image_HWC)
-        mean = brightness * (0.299 * red + 0.587 * green + 0.114 * blue)  # luma, ITU-R BT.601
-        levels = (np.arange(256) * brightness - mean) * contrast + mean
+    if finish.brightness != 1 or finish.contrast != 1:
+        pixels = image_HWC.shape[0] * image_HWC.shape[1]
+        red, green, blue = (round(mean * pixels) for mean in cv2.mean(image_HWC)[:3])
+        mean = finish.brightness * ((299 * red + 587 * green + 114 * blue) / (1000 * pixels))
+        levels = (np.arange(256) * finish.brightness - mean) * finish.contrast + mean
         image_HWC = cv2.LUT(image_HWC, np.rint(levels.clip(0, 255)).astype(np.uint8))
-    if saturation != 1:
+    if finish.saturation != 1:
         grey_HWC = cv2.cvtColor(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        image_HWC = cv2.addWeighted(image_HWC, saturation, grey_HWC, 1 - saturation, 0)
+        image_HWC = cv2.addWeighted(image_HWC, finish.saturation, grey_HWC, 1 - finish.saturation, 0)
     return image_HWC
 
 
-def _erase(image_HWC: np.ndarray, draws: _Draws, rng: np.random.Generator) -> np.ndarray:
-    """Fills a rectangle with noise (Zhong et al., RE-R, the best of their four fillings). One that is too
-    long for the picture is cut to fit, where the paper draws again: the count of draws stays the same."""
-    height, width, channels = image_HWC.shape
+def _erased(size: tuple[int, int], draws: _Draws) -> tuple[int, int, int, int]:
+    """(top, left, rows, columns) of the erased rectangle. One that is too long for the picture is cut to fit, where
+    the paper draws again: the count of draws stays the same."""
+    height, width = size
     least, most = _ERASE_AREA
     area = (least + (most - least) * draws.erase_share) * height * width
     stretch = _ERASE_RATIO ** _either_way(draws.erase_stretch)
     rows = min(height, max(1, round(math.sqrt(area * stretch))))
     columns = min(width, max(1, round(math.sqrt(area / stretch))))
-    top, left = int(draws.erase_top * (height - rows + 1)), int(draws.erase_left * (width - columns + 1))
-    erased_HWC = image_HWC.copy()
-    noise_HWC = rng.integers(0, 256, (rows, columns, channels), dtype=np.uint8)
-    erased_HWC[top : top + rows, left : left + columns] = noise_HWC
-    return erased_HWC
+    return (
+        int(draws.erase_top * (height - rows + 1)),
+        int(draws.erase_left * (width - columns + 1)),
+        rows,
+        columns,
+    )
+
+
+def _noise(number: np.ndarray, seed: int) -> np.ndarray:
+    """A byte for each number (uint32): the end of MurmurHash3 (its 32-bit finaliser), which finish.py computes too."""
+    a, b = np.uint32(16), np.uint32(13)
+    x = (number ^ np.uint32(seed)) * np.uint32(0x9E3779B1)
+    x = (x ^ (x >> a)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> b)) * np.uint32(0xC2B2AE35)
+    return ((x ^ (x >> a)) & np.uint32(255)).astype(np.uint8)
 
 
 def _either_way(draw: float) -> float:

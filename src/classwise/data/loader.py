@@ -19,8 +19,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from classwise.data.augment import Augment, augment_image
+from classwise.data.augment import Augment, finish_image, place_image
 from classwise.data.cache import StoredPictures
+from classwise.data.finish import finish_batch
 from classwise.data.images import fit_image, least_size, read_image
 from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
 from classwise.data.workers import Notes, WatchedLoader, begin_worker, context_of, start_method
@@ -29,7 +30,7 @@ from classwise.randomness import AUGMENT, generator
 from classwise.signals import held_back
 
 Rows = npt.NDArray[np.int64]
-Item = tuple[npt.NDArray[np.uint8], int] | ImageError
+Item = tuple[npt.NDArray[np.uint8], int, Sequence[float]] | ImageError
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,27 @@ class Batch:
     images_BCHW uint8, or features_BD of a frozen backbone. targets by name: labels_B int64, -1 unknown (class,
     ordinal); labels_BL float32, NaN unknown (multilabel); values_B float64, NaN unknown (regression); int64
     (B, 2), relevance (-1 unknown) and query (ranking). `complete`: each target is class numbers, all of them known.
+    `finish` (B, 9): what is left of the augmentation for the device to do, rows of `Finish`; None: nothing.
     """
 
     images: torch.Tensor
     targets: dict[str, torch.Tensor]
     rows: Rows
     complete: bool = False
+    finish: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; the copy does not wait."""
-        if self.images.device == device:
+        """The batch on a device, where its augmentation is finished; the copy does not wait."""
+        if self.images.device == device and self.finish is None:
             return self
         targets = {name: labels.to(device, non_blocking=True) for name, labels in self.targets.items()}
-        return Batch(self.images.to(device, non_blocking=True), targets, self.rows, self.complete)
+        images = self.images.to(device, non_blocking=True)
+        if self.finish is not None:
+            images = finish_batch(images.permute(0, 2, 3, 1), self.finish).permute(0, 3, 1, 2)
+        return Batch(images, targets, self.rows, self.complete)
 
     def parts(self, most: int) -> Iterator["Batch"]:
         """The batch in pieces of at most so many pictures, all of nearly the same size; 0: as it is."""
@@ -78,6 +84,7 @@ class Pictures(Dataset[Item]):
 
     `augment` None is evaluation: the picture is brought to `size` and nothing else. No file outside of `root` is read,
     if one is given. Those that are `stored` are not read from their files: the pixels are the same either way.
+    `finishes` False leaves the second half of the augmentation to the device (see finish.py).
     """
 
     paths: Sequence[Path]
@@ -88,6 +95,7 @@ class Pictures(Dataset[Item]):
     augment: Augment | None = None
     root: Path | None = None
     stored: StoredPictures | None = None
+    finishes: bool = True
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -104,14 +112,21 @@ class Pictures(Dataset[Item]):
             found = read_image(self.paths[row], self.max_pixels, self.root, least_size(self.size))
         return found
 
+    def change(
+        self, image_HWC: npt.NDArray[np.uint8], epoch: int, row: int
+    ) -> tuple[npt.NDArray[np.uint8], Sequence[float]]:
+        """The picture that has been read as a batch wants it, and what is left to do for the device."""
+        if self.augment is None:
+            return fit_image(image_HWC, self.size, self.fit), ()
+        rng = generator(self.seed, AUGMENT, epoch, row)
+        image_HWC, finish = place_image(image_HWC, self.size, self.fit, self.augment, rng)
+        return (finish_image(image_HWC, finish), ()) if self.finishes else (image_HWC, finish)
+
     def __getitem__(self, place: tuple[int, int]) -> Item:
         epoch, row = place
         try:
-            image = self.read(row)
-            if self.augment is None:
-                return fit_image(image, self.size, self.fit), row
-            rng = generator(self.seed, AUGMENT, epoch, row)
-            return augment_image(image, self.size, self.fit, self.augment, rng), row
+            image, left = self.change(self.read(row), epoch, row)
+            return image, row, left
         except ImageError as error:
             return error  # raised by the parent: a worker's traceback would hide which file it was
         except (
@@ -202,7 +217,7 @@ class Loader:
         latter the next pass starts new workers."""
         self._places.epoch, self._places.parts = epoch, list(parts)
         try:
-            for images, found, errors in self._loader:
+            for images, found, finish, errors in self._loader:
                 if errors:
                     # Taken out of the list: an error that its own traceback's frame still holds makes a cycle, and
                     # workers whose loader is collected as part of one never get the word to end.
@@ -211,7 +226,8 @@ class Loader:
                 targets = {name: labels[rows] for name, labels in self.targets.items()}
                 if self._pins:  # as the images are: else the copy to the device would wait for it
                     targets = {name: labels.pin_memory() for name, labels in targets.items()}
-                yield Batch(images.permute(0, 3, 1, 2), targets, found, self._complete)
+                left = finish if finish.size else None
+                yield Batch(images.permute(0, 3, 1, 2), targets, found, self._complete, left)
         except WorkerError:
             self.close()
             raise
@@ -275,14 +291,17 @@ def _failed(path: Path, error: Exception) -> ImageError:
     return found
 
 
-def _collate(items: list[Item]) -> tuple[torch.Tensor, Rows, list[ImageError]]:
-    """images_BHWC (permuted by the parent, which makes them channels_last for nothing), rows, and the first error,
-    if there is one: an answer of a worker stays below what a pipe takes in one piece."""
+def _collate(
+    items: list[Item],
+) -> tuple[torch.Tensor, Rows, npt.NDArray[np.float64], list[ImageError]]:
+    """images_BHWC (permuted by the parent, which makes them channels_last for nothing), rows, what is left to do for
+    the device, and the first error, if there is one: an answer of a worker stays below what a pipe takes in one
+    piece."""
     errors = [item for item in items if isinstance(item, ImageError)]
     good = [item for item in items if not isinstance(item, ImageError)]
     if errors:
-        return torch.empty(0), np.empty(0, np.int64), errors[:1]
-    images, rows = zip(*good, strict=True)
+        return torch.empty(0), np.empty(0, np.int64), np.empty(0), errors[:1]
+    images, rows, finish = zip(*good, strict=True)
     if get_worker_info() is None:
         images_BHWC = torch.from_numpy(np.stack(images))
     else:
@@ -290,7 +309,7 @@ def _collate(items: list[Item]) -> tuple[torch.Tensor, Rows, list[ImageError]]:
         images_BHWC = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
         images_BHWC.share_memory_()  # type: ignore[no-untyped-call]
         np.stack(images, out=images_BHWC.numpy())
-    return images_BHWC, np.array(rows, np.int64), []
+    return images_BHWC, np.array(rows, np.int64), np.array(finish, np.float64), []
 
 
 def _start_worker(worker: int) -> None:
@@ -412,7 +431,7 @@ class ValidationData:
 def without_answers(batch: Batch) -> Batch:
     """The pictures with every answer unknown, and no rows: they count for nothing."""
     targets = {name: _unknown(values) for name, values in batch.targets.items()}
-    return Batch(batch.images, targets, batch.rows[:0])
+    return dataclasses.replace(batch, targets=targets, rows=batch.rows[:0], complete=False)
 
 
 def _unknown(values: torch.Tensor) -> torch.Tensor:

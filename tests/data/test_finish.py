@@ -1,0 +1,88 @@
+"""Whatever a GPU does to a batch is, byte for byte, what the CPU does to each picture."""
+
+import numpy as np
+import pytest
+import torch
+
+from classwise.data.augment import PRESETS, Augment, Finish, augment_image, finish_image, place_image
+from classwise.data.finish import finish_batch
+from classwise.randomness import AUGMENT, generator
+
+PARTS = {"flip": 1.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "erase": 1.0}
+
+
+def pictures(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Noise, flat colours, black, white and grey."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    for i, colour in enumerate(((0, 0, 0), (255, 255, 255), (127, 127, 127), (255, 0, 0), (3, 250, 77))):
+        images[i % count] = colour if i < count else images[i % count]
+    return images
+
+
+def halves(
+    images_BHWC: np.ndarray, augment: Augment, epoch: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(what the CPU makes of them, what a worker leaves for the device, and what the device has to do)."""
+    size = images_BHWC.shape[1:3]
+    rngs = [generator(3, AUGMENT, epoch, row) for row in range(len(images_BHWC))]
+    whole = np.stack(
+        [augment_image(x, size, "squash", augment, rng) for x, rng in zip(images_BHWC, rngs, strict=True)]
+    )
+    rngs = [generator(3, AUGMENT, epoch, row) for row in range(len(images_BHWC))]
+    placed = [place_image(x, size, "squash", augment, rng) for x, rng in zip(images_BHWC, rngs, strict=True)]
+    return whole, np.stack([image for image, _ in placed]), np.array([finish for _, finish in placed])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (24, 16), (65, 33)])
+@pytest.mark.parametrize("parts", [*PARTS, "all", "strong", "standard", "light", "none"])
+def test_the_bytes_are_the_same(size: tuple[int, int], parts: str) -> None:
+    augment = PRESETS.get(parts) or Augment(**(PARTS if parts == "all" else {parts: PARTS[parts]}))
+    changed = 0
+    for epoch in range(20):
+        images = pictures(12, size, epoch)
+        whole, placed, finish = halves(images, augment, epoch)
+        found = finish_batch(torch.from_numpy(placed), finish).numpy()
+        np.testing.assert_array_equal(found, whole)
+        changed += int((found != placed).any())
+    assert bool(changed) == (parts != "none" and (parts, size) != ("flip", (1, 1)))
+
+
+def test_every_colour_has_the_same_grey() -> None:
+    """All 16.7 million of them, in slices: OpenCV's own numbers, at several saturations."""
+    values = np.arange(256, dtype=np.uint8)
+    for red in range(0, 256, 5):
+        image = np.stack(np.broadcast_arrays(np.uint8(red), values[:, None], values[None, :]), axis=-1)
+        for saturation in (0.0, 0.2509765625, 1.7431640625, 2.0):
+            finish = Finish(0, 1, 1, saturation, 0, 0, 0, 0, 0)
+            found = finish_batch(torch.from_numpy(image)[None], np.array([finish], dtype=np.float64))
+            np.testing.assert_array_equal(found[0].numpy(), finish_image(image, finish))
+
+
+def test_rounding_at_every_mean() -> None:
+    """The table of a picture's values is the same for factors and means of all kinds."""
+    rng = np.random.default_rng(0)
+    for size in ((3, 5), (31, 29)):
+        images = rng.integers(0, 256, (2000, *size, 3), dtype=np.uint8)
+        images = (images * rng.random((2000, 1, 1, 3))).astype(np.uint8)
+        finish = np.ones((2000, 9))
+        finish[:, 0] = finish[:, 4:] = 0
+        finish[:, 1:3] = rng.random((2000, 2)) * 2
+        finish[:500, 1:3] = finish[:500, 1:3].round(1)
+        found = finish_batch(torch.from_numpy(images), finish).numpy()
+        wanted = np.stack([finish_image(x, Finish(*f)) for x, f in zip(images, finish.tolist(), strict=True)])
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_noise_is_noise() -> None:
+    """The erased rectangle is full of bytes that are near uniform, and no two pictures' are alike."""
+    finish = np.zeros((50, 9))
+    finish[:, 1:4], finish[:, 6:8] = 1, 64
+    finish[:, 8] = np.random.default_rng(0).integers(0, 2**32, 50)
+    found = finish_batch(torch.zeros(50, 64, 64, 3, dtype=torch.uint8), finish).numpy()
+    counts = np.bincount(found.ravel(), minlength=256)
+    expected = found.size / 256
+    assert ((counts - expected) ** 2 / expected).sum() < 400  # chi squared with 255 degrees of freedom
+    flat = found.reshape(50, -1).astype(np.float64)
+    assert abs(np.corrcoef(flat) - np.eye(50)).max() < 0.05
+    assert abs(np.corrcoef(flat[:, :-1].ravel(), flat[:, 1:].ravel())[0, 1]) < 0.01
