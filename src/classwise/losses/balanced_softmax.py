@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from classwise.losses.logit_adjustment import adjusted_sum, log_prior
-from classwise.losses.mass import Mass, label_mass, over_mass
+from classwise.losses.logit_adjustment import adjusted_loss, log_prior
+from classwise.losses.mass import Mass, label_mass
 
 
 class BalancedSoftmax(nn.Module):
@@ -34,5 +34,4 @@ class BalancedSoftmax(nn.Module):
 
     def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
-        total = adjusted_sum(logits_BK, labels, self.log_prior)
-        return over_mass(total, self.mass(labels) if mass is None else mass)
+        return adjusted_loss(logits_BK, labels, self.log_prior, mass)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from classwise.errors import ConfigError
 from classwise.losses.mass import (
+    AllRows,
     Loss,
     Mass,
     check_part,
@@ -62,20 +63,18 @@ class Criterion(nn.Module):
         self.soft_targets: bool = all(loss.soft_targets for _, loss in self._parts)
         self._ones: list[Mass] = [[1.0] * terms for terms in self._terms]
         self._may_share = self.additive and not uncertainty
+        self.counts_rows = self._counts_rows()
+        """Whether each head's mass is the number of known labels in this epoch (see `mass.host_mass`)."""
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on to the losses that change with the epoch, counted from 0."""
         set_epoch((loss for _, loss in self._parts), epoch)
+        self.counts_rows = self._counts_rows()
 
     def mass(self, targets: Mapping[str, Tensor]) -> Tensor:
         """The masses of one micro-batch, head after head: shape (terms,), float64. `targets` by head."""
         self._check_names("targets", targets)
         return torch.cat([loss.mass(targets[name]) for name, loss in self._parts])
-
-    @property
-    def counts_rows(self) -> bool:
-        """Whether each head's mass is the number of known labels (see `mass.host_mass`)."""
-        return all(getattr(loss, "counts_rows", False) for _, loss in self._parts)
 
     def window_mass(self, window: Sequence[Mapping[str, Tensor]]) -> Mass:
         """The masses of an update, the sum over the `targets` of its micro-batches: plain numbers where these lie on
@@ -96,6 +95,8 @@ class Criterion(nn.Module):
         self._check_names("outputs", outputs)
         self._check_names("targets", targets)
         mass = self.mass(targets) if mass is None else mass
+        if type(mass) is AllRows:
+            return self._sum(outputs, targets, [AllRows(mass[:terms]) for terms in self._terms])
         if (
             not isinstance(mass, Tensor)
             and self._may_share
@@ -108,8 +109,9 @@ class Criterion(nn.Module):
     def _sum(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], masses: Sequence[Mass]
     ) -> Tensor:
+        # `forward`, since a module's call takes as long as a small operation, and nobody hooks into these.
         values = [
-            loss(outputs[name], targets[name], part)
+            loss.forward(outputs[name], targets[name], part)
             for (name, loss), part in zip(self._parts, masses, strict=True)
         ]
         if self.log_variance is not None:
@@ -139,6 +141,9 @@ class Criterion(nn.Module):
             share = over_mass(loss.mass(targets[name])[0], mass[:1]).to(s.dtype)
             found.append(loss.likelihood_scale * (-s).exp() * value + s / 2 * share)
         return found
+
+    def _counts_rows(self) -> bool:
+        return all(getattr(loss, "counts_rows", False) for _, loss in self._parts)
 
     def _check_names(self, what: str, found: Mapping[str, Tensor]) -> None:
         if not found.keys() >= self._known:

@@ -62,11 +62,11 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
+        if type(mass) is AllRows and self.weight is None:
+            return F.cross_entropy(at_least_float32(logits_BK), labels, label_smoothing=self.label_smoothing)
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
         logits_BK = at_least_float32(logits_BK)
         weight_K = deferred(self.weight, self.weights_from_epoch, self.epoch)
-        if type(mass) is AllRows and weight_K is None:
-            return F.cross_entropy(logits_BK, labels, label_smoothing=self.label_smoothing)
         total = cross_entropy_sum(logits_BK, labels, weight_K, self.label_smoothing)
         return over_mass(total, self.mass(labels) if mass is None else mass)
 

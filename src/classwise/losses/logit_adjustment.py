@@ -1,11 +1,20 @@
 """Logit adjustment: the class frequencies of the training set enter the softmax instead of the weights."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
 from classwise.losses.cross_entropy import cross_entropy_sum
-from classwise.losses.mass import Mass, as_number, at_least_float32, check_batch, label_mass, over_mass
+from classwise.losses.mass import (
+    AllRows,
+    Mass,
+    as_number,
+    at_least_float32,
+    check_batch,
+    label_mass,
+    over_mass,
+)
 
 
 class LogitAdjustment(nn.Module):
@@ -37,15 +46,17 @@ class LogitAdjustment(nn.Module):
 
     def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
-        total = adjusted_sum(logits_BK, labels, self.tau * self.log_prior)
-        return over_mass(total, self.mass(labels) if mass is None else mass)
+        return adjusted_loss(logits_BK, labels, self.tau * self.log_prior, mass)
 
 
-def adjusted_sum(logits_BK: Tensor, labels: Tensor, shift_K: Tensor) -> Tensor:
-    """The sum of the rows' cross entropies of logits + shift, a scalar."""
+def adjusted_loss(logits_BK: Tensor, labels: Tensor, shift_K: Tensor, mass: Mass | None = None) -> Tensor:
+    """The sum of the rows' cross entropies of logits + shift, a scalar, divided by `mass` (1,)."""
     check_batch(logits_BK, labels, len(shift_K))
     logits_BK = at_least_float32(logits_BK)
-    return cross_entropy_sum(logits_BK + shift_K.to(logits_BK.dtype), labels)
+    logits_BK = logits_BK + shift_K.to(logits_BK.dtype)
+    if type(mass) is AllRows:
+        return F.cross_entropy(logits_BK, labels)
+    return over_mass(cross_entropy_sum(logits_BK, labels), label_mass(labels) if mass is None else mass)
 
 
 def log_prior(counts: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ Mass: TypeAlias = Tensor | Sequence[float]
 
 class AllRows(list[float]):
     """The masses of a batch that is a whole update and of which every answer is known: the number of its rows, for each
-    term. A loss may then take torch's own mean, which divides within the kernel."""
+    term. A loss may then take torch's own mean, which divides within the kernel; labels of classes are hard."""
 
 
 IGNORED = -1
@@ -54,6 +54,9 @@ class Loss(Protocol):
         """The denominators of this batch: shape (terms,), float64."""
 
     def __call__(self, outputs: Tensor, targets: Tensor, mass: Mass | None = None) -> Tensor:
+        """The same as `forward`, as for every module."""
+
+    def forward(self, outputs: Tensor, targets: Tensor, mass: Mass | None = None) -> Tensor:
         """The sums over this batch divided by `mass` (default: its own), a scalar."""
 
 

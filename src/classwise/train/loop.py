@@ -200,10 +200,11 @@ def evaluate(
     mass = numbers(criterion.mass(answers))
     loss = torch.zeros((), device=settings.device, dtype=torch.float64)
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
+    waiting = 0
 
     def count() -> None:
         """What has been found so far: many batches at once cost as much as one."""
-        nonlocal loss
+        nonlocal loss, waiting
         rows = torch.cat([rows for rows, _ in found])
         outputs = {name: torch.cat([part[name] for _, part in found]) for name in found[0][1]}
         targets = {name: values[rows] for name, values in answers.items()}
@@ -211,13 +212,15 @@ def evaluate(
         if criterion.additive:
             loss += criterion(outputs, targets, mass)
         found.clear()
+        waiting = 0
 
     for batch, everyones in processes.agreed(valid.rounds(state.progress.epoch)):
         with settings.autocast():
             own = model(batch.to(settings.device).images)
-        gathered = processes.gather_outputs(own, [len(rows) for rows in everyones])
-        found += zip(everyones, gathered, strict=True)
-        if sum(len(rows) for rows, _ in found) >= COUNTED_AT_ONCE:
+        sizes = [len(rows) for rows in everyones]
+        found += zip(everyones, processes.gather_outputs(own, sizes), strict=True)
+        waiting += sum(sizes)
+        if waiting >= COUNTED_AT_ONCE:
             count()
         if processes.any(should_stop())[0]:
             return None
