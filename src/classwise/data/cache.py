@@ -30,7 +30,7 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8]
 RECORD = np.dtype([("key", "S32"), ("at", "<u8"), ("height", "<u4"), ("width", "<u4"), ("sum", "<u4")])
 DECODERS = ("simplejpeg", "pillow", "opencv-python-headless", "numpy")
-VERSION = 1  # of what is done to a picture before it is stored
+VERSION = 2  # of what is done to a picture before it is stored
 AT_ONCE = 32 * 2**20  # bytes of pixels that wait in memory until they are appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left to others: checkpoints, above all
 
