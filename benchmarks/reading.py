@@ -14,15 +14,12 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-# Pillow returns every picture's memory to the system and asks for it again: the same setting for all.
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "268435456")
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "268435456")
 
 import cv2
 import numpy as np
@@ -35,7 +32,7 @@ from torchvision import transforms
 from classwise.data.augment import Augment
 from classwise.data.cache import PictureStore
 from classwise.data.images import check_images, least_size
-from classwise.data.loader import Loader, Pictures
+from classwise.data.loader import Collate, Loader, Pictures
 
 SIZE, BATCH, WORKERS = (224, 224), 32, 2
 
@@ -113,12 +110,14 @@ def one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def ours(paths: list[Path], store: PictureStore | None) -> Callable[[int], int]:
-    """An epoch of classwise's Loader."""
+def ours(paths: list[Path], store: PictureStore | None, slots: bool = True) -> Callable[[int], int]:
+    """An epoch of classwise's Loader; without `slots`, in new shared memory for every batch."""
     changes = Augment(flip=0.5, crop=0.08, ratio=4 / 3)
     stored = None if store is None else store.of(paths)
     pictures = Pictures(paths, SIZE, "squash", 10**8, 0, changes, stored=stored)
     loader = Loader(pictures, {"row": np.arange(len(paths))}, BATCH, WORKERS)
+    if not slots:
+        loader._loader.collate = Collate  # type: ignore[attr-defined]
 
     def epoch(number: int) -> int:
         order = np.random.default_rng(number).permutation(len(paths))
@@ -143,6 +142,7 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     yield "classwise", ours(paths, None)
     yield "classwise (again)", ours(paths, None)
     yield "classwise, stored", ours(paths, store)
+    yield "stored, no slots", ours(paths, store, slots=False)
 
 
 def measure(count: int, blocks: int) -> dict[str, Any]:
@@ -169,13 +169,22 @@ def measure(count: int, blocks: int) -> dict[str, Any]:
                 ("classwise", "Pillow"),
                 ("classwise", "same decoder"),
                 ("classwise, stored", "Pillow"),
+                ("classwise, stored", "stored, no slots"),
                 ("classwise (again)", "classwise"),
             )
         },
     }
 
 
+# Pillow returns every picture's memory to the system and asks for it again: the same setting for all, which the
+# allocator reads when a process starts.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+
+
 def main() -> None:
+    if not ALLOCATOR.keys() <= os.environ.keys():
+        os.environ.update(ALLOCATOR)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pictures", type=int, default=600)
     parser.add_argument("--blocks", type=int, default=5)

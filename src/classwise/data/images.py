@@ -230,10 +230,13 @@ def _decode(kind: str, data: bytes, max_pixels: int, least: tuple[int, int] | No
 def _halvings(size: tuple[int, ...], least: tuple[int, int]) -> int:
     """How often both sides can be halved, rounding up, and be no smaller than `least`."""
 
-    def fits(times: int) -> bool:
-        return all((side - 1 >> times) + 1 >= wanted for side, wanted in zip(size, least, strict=False))
-
-    return next((times for times in range(12, 0, -1) if fits(times)), 0)
+    height, width = size[:2]
+    times = 0
+    while (
+        times < 12 and (height - 1 >> times + 1) + 1 >= least[0] and (width - 1 >> times + 1) + 1 >= least[1]
+    ):
+        times += 1
+    return times
 
 
 def _halved(image_HWC: np.ndarray, least: tuple[int, int]) -> np.ndarray:

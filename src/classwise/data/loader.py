@@ -7,6 +7,7 @@ run and still see each epoch.
 
 import dataclasses
 import itertools
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from classwise.data.cache import StoredPictures
 from classwise.data.finish import finish_batch
 from classwise.data.images import fit_image, least_size, read_image
 from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
+from classwise.data.slots import Put, Slots
 from classwise.data.workers import Notes, WatchedLoader, begin_worker, context_of, start_method
 from classwise.errors import ConfigError, ImageError, WorkerError
 from classwise.randomness import AUGMENT, generator
@@ -189,7 +191,7 @@ class Loader:
         self._places = _Places()
         options: dict[str, Any] = {
             "batch_sampler": self._places,
-            "collate_fn": _collate,
+            "collate_fn": Collate(),
             "pin_memory": pin_memory,
             # DataLoader draws a seed for its workers: from here, so that the global generator stays put.
             "generator": torch.Generator(),
@@ -200,10 +202,12 @@ class Loader:
             return
         context = context_of(start_method(start))
         notes = Notes(context, workers)
+        size = batch_size * 3 * math.prod(pictures.size)
         self._loader = WatchedLoader(
             notes,
             timeout,
             pictures.paths.__getitem__,
+            lambda: Collate(Slots.of(context, workers, size)),
             dataset=_NotedPictures(pictures, notes),
             num_workers=workers,
             persistent_workers=True,
@@ -291,25 +295,36 @@ def _failed(path: Path, error: Exception) -> ImageError:
     return found
 
 
-def _collate(
-    items: list[Item],
-) -> tuple[torch.Tensor, Rows, npt.NDArray[np.float64], list[ImageError]]:
-    """images_BHWC (permuted by the parent, which makes them channels_last for nothing), rows, what is left to do for
-    the device, and the first error, if there is one: an answer of a worker stays below what a pipe takes in one
-    piece."""
-    errors = [item for item in items if isinstance(item, ImageError)]
-    good = [item for item in items if not isinstance(item, ImageError)]
-    if errors:
-        return torch.empty(0), np.empty(0, np.int64), np.empty(0), errors[:1]
-    images, rows, finish = zip(*good, strict=True)
-    if get_worker_info() is None:
-        images_BHWC = torch.from_numpy(np.stack(images))
-    else:
+@dataclass(frozen=True)
+class Collate:
+    """Makes a batch of items: images_BHWC (permuted by the parent, which makes them channels_last for nothing), rows,
+    what is left to do for the device, and the first error, if there is one: an answer of a worker stays below what a
+    pipe takes in one piece. A worker has `slots` for its batches, if there is memory."""
+
+    slots: Slots | None = None
+
+    def __call__(
+        self, items: list[Item]
+    ) -> tuple[torch.Tensor | Put, Rows, npt.NDArray[np.float64], list[ImageError]]:
+        errors = [item for item in items if isinstance(item, ImageError)]
+        good = [item for item in items if not isinstance(item, ImageError)]
+        if errors:
+            return torch.empty(0), np.empty(0, np.int64), np.empty(0), errors[:1]
+        images, rows, finish = zip(*good, strict=True)
+        return self._joined(images), np.array(rows, np.int64), np.array(finish, np.float64), []
+
+    def _joined(self, images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor | Put:
+        info = get_worker_info()
+        if info is None:
+            return torch.from_numpy(np.stack(images))
+        put = None if self.slots is None else self.slots.put(info.id, images)
+        if put is not None:
+            return put
         # In shared memory from the start: sent from there, and where there is none left, it is said here.
         images_BHWC = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
         images_BHWC.share_memory_()  # type: ignore[no-untyped-call]
         np.stack(images, out=images_BHWC.numpy())
-    return images_BHWC, np.array(rows, np.int64), np.array(finish, np.float64), []
+        return images_BHWC
 
 
 def _start_worker(worker: int) -> None:

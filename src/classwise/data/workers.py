@@ -150,13 +150,22 @@ class Watch:
 
 
 class WatchedLoader(DataLoader[Any]):
-    """A DataLoader with workers under watch; `describe` gives a row's file."""
+    """A DataLoader with workers under watch; `describe` gives a row's file, `collate` what is to make batches in new
+    workers."""
 
-    def __init__(self, notes: Notes, timeout: float, describe: Callable[[int], Path], **options: Any) -> None:
+    def __init__(
+        self,
+        notes: Notes,
+        timeout: float,
+        describe: Callable[[int], Path],
+        collate: Callable[[], Any],
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self.notes, self.watch_timeout, self.describe = notes, timeout, describe
+        self.notes, self.watch_timeout, self.describe, self.collate = notes, timeout, describe, collate
 
     def _get_iterator(self) -> Any:
+        self.collate_fn = self.collate()
         return _WatchedWorkers(self)
 
 
