@@ -1,7 +1,7 @@
 """The best checkpoint of a run, ready to look at pictures."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +12,17 @@ from classwise.checkpoint import Checkpoint, reading, restored_model
 from classwise.compose import build_settings, device_of, loader_of, pictures_of
 from classwise.config import Config
 from classwise.console import Console
+from classwise.data.loader import Batch
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
-from classwise.errors import DataError
+from classwise.errors import DataError, ImageError
 from classwise.infer.engines import engine_of
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_answers
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
-from classwise.prepare import Answers
+from classwise.prepare import Answers, check_pictures, refuse_bad
 from classwise.train import loop
 from classwise.train.tuning import FORMATS, torch_threads
 
@@ -89,10 +90,12 @@ class Predictor:
         config: Config,
         should_stop: Callable[[], bool] = loop.never,
         engine: str = "torch",
-        say: Callable[[str], None] = lambda text: None,
+        console: Console | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Raw outputs (N, outputs) by target, in the order of the rows; `say` is told which engine `auto` takes.
-        Raises Interrupted if asked to stop, ModelError where the engine cannot be had."""
+        """Raw outputs (N, outputs) by target, in the order of the rows; the console says how far it is, and which
+        engine `auto` takes. Raises DataError with all the files that cannot be used, Interrupted if asked to stop,
+        ModelError where the engine cannot be had."""
+        console = console or Console(quiet=True)
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
         pictures = pictures_of(samples, self.model.facts, config.data.max_pixels)
         loader = loader_of(pictures, {}, config, device)
@@ -100,8 +103,18 @@ class Predictor:
         with torch_kept(), contextlib.closing(loader):
             set_threads(config)
             dtype = loop.PRECISIONS[self.precision]
-            run = engine_of(engine, self.model.to(device), device, dtype, batches, say)
-            return predict_outputs(run, loader, should_stop)
+            run = engine_of(engine, self.model.to(device), device, dtype, batches, console.line)
+
+            def watch(found: Iterable[Batch], count: int) -> Iterable[Batch]:
+                return console.bar(found, "predicting", count)
+
+            try:
+                return predict_outputs(run, loader, should_stop, watch)
+            except ImageError:
+                # One is known; whoever mends it wants to know of the others.
+                bad = check_pictures(samples.paths, config.data.max_pixels, console, samples.root)
+                refuse_bad(bad, samples.where)
+                raise
 
     def table(
         self, samples: Samples, outputs: Mapping[str, torch.Tensor], truth: Mapping[str, Any]

@@ -45,10 +45,8 @@ from classwise.predictor import Predictor, set_threads, torch_kept
 from classwise.prepare import (
     Prepared,
     answered,
-    check_pictures,
     data_digest,
     prepare,
-    refuse_bad,
 )
 from classwise.processes import Processes, joined_processes
 from classwise.report.page import write_report
@@ -195,11 +193,10 @@ class Run:
             )
             for note in samples.notes:
                 console.line(f"warning: {note}")
-            refuse_bad(
-                check_pictures(samples.paths, config.data.max_pixels, console, samples.root), samples.where
-            )
             self._warn_of_training_rows(samples, console)
-        return predictor.score(predictor.outputs(samples, config), answers, samples.groups, config)
+        return predictor.score(
+            predictor.outputs(samples, config, console=console), answers, samples.groups, config
+        )
 
     def predict(
         self,
@@ -217,11 +214,8 @@ class Run:
         check_engine(engine)
         console, config = Console(quiet), load_config(self.folder.config)
         samples = self._any_source(config, Path(source), images)
-        refuse_bad(
-            check_pictures(samples.paths, config.data.max_pixels, console, samples.root), samples.where
-        )
         predictor = self._predictor()
-        outputs = predictor.outputs(samples, config, engine=engine, say=console.line)
+        outputs = predictor.outputs(samples, config, engine=engine, console=console)
         return predictor.table(samples, outputs, predictor.known_truth(samples, console))
 
     def submit(
@@ -249,10 +243,7 @@ class Run:
         refuse_escapes(names, Path(images), str(template), "--images")
         frame = pl.DataFrame({"id": form.ids, "path": names})
         samples = Samples(str(template), Path(images), tuple(form.ids), tuple(names), None, frame)
-        refuse_bad(
-            check_pictures(samples.paths, config.data.max_pixels, console, samples.root), samples.where
-        )
-        outputs = predictor.outputs(samples, config, engine=engine, say=console.line)
+        outputs = predictor.outputs(samples, config, engine=engine, console=console)
         predictions = predictor.table(samples, outputs, {})
         possible = predictor.answers()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))

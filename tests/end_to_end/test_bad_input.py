@@ -28,6 +28,9 @@ from scenes import (
 
 from classwise.checkpoint import read_checkpoint
 from classwise.console import Console
+from classwise.data import images
+from classwise.errors import DataError
+from classwise.run import Run
 
 
 @pytest.fixture
@@ -366,6 +369,30 @@ def test_bad_pictures_stop_inference(trained: Path, tmp_path: Path, verb: str) -
         "submit": ["submit", trained / "run", template, *place, "--out", tmp_path / "out.csv"],
     }
     says(refused(tmp_path, *arguments[verb], lines=2), "1 picture cannot be used", tmp_path / "images/02.png")
+
+
+def test_inference_decodes_every_picture_once(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is read beforehand only to see whether it can be; a bad one makes it look at all, to name them all."""
+    plain_table(tmp_path, 6, "test.csv")
+    decoded, decode = list[bytes](), images._decode
+
+    def counted(kind: str, data: bytes, *arguments: object) -> object:
+        decoded.append(data)
+        return decode(kind, data, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(images, "_decode", counted)
+    run = Run.open(trained / "run")
+    assert run.predict(tmp_path / "images").height == 6
+    assert len(decoded) == len(set(decoded)) == 6
+    decoded.clear()
+    run.evaluate(tmp_path / "test.csv", tmp_path)
+    assert len(decoded) == 6
+    for name in ("01.png", "04.png"):
+        (tmp_path / "images" / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 pictures cannot be used:\n.*01\.png.*\n.*04\.png"):
+        run.predict(tmp_path / "images")
 
 
 # The config

@@ -1,6 +1,6 @@
 """The inference process over any pictures: eval, no gradients, every row once and in order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from classwise.data.loader import Loader
+from classwise.data.loader import Batch, Loader
 from classwise.data.sampling import batches_of
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.infer.engines import Engine
@@ -21,15 +21,24 @@ from classwise.train.loop import never
 Truth = npt.NDArray[Any]
 
 
+def unwatched(batches: Iterable[Batch], count: int) -> Iterable[Batch]:
+    """Nobody watches the batches go by."""
+    return batches
+
+
 def predict_outputs(
-    run: Engine, loader: Loader, should_stop: Callable[[], bool] = never
+    run: Engine,
+    loader: Loader,
+    should_stop: Callable[[], bool] = never,
+    watch: Callable[[Iterable[Batch], int], Iterable[Batch]] = unwatched,
 ) -> dict[str, Tensor]:
-    """Raw outputs (N, outputs), float32 on the host, by target for all of the loader's pictures, in their order.
-    Raises NonFiniteError, and Interrupted if asked to stop."""
+    """Raw outputs (N, outputs), float32 on the host, by target for all of the loader's pictures, in their order;
+    `watch` sees the batches go by, and knows how many there will be. Raises ImageError, NonFiniteError, and
+    Interrupted if asked to stop."""
     parts: dict[str, list[Tensor]] = {}
     rows = np.arange(len(loader.pictures))
-    seen = 0
-    for batch in loader.batches(batches_of(rows, loader.batch_size)):
+    cut, seen = batches_of(rows, loader.batch_size), 0
+    for batch in watch(loader.batches(cut), len(cut)):
         for name, raw in run(batch.images).items():
             parts.setdefault(name, []).append(raw)
         assert (batch.rows == rows[seen : seen + len(batch)]).all(), "a row is missing or out of order"
