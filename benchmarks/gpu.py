@@ -381,7 +381,11 @@ def jpeg_data(job: Job) -> Iterator[Any]:
         if bad:
             raise bad[0]
         store.flush()
-        changed = Pictures(paths, size, "squash", 10**8, 0, PRESETS["standard"], stored=store.of(paths))
+        changed = Pictures(
+            *(paths, size, "squash", 10**8, 0, PRESETS["standard"]),
+            stored=store.of(paths),
+            finishes=not job.on_gpu,
+        )
         loader = Loader(changed, {"label": labels}, job.large.batch, job.workers, pin_memory=job.on_gpu)
         stack.enter_context(contextlib.closing(loader))
         yield TrainingData(loader, [str(path) for path in paths], None, "shuffle", 0, 1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from classwise.data.loader import Batch, TrainingData
+from classwise.data.loader import Rows, TrainingData
 from classwise.errors import NonFiniteError
 from classwise.model.average import NoAverage
 from classwise.processes import Processes
@@ -24,14 +24,14 @@ from classwise.train.state import TrainState
 @dataclass
 class Update:
     """What an update has come to before its step, on the device: the loss, and the gradient's norm where it is clipped.
-    `before`: the running statistics from before it; `rows` are those of all processes. `loss` is None until the device
-    has told it."""
+    `rows` are those of this process's micro-batches, `samples` how many there are in all processes; `before`: the
+    running statistics from before it. `loss` is None until the device has told it."""
 
-    batches: list[Batch]
+    rows: Sequence[Rows]
     total: Tensor
     norm: Tensor | None
     before: Sequence[Tensor]
-    rows: int
+    samples: int
     loss: float | None = None
 
 
@@ -97,9 +97,9 @@ class FiniteUpdates:
             return self.state
         (update, told), self._unknown = self._unknown, None
         loss, finite = told()
-        self.state.progress.take_back(update.rows)  # it was counted with a loss of 0
+        self.state.progress.take_back(update.samples)  # it was counted with a loss of 0
         self._is_taken(update, loss, bool(finite))
-        self.state.progress.end_update(loss, update.rows)
+        self.state.progress.end_update(loss, update.samples)
         return self.state
 
     @property
@@ -132,7 +132,7 @@ class FiniteUpdates:
             buffer.copy_(value)
         state.schedule.set(state.optimizer, state.progress.update)
         what = "the norm of the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
-        own = [name for batch in update.batches for name in self.data.names(batch.rows)]
+        own = [name for rows in update.rows for name in self.data.names(rows)]
         ids = [name for names in self.processes.exchange(own) for name in names]
         raise NonFiniteError(
             f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"

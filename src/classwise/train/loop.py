@@ -164,14 +164,14 @@ def train_one_epoch(
                 processes.sum_gradients(updates.parameters)
                 processes.merge_statistics(model, updates.statistics, before, sum(map(bool, batches)))
             scaler.unscale_(optimizer)
-            norm = clip(updates.parameters, settings.clip_norm)
-            update = Update(batches, total, norm, before, processes.count(sum(map(len, batches))))
+            norm, rows = clip(updates.parameters, settings.clip_norm), [batch.rows for batch in batches]
+            update = Update(rows, total, norm, before, processes.count(sum(map(len, rows))))
             taken = updates.admit(update)  # or raises NonFiniteError
             scaler.step(optimizer)
             scaler.update()
-            if taken:  # else the scaler has skipped the step
+            if taken:
                 state.average.update(model)
-            progress.end_update(update.loss or 0.0, update.rows)
+            progress.end_update(update.loss or 0.0, update.samples)
             due, stop = processes.any(keeper.due(progress), should_stop())
             if stop:
                 return
