@@ -12,6 +12,7 @@ from classwise.checkpoint import Checkpoint, reading, restored_model
 from classwise.compose import build_settings, device_of, loader_of, pictures_of
 from classwise.config import Config
 from classwise.console import Console
+from classwise.data.cache import StoredPictures
 from classwise.data.loader import Batch
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
@@ -91,13 +92,14 @@ class Predictor:
         should_stop: Callable[[], bool] = loop.never,
         engine: str = "torch",
         console: Console | None = None,
+        stored: StoredPictures | None = None,
     ) -> dict[str, torch.Tensor]:
         """Raw outputs (N, outputs) by target, in the order of the rows; the console says how far it is, and which
-        engine `auto` takes. Raises DataError with all the files that cannot be used, Interrupted if asked to stop,
-        ModelError where the engine cannot be had."""
+        engine `auto` takes. Pictures that are `stored` are not decoded again. Raises DataError with all the files
+        that cannot be used, Interrupted if asked to stop, ModelError where the engine cannot be had."""
         console = console or Console(quiet=True)
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
-        pictures = pictures_of(samples, self.model.facts, config.data.max_pixels)
+        pictures = pictures_of(samples, self.model.facts, config.data.max_pixels, stored)
         loader = loader_of(pictures, {}, config, device)
         batches = -(-len(pictures) // loader.batch_size)
         with torch_kept(), contextlib.closing(loader):

@@ -228,7 +228,7 @@ def _write_results(
     checkpoint = read_checkpoint(folder.checkpoints / "best")
     predictor = Predictor.of(checkpoint)
     samples, answers = prepared.valid.samples, prepared.valid.answers
-    outputs = predictor.outputs(samples, config, should_stop)
+    outputs = predictor.outputs(samples, config, should_stop, stored=prepared.valid.stored)
     metrics = predictor.score(outputs, answers, samples.groups, config)
     order = ("metric", "value", "epoch")
     metrics["epoch"] = checkpoint.epoch
