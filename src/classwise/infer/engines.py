@@ -157,7 +157,7 @@ def _fastest(
 ) -> Engine:
     """That which takes the least time for a batch like this one, of those whose setup the batches to come can pay."""
     seconds = median_seconds({"torch": eager}, images)["torch"] * batches
-    candidates = {"torch": eager}
+    candidates, refused = {"torch": eager}, False
     for name, maker in makers.items():
         if seconds < SETUP_SECONDS[name] or (name == "onnx" and device.type != "cpu"):
             continue
@@ -165,7 +165,12 @@ def _fastest(
             candidates[name] = _checked(name, maker, images, expected, dtype)
         except ModelError as error:
             say(f"note: {error}")
+            refused = True
     if len(candidates) == 1:
+        why = (
+            "nothing else can be had" if refused else f"{seconds:.1f} s of work are not worth another's start"
+        )
+        say(f"--engine auto: torch is taken, since {why}")
         return eager
     medians = median_seconds(candidates, images)
     fastest = min(medians, key=lambda name: medians[name])
