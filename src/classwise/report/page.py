@@ -167,7 +167,10 @@ def _measured(run: RunFiles) -> list[tuple[str, str]]:
     found = []
     for plan in (mapping(plan) for plan in listing(run.status.get("measured"))):
         seconds = number(plan.get("seconds"))
-        counts = [f"{_flat(plan.get(name))} {name}" for name in ("threads", "workers")]
+        counts = [
+            f"{_flat(plan.get(name))} {name[:-1] if plan.get(name) == 1 else name}"
+            for name in ("threads", "workers")
+        ]
         parts = [_flat(plan.get("precision")), *counts, _flat(plan.get("memory_format")).replace("_", " ")]
         parts += ["compiled"] if plan.get("compile") is True else []
         parts += ["optimizer not fused"] if plan.get("fused") is False else []
