@@ -325,7 +325,8 @@ def _frozen(
     """Features of one side for the epochs in which the backbone is frozen, made when they are first needed."""
     if not config.training.freeze_epochs:
         return None
-    return FeatureLoader(lambda: model_features(model, pictures, config, device), side.answers)
+    pin = device.type == "cuda"
+    return FeatureLoader(lambda: model_features(model, pictures, config, device), side.answers, pin)
 
 
 def model_features(model: Classifier, pictures: Pictures, config: Config, device: torch.device) -> Tensor:

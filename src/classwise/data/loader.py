@@ -227,9 +227,7 @@ class Loader:
                     # workers whose loader is collected as part of one never get the word to end.
                     raise errors.pop(0)
                 rows = torch.from_numpy(found)
-                targets = {name: labels[rows] for name, labels in self.targets.items()}
-                if self._pins:  # as the images are: else the copy to the device would wait for it
-                    targets = {name: labels.pin_memory() for name, labels in targets.items()}
+                targets = _taken(self.targets, rows, self._pins)
                 left = finish if finish.size else None
                 yield Batch(images.permute(0, 3, 1, 2), targets, found, self._complete, left)
         except WorkerError:
@@ -253,9 +251,14 @@ class FeatureLoader:
     only after `drop`.
     """
 
-    def __init__(self, compute: Callable[[], torch.Tensor], targets: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        compute: Callable[[], torch.Tensor],
+        targets: Mapping[str, npt.NDArray[Any]],
+        pin_memory: bool = False,
+    ) -> None:
         self.targets = {name: torch.from_numpy(labels) for name, labels in targets.items()}
-        self._complete = _complete(self.targets)
+        self._complete, self._pins = _complete(self.targets), pin_memory
         self._compute = compute
         self._features_ND: torch.Tensor | None = None
 
@@ -266,12 +269,17 @@ class FeatureLoader:
         features_ND = self._features_ND
         for part in parts:
             rows = torch.from_numpy(part)
-            targets = {name: labels[rows] for name, labels in self.targets.items()}
-            yield Batch(features_ND[rows], targets, part, self._complete)
+            features = features_ND[rows].pin_memory() if self._pins else features_ND[rows]
+            yield Batch(features, _taken(self.targets, rows, self._pins), part, self._complete)
 
     def drop(self) -> None:
         """Forget the features."""
         self._features_ND = None
+
+
+def _taken(values: Mapping[str, torch.Tensor], rows: torch.Tensor, pin: bool) -> dict[str, torch.Tensor]:
+    """Those of some rows; in pinned memory, if a copy to the device is not to wait for it."""
+    return {name: value[rows].pin_memory() if pin else value[rows] for name, value in values.items()}
 
 
 def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
