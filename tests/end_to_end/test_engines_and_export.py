@@ -171,10 +171,11 @@ def test_auto_on_few_pictures_gives_the_bytes_of_torch(ranked: Path, tmp_path: P
     """It does not pay to leave eager torch there."""
     for engine in ("torch", "auto"):
         out = tmp_path / f"{engine}.csv"
-        assert (
+        said = (
             command("predict", ranked / "run", ranked / "images", "--out", out, "--engine", engine).ok().err
-            == ""
         )
+        assert said.startswith("--engine auto: torch is taken, since ") == (engine == "auto")
+        assert said.count("\n") == (engine == "auto")
     assert (tmp_path / "torch.csv").read_bytes() == (tmp_path / "auto.csv").read_bytes()
 
 
