@@ -8,6 +8,7 @@ import torch
 
 from classwise.data.loader import Batch
 from classwise.data.mixing import Mixing
+from waiting import Waiting
 
 CLASSES = {"label": 3}
 
@@ -129,3 +130,12 @@ def test_nothing_is_mixed_without_an_alpha_or_in_features() -> None:
     assert Mixing(0.0, 0.0, 1.0, 0, CLASSES)(batches, 0) is batches
     features = [Batch(torch.zeros(5, 8), batches[0].targets, batches[0].rows)]
     assert Mixing(0.4, 1.0, 1.0, 0, CLASSES)(features, 0) is features
+
+
+@pytest.mark.parametrize("alphas", [(0.4, 0.0), (0.0, 1.0)], ids=["mixup", "cutmix"])
+def test_mixing_waits_for_no_device(alphas: tuple[float, float]) -> None:
+    """But for what checks class numbers on a CPU, and does not on a GPU (torch's one_hot)."""
+    mixing = Mixing(*alphas, 1.0, 7, CLASSES)
+    with Waiting() as waiting:
+        mixing(window([5, 4]), 3)
+    assert waiting.found.count("_local_scalar_dense") == len(waiting.found) <= 2

@@ -22,6 +22,7 @@ from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, Multilab
 from classwise.losses.ranking import ListNet, PairwiseLogistic
 from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
 from classwise.losses.weighted_sum import WeightedSum
+from waiting import Waiting
 
 FEATURES, CLASSES = 6, 4
 OUTPUTS = {"class": CLASSES, "ordinal": CLASSES - 1, "multilabel": CLASSES, "regression": 1, "ranking": 1}
@@ -333,3 +334,19 @@ def test_two_processes_add_their_masses() -> None:
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     expected = gradient(criterion, [batch], Heads(outputs_of(heads), 2))
     assert error(gradients[0] + gradients[1], expected) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"), [(kind, loss) for kind, losses in LOSSES.items() for loss in losses]
+)
+@pytest.mark.parametrize("learnt", [False, True])
+def test_no_loss_waits_for_the_device(kind: str, loss: str, learnt: bool) -> None:
+    """Masses that are tensors, values and gradients: no operation whose result the host has to know."""
+    heads = {"0": Head(kind, loss, 1.0, 0.3, False)}
+    window = cut(rows_of(heads, drawn_queries([[3], [4]], 0), 0), [3, 4])
+    criterion, model = drawn_criterion(heads, learnt, 0, 1), Heads({"0": OUTPUTS[kind]}, 0)
+    with Waiting() as waiting:
+        mass = torch.stack([criterion.mass(targets) for _, targets in window]).sum(0)
+        for images, targets in window:
+            criterion(model(images), targets, mass).backward()
+    assert waiting.found == []
