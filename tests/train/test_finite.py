@@ -91,6 +91,39 @@ def test_a_number_that_is_none_is_found_one_update_later(
     assert state.optimizer.param_groups[0]["lr"] != rate
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "adagrad"])
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_every_optimizer_that_skips_leaves_its_moments_alone(optimizer: str, bad: int, ahead: None) -> None:
+    """In its first step, too, in which torch's fused SGD would leave them what the memory was before."""
+    data = training(10, 2)
+    state, alone = (state_of(convolutional(), data, optimizer, lr=0.01) for _ in range(2))
+    state.criterion.register_forward_hook(
+        lambda module, inputs, output: output * (math.nan if state.progress.update == bad else 1)
+    )
+    windows = list(data.windows(0))
+    loop.train_one_epoch(alone, windows[:bad], data, SETTINGS)
+    with pytest.raises(NonFiniteError, match=f"update {bad + 1}: the loss is nan"):
+        loop.train_one_epoch(state, windows, data, SETTINGS)
+    assert same(copy_of(state.model), copy_of(alone.model))
+    assert same(moments_of(state), moments_of(alone))
+
+
+def test_parameters_that_begin_to_learn_are_waited_for_once(ahead: None) -> None:
+    """After the epochs in which the backbone is frozen, its group has no moments either."""
+    data = training(10, 2)
+    state = state_of(convolutional(), data, "sgd", lr=0.01)
+    frozen = list(state.model.backbone.parameters())
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    state.criterion.register_forward_hook(lambda module, inputs, output: output * math.nan)
+    with pytest.raises(NonFiniteError, match="update 6: the loss is nan"):
+        loop.train_one_epoch(state, data.windows(1), data, SETTINGS)
+    assert not any(parameter in state.optimizer.state for parameter in frozen)
+
+
 def test_what_is_kept_is_known_to_be_finite(ahead: None) -> None:
     """Every state that is saved in the middle of an epoch has the loss of all its updates, and none is lost."""
     data, sums = training(10, 2), list[tuple[int, float]]()
@@ -155,6 +188,7 @@ def test_nothing_waits_for_the_device(
             monkeypatch.setattr(criterion, "window_mass", lambda window: sum(map(criterion.mass, window)))  # noqa: B023
         state = state_of(convolutional(), data, "adamw", 0.01, criterion=criterion)
         windows = [[replace(batch, complete=True) for batch in window] for window in data.windows(0)]
+        loop.train_one_epoch(state, windows, data, settings)  # whose first update makes the moments
         with Waiting() as waiting:
             loop.train_one_epoch(state, windows, data, settings)
         assert bool(waiting.found) != runs_ahead, waiting.found

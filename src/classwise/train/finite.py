@@ -65,6 +65,7 @@ class FiniteUpdates:
         self.runs_ahead = may_run_ahead(state, device)
         self._found, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._unknown: tuple[Update, Callable[[], list[float]]] | None = None
+        self._has_moments = False
 
     def __enter__(self) -> "FiniteUpdates":
         if self.runs_ahead:
@@ -79,8 +80,11 @@ class FiniteUpdates:
     def admit(self, update: Update) -> bool:
         """Whether the step is to be taken: in fp16 the loss scaler skips it where the gradient is infinite. Raises
         NonFiniteError, of this update or of the one before; it is then as if that had not been."""
-        if not self.runs_ahead:
-            return self._is_taken(update, float(update.total), self._is_finite(update))
+        if not (self.runs_ahead and self._can_skip()):
+            taken = self._is_taken(update, float(update.total), self._is_finite(update))
+            if self.runs_ahead:
+                self._found.zero_()  # the step looks at it
+            return taken
         self.settled()  # while the device has this one's passes to do
         if update.norm is None:
             self._look_at_gradients()
@@ -105,6 +109,17 @@ class FiniteUpdates:
     @property
     def _optimizer(self) -> Any:
         return self.state.optimizer
+
+    def _can_skip(self) -> bool:
+        """Whether every parameter that learns has its moments already. torch's fused SGD makes them in its first step,
+        and where it skips that, they stay what the memory was before."""
+        if not self._has_moments:
+            known = self._optimizer.state
+            self._has_moments = all(
+                group.get("momentum") == 0 or all(p.grad is None or p in known for p in group["params"])
+                for group in self._optimizer.param_groups
+            )
+        return self._has_moments
 
     def _is_finite(self, update: Update) -> bool:
         if update.norm is not None:
