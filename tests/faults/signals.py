@@ -83,11 +83,23 @@ class Place:
 @contextmanager
 def place() -> Iterator[Place]:
     """Drawn pictures: 18 to train on in five updates an epoch, a checkpoint after every third."""
-    with tempfile.TemporaryDirectory(prefix="classwise-signals-") as name:
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="classwise-signals-"))
+    try:
         plain_table(folder, 24)
         write_config(folder, PLAIN, **TRAINING)
         yield Place(folder)
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """A process that has been killed may be in the middle of a system call that makes one more file."""
+    for _ in range(50):
+        with suppress(OSError):
+            shutil.rmtree(folder)
+            return
+        time.sleep(0.1)
+    shutil.rmtree(folder)
 
 
 def pause(seconds: float, gate: str) -> None:
