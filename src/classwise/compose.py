@@ -430,7 +430,8 @@ def _compiled(model: Classifier) -> Callable[[Tensor], dict[str, Tensor]]:
     """The model's forward pass by torch.compile, which is done at its first use. Raises ConfigError."""
     from torch._dynamo.exc import BackendCompilerFailed  # a second to import, and only needed here
 
-    compiled = torch.compile(model)
+    # Dynamic shapes would depend on which batches this process has seen, and a resumed run's bits on that.
+    compiled = torch.compile(model, dynamic=False)
 
     def compute(images: Tensor) -> dict[str, Tensor]:
         try:

@@ -274,9 +274,12 @@ def _checked(
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
         found = processes.exchange([[str(error.path), error.reason] for error in bad])
         reasons = {path: reason for part in found for path, reason in part}
+        # Also where one process has no store: all have to take part.
+        everyones = processes.exchange([] if store is None else store.keys(own))
         if store is not None:
-            for rank, keys in enumerate(processes.exchange(store.keys(own))):
-                store.learn(distinct[rank :: processes.world], keys)
+            for rank, keys in enumerate(everyones):
+                if keys:
+                    store.learn(distinct[rank :: processes.world], keys)
             store.flush()  # what the others on this machine have added
         bad = [ImageError(p, reasons[str(p)]) for p in dict.fromkeys(samples.paths) if str(p) in reasons]
     return processes.together(lambda: (_usable(samples, bad, config), bad))
