@@ -377,13 +377,13 @@ def jpeg_data(job: Job) -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         paths = draw_files(Path(name), job.files)
         store = stack.enter_context(contextlib.closing(PictureStore(Path(name) / "store", 10**12, 0)))
-        bad = check_images(paths, least=least_size(size), store=store)
-        if bad:
-            raise bad[0]
+        checked = check_images(paths, least=least_size(size), store=store)
+        if checked.bad:
+            raise checked.bad[0]
         store.flush()
         changed = Pictures(
             *(paths, size, "squash", 10**8, 0, PRESETS["standard"]),
-            stored=store.of(paths),
+            stored=store.of([checked.keys[path] for path in paths]),
             finishes=not job.on_gpu,
         )
         loader = Loader(changed, {"label": labels}, job.large.batch, job.workers, pin_memory=job.on_gpu)

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from classwise.data.augment import Augment
-from classwise.data.cache import PictureStore
+from classwise.data.cache import PictureStore, StoredPictures
 from classwise.data.images import check_images, least_size
 from classwise.data.loader import Collate, Loader, Pictures
 
@@ -110,10 +110,9 @@ def one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def ours(paths: list[Path], store: PictureStore | None, slots: bool = True) -> Callable[[int], int]:
+def ours(paths: list[Path], stored: StoredPictures | None, slots: bool = True) -> Callable[[int], int]:
     """An epoch of classwise's Loader; without `slots`, in new shared memory for every batch."""
     changes = Augment(flip=0.5, crop=0.08, ratio=4 / 3)
-    stored = None if store is None else store.of(paths)
     pictures = Pictures(paths, SIZE, "squash", 10**8, 0, changes, stored=stored)
     loader = Loader(pictures, {"row": np.arange(len(paths))}, BATCH, WORKERS)
     if not slots:
@@ -134,15 +133,17 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     """All that is compared; filling the store is timed beside."""
     store = PictureStore(base / "store", 10**11, 0)
     started = time.perf_counter()
-    assert not check_images(paths, least=least_size(SIZE), store=store)
+    checked = check_images(paths, least=least_size(SIZE), store=store)
+    assert not checked.bad
     store.flush()
+    stored = store.of([checked.keys[path] for path in paths])
     print(f"checking and storing all pictures: {len(paths) / (time.perf_counter() - started):,.0f}/s")
     yield "Pillow", plain(PillowPictures(paths))
     yield "same decoder", plain(SameDecoder(paths))
     yield "classwise", ours(paths, None)
     yield "classwise (again)", ours(paths, None)
-    yield "classwise, stored", ours(paths, store)
-    yield "stored, no slots", ours(paths, store, slots=False)
+    yield "classwise, stored", ours(paths, stored)
+    yield "stored, no slots", ours(paths, stored, slots=False)
 
 
 def measure(count: int, blocks: int) -> dict[str, Any]:

@@ -114,8 +114,8 @@ class Predictor:
                 return predict_outputs(run, loader, should_stop, watch)
             except ImageError:
                 # One is known; whoever mends it wants to know of the others.
-                bad = check_pictures(samples.paths, config.data.max_pixels, console, samples.root)
-                refuse_bad(bad, samples.where)
+                found = check_pictures(samples.paths, config.data.max_pixels, console, samples.root)
+                refuse_bad(found.bad, samples.where)
                 raise
 
     def table(

@@ -1,7 +1,7 @@
 """The data of a run: read, checked, split, and counted; before anything is written or built."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from classwise.config import Config
 from classwise.console import Console
 from classwise.data.cache import PictureStore, StoredPictures, default_base, store_folder
-from classwise.data.images import check_images, least_size
+from classwise.data.images import Checked, check_images, least_size
 from classwise.data.sources import Samples, read_source
 from classwise.data.split import merge_groups, split_rows
 from classwise.data.table import rows_text
@@ -29,18 +29,19 @@ Answers = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the split: its rows, their answers by target as a batch holds them (targets.py), and where their
-    decoded pictures are kept, if they are."""
+    """One side of the split: its rows, their answers by target as a batch holds them (targets.py), a hash over the
+    bytes of their pictures, and where these are kept decoded, if they are."""
 
     samples: Samples
     answers: Answers
+    contents: str = ""
     stored: StoredPictures | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
     """The data of a run, read, checked and split. `bad` are the pictures that were left out; `store` keeps the
-    decoded ones, and is held open as long as this lives."""
+    decoded ones, and is held open until `close`."""
 
     targets: tuple[Target, ...]
     joint: tuple[str, ...]
@@ -49,6 +50,11 @@ class Prepared:
     bad: tuple[ImageError, ...]
     warnings: tuple[str, ...]
     store: PictureStore | None = None
+
+    def close(self) -> None:
+        """Let other runs delete the decoded pictures."""
+        if self.store is not None:
+            self.store.close()
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -95,15 +101,25 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, keep
     if isinstance(data.valid, str):
         other = processes.together(lambda: _valid_source(config))
     store = processes.together(lambda: open_store(config, samples.root, console) if keep else None)
-    samples, bad = _checked(samples, config, console, processes, store)
+    keys: dict[Path, bytes] = {}
+    samples, bad = _checked(samples, config, console, processes, store, keys)
     if other is not None:
-        other, bad_too = _checked(other, config, console, processes, store)
+        other, bad_too = _checked(other, config, console, processes, store, keys)
         bad += bad_too
+    if store is not None or processes.world > 1:
+        counts = [0, 0, 0] if store is None else [store.added, store.had, store.left_out]
+        total = [sum(column) for column in zip(*processes.exchange(counts), strict=True)]
+        if store is not None:
+            store.added, store.had, store.left_out = total  # for the first process to tell
     prepared = processes.together(lambda: _prepared(config, samples, other, bad))
-    if store is None:
-        return prepared
-    sides = [dataclasses.replace(side, stored=store.of(side.samples.paths)) for side in prepared.sides]
+    sides = [_with_pictures(side, keys, store) for side in prepared.sides]
     return dataclasses.replace(prepared, train=sides[0], valid=sides[1], store=store)
+
+
+def _with_pictures(side: Side, keys: Mapping[Path, bytes], store: PictureStore | None) -> Side:
+    own = [keys[path] for path in side.samples.paths]
+    stored = None if store is None else store.of(own)
+    return dataclasses.replace(side, contents=sha256(b"".join(own)), stored=stored)
 
 
 def open_store(config: Config, root: Path, console: Console) -> PictureStore | None:
@@ -175,11 +191,12 @@ def encode(targets: Sequence[Target], samples: Samples) -> Answers:
 
 
 def data_digest(prepared: Prepared) -> str:
-    """A hash over what a run learns from: both sides' ids, picture names and answers, in order."""
+    """A hash over what a run learns from: both sides' ids, picture names, pictures and answers, in order."""
     sides = [
         [
             list(side.samples.ids),
             list(side.samples.names),
+            side.contents,
             {name: sha256(values.tobytes()) for name, values in side.answers.items()},
         ]
         for side in (prepared.train, prepared.valid)
@@ -231,9 +248,8 @@ def check_pictures(
     root: Path | None = None,
     least: tuple[int, int] | None = None,
     store: PictureStore | None = None,
-) -> list[ImageError]:
-    """Decode every file once and return the bad ones; one outside of `root` is bad. `least` and `store` as in
-    `check_images`."""
+) -> Checked:
+    """Decode every file once; one outside of `root` is bad. `least` and `store` as in `check_images`."""
     return check_images(
         paths,
         max_pixels,
@@ -262,27 +278,49 @@ def _count(numbers_N: Numbers, size: int) -> list[int]:
 
 
 def _checked(
-    samples: Samples, config: Config, console: Console, processes: Processes, store: PictureStore | None
+    samples: Samples,
+    config: Config,
+    console: Console,
+    processes: Processes,
+    store: PictureStore | None,
+    keys: dict[Path, bytes],
 ) -> tuple[Samples, list[ImageError]]:
+    """The rows whose pictures can be used, and the errors of the others; `keys` learns what the files hold."""
     distinct = list(dict.fromkeys(samples.paths))
-    own = distinct[processes.rank :: processes.world]
-    least = least_size(config.model.image_size)
-    bad = check_pictures(own, config.data.max_pixels, console, samples.root, least, store)
+    # The processes of each machine share its pictures: they are its own files, and its own store.
+    own = range(processes.local_rank, len(distinct), processes.local_world)
+    data, least = config.data, least_size(config.model.image_size)
+    checked = check_pictures([distinct[i] for i in own], data.max_pixels, console, samples.root, least, store)
     if store is not None:
         store.flush()
+    bad = checked.bad
+    keys |= checked.keys
     if processes.world > 1:
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
-        found = processes.exchange([[str(error.path), error.reason] for error in bad])
-        reasons = {path: reason for part in found for path, reason in part}
+        at = {path: number for number, path in enumerate(distinct)}
         # Also where one process has no store: all have to take part.
-        everyones = processes.exchange([] if store is None else store.keys(own))
+        errors = processes.exchange([[at[error.path], error.reason] for error in bad])
+        known = processes.exchange([[at[path], key.decode()] for path, key in checked.keys.items()])
+        reasons = {distinct[number]: reason for part in errors for number, reason in part}
+        processes.together(lambda: _join(keys, known, distinct))
+        bad = [ImageError(path, reasons[path]) for path in distinct if path in reasons]
         if store is not None:
-            for rank, keys in enumerate(everyones):
-                if keys:
-                    store.learn(distinct[rank :: processes.world], keys)
             store.flush()  # what the others on this machine have added
-        bad = [ImageError(p, reasons[str(p)]) for p in dict.fromkeys(samples.paths) if str(p) in reasons]
     return processes.together(lambda: (_usable(samples, bad, config), bad))
+
+
+def _join(
+    keys: dict[Path, bytes], known: Sequence[Sequence[tuple[int, str]]], distinct: Sequence[Path]
+) -> None:
+    """Add to `keys` what every process, in the order of ranks, has found. Raises DataError where two machines hold
+    different pictures under one name."""
+    for rank, part in enumerate(known):
+        for number, key in part:
+            if keys.setdefault(distinct[number], key.encode()) != key.encode():
+                raise DataError(
+                    f"{distinct[number]}: process {rank} has another picture than a process on another machine;"
+                    " all need the same files"
+                )
 
 
 def _usable(samples: Samples, bad: Sequence[ImageError], config: Config) -> Samples:

@@ -29,11 +29,14 @@ BUCKET = 1 << 24  # numbers that are sent together: 64 MB of float32
 
 
 class Processes:
-    """Process number `rank` (from 0) of `world`; `local_rank` counts those on this machine. The first has rank 0:
-    it alone writes files and says anything."""
+    """Process number `rank` (from 0) of `world`; `local_rank` of `local_world` counts those on this machine. The
+    first has rank 0: it alone writes files and says anything."""
 
-    def __init__(self, rank: int = 0, world: int = 1, local_rank: int = 0) -> None:
+    def __init__(
+        self, rank: int = 0, world: int = 1, local_rank: int = 0, local_world: int | None = None
+    ) -> None:
         self.rank, self.world, self.local_rank = rank, world, local_rank
+        self.local_world = world if local_world is None else local_world
 
     @property
     def is_first(self) -> bool:
@@ -251,7 +254,8 @@ def joined_processes() -> Iterator[Processes]:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank, local_world)
     finally:
         if begun:
             dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,28 +75,26 @@ def train(
     whatever is wrong with config or data, before anything is written; Interrupted after a signal, with a
     checkpoint written.
     """
-    with joined_processes() as processes, stop_flag() as stop, torch_kept():
+    with joined_processes() as processes, stop_flag() as stop, torch_kept(), contextlib.ExitStack() as stack:
         console = Console(quiet or not processes.is_first)
         given, conflicts = processes.together(lambda: _checked_config(config, overrides))
-        prepared = prepare(given, console, processes)
+        prepared = stack.enter_context(contextlib.closing(prepare(given, console, processes)))
         prepared = dataclasses.replace(prepared, warnings=(*prepared.warnings, *conflicts))
         heads, model = processes.together(lambda: _new_model(given, prepared, processes))
         settled, device, measured = settle(given, prepared, model, console, processes)
         set_threads(settled)
-        with _new_folder(settled, run, processes) as folder:  # refused before the baselines
-            baselines = processes.first(
-                lambda: score_baselines(settled, prepared, model, heads, device, console)
-            )
-            parts = processes.together(lambda: assemble(settled, prepared, model, heads, device, processes))
-            processes.require_same(weights_digest(parts.state.model), "the first weights")
-            keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines, measured)
-            processes.first(lambda: _begin(folder, settled, prepared, console))
-            say_start(console, folder, prepared, parts)
-            _be_patient(stop, processes)
-            # A status before the first checkpoint: whoever finds a checkpoint finds a run.
-            processes.first(lambda: keeper.after(parts.state))
-            keeper.save(parts.state, best=False)
-            run_to_the_end(folder, settled, prepared, parts, keeper, console, stop)
+        folder = stack.enter_context(_new_folder(settled, run, processes))  # refused before the baselines
+        baselines = processes.first(lambda: score_baselines(settled, prepared, model, heads, device, console))
+        parts = processes.together(lambda: assemble(settled, prepared, model, heads, device, processes))
+        processes.require_same(weights_digest(parts.state.model), "the first weights")
+        keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines, measured)
+        processes.first(lambda: _begin(folder, settled, prepared, console))
+        say_start(console, folder, prepared, parts)
+        _be_patient(stop, processes)
+        # A status before the first checkpoint: whoever finds a checkpoint finds a run.
+        processes.first(lambda: keeper.after(parts.state))
+        keeper.save(parts.state, best=False)
+        run_to_the_end(folder, settled, prepared, parts, keeper, console, stop)
     return Run(folder)
 
 
@@ -122,7 +121,8 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
             processes,
             lambda: newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}")),
         )
-        prepared = prepare(config, console, processes)
+        processes.first(lambda: _refuse_changed_config(folder, config, checkpoint))
+        prepared = stack.enter_context(contextlib.closing(prepare(config, console, processes)))
         processes.first(lambda: _refuse_changed_data(folder, prepared, checkpoint.facts))
         processes.require_same(data_digest(prepared), "the data")
         device = processes.together(lambda: device_of(config.training.device, processes))
@@ -330,12 +330,57 @@ def _refuse_changed_data(folder: RunFolder, prepared: Prepared, facts: dict[str,
     elif facts["targets"] != [target.as_dict() for target in prepared.targets]:
         what = "its targets or their label lists differ"
     elif facts["data"] != data_digest(prepared):
-        what = "some rows have other labels or other pictures"
+        what = "some rows have other labels, or their pictures have other bytes"
     if what:
         raise CheckpointError(
             f"{folder.path}: the data is not what the run was trained on: {what}; start a new run, or bring the"
-            " table back to what it was"
+            " table and the pictures back to what they were"
         )
+
+
+# What a run may be given anew: where things lie, how they are read, when it saves, what is reported.
+FREE_KEYS = (
+    *("name", "data.source", "data.images", "data.valid"),  # the data itself is compared
+    *("data.workers", "data.start_method", "data.worker_timeout", "data.cache", "data.cache_gigabytes"),
+    *("training.checkpoint_minutes", "training.checkpoint_updates", "training.device", "training.threads"),
+    *("report.baselines", "report.resamples"),
+)
+
+
+def _refuse_changed_config(folder: RunFolder, config: Config, checkpoint: Checkpoint) -> None:
+    """A config that was edited meanwhile would be obeyed in part: the optimizer's numbers, for one, come from the
+    checkpoint."""
+    with reading(checkpoint):
+        if "config" not in checkpoint.facts:
+            raise CheckpointError(
+                f"{checkpoint.folder}: an older classwise has made this, and it does not say with which config;"
+                " it can be used for predictions, but not be trained on"
+            )
+        then = _by_key(tomllib.loads(checkpoint.facts["config"]))
+    now = _by_key(tomllib.loads(config.to_toml()))
+    changed = [
+        f"{key} was {_shown(then, key)} and is {_shown(now, key)}"
+        for key in (*then, *(now.keys() - then.keys()))
+        if key not in FREE_KEYS and then.get(key) != now.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder.config}: the run has begun with another config: {'; '.join(changed)}. Bring it back to what it"
+            f" was, or start a new run; what may change in a run: {', '.join(FREE_KEYS)}"
+        )
+
+
+def _by_key(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Values by their dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{before}{name}"
+        found |= _by_key(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return found
+
+
+def _shown(values: dict[str, Any], key: str) -> str:
+    return f"{values[key]!r:.100}" if key in values else "not given"
 
 
 def _compare_fingerprints(checkpoint: Checkpoint, now: dict[str, Any], console: Console) -> None:

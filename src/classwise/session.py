@@ -114,6 +114,7 @@ def checkpoint_keeper(
         "precision": config.training.precision,
         "memory_format": config.training.memory_format,
         "window": parts.data.window,
+        "config": config.to_toml(),
         "data": data_digest(prepared),
     }
     processes = parts.settings.processes

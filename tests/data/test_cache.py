@@ -1,5 +1,6 @@
 """Decoded pictures on the disk: the same pixels as decoding gives, whatever happens to the store."""
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -17,8 +18,8 @@ import pytest
 
 from classwise.data import cache
 from classwise.data.augment import PRESETS
-from classwise.data.cache import PictureStore, store_folder
-from classwise.data.images import check_images, least_size, read_image, store_image
+from classwise.data.cache import PictureStore, StoredPictures, content_key, store_folder
+from classwise.data.images import check_image, check_images, least_size, read_image
 from classwise.data.loader import Loader, Pictures
 
 SIZE = (16, 16)
@@ -61,13 +62,21 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
 
 
 def fill(store: PictureStore, paths: list[Path]) -> None:
-    assert check_images(paths, least=LEAST, store=store, threads=2) == []
+    assert check_images(paths, least=LEAST, store=store, threads=2).bad == []
     store.flush()
+
+
+def keys_of(paths: list[Path]) -> list[bytes]:
+    return [content_key(path.read_bytes()) for path in paths]
+
+
+def found_in(store: PictureStore, paths: list[Path]) -> StoredPictures:
+    return store.of(keys_of(paths))
 
 
 def assert_right(store: PictureStore, paths: list[Path], stored: int | None = None) -> None:
     """What is stored is what decoding gives; `stored` of them are."""
-    found = store.of(paths)
+    found = found_in(store, paths)
     images = [found.get(row) for row in range(len(paths))]
     for image, path in zip(images, paths, strict=True):
         if image is not None:
@@ -103,7 +112,7 @@ def test_a_store_gives_what_decoding_gives(paths: list[Path], stores: Stores) ->
     assert_right(again, paths)
     assert again.added == 0
     assert again.size == store.size > 0
-    assert str(again).startswith(f"pictures: 0 decoded and kept, {len(paths)} were there already; ")
+    assert str(again).startswith(f"pictures: 0 decoded and kept, {len(paths) - 1} were there already; ")
 
 
 @pytest.mark.parametrize("changes", [None, PRESETS["strong"]])
@@ -114,7 +123,7 @@ def test_batches_are_the_same_with_and_without_a_store(
     store = stores()
     fill(store, paths[:-3])  # some are missing
     batches = []
-    for stored in (None, store.of(paths)):
+    for stored in (None, found_in(store, paths)):
         pictures = Pictures(paths, SIZE, "crop", 10**6, seed=3, augment=changes, stored=stored)
         loader = Loader(pictures, {"row": np.arange(len(paths))}, 8, workers)
         parts = list(np.array_split(np.random.default_rng(2).permutation(len(paths)), 4))
@@ -137,8 +146,11 @@ def test_a_changed_file_is_another_picture(paths: list[Path], stores: Stores) ->
 def test_bad_files_are_found_with_a_store_too(paths: list[Path], stores: Stores) -> None:
     fill(stores(), paths)
     paths[3].write_bytes(paths[3].read_bytes()[:-200])
-    found = check_images(paths, least=LEAST, store=stores())
-    assert [error.path for error in found] == [paths[3]]
+    store = stores()
+    found = check_images(paths, least=LEAST, store=store)
+    assert [error.path for error in found.bad] == [paths[3]]
+    assert list(found.keys.items()) == [(p, content_key(p.read_bytes())) for p in paths if p != paths[3]]
+    assert (store.added, store.had) == (0, len(paths) - 2)  # neither the bad one nor the copy is counted
 
 
 def test_the_folder_stands_for_all_that_the_pixels_depend_on(tmp_path: Path) -> None:
@@ -151,9 +163,12 @@ def test_the_folder_stands_for_all_that_the_pixels_depend_on(tmp_path: Path) -> 
     ]
     with mock.patch("classwise.data.cache.VERSION", 0):
         others.append(store_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
-    with mock.patch("importlib.metadata.version", return_value="1.2.3"):
+    for changed in ("importlib.metadata.version", "os.geteuid"):
+        with mock.patch(changed, return_value="1.2.3"):
+            others.append(store_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
+    with mock.patch("cv2.__version__", "1.2.3"):  # by whatever package it came
         others.append(store_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
-    assert len({one, *others}) == 6
+    assert len({one, *others}) == 8
     assert one.parent == tmp_path
 
 
@@ -183,10 +198,8 @@ def test_a_picture_damaged_without_a_look_at_its_file_is_not_used(paths: list[Pa
     fill(first, paths)
     os.pwrite(first._pixels, b"\xa5\x5a\xa5", 100)
     second = stores()
-    second.learn(paths, first.keys(paths))
-    second.flush()
-    (damaged,) = (key.decode() for key, record in first._known.items() if record["at"] == 0)
-    assert_right(second, paths, len(paths) - first.keys(paths).count(damaged))
+    (damaged,) = (key for key, record in first._known.items() if record["at"] == 0)
+    assert_right(second, paths, len(paths) - keys_of(paths).count(damaged))
 
 
 def test_the_limit_holds_and_is_said(paths: list[Path], stores: Stores) -> None:
@@ -196,7 +209,7 @@ def test_the_limit_holds_and_is_said(paths: list[Path], stores: Stores) -> None:
     assert 0 < store.size <= 30_000
     assert store.left_out > 0
     assert f"{store.left_out} not kept, since they may take 3e-05 GB (data.cache_gigabytes)" in str(store)
-    kept = sum(store.keys(paths).count(key) for key in {*store.keys(paths)} if key.encode() in store._known)
+    kept = sum(key in store._known for key in keys_of(paths))
     assert_right(store, paths, kept)
     assert kept >= store.added > 0
 
@@ -206,7 +219,6 @@ def test_the_least_recently_used_stores_make_room(paths: list[Path], stores: Sto
     for store in (old, used):
         fill(store, paths)
     old.close()
-    old.close = lambda: None  # type: ignore[method-assign]
     os.utime(used.folder / "in-use", (1, 1))  # older, but open
     new.limit = 2 * used.size
     fill(new, paths)
@@ -223,34 +235,43 @@ def test_the_last_bytes_of_a_disk_are_left_to_others(paths: list[Path], stores: 
     assert_right(store, paths, 0)
 
 
-@pytest.mark.parametrize("call", ["pwrite", "fstat", "open"])
+@pytest.mark.parametrize("call", ["pwrite", "fstat", "open", "pread"])
 def test_a_failing_disk_costs_nothing_but_time(paths: list[Path], stores: Stores, call: str) -> None:
-    """Every operation of appending fails in turn, at any byte of it: what is there afterwards is right."""
-    real = getattr(os, call)
+    """Every operation of looking up, appending and reading again fails in turn, at any byte of it: a run gets right
+    pictures all the same, and what is there afterwards is right."""
+    real, whole = getattr(os, call), stores("whole")
+    fill(whole, paths[::2])
     for number in itertools.count():
-        store, calls = stores(f"{call} {number}"), itertools.count()
+        name = f"{call} {number}"
+        shutil.copytree(whole.folder, whole.folder.with_name(name))
+        store, calls = stores(name), itertools.count()
 
         def failing(*arguments: Any, calls: Any = calls, number: int = number, **options: Any) -> Any:
             if next(calls) == number:
                 if call == "pwrite":
                     real(arguments[0], bytes(arguments[1])[:7], arguments[2])
-                raise OSError(28, "No space left on device")
+                raise OSError(28 if call == "pwrite" else 5, "No space left on device")
             return real(*arguments, **options)
 
-        for path in paths:
-            store_image(path, store, 10**6, None, LEAST)
-        with mock.patch(f"classwise.data.cache.os.{call}", failing):
-            store._append()
-        after = stores(f"{call} {number}")
+        files = [(content_key(path.read_bytes()), read_image(path, least=LEAST)) for path in paths]
+        with mock.patch.object(cache.os, call, failing):
+            for key, image in files:
+                if not store.find(key):
+                    store.add(key, image)
+            store.flush()
+            store.of([key for key, _ in files])
+            assert str(store).startswith("pictures: ")
+        assert_right(store, paths, sum(key in store._checked for key in keys_of(paths)))
+        after = stores(name)
         fill(after, paths)
         assert_right(after, paths)
         if next(calls) <= number:
-            assert number > (3 if call == "pwrite" else 0)
+            assert number > 2
             return
 
 
 def test_a_kill_at_any_moment_leaves_a_good_store(paths: list[Path], stores: Stores, tmp_path: Path) -> None:
-    """In a process that is killed within its n-th write, for every n."""
+    """In a process that is killed within its n-th write: pixels or record, of the first, of some other picture."""
     program = """
 import os, signal, sys
 from pathlib import Path
@@ -306,10 +327,179 @@ def test_a_store_that_is_deleted_and_made_again_is_not_mistaken(paths: list[Path
     """Somebody clears the cache while a run goes on: it reads the files again, or what it has mapped."""
     store = stores()
     fill(store, paths)
-    found = store.of(paths)
+    found = found_in(store, paths)
     shutil.rmtree(store.folder)
     assert found.get(0) is None
     other = stores()
     fill(other, paths[::-1])
     assert found.get(0) is None
     assert_right(other, paths)
+
+
+def test_a_store_that_has_grown_is_read_to_its_end(paths: list[Path], stores: Stores) -> None:
+    """A second run in the same process, over more pictures."""
+    first = stores()
+    fill(first, paths[:5])
+    assert_right(first, paths[:5])  # maps what is there
+    second = stores()
+    fill(second, paths)
+    assert_right(second, paths)
+
+
+def test_a_closed_store_leaves_nothing_open(paths: list[Path], tmp_path: Path) -> None:
+    """Closed, or forgotten: no handle, no map, and no lock that would keep it from being deleted."""
+    handles = Path("/proc/self/fd")
+    before = len(list(handles.iterdir()))
+    for close in (True, False):
+        store = PictureStore(tmp_path / "store", 10**9, 0)
+        fill(store, paths)
+        assert_right(store, paths)
+        assert len(list(handles.iterdir())) > before
+        if close:
+            store.close()
+            store.close()
+        del store
+        gc.collect()
+        assert len(list(handles.iterdir())) == before
+        assert tmp_path / "store" / "pixels" not in cache._maps
+    assert cache._delete_unused(tmp_path / "store")
+
+
+def test_runs_that_make_room_at_once(
+    paths: list[Path], stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that another run has deleted in between, or deletes now, stops nothing."""
+    old = [stores(name) for name in ("old", "older")]
+    for store in old:
+        fill(store, paths)
+        store.close()
+    new = stores("new")
+    real, victims = cache._delete_unused, iter(old)
+
+    def faster(folder: Path) -> bool:
+        shutil.rmtree(next(victims).folder)  # the other run
+        return real(folder)
+
+    monkeypatch.setattr(cache, "_delete_unused", faster)
+    new.limit = 1  # room is needed
+    fill(new, paths[:1])
+    assert "data.cache_gigabytes" in new.full
+    new.limit, new.full = 10**9, ""
+    fill(new, paths)
+    assert_right(new, paths)
+
+
+def test_a_store_that_is_deleted_while_it_is_opened(
+    paths: list[Path], stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run makes room in the moment before the lock is there: the store is made again."""
+    fill(stores(), paths)
+    folder = stores().folder
+    real, times = cache.fcntl.flock, itertools.count()
+
+    def late(handle: int, what: int) -> None:
+        if next(times) < 3:
+            shutil.rmtree(folder)
+        real(handle, what)
+
+    monkeypatch.setattr(cache.fcntl, "flock", late)
+    store = stores()
+    assert next(times) == 4
+    assert (folder / "in-use").stat().st_ino == os.fstat(store._opened["in-use"]).st_ino
+    fill(store, paths)
+    assert_right(store, paths)
+
+
+def test_a_store_made_again_under_a_waiting_hand_is_not_deleted(
+    paths: list[Path], stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever makes room locks the file that it has opened, which may be no longer the store's."""
+    folder, real = stores().folder, cache.fcntl.flock
+    made: list[PictureStore] = []
+
+    def late(handle: int, what: int) -> None:
+        monkeypatch.undo()
+        shutil.rmtree(folder)
+        made.append(stores())
+        real(handle, what)
+
+    monkeypatch.setattr(cache.fcntl, "flock", late)
+    assert not cache._delete_unused(folder)
+    fill(made[0], paths)
+    assert_right(made[0], paths)
+    assert_right(stores(), [], 0)
+    assert (folder / "pixels").exists()
+
+
+def test_making_room_deletes_no_file_of_others(paths: list[Path], stores: Stores, tmp_path: Path) -> None:
+    """A folder that looks like a store may hold something else, too."""
+    old, new = stores("old"), stores("new")
+    fill(old, paths)
+    new.limit = old.size
+    old.close()
+    (old.folder / "thesis.txt").write_text("three years")
+    fill(new, paths)
+    assert_right(new, paths)
+    assert [path.name for path in old.folder.iterdir()] == ["thesis.txt"]
+
+
+def test_a_second_record_is_not_taken_for_the_checked_one(paths: list[Path], stores: Stores) -> None:
+    """Another process has found a picture damaged and stored it again, badly: what was found whole is used."""
+    store = stores()
+    fill(store, paths)
+    key = keys_of(paths)[3]
+    record = store._known[key].copy()
+    record["at"] = store.size
+    os.pwrite(store._pixels, b"\xaa" * 3 * int(record["height"]) * int(record["width"]), store.size)
+    with (store.folder / "index").open("ab") as index:
+        index.write(record.tobytes())
+    store.flush()
+    assert_right(store, paths)
+    later = stores()  # which sees the later one first, checks it, and stores the picture anew
+    fill(later, paths)
+    assert_right(later, paths)
+    assert later.added == 1
+
+
+def test_runs_that_begin_together_store_once(paths: list[Path], stores: Stores) -> None:
+    one, other, alone = stores(), stores(), stores("alone")
+    fill(alone, paths)
+    for path in paths:
+        for store in (one, other):
+            check_image(path, least=LEAST, store=store)
+    for store in (one, other):
+        store.flush()
+        assert_right(store, paths)
+    assert one.size == alone.size
+    assert (one.added, other.added, other.had) == (alone.added, 0, alone.added)
+
+
+def test_a_store_is_for_its_user_alone(paths: list[Path], tmp_path: Path, stores: Stores) -> None:
+    store = stores()
+    fill(store, paths)
+    assert store.folder.stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in store.folder.iterdir()} == {0o600}
+    store.folder.chmod(0o777)
+    assert stores().folder.stat().st_mode & 0o777 == 0o700
+    with (
+        mock.patch("os.geteuid", return_value=os.geteuid() + 1),
+        pytest.raises(OSError, match="another user"),
+    ):
+        stores()
+
+
+@pytest.mark.parametrize("name", ["", "in-use", "pixels", "index"])
+def test_links_are_not_followed(paths: list[Path], tmp_path: Path, stores: Stores, name: str) -> None:
+    folder, target = tmp_path / "base" / "store", tmp_path / "target"
+    if name:
+        folder.mkdir(parents=True)
+        target.write_bytes(b"precious")
+    else:
+        folder.parent.mkdir()
+        target.mkdir()
+    (folder / name if name else folder).symlink_to(target)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
+        stores()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert target.read_bytes() == b"precious" if name else not list(target.iterdir())

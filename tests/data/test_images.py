@@ -17,7 +17,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from classwise.data.images import check_images, fit_image, read_image
+from classwise.data.images import Checked, check_images, fit_image, read_image
 from classwise.errors import ImageError
 
 Save = Callable[..., Path]
@@ -542,14 +542,14 @@ def test_check_images_returns_all_bad_files_in_order(save: Save, tmp_path: Path)
     bad = [save(b""), tmp_path / "missing.png", save(FILES["jpeg"][:-9])]
     paths = [bad[2], good[0], bad[0], good[1], bad[1], good[2], bad[0], good[0]]
     for threads in (1, 4, None):
-        assert [error.path for error in check_images(paths, threads=threads)] == [bad[2], bad[0], bad[1]]
-    assert check_images([]) == []
+        assert [error.path for error in check_images(paths, threads=threads).bad] == [bad[2], bad[0], bad[1]]
+    assert check_images([]) == Checked([], {})
 
 
 def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with three targets a picture costs one decoding a picture."""
     read: list[Path] = []
-    monkeypatch.setattr("classwise.data.images.read_image", lambda path, *rest: read.append(path))
+    monkeypatch.setattr("classwise.data.images.check_image", lambda path, *rest: read.append(path) or b"")
     paths = [save(FILES["png"]), save(FILES["bmp"])]
     seen: list[Path] = []
 
@@ -564,7 +564,7 @@ def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest
 
 def test_check_images_applies_the_limit(save: Save) -> None:
     """A picture beyond the limit is among the bad ones."""
-    assert len(check_images([save(FILES["png"])], max_pixels=100)) == 1
+    assert len(check_images([save(FILES["png"])], max_pixels=100).bad) == 1
 
 
 # Fitting.

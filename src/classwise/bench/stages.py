@@ -60,8 +60,7 @@ def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: 
     the store of decoded pictures. Raises what `train` raises for a bad config or bad data."""
     console = Console(quiet)
     given = load_config(Path(config), overrides)
-    with torch_kept():
-        prepared = prepare(given, console)
+    with torch_kept(), contextlib.closing(prepare(given, console)) as prepared:
         heads = build_heads(given, prepared)
         model = build_model(given, heads)
         check_recipe(given, prepared, model)

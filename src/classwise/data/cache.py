@@ -7,29 +7,32 @@ store is, byte for byte, what decoding would give.
 
 Safe against kill, full disk and power cuts: pixels are written before their record; a picture is used only once its
 pixels have been checked against their sum; half a record at the end is written over. Several processes may add at
-once: each locks the index for the moment of appending. What does not fit the limit or the disk is decoded each time.
-Why so: docs/decisions/0022-cache.md.
+once: each locks the index for the moment of appending. What does not fit the limit or the disk, or cannot be read
+again, is decoded each time. Why so: docs/decisions/0022-cache.md.
 """
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
 import os
 import shutil
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 RECORD = np.dtype([("key", "S32"), ("at", "<u8"), ("height", "<u4"), ("width", "<u4"), ("sum", "<u4")])
-DECODERS = ("simplejpeg", "pillow", "opencv-python-headless", "numpy")
+DECODERS = ("simplejpeg", "pillow", "numpy")  # and OpenCV, which goes by several package names
 VERSION = 2  # of what is done to a picture before it is stored
 AT_ONCE = 32 * 2**20  # bytes of pixels that wait in memory until they are appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left to others: checkpoints, above all
@@ -41,12 +44,17 @@ def default_base() -> Path:
 
 
 def store_folder(base: Path, root: Path, least: tuple[int, int], max_pixels: int) -> Path:
-    """The folder below `base` for the pictures below `root`, of at most `max_pixels`, none smaller than `least`, as
-    these versions of the decoders make them."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in DECODERS if _is_there(name)]
-    facts = repr((VERSION, versions, str(root.resolve()), tuple(least), max_pixels))
+    """The folder below `base` for this user's pictures below `root`, of at most `max_pixels`, none smaller than
+    `least`, as these versions of the decoders make them."""
+    versions = [f"opencv {cv2.__version__}", *(f"{n} {importlib.metadata.version(n)}" for n in DECODERS)]
+    facts = repr((VERSION, versions, str(root.resolve()), tuple(least), max_pixels, os.geteuid()))
     name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.resolve().name)[:40]
     return base / f"{name}-{least[0]}x{least[1]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+
+
+def content_key(data: bytes) -> bytes:
+    """A hash of a file's bytes, 32 hexadecimal digits: what its picture is found by."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,12 @@ class StoredPictures:
     def get(self, row: int) -> Image | None:
         """(height, width, 3), read-only; None where the picture is not stored, or is no longer."""
         at = int(self.at[row])
-        mapped = _mapped(self.pixels, self.inode) if at >= 0 else None
-        if mapped is None:
+        if at < 0:
             return None
         height, width = self.sizes[row].tolist()
         end = at + 3 * height * width
-        return mapped[at:end].reshape(height, width, 3) if end <= len(mapped) else None
+        mapped = _mapped(self.pixels, self.inode, end)
+        return None if mapped is None else mapped[at:end].reshape(height, width, 3)
 
     def take(self, rows: Sequence[int]) -> "StoredPictures":
         """Those of some rows."""
@@ -80,68 +88,65 @@ class PictureStore:
     """A store that pictures are looked up in and added to, from any number of threads and processes.
 
     `limit`: bytes that all stores below the same base may take together; the least recently used of the others are
-    deleted to make room, unless a run has them open. Raises OSError where the folder cannot be made or read.
+    deleted to make room, unless a run has them open. The folder is for its user alone. Raises OSError where it cannot
+    be made or read, or is somebody else's.
     """
 
     def __init__(self, folder: Path, limit: int, reserve: int = RESERVE) -> None:
         self.folder, self.limit, self.reserve = folder, limit, reserve
         self.full = ""
         """Why nothing more is stored; empty while there is room."""
-        self.added = self.left_out = 0
-        self._keys: dict[Path, bytes] = {}
+        self.added = self.had = self.left_out = 0
         self._known: dict[bytes, np.void] = {}
         self._checked: set[bytes] = set()
         self._waiting: dict[bytes, tuple[np.void, bytes]] = {}
         self._bytes = self._read_to = 0
         self._lock = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
-        # While this is held, no other process deletes the store (see `_make_room`).
-        self._use = os.open(folder / "in-use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        fcntl.flock(self._use, fcntl.LOCK_SH)
-        os.utime(folder / "in-use")
-        self._pixels = os.open(folder / "pixels", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # While `in-use` is locked, no other process deletes the store (see `_make_room`).
+        self._opened = _open_store(folder)
+        self._pixels = self._opened["pixels"]
+        self._inode = _inode(os.fstat(self._pixels))
+        self._closed = weakref.finalize(self, _close, self._opened, folder / "pixels")
         self._read()
 
     def __str__(self) -> str:
-        had = len(self._keys) - self.added - self.left_out
-        known = f"{self.added} decoded and kept" + (f", {had} were there already" if had > 0 else "")
+        known = f"{self.added} decoded and kept" + (f", {self.had} were there already" if self.had else "")
         left = f"; {self.left_out} not kept, since {self.full}" if self.left_out else ""
-        return f"pictures: {known}{left}; {self.size / 1e6:,.1f} MB in {self.folder}"
+        size = ""
+        with contextlib.suppress(OSError):
+            size = f"; {self.size / 1e6:,.1f} MB in {self.folder}"
+        return f"pictures: {known}{left}{size}"
 
     def close(self) -> None:
-        """Others may delete the store from now on; what is mapped stays."""
-        for handle in (self._use, self._pixels):
-            os.close(handle)
+        """Others may delete the store from now on; pictures that are in use stay. A second time does nothing."""
+        self._pixels = -1  # its number will soon be another file's
+        self._closed()
 
-    def find(self, path: Path, data: bytes) -> bool:
-        """Whether the picture of the file with these bytes is stored, and whole; remembers what `path` holds."""
-        key = hashlib.blake2b(data, digest_size=16).hexdigest().encode()
+    def find(self, key: bytes) -> bool:
+        """Whether the picture of the file with this `content_key` is stored, and whole."""
         with self._lock:
-            self._keys[path] = key
             record = self._known.get(key)
             if record is None or key in self._checked:
                 return record is not None or key in self._waiting
-        pixels = os.pread(self._pixels, 3 * int(record["height"]) * int(record["width"]), int(record["at"]))
-        whole = zlib.crc32(pixels) == int(record["sum"])
+        whole = self._is_whole(record)
         with self._lock:
-            if whole:
-                self._checked.add(key)
-            else:
+            if not whole:
                 self._known.pop(key, None)
+            elif key not in self._checked:  # another thread may have been as fast
+                self._checked.add(key)
+                self.had += 1
         return whole
 
-    def add(self, path: Path, image_HWC: Image) -> None:
-        """Store the picture of a file that `find` has seen, if there is room; it is on the disk after `flush`."""
+    def add(self, key: bytes, image_HWC: Image) -> None:
+        """Store a picture that `find` has not found, if there is room; it is on the disk after `flush`."""
         data = image_HWC.tobytes()
         record = np.zeros(1, RECORD)[0]
-        record["sum"] = zlib.crc32(data)
+        record["key"], record["sum"] = key, zlib.crc32(data)
         record["height"], record["width"] = image_HWC.shape[:2]
         with self._lock:
-            key = self._keys[path]
             if self.full or key in self._waiting:
                 self.left_out += bool(self.full)
                 return
-            record["key"] = key
             self._waiting[key] = record, data
             self._bytes += len(data)
             if self._bytes >= AT_ONCE:
@@ -151,39 +156,35 @@ class PictureStore:
         """Append what waits, and take in what other processes have added."""
         with self._lock:
             self._append()
-            self._read()
+            try:
+                self._read()
+            except OSError as error:
+                self.full = self.full or f"the disk says: {error.strerror or error}"
 
-    def keys(self, paths: Sequence[Path]) -> list[str]:
-        """What the files hold, as far as `find` has seen them; else empty."""
-        return [self._keys.get(path, b"").decode() for path in paths]
-
-    def learn(self, paths: Sequence[Path], keys: Sequence[str]) -> None:
-        """What other processes' `keys` have said of files. Their pixels are checked when they are asked for."""
-        self._keys |= {path: key.encode() for path, key in zip(paths, keys, strict=True) if key}
-
-    def of(self, paths: Sequence[Path]) -> StoredPictures:
-        """Where the pictures of those files stand."""
-        at, sizes = np.full(len(paths), -1, np.int64), np.zeros((len(paths), 2), np.int32)
-        for row, path in enumerate(paths):
-            record = self._known.get(self._keys.get(path, b""))
-            if record is not None and self._is_whole(record):
-                at[row], sizes[row] = record["at"], (record["height"], record["width"])
-        return StoredPictures(self.folder / "pixels", _inode(os.fstat(self._pixels)), at, sizes)
+    def of(self, keys: Sequence[bytes]) -> StoredPictures:
+        """Where the pictures of the files with those keys stand."""
+        at, sizes = np.full(len(keys), -1, np.int64), np.zeros((len(keys), 2), np.int32)
+        with self._lock:
+            for row, key in enumerate(keys):
+                record = self._known.get(key)
+                if record is not None and (key in self._checked or self._is_whole(record)):
+                    self._checked.add(key)
+                    at[row], sizes[row] = record["at"], (record["height"], record["width"])
+        return StoredPictures(self.folder / "pixels", self._inode, at, sizes)
 
     @property
     def size(self) -> int:
-        """Bytes of pixels on the disk."""
+        """Bytes of pixels on the disk. Raises OSError."""
         return os.fstat(self._pixels).st_size
 
     def _is_whole(self, record: np.void) -> bool:
-        key = bytes(record["key"])
-        if key not in self._checked:
-            pixels = os.pread(
-                self._pixels, 3 * int(record["height"]) * int(record["width"]), int(record["at"])
-            )
-            if zlib.crc32(pixels) == int(record["sum"]):
-                self._checked.add(key)
-        return key in self._checked
+        """Whether the pixels are those that were written. A disk that cannot read them has not kept them."""
+        size = 3 * int(record["height"]) * int(record["width"])
+        try:
+            pixels = os.pread(self._pixels, size, int(record["at"]))
+        except OSError:
+            return False
+        return len(pixels) == size and zlib.crc32(pixels) == int(record["sum"])
 
     def _append(self) -> None:
         waiting, self._waiting, self._bytes = self._waiting, {}, 0
@@ -191,8 +192,11 @@ class PictureStore:
             return
         try:
             with self._locked_index() as index:
-                at, room = self.size, self._make_room(sum(len(data) for _, data in waiting.values()))
-                for record, data in waiting.values():
+                self._read()
+                new = {key: found for key, found in waiting.items() if not self._is_known(key)}
+                self.had += len(waiting) - len(new)  # by another run that stores the same
+                at, room = self.size, self._make_room(sum(len(data) for _, data in new.values()))
+                for key, (record, data) in new.items():
                     if len(data) > room:
                         self.full = (
                             self.full or f"they may take {self.limit / 1e9:g} GB (data.cache_gigabytes)"
@@ -204,12 +208,19 @@ class PictureStore:
                     at, room = at + len(data), room - len(data)
                     whole = os.fstat(index).st_size // RECORD.itemsize * RECORD.itemsize
                     _write_all(index, record.tobytes(), whole)
-                    self._known[bytes(record["key"])] = record
-                    self._checked.add(bytes(record["key"]))
+                    self._known[key] = record
+                    self._checked.add(key)
                     self.added += 1
         except OSError as error:
             self.full = f"the disk says: {error.strerror or error}"
             self.left_out += sum(key not in self._known for key in waiting)
+
+    def _is_known(self, key: bytes) -> bool:
+        """Whether the picture is there, and whole, perhaps since a moment ago."""
+        record = self._known.get(key)
+        if record is not None and key not in self._checked and self._is_whole(record):
+            self._checked.add(key)
+        return key in self._checked
 
     def _make_room(self, wanted: int) -> int:
         """Bytes that may be added now; other stores go first where `wanted` is more."""
@@ -230,24 +241,25 @@ class PictureStore:
         return min(self.limit - taken, free)
 
     def _read(self) -> None:
-        """Take in the records that are new; of two for one file the later one counts."""
+        """Take in the records that are new; of two for one file the later one counts, unless the first has been
+        found to be whole. Raises OSError."""
+        index = _open_file(self._opened["folder"], "index")
         try:
-            with (self.folder / "index").open("rb") as file:
-                file.seek(self._read_to)
-                data = file.read()
-        except FileNotFoundError:
-            return
+            size = os.fstat(index).st_size - self._read_to
+            data = os.pread(index, size, self._read_to) if size > 0 else b""
+        finally:
+            os.close(index)
         records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
         self._read_to += len(records) * RECORD.itemsize
         end = self.size
         for record in records:
-            sides = int(record["height"]) * int(record["width"])
-            if sides > 0 and int(record["at"]) + 3 * sides <= end:
-                self._known[bytes(record["key"])] = record
+            sides, key = int(record["height"]) * int(record["width"]), bytes(record["key"])
+            if sides > 0 and int(record["at"]) + 3 * sides <= end and key not in self._checked:
+                self._known[key] = record
 
     @contextlib.contextmanager
     def _locked_index(self) -> Iterator[int]:
-        handle = os.open(self.folder / "index", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = _open_file(self._opened["folder"], "index")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield handle
@@ -255,13 +267,62 @@ class PictureStore:
             os.close(handle)
 
 
+def _open_store(folder: Path) -> dict[str, int]:
+    """Handles of the folder, its pixels, and `in-use`, locked. Another process may delete the store meanwhile, as
+    long as it is not locked: then it is made again."""
+    for _ in range(100):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        handles: dict[str, int] = {}
+        try:
+            handles["folder"] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            _require_own(handles["folder"], folder)
+            with contextlib.suppress(OSError):  # some file systems know no modes
+                os.fchmod(handles["folder"], 0o700)
+            handles["in-use"] = _open_file(handles["folder"], "in-use")
+            fcntl.flock(handles["in-use"], fcntl.LOCK_SH)
+            handles["pixels"] = _open_file(handles["folder"], "pixels")
+            if _inode(os.fstat(handles["in-use"])) == _inode((folder / "in-use").stat()):
+                for name in ("in-use", "pixels"):
+                    _require_own(handles[name], folder / name)
+                os.utime(handles["in-use"])
+                return handles
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            _close(handles, None)
+            raise
+        _close(handles, None)
+    raise OSError(errno.EBUSY, "others delete it again and again", str(folder))
+
+
+def _open_file(folder: int, name: str) -> int:
+    """A file of a store, made if it is not there; a link is refused."""
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+
+
+def _require_own(handle: int, path: Path) -> None:
+    """What others may write could be swapped for pictures of their choice."""
+    if os.fstat(handle).st_uid != os.geteuid():
+        raise OSError(errno.EPERM, "belongs to another user", str(path))
+
+
+def _close(handles: dict[str, int], pixels: Path | None) -> None:
+    for handle in handles.values():
+        os.close(handle)
+    if pixels is not None:
+        _maps.pop(pixels, None)
+
+
 _maps: dict[Path, tuple[tuple[int, int], Image]] = {}
 
 
-def _mapped(path: Path, inode: tuple[int, int]) -> Image | None:
-    """The whole file, mapped once a process; None if it is no longer that file."""
+def _mapped(path: Path, inode: tuple[int, int], end: int) -> Image | None:
+    """The whole file, at least `end` bytes, mapped once a process and again when it has grown; None if it is no
+    longer that file, or shorter."""
     known = _maps.get(path)
-    if known is None or known[0] != inode:
+    if known is None or known[0] != inode or len(known[1]) < end:
         try:
             with path.open("rb") as file:
                 if _inode(os.fstat(file.fileno())) != inode:
@@ -270,7 +331,7 @@ def _mapped(path: Path, inode: tuple[int, int]) -> Image | None:
         except (OSError, ValueError):  # ValueError: empty
             return None
         _maps[path] = known
-    return known[1]
+    return known[1] if len(known[1]) >= end else None
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
@@ -278,24 +339,22 @@ def _inode(status: os.stat_result) -> tuple[int, int]:
 
 
 def _delete_unused(folder: Path) -> bool:
-    """Delete a store unless some process has it open."""
-    handle = os.open(folder / "in-use", os.O_RDWR | os.O_CLOEXEC)
+    """Delete a store unless some process has it open: its three files, and the folder if that is all it held."""
+    try:
+        handle = os.open(folder / "in-use", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # another process was faster, or it is another user's
+        return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
+        if _inode(os.fstat(handle)) != _inode((folder / "in-use").stat()):
+            return False  # deleted and made again in between
+        for name in ("index", "pixels", "in-use"):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
     except OSError:
-        return False
+        return not (folder / "pixels").exists()
     finally:
         os.close(handle)
-    return True
-
-
-def _is_there(package: str) -> bool:
-    """OpenCV goes by several names."""
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
     return True
 
 

@@ -33,7 +33,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from classwise.data.cache import PictureStore
+from classwise.data.cache import PictureStore, content_key
 from classwise.errors import ImageError
 
 MAX_PIXELS = 100_000_000
@@ -87,14 +87,32 @@ def least_size(size: tuple[int, int]) -> tuple[int, int]:
     return 2 * size[0], 2 * size[1]
 
 
-def store_image(
-    path: Path, store: PictureStore, max_pixels: int, root: Path | None, least: tuple[int, int]
-) -> None:
-    """Reads a file as `read_image` does, and sees to it that the store has its picture. Raises ImageError."""
+@dataclass(frozen=True)
+class Checked:
+    """What `check_images` has found: the error of each bad file, in the order of the paths, and the `content_key` of
+    each good one."""
+
+    bad: list[ImageError]
+    keys: dict[Path, bytes]
+
+
+def check_image(
+    path: Path,
+    max_pixels: int = MAX_PIXELS,
+    root: Path | None = None,
+    least: tuple[int, int] | None = None,
+    store: PictureStore | None = None,
+) -> bytes:
+    """Reads a file as `read_image` does, sees to it that the store, if there is one, has its picture, and returns the
+    file's `content_key`. Raises ImageError."""
     try:
         kind, data = _read_file(path, max_pixels, root)
-        if not store.find(path, data):
-            store.add(path, np.require(_decode(kind, data, max_pixels, least), np.uint8, ["C"]))
+        key = content_key(data)
+        if store is None:
+            _decode(kind, data, max_pixels, least)
+        elif not store.find(key):
+            store.add(key, np.require(_decode(kind, data, max_pixels, least), np.uint8, ["C"]))
+        return key
     except _Unreadable as error:
         raise ImageError(path, str(error)) from None
 
@@ -107,9 +125,9 @@ def check_images(
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
     least: tuple[int, int] | None = None,
     store: PictureStore | None = None,
-) -> list[ImageError]:
-    """Decodes every file once, in threads, and returns the error of each bad one, in the order of `paths`. With a
-    `store` (and `least` as in `read_image`) the pictures are kept there, and those that it has are not decoded.
+) -> Checked:
+    """Decodes every file once, in threads. With a `store` (and `least` as in `read_image`) the pictures are kept
+    there, and those that it has are not decoded.
 
     A path that occurs several times is read once and reported once. `threads` defaults to one a core, at
     most 16. `progress` wraps the sequence of distinct paths, as `tqdm` and `rich.progress.track` do.
@@ -117,30 +135,20 @@ def check_images(
     distinct = list(dict.fromkeys(paths))
     threads = threads or min(16, os.cpu_count() or 1)
     shown = iter(progress(distinct) if progress else distinct)
+
+    def found(path: Path) -> bytes | ImageError:
+        try:
+            return check_image(path, max_pixels, root, least, store)
+        except ImageError as error:
+            return error
+
     with ThreadPoolExecutor(threads) as pool:
         # In slices: one future a file for a million files would cost more memory than the pictures.
         slices = (distinct[start : start + 1024] for start in range(0, len(distinct), 1024))
-        found = (
-            pool.map(lambda path: _problem(path, max_pixels, root, least, store), part) for part in slices
-        )
-        return [error for _, error in zip(shown, itertools.chain.from_iterable(found), strict=True) if error]
-
-
-def _problem(
-    path: Path,
-    max_pixels: int,
-    root: Path | None,
-    least: tuple[int, int] | None,
-    store: PictureStore | None,
-) -> ImageError | None:
-    try:
-        if store is None:
-            read_image(path, max_pixels, root, least)
-        else:
-            store_image(path, store, max_pixels, root, least or (1, 1))
-    except ImageError as error:
-        return error
-    return None
+        results = itertools.chain.from_iterable(pool.map(found, part) for part in slices)
+        by_path = dict(zip(shown, results, strict=True))
+    bad = [result for result in by_path.values() if isinstance(result, ImageError)]
+    return Checked(bad, {path: key for path, key in by_path.items() if isinstance(key, bytes)})
 
 
 def _read_file(path: str | Path, max_pixels: int, root: str | Path | None) -> tuple[str, bytes]:
