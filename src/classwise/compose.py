@@ -113,6 +113,11 @@ def check_recipe(config: Config, prepared: Prepared, model: Classifier, processe
             f"training.micro_batch: found {t.micro_batch}, but soft F1 and whole queries cannot be computed in parts;"
             " allowed: auto"
         )
+    if t.compile is True and queries is not None:
+        raise ConfigError(
+            "training.compile: found true, but batches of whole queries come in too many sizes to compile each;"
+            " allowed: auto, false"
+        )
     _schedule(config, optimizer, -(-len(batches) // window))
 
 
@@ -215,7 +220,8 @@ def _measured_plans(
         optimizer = config.optimizer.model_copy(update={"options": options})
         return _optimizer(config.model_copy(update={"optimizer": optimizer}), trial, criterion)
 
-    choices = _choices(config, device, optimizer_of(model, None))
+    whole_queries = prepared.queries(prepared.train) is not None
+    choices = _choices(config, device, optimizer_of(model, None), whole_queries)
     console.line("measuring which way to train this model is the fastest on this machine ...")
     size = min(config.training.batch_size, _given(config.training.micro_batch, config.training.batch_size))
     try:
@@ -231,11 +237,14 @@ def _measured_plans(
     return plans
 
 
-def _choices(config: Config, device: torch.device, optimizer: Optimizer) -> Choices:
+def _choices(config: Config, device: torch.device, optimizer: Optimizer, whole_queries: bool) -> Choices:
     t, given = config.training, config.optimizer.options or {}
     formats = tuple(FORMATS) if t.memory_format == "auto" else (t.memory_format,)
-    # To compile takes a CPU minutes, which it seldom wins back.
-    compiled = ((False, True) if device.type == "cuda" else (False,)) if t.compile == "auto" else (t.compile,)
+    compiled: tuple[bool, ...] = (False,)
+    if t.compile != "auto":
+        compiled = (t.compile,)
+    elif device.type == "cuda" and not whole_queries:  # a CPU needs minutes for it, and seldom wins them back
+        compiled = (False, True)
     fuses = optimizer.defaults.get("fused") is True and not {"fused", "foreach"} & given.keys()
     return Choices(
         _layouts(config, device),
@@ -422,24 +431,52 @@ def build_state(
     scaler = torch.amp.GradScaler(device.type, enabled=t.precision == "fp16")
     average = NoAverage(model) if t.ema is None else WeightAverage(model, t.ema)
     progress = Progress(micro_batch=_given(t.micro_batch, 0))
-    compute = _compiled(model) if t.compile is True else None
+    sizes = compiled_sizes(t.batch_size, progress.micro_batch)
+    compute = _compiled(model, sizes) if t.compile is True else None
     return TrainState(model, criterion, optimizer, schedule, scaler, average, progress, compute)
 
 
-def _compiled(model: Classifier) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The model's forward pass by torch.compile, which is done at its first use. Raises ConfigError."""
-    from torch._dynamo.exc import BackendCompilerFailed  # a second to import, and only needed here
+def compiled_sizes(batch_size: int, micro_batch: int) -> frozenset[int]:
+    """Pictures in the pieces that whole batches are computed in, also when memory has run out some times (see
+    `Batch.parts`)."""
+    sizes, most = set[int](), micro_batch or batch_size
+    while most:
+        pieces = -(-batch_size // most)
+        sizes |= {batch_size // pieces, -(-batch_size // pieces)}
+        most = -(-most // 2) if most > 1 else 0
+    return frozenset(sizes)
 
-    # Dynamic shapes would depend on which batches this process has seen, and a resumed run's bits on that.
+
+def _compiled(model: Classifier, sizes: frozenset[int]) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The model's forward pass by torch.compile, which is done when pictures in such a number first come; for others,
+    such as a short last batch, compiling would take longer than it saves. Raises ConfigError.
+
+    Each number is compiled for itself, whatever came before: code for any number would depend on which numbers this
+    process has seen, and so a resumed run's bits on where it was stopped.
+    """
+    import torch._dynamo  # a second, and only needed here
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    # What was compiled before in this process counts against a limit, beyond which nothing more is.
+    torch.compiler.reset()
     compiled = torch.compile(model, dynamic=False)
+    unlimited = torch._dynamo.config.patch(recompile_limit=10_000)
+    known: set[tuple[int, ...]] = set()
 
     def compute(images: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor]
+        layout = (*images.shape, *images.stride())
+        if len(images) not in sizes or images.ndim == 2 or layout in known:
+            found = (compiled if layout in known else model)(images)
+            return found
         try:
-            found: dict[str, Tensor] = compiled(images)
+            with unlimited:
+                found = compiled(images)
         except BackendCompilerFailed as error:
             raise ConfigError(
                 f"training.compile: found true, but torch cannot compile {model.facts.backbone} here: {error}"
             ) from error
+        known.add(layout)
         return found
 
     return compute

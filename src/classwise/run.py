@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from classwise.compose import (
 )
 from classwise.config import Config
 from classwise.config_file import absolute_paths, load_config, make_config
+from classwise.config_kept import refuse_changed_config
 from classwise.conflicts import check_conflicts
 from classwise.console import Console
 from classwise.data.sources import Samples, picture_names, read_source, refuse_escapes, samples_of
@@ -121,7 +121,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
             processes,
             lambda: newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}")),
         )
-        processes.first(lambda: _refuse_changed_config(folder, config, checkpoint))
+        processes.first(lambda: refuse_changed_config(folder.config, config, checkpoint))
         prepared = stack.enter_context(contextlib.closing(prepare(config, console, processes)))
         processes.first(lambda: _refuse_changed_data(folder, prepared, checkpoint.facts))
         processes.require_same(data_digest(prepared), "the data")
@@ -336,51 +336,6 @@ def _refuse_changed_data(folder: RunFolder, prepared: Prepared, facts: dict[str,
             f"{folder.path}: the data is not what the run was trained on: {what}; start a new run, or bring the"
             " table and the pictures back to what they were"
         )
-
-
-# What a run may be given anew: where things lie, how they are read, when it saves, what is reported.
-FREE_KEYS = (
-    *("name", "data.source", "data.images", "data.valid"),  # the data itself is compared
-    *("data.workers", "data.start_method", "data.worker_timeout", "data.cache", "data.cache_gigabytes"),
-    *("training.checkpoint_minutes", "training.checkpoint_updates", "training.device", "training.threads"),
-    *("report.baselines", "report.resamples"),
-)
-
-
-def _refuse_changed_config(folder: RunFolder, config: Config, checkpoint: Checkpoint) -> None:
-    """A config that was edited meanwhile would be obeyed in part: the optimizer's numbers, for one, come from the
-    checkpoint."""
-    with reading(checkpoint):
-        if "config" not in checkpoint.facts:
-            raise CheckpointError(
-                f"{checkpoint.folder}: an older classwise has made this, and it does not say with which config;"
-                " it can be used for predictions, but not be trained on"
-            )
-        then = _by_key(tomllib.loads(checkpoint.facts["config"]))
-    now = _by_key(tomllib.loads(config.to_toml()))
-    changed = [
-        f"{key} was {_shown(then, key)} and is {_shown(now, key)}"
-        for key in (*then, *(now.keys() - then.keys()))
-        if key not in FREE_KEYS and then.get(key) != now.get(key)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{folder.config}: the run has begun with another config: {'; '.join(changed)}. Bring it back to what it"
-            f" was, or start a new run; what may change in a run: {', '.join(FREE_KEYS)}"
-        )
-
-
-def _by_key(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Values by their dotted keys."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{before}{name}"
-        found |= _by_key(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return found
-
-
-def _shown(values: dict[str, Any], key: str) -> str:
-    return f"{values[key]!r:.100}" if key in values else "not given"
 
 
 def _compare_fingerprints(checkpoint: Checkpoint, now: dict[str, Any], console: Console) -> None:

@@ -23,6 +23,7 @@ from classwise.compose import (
     run_baselines,
 )
 from classwise.config import Config
+from classwise.config_kept import kept_toml
 from classwise.console import Console
 from classwise.data.loader import Batch, TrainingData, ValidationData
 from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
@@ -114,7 +115,7 @@ def checkpoint_keeper(
         "precision": config.training.precision,
         "memory_format": config.training.memory_format,
         "window": parts.data.window,
-        "config": config.to_toml(),
+        "config": kept_toml(config),
         "data": data_digest(prepared),
     }
     processes = parts.settings.processes

@@ -1,17 +1,20 @@
 """Bad input, item by item: exit code 1, one short message that says where, what and what is allowed, and nothing
 half written."""
 
+import copy
 import json
 import os
 import shutil
 import signal
 import struct
+import tomllib
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from scenes import (
     PEOPLE,
     class_folder,
@@ -639,6 +642,55 @@ def test_rows_with_other_labels_are_other_data(trained: Path, run: Path, tmp_pat
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace(str(trained), str(data)))
     says(refused(tmp_path, verb, run), run, "not what the run was trained on")
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate"])
+def test_a_picture_with_other_bytes_is_other_data(
+    trained: Path, run: Path, tmp_path: Path, verb: str
+) -> None:
+    """Under its old name and label: with the store of decoded pictures, and without."""
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))
+    data = tmp_path / "data"
+    rows = plain_table(data)
+    text = (run / "config.toml").read_text().replace(str(trained), str(data))
+    (data / rows[3][0]).write_bytes((data / rows[5][0]).read_bytes())
+    for kept in ("auto", "off"):
+        (run / "config.toml").write_text(text.replace('cache = "auto"', f'cache = "{kept}"'))
+        assert f'cache = "{kept}"' in (run / "config.toml").read_text()
+        says(
+            refused(tmp_path, verb, run), run, "not what the run was trained on", "pictures have other bytes"
+        )
+
+
+def test_a_config_that_was_edited_is_refused_by_key(trained: Path, run: Path, tmp_path: Path) -> None:
+    """Part of it would be obeyed, and part of it not: each key, what it was and what it is."""
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))
+    before = tomllib.loads((run / "config.toml").read_text())
+    edits: list[tuple[str, str, Any]] = [
+        *[("", "seed", 43), ("data", "sampling", "balanced"), ("model", "fit", "crop")],
+        *[("optimizer", "weight_decay", 0.5), ("optimizer", "lr", 0.5), ("schedule", "eta_min", 0.5)],
+        *[
+            ("training", "epochs", 9),
+            ("training", "batch_size", 7),
+            ("training", "memory_format", "contiguous"),
+        ],
+        *[("training", "precision", "bf16"), ("training", "compile", True), ("selection", "patience", 3)],
+    ]
+    for section, key, value in edits:
+        config = copy.deepcopy(before)
+        table = config[section] if section else config
+        was = repr(table[key]) if key in table else "not given"
+        table[key] = value
+        (run / "config.toml").write_text(tomli_w.dumps(config))
+        name = f"{section}.{key}" if section else key
+        says(refused(tmp_path, "resume", run), run / "config.toml", f": {name} was {was} and is {value!r}. ")
+    (run / "config.toml").write_text(
+        tomli_w.dumps(before | {"seed": 43, "loss": before["loss"] | {"label_smoothing": 0.5}})
+    )
+    message = refused(tmp_path, "resume", run)
+    says(message, "seed was 42 and is 43; loss.label_smoothing was 0.0 and is 0.5. Bring it back")
 
 
 def test_a_device_that_is_none(here: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import pytest
+import tomli_w
+import torch
 from scenes import (
     FORKS,
     MANY,
@@ -29,6 +32,7 @@ from scenes import (
     write_config,
 )
 
+from classwise import compose
 from classwise.checkpoint import read_checkpoint
 from classwise.train.state import Progress
 
@@ -203,6 +207,60 @@ def test_with_every_option_the_bytes_are_the_same_after_any_update(
         stop_after(update, config, run, monkeypatch)
         assert ending(command("resume", run)) == said
         assert_same_end(tmp_path / "whole", run)
+
+
+def test_what_a_run_may_be_given_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its pictures lie, how they are read, how often it saves: edited in config.toml, and the same end."""
+    plain_table(tmp_path, 16)
+    config = write_config(tmp_path, PLAIN)
+    command("train", config, "--run", tmp_path / "whole").ok()
+    run = tmp_path / "run"
+    stop_after(1, config, run, monkeypatch)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("images", "samples.csv"):
+        shutil.copytree(tmp_path / name, moved / name) if name == "images" else shutil.copy(
+            tmp_path / name, moved
+        )
+    values = tomllib.loads((run / "config.toml").read_text())
+    values["name"] = "another"
+    values["data"] |= {"source": str(moved / "samples.csv"), "images": str(moved), "cache": "off"}
+    values["data"] |= {"workers": 1, "start_method": "spawn", "worker_timeout": 60.0, "cache_gigabytes": 1.0}
+    values["training"] |= {"checkpoint_minutes": 0.0, "checkpoint_updates": 1}
+    (run / "config.toml").write_text(tomli_w.dumps(values))
+    command("resume", run).ok()
+    for file in (
+        "checkpoints/last/model.safetensors",
+        "checkpoints/last/training.safetensors",
+        "metrics.json",
+    ):
+        assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert history(run) == history(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("careful", [True, False])
+def test_compiled_too_the_run_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, careful: bool
+) -> None:
+    """A short last batch, which the resumed process meets before it has met any other. As torch.compile is by
+    default, code depends on what a process has seen before: that would move the last digits."""
+    plain_table(tmp_path, 40)
+    model = {"backbone": "small_cnn", "image_size": [32, 32]}
+    training = {**PLAIN["training"], "compile": True, "batch_size": 12}
+    config = write_config(tmp_path, PLAIN, model=model, training=training)
+    if not careful:
+        real = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda model, dynamic: real(model))
+        monkeypatch.setattr(compose, "compiled_sizes", lambda *sizes: range(1000))
+    command("train", config, "--run", tmp_path / "whole").ok()
+    run = tmp_path / "run"
+    stop_after(5, config, run, monkeypatch)  # in the second epoch, before its short last batch
+    command("resume", run).ok()
+    if careful:
+        assert_same_end(tmp_path / "whole", run)
+    else:
+        file = "checkpoints/last/model.safetensors"
+        assert (run / file).read_bytes() != (tmp_path / "whole" / file).read_bytes()
 
 
 def ending(result: Result) -> list[str]:
