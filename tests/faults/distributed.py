@@ -219,6 +219,7 @@ def wrong_runs() -> Count:
         _say_once(count, done, "runs in one process", "a command for one process")
         done = classwise(2, "train", config, "--run", folder / "d", "--loss.name", "soft_f1")
         _say_once(count, done, "soft F1", "a loss for one process")
+        _unlike(count, folder, config)
         count.add(_one_killed(folder, config), "a process killed", "did not end, or cannot be resumed")
     return count
 
@@ -260,6 +261,66 @@ def _vanishing(folder: Path, config: Path) -> subprocess.CompletedProcess[str]:
         check=False,
         env=ENVIRONMENT,
     )
+
+
+# Two processes that are not as alike as torchrun makes them.
+APART = """
+import os, sys
+how, other, *arguments = sys.argv[1:]
+second = os.environ["RANK"] == "1"
+if how == "no store" and second:
+    os.environ["XDG_CACHE_HOME"] = sys.argv[0]  # no folder
+if how == "machines":
+    os.environ.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    os.environ["XDG_CACHE_HOME"] = os.path.join(other, "cache", os.environ["RANK"])
+    arguments += ["--data.source", other + "/samples.csv", "--data.images", other] if second else []
+from classwise.cli import run_command
+sys.exit(run_command(arguments))
+"""
+
+
+def apart(
+    folder: Path, how: str, config: Path, run: Path, other: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Two processes train: "no store", where the second cannot keep decoded pictures, or "machines", where each is
+    the only one on its own and the second's pictures lie in `other`."""
+    (folder / "apart.py").write_text(APART)
+    return subprocess.run(
+        torchrun(2, folder / "apart.py", how, other or folder, "train", config, "--run", run),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=ENVIRONMENT,
+    )
+
+
+def _unlike(count: Count, folder: Path, config: Path) -> None:
+    """Decoded pictures kept by one process only change nothing; nor do pictures that are copied to each machine,
+    unless one of them is another."""
+    kind = "stores and pictures of each process"
+    classwise(2, "train", config, "--run", folder / "like")
+    done = apart(folder, "no store", config, folder / "no store")
+    problem = (
+        done.stderr[-300:] if done.returncode else trials.differences(folder / "like", folder / "no store")
+    )
+    count.add(not problem, kind, f"a store in one process only: {problem}")
+    copy = folder / "copy"
+    copy.mkdir()
+    for name in ("사진", "samples.csv"):
+        (shutil.copytree if (folder / name).is_dir() else shutil.copy)(folder / name, copy / name)
+    done = apart(folder, "machines", config, folder / "machines", copy)
+    problem = (
+        done.stderr[-300:] if done.returncode else trials.differences(folder / "like", folder / "machines")
+    )
+    count.add(not problem, kind, f"two machines: {problem}")
+    stored = [sum(path.stat().st_size for path in copy.glob(f"cache/{rank}/**/pixels")) for rank in (0, 1)]
+    count.add(stored[0] == stored[1] > 0, kind, f"the machines have stored {stored} bytes")
+    pictures = sorted((copy / "사진").iterdir())
+    pictures[3].write_bytes(pictures[4].read_bytes())
+    done = apart(folder, "machines", config, folder / "other", copy)
+    _say_once(count, done, "all need the same files", kind)
+    count.add(not (folder / "other").exists(), kind, "a run directory was left")
 
 
 def _one_killed(folder: Path, config: Path) -> bool:

@@ -1,5 +1,6 @@
 """Two and three processes compute what one would; without the sums, the merging or the turns they would not."""
 
+import shutil
 from typing import Any
 
 import distributed
@@ -60,4 +61,28 @@ def test_a_mistake_is_said_once() -> None:
         assert done.returncode != 0
         assert [line for line in done.stderr.splitlines() if line.startswith("error: ")][1:] == []
         assert "cut short" in done.stderr
+        assert not (folder / "run").exists()
+
+
+def test_a_store_in_one_process_only() -> None:
+    """The second process cannot keep decoded pictures: nobody waits for its word, and the end is the same."""
+    with distributed.drawn(training__epochs=1) as (folder, config):
+        assert distributed.classwise(2, "train", config, "--run", folder / "like").returncode == 0
+        done = distributed.apart(folder, "no store", config, folder / "run")
+        assert done.returncode == 0, done.stderr
+        assert distributed.trials.differences(folder / "like", folder / "run") == ""
+
+
+def test_another_picture_on_another_machine() -> None:
+    """Each machine checks its own files, and a picture that differs is named."""
+    with distributed.drawn() as (folder, config):
+        copy = folder / "copy"
+        shutil.copytree(folder, copy)
+        pictures = sorted((copy / "사진").iterdir())
+        pictures[3].write_bytes(pictures[4].read_bytes())
+        done = distributed.apart(folder, "machines", config, folder / "run", copy)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert pictures[3].name in errors[0]
+        assert "all need the same files" in errors[0]
         assert not (folder / "run").exists()
