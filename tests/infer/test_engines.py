@@ -165,6 +165,7 @@ def test_auto_takes_the_fastest(model: Classifier, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(engines, "onnx_engine", lambda *given: made("onnx"))
     monkeypatch.setattr(engines, "compiled_engine", lambda *given: made("compile"))
     monkeypatch.setattr(engines, "median_seconds", seconds)
+    monkeypatch.setattr(engines, "SETUP_SECONDS", {"onnx": 0.0, "compile": 0.0})
     said: list[str] = []
     engine = engine_of("auto", model, CPU, FP32, 1000, said.append)
     engine(images(4))
@@ -196,6 +197,23 @@ def test_auto_passes_over_what_differs_or_cannot_be_had(
     assert said[2:] == ["--engine auto: torch is taken, since nothing else can be had"]
     assert said[0].startswith("note: --engine onnx: the package onnxruntime cannot be imported")
     assert said[1].startswith("note: --engine compile: on the first batch")
+
+
+@pytest.mark.parametrize(("batches", "passes"), [(1, 1), (10**7, 11)])
+def test_little_work_is_done_at_once(
+    model: Classifier, monkeypatch: pytest.MonkeyPatch, batches: int, passes: int
+) -> None:
+    """Where all of it takes less time than another engine's start, nothing is measured first."""
+    count: list[int] = []
+    monkeypatch.setattr(engines, "TURN_SECONDS", 0.0)  # five turns of two passes
+    monkeypatch.setattr(engines, "_checked", fail)
+    model.register_forward_pre_hook(lambda _, inputs: count.append(len(inputs[0])))
+    engine_of("auto", model, CPU, FP32, batches)(images(4))
+    assert len(count) == passes
+
+
+def fail(*_: Any) -> None:
+    raise ModelError("none")
 
 
 def test_candidates_run_in_turns() -> None:

@@ -1,6 +1,8 @@
 """Measuring the fastest way to train leaves everything as it was, and chooses by the numbers."""
 
+import weakref
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -133,10 +135,31 @@ def test_what_does_not_fit_the_memory_is_measured_smaller() -> None:
         assert list(dict.fromkeys(seen)) == ([16, 8, 4, 2] if most else [16, 8, 4, 2, 1])
 
 
+def test_a_pass_that_did_not_fit_is_gone_before_the_next() -> None:
+    """Else the memory that it holds would be missing, and fewer pictures would seem to fit than do."""
+    measured, alive = model(), list[weakref.ref[torch.Tensor]]()
+
+    def refuse(_: Any, inputs: tuple[torch.Tensor]) -> None:
+        assert [reference for reference in alive if reference() is not None] == []
+        alive.append(weakref.ref(inputs[0]))
+        if len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    measured.register_forward_pre_hook(refuse)
+    with mock.patch.object(tuning, "_one_update", side_effect=one_pass):
+        assert fastest(measured, 16, 0.0, (1, 0), precisions=("fp32",))
+    assert len(alive) >= 4
+
+
+def one_pass(model: Classifier, optimizer: Any, images: torch.Tensor, *_: Any) -> float:
+    model(images.clone())
+    return 1.0
+
+
 def test_what_cannot_be_compiled_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Said by its absence; but an error in the model itself is the user's to see."""
     measured = model()
-    monkeypatch.setattr(Classifier, "compile", lambda self: self.register_forward_pre_hook(fail))
+    monkeypatch.setattr(Classifier, "compile", lambda self, dynamic: self.register_forward_pre_hook(fail))
     plans = fastest(measured, 4, 0.0, (1, 0), precisions=("fp32",), compiled=(False, True))
     assert [plan.compile for plan in plans] == [False]
     measured.register_forward_pre_hook(fail)

@@ -68,13 +68,17 @@ def engine_of(
 
     def run(images: Tensor) -> Outputs:
         if not chosen:
+            started = time.perf_counter()
             expected = eager(images)
+            seconds = time.perf_counter() - started
             if not all(bool(raw.isfinite().all()) for raw in expected.values()):
                 return expected  # nothing to compare with; whoever gathers them refuses them
             if name == "auto":
-                chosen.append(_fastest(makers, eager, images, expected, device, dtype, batches, say))
+                chosen.append(_fastest(makers, eager, images, expected, device, dtype, batches, say, seconds))
             else:
                 chosen.append(_checked(name, makers[name], images, expected, dtype))
+            if chosen[0] is eager:
+                return expected
         return chosen[0](images)
 
     return run
@@ -154,12 +158,17 @@ def _fastest(
     dtype: torch.dtype,
     batches: int,
     say: Callable[[str], None],
+    first_seconds: float,
 ) -> Engine:
-    """That which takes the least time for a batch like this one, of those whose setup the batches to come can pay."""
-    seconds = median_seconds({"torch": eager}, images)["torch"] * batches
+    """That which takes the least time for a batch like this one, of those whose setup the batches to come can pay.
+    `first_seconds`: what eager torch took for its first batch, which is never its fastest."""
+    makers = {name: maker for name, maker in makers.items() if name != "onnx" or device.type == "cpu"}
+    seconds = first_seconds * batches
+    if seconds >= min(SETUP_SECONDS[name] for name in makers):
+        seconds = median_seconds({"torch": eager}, images)["torch"] * batches
     candidates, refused = {"torch": eager}, False
     for name, maker in makers.items():
-        if seconds < SETUP_SECONDS[name] or (name == "onnx" and device.type != "cpu"):
+        if seconds < SETUP_SECONDS[name]:
             continue
         try:
             candidates[name] = _checked(name, maker, images, expected, dtype)

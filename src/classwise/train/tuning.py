@@ -120,16 +120,23 @@ class _Trial:
 
     def measured(self, plan: Plan, tolerant: bool) -> Plan | None:
         """The plan with its seconds; None where it cannot be carried out, if that is to be tolerated."""
+        passes: list[float] = []
         with torch_threads(plan.threads):
-            try:
-                passes = self._passes(plan)
-            except torch.OutOfMemoryError:
-                self._size = self.batch_size = self._size // 2
-                return self.measured(plan, tolerant) if self._size else None
-            except Exception:
-                if not tolerant:
-                    raise
-                return None
+            while not passes and self._size:
+                try:
+                    passes = self._passes(plan)
+                except torch.OutOfMemoryError:
+                    pass  # while it is handled, its frames hold what did not fit
+                except Exception:
+                    if not tolerant:
+                        raise
+                    return None
+                if not passes:
+                    self._size = self.batch_size = self._size // 2
+                    if self.device.type == "cuda":
+                        torch.cuda.empty_cache()
+        if not passes:
+            return None
         # The first pass chooses kernels, compiles and fills caches. The median: others may use the machine.
         computing = sorted(passes[1:])[(len(passes) - 1) // 2] / self._size
         self._best = min(self._best, computing)
@@ -165,7 +172,7 @@ class _Trial:
             model.arrange(FORMATS[plan.memory_format])
             optimizer = self.optimizer_of(model, plan.fused)
             if plan.compile:
-                model.compile()
+                model.compile(dynamic=False)  # as it will be trained
             self._kept = key, model, optimizer
         return self._kept[1:]
 
