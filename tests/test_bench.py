@@ -1,5 +1,6 @@
 """`classwise bench`: every stage of a run is timed, nothing is left behind, and the hints follow from the numbers."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -120,6 +121,41 @@ def test_the_updates_are_real_ones(config: Path, monkeypatch: pytest.MonkeyPatch
     assert changed[0] > 1e-3
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        [("model.dropout", "0.3"), ("training.clip_norm", "0.5"), ("data.mixup", "0.4")],
+        [("training.ema", "0.9"), ("training.accumulate", "2"), ("training.micro_batch", "3")],
+    ],
+)
+def test_an_update_in_stages_is_that_of_the_loop(
+    config: Path, monkeypatch: pytest.MonkeyPatch, options: list[tuple[str, str]]
+) -> None:
+    """To the last bit: else something else would be timed."""
+    ends: list[dict[str, torch.Tensor]] = []
+
+    def both(parts: Parts, *_: Any) -> Bench:
+        stages.begin(parts)
+        windows, settings = stages.first_windows(parts), parts.settings
+        twin = dataclasses.replace(parts, state=copy.deepcopy(parts.state))
+        twin.state.model.train()
+        with stages.FiniteUpdates(twin.state, twin.data, settings.device, settings.processes) as updates:
+            for window in windows:
+                stages._staged_update(twin, window, updates, stages._Clock(settings.device))
+        stages.loop.train_one_epoch(parts.state, iter(windows), parts.data, settings)
+        for state in (twin.state, parts.state):
+            averages = {f"average.{key}": value for key, value in state.average.model.state_dict().items()}
+            ends.append(state.model.state_dict() | averages)
+        assert twin.state.progress.update == parts.state.progress.update >= 2
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "measure", both)
+    with pytest.raises(KeyboardInterrupt):
+        bench(config, options, quiet=True)
+    one, other = ends
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
 @pytest.mark.usefixtures("counting")
 def test_the_sums_are_those_of_the_stages(config: Path) -> None:
     """Every span takes one tick: a reader's stage is one tick a pass, an update's one a window, of 12 pictures."""
@@ -209,8 +245,13 @@ def test_a_bad_config_and_a_bad_picture_are_errors(config: Path, tmp_path: Path)
         ({"reading": 9, "forward": 2}, {}, "data.workers = 1 would hide a part of it"),
         ({"augmenting": 9, "forward": 2}, {"workers": 2, "cores": 8}, "data.workers = 5 would keep up"),
         ({"augmenting": 9, "forward": 2}, {"workers": 2}, "all 2 cores read already"),
+        (
+            {"augmenting": 9, "forward": 1},
+            {"workers": 2, "cores": 3},
+            "data.workers = 3 would bring it to 3.00 ms at best: there are no more cores",
+        ),
         ({"augmenting": 9, "forward": 2}, {"workers": 2}, "a lighter data.augment than 'light'"),
-        ({"decoding": 9, "forward": 2}, {"workers": 1}, "a larger data.cache_gigabytes"),
+        ({"decoding": 9, "forward": 2}, {"workers": 1}, "for the reason that is said above"),
         ({"update": 1, "forward": 1}, {}, "a larger training.batch_size than 4"),
         ({"transfer": 1, "forward": 1}, {"device": "cuda"}, "moving the pictures to cuda takes 1.00 of 2.00"),
         (

@@ -108,7 +108,7 @@ def stop_at(update: int, how: str) -> Callable[[], None]:
         from classwise.train import loop
         from classwise.train.state import Progress
 
-        end_update, seed = Progress.end_update, loop._seed_dropout
+        end_update, seed = Progress.end_update, loop.seed_dropout
 
         def ended(progress: Progress, loss: float, samples: int) -> None:
             end_update(progress, loss, samples)
@@ -121,7 +121,7 @@ def stop_at(update: int, how: str) -> Callable[[], None]:
             seed(settings, number, place, part)
 
         Progress.end_update = ended  # type: ignore[method-assign]
-        loop._seed_dropout = seeded  # type: ignore[assignment]
+        loop.seed_dropout = seeded  # type: ignore[assignment]
 
     return prepare
 

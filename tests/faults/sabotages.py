@@ -23,7 +23,7 @@ def dropout_from_the_global_generator() -> None:
     """Not seeded anew in each update."""
     from classwise.train import loop
 
-    loop._seed_dropout = lambda *arguments: None  # type: ignore[assignment]
+    loop.seed_dropout = lambda *arguments: None  # type: ignore[assignment]
 
 
 def augmentation_from_one_generator() -> None:

@@ -56,18 +56,19 @@ def _more_readers(found: Bench, config: Config) -> str:
     )
     if possible <= found.workers:
         return f"{text}; all {found.cores} cores read already"
-    enough = "would keep up" if possible == wanted else "would halve the gap at best: there are no more cores"
-    return f"{text}: data.workers = {possible} {enough}"
+    then = f"would bring it to {found.reading / possible:.2f} ms at best: there are no more cores"
+    return f"{text}: data.workers = {possible} {'would keep up' if possible == wanted else then}"
 
 
 def _store(found: Bench, config: Config) -> str:
     decoding = found.milliseconds("decoding")
     if not _reading_matters(found) or decoding < MATTERS * found.reading:
         return ""
-    where = 'data.cache = "auto" keeps the pixels'
+    where, then = 'data.cache = "auto" keeps the pixels', ", and later epochs only fetch them"
     if config.data.cache != "off":
-        where = "the store does not hold all of the pictures: a larger data.cache_gigabytes keeps them"
-    return f"decoding takes {decoding:.2f} ms a picture in every epoch: {where}, and later epochs only fetch them"
+        where = "the store does not hold all of them, for the reason that is said above"
+        then = ""
+    return f"decoding takes {decoding:.2f} ms a picture in every epoch: {where}{then}"
 
 
 def _lighter_augmentation(found: Bench, config: Config) -> str:

@@ -34,6 +34,7 @@ from classwise.predictor import set_threads, torch_kept
 from classwise.prepare import prepare
 from classwise.session import Parts, assemble
 from classwise.train import loop
+from classwise.train.finite import FiniteUpdates, Update, clip
 from classwise.train.tuning import Plan
 
 BATCHES = 3
@@ -50,7 +51,7 @@ WHAT = {
     "mixing": "mixup and CutMix",
     "loss": "the criterion over all heads",
     "backward": "the gradient",
-    "update": "clipping, optimizer, average",
+    "update": "clipping, the check that all is finite, optimizer, average",
     "metrics": "counting, in validation",
 }
 
@@ -66,6 +67,8 @@ def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: 
         check_recipe(given, prepared, model)
         settled, device, plans = settle(given, prepared, model, console)
         set_threads(settled)
+        if prepared.store is not None:
+            console.line(str(prepared.store))
         parts = assemble(settled, prepared, copy.deepcopy(model), heads, device)
         with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
             return measure(parts, settled, tuple(Plan(**plan) for plan in plans), console)
@@ -192,43 +195,57 @@ def other_precision(parts: Parts, windows: Sequence[list[Batch]]) -> tuple[str, 
 
 def _staged_passes(parts: Parts, windows: Sequence[list[Batch]]) -> dict[str, float]:
     """Median seconds of each stage in a pass over all windows."""
-    parts.state.model.train()
+    state, settings = parts.state, parts.settings
+    state.model.train()
     passes: list[dict[str, float]] = []
-    started = time.perf_counter()
+    progress, started = copy.deepcopy(state.progress), time.perf_counter()
     while len(passes) < 2 or (len(passes) <= PASSES and time.perf_counter() - started < LONG):
-        clock = _Clock(parts.settings.device)
-        for number, window in enumerate(windows):
-            _staged_update(parts, window, parts.state.progress.update + number, clock)
+        clock = _Clock(settings.device)
+        with FiniteUpdates(state, parts.data, settings.device, settings.processes) as updates:
+            for window in windows:
+                _staged_update(parts, window, updates, clock)
         passes.append(clock.spent)
+        state.progress = copy.deepcopy(progress)  # a schedule knows no more updates than the run has
     return {name: statistics.median(one[name] for one in passes[1:]) for name in passes[0]}
 
 
-def _staged_update(parts: Parts, window: list[Batch], number: int, clock: "_Clock") -> None:
-    """The update that `train_one_epoch` makes of a window, in stages."""
+def _staged_update(parts: Parts, window: list[Batch], updates: FiniteUpdates, clock: "_Clock") -> None:
+    """The update that `train_one_epoch` makes of a window, line by line, in stages."""
     state, settings, data = parts.state, parts.settings, parts.data
+    progress, most = state.progress, state.progress.micro_batch
     with clock.stage("transfer"):
         batches = [batch.to(settings.device) for batch in window]
     if isinstance(data.mixing, Mixing) and data.mixing.is_on:
         with clock.stage("mixing"):
-            batches = data.mixing(batches, number)
+            batches = data.mixing(batches, progress.update)
     with clock.stage("update"):
-        state.schedule.set(state.optimizer, number)
+        state.schedule.set(state.optimizer, progress.update)
         state.optimizer.zero_grad()
+        before = [buffer.clone() for buffer in updates.statistics]
     with clock.stage("loss"):
-        mass = state.criterion.window_mass([batch.targets for batch in batches])
-    for batch in itertools.chain.from_iterable(b.parts(state.progress.micro_batch) for b in batches):
-        with clock.stage("forward"), settings.autocast():
-            outputs = state.outputs(batch.images)
+        mass = loop.window_mass(state.criterion, batches, most, settings.processes)
+    losses = []
+    for place, part, batch in loop.micro_batches(batches, data.first_place, most):
+        with clock.stage("forward"):
+            loop.seed_dropout(settings, progress.update, place, part)
+            with settings.autocast():
+                outputs = state.outputs(batch.images)
         with clock.stage("loss"):
             loss = state.criterion(outputs, batch.targets, mass)
+            losses.append(loss.detach())
         with clock.stage("backward"):
             torch.autograd.backward(state.scaler.scale(loss))
     with clock.stage("update"):
+        total = loop.added(losses, False)
         state.scaler.unscale_(state.optimizer)
-        torch.nn.utils.clip_grad_norm_(state.parameters, settings.clip_norm)
+        norm, rows = clip(updates.parameters, settings.clip_norm), [batch.rows for batch in batches]
+        update = Update(rows, total, norm, before, sum(map(len, rows)))
+        taken = updates.admit(update)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.average.update(state.model)
+        if taken:
+            state.average.update(state.model)
+        progress.end_update(update.loss or 0.0, update.samples)
 
 
 @torch.no_grad()

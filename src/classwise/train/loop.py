@@ -149,18 +149,18 @@ def train_one_epoch(
             batches = data.mixing([batch.to(settings.device) for batch in window], progress.update)
             state.schedule.set(optimizer, progress.update)
             optimizer.zero_grad()
-            with _kept(updates.statistics) as before:
-                mass = _mass(criterion, batches, progress.micro_batch, processes)
+            with kept(updates.statistics) as before:
+                mass = window_mass(criterion, batches, progress.micro_batch, processes)
                 losses = []
                 with processes.alike():
-                    for place, part, batch in _micro_batches(batches, data.first_place, progress.micro_batch):
-                        _seed_dropout(settings, progress.update, place, part)
+                    for place, part, batch in micro_batches(batches, data.first_place, progress.micro_batch):
+                        seed_dropout(settings, progress.update, place, part)
                         with settings.autocast():
                             outputs = state.outputs(batch.images)
                         loss = criterion(outputs, batch.targets, mass)
                         scaler.scale(loss).backward()
                         losses.append(loss.detach())
-                total = processes.sum(_added(losses, processes.world > 1))
+                total = processes.sum(added(losses, processes.world > 1))
                 processes.sum_gradients(updates.parameters)
                 processes.merge_statistics(model, updates.statistics, before, sum(map(bool, batches)))
             scaler.unscale_(optimizer)
@@ -236,14 +236,14 @@ def evaluate(
     return scores | ({"loss": float(loss)} if criterion.additive else {})
 
 
-def _micro_batches(batches: list[Batch], first_place: int, most: int) -> Iterator[tuple[int, int, Batch]]:
+def micro_batches(batches: list[Batch], first_place: int, most: int) -> Iterator[tuple[int, int, Batch]]:
     """(place in the update, part, batch) of all pieces of an update's batches, of at most so many pictures each."""
     for place, batch in enumerate(batches, start=first_place):
         for part, piece in enumerate(batch.parts(most)):
             yield place, part, piece
 
 
-def _mass(criterion: Criterion, batches: list[Batch], most: int, processes: Processes) -> Mass:
+def window_mass(criterion: Criterion, batches: list[Batch], most: int, processes: Processes) -> Mass:
     """What the losses of an update are divided by: the masses of all its micro-batches, in all processes."""
     # Several processes must all go the same way, and one of them may have no rows.
     if processes.world == 1 and criterion.counts_rows and all(batch.complete for batch in batches):
@@ -253,14 +253,14 @@ def _mass(criterion: Criterion, batches: list[Batch], most: int, processes: Proc
     return processes.total(criterion.window_mass([batch.targets for batch in batches]))
 
 
-def _added(losses: list[Tensor], exactly: bool) -> Tensor:
+def added(losses: list[Tensor], exactly: bool) -> Tensor:
     """Their sum; in float64, unless there is but one and no other process adds to it."""
     if len(losses) == 1 and not exactly:
         return losses[0]
     return torch.stack(losses).sum(dtype=torch.float64)
 
 
-def _seed_dropout(settings: Settings, update: int, place: int, part: int) -> None:
+def seed_dropout(settings: Settings, update: int, place: int, part: int) -> None:
     """Dropout depends on (seed, update, micro-batch), so that a resumed run draws what the first one would have
     drawn, and several processes what one would have."""
     seed = mixed_seed(settings.seed, DROPOUT, update, place, part)
@@ -270,7 +270,7 @@ def _seed_dropout(settings: Settings, update: int, place: int, part: int) -> Non
 
 
 @contextlib.contextmanager
-def _kept(buffers: list[Tensor]) -> Iterator[list[Tensor]]:
+def kept(buffers: list[Tensor]) -> Iterator[list[Tensor]]:
     """What the buffers were before the block, and are again if it ends by an error."""
     before = [buffer.clone() for buffer in buffers]
     try:
