@@ -2,9 +2,10 @@
 
     python benchmarks/confusion.py [--batches 2000] [--json FILE]
 
-Counts the same random outputs with classwise's Scoreboard (confusion matrix, top-k, log loss and calibration, read at
-the end), with torchmetrics' macro F1, and by hand (argmax and a scatter into a matrix), in alternating blocks, and
-checks that all three give scikit-learn's macro F1.
+Counts the same random outputs with classwise's confusion matrix, with its Scoreboard (that, top-k, log loss and
+calibration, all read at the end), with torchmetrics' macro F1 as it is by default, and by hand (argmax and a scatter
+into a matrix), in turns, and checks that all four give scikit-learn's macro F1: torchmetrics' to 1e-6, since it
+computes in float32, the others to 1e-12. The ratio is torchmetrics' time over that of the confusion matrix.
 """
 
 import argparse

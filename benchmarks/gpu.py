@@ -8,9 +8,11 @@
 2. ResNet-18 at 32, batches of 128: a bare loop, eager against torch.compile(mode="reduce-overhead"), which replays
    CUDA graphs.
 3. Drawn JPEG files of 500 x 375, read and augmented by all cores through classwise's Loader, the model of 1: the share
-   of the time that the GPU is busy, by CUDA events around every update, in the epochs after the first.
+   of an epoch after the first in which some kernel or copy runs on the GPU, by torch's profiler, which slows the host
+   down a little; and, without it, the share between the first and the last kernel of an update, by CUDA events.
 4. An epoch of classwise's loop, checks and steps and all, under torch.cuda.set_sync_debug_mode("error"): an operation
-   that makes the host wait for all that the device has to do is an error.
+   that makes the host wait for all that the device has to do is an error. The loop does wait for an event, that of the
+   update before the one under way, which this mode does not look at: how often that had not come yet is counted.
 
 What needs classwise is skipped, and that is said, where it or a package of its is not installed; a row that fails
 leaves the others alone. Prints one table and writes JSON. On a CPU, and at tiny sizes, no figure is one: all of them
@@ -211,8 +213,14 @@ SMALL = (
     Row("ResNet-18 at 32, eager, bare loop", "images/s"),
     Row("ResNet-18 at 32, CUDA graphs / eager", "x", 4.0),
 )
-BUSY = (Row("GPU busy with JPEG files, after the first epoch", "share", 0.9),)
-SYNC = (Row("an epoch of the loop makes the host wait", "times", 0.0),)
+BUSY = (
+    Row("GPU busy with JPEG files, after the first epoch", "share", 0.9),
+    Row("... within an update, from first to last kernel", "share"),
+)
+SYNC = (
+    Row("the loop's host waits for all of the queue", "times", 0.0),
+    Row("... for the update before, an update", "times"),
+)
 
 
 def large_rows(job: Job, without: str) -> Iterator[Row]:
@@ -318,20 +326,55 @@ def our_loop(sizes: Sizes, job: Job) -> Callable[[], None]:
 
 
 def busy_rows(job: Job, without: str) -> Iterator[Row]:
-    """Row group 3: every epoch after the first is one value."""
+    """Row group 3: the epochs after the first; those with a profiler for one value, those without for the other."""
     from classwise.train.loop import train_one_epoch
 
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(jpeg_data(job))
         state, settings = our_state(job.large, job, data.updates_per_epoch), our_settings(job)
-        shares = []
-        for epoch in range(4 if job.on_gpu else 2):
+        kernels, spans = [], []
+        for epoch in range(5 if job.on_gpu else 3):
+            busy, profiler = Busy(job), kernel_times(job) if epoch % 2 else None
             job.wait()
-            started, busy = time.perf_counter(), Busy(job)
-            train_one_epoch(state, busy.timed(data.windows(epoch)), data, settings)
-            job.wait()
-            shares.append(busy.seconds() / (time.perf_counter() - started))
-    yield filled(BUSY[0], shares[1:])
+            with profiler or contextlib.nullcontext():
+                started = time.perf_counter()
+                train_one_epoch(state, busy.timed(data.windows(epoch)), data, settings)
+                job.wait()
+                seconds = time.perf_counter() - started
+            if profiler:
+                kernels.append(covered(device_spans(profiler)) / seconds)
+            elif epoch:
+                spans.append(busy.seconds() / seconds)
+    yield filled(BUSY[0], kernels)
+    yield filled(BUSY[1], spans)
+
+
+def kernel_times(job: Job) -> Any:
+    """torch's profiler of all that runs on the device."""
+    kind = torch.profiler.ProfilerActivity
+    return torch.profiler.profile(activities=[kind.CUDA if job.on_gpu else kind.CPU])
+
+
+def device_spans(profiler: Any) -> list[tuple[float, float]]:
+    """(begin, end) in seconds of every kernel and copy; on a CPU of every operation."""
+    kinds = torch.autograd.DeviceType
+    wanted = kinds.CUDA if torch.cuda.is_available() else kinds.CPU
+    events = (
+        event
+        for event in profiler.events()
+        # Not what a program calls a part of it, which spans gaps.
+        if event.device_type == wanted and not getattr(event, "is_user_annotation", False)
+    )
+    return [(1e-6 * event.time_range.start, 1e-6 * event.time_range.end) for event in events]
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one span: kernels of several streams run at once."""
+    total, reached = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
 
 
 class Busy:
@@ -427,11 +470,29 @@ def sync_rows(job: Job, without: str) -> Iterator[Row]:
         our_settings(job),
     )
     train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
-    with refused_waiting(job.on_gpu):
+    with refused_waiting(job.on_gpu), counted_events() as waits:
         train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
     if state.progress.update != 2 * sizes.updates:
         raise RuntimeError(f"{state.progress.update} updates of {2 * sizes.updates}")
     yield filled(SYNC[0], [0.0])
+    yield filled(SYNC[1], [sum(waits) / sizes.updates])
+
+
+@contextlib.contextmanager
+def counted_events() -> Iterator[list[bool]]:
+    """For every event that the host asks for: whether it had to wait."""
+    found: list[bool] = []
+    before = torch.cuda.Event.synchronize
+
+    def synchronize(event: torch.cuda.Event) -> None:
+        found.append(not event.query())
+        before(event)
+
+    torch.cuda.Event.synchronize = synchronize  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        torch.cuda.Event.synchronize = before  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -201,7 +201,7 @@ def lightning(data: Data) -> Epoch:
             times.append(time.perf_counter())
 
     module = Module()
-    loaders = batches_as_they_are(data.pairs), batches_as_they_are(data.valid_pairs)
+    loaders = InMemory(data.pairs), InMemory(data.valid_pairs)
 
     def epoch() -> float:
         times.clear()
@@ -222,13 +222,17 @@ def lightning(data: Data) -> Epoch:
     return epoch
 
 
-def batches_as_they_are(pairs: list[Any]) -> Any:
-    """A DataLoader that only hands batches over."""
-    return torch.utils.data.DataLoader(pairs, batch_size=None, collate_fn=handed_over)  # type: ignore[arg-type]
+class InMemory:
+    """Batches that are handed over as they are, to peers that want a loader."""
 
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
 
-def handed_over(batch: Any) -> Any:
-    return batch
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 def hf_trainer(data: Data) -> Epoch:
@@ -249,15 +253,18 @@ def hf_trainer(data: Data) -> Epoch:
             return {"loss": loss_of(outputs, targets), "logits": tuple(outputs.values())}
 
     def as_dicts(pairs: Any) -> Any:
-        found = [{"images": images, "labels": torch.stack(list(t.values()), 1)} for images, t in pairs]
-        return batches_as_they_are(found)
+        return InMemory(
+            [{"images": images, "labels": torch.stack(list(t.values()), 1)} for images, t in pairs]
+        )
+
+    loaders = as_dicts(data.pairs), as_dicts(data.valid_pairs)
 
     class Trainer(transformers.Trainer):  # type: ignore[misc]
         def get_train_dataloader(self) -> Any:
-            return as_dicts(data.pairs)
+            return loaders[0]
 
         def get_eval_dataloader(self, *_: Any) -> Any:
-            return as_dicts(data.valid_pairs)
+            return loaders[1]
 
     times: list[float] = []
 
@@ -354,7 +361,7 @@ def accelerate(data: Data) -> Epoch:
 
     accelerator = Accelerator(cpu=True)
     model = new_model()
-    loaders = batches_as_they_are(data.pairs), batches_as_they_are(data.valid_pairs)
+    loaders = InMemory(data.pairs), InMemory(data.valid_pairs)
     model, optimizer, train, valid = accelerator.prepare(model, new_optimizer(model), *loaders)
     metrics = f1_metrics()
 

@@ -3,11 +3,11 @@
     python benchmarks/reading.py [--pictures 600] [--blocks 5] [--json FILE]
 
 Draws JPEG files of 500 x 375 pixels, and makes batches of 32 random resized crops of 224 x 224, mirrored half of the
-time, as uint8 in channels_last, from a shuffled order: with a DataLoader, Pillow and torchvision's transforms; with a
-DataLoader, classwise's own decoder and OpenCV; with classwise's Loader from the files (its first epoch without a
-cache), and from its store of decoded pictures. All in one process, in alternating blocks, each with two worker
-processes that stay; the numbers are medians of paired ratios of pictures a second. `classwise (again)` against
-`classwise` shows what the machine's noise makes of it.
+time, as uint8, from a shuffled order: with a DataLoader, Pillow and torchvision's transforms, as in torchvision's and
+timm's scripts (in plain order); with a DataLoader, classwise's own decoder and OpenCV, in channels_last; with
+classwise's Loader from the files (its first epoch without a cache), and from its store of decoded pictures. All in one
+process, in alternating blocks, each with two worker processes that stay; the numbers are medians of paired ratios of
+pictures a second. `classwise (again)` against `classwise` shows what the machine's noise makes of it.
 """
 
 import argparse
@@ -90,14 +90,19 @@ class SameDecoder(Dataset[Any]):
         )
         if torch.rand(()) < 0.5:
             image = cv2.flip(image, 1)
-        return torch.from_numpy(image).permute(2, 0, 1), row
+        return image, row
 
 
-def plain(pictures: Dataset[Any]) -> Callable[[int], int]:
+def in_channels_last(samples: list[Any]) -> Any:
+    """A batch without a transposition: what decoders give, one behind the other."""
+    images_BHWC = torch.from_numpy(np.stack([image for image, _ in samples]))
+    return images_BHWC.permute(0, 3, 1, 2), torch.tensor([row for _, row in samples])
+
+
+def plain(pictures: Dataset[Any], collate: Callable[[list[Any]], Any] | None = None) -> Callable[[int], int]:
     """An epoch of a DataLoader; returns its pictures."""
-    loader = DataLoader(
-        pictures, BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True, worker_init_fn=one_thread
-    )
+    options: Any = {"num_workers": WORKERS, "persistent_workers": True, "worker_init_fn": one_thread}
+    loader = DataLoader(pictures, BATCH, shuffle=True, collate_fn=collate, **options)
 
     def epoch(number: int) -> int:
         return sum(len(images) for images, _ in loader)
@@ -139,7 +144,7 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     stored = store.of([checked.keys[path] for path in paths])
     print(f"checking and storing all pictures: {len(paths) / (time.perf_counter() - started):,.0f}/s")
     yield "Pillow", plain(PillowPictures(paths))
-    yield "same decoder", plain(SameDecoder(paths))
+    yield "same decoder", plain(SameDecoder(paths), in_channels_last)
     yield "classwise", ours(paths, None)
     yield "classwise (again)", ours(paths, None)
     yield "classwise, stored", ours(paths, stored)

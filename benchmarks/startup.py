@@ -3,8 +3,9 @@
     python benchmarks/startup.py [--runs 7] [--json FILE]
 
 `classwise --help`; and `classwise train` on 200 drawn pictures up to its first update, less what a process takes that
-only imports torch and timm and makes an optimizer (which imports torch._dynamo), in turns: once with everything by
-default (measuring the fastest way to train, scoring the baselines), once with both given or switched off.
+only imports what that run needs (torch and timm; torch alone for the built-in small network) and makes an optimizer
+(which imports torch._dynamo), in turns: with everything by default (measuring the fastest way to train, scoring the
+baselines), with both given or switched off, and by default with a network of timm's.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-IMPORTS = "import torch, timm; torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)"
+OPTIMIZER = "torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)"
+IMPORTS = {"torch": f"import torch; {OPTIMIZER}", "torch, timm": f"import torch, timm; {OPTIMIZER}"}
 # The process ends with its first update, so that nothing after it is in the time.
 FIRST_UPDATE = """
 import os, sys
@@ -30,7 +32,12 @@ state.Progress.end_update = ended
 from classwise.cli import main
 main(sys.argv[1:])
 """
-GIVEN = ("--training.precision", "fp32", "--report.baselines", "false")
+# What is trained: the imports that are taken off, and the options.
+RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "train": ("torch", ()),
+    "train, all given": ("torch", ("--training.precision", "fp32", "--report.baselines", "false")),
+    "train, ResNet-18": ("torch, timm", ("--model.backbone", "resnet18")),
+}
 
 
 def draw(folder: Path) -> None:
@@ -52,23 +59,22 @@ def seconds(arguments: list[str], folder: Path) -> float:
 
 
 def measure(runs: int) -> dict[str, list[float]]:
-    """Seconds of each run; of `train` what is left after the imports of the same round."""
-    found: dict[str, list[float]] = {"--help": [], "imports": [], "train": [], "train, all given": []}
+    """Seconds of each round; of `train` what is left after the imports of the same round."""
+    names = ("--help", *(f"import {name}" for name in IMPORTS), *RUNS)
+    found: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         draw(folder)
         for round in range(runs + 1):
-            imports = seconds(["-c", IMPORTS], folder)
-            train = ["-c", FIRST_UPDATE, "train", "classwise.toml", "--run"]
-            default = seconds([*train, f"a{round}"], folder)
-            given = seconds([*train, f"b{round}", *GIVEN], folder)
-            help_ = seconds(["-m", "classwise", "--help"], folder)
-            if round:  # the first compiles bytecode
-                for key, value in zip(
-                    found, (help_, imports, default - imports, given - imports), strict=True
-                ):
-                    found[key].append(value)
+            times = {"--help": seconds(["-m", "classwise", "--help"], folder)}
+            times |= {f"import {name}": seconds(["-c", code], folder) for name, code in IMPORTS.items()}
+            for number, (name, (imports, options)) in enumerate(RUNS.items()):
+                command = ["-c", FIRST_UPDATE, "train", "classwise.toml", "--run", f"{number}-{round}"]
+                times[name] = seconds([*command, *options], folder) - times[f"import {imports}"]
+            if round:  # the first compiles bytecode, and fills the store of pictures
+                for name, value in times.items():
+                    found[name].append(value)
     return found
 
 
@@ -79,14 +85,15 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     found = measure(arguments.runs)
-    names = {
+    said = {
         "--help": "classwise --help",
-        "imports": "import torch, timm and an optimizer",
-        "train": "classwise train to its first update, beyond that",
+        **{f"import {name}": f"import {name}, and an optimizer" for name in IMPORTS},
+        "train": "classwise train to its first update, beyond torch",
         "train, all given": "the same, precision given, no baselines",
+        "train, ResNet-18": "by default with a ResNet-18, beyond torch and timm",
     }
-    for key, times in found.items():
-        print(f"{names[key]:<50} median {statistics.median(times):.2f} s, slowest {max(times):.2f} s")
+    for name, times in found.items():
+        print(f"{said[name]:<52} median {statistics.median(times):.2f} s, slowest {max(times):.2f} s")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(found, indent=1))
 

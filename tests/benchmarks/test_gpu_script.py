@@ -44,10 +44,13 @@ def test_without_classwise_its_rows_are_skipped(
     monkeypatch.setitem(sys.modules, "classwise.data.loader", None)
     assert gpu.main([*TINY, "--json", str(tmp_path / "found.json")]) == 0
     out = capsys.readouterr().out
-    assert (out.count("skipped"), out.count("not measured")) == (3, len(NAMES) - 3)
+    assert (out.count("skipped"), out.count("not measured")) == (5, len(NAMES) - 5)
     assert "classwise cannot be imported: " in out.splitlines()[-1]
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert ["classwise" in row["why"] for row in rows] == [False, True, False, False, False, True, True]
+    assert ["classwise" in row["why"] for row in rows] == [
+        *(False, True, False, False, False),
+        *(True, True, True, True),
+    ]
 
 
 def test_a_row_that_fails_leaves_the_others_alone(
@@ -57,10 +60,10 @@ def test_a_row_that_fails_leaves_the_others_alone(
         raise RuntimeError("no room\nat all")
 
     monkeypatch.setattr(gpu, "jpeg_data", fails)
-    assert gpu.main([*TINY, "--only", "GPU busy", "host wait"]) == 1
+    assert gpu.main([*TINY, "--only", "GPU busy", "host waits"]) == 1
     captured = capsys.readouterr()
     assert (captured.out.count("not measured"), captured.out.splitlines()[-1]) == (
-        1,
+        2,
         "failed: RuntimeError: no room",
     )
     assert "Traceback" in captured.err
@@ -95,6 +98,12 @@ def test_both_sides_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _weights(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
+
+
+def test_what_overlaps_is_covered_once() -> None:
+    """Kernels of several streams, one within another, one after a gap."""
+    assert gpu.covered([]) == 0
+    assert gpu.covered([(3.0, 4.0), (0.0, 2.0), (1.0, 2.5), (0.5, 1.0), (4.0, 4.5)]) == 4.0
 
 
 def test_busy_is_what_updates_take(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A batch that is computed in parts, by request or since memory ran out, is the same batch."""
 
 import dataclasses
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ from classwise.data.loader import Batch
 from classwise.errors import ConfigError, Interrupted, OutOfMemory
 from classwise.losses.criterion import Criterion
 from classwise.losses.soft_f1 import SoftMacroF1
+from classwise.model.fitting import Fitting
 from classwise.processes import ALONE
 from classwise.train import loop
 from classwise.train.state import TrainState
@@ -174,3 +176,75 @@ def test_an_error_that_is_none_of_memory_is_left_alone() -> None:
     with pytest.raises(OutOfMemory) as caught, ALONE.alike():
         raise torch.OutOfMemoryError("out\nof memory")
     assert str(caught.value) == "out"
+
+
+def test_a_step_that_does_not_fit_is_an_error_of_ours() -> None:
+    """Smaller micro-batches do not help the optimizer, whose moments are as large as the model."""
+    data = training(20, 8)
+    state = state_of(convolutional(), data, "adamw", 0.01)
+
+    def step(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB.\nMore.")
+
+    state.optimizer.step = step  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"optimizer\.name: .* Tried to allocate 3 GiB\.\. An optimizer"):
+        run(state, data, SETTINGS, Shelf())
+
+
+def limited(model: torch.nn.Module, most: int) -> list[int]:
+    """The model runs out of memory with more pictures than that at once; the sizes it was given, and whether what did
+    not fit was gone by then."""
+    sizes: list[int] = []
+    alive: list[weakref.ref[Tensor]] = []
+
+    def refuse(_: Any, inputs: tuple[Tensor]) -> None:
+        assert all(reference() is None for reference in alive)
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) > most:
+            held = torch.zeros(10)
+            alive.append(weakref.ref(held))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.register_forward_pre_hook(refuse)
+    return sizes
+
+
+def test_validation_that_does_not_fit_goes_on_in_pieces() -> None:
+    """The same outputs, every row once; and no further attempt with as many as did not fit."""
+    model = convolutional().eval()
+    images = torch.randint(0, 256, (11, 3, 8, 6), dtype=torch.uint8)
+    with torch.no_grad():
+        wanted = model(images)
+        sizes = limited(model, 3)
+        fitting = Fitting(model)
+        for _ in range(2):
+            found = fitting(images)
+            assert all(torch.allclose(found[name], raw, atol=1e-6) for name, raw in wanted.items())
+            assert {name: raw.shape for name, raw in found.items()} == {n: r.shape for n, r in wanted.items()}
+    assert sizes == [11, 6, *[3, 3, 3, 2] * 2]
+
+
+def test_what_fits_is_computed_at_once() -> None:
+    model = convolutional().eval()
+    images, sizes = torch.randint(0, 256, (11, 3, 8, 6), dtype=torch.uint8), limited(model, 11)
+    with torch.no_grad():
+        found, wanted = Fitting(model)(images), model(images)
+    assert all(torch.equal(found[name], raw) for name, raw in wanted.items())
+    assert sizes == [11, 11]
+    limited(model, 0)
+    with pytest.raises(ConfigError, match="not even one picture fits the memory of cpu"):
+        Fitting(model)(images)
+
+
+def test_a_run_whose_validation_does_not_fit_ends() -> None:
+    data = training(20, 8)
+    wanted, found = (state_of(convolutional(), data, "adamw", 0.01) for _ in range(2))
+    run(wanted, data, SETTINGS, Shelf())
+    found.compute = found.model.forward  # training fits
+    sizes = limited(found.model, 2)
+    assert run(found, data, SETTINGS, Shelf()) == "finished"
+    assert sizes.count(4) == 2  # once in each epoch's validation
+    assert max(sizes) == 4
+    assert torch.equal(flat(found.model), flat(wanted.model))
+    for row, other in zip(found.progress.history, wanted.progress.history, strict=True):
+        assert row["valid"] == pytest.approx(other["valid"], abs=1e-5)

@@ -10,6 +10,7 @@ from torch import Tensor
 from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.model.classifier import Classifier
+from classwise.model.fitting import Fitting
 
 
 @torch.no_grad()
@@ -23,10 +24,10 @@ def features_of(
     """
     was_training = model.training
     model.eval()
-    parts = []
+    parts, run = [], Fitting(lambda images: {"": model.features(images)})
     for batch in loader.batches(batches_of(np.arange(len(loader.pictures)), loader.batch_size)):
         with autocast:
-            features_BF = model.features(batch.images.to(device, non_blocking=True))
+            features_BF = run(batch.images.to(device, non_blocking=True))[""]
         parts.append(features_BF.float().cpu())
     model.train(was_training)
     return torch.cat(parts)

@@ -19,12 +19,17 @@ from classwise.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemo
 from classwise.losses.criterion import Criterion
 from classwise.losses.mass import AllRows, Mass, numbers
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
+from classwise.model.fitting import Fitting
 from classwise.processes import ALONE, Processes
 from classwise.randomness import DROPOUT, mixed_seed
 from classwise.train.finite import FiniteUpdates, Update, clip
 from classwise.train.state import Progress, TrainState
 
 COUNTED_AT_ONCE = 4096  # rows of validation
+STEP_TOO_LARGE = (
+    "optimizer.name: its step does not fit the device's memory beside the model: {}. An optimizer that keeps less, such"
+    " as sgd, or a smaller model helps"
+)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -113,6 +118,8 @@ def train(
             raise
         except OutOfMemory as error:
             too_large = str(error)
+        except torch.OutOfMemoryError as error:  # clipping or the step, which no smaller micro-batch helps
+            raise ConfigError(STEP_TOO_LARGE.format(str(error).splitlines()[0])) from error
         if too_large:  # after the error is gone, whose frames hold tensors
             _halve_micro_batch(state, data, too_large)
             continue  # with the update that did not fit: nothing of it has happened
@@ -145,7 +152,7 @@ def train_one_epoch(
     scaler, progress, processes = state.scaler, state.progress, settings.processes
     model.train()
     with FiniteUpdates(state, data, settings.device, processes) as updates:
-        for window in _timed(processes.agreed(windows), state):
+        for window in _timed(processes.agreed(windows), updates):
             batches = data.mixing([batch.to(settings.device) for batch in window], progress.update)
             state.schedule.set(optimizer, progress.update)
             optimizer.zero_grad()
@@ -196,6 +203,7 @@ def evaluate(
     processes.require_same_weights(model)
     model.eval()
     scoreboard.reset()
+    outputs_of = Fitting(model)
     answers = valid.targets(settings.device)
     mass = numbers(criterion.mass(answers))
     loss = torch.zeros((), device=settings.device, dtype=torch.float64)
@@ -216,7 +224,7 @@ def evaluate(
 
     for batch, everyones in processes.agreed(valid.rounds(state.progress.epoch)):
         with settings.autocast():
-            own = model(batch.to(settings.device).images)
+            own = outputs_of(batch.to(settings.device).images)
         sizes = [len(rows) for rows in everyones]
         found += zip(everyones, processes.gather_outputs(own, sizes), strict=True)
         waiting += sum(sizes)
@@ -296,16 +304,24 @@ def _halve_micro_batch(state: TrainState, data: TrainingData, found: str) -> Non
         torch.cuda.empty_cache()
 
 
-def _timed(windows: Iterable[list[Batch]], state: TrainState) -> Iterator[list[Batch]]:
-    """Add the seconds that pass to the epoch's, so that an interrupted epoch keeps count."""
+def _timed(windows: Iterable[list[Batch]], updates: FiniteUpdates) -> Iterator[list[Batch]]:
+    """Add the seconds that pass to the epoch's, so that an interrupted epoch keeps count; the last ones are over when
+    the device has done what it was given."""
     started = time.perf_counter()
+
+    def spend() -> None:
+        nonlocal started
+        now = time.perf_counter()
+        updates.state.progress.epoch_seconds += now - started
+        started = now
+
     for window in windows:
         try:
             yield window
         finally:  # the last update before an interruption counts as well
-            now = time.perf_counter()
-            state.progress.epoch_seconds += now - started
-            started = now
+            spend()
+    updates.settled()
+    spend()
 
 
 def _history_row(
