@@ -334,6 +334,11 @@ def test_a_store_that_is_deleted_and_made_again_is_not_mistaken(paths: list[Path
     fill(other, paths[::-1])
     assert found.get(0) is None
     assert_right(other, paths)
+    size = (other.folder / "index").stat().st_size
+    store.add(b"new", read_image(paths[0]))
+    store.flush()  # neither into the other's index nor out of it
+    assert store.full == "the disk says: deleted meanwhile"
+    assert (other.folder / "index").stat().st_size == size
 
 
 def test_a_store_that_has_grown_is_read_to_its_end(paths: list[Path], stores: Stores) -> None:

@@ -243,7 +243,7 @@ class PictureStore:
     def _read(self) -> None:
         """Take in the records that are new; of two for one file the later one counts, unless the first has been
         found to be whole. Raises OSError."""
-        index = _open_file(self._opened["folder"], "index")
+        index = self._open_index()
         try:
             size = os.fstat(index).st_size - self._read_to
             data = os.pread(index, size, self._read_to) if size > 0 else b""
@@ -257,9 +257,15 @@ class PictureStore:
             if sides > 0 and int(record["at"]) + 3 * sides <= end and key not in self._checked:
                 self._known[key] = record
 
+    def _open_index(self) -> int:
+        """Raises OSError, also where somebody has deleted the store and another run has made it again."""
+        if _inode(os.fstat(self._opened["in-use"])) != _inode((self.folder / "in-use").stat()):
+            raise OSError(errno.ESTALE, "deleted meanwhile", str(self.folder))
+        return _open_file(self.folder / "index")
+
     @contextlib.contextmanager
     def _locked_index(self) -> Iterator[int]:
-        handle = _open_file(self._opened["folder"], "index")
+        handle = self._open_index()
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield handle
@@ -268,7 +274,7 @@ class PictureStore:
 
 
 def _open_store(folder: Path) -> dict[str, int]:
-    """Handles of the folder, its pixels, and `in-use`, locked. Another process may delete the store meanwhile, as
+    """Handles of the folder, of its pixels, and of `in-use`, locked. Another process may delete the store meanwhile, as
     long as it is not locked: then it is made again."""
     for _ in range(100):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -280,12 +286,10 @@ def _open_store(folder: Path) -> dict[str, int]:
             _require_own(handles["folder"], folder)
             with contextlib.suppress(OSError):  # some file systems know no modes
                 os.fchmod(handles["folder"], 0o700)
-            handles["in-use"] = _open_file(handles["folder"], "in-use")
+            handles["in-use"] = _open_file(folder / "in-use")
             fcntl.flock(handles["in-use"], fcntl.LOCK_SH)
-            handles["pixels"] = _open_file(handles["folder"], "pixels")
+            handles["pixels"] = _open_file(folder / "pixels")
             if _inode(os.fstat(handles["in-use"])) == _inode((folder / "in-use").stat()):
-                for name in ("in-use", "pixels"):
-                    _require_own(handles[name], folder / name)
                 os.utime(handles["in-use"])
                 return handles
         except FileNotFoundError:
@@ -297,9 +301,15 @@ def _open_store(folder: Path) -> dict[str, int]:
     raise OSError(errno.EBUSY, "others delete it again and again", str(folder))
 
 
-def _open_file(folder: int, name: str) -> int:
-    """A file of a store, made if it is not there; a link is refused."""
-    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+def _open_file(path: Path) -> int:
+    """A file of a store, made if it is not there. A link is refused, and what belongs to somebody else."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        _require_own(handle, path)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def _require_own(handle: int, path: Path) -> None:
