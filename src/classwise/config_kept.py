@@ -5,11 +5,13 @@ optimizer's numbers, for one, come from the checkpoint, the batch size from the 
 """
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from classwise.checkpoint import Checkpoint, reading
 from classwise.config import Config
+from classwise.config_file import make_config
 from classwise.errors import CheckpointError, ConfigError
 from classwise.toml import toml_text
 
@@ -25,11 +27,7 @@ FREE_KEYS = (
 def kept_toml(config: Config) -> str:
     """The config without the keys that a run may be given anew."""
     tree = config.to_dict()
-    for key in FREE_KEYS:
-        *sections, name = key.split(".")
-        table = tree
-        for section in sections:
-            table = table[section]
+    for table, name in _free_places(tree):
         del table[name]
     return toml_text(tree)
 
@@ -37,14 +35,7 @@ def kept_toml(config: Config) -> str:
 def refuse_changed_config(file: Path, config: Config, checkpoint: Checkpoint) -> None:
     """Raises ConfigError, with every key that has changed since the run began; CheckpointError where the checkpoint
     does not say."""
-    with reading(checkpoint):
-        text = checkpoint.facts.get("config")
-        if text is None:
-            raise CheckpointError(
-                f"{checkpoint.folder}: an older classwise has made this, and it does not say with which config; it"
-                " can predict, but not be trained on"
-            )
-        then = _by_key(tomllib.loads(text))
+    then = _by_key(tomllib.loads(kept_toml(_config_then(config, checkpoint))))
     now = _by_key(tomllib.loads(kept_toml(config)))
     changed = [
         f"{key} was {_shown(then, key)} and is {_shown(now, key)}"
@@ -56,6 +47,39 @@ def refuse_changed_config(file: Path, config: Config, checkpoint: Checkpoint) ->
             f"{file}: the run began with another config: {'; '.join(changed)}. Bring it back to what it was, or"
             " start a new run"
         )
+
+
+def _config_then(config: Config, checkpoint: Checkpoint) -> Config:
+    """What the run began with, and the free keys of `config`. A key that has come with a later version of classwise
+    has its default, as in the run's file."""
+    with reading(checkpoint):
+        text = checkpoint.facts.get("config")
+        if text is None:
+            raise CheckpointError(
+                f"{checkpoint.folder}: an older classwise has made this, and it does not say with which config; it"
+                " can predict, but not be trained on"
+            )
+        tree = tomllib.loads(text)
+        places = zip(_free_places(tree), _free_places(config.to_dict()), strict=True)
+        for (table, name), (given, _) in places:
+            if given[name] is not None:
+                table[name] = given[name]
+    try:
+        return make_config(tree)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{checkpoint.folder}: its config is none that this classwise knows: {error}"
+        ) from error
+
+
+def _free_places(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """For each free key the table that it belongs into, and its name there."""
+    for key in FREE_KEYS:
+        *sections, name = key.split(".")
+        table = tree
+        for section in sections:
+            table = table[section]
+        yield table, name
 
 
 def _by_key(tree: dict[str, Any], before: str = "") -> dict[str, Any]:

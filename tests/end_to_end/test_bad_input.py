@@ -2,6 +2,7 @@
 half written."""
 
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -29,10 +30,12 @@ from scenes import (
     write_csv,
 )
 
-from classwise.checkpoint import read_checkpoint
+from classwise.checkpoint import Checkpoint, read_checkpoint
+from classwise.config_file import load_config
+from classwise.config_kept import refuse_changed_config
 from classwise.console import Console
 from classwise.data import images
-from classwise.errors import DataError
+from classwise.errors import CheckpointError, ConfigError, DataError
 from classwise.run import Run
 
 
@@ -691,6 +694,31 @@ def test_a_config_that_was_edited_is_refused_by_key(trained: Path, run: Path, tm
     )
     message = refused(tmp_path, "resume", run)
     says(message, "seed was 42 and is 43; loss.label_smoothing was 0.0 and is 0.5. Bring it back")
+
+
+def test_a_run_goes_on_under_a_classwise_with_more_keys(trained: Path, run: Path, tmp_path: Path) -> None:
+    """A key that the run's checkpoints do not know has its default; other than that it is a change; one that is no
+    longer known is named."""
+    config = load_config(run / "config.toml")
+    checkpoint = read_checkpoint(run / "checkpoints/last")
+
+    def with_text(text: Any) -> Checkpoint:
+        facts = checkpoint.facts | {"config": text}
+        return dataclasses.replace(checkpoint, state=checkpoint.state | {"facts": facts})
+
+    text = checkpoint.facts["config"]
+    refuse_changed_config(run / "config.toml", config, checkpoint)
+    older = "\n".join(line for line in text.splitlines() if not line.startswith("eta_min"))
+    assert older != text.rstrip()
+    refuse_changed_config(run / "config.toml", config, with_text(older))
+    changed = config.model_copy(update={"schedule": config.schedule.model_copy(update={"eta_min": 0.1})})
+    with pytest.raises(ConfigError, match=r"schedule\.eta_min was 0\.0 and is 0\.1"):
+        refuse_changed_config(run / "config.toml", changed, with_text(older))
+    with pytest.raises(CheckpointError, match=r"none that this classwise knows: .*etamin"):
+        refuse_changed_config(run / "config.toml", config, with_text(text.replace("eta_min", "etamin")))
+    for hostile in (3, "[", "data = 3", "", "[data]\n", None, "[[data]]\n"):
+        with pytest.raises(CheckpointError):
+            refuse_changed_config(run / "config.toml", config, with_text(hostile))
 
 
 def test_a_device_that_is_none(here: Path) -> None:
