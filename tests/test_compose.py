@@ -24,6 +24,7 @@ from classwise.compose import (
     build_model,
     build_settings,
     check_recipe,
+    compiled_sizes,
     device_of,
     model_features,
     pictures_of,
@@ -35,6 +36,7 @@ from classwise.config import Config
 from classwise.config_file import absolute_paths, make_config
 from classwise.console import Console
 from classwise.data.augment import PRESETS
+from classwise.data.loader import Batch
 from classwise.errors import ConfigError, DataError
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head
@@ -306,6 +308,20 @@ def test_mixing_is_wired(scene: Callable[..., Scene]) -> None:
     assert (found[0].targets["kind"].sum(dim=1) < 1 - 1e-6).any() == (window[0].targets["kind"] < 0).any()
     assert found[0].targets["area"].min() >= window[0].targets["area"].min()
     assert not torch.equal(found[0].targets["area"], window[0].targets["area"])
+
+
+# Compiling
+
+
+@pytest.mark.parametrize(("batch", "micro"), [(64, 0), (50, 0), (64, 10), (7, 3), (1, 0), (33, 40)])
+def test_whole_batches_are_compiled_in_whatever_pieces(batch: int, micro: int) -> None:
+    """All sizes that a whole batch's parts have, from the given micro-batch down to one picture, halved each time that
+    memory runs out."""
+    whole, most, found = Batch(torch.zeros(batch, 1), {}, np.arange(batch)), micro, set[int]()
+    while 1 not in found:
+        found |= {len(part) for part in whole.parts(most)}
+        most = -(-(most or batch) // 2)
+    assert compiled_sizes(batch, micro) == found
 
 
 # Selection, and what is refused before anything takes time

@@ -157,6 +157,10 @@ def test_a_column_that_says_nothing(
 
 CONFIGS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     (
+        values("match", training={"compile": True, "precision": "fp32"}),
+        ("training.compile", "found true", "whole queries", "allowed: auto, false"),
+    ),
+    (
         values("kind", "tags", joint={"targets": ["kind", "tags"]}),
         ("joint.targets", "'tags'", "'multilabel'", "allowed: class, ordinal, or a regression with edges"),
     ),
