@@ -24,7 +24,6 @@ from classwise.compose import (
     build_model,
     build_settings,
     check_recipe,
-    compiled_sizes,
     device_of,
     model_features,
     pictures_of,
@@ -41,6 +40,7 @@ from classwise.errors import ConfigError, DataError
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head
 from classwise.prepare import Prepared, prepare
+from classwise.train.compiled import compiled_sizes
 
 CPU = torch.device("cpu")
 SIDE = 12

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from classwise.optim.schedules import Schedule, build_schedule
 from classwise.prepare import Prepared, Side
 from classwise.processes import ALONE, Processes
 from classwise.randomness import WEIGHTS, torch_seed
+from classwise.train.compiled import compiled, compiled_sizes
 from classwise.train.loop import Settings
 from classwise.train.state import Progress, TrainState
 from classwise.train.tuning import FORMATS, Choices, Plan, fastest_plan
@@ -432,54 +433,8 @@ def build_state(
     average = NoAverage(model) if t.ema is None else WeightAverage(model, t.ema)
     progress = Progress(micro_batch=_given(t.micro_batch, 0))
     sizes = compiled_sizes(t.batch_size, progress.micro_batch)
-    compute = _compiled(model, sizes) if t.compile is True else None
+    compute = compiled(model, sizes) if t.compile is True else None
     return TrainState(model, criterion, optimizer, schedule, scaler, average, progress, compute)
-
-
-def compiled_sizes(batch_size: int, micro_batch: int) -> frozenset[int]:
-    """Pictures in the pieces that whole batches are computed in, also when memory has run out some times (see
-    `Batch.parts`)."""
-    sizes, most = set[int](), micro_batch or batch_size
-    while most:
-        pieces = -(-batch_size // most)
-        sizes |= {batch_size // pieces, -(-batch_size // pieces)}
-        most = -(-most // 2) if most > 1 else 0
-    return frozenset(sizes)
-
-
-def _compiled(model: Classifier, sizes: frozenset[int]) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The model's forward pass by torch.compile, which is done when pictures in such a number first come; for others,
-    such as a short last batch, compiling would take longer than it saves. Raises ConfigError.
-
-    Each number is compiled for itself, whatever came before: code for any number would depend on which numbers this
-    process has seen, and so a resumed run's bits on where it was stopped.
-    """
-    import torch._dynamo  # a second, and only needed here
-    from torch._dynamo.exc import BackendCompilerFailed
-
-    # What was compiled before in this process counts against a limit, beyond which nothing more is.
-    torch.compiler.reset()
-    compiled = torch.compile(model, dynamic=False)
-    unlimited = torch._dynamo.config.patch(recompile_limit=10_000)
-    known: set[tuple[int, ...]] = set()
-
-    def compute(images: Tensor) -> dict[str, Tensor]:
-        found: dict[str, Tensor]
-        layout = (*images.shape, *images.stride())
-        if len(images) not in sizes or images.ndim == 2 or layout in known:
-            found = (compiled if layout in known else model)(images)
-            return found
-        try:
-            with unlimited:
-                found = compiled(images)
-        except BackendCompilerFailed as error:
-            raise ConfigError(
-                f"training.compile: found true, but torch cannot compile {model.facts.backbone} here: {error}"
-            ) from error
-        known.add(layout)
-        return found
-
-    return compute
 
 
 def _optimizer(config: Config, model: Classifier, criterion: Criterion) -> Optimizer:

@@ -23,7 +23,8 @@ from classwise.infer.submission import Possible, possible_answers
 from classwise.metrics.scoreboard import Scoreboard, flat_scores
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
-from classwise.prepare import Answers, check_pictures, refuse_bad
+from classwise.picture_check import check_pictures, refuse_bad
+from classwise.prepare import Answers
 from classwise.train import loop
 from classwise.train.tuning import FORMATS, torch_threads
 

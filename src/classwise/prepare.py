@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from classwise.config import Config
 from classwise.console import Console
-from classwise.data.cache import PictureStore, StoredPictures, default_base, store_folder
-from classwise.data.images import Checked, check_images, least_size
+from classwise.data.cache import PictureStore, StoredPictures
 from classwise.data.sources import Samples, read_source
 from classwise.data.split import merge_groups, split_rows
 from classwise.data.table import rows_text
@@ -21,6 +20,7 @@ from classwise.errors import ConfigError, DataError, ImageError
 from classwise.files import json_text, sha256
 from classwise.metrics.joint import joint_number
 from classwise.metrics.scoreboard import joint_labels
+from classwise.picture_check import open_store, pictures_text, usable_rows
 from classwise.processes import ALONE, Processes
 
 Numbers = npt.NDArray[np.int64]
@@ -102,15 +102,13 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, keep
         other = processes.together(lambda: _valid_source(config))
     store = processes.together(lambda: open_store(config, samples.root, console) if keep else None)
     keys: dict[Path, bytes] = {}
-    samples, bad = _checked(samples, config, console, processes, store, keys)
+    samples, bad = usable_rows(samples, config, console, processes, store, keys)
     if other is not None:
-        other, bad_too = _checked(other, config, console, processes, store, keys)
+        other, bad_too = usable_rows(other, config, console, processes, store, keys)
         bad += bad_too
-    if store is not None or processes.world > 1:
-        counts = [0, 0, 0] if store is None else [store.added, store.had, store.left_out]
-        total = [sum(column) for column in zip(*processes.exchange(counts), strict=True)]
-        if store is not None:
-            store.added, store.had, store.left_out = total  # for the first process to tell
+    counts = processes.exchange([0, 0, 0] if store is None else [store.added, store.had, store.left_out])
+    if store is not None:  # for the first process to tell
+        store.added, store.had, store.left_out = (sum(column) for column in zip(*counts, strict=True))
     prepared = processes.together(lambda: _prepared(config, samples, other, bad))
     sides = [_with_pictures(side, keys, store) for side in prepared.sides]
     return dataclasses.replace(prepared, train=sides[0], valid=sides[1], store=store)
@@ -120,25 +118,6 @@ def _with_pictures(side: Side, keys: Mapping[Path, bytes], store: PictureStore |
     own = [keys[path] for path in side.samples.paths]
     stored = None if store is None else store.of(own)
     return dataclasses.replace(side, contents=sha256(b"".join(own)), stored=stored)
-
-
-def open_store(config: Config, root: Path, console: Console) -> PictureStore | None:
-    """The store that data.cache says; None if there is to be none. Raises ConfigError if DIR cannot be one."""
-    data = config.data
-    if data.cache == "off":
-        return None
-    base = default_base() if data.cache == "auto" else Path(data.cache)
-    folder = store_folder(base, root, least_size(config.model.image_size), data.max_pixels)
-    try:
-        return PictureStore(folder, round(data.cache_gigabytes * 1e9))
-    except OSError as error:
-        reason = f"{error.filename or folder}: {error.strerror or error}"
-        if data.cache != "auto":
-            raise ConfigError(f"data.cache: no pictures can be kept in {base}: {reason}") from None
-        console.line(
-            f"note: decoded pictures are not kept ({reason}); each is decoded every time (data.cache)"
-        )
-        return None
 
 
 def _prepared(config: Config, samples: Samples, other: Samples | None, bad: Sequence[ImageError]) -> Prepared:
@@ -241,101 +220,9 @@ def value_facts(prepared: Prepared, side: Side) -> dict[str, dict[str, float]]:
     return facts
 
 
-def check_pictures(
-    paths: Sequence[Path],
-    max_pixels: int,
-    console: Console,
-    root: Path | None = None,
-    least: tuple[int, int] | None = None,
-    store: PictureStore | None = None,
-) -> Checked:
-    """Decode every file once; one outside of `root` is bad. `least` and `store` as in `check_images`."""
-    return check_images(
-        paths,
-        max_pixels,
-        root=root,
-        least=least,
-        store=store,
-        progress=lambda items: console.bar(items, "reading pictures", total=len(set(paths))),
-    )
-
-
-def refuse_bad(bad: Sequence[ImageError], where: str, hint: str = "") -> None:
-    """All bad files in one message."""
-    if bad:
-        listed = "\n".join(f"  {error}" for error in bad[:200])
-        more = f"\n  ... and {len(bad) - 200} more" if len(bad) > 200 else ""
-        raise DataError(f"{where}: {pictures_text(len(bad))} cannot be used{hint}:\n{listed}{more}")
-
-
-def pictures_text(count: int) -> str:
-    return f"{count} picture{'' if count == 1 else 's'}"
-
-
 def _count(numbers_N: Numbers, size: int) -> list[int]:
     counts: list[int] = np.bincount(numbers_N[numbers_N >= 0], minlength=size).tolist()
     return counts
-
-
-def _checked(
-    samples: Samples,
-    config: Config,
-    console: Console,
-    processes: Processes,
-    store: PictureStore | None,
-    keys: dict[Path, bytes],
-) -> tuple[Samples, list[ImageError]]:
-    """The rows whose pictures can be used, and the errors of the others; `keys` learns what the files hold."""
-    distinct = list(dict.fromkeys(samples.paths))
-    # The processes of each machine share its pictures: they are its own files, and its own store.
-    own = range(processes.local_rank, len(distinct), processes.local_world)
-    data, least = config.data, least_size(config.model.image_size)
-    checked = check_pictures([distinct[i] for i in own], data.max_pixels, console, samples.root, least, store)
-    if store is not None:
-        store.flush()
-    bad = checked.bad
-    keys |= checked.keys
-    if processes.world > 1:
-        processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
-        at = {path: number for number, path in enumerate(distinct)}
-        # Also where one process has no store: all have to take part.
-        errors = processes.exchange([[at[error.path], error.reason] for error in bad])
-        known = processes.exchange([[at[path], key.decode()] for path, key in checked.keys.items()])
-        reasons = {distinct[number]: reason for part in errors for number, reason in part}
-        processes.together(lambda: _join(keys, known, distinct))
-        bad = [ImageError(path, reasons[path]) for path in distinct if path in reasons]
-        if store is not None:
-            store.flush()  # what the others on this machine have added
-    return processes.together(lambda: (_usable(samples, bad, config), bad))
-
-
-def _join(
-    keys: dict[Path, bytes], known: Sequence[Sequence[tuple[int, str]]], distinct: Sequence[Path]
-) -> None:
-    """Add to `keys` what every process, in the order of ranks, has found. Raises DataError where two machines hold
-    different pictures under one name."""
-    for rank, part in enumerate(known):
-        for number, key in part:
-            if keys.setdefault(distinct[number], key.encode()) != key.encode():
-                raise DataError(
-                    f"{distinct[number]}: process {rank} has another picture than a process on another machine;"
-                    " all need the same files"
-                )
-
-
-def _usable(samples: Samples, bad: Sequence[ImageError], config: Config) -> Samples:
-    """The rows without those of bad pictures, if data.bad_images allows that."""
-    if not bad:
-        return samples
-    if config.data.bad_images == "error":
-        refuse_bad(bad, samples.where, ' (data.bad_images = "skip" leaves such rows out)')
-    unusable = {error.path for error in bad}
-    good = [row for row, path in enumerate(samples.paths) if path not in unusable]
-    if not good:
-        raise DataError(
-            f"{samples.where}: not one of its {len(samples)} pictures can be used, such as {bad[0]}"
-        )
-    return samples.take(good)
 
 
 def _target(name: str, config: Config, samples: Samples) -> Target:

@@ -130,11 +130,12 @@ class PictureStore:
                 return record is not None or key in self._waiting
         whole = self._is_whole(record)
         with self._lock:
-            if not whole:
-                self._known.pop(key, None)
-            elif key not in self._checked:  # another thread may have been as fast
-                self._checked.add(key)
-                self.had += 1
+            if key not in self._checked:  # as another thread may have found
+                if whole:
+                    self._checked.add(key)
+                    self.had += 1
+                else:
+                    self._known.pop(key, None)
         return whole
 
     def add(self, key: bytes, image_HWC: Image) -> None:
@@ -166,9 +167,8 @@ class PictureStore:
         at, sizes = np.full(len(keys), -1, np.int64), np.zeros((len(keys), 2), np.int32)
         with self._lock:
             for row, key in enumerate(keys):
-                record = self._known.get(key)
-                if record is not None and (key in self._checked or self._is_whole(record)):
-                    self._checked.add(key)
+                if self._is_known(key):
+                    record = self._known[key]
                     at[row], sizes[row] = record["at"], (record["height"], record["width"])
         return StoredPictures(self.folder / "pixels", self._inode, at, sizes)
 
