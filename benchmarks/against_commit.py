@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 TRAIN = """
 import json, sys, time
 from pathlib import Path
-from classwise.train import loop
+from classwise.training import loop
 seconds = []
 original = loop.train_one_epoch
 def timed(*arguments, **options):
@@ -30,7 +30,7 @@ def timed(*arguments, **options):
     original(*arguments, **options)
     seconds.append(time.process_time() - started)
 loop.train_one_epoch = timed
-from classwise.run import train
+from classwise.run.api import train
 overrides = [tuple(pair) for pair in json.loads(sys.argv[3])]
 run = train(sys.argv[1], sys.argv[2], overrides, quiet=True)
 speeds = [row["images_per_second"] for row in run.history[1:]]
@@ -74,7 +74,7 @@ def prepare(data: Path, source: Path) -> Path:
     """The demo's data and the config that the old commit can read."""
     script = (
         "import sys; from pathlib import Path; from classwise.demo.fashion import write_fashion;"
-        "from classwise.demo.tour import CLOTHES; from classwise.config_file import make_config;"
+        "from classwise.demo.tour import CLOTHES; from classwise.config.load import make_config;"
         "folder = Path(sys.argv[1]); folder.mkdir(); write_fashion(folder);"
         "(folder / 'classwise.toml').write_text(make_config(CLOTHES).to_toml())"
     )

@@ -65,7 +65,7 @@ def split(folder: Path) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
 
 
 def classwise(folder: Path, backbone: str, size: int) -> tuple[float, float]:
-    from classwise.run import train
+    from classwise.run.api import train
 
     given = {
         "seed": SEED,

@@ -34,8 +34,8 @@ from classwise.model.heads import ClassHead
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
 from classwise.randomness import AUGMENT, generator
-from classwise.train import loop
-from classwise.train.state import TrainState
+from classwise.training import loop
+from classwise.training.state import TrainState
 
 CLASSES, BATCH = 8, 32
 CPU = torch.device("cpu")

@@ -48,7 +48,7 @@ with contextlib.suppress(IndexError):
     sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 NEEDED = (
-    "classwise.train.loop",
+    "classwise.training.loop",
     "classwise.data.loader",
     "classwise.data.cache",
     "classwise.optim.optimizers",
@@ -265,7 +265,7 @@ def our_state(sizes: Sizes, job: Job, updates: int) -> Any:
     from classwise.optim.groups import parameter_groups
     from classwise.optim.optimizers import build_optimizer
     from classwise.optim.schedules import build_schedule
-    from classwise.train.state import Progress, TrainState
+    from classwise.training.state import Progress, TrainState
 
     size, heads = (sizes.side, sizes.side), {"label": sizes.classes}
     model = build_classifier(sizes.model, "none", size, "squash", 0.0, heads, 0).to(job.device).train()
@@ -282,7 +282,7 @@ def our_state(sizes: Sizes, job: Job, updates: int) -> Any:
 
 def our_settings(job: Job, **options: Any) -> Any:
     """classwise's loop in bf16, without clipping, as the bare one."""
-    from classwise.train.loop import Settings
+    from classwise.training.loop import Settings
 
     return Settings(0, 10**6, "macro_f1", True, 1, None, math.inf, "bf16", job.device, **options)
 
@@ -318,7 +318,7 @@ class OnDevice:
 
 def our_loop(sizes: Sizes, job: Job) -> Callable[[], None]:
     """An epoch of classwise's loop over the same batches."""
-    from classwise.train.loop import train_one_epoch
+    from classwise.training.loop import train_one_epoch
 
     data, settings = OnDevice(sizes, job.device), our_settings(job)
     state = our_state(sizes, job, sizes.updates)
@@ -327,7 +327,7 @@ def our_loop(sizes: Sizes, job: Job) -> Callable[[], None]:
 
 def busy_rows(job: Job, without: str) -> Iterator[Row]:
     """Row group 3: the epochs after the first; those with a profiler for one value, those without for the other."""
-    from classwise.train.loop import train_one_epoch
+    from classwise.training.loop import train_one_epoch
 
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(jpeg_data(job))
@@ -461,7 +461,7 @@ def draw_files(folder: Path, count: int, distinct: int = 200) -> list[Path]:
 
 def sync_rows(job: Job, without: str) -> Iterator[Row]:
     """Row group 4, after an epoch that chooses kernels and compiles, which may wait."""
-    from classwise.train.loop import train_one_epoch
+    from classwise.training.loop import train_one_epoch
 
     sizes = job.small
     data, state, settings = (

@@ -40,20 +40,20 @@ from classwise.model.heads import ClassHead
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
-from classwise.train import loop
-from classwise.train.state import Progress, TrainState
+from classwise.training import loop
+from classwise.training.state import Progress, TrainState
 
 RUN = """
 import resource, sys, time
 import torch, timm
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
-import classwise.run
+import classwise.run.api
 torch.set_num_threads(1)
 started = time.perf_counter()
 {body}
 print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
-OURS = "classwise.run.train(sys.argv[1], sys.argv[2], quiet=True)"
+OURS = "classwise.run.api.train(sys.argv[1], sys.argv[2], quiet=True)"
 # What a user would write by hand: a Dataset over the same table, and the same model.
 BARE = """
 import csv, cv2

@@ -19,8 +19,8 @@ import tomli_w
 
 from classwise.compare import Variant, compare
 from classwise.compare.stats import difference, estimate
-from classwise.data.competition import competition_table
 from classwise.demo.competition import write_competition
+from classwise.init.competition import competition_table
 from imbalance import replace_between, table_line
 
 MASKS = ["wear", "incorrect", "normal"]

@@ -40,8 +40,8 @@ from classwise.model.classifier import Classifier, ModelFacts
 from classwise.model.heads import ClassHead
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
-from classwise.train import loop
-from classwise.train.state import Progress, TrainState
+from classwise.training import loop
+from classwise.training.state import Progress, TrainState
 
 HEADS = {"mask": 3, "gender": 2, "age": 3}
 ROWS = 64

@@ -102,7 +102,9 @@ def shapes_config(folder: Path, targets: list[str], *changes: Tree) -> Tree:
         "seed": 3,
         "name": "run",
         "data": {
-            "source": str(folder / (table.get(targets[0], "samples.csv") if len(targets) == 1 else "samples.csv")),
+            "source": str(
+                folder / (table.get(targets[0], "samples.csv") if len(targets) == 1 else "samples.csv")
+            ),
             "images": str(folder),
             "group": "scene",
             "valid": 0.25,
@@ -253,7 +255,9 @@ def all_runs() -> dict[str, Callable[[Path, Path], Digests]]:
     runs: dict[str, Callable[[Path, Path], Digests]] = {
         "demo clothes": clothes,
         "demo faces": faces,
-        "demo shapes": plain(list(TARGETS), {"training": {"target_weights": "uncertainty", "clip_norm": 5.0}}),
+        "demo shapes": plain(
+            list(TARGETS), {"training": {"target_weights": "uncertainty", "clip_norm": 5.0}}
+        ),
     }
     for name, keys in CLASS_LOSSES.items():
         runs[f"loss {name}"] = plain(one, {"loss": {"name": name, **keys}})
@@ -269,7 +273,9 @@ def all_runs() -> dict[str, Callable[[Path, Path], Digests]]:
     plateau = {"schedule": {"name": "plateau", "patience": 0, "warmup_epochs": 1}, "training": {"epochs": 3}}
     runs |= {
         "accumulation, short last update": plain(one, short),
-        "accumulation, several targets": plain(["colour", "size", "area", "tags"], {"training": {"accumulate": 3}}),
+        "accumulation, several targets": plain(
+            ["colour", "size", "area", "tags"], {"training": {"accumulate": 3}}
+        ),
         "accumulation, whole queries": plain(["match"], {"training": {"accumulate": 2}}),
         "micro-batches of parts": plain(["colour", "size"], {"training": {"micro_batch": 5}}),
         "mixing": plain(one, mixing),

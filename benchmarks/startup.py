@@ -26,7 +26,7 @@ IMPORTS = {"torch": f"import torch; {OPTIMIZER}", "torch, timm": f"import torch,
 # The process ends with its first update, so that nothing after it is in the time.
 FIRST_UPDATE = """
 import os, sys
-from classwise.train import state
+from classwise.training import state
 def ended(*_): os._exit(0)
 state.Progress.end_update = ended
 from classwise.cli import main

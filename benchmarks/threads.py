@@ -10,8 +10,8 @@ import time
 import torch
 
 from classwise.model.classifier import build_classifier
-from classwise.train.loop import PRECISIONS
-from classwise.train.tuning import torch_threads
+from classwise.training.loop import PRECISIONS
+from classwise.training.tuning import torch_threads
 
 SIZES = ((28, 28), (96, 72), (128, 96))
 BLOCKS, BATCH = 9, 32

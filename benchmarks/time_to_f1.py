@@ -52,8 +52,8 @@ class Clock:
 
 def classwise(folder: Path, clock: Clock) -> None:
     """The demo's config, validated on the test set."""
-    from classwise.run import train
-    from classwise.train.state import Progress
+    from classwise.run.api import train
+    from classwise.training.state import Progress
 
     end_epoch = Progress.end_epoch
 
@@ -272,7 +272,7 @@ def one(way: str, folder: Path, target: float, cap: float) -> dict[str, Any]:
 
 def measure(target: float, cap: float, blocks: int) -> dict[str, list[dict[str, Any]]]:
     """Results of every block by way."""
-    from classwise.config_file import make_config
+    from classwise.config.load import make_config
     from classwise.demo.tour import CLOTHES
 
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}

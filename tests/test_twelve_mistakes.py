@@ -18,12 +18,12 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
 import classwise
-import classwise.run
-from classwise.build_losses import build_criterion, build_heads
-from classwise.checkpoint import CheckpointKeeper, newest_checkpoint, read_checkpoint, restore
+import classwise.run.api
 from classwise.cli import parse_overrides
-from classwise.compose import build_data, build_model, build_settings, build_state
-from classwise.config_file import load_config, make_config
+from classwise.compose.dataset import Prepared, Side, prepare
+from classwise.compose.losses import build_criterion, build_heads
+from classwise.compose.parts import build_data, build_model, build_settings, build_state
+from classwise.config.load import load_config, make_config
 from classwise.console import Console
 from classwise.data.images import fit_image, read_image
 from classwise.data.loader import Loader, Pictures, TrainingData, ValidationData
@@ -31,7 +31,7 @@ from classwise.data.sources import read_source
 from classwise.data.split import Stratum, split_rows
 from classwise.data.targets import ClassTarget
 from classwise.errors import ConfigError
-from classwise.init import write_config as init
+from classwise.init.suggest import write_config as init
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.soft_f1 import SoftMacroF1
@@ -39,10 +39,10 @@ from classwise.metrics.scoreboard import Scoreboard
 from classwise.model.average import NoAverage
 from classwise.model.classifier import Classifier
 from classwise.model.heads import ClassHead
-from classwise.predictor import Predictor
-from classwise.prepare import Prepared, Side, prepare
-from classwise.train import loop
-from classwise.train.state import Progress, TrainState
+from classwise.run.checkpoint import CheckpointKeeper, newest_checkpoint, read_checkpoint, restore
+from classwise.run.predictor import Predictor
+from classwise.training import loop
+from classwise.training.state import Progress, TrainState
 from end_to_end.scenes import PLAIN, command, draw, plain_table, write_config, write_csv
 
 CPU = torch.device("cpu")
@@ -273,7 +273,7 @@ def test_mistake_6_height_and_width_swapped(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Classifier, "forward", watched)
     config = write_config(tmp_path, model__image_size=[24, 16], training__epochs=1)
-    run = classwise.run.train(config, tmp_path / "run", quiet=True)
+    run = classwise.run.api.train(config, tmp_path / "run", quiet=True)
     assert shapes == {(3, 24, 16)}
     shapes.clear()
     assert run.evaluate()["value"] == run.metrics["value"]

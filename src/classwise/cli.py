@@ -89,7 +89,7 @@ def init(source: Path, /, *, out: Path | None = None, force: Force = False, debu
     out
         Folder for classwise.toml and, where the source is not a table already, samples.csv [default: here].
     """
-    from classwise.init import write_config
+    from classwise.init.suggest import write_config
 
     written = write_config(source, out or Path(), force, lambda text: print(text, file=sys.stderr))
     print(written)
@@ -114,7 +114,7 @@ def train(
     config
         A classwise.toml; `classwise init` writes one.
     """
-    from classwise.run import train as train_run
+    from classwise.run.api import train as train_run
 
     _print_path(train_run(config, run, parse_overrides(overrides), quiet).path)
 
@@ -165,7 +165,7 @@ def resume(
     run
         The run's folder, such as runs/masks.
     """
-    from classwise.run import resume as resume_run
+    from classwise.run.api import resume as resume_run
 
     _print_path(resume_run(run, quiet, workers).path)
 
@@ -228,7 +228,7 @@ def evaluate(
         A labelled table or a folder with one sub-folder per class [default: the validation rows].
     """
     from classwise.metrics.text import metrics_text
-    from classwise.run import Run
+    from classwise.run.api import Run
 
     metrics = Run.open(run).evaluate(table, images, quiet=False)
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
@@ -258,7 +258,7 @@ def predict(
     from classwise.data.table import SUFFIXES, write_table
     from classwise.errors import OutputError
     from classwise.files import refuse_existing
-    from classwise.run import Run
+    from classwise.run.api import Run
 
     if out.suffix.lower() not in SUFFIXES:
         raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}")
@@ -291,7 +291,7 @@ def submit(
         The competition's table of ids with an empty answer column.
     """
     from classwise.errors import OutputError
-    from classwise.run import Run
+    from classwise.run.api import Run
 
     if out.suffix.lower() != template.suffix.lower():
         raise OutputError(f"--out {out}: the template is a {template.suffix} file, and so is its submission")
@@ -314,7 +314,7 @@ def export(
     run
         The run's folder.
     """
-    from classwise.run import Run
+    from classwise.run.api import Run
 
     print(Run.open(run).export(out, force))
 
@@ -328,7 +328,7 @@ def report(run: Path, /, *, debug: Debug = False) -> None:
     run
         The run's folder.
     """
-    from classwise.run import Run
+    from classwise.run.api import Run
 
     print(Run.open(run).report())
 
@@ -336,7 +336,7 @@ def report(run: Path, /, *, debug: Debug = False) -> None:
 @app.command
 def keys() -> None:
     """List every key of the config with its default and its meaning."""
-    from classwise.config_text import key_table
+    from classwise.config.describe import key_table
 
     print(key_table())
 

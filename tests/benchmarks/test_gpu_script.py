@@ -88,7 +88,7 @@ def test_both_sides_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     before = _weights(models[0])
     epoch()
     data, settings = gpu.OnDevice(job.large, job.device), gpu.our_settings(job)
-    from classwise.train.loop import train_one_epoch
+    from classwise.training.loop import train_one_epoch
 
     train_one_epoch(state, data.windows(), data, settings)
     moved = (_weights(models[0]) - before).norm()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classwise.compare.plan import Variant, alone, grid, planned_runs, read_plan, request, slug
-from classwise.config_file import make_config
+from classwise.config.load import make_config
 from classwise.errors import ConfigError, OutputError
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classwise.config_file import load_config, make_config
+from classwise.config.load import load_config, make_config
 from classwise.demo.shapes import COLOURS, COLUMNS, KINDS, RED_CUTS, SCENE, SHAPES, SIDE, SIZES, write_shapes
 from classwise.errors import DataError, OutputError
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from classwise import checkpoint
-from classwise.build_losses import build_criterion, build_heads
-from classwise.compose import build_data, build_model, build_state, device_of
-from classwise.config import Config
-from classwise.config_losses import FAMILIES
+from classwise.compose.dataset import prepare
+from classwise.compose.losses import build_criterion, build_heads
+from classwise.compose.parts import build_data, build_model, build_state, device_of
+from classwise.config.losses import FAMILIES
+from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.prepare import prepare
-from classwise.run import Run, train
+from classwise.run import checkpoint
+from classwise.run.api import Run, train
 
 Outcome = Run | str
 """A finished run, or what it was refused with."""

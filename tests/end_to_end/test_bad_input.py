@@ -30,13 +30,13 @@ from scenes import (
     write_csv,
 )
 
-from classwise.checkpoint import Checkpoint, read_checkpoint
-from classwise.config_file import load_config
-from classwise.config_kept import refuse_changed_config
+from classwise.config.load import load_config
 from classwise.console import Console
 from classwise.data import images
 from classwise.errors import CheckpointError, ConfigError, DataError
-from classwise.run import Run
+from classwise.run.api import Run
+from classwise.run.checkpoint import Checkpoint, read_checkpoint
+from classwise.run.resume_config import refuse_changed_config
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 from scenes import PEOPLE, command, plain_table, write_config
 
 from classwise.cli import app, parse_overrides, run_command
-from classwise.config import Config
-from classwise.config_file import make_config
+from classwise.config.load import make_config
+from classwise.config.schema import Config
+from classwise.config.toml import toml_text
 from classwise.errors import CheckpointError, ConfigError, OutputError
-from classwise.toml import toml_text
 
 COMMANDS = {
     "demo",

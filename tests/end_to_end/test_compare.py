@@ -17,11 +17,11 @@ import polars as pl
 import pytest
 from scenes import command, contents, plain_table, untouched, write_config
 
-from classwise import run
-from classwise.checkpoint import read_checkpoint
 from classwise.compare import Variant, compare, grid, work
 from classwise.errors import ConfigError, Interrupted
-from classwise.train.state import Progress
+from classwise.run import api as run
+from classwise.run.checkpoint import read_checkpoint
+from classwise.training.state import Progress
 
 LOSSES = ("--vary", "loss.name=cross_entropy,focal")
 MODEL = "checkpoints/last/model.safetensors"

@@ -15,7 +15,7 @@ from scenes import MANY, command, many_table, untouched, write_config, write_csv
 from classwise.data.images import fit_image, read_image
 from classwise.infer import engines
 from classwise.infer.engines import Engine, Outputs
-from classwise.run import Run
+from classwise.run.api import Run
 
 RANKED: dict[str, Any] = {
     **MANY,

@@ -16,12 +16,12 @@ from pydantic import BaseModel
 from safetensors.torch import save_file
 from scenes import write_csv
 
-from classwise.config import Config
-from classwise.config_file import make_config
-from classwise.config_losses import WeightedSum
+from classwise.config.load import make_config
+from classwise.config.losses import WeightedSum
+from classwise.config.schema import Config
 from classwise.errors import ClasswiseError
 from classwise.model.classifier import build_classifier
-from classwise.run import Run, train
+from classwise.run.api import Run, train
 
 # Which keys there are
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from scenes import command
 
-from classwise.config_file import load_config
-from classwise.config_losses import FAMILIES
+from classwise.config.load import load_config
+from classwise.config.losses import FAMILIES
 from classwise.demo.shapes import write_shapes
 from classwise.metrics.scores import SCORES, TOP
 

@@ -46,7 +46,7 @@ def test_the_notes_plan_goes_from_config_to_submission(tree: Path, tmp_path: Pat
 
 def test_the_notes_plan_says_what_the_notes_say() -> None:
     """Each choice of the notes' plan stands in the file."""
-    from classwise.config_file import load_config
+    from classwise.config.load import load_config
 
     config = load_config(EXAMPLES / "notes-plan.toml")
     assert (config.training.batch_size, config.data.valid, config.data.group) == (32, 0.2, "person")

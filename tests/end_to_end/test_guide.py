@@ -12,14 +12,14 @@ import polars as pl
 import pytest
 from scenes import command
 
-from classwise.checkpoint import read_checkpoint
-from classwise.config import Schedule
-from classwise.config_file import load_config, make_config
-from classwise.config_losses import FAMILIES, by_name
+from classwise.compose.dataset import prepare
+from classwise.config.load import load_config, make_config
+from classwise.config.losses import FAMILIES, by_name
+from classwise.config.schema import Schedule
 from classwise.console import Console
 from classwise.demo.shapes import write_shapes
 from classwise.metrics.scores import SCORES, TOP
-from classwise.prepare import prepare
+from classwise.run.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "docs" / "guide.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]

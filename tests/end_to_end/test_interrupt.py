@@ -32,9 +32,9 @@ from scenes import (
     write_config,
 )
 
-from classwise import compose
-from classwise.checkpoint import read_checkpoint
-from classwise.train.state import Progress
+from classwise.compose import parts as compose
+from classwise.run.checkpoint import read_checkpoint
+from classwise.training.state import Progress
 
 EPOCHS = 30
 # The metric's name stands in every epoch line, which makes 30 of them longer than the pipe that they go into.

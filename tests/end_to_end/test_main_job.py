@@ -40,7 +40,7 @@ from sklearn.metrics import (
 )
 
 import classwise
-import classwise.run
+import classwise.run.api
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(path) for path in (HERE, HERE.parent / "end_to_end", HERE.parent / "train")]
+sys.path[:0] = [str(path) for path in (HERE, HERE.parent / "end_to_end", HERE.parent / "training")]
 RESULTS = ROOT / "docs/results/reliability.json"
 
 

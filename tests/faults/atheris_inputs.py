@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 import atheris
 with atheris.instrument_imports(include=["classwise"]):
-    from classwise import checkpoint, config_file, errors
+    from classwise import errors
+    from classwise.config import load as config_file
+    from classwise.run import checkpoint
 reader, folder = sys.argv[1], Path(sys.argv[2])
 taken = 0
 def one(data):

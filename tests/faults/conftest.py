@@ -4,4 +4,4 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path += [str(TESTS / "end_to_end"), str(TESTS / "train")]
+sys.path += [str(TESTS / "end_to_end"), str(TESTS / "training")]

@@ -10,8 +10,8 @@ from counting import Count, Figure
 from disk import scratch
 from states import NAMES, files_of, put, same_as
 
-from classwise.checkpoint import newest_checkpoint, read_checkpoint
 from classwise.errors import CheckpointError
+from classwise.run.checkpoint import newest_checkpoint, read_checkpoint
 
 Damage = Callable[[Path, dict[str, bytes], random.Random], str]
 

@@ -14,11 +14,11 @@ from counting import Count, Figure
 from interposed import FAULTS, in_a_child, recorded, with_fault
 from states import files_of, put, same_as
 
-from classwise.checkpoint import newest_checkpoint, write_checkpoint
 from classwise.console import Console
 from classwise.data.table import write_table
 from classwise.errors import CheckpointError, ClasswiseError
 from classwise.files import write_bytes, write_json, write_text
+from classwise.run.checkpoint import newest_checkpoint, write_checkpoint
 
 
 def scratch() -> Path:
@@ -101,7 +101,7 @@ def full_disks(sizes: int = 50) -> Count:
     # From where only the old one fits to where both do.
     steps = [(old // page + 6 + i * (new // page + 12) / max(1, sizes - 1)) * page for i in range(sizes)]
     here = str(Path(__file__).parent)
-    paths = [here, str(Path(here).parent / "train"), *sys.path]
+    paths = [here, str(Path(here).parent / "training"), *sys.path]
     script = ON_A_SMALL_DISK.format(paths=paths, sizes=[int(step) // page * page for step in steps])
     found = subprocess.run(
         ["unshare", "-m", sys.executable, "-c", script], capture_output=True, text=True, timeout=600

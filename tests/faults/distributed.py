@@ -108,7 +108,7 @@ def drawn(**changes: Any) -> Iterator[tuple[Path, Path]]:
 # In place of `-m classwise`: a program that stops itself after an update, as Slurm or a user would stop it.
 STOPPING = """
 import os, signal, sys
-from classwise.train.state import Progress
+from classwise.training.state import Progress
 end_update = Progress.end_update
 def ended(progress, loss, samples):
     end_update(progress, loss, samples)
@@ -233,7 +233,7 @@ def _say_once(count: Count, done: subprocess.CompletedProcess[str], text: str, k
 VANISHING = """
 import os, sys
 from pathlib import Path
-from classwise.train.state import Progress
+from classwise.training.state import Progress
 end_update = Progress.end_update
 def ended(progress, loss, samples):
     end_update(progress, loss, samples)

@@ -23,7 +23,7 @@ from classwise.signals import STOPPING
 PATIENCE = 120.0  # seconds for anything that should be over long before
 _server = multiprocessing.get_context("forkserver")
 # The last one takes most of the time; torch imports it with the first optimizer.
-_server.set_forkserver_preload(["classwise.cli", "classwise.run", "torch._dynamo"])
+_server.set_forkserver_preload(["classwise.cli", "classwise.run.api", "torch._dynamo"])
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from signals import Place, counted, halfway, nothing_left, place, require, resum
 from test_interrupt import assert_same_end
 
 import classwise
-from classwise import run as run_module
 from classwise.errors import OutputError
+from classwise.run import api as run_module
 
-UPDATE = "classwise.train.state:Progress.end_update"
+UPDATE = "classwise.training.state:Progress.end_update"
 
 
 def wait_for(gate: str) -> None:
@@ -110,7 +110,7 @@ def at_the_same_instant(
     if verb == "resume":
         halfway(here, folder, world)
     arguments = ["resume", run] if verb == "resume" else here.train(run, world)
-    start = "classwise.run:new_folder" if verb == "train" else "classwise.rundir:RunFolder.status"
+    start = "classwise.run.api:new_folder" if verb == "train" else "classwise.run.folder:RunFolder.status"
     hooks = [Hook(start, wait_for, (str(go),)), Hook(UPDATE, hold, (str(gate),))]
     teams = [begin(folder / str(i), world, arguments, hooks, sabotage) for i in range(2)]
     for team in teams:
@@ -148,8 +148,10 @@ def one_after_the_other(
     if verbs[0] == "resume":
         halfway(here, folder, worlds[0])
     commands = {"train": here.train(run, worlds[0]), "resume": ["resume", run]}
-    setting_up = {"train": ["classwise.run:assemble", "classwise.run:_begin", "classwise.run:say_start"]}
-    setting_up["resume"] = ["classwise.run:prepare", "classwise.run:_restored_parts"]
+    setting_up = {
+        "train": ["classwise.run.api:assemble", "classwise.run.api:_begin", "classwise.run.api:say_start"]
+    }
+    setting_up["resume"] = ["classwise.run.api:prepare", "classwise.run.api:_restored_parts"]
     where = moment.choice([*setting_up[verbs[0]], UPDATE])
     call = moment.randrange(1, 9) if where == UPDATE else 1
     first = begin(folder / "0", worlds[0], commands[verbs[0]], [Hook(where, hold, (str(gate),), call)])
@@ -182,7 +184,7 @@ def in_threads(here: Place) -> None:
         except BaseException as error:
             errors.append(error)
 
-    with patch("classwise.run.new_folder", together):
+    with patch("classwise.run.api.new_folder", together):
         threads = [threading.Thread(target=train) for _ in range(2)]
         for thread in threads:
             thread.start()

@@ -26,8 +26,8 @@ def _plain(values: list[float]) -> float:
 
 def long_run(updates: int, epochs: int, workers: int, leak: bool = False) -> dict[str, Any]:
     """Train so many updates in so many epochs, each with a validation and a checkpoint; what grew, by update."""
-    from classwise.run import train
-    from classwise.train.state import Progress
+    from classwise.run.api import train
+    from classwise.training.state import Progress
 
     folder = trials.scratch_folder()
     try:

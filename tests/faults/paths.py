@@ -126,7 +126,7 @@ def unpickled() -> dict[str, bool]:
     """The sabotage: weights that are read as torch's own files are."""
     import torch
 
-    from classwise import checkpoint
+    from classwise.run import checkpoint
 
     watch, folder = Watch(), trials.scratch_folder()
     from scenes import command, plain_table, write_config

@@ -17,9 +17,9 @@ from disk import scratch
 from interposed import Operation, recorded
 from states import files_of
 
-from classwise.checkpoint import newest_checkpoint, write_checkpoint
 from classwise.errors import CheckpointError
-from classwise.rundir import new_folder
+from classwise.run.checkpoint import newest_checkpoint, write_checkpoint
+from classwise.run.folder import new_folder
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), *(str(HERE.parent / name) for name in ("train", "properties"))]
+sys.path[:0] = [str(HERE), str(HERE.parent), *(str(HERE.parent / name) for name in ("training", "properties"))]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -47,6 +47,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from classwise.data.loader import Batch, ValidationData, without_answers  # noqa: E402
 from classwise.data.sampling import rank_share  # noqa: E402
+from classwise.distributed import ALONE, Processes, joined_processes  # noqa: E402
 from classwise.errors import NonFiniteError  # noqa: E402
 from classwise.metrics.scoreboard import Scoreboard, flat_scores  # noqa: E402
 from classwise.model.heads import (  # noqa: E402
@@ -56,10 +57,9 @@ from classwise.model.heads import (  # noqa: E402
     RankingHead,
     RegressionHead,
 )
-from classwise.processes import ALONE, Processes, joined_processes  # noqa: E402
-from classwise.train import loop  # noqa: E402
-from classwise.train.finite import FiniteUpdates  # noqa: E402
-from classwise.train.state import TrainState  # noqa: E402
+from classwise.training import loop  # noqa: E402
+from classwise.training.finite import FiniteUpdates  # noqa: E402
+from classwise.training.state import TrainState  # noqa: E402
 
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-6}
 

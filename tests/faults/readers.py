@@ -171,7 +171,7 @@ def fuzz_config(tries: int) -> dict[str, Any]:
     """The text of a config, and its tree."""
     import tomli_w
 
-    from classwise.config_file import load_config, make_config
+    from classwise.config.load import load_config, make_config
 
     tree: dict[str, Any] = {
         "seed": 1,
@@ -312,8 +312,8 @@ def fuzz_manifest(tries: int) -> dict[str, Any]:
     """The manifest of a checkpoint, its own hash made to fit again in half of the cases."""
     from states import files_of, put
 
-    from classwise.checkpoint import newest_checkpoint, read_checkpoint
     from classwise.files import json_text, sha256
+    from classwise.run.checkpoint import newest_checkpoint, read_checkpoint
 
     folder = trials.scratch_folder()
     files = files_of(1)
@@ -353,8 +353,8 @@ def fuzz_checkpoint(tries: int) -> dict[str, Any]:
     """A checkpoint whose hashes fit, with another state or other tensors, restored into a run."""
     from states import FACTS, MADE_ON, files_of, put, trained
 
-    from classwise import checkpoint as checkpoints
     from classwise.files import json_text, sha256
+    from classwise.run import checkpoint as checkpoints
 
     folder = trials.scratch_folder()
     files = files_of(2)
@@ -395,7 +395,8 @@ def sabotaged(tries: int) -> dict[str, int]:
     import tomllib
     from unittest import mock
 
-    from classwise import checkpoint, config_file
+    from classwise.config import load as config_file
+    from classwise.run import checkpoint
 
     class ForeignError(Exception):
         """What no except clause knows."""

@@ -105,8 +105,8 @@ def stop_at(update: int, how: str) -> Callable[[], None]:
     """A hook for the child: a signal after that update, inside its window, or a kill right after it."""
 
     def prepare() -> None:
-        from classwise.train import loop
-        from classwise.train.state import Progress
+        from classwise.training import loop
+        from classwise.training.state import Progress
 
         end_update, seed = Progress.end_update, loop.seed_dropout
 

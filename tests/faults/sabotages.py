@@ -8,7 +8,7 @@ from typing import Any
 
 def checkpoints_in_place() -> None:
     """Written over the one from before, file by file."""
-    from classwise import checkpoint
+    from classwise.run import checkpoint
 
     def write(folder: Path, name: str, files: dict[str, bytes]) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -21,7 +21,7 @@ def checkpoints_in_place() -> None:
 
 def dropout_from_the_global_generator() -> None:
     """Not seeded anew in each update."""
-    from classwise.train import loop
+    from classwise.training import loop
 
     loop.seed_dropout = lambda *arguments: None  # type: ignore[assignment]
 

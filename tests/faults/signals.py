@@ -32,9 +32,9 @@ from test_interrupt import assert_same_end
 
 import classwise.data.workers
 import classwise.signals
-from classwise.checkpoint import read_checkpoint
-from classwise.processes import Processes
-from classwise.rundir import RunFolder
+from classwise.distributed import Processes
+from classwise.run.checkpoint import read_checkpoint
+from classwise.run.folder import RunFolder
 
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGUSR1": signal.SIGUSR1}
 WITHIN = 10.0  # seconds from the signal to the end
@@ -113,7 +113,7 @@ def pause(seconds: float, gate: str) -> None:
 
 def updates(gate: Path) -> Hook:
     """As `pause` says, in every update."""
-    return Hook("classwise.train.state:Progress.end_update", pause, (0.01, str(gate)), call=0)
+    return Hook("classwise.training.state:Progress.end_update", pause, (0.01, str(gate)), call=0)
 
 
 class NotHeldError(AssertionError):
@@ -251,37 +251,40 @@ def send(*numbers: int) -> None:
 # Where a signal finds a run, and what it then leaves: the places of functions at whose calls it comes.
 LOOP = {
     "validation": ["classwise.metrics.scoreboard:Scoreboard.update"],
-    "writing a checkpoint": ["classwise.checkpoint:_write_flushed", "classwise.checkpoint:sync_folder"],
+    "writing a checkpoint": [
+        "classwise.run.checkpoint:_write_flushed",
+        "classwise.run.checkpoint:sync_folder",
+    ],
     "starting a worker": ["multiprocessing.process:BaseProcess.start"],
-    "the first checkpoint": ["classwise.checkpoint:_serialise"],
+    "the first checkpoint": ["classwise.run.checkpoint:_serialise"],
 }
 ENDING = [
-    "classwise.session:_write_results",
-    "classwise.rundir:RunFolder.write_metrics",
-    "classwise.rundir:RunFolder.write_predictions",
-    "classwise.session:write_report",
+    "classwise.run.session:_write_results",
+    "classwise.run.folder:RunFolder.write_metrics",
+    "classwise.run.folder:RunFolder.write_predictions",
+    "classwise.run.session:write_report",
 ]
 SET_UP = [
-    "classwise.run:prepare",
-    "classwise.run:_new_model",
-    "classwise.run:settle",
-    "classwise.run:new_folder",
-    "classwise.rundir:_made",
-    "classwise.rundir:locked",
-    "classwise.lock:_me",
-    "classwise.run:score_baselines",
-    "classwise.run:assemble",
-    "classwise.run:_begin",
-    "classwise.rundir:RunFolder.write_split",
-    "classwise.run:say_start",
+    "classwise.run.api:prepare",
+    "classwise.run.api:_new_model",
+    "classwise.run.api:settle",
+    "classwise.run.api:new_folder",
+    "classwise.run.folder:_made",
+    "classwise.run.folder:locked",
+    "classwise.run.lock:_me",
+    "classwise.run.api:score_baselines",
+    "classwise.run.api:assemble",
+    "classwise.run.api:_begin",
+    "classwise.run.folder:RunFolder.write_split",
+    "classwise.run.api:say_start",
 ]
 RESUME_SET_UP = [
-    "classwise.rundir:RunFolder.status",
-    "classwise.run:locked",
-    "classwise.run:newest_checkpoint",
-    "classwise.run:prepare",
-    "classwise.run:_restored_parts",
-    "classwise.run:checkpoint_keeper",
+    "classwise.run.folder:RunFolder.status",
+    "classwise.run.api:locked",
+    "classwise.run.api:newest_checkpoint",
+    "classwise.run.api:prepare",
+    "classwise.run.api:_restored_parts",
+    "classwise.run.api:checkpoint_keeper",
 ]
 
 
@@ -397,7 +400,7 @@ def twice(here: Place, second: int, workers: int, world: int, moment: random.Ran
 
 def halfway(here: Place, folder: Path, world: int) -> None:
     """A run that was stopped after some updates."""
-    hook = Hook("classwise.train.state:Progress.end_update", send, (signal.SIGTERM,), call=8)
+    hook = Hook("classwise.training.state:Progress.end_update", send, (signal.SIGTERM,), call=8)
     ranks = start_ranks(folder / "halfway", world, here.train(folder / "run", world), [hook])
     require([rank.wait() for rank in ranks] == [75] * world, ranks[0].said)
 
@@ -412,7 +415,7 @@ def every_phase(here: Place, count: Count, part: int = 1) -> None:
                 if workers or phase != "starting a worker":
                     hook = Hook(where, send, (next(numbers),), call)
                     tries.append((f"during {phase}", partial(in_the_loop, here, hook, workers, world)))
-        hook = Hook("classwise.checkpoint:_write_flushed", send, (next(numbers),))
+        hook = Hook("classwise.run.checkpoint:_write_flushed", send, (next(numbers),))
         tries.append(("during resume's first checkpoint", partial(in_the_loop, here, hook, 0, world, True)))
         for where, number in itertools.product(SET_UP, SIGNALS.values()):
             hook = Hook(where, send, (number,))
@@ -508,7 +511,7 @@ def while_workers_import(here: Place, number: int, method: str, moment: random.R
     comes to the whole group within this time."""
     whole, folder = here.whole(1), here.next()
     gate = folder / "sent"
-    hooks = [Hook("classwise.train.loop:train_one_epoch", mark), updates(gate)]
+    hooks = [Hook("classwise.training.loop:train_one_epoch", mark), updates(gate)]
     arguments = [*here.train(folder / "run", 1, 2), "--data.start_method", method]
     process = start_program(folder / "files", arguments, hooks)
     child = Said(folder / "files" / "0")

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from tiny_runs import SETTINGS, convolutional, state_of, training
 
-from classwise import checkpoint as checkpoints
-from classwise.checkpoint import FILES, Checkpoint, CheckpointKeeper
-from classwise.train import loop
-from classwise.train.state import TrainState
+from classwise.run import checkpoint as checkpoints
+from classwise.run.checkpoint import FILES, Checkpoint, CheckpointKeeper
+from classwise.training import loop
+from classwise.training.state import TrainState
 
 FACTS = {"classwise": "test", "window": 1}
 MADE_ON = {"torch": "x", "threads": 1}

@@ -6,8 +6,8 @@ import damage
 import pytest
 from states import files_of, put
 
-from classwise import checkpoint as checkpoints
 from classwise.errors import CheckpointError
+from classwise.run import checkpoint as checkpoints
 
 
 def test_damages_are_noticed() -> None:

@@ -12,8 +12,8 @@ import pytest
 from interposed import recorded
 from states import files_of
 
-from classwise import checkpoint as checkpoints
-from classwise.checkpoint import write_checkpoint
+from classwise.run import checkpoint as checkpoints
+from classwise.run.checkpoint import write_checkpoint
 
 
 def test_every_operation_of_a_save_fails_in_turn() -> None:

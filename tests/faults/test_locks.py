@@ -15,8 +15,8 @@ from forked import Hook, start
 from scenes import command
 
 from classwise.errors import OutputError
-from classwise.lock import locked, refuse_held
-from classwise.rundir import new_folder
+from classwise.run.folder import new_folder
+from classwise.run.lock import locked, refuse_held
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_run_that_has_begun_keeps_its_folder(tmp_path: Path, name: str) -> Non
 
 def test_a_run_without_a_checkpoint_is_not_said_to_be_in_use(here: signals.Place, tmp_path: Path) -> None:
     """Killed right before its first checkpoint took its name: resume says that there is none."""
-    hook = Hook("classwise.checkpoint:_serialise", os.kill, (0, signal.SIGKILL))
+    hook = Hook("classwise.run.checkpoint:_serialise", os.kill, (0, signal.SIGKILL))
     start(tmp_path / "files", here.train(tmp_path / "run", 1), [hook]).wait()
     assert (tmp_path / "run/status.json").exists()
     found = command("resume", tmp_path / "run")
@@ -157,7 +157,7 @@ def test_what_another_has_filled_meanwhile_is_kept(tmp_path: Path) -> None:
         return locked(folder)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("classwise.rundir.locked", fill_and_lock)
+        patch.setattr("classwise.run.folder.locked", fill_and_lock)
         with pytest.raises(OutputError, match="exists already and is kept"), new_folder("name", run):
             pass
     assert [path.name for path in run.iterdir()] == ["status.json"]

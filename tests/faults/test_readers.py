@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import trials
 
-from classwise.config_file import make_config
+from classwise.config.load import make_config
 from classwise.data import table
 from classwise.data.table import read_table
 from classwise.errors import ConfigError, DataError

@@ -14,7 +14,7 @@ from counting import Count
 from scenes import command
 
 import classwise
-from classwise.rundir import RunFolder
+from classwise.run.folder import RunFolder
 from classwise.signals import STOPPING, StopFlag, held_back, stop_flag
 
 

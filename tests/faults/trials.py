@@ -100,10 +100,10 @@ class Board:
 
 def watch_phases(board: Board) -> None:
     """Put the wrappers in place, in the child."""
-    from classwise import checkpoint, session
-    from classwise.rundir import RunFolder
-    from classwise.train import loop
-    from classwise.train.state import Progress
+    from classwise.run import checkpoint, session
+    from classwise.run.folder import RunFolder
+    from classwise.training import loop
+    from classwise.training.state import Progress
 
     write, sync, remove, save = (
         checkpoint._write_flushed,
@@ -284,10 +284,10 @@ def prepare_process() -> None:
     torch.set_num_threads(1)
     import torch._dynamo  # every optimizer needs it, and it takes two seconds
 
-    import classwise.baselines
-    import classwise.compose
+    import classwise.compose.linear_probe
+    import classwise.compose.parts
     import classwise.report.page
-    import classwise.run  # noqa: F401
+    import classwise.run.api  # noqa: F401
 
 
 def in_a_fresh_process(module: str, function: str, *arguments: Any, timeout: float = 3600) -> Any:
@@ -298,7 +298,7 @@ def in_a_fresh_process(module: str, function: str, *arguments: Any, timeout: flo
 def several(calls: Sequence[Sequence[Any]], timeout: float = 3600) -> list[Any]:
     """What several calls (module, function, arguments ...) return, one after the other in one new process."""
     here = Path(__file__).resolve().parent
-    paths = [str(here), *(str(here.parent / name) for name in ("end_to_end", "train"))]
+    paths = [str(here), *(str(here.parent / name) for name in ("end_to_end", "training"))]
     script = (
         f"import sys; sys.path[:0] = {paths!r}\n"
         "import importlib, json, trials; trials.prepare_process()\n"

@@ -34,13 +34,13 @@ from scenes import PLAIN, command, draw, plain_table, write_config, write_csv
 from torch import nn
 from torch.utils.data import get_worker_info
 
-from classwise.checkpoint import read_checkpoint
 from classwise.data.augment import PRESETS
 from classwise.data.images import read_image
 from classwise.data.loader import Batch, Loader, Pictures, TrainingData, ValidationData
 from classwise.errors import ClasswiseError
 from classwise.infer.predict import predict_outputs
-from classwise.train.state import Progress
+from classwise.run.checkpoint import read_checkpoint
+from classwise.training.state import Progress
 
 METHODS = ("fork", "spawn", "forkserver")
 SIZE = (16, 16)

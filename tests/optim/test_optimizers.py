@@ -13,11 +13,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from classwise.checkpoint import _flatten, _lay_out_as_parameters, _plain, _unflatten
 from classwise.errors import ConfigError
 from classwise.model.backbone import import_timm
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import TORCH, _timm_optim, build_optimizer, optimizer_names
+from classwise.run.checkpoint import _flatten, _lay_out_as_parameters, _plain, _unflatten
 
 
 @pytest.fixture(autouse=True, scope="module")

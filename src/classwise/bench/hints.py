@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from classwise.bench.result import Bench
-from classwise.config import Config
+from classwise.config.schema import Config
 
 MATTERS = 0.15
 """The share of the time below which a stage is not worth a word."""

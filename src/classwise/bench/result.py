@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from classwise.train.tuning import Plan
+from classwise.training.tuning import Plan
 
 READING = ("reading", "decoding", "augmenting", "joining")
 """What a reader does: in loader workers beside the model, or in turn with it."""

@@ -22,20 +22,20 @@ import torch
 
 from classwise.bench.hints import hints_of
 from classwise.bench.result import COMPUTING, Bench, Stage
-from classwise.build_losses import build_heads
-from classwise.compose import build_model, check_recipe, settle
-from classwise.config import Config
-from classwise.config_file import load_config
+from classwise.compose.dataset import prepare
+from classwise.compose.losses import build_heads
+from classwise.compose.parts import build_model, check_recipe, settle
+from classwise.config.load import load_config
+from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.images import least_size, read_image
 from classwise.data.loader import Batch, Pictures, Rows
 from classwise.data.mixing import Mixing
-from classwise.predictor import set_threads, torch_kept
-from classwise.prepare import prepare
-from classwise.session import Parts, assemble
-from classwise.train import loop
-from classwise.train.finite import FiniteUpdates, Update, clip
-from classwise.train.tuning import Plan
+from classwise.run.predictor import set_threads, torch_kept
+from classwise.run.session import Parts, assemble
+from classwise.training import loop
+from classwise.training.finite import FiniteUpdates, Update, clip
+from classwise.training.tuning import Plan
 
 BATCHES = 3
 """Batches that are looked at, at least: whole windows of an update."""

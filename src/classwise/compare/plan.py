@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from classwise.config import Config
-from classwise.config_file import load_config
-from classwise.conflicts import check_conflicts
+from classwise.config.conflicts import check_conflicts
+from classwise.config.load import load_config
+from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError, OutputError
 from classwise.files import json_text, sha256, write_json
 

@@ -13,7 +13,7 @@ from classwise.compare.text import HEADER, columns_to_show, digits_for, shown, t
 from classwise.compare.work import DONE, Ended, is_done
 from classwise.metrics.scoreboard import higher_is_better
 from classwise.metrics.text import display_width
-from classwise.rundir import RunFolder
+from classwise.run.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from classwise import run
-from classwise.checkpoint import newest_checkpoint
 from classwise.compare.plan import Planned
-from classwise.config import Config
+from classwise.config.schema import Config
 from classwise.errors import CheckpointError, ClasswiseError, Interrupted
-from classwise.lock import refuse_held
-from classwise.rundir import RunFolder
+from classwise.run import api as run
+from classwise.run.checkpoint import newest_checkpoint
+from classwise.run.folder import RunFolder
+from classwise.run.lock import refuse_held
 from classwise.signals import STOPPING
 
 DONE = ("finished", "early_stopped")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from classwise.config_file import make_config
-from classwise.config_text import commented_toml
+from classwise.config.describe import commented_toml
+from classwise.config.load import make_config
 from classwise.data.table import full_column, read_table
 from classwise.errors import OutputError
 from classwise.files import write_text

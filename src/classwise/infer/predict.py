@@ -16,7 +16,7 @@ from classwise.errors import Interrupted, NonFiniteError
 from classwise.infer.engines import Engine
 from classwise.metrics.joint import joint_number
 from classwise.model.heads import Head
-from classwise.train.loop import never
+from classwise.training.loop import never
 
 Truth = npt.NDArray[Any]
 

@@ -1,0 +1,124 @@
+"""Every picture of a run, looked at before anything is written: which can be used, what their bytes are, and the store
+that keeps them decoded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.data.cache import PictureStore, default_base, store_folder
+from classwise.data.images import Checked, check_images, least_size
+from classwise.data.sources import Samples
+from classwise.distributed import Processes
+from classwise.errors import ConfigError, DataError, ImageError
+
+
+def open_store(config: Config, root: Path, console: Console) -> PictureStore | None:
+    """The store that data.cache says; None if there is to be none. Raises ConfigError if DIR cannot be one."""
+    data = config.data
+    if data.cache == "off":
+        return None
+    base = default_base() if data.cache == "auto" else Path(data.cache)
+    folder = store_folder(base, root, least_size(config.model.image_size), data.max_pixels)
+    try:
+        return PictureStore(folder, round(data.cache_gigabytes * 1e9))
+    except OSError as error:
+        reason = f"{error.filename or folder}: {error.strerror or error}"
+        if data.cache != "auto":
+            raise ConfigError(f"data.cache: no pictures can be kept in {base}: {reason}") from None
+        console.line(
+            f"note: decoded pictures are not kept ({reason}); each is decoded every time (data.cache)"
+        )
+        return None
+
+
+def usable_rows(
+    samples: Samples,
+    config: Config,
+    console: Console,
+    processes: Processes,
+    store: PictureStore | None,
+    keys: dict[Path, bytes],
+) -> tuple[Samples, list[ImageError]]:
+    """The rows whose pictures can be used, and the errors of the others; `keys` learns what the files hold."""
+    distinct = list(dict.fromkeys(samples.paths))
+    # The processes of each machine share its pictures: they are its own files, and its own store.
+    own = range(processes.local_rank, len(distinct), processes.local_world)
+    data, least = config.data, least_size(config.model.image_size)
+    checked = check_pictures([distinct[i] for i in own], data.max_pixels, console, samples.root, least, store)
+    if store is not None:
+        store.flush()
+    bad = checked.bad
+    keys |= checked.keys
+    if processes.world > 1:
+        processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
+        at = {path: number for number, path in enumerate(distinct)}
+        # Also where one process has no store: all have to take part.
+        errors = processes.exchange([[at[error.path], error.reason] for error in bad])
+        known = processes.exchange([[at[path], key.decode()] for path, key in checked.keys.items()])
+        reasons = {distinct[number]: reason for part in errors for number, reason in part}
+        processes.together(lambda: _join(keys, known, distinct))
+        bad = [ImageError(path, reasons[path]) for path in distinct if path in reasons]
+        if store is not None:
+            store.flush()  # what the others on this machine have added
+    return processes.together(lambda: (_usable(samples, bad, config), bad))
+
+
+def _join(
+    keys: dict[Path, bytes], known: Sequence[Sequence[tuple[int, str]]], distinct: Sequence[Path]
+) -> None:
+    """Add to `keys` what every process, in the order of ranks, has found. Raises DataError where two machines hold
+    different pictures under one name."""
+    for rank, part in enumerate(known):
+        for number, key in part:
+            if keys.setdefault(distinct[number], key.encode()) != key.encode():
+                raise DataError(
+                    f"{distinct[number]}: process {rank} has another picture than a process on another machine;"
+                    " all need the same files"
+                )
+
+
+def _usable(samples: Samples, bad: Sequence[ImageError], config: Config) -> Samples:
+    """The rows without those of bad pictures, if data.bad_images allows that."""
+    if not bad:
+        return samples
+    if config.data.bad_images == "error":
+        refuse_bad(bad, samples.where, ' (data.bad_images = "skip" leaves such rows out)')
+    unusable = {error.path for error in bad}
+    good = [row for row, path in enumerate(samples.paths) if path not in unusable]
+    if not good:
+        raise DataError(
+            f"{samples.where}: not one of its {len(samples)} pictures can be used, such as {bad[0]}"
+        )
+    return samples.take(good)
+
+
+def check_pictures(
+    paths: Sequence[Path],
+    max_pixels: int,
+    console: Console,
+    root: Path | None = None,
+    least: tuple[int, int] | None = None,
+    store: PictureStore | None = None,
+) -> Checked:
+    """Decode every file once; one outside of `root` is bad. `least` and `store` as in `check_images`."""
+    return check_images(
+        paths,
+        max_pixels,
+        root=root,
+        least=least,
+        store=store,
+        progress=lambda items: console.bar(items, "reading pictures", total=len(set(paths))),
+    )
+
+
+def refuse_bad(bad: Sequence[ImageError], where: str, hint: str = "") -> None:
+    """All bad files in one message."""
+    if bad:
+        listed = "\n".join(f"  {error}" for error in bad[:200])
+        more = f"\n  ... and {len(bad) - 200} more" if len(bad) > 200 else ""
+        raise DataError(f"{where}: {pictures_text(len(bad))} cannot be used{hint}:\n{listed}{more}")
+
+
+def pictures_text(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"

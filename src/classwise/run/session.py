@@ -1,0 +1,281 @@
+"""One run while it trains: its parts, its checkpoints, its signals, and how it ends."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from classwise.compose.dataset import (
+    Prepared,
+    data_digest,
+)
+from classwise.compose.linear_probe import Baselines
+from classwise.compose.losses import build_criterion
+from classwise.compose.parts import (
+    ONE_ROW,
+    build_data,
+    build_settings,
+    build_state,
+    run_baselines,
+)
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.data.loader import Batch, TrainingData, ValidationData
+from classwise.distributed import ALONE, Processes
+from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
+from classwise.metrics.scoreboard import Scoreboard
+from classwise.model.classifier import Classifier
+from classwise.model.heads import Head, head_as_dict
+from classwise.report.page import write_report
+from classwise.run.checkpoint import (
+    CheckpointKeeper,
+    fingerprint,
+    read_checkpoint,
+)
+from classwise.run.folder import RunFolder
+from classwise.run.predictor import Predictor
+from classwise.run.resume_config import kept_toml
+from classwise.run.status import ending_text, status_frame, status_now
+from classwise.signals import StopFlag
+from classwise.training import loop
+from classwise.training.state import TrainState
+from classwise.version import __version__
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects that the loop works with."""
+
+    state: TrainState
+    data: TrainingData
+    valid: ValidationData
+    heads: dict[str, Head]
+    scoreboard: Scoreboard
+    settings: loop.Settings
+
+
+def assemble(
+    config: Config,
+    prepared: Prepared,
+    model: Classifier,
+    heads: dict[str, Head],
+    device: torch.device,
+    processes: Processes = ALONE,
+    window: int | None = None,
+) -> Parts:
+    """The parts of a run at update 0; `window` as in `build_data`. Raises ConfigError."""
+    data, valid = build_data(config, prepared, model, device, processes, window)
+    return Parts(
+        build_state(config, model, build_criterion(config, prepared), data, device),
+        data,
+        valid,
+        heads,
+        Scoreboard(heads, prepared.label_lists, prepared.joint, device),
+        build_settings(config, device, processes),
+    )
+
+
+def score_baselines(
+    config: Config,
+    prepared: Prepared,
+    model: Classifier,
+    heads: dict[str, Head],
+    device: torch.device,
+    console: Console,
+) -> dict[str, Any] | None:
+    """Computed once, before anything is learnt; a resumed run has them in its status.json."""
+    if not config.report.baselines:
+        return None
+    console.line("scoring two baselines on the same split ...")
+    baselines = run_baselines(config, prepared, model, heads, device)
+    for note in baselines.notes:
+        console.line(f"note: {note}")
+    console.line(str(baselines))
+    return baselines.as_dict()
+
+
+def checkpoint_keeper(
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    parts: Parts,
+    baselines: dict[str, Any] | None = None,
+    measured: Sequence[dict[str, Any]] = (),
+) -> CheckpointKeeper:
+    """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
+    facts = {
+        "classwise": __version__,
+        "model": parts.state.model.facts.as_dict(),
+        "targets": [target.as_dict() for target in prepared.targets],
+        "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
+        "joint": list(prepared.joint),
+        "precision": config.training.precision,
+        "memory_format": config.training.memory_format,
+        "window": parts.data.window,
+        "config": kept_toml(config),
+        "data": data_digest(prepared),
+    }
+    processes = parts.settings.processes
+    made_on = fingerprint(str(parts.settings.device), processes.world)
+    environment = {"classwise": __version__, **made_on}
+    status = status_frame(folder, config, prepared, parts.state.model, baselines, measured, environment)
+
+    started, before = time.monotonic(), float(status["seconds"])
+
+    def after(state: TrainState) -> None:
+        folder.write_history(state.progress.history)
+        seconds = round(before + time.monotonic() - started, 1)
+        folder.write_status(status_now(status | {"seconds": seconds}, state, "running", "", parts.settings))
+
+    t = config.training
+    seconds = 60 * t.checkpoint_minutes if t.checkpoint_minutes else None
+    return CheckpointKeeper(
+        folder.checkpoints, facts, made_on, after, t.checkpoint_updates, seconds, processes
+    )
+
+
+def run_to_the_end(
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    parts: Parts,
+    keeper: CheckpointKeeper,
+    console: Console,
+    stop: StopFlag,
+) -> None:
+    """The loop, and whatever happens in it said in status.json, by the first process."""
+    is_first = parts.settings.processes.is_first
+
+    def watch(windows: Iterable[list[Batch]], epoch: int, first: int) -> Iterable[list[Batch]]:
+        title = f"epoch {epoch + 1}/{parts.settings.epochs}"
+        return console.bar(windows, title, total=parts.data.updates_per_epoch, done=first)
+
+    def say(row: dict[str, Any], best: bool) -> None:
+        console.line(_epoch_line(row, parts.settings, best))
+
+    started = time.monotonic()
+    before = _seconds_before(folder) if is_first else 0.0
+
+    def ended_status(state: str, reason: str) -> dict[str, Any]:
+        status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
+        return status_now(status, parts.state, state, reason, parts.settings)
+
+    def end(state: str, reason: str) -> None:
+        if is_first:
+            folder.write_status(ended_status(state, reason))
+
+    p = parts
+    try:
+        with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
+            ended = loop.train(
+                *(p.state, p.data, p.valid, p.scoreboard, p.settings),
+                *(keeper, stop.is_set, watch, say),
+            )
+        if not is_first:
+            return
+        _write_results(folder, config, prepared, stop.is_set)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        reason = _reason_of(stopped)
+        end("interrupted", reason)
+        if is_first:
+            _report_anyway(folder, console)
+        interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}")
+        interrupted.told_by_first = not is_first
+        raise interrupted from None
+    except BaseException as error:
+        with contextlib.suppress(OSError, CheckpointError):
+            end("failed", f"{type(error).__name__}: {error}")
+            if is_first:
+                _report_anyway(folder, console)
+        if "more than 1 value per channel" in str(error):
+            raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
+        raise
+    # The status comes last: a run that says it is finished has all its files.
+    status = ended_status(ended, ending_text(ended, parts.settings))
+    write_report(folder.path, status)
+    folder.write_status(status)
+    best = parts.state.progress
+    first = parts.settings.first_epoch
+    since = f" (of those from epoch {first} on)" if first > 1 else ""
+    console.line(
+        f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch}{since}\n"
+        f"report: {folder.report}"
+    )
+    _say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
+
+
+def _reason_of(stopped: BaseException) -> str:
+    """A second signal raises KeyboardInterrupt, which says nothing of checkpoints."""
+    if isinstance(stopped, Interrupted):
+        return str(stopped)
+    return "stopped at once; the checkpoint from before is kept"
+
+
+def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, console: Console) -> None:
+    """The last line of a run that is no better than a baseline on the same split."""
+    known = folder.status().get("baselines")
+    if known:
+        unbeaten = Baselines(**known).not_beaten_by(value, higher_is_better)
+        for name, score in unbeaten.items():
+            console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
+
+
+def _write_results(
+    folder: RunFolder, config: Config, prepared: Prepared, should_stop: Callable[[], bool]
+) -> None:
+    """metrics.json and predictions.csv of the best checkpoint on the validation rows. Raises Interrupted."""
+    checkpoint = read_checkpoint(folder.checkpoints / "best")
+    predictor = Predictor.of(checkpoint)
+    samples, answers = prepared.valid.samples, prepared.valid.answers
+    outputs = predictor.outputs(samples, config, should_stop, stored=prepared.valid.stored)
+    metrics = predictor.score(outputs, answers, samples.groups, config)
+    order = ("metric", "value", "epoch")
+    metrics["epoch"] = checkpoint.epoch
+    folder.write_metrics({key: metrics[key] for key in order} | metrics)
+    folder.write_predictions(predictor.table(samples, outputs, answers))
+
+
+def _report_anyway(folder: RunFolder, console: Console) -> None:
+    """A page for a run that did not end well is a help, but its failing must not hide the real error."""
+    try:
+        write_report(folder.path)
+    except (ClasswiseError, OSError, ValueError, KeyError) as error:
+        console.line(f"warning: the report could not be written: {error}")
+
+
+def _seconds_before(folder: RunFolder) -> float:
+    return float(folder.status().get("seconds", 0.0))
+
+
+def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
+    width = len(str(settings.epochs))
+    star = "*" if best and row["epoch"] >= settings.first_epoch else " "
+    return (
+        f"epoch {row['epoch']:>{width}}/{settings.epochs}  loss {row['train_loss']:.4f}"
+        f"  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
+        f"  lr {row['lr']:.1e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f}/s"
+    )
+
+
+def say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: Parts) -> None:
+    """What is about to be trained on what, and what to know of the data."""
+    train, valid = prepared.train.samples, prepared.valid.samples
+    for warning in prepared.warnings:
+        console.line(f"warning: {warning}")
+    if prepared.store is not None:
+        console.line(str(prepared.store))
+    grouped = ""
+    if train.groups is not None and valid.groups is not None:
+        grouped = (
+            f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them on both sides"
+        )
+    first = parts.settings.first_epoch
+    since = f", from epoch {first} on (selection.first_epoch)" if first > 1 else ""
+    console.line(
+        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
+        f"{parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on {parts.settings.device};"
+        f" * marks the best {parts.settings.metric} so far{since}"
+    )

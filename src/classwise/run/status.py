@@ -1,0 +1,116 @@
+"""What status.json says of a run: its data, model and environment, how far it is, and how it ended."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from classwise.compose.dataset import Prepared, Side, label_counts, masked_counts, value_facts
+from classwise.config.schema import Config
+from classwise.data.targets import RankingTarget
+from classwise.errors import CheckpointError
+from classwise.metrics.scoreboard import joint_labels
+from classwise.model.classifier import Classifier
+from classwise.run.folder import RunFolder
+from classwise.training.loop import Settings
+from classwise.training.state import TrainState
+
+
+def status_frame(
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    model: Classifier,
+    baselines: dict[str, Any] | None,
+    measured: Sequence[dict[str, Any]],
+    made_on: dict[str, Any],
+) -> dict[str, Any]:
+    """What in status.json does not change while the run goes on."""
+    with contextlib.suppress(CheckpointError):
+        known = folder.status()  # a resumed run keeps its beginning
+        return known | {"environment": _environment(made_on)}
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "data": _data_facts(prepared),
+        "model": {
+            "backbone": config.model.backbone,
+            "weights": config.model.weights,
+            "parameters": size,
+            "image_size": list(config.model.image_size),
+        },
+        "baselines": baselines,
+        "measured": list(measured),
+        "environment": _environment(made_on),
+    }
+
+
+def _data_facts(prepared: Prepared) -> dict[str, Any]:
+    train, valid = prepared.train, prepared.valid
+    counts = {"train": label_counts(prepared, train), "valid": label_counts(prepared, valid)}
+    groups = None
+    if train.samples.groups is not None and valid.samples.groups is not None:
+        groups = {"train": len(set(train.samples.groups)), "valid": len(set(valid.samples.groups))}
+    joint = None
+    if prepared.joint:
+        names = joint_labels(prepared.label_lists, prepared.joint)
+        joint = {"labels": names, **{side: by["joint"] for side, by in counts.items()}}
+    return {
+        "rows": len(train.samples) + len(valid.samples),
+        "train": len(train.samples),
+        "valid": len(valid.samples),
+        "bad_images": [{"path": str(error.path), "reason": error.reason} for error in prepared.bad],
+        "labels": {
+            name: [
+                {"label": label, "train": counts["train"][name][k], "valid": counts["valid"][name][k]}
+                for k, label in enumerate(labels)
+            ]
+            for name, labels in prepared.label_lists.items()
+        },
+        "joint": joint,
+        "values": _by_target(value_facts, prepared),
+        "queries": _by_target(_query_counts, prepared),
+        "masked": _by_target(masked_counts, prepared),
+        "groups": groups,
+        "warnings": list(prepared.warnings),
+    }
+
+
+def _by_target(facts: Callable[[Prepared, Side], dict[str, Any]], prepared: Prepared) -> dict[str, Any]:
+    """What a function says of each target, for both sides."""
+    train, valid = facts(prepared, prepared.train), facts(prepared, prepared.valid)
+    return {name: {"train": train[name], "valid": valid[name]} for name in train}
+
+
+def _query_counts(prepared: Prepared, side: Side) -> dict[str, int]:
+    return {
+        target.name: len(np.unique(side.answers[target.name][:, 1]))
+        for target in prepared.targets
+        if isinstance(target, RankingTarget)
+    }
+
+
+def _environment(made_on: dict[str, Any]) -> dict[str, Any]:
+    return {**made_on, "platform": sys.platform}
+
+
+def status_now(
+    frame: dict[str, Any], state: TrainState, name: str, reason: str, settings: Settings
+) -> dict[str, Any]:
+    p = state.progress
+    best = None
+    if p.best is not None:
+        best = {"metric": settings.metric, "value": p.best, "epoch": p.best_epoch}
+    head = {"state": name, "reason": reason, "epoch": p.epoch, "update": p.update, "best": best}
+    return head | {key: value for key, value in frame.items() if key not in head}
+
+
+def ending_text(ended: str, settings: Settings) -> str:
+    if ended == "early_stopped":
+        moved = "risen" if settings.higher_is_better else "fallen"
+        return f"{settings.metric} has not {moved} for {settings.patience} epoch{'' if settings.patience == 1 else 's'}"
+    return f"all {settings.epochs} epochs are done"

@@ -1,0 +1,149 @@
+"""Keys that undo each other are refused or said by name, and keys without an effect are refused."""
+
+from typing import Any
+
+import pytest
+
+from classwise.config.conflicts import check_conflicts
+from classwise.config.load import make_config
+from classwise.errors import ConfigError
+
+CLASS = {"column": "label"}
+SIZE = {"column": "size", "type": "ordinal", "labels": ["s", "m", "l"]}
+RANK = {"column": "rel", "type": "ranking", "query": "q"}
+AGE = {"column": "age", "type": "regression"}
+
+
+def warnings_of(**sections: Any) -> list[str]:
+    """What is said of a config with these sections."""
+    targets = sections.pop("targets", {"label": CLASS})
+    return check_conflicts(
+        make_config({"data": {"source": "t.csv"} | sections.pop("data", {}), "targets": targets} | sections)
+    )
+
+
+def test_an_ordinary_config_has_none() -> None:
+    """Each means against imbalance on its own, mixing, freezing and averaging together: nothing to say."""
+    assert warnings_of() == []
+    assert warnings_of(loss={"name": "balanced_softmax"}) == []
+    assert warnings_of(data={"sampling": "balanced"}) == []
+    assert (
+        warnings_of(
+            data={"mixup": 0.2, "mix_share": 0.5},
+            model={"weights": "pretrained", "backbone": "resnet18"},
+            training={"epochs": 4, "freeze_epochs": 1, "ema": 0.99},
+        )
+        == []
+    )
+
+
+REFUSED = [
+    ({"data": {"mix_share": 0.5}}, "data.mix_share: found 0.5, but data.mixup and data.cutmix are 0"),
+    ({"data": {"mixup": 0.2}, "loss": {"name": "ldam"}}, "data.mixup: found 0.2, but loss.name is 'ldam'"),
+    (
+        {"data": {"cutmix": 1.0}, "loss": {"name": "soft_f1"}},
+        "data.cutmix: found 1.0, but loss.name is 'soft_f1'",
+    ),
+    (
+        {"data": {"mixup": 0.2}, "targets": {"label": CLASS, "match": RANK}},
+        "data.mixup: found 0.2, but targets.match.loss.name is 'listnet', which needs hard labels",
+    ),
+    (
+        {"data": {"mixup": 0.2}, "loss": {"name": "sum", "terms": [{"name": "focal"}, {"name": "ldam"}]}},
+        "which needs hard labels",
+    ),
+    (
+        {"data": {"mixup": 0.2}, "training": {"epochs": 2, "freeze_epochs": 2}},
+        "data.mixup: nothing is mixed while the backbone is frozen",
+    ),
+    (
+        {"data": {"sampling": "balanced"}, "targets": {"age": AGE}},
+        "data.sampling: found 'balanced', but no target has classes to balance",
+    ),
+    (
+        {"data": {"sampling": "sqrt"}, "targets": {"label": CLASS, "match": RANK}},
+        "a ranking target keeps queries whole",
+    ),
+    (
+        {"loss": {"name": "balanced_softmax"}, "targets": {"label": CLASS | {"adjust": 1.0}}},
+        "targets.label.adjust: found 1.0, but loss.name is 'balanced_softmax', which adjusts the logits already",
+    ),
+    (
+        {"targets": {"label": CLASS | {"adjust": 1.0, "loss": {"name": "logit_adjustment"}}}},
+        "targets.label.loss.name is 'logit_adjustment'",
+    ),
+    ({"loss": {"name": "focal", "beta": 0.9}}, "loss.beta: found 0.9, which only class_weights"),
+    (
+        {"loss": {"name": "ldam", "weights_from_epoch": 5}},
+        "loss.weights_from_epoch: found 5, but class_weights is none",
+    ),
+    (
+        {
+            "loss": {"name": "ldam", "weights_from_epoch": 5, "class_weights": "effective"},
+            "training": {"epochs": 4},
+        },
+        "loss.weights_from_epoch: found 5, but training.epochs is 4",
+    ),
+    (
+        {"training": {"target_weights": "uncertainty"}},
+        "training.target_weights: found 'uncertainty' with one target",
+    ),
+    (
+        {"training": {"epochs": 2, "freeze_epochs": 2}, "optimizer": {"layer_decay": 0.8}},
+        "optimizer.layer_decay: found 0.8, but training.freeze_epochs freezes the backbone in all epochs",
+    ),
+    (
+        {"training": {"epochs": 2, "freeze_epochs": 2}, "optimizer": {"backbone_lr_factor": 0.1}},
+        "optimizer.backbone_lr_factor: found 0.1",
+    ),
+    (
+        {"targets": {"a": RANK, "b": RANK | {"query": "other"}}},
+        "targets.a.query = 'q', targets.b.query = 'other'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "message"), REFUSED, ids=[m[:50] for _, m in REFUSED])
+def test_refused_by_name(sections: dict[str, Any], message: str) -> None:
+    """The message names the keys that contradict each other."""
+    with pytest.raises(ConfigError) as caught:
+        warnings_of(**sections)
+    assert message in str(caught.value)
+
+
+WARNED = [
+    (
+        {"data": {"sampling": "balanced"}, "loss": {"name": "cross_entropy", "class_weights": "inverse"}},
+        ["data.sampling = 'balanced'", "loss.class_weights = 'inverse'"],
+    ),
+    (
+        {"data": {"sampling": "balanced"}, "loss": {"name": "logit_adjustment"}},
+        ["data.sampling = 'balanced'", "loss.name = 'logit_adjustment'"],
+    ),
+    (
+        {"data": {"sampling": "balanced"}, "targets": {"label": CLASS | {"adjust": 1.0}}},
+        ["data.sampling = 'balanced'", "targets.label.adjust = 1.0"],
+    ),
+    (
+        {
+            "loss": {
+                "name": "sum",
+                "terms": [{"name": "focal", "class_weights": "inverse"}, {"name": "balanced_softmax"}],
+            }
+        },
+        ["class_weights = 'inverse'", "name = 'balanced_softmax'"],
+    ),
+    ({"training": {"epochs": 3, "freeze_epochs": 1}}, ["training.freeze_epochs = 1", "random features"]),
+    (
+        {"loss": {"name": "focal"}, "targets": {"label": CLASS | {"loss": {"name": "gce"}}}},
+        ["[loss]: every target has a loss of its own"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "parts"), WARNED, ids=[p[0] for _, p in WARNED])
+def test_warned_of_by_name(sections: dict[str, Any], parts: list[str]) -> None:
+    """One line that names both means."""
+    found = warnings_of(**sections)
+    assert len(found) == 1
+    assert all(part in found[0] for part in parts)

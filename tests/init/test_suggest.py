@@ -1,0 +1,296 @@
+"""`classwise init`: what it recognises in a folder, a table and a competition tree, and the config that it writes."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from classwise.compose.dataset import prepare
+from classwise.config.load import load_config, make_config
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.data.table import read_table
+from classwise.errors import DataError, OutputError
+from classwise.init.suggest import look_at, write_config
+from end_to_end.scenes import class_folder, draw, plain_table, untouched, write_csv
+
+KINDS = ("mask1.jpg", "mask2.png", "mask3.jpeg", "mask4.jpg", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg")
+
+
+def table(
+    folder: Path, columns: dict[str, list[Any]], name: str = "train.csv", pictures: str = "pictures"
+) -> Path:
+    """A table with these columns beside `path`, whose pictures lie in `pictures`."""
+    rows = len(next(iter(columns.values())))
+    for row in range(rows):
+        draw(folder / pictures / f"{row}.png", row % 3, row)
+    header = ["path", *columns]
+    return write_csv(
+        folder / name,
+        header,
+        list(zip((f"{row}.png" for row in range(rows)), *columns.values(), strict=True)),
+    )
+
+
+def competition(folder: Path) -> Path:
+    """The face-mask tree with six people, an id that stands twice, and the junk that macOS leaves."""
+    rows = []
+    for number, (gender, age) in enumerate([("male", 20), ("female", 30), ("male", 60)] * 2):
+        id = "000600-1" if number in (1, 3) else f"{number:06}"
+        name = f"{id}_{gender}_Asian_{age}_{number}"
+        for seed, file in enumerate(KINDS):
+            draw(folder / "train" / "images" / name / file, seed % 3, number, size=16)
+            (folder / "train" / "images" / name / f"._{file}").write_bytes(b"junk")
+        rows.append([id, gender, "Asian", age, name])
+    write_csv(folder / "train" / "train.csv", ("id", "gender", "race", "age", "path"), rows)
+    return folder
+
+
+def unreadable(folder: Path) -> Path:
+    """Class folders whose files are named as pictures and are none."""
+    for path in class_folder(folder, {"a": 2, "b": 2}).rglob("*.png"):
+        path.write_bytes(b"")
+    return folder
+
+
+def loads(path: Path) -> Config:
+    """The config of a file; its data can be prepared as it stands."""
+    config = load_config(path)
+    prepare(config, Console(quiet=True))
+    return config
+
+
+def test_a_folder_of_class_folders(tmp_path: Path) -> None:
+    """Every picture with its folder's name, in samples.csv; nothing is written into the source."""
+    source = class_folder(tmp_path / "옷 사진", {"바지": 3, 'it\'s "red"': 4})
+    (source / "바지" / "._00.png").write_bytes(b"junk")
+    with untouched(source):
+        path = write_config(source, tmp_path / "new" / "place")
+    assert path == tmp_path / "new" / "place" / "classwise.toml"
+    samples = read_table(path.with_name("samples.csv"))
+    assert samples.columns == ["path", "label"]
+    assert samples.rows() == [
+        *((f'it\'s "red"/{seed:02}.png', 'it\'s "red"') for seed in range(4)),
+        *((f"바지/{seed:02}.png", "바지") for seed in range(3)),
+    ]
+    config = loads(path)
+    assert Path(config.data.images) == source
+    assert config.name == "옷 사진"
+    assert {name: target.column for name, target in config.targets.items()} == {"label": "label"}
+
+
+def test_a_table_is_used_where_it_stands(tmp_path: Path) -> None:
+    """No copy is made; images is the folder in which the paths exist."""
+    source = table(tmp_path / "data", {"label": ["a", "b"] * 4})
+    path = write_config(source, tmp_path)
+    config = loads(path)
+    assert Path(config.data.source) == source
+    assert Path(config.data.images) == tmp_path / "data" / "pictures"
+    assert not (tmp_path / "samples.csv").exists()
+    assert tomllib.loads(path.read_text(encoding="utf-8"))["data"]["source"] == "data/train.csv"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_every_kind_of_table(tmp_path: Path, suffix: str) -> None:
+    """A table is recognised by its suffix, and a folder that holds one is that table."""
+    plain_table(tmp_path, 8)
+    frame = pl.read_csv(tmp_path / "samples.csv")
+    (tmp_path / "samples.csv").unlink()
+    source = tmp_path / f"samples{suffix}"
+    if suffix == ".parquet":
+        frame.write_parquet(source)
+    else:
+        frame.write_csv(source, separator="\t" if suffix == ".tsv" else ",")
+    assert load_config(write_config(source, tmp_path / "one")).data.source == str(source)
+    assert load_config(write_config(tmp_path, tmp_path / "two")).data.source == str(source)
+
+
+def test_the_competition_tree(tmp_path: Path) -> None:
+    """Three targets, the joint class in the competition's order, people as groups, ids as text, no junk."""
+    path = write_config(competition(tmp_path / "tree"), tmp_path / "out")
+    config = loads(path)
+    assert list(config.targets) == ["mask", "gender", "age"]
+    assert config.targets["mask"].labels == ("wear", "incorrect", "normal")
+    assert config.targets["gender"].labels == ("male", "female")
+    assert config.targets["age"].edges == (30.0, 60.0)
+    assert config.joint is not None
+    assert config.joint.targets == ("mask", "gender", "age")
+    assert config.data.group == "person"
+    samples = read_table(path.with_name("samples.csv"))
+    assert samples.columns == ["path", "person", "mask", "gender", "age"]
+    assert samples.height == 6 * 7
+    assert (samples["person"] == "000600-1").sum() == 14
+    assert samples["mask"].value_counts().sort("mask")["count"].to_list() == [6, 6, 30]
+    assert not any("._" in cell for cell in samples["path"])
+
+
+def test_the_train_folder_of_the_competition_tree(tmp_path: Path) -> None:
+    """Naming tree/train is the same as naming the tree."""
+    tree = competition(tmp_path / "tree")
+    one = write_config(tree, tmp_path / "one").with_name("samples.csv")
+    two = write_config(tree / "train", tmp_path / "two").with_name("samples.csv")
+    assert one.read_bytes() == two.read_bytes()
+
+
+ROWS = 12
+
+
+@pytest.mark.parametrize(
+    ("columns", "data", "targets"),
+    [
+        ({"label": ["a", "b"] * 6}, {}, ["label"]),
+        ({"Class": ["a", "b"] * 6, "notes": ["x", "y"] * 6}, {}, ["Class"]),
+        ({"colour": ["a", "b"] * 6, "size": ["s", "m", "l"] * 4}, {}, ["colour", "size"]),
+        (
+            {"image_id": [f"{n:03}" for n in range(12)], "label": ["a", "b"] * 6},
+            {"id": "image_id"},
+            ["label"],
+        ),
+        ({"id": ["1", "2"] * 6, "label": ["a", "b"] * 6}, {}, ["label"]),  # not unique, so it names no row
+        (
+            {"Person": [n // 2 for n in range(12)], "label": ["a", "a", "b", "b"] * 3},
+            {"group": "Person"},
+            ["label"],
+        ),
+        ({"person": list(range(12)), "label": ["a", "b"] * 6}, {}, ["label"]),  # a group a row is no group
+        ({"colour": ["a", "b"] * 6, "gap": ["x", "", "y", "x"] * 3}, {}, ["colour", "gap"]),
+        ({"gap": ["x", "", "y", "x"] * 3}, {"unanswered": "skip"}, ["gap"]),
+        ({"colour": ["a", "b"] * 6, "rare": ["x"] * 11 + ["y"]}, {}, ["colour"]),
+        ({"colour": ["a", "b"] * 6, "weight": [n + 0.5 for n in range(12)]}, {}, ["colour"]),
+        ({"age": [20, 30, 40] * 4}, {}, ["age"]),
+    ],
+)
+def test_what_the_columns_are_taken_for(
+    tmp_path: Path, columns: dict[str, list[Any]], data: dict[str, str], targets: list[str]
+) -> None:
+    """Path, id, group and answers, by name and by what the cells hold."""
+    guess = look_at(table(tmp_path, columns))
+    assert guess.data == {"path": "path", **data}
+    assert [target["column"] for target in guess.targets.values()] == targets
+
+
+def test_several_labels_in_a_cell_and_numbers_have_their_types(tmp_path: Path) -> None:
+    """Cells with a separator are multilabel; numbers of many values a regression, where nothing else is a target;
+    and what is written trains."""
+    tags = ["sea|sky", "sky", "sea", "|"] * 3
+    guess = look_at(table(tmp_path, {"tags": tags, "colour": ["a", "b"] * 6}))
+    assert guess.targets["tags"] == {"column": "tags", "type": "multilabel", "separator": "|"}
+    assert guess.targets["colour"] == {"column": "colour"}
+    source = table(tmp_path / "b", {"weight": [n + 0.5 for n in range(12)]})
+    assert look_at(source).targets == {"weight": {"column": "weight", "type": "regression"}}
+    config = load_config(write_config(source, tmp_path / "out"))
+    assert (config.selection.metric, config.loss_of("weight").name) == ("mae", "mse")
+
+
+def test_a_number_column_is_named_as_left_out(tmp_path: Path) -> None:
+    """A column with too many values is no class target as it stands; the comment says what makes it one."""
+    source = table(tmp_path, {"colour": ["a", "b"] * 6, "weight": [n + 0.5 for n in range(12)]})
+    text = write_config(source, tmp_path / "out").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith('column = "colour"'))
+    assert "left out: weight" in line
+    assert "edges" in line
+
+
+def test_any_column_may_hold_the_paths(tmp_path: Path) -> None:
+    """It is found by the files that are there, not by its name."""
+    plain_table(tmp_path, 8)
+    rows = [[label, path] for path, label in read_table(tmp_path / "samples.csv").rows()]
+    write_csv(tmp_path / "samples.csv", ("종류", "사진 파일"), rows)
+    guess = look_at(tmp_path / "samples.csv")
+    assert guess.data == {"path": "사진 파일"}
+    assert list(guess.targets) == ["종류"]
+    loads(write_config(tmp_path / "samples.csv", tmp_path))
+
+
+def test_a_column_with_an_odd_name_becomes_a_target(tmp_path: Path) -> None:
+    """A target's name is a TOML key and an option; `joint` is kept for the joint class."""
+    source = table(tmp_path, {"a.b (c)": ["x", "y"] * 6, "joint": ["u", "v"] * 6})
+    config = loads(write_config(source, tmp_path / "out"))
+    assert {name: target.column for name, target in config.targets.items()} == {
+        "a_b _c_": "a.b (c)",
+        "joint_": "joint",
+    }
+
+
+@pytest.mark.parametrize("kind", ["folder", "table", "tree"])
+def test_every_key_has_a_comment(tmp_path: Path, kind: str) -> None:
+    """Each line of the file that sets a key, or shows one that could be set, says what it means."""
+    source = {
+        "folder": lambda: class_folder(tmp_path / "source", {"a": 4, "b": 4}),
+        "table": lambda: table(
+            tmp_path, {"person": [n // 2 for n in range(12)], "label": ["a", "a", "b", "b"] * 3}
+        ),
+        "tree": lambda: competition(tmp_path / "source"),
+    }[kind]()
+    text = write_config(source, tmp_path / "out").read_text(encoding="utf-8")
+    lines = [
+        line
+        for line in text.splitlines()
+        if "=" in line.partition("  # ")[0] and not line.startswith("# Path")
+    ]
+    assert len(lines) > 30
+    assert [line for line in lines if not line.partition("  # ")[2].strip()] == []
+    sections = {line for line in text.splitlines() if line.startswith("[")}
+    assert sections >= {
+        "[data]",
+        "[data.augment]",
+        "[model]",
+        "[loss]",
+        "[optimizer]",
+        "[schedule]",
+        "[training]",
+    }
+    # What stands there is what holds: every key's value is the config's own, none left to a hidden default.
+    written = tomllib.loads(text)
+    for section in ("model", "loss", "optimizer", "schedule", "training", "selection"):
+        resolved = getattr(make_config(written), section).model_dump(exclude_none=True)
+        assert set(written[section]) == set(resolved)
+
+
+def test_the_size_follows_the_pictures(tmp_path: Path) -> None:
+    """Small pictures keep their size and shape, in steps of 4; height comes first."""
+    source = class_folder(tmp_path / "small", {"a": 3, "b": 3})
+    assert load_config(write_config(source, tmp_path / "one")).model.image_size == (28, 28)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "gone", "there is no folder or table"),
+        (
+            lambda folder: write_csv(folder / "x.csv", ("a", "b"), [["1", "2"]]),
+            "no column holds paths of files",
+        ),
+        (
+            lambda folder: write_csv(folder / "x.csv", ("a",), [["1.png"]]),
+            "column 'a' has picture names, but",
+        ),
+        (
+            lambda folder: table(folder, {"n": [f"no {n}" for n in range(6)]}),
+            "no column looks like an answer",
+        ),
+        (lambda folder: class_folder(folder / "s", {"single": 3}), "two are needed"),
+        (lambda folder: unreadable(folder / "s"), "none of the pictures that were tried can be read"),
+        (lambda folder: write_csv(folder / "x.csv", ("path",), []), "no rows"),
+        (lambda folder: write_csv(folder / "x.txt", ("path",), []), "a table is .csv, .tsv, .parquet"),
+    ],
+)
+def test_nothing_to_guess(tmp_path: Path, make: Any, message: str) -> None:
+    """What cannot be understood is said, and nothing is written."""
+    source = make(tmp_path)
+    with untouched(tmp_path), pytest.raises(DataError, match=message) as caught:
+        write_config(source, tmp_path / "out")
+    assert str(source.parent) in str(caught.value)
+
+
+@pytest.mark.parametrize("there", ["classwise.toml", "samples.csv"])
+def test_files_that_exist_are_kept_unless_forced(tmp_path: Path, there: str) -> None:
+    """Neither the config nor the table is overwritten, and then neither of them is written."""
+    source, out = class_folder(tmp_path / "source", {"a": 4, "b": 4}), tmp_path / "out"
+    out.mkdir()
+    (out / there).write_text("precious")
+    with untouched(out), pytest.raises(OutputError, match=f"{there} exists already"):
+        write_config(source, out)
+    loads(write_config(source, out, force=True))
