@@ -14,10 +14,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from classwise.metrics.multilabel import MultilabelTally
-from classwise.metrics.ranking import RankingTally
-from classwise.metrics.regression import RegressionTally
-from classwise.metrics.tally import ClassTally
+from classwise.metrics.classification import ClassMetric
+from classwise.metrics.multilabel import MultilabelMetric
+from classwise.metrics.ranking import RankingMetric
+from classwise.metrics.regression import RegressionMetric
 
 ROWS, CLASSES, LABELS, GROUPS, THREADS = 12_600, 18, 20, 2_700, 2
 
@@ -27,13 +27,13 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     draw = torch.Generator().manual_seed(0)
     logits_NK = torch.randn(ROWS, CLASSES, generator=draw)
-    classes = ClassTally(CLASSES, keep_rows=True)
+    classes = ClassMetric(CLASSES, keep_rows=True)
     classes.update(logits_NK, torch.randint(0, CLASSES, (ROWS,), generator=draw))
-    many = MultilabelTally([str(k) for k in range(LABELS)], keep_rows=True)
+    many = MultilabelMetric([str(k) for k in range(LABELS)], keep_rows=True)
     many.update(logits_NK.repeat(1, 2)[:, :LABELS], (torch.rand(ROWS, LABELS, generator=draw) < 0.1).float())
-    numbers = RegressionTally(keep_rows=True)
+    numbers = RegressionMetric(keep_rows=True)
     numbers.update(logits_NK[:, 0], logits_NK[:, 1])
-    ranking = RankingTally(keep_rows=True)
+    ranking = RankingMetric(keep_rows=True)
     relevance_N = torch.randint(0, 3, (ROWS,), generator=draw)
     ranking.update(logits_NK[:, 0], torch.stack([relevance_N, torch.arange(ROWS) // 10], dim=1))
     groups_N = np.random.default_rng(0).integers(0, GROUPS, ROWS)

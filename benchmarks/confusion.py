@@ -2,7 +2,7 @@
 
     python benchmarks/confusion.py [--batches 2000] [--json FILE]
 
-Counts the same random outputs with classwise's confusion matrix, with its Scoreboard (that, top-k, log loss and
+Counts the same random outputs with classwise's confusion matrix, with its MetricCollection (that, top-k, log loss and
 calibration, all read at the end), with torchmetrics' macro F1 as it is by default, and by hand (argmax and a scatter
 into a matrix), in turns, and checks that all four give scikit-learn's macro F1: torchmetrics' to 1e-6, since it
 computes in float32, the others to 1e-12. The ratio is torchmetrics' time over that of the confusion matrix.
@@ -19,8 +19,8 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from classwise.metrics.scoreboard import Scoreboard
-from classwise.metrics.tally import LabelTally
+from classwise.metrics.classification import LabelMetric
+from classwise.metrics.collection import MetricCollection
 from classwise.model.heads import ClassHead
 
 ROWS, CLASSES = 64, 18
@@ -38,7 +38,7 @@ def drawn(batches: int) -> Pairs:
 
 def ours(pairs: Pairs) -> float:
     """classwise: everything that metrics.json says of a class target."""
-    board = Scoreboard({"it": ClassHead(CLASSES)}, {"it": [str(k) for k in range(CLASSES)]})
+    board = MetricCollection({"it": ClassHead(CLASSES)}, {"it": [str(k) for k in range(CLASSES)]})
     for logits, labels in pairs:
         board.update({"it": logits}, {"it": labels})
     return float(board.results()["targets"]["it"]["macro_f1"])
@@ -46,10 +46,10 @@ def ours(pairs: Pairs) -> float:
 
 def confusion_alone(pairs: Pairs) -> float:
     """classwise: the confusion matrix alone."""
-    tally = LabelTally(CLASSES)
+    metric = LabelMetric(CLASSES)
     for logits, labels in pairs:
-        tally.update(logits.argmax(1), labels)
-    return float(tally.scores()["macro_f1"])
+        metric.update(logits.argmax(1), labels)
+    return float(metric.scores()["macro_f1"])
 
 
 def by_hand(pairs: Pairs) -> float:

@@ -27,7 +27,7 @@ from classwise.data.images import fit_image
 from classwise.data.loader import Loader, Pictures, TrainingData, ValidationData
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
-from classwise.metrics.scoreboard import Scoreboard
+from classwise.metrics.collection import MetricCollection
 from classwise.model.average import NoAverage
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import ClassHead
@@ -128,7 +128,7 @@ def by_classwise(backbone: str, size: int, labels: Any, train: int) -> Callable[
         torch.amp.GradScaler("cpu", enabled=False),
         NoAverage(model),
     )
-    board = Scoreboard({"it": ClassHead(CLASSES)}, {"it": [str(k) for k in range(CLASSES)]})
+    board = MetricCollection({"it": ClassHead(CLASSES)}, {"it": [str(k) for k in range(CLASSES)]})
     settings = loop.Settings(0, 10**6, "macro_f1", True, 1, None, math.inf, "fp32", CPU)
 
     def epoch() -> None:

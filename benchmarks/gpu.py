@@ -413,14 +413,14 @@ def jpeg_data(job: Job) -> Iterator[Any]:
 
     from classwise.data.augment import PRESETS
     from classwise.data.cache import PictureStore
-    from classwise.data.images import check_images, least_size
+    from classwise.data.images import check_images, min_size
     from classwise.data.loader import Loader, Pictures, TrainingData
 
     size, labels = (job.large.side, job.large.side), np.arange(job.files) % job.large.classes
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         paths = draw_files(Path(name), job.files)
         store = stack.enter_context(contextlib.closing(PictureStore(Path(name) / "store", 10**12, 0)))
-        checked = check_images(paths, least=least_size(size), store=store)
+        checked = check_images(paths, least=min_size(size), store=store)
         if checked.bad:
             raise checked.bad[0]
         store.flush()

@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from classwise.data.loader import Batch
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.criterion import Criterion
-from classwise.losses.mass import AllRows
-from classwise.metrics.scoreboard import Scoreboard
+from classwise.losses.normalizer import WholeUpdate
+from classwise.metrics.collection import MetricCollection
 from classwise.model.average import NoAverage
 from classwise.model.classifier import build_classifier
 from classwise.model.heads import ClassHead
@@ -145,14 +145,14 @@ def by_classes(counts: list[int], blocks: int) -> dict[int, float]:
             for _ in range(20)
         ]
         criterion = Criterion({"it": BalancedSoftmax(torch.ones(classes))}, {"it": 1.0})
-        board = Scoreboard({"it": ClassHead(classes)}, {"it": [str(k) for k in range(classes)]})
+        board = MetricCollection({"it": ClassHead(classes)}, {"it": [str(k) for k in range(classes)]})
         found = []
         for _ in range(blocks):
             ours = bare = 0.0
             for logits, labels in batches:
                 leaf = logits.clone().requires_grad_()
                 started = time.perf_counter()
-                criterion({"it": leaf}, {"it": labels}, AllRows([256.0])).backward()
+                criterion({"it": leaf}, {"it": labels}, WholeUpdate([256.0])).backward()
                 board.update({"it": leaf}, {"it": labels})
                 ours += time.perf_counter() - started
                 leaf = logits.clone().requires_grad_()
@@ -226,7 +226,7 @@ def loop_epoch(data: Pictures, backbone: str) -> Callable[[], float]:
     criterion = Criterion({"it": BalancedSoftmax(torch.ones(data.classes))}, {"it": 1.0})
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = TrainState(model, criterion, optimizer, schedule, scaler, NoAverage(model), Progress())
-    board = Scoreboard({"it": ClassHead(data.classes)}, {"it": [str(k) for k in range(data.classes)]})
+    board = MetricCollection({"it": ClassHead(data.classes)}, {"it": [str(k) for k in range(data.classes)]})
     settings = loop.Settings(0, 10**6, "macro_f1", True, 1, None, math.inf, "fp32", device)
 
     def epoch() -> float:

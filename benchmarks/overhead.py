@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from classwise.data.loader import Batch
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
-from classwise.metrics.scoreboard import Scoreboard
+from classwise.metrics.collection import MetricCollection
 from classwise.model.average import NoAverage
 from classwise.model.backbone import HALF, Backbone
-from classwise.model.classifier import Classifier, ModelFacts
+from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.model.heads import ClassHead
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
@@ -91,7 +91,7 @@ def new_model() -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         body = nn.Sequential(nn.Flatten(), nn.Linear(108, 64), nn.ReLU())
-        facts = ModelFacts("none", (6, 6), "squash", HALF, HALF, 0.0, HEADS)
+        facts = ModelMetadata("none", (6, 6), "squash", HALF, HALF, 0.0, HEADS)
         return Classifier(Backbone(body, 64, HALF, HALF), facts)
 
 
@@ -141,7 +141,7 @@ def classwise(data: Data) -> Epoch:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = TrainState(model, criterion, optimizer, schedule, scaler, NoAverage(model), Progress())
     labels = {name: [str(k) for k in range(count)] for name, count in HEADS.items()}
-    board = Scoreboard({name: ClassHead(count) for name, count in HEADS.items()}, labels)
+    board = MetricCollection({name: ClassHead(count) for name, count in HEADS.items()}, labels)
     settings = loop.Settings(0, 10**6, "mask.macro_f1", True, 1, None, math.inf, "fp32", CPU)
 
     def epoch() -> float:

@@ -31,7 +31,7 @@ from torchvision import transforms
 
 from classwise.data.augment import Augment
 from classwise.data.cache import PictureStore, StoredPictures
-from classwise.data.images import check_images, least_size
+from classwise.data.images import check_images, min_size
 from classwise.data.loader import Collate, Loader, Pictures
 
 SIZE, BATCH, WORKERS = (224, 224), 32, 2
@@ -138,7 +138,7 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     """All that is compared; filling the store is timed beside."""
     store = PictureStore(base / "store", 10**11, 0)
     started = time.perf_counter()
-    checked = check_images(paths, least=least_size(SIZE), store=store)
+    checked = check_images(paths, least=min_size(SIZE), store=store)
     assert not checked.bad
     store.flush()
     stored = store.of([checked.keys[path] for path in paths])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import classwise
 import classwise.run.api
 from classwise.cli import parse_overrides
-from classwise.compose.dataset import Prepared, Side, prepare
+from classwise.compose.dataset import DatasetSplits, Side, prepare
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.parts import build_data, build_model, build_settings, build_state
 from classwise.config.load import load_config, make_config
@@ -35,11 +35,11 @@ from classwise.init.suggest import write_config as init
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.soft_f1 import SoftMacroF1
-from classwise.metrics.scoreboard import Scoreboard
+from classwise.metrics.collection import MetricCollection
 from classwise.model.average import NoAverage
 from classwise.model.classifier import Classifier
 from classwise.model.heads import ClassHead
-from classwise.run.checkpoint import CheckpointKeeper, newest_checkpoint, read_checkpoint, restore
+from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, read_checkpoint, restore
 from classwise.run.predictor import Predictor
 from classwise.training import loop
 from classwise.training.state import Progress, TrainState
@@ -61,16 +61,16 @@ def one_thread() -> Iterator[None]:
 class Parts:
     """What the loop works with, built from a config as `classwise train` builds it."""
 
-    prepared: Prepared
+    prepared: DatasetSplits
     state: TrainState
     data: TrainingData
     valid: ValidationData
-    scoreboard: Scoreboard
+    metrics: MetricCollection
     settings: loop.Settings
 
-    def train(self, keeper: loop.Keeper) -> str:
+    def train(self, checkpointer: loop.Checkpointer) -> str:
         """The whole loop."""
-        return loop.train(self.state, self.data, self.valid, self.scoreboard, self.settings, keeper)
+        return loop.train(self.state, self.data, self.valid, self.metrics, self.settings, checkpointer)
 
 
 def build(folder: Path, **changes: Any) -> Parts:
@@ -85,13 +85,13 @@ def build(folder: Path, **changes: Any) -> Parts:
         build_state(config, model, build_criterion(config, prepared), data, CPU),
         data,
         valid,
-        Scoreboard(heads, prepared.label_lists, prepared.joint),
+        MetricCollection(heads, prepared.label_lists, prepared.joint),
         build_settings(config, CPU),
     )
 
 
 class Kept(list[bool]):
-    """A keeper that remembers which epochs were called the best."""
+    """A checkpointer that remembers which epochs were called the best."""
 
     def save(self, state: TrainState, best: bool) -> None:
         self.append(best)
@@ -181,8 +181,8 @@ def test_mistake_3_lists_kept_on_the_class(tmp_path: Path) -> None:
     one, two = build(tmp_path / "one"), build(tmp_path / "two")
     assert len(one.data.ids) + len(one.valid) == 16
     assert len(two.data.ids) + len(two.valid) == 8
-    one.scoreboard.update({"label": torch.eye(2)}, {"label": torch.arange(2)})
-    assert two.scoreboard.results()["targets"]["label"]["samples"] == 0
+    one.metrics.update({"label": torch.eye(2)}, {"label": torch.arange(2)})
+    assert two.metrics.results()["targets"]["label"]["samples"] == 0
 
 
 def test_mistake_3_no_class_of_the_package_holds_a_list() -> None:
@@ -251,7 +251,7 @@ def test_mistake_5_drop_last_in_validation(tmp_path: Path) -> None:
     criterion, nothing = Criterion({"label": CrossEntropy()}, {"label": 1.0}), Any
     state = TrainState(model, criterion, *3 * [nothing], NoAverage(model))  # type: ignore[arg-type]
     settings = loop.Settings(42, 1, "accuracy", True, 1, None, math.inf, "fp32", CPU)
-    board = Scoreboard({"label": ClassHead(2)}, {"label": ("lying", "standing")})
+    board = MetricCollection({"label": ClassHead(2)}, {"label": ("lying", "standing")})
     scores = loop.evaluate(state, valid, board, settings)
     assert scores["accuracy"] == 1.0
     assert board.results()["targets"]["label"]["confusion"] == [[5, 0], [0, 5]]
@@ -333,7 +333,7 @@ def test_mistake_8_losses_for_three_classes(name: str) -> None:
     labels_N = np.arange(36) % 18
     target = ClassTarget("joint class", "class", "x", tuple(f"class {k}" for k in range(18)))
     side = Side(samples=None, answers={target.name: labels_N})  # type: ignore[arg-type]
-    prepared = Prepared((target,), (), side, side, (), ())
+    prepared = DatasetSplits((target,), (), side, side, (), ())
     config = make_config(
         {
             "data": {"source": "x.csv"},
@@ -377,7 +377,7 @@ def test_mistake_9_no_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     plain_table(tmp_path)
     before, after = build(tmp_path, training__epochs=1), build(tmp_path, training__epochs=2)
     scripted(monkeypatch, [{"macro_f1": 0.6}, {"macro_f1": 0.5}])
-    before.train(CheckpointKeeper(tmp_path / "checkpoints", {}, {}))
+    before.train(RunCheckpointer(tmp_path / "checkpoints", {}, {}))
     checkpoint = newest_checkpoint(tmp_path / "checkpoints", pytest.fail)
     restore(after.state, checkpoint)
     assert after.state.progress.epoch == 1
@@ -427,7 +427,7 @@ def test_mistake_11_f1_averaged_over_batches() -> None:
     labels_N = rng.choice(18, size=640, p=np.arange(18, 0, -1) / 171)
     logits_NK = rng.normal(size=(640, 18)) + 2 * np.eye(18)[labels_N]
     wanted = f1_score(labels_N, logits_NK.argmax(1), labels=range(18), average="macro", zero_division=0)
-    board = Scoreboard({"face": ClassHead(18)}, {"face": [str(k) for k in range(18)]})
+    board = MetricCollection({"face": ClassHead(18)}, {"face": [str(k) for k in range(18)]})
     means = []
     for batch_size in (32, 7, 640):
         board.reset()

@@ -264,7 +264,7 @@ def predict(
         raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}")
     refuse_existing(out, force)
     predictions = Run.open(run).predict(source, images, quiet=False, engine=engine)
-    write_table(predictions, out, for_people=True)
+    write_table(predictions, out, escape_formulas=True)
     print(out)
 
 
@@ -374,10 +374,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _refuse_several(arguments: list[str]) -> None:
     """`torchrun` is for training; several processes would write the same files."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1" and arguments and arguments[0] in ONE_PROCESS:
-        error = ConfigError(f"classwise {arguments[0]} runs in one process; torchrun has started {world}")
-        error.told_by_first = os.environ.get("RANK", "0") != "0"
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size != "1" and arguments and arguments[0] in ONE_PROCESS:
+        error = ConfigError(
+            f"classwise {arguments[0]} runs in one process; torchrun has started {world_size}"
+        )
+        error.reported_by_rank_zero = os.environ.get("RANK", "0") != "0"
         raise error
 
 
@@ -389,7 +391,7 @@ def run_command(arguments: list[str]) -> int:
     except ClasswiseError as error:
         if "--debug" in arguments:
             raise
-        if error.told_by_first:
+        if error.reported_by_rank_zero:
             return error.exit_code
         prefix = "" if error.exit_code == 75 else "error: "
         print(f"{prefix}{error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Several processes that train one model: what they tell each other. `torchrun` starts them.
 
 Every process holds the whole model and the whole order of the rows, and computes its share of each update's
-micro-batches. Gradients are summed, never averaged, since the criterion divides by the mass of all shares; so they
+micro-batches. Gradients are summed, never averaged, since the criterion divides by the normalizer of all shares; so they
 are those of one process with the same window. Why not DistributedDataParallel: docs/decisions/0018-processes.md.
 
 A process that is alone sends nothing: every method below then gives back what it was given.
@@ -29,30 +29,30 @@ BUCKET = 1 << 24  # numbers that are sent together: 64 MB of float32
 
 
 class Processes:
-    """Process number `rank` (from 0) of `world`; `local_rank` of `local_world` counts those on this machine. The
+    """Process number `rank` (from 0) of `world_size`; `local_rank` of `local_world_size` counts those on this machine. The
     first has rank 0: it alone writes files and says anything."""
 
     def __init__(
-        self, rank: int = 0, world: int = 1, local_rank: int = 0, local_world: int | None = None
+        self, rank: int = 0, world_size: int = 1, local_rank: int = 0, local_world_size: int | None = None
     ) -> None:
-        self.rank, self.world, self.local_rank = rank, world, local_rank
-        self.local_world = world if local_world is None else local_world
+        self.rank, self.world_size, self.local_rank = rank, world_size, local_rank
+        self.local_world_size = world_size if local_world_size is None else local_world_size
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this one writes and speaks."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
-        if self.world > 1:
+        if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over all processes; parameters without one are left out, the same ones
         in each process."""
-        if self.world == 1:
+        if self.world_size == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for bucket in _buckets(gradients):
@@ -73,7 +73,7 @@ class Processes:
         (1 - m)^(micro-batches of later processes) c. A norm without momentum (a mean over all time) is weighted by
         the counts. Synchronised norms agree already.
         """
-        if self.world > 1:
+        if self.world_size > 1:
             self._merge_statistics(model, buffers, before, batches)
 
     @torch.no_grad()
@@ -100,7 +100,7 @@ class Processes:
     def require_same_weights(self, model: nn.Module) -> None:
         """ClasswiseError unless the weights are the same in every process, as far as their sum says: they start so
         and take the same steps."""
-        if self.world > 1:
+        if self.world_size > 1:
             tensors = [*model.parameters(), *model.buffers()]
             total = torch.stack([tensor.sum(dtype=torch.float64) for tensor in tensors]).sum()
             self.require_same(float(total).hex(), "the weights")
@@ -109,7 +109,7 @@ class Processes:
         self, outputs: Mapping[str, Tensor], sizes: Sequence[int]
     ) -> Iterator[dict[str, Tensor]]:
         """The outputs (B, K) of as many processes as there are `sizes`, the rows of each, in the order of ranks."""
-        if self.world == 1:
+        if self.world_size == 1:
             yield dict(outputs)
             return
         names, widths = list(outputs), [value.shape[1] for value in outputs.values()]
@@ -122,7 +122,7 @@ class Processes:
 
     def total(self, numbers: Tensor | Sequence[float]) -> Tensor | Sequence[float]:
         """The sums over all processes of numbers, which stay plain ones if they are."""
-        if self.world == 1:
+        if self.world_size == 1:
             return numbers
         if isinstance(numbers, Tensor):
             return self.sum(numbers)
@@ -131,19 +131,19 @@ class Processes:
 
     def count(self, number: int) -> int:
         """The sum of the processes' numbers."""
-        return number if self.world == 1 else int(self.sum(torch.tensor(number)))
+        return number if self.world_size == 1 else int(self.sum(torch.tensor(number)))
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether some process has it up."""
-        if self.world == 1:
+        if self.world_size == 1:
             return list(flags)
         found = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return [bool(flag) for flag in found.tolist()]
 
-    def exchange(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """What every process gives, plain values, in the order of ranks."""
-        if self.world == 1:
+        if self.world_size == 1:
             return [value]
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = [int(size) for size in self._gathered(torch.tensor([len(data)]))]
@@ -152,7 +152,7 @@ class Processes:
         parts = zip(self._gathered(padded), sizes, strict=True)
         return [json.loads(part[:size].numpy().tobytes()) for part, size in parts]
 
-    def together(self, work: Callable[[], T]) -> T:
+    def on_all_ranks(self, work: Callable[[], T]) -> T:
         """Every process does `work`; where one of them fails, all raise."""
         error, found = None, None
         try:
@@ -163,7 +163,7 @@ class Processes:
         return found  # type: ignore[return-value]
 
     @contextlib.contextmanager
-    def alike(self) -> Iterator[None]:
+    def sync_errors(self) -> Iterator[None]:
         """An error in the block of one process is one in all; too little memory is OutOfMemory."""
         error: Exception | None = None
         try:
@@ -171,22 +171,22 @@ class Processes:
         except torch.OutOfMemoryError as problem:
             error = OutOfMemory(str(problem).splitlines()[0])
         except Exception as problem:
-            if self.world == 1:
+            if self.world_size == 1:
                 raise
             error = problem
         self._raise_any(error)
 
-    def first(self, work: Callable[[], T]) -> T:
+    def from_rank_zero(self, work: Callable[[], T]) -> T:
         """The first process does `work`, and all get its result, plain values, or raise its error."""
-        if self.world == 1:
+        if self.world_size == 1:
             return work()
-        found = self.together(lambda: work() if self.is_first else None)
-        result: T = self.exchange(found)[0]
+        found = self.on_all_ranks(lambda: work() if self.is_main_process else None)
+        result: T = self.all_gather_object(found)[0]
         return result
 
-    def share(self, data: bytes | None) -> bytes:
+    def broadcast(self, data: bytes | None) -> bytes:
         """The bytes that the first process gives; the others give None."""
-        if self.world == 1:
+        if self.world_size == 1:
             assert data is not None
             return data
         size = self.sum(torch.tensor([len(data or b"")]))
@@ -196,28 +196,28 @@ class Processes:
         dist.broadcast(sent, 0)
         return sent.numpy().tobytes()
 
-    def agreed(self, items: Iterable[T]) -> Iterator[T]:
+    def in_lockstep(self, items: Iterable[T]) -> Iterator[T]:
         """The items, of which every process has as many; an error on the way to one stops all processes."""
-        if self.world == 1:
+        if self.world_size == 1:
             yield from items
             return
         iterator = iter(items)
         end = object()
-        while (item := self.together(lambda: next(iterator, end))) is not end:
+        while (item := self.on_all_ranks(lambda: next(iterator, end))) is not end:
             yield item  # type: ignore[misc]
 
     def require_same(self, value: str, what: str) -> None:
         """ClasswiseError unless every process gives the same text."""
-        found = self.exchange(value)
+        found = self.all_gather_object(value)
         other = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
         if other:
             raise ClasswiseError(
-                f"{what} of process {other[0]} of {self.world} differs from that of process 0; all need the same"
+                f"{what} of process {other[0]} of {self.world_size} differs from that of process 0; all need the same"
                 " files and versions"
             )
 
     def _gathered(self, tensor: Tensor) -> list[Tensor]:
-        found = [torch.empty_like(tensor) for _ in range(self.world)]
+        found = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(found, tensor)
         return found
 
@@ -225,26 +225,26 @@ class Processes:
         """Raise on all processes if one of them has an error; others than the first leave the telling to it."""
         if not self.any(error is not None)[0]:
             return
-        if self.world == 1:
+        if self.world_size == 1:
             assert error is not None
             raise error
-        found = self.exchange(error and _packed(error))
+        found = self.all_gather_object(error and _packed(error))
         rank = next(rank for rank, problem in enumerate(found) if problem)
         if error is None:
-            error = _unpacked(found[rank], f"process {rank} of {self.world}: ")
+            error = _unpacked(found[rank], f"process {rank} of {self.world_size}: ")
         if isinstance(error, ClasswiseError):
-            error.told_by_first = not self.is_first
+            error.reported_by_rank_zero = not self.is_main_process
         raise error
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextlib.contextmanager
-def joined_processes() -> Iterator[Processes]:
+def process_group() -> Iterator[Processes]:
     """The processes that `torchrun` has started, this one among them; alone where it has not."""
-    if started_together() == 1:
-        yield ALONE
+    if launched_world_size() == 1:
+        yield SINGLE_PROCESS
         return
     begun = not dist.is_initialized()
     if begun:
@@ -254,14 +254,14 @@ def joined_processes() -> Iterator[Processes]:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
     try:
-        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank, local_world)
+        local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank, local_world_size)
     finally:
         if begun:
             dist.destroy_process_group()
 
 
-def started_together() -> int:
+def launched_world_size() -> int:
     """How many processes `torchrun` has started, as it says in the environment; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 

@@ -23,7 +23,7 @@ class ClasswiseError(Exception):
     """The root: catching it catches every error that classwise raises on purpose."""
 
     exit_code = 1
-    told_by_first = False  # of several processes, the first says it for all
+    reported_by_rank_zero = False  # of several processes, the first says it for all
 
 
 class ConfigError(ClasswiseError):

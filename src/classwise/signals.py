@@ -76,7 +76,7 @@ def stop_flag() -> Iterator[StopFlag]:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """No signal ends anything within the block, but at its end. Processes that are started within never get STOPPING
     unless they let them through: a new one would die of its first signal before it can say that it ignores them."""
     in_main = threading.current_thread() is threading.main_thread()

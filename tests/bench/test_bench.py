@@ -139,7 +139,7 @@ def test_an_update_in_stages_is_that_of_the_loop(
         windows, settings = stages.first_windows(parts), parts.settings
         twin = dataclasses.replace(parts, state=copy.deepcopy(parts.state))
         twin.state.model.train()
-        with stages.FiniteUpdates(twin.state, twin.data, settings.device, settings.processes) as updates:
+        with stages.NonFiniteGuard(twin.state, twin.data, settings.device, settings.processes) as updates:
             for window in windows:
                 stages._staged_update(twin, window, updates, stages._Clock(settings.device))
         stages.loop.train_one_epoch(parts.state, iter(windows), parts.data, settings)
@@ -164,7 +164,7 @@ def test_the_sums_are_those_of_the_stages(config: Path) -> None:
     assert found.milliseconds("joining") == pytest.approx(1 / 4)
     for name in ("transfer", "forward", "backward"):
         assert found.milliseconds(name) == pytest.approx(3 / 12)
-    for name in ("loss", "update"):  # in two parts: the mass, and zero_grad with the learning rate
+    for name in ("loss", "update"):  # in two parts: the normalizer, and zero_grad with the learning rate
         assert found.milliseconds(name) == pytest.approx(6 / 12)
     assert found.reading + found.computing == pytest.approx(found.expected)
     assert sum(found.share(stage) or 0 for stage in found.stages) == pytest.approx(1)

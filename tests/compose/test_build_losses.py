@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from classwise.compose.dataset import Prepared, Side
+from classwise.compose.dataset import DatasetSplits, Side
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.parts import build_model, build_state
 from classwise.config.conflicts import check_conflicts
@@ -84,7 +84,7 @@ def config_of(targets: dict[str, Any], **sections: Any) -> Config:
     return make_config(tree | sections)
 
 
-def prepared_of(config: Config) -> Prepared:
+def prepared_of(config: Config) -> DatasetSplits:
     """Both sides as `prepare` would have them, without pictures."""
     frames = frame(True), frame(False)
     targets = tuple(
@@ -102,7 +102,7 @@ def prepared_of(config: Config) -> Prepared:
         )
         for table in frames
     ]
-    return Prepared(targets, (), sides[0], sides[1], (), ())
+    return DatasetSplits(targets, (), sides[0], sides[1], (), ())
 
 
 def built(type: str, section: dict[str, Any], **training: Any) -> Any:
@@ -189,7 +189,7 @@ def test_the_cases_set_every_key() -> None:
     ("type", "section", "wanted"), CASES, ids=[section["name"] for _, section, _ in CASES]
 )
 def test_a_section_is_the_loss_that_it_names(type: str, section: dict[str, Any], wanted: Any) -> None:
-    """In value and mass, before and after the epoch from which class weights apply, on 50 drawn batches of the
+    """In value and normalizer, before and after the epoch from which class weights apply, on 50 drawn batches of the
     training rows. LDAM's own scale stands in the head already, so its reference gets the cosines."""
     loss = built(type, section)
     assert isinstance(loss, wanted.__class__)
@@ -205,7 +205,9 @@ def test_a_section_is_the_loss_that_it_names(type: str, section: dict[str, Any],
         rows = torch.arange(12) if type == "ranking" else torch.randperm(12, generator=rng)[:9]
         logits = 3 * torch.randn(len(rows), size, generator=rng, dtype=torch.float64)
         found, reference = loss(logits, answers[rows]), wanted(logits / scale, answers[rows])
-        torch.testing.assert_close(loss.mass(answers[rows]), wanted.mass(answers[rows]), rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            loss.normalizer(answers[rows]), wanted.normalizer(answers[rows]), rtol=1e-12, atol=0
+        )
         torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-15)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from classwise.compose.dataset import (
-    Prepared,
+    DatasetSplits,
     Side,
     encode,
     label_counts,
@@ -79,7 +79,7 @@ def config_of(
     return absolute_paths(make_config(tree | sections), table.parent)
 
 
-def prepared_of(table: Path, names: Sequence[str] = (), **changes: Any) -> Prepared:
+def prepared_of(table: Path, names: Sequence[str] = (), **changes: Any) -> DatasetSplits:
     """What `prepare` makes of it."""
     return prepare(config_of(table, names, **changes), Console(quiet=True))
 

@@ -27,7 +27,7 @@ from classwise.compose.linear_probe import (
 )
 from classwise.demo.fashion import read_bundle
 from classwise.errors import NonFiniteError
-from classwise.metrics.scoreboard import Scoreboard
+from classwise.metrics.collection import MetricCollection
 from classwise.model.heads import (
     ClassHead,
     Head,
@@ -332,7 +332,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
 
 
 def test_the_scores_of_a_run_count_them() -> None:
-    """The Scoreboard takes both as it takes a model's outputs, the joint class included; the probe is better."""
+    """The MetricCollection takes both as it takes a model's outputs, the joint class included; the probe is better."""
     train_ND, targets = scene()
     valid_MD, valid = scene(100, 1)
     labels = {"class": "abcd", "ordinal": "wxyz", "multilabel": "lmn"}
@@ -341,7 +341,7 @@ def test_the_scores_of_a_run_count_them() -> None:
         most_frequent(HEADS, targets, 100),
         linear_probe(HEADS, train_ND, targets, valid_MD, True).outputs,
     ):
-        board = Scoreboard(HEADS, labels, ("class", "ordinal"))
+        board = MetricCollection(HEADS, labels, ("class", "ordinal"))
         board.update(outputs, valid)
         assert board.invalid == 0
         found.append(board.results())

@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, log_loss, mean_absolute_error
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classwise.compose.dataset import Prepared, prepare
+from classwise.compose.dataset import DatasetSplits, prepare
 from classwise.compose.linear_probe import Baselines
 from classwise.compose.losses import build_heads
 from classwise.compose.parts import (
@@ -28,8 +28,8 @@ from classwise.compose.parts import (
     device_of,
     model_features,
     pictures_of,
+    resolve_auto,
     run_baselines,
-    settle,
     worker_count,
 )
 from classwise.config.load import absolute_paths, make_config
@@ -54,7 +54,7 @@ class Scene(NamedTuple):
     """A config and what comes of it before training."""
 
     config: Config
-    prepared: Prepared
+    prepared: DatasetSplits
     heads: dict[str, Head]
     model: Classifier
 
@@ -392,7 +392,7 @@ def test_settling_leaves_no_auto(scene: Callable[..., Scene]) -> None:
     training = {"precision": "auto", "threads": "auto", "device": "auto"}
     data = {"workers": "auto", "augment": {"preset": "standard", "flip": 0.25}}
     s = scene({"kind": KIND}, training=training, data=data)
-    settled, device, _plans = settle(s.config, s.prepared, s.model, Console(quiet=True))
+    settled, device, _plans = resolve_auto(s.config, s.prepared, s.model, Console(quiet=True))
     for section in (settled.data, settled.training):
         assert "auto" not in section.model_dump(exclude={"start_method", "cache", "micro_batch"}).values()
     assert settled.training.device == str(device)
@@ -400,7 +400,7 @@ def test_settling_leaves_no_auto(scene: Callable[..., Scene]) -> None:
     parts = settled.data.augment.model_dump()
     assert parts == {"preset": "standard"} | vars(PRESETS["standard"]) | {"flip": 0.25}
     assert augmentation(settled) == augmentation(s.config)
-    assert settle(settled, s.prepared, s.model, Console(quiet=True))[0] == settled
+    assert resolve_auto(settled, s.prepared, s.model, Console(quiet=True))[0] == settled
     assert make_config(settled.model_dump()) == settled
 
 

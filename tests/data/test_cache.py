@@ -19,11 +19,11 @@ import pytest
 from classwise.data import cache
 from classwise.data.augment import PRESETS
 from classwise.data.cache import PictureStore, StoredPictures, content_key, store_folder
-from classwise.data.images import check_image, check_images, least_size, read_image
+from classwise.data.images import check_image, check_images, min_size, read_image
 from classwise.data.loader import Loader, Pictures
 
 SIZE = (16, 16)
-LEAST = least_size(SIZE)
+LEAST = min_size(SIZE)
 Stores = Callable[..., PictureStore]
 
 

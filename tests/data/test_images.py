@@ -567,7 +567,7 @@ def test_check_images_applies_the_limit(save: Save) -> None:
     assert len(check_images([save(FILES["png"])], max_pixels=100).bad) == 1
 
 
-# Fitting.
+# OOMFallback.
 
 
 def test_fit_leaves_a_fitting_picture_alone() -> None:

@@ -118,9 +118,10 @@ def test_any_number_of_workers_gives_the_same_bytes(folder):
 def test_a_device_finishes_what_workers_leave_with_the_same_bytes(folder, workers):
     """Mirror, light and erasing, in the parent's batch instead of in the worker; the share of a process that has no
     rows, too."""
-    for window, world, rank in ((2, 1, 0), (2, 2, 1)):
+    for window, world_size, rank in ((2, 1, 0), (2, 2, 1)):
         whole, left = (
-            training(folder, workers=workers, window=window, rank=rank, world=world) for _ in range(2)
+            training(folder, workers=workers, window=window, rank=rank, world_size=world_size)
+            for _ in range(2)
         )
         pictures = dataclasses.replace(left.loader.pictures, finishes=False)
         targets = {name: labels.numpy() for name, labels in left.loader.targets.items()}
@@ -405,13 +406,13 @@ def test_sampling_that_cannot_be(folder):
 
 @pytest.mark.parametrize("queries", [None, QUERIES])
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_share_an_update(folder, world, queries):
+def test_processes_share_an_update(folder, world_size, queries):
     """Two ranks of one batch each make the update that one process makes of two: the same pictures, to the byte,
     in the same number of updates; the last may leave a rank without any."""
     sampling = "balanced" if queries is None else "shuffle"
-    single = training(folder, 2, window=world, sampling=sampling, queries=queries)
-    options = {"window": world, "sampling": sampling, "queries": queries, "world": world}
-    ranks = [training(folder, 2, rank=rank, **options) for rank in range(world)]
+    single = training(folder, 2, window=world_size, sampling=sampling, queries=queries)
+    options = {"window": world_size, "sampling": sampling, "queries": queries, "world": world_size}
+    ranks = [training(folder, 2, rank=rank, **options) for rank in range(world_size)]
     assert {data.updates_per_epoch for data in ranks} == {single.updates_per_epoch}
     for epoch, skip in ((0, 0), (1, 0), (1, 1)):
         shares = list(zip(*(data.windows(epoch, skip) for data in ranks), strict=True))
@@ -424,12 +425,12 @@ def test_processes_share_an_update(folder, world, queries):
 def test_a_rank_without_a_batch(folder):
     """It gets the first one's pictures with no answers and no rows, so that every rank counts the same updates and
     its parameters get a gradient of 0."""
-    data = training(folder, 4, window=4, rank=1, world=2)
+    data = training(folder, 4, window=4, rank=1, world_size=2)
     assert [len(window) for window in data.windows(0)] == [1]
     assert data.first_place == 2
-    data = training(folder, 8, window=4, rank=1, world=2)
+    data = training(folder, 8, window=4, rank=1, world_size=2)
     ((batch,),) = data.windows(0)
-    ((first, *_),) = training(folder, 8, window=4, rank=0, world=2).windows(0)
+    ((first, *_),) = training(folder, 8, window=4, rank=0, world_size=2).windows(0)
     assert len(batch) == 0
     assert torch.equal(batch.images, first.images)
     assert all((values == -1).all() for values in batch.targets.values())

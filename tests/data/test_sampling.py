@@ -216,13 +216,15 @@ def test_every_batch_belongs_to_one_rank():
     leave a rank with fewer or none, and all ranks count the same updates."""
     rng = np.random.default_rng(0)
     for _ in range(200):
-        count, accumulate, world = (int(rng.integers(low, high)) for low, high in ((1, 40), (1, 5), (1, 6)))
+        count, accumulate, world_size = (
+            int(rng.integers(low, high)) for low, high in ((1, 40), (1, 5), (1, 6))
+        )
         batches = [np.array([i]) for i in range(count)]
-        expected = [[[] for _ in range(-(-count // (accumulate * world)))] for _ in range(world)]
+        expected = [[[] for _ in range(-(-count // (accumulate * world_size)))] for _ in range(world_size)]
         for i in range(count):
-            expected[i // accumulate % world][i // (accumulate * world)].append(i)
-        for rank in range(world):
-            found = rank_share(batches, accumulate * world, rank, world)
+            expected[i // accumulate % world_size][i // (accumulate * world_size)].append(i)
+        for rank in range(world_size):
+            found = rank_share(batches, accumulate * world_size, rank, world_size)
             assert [[int(batch[0]) for batch in window] for window in found] == expected[rank]
     assert [[len(w) for w in rank_share(batches[:5], 6, rank, 3)] for rank in range(3)] == [[2], [2], [1]]
 
@@ -238,8 +240,8 @@ def test_a_window_that_processes_do_not_divide():
     """A run goes on with another number of processes: an update keeps its batches, however unevenly they are
     shared."""
     batches = [np.array([i]) for i in range(7)]
-    for world in range(1, 6):
-        shares = [rank_share(batches, 3, rank, world) for rank in range(world)]
+    for world_size in range(1, 6):
+        shares = [rank_share(batches, 3, rank, world_size) for rank in range(world_size)]
         updates = [[int(b[0]) for share in shares for b in share[update]] for update in range(3)]
         assert updates == [[0, 1, 2], [3, 4, 5], [6]]
     assert [[len(w) for w in rank_share(batches, 3, rank, 2)] for rank in range(2)] == [[2, 2, 1], [1, 1, 0]]
@@ -247,11 +249,11 @@ def test_a_window_that_processes_do_not_divide():
 
 def rows_of_rank(place: tuple[str, int, int]) -> list[list[list[int]]]:
     """What one process trains on: its rows by epoch and update. It runs in a process of its own."""
-    sampling, rank, world = place
+    sampling, rank, world_size = place
     epochs = []
     for epoch in range(3):
         batches = batches_of(epoch_order(sampling, LABELS, 42, epoch), 8)
-        updates = rank_share(batches, 4, rank, world)
+        updates = rank_share(batches, 4, rank, world_size)
         epochs.append([[int(row) for batch in window for row in batch] for window in updates])
     return epochs
 

@@ -49,7 +49,7 @@ def pictures(count: int, value: int) -> list[np.ndarray]:
     return [np.full((*SIZE, 3), value + i, np.uint8) for i in range(count)]
 
 
-def opened(put: module.Put) -> torch.Tensor:
+def opened(put: module.SlotRef) -> torch.Tensor:
     """As the queue to the parent does it."""
     make, place = put.__reduce__()
     tensor: torch.Tensor = make(*place)

@@ -144,15 +144,15 @@ def start(
 
 
 def start_ranks(
-    files: Path, world: int, arguments: Sequence[object], hooks: Sequence[Hook] = (), **options: Any
+    files: Path, world_size: int, arguments: Sequence[object], hooks: Sequence[Hook] = (), **options: Any
 ) -> list[Child]:
-    """The command in `world` processes of one group, with what torchrun tells its own; hooks are the first's."""
-    if world == 1:
+    """The command in `world_size` processes of one group, with what torchrun tells its own; hooks are the first's."""
+    if world_size == 1:
         return [start(files / "0", arguments, hooks, **options)]
     port = free_port()
     ranks: list[Child] = []
-    for rank in range(world):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    for rank in range(world_size):
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
         told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {key: str(value) for key, value in told.items()}
         own = dict(options) | {"environment": environment | dict(options.get("environment", {}))}

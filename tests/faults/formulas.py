@@ -40,7 +40,7 @@ def tables(step: int = 1) -> Count:
         for cell in CELLS[::step]:
             frame = pl.DataFrame({"id": [cell, "a"], "label": ["b", cell]})
             path = folder / f"t{suffix}"
-            write_table(frame, path, for_people=True)
+            write_table(frame, path, escape_formulas=True)
             if suffix == ".parquet":
                 count.add(pl.read_parquet(path).equals(frame), suffix, repr(cell))
                 continue

@@ -69,13 +69,13 @@ class Team:
 
 def begin(
     files: Path,
-    world: int,
+    world_size: int,
     arguments: Sequence[object],
     hooks: Sequence[Hook],
     sabotage: Callable[[], None] | None = None,
 ) -> Team:
-    """The command, in `world` processes."""
-    return Team(arguments, start_ranks(files, world, arguments, hooks, sabotage=sabotage))
+    """The command, in `world_size` processes."""
+    return Team(arguments, start_ranks(files, world_size, arguments, hooks, sabotage=sabotage))
 
 
 def refused(team: Team, holder: Team) -> None:
@@ -98,21 +98,21 @@ def finished(team: Team, run: Path, whole: Path) -> None:
 def at_the_same_instant(
     here: Place,
     verb: str,
-    world: int,
+    world_size: int,
     before: str = "",
     sabotage: Callable[[], None] | None = None,
 ) -> None:
     """Twice the same command, both let go by one file right before they look at the directory. `before`: what a
     train finds there, nothing, an `empty` folder, or a `stale` lock."""
-    whole, folder = here.whole(world), here.next()
+    whole, folder = here.whole(world_size), here.next()
     run, go, gate = folder / "run", folder / "go", folder / "refused"
     prepare(here, run, before)
     if verb == "resume":
-        halfway(here, folder, world)
-    arguments = ["resume", run] if verb == "resume" else here.train(run, world)
+        halfway(here, folder, world_size)
+    arguments = ["resume", run] if verb == "resume" else here.train(run, world_size)
     start = "classwise.run.api:new_folder" if verb == "train" else "classwise.run.folder:RunFolder.status"
     hooks = [Hook(start, wait_for, (str(go),)), Hook(UPDATE, hold, (str(gate),))]
-    teams = [begin(folder / str(i), world, arguments, hooks, sabotage) for i in range(2)]
+    teams = [begin(folder / str(i), world_size, arguments, hooks, sabotage) for i in range(2)]
     for team in teams:
         require(team.first.wait_for_marks(1, team.first.process.is_alive), team.first.said)
     go.touch()
@@ -331,10 +331,10 @@ def all_locks() -> Count:
     """Every pair of commands, in every way."""
     count, moment, alive = Count(), random.Random(0), 0
     with place() as here:
-        for (kind, verb, world, before), times in zip(RACES, (20, 10, 10, 20, 5, 5), strict=True):
+        for (kind, verb, world_size, before), times in zip(RACES, (20, 10, 10, 20, 5, 5), strict=True):
             for _ in range(times):
                 with counted(count, kind):
-                    at_the_same_instant(here, verb, world, before)
+                    at_the_same_instant(here, verb, world_size, before)
         for verbs, worlds in PAIRS * 4:
             with counted(count, f"{verbs[1]} while a {verbs[0]} goes on"):
                 one_after_the_other(here, verbs, worlds, moment)

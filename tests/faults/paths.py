@@ -24,7 +24,7 @@ Change = Callable[[Path], None]
 CACHES = (Path("/root/.cache"), default_base())
 
 
-class Watch:
+class Watchdog:
     """An audit hook, which cannot be taken off again: what this process does that it should not."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Payload:
 def hostile_runs(most: int = 0) -> dict[str, Any]:
     """Run directories that somebody has tampered with, whose hashes fit; every command that reads one."""
     trials.no_core_files()
-    count, watch = Count(), Watch()
+    count, watch = Count(), Watchdog()
     folder = trials.scratch_folder()
     from scenes import command, plain_table, write_config
 
@@ -128,7 +128,7 @@ def unpickled() -> dict[str, bool]:
 
     from classwise.run import checkpoint
 
-    watch, folder = Watch(), trials.scratch_folder()
+    watch, folder = Watchdog(), trials.scratch_folder()
     from scenes import command, plain_table, write_config
 
     plain_table(folder)
@@ -350,7 +350,7 @@ def _escapes(folder: Path, secret: Path) -> dict[str, tuple[str, Change]]:
 
 def escapes(most: int = 0) -> dict[str, Any]:
     """Each of the paths, in the table of a config, of a validation set, of `evaluate`, and as a template's id."""
-    count, watch = Count(), Watch()
+    count, watch = Count(), Watchdog()
     folder = trials.scratch_folder()
     outside = trials.scratch_folder()
     from scenes import command, draw, plain_table, write_config

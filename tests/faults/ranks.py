@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), *(str(HERE.parent / name) for name in ("training", "properties"))]
+sys.path[:0] = [
+    str(HERE),
+    str(HERE.parent),
+    *(str(HERE.parent / name) for name in ("training", "properties")),
+]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -47,9 +51,9 @@ from torch import Tensor, nn  # noqa: E402
 
 from classwise.data.loader import Batch, ValidationData, without_answers  # noqa: E402
 from classwise.data.sampling import rank_share  # noqa: E402
-from classwise.distributed import ALONE, Processes, joined_processes  # noqa: E402
+from classwise.distributed import SINGLE_PROCESS, Processes, process_group  # noqa: E402
 from classwise.errors import NonFiniteError  # noqa: E402
-from classwise.metrics.scoreboard import Scoreboard, flat_scores  # noqa: E402
+from classwise.metrics.collection import MetricCollection, flat_scores  # noqa: E402
 from classwise.model.heads import (  # noqa: E402
     ClassHead,
     MultilabelHead,
@@ -58,7 +62,7 @@ from classwise.model.heads import (  # noqa: E402
     RegressionHead,
 )
 from classwise.training import loop  # noqa: E402
-from classwise.training.finite import FiniteUpdates  # noqa: E402
+from classwise.training.guard import NonFiniteGuard  # noqa: E402
 from classwise.training.state import TrainState  # noqa: E402
 
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -87,7 +91,7 @@ def window_gradients(processes: Processes, cases: int, sabotage: str = "") -> Co
         expected = gradient(criterion, window, alone)
         criterion.zero_grad()
         parts = rank_share(
-            [np.array([i]) for i in range(len(window))], len(window), processes.rank, processes.world
+            [np.array([i]) for i in range(len(window))], len(window), processes.rank, processes.world_size
         )
         own = [window[int(i[0])] for i in parts[0]]
         if not own:
@@ -97,20 +101,22 @@ def window_gradients(processes: Processes, cases: int, sabotage: str = "") -> Co
         if sabotage == "mean loss":
             mean_of_means(criterion, own, model)
             processes.sum_gradients(model.parameters())
-            found = torch.cat([p.grad.flatten() for p in model.parameters()]) / processes.world  # type: ignore[union-attr]
+            found = torch.cat([p.grad.flatten() for p in model.parameters()]) / processes.world_size  # type: ignore[union-attr]
         else:
-            mass = processes.sum(torch.stack([criterion.mass(targets) for _, targets in own]).sum(0))
+            normalizer = processes.sum(
+                torch.stack([criterion.normalizer(targets) for _, targets in own]).sum(0)
+            )
             for images, targets in own:
-                criterion(model(images), targets, mass).backward()
+                criterion(model(images), targets, normalizer).backward()
             processes.sum_gradients(model.parameters())
             found = torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
         error = float((found - expected).norm() / expected.norm().clamp(min=1e-30))
-        shares = len(window) % processes.world == 0
+        shares = len(window) % processes.world_size == 0
         kind = (
             "even shards"
             if shares
             else "uneven shards"
-            if len(window) >= processes.world
+            if len(window) >= processes.world_size
             else "an empty shard"
         )
         count.add(error <= EXACT[torch.float64], kind, f"case {number} {chosen}: off by {error:.2g}")
@@ -126,15 +132,15 @@ def loop_gradients(processes: Processes) -> Count:
             for batch, accumulate in ((2, 1), (3, 2), (1, 2)):
                 for learnt in (False, True):
                     runs = [
-                        _gradients(make(), rows, batch, accumulate, learnt, who, processes.world)
-                        for who in (processes, ALONE)
+                        _gradients(make(), rows, batch, accumulate, learnt, who, processes.world_size)
+                        for who in (processes, SINGLE_PROCESS)
                     ]
                     error = max(
                         float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
                         for a, b in zip(*runs, strict=True)
                     )
                     dtype = runs[0][0].dtype
-                    left = -(-rows // batch) % (accumulate * processes.world)
+                    left = -(-rows // batch) % (accumulate * processes.world_size)
                     share = "even" if not left else "uneven" if left > accumulate else "empty"
                     count.add(
                         len(runs[0]) == len(runs[1]) and error <= EXACT[dtype],
@@ -145,10 +151,12 @@ def loop_gradients(processes: Processes) -> Count:
 
 
 def _gradients(
-    model: Any, rows: int, batch: int, accumulate: int, learnt: bool, who: Processes, world: int
+    model: Any, rows: int, batch: int, accumulate: int, learnt: bool, who: Processes, world_size: int
 ) -> list[Tensor]:
     """The flat gradient of every update of an epoch, as `who` sees it."""
-    data = dataclasses.replace(training(rows, batch, accumulate * world), rank=who.rank, world=who.world)
+    data = dataclasses.replace(
+        training(rows, batch, accumulate * world_size), rank=who.rank, world_size=who.world_size
+    )
     criterion = criterion_of(uncertainty=learnt).to(next(model.parameters()).dtype)
     state = state_of(model, data, "sgd", lr=1e-12, criterion=criterion)
     found: list[Tensor] = []
@@ -225,12 +233,12 @@ def metrics(processes: Processes, most: int, sabotage: str = "") -> Count:
         def padded(self: ValidationData, epoch: int) -> Any:
             """What DistributedSampler does: a process without rows of its own sees some again, and counts them."""
             for batch, everyones in rounds(self, epoch):
-                more = self.world - len(everyones)
+                more = self.world_size - len(everyones)
                 yield batch, [*everyones, *([everyones[0]] * more)]
 
         ValidationData.rounds = padded  # type: ignore[method-assign]
     for rows in range(1, most + 1):
-        found = [_scores(rows, who) for who in (processes, ALONE)]
+        found = [_scores(rows, who) for who in (processes, SINGLE_PROCESS)]
         same = repr(found[0]) == repr(found[1])
         count.add(same, "all scores", f"{rows} rows: {_first_difference(*found)}")
     ValidationData.rounds = rounds  # type: ignore[method-assign]
@@ -239,8 +247,8 @@ def metrics(processes: Processes, most: int, sabotage: str = "") -> Count:
 
 def _scores(rows: int, who: Processes) -> dict[str, Any]:
     loader = Rows(rows, 4)
-    valid = ValidationData(loader, loader.queries, rank=who.rank, world=who.world)
-    scoreboard = Scoreboard(HEADS, LABELS, ("class", "level"))
+    valid = ValidationData(loader, loader.queries, rank=who.rank, world_size=who.world_size)
+    metrics = MetricCollection(HEADS, LABELS, ("class", "level"))
     model = Guess()
     losses = {"level": "corn", "size": "huber", "rank": "listnet"}
     heads = {name: Head(HEADS[name].type, loss, 1.0, 0.0, False) for name, loss in losses.items()}
@@ -250,8 +258,8 @@ def _scores(rows: int, who: Processes) -> dict[str, Any]:
         criterion,
         dataclasses.make_dataclass("Progress", ["epoch"])(0),
     )
-    scores = loop.evaluate(state, valid, scoreboard, dataclasses.replace(SETTINGS, processes=who))
-    results = scoreboard.results()
+    scores = loop.evaluate(state, valid, metrics, dataclasses.replace(SETTINGS, processes=who))
+    results = metrics.results()
     samples = {name: one["samples"] for name, one in results["targets"].items()}
     return {"scores": scores, "results": results, "samples": samples, "flat": flat_scores(results)}
 
@@ -277,18 +285,20 @@ def whole_runs(processes: Processes, sabotage: str = "") -> Count:
         Processes.require_same_weights = lambda *arguments: None  # type: ignore[method-assign]
     for rows, batch, accumulate in ((16, 2, 1), (13, 2, 1), (11, 3, 2), (9, 2, 2)):
         ends = []
-        for who in (processes, ALONE):
+        for who in (processes, SINGLE_PROCESS):
             data = dataclasses.replace(
-                training(rows, batch, accumulate * processes.world), rank=who.rank, world=who.world
+                training(rows, batch, accumulate * processes.world_size),
+                rank=who.rank,
+                world_size=who.world_size,
             )
             # Not Adam: it divides a rounding error by its own size where a gradient is 0 but for rounding.
             state = state_of(convolutional(), data, "sgd", lr=0.05, decay=0.8)
-            valid = dataclasses.replace(validation(), rank=who.rank, world=who.world)
+            valid = dataclasses.replace(validation(), rank=who.rank, world_size=who.world_size)
             settings = dataclasses.replace(SETTINGS, clip_norm=1.0, processes=who)
             loop.train(state, data, valid, board(), settings, Shelf())
             ends.append(state)
         ours, theirs = (_flat(state) for state in ends)
-        everyones = processes.exchange(ours.numpy().tobytes().hex())
+        everyones = processes.all_gather_object(ours.numpy().tobytes().hex())
         off = float((ours - theirs).abs().max())
         same = len(set(everyones)) == 1
         best = ends[0].progress.best_epoch == ends[1].progress.best_epoch
@@ -312,25 +322,29 @@ def _flat(state: TrainState) -> Tensor:
 def non_finite(processes: Processes, sabotage: str = "") -> Count:
     """A loss or gradient that is not finite, on one process or all, in any update: all stop before its step."""
     count = Count()
-    refuse = FiniteUpdates.admit
+    refuse = NonFiniteGuard.admit
     if sabotage == "unchecked":
-        FiniteUpdates.admit = lambda self, update: True  # type: ignore[method-assign]
+        NonFiniteGuard.admit = lambda self, update: True  # type: ignore[method-assign]
     for kind in ("nan loss", "inf loss", "nan gradient", "inf gradient", "nan validation"):
         for guilty in (0, 1, -1):
-            for update in range(1, -(-7 // processes.world) + 1):  # the last one with an empty or short share
+            for update in range(
+                1, -(-7 // processes.world_size) + 1
+            ):  # the last one with an empty or short share
                 problem = _poisoned(processes, kind, guilty, update)
-                everyones = processes.exchange(problem)
+                everyones = processes.all_gather_object(problem)
                 found = "; ".join(f"process {r}: {p}" for r, p in enumerate(everyones) if p)
                 who = "all" if guilty < 0 else f"process {guilty}"
                 count.add(not found, f"{kind}, {who}", f"update {update}: {found}")
-    FiniteUpdates.admit = refuse  # type: ignore[method-assign]
+    NonFiniteGuard.admit = refuse  # type: ignore[method-assign]
     return count
 
 
 def _poisoned(processes: Processes, kind: str, guilty: int, update: int) -> str:
-    data = dataclasses.replace(training(14, 2, processes.world), rank=processes.rank, world=processes.world)
+    data = dataclasses.replace(
+        training(14, 2, processes.world_size), rank=processes.rank, world_size=processes.world_size
+    )
     state = state_of(convolutional(0.0), data, "adamw", lr=0.01)
-    valid = dataclasses.replace(validation(), rank=processes.rank, world=processes.world)
+    valid = dataclasses.replace(validation(), rank=processes.rank, world_size=processes.world_size)
     mine = guilty in (processes.rank, -1)
     forward = state.model.forward
     parameter = state.parameters[0]
@@ -368,7 +382,7 @@ def _poisoned(processes: Processes, kind: str, guilty: int, update: int) -> str:
         rows = {name for name in data.ids if name in str(error)}
         return (
             ""
-            if len(rows) >= min(2, 14 - 2 * processes.world * (update - 1))
+            if len(rows) >= min(2, 14 - 2 * processes.world_size * (update - 1))
             else f"the samples are not named: {error}"
         )
     finally:
@@ -399,17 +413,17 @@ def several(processes: Processes, out: Path, checks: Sequence[str]) -> None:
             "runs": lambda: whole_runs(processes, **options),  # noqa: B023
             "non-finite": lambda: non_finite(processes, **options),  # noqa: B023
         }[name]()
-        everyones = processes.exchange(count.as_dict())
+        everyones = processes.all_gather_object(count.as_dict())
         found[check] = everyones[0] | {
             "held": min(one["held"] for one in everyones),
             "failures": [failure for one in everyones for failure in one["failures"]],
             "seconds": round(time.monotonic() - started, 1),
         }
-    if processes.is_first:
+    if processes.is_main_process:
         out.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined_processes() as together:
+    with process_group() as together:
         several(together, Path(sys.argv[1]), sys.argv[2:])

@@ -59,17 +59,17 @@ class Place:
     def config(self) -> Path:
         return self.folder / "classwise.toml"
 
-    def whole(self, world: int) -> Path:
+    def whole(self, world_size: int) -> Path:
         """The run of so many processes, trained when it is first asked for."""
-        run = self.folder / f"whole {world}"
+        run = self.folder / f"whole {world_size}"
         if not run.exists():
-            ranks = start_ranks(self.folder / f"files {world}", world, self.train(run, world))
-            assert [rank.wait() for rank in ranks] == [0] * world, ranks[0].said
+            ranks = start_ranks(self.folder / f"files {world_size}", world_size, self.train(run, world_size))
+            assert [rank.wait() for rank in ranks] == [0] * world_size, ranks[0].said
         return run
 
-    def train(self, run: Path, world: int, workers: int = 0) -> list[object]:
+    def train(self, run: Path, world_size: int, workers: int = 0) -> list[object]:
         """The command; several processes take smaller batches, so that there are as many updates."""
-        options = {"data.workers": workers, "training.batch_size": 4 // world}
+        options = {"data.workers": workers, "training.batch_size": 4 // world_size}
         given = [part for key, value in options.items() for part in (f"--{key}", value)]
         return ["train", self.config, "--run", run, *given]
 
@@ -131,15 +131,19 @@ def at_a_random_moment(
     number: int,
     to: str,
     workers: int,
-    world: int,
+    world_size: int,
     moment: random.Random,
     sabotage: Callable[[], None] | None = None,
 ) -> None:
     """One try: the signal comes at a random moment of the updates. Raises NotHeldError, AssertionError."""
-    whole, folder = here.whole(world), here.next()
+    whole, folder = here.whole(world_size), here.next()
     gate = folder / "sent"
     ranks = start_ranks(
-        folder, world, here.train(folder / "run", world, workers), [updates(gate)], sabotage=sabotage
+        folder,
+        world_size,
+        here.train(folder / "run", world_size, workers),
+        [updates(gate)],
+        sabotage=sabotage,
     )
     update = moment.randrange(1, UPDATES - 1)
     require(
@@ -153,7 +157,7 @@ def at_a_random_moment(
         os.kill(moment.choice(ranks).pid, number)
     gate.touch()
     stopped(here, ranks, sent, folder / "run", update - 1)
-    resumed(folder, world, whole)
+    resumed(folder, world_size, whole)
     shutil.rmtree(folder)
 
 
@@ -188,11 +192,11 @@ def nothing_left(ranks: Sequence[Child], run: Path) -> None:
     require(not hidden, f"left behind: {hidden}")
 
 
-def resumed(folder: Path, world: int, whole: Path, *options: object) -> None:
+def resumed(folder: Path, world_size: int, whole: Path, *options: object) -> None:
     """The run goes on and ends in the bytes of `whole`."""
-    ranks = start_ranks(folder / "resume", world, ["resume", folder / "run", *options])
+    ranks = start_ranks(folder / "resume", world_size, ["resume", folder / "run", *options])
     codes = [rank.wait() for rank in ranks]
-    require(codes == [0] * world, f"resume: exit codes {codes}: {ranks[0].said}")
+    require(codes == [0] * world_size, f"resume: exit codes {codes}: {ranks[0].said}")
     require("warning" not in ranks[0].said, ranks[0].said)
     assert_same_end(whole, folder / "run")
     nothing_left(ranks, folder / "run")
@@ -217,10 +221,10 @@ def combinations() -> list[tuple[str, str, int, int]]:
 def random_moments(here: Place, count: Count, tries: Iterable[tuple[str, str, int, int]]) -> None:
     """One for each of the combinations given."""
     moment = random.Random(0)
-    for name, to, workers, world in tries:
-        kind = f"{name} to the {to}, {workers} workers, {world} process{'es' * (world > 1)}"
+    for name, to, workers, world_size in tries:
+        kind = f"{name} to the {to}, {workers} workers, {world_size} process{'es' * (world_size > 1)}"
         with counted(count, kind):
-            at_a_random_moment(here, SIGNALS[name], to, workers, world, moment)
+            at_a_random_moment(here, SIGNALS[name], to, workers, world_size, moment)
 
 
 # Sabotages: each takes one protection out, in the process that trains.
@@ -250,7 +254,7 @@ def send(*numbers: int) -> None:
 
 # Where a signal finds a run, and what it then leaves: the places of functions at whose calls it comes.
 LOOP = {
-    "validation": ["classwise.metrics.scoreboard:Scoreboard.update"],
+    "validation": ["classwise.metrics.collection:MetricCollection.update"],
     "writing a checkpoint": [
         "classwise.run.checkpoint:_write_flushed",
         "classwise.run.checkpoint:sync_folder",
@@ -284,29 +288,29 @@ RESUME_SET_UP = [
     "classwise.run.api:newest_checkpoint",
     "classwise.run.api:prepare",
     "classwise.run.api:_restored_parts",
-    "classwise.run.api:checkpoint_keeper",
+    "classwise.run.api:run_checkpointer",
 ]
 
 
-def in_the_loop(here: Place, hook: Hook, workers: int, world: int, resume: bool = False) -> None:
+def in_the_loop(here: Place, hook: Hook, workers: int, world_size: int, resume: bool = False) -> None:
     """A signal at that place, once there is something to keep: a checkpoint, 75, the same end."""
-    whole, folder = here.whole(world), here.next()
-    arguments = here.train(folder / "run", world, workers)
+    whole, folder = here.whole(world_size), here.next()
+    arguments = here.train(folder / "run", world_size, workers)
     if resume:
-        halfway(here, folder, world)
+        halfway(here, folder, world_size)
         arguments = ["resume", folder / "run"]
-    ranks = start_ranks(folder, world, arguments, [hook])
+    ranks = start_ranks(folder, world_size, arguments, [hook])
     ranks[0].wait()
     require(len(ranks[0].marks()) == 1, f"the place was not reached: {ranks[0].said}")
     stopped(here, ranks, ranks[0].marks()[0], folder / "run")
-    resumed(folder, world, whole)
+    resumed(folder, world_size, whole)
     shutil.rmtree(folder)
 
 
-def at_the_end(here: Place, hook: Hook, workers: int, world: int) -> None:
+def at_the_end(here: Place, hook: Hook, workers: int, world_size: int) -> None:
     """A signal while the results are written: the run is stopped or finished, and ends the same."""
-    whole, folder = here.whole(world), here.next()
-    ranks = start_ranks(folder, world, here.train(folder / "run", world, workers), [hook])
+    whole, folder = here.whole(world_size), here.next()
+    ranks = start_ranks(folder, world_size, here.train(folder / "run", world_size, workers), [hook])
     code = ranks[0].wait()
     require(len(ranks[0].marks()) == 1, f"the place was not reached: {ranks[0].said}")
     require(code in (0, 75), f"exit code {code}: {ranks[0].said}")
@@ -316,7 +320,7 @@ def at_the_end(here: Place, hook: Hook, workers: int, world: int) -> None:
     for rank in ranks[1:]:  # has nothing to write, and may be on its way out or be gone
         require(rank.wait() in (0, 128 + number, -number), f"another process: {rank.wait()} {rank.said}")
     nothing_left(ranks, folder / "run")
-    resumed(folder, world, whole)
+    resumed(folder, world_size, whole)
     require((folder / "run/report.html").exists(), "no report")
     shutil.rmtree(folder)
 
@@ -336,13 +340,13 @@ def at_once(here: Place, call: int) -> None:
     shutil.rmtree(folder)
 
 
-def in_the_set_up(here: Place, hook: Hook, number: int, world: int) -> None:
+def in_the_set_up(here: Place, hook: Hook, number: int, world_size: int) -> None:
     """A signal before there is anything to keep: 128 + its number, and nothing stays."""
     folder = here.next()
-    ranks = start_ranks(folder, world, here.train(folder / "run", world), [hook])
+    ranks = start_ranks(folder, world_size, here.train(folder / "run", world_size), [hook])
     codes = [rank.wait() for rank in ranks]
     require(len(ranks[0].marks()) == 1, f"the place was not reached: {ranks[0].said}")
-    require(codes == [128 + number] * world, f"exit codes {codes}: {[rank.said for rank in ranks]}")
+    require(codes == [128 + number] * world_size, f"exit codes {codes}: {[rank.said for rank in ranks]}")
     for rank in ranks:
         said = rank.said
         require("Traceback" not in said and said.endswith("stopped; nothing is half written\n"), said)
@@ -351,15 +355,15 @@ def in_the_set_up(here: Place, hook: Hook, number: int, world: int) -> None:
     shutil.rmtree(folder)
 
 
-def in_resumes_set_up(here: Place, hook: Hook, number: int, world: int) -> None:
+def in_resumes_set_up(here: Place, hook: Hook, number: int, world_size: int) -> None:
     """A signal before a resumed run goes on: 128 + its number, and it is as it was."""
-    whole, folder = here.whole(world), here.next()
-    halfway(here, folder, world)
+    whole, folder = here.whole(world_size), here.next()
+    halfway(here, folder, world_size)
     before = contents(folder / "run")
-    ranks = start_ranks(folder, world, ["resume", folder / "run"], [hook])
+    ranks = start_ranks(folder, world_size, ["resume", folder / "run"], [hook])
     codes = [rank.wait() for rank in ranks]
     require(len(ranks[0].marks()) == 1, f"the place was not reached: {ranks[0].said}")
-    require(codes == [128 + number] * world, f"exit codes {codes}: {[rank.said for rank in ranks]}")
+    require(codes == [128 + number] * world_size, f"exit codes {codes}: {[rank.said for rank in ranks]}")
     require(all("Traceback" not in rank.said for rank in ranks), ranks[0].said)
     after = contents(folder / "run")
     require(
@@ -367,16 +371,16 @@ def in_resumes_set_up(here: Place, hook: Hook, number: int, world: int) -> None:
         f"changed: {[name for name in {**before, **after} if before.get(name) != after.get(name)]}",
     )
     nothing_left(ranks, folder / "run")
-    resumed(folder, world, whole)
+    resumed(folder, world_size, whole)
     shutil.rmtree(folder)
 
 
-def twice(here: Place, second: int, workers: int, world: int, moment: random.Random) -> None:
+def twice(here: Place, second: int, workers: int, world_size: int, moment: random.Random) -> None:
     """Two signals, the second while the first is being followed, at a random moment: whatever it cuts short, the
     checkpoint from before is good."""
-    whole, folder = here.whole(world), here.next()
+    whole, folder = here.whole(world_size), here.next()
     gate = folder / "sent"
-    ranks = start_ranks(folder, world, here.train(folder / "run", world, workers), [updates(gate)])
+    ranks = start_ranks(folder, world_size, here.train(folder / "run", world_size, workers), [updates(gate)])
     update = moment.randrange(1, UPDATES - 1)
     require(
         ranks[0].wait_for_marks(update, ranks[0].process.is_alive), f"no update {update}: {ranks[0].said}"
@@ -390,43 +394,47 @@ def twice(here: Place, second: int, workers: int, world: int, moment: random.Ran
     codes = [rank.wait() for rank in ranks]
     seconds = max(rank.ended for rank in ranks) - sent
     # 130: it came while status.json or the report was written. 1: another process has left an update at once.
-    allowed = {75, 130, -second} | ({1} if world > 1 and second == signal.SIGINT else set())
+    allowed = {75, 130, -second} | ({1} if world_size > 1 and second == signal.SIGINT else set())
     require(set(codes) <= allowed, f"exit codes {codes}: {[rank.said for rank in ranks]}")
     require(seconds < WITHIN, f"{seconds:.1f} s from the signal to the end")
     require(not members(ranks[0].group), f"processes live on: {members(ranks[0].group)}")
-    resumed(folder, world, whole)
+    resumed(folder, world_size, whole)
     shutil.rmtree(folder)
 
 
-def halfway(here: Place, folder: Path, world: int) -> None:
+def halfway(here: Place, folder: Path, world_size: int) -> None:
     """A run that was stopped after some updates."""
     hook = Hook("classwise.training.state:Progress.end_update", send, (signal.SIGTERM,), call=8)
-    ranks = start_ranks(folder / "halfway", world, here.train(folder / "run", world), [hook])
-    require([rank.wait() for rank in ranks] == [75] * world, ranks[0].said)
+    ranks = start_ranks(folder / "halfway", world_size, here.train(folder / "run", world_size), [hook])
+    require([rank.wait() for rank in ranks] == [75] * world_size, ranks[0].said)
 
 
 def every_phase(here: Place, count: Count, part: int = 1) -> None:
     """Each place of each phase, with one and two processes; every `part`-th of them for a quick look."""
     numbers = itertools.cycle(SIGNALS.values())
     tries: list[tuple[str, Callable[[], None]]] = []
-    for world in (1, 2):
+    for world_size in (1, 2):
         for (phase, places), workers in itertools.product(LOOP.items(), (0, 2)):
             for where, call in itertools.product(places, CALLS[phase]):
                 if workers or phase != "starting a worker":
                     hook = Hook(where, send, (next(numbers),), call)
-                    tries.append((f"during {phase}", partial(in_the_loop, here, hook, workers, world)))
+                    tries.append((f"during {phase}", partial(in_the_loop, here, hook, workers, world_size)))
         hook = Hook("classwise.run.checkpoint:_write_flushed", send, (next(numbers),))
-        tries.append(("during resume's first checkpoint", partial(in_the_loop, here, hook, 0, world, True)))
+        tries.append(
+            ("during resume's first checkpoint", partial(in_the_loop, here, hook, 0, world_size, True))
+        )
         for where, number in itertools.product(SET_UP, SIGNALS.values()):
             hook = Hook(where, send, (number,))
-            tries.append(("during set-up", partial(in_the_set_up, here, hook, number, world)))
+            tries.append(("during set-up", partial(in_the_set_up, here, hook, number, world_size)))
         for where in RESUME_SET_UP:
             number = next(numbers)
             hook = Hook(where, send, (number,))
-            tries.append(("during resume's set-up", partial(in_resumes_set_up, here, hook, number, world)))
+            tries.append(
+                ("during resume's set-up", partial(in_resumes_set_up, here, hook, number, world_size))
+            )
         for where, workers in itertools.product(ENDING, (0, 2)):
             hook = Hook(where, send, (next(numbers),))
-            tries.append(("during the last writing", partial(at_the_end, here, hook, workers, world)))
+            tries.append(("during the last writing", partial(at_the_end, here, hook, workers, world_size)))
     renames = range(1, 41)
     tries += [("two signals right before a name is taken", partial(at_once, here, call)) for call in renames]
     for kind, work in tries[::part]:
@@ -445,9 +453,9 @@ CALLS = {
 def two_in_a_row(here: Place, count: Count, tries: Iterable[tuple[str, int, int]]) -> None:
     """SIGINT, and another signal soon after; with so many loader workers and processes."""
     moment = random.Random(0)
-    for second, workers, world in tries:
+    for second, workers, world_size in tries:
         with counted(count, f"SIGINT and {second} soon after"):
-            twice(here, SIGNALS[second], workers, world, moment)
+            twice(here, SIGNALS[second], workers, world_size, moment)
 
 
 def pairs() -> list[tuple[str, int, int]]:

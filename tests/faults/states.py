@@ -8,7 +8,7 @@ import torch
 from tiny_runs import SETTINGS, convolutional, state_of, training
 
 from classwise.run import checkpoint as checkpoints
-from classwise.run.checkpoint import FILES, Checkpoint, CheckpointKeeper
+from classwise.run.checkpoint import FILES, Checkpoint, RunCheckpointer
 from classwise.training import loop
 from classwise.training.state import TrainState
 
@@ -32,9 +32,9 @@ def files_of(updates: int) -> dict[str, bytes]:
     return checkpoints._serialise(trained(updates), FACTS, MADE_ON)
 
 
-def keeper(folder: Path) -> CheckpointKeeper:
+def checkpointer(folder: Path) -> RunCheckpointer:
     """One that writes below `folder`."""
-    return CheckpointKeeper(folder, FACTS, MADE_ON)
+    return RunCheckpointer(folder, FACTS, MADE_ON)
 
 
 def put(folder: Path, name: str, files: dict[str, bytes]) -> Path:

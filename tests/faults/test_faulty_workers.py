@@ -81,7 +81,7 @@ def test_a_command_ends_with_the_file_and_can_be_resumed() -> None:
 
 def test_without_notes_the_error_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage: workers that do not note what they read."""
-    monkeypatch.setattr(watched.Notes, "begin", lambda *_: None)
+    monkeypatch.setattr(watched.Heartbeat, "begin", lambda *_: None)
     wrong, _ = workers.failing_pass(tmp_path, "training", "fork", "killed")
     assert "does not say" in wrong
     assert "trap killed 13.png" in wrong.split("does not say")[1]
@@ -91,7 +91,7 @@ def test_without_a_watch_a_stuck_worker_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sabotage: nobody looks after the workers, and the pass is there still at three times its limit."""
-    monkeypatch.setattr(watched.Watch, "_look_after", lambda self: None)
+    monkeypatch.setattr(watched.Watchdog, "_look_after", lambda self: None)
     held_up = multiprocessing.get_context("fork").Process(
         target=workers.failing_pass, args=(tmp_path, "training", "fork", "asleep")
     )
@@ -131,7 +131,7 @@ def test_a_signal_does_not_end_a_worker_that_is_being_started(tmp_path: Path) ->
 
 def test_without_holding_back_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage: the signal arrives."""
-    monkeypatch.setattr(watched, "held_back", nullcontext)
+    monkeypatch.setattr(watched, "defer_signals", nullcontext)
     with pytest.raises(WorkerError, match="SIGTERM"):
         struck_young(tmp_path)
 
@@ -153,7 +153,7 @@ def test_other_processes_of_the_fork_server_take_signals(tmp_path: Path) -> None
 
 
 class Still:
-    """Notes that never change, and a worker that is one's own."""
+    """Heartbeat that never change, and a worker that is one's own."""
 
     def __init__(self, row: int) -> None:
         self.row, self.killed = row, False
@@ -179,11 +179,11 @@ class Looks:
         return self.looks < 0
 
 
-def watch_of(still: Still, looks: int, step: float, monkeypatch: pytest.MonkeyPatch) -> watched.Watch:
+def watch_of(still: Still, looks: int, step: float, monkeypatch: pytest.MonkeyPatch) -> watched.Watchdog:
     """A watch with a limit of 1 s that looks every 0.1 s, by a clock that goes on by `step` between two looks."""
     clock = itertools.count()
     monkeypatch.setattr(watched.time, "monotonic", lambda: next(clock) * step)
-    watch = watched.Watch([still], still, 0)  # type: ignore[arg-type]
+    watch = watched.Watchdog([still], still, 0)  # type: ignore[arg-type]
     watch.timeout, watch._ended = 1.0, Looks(looks)  # type: ignore[assignment]
     return watch
 
@@ -217,7 +217,7 @@ def test_a_worker_between_files_owes_a_sign_only_to_who_waits(
 def test_a_worker_that_is_being_started_has_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """It imports torch, on a machine that is busy."""
     for looks, killed in ((1000, False), (1300, True)):
-        still = Still(watched.UNBORN)
+        still = Still(watched.NOT_STARTED)
         watch = watch_of(still, looks, 0.1, monkeypatch)
         with watch.waiting([0]):
             watch._look_after()

@@ -15,7 +15,7 @@ from scenes import command
 
 import classwise
 from classwise.run.folder import RunFolder
-from classwise.signals import STOPPING, StopFlag, held_back, stop_flag
+from classwise.signals import STOPPING, StopFlag, defer_signals, stop_flag
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,14 @@ def test_without_its_protection_a_signal_breaks_the_run(
     number: int,
     to: str,
     workers: int,
-    world: int,
+    world_size: int,
 ) -> None:
     """Workers die before the checkpoint; one process waits for another that has left; nobody heard the signal."""
     monkeypatch.setattr(here, "patience", 3.0)
 
     def try_often() -> None:  # a worker's death may be noticed too late to matter
         for seed in range(8):
-            signals.at_a_random_moment(here, number, to, workers, world, random.Random(seed), sabotage)
+            signals.at_a_random_moment(here, number, to, workers, world_size, random.Random(seed), sabotage)
 
     with pytest.raises(signals.NotHeldError):
         try_often()
@@ -137,7 +137,7 @@ def test_processes_started_while_signals_are_held_back_never_get_them() -> None:
     bits = sum(1 << (number - 1) for number in STOPPING)
     with stop_flag() as stop:
         stop.wait_for_updates()
-        with held_back():
+        with defer_signals():
             os.kill(os.getpid(), signal.SIGUSR1)
             within = int(subprocess.check_output(show).split()[1], 16)
         assert stop.is_set()

@@ -99,7 +99,7 @@ class Board:
 
 
 def watch_phases(board: Board) -> None:
-    """Put the wrappers in place, in the child."""
+    """SlotRef the wrappers in place, in the child."""
     from classwise.run import checkpoint, session
     from classwise.run.folder import RunFolder
     from classwise.training import loop

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from classwise.errors import ModelError
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
 from classwise.model.backbone import HALF, Backbone
-from classwise.model.classifier import Classifier, ModelFacts, build_classifier
+from classwise.model.classifier import Classifier, ModelMetadata, build_classifier
 from classwise.version import __version__
 
 # Names that the exporter also gives to values of its own.
@@ -105,7 +105,7 @@ def test_a_model_that_cannot_be_exported_is_an_error_of_ours() -> None:
             flat = images.flatten(1)
             return flat[:, :4] if float(flat.sum()) > 0 else flat[:, 4:8]
 
-    facts = ModelFacts("fickle", (16, 12), "squash", HALF, HALF, 0.0, {"a": 2})
+    facts = ModelMetadata("fickle", (16, 12), "squash", HALF, HALF, 0.0, {"a": 2})
     with pytest.raises(ModelError, match=r"fickle cannot be exported to ONNX: .+"):
         onnx_bytes(Classifier(Backbone(Fickle(), 4, HALF, HALF), facts))
 

@@ -18,7 +18,7 @@ from classwise.errors import NonFiniteError
 from classwise.infer.engines import Engine, torch_engine
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.model.backbone import HALF, Backbone
-from classwise.model.classifier import Classifier, ModelFacts
+from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.model.heads import (
     ClassHead,
     Head,
@@ -47,7 +47,7 @@ def model(dropout: float = 0.5) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         body = nn.Sequential(nn.Flatten(), nn.Linear(108, 5), nn.BatchNorm1d(5))
-        facts = ModelFacts("none", (6, 6), "squash", HALF, HALF, dropout, {"마스크": 3, "type": 2})
+        facts = ModelMetadata("none", (6, 6), "squash", HALF, HALF, dropout, {"마스크": 3, "type": 2})
         return Classifier(Backbone(body, 5, HALF, HALF), facts)
 
 

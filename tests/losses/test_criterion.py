@@ -20,46 +20,46 @@ WEIGHT_K = torch.tensor([1.0, 0.25, 4.0])
 
 
 def test_weighted_sum_adds_its_parts() -> None:
-    """The value is the weighted sum of the parts' own means, which have different masses."""
+    """The value is the weighted sum of the parts' own means, which have different normalizers."""
     parts = [Focal(2.0, WEIGHT_K), CrossEntropy(label_smoothing=0.1)]
     loss = WeightedSum(parts, [0.7, 0.3])
     expected = 0.7 * parts[0](LOGITS_BK, LABELS_B) + 0.3 * parts[1](LOGITS_BK, LABELS_B)
     torch.testing.assert_close(loss(LOGITS_BK, LABELS_B), expected, rtol=1e-14, atol=0)
-    assert loss.mass(LABELS_B).tolist() == [5.75, 5.0]
+    assert loss.normalizer(LABELS_B).tolist() == [5.75, 5.0]
 
 
 def test_weighted_sums_nest() -> None:
-    """A sum inside a sum keeps one mass for each of its terms."""
+    """A sum inside a sum keeps one normalizer for each of its terms."""
     inner = WeightedSum([CrossEntropy(WEIGHT_K), Focal()], [1.0, 2.0])
     outer = WeightedSum([Focal(1.0), inner], [1.0, 0.5])
     assert (inner.terms, outer.terms) == (2, 3)
-    assert outer.mass(LABELS_B).tolist() == [5.0, 5.75, 5.0]
+    assert outer.normalizer(LABELS_B).tolist() == [5.0, 5.75, 5.0]
     expected = Focal(1.0)(LOGITS_BK, LABELS_B) + 0.5 * inner(LOGITS_BK, LABELS_B)
     torch.testing.assert_close(outer(LOGITS_BK, LABELS_B), expected, rtol=1e-14, atol=0)
 
 
 def test_one_part_that_is_not_additive_makes_the_whole_so() -> None:
-    """Soft F1 inside a sum inside a criterion is seen from outside, and refuses a window's mass."""
+    """Soft F1 inside a sum inside a criterion is seen from outside, and refuses a window's normalizer."""
     mixed = WeightedSum([CrossEntropy(), SoftMacroF1(3)], [1.0, 1.0])
     criterion = Criterion({"a": CrossEntropy(), "b": mixed}, {"a": 1.0, "b": 1.0})
     assert WeightedSum([CrossEntropy(), Focal()], [1.0, 1.0]).additive
     assert not mixed.additive
     assert not criterion.additive
     outputs, targets = dict.fromkeys("ab", LOGITS_BK), dict.fromkeys("ab", LABELS_B)
-    criterion(outputs, targets, criterion.mass(targets))
+    criterion(outputs, targets, criterion.normalizer(targets))
     with pytest.raises(ValueError, match="cannot be accumulated"):
-        criterion(outputs, targets, 2 * criterion.mass(targets))
+        criterion(outputs, targets, 2 * criterion.normalizer(targets))
 
 
 def test_criterion_adds_its_heads() -> None:
-    """The value is the weighted sum over the heads, each divided by its own mass."""
+    """The value is the weighted sum over the heads, each divided by its own normalizer."""
     losses = {"mask": CrossEntropy(WEIGHT_K), "age": Focal()}
     criterion = Criterion(losses, {"age": 0.5, "mask": 2.0})
     outputs = {"mask": LOGITS_BK, "age": -LOGITS_BK}
     targets = {"mask": LABELS_B, "age": LABELS_B.flip(0)}
     expected = 2 * losses["mask"](LOGITS_BK, LABELS_B) + 0.5 * losses["age"](-LOGITS_BK, LABELS_B.flip(0))
     torch.testing.assert_close(criterion(outputs, targets), expected, rtol=1e-14, atol=0)
-    assert criterion.mass(targets).tolist() == [5.75, 5.0]
+    assert criterion.normalizer(targets).tolist() == [5.75, 5.0]
     assert criterion.names == ("mask", "age")
     assert criterion.additive
 
@@ -89,7 +89,7 @@ def test_missing_heads_are_named() -> None:
     with pytest.raises(ValueError, match=r"targets: no entry for \['age'\]; found \['mask'\]"):
         criterion({"age": LOGITS_BK}, {"mask": LABELS_B})
     with pytest.raises(ValueError, match=r"targets: no entry for \['age'\]"):
-        criterion.mass({})
+        criterion.normalizer({})
     with pytest.raises(ValueError, match=r"outputs: no entry for \['age'\]"):
         criterion({}, {"age": LABELS_B})
 

@@ -1,4 +1,4 @@
-"""Cross entropy against torch's own, and what the mass adds to it."""
+"""Cross entropy against torch's own, and what the normalizer adds to it."""
 
 import pytest
 import torch
@@ -37,19 +37,19 @@ def test_equals_torch(start: int) -> None:
 
 
 def test_mass_is_the_sum_of_the_weights() -> None:
-    """The mass adds the weights of the known labels, in float64, as one number."""
+    """The normalizer adds the weights of the known labels, in float64, as one number."""
     labels_B = torch.tensor([0, 2, 2, -1])
-    weighted = CrossEntropy(torch.tensor([1.0, 10.0, 0.5])).mass(labels_B)
+    weighted = CrossEntropy(torch.tensor([1.0, 10.0, 0.5])).normalizer(labels_B)
     assert weighted.dtype == torch.float64
     assert weighted.tolist() == [2.0]
-    assert CrossEntropy().mass(labels_B).tolist() == [3.0]
+    assert CrossEntropy().normalizer(labels_B).tolist() == [3.0]
 
 
 def test_given_mass_divides_the_sum() -> None:
-    """A given mass takes the place of the batch's own."""
+    """A given normalizer takes the place of the batch's own."""
     logits_BK, labels_B, weight_K, smoothing = random_case(5)
     loss = CrossEntropy(weight_K, smoothing)
-    own = loss.mass(labels_B)
+    own = loss.normalizer(labels_B)
     torch.testing.assert_close(loss(logits_BK, labels_B, 4 * own), loss(logits_BK, labels_B) / 4)
 
 
@@ -58,7 +58,7 @@ def test_label_bytes_without_sign() -> None:
     loss = CrossEntropy()
     labels_B = torch.tensor([255, 0], dtype=torch.uint8)
     logits_BK = torch.randn(2, 256, dtype=torch.float64)
-    assert loss.mass(labels_B).tolist() == [2.0]
+    assert loss.normalizer(labels_B).tolist() == [2.0]
     torch.testing.assert_close(loss(logits_BK, labels_B), F.cross_entropy(logits_BK, labels_B.long()))
 
 

@@ -28,12 +28,12 @@ every_loss = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
-    """Whether value and mass are the same, with hard and, where they are taken, soft labels."""
+    """Whether value and normalizer are the same, with hard and, where they are taken, soft labels."""
     soft_BK = torch.full((6, 3), 0.3, dtype=torch.float64)
     targets = [LABELS_B, soft_BK] if first.soft_targets else [LABELS_B]
     return all(
         torch.equal(first(LOGITS_BK, labels), second(LOGITS_BK, labels))
-        and torch.equal(first.mass(labels), second.mass(labels))
+        and torch.equal(first.normalizer(labels), second.normalizer(labels))
         for labels in targets
     )
 
@@ -67,11 +67,11 @@ def test_sums_and_criteria_pass_the_epoch_on() -> None:
     inner = WeightedSum([Focal(2.0, WEIGHT_K, 2), CrossEntropy()], [1.0, 0.5])
     criterion = Criterion({"a": inner, "b": CrossEntropy(WEIGHT_K, 0.0, 3)}, {"a": 1.0, "b": 1.0})
     targets = {"a": LABELS_B, "b": LABELS_B}
-    masses = []
+    normalizers = []
     for epoch in range(3):
         criterion.set_epoch(epoch)
-        masses.append(criterion.mass(targets).tolist())
-    assert masses == [[5, 5, 5], [5.75, 5, 5], [5.75, 5, 5.75]]
+        normalizers.append(criterion.normalizer(targets).tolist())
+    assert normalizers == [[5, 5, 5], [5.75, 5, 5], [5.75, 5, 5.75]]
 
 
 @every_loss

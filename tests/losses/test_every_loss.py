@@ -12,7 +12,7 @@ from classwise.losses.focal import Focal
 from classwise.losses.gce import GeneralizedCrossEntropy
 from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment
-from classwise.losses.mass import Loss
+from classwise.losses.normalizer import Loss
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
 
@@ -43,17 +43,17 @@ def batch(rows: int = 7, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 @every_loss
 def test_follows_the_protocol(make: Callable[[], nn.Module]) -> None:
-    """Every loss says whether it is additive and has one float64 mass for each of its terms."""
+    """Every loss says whether it is additive and has one float64 normalizer for each of its terms."""
     loss = make()
     assert isinstance(loss, Loss)
-    mass = loss.mass(batch()[1])
-    assert mass.shape == (loss.terms,)
-    assert mass.dtype == torch.float64
+    normalizer = loss.normalizer(batch()[1])
+    assert normalizer.shape == (loss.terms,)
+    assert normalizer.dtype == torch.float64
 
 
 @every_loss
 def test_masked_rows_are_as_if_absent(make: Callable[[], nn.Module]) -> None:
-    """Value and mass are those of the labelled rows alone, and masked rows get no gradient."""
+    """Value and normalizer are those of the labelled rows alone, and masked rows get no gradient."""
     loss = make()
     logits_BK, labels_B = batch()
     known_B = labels_B != -1
@@ -61,7 +61,7 @@ def test_masked_rows_are_as_if_absent(make: Callable[[], nn.Module]) -> None:
     value = loss(logits_BK, labels_B)
     value.backward()
     torch.testing.assert_close(value, loss(logits_BK[known_B], labels_B[known_B]), rtol=1e-13, atol=0)
-    assert torch.equal(loss.mass(labels_B), loss.mass(labels_B[known_B]))
+    assert torch.equal(loss.normalizer(labels_B), loss.normalizer(labels_B[known_B]))
     assert not logits_BK.grad[~known_B].any()
     assert logits_BK.grad[known_B].any()
 
@@ -77,7 +77,7 @@ def test_nothing_labelled_is_zero(make: Callable[[], nn.Module], rows: int) -> N
     value.backward()
     assert value.item() == 0
     assert torch.equal(logits_BK.grad, torch.zeros(rows, 4))
-    assert not loss.mass(labels_B).any()
+    assert not loss.normalizer(labels_B).any()
 
 
 @every_loss
@@ -107,11 +107,11 @@ def test_half_precision_logits_are_summed_in_float32(
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_precision_is_kept(make: Callable[[], nn.Module], dtype: torch.dtype) -> None:
-    """The loss has the precision of its logits, although the mass is float64."""
+    """The loss has the precision of its logits, although the normalizer is float64."""
     logits_BK, labels_B = batch()
     loss = make()
     assert loss(logits_BK.to(dtype), labels_B).dtype == dtype
-    assert loss(logits_BK.to(dtype), labels_B, loss.mass(labels_B)).dtype == dtype
+    assert loss(logits_BK.to(dtype), labels_B, loss.normalizer(labels_B)).dtype == dtype
 
 
 @every_loss
@@ -147,12 +147,12 @@ def test_labels_outside_the_classes_are_refused(make: Callable[[], nn.Module], l
 
 @every_loss
 def test_mass_of_another_shape_is_refused(make: Callable[[], nn.Module]) -> None:
-    """A mass with too many numbers, or a bare scalar, is refused instead of broadcast."""
+    """A normalizer with too many numbers, or a bare scalar, is refused instead of broadcast."""
     loss = make()
     logits_BK, labels_B = batch()
-    for mass in (torch.ones(loss.terms + 1), torch.tensor(4.0)):
-        with pytest.raises(ValueError, match="found a mass of shape"):
-            loss(logits_BK, labels_B, mass)
+    for normalizer in (torch.ones(loss.terms + 1), torch.tensor(4.0)):
+        with pytest.raises(ValueError, match="found a normalizer of shape"):
+            loss(logits_BK, labels_B, normalizer)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from classwise.losses.focal import Focal
 
 def written_out(logits: list[list[float]], labels: list[int], gamma: float, weights: list[float]) -> float:
     """Equation 5 of the paper, row by row, with the softmax's probability of the true class."""
-    total = mass = 0.0
+    total = normalizer = 0.0
     for row, label in zip(logits, labels, strict=True):
         if label == -1:
             continue
         p = math.exp(row[label]) / sum(math.exp(x) for x in row)
         total += -weights[label] * (1 - p) ** gamma * math.log(p)
-        mass += weights[label]
-    return total / mass
+        normalizer += weights[label]
+    return total / normalizer
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.0, 5.0])

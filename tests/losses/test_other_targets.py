@@ -14,8 +14,8 @@ from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.gce import GeneralizedCrossEntropy
 from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment
-from classwise.losses.mass import Loss
 from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
+from classwise.losses.normalizer import Loss
 from classwise.losses.ranking import ListNet, PairwiseLogistic
 from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
 from classwise.losses.weighted_sum import WeightedSum
@@ -71,40 +71,40 @@ def unknown_at(kind: str, targets: Tensor, where_B: Tensor) -> Tensor:
 
 @every_loss
 def test_follows_the_protocol(kind: str, make: Make) -> None:
-    """Every loss says what it is and has one float64 mass for each of its terms; the scale is by its kind."""
+    """Every loss says what it is and has one float64 normalizer for each of its terms; the scale is by its kind."""
     loss = make()
     assert isinstance(loss, Loss)
     assert loss.additive
     assert loss.soft_targets == (kind != "ranking")
     assert loss.likelihood_scale == (0.5 if kind == "regression" else 1.0)
-    mass = loss.mass(batch(kind)[1])
-    assert mass.shape == (loss.terms,)
-    assert mass.dtype == torch.float64
+    normalizer = loss.normalizer(batch(kind)[1])
+    assert normalizer.shape == (loss.terms,)
+    assert normalizer.dtype == torch.float64
 
 
 @every_loss
 def test_unknown_rows_are_as_if_absent(kind: str, make: Make) -> None:
-    """Value and mass are those of the known rows alone, and unknown rows get a gradient of 0, never NaN."""
+    """Value and normalizer are those of the known rows alone, and unknown rows get a gradient of 0, never NaN."""
     loss = make()
     outputs, targets, known_B = batch(kind)
     outputs.requires_grad_()
     value = loss(outputs, targets)
     value.backward()
     torch.testing.assert_close(value, loss(outputs[known_B], targets[known_B]), rtol=1e-13, atol=0)
-    assert torch.equal(loss.mass(targets), loss.mass(targets[known_B]))
+    assert torch.equal(loss.normalizer(targets), loss.normalizer(targets[known_B]))
     assert torch.equal(outputs.grad[~known_B], torch.zeros_like(outputs.grad[~known_B]))
     assert outputs.grad[known_B].isfinite().all()
     assert outputs.grad[known_B].any()
 
 
 def test_single_unknown_cells_are_as_if_absent() -> None:
-    """In a multilabel row one cell may be unknown: it counts in neither sum nor mass, and gets no gradient."""
+    """In a multilabel row one cell may be unknown: it counts in neither sum nor normalizer, and gets no gradient."""
     logits_BL = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     targets_BL = torch.tensor([[1, math.nan, 0, 1], [math.nan, 1, 1, 0]])
     for make in (lambda: BinaryCrossEntropy(), MultilabelFocal, lambda: Asymmetric(clip=0.0)):
         loss = make()
         (gradient_BL,) = torch.autograd.grad(loss(logits_BL, targets_BL), logits_BL)
-        assert loss.mass(targets_BL).item() == 6
+        assert loss.normalizer(targets_BL).item() == 6
         assert torch.equal(gradient_BL == 0, targets_BL.isnan())
 
 
@@ -119,7 +119,7 @@ def test_nothing_known_is_zero(kind: str, make: Make, rows: int) -> None:
     value.backward()
     assert value.item() == 0
     assert torch.equal(outputs.grad, torch.zeros_like(outputs))
-    assert not loss.mass(targets).any()
+    assert not loss.normalizer(targets).any()
 
 
 @every_loss
@@ -151,12 +151,12 @@ def test_extreme_outputs_stay_finite(kind: str, make: Make, size: float) -> None
 
 @every_loss
 def test_a_given_mass_divides_the_sum(kind: str, make: Make) -> None:
-    """A given mass takes the place of the batch's own; another shape is refused."""
+    """A given normalizer takes the place of the batch's own; another shape is refused."""
     loss = make()
     outputs, targets, _ = batch(kind)
-    quarter = loss(outputs, targets, 4 * loss.mass(targets))
+    quarter = loss(outputs, targets, 4 * loss.normalizer(targets))
     torch.testing.assert_close(quarter, loss(outputs, targets) / 4)
-    with pytest.raises(ValueError, match="found a mass of shape"):
+    with pytest.raises(ValueError, match="found a normalizer of shape"):
         loss(outputs, targets, torch.ones(loss.terms + 1))
 
 
@@ -193,14 +193,14 @@ def test_levels_outside_the_scale_are_refused(level: int) -> None:
 
 def test_masses() -> None:
     """What each kind is divided by: cells, tasks, rows, pairs, queries with two known rows or more."""
-    assert Asymmetric().mass(torch.tensor([[1, 0.4], [math.nan, 0]])).item() == 3
+    assert Asymmetric().normalizer(torch.tensor([[1, 0.4], [math.nan, 0]])).item() == 3
     # Levels 0, 1, 2 and 3 of four have 1, 2, 3 and 3 tasks.
-    assert Corn(4).mass(torch.tensor([0, 1, 2, 3, -1])).item() == 9
-    assert Huber().mass(torch.tensor([1.0, math.nan, 3.0])).item() == 2
+    assert Corn(4).normalizer(torch.tensor([0, 1, 2, 3, -1])).item() == 9
+    assert Huber().normalizer(torch.tensor([1.0, math.nan, 3.0])).item() == 2
     # Query 7: relevance 2, 0, 0 and one unknown; query 3: a single row, and one unknown; query 5: two equal.
     ranking_B2 = torch.tensor([[2, 7], [1, 3], [0, 7], [-1, 7], [1, 5], [0, 7], [-1, 3], [1, 5]])
-    assert PairwiseLogistic().mass(ranking_B2).item() == 2
-    assert ListNet().mass(ranking_B2).item() == 2
+    assert PairwiseLogistic().normalizer(ranking_B2).item() == 2
+    assert ListNet().normalizer(ranking_B2).item() == 2
 
 
 def counted(targets_B2: Tensor) -> tuple[int, int]:
@@ -219,8 +219,8 @@ def test_ranking_masses_are_counts() -> None:
         relevance_B = torch.randint(-1, levels, (rows,), generator=draw)
         targets_B2 = torch.stack([relevance_B, torch.randint(0, queries, (rows,), generator=draw)], dim=1)
         for loss, wanted in zip((PairwiseLogistic(), ListNet()), counted(targets_B2), strict=True):
-            mass = loss.mass(targets_B2)
-            assert (mass.dtype, mass.tolist()) == (torch.float64, [float(wanted)])
+            normalizer = loss.normalizer(targets_B2)
+            assert (normalizer.dtype, normalizer.tolist()) == (torch.float64, [float(wanted)])
 
 
 def test_the_mass_of_a_large_ranking_takes_little_memory() -> None:
@@ -229,9 +229,9 @@ def test_the_mass_of_a_large_ranking_takes_little_memory() -> None:
     # Each of 20,000 queries has the relevances 0 to 4 twice, but for the last row, which is unknown.
     targets_B2 = torch.stack([rows // 20_000 % 5, rows % 20_000], dim=1)
     targets_B2[-1, 0] = -1
-    assert PairwiseLogistic().mass(targets_B2).item() == 20_000 * 40 - 8
-    assert ListNet().mass(targets_B2).item() == 20_000
-    assert PairwiseLogistic().mass(targets_B2 * torch.tensor([1, 0])).item() == (
+    assert PairwiseLogistic().normalizer(targets_B2).item() == 20_000 * 40 - 8
+    assert ListNet().normalizer(targets_B2).item() == 20_000
+    assert PairwiseLogistic().normalizer(targets_B2 * torch.tensor([1, 0])).item() == (
         (199_999**2 - 4 * 40_000**2 - 39_999**2) // 2
     )
 

@@ -106,12 +106,12 @@ def softmax(row: list[float]) -> list[float]:
 
 def mean_over_rows(c: Case, of_row: Callable[[list[float], int], float], weighted: bool = False) -> float:
     """The (weighted) mean of a function of logits and label over the labelled rows."""
-    total = mass = 0.0
+    total = normalizer = 0.0
     for row, label in zip(c.outputs.tolist(), c.targets.tolist(), strict=True):
         if label != -1:
             weight = c.weight.tolist()[label] if weighted else 1.0
-            total, mass = total + weight * of_row(row, label), mass + weight
-    return total / mass
+            total, normalizer = total + weight * of_row(row, label), normalizer + weight
+    return total / normalizer
 
 
 def mean_over_cells(c: Case, of_cell: Callable[[float, float], float]) -> float:

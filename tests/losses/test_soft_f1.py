@@ -72,10 +72,10 @@ def test_probability_for_an_absent_class_is_punished() -> None:
 
 
 def test_another_mass_is_refused() -> None:
-    """A mass that is not the batch's own means accumulation, which this loss cannot do."""
+    """A normalizer that is not the batch's own means accumulation, which this loss cannot do."""
     loss, logits_BK, labels_B = SoftMacroF1(3), torch.randn(4, 3), torch.tensor([0, 1, 2, -1])
     assert loss.additive is False
-    own = loss.mass(labels_B)
+    own = loss.normalizer(labels_B)
     assert own.tolist() == [3.0]
     assert torch.equal(loss(logits_BK, labels_B, own), loss(logits_BK, labels_B))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Soft labels: a mixture of two labels costs the mixture of what the two cost, masses too."""
+"""Soft labels: a mixture of two labels costs the mixture of what the two cost, normalizers too."""
 
 import math
 from collections.abc import Callable
@@ -60,14 +60,14 @@ def shares(labels_B: Tensor) -> Tensor:
 
 @of_classes
 def test_a_mixture_costs_the_mixture(make: Callable[[], nn.Module]) -> None:
-    """In 200 random cases sum, mass and gradient of lam a + (1 - lam) b are those of a and b, mixed."""
+    """In 200 random cases sum, normalizer and gradient of lam a + (1 - lam) b are those of a and b, mixed."""
     loss, one = make(), torch.ones(make().terms, dtype=torch.float64)
     assert loss.soft_targets
     for seed in range(200):
         outputs, first_B, second_B, lam = batch(loss, seed)
         soft_BK = lam * shares(first_B) + (1 - lam) * shares(second_B)
-        mass = lam * loss.mass(first_B) + (1 - lam) * loss.mass(second_B)
-        torch.testing.assert_close(loss.mass(soft_BK), mass, rtol=1e-12, atol=1e-14)
+        normalizer = lam * loss.normalizer(first_B) + (1 - lam) * loss.normalizer(second_B)
+        torch.testing.assert_close(loss.normalizer(soft_BK), normalizer, rtol=1e-12, atol=1e-14)
         soft_outputs, hard_outputs = (outputs.clone().requires_grad_() for _ in range(2))
         found = loss(soft_outputs, soft_BK, one)
         expected = lam * loss(hard_outputs, first_B, one) + (1 - lam) * loss(hard_outputs, second_B, one)
@@ -134,7 +134,7 @@ def test_a_mixture_of_cells_costs_the_mixture(make: Callable[[], nn.Module]) -> 
         mixed_BL = lam * parts[0] + (1 - lam) * second_BL
         expected = lam * loss(logits_BL, parts[0]) + (1 - lam) * loss(logits_BL, parts[1])
         torch.testing.assert_close(loss(logits_BL, mixed_BL), expected, rtol=1e-12, atol=1e-14)
-        assert loss.mass(mixed_BL).item() == (~unknown_BL).sum().item()
+        assert loss.normalizer(mixed_BL).item() == (~unknown_BL).sum().item()
 
 
 def test_who_takes_soft_targets() -> None:

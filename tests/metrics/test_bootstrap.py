@@ -6,9 +6,9 @@ import torch
 from sklearn.metrics import f1_score, log_loss
 
 from classwise.metrics.bootstrap import bootstrap_intervals, resampled_weights, sampling_units, summed_by
-from classwise.metrics.regression import RegressionTally
+from classwise.metrics.classification import ClassMetric, LabelMetric
+from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.scores import LABEL_SCORES
-from classwise.metrics.tally import ClassTally, LabelTally
 from classwise.model.heads import ClassHead, OrdinalHead
 
 NAN = float("nan")
@@ -33,17 +33,17 @@ def drawn_rows(rows: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.
 @pytest.mark.parametrize("ordinal", [False, True], ids=["class", "ordinal"])
 def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
     """Every score's interval: for each resample the rows are written out as often as they are drawn and counted
-    anew by another tally, which has been compared with scikit-learn; masked rows and groups are never drawn. A tally
+    anew by another metric, which has been compared with scikit-learn; masked rows and groups are never drawn. A metric
     of classes alone, as the joint's, says the same."""
     logits_BK, labels_B = drawn_rows(60, 6, 0)
     groups_B = np.array([f"person {i % 17}" for i in range(60)])
     labels_B[groups_B == "person 5"] = -1
     predicted = OrdinalHead(6).predicted if ordinal else None
     decoded_BK = logits_BK.log_softmax(dim=1)
-    tally = ClassTally(6, keep_rows=True, predicted=predicted, ordinal=ordinal)
+    metric = ClassMetric(6, keep_rows=True, predicted=predicted, ordinal=ordinal)
     for part in range(0, 60, 13):
-        tally.update(decoded_BK[part : part + 13], labels_B[part : part + 13])
-    found = tally.intervals(groups_B if grouped else None, seed=3, resamples=40)
+        metric.update(decoded_BK[part : part + 13], labels_B[part : part + 13])
+    found = metric.intervals(groups_B if grouped else None, seed=3, resamples=40)
 
     known = [row for row in range(60) if labels_B[row] >= 0 and row != 3]
     names = sorted({groups_B[row] for row in known})
@@ -55,11 +55,11 @@ def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
     scores: dict[str, list[float]] = {name: [] for name in found}
     for weights in weights_of(len(units), 3, 40).T:
         rows = [row for unit, count in zip(units, weights, strict=True) for row in unit * count]
-        again = ClassTally(6, predicted=predicted, ordinal=ordinal)
+        again = ClassMetric(6, predicted=predicted, ordinal=ordinal)
         again.update(decoded_BK[rows], labels_B[rows])
         for name, values in scores.items():
             values.append(again.scores()[name])
-    labels_only = LabelTally(6, keep_rows=True)
+    labels_only = LabelMetric(6, keep_rows=True)
     labels_only.update((predicted or ClassHead(6).predicted)(decoded_BK), labels_B)
     joint = labels_only.intervals(groups_B if grouped else None, seed=3, resamples=40)
     assert tuple(joint) == LABEL_SCORES
@@ -73,8 +73,8 @@ def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
 def test_macro_f1_and_log_loss_by_scikit_learn() -> None:
     """The same by scikit-learn alone on rows that are written out."""
     logits_BK, labels_B = drawn_rows(50, 4, 1)
-    tally = ClassTally(4, keep_rows=True)
-    tally.update(logits_BK, labels_B)
+    metric = ClassMetric(4, keep_rows=True)
+    metric.update(logits_BK, labels_B)
     rows_N = np.flatnonzero((labels_B.numpy() >= 0) & (np.arange(50) != 3))
     truth, p = labels_B.numpy()[rows_N], logits_BK.softmax(dim=1).numpy()[rows_N]
     f1, loss = [], []
@@ -83,7 +83,7 @@ def test_macro_f1_and_log_loss_by_scikit_learn() -> None:
         options = {"labels": range(4), "average": "macro", "zero_division": 0}
         f1.append(f1_score(truth[rows], p[rows].argmax(axis=1), **options))
         loss.append(log_loss(truth[rows], p[rows], labels=np.arange(4)))
-    found = tally.intervals(resamples=30)
+    found = metric.intervals(resamples=30)
     assert found["macro_f1"] == pytest.approx(np.percentile(f1, [2.5, 97.5]), abs=1e-12)
     assert found["log_loss"] == pytest.approx(np.percentile(loss, [2.5, 97.5]), abs=1e-12)
 
@@ -95,9 +95,9 @@ def test_a_95_percent_interval_covers_the_truth() -> None:
     for seed in range(200):
         truth = rng.integers(0, 3, 300)
         found = np.where(rng.random(300) < 0.8, truth, (truth + 1) % 3)
-        tally = LabelTally(3, keep_rows=True)
-        tally.update(torch.from_numpy(found), torch.from_numpy(truth))
-        low, high = tally.intervals(seed=seed, resamples=400)["accuracy"]
+        metric = LabelMetric(3, keep_rows=True)
+        metric.update(torch.from_numpy(found), torch.from_numpy(truth))
+        low, high = metric.intervals(seed=seed, resamples=400)["accuracy"]
         covered += low <= 0.8 <= high
     assert 0.90 <= covered / 200 <= 0.99
 
@@ -107,7 +107,7 @@ def test_rows_that_are_alike_are_not_independent() -> None:
     times as wide as the one that takes copies for rows."""
     rng = np.random.default_rng(0)
     truth, found = rng.integers(0, 2, 80).repeat(10), rng.integers(0, 2, 80).repeat(10)
-    copied, once = LabelTally(2, keep_rows=True), LabelTally(2, keep_rows=True)
+    copied, once = LabelMetric(2, keep_rows=True), LabelMetric(2, keep_rows=True)
     copied.update(torch.from_numpy(found), torch.from_numpy(truth))
     once.update(torch.from_numpy(found[::10]), torch.from_numpy(truth[::10]))
     by_group = copied.intervals(np.arange(80).repeat(10))["accuracy"]
@@ -124,9 +124,9 @@ def test_an_interval_over_groups_covers_the_truth() -> None:
     covered = {"groups": 0, "rows": 0}
     for seed in range(200):
         error_N = 1 + 0.3 * rng.normal(size=40)[person_N] + 0.1 * rng.normal(size=320)
-        tally = RegressionTally(keep_rows=True)
-        tally.update(torch.from_numpy(error_N), torch.zeros(320, dtype=torch.float64))
-        found = {"groups": tally.intervals(person_N, seed, 400), "rows": tally.intervals(None, seed, 400)}
+        metric = RegressionMetric(keep_rows=True)
+        metric.update(torch.from_numpy(error_N), torch.zeros(320, dtype=torch.float64))
+        found = {"groups": metric.intervals(person_N, seed, 400), "rows": metric.intervals(None, seed, 400)}
         (low, high), (inner_low, inner_high) = found["groups"]["mae"], found["rows"]["mae"]
         assert high - low > inner_high - inner_low
         for name, interval in found.items():
@@ -138,9 +138,9 @@ def test_an_interval_over_groups_covers_the_truth() -> None:
 def test_the_seed_decides() -> None:
     """The same seed gives the same interval, another seed another one, near it."""
     logits_BK, labels_B = drawn_rows(200, 5, 2)
-    tally = ClassTally(5, keep_rows=True)
-    tally.update(logits_BK, labels_B)
-    first, again, other = (tally.intervals(seed=seed)["log_loss"] for seed in (1, 1, 2))
+    metric = ClassMetric(5, keep_rows=True)
+    metric.update(logits_BK, labels_B)
+    first, again, other = (metric.intervals(seed=seed)["log_loss"] for seed in (1, 1, 2))
     assert first == again != other
     assert first == pytest.approx(other, rel=0.03)
 
@@ -175,14 +175,14 @@ def test_few_groups_of_many_rows_are_weighed_in_small_parts() -> None:
 def test_batches_do_not_matter() -> None:
     """The rows are the same however they came."""
     logits_BK, labels_B = drawn_rows(90, 4, 7)
-    whole, parts = ClassTally(4, keep_rows=True), ClassTally(4, keep_rows=True)
+    whole, parts = ClassMetric(4, keep_rows=True), ClassMetric(4, keep_rows=True)
     whole.update(logits_BK, labels_B)
     for start in range(0, 90, 7):
         parts.update(logits_BK[start : start + 7], labels_B[start : start + 7])
     assert whole.intervals(resamples=50) == parts.intervals(resamples=50)
-    other = ClassTally(4, keep_rows=True)
+    other = ClassMetric(4, keep_rows=True)
     other.update(logits_BK[:40], labels_B[:40])
-    rest = ClassTally(4, keep_rows=True)
+    rest = ClassMetric(4, keep_rows=True)
     rest.update(logits_BK[40:], labels_B[40:])
     other.merge(rest)
     assert whole.intervals(resamples=50) == other.intervals(resamples=50)
@@ -202,18 +202,18 @@ def test_sums_by_category() -> None:
 
 def test_where_nothing_can_vary_there_is_no_interval() -> None:
     """One row, one group, or nothing known: no interval rather than one of width 0."""
-    tally = ClassTally(2, keep_rows=True)
-    assert tally.intervals() == {}
-    tally.update(torch.eye(2), torch.tensor([0, 1]))
-    assert tally.intervals(["a", "a"]) == {}
-    assert len(tally.intervals(["a", "b"], resamples=5)) == 13
+    metric = ClassMetric(2, keep_rows=True)
+    assert metric.intervals() == {}
+    metric.update(torch.eye(2), torch.tensor([0, 1]))
+    assert metric.intervals(["a", "a"]) == {}
+    assert len(metric.intervals(["a", "b"], resamples=5)) == 13
     assert bootstrap_intervals(lambda w: {"sum": w.sum(axis=0)}, 1, None, 0) == {}
 
 
 def test_what_cannot_be_resampled_is_refused() -> None:
     """Rows that were not kept; groups of another number of rows."""
-    for tally in (ClassTally(2), LabelTally(2), RegressionTally()):
+    for metric in (ClassMetric(2), LabelMetric(2), RegressionMetric()):
         with pytest.raises(ValueError, match="keep_rows=True"):
-            tally.intervals()
+            metric.intervals()
     with pytest.raises(ValueError, match="found 1 groups for 2 rows; allowed: one for each row"):
         sampling_units(["a"], np.array([True, False]))

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import (
 )
 
 from classwise.metrics.bootstrap import resampled_weights
-from classwise.metrics.multilabel import MultilabelTally
+from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.scores import SCORES
 
 NAN = float("nan")
@@ -32,12 +32,12 @@ def drawn(seed: int, unknown: float = 0.0) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(logits), torch.from_numpy(targets)
 
 
-def counted(logits: Tensor, targets: Tensor, size: int = 11) -> MultilabelTally:
-    """A tally that has seen the rows in batches."""
-    tally = MultilabelTally([f"l{k}" for k in range(logits.shape[1])], keep_rows=True)
+def counted(logits: Tensor, targets: Tensor, size: int = 11) -> MultilabelMetric:
+    """A metric that has seen the rows in batches."""
+    metric = MultilabelMetric([f"l{k}" for k in range(logits.shape[1])], keep_rows=True)
     for part, truth in zip(logits.split(size), targets.split(size), strict=True):
-        tally.update(part, truth)
-    return tally
+        metric.update(part, truth)
+    return metric
 
 
 def expected_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -187,30 +187,30 @@ def test_batches_do_not_matter() -> None:
 
 def test_invalid_and_impossible_rows() -> None:
     """A known cell without a finite logit takes its row out of every score; a truth in between is refused."""
-    tally = MultilabelTally(["a", "b"])
-    tally.update(
+    metric = MultilabelMetric(["a", "b"])
+    metric.update(
         torch.tensor([[NAN, 1.0], [NAN, 2.0], [-1.0, 3.0]]),
         torch.tensor([[1.0, 1.0], [NAN, 1.0], [0.0, 1.0]]),
     )
-    assert tally.invalid == 1
-    assert (tally.scores()["samples"], tally.scores()["micro_f1"]) == (2, 1.0)
-    tally.update(torch.zeros(1, 2), torch.tensor([[0.3, 1.0]]))
+    assert metric.invalid == 1
+    assert (metric.scores()["samples"], metric.scores()["micro_f1"]) == (2, 1.0)
+    metric.update(torch.zeros(1, 2), torch.tensor([[0.3, 1.0]]))
     with pytest.raises(ValueError, match="1 cells have a truth other than 0 and 1"):
-        tally.scores()
-    tally.reset()
-    assert tally.scores()["samples"] == tally.invalid == 0
+        metric.scores()
+    metric.reset()
+    assert metric.scores()["samples"] == metric.invalid == 0
 
 
 def test_the_keys_of_metrics_json() -> None:
     """Plain values in the order of the scores, zeros for nothing; rows not kept give no interval."""
-    empty = MultilabelTally(["눈", "b"]).scores()
+    empty = MultilabelMetric(["눈", "b"]).scores()
     assert list(empty) == ["type", "labels", "samples", *SCORES["multilabel"], "per_class"]
     assert {empty[name] for name in SCORES["multilabel"]} == {0.0}
     assert list(empty["per_class"][0]) == ["label", "precision", "recall", "f1", "ap", "support"]
     assert json.loads(json.dumps(empty, allow_nan=False)) == empty
     with pytest.raises(ValueError, match="keep_rows=True"):
-        MultilabelTally(["a"]).intervals()
+        MultilabelMetric(["a"]).intervals()
     with pytest.raises(ValueError, match=r"allowed: \(B, 2\) both"):
-        MultilabelTally(["a", "b"]).update(torch.zeros(3, 2), torch.zeros(3))
+        MultilabelMetric(["a", "b"]).update(torch.zeros(3, 2), torch.zeros(3))
     with pytest.raises(ValueError, match="labels: found none"):
-        MultilabelTally([])
+        MultilabelMetric([])

@@ -1,4 +1,4 @@
-"""A target without a known row, from the tallies to the page and the table of a comparison."""
+"""A target without a known row, from the metrics to the page and the table of a comparison."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from classwise.compare.result import _scalars
-from classwise.metrics.scoreboard import Scoreboard
+from classwise.metrics.collection import MetricCollection
 from classwise.metrics.scores import HIGHER_IS_BETTER, SCORES, TOP
 from classwise.metrics.text import metrics_text
 from classwise.model.heads import (
@@ -38,7 +38,7 @@ UNKNOWN = [name for name in HEADS if name != "sort"]
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
     """Three rows, of which only `sort` is known; as in metrics.json, intervals included."""
-    board = Scoreboard(HEADS, LABELS, keep_rows=True)
+    board = MetricCollection(HEADS, LABELS, keep_rows=True)
     outputs = {name: torch.zeros(3, head.outputs) for name, head in HEADS.items()}
     targets = {
         "sort": torch.tensor([0, 1, 0]),

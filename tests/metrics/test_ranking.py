@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from torch import Tensor
 
 from classwise.metrics.bootstrap import resampled_weights
-from classwise.metrics.ranking import RankingTally
+from classwise.metrics.ranking import RankingMetric
 from classwise.metrics.scores import SCORES
 
 NAN = float("nan")
@@ -30,12 +30,12 @@ def drawn(seed: int, masked: float = 0.0) -> tuple[Tensor, Tensor]:
     )
 
 
-def counted(scores: Tensor, targets: Tensor, size: int = 10) -> RankingTally:
-    """A tally that has seen the rows in batches."""
-    tally = RankingTally(keep_rows=True)
+def counted(scores: Tensor, targets: Tensor, size: int = 10) -> RankingMetric:
+    """A metric that has seen the rows in batches."""
+    metric = RankingMetric(keep_rows=True)
     for part, truth in zip(scores.split(size), targets.split(size), strict=True):
-        tally.update(part, truth)
-    return tally
+        metric.update(part, truth)
+    return metric
 
 
 def by_query(scores: Tensor, targets: Tensor) -> dict[int, list[tuple[float, int]]]:
@@ -153,38 +153,38 @@ def test_intervals_by_a_plain_loop(grouped: bool) -> None:
 def test_groups_and_queries_that_cross_are_drawn_together() -> None:
     """A query with rows in two groups ties the groups together; groups of another number of rows are refused."""
     scores, targets = torch.tensor([1.0, 0.5, 0.2]), torch.tensor([[1, 4], [0, 4], [1, 9]])
-    tally = counted(scores, targets)
-    assert len(tally.intervals(["a", "a", "b"], resamples=5)) == 5
-    assert tally.intervals(["a", "b", "b"], resamples=5) == {}  # all of it is one unit: nothing to draw from
+    metric = counted(scores, targets)
+    assert len(metric.intervals(["a", "a", "b"], resamples=5)) == 5
+    assert metric.intervals(["a", "b", "b"], resamples=5) == {}  # all of it is one unit: nothing to draw from
     more = torch.cat([targets, torch.tensor([[1, 11], [0, 11]])])
     crossing = counted(torch.tensor([1.0, 0.5, 0.2, 0.1, 0.3]), more)
     crossed = crossing.intervals(["a", "b", "b", "c", "c"], seed=1, resamples=50)
     assert crossed == crossing.intervals(["a", "a", "a", "c", "c"], seed=1, resamples=50)
     with pytest.raises(ValueError, match="found 2 groups for 3 rows"):
-        tally.intervals(["a", "b"])
+        metric.intervals(["a", "b"])
     with pytest.raises(ValueError, match="keep_rows=True"):
-        RankingTally().intervals()
+        RankingMetric().intervals()
 
 
 def test_invalid_and_impossible_rows() -> None:
     """A known row without a finite score stands apart; a relevance below -1 is refused."""
-    tally = RankingTally()
-    tally.update(torch.tensor([NAN, NAN, 1.0]), torch.tensor([[1, 0], [-1, 0], [2, 0]]))
-    assert (tally.invalid, tally.scores()["samples"]) == (1, 1)
-    tally.update(torch.tensor([0.0]), torch.tensor([[-2, 0]]))
+    metric = RankingMetric()
+    metric.update(torch.tensor([NAN, NAN, 1.0]), torch.tensor([[1, 0], [-1, 0], [2, 0]]))
+    assert (metric.invalid, metric.scores()["samples"]) == (1, 1)
+    metric.update(torch.tensor([0.0]), torch.tensor([[-2, 0]]))
     with pytest.raises(ValueError, match="1 rows have a relevance below 0"):
-        tally.scores()
-    tally.reset()
-    assert tally.scores()["samples"] == tally.invalid == 0
+        metric.scores()
+    metric.reset()
+    assert metric.scores()["samples"] == metric.invalid == 0
 
 
 def test_the_keys_of_metrics_json() -> None:
     """Plain values in the order of the scores, zeros for nothing; shapes that do not fit are refused."""
-    empty = RankingTally(keep_rows=True).scores()
+    empty = RankingMetric(keep_rows=True).scores()
     keys = ["type", *SCORES["ranking"], "queries", "queries_without_relevant", "samples"]
     assert list(empty) == keys
     assert {empty[name] for name in SCORES["ranking"]} == {0.0}
     assert json.loads(json.dumps(empty, allow_nan=False)) == empty
-    assert RankingTally(keep_rows=True).intervals() == {}
+    assert RankingMetric(keep_rows=True).intervals() == {}
     with pytest.raises(ValueError, match=r"allowed: \(B,\) and \(B, 2\)"):
-        RankingTally().update(torch.zeros(3), torch.zeros(3))
+        RankingMetric().update(torch.zeros(3), torch.zeros(3))

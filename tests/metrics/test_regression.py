@@ -8,7 +8,7 @@ import sklearn.metrics as reference
 import torch
 
 from classwise.metrics.bootstrap import resampled_weights
-from classwise.metrics.regression import RegressionTally
+from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.scores import SCORES
 
 NAN, INF = float("nan"), float("inf")
@@ -24,14 +24,14 @@ def expected_scores(truth: np.ndarray, values: np.ndarray) -> dict[str, float]:
     }
 
 
-def counted(values: np.ndarray, truth: np.ndarray, size: int) -> RegressionTally:
-    """A tally that has seen the rows in batches."""
-    tally = RegressionTally(keep_rows=True)
+def counted(values: np.ndarray, truth: np.ndarray, size: int) -> RegressionMetric:
+    """A metric that has seen the rows in batches."""
+    metric = RegressionMetric(keep_rows=True)
     for part, targets in zip(
         torch.from_numpy(values).split(size), torch.from_numpy(truth).split(size), strict=True
     ):
-        tally.update(part, targets)
-    return tally
+        metric.update(part, targets)
+    return metric
 
 
 def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,9 +100,9 @@ def test_truth_that_does_not_vary() -> None:
     """R2 as in scikit-learn: 1 without an error, 0 with one; also where a resample draws one row again and again,
     and where the mean of equal numbers is not exactly them."""
     for truth, values, r2 in ((2.0, 2.0, 1.0), (2.0, 3.0, 0.0), (0.1, 0.2, 0.0)):
-        tally = counted(np.full(7, values), np.full(7, truth), 2)
-        assert tally.scores()["r2"] == r2
-        assert tally.intervals(resamples=20)["r2"] == [r2, r2]
+        metric = counted(np.full(7, values), np.full(7, truth), 2)
+        assert metric.scores()["r2"] == r2
+        assert metric.intervals(resamples=20)["r2"] == [r2, r2]
         if truth == 2.0:  # of 0.1 scikit-learn finds a spread of 1e-34
             assert reference.r2_score(np.full(7, truth), np.full(7, values)) == r2
     low, _ = counted(np.array([1.3, 0.1]), np.array([0.3, 0.1]), 2).intervals(resamples=200)["r2"]
@@ -111,24 +111,24 @@ def test_truth_that_does_not_vary() -> None:
 
 def test_unknown_invalid_and_impossible_rows() -> None:
     """NaN truth counts nowhere, a prediction that is not finite stands apart, infinite truth is refused."""
-    tally = RegressionTally()
-    tally.update(
+    metric = RegressionMetric()
+    metric.update(
         torch.tensor([1.0, NAN, INF, NAN, 4.0]), torch.tensor([2.0, 3.0, 1.0, NAN, NAN], dtype=torch.float64)
     )
-    assert tally.invalid == 2
-    assert (tally.scores()["samples"], tally.scores()["mae"]) == (1, 1.0)
-    tally.update(torch.tensor([1.0]), torch.tensor([INF]))
+    assert metric.invalid == 2
+    assert (metric.scores()["samples"], metric.scores()["mae"]) == (1, 1.0)
+    metric.update(torch.tensor([1.0]), torch.tensor([INF]))
     with pytest.raises(ValueError, match="1 rows have an infinite truth"):
-        tally.scores()
-    tally.reset()
-    assert (tally.invalid, tally.scores()["samples"]) == (0, 0)
+        metric.scores()
+    metric.reset()
+    assert (metric.invalid, metric.scores()["samples"]) == (0, 0)
 
 
 def test_the_keys_of_metrics_json() -> None:
     """Plain floats in the order of the scores, zeros for nothing; shapes that do not fit are refused."""
-    empty = RegressionTally().scores()
+    empty = RegressionMetric().scores()
     assert list(empty) == ["type", *SCORES["regression"], "samples"]
     assert {empty[name] for name in SCORES["regression"]} == {0.0}
     assert json.loads(json.dumps(empty, allow_nan=False)) == empty
     with pytest.raises(ValueError, match=r"allowed: \(B,\) both"):
-        RegressionTally().update(torch.zeros(3, 1), torch.zeros(3))
+        RegressionMetric().update(torch.zeros(3, 1), torch.zeros(3))

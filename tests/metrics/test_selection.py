@@ -3,7 +3,7 @@
 import pytest
 
 from classwise.errors import ConfigError
-from classwise.metrics.scoreboard import higher_is_better, resolve_metric
+from classwise.metrics.collection import higher_is_better, resolve_metric
 
 
 @pytest.mark.parametrize(

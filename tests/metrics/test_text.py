@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.metrics.scoreboard import Scoreboard, flat_scores
+from classwise.metrics.collection import MetricCollection, flat_scores
 from classwise.metrics.scores import SCORES
 from classwise.metrics.text import SHOWN, cut, display_width, metrics_text, score_text
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
@@ -29,7 +29,7 @@ NAN = float("nan")
 def metrics(intervals: bool, metric: str = "joint.macro_f1", known: bool = True) -> dict:
     """As in metrics.json, of a target of each type."""
     draw = torch.Generator().manual_seed(0)
-    board = Scoreboard(HEADS, LABELS, ("mask", "나이"), keep_rows=True)
+    board = MetricCollection(HEADS, LABELS, ("mask", "나이"), keep_rows=True)
     outputs = {name: torch.randn(60, head.outputs, generator=draw) for name, head in HEADS.items()}
     targets = {
         "mask": torch.arange(60) % 7,
@@ -103,7 +103,7 @@ def test_how_a_value_reads() -> None:
 
 def class_metrics(labels: list[str], rows: int) -> dict:
     """As in metrics.json, of a target whose every row is in the first class."""
-    board = Scoreboard({"a": ClassHead(len(labels))}, {"a": labels})
+    board = MetricCollection({"a": ClassHead(len(labels))}, {"a": labels})
     board.update({"a": torch.eye(len(labels))[[0] * rows]}, {"a": torch.zeros(rows, dtype=torch.int64)})
     results = board.results()
     return {"metric": "macro_f1", "value": flat_scores(results)["macro_f1"], "samples": rows, **results}
@@ -158,7 +158,7 @@ def test_queries_and_rows_that_do_not_count() -> None:
 
 def test_the_only_target_needs_no_name() -> None:
     """The headline finds the interval of `macro_f1` where there is one target and no joint class."""
-    board = Scoreboard({"a": ClassHead(2)}, {"a": ["x", "y"]}, keep_rows=True)
+    board = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]}, keep_rows=True)
     board.update({"a": torch.eye(2).repeat(9, 1)}, {"a": torch.tensor([0, 1, 1] * 6)})
     results = board.results(resamples=100)
     low, high = results["targets"]["a"]["intervals"]["macro_f1"]

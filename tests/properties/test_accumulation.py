@@ -158,10 +158,10 @@ def outputs_of(heads: dict[str, Head]) -> dict[str, int]:
 
 
 def gradient(criterion: Criterion, window: list[Batch], model: Heads) -> Tensor:
-    """What backward() adds up over the window, flat: the mass first, then one backward a micro-batch."""
-    mass = torch.stack([criterion.mass(targets) for _, targets in window]).sum(dim=0)
+    """What backward() adds up over the window, flat: the normalizer first, then one backward a micro-batch."""
+    normalizer = torch.stack([criterion.normalizer(targets) for _, targets in window]).sum(dim=0)
     for images_BF, targets in window:
-        criterion(model(images_BF), targets, mass).backward()
+        criterion(model(images_BF), targets, normalizer).backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
@@ -298,7 +298,7 @@ def two_heads(weighted: bool) -> tuple[dict[str, Head], Criterion]:
     ids=["short last micro-batch", "class weights", "both"],
 )
 def test_dividing_by_the_number_of_micro_batches_is_wrong(sizes: list[int], weighted: bool) -> None:
-    """Sabotage: the mean of the micro-batches' means misses by more than 2 %, the mass by less than 1e-12."""
+    """Sabotage: the mean of the micro-batches' means misses by more than 2 %, the normalizer by less than 1e-12."""
     heads, criterion = two_heads(weighted)
     batch = rows_of(heads, torch.zeros(sum(sizes), dtype=torch.long), 11)
     models = [Heads(outputs_of(heads), 1) for _ in range(3)]
@@ -319,18 +319,18 @@ def test_cutting_a_query_is_wrong() -> None:
 
 
 def test_two_processes_add_their_masses() -> None:
-    """Ranks of 20 and 12 rows with one mass for both: the sum of their gradients is the big batch's."""
+    """Ranks of 20 and 12 rows with one normalizer for both: the sum of their gradients is the big batch's."""
     heads, _ = two_heads(weighted=False)
     losses = {"mask": CrossEntropy(random_weight(CLASSES, 5)), "age": Focal()}
     criterion = Criterion(losses, {"mask": 1.0, "age": 2.0})
     heads = {name: Head("class", "", 1.0, 0.2, False) for name in heads}
     batch = rows_of(heads, torch.zeros(32, dtype=torch.long), 4)
     ranks = cut(batch, [20, 12])
-    mass = criterion.mass(ranks[0][1]) + criterion.mass(ranks[1][1])
+    normalizer = criterion.normalizer(ranks[0][1]) + criterion.normalizer(ranks[1][1])
     gradients = []
     for images_BF, targets in ranks:
         model = Heads(outputs_of(heads), 2)
-        criterion(model(images_BF), targets, mass).backward()
+        criterion(model(images_BF), targets, normalizer).backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     expected = gradient(criterion, [batch], Heads(outputs_of(heads), 2))
     assert error(gradients[0] + gradients[1], expected) <= 1e-12
@@ -341,12 +341,12 @@ def test_two_processes_add_their_masses() -> None:
 )
 @pytest.mark.parametrize("learnt", [False, True])
 def test_no_loss_waits_for_the_device(kind: str, loss: str, learnt: bool) -> None:
-    """Masses that are tensors, values and gradients: no operation whose result the host has to know."""
+    """Normalizers that are tensors, values and gradients: no operation whose result the host has to know."""
     heads = {"0": Head(kind, loss, 1.0, 0.3, False)}
     window = cut(rows_of(heads, drawn_queries([[3], [4]], 0), 0), [3, 4])
     criterion, model = drawn_criterion(heads, learnt, 0, 1), Heads({"0": OUTPUTS[kind]}, 0)
     with Waiting() as waiting:
-        mass = torch.stack([criterion.mass(targets) for _, targets in window]).sum(0)
+        normalizer = torch.stack([criterion.normalizer(targets) for _, targets in window]).sum(0)
         for images, targets in window:
-            criterion(model(images), targets, mass).backward()
+            criterion(model(images), targets, normalizer).backward()
     assert waiting.found == []

@@ -22,14 +22,14 @@ from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.backbone import HALF, Backbone
-from classwise.model.classifier import Classifier, ModelFacts
+from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
 from classwise.run import checkpoint as checkpoints
 from classwise.run.checkpoint import (
     Checkpoint,
-    CheckpointKeeper,
+    RunCheckpointer,
     fingerprint,
     newest_checkpoint,
     read_checkpoint,
@@ -56,7 +56,7 @@ def model() -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         body = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        facts = ModelFacts("none", (8, 8), "squash", HALF, HALF, 0.0, {"종류": 3})
+        facts = ModelMetadata("none", (8, 8), "squash", HALF, HALF, 0.0, {"종류": 3})
         return Classifier(Backbone(body, 4, HALF, HALF), facts).to(memory_format=torch.channels_last)
 
 
@@ -96,15 +96,15 @@ def advance(state: TrainState, updates: int = 1, frozen: bool = False) -> TrainS
     return state
 
 
-def keeper(folder: Path) -> CheckpointKeeper:
-    """A keeper with some facts."""
-    return CheckpointKeeper(folder, {"targets": ["종류"], "model": model().facts.as_dict()}, MADE_ON)
+def checkpointer(folder: Path) -> RunCheckpointer:
+    """A checkpointer with some facts."""
+    return RunCheckpointer(folder, {"targets": ["종류"], "model": model().facts.as_dict()}, MADE_ON)
 
 
 def saved(folder: Path, updates: int = 2, best: bool = False) -> TrainState:
     """A state after so many updates, kept in `folder`."""
     state = advance(fresh(), updates)
-    keeper(folder).save(state, best)
+    checkpointer(folder).save(state, best)
     return state
 
 
@@ -134,7 +134,7 @@ def test_a_checkpoint_holds_its_four_files(tmp_path: Path) -> None:
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     """Progress, facts, fingerprint and weights; `after` is told once the files are there."""
     state, told = advance(fresh(), 3), []
-    kept = keeper(tmp_path / "c")
+    kept = checkpointer(tmp_path / "c")
     kept.after = lambda given: told.append((given, (tmp_path / "c" / "best" / "manifest.json").exists()))
     kept.save(state, best=True)
     found = newest_checkpoint(tmp_path / "c", no_warning)
@@ -152,7 +152,7 @@ def test_an_optimizer_goes_on_as_if_nothing_had_happened(name: str, updates: int
     """State dict equal with its whole-number keys, tuples and types; and after three more updates the weights
     are those of the optimizer that was never saved, byte by byte."""
     state = advance(fresh(name), updates)
-    keeper(tmp_path / "c").save(state, best=False)
+    checkpointer(tmp_path / "c").save(state, best=False)
     again = fresh(name)
     restore(again, newest_checkpoint(tmp_path / "c", no_warning))
     assert_same_tree(again.optimizer.state_dict(), state.optimizer.state_dict())
@@ -190,7 +190,7 @@ def test_an_average_and_learnt_weights_go_on_as_if_nothing_had_happened(
     """The weights that learn, their average and its count, and the learnt weights between targets come back; three
     more updates end in the same bytes, also where a backbone that was frozen has no moments yet."""
     state = advance(fresh(optimizer, decay=0.5, learnt=True), updates, frozen)
-    keeper(tmp_path / "c").save(state, best=False)
+    checkpointer(tmp_path / "c").save(state, best=False)
     again = advance(fresh(optimizer, decay=0.5, learnt=True), 1)
     restore(again, newest_checkpoint(tmp_path / "c", no_warning))
     assert again.average.state_dict()["updates"] == updates
@@ -220,7 +220,7 @@ def test_the_average_is_the_model_of_the_checkpoint(tmp_path: Path) -> None:
     """model.safetensors has what is evaluated; the weights that go on learning stand with the optimizer's. Without an
     average nothing stands there twice."""
     state = advance(fresh(decay=0.9), 3)
-    keeper(tmp_path / "c").save(state, best=False)
+    checkpointer(tmp_path / "c").save(state, best=False)
     found, names = newest_checkpoint(tmp_path / "c", no_warning), set(state.model.state_dict())
     averaged, own = state.average.model.state_dict(), state.model.state_dict()
     assert set(found.model) == names
@@ -238,7 +238,7 @@ def test_an_average_or_learnt_weights_are_not_lost_silently(
     option: dict[str, Any], there: bool, tmp_path: Path
 ) -> None:
     """Where only the checkpoint has them, or only the config, it is refused."""
-    keeper(tmp_path / "c").save(advance(fresh(**option if there else {}), 2), best=False)
+    checkpointer(tmp_path / "c").save(advance(fresh(**option if there else {}), 2), best=False)
     state = fresh(**{} if there else option)
     with pytest.raises(CheckpointError, match="last belongs to another configuration"):
         restore(state, newest_checkpoint(tmp_path / "c", no_warning))
@@ -260,7 +260,7 @@ def test_schedule_and_scaler_survive(tmp_path: Path) -> None:
     for epoch, value in enumerate([0.5, 0.4, 0.3]):
         state.schedule.end_epoch(value, epoch + 1)
     state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 2.0, "_growth_tracker": 5})
-    keeper(tmp_path / "c").save(state, best=False)
+    checkpointer(tmp_path / "c").save(state, best=False)
     again = fresh(fp16=True)
     restore(again, newest_checkpoint(tmp_path / "c", no_warning))
     assert again.schedule.state_dict() == state.schedule.state_dict() != fresh().schedule.state_dict()
@@ -284,7 +284,7 @@ def test_no_pickle_on_the_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("other", ["another optimizer", "another model", "another schedule"])
 def test_another_configurations_checkpoint_is_refused(other: str, tmp_path: Path) -> None:
     """What does not fit is a CheckpointError with the folder's name, not a traceback."""
-    keeper(tmp_path / "c").save(advance(fresh(schedule="constant"), 1), best=False)
+    checkpointer(tmp_path / "c").save(advance(fresh(schedule="constant"), 1), best=False)
     state = fresh("sgd" if other == "another optimizer" else "adamw")
     if other == "another optimizer":
         groups = [{"params": list(state.model.parameters())}]
@@ -522,7 +522,7 @@ def test_a_kill_at_any_call_leaves_a_good_one(tmp_path: Path, monkeypatch: pytes
             for owner, method in ((os, "fsync"), (Path, "replace"), (shutil, "rmtree")):
                 patch.setattr(owner, method, _after(killed, getattr(owner, method)))
             try:
-                keeper(folder).save(state, best=True)
+                checkpointer(folder).save(state, best=True)
                 finished = True
             except Kill:
                 finished = False

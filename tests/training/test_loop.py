@@ -41,7 +41,7 @@ from classwise.data.images import fit_image, read_image
 from classwise.data.loader import Batch, Loader, Pictures, TrainingData, ValidationData
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.optim.schedules import build_schedule
-from classwise.run.checkpoint import CheckpointKeeper, newest_checkpoint, restore
+from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, restore
 from classwise.training import loop
 from classwise.training.state import TrainState
 
@@ -326,15 +326,15 @@ def test_validation_counts_every_row_without_gradients() -> None:
     """eval(), no gradients, each row exactly once although the last batch is short, and the loss and the scores
     of the whole set at once."""
     model, valid, modes = dense(0.5), validation(11, 4), []
-    state, scoreboard = state_of(model.train(), training(4, 4)), board()
+    state, metrics = state_of(model.train(), training(4, 4)), board()
     model.register_forward_hook(
         lambda module, inputs, outputs: modes.append(
             (module.training, torch.is_grad_enabled(), outputs["mask"].requires_grad, len(inputs[0]))
         )
     )
-    scores = loop.evaluate(state, valid, scoreboard, SETTINGS)
+    scores = loop.evaluate(state, valid, metrics, SETTINGS)
     assert modes == [(False, False, False, 4), (False, False, False, 4), (False, False, False, 3)]
-    counted = scoreboard.results()["targets"]["mask"]
+    counted = metrics.results()["targets"]["mask"]
     assert sum(row["support"] for row in counted["per_class"]) == len(valid) == 11
     loader = valid.loader
     with torch.no_grad():
@@ -343,9 +343,9 @@ def test_validation_counts_every_row_without_gradients() -> None:
     assert abs(scores["loss"] - wanted) <= 1e-12 * wanted
     hits = (outputs["age"].argmax(dim=1) == loader.targets["age"]).double().mean().item()
     assert scores["age.accuracy"] == pytest.approx(hits, abs=1e-12)
-    again = loop.evaluate(state, valid, scoreboard, SETTINGS)
+    again = loop.evaluate(state, valid, metrics, SETTINGS)
     assert again == scores
-    assert np.sum(scoreboard.results()["targets"]["mask"]["confusion"]) == 11  # counts start again from zero
+    assert np.sum(metrics.results()["targets"]["mask"]["confusion"]) == 11  # counts start again from zero
 
 
 def test_validation_leaves_no_trace_in_training() -> None:
@@ -485,18 +485,18 @@ def whole_run(folder: Path, stops: Sequence[int], optimizer: str) -> TrainState:
         return state_of(convolutional(), data, optimizer, lr=0.05, schedule="cosine")
 
     state = fresh()
-    keeper = CheckpointKeeper(folder, {}, {})
+    checkpointer = RunCheckpointer(folder, {}, {})
     for stop in stops:
         asked = partial(has_come_to, state, stop)
         with pytest.raises(Interrupted, match=f"stopped after update {stop}, in epoch {(stop + 2) // 3}"):
-            run(state, data, SETTINGS, keeper, should_stop=asked)
+            run(state, data, SETTINGS, checkpointer, should_stop=asked)
         state = fresh()
         with torch.no_grad():
             for parameter in state.model.parameters():
                 parameter.zero_()  # whatever the fresh state holds must not matter
         restore(state, newest_checkpoint(folder, pytest.fail))
         assert state.progress.update == stop
-    assert run(state, data, SETTINGS, keeper) == "finished"
+    assert run(state, data, SETTINGS, checkpointer) == "finished"
     return state
 
 

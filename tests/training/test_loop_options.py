@@ -40,7 +40,7 @@ from classwise.losses.criterion import Criterion
 from classwise.losses.ldam import LDAM
 from classwise.model.average import NoAverage
 from classwise.model.classifier import Classifier
-from classwise.run.checkpoint import CheckpointKeeper, newest_checkpoint, read_checkpoint, restore
+from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, read_checkpoint, restore
 from classwise.training import loop
 from classwise.training.state import TrainState
 
@@ -72,10 +72,10 @@ def test_the_criterion_is_told_every_epoch_at_its_start(
         )
         return state
 
-    data, keeper = training(10, 2, 2), CheckpointKeeper(tmp_path, {}, {})
+    data, checkpointer = training(10, 2, 2), RunCheckpointer(tmp_path, {}, {})
     state = fresh()
     with pytest.raises(Interrupted):
-        run(state, data, SETTINGS, keeper, should_stop=partial(has_come_to, state, 4))
+        run(state, data, SETTINGS, checkpointer, should_stop=partial(has_come_to, state, 4))
     assert told == [(0, 0), (1, 3)]
     state = fresh()
     restore(state, newest_checkpoint(tmp_path, pytest.fail))
@@ -108,13 +108,13 @@ def test_every_window_is_mixed_by_its_updates_number(tmp_path: Path) -> None:
         seen.append((update, [len(batch) for batch in window]))
         return window
 
-    data, keeper = replace(training(10, 2, 2), mixing=noted), CheckpointKeeper(tmp_path, {}, {})
+    data, checkpointer = replace(training(10, 2, 2), mixing=noted), RunCheckpointer(tmp_path, {}, {})
     state = state_of(dense(), data)
     with pytest.raises(Interrupted):
-        run(state, data, SETTINGS, keeper, should_stop=partial(has_come_to, state, 4))
+        run(state, data, SETTINGS, checkpointer, should_stop=partial(has_come_to, state, 4))
     state = state_of(dense(), data)
     restore(state, newest_checkpoint(tmp_path, pytest.fail))
-    run(state, data, SETTINGS, keeper)
+    run(state, data, SETTINGS, checkpointer)
     assert seen == [(update, [2] if update % 3 == 2 else [2, 2]) for update in range(6)]
 
 
@@ -184,7 +184,7 @@ def test_the_average_is_what_is_evaluated_and_kept(tmp_path: Path) -> None:
     state = state_of(convolutional(), data, "adamw", lr=0.05, decay=0.9)
     for name, model in (("own", state.model), ("average", state.average.model)):
         model.register_forward_pre_hook(lambda m, _, name=name: seen.append((name, m.training)))
-    run(state, data, SETTINGS, CheckpointKeeper(tmp_path, {}, {}))
+    run(state, data, SETTINGS, RunCheckpointer(tmp_path, {}, {}))
     training_epoch, evaluation = [("own", True)] * 5, [("average", False)] * 3
     assert seen == [*training_epoch, *evaluation] * 2
 
@@ -333,7 +333,7 @@ def test_a_resumed_run_makes_features_only_where_it_needs_them(
         model = convolutional()
         data, valid = frozen(model, training(10, 2, 2), validation(), 1, computed)
         state = state_of(model, data, "adamw", lr=0.05)
-        parts = (state, data, valid, board(), SETTINGS, CheckpointKeeper(tmp_path, {}, {}))
+        parts = (state, data, valid, board(), SETTINGS, RunCheckpointer(tmp_path, {}, {}))
         if resumed:
             restore(state, newest_checkpoint(tmp_path, pytest.fail))
             loop.train(*parts)
@@ -363,12 +363,18 @@ def everything(mixing: bool) -> tuple[TrainState, TrainingData, ValidationData]:
 
 def whole_run(folder: Path, stops: Sequence[int], mixing: bool) -> TrainState:
     """Two epochs of four updates, stopped after each update of `stops` and built anew from the checkpoint."""
-    keeper = CheckpointKeeper(folder, {}, {})
+    checkpointer = RunCheckpointer(folder, {}, {})
     state, data, valid = everything(mixing)
     for stop in stops:
         with pytest.raises(Interrupted, match=f"stopped after update {stop}, in epoch {(stop + 3) // 4}"):
             loop.train(
-                state, data, valid, board(), SETTINGS, keeper, should_stop=partial(has_come_to, state, stop)
+                state,
+                data,
+                valid,
+                board(),
+                SETTINGS,
+                checkpointer,
+                should_stop=partial(has_come_to, state, stop),
             )
         state, data, valid = everything(mixing)
         with torch.no_grad():  # whatever the fresh state holds must not matter
@@ -377,7 +383,7 @@ def whole_run(folder: Path, stops: Sequence[int], mixing: bool) -> TrainState:
                     parameter.zero_()
         restore(state, newest_checkpoint(folder, pytest.fail))
         assert state.progress.update == stop
-    assert loop.train(state, data, valid, board(), SETTINGS, keeper) == "finished"
+    assert loop.train(state, data, valid, board(), SETTINGS, checkpointer) == "finished"
     return state
 
 

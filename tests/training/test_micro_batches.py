@@ -25,11 +25,11 @@ from tiny_runs import (
 from torch import Tensor
 
 from classwise.data.loader import Batch
-from classwise.distributed import ALONE
+from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import ConfigError, Interrupted, OutOfMemory
 from classwise.losses.criterion import Criterion
 from classwise.losses.soft_f1 import SoftMacroF1
-from classwise.model.fitting import Fitting
+from classwise.model.oom import OOMFallback
 from classwise.training import loop
 from classwise.training.state import TrainState
 
@@ -111,7 +111,7 @@ def test_memory_that_runs_out_later_changes_nothing_before() -> None:
     small, seen = Small(state, 99), list[tuple[int, dict[str, Tensor]]]()
 
     class Watching(Shelf):
-        def due(self, progress: Any) -> bool:
+        def should_save(self, progress: Any) -> bool:
             seen.append((progress.update, copy_of(state.model)))
             small.most = 4 if progress.update == data.updates_per_epoch + 1 else 99
             return False
@@ -171,9 +171,9 @@ def test_what_cannot_be_computed_in_parts_is_refused() -> None:
 
 
 def test_an_error_that_is_none_of_memory_is_left_alone() -> None:
-    with pytest.raises(KeyError), ALONE.alike():
+    with pytest.raises(KeyError), SINGLE_PROCESS.sync_errors():
         raise KeyError
-    with pytest.raises(OutOfMemory) as caught, ALONE.alike():
+    with pytest.raises(OutOfMemory) as caught, SINGLE_PROCESS.sync_errors():
         raise torch.OutOfMemoryError("out\nof memory")
     assert str(caught.value) == "out"
 
@@ -216,7 +216,7 @@ def test_validation_that_does_not_fit_goes_on_in_pieces() -> None:
     with torch.no_grad():
         wanted = model(images)
         sizes = limited(model, 3)
-        fitting = Fitting(model)
+        fitting = OOMFallback(model)
         for _ in range(2):
             found = fitting(images)
             assert all(torch.allclose(found[name], raw, atol=1e-6) for name, raw in wanted.items())
@@ -228,12 +228,12 @@ def test_what_fits_is_computed_at_once() -> None:
     model = convolutional().eval()
     images, sizes = torch.randint(0, 256, (11, 3, 8, 6), dtype=torch.uint8), limited(model, 11)
     with torch.no_grad():
-        found, wanted = Fitting(model)(images), model(images)
+        found, wanted = OOMFallback(model)(images), model(images)
     assert all(torch.equal(found[name], raw) for name, raw in wanted.items())
     assert sizes == [11, 11]
     limited(model, 0)
     with pytest.raises(ConfigError, match="not even one picture fits the memory of cpu"):
-        Fitting(model)(images)
+        OOMFallback(model)(images)
 
 
 def test_a_run_whose_validation_does_not_fit_ends() -> None:

@@ -33,7 +33,7 @@ def test_only_a_better_value_is_the_best() -> None:
     progress = Progress()
     found = [progress.end_epoch(value, {}) for value in (0.2, 0.2, 0.1, 0.3, 0.3)]
     assert found == [True, False, False, True, False]
-    assert (progress.best, progress.best_epoch, progress.waited) == (0.3, 4, 1)
+    assert (progress.best, progress.best_epoch, progress.epochs_without_improvement) == (0.3, 4, 1)
 
 
 def test_it_survives_json() -> None:
@@ -57,7 +57,7 @@ def test_from_first_epoch_on_everything_earlier_is_passed_over() -> None:
     progress = Progress()
     better = [progress.end_epoch(value, {}, first_epoch=3) for value in (0.5, 0.9, 0.6, 0.55, 0.7)]
     assert better == [True, True, True, False, True]
-    assert (progress.best, progress.best_epoch, progress.waited) == (0.7, 5, 0)
+    assert (progress.best, progress.best_epoch, progress.epochs_without_improvement) == (0.7, 5, 0)
 
 
 def test_lower_values_may_be_the_better_ones() -> None:
@@ -66,7 +66,7 @@ def test_lower_values_may_be_the_better_ones() -> None:
     progress = Progress()
     found = [progress.end_epoch(value, {}, higher_is_better=False) for value in (0.4, 0.4, 0.5, 0.0, 0.3)]
     assert found == [True, False, False, True, False]
-    assert (progress.best, progress.best_epoch, progress.waited) == (0.0, 4, 1)
+    assert (progress.best, progress.best_epoch, progress.epochs_without_improvement) == (0.0, 4, 1)
     late = Progress()
     for value in (0.1, 0.5, 0.6, 0.2):
         late.end_epoch(value, {}, first_epoch=2, higher_is_better=False)

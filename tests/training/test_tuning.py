@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from classwise.model.backbone import HALF, Backbone
-from classwise.model.classifier import Classifier, ModelFacts
+from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.training import tuning
-from classwise.training.tuning import FORMATS, Choices, Plan, fastest_plan, torch_threads
+from classwise.training.tuning import FORMATS, Plan, SearchSpace, torch_threads, tune
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def model() -> Classifier:
     """A convolution, a batch norm and a head."""
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    facts = ModelFacts("none", (8, 6), "squash", HALF, HALF, 0.5, {"a": 2})
+    facts = ModelMetadata("none", (8, 6), "squash", HALF, HALF, 0.5, {"a": 2})
     return Classifier(Backbone(body, 4, HALF, HALF), facts)
 
 
@@ -30,7 +30,7 @@ def optimizer_of(trial: Classifier, fused: bool | None) -> torch.optim.Optimizer
 def fastest(
     measured: Classifier, size: int, read: float, *layouts: tuple[int, int], **others: Any
 ) -> list[Plan]:
-    return fastest_plan(measured, optimizer_of, size, CPU, read, Choices(layouts, **others))
+    return tune(measured, optimizer_of, size, CPU, read, SearchSpace(layouts, **others))
 
 
 def test_the_model_and_the_generators_stay_as_they_were() -> None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from classwise.data.loader import Batch, Loader, Rows, TrainingData, ValidationData
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
-from classwise.metrics.scoreboard import Scoreboard
+from classwise.metrics.collection import MetricCollection
 from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.backbone import HALF, Backbone
-from classwise.model.classifier import Classifier, ModelFacts
+from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.model.heads import ClassHead
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
@@ -85,9 +85,9 @@ def convolutional(dropout: float = 0.3) -> Classifier:
         return model.to(memory_format=torch.channels_last)
 
 
-def facts(dropout: float) -> ModelFacts:
+def facts(dropout: float) -> ModelMetadata:
     """Facts of a model that no backbone's name stands for."""
-    return ModelFacts("none", (6, 6), "squash", HALF, HALF, dropout, HEADS)
+    return ModelMetadata("none", (6, 6), "squash", HALF, HALF, dropout, HEADS)
 
 
 def state_of(
@@ -127,9 +127,9 @@ def criterion_of(weighted: bool = True, from_epoch: int = 1, uncertainty: bool =
     return Criterion(losses, {"mask": 1.0, "age": 0.4}, uncertainty)
 
 
-def board() -> Scoreboard:
+def board() -> MetricCollection:
     """Counts for both heads."""
-    return Scoreboard({name: ClassHead(size) for name, size in HEADS.items()}, LABELS)
+    return MetricCollection({name: ClassHead(size) for name, size in HEADS.items()}, LABELS)
 
 
 def flat(model: nn.Module) -> Tensor:
@@ -148,21 +148,21 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 class Shelf:
-    """A keeper that remembers (epoch, update, best) and nothing else."""
+    """A checkpointer that remembers (epoch, update, best) and nothing else."""
 
     def __init__(self) -> None:
         self.saved: list[tuple[int, int, bool]] = []
 
-    def due(self, progress: Progress) -> bool:
+    def should_save(self, progress: Progress) -> bool:
         return False
 
     def save(self, state: TrainState, best: bool) -> None:
         self.saved.append((state.progress.epoch, state.progress.update, best))
 
 
-def run(state: TrainState, data: TrainingData, settings: Settings, keeper: Any, **options: Any) -> str:
+def run(state: TrainState, data: TrainingData, settings: Settings, checkpointer: Any, **options: Any) -> str:
     """The whole loop with the usual parts."""
-    return loop.train(state, data, validation(), board(), settings, keeper, **options)
+    return loop.train(state, data, validation(), board(), settings, checkpointer, **options)
 
 
 def moments_of(state: TrainState) -> dict[str, Tensor]:
@@ -191,5 +191,5 @@ def bytes_of(state: TrainState) -> tuple[Any, ...]:
         {key: value.numpy().tobytes() for key, value in moments_of(state).items()},
         [{k: v for k, v in group.items() if k != "params"} for group in state.optimizer.param_groups],
         rows,
-        (p.epoch, p.update, p.window, p.best, p.best_epoch, p.waited),
+        (p.epoch, p.update, p.window, p.best, p.best_epoch, p.epochs_without_improvement),
     )

@@ -24,17 +24,17 @@ from classwise.bench.hints import hints_of
 from classwise.bench.result import COMPUTING, Bench, Stage
 from classwise.compose.dataset import prepare
 from classwise.compose.losses import build_heads
-from classwise.compose.parts import build_model, check_recipe, settle
+from classwise.compose.parts import build_model, check_recipe, resolve_auto
 from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.images import least_size, read_image
+from classwise.data.images import min_size, read_image
 from classwise.data.loader import Batch, Pictures, Rows
 from classwise.data.mixing import Mixing
-from classwise.run.predictor import set_threads, torch_kept
+from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.session import Parts, assemble
 from classwise.training import loop
-from classwise.training.finite import FiniteUpdates, Update, clip
+from classwise.training.guard import NonFiniteGuard, Update, clip
 from classwise.training.tuning import Plan
 
 BATCHES = 3
@@ -61,11 +61,11 @@ def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: 
     the store of decoded pictures. Raises what `train` raises for a bad config or bad data."""
     console = Console(quiet)
     given = load_config(Path(config), overrides)
-    with torch_kept(), contextlib.closing(prepare(given, console)) as prepared:
+    with preserve_torch_state(), contextlib.closing(prepare(given, console)) as prepared:
         heads = build_heads(given, prepared)
         model = build_model(given, heads)
         check_recipe(given, prepared, model)
-        settled, device, plans = settle(given, prepared, model, console)
+        settled, device, plans = resolve_auto(given, prepared, model, console)
         set_threads(settled)
         if prepared.store is not None:
             console.line(str(prepared.store))
@@ -156,7 +156,7 @@ def _stages_of_files(
 
 
 def _decoded(pictures: Pictures, row: int) -> Any:
-    return read_image(pictures.paths[row], pictures.max_pixels, pictures.root, least_size(pictures.size))
+    return read_image(pictures.paths[row], pictures.max_pixels, pictures.root, min_size(pictures.size))
 
 
 @contextlib.contextmanager
@@ -201,7 +201,7 @@ def _staged_passes(parts: Parts, windows: Sequence[list[Batch]]) -> dict[str, fl
     progress, started = copy.deepcopy(state.progress), time.perf_counter()
     while len(passes) < 2 or (len(passes) <= PASSES and time.perf_counter() - started < LONG):
         clock = _Clock(settings.device)
-        with FiniteUpdates(state, parts.data, settings.device, settings.processes) as updates:
+        with NonFiniteGuard(state, parts.data, settings.device, settings.processes) as updates:
             for window in windows:
                 _staged_update(parts, window, updates, clock)
         passes.append(clock.spent)
@@ -209,7 +209,7 @@ def _staged_passes(parts: Parts, windows: Sequence[list[Batch]]) -> dict[str, fl
     return {name: statistics.median(one[name] for one in passes[1:]) for name in passes[0]}
 
 
-def _staged_update(parts: Parts, window: list[Batch], updates: FiniteUpdates, clock: "_Clock") -> None:
+def _staged_update(parts: Parts, window: list[Batch], updates: NonFiniteGuard, clock: "_Clock") -> None:
     """The update that `train_one_epoch` makes of a window, line by line, in stages."""
     state, settings, data = parts.state, parts.settings, parts.data
     progress, most = state.progress, state.progress.micro_batch
@@ -223,7 +223,7 @@ def _staged_update(parts: Parts, window: list[Batch], updates: FiniteUpdates, cl
         state.optimizer.zero_grad()
         before = [buffer.clone() for buffer in updates.statistics]
     with clock.stage("loss"):
-        mass = loop.window_mass(state.criterion, batches, most, settings.processes)
+        normalizer = loop.update_normalizer(state.criterion, batches, most, settings.processes)
     losses = []
     for place, part, batch in loop.micro_batches(batches, data.first_place, most):
         with clock.stage("forward"):
@@ -231,7 +231,7 @@ def _staged_update(parts: Parts, window: list[Batch], updates: FiniteUpdates, cl
             with settings.autocast():
                 outputs = state.outputs(batch.images)
         with clock.stage("loss"):
-            loss = state.criterion(outputs, batch.targets, mass)
+            loss = state.criterion(outputs, batch.targets, normalizer)
             losses.append(loss.detach())
         with clock.stage("backward"):
             torch.autograd.backward(state.scaler.scale(loss))
@@ -240,7 +240,7 @@ def _staged_update(parts: Parts, window: list[Batch], updates: FiniteUpdates, cl
         state.scaler.unscale_(state.optimizer)
         norm, rows = clip(updates.parameters, settings.clip_norm), [batch.rows for batch in batches]
         update = Update(rows, total, norm, before, sum(map(len, rows)))
-        taken = updates.admit(update)
+        taken = updates.check(update)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         if taken:
@@ -251,7 +251,7 @@ def _staged_update(parts: Parts, window: list[Batch], updates: FiniteUpdates, cl
 @torch.no_grad()
 def _counting(parts: Parts, batch: Batch) -> float:
     """Milliseconds a picture, of as many at once as validation counts."""
-    device, board = parts.settings.device, parts.scoreboard
+    device, board = parts.settings.device, parts.metrics
     batch = next(batch.to(device).parts(parts.state.progress.micro_batch))
     with parts.settings.autocast():
         found = parts.state.model(batch.images)

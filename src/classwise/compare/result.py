@@ -11,7 +11,7 @@ from classwise.compare.plan import Planned
 from classwise.compare.stats import Summary, summarise
 from classwise.compare.text import HEADER, columns_to_show, digits_for, shown, table
 from classwise.compare.work import DONE, Ended, is_done
-from classwise.metrics.scoreboard import higher_is_better
+from classwise.metrics.collection import higher_is_better
 from classwise.metrics.text import display_width
 from classwise.run.folder import RunFolder
 

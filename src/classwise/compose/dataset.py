@@ -17,11 +17,11 @@ from classwise.data.sources import Samples, read_source
 from classwise.data.split import merge_groups, split_rows
 from classwise.data.table import rows_text
 from classwise.data.targets import MultilabelTarget, RankingTarget, RegressionTarget, Target, make_target
-from classwise.distributed import ALONE, Processes
+from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, DataError, ImageError
 from classwise.files import json_text, sha256
+from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import joint_number
-from classwise.metrics.scoreboard import joint_labels
 
 Numbers = npt.NDArray[np.int64]
 Answers = dict[str, npt.NDArray[Any]]
@@ -39,7 +39,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class DatasetSplits:
     """The data of a run, read, checked and split. `bad` are the pictures that were left out; `store` keeps the
     decoded ones, and is held open until `close`."""
 
@@ -92,24 +92,28 @@ class Prepared:
         return None
 
 
-def prepare(config: Config, console: Console, processes: Processes = ALONE, keep: bool = True) -> Prepared:
+def prepare(
+    config: Config, console: Console, processes: Processes = SINGLE_PROCESS, keep: bool = True
+) -> DatasetSplits:
     """Read, check and split the data; nothing is written but, with `keep`, the store of decoded pictures. Of several
     processes each checks its share of the pictures. Raises DataError, ConfigError."""
     data = config.data
-    samples = processes.together(lambda: _source(config))
+    samples = processes.on_all_ranks(lambda: _source(config))
     other = None
     if isinstance(data.valid, str):
-        other = processes.together(lambda: _valid_source(config))
-    store = processes.together(lambda: open_store(config, samples.root, console) if keep else None)
+        other = processes.on_all_ranks(lambda: _valid_source(config))
+    store = processes.on_all_ranks(lambda: open_store(config, samples.root, console) if keep else None)
     keys: dict[Path, bytes] = {}
     samples, bad = usable_rows(samples, config, console, processes, store, keys)
     if other is not None:
         other, bad_too = usable_rows(other, config, console, processes, store, keys)
         bad += bad_too
-    counts = processes.exchange([0, 0, 0] if store is None else [store.added, store.had, store.left_out])
+    counts = processes.all_gather_object(
+        [0, 0, 0] if store is None else [store.added, store.had, store.left_out]
+    )
     if store is not None:  # for the first process to tell
         store.added, store.had, store.left_out = (sum(column) for column in zip(*counts, strict=True))
-    prepared = processes.together(lambda: _prepared(config, samples, other, bad))
+    prepared = processes.on_all_ranks(lambda: _prepared(config, samples, other, bad))
     sides = [_with_pictures(side, keys, store) for side in prepared.sides]
     return dataclasses.replace(prepared, train=sides[0], valid=sides[1], store=store)
 
@@ -120,7 +124,9 @@ def _with_pictures(side: Side, keys: Mapping[Path, bytes], store: PictureStore |
     return dataclasses.replace(side, contents=sha256(b"".join(own)), stored=stored)
 
 
-def _prepared(config: Config, samples: Samples, other: Samples | None, bad: Sequence[ImageError]) -> Prepared:
+def _prepared(
+    config: Config, samples: Samples, other: Samples | None, bad: Sequence[ImageError]
+) -> DatasetSplits:
     """Targets, answers and sides of rows whose pictures have been checked; `other` is a validation set of its own."""
     data = config.data
     targets = tuple(_target(name, config, samples) for name in config.targets)
@@ -138,7 +144,7 @@ def _prepared(config: Config, samples: Samples, other: Samples | None, bad: Sequ
     if bad:
         warnings.append(f"{pictures_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     _refuse_clashing_names(targets, bool(joint))
-    prepared = Prepared(targets, joint, train, valid, tuple(bad), tuple(warnings))
+    prepared = DatasetSplits(targets, joint, train, valid, tuple(bad), tuple(warnings))
     return dataclasses.replace(prepared, warnings=(*warnings, *_masked(prepared), *_absent_classes(prepared)))
 
 
@@ -169,7 +175,7 @@ def encode(targets: Sequence[Target], samples: Samples) -> Answers:
     return answers
 
 
-def data_digest(prepared: Prepared) -> str:
+def data_digest(prepared: DatasetSplits) -> str:
     """A hash over what a run learns from: both sides' ids, picture names, pictures and answers, in order."""
     sides = [
         [
@@ -183,7 +189,7 @@ def data_digest(prepared: Prepared) -> str:
     return sha256(json_text(sides).encode())
 
 
-def label_counts(prepared: Prepared, side: Side) -> dict[str, list[int]]:
+def label_counts(prepared: DatasetSplits, side: Side) -> dict[str, list[int]]:
     """Rows of each label, by target (those with labels) and, where there is one, for `joint`."""
     counts = {}
     for target in prepared.targets:
@@ -200,12 +206,12 @@ def label_counts(prepared: Prepared, side: Side) -> dict[str, list[int]]:
     return counts
 
 
-def masked_counts(prepared: Prepared, side: Side) -> dict[str, int]:
+def masked_counts(prepared: DatasetSplits, side: Side) -> dict[str, int]:
     """Rows without an answer, by target."""
     return {t.name: int((~t.known(side.answers[t.name])).sum()) for t in prepared.targets}
 
 
-def value_facts(prepared: Prepared, side: Side) -> dict[str, dict[str, float]]:
+def value_facts(prepared: DatasetSplits, side: Side) -> dict[str, dict[str, float]]:
     """Least, mean and largest value of every regression target, and how many rows have one."""
     facts = {}
     for target in prepared.targets:
@@ -317,7 +323,7 @@ def _refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target]) -
             )
 
 
-def _masked(prepared: Prepared) -> list[str]:
+def _masked(prepared: DatasetSplits) -> list[str]:
     """An empty cell masks a target for that row: counted and said."""
     counts = {
         t.name: masked_counts(prepared, prepared.train)[t.name]
@@ -342,12 +348,12 @@ def _masked(prepared: Prepared) -> list[str]:
     ] + unmeasured
 
 
-def _separated(target: MultilabelTarget, prepared: Prepared) -> bool:
+def _separated(target: MultilabelTarget, prepared: DatasetSplits) -> bool:
     cells = prepared.train.samples.frame[target.columns[0]].drop_nulls()
     return bool(cells.str.contains(str(target.separator), literal=True).any())
 
 
-def _absent_classes(prepared: Prepared) -> list[str]:
+def _absent_classes(prepared: DatasetSplits) -> list[str]:
     warnings = []
     lists = {name: list(labels) for name, labels in prepared.label_lists.items()}
     if prepared.joint:

@@ -7,7 +7,7 @@ from pathlib import Path
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import PictureStore, default_base, store_folder
-from classwise.data.images import Checked, check_images, least_size
+from classwise.data.images import Checked, check_images, min_size
 from classwise.data.sources import Samples
 from classwise.distributed import Processes
 from classwise.errors import ConfigError, DataError, ImageError
@@ -19,7 +19,7 @@ def open_store(config: Config, root: Path, console: Console) -> PictureStore | N
     if data.cache == "off":
         return None
     base = default_base() if data.cache == "auto" else Path(data.cache)
-    folder = store_folder(base, root, least_size(config.model.image_size), data.max_pixels)
+    folder = store_folder(base, root, min_size(config.model.image_size), data.max_pixels)
     try:
         return PictureStore(folder, round(data.cache_gigabytes * 1e9))
     except OSError as error:
@@ -43,25 +43,25 @@ def usable_rows(
     """The rows whose pictures can be used, and the errors of the others; `keys` learns what the files hold."""
     distinct = list(dict.fromkeys(samples.paths))
     # The processes of each machine share its pictures: they are its own files, and its own store.
-    own = range(processes.local_rank, len(distinct), processes.local_world)
-    data, least = config.data, least_size(config.model.image_size)
+    own = range(processes.local_rank, len(distinct), processes.local_world_size)
+    data, least = config.data, min_size(config.model.image_size)
     checked = check_pictures([distinct[i] for i in own], data.max_pixels, console, samples.root, least, store)
     if store is not None:
         store.flush()
     bad = checked.bad
     keys |= checked.keys
-    if processes.world > 1:
+    if processes.world_size > 1:
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
         at = {path: number for number, path in enumerate(distinct)}
         # Also where one process has no store: all have to take part.
-        errors = processes.exchange([[at[error.path], error.reason] for error in bad])
-        known = processes.exchange([[at[path], key.decode()] for path, key in checked.keys.items()])
+        errors = processes.all_gather_object([[at[error.path], error.reason] for error in bad])
+        known = processes.all_gather_object([[at[path], key.decode()] for path, key in checked.keys.items()])
         reasons = {distinct[number]: reason for part in errors for number, reason in part}
-        processes.together(lambda: _join(keys, known, distinct))
+        processes.on_all_ranks(lambda: _join(keys, known, distinct))
         bad = [ImageError(path, reasons[path]) for path in distinct if path in reasons]
         if store is not None:
             store.flush()  # what the others on this machine have added
-    return processes.together(lambda: (_usable(samples, bad, config), bad))
+    return processes.on_all_ranks(lambda: (_usable(samples, bad, config), bad))
 
 
 def _join(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classwise.compose.dataset import Prepared, label_counts
+from classwise.compose.dataset import DatasetSplits, label_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError
@@ -31,7 +31,7 @@ Counts = list[int]
 Build = Callable[[Any, Counts, Counts, str], nn.Module]  # section, rows of each label and with it known, key
 
 
-def build_criterion(config: Config, prepared: Prepared) -> Criterion:
+def build_criterion(config: Config, prepared: DatasetSplits) -> Criterion:
     """One loss a target, joined. Raises ConfigError."""
     counts = label_counts(prepared, prepared.train)
     losses: dict[str, nn.Module] = {}
@@ -50,7 +50,7 @@ def build_criterion(config: Config, prepared: Prepared) -> Criterion:
     return Criterion(losses, weights, uncertainty=config.training.target_weights == "uncertainty")
 
 
-def build_heads(config: Config, prepared: Prepared) -> dict[str, Head]:
+def build_heads(config: Config, prepared: DatasetSplits) -> dict[str, Head]:
     """What the model's outputs mean, by target. Raises DataError where the training rows say too little."""
     heads: dict[str, Head] = {}
     counts = label_counts(prepared, prepared.train)
@@ -84,7 +84,7 @@ def _adjustment(tau: float | None, counts: Counts) -> tuple[float, ...]:
     return tuple((-tau * log_prior(torch.tensor(counts))).tolist())
 
 
-def _mean_and_std(prepared: Prepared, name: str) -> tuple[float, float]:
+def _mean_and_std(prepared: DatasetSplits, name: str) -> tuple[float, float]:
     """Of the training rows: validation must not take part in it."""
     values = prepared.train.answers[name]
     known = values[np.isfinite(values)]
@@ -96,7 +96,7 @@ def _mean_and_std(prepared: Prepared, name: str) -> tuple[float, float]:
     return float(known.mean()), float(known.std())
 
 
-def _known_cells(prepared: Prepared, name: str) -> Counts:
+def _known_cells(prepared: DatasetSplits, name: str) -> Counts:
     """Training rows that each label of several is known of: a cell that is empty is no negative."""
     if prepared.target(name).type != "multilabel":
         return []

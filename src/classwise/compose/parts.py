@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from classwise.compose.dataset import Prepared, Side
+from classwise.compose.dataset import DatasetSplits, Side
 from classwise.compose.linear_probe import Baselines, linear_probe, most_frequent, pixel_features, probe_rows
 from classwise.compose.losses import build_criterion, cosine_scales
 from classwise.config import schema as cfg
@@ -26,13 +26,13 @@ from classwise.data.loader import FeatureLoader, Loader, Pictures, TrainingData,
 from classwise.data.mixing import Mixing
 from classwise.data.sampling import batches_of, table_order
 from classwise.data.sources import Samples
-from classwise.distributed import ALONE, Processes
+from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, DataError, ImageError
 from classwise.infer.features import features_of
 from classwise.losses.criterion import Criterion
-from classwise.metrics.scoreboard import Scoreboard, higher_is_better, resolve_metric
+from classwise.metrics.collection import MetricCollection, higher_is_better, resolve_metric
 from classwise.model.average import NoAverage, WeightAverage
-from classwise.model.classifier import Classifier, ModelFacts, build_classifier
+from classwise.model.classifier import Classifier, ModelMetadata, build_classifier
 from classwise.model.heads import Head
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
@@ -41,7 +41,7 @@ from classwise.randomness import WEIGHTS, torch_seed
 from classwise.training.compiled import compiled, compiled_sizes
 from classwise.training.loop import Settings
 from classwise.training.state import Progress, TrainState
-from classwise.training.tuning import FORMATS, Choices, Plan, fastest_plan
+from classwise.training.tuning import FORMATS, Plan, SearchSpace, tune
 
 ONE_ROW = (
     "training.batch_size: found {}, which leaves a batch of one picture, and batch norm cannot normalise a single"
@@ -49,13 +49,13 @@ ONE_ROW = (
 )
 
 
-def device_of(name: str, processes: Processes = ALONE) -> torch.device:
+def device_of(name: str, processes: Processes = SINGLE_PROCESS) -> torch.device:
     """auto is the GPU where there is one, of several processes each its own. Raises ConfigError."""
     name = "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
-    if processes.world > 1 and name != "cpu":
+    if processes.world_size > 1 and name != "cpu":
         if name != "cuda":
             raise ConfigError(
-                f"training.device: found {name!r}, but {processes.world} processes train; allowed: auto, cpu, cuda"
+                f"training.device: found {name!r}, but {processes.world_size} processes train; allowed: auto, cpu, cuda"
             )
         name = f"cuda:{processes.local_rank}"
     try:
@@ -77,7 +77,7 @@ def worker_count(workers: int | str, device: torch.device) -> int:
 
 
 def pictures_of(
-    samples: Samples, facts: ModelFacts, max_pixels: int, stored: StoredPictures | None = None
+    samples: Samples, facts: ModelMetadata, max_pixels: int, stored: StoredPictures | None = None
 ) -> Pictures:
     """Pictures as evaluation sees them."""
     return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels, root=samples.root, stored=stored)
@@ -97,7 +97,9 @@ def loader_of(
     return Loader(pictures, answers, size, workers, pin_memory, d.start_method, d.worker_timeout)
 
 
-def check_recipe(config: Config, prepared: Prepared, model: Classifier, processes: Processes = ALONE) -> None:
+def check_recipe(
+    config: Config, prepared: DatasetSplits, model: Classifier, processes: Processes = SINGLE_PROCESS
+) -> None:
     """Raise the ConfigErrors of loss, optimizer, schedule and selection, before anything takes time."""
     build_settings(config, device_of(config.training.device, processes))
     sizes = {name: len(labels) for name, labels in prepared.label_lists.items()}
@@ -107,7 +109,7 @@ def check_recipe(config: Config, prepared: Prepared, model: Classifier, processe
     optimizer = _optimizer(config, model, criterion)
     t, queries = config.training, prepared.queries(prepared.train)
     batches = batches_of(table_order(len(prepared.train.samples), queries), t.batch_size, queries)
-    window = t.accumulate * processes.world
+    window = t.accumulate * processes.world_size
     _refuse_several(config, criterion, window, processes)
     if t.micro_batch != "auto" and (not criterion.additive or queries is not None):
         raise ConfigError(
@@ -124,17 +126,17 @@ def check_recipe(config: Config, prepared: Prepared, model: Classifier, processe
 
 def _refuse_several(config: Config, criterion: Criterion, window: int, processes: Processes) -> None:
     """What only one process can do, and what only several can."""
-    if processes.world > 1 and not criterion.additive:
+    if processes.world_size > 1 and not criterion.additive:
         raise ConfigError(
             "loss.name: soft F1 is not a sum over samples, so processes cannot share an update;"
-            f" found {processes.world} processes, allowed: 1"
+            f" found {processes.world_size} processes, allowed: 1"
         )
     if config.training.sync_batch_norm:
         device = device_of(config.training.device, processes)
-        if processes.world == 1 or device.type != "cuda":
+        if processes.world_size == 1 or device.type != "cuda":
             raise ConfigError(
-                f"training.sync_batch_norm: found true with {processes.world} process"
-                f"{'es' if processes.world > 1 else ''} on {device.type}; allowed: with several processes on GPUs"
+                f"training.sync_batch_norm: found true with {processes.world_size} process"
+                f"{'es' if processes.world_size > 1 else ''} on {device.type}; allowed: with several processes on GPUs"
             )
 
 
@@ -148,23 +150,27 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
     )
 
 
-def settle(
-    config: Config, prepared: Prepared, model: Classifier, console: Console, processes: Processes = ALONE
+def resolve_auto(
+    config: Config,
+    prepared: DatasetSplits,
+    model: Classifier,
+    console: Console,
+    processes: Processes = SINGLE_PROCESS,
 ) -> tuple[Config, torch.device, list[dict[str, Any]]]:
     """Replace every `auto` by what it turns out to be, so that the resolved config gives the same run again. The
     first of several processes measures for all. Also the device, and the plans that were measured."""
     device = device_of(config.training.device, processes)
 
-    def settled() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        found, plans = _settled(config, prepared, model, console, device)
+    def resolved() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        found, plans = _resolved(config, prepared, model, console, device)
         return found.to_dict(), [dataclasses.asdict(plan) for plan in plans]
 
-    values, plans = processes.first(settled)
+    values, plans = processes.from_rank_zero(resolved)
     return make_config(values), device, plans
 
 
-def _settled(
-    config: Config, prepared: Prepared, model: Classifier, console: Console, device: torch.device
+def _resolved(
+    config: Config, prepared: DatasetSplits, model: Classifier, console: Console, device: torch.device
 ) -> tuple[Config, list[Plan]]:
     data, training, optimizer = config.data, config.training, config.optimizer
     plans: list[Plan] = []
@@ -207,7 +213,7 @@ def _given(value: Any, otherwise: Any) -> Any:
 
 
 def _measured_plans(
-    config: Config, prepared: Prepared, model: Classifier, device: torch.device, console: Console
+    config: Config, prepared: DatasetSplits, model: Classifier, device: torch.device, console: Console
 ) -> list[Plan]:
     pictures = _training_pictures(config, prepared, model.facts)
     sample = range(0, len(pictures), max(1, len(pictures) // 24))
@@ -226,7 +232,7 @@ def _measured_plans(
     console.line("measuring which way to train this model is the fastest on this machine ...")
     size = min(config.training.batch_size, _given(config.training.micro_batch, config.training.batch_size))
     try:
-        plans = fastest_plan(model, optimizer_of, size, device, seconds, choices)
+        plans = tune(model, optimizer_of, size, device, seconds, choices)
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
             raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
@@ -238,7 +244,7 @@ def _measured_plans(
     return plans
 
 
-def _choices(config: Config, device: torch.device, optimizer: Optimizer, whole_queries: bool) -> Choices:
+def _choices(config: Config, device: torch.device, optimizer: Optimizer, whole_queries: bool) -> SearchSpace:
     t, given = config.training, config.optimizer.options or {}
     formats = tuple(FORMATS) if t.memory_format == "auto" else (t.memory_format,)
     compiled: tuple[bool, ...] = (False,)
@@ -247,7 +253,7 @@ def _choices(config: Config, device: torch.device, optimizer: Optimizer, whole_q
     elif device.type == "cuda" and not whole_queries:  # a CPU needs minutes for it, and seldom wins them back
         compiled = (False, True)
     fuses = optimizer.defaults.get("fused") is True and not {"fused", "foreach"} & given.keys()
-    return Choices(
+    return SearchSpace(
         _layouts(config, device),
         formats=formats,
         compiled=compiled,
@@ -285,10 +291,10 @@ def augmentation(config: Config) -> Augment:
 
 def build_data(
     config: Config,
-    prepared: Prepared,
+    prepared: DatasetSplits,
     model: Classifier,
     device: torch.device,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     window: int | None = None,
 ) -> tuple[TrainingData, ValidationData]:
     """The loaders of both sides. `window`: the micro-batches of an update over all processes (default: as many as
@@ -311,10 +317,10 @@ def build_data(
         prepared.classes(prepared.train),
         data.sampling,
         config.seed,
-        window or t.accumulate * processes.world,
+        window or t.accumulate * processes.world_size,
         queries=prepared.queries(prepared.train),
         rank=processes.rank,
-        world=processes.world,
+        world_size=processes.world_size,
         features=frozen[0],
         frozen_epochs=t.freeze_epochs,
         mixing=_mixing(config, prepared, processes.rank),
@@ -325,7 +331,7 @@ def build_data(
         frozen[1],
         t.freeze_epochs,
         processes.rank,
-        processes.world,
+        processes.world_size,
     )
 
 
@@ -347,7 +353,7 @@ def model_features(model: Classifier, pictures: Pictures, config: Config, device
 
 
 def run_baselines(
-    config: Config, prepared: Prepared, model: Classifier, heads: dict[str, Head], device: torch.device
+    config: Config, prepared: DatasetSplits, model: Classifier, heads: dict[str, Head], device: torch.device
 ) -> Baselines:
     """The most frequent answer and a balanced linear probe on the same split: what a run has to beat.
 
@@ -363,7 +369,7 @@ def run_baselines(
 
     def value(outputs: Mapping[str, Tensor]) -> float:
         joint = prepared.joint if metric.startswith("joint.") else ()
-        board = Scoreboard(heads, prepared.label_lists, joint)
+        board = MetricCollection(heads, prepared.label_lists, joint)
         board.update(outputs, answers[1])
         target, _, score = metric.rpartition(".")
         results = board.results()
@@ -404,13 +410,13 @@ def _pixel_batches(
             yield batch.images.permute(0, 2, 3, 1).numpy()
 
 
-def _mixing(config: Config, prepared: Prepared, rank: int) -> Mixing:
+def _mixing(config: Config, prepared: DatasetSplits, rank: int) -> Mixing:
     classes = {t.name: len(t.labels) for t in prepared.targets if t.type in ("class", "ordinal")}
     d = config.data
     return Mixing(d.mixup, d.cutmix, d.mix_share, config.seed, classes, rank)
 
 
-def _training_pictures(config: Config, prepared: Prepared, facts: ModelFacts) -> Pictures:
+def _training_pictures(config: Config, prepared: DatasetSplits, facts: ModelMetadata) -> Pictures:
     plain = pictures_of(prepared.train.samples, facts, config.data.max_pixels, prepared.train.stored)
     return dataclasses.replace(plain, seed=config.seed, augment=augmentation(config))
 
@@ -419,7 +425,7 @@ def build_state(
     config: Config, model: Classifier, criterion: Criterion, data: TrainingData, device: torch.device
 ) -> TrainState:
     """Model, criterion, optimizer, schedule, scaler and average at update 0. Raises ConfigError."""
-    if config.training.sync_batch_norm and data.world > 1:
+    if config.training.sync_batch_norm and data.world_size > 1:
         from timm.layers import convert_sync_batchnorm  # knows timm's own norms; torch's would skip them
 
         model.backbone = convert_sync_batchnorm(model.backbone)
@@ -469,7 +475,7 @@ def _schedule(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> S
     )
 
 
-def build_settings(config: Config, device: torch.device, processes: Processes = ALONE) -> Settings:
+def build_settings(config: Config, device: torch.device, processes: Processes = SINGLE_PROCESS) -> Settings:
     """The loop's fixed numbers. Raises ConfigError."""
     metric = _metric(config)
     t, s = config.training, config.selection
@@ -494,7 +500,7 @@ def _metric(config: Config, sizes: Mapping[str, int] | None = None) -> str:
     return resolve_metric(config.selection.metric, types, config.joint is not None, sizes)
 
 
-def _refuse_unbalanced(config: Config, prepared: Prepared) -> None:
+def _refuse_unbalanced(config: Config, prepared: DatasetSplits) -> None:
     """Sampling by class needs rows that have a class in every target that it balances."""
     classes = prepared.classes(prepared.train)
     if config.data.sampling != "shuffle" and classes is not None and not (classes >= 0).any():
@@ -505,13 +511,13 @@ def _refuse_unbalanced(config: Config, prepared: Prepared) -> None:
         )
 
 
-def _names_of(metric: str, prepared: Prepared) -> tuple[str, ...]:
+def _names_of(metric: str, prepared: DatasetSplits) -> tuple[str, ...]:
     """The targets that a metric is of: one, or the parts of the joint class."""
     target = metric.rpartition(".")[0] or prepared.targets[0].name
     return prepared.joint if target == "joint" else (target,)
 
 
-def _refuse_unknown_metric(prepared: Prepared, metric: str) -> None:
+def _refuse_unknown_metric(prepared: DatasetSplits, metric: str) -> None:
     """A metric over rows of which none has an answer would be 0 in every epoch."""
     names = _names_of(metric, prepared)
     known_N = np.all([prepared.target(n).known(prepared.valid.answers[n]) for n in names], axis=0)

@@ -4,7 +4,7 @@ The steps, each with a plain number whose off value is obvious: a random part of
 'Going deeper with convolutions', 2015, section 6), turned and shifted, mirrored, in other light, with a
 rectangle erased (Zhong et al., 'Random erasing data augmentation', AAAI 2020). Validation calls `fit_image`
 and nothing else; with all parts off, training sees the very same pixels. Light and mirror need nothing but the
-picture's pixels at the network's size, so that a GPU can do them too: with the same bytes (finish.py).
+picture's pixels at the network's size, so that a GPU can do them too: with the same bytes (device_augment.py).
 """
 
 import math
@@ -106,9 +106,9 @@ class _Draws(NamedTuple):
     erase_noise: float
 
 
-class Finish(NamedTuple):
+class DeviceAugment(NamedTuple):
     """What is still to be done to a picture that has been cut out and brought to size; `finish_image` does it, and on
-    a GPU `finish_batch` in finish.py. As float64 all of it is exact."""
+    a GPU `augment_on_device` in device_augment.py. As float64 all of it is exact."""
 
     flip: float
     """1: mirrored."""
@@ -138,12 +138,12 @@ def augment_image(
 
 def place_image(
     image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
-) -> tuple[np.ndarray, Finish]:
+) -> tuple[np.ndarray, DeviceAugment]:
     """The first half of `augment_image`, which needs the picture in its own size, and what the second half has to
     do."""
     draws = _Draws(*rng.random(len(_Draws._fields)).tolist())
     top, left, rows, columns = _erased(size, draws) if draws.erase < augment.erase else (0, 0, 0, 0)
-    finish = Finish(
+    finish = DeviceAugment(
         float(draws.flip < augment.flip),
         1 + augment.brightness * _either_way(draws.brightness),
         1 + augment.contrast * _either_way(draws.contrast),
@@ -158,7 +158,7 @@ def place_image(
     return _place(image_HWC, size, fit, augment, draws), finish
 
 
-def finish_image(image_HWC: np.ndarray, finish: Finish) -> np.ndarray:
+def finish_image(image_HWC: np.ndarray, finish: DeviceAugment) -> np.ndarray:
     """Mirrored, then in other light, then with a rectangle of noise (Zhong et al., RE-R, the best of their four
     fillings)."""
     if finish.flip:
@@ -261,7 +261,7 @@ def _warp(
     return warped
 
 
-def _relight(image_HWC: np.ndarray, finish: Finish) -> np.ndarray:
+def _relight(image_HWC: np.ndarray, finish: DeviceAugment) -> np.ndarray:
     """Brightness, then contrast about the picture's mean grey, then saturation. Grey pictures stay grey."""
     if finish.brightness != 1 or finish.contrast != 1:
         pixels = image_HWC.shape[0] * image_HWC.shape[1]
@@ -293,7 +293,7 @@ def _erased(size: tuple[int, int], draws: _Draws) -> tuple[int, int, int, int]:
 
 
 def _noise(number: np.ndarray, seed: int) -> np.ndarray:
-    """A byte for each number (uint32): the end of MurmurHash3 (its 32-bit finaliser), which finish.py computes too."""
+    """A byte for each number (uint32): the end of MurmurHash3 (its 32-bit finaliser), which device_augment.py computes too."""
     a, b = np.uint32(16), np.uint32(13)
     x = (number ^ np.uint32(seed)) * np.uint32(0x9E3779B1)
     x = (x ^ (x >> a)) * np.uint32(0x85EBCA6B)

@@ -81,7 +81,7 @@ def read_image(
     return np.require(image_HWC, np.uint8, ["C", "W"])
 
 
-def least_size(size: tuple[int, int]) -> tuple[int, int]:
+def min_size(size: tuple[int, int]) -> tuple[int, int]:
     """What pictures that are shown at `size` are halved to at most (see `read_image`): twice that, so that a random
     part of a quarter of the area is still shown with all the detail that there is."""
     return 2 * size[0], 2 * size[1]

@@ -22,14 +22,14 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from classwise.data.augment import Augment, finish_image, place_image
 from classwise.data.cache import StoredPictures
-from classwise.data.finish import finish_batch
-from classwise.data.images import fit_image, least_size, read_image
+from classwise.data.device_augment import augment_on_device
+from classwise.data.images import fit_image, min_size, read_image
 from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
-from classwise.data.slots import Put, Slots
-from classwise.data.workers import Notes, WatchedLoader, begin_worker, context_of, start_method
+from classwise.data.slots import SlotRef, Slots
+from classwise.data.workers import Heartbeat, WatchedLoader, begin_worker, context_of, start_method
 from classwise.errors import ConfigError, ImageError, WorkerError
 from classwise.randomness import AUGMENT, generator
-from classwise.signals import held_back
+from classwise.signals import defer_signals
 
 Rows = npt.NDArray[np.int64]
 Item = tuple[npt.NDArray[np.uint8], int, Sequence[float]] | ImageError
@@ -42,7 +42,7 @@ class Batch:
     images_BCHW uint8, or features_BD of a frozen backbone. targets by name: labels_B int64, -1 unknown (class,
     ordinal); labels_BL float32, NaN unknown (multilabel); values_B float64, NaN unknown (regression); int64
     (B, 2), relevance (-1 unknown) and query (ranking). `complete`: each target is class numbers, all of them known.
-    `finish` (B, 9): what is left of the augmentation for the device to do, rows of `Finish`; None: nothing.
+    `finish` (B, 9): what is left of the augmentation for the device to do, rows of `DeviceAugment`; None: nothing.
     """
 
     images: torch.Tensor
@@ -61,7 +61,7 @@ class Batch:
         targets = {name: labels.to(device, non_blocking=True) for name, labels in self.targets.items()}
         images = self.images.to(device, non_blocking=True)
         if self.finish is not None:
-            images = finish_batch(images.permute(0, 2, 3, 1), self.finish).permute(0, 3, 1, 2)
+            images = augment_on_device(images.permute(0, 2, 3, 1), self.finish).permute(0, 3, 1, 2)
         return Batch(images, targets, self.rows, self.complete)
 
     def parts(self, most: int) -> Iterator["Batch"]:
@@ -86,7 +86,7 @@ class Pictures(Dataset[Item]):
 
     `augment` None is evaluation: the picture is brought to `size` and nothing else. No file outside of `root` is read,
     if one is given. Those that are `stored` are not read from their files: the pixels are the same either way.
-    `finishes` False leaves the second half of the augmentation to the device (see finish.py).
+    `finishes` False leaves the second half of the augmentation to the device (see device_augment.py).
     """
 
     paths: Sequence[Path]
@@ -111,7 +111,7 @@ class Pictures(Dataset[Item]):
         """The picture as it is stored, read-only, or as its file says. Raises ImageError."""
         found = self.stored.get(row) if self.stored is not None else None
         if found is None:
-            found = read_image(self.paths[row], self.max_pixels, self.root, least_size(self.size))
+            found = read_image(self.paths[row], self.max_pixels, self.root, min_size(self.size))
         return found
 
     def change(
@@ -142,7 +142,7 @@ class _NotedPictures(Dataset[Item]):
     """The same pictures in a worker, which notes what it does."""
 
     pictures: Pictures
-    notes: Notes
+    notes: Heartbeat
 
     def __getitem__(self, place: tuple[int, int]) -> Item:
         info = get_worker_info()
@@ -201,7 +201,7 @@ class Loader:
             self._loader = DataLoader(pictures, **options)
             return
         context = context_of(start_method(start))
-        notes = Notes(context, workers)
+        notes = Heartbeat(context, workers)
         size = batch_size * 3 * math.prod(pictures.size)
         self._loader = WatchedLoader(
             notes,
@@ -237,7 +237,7 @@ class Loader:
     def close(self) -> None:
         """End the workers now. They ignore SIGTERM, so a process that leaves by an error which something still
         holds (`sys.last_exc`, a debugger) would wait for them for ever."""
-        with held_back():  # half ended, they would be waited for as well
+        with defer_signals():  # half ended, they would be waited for as well
             iterator, self._loader._iterator = self._loader._iterator, None
             if iterator is not None:
                 iterator._shutdown_workers()  # type: ignore[attr-defined]
@@ -313,7 +313,7 @@ class Collate:
 
     def __call__(
         self, items: list[Item]
-    ) -> tuple[torch.Tensor | Put, Rows, npt.NDArray[np.float64], list[ImageError]]:
+    ) -> tuple[torch.Tensor | SlotRef, Rows, npt.NDArray[np.float64], list[ImageError]]:
         errors = [item for item in items if isinstance(item, ImageError)]
         good = [item for item in items if not isinstance(item, ImageError)]
         if errors:
@@ -321,7 +321,7 @@ class Collate:
         images, rows, finish = zip(*good, strict=True)
         return self._joined(images), np.array(rows, np.int64), np.array(finish, np.float64), []
 
-    def _joined(self, images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor | Put:
+    def _joined(self, images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor | SlotRef:
         info = get_worker_info()
         if info is None:
             return torch.from_numpy(np.stack(images))
@@ -350,7 +350,7 @@ def unmixed(window: list[Batch], update: int) -> list[Batch]:
 @dataclass(frozen=True)
 class TrainingData:
     """The training rows, window by window, as functions of the epoch. An update is made of `window` batches, which
-    `world` processes share; `windows` gives those of the one with this `rank`.
+    `world_size` processes share; `windows` gives those of the one with this `rank`.
 
     `classes` (N,) are what the sampling balances, -1 unknown; None leaves only shuffle. With `queries` (N,)
     batches hold whole queries. The epochs before `frozen_epochs` come from `features`, the others as pictures.
@@ -365,7 +365,7 @@ class TrainingData:
     window: int
     queries: Rows | None = None
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     features: FeatureLoader | None = None
     frozen_epochs: int = 0
     mixing: Callable[[list[Batch], int], list[Batch]] = unmixed
@@ -379,15 +379,15 @@ class TrainingData:
     @property
     def first_place(self) -> int:
         """The place in its update of this process's first batch."""
-        return self.rank * -(-self.window // self.world)
+        return self.rank * -(-self.window // self.world_size)
 
     def windows(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
         """The windows of an epoch (counted from 0), without the first `skip`. The last one is as short as it
         comes. A process for which it leaves nothing gets its first batch with every answer taken away, which adds
         nothing to any sum, but gives the same parameters a gradient. Raises ImageError, ConfigError."""
         batches = batches_of(self._order(epoch), self.loader.batch_size, self.queries)
-        updates = rank_share(batches, self.window, self.rank, self.world)
-        firsts = rank_share(batches, self.window, 0, self.world)
+        updates = rank_share(batches, self.window, self.rank, self.world_size)
+        firsts = rank_share(batches, self.window, 0, self.world_size)
         shares = list(zip(updates, firsts, strict=True))[skip:]
         source = _source(self.loader, self.features, epoch, self.frozen_epochs)
         found = source.batches([part for own, first in shares for part in own or first[:1]], epoch)
@@ -423,7 +423,7 @@ class ValidationData:
     features: FeatureLoader | None = None
     frozen_epochs: int = 0
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     def __len__(self) -> int:
         return len(self.loader.pictures)
@@ -437,10 +437,10 @@ class ValidationData:
         return _source(self.loader, self.features, epoch, self.frozen_epochs).batches(parts)
 
     def rounds(self, epoch: int) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
-        """One pass as in `batches`, in which `world` processes take turns: this one's batch, and the rows of the
+        """One pass as in `batches`, in which `world_size` processes take turns: this one's batch, and the rows of the
         batches of all. In the last round a process may find no rows of its own; its batch is then the first's."""
         parts = batches_of(table_order(len(self), self.queries), self.loader.batch_size, self.queries)
-        rounds = [parts[start : start + self.world] for start in range(0, len(parts), self.world)]
+        rounds = [parts[start : start + self.world_size] for start in range(0, len(parts), self.world_size)]
         own = [round[self.rank if self.rank < len(round) else 0] for round in rounds]
         source = _source(self.loader, self.features, epoch, self.frozen_epochs)
         for batch, round in zip(source.batches(own), rounds, strict=True):

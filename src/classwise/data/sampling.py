@@ -61,16 +61,16 @@ def batches_of(order: Order, batch_size: int, queries_N: npt.NDArray[np.int64] |
     return np.split(order, starts[:: max(1, batch_size // largest)][1:])
 
 
-def rank_share(batches: Sequence[Order], window: int, rank: int, world: int) -> list[list[Order]]:
+def rank_share(batches: Sequence[Order], window: int, rank: int, world_size: int) -> list[list[Order]]:
     """The batches of one process, update by update. Raises ValueError for a rank outside the world.
 
     An update is the next `window` batches, of which each rank takes as many that follow each other as are needed
     to share them out; the last ranks may have fewer or none, and in the last update more of them. All ranks have
     the same number of updates.
     """
-    if not 0 <= rank < world:
-        raise ValueError(f"rank: found {rank} of {world} processes, allowed: 0 to {world - 1}")
-    share = -(-window // world)
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank: found {rank} of {world_size} processes, allowed: 0 to {world_size - 1}")
+    share = -(-window // world_size)
     updates = [batches[start : start + window] for start in range(0, len(batches), window)]
     return [list(update[rank * share : (rank + 1) * share]) for update in updates]
 

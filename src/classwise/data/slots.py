@@ -52,7 +52,7 @@ class Slots:
         _of_this_process[slots.number] = slots
         return slots
 
-    def put(self, worker: int, images: Sequence[Images]) -> "Put | None":
+    def put(self, worker: int, images: Sequence[Images]) -> "SlotRef | None":
         """In a worker: the pictures as one batch in one of its slots; None if there is no room."""
         shape = (len(images), *images[0].shape)
         if math.prod(shape) > self.memory.shape[1]:
@@ -61,7 +61,7 @@ class Slots:
             if not self.taken[slot]:
                 self.taken[slot] = 1
                 np.stack(images, out=self._view(slot, shape))
-                return Put(self.number, slot, shape)
+                return SlotRef(self.number, slot, shape)
         return None
 
     def batch(self, slot: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -75,7 +75,7 @@ class Slots:
         return found
 
 
-class Put:
+class SlotRef:
     """A batch on its way to the parent, where it arrives as a tensor."""
 
     def __init__(self, number: int, slot: int, shape: tuple[int, ...]) -> None:

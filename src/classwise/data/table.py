@@ -96,13 +96,13 @@ def plain(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.rename({name: name[1:] for name in marked})
 
 
-def write_table(frame: pl.DataFrame, path: Path, for_people: bool = False) -> None:
-    """Write .csv, .tsv or .parquet, whole or not at all. `for_people`: text that people may open in a spreadsheet, in
+def write_table(frame: pl.DataFrame, path: Path, escape_formulas: bool = False) -> None:
+    """Write .csv, .tsv or .parquet, whole or not at all. `escape_formulas`: text that people may open in a spreadsheet, in
     which no cell is a formula (see `neutralised`)."""
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: found {path.suffix or 'no'} suffix; a table is {', '.join(SUFFIXES)}")
     buffer = io.BytesIO()
-    if for_people and path.suffix.lower() != ".parquet":
+    if escape_formulas and path.suffix.lower() != ".parquet":
         frame = neutralised(frame)
     if path.suffix.lower() == ".parquet":
         frame.write_parquet(buffer)

@@ -25,12 +25,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from classwise.errors import WorkerError
-from classwise.signals import STOPPING, held_back, ignore_from_now_on
+from classwise.signals import STOPPING, defer_signals, ignore_from_now_on
 
 FORK_SERVER = "classwise.data.fork_server"
 LOOK = 0.2
 """Seconds between two looks at the workers while their batch is waited for."""
-UNBORN = -(2**62)
+NOT_STARTED = -(2**62)
 """In place of a row, of a worker that has read none yet."""
 START_LIMIT = 120.0
 """The least limit in seconds for the first sign of life: importing torch takes long on a busy machine."""
@@ -64,12 +64,12 @@ def context_of(method: str) -> BaseContext:
     return context
 
 
-class Notes:
+class Heartbeat:
     """What each worker does, in memory that it shares with the parent: the row that it reads, or ~row once it has;
     and a count that goes up with every note. A note costs less than a microsecond."""
 
     def __init__(self, context: BaseContext, workers: int) -> None:
-        self._cells: Any = context.RawArray("q", [UNBORN, 0] * workers)
+        self._cells: Any = context.RawArray("q", [NOT_STARTED, 0] * workers)
 
     def begin(self, worker: int, row: int) -> None:
         """The worker reads this row."""
@@ -88,7 +88,7 @@ class Notes:
         self._cells[2 * worker + 1] += 1
 
 
-class Watch:
+class Watchdog:
     """Looks after the workers from a thread, so that also a parent which waits in the middle of a worker's answer
     gets away: a worker without a sign of life for `timeout` seconds is killed.
 
@@ -96,7 +96,7 @@ class Watch:
     on as if nothing had been.
     """
 
-    def __init__(self, workers: Sequence[Any], notes: Notes, timeout: float) -> None:
+    def __init__(self, workers: Sequence[Any], notes: Heartbeat, timeout: float) -> None:
         self.workers, self.notes, self.timeout = workers, notes, timeout
         self.overdue: list[int] = []
         self.awaited: frozenset[int] = frozenset()
@@ -107,7 +107,7 @@ class Watch:
 
     def limit(self, row: int) -> float:
         """Seconds without a sign of life that a worker is given, by what it has noted."""
-        return max(self.timeout, START_LIMIT) if row == UNBORN else self.timeout
+        return max(self.timeout, START_LIMIT) if row == NOT_STARTED else self.timeout
 
     @contextlib.contextmanager
     def waiting(self, workers: Iterable[int]) -> Iterator[None]:
@@ -155,7 +155,7 @@ class WatchedLoader(DataLoader[Any]):
 
     def __init__(
         self,
-        notes: Notes,
+        notes: Heartbeat,
         timeout: float,
         describe: Callable[[int], Path],
         collate: Callable[[], Any],
@@ -176,16 +176,16 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
     def __init__(self, loader: WatchedLoader) -> None:
         self._notes, self._describe = loader.notes, loader.describe
         self._method = loader.multiprocessing_context.get_start_method()
-        self._watch: Watch | None = None
+        self._watch: Watchdog | None = None
         self._timeout_seconds = loader.watch_timeout
         # A worker makes itself a folder for sockets and does not clean up when it is killed: it gets the parent's.
         util.get_temp_dir()
         try:
             # Until `begin_worker` in the worker. One from a fork server takes signals until then (see fork_server.py).
-            with held_back():
+            with defer_signals():
                 if self._method != "fork":
                     resource_tracker.ensure_running()  # lets signals through at its own start, hence two blocks
-                with held_back():
+                with defer_signals():
                     super().__init__(loader)
         except BaseException as error:
             self._shutdown_workers()
@@ -198,7 +198,7 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
             # torch would raise in the parent, wherever it is, when a worker dies: in the middle of a checkpoint, say.
             _remove_worker_pids(id(self))
             self._worker_pids_set = False
-            self._watch = Watch(self._workers, self._notes, self._timeout_seconds)
+            self._watch = Watchdog(self._workers, self._notes, self._timeout_seconds)
         super()._reset(loader, first_iter)
 
     def _next_data(self) -> Any:
@@ -273,7 +273,7 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
         name = _signal_name(code)
         how = f"was killed by {name}" if name else f"ended with exit code {code}"
         hint = _HINTS.get(name, "data.workers = 0 reads without such processes")
-        if row == UNBORN and not name and self._method != "fork":
+        if row == NOT_STARTED and not name and self._method != "fork":
             hint = (
                 'its own message is above; a script that trains must do so below `if __name__ == "__main__":`, since'
                 f" such processes import it (data.start_method {self._method!r})"
@@ -285,7 +285,7 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
     def _done(self, row: int) -> str:
         return (
             "it had read no file yet"
-            if row == UNBORN
+            if row == NOT_STARTED
             else f"it had read {self._describe(~row)} and was between files"
         )
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from classwise.errors import ConfigError, ModelError
 from classwise.infer.export import first_line, onnx_bytes, require_packages
 from classwise.model.classifier import Classifier
-from classwise.model.fitting import Fitting
+from classwise.model.oom import OOMFallback
 
 Outputs = dict[str, Tensor]
 # images_BCHW (uint8, on the host) in; raw outputs (B, outputs) by target out, float32 on the host.
@@ -88,7 +88,7 @@ def engine_of(
 def torch_engine(model: Classifier, device: torch.device, dtype: torch.dtype) -> Engine:
     """Eager torch: what the others are compared with."""
     model.eval()
-    fitting = Fitting(model)
+    fitting = OOMFallback(model)
 
     def run(images: Tensor) -> Outputs:
         with torch.no_grad(), _autocast(device, dtype):

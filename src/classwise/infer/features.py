@@ -10,7 +10,7 @@ from torch import Tensor
 from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.model.classifier import Classifier
-from classwise.model.fitting import Fitting
+from classwise.model.oom import OOMFallback
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def features_of(
     """
     was_training = model.training
     model.eval()
-    parts, run = [], Fitting(lambda images: {"": model.features(images)})
+    parts, run = [], OOMFallback(lambda images: {"": model.features(images)})
     for batch in loader.batches(batches_of(np.arange(len(loader.pictures)), loader.batch_size)):
         with autocast:
             features_BF = run(batch.images.to(device, non_blocking=True))[""]

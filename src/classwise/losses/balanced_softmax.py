@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from classwise.losses.logit_adjustment import adjusted_loss, log_prior
-from classwise.losses.mass import Mass, label_mass
+from classwise.losses.normalizer import Normalizer, label_normalizer
 
 
 class BalancedSoftmax(nn.Module):
@@ -28,10 +28,10 @@ class BalancedSoftmax(nn.Module):
         super().__init__()
         self.register_buffer("log_prior", log_prior(counts))
 
-    def mass(self, labels: Tensor) -> Tensor:
+    def normalizer(self, labels: Tensor) -> Tensor:
         """The number of labelled rows: shape (1,), float64."""
-        return label_mass(labels)
+        return label_normalizer(labels)
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
-        return adjusted_loss(logits_BK, labels, self.log_prior, mass)
+    def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
+        return adjusted_loss(logits_BK, labels, self.log_prior, normalizer)

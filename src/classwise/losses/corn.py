@@ -5,7 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import Mass, at_least_float32, is_soft, label_mass, label_sum, over_mass
+from classwise.losses.normalizer import (
+    Normalizer,
+    at_least_float32,
+    divide_by_normalizer,
+    is_soft,
+    label_normalizer,
+    label_sum,
+)
 
 
 class Corn(nn.Module):
@@ -30,20 +37,20 @@ class Corn(nn.Module):
         tasks_K = (torch.arange(levels, dtype=torch.float64) + 1).clamp(max=levels - 1)
         self.register_buffer("tasks", tasks_K, persistent=False)
 
-    def mass(self, labels: Tensor) -> Tensor:
+    def normalizer(self, labels: Tensor) -> Tensor:
         """The number of tasks of the labelled rows: shape (1,), float64."""
-        return label_mass(labels, self.tasks)
+        return label_normalizer(labels, self.tasks)
 
-    def forward(self, logits_BT: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
+    def forward(self, logits_BT: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The sum over the rows of `logits_BT` (B, K - 1) with `labels`, levels (B,) or soft (B, K), divided by
-        `mass` (1,)."""
+        `normalizer` (1,)."""
         self._check(logits_BT, labels)
         logits_BT = at_least_float32(logits_BT)
         # A level is passed once for every level below it, and not passed itself; the last one has no question.
         passed_BK = F.pad(-F.logsigmoid(logits_BT), (1, 0)).cumsum(dim=1)
         stopped_BK = F.pad(-F.logsigmoid(-logits_BT), (0, 1))
         total = label_sum(passed_BK + stopped_BK, labels)
-        return over_mass(total, self.mass(labels) if mass is None else mass)
+        return divide_by_normalizer(total, self.normalizer(labels) if normalizer is None else normalizer)
 
     def _check(self, logits_BT: Tensor, labels: Tensor) -> None:
         levels = len(self.tasks)

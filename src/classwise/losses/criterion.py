@@ -1,4 +1,4 @@
-"""The criterion: the losses of all heads as one number, and the mass that it is divided by."""
+"""The criterion: the losses of all heads as one number, and the normalizer that it is divided by."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -7,36 +7,36 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import (
-    AllRows,
+from classwise.losses.normalizer import (
     Loss,
-    Mass,
+    Normalizer,
+    WholeUpdate,
     check_part,
     checked_factors,
-    host_mass,
+    divide_by_normalizer,
+    host_normalizer,
     inverse,
-    over_mass,
     set_epoch,
-    split_mass,
+    split_normalizer,
 )
 
 
 class Criterion(nn.Module):
-    """The sum over the heads of weight * (sum over the rows / mass of the head).
+    """The sum over the heads of weight * (sum over the rows / normalizer of the head).
 
     `losses` and `weights` name the same heads, by any text at all; the order is that of `losses`. Exact under
-    accumulation if `additive`: take the mass of every micro-batch of the update, add them (over processes
+    accumulation if `additive`: take the normalizer of every micro-batch of the update, add them (over processes
     too), and give the total to each call.
 
-        mass = sum(criterion.mass(targets) for _, targets in window)
+        normalizer = sum(criterion.normalizer(targets) for _, targets in window)
         for images, targets in window:
-            criterion(model(images), targets, mass).backward()
+            criterion(model(images), targets, normalizer).backward()
 
     With `uncertainty` the weights between the heads are learnt beside the given ones (Kendall, Gal and Cipolla
     2018, 'Multi-task learning using uncertainty to weigh losses', equations 7 and 10): a head's loss L becomes
     c exp(-s) L + s / 2, with s its entry of the parameter `log_variance` (heads,), which starts at 0 and belongs
     in the optimizer, without weight decay. c is the loss's `likelihood_scale`, 1 or, for a regression, 1/2.
-    Each micro-batch adds its share of the head's mass of s / 2: a window holds it once, and the s of a head
+    Each micro-batch adds its share of the head's normalizer of s / 2: a window holds it once, and the s of a head
     without a known target stays where it is.
     """
 
@@ -61,61 +61,64 @@ class Criterion(nn.Module):
         self.additive: bool = all(loss.additive for _, loss in self._parts)
         self.terms: int = sum(self._terms)
         self.soft_targets: bool = all(loss.soft_targets for _, loss in self._parts)
-        self._ones: list[Mass] = [[1.0] * terms for terms in self._terms]
+        self._ones: list[Normalizer] = [[1.0] * terms for terms in self._terms]
         self._may_share = self.additive and not uncertainty
         self.counts_rows = self._counts_rows()
-        """Whether each head's mass is the number of known labels in this epoch (see `mass.host_mass`)."""
+        """Whether each head's normalizer is the number of known labels in this epoch (see `normalizer.host_normalizer`)."""
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on to the losses that change with the epoch, counted from 0."""
         set_epoch((loss for _, loss in self._parts), epoch)
         self.counts_rows = self._counts_rows()
 
-    def mass(self, targets: Mapping[str, Tensor]) -> Tensor:
-        """The masses of one micro-batch, head after head: shape (terms,), float64. `targets` by head."""
+    def normalizer(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """The normalizers of one micro-batch, head after head: shape (terms,), float64. `targets` by head."""
         self._check_names("targets", targets)
-        return torch.cat([loss.mass(targets[name]) for name, loss in self._parts])
+        return torch.cat([loss.normalizer(targets[name]) for name, loss in self._parts])
 
-    def window_mass(self, window: Sequence[Mapping[str, Tensor]]) -> Mass:
-        """The masses of an update, the sum over the `targets` of its micro-batches: plain numbers where these lie on
+    def update_normalizer(self, window: Sequence[Mapping[str, Tensor]]) -> Normalizer:
+        """The normalizers of an update, the sum over the `targets` of its micro-batches: plain numbers where these lie on
         the host, else a tensor (terms,) on the device."""
         if not all(values.device.type == "cpu" for targets in window for values in targets.values()):
-            masses = [self.mass(targets) for targets in window]
-            return sum(masses[1:], start=masses[0])
+            normalizers = [self.normalizer(targets) for targets in window]
+            return sum(normalizers[1:], start=normalizers[0])
         found = [
-            [number for name, loss in self._parts for number in host_mass(loss, targets[name])]
+            [number for name, loss in self._parts for number in host_normalizer(loss, targets[name])]
             for targets in window
         ]
         return [sum(numbers) for numbers in zip(*found, strict=True)]
 
     def forward(
-        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], mass: Mass | None = None
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
+        normalizer: Normalizer | None = None,
     ) -> Tensor:
         """The loss of one micro-batch, a scalar: `outputs` and `targets` by head, as each loss takes them."""
         self._check_names("outputs", outputs)
         self._check_names("targets", targets)
-        mass = self.mass(targets) if mass is None else mass
-        if type(mass) is AllRows:
-            return self._sum(outputs, targets, [AllRows(mass[:terms]) for terms in self._terms])
+        normalizer = self.normalizer(targets) if normalizer is None else normalizer
+        if type(normalizer) is WholeUpdate:
+            return self._sum(outputs, targets, [WholeUpdate(normalizer[:terms]) for terms in self._terms])
         if (
-            not isinstance(mass, Tensor)
+            not isinstance(normalizer, Tensor)
             and self._may_share
-            and mass.count(mass[0]) == len(mass) == self.terms
+            and normalizer.count(normalizer[0]) == len(normalizer) == self.terms
         ):
             # Divided once instead of head by head, which costs three operations a head, there and back.
-            return self._sum(outputs, targets, self._ones) * inverse(mass[0])
-        return self._sum(outputs, targets, split_mass(mass, self._terms))
+            return self._sum(outputs, targets, self._ones) * inverse(normalizer[0])
+        return self._sum(outputs, targets, split_normalizer(normalizer, self._terms))
 
     def _sum(
-        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], masses: Sequence[Mass]
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], normalizers: Sequence[Normalizer]
     ) -> Tensor:
         # `forward`, since a module's call takes as long as a small operation, and nobody hooks into these.
         values = [
             loss.forward(outputs[name], targets[name], part)
-            for (name, loss), part in zip(self._parts, masses, strict=True)
+            for (name, loss), part in zip(self._parts, normalizers, strict=True)
         ]
         if self.log_variance is not None:
-            values = self._uncertain(self.log_variance, values, targets, masses)
+            values = self._uncertain(self.log_variance, values, targets, normalizers)
         total = values[0] if self.weights[0] == 1 else self.weights[0] * values[0]
         for weight, value in zip(self.weights[1:], values[1:], strict=True):
             total = total + (value if weight == 1 else weight * value)
@@ -132,13 +135,13 @@ class Criterion(nn.Module):
         log_variance_H: Tensor,
         values: list[Tensor],
         targets: Mapping[str, Tensor],
-        masses: Sequence[Mass],
+        normalizers: Sequence[Normalizer],
     ) -> list[Tensor]:
         """Each head's value under its learnt weight, with this micro-batch's share of the regulariser."""
-        heads = zip(self._parts, log_variance_H.unbind(), values, masses, strict=True)
+        heads = zip(self._parts, log_variance_H.unbind(), values, normalizers, strict=True)
         found = []
-        for (name, loss), s, value, mass in heads:
-            share = over_mass(loss.mass(targets[name])[0], mass[:1]).to(s.dtype)
+        for (name, loss), s, value, normalizer in heads:
+            share = divide_by_normalizer(loss.normalizer(targets[name])[0], normalizer[:1]).to(s.dtype)
             found.append(loss.likelihood_scale * (-s).exp() * value + s / 2 * share)
         return found
 

@@ -5,29 +5,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import (
+from classwise.losses.normalizer import (
     IGNORED,
-    AllRows,
-    Mass,
+    Normalizer,
+    WholeUpdate,
     as_epoch,
     as_weight,
     at_least_float32,
     check_batch,
     deferred,
+    divide_by_normalizer,
     is_soft,
-    label_mass,
+    label_normalizer,
     label_sum,
-    over_mass,
 )
 
 
 class CrossEntropy(nn.Module):
-    """`torch.nn.functional.cross_entropy`, with the mass that its mean divides by in the caller's hands.
+    """`torch.nn.functional.cross_entropy`, with the normalizer that its mean divides by in the caller's hands.
 
     `weight` (K,): one factor for each class, used from the epoch `weights_from_epoch` on (deferred re-weighting,
-    see `mass.deferred`). `label_smoothing` in [0, 1]: the share of the target that is spread evenly over all
+    see `normalizer.deferred`). `label_smoothing` in [0, 1]: the share of the target that is spread evenly over all
     classes (Szegedy et al. 2016, section 7). As in torch, weights apply to the spread share class by class,
-    while the mass stays the sum of the weights of the rows' own classes.
+    while the normalizer stays the sum of the weights of the rows' own classes.
     """
 
     additive: bool = True
@@ -51,24 +51,24 @@ class CrossEntropy(nn.Module):
         """Called at the start of every epoch, counted from 0."""
         self.epoch = epoch
 
-    def mass(self, labels: Tensor) -> Tensor:
+    def normalizer(self, labels: Tensor) -> Tensor:
         """The sum of the weights of the labelled rows: shape (1,), float64."""
-        return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
+        return label_normalizer(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the mass is the number of labelled rows, as it is without class weights."""
+        """Whether the normalizer is the number of labelled rows, as it is without class weights."""
         return deferred(self.weight, self.weights_from_epoch, self.epoch) is None
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
-        if type(mass) is AllRows and self.weight is None:
+    def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
+        if type(normalizer) is WholeUpdate and self.weight is None:
             return F.cross_entropy(at_least_float32(logits_BK), labels, label_smoothing=self.label_smoothing)
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
         logits_BK = at_least_float32(logits_BK)
         weight_K = deferred(self.weight, self.weights_from_epoch, self.epoch)
         total = cross_entropy_sum(logits_BK, labels, weight_K, self.label_smoothing)
-        return over_mass(total, self.mass(labels) if mass is None else mass)
+        return divide_by_normalizer(total, self.normalizer(labels) if normalizer is None else normalizer)
 
 
 def cross_entropy_sum(

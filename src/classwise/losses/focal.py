@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import (
-    Mass,
+from classwise.losses.normalizer import (
+    Normalizer,
     as_epoch,
     as_weight,
     at_least_float32,
     check_batch,
     deferred,
-    label_mass,
+    divide_by_normalizer,
+    label_normalizer,
     label_sum,
-    over_mass,
 )
 
 
@@ -24,8 +24,8 @@ class Focal(nn.Module):
 
     Lin et al. 2017, 'Focal loss for dense object detection', equations 4 (no weight) and 5 (their alpha is
     `weight` (K,) here), carried from the sigmoid to the softmax. `gamma` >= 0; with 0 it is weighted cross
-    entropy, and it is divided by the same mass: the sum of the weights of the labelled rows. The weights are
-    used from the epoch `weights_from_epoch` on (deferred re-weighting, see `mass.deferred`).
+    entropy, and it is divided by the same normalizer: the sum of the weights of the labelled rows. The weights are
+    used from the epoch `weights_from_epoch` on (deferred re-weighting, see `normalizer.deferred`).
     """
 
     additive: bool = True
@@ -47,22 +47,22 @@ class Focal(nn.Module):
         """Called at the start of every epoch, counted from 0."""
         self.epoch = epoch
 
-    def mass(self, labels: Tensor) -> Tensor:
+    def normalizer(self, labels: Tensor) -> Tensor:
         """The sum of the weights of the labelled rows: shape (1,), float64."""
-        return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
+        return label_normalizer(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the mass is the number of labelled rows, as it is without class weights."""
+        """Whether the normalizer is the number of labelled rows, as it is without class weights."""
         return deferred(self.weight, self.weights_from_epoch, self.epoch) is None
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
+    def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
         log_p_BK = at_least_float32(logits_BK).log_softmax(dim=1)
         loss_BK = -(self.gamma * log_of_the_rest(log_p_BK)).exp() * log_p_BK
         total = label_sum(loss_BK, labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
-        return over_mass(total, self.mass(labels) if mass is None else mass)
+        return divide_by_normalizer(total, self.normalizer(labels) if normalizer is None else normalizer)
 
 
 def log_of_the_rest(log_p_BK: Tensor) -> Tensor:

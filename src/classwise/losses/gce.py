@@ -2,17 +2,17 @@
 
 from torch import Tensor, nn
 
-from classwise.losses.mass import (
-    Mass,
+from classwise.losses.normalizer import (
+    Normalizer,
     as_epoch,
     as_number,
     as_weight,
     at_least_float32,
     check_batch,
     deferred,
-    label_mass,
+    divide_by_normalizer,
+    label_normalizer,
     label_sum,
-    over_mass,
 )
 
 
@@ -23,7 +23,7 @@ class GeneralizedCrossEntropy(nn.Module):
     equation 6. `q` in (0, 1]: 1 is 1 - p, which shrugs off wrong labels but learns slowly; towards 0 it becomes
     cross entropy. A row's gradient is that of cross entropy times p^q, so a label that the model finds absurd
     pulls little. Divided by the sum of the weights of the labelled rows; `weight` (K,) is used from the epoch
-    `weights_from_epoch` on (deferred re-weighting, see `mass.deferred`).
+    `weights_from_epoch` on (deferred re-weighting, see `normalizer.deferred`).
     """
 
     additive: bool = True
@@ -43,20 +43,20 @@ class GeneralizedCrossEntropy(nn.Module):
         """Called at the start of every epoch, counted from 0."""
         self.epoch = epoch
 
-    def mass(self, labels: Tensor) -> Tensor:
+    def normalizer(self, labels: Tensor) -> Tensor:
         """The sum of the weights of the labelled rows: shape (1,), float64."""
-        return label_mass(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
+        return label_normalizer(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the mass is the number of labelled rows, as it is without class weights."""
+        """Whether the normalizer is the number of labelled rows, as it is without class weights."""
         return deferred(self.weight, self.weights_from_epoch, self.epoch) is None
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
+    def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
         log_p_BK = at_least_float32(logits_BK).log_softmax(dim=1)
         # 1 - p^q as expm1 keeps its digits where p is near 1.
         loss_BK = -(self.q * log_p_BK).expm1() / self.q
         total = label_sum(loss_BK, labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
-        return over_mass(total, self.mass(labels) if mass is None else mass)
+        return divide_by_normalizer(total, self.normalizer(labels) if normalizer is None else normalizer)

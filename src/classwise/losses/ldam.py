@@ -5,18 +5,18 @@ from torch import Tensor, nn
 
 from classwise.errors import ConfigError
 from classwise.losses.cross_entropy import cross_entropy_sum
-from classwise.losses.mass import (
-    Mass,
+from classwise.losses.normalizer import (
+    Normalizer,
     as_epoch,
     as_number,
     as_weight,
     at_least_float32,
     check_batch,
     deferred,
+    divide_by_normalizer,
     is_known,
     label_index,
-    label_mass,
-    over_mass,
+    label_normalizer,
 )
 
 
@@ -62,12 +62,12 @@ class LDAM(nn.Module):
         """Called at the start of every epoch, counted from 0."""
         self.epoch = epoch
 
-    def mass(self, labels_B: Tensor) -> Tensor:
+    def normalizer(self, labels_B: Tensor) -> Tensor:
         """The sum of the weights of the labelled rows: shape (1,), float64."""
-        return label_mass(labels_B, deferred(self.weight, self.weights_from_epoch, self.epoch))
+        return label_normalizer(labels_B, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
-    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` (B, K) with `labels_B` (B,), divided by `mass` (1,)."""
+    def forward(self, logits_BK: Tensor, labels_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the rows of `logits_BK` (B, K) with `labels_B` (B,), divided by `normalizer` (1,)."""
         check_batch(logits_BK, labels_B, len(self.margin), soft=False)
         logits_BK = at_least_float32(logits_BK)
         label_B1 = label_index(labels_B).unsqueeze(1)
@@ -75,7 +75,7 @@ class LDAM(nn.Module):
         shifted_BK = logits_BK.scatter_add(1, label_B1, -margin_B1 * is_known(labels_B).unsqueeze(1))
         weight_K = deferred(self.weight, self.weights_from_epoch, self.epoch)
         total = cross_entropy_sum(self.scale * shifted_BK, labels_B, weight_K)
-        return over_mass(total, self.mass(labels_B) if mass is None else mass)
+        return divide_by_normalizer(total, self.normalizer(labels_B) if normalizer is None else normalizer)
 
 
 def _margins(counts: Tensor) -> Tensor:

@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from classwise.errors import ConfigError
 from classwise.losses.cross_entropy import cross_entropy_sum
-from classwise.losses.mass import (
-    AllRows,
-    Mass,
+from classwise.losses.normalizer import (
+    Normalizer,
+    WholeUpdate,
     as_number,
     at_least_float32,
     check_batch,
-    label_mass,
-    over_mass,
+    divide_by_normalizer,
+    label_normalizer,
 )
 
 
@@ -40,23 +40,27 @@ class LogitAdjustment(nn.Module):
         self.tau = as_number(tau, "tau", 0)
         self.register_buffer("log_prior", log_prior(counts))
 
-    def mass(self, labels: Tensor) -> Tensor:
+    def normalizer(self, labels: Tensor) -> Tensor:
         """The number of labelled rows: shape (1,), float64."""
-        return label_mass(labels)
+        return label_normalizer(labels)
 
-    def forward(self, logits_BK: Tensor, labels: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `mass` (1,)."""
-        return adjusted_loss(logits_BK, labels, self.tau * self.log_prior, mass)
+    def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
+        return adjusted_loss(logits_BK, labels, self.tau * self.log_prior, normalizer)
 
 
-def adjusted_loss(logits_BK: Tensor, labels: Tensor, shift_K: Tensor, mass: Mass | None = None) -> Tensor:
-    """The sum of the rows' cross entropies of logits + shift, a scalar, divided by `mass` (1,)."""
+def adjusted_loss(
+    logits_BK: Tensor, labels: Tensor, shift_K: Tensor, normalizer: Normalizer | None = None
+) -> Tensor:
+    """The sum of the rows' cross entropies of logits + shift, a scalar, divided by `normalizer` (1,)."""
     check_batch(logits_BK, labels, len(shift_K))
     logits_BK = at_least_float32(logits_BK)
     logits_BK = logits_BK + shift_K.to(logits_BK.dtype)
-    if type(mass) is AllRows:
+    if type(normalizer) is WholeUpdate:
         return F.cross_entropy(logits_BK, labels)
-    return over_mass(cross_entropy_sum(logits_BK, labels), label_mass(labels) if mass is None else mass)
+    return divide_by_normalizer(
+        cross_entropy_sum(logits_BK, labels), label_normalizer(labels) if normalizer is None else normalizer
+    )
 
 
 def log_prior(counts: Tensor) -> Tensor:

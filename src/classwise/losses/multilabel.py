@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classwise.losses.mass import Mass, as_number, as_weight, at_least_float32, over_mass
+from classwise.losses.normalizer import (
+    Normalizer,
+    as_number,
+    as_weight,
+    at_least_float32,
+    divide_by_normalizer,
+)
 
 # In all of them a target t is 1, 0, or in between after mixing: t loss(1) + (1 - t) loss(0). NaN is unknown.
 
@@ -28,18 +34,21 @@ class BinaryCrossEntropy(nn.Module):
         super().__init__()
         self.register_buffer("pos_weight", as_weight(pos_weight, "pos_weight"))
 
-    def mass(self, targets_BL: Tensor) -> Tensor:
+    def normalizer(self, targets_BL: Tensor) -> Tensor:
         """The number of known cells: shape (1,), float64."""
-        return cell_mass(targets_BL)
+        return cell_normalizer(targets_BL)
 
-    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `mass` (1,)."""
+    def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `normalizer` (1,)."""
         check_cells(logits_BL, targets_BL, None if self.pos_weight is None else len(self.pos_weight))
         logits_BL = at_least_float32(logits_BL)
         yes_BL, no_BL = -F.logsigmoid(logits_BL), -F.logsigmoid(-logits_BL)
         if self.pos_weight is not None:
             yes_BL = yes_BL * self.pos_weight.to(yes_BL.dtype)
-        return over_mass(cell_sum(yes_BL, no_BL, targets_BL), self.mass(targets_BL) if mass is None else mass)
+        return divide_by_normalizer(
+            cell_sum(yes_BL, no_BL, targets_BL),
+            self.normalizer(targets_BL) if normalizer is None else normalizer,
+        )
 
 
 class MultilabelFocal(nn.Module):
@@ -59,12 +68,12 @@ class MultilabelFocal(nn.Module):
         self.gamma = as_number(gamma, "gamma", 0)
         self.alpha = None if alpha is None else as_number(alpha, "alpha", 0, 1)
 
-    def mass(self, targets_BL: Tensor) -> Tensor:
+    def normalizer(self, targets_BL: Tensor) -> Tensor:
         """The number of known cells: shape (1,), float64."""
-        return cell_mass(targets_BL)
+        return cell_normalizer(targets_BL)
 
-    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `mass` (1,)."""
+    def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `normalizer` (1,)."""
         check_cells(logits_BL, targets_BL)
         logits_BL = at_least_float32(logits_BL)
         log_p_BL, log_rest_BL = F.logsigmoid(logits_BL), F.logsigmoid(-logits_BL)
@@ -73,7 +82,10 @@ class MultilabelFocal(nn.Module):
         no_BL = -(self.gamma * log_p_BL).exp() * log_rest_BL
         if self.alpha is not None:
             yes_BL, no_BL = self.alpha * yes_BL, (1 - self.alpha) * no_BL
-        return over_mass(cell_sum(yes_BL, no_BL, targets_BL), self.mass(targets_BL) if mass is None else mass)
+        return divide_by_normalizer(
+            cell_sum(yes_BL, no_BL, targets_BL),
+            self.normalizer(targets_BL) if normalizer is None else normalizer,
+        )
 
 
 class Asymmetric(nn.Module):
@@ -96,18 +108,21 @@ class Asymmetric(nn.Module):
         self.gamma_pos = as_number(gamma_pos, "gamma_pos", 0)
         self.clip = as_number(clip, "clip", 0, 0.99)
 
-    def mass(self, targets_BL: Tensor) -> Tensor:
+    def normalizer(self, targets_BL: Tensor) -> Tensor:
         """The number of known cells: shape (1,), float64."""
-        return cell_mass(targets_BL)
+        return cell_normalizer(targets_BL)
 
-    def forward(self, logits_BL: Tensor, targets_BL: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `mass` (1,)."""
+    def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the known cells of `logits_BL` with `targets_BL` (B, L), divided by `normalizer` (1,)."""
         check_cells(logits_BL, targets_BL)
         logits_BL = at_least_float32(logits_BL)
         log_rest_BL = F.logsigmoid(-logits_BL)
         yes_BL = -(self.gamma_pos * log_rest_BL).exp() * F.logsigmoid(logits_BL)
         no_BL = self._absent(logits_BL, log_rest_BL)
-        return over_mass(cell_sum(yes_BL, no_BL, targets_BL), self.mass(targets_BL) if mass is None else mass)
+        return divide_by_normalizer(
+            cell_sum(yes_BL, no_BL, targets_BL),
+            self.normalizer(targets_BL) if normalizer is None else normalizer,
+        )
 
     def _absent(self, logits_BL: Tensor, log_rest_BL: Tensor) -> Tensor:
         """The loss of a 0 (B, L)."""
@@ -133,7 +148,7 @@ def check_cells(logits_BL: Tensor, targets_BL: Tensor, labels: int | None = None
         raise ValueError(f"found logits for {shape[1]} labels; this loss was made for {labels}")
 
 
-def cell_mass(targets_BL: Tensor) -> Tensor:
+def cell_normalizer(targets_BL: Tensor) -> Tensor:
     """The number of known cells: shape (1,), float64."""
     return (~targets_BL.isnan()).sum(dtype=torch.float64).reshape(1)
 

@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import Loss, Mass, as_number, at_least_float32, check_column, check_part, over_mass
+from classwise.losses.normalizer import (
+    Loss,
+    Normalizer,
+    as_number,
+    at_least_float32,
+    check_column,
+    check_part,
+    divide_by_normalizer,
+)
 
 # All of them take outputs (B, 1) and targets (B,), NaN where unknown; the sum over the known rows is divided by
 # their number. A mixed picture's target is the mixture of both numbers, which is a number like any other.
@@ -23,13 +31,13 @@ class SquaredError(nn.Module):
     soft_targets: bool = True
     likelihood_scale: float = 0.5
 
-    def mass(self, targets_B: Tensor) -> Tensor:
+    def normalizer(self, targets_B: Tensor) -> Tensor:
         """The number of known rows: shape (1,), float64."""
-        return known_mass(targets_B)
+        return known_normalizer(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the known rows, divided by `mass` (1,)."""
-        return over_known(Tensor.square, outputs_B1, targets_B, mass)
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the known rows, divided by `normalizer` (1,)."""
+        return over_known(Tensor.square, outputs_B1, targets_B, normalizer)
 
 
 class AbsoluteError(nn.Module):
@@ -40,13 +48,13 @@ class AbsoluteError(nn.Module):
     soft_targets: bool = True
     likelihood_scale: float = 0.5
 
-    def mass(self, targets_B: Tensor) -> Tensor:
+    def normalizer(self, targets_B: Tensor) -> Tensor:
         """The number of known rows: shape (1,), float64."""
-        return known_mass(targets_B)
+        return known_normalizer(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the known rows, divided by `mass` (1,)."""
-        return over_known(Tensor.abs, outputs_B1, targets_B, mass)
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the known rows, divided by `normalizer` (1,)."""
+        return over_known(Tensor.abs, outputs_B1, targets_B, normalizer)
 
 
 class SmoothL1(nn.Module):
@@ -64,13 +72,13 @@ class SmoothL1(nn.Module):
         super().__init__()
         self.beta = as_number(beta, "beta", 0, above=True)
 
-    def mass(self, targets_B: Tensor) -> Tensor:
+    def normalizer(self, targets_B: Tensor) -> Tensor:
         """The number of known rows: shape (1,), float64."""
-        return known_mass(targets_B)
+        return known_normalizer(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the known rows, divided by `mass` (1,)."""
-        return over_known(lambda d_B: _huber(d_B, self.beta) / self.beta, outputs_B1, targets_B, mass)
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the known rows, divided by `normalizer` (1,)."""
+        return over_known(lambda d_B: _huber(d_B, self.beta) / self.beta, outputs_B1, targets_B, normalizer)
 
 
 class Huber(nn.Module):
@@ -88,13 +96,13 @@ class Huber(nn.Module):
         super().__init__()
         self.delta = as_number(delta, "delta", 0, above=True)
 
-    def mass(self, targets_B: Tensor) -> Tensor:
+    def normalizer(self, targets_B: Tensor) -> Tensor:
         """The number of known rows: shape (1,), float64."""
-        return known_mass(targets_B)
+        return known_normalizer(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sum over the known rows, divided by `mass` (1,)."""
-        return over_known(lambda d_B: _huber(d_B, self.delta), outputs_B1, targets_B, mass)
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sum over the known rows, divided by `normalizer` (1,)."""
+        return over_known(lambda d_B: _huber(d_B, self.delta), outputs_B1, targets_B, normalizer)
 
 
 class Standardised(nn.Module):
@@ -116,36 +124,41 @@ class Standardised(nn.Module):
         self.soft_targets: bool = self._inner().soft_targets
         self.likelihood_scale: float = self._inner().likelihood_scale
 
-    def mass(self, targets_B: Tensor) -> Tensor:
-        """The mass of `loss`: shape (terms,), float64."""
-        return self._inner().mass(targets_B)
+    def normalizer(self, targets_B: Tensor) -> Tensor:
+        """The normalizer of `loss`: shape (terms,), float64."""
+        return self._inner().normalizer(targets_B)
 
-    def forward(self, outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None = None) -> Tensor:
+    def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The value of `loss` for `outputs_B1` (B, 1), standardised, and `targets_B` (B,) in the user's unit."""
         _check(outputs_B1, targets_B)
         # In float64: a year such as 2024 less its mean would keep three digits in float32.
-        return self._inner()(outputs_B1, (targets_B.double() - self.mean) / self.std, mass)
+        return self._inner()(outputs_B1, (targets_B.double() - self.mean) / self.std, normalizer)
 
     def _inner(self) -> Loss:
         return cast(Loss, self.loss)
 
 
-def known_mass(targets_B: Tensor) -> Tensor:
+def known_normalizer(targets_B: Tensor) -> Tensor:
     """The number of known rows: shape (1,), float64."""
     return (~targets_B.isnan()).sum(dtype=torch.float64).reshape(1)
 
 
 def over_known(
-    of_difference: Callable[[Tensor], Tensor], outputs_B1: Tensor, targets_B: Tensor, mass: Mass | None
+    of_difference: Callable[[Tensor], Tensor],
+    outputs_B1: Tensor,
+    targets_B: Tensor,
+    normalizer: Normalizer | None,
 ) -> Tensor:
-    """The sum over the known rows of a function of x - y that is 0 at 0, divided by `mass` (1,)."""
+    """The sum over the known rows of a function of x - y that is 0 at 0, divided by `normalizer` (1,)."""
     _check(outputs_B1, targets_B)
     outputs_B = at_least_float32(outputs_B1).squeeze(1)
     known_B = ~targets_B.isnan()
     # The target is replaced before the difference is taken: no NaN can reach the gradient.
     known_targets_B = torch.where(known_B, targets_B, 0).to(outputs_B.dtype)
     difference_B = torch.where(known_B, outputs_B - known_targets_B, 0)
-    return over_mass(of_difference(difference_B).sum(), known_mass(targets_B) if mass is None else mass)
+    return divide_by_normalizer(
+        of_difference(difference_B).sum(), known_normalizer(targets_B) if normalizer is None else normalizer
+    )
 
 
 def _check(outputs_B1: Tensor, targets_B: Tensor) -> None:

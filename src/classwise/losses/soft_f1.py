@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import (
-    Mass,
+from classwise.losses.normalizer import (
+    Normalizer,
     at_least_float32,
     check_batch,
-    check_mass,
+    check_normalizer,
     is_known,
     label_index,
-    label_mass,
+    label_normalizer,
 )
 
 
@@ -40,17 +40,17 @@ class SoftMacroF1(nn.Module):
             raise ConfigError(f"classes: found {classes}, allowed: 1 or more")
         self.classes = classes
 
-    def mass(self, labels_B: Tensor) -> Tensor:
+    def normalizer(self, labels_B: Tensor) -> Tensor:
         """The number of labelled rows: shape (1,), float64. It only tells one batch from another."""
-        return label_mass(labels_B)
+        return label_normalizer(labels_B)
 
-    def forward(self, logits_BK: Tensor, labels_B: Tensor, mass: Mass | None = None) -> Tensor:
+    def forward(self, logits_BK: Tensor, labels_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The loss of `logits_BK` (B, K) with `labels_B` (B,).
 
-        A `mass` that is not this batch's own raises ValueError: the batch is then a part of a larger one.
+        A `normalizer` that is not this batch's own raises ValueError: the batch is then a part of a larger one.
         """
         check_batch(logits_BK, labels_B, self.classes, soft=False)
-        self._refuse_another_mass(labels_B, mass)
+        self._refuse_another_normalizer(labels_B, normalizer)
         known_B1 = is_known(labels_B).unsqueeze(1)
         p_BK = at_least_float32(logits_BK).softmax(dim=1).masked_fill(~known_B1, 0)
         y_BK = torch.zeros_like(p_BK).scatter(1, label_index(labels_B).unsqueeze(1), known_B1.to(p_BK.dtype))
@@ -61,14 +61,14 @@ class SoftMacroF1(nn.Module):
         miss_K = (1 - 2 * (p_BK * y_BK).sum(dim=0) / size_K) * present_K
         return miss_K.sum() / present_K.sum().clamp(min=1)
 
-    def _refuse_another_mass(self, labels_B: Tensor, mass: Mass | None) -> None:
-        if mass is None:
+    def _refuse_another_normalizer(self, labels_B: Tensor, normalizer: Normalizer | None) -> None:
+        if normalizer is None:
             return
-        check_mass(mass, 1)
-        own = self.mass(labels_B)
+        check_normalizer(normalizer, 1)
+        own = self.normalizer(labels_B)
         # The only comparison on the host in any loss: a silently different gradient would be worse.
-        if not torch.equal(own, torch.as_tensor(mass).to(own)):
+        if not torch.equal(own, torch.as_tensor(normalizer).to(own)):
             raise ValueError(
                 f"soft F1 is not a sum over samples and cannot be accumulated: this batch has {own.item():g} "
-                f"labelled rows, but the mass given is {float(mass[0]):g}. Use one batch an update, in one process"
+                f"labelled rows, but the normalizer given is {float(normalizer[0]):g}. Use one batch an update, in one process"
             )

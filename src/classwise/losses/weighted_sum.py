@@ -7,13 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.mass import Loss, Mass, check_part, checked_factors, set_epoch, split_mass
+from classwise.losses.normalizer import (
+    Loss,
+    Normalizer,
+    check_part,
+    checked_factors,
+    set_epoch,
+    split_normalizer,
+)
 
 
 class WeightedSum(nn.Module):
     """The sum of `losses`, each times its weight (finite, >= 0).
 
-    Each part keeps its own mass, so `terms` is the sum of theirs; it is additive, and takes soft targets, if all
+    Each part keeps its own normalizer, so `terms` is the sum of theirs; it is additive, and takes soft targets, if all
     parts do. ConfigError for parts whose `likelihood_scale` differs: they are not of one kind of target.
     """
 
@@ -36,14 +43,14 @@ class WeightedSum(nn.Module):
         """Passed on to the parts that change with the epoch, counted from 0."""
         set_epoch(self._parts(), epoch)
 
-    def mass(self, targets: Tensor) -> Tensor:
-        """The parts' masses one after the other: shape (terms,), float64."""
-        return torch.cat([loss.mass(targets) for loss in self._parts()])
+    def normalizer(self, targets: Tensor) -> Tensor:
+        """The parts' normalizers one after the other: shape (terms,), float64."""
+        return torch.cat([loss.normalizer(targets) for loss in self._parts()])
 
-    def forward(self, outputs: Tensor, targets: Tensor, mass: Mass | None = None) -> Tensor:
-        """The weighted sum of the parts, each divided by its own stretch of `mass` (terms,)."""
-        mass = self.mass(targets) if mass is None else mass
-        stretches = split_mass(mass, [loss.terms for loss in self._parts()])
+    def forward(self, outputs: Tensor, targets: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The weighted sum of the parts, each divided by its own stretch of `normalizer` (terms,)."""
+        normalizer = self.normalizer(targets) if normalizer is None else normalizer
+        stretches = split_normalizer(normalizer, [loss.terms for loss in self._parts()])
         values = [
             weight * loss(outputs, targets, part)
             for loss, weight, part in zip(self._parts(), self.weights, stretches, strict=True)

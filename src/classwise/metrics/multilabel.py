@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.classification import Device, gathered, require_rows
 from classwise.metrics.scores import LOSS_LIMIT, Array, plain, precision_recall_f1, ratio
-from classwise.metrics.tally import Device, gathered, require_rows
 
 
-class MultilabelTally:
+class MultilabelMetric:
     """Logits and truth of every row, since average precision is about their order over the whole set.
 
     An update waits for nothing. Cells whose truth is NaN count nowhere, rows without a known cell neither. Rows

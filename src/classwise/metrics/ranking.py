@@ -9,13 +9,13 @@ from torch import Tensor
 
 from classwise.data.split import merge_groups
 from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.classification import Device, gathered, require_rows
 from classwise.metrics.scores import SCORES, Array, plain, ratio
-from classwise.metrics.tally import Device, gathered, require_rows
 
 Ints = npt.NDArray[np.int64]
 
 
-class RankingTally:
+class RankingMetric:
     """Scores, relevance and query of every row, since a query's scores are about its rows together.
 
     An update waits for nothing. Rows whose relevance is -1 count nowhere. Known rows whose score is not finite

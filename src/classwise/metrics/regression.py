@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.classification import Device, gathered, require_rows
 from classwise.metrics.scores import Array, plain, ratio
-from classwise.metrics.tally import Device, gathered, require_rows
 
 
-class RegressionTally:
+class RegressionMetric:
     """Sums of errors, and the spread of the truth, batch by batch; an update waits for nothing.
 
     Rows whose truth is NaN count nowhere. Known rows whose prediction is not finite stand in `invalid` and in no

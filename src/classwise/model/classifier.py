@@ -12,7 +12,7 @@ from classwise.model.backbone import Backbone, Three, build_backbone
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelMetadata:
     """All that is needed to build the model again and to feed it: it travels with every checkpoint, so that
     inference cannot differ from training. `image_size` is (height, width), `heads` is outputs by target, `cosine`
     the scale of those heads that compare directions only."""
@@ -31,10 +31,10 @@ class ModelFacts:
         return asdict(self)
 
     @staticmethod
-    def from_dict(values: dict[str, Any]) -> "ModelFacts":
+    def from_dict(values: dict[str, Any]) -> "ModelMetadata":
         """The reverse of `as_dict`."""
         fixed = {key: tuple(values[key]) for key in ("image_size", "mean", "std")}
-        return ModelFacts(**{**values, **fixed})
+        return ModelMetadata(**{**values, **fixed})
 
 
 class CosineLinear(nn.Module):
@@ -62,7 +62,7 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, facts: ModelFacts) -> None:
+    def __init__(self, backbone: Backbone, facts: ModelMetadata) -> None:
         super().__init__()
         self.facts = facts
         self.backbone = backbone.module
@@ -127,13 +127,15 @@ def build_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         body = build_backbone(backbone, weights, image_size)
-        facts = ModelFacts(backbone, image_size, fit, body.mean, body.std, dropout, heads, dict(cosine or {}))
+        facts = ModelMetadata(
+            backbone, image_size, fit, body.mean, body.std, dropout, heads, dict(cosine or {})
+        )
         model = Classifier(body, facts)
         model.arrange(torch.channels_last)
         return model
 
 
-def restore_classifier(facts: ModelFacts, tensors: dict[str, Tensor]) -> Classifier:
+def restore_classifier(facts: ModelMetadata, tensors: dict[str, Tensor]) -> Classifier:
     """The model of a checkpoint, with its weights and its own normalisation, ready for `eval()`."""
     with torch.random.fork_rng(devices=[]):
         model = Classifier(build_backbone(facts.backbone, "none", facts.image_size), facts)

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from classwise.compose.dataset import (
-    Prepared,
+    DatasetSplits,
     answered,
     data_digest,
     prepare,
@@ -21,14 +21,14 @@ from classwise.compose.parts import (
     build_model,
     check_recipe,
     device_of,
-    settle,
+    resolve_auto,
 )
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.sources import Samples, picture_names, read_source, refuse_escapes, samples_of
-from classwise.distributed import Processes, joined_processes
+from classwise.distributed import Processes, process_group
 from classwise.errors import CheckpointError, ConfigError, DataError, OutputError
 from classwise.files import refuse_existing, write_bytes, write_text
 from classwise.infer.engines import check_engine
@@ -41,8 +41,8 @@ from classwise.run.checkpoint import (
     Checkpoint,
     fingerprint,
     newest_checkpoint,
-    read_by_first,
     read_checkpoint,
+    read_on_rank_zero,
     reading,
     restore,
     restored_model,
@@ -50,17 +50,17 @@ from classwise.run.checkpoint import (
 )
 from classwise.run.folder import RunFolder, new_folder
 from classwise.run.lock import locked, refuse_held
-from classwise.run.predictor import Predictor, set_threads, torch_kept
+from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 from classwise.run.resume_config import refuse_changed_config
 from classwise.run.session import (
     Parts,
     assemble,
-    checkpoint_keeper,
+    run_checkpointer,
     run_to_the_end,
     say_start,
     score_baselines,
 )
-from classwise.signals import StopFlag, held_back, stop_flag
+from classwise.signals import StopFlag, defer_signals, stop_flag
 
 
 def train(
@@ -75,26 +75,33 @@ def train(
     whatever is wrong with config or data, before anything is written; Interrupted after a signal, with a
     checkpoint written.
     """
-    with joined_processes() as processes, stop_flag() as stop, torch_kept(), contextlib.ExitStack() as stack:
-        console = Console(quiet or not processes.is_first)
-        given, conflicts = processes.together(lambda: _checked_config(config, overrides))
+    with (
+        process_group() as processes,
+        stop_flag() as stop,
+        preserve_torch_state(),
+        contextlib.ExitStack() as stack,
+    ):
+        console = Console(quiet or not processes.is_main_process)
+        given, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
         prepared = stack.enter_context(contextlib.closing(prepare(given, console, processes)))
         prepared = dataclasses.replace(prepared, warnings=(*prepared.warnings, *conflicts))
-        heads, model = processes.together(lambda: _new_model(given, prepared, processes))
-        settled, device, measured = settle(given, prepared, model, console, processes)
+        heads, model = processes.on_all_ranks(lambda: _new_model(given, prepared, processes))
+        settled, device, measured = resolve_auto(given, prepared, model, console, processes)
         set_threads(settled)
         folder = stack.enter_context(_new_folder(settled, run, processes))  # refused before the baselines
-        baselines = processes.first(lambda: score_baselines(settled, prepared, model, heads, device, console))
-        parts = processes.together(lambda: assemble(settled, prepared, model, heads, device, processes))
+        baselines = processes.from_rank_zero(
+            lambda: score_baselines(settled, prepared, model, heads, device, console)
+        )
+        parts = processes.on_all_ranks(lambda: assemble(settled, prepared, model, heads, device, processes))
         processes.require_same(weights_digest(parts.state.model), "the first weights")
-        keeper = checkpoint_keeper(folder, settled, prepared, parts, baselines, measured)
-        processes.first(lambda: _begin(folder, settled, prepared, console))
+        checkpointer = run_checkpointer(folder, settled, prepared, parts, baselines, measured)
+        processes.from_rank_zero(lambda: _begin(folder, settled, prepared, console))
         say_start(console, folder, prepared, parts)
         _be_patient(stop, processes)
         # A status before the first checkpoint: whoever finds a checkpoint finds a run.
-        processes.first(lambda: keeper.after(parts.state))
-        keeper.save(parts.state, best=False)
-        run_to_the_end(folder, settled, prepared, parts, keeper, console, stop)
+        processes.from_rank_zero(lambda: checkpointer.after(parts.state))
+        checkpointer.save(parts.state, best=False)
+        run_to_the_end(folder, settled, prepared, parts, checkpointer, console, stop)
     return Run(folder)
 
 
@@ -106,38 +113,45 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
     Raises CheckpointError if there is no usable checkpoint or the data is not what it was.
     """
     folder = RunFolder(Path(run))
-    with joined_processes() as processes, stop_flag() as stop, torch_kept(), contextlib.ExitStack() as stack:
-        console = Console(quiet or not processes.is_first)
+    with (
+        process_group() as processes,
+        stop_flag() as stop,
+        preserve_torch_state(),
+        contextlib.ExitStack() as stack,
+    ):
+        console = Console(quiet or not processes.is_main_process)
         if _has_ended(folder, processes, console):
             return Run(folder)
         stack.enter_context(_held(folder, processes))
         if _has_ended(folder, processes, console):  # meanwhile, in another process
             return Run(folder)
-        if processes.is_first:
+        if processes.is_main_process:
             console.log_to(folder.log)
         given = [] if workers is None else [("data.workers", str(workers))]
-        config = make_config(processes.first(lambda: load_config(folder.config, given).to_dict()))
-        checkpoint = read_by_first(
+        config = make_config(processes.from_rank_zero(lambda: load_config(folder.config, given).to_dict()))
+        checkpoint = read_on_rank_zero(
             processes,
             lambda: newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}")),
         )
-        processes.first(lambda: refuse_changed_config(folder.config, config, checkpoint))
+        processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
         prepared = stack.enter_context(contextlib.closing(prepare(config, console, processes)))
-        processes.first(lambda: _refuse_changed_data(folder, prepared, checkpoint.facts))
+        processes.from_rank_zero(lambda: _refuse_changed_data(folder, prepared, checkpoint.facts))
         processes.require_same(data_digest(prepared), "the data")
-        device = processes.together(lambda: device_of(config.training.device, processes))
+        device = processes.on_all_ranks(lambda: device_of(config.training.device, processes))
         set_threads(config)
-        parts = processes.together(lambda: _restored_parts(config, prepared, checkpoint, device, processes))
-        _compare_fingerprints(checkpoint, fingerprint(str(device), processes.world), console)
+        parts = processes.on_all_ranks(
+            lambda: _restored_parts(config, prepared, checkpoint, device, processes)
+        )
+        _compare_fingerprints(checkpoint, fingerprint(str(device), processes.world_size), console)
         if prepared.store is not None:
             console.line(str(prepared.store))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
-        keeper = checkpoint_keeper(folder, config, prepared, parts)
+        checkpointer = run_checkpointer(folder, config, prepared, parts)
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
         p = parts.state.progress
         _be_patient(stop, processes)
-        keeper.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
-        run_to_the_end(folder, config, prepared, parts, keeper, console, stop)
+        checkpointer.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
+        run_to_the_end(folder, config, prepared, parts, checkpointer, console, stop)
     return Run(folder)
 
 
@@ -309,7 +323,7 @@ def _with_groups(samples: Samples, config: Config) -> Samples:
     return dataclasses.replace(samples, groups=tuple(samples.frame[column].to_list()))
 
 
-def _split_table(prepared: Prepared) -> pl.DataFrame:
+def _split_table(prepared: DatasetSplits) -> pl.DataFrame:
     parts = []
     for side, name in ((prepared.train, "train"), (prepared.valid, "valid")):
         s = side.samples
@@ -320,7 +334,7 @@ def _split_table(prepared: Prepared) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _refuse_changed_data(folder: RunFolder, prepared: Prepared, facts: dict[str, Any]) -> None:
+def _refuse_changed_data(folder: RunFolder, prepared: DatasetSplits, facts: dict[str, Any]) -> None:
     """The same rows with the same labels must stand on the same sides: else validation would see what was
     trained on, or outputs would be taken for other labels."""
     then, now = folder.split(), _split_table(prepared)
@@ -365,7 +379,7 @@ def _checked_config(
 
 
 def _new_model(
-    config: Config, prepared: Prepared, processes: Processes
+    config: Config, prepared: DatasetSplits, processes: Processes
 ) -> tuple[dict[str, Head], Classifier]:
     heads = build_heads(config, prepared)
     model = build_model(config, heads)
@@ -374,7 +388,11 @@ def _new_model(
 
 
 def _restored_parts(
-    config: Config, prepared: Prepared, checkpoint: Checkpoint, device: torch.device, processes: Processes
+    config: Config,
+    prepared: DatasetSplits,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    processes: Processes,
 ) -> Parts:
     """All parts as the checkpoint holds them, the window of an update too: it stays, however many share it now."""
     # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
@@ -394,8 +412,10 @@ def _new_folder(config: Config, run: str | Path | None, processes: Processes) ->
     """Made and held by the first process; nothing of it stays if the run does not begin."""
     wanted = None if run is None else Path(run)
     with contextlib.ExitStack() as stack:
-        with held_back():
-            path = processes.first(lambda: str(stack.enter_context(new_folder(config.name, wanted)).path))
+        with defer_signals():
+            path = processes.from_rank_zero(
+                lambda: str(stack.enter_context(new_folder(config.name, wanted)).path)
+            )
         yield RunFolder(Path(path))
 
 
@@ -403,8 +423,8 @@ def _new_folder(config: Config, run: str | Path | None, processes: Processes) ->
 def _held(folder: RunFolder, processes: Processes) -> Iterator[None]:
     """The first process holds the run directory; all raise if somebody else does."""
     with contextlib.ExitStack() as stack:
-        with held_back():
-            processes.first(lambda: stack.enter_context(locked(folder.path)))
+        with defer_signals():
+            processes.from_rank_zero(lambda: stack.enter_context(locked(folder.path)))
         yield
 
 
@@ -425,14 +445,14 @@ def _has_ended(folder: RunFolder, processes: Processes, console: Console) -> boo
             refuse_held(folder.path)
             raise
 
-    found = processes.first(status)
+    found = processes.from_rank_zero(status)
     ended: bool = found["state"] in ("finished", "early_stopped")
     if ended:
         console.line(f"{folder.path}: {found['state']} already, after epoch {found['epoch']}; nothing to do")
     return ended
 
 
-def _begin(folder: RunFolder, config: Config, prepared: Prepared, console: Console) -> None:
+def _begin(folder: RunFolder, config: Config, prepared: DatasetSplits, console: Console) -> None:
     """What stands in a run's directory from the start."""
     console.log_to(folder.log)
     write_text(folder.config, config.to_toml())

@@ -28,10 +28,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from classwise.distributed import ALONE, Processes
+from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import CheckpointError
 from classwise.files import json_text, make_folder, sha256, sync_folder
-from classwise.model.classifier import Classifier, ModelFacts, restore_classifier
+from classwise.model.classifier import Classifier, ModelMetadata, restore_classifier
 from classwise.training.state import Progress, TrainState
 
 SCHEMA = 2
@@ -71,7 +71,7 @@ class Checkpoint:
 
 
 @dataclass
-class CheckpointKeeper:
+class RunCheckpointer:
     """Keeps `last` and `best` of a run in `folder`. `facts` stand in every state.json; `after` is called with
     the state once both are on the disk. `every_updates`, `every_seconds`: how often within an epoch."""
 
@@ -81,10 +81,10 @@ class CheckpointKeeper:
     after: Callable[[TrainState], None] = lambda state: None
     every_updates: int | None = None
     every_seconds: float | None = None
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
     _saved: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
 
-    def due(self, progress: Progress) -> bool:
+    def should_save(self, progress: Progress) -> bool:
         """Whether so many updates or seconds have passed since the last save."""
         update, seconds = self._saved
         late = self.every_seconds is not None and time.monotonic() - seconds >= self.every_seconds
@@ -93,7 +93,7 @@ class CheckpointKeeper:
     def save(self, state: TrainState, best: bool) -> None:
         """Write `last`, and `best` where it is one; of several processes, which hold the same state, the first
         does. Raises CheckpointError (disk full, not writable); what was there before is then still whole."""
-        self.processes.first(lambda: self._write(state, best))
+        self.processes.from_rank_zero(lambda: self._write(state, best))
         self._saved = state.progress.update, time.monotonic()
 
     def _write(self, state: TrainState, best: bool) -> None:
@@ -250,7 +250,7 @@ def reading(checkpoint: Checkpoint) -> Iterator[None]:
 def restored_model(checkpoint: Checkpoint) -> Classifier:
     """The model of a checkpoint, with its weights. Raises CheckpointError, ModelError."""
     with reading(checkpoint):
-        facts = ModelFacts.from_dict(checkpoint.facts["model"])
+        facts = ModelMetadata.from_dict(checkpoint.facts["model"])
         for number, (name, outputs) in enumerate(facts.heads.items()):
             # Before it is built: a number that is not that of the weights could ask for all memory there is.
             found = checkpoint.model[f"heads.{number}.weight"].shape[0]
@@ -266,11 +266,11 @@ def weights_digest(model: nn.Module) -> str:
     return sha256(save(_plain(model.state_dict())))
 
 
-def read_by_first(processes: Processes, read: Callable[[], Checkpoint]) -> Checkpoint:
+def read_on_rank_zero(processes: Processes, read: Callable[[], Checkpoint]) -> Checkpoint:
     """What `read` gives in the first process, in all of them: only its machine needs the run directory."""
-    if processes.world == 1:
+    if processes.world_size == 1:
         return read()
-    found = processes.together(lambda: read() if processes.is_first else None)
+    found = processes.on_all_ranks(lambda: read() if processes.is_main_process else None)
     parts = (
         ("", b"", b"")
         if found is None
@@ -280,8 +280,8 @@ def read_by_first(processes: Processes, read: Callable[[], Checkpoint]) -> Check
             save(found.training),
         )
     )
-    text = processes.share(parts[0].encode() if found else None)
-    tensors = [load(processes.share(part if found else None)) for part in parts[1:]]
+    text = processes.broadcast(parts[0].encode() if found else None)
+    tensors = [load(processes.broadcast(part if found else None)) for part in parts[1:]]
     folder, state, made_on = json.loads(text)
     return Checkpoint(Path(folder), state, made_on, *tensors)
 

@@ -82,7 +82,7 @@ class RunFolder:
 
     def write_predictions(self, frame: pl.DataFrame) -> None:
         """Replace predictions.csv in one step."""
-        write_table(frame, self.path / "predictions.csv", for_people=True)
+        write_table(frame, self.path / "predictions.csv", escape_formulas=True)
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name

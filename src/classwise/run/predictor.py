@@ -21,7 +21,7 @@ from classwise.errors import DataError, ImageError
 from classwise.infer.engines import engine_of
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_answers
-from classwise.metrics.scoreboard import Scoreboard, flat_scores
+from classwise.metrics.collection import MetricCollection, flat_scores
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
 from classwise.run.checkpoint import Checkpoint, reading, restored_model
@@ -103,7 +103,7 @@ class Predictor:
         pictures = pictures_of(samples, self.model.facts, config.data.max_pixels, stored)
         loader = loader_of(pictures, {}, config, device)
         batches = -(-len(pictures) // loader.batch_size)
-        with torch_kept(), contextlib.closing(loader):
+        with preserve_torch_state(), contextlib.closing(loader):
             set_threads(config)
             dtype = loop.PRECISIONS[self.precision]
             run = engine_of(engine, self.model.to(device), device, dtype, batches, console.line)
@@ -137,7 +137,7 @@ class Predictor:
         """Outputs against answers over the whole set, with intervals by the bootstrap (over groups, where the data
         has groups)."""
         resamples = config.report.resamples
-        board = Scoreboard(self.heads, self.labels, self.joint, keep_rows=resamples > 0)
+        board = MetricCollection(self.heads, self.labels, self.joint, keep_rows=resamples > 0)
         board.update(outputs, {name: torch.from_numpy(values) for name, values in answers.items()})
         results = board.results(groups, config.seed, resamples)
         metric = build_settings(config, torch.device("cpu")).metric
@@ -150,7 +150,7 @@ class Predictor:
 
 
 @contextlib.contextmanager
-def torch_kept() -> Iterator[None]:
+def preserve_torch_state() -> Iterator[None]:
     """torch's generators and number of threads are the caller's: they are found as they were left."""
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices), torch_threads(torch.get_num_threads()):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from classwise.compose.dataset import (
-    Prepared,
+    DatasetSplits,
     data_digest,
 )
 from classwise.compose.linear_probe import Baselines
@@ -24,14 +24,14 @@ from classwise.compose.parts import (
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.loader import Batch, TrainingData, ValidationData
-from classwise.distributed import ALONE, Processes
+from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
-from classwise.metrics.scoreboard import Scoreboard
+from classwise.metrics.collection import MetricCollection
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
 from classwise.report.page import write_report
 from classwise.run.checkpoint import (
-    CheckpointKeeper,
+    RunCheckpointer,
     fingerprint,
     read_checkpoint,
 )
@@ -53,17 +53,17 @@ class Parts:
     data: TrainingData
     valid: ValidationData
     heads: dict[str, Head]
-    scoreboard: Scoreboard
+    metrics: MetricCollection
     settings: loop.Settings
 
 
 def assemble(
     config: Config,
-    prepared: Prepared,
+    prepared: DatasetSplits,
     model: Classifier,
     heads: dict[str, Head],
     device: torch.device,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     window: int | None = None,
 ) -> Parts:
     """The parts of a run at update 0; `window` as in `build_data`. Raises ConfigError."""
@@ -73,14 +73,14 @@ def assemble(
         data,
         valid,
         heads,
-        Scoreboard(heads, prepared.label_lists, prepared.joint, device),
+        MetricCollection(heads, prepared.label_lists, prepared.joint, device),
         build_settings(config, device, processes),
     )
 
 
 def score_baselines(
     config: Config,
-    prepared: Prepared,
+    prepared: DatasetSplits,
     model: Classifier,
     heads: dict[str, Head],
     device: torch.device,
@@ -97,14 +97,14 @@ def score_baselines(
     return baselines.as_dict()
 
 
-def checkpoint_keeper(
+def run_checkpointer(
     folder: RunFolder,
     config: Config,
-    prepared: Prepared,
+    prepared: DatasetSplits,
     parts: Parts,
     baselines: dict[str, Any] | None = None,
     measured: Sequence[dict[str, Any]] = (),
-) -> CheckpointKeeper:
+) -> RunCheckpointer:
     """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
     facts = {
         "classwise": __version__,
@@ -119,7 +119,7 @@ def checkpoint_keeper(
         "data": data_digest(prepared),
     }
     processes = parts.settings.processes
-    made_on = fingerprint(str(parts.settings.device), processes.world)
+    made_on = fingerprint(str(parts.settings.device), processes.world_size)
     environment = {"classwise": __version__, **made_on}
     status = status_frame(folder, config, prepared, parts.state.model, baselines, measured, environment)
 
@@ -132,7 +132,7 @@ def checkpoint_keeper(
 
     t = config.training
     seconds = 60 * t.checkpoint_minutes if t.checkpoint_minutes else None
-    return CheckpointKeeper(
+    return RunCheckpointer(
         folder.checkpoints, facts, made_on, after, t.checkpoint_updates, seconds, processes
     )
 
@@ -140,14 +140,14 @@ def checkpoint_keeper(
 def run_to_the_end(
     folder: RunFolder,
     config: Config,
-    prepared: Prepared,
+    prepared: DatasetSplits,
     parts: Parts,
-    keeper: CheckpointKeeper,
+    checkpointer: RunCheckpointer,
     console: Console,
     stop: StopFlag,
 ) -> None:
     """The loop, and whatever happens in it said in status.json, by the first process."""
-    is_first = parts.settings.processes.is_first
+    is_main_process = parts.settings.processes.is_main_process
 
     def watch(windows: Iterable[list[Batch]], epoch: int, first: int) -> Iterable[list[Batch]]:
         title = f"epoch {epoch + 1}/{parts.settings.epochs}"
@@ -157,38 +157,38 @@ def run_to_the_end(
         console.line(_epoch_line(row, parts.settings, best))
 
     started = time.monotonic()
-    before = _seconds_before(folder) if is_first else 0.0
+    before = _seconds_before(folder) if is_main_process else 0.0
 
     def ended_status(state: str, reason: str) -> dict[str, Any]:
         status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
         return status_now(status, parts.state, state, reason, parts.settings)
 
     def end(state: str, reason: str) -> None:
-        if is_first:
+        if is_main_process:
             folder.write_status(ended_status(state, reason))
 
     p = parts
     try:
         with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
             ended = loop.train(
-                *(p.state, p.data, p.valid, p.scoreboard, p.settings),
-                *(keeper, stop.is_set, watch, say),
+                *(p.state, p.data, p.valid, p.metrics, p.settings),
+                *(checkpointer, stop.is_set, watch, say),
             )
-        if not is_first:
+        if not is_main_process:
             return
         _write_results(folder, config, prepared, stop.is_set)
     except (Interrupted, KeyboardInterrupt) as stopped:
         reason = _reason_of(stopped)
         end("interrupted", reason)
-        if is_first:
+        if is_main_process:
             _report_anyway(folder, console)
         interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}")
-        interrupted.told_by_first = not is_first
+        interrupted.reported_by_rank_zero = not is_main_process
         raise interrupted from None
     except BaseException as error:
         with contextlib.suppress(OSError, CheckpointError):
             end("failed", f"{type(error).__name__}: {error}")
-            if is_first:
+            if is_main_process:
                 _report_anyway(folder, console)
         if "more than 1 value per channel" in str(error):
             raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
@@ -224,7 +224,7 @@ def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, conso
 
 
 def _write_results(
-    folder: RunFolder, config: Config, prepared: Prepared, should_stop: Callable[[], bool]
+    folder: RunFolder, config: Config, prepared: DatasetSplits, should_stop: Callable[[], bool]
 ) -> None:
     """metrics.json and predictions.csv of the best checkpoint on the validation rows. Raises Interrupted."""
     checkpoint = read_checkpoint(folder.checkpoints / "best")
@@ -260,7 +260,7 @@ def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str
     )
 
 
-def say_start(console: Console, folder: RunFolder, prepared: Prepared, parts: Parts) -> None:
+def say_start(console: Console, folder: RunFolder, prepared: DatasetSplits, parts: Parts) -> None:
     """What is about to be trained on what, and what to know of the data."""
     train, valid = prepared.train.samples, prepared.valid.samples
     for warning in prepared.warnings:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from classwise.compose.dataset import Prepared, Side, label_counts, masked_counts, value_facts
+from classwise.compose.dataset import DatasetSplits, Side, label_counts, masked_counts, value_facts
 from classwise.config.schema import Config
 from classwise.data.targets import RankingTarget
 from classwise.errors import CheckpointError
-from classwise.metrics.scoreboard import joint_labels
+from classwise.metrics.collection import joint_labels
 from classwise.model.classifier import Classifier
 from classwise.run.folder import RunFolder
 from classwise.training.loop import Settings
@@ -22,7 +22,7 @@ from classwise.training.state import TrainState
 def status_frame(
     folder: RunFolder,
     config: Config,
-    prepared: Prepared,
+    prepared: DatasetSplits,
     model: Classifier,
     baselines: dict[str, Any] | None,
     measured: Sequence[dict[str, Any]],
@@ -49,7 +49,7 @@ def status_frame(
     }
 
 
-def _data_facts(prepared: Prepared) -> dict[str, Any]:
+def _data_facts(prepared: DatasetSplits) -> dict[str, Any]:
     train, valid = prepared.train, prepared.valid
     counts = {"train": label_counts(prepared, train), "valid": label_counts(prepared, valid)}
     groups = None
@@ -80,13 +80,15 @@ def _data_facts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _by_target(facts: Callable[[Prepared, Side], dict[str, Any]], prepared: Prepared) -> dict[str, Any]:
+def _by_target(
+    facts: Callable[[DatasetSplits, Side], dict[str, Any]], prepared: DatasetSplits
+) -> dict[str, Any]:
     """What a function says of each target, for both sides."""
     train, valid = facts(prepared, prepared.train), facts(prepared, prepared.valid)
     return {name: {"train": train[name], "valid": valid[name]} for name in train}
 
 
-def _query_counts(prepared: Prepared, side: Side) -> dict[str, int]:
+def _query_counts(prepared: DatasetSplits, side: Side) -> dict[str, int]:
     return {
         target.name: len(np.unique(side.answers[target.name][:, 1]))
         for target in prepared.targets

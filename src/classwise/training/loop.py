@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from classwise.data.loader import Batch, TrainingData, ValidationData
-from classwise.distributed import ALONE, Processes
+from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory
 from classwise.losses.criterion import Criterion
-from classwise.losses.mass import AllRows, Mass, numbers
-from classwise.metrics.scoreboard import Scoreboard, flat_scores
-from classwise.model.fitting import Fitting
+from classwise.losses.normalizer import Normalizer, WholeUpdate, numbers
+from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.model.oom import OOMFallback
 from classwise.randomness import DROPOUT, mixed_seed
-from classwise.training.finite import FiniteUpdates, Update, clip
+from classwise.training.guard import NonFiniteGuard, Update, clip
 from classwise.training.state import Progress, TrainState
 
 COUNTED_AT_ONCE = 4096  # rows of validation
@@ -33,10 +33,10 @@ STEP_TOO_LARGE = (
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """Where states are kept; the loop does not know how."""
 
-    def due(self, progress: Progress) -> bool:
+    def should_save(self, progress: Progress) -> bool:
         """Whether to keep the state now, in the middle of an epoch."""
 
     def save(self, state: TrainState, best: bool) -> None:
@@ -57,7 +57,7 @@ class Settings:
     clip_norm: float
     precision: str
     device: torch.device
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The forward pass in the chosen precision; in fp32 it changes nothing."""
@@ -66,10 +66,10 @@ class Settings:
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision])
 
 
-class Nowhere:
-    """A keeper that keeps nothing."""
+class NullCheckpointer:
+    """A checkpointer that keeps nothing."""
 
-    def due(self, progress: Progress) -> bool:
+    def should_save(self, progress: Progress) -> bool:
         """Never."""
         return False
 
@@ -77,7 +77,7 @@ class Nowhere:
         """Nothing."""
 
 
-NOWHERE = Nowhere()
+NULL_CHECKPOINTER = NullCheckpointer()
 
 
 def never() -> bool:
@@ -94,9 +94,9 @@ def train(
     state: TrainState,
     data: TrainingData,
     valid: ValidationData,
-    scoreboard: Scoreboard,
+    metrics: MetricCollection,
     settings: Settings,
-    keeper: Keeper,
+    checkpointer: Checkpointer,
     should_stop: Callable[[], bool] = never,
     watch: Callable[[Iterable[list[Batch]], int, int], Iterable[list[Batch]]] = unwatched,
     say: Callable[[dict[str, Any], bool], None] = lambda row, best: None,
@@ -112,9 +112,9 @@ def train(
         windows = watch(data.windows(epoch, skip=first), epoch, first)
         too_large = ""
         try:
-            train_one_epoch(state, windows, data, settings, keeper, should_stop)
+            train_one_epoch(state, windows, data, settings, checkpointer, should_stop)
         except NonFiniteError:
-            keeper.save(state, best=False)
+            checkpointer.save(state, best=False)
             raise
         except OutOfMemory as error:
             too_large = str(error)
@@ -125,16 +125,16 @@ def train(
             continue  # with the update that did not fit: nothing of it has happened
         started = time.perf_counter()
         trained = progress.window == data.updates_per_epoch
-        scores = evaluate(state, valid, scoreboard, settings, should_stop) if trained else None
+        scores = evaluate(state, valid, metrics, settings, should_stop) if trained else None
         if scores is None:
-            keeper.save(state, best=False)
+            checkpointer.save(state, best=False)
             raise Interrupted(f"stopped after update {progress.update}, in epoch {epoch + 1}")
         state.schedule.end_epoch(scores[settings.metric], progress.update)
         row = _history_row(state, scores, time.perf_counter() - started, epoch < data.frozen_epochs)
         best = progress.end_epoch(
             scores[settings.metric], row, settings.first_epoch, settings.higher_is_better
         )
-        keeper.save(state, best)
+        checkpointer.save(state, best)
         say(row, best)
     return "early_stopped" if _waited_enough(state, settings) else "finished"
 
@@ -144,53 +144,53 @@ def train_one_epoch(
     windows: Iterable[list[Batch]],
     data: TrainingData,
     settings: Settings,
-    keeper: Keeper = NOWHERE,
+    checkpointer: Checkpointer = NULL_CHECKPOINTER,
     should_stop: Callable[[], bool] = never,
 ) -> None:
     """One update for each window of micro-batches, with the gradient of one big batch over all processes."""
     model, criterion, optimizer = state.model, state.criterion, state.optimizer
     scaler, progress, processes = state.scaler, state.progress, settings.processes
     model.train()
-    with FiniteUpdates(state, data, settings.device, processes) as updates:
-        for window in _timed(processes.agreed(windows), updates):
+    with NonFiniteGuard(state, data, settings.device, processes) as updates:
+        for window in _timed(processes.in_lockstep(windows), updates):
             batches = data.mixing([batch.to(settings.device) for batch in window], progress.update)
             state.schedule.set(optimizer, progress.update)
             optimizer.zero_grad()
             with kept(updates.statistics) as before:
-                mass = window_mass(criterion, batches, progress.micro_batch, processes)
+                normalizer = update_normalizer(criterion, batches, progress.micro_batch, processes)
                 losses = []
-                with processes.alike():
+                with processes.sync_errors():
                     for place, part, batch in micro_batches(batches, data.first_place, progress.micro_batch):
                         seed_dropout(settings, progress.update, place, part)
                         with settings.autocast():
                             outputs = state.outputs(batch.images)
-                        loss = criterion(outputs, batch.targets, mass)
+                        loss = criterion(outputs, batch.targets, normalizer)
                         scaler.scale(loss).backward()
                         losses.append(loss.detach())
-                total = processes.sum(added(losses, processes.world > 1))
+                total = processes.sum(added(losses, processes.world_size > 1))
                 processes.sum_gradients(updates.parameters)
                 processes.merge_statistics(model, updates.statistics, before, sum(map(bool, batches)))
             scaler.unscale_(optimizer)
             norm, rows = clip(updates.parameters, settings.clip_norm), [batch.rows for batch in batches]
             update = Update(rows, total, norm, before, processes.count(sum(map(len, rows))))
-            taken = updates.admit(update)  # or raises NonFiniteError
+            taken = updates.check(update)  # or raises NonFiniteError
             scaler.step(optimizer)
             scaler.update()
             if taken:
                 state.average.update(model)
             progress.end_update(update.loss or 0.0, update.samples)
-            due, stop = processes.any(keeper.due(progress), should_stop())
+            due, stop = processes.any(checkpointer.should_save(progress), should_stop())
             if stop:
                 return
             if due:
-                keeper.save(updates.settled(), best=False)
+                checkpointer.save(updates.settled(), best=False)
 
 
 @torch.no_grad()
 def evaluate(
     state: TrainState,
     valid: ValidationData,
-    scoreboard: Scoreboard,
+    metrics: MetricCollection,
     settings: Settings,
     should_stop: Callable[[], bool] = never,
 ) -> dict[str, float] | None:
@@ -202,10 +202,10 @@ def evaluate(
     model, criterion, processes = state.average.model, state.criterion, settings.processes
     processes.require_same_weights(model)
     model.eval()
-    scoreboard.reset()
-    outputs_of = Fitting(model)
+    metrics.reset()
+    outputs_of = OOMFallback(model)
     answers = valid.targets(settings.device)
-    mass = numbers(criterion.mass(answers))
+    normalizer = numbers(criterion.normalizer(answers))
     loss = torch.zeros((), device=settings.device, dtype=torch.float64)
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
     waiting = 0
@@ -216,13 +216,13 @@ def evaluate(
         rows = torch.cat([rows for rows, _ in found])
         outputs = {name: torch.cat([part[name] for _, part in found]) for name in found[0][1]}
         targets = {name: values[rows] for name, values in answers.items()}
-        scoreboard.update(outputs, targets)
+        metrics.update(outputs, targets)
         if criterion.additive:
-            loss += criterion(outputs, targets, mass)
+            loss += criterion(outputs, targets, normalizer)
         found.clear()
         waiting = 0
 
-    for batch, everyones in processes.agreed(valid.rounds(state.progress.epoch)):
+    for batch, everyones in processes.in_lockstep(valid.rounds(state.progress.epoch)):
         with settings.autocast():
             own = outputs_of(batch.to(settings.device).images)
         sizes = [len(rows) for rows in everyones]
@@ -234,13 +234,13 @@ def evaluate(
             return None
     if found:
         count()
-    if scoreboard.invalid:
-        raise NonFiniteError(f"validation: {scoreboard.invalid} rows have no finite prediction")
+    if metrics.invalid:
+        raise NonFiniteError(f"validation: {metrics.invalid} rows have no finite prediction")
     if not torch.isfinite(loss):
         raise NonFiniteError(
             f"validation: the loss is {float(loss)}; predictions are finite, but too far off"
         )
-    scores = flat_scores(scoreboard.results())
+    scores = flat_scores(metrics.results())
     return scores | ({"loss": float(loss)} if criterion.additive else {})
 
 
@@ -251,14 +251,16 @@ def micro_batches(batches: list[Batch], first_place: int, most: int) -> Iterator
             yield place, part, piece
 
 
-def window_mass(criterion: Criterion, batches: list[Batch], most: int, processes: Processes) -> Mass:
-    """What the losses of an update are divided by: the masses of all its micro-batches, in all processes."""
+def update_normalizer(
+    criterion: Criterion, batches: list[Batch], most: int, processes: Processes
+) -> Normalizer:
+    """What the losses of an update are divided by: the normalizers of all its micro-batches, in all processes."""
     # Several processes must all go the same way, and one of them may have no rows.
-    if processes.world == 1 and criterion.counts_rows and all(batch.complete for batch in batches):
+    if processes.world_size == 1 and criterion.counts_rows and all(batch.complete for batch in batches):
         rows = sum(len(batch) for batch in batches)  # nothing to count
         is_whole = len(batches) == 1 and not 0 < most < rows
-        return (AllRows if is_whole else list)([float(rows)] * criterion.terms)
-    return processes.total(criterion.window_mass([batch.targets for batch in batches]))
+        return (WholeUpdate if is_whole else list)([float(rows)] * criterion.terms)
+    return processes.total(criterion.update_normalizer([batch.targets for batch in batches]))
 
 
 def added(losses: list[Tensor], exactly: bool) -> Tensor:
@@ -290,7 +292,7 @@ def kept(buffers: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _halve_micro_batch(state: TrainState, data: TrainingData, found: str) -> None:
-    """Half as many pictures at once from now on: with the window's mass, the gradient stays that of one batch."""
+    """Half as many pictures at once from now on: with the window's normalizer, the gradient stays that of one batch."""
     size = state.progress.micro_batch or data.loader.batch_size
     if size == 1 or not state.criterion.additive or data.queries is not None:
         why = (
@@ -304,7 +306,7 @@ def _halve_micro_batch(state: TrainState, data: TrainingData, found: str) -> Non
         torch.cuda.empty_cache()
 
 
-def _timed(windows: Iterable[list[Batch]], updates: FiniteUpdates) -> Iterator[list[Batch]]:
+def _timed(windows: Iterable[list[Batch]], updates: NonFiniteGuard) -> Iterator[list[Batch]]:
     """Add the seconds that pass to the epoch's, so that an interrupted epoch keeps count; the last ones are over when
     the device has done what it was given."""
     started = time.perf_counter()
@@ -346,4 +348,4 @@ def _history_row(
 def _waited_enough(state: TrainState, settings: Settings) -> bool:
     progress = state.progress
     may_stop = settings.patience is not None and progress.epoch >= settings.first_epoch
-    return may_stop and progress.waited >= (settings.patience or 0)
+    return may_stop and progress.epochs_without_improvement >= (settings.patience or 0)

@@ -20,8 +20,8 @@ class Progress:
 
     `window` counts the updates of an unfinished epoch, `loss_sum` and `samples` their losses times rows and
     their rows, so that an epoch that was interrupted ends with the numbers of one that was not. The training loss
-    of an epoch is the mean of its updates' losses by rows: each is over its own mass, so with class weights it is
-    near, but not equal to, one over the epoch's mass. `micro_batch`: the most pictures that are computed at once, 0
+    of an epoch is the mean of its updates' losses by rows: each is over its own normalizer, so with class weights it is
+    near, but not equal to, one over the epoch's normalizer. `micro_batch`: the most pictures that are computed at once, 0
     for whole batches; it falls where memory runs out.
     """
 
@@ -34,7 +34,7 @@ class Progress:
     epoch_seconds: float = 0.0
     best: float | None = None
     best_epoch: int = 0
-    waited: int = 0
+    epochs_without_improvement: int = 0
     micro_batch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -46,7 +46,15 @@ class Progress:
     def from_dict(values: dict[str, Any]) -> "Progress":
         """What `as_dict` gave. Raises TypeError or ValueError for anything else."""
         progress = Progress(**values)
-        counts = ("epoch", "update", "window", "samples", "skipped_updates", "best_epoch", "waited")
+        counts = (
+            "epoch",
+            "update",
+            "window",
+            "samples",
+            "skipped_updates",
+            "best_epoch",
+            "epochs_without_improvement",
+        )
         for name in (*counts, "micro_batch"):
             value = getattr(progress, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
@@ -68,7 +76,7 @@ class Progress:
         self.loss_sum += loss * samples
         self.samples += samples
 
-    def take_back(self, samples: int) -> None:
+    def undo_update(self, samples: int) -> None:
         """Undo `end_update` with a loss of 0."""
         self.update -= 1
         self.window -= 1
@@ -84,7 +92,7 @@ class Progress:
         better = self.best is None or sign * value > sign * self.best or self.epoch == first_epoch > 1
         if better:
             self.best, self.best_epoch = value, self.epoch
-        self.waited = 0 if better else self.waited + 1
+        self.epochs_without_improvement = 0 if better else self.epochs_without_improvement + 1
         self.window, self.loss_sum, self.samples, self.skipped_updates = 0, 0.0, 0, 0
         self.epoch_seconds = 0.0
         self.history.append(row)

@@ -52,7 +52,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Choices:
+class SearchSpace:
     """What may be chosen from, at least one of each. `layouts` are (threads, workers)."""
 
     layouts: Sequence[tuple[int, int]]
@@ -62,13 +62,13 @@ class Choices:
     fused: Sequence[bool | None] = (None,)
 
 
-def fastest_plan(
+def tune(
     model: Classifier,
     optimizer_of: Callable[[Classifier, bool | None], Optimizer],
     batch_size: int,
     device: torch.device,
     read_seconds: float,
-    choices: Choices,
+    choices: SearchSpace,
 ) -> list[Plan]:
     """All plans that were measured, the fastest first: every precision in every layout; then, for the fastest of
     these, in turn the other memory formats, compilation, and optimizers that are not fused.

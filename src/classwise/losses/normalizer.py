@@ -1,13 +1,13 @@
-"""What every loss here shares: sums in the numerator, and a *mass* as the denominator.
+"""What every loss here shares: sums in the numerator, and a *normalizer* as the denominator.
 
-The mean of a batch is a sum over its rows divided by a mass: the number of labelled rows, or the sum of their
+The mean of a batch is a sum over its rows divided by a normalizer: the number of labelled rows, or the sum of their
 class weights. Both parts of several micro-batches can be added, the means themselves cannot. So the training
-loop adds the masses of all micro-batches of an update first and hands the total to each of them; the gradients
+loop adds the normalizers of all micro-batches of an update first and hands the total to each of them; the gradients
 that add up are then those of one big batch, whatever the sizes, weights and masked labels.
 
 Labels of a class are hard, (B,) whole numbers with -1 where unknown, or soft, (B, K) with the share of each class:
 >= 0, each row with a sum <= 1, and what is missing to 1 is unknown. Every loss that takes soft labels is linear in
-them, and so is its mass: t_1 loss(label 1) + t_2 loss(label 2) + ..., which is what mixing pictures asks for.
+them, and so is its normalizer: t_1 loss(label 1) + t_2 loss(label 2) + ..., which is what mixing pictures asks for.
 """
 
 import itertools
@@ -21,25 +21,25 @@ from torch import Tensor
 
 from classwise.errors import ConfigError
 
-Mass: TypeAlias = Tensor | Sequence[float]
+Normalizer: TypeAlias = Tensor | Sequence[float]
 """One denominator a term: a tensor (terms,), or plain numbers, which cost no operation on the device."""
 
 
-class AllRows(list[float]):
-    """The masses of a batch that is a whole update and of which every answer is known: the number of its rows, for each
+class WholeUpdate(list[float]):
+    """The normalizers of a batch that is a whole update and of which every answer is known: the number of its rows, for each
     term. A loss may then take torch's own mean, which divides within the kernel; labels of classes are hard."""
 
 
 IGNORED = -1
-"""The label of a row without a known class: it counts in neither the sum nor the mass."""
+"""The label of a row without a known class: it counts in neither the sum nor the normalizer."""
 
 
 @runtime_checkable
 class Loss(Protocol):
     """What a module has to offer to stand inside `WeightedSum` and `Criterion`.
 
-    `additive`: the value is a sum over rows divided by a mass that is a sum over rows.
-    `terms`: how many fractions the value adds up, each with a mass of its own (1 for a simple loss).
+    `additive`: the value is a sum over rows divided by a normalizer that is a sum over rows.
+    `terms`: how many fractions the value adds up, each with a normalizer of its own (1 for a simple loss).
     `soft_targets`: whether it takes the targets of mixed pictures.
     `likelihood_scale`: what the value, as a negative log-likelihood, has in front under learnt weights between
     the heads: 1, or 1/2 for a regression (Kendall et al. 2018, equations 5 and 10).
@@ -50,14 +50,14 @@ class Loss(Protocol):
     soft_targets: bool
     likelihood_scale: float
 
-    def mass(self, targets: Tensor) -> Tensor:
+    def normalizer(self, targets: Tensor) -> Tensor:
         """The denominators of this batch: shape (terms,), float64."""
 
-    def __call__(self, outputs: Tensor, targets: Tensor, mass: Mass | None = None) -> Tensor:
+    def __call__(self, outputs: Tensor, targets: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The same as `forward`, as for every module."""
 
-    def forward(self, outputs: Tensor, targets: Tensor, mass: Mass | None = None) -> Tensor:
-        """The sums over this batch divided by `mass` (default: its own), a scalar."""
+    def forward(self, outputs: Tensor, targets: Tensor, normalizer: Normalizer | None = None) -> Tensor:
+        """The sums over this batch divided by `normalizer` (default: its own), a scalar."""
 
 
 @runtime_checkable
@@ -100,7 +100,7 @@ def as_number(value: float, key: str, low: float, high: float = math.inf, above:
 
 
 def as_weight(weight: Tensor | None, what: str = "class weights") -> Tensor | None:
-    """`weight` (K,) as float64, so that masses add exactly enough; refused unless finite and not negative."""
+    """`weight` (K,) as float64, so that normalizers add exactly enough; refused unless finite and not negative."""
     if weight is None:
         return None
     if weight.ndim != 1 or not bool((weight.isfinite() & (weight >= 0)).all()):
@@ -119,11 +119,11 @@ def checked_factors(factors: Sequence[float], names: Sequence[object]) -> tuple[
 
 
 def check_part(part: object, where: str) -> None:
-    """TypeError unless `part` follows `Loss`: an ordinary torch loss has no mass and cannot be accumulated."""
+    """TypeError unless `part` follows `Loss`: an ordinary torch loss has no normalizer and cannot be accumulated."""
     if not isinstance(part, Loss):
         found = type(part).__name__
         raise TypeError(
-            f"{where}: {found} needs `additive`, `terms`, `soft_targets`, `likelihood_scale` and `mass(targets)`;"
+            f"{where}: {found} needs `additive`, `terms`, `soft_targets`, `likelihood_scale` and `normalizer(targets)`;"
             f" see {Loss.__module__}"
         )
 
@@ -192,7 +192,7 @@ def row_weights(labels: Tensor, weight_K: Tensor | None, dtype: torch.dtype) -> 
     return weight_K.to(dtype).gather(0, label_index(labels)) * known_B
 
 
-def label_mass(labels: Tensor, weight_K: Tensor | None = None) -> Tensor:
+def label_normalizer(labels: Tensor, weight_K: Tensor | None = None) -> Tensor:
     """The sum of the rows' weights: shape (1,), float64."""
     if weight_K is None and not is_soft(labels):
         return is_known(labels).sum(dim=0, keepdim=True, dtype=torch.float64)
@@ -208,44 +208,44 @@ def label_sum(loss_BK: Tensor, labels: Tensor, weight_K: Tensor | None = None) -
     return (row_weights(labels, weight_K, loss_B.dtype) * loss_B).sum()
 
 
-def over_mass(total: Tensor, mass: Mass) -> Tensor:
-    """`total` (scalar) divided by `mass` (1,); 0 with a zero gradient where the mass is 0."""
-    if not isinstance(mass, Tensor) and len(mass) == 1:
-        return total if mass[0] == 1 else total * inverse(mass[0])
-    check_mass(mass, 1)
-    assert isinstance(mass, Tensor)
-    # 1 / 0 becomes 0 on the device: value and gradient are 0, and the host never asks what the mass was.
-    return total * mass.reciprocal().nan_to_num(nan=math.nan, posinf=0.0).to(total.dtype).reshape(())
+def divide_by_normalizer(total: Tensor, normalizer: Normalizer) -> Tensor:
+    """`total` (scalar) divided by `normalizer` (1,); 0 with a zero gradient where the normalizer is 0."""
+    if not isinstance(normalizer, Tensor) and len(normalizer) == 1:
+        return total if normalizer[0] == 1 else total * inverse(normalizer[0])
+    check_normalizer(normalizer, 1)
+    assert isinstance(normalizer, Tensor)
+    # 1 / 0 becomes 0 on the device: value and gradient are 0, and the host never asks what the normalizer was.
+    return total * normalizer.reciprocal().nan_to_num(nan=math.nan, posinf=0.0).to(total.dtype).reshape(())
 
 
-def inverse(mass: float) -> float:
-    """1 / mass, and 0 where nothing is known."""
-    return 1 / mass if mass else 0.0
+def inverse(normalizer: float) -> float:
+    """1 / normalizer, and 0 where nothing is known."""
+    return 1 / normalizer if normalizer else 0.0
 
 
-def check_mass(mass: Mass, terms: int) -> None:
-    """ValueError unless `mass` has one number for each term."""
-    shape = tuple(mass.shape) if isinstance(mass, Tensor) else (len(mass),)
+def check_normalizer(normalizer: Normalizer, terms: int) -> None:
+    """ValueError unless `normalizer` has one number for each term."""
+    shape = tuple(normalizer.shape) if isinstance(normalizer, Tensor) else (len(normalizer),)
     if shape != (terms,):
-        raise ValueError(f"found a mass of shape {shape}; allowed: ({terms},), one number a term")
+        raise ValueError(f"found a normalizer of shape {shape}; allowed: ({terms},), one number a term")
 
 
-def split_mass(mass: Mass, terms: Sequence[int]) -> list[Mass]:
-    """The stretch of `mass` (sum of terms,) that belongs to each part, in order."""
-    check_mass(mass, sum(terms))
+def split_normalizer(normalizer: Normalizer, terms: Sequence[int]) -> list[Normalizer]:
+    """The stretch of `normalizer` (sum of terms,) that belongs to each part, in order."""
+    check_normalizer(normalizer, sum(terms))
     ends = list(itertools.accumulate(terms, initial=0))
-    return [mass[start:end] for start, end in itertools.pairwise(ends)]
+    return [normalizer[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def numbers(mass: Tensor) -> Mass:
-    """The mass as plain numbers where it lies on the host; on another device it stays there, since to ask for it
+def numbers(normalizer: Tensor) -> Normalizer:
+    """The normalizer as plain numbers where it lies on the host; on another device it stays there, since to ask for it
     would mean to wait."""
-    return cast(list[float], mass.tolist()) if mass.device.type == "cpu" else mass
+    return cast(list[float], normalizer.tolist()) if normalizer.device.type == "cpu" else normalizer
 
 
-def host_mass(loss: Loss, targets: Tensor) -> list[float]:
-    """`loss.mass(targets)` of targets on the host, as plain numbers. Where a loss says that it `counts_rows`, its mass
+def host_normalizer(loss: Loss, targets: Tensor) -> list[float]:
+    """`loss.normalizer(targets)` of targets on the host, as plain numbers. Where a loss says that it `counts_rows`, its normalizer
     is the number of known labels, which numpy counts in a quarter of the time that tensors of this size take."""
     if getattr(loss, "counts_rows", False) and targets.ndim == 1:
         return [float(np.count_nonzero(targets.numpy() != IGNORED))]
-    return cast(list[float], loss.mass(targets).tolist())
+    return cast(list[float], loss.normalizer(targets).tolist())

@@ -15,8 +15,8 @@ from sklearn.metrics import (
 )
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from classwise.metrics.classification import ClassMetric, LabelMetric
 from classwise.metrics.scores import SCORES, class_scores
-from classwise.metrics.tally import ClassTally, LabelTally
 from classwise.model.heads import OrdinalHead
 
 NAN, INF = float("nan"), float("inf")
@@ -32,31 +32,31 @@ def test_batches_equal_the_whole() -> None:
     """Any cut into batches counts the same, and the same as scikit-learn on the labelled rows."""
     logits_BK, labels_B = draw_rows(500, 7, 0)
     for size in (1, 64, 333, 500):
-        tally = ClassTally(7)
+        metric = ClassMetric(7)
         for start in range(0, 500, size):
-            tally.update(logits_BK[start : start + size], labels_B[start : start + size])
+            metric.update(logits_BK[start : start + size], labels_B[start : start + size])
         known_B = labels_B != -1
         expected = confusion_matrix(labels_B[known_B], logits_BK[known_B].argmax(1), labels=range(7))
-        np.testing.assert_array_equal(tally.confusion, expected)
-        assert tally.masked == int((~known_B).sum())
-        assert tally.invalid == 0
+        np.testing.assert_array_equal(metric.confusion, expected)
+        assert metric.masked == int((~known_B).sum())
+        assert metric.invalid == 0
 
 
 def test_rows_are_true_and_columns_predicted() -> None:
     """One row of truth 0 predicted as 2 stands in row 0, column 2."""
-    tally = LabelTally(3)
-    tally.update(torch.tensor([2]), torch.tensor([0]))
-    assert tally.confusion.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    metric = LabelMetric(3)
+    metric.update(torch.tensor([2]), torch.tensor([0]))
+    assert metric.confusion.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
 def test_mean_of_batch_f1_is_another_number() -> None:
-    """Sabotage: macro F1 averaged over batches is not the macro F1 of all rows, which the tally gives."""
+    """Sabotage: macro F1 averaged over batches is not the macro F1 of all rows, which the metric gives."""
     logits_BK, labels_B = draw_rows(200, 6, 1)
     logits_BK += 2 * torch.nn.functional.one_hot(labels_B.clamp(min=0), 6)
-    whole = ClassTally(6)
+    whole = ClassMetric(6)
     by_batch = []
     for start in range(0, 200, 20):
-        part = ClassTally(6)
+        part = ClassMetric(6)
         rows = slice(start, start + 20)
         part.update(logits_BK[rows], labels_B[rows])
         by_batch.append(class_scores(part.confusion, list("abcdef"))["macro_f1"])
@@ -70,31 +70,31 @@ def test_mean_of_batch_f1_is_another_number() -> None:
 def test_logits_without_a_largest_finite_one_are_invalid() -> None:
     """NaN, +inf or -inf throughout is no prediction; a class switched off by -inf is."""
     logits_BK = torch.tensor([[0, NAN, 1], [NAN, 0, 0], [INF, 0, 0], [-INF, -INF, -INF], [-INF, 2, 1]])
-    tally = ClassTally(3)
-    tally.update(logits_BK, torch.tensor([0, 1, 2, 0, 1]))
-    assert tally.invalid == 4
-    assert tally.confusion.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    metric = ClassMetric(3)
+    metric.update(logits_BK, torch.tensor([0, 1, 2, 0, 1]))
+    assert metric.invalid == 4
+    assert metric.confusion.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
 
 
 def test_unlabelled_rows_are_never_invalid() -> None:
     """A row without a label counts as masked and nothing else, whatever its logits are."""
-    tally = ClassTally(2)
-    tally.update(torch.tensor([[NAN, 0.0], [1.0, 0.0]]), torch.tensor([-1, -1]))
-    assert (tally.masked, tally.invalid, tally.confusion.sum()) == (2, 0, 0)
+    metric = ClassMetric(2)
+    metric.update(torch.tensor([[NAN, 0.0], [1.0, 0.0]]), torch.tensor([-1, -1]))
+    assert (metric.masked, metric.invalid, metric.confusion.sum()) == (2, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("predicted", "label"), [(0, 3), (0, 99), (0, -2), (3, 0), (99, 0), (-2, 0), (3, -1)]
 )
 def test_what_is_no_class_is_never_counted_as_one(predicted: int, label: int) -> None:
-    """A label or prediction outside the classes makes the counts raise, until the tally is reset."""
-    tally = LabelTally(3)
-    tally.update(torch.tensor([predicted, 1]), torch.tensor([label, 1]))
+    """A label or prediction outside the classes makes the counts raise, until the metric is reset."""
+    metric = LabelMetric(3)
+    metric.update(torch.tensor([predicted, 1]), torch.tensor([label, 1]))
     for read in ("confusion", "invalid", "masked"):
         with pytest.raises(ValueError, match="1 rows have a label or prediction outside -1 to 2"):
-            getattr(tally, read)
-    tally.reset()
-    assert tally.confusion.sum() == 0
+            getattr(metric, read)
+    metric.reset()
+    assert metric.confusion.sum() == 0
 
 
 def test_merge_adds_everything() -> None:
@@ -102,7 +102,7 @@ def test_merge_adds_everything() -> None:
     logits_BK, labels_B = draw_rows(50, 4, 2)
     logits_BK[3] = NAN
     labels_B[3] = 0
-    whole, first, second = ClassTally(4), ClassTally(4), ClassTally(4)
+    whole, first, second = ClassMetric(4), ClassMetric(4), ClassMetric(4)
     whole.update(logits_BK, labels_B)
     first.update(logits_BK[:20], labels_B[:20])
     second.update(logits_BK[20:], labels_B[20:])
@@ -110,47 +110,47 @@ def test_merge_adds_everything() -> None:
     np.testing.assert_array_equal(first.confusion, whole.confusion)
     assert (first.invalid, first.masked) == (1, whole.masked)
     torch.testing.assert_close(first.sums, whole.sums, rtol=1e-13, atol=0)
-    with pytest.raises(ValueError, match="a tally of 5 classes; this one has 4"):
-        first.merge(ClassTally(5))
+    with pytest.raises(ValueError, match="a metric of 5 classes; this one has 4"):
+        first.merge(ClassMetric(5))
 
 
 def test_the_matrix_is_a_copy() -> None:
     """Writing into a returned matrix, or counting on, changes no earlier answer."""
-    tally = LabelTally(2)
-    tally.update(torch.tensor([1]), torch.tensor([1]))
-    before = tally.confusion
+    metric = LabelMetric(2)
+    metric.update(torch.tensor([1]), torch.tensor([1]))
+    before = metric.confusion
     before[0, 0] = 100
-    tally.update(torch.tensor([1]), torch.tensor([1]))
+    metric.update(torch.tensor([1]), torch.tensor([1]))
     assert before[1, 1] == 1
-    assert tally.confusion.tolist() == [[0, 0], [0, 2]]
+    assert metric.confusion.tolist() == [[0, 0], [0, 2]]
 
 
 def test_labels_of_any_whole_type() -> None:
     """Bytes and 32 bits count as 64 bits do, also beyond what a byte can multiply."""
     for dtype in (torch.uint8, torch.int16, torch.int32):
-        tally = LabelTally(200)
-        tally.update(torch.tensor([150], dtype=dtype), torch.tensor([199], dtype=dtype))
-        assert tally.confusion[199, 150] == 1
+        metric = LabelMetric(200)
+        metric.update(torch.tensor([150], dtype=dtype), torch.tensor([199], dtype=dtype))
+        assert metric.confusion[199, 150] == 1
 
 
 def test_no_rows() -> None:
     """An empty batch counts nothing."""
-    tally = ClassTally(3)
-    tally.update(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
-    assert tally.confusion.tolist() == [[0] * 3] * 3
+    metric = ClassMetric(3)
+    metric.update(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    assert metric.confusion.tolist() == [[0] * 3] * 3
 
 
 def test_wrong_shapes_are_refused() -> None:
     """Nothing broadcasts: (B, 1) against (B,) would count B times B rows; soft labels are no truth to count."""
     with pytest.raises(ValueError, match=r"allowed: \(B, 3\)"):
-        ClassTally(3).update(torch.zeros(2, 18), torch.tensor([0, 1]))
+        ClassMetric(3).update(torch.zeros(2, 18), torch.tensor([0, 1]))
     for labels_B in (torch.zeros(2, 3), torch.zeros(2)):
         with pytest.raises(ValueError, match=r"allowed: \(B,\) both, whole numbers"):
-            ClassTally(3).update(torch.zeros(2, 3), labels_B)
+            ClassMetric(3).update(torch.zeros(2, 3), labels_B)
     with pytest.raises(ValueError, match=r"allowed: \(B,\) both"):
-        LabelTally(3).update(torch.zeros(2, 1, dtype=torch.int64), torch.tensor([0, 1]))
+        LabelMetric(3).update(torch.zeros(2, 1, dtype=torch.int64), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="classes: found 0"):
-        LabelTally(0)
+        LabelMetric(0)
 
 
 def test_probability_scores_equal_the_references() -> None:
@@ -164,10 +164,10 @@ def test_probability_scores_equal_the_references() -> None:
         labels_B[0] = 0
         known_B = labels_B != -1
         logits_BK[~known_B, 0] = NAN
-        tally = ClassTally(classes)
+        metric = ClassMetric(classes)
         for logits, labels in zip(logits_BK.split(7), labels_B.split(7), strict=True):
-            tally.update(logits, labels)
-        found = tally.scores()
+            metric.update(logits, labels)
+        found = metric.scores()
         logits, labels = logits_BK[known_B], labels_B[known_B]
         p = logits.softmax(dim=1)
         every = np.arange(classes)
@@ -189,9 +189,9 @@ def test_calibration_error_by_plain_loops() -> None:
         logits_BK, labels_B = draw_rows(40, 4, seed)
         logits_BK = logits_BK.double() * (1 + seed % 4)
         logits_BK[:5] = torch.tensor([900.0, 0, 0, 0])
-        tally = ClassTally(4)
-        tally.update(logits_BK, labels_B)
-        found = tally.scores()["calibration_error"]
+        metric = ClassMetric(4)
+        metric.update(logits_BK, labels_B)
+        found = metric.scores()["calibration_error"]
         assert found == pytest.approx(calibration_error(logits_BK, labels_B), abs=1e-12), seed
 
 
@@ -214,17 +214,17 @@ def calibration_error(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> float:
 
 def test_impossible_labels_have_a_finite_loss() -> None:
     """A class switched off by -inf that is the truth costs what scikit-learn says, and JSON can hold it."""
-    tally = ClassTally(3)
-    tally.update(torch.tensor([[-INF, 2.0, 1.0]]), torch.tensor([0]))
+    metric = ClassMetric(3)
+    metric.update(torch.tensor([[-INF, 2.0, 1.0]]), torch.tensor([0]))
     p = torch.tensor([[-INF, 2.0, 1.0]]).double().softmax(dim=1)
-    assert tally.scores()["log_loss"] == pytest.approx(log_loss([0], p.numpy(), labels=range(3)), abs=1e-12)
+    assert metric.scores()["log_loss"] == pytest.approx(log_loss([0], p.numpy(), labels=range(3)), abs=1e-12)
 
 
 def test_equal_logits_rank_as_they_stand() -> None:
     """Of equal logits the first classes are the top ones, as argmax takes them."""
-    tally = ClassTally(5)
-    tally.update(torch.zeros(5, 5), torch.arange(5))
-    scores = tally.scores()
+    metric = ClassMetric(5)
+    metric.update(torch.zeros(5, 5), torch.arange(5))
+    scores = metric.scores()
     assert (scores["accuracy"], scores["top3_accuracy"]) == (0.2, 0.6)
 
 
@@ -239,10 +239,10 @@ def test_levels_equal_scikit_learn() -> None:
         labels_B = torch.from_numpy(rng.integers(-1, levels, rows))
         labels_B[:2] = torch.tensor([0, 1])  # of one level alone kappa would not be defined
         decoded = head.decode(outputs)
-        tally = ClassTally(levels, predicted=head.predicted, ordinal=True)
+        metric = ClassMetric(levels, predicted=head.predicted, ordinal=True)
         for part, labels in zip(decoded.split(9), labels_B.split(9), strict=True):
-            tally.update(part, labels)
-        found, known_B = tally.scores(), labels_B != -1
+            metric.update(part, labels)
+        found, known_B = metric.scores(), labels_B != -1
         truth, predicted = labels_B[known_B].numpy(), head.predicted(decoded)[known_B].numpy()
         mae = mean_absolute_error(truth, predicted)
         assert found["mae_levels"] == pytest.approx(mae, abs=1e-12), seed
@@ -256,29 +256,29 @@ def test_levels_equal_scikit_learn() -> None:
 def test_the_confidence_of_a_level_is_that_of_the_level_said() -> None:
     """CORN's answer is the median, which need not be the most probable level: here 1 of p = 0.4, 0.2, 0.4."""
     decoded = torch.tensor([[0.4, 0.2, 0.4]], dtype=torch.float64).log()
-    tally = ClassTally(3, predicted=OrdinalHead(3).predicted, ordinal=True)
-    tally.update(decoded, torch.tensor([1]))
-    scores = tally.scores()
+    metric = ClassMetric(3, predicted=OrdinalHead(3).predicted, ordinal=True)
+    metric.update(decoded, torch.tensor([1]))
+    scores = metric.scores()
     assert scores["confusion"][1] == [0, 1, 0]
     assert scores["calibration_error"] == pytest.approx(0.8, abs=1e-12)
 
 
 def test_no_row_gives_zeros() -> None:
     """Every score of nothing is 0, and JSON holds it; one level alone has a kappa of 0."""
-    empty = ClassTally(7, ordinal=True).scores()
+    empty = ClassMetric(7, ordinal=True).scores()
     assert {empty[name] for name in SCORES["ordinal"]} == {0.0}
     assert json.dumps(empty, allow_nan=False)
-    tally = ClassTally(3, ordinal=True)
-    tally.update(torch.eye(3)[:1], torch.tensor([0]))
-    assert (tally.scores()["quadratic_kappa"], tally.scores()["kappa"], tally.scores()["mcc"]) == (0, 0, 0)
+    metric = ClassMetric(3, ordinal=True)
+    metric.update(torch.eye(3)[:1], torch.tensor([0]))
+    assert (metric.scores()["quadratic_kappa"], metric.scores()["kappa"], metric.scores()["mcc"]) == (0, 0, 0)
 
 
 def test_the_keys_of_metrics_json() -> None:
     """Every score of the type is there and is a float, before the classes and the matrix."""
     for ordinal, type_ in ((False, "class"), (True, "ordinal")):
-        tally = ClassTally(6, labels=list("abcdef"), ordinal=ordinal)
-        tally.update(torch.eye(6), torch.arange(6))
-        scores = tally.scores()
+        metric = ClassMetric(6, labels=list("abcdef"), ordinal=ordinal)
+        metric.update(torch.eye(6), torch.arange(6))
+        scores = metric.scores()
         assert list(scores) == ["type", "labels", "samples", *SCORES[type_], "per_class", "confusion"]
         assert {type(scores[name]) for name in SCORES[type_]} == {float}
         assert scores["labels"] == list("abcdef")

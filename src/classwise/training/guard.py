@@ -44,7 +44,7 @@ def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor | None:
     return norm
 
 
-def may_run_ahead(state: TrainState, device: torch.device) -> bool:
+def can_defer_check(state: TrainState, device: torch.device) -> bool:
     """Whether the host may learn of an update while the device computes the next one: on a GPU, where a step that must
     not be taken is skipped there. Not with a loss scale, which is the host's business, nor with an average of the
     weights, which has to be taken between two updates."""
@@ -53,7 +53,7 @@ def may_run_ahead(state: TrainState, device: torch.device) -> bool:
     return device.type == "cuda" and skips and not averages and not state.scaler.is_enabled()
 
 
-class FiniteUpdates:
+class NonFiniteGuard:
     """The updates of an epoch, each refused if its loss or gradient is not finite. A context: at its end, whatever ends
     it, nothing is left unknown."""
 
@@ -62,27 +62,27 @@ class FiniteUpdates:
     ) -> None:
         self.state, self.data, self.processes = state, data, processes
         self.parameters, self.statistics = state.parameters, state.model.statistics
-        self.runs_ahead = may_run_ahead(state, device)
+        self.defers_checks = can_defer_check(state, device)
         self._found, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._unknown: tuple[Update, Callable[[], list[float]]] | None = None
         self._has_moments = False
 
-    def __enter__(self) -> "FiniteUpdates":
-        if self.runs_ahead:
+    def __enter__(self) -> "NonFiniteGuard":
+        if self.defers_checks:
             self._optimizer.found_inf = self._found  # what torch's loss scaler would set
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.runs_ahead:
+        if self.defers_checks:
             del self._optimizer.found_inf
         self.settled()
 
-    def admit(self, update: Update) -> bool:
+    def check(self, update: Update) -> bool:
         """Whether the step is to be taken: in fp16 the loss scaler skips it where the gradient is infinite. Raises
         NonFiniteError, of this update or of the one before; it is then as if that had not been."""
-        if not (self.runs_ahead and self._can_skip()):
+        if not (self.defers_checks and self._can_skip()):
             taken = self._is_taken(update, float(update.total), self._is_finite(update))
-            if self.runs_ahead:
+            if self.defers_checks:
                 self._found.zero_()  # the step looks at it
             return taken
         self.settled()  # while the device has this one's passes to do
@@ -101,7 +101,7 @@ class FiniteUpdates:
             return self.state
         (update, told), self._unknown = self._unknown, None
         loss, finite = told()
-        self.state.progress.take_back(update.samples)  # it was counted with a loss of 0
+        self.state.progress.undo_update(update.samples)  # it was counted with a loss of 0
         self._is_taken(update, loss, bool(finite))
         self.state.progress.end_update(loss, update.samples)
         return self.state
@@ -148,7 +148,7 @@ class FiniteUpdates:
         state.schedule.set(state.optimizer, state.progress.update)
         what = "the norm of the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         own = [name for rows in update.rows for name in self.data.names(rows)]
-        ids = [name for names in self.processes.exchange(own) for name in names]
+        ids = [name for names in self.processes.all_gather_object(own) for name in names]
         raise NonFiniteError(
             f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"
             f" {', '.join(ids)}"

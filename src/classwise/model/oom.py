@@ -8,7 +8,7 @@ from torch import Tensor
 from classwise.errors import ConfigError
 
 
-class Fitting:
+class OOMFallback:
     """`run` (images_BCHW to outputs by name), which is given half as many pictures each time that memory runs out,
     and from then on no more than that. Where it does not, this is `run`, to the bit."""
 

@@ -1,4 +1,4 @@
-"""The scoreboard: every target and the joint class over the whole set."""
+"""The metrics: every target and the joint class over the whole set."""
 
 import json
 import math
@@ -11,8 +11,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from torch import Tensor
 
 from classwise.errors import ConfigError
-from classwise.metrics.scoreboard import (
-    Scoreboard,
+from classwise.metrics.collection import (
+    MetricCollection,
     flat_scores,
     joint_labels,
     resolve_metric,
@@ -81,9 +81,9 @@ def drawn_mixed(count: int, seed: int, masked: float = 0.0) -> tuple[dict[str, T
 
 def counted_mixed(
     outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], size: int = 1000
-) -> Scoreboard:
-    """A scoreboard over every type of target that has seen the rows in batches, and kept them."""
-    board = Scoreboard(MIXED, MIXED_LABELS, MIXED_JOINT, keep_rows=True)
+) -> MetricCollection:
+    """A metrics over every type of target that has seen the rows in batches, and kept them."""
+    board = MetricCollection(MIXED, MIXED_LABELS, MIXED_JOINT, keep_rows=True)
     for start in range(0, len(targets["mask"]), size):
         rows = slice(start, start + size)
         board.update(*({name: x[rows] for name, x in each.items()} for each in (outputs, targets)))
@@ -106,9 +106,11 @@ def assert_same(found: object, wanted: object) -> None:
         assert found == (pytest.approx(wanted, rel=1e-12, abs=1e-12) if isinstance(wanted, float) else wanted)
 
 
-def counted(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], sizes: Sequence[int]) -> Scoreboard:
-    """A scoreboard that has seen the rows in batches of these sizes."""
-    board = Scoreboard(HEADS, LABELS, JOINT)
+def counted(
+    outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], sizes: Sequence[int]
+) -> MetricCollection:
+    """A metrics that has seen the rows in batches of these sizes."""
+    board = MetricCollection(HEADS, LABELS, JOINT)
     parts = [{name: x.split(list(sizes)) for name, x in each.items()} for each in (outputs, targets)]
     for i in range(len(sizes)):
         board.update(*({name: x[i] for name, x in part.items()} for part in parts))
@@ -193,7 +195,7 @@ def test_joint_labels_stand_in_the_order_of_their_numbers() -> None:
 
 def test_without_a_joint_there_is_none() -> None:
     """No `joint` in the results and none among the selectable numbers."""
-    board = Scoreboard({"a": ClassHead(2)}, {"a": ["x", "y"]})
+    board = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]})
     board.update({"a": torch.eye(2)}, {"a": torch.tensor([0, 1])})
     assert set(board.results()) == {"targets"}
     flat = flat_scores(board.results())
@@ -207,7 +209,7 @@ def test_flat_names_are_those_that_resolve_metric_gives() -> None:
     flat = flat_scores(counted(outputs, targets, [20]).results())
     for metric in ("macro_f1", "accuracy", "joint.macro_f1", "age.macro_f1", "mask.weighted_f1"):
         assert resolve_metric(metric, dict.fromkeys(LABELS, "class"), joint=True) in flat
-    single = Scoreboard({"a": ClassHead(2)}, {"a": ["x", "y"]})
+    single = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]})
     single.update({"a": torch.eye(2)}, {"a": torch.tensor([0, 1])})
     for metric in ("macro_f1", "a.macro_f1", "a.balanced_accuracy"):
         assert resolve_metric(metric, {"a": "class"}, joint=False) in flat_scores(single.results())
@@ -245,7 +247,7 @@ def test_every_type_in_one_joint_by_plain_loops(masked: float) -> None:
 
 def test_numbers_at_an_edge_belong_to_the_class_above() -> None:
     """Edges [30, 60]: <30, 30 to <60, >=60, in the truth as in the prediction."""
-    board = Scoreboard({name: MIXED[name] for name in ("age", "mask")}, MIXED_LABELS, ("age", "mask"))
+    board = MetricCollection({name: MIXED[name] for name in ("age", "mask")}, MIXED_LABELS, ("age", "mask"))
     ages = torch.tensor([29.99, 30.0, 59.99, 60.0], dtype=torch.float64)
     outputs = {"age": ((ages - 45) / 20)[:, None], "mask": torch.eye(3)[[0, 0, 0, 0]]}
     board.update(outputs, {"age": ages, "mask": torch.zeros(4, dtype=torch.int64)})
@@ -266,7 +268,7 @@ def test_the_raw_outputs_are_decoded() -> None:
         "a": ClassHead(2, adjustment=(0.0, 5.0)),
         "b": RegressionHead(mean=100.0, std=10.0),
     }
-    board = Scoreboard(heads, {"a": ["x", "y"]})
+    board = MetricCollection(heads, {"a": ["x", "y"]})
     outputs = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[0.5]])}
     board.update(outputs, {"a": torch.tensor([1]), "b": torch.tensor([103.0], dtype=torch.float64)})
     results = board.results()["targets"]
@@ -309,7 +311,7 @@ def test_intervals_stand_beside_every_score() -> None:
     assert grouped["joint"]["intervals"] != found["joint"].pop("intervals")
     assert found == plain
     with pytest.raises(ValueError, match="keep_rows=True"):
-        Scoreboard(MIXED, MIXED_LABELS, MIXED_JOINT).results(resamples=200)
+        MetricCollection(MIXED, MIXED_LABELS, MIXED_JOINT).results(resamples=200)
 
 
 def test_the_seed_of_the_intervals() -> None:
@@ -333,12 +335,14 @@ def test_every_score_of_every_type_can_be_selected() -> None:
     assert accepted == set(flat)
     assert {name.partition(".")[2] for name in flat if name.startswith("joint.")} == set(LABEL_SCORES)
     assert {name.partition(".")[2] for name in flat if name.startswith("age.")} == set(SCORES["regression"])
-    assert flat_scores(Scoreboard({"age": MIXED["age"]}, {}).results()) == {}  # before the first row
+    assert flat_scores(MetricCollection({"age": MIXED["age"]}, {}).results()) == {}  # before the first row
 
 
 def test_a_target_without_a_known_row_has_no_score() -> None:
     """None in metrics.json and nothing to select by: an error of 0 over no rows would look perfect."""
-    board = Scoreboard({"a": RegressionHead(0.0, 1.0), "b": ClassHead(2)}, {"b": ["x", "y"]}, keep_rows=True)
+    board = MetricCollection(
+        {"a": RegressionHead(0.0, 1.0), "b": ClassHead(2)}, {"b": ["x", "y"]}, keep_rows=True
+    )
     unknown = {"a": torch.full((3,), float("nan"), dtype=torch.float64), "b": torch.tensor([0, 1, 1])}
     board.update({"a": torch.zeros(3, 1), "b": torch.eye(3)[:, :2]}, unknown)
     results = board.results(resamples=20)

@@ -33,7 +33,7 @@ from waiting import Waiting
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, where torch's fused optimizers skip a step as on a GPU."""
-    monkeypatch.setattr(finite, "may_run_ahead", lambda state, device: True)
+    monkeypatch.setattr(finite, "can_defer_check", lambda state, device: True)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -41,8 +41,8 @@ def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_the_same_run(optimizer: str, clip_norm: float, monkeypatch: pytest.MonkeyPatch) -> None:
     data, settings = training(22, 4, 2), replace(SETTINGS, clip_norm=clip_norm)
     ends = []
-    for runs_ahead in (False, True):
-        monkeypatch.setattr(finite, "may_run_ahead", lambda state, device: runs_ahead)  # noqa: B023
+    for defers_checks in (False, True):
+        monkeypatch.setattr(finite, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
         state = state_of(convolutional(), data, optimizer, 0.05, "cosine")
         assert run(state, data, settings, Shelf()) == "finished"
         ends.append(bytes_of(state))
@@ -129,7 +129,7 @@ def test_what_is_kept_is_known_to_be_finite(ahead: None) -> None:
     data, sums = training(10, 2), list[tuple[int, float]]()
 
     class Often(Shelf):
-        def due(self, progress: Progress) -> bool:
+        def should_save(self, progress: Progress) -> bool:
             return progress.update % 2 == 1
 
         def save(self, state: TrainState, best: bool) -> None:
@@ -180,27 +180,31 @@ def test_nothing_waits_for_the_device(
 ) -> None:
     """No number is asked for between the first batch and the last; where the host does not run ahead, one an update."""
     data, settings = training(10, 2), replace(SETTINGS, clip_norm=clip_norm)
-    for runs_ahead in (True, False):
-        monkeypatch.setattr(finite, "may_run_ahead", lambda state, device: runs_ahead)  # noqa: B023
-        # As on a GPU: masses are tensors there unless all rows count alike.
+    for defers_checks in (True, False):
+        monkeypatch.setattr(finite, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
+        # As on a GPU: normalizers are tensors there unless all rows count alike.
         criterion = criterion_of(weighted)
         if weighted:
-            monkeypatch.setattr(criterion, "window_mass", lambda window: sum(map(criterion.mass, window)))  # noqa: B023
+            monkeypatch.setattr(
+                criterion, "update_normalizer", lambda window: sum(map(criterion.normalizer, window))
+            )
         state = state_of(convolutional(), data, "adamw", 0.01, criterion=criterion)
         windows = [[replace(batch, complete=True) for batch in window] for window in data.windows(0)]
         loop.train_one_epoch(state, windows, data, settings)  # whose first update makes the moments
         with Waiting() as waiting:
             loop.train_one_epoch(state, windows, data, settings)
-        assert bool(waiting.found) != runs_ahead, waiting.found
+        assert bool(waiting.found) != defers_checks, waiting.found
 
 
 def test_who_may_run_ahead() -> None:
     """Only where a step can be skipped on the device, and nothing else has to be known between two updates."""
     data, cuda = training(4, 2), torch.device("cuda")
-    assert finite.may_run_ahead(state_of(dense().float(), data, "adamw"), cuda)
-    assert not finite.may_run_ahead(state_of(dense().float(), data, "adamw"), CPU)
-    assert finite.may_run_ahead(state_of(dense().float(), data, "sgd"), cuda)
-    assert not finite.may_run_ahead(state_of(dense().float(), data, "sgdp"), cuda)
-    assert not finite.may_run_ahead(state_of(dense().float(), data, "adamw", options={"fused": False}), cuda)
-    assert not finite.may_run_ahead(state_of(dense().float(), data, "adamw", fp16=True), cuda)
-    assert not finite.may_run_ahead(state_of(dense().float(), data, "adamw", decay=0.9), cuda)
+    assert finite.can_defer_check(state_of(dense().float(), data, "adamw"), cuda)
+    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw"), CPU)
+    assert finite.can_defer_check(state_of(dense().float(), data, "sgd"), cuda)
+    assert not finite.can_defer_check(state_of(dense().float(), data, "sgdp"), cuda)
+    assert not finite.can_defer_check(
+        state_of(dense().float(), data, "adamw", options={"fused": False}), cuda
+    )
+    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
+    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)

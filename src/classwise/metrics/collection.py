@@ -1,4 +1,4 @@
-"""All tallies of a model with several targets, and the numbers that come out of them."""
+"""All metrics of a model with several targets, and the numbers that come out of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -8,18 +8,18 @@ from torch import Tensor
 
 from classwise.errors import ConfigError, nearest
 from classwise.metrics.bootstrap import Groups
+from classwise.metrics.classification import ClassMetric, Device, LabelMetric, require_rows
 from classwise.metrics.joint import joint_number
-from classwise.metrics.multilabel import MultilabelTally
-from classwise.metrics.ranking import RankingTally
-from classwise.metrics.regression import RegressionTally
+from classwise.metrics.multilabel import MultilabelMetric
+from classwise.metrics.ranking import RankingMetric
+from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
-from classwise.metrics.tally import ClassTally, Device, LabelTally, require_rows
 from classwise.model.heads import Head
 
 AT_ONCE = 2**18
 
 
-class Tally(Protocol):
+class Metric(Protocol):
     """Counts of one target over a whole set."""
 
     def update(self, decoded: Tensor, targets: Tensor, /) -> None:
@@ -41,7 +41,7 @@ class Tally(Protocol):
         """The 95 % interval of every score. Raises ValueError where the rows were not kept."""
 
 
-class Scoreboard:
+class MetricCollection:
     """Counts for every target and for the joint class, over a whole set.
 
     `heads`: what the outputs of each target mean. `labels`: the label list by target, of a regression with edges
@@ -67,27 +67,27 @@ class Scoreboard:
         self._waiting: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         self._numbers = 0
         self._sizes = [self.heads[name].classes for name in self.joint]
-        self._tallies = {
-            name: make_tally(head, self.labels.get(name, ()), device, keep_rows)
+        self._metrics = {
+            name: make_metric(head, self.labels.get(name, ()), device, keep_rows)
             for name, head in self.heads.items()
         }
-        self._joint_tally: LabelTally | None = None
+        self._joint_metric: LabelMetric | None = None
         if joint:
             names = joint_labels(self.labels, self.joint)
-            self._joint_tally = LabelTally(len(names), device, keep_rows, names)
+            self._joint_metric = LabelMetric(len(names), device, keep_rows, names)
 
     def reset(self) -> None:
         """Start again from zero."""
         self._waiting.clear()
         self._numbers = 0
-        for tally in self._tallies.values():
-            tally.reset()
-        if self._joint_tally is not None:
-            self._joint_tally.reset()
+        for metric in self._metrics.values():
+            metric.reset()
+        if self._joint_metric is not None:
+            self._joint_metric.reset()
 
     def update(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Count one batch: by target the raw outputs (B, outputs) and the truth, as each tally takes it. What does not
-        fit a target's tally is a ValueError, now or when it is counted."""
+        """Count one batch: by target the raw outputs (B, outputs) and the truth, as each metric takes it. What does not
+        fit a target's metric is a ValueError, now or when it is counted."""
         own = {name: outputs[name].detach().clone() for name in self.heads}
         self._waiting.append((own, {name: targets[name].clone() for name in self.heads}))
         self._numbers += sum(raw.numel() for raw in own.values())
@@ -102,11 +102,11 @@ class Scoreboard:
         outputs = {name: torch.cat([part[name] for part, _ in waiting]) for name in self.heads}
         targets = {name: torch.cat([part[name] for _, part in waiting]) for name in self.heads}
         decoded = {name: head.decode(outputs[name]) for name, head in self.heads.items()}
-        for name, tally in self._tallies.items():
-            tally.update(decoded[name], targets[name])
-        if self._joint_tally is not None:
+        for name, metric in self._metrics.items():
+            metric.update(decoded[name], targets[name])
+        if self._joint_metric is not None:
             parts = [(self.heads[name], decoded[name], targets[name]) for name in self.joint]
-            self._joint_tally.update(
+            self._joint_metric.update(
                 joint_number([head.predicted(found) for head, found, _ in parts], self._sizes),
                 joint_number([_true_classes(head, truth) for head, _, truth in parts], self._sizes),
             )
@@ -115,7 +115,7 @@ class Scoreboard:
     def invalid(self) -> int:
         """Rows that some target has no finite prediction for; they are in no score."""
         self._count()
-        return max(tally.invalid for tally in self._tallies.values())
+        return max(metric.invalid for metric in self._metrics.values())
 
     def results(
         self, groups: Groups | None = None, seed: int = 0, resamples: int = 0
@@ -130,28 +130,28 @@ class Scoreboard:
             require_rows(self.keep_rows)
         self._count()
 
-        def result(tally: Tally) -> dict[str, Any]:
-            found = tally.scores()
+        def result(metric: Metric) -> dict[str, Any]:
+            found = metric.scores()
             if not found["samples"]:  # nothing was measured: an error of 0 would look perfect
                 return found | {name: None for name in found if name in HIGHER_IS_BETTER}
-            return found | ({"intervals": tally.intervals(groups, seed, resamples)} if resamples else {})
+            return found | ({"intervals": metric.intervals(groups, seed, resamples)} if resamples else {})
 
-        found: dict[str, Any] = {"targets": {name: result(tally) for name, tally in self._tallies.items()}}
-        if self._joint_tally is not None:
-            found["joint"] = result(self._joint_tally)
+        found: dict[str, Any] = {"targets": {name: result(metric) for name, metric in self._metrics.items()}}
+        if self._joint_metric is not None:
+            found["joint"] = result(self._joint_metric)
         return found
 
 
-def make_tally(head: Head, labels: Sequence[str], device: Device = "cpu", keep_rows: bool = False) -> Tally:
-    """The tally for what a head decodes."""
+def make_metric(head: Head, labels: Sequence[str], device: Device = "cpu", keep_rows: bool = False) -> Metric:
+    """The metric for what a head decodes."""
     if head.type == "multilabel":
-        return MultilabelTally(labels, device, keep_rows)
+        return MultilabelMetric(labels, device, keep_rows)
     if head.type == "regression":
-        return RegressionTally(device, keep_rows)
+        return RegressionMetric(device, keep_rows)
     if head.type == "ranking":
-        return RankingTally(device, keep_rows)
+        return RankingMetric(device, keep_rows)
     ordinal = head.type == "ordinal"
-    return ClassTally(head.classes, device, keep_rows, labels, head.predicted, ordinal)
+    return ClassMetric(head.classes, device, keep_rows, labels, head.predicted, ordinal)
 
 
 def _true_classes(head: Head, truth: Tensor) -> Tensor:

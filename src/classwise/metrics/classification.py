@@ -34,7 +34,7 @@ AT_ONCE = 2**15
 """Rows that are put aside, and then counted together: a dozen operations cost the same for many rows as for a few."""
 
 
-class LabelTally:
+class LabelMetric:
     """A confusion matrix that grows: rows are the true class, columns the predicted one.
 
     An update waits for nothing: it puts the batch aside, many are counted at once into `cells` on `device`, which has
@@ -91,10 +91,10 @@ class LabelTally:
         if self._count > AT_ONCE:
             _ = self.cells
 
-    def merge(self, other: "LabelTally") -> None:
-        """Add the counts, and the rows kept, of another tally of the same classes."""
+    def merge(self, other: "LabelMetric") -> None:
+        """Add the counts, and the rows kept, of another metric of the same classes."""
         if other.classes != self.classes:
-            raise ValueError(f"found a tally of {other.classes} classes; this one has {self.classes}")
+            raise ValueError(f"found a metric of {other.classes} classes; this one has {self.classes}")
         self._cells = self.cells + other.cells.to(self.cells.device)
         self._rows += other._rows
 
@@ -147,8 +147,8 @@ class LabelTally:
         return table
 
 
-class ClassTally:
-    """All counts of a class or ordinal target: a `LabelTally`, and sums over what the probabilities say.
+class ClassMetric:
+    """All counts of a class or ordinal target: a `LabelMetric`, and sums over what the probabilities say.
 
     `predicted`: from what the head decodes (B, K) to classes (B,), -1 for none; the largest logit unless given.
     `ordinal`: the classes are levels in order, and the scores have `mae_levels` and `quadratic_kappa` too.
@@ -163,7 +163,7 @@ class ClassTally:
         predicted: Callable[[Tensor], Tensor] | None = None,
         ordinal: bool = False,
     ) -> None:
-        self._counts = LabelTally(classes, device, keep_rows, labels)
+        self._counts = LabelMetric(classes, device, keep_rows, labels)
         self._predicted = predicted or ClassHead(classes).predicted
         self._ordinal = ordinal
         self.classes = classes
@@ -184,8 +184,8 @@ class ClassTally:
         else:
             self.sums += probability_sums(logits_BK, predicted_B, labels_B, counted_B)
 
-    def merge(self, other: "ClassTally") -> None:
-        """Add the counts, and the rows kept, of another tally of the same classes."""
+    def merge(self, other: "ClassMetric") -> None:
+        """Add the counts, and the rows kept, of another metric of the same classes."""
         self._counts.merge(other._counts)
         self.sums += other.sums.to(self.sums.device)
         self._rows += other._rows
@@ -320,4 +320,4 @@ def gathered(parts: Sequence[Tensor], dtype: torch.dtype, shape: Sequence[int] =
 def require_rows(keep_rows: bool) -> None:
     """Raise ValueError where there is nothing to resample."""
     if not keep_rows:
-        raise ValueError("intervals: the rows were not kept; allowed: a tally made with keep_rows=True")
+        raise ValueError("intervals: the rows were not kept; allowed: a metric made with keep_rows=True")

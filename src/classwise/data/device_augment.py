@@ -11,15 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.data.augment import Finish
+from classwise.data.augment import DeviceAugment
 
 LUMA = (9798, 19235, 3735)  # OpenCV's weights of red, green and blue for grey, in 2**15ths
 
 
-def finish_batch(images_BHWC: Tensor, finish_BK: npt.NDArray[np.float64]) -> Tensor:
-    """uint8 pictures mirrored, relit and erased as the rows of `finish_BK` say, each a `Finish`, on the host: so
+def augment_on_device(images_BHWC: Tensor, finish_BK: npt.NDArray[np.float64]) -> Tensor:
+    """uint8 pictures mirrored, relit and erased as the rows of `finish_BK` say, each a `DeviceAugment`, on the host: so
     nobody has to wait for the device to know what is to be done there."""
-    wanted = dict(zip(Finish._fields, finish_BK.T, strict=True))
+    wanted = dict(zip(DeviceAugment._fields, finish_BK.T, strict=True))
 
     def of(values: npt.NDArray[Any], dtype: torch.dtype = torch.float64) -> Tensor:
         """A number for each picture, (B, 1), on the device."""

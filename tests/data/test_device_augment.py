@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.data.augment import PRESETS, Augment, Finish, augment_image, finish_image, place_image
-from classwise.data.finish import finish_batch
+from classwise.data.augment import PRESETS, Augment, DeviceAugment, augment_image, finish_image, place_image
+from classwise.data.device_augment import augment_on_device
 from classwise.randomness import AUGMENT, generator
 
 PARTS = {"flip": 1.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "erase": 1.0}
@@ -42,7 +42,7 @@ def test_the_bytes_are_the_same(size: tuple[int, int], parts: str) -> None:
     for epoch in range(20):
         images = pictures(12, size, epoch)
         whole, placed, finish = halves(images, augment, epoch)
-        found = finish_batch(torch.from_numpy(placed), finish).numpy()
+        found = augment_on_device(torch.from_numpy(placed), finish).numpy()
         np.testing.assert_array_equal(found, whole)
         changed += int((found != placed).any())
     assert bool(changed) == (parts != "none" and (parts, size) != ("flip", (1, 1)))
@@ -54,8 +54,8 @@ def test_every_colour_has_the_same_grey() -> None:
     for red in range(0, 256, 5):
         image = np.stack(np.broadcast_arrays(np.uint8(red), values[:, None], values[None, :]), axis=-1)
         for saturation in (0.0, 0.2509765625, 1.7431640625, 2.0):
-            finish = Finish(0, 1, 1, saturation, 0, 0, 0, 0, 0)
-            found = finish_batch(torch.from_numpy(image)[None], np.array([finish], dtype=np.float64))
+            finish = DeviceAugment(0, 1, 1, saturation, 0, 0, 0, 0, 0)
+            found = augment_on_device(torch.from_numpy(image)[None], np.array([finish], dtype=np.float64))
             np.testing.assert_array_equal(found[0].numpy(), finish_image(image, finish))
 
 
@@ -69,8 +69,10 @@ def test_rounding_at_every_mean() -> None:
         finish[:, 0] = finish[:, 4:] = 0
         finish[:, 1:3] = rng.random((2000, 2)) * 2
         finish[:500, 1:3] = finish[:500, 1:3].round(1)
-        found = finish_batch(torch.from_numpy(images), finish).numpy()
-        wanted = np.stack([finish_image(x, Finish(*f)) for x, f in zip(images, finish.tolist(), strict=True)])
+        found = augment_on_device(torch.from_numpy(images), finish).numpy()
+        wanted = np.stack(
+            [finish_image(x, DeviceAugment(*f)) for x, f in zip(images, finish.tolist(), strict=True)]
+        )
         np.testing.assert_array_equal(found, wanted)
 
 
@@ -79,7 +81,7 @@ def test_noise_is_noise() -> None:
     finish = np.zeros((50, 9))
     finish[:, 1:4], finish[:, 6:8] = 1, 64
     finish[:, 8] = np.random.default_rng(0).integers(0, 2**32, 50)
-    found = finish_batch(torch.zeros(50, 64, 64, 3, dtype=torch.uint8), finish).numpy()
+    found = augment_on_device(torch.zeros(50, 64, 64, 3, dtype=torch.uint8), finish).numpy()
     counts = np.bincount(found.ravel(), minlength=256)
     expected = found.size / 256
     assert ((counts - expected) ** 2 / expected).sum() < 400  # chi squared with 255 degrees of freedom
