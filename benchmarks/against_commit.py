@@ -3,7 +3,7 @@
     python benchmarks/against_commit.py COMMIT [--pairs 7] [--epochs 4]
 
 Checks COMMIT out beside the repository, and trains the demo's config with it and with the working tree alternately
-(old new, new old, ...), one thread, fp32, no workers. Prints for each pair the ratio new / old of pictures a second in
+(old new, new old, ...), one thread, fp32, no workers. Prints for each pair the ratio new / old of images a second in
 training, and of the CPU time of its epochs, and their medians; and beside them the same for new against new, which
 shows what the machine's noise alone makes of it.
 """
@@ -95,7 +95,7 @@ def report(old: Path, new: Path, data: Path, options: argparse.Namespace) -> Non
                 values.append(b[key] / a[key])
             print(f"{title}: speed {ratios['speed'][-1]:.3f}, CPU {ratios['cpu'][-1]:.3f}", flush=True)
         speed, cpu = (statistics.median(values) for values in ratios.values())
-        print(f"median {title}: pictures a second x {speed:.3f}, CPU time x {cpu:.3f}\n", flush=True)
+        print(f"median {title}: images a second x {speed:.3f}, CPU time x {cpu:.3f}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def ours(pairs: Pairs) -> float:
     board = MetricCollection({"it": ClassHead(CLASSES)}, {"it": [str(k) for k in range(CLASSES)]})
     for logits, labels in pairs:
         board.update({"it": logits}, {"it": labels})
-    return float(board.results()["targets"]["it"]["macro_f1"])
+    return float(board.compute()["targets"]["it"]["macro_f1"])
 
 
 def confusion_alone(pairs: Pairs) -> float:
@@ -49,7 +49,7 @@ def confusion_alone(pairs: Pairs) -> float:
     metric = LabelMetric(CLASSES)
     for logits, labels in pairs:
         metric.update(logits.argmax(1), labels)
-    return float(metric.scores()["macro_f1"])
+    return float(metric.compute()["macro_f1"])
 
 
 def by_hand(pairs: Pairs) -> float:

@@ -109,7 +109,7 @@ def ranked_score(run: Path, folder: Path) -> float:
     return submission_score(out, folder / "eval" / "truth.csv", "ImageID", "ans")
 
 
-# What is drawn, how it is scored, and the picture sizes for a fresh and for a pretrained network.
+# What is drawn, how it is scored, and the image sizes for a fresh and for a pretrained network.
 DATA = {
     "clothes": (clothes, labelled_score, {"fresh": "[28, 28]", "pretrained": "[48, 48]"}),
     "digits": (digits, labelled_score, {"fresh": "[16, 16]"}),

@@ -1,4 +1,4 @@
-"""Everybody at their defaults: how many pictures a second, and how good is the model after as many epochs?
+"""Everybody at their defaults: how many images a second, and how good is the model after as many epochs?
 
     python benchmarks/defaults_speed.py [--backbones resnet18@64 mobilenetv3_large_100@128] [--blocks 2]
         [--epochs 10] [--json FILE]
@@ -35,12 +35,12 @@ BATCH, WORKERS = 32, 2
 
 
 def draw(folder: Path) -> None:
-    """Pictures of each class in a folder of its own: a texture of its own direction and colour, in noise."""
+    """Images of each class in a folder of its own: a texture of its own direction and colour, in noise."""
     rng = np.random.default_rng(0)
     height, width = 192, 256
     y, x = np.mgrid[:height, :width].astype(np.float32)
     for k, count in enumerate(COUNTS):
-        (folder / "pictures" / str(k)).mkdir(parents=True)
+        (folder / "images" / str(k)).mkdir(parents=True)
         for i in range(count):
             angle = np.pi * (k + rng.uniform(-0.25, 0.25)) / len(COUNTS)
             wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(0.2, 0.4) + rng.uniform(0, 6))
@@ -50,7 +50,7 @@ def draw(folder: Path) -> None:
             data = cv2.imencode(".jpg", image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])[
                 1
             ]
-            (folder / "pictures" / str(k) / f"{i}.jpg").write_bytes(data.tobytes())
+            (folder / "images" / str(k) / f"{i}.jpg").write_bytes(data.tobytes())
 
 
 def split(folder: Path) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
@@ -94,7 +94,7 @@ def loaders(folder: Path, size: int) -> tuple[Any, Any]:
     change = t.Compose([t.RandomResizedCrop(size), t.RandomHorizontalFlip(), t.ToTensor(), normal])
     look = t.Compose([t.Resize((size, size)), t.ToTensor(), normal])
 
-    class Pictures(Dataset):  # type: ignore[type-arg]
+    class ImageDataset(Dataset):  # type: ignore[type-arg]
         def __init__(self, rows: Any, transform: Any) -> None:
             self.rows, self.transform = rows, transform
 
@@ -108,8 +108,8 @@ def loaders(folder: Path, size: int) -> tuple[Any, Any]:
     train, valid = split(folder)
     options: dict[str, Any] = {"batch_size": BATCH, "num_workers": WORKERS, "persistent_workers": True}
     return (
-        DataLoader(Pictures(train, change), shuffle=True, **options),
-        DataLoader(Pictures(valid, look), **options),
+        DataLoader(ImageDataset(train, change), shuffle=True, **options),
+        DataLoader(ImageDataset(valid, look), **options),
     )
 
 
@@ -306,7 +306,7 @@ def measure(backbones: list[str], blocks: int, epochs: int) -> dict[str, Any]:
             folder = Path(name) / backbone
             draw(folder)
             os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-            command = [sys.executable, "-m", "classwise", "init", "pictures"]
+            command = [sys.executable, "-m", "classwise", "init", "images"]
             subprocess.run(command, check=True, cwd=folder, capture_output=True)
             model, _, size = backbone.partition("@")
             results: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
@@ -333,7 +333,7 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     found = measure(arguments.backbones, arguments.blocks, arguments.epochs)
     for backbone, results in found.items():
-        print(f"{backbone}, {arguments.epochs} epochs of {sum(COUNTS)} pictures")
+        print(f"{backbone}, {arguments.epochs} epochs of {sum(COUNTS)} images")
         ours = [speed for speed, _ in results["classwise"]]
         for way, pairs in results.items():
             ratios = [mine / speed for mine, (speed, _) in zip(ours, pairs, strict=True)]
@@ -341,7 +341,7 @@ def main() -> None:
             scores = sorted(score for _, score in pairs)
             ratio = f"classwise is x {statistics.median(ratios):.2f}" if way != "classwise" else ""
             print(
-                f"  {way:<14} {speed:7.0f} pictures/s  macro F1 {statistics.mean(scores):.3f}"
+                f"  {way:<14} {speed:7.0f} images/s  macro F1 {statistics.mean(scores):.3f}"
                 f" ({scores[0]:.3f} to {scores[-1]:.3f})  {ratio}"
             )
     if arguments.json:

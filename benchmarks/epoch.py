@@ -2,7 +2,7 @@
 
     python benchmarks/epoch.py [--backbone resnet18] [--size 64] [--blocks 7] [--json FILE]
 
-Training and validation of the same model, from the same pictures (decoded in memory, cropped and mirrored by the
+Training and validation of the same model, from the same images (decoded in memory, cropped and mirrored by the
 same code in the same process), in batches of 32, fp32, one thread: by hand (zero_grad, forward, cross entropy,
 backward, step; argmax and a confusion matrix), and by `train_one_epoch` and `evaluate` as `classwise train` runs
 them. Alternating blocks in one process; the figure is the median of paired ratios, beside that of by hand against
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from classwise.data.augment import PRESETS, augment_image
 from classwise.data.images import fit_image
-from classwise.data.loader import Loader, Pictures, TrainingData, ValidationData
+from classwise.data.loader import ImageDataset, Loader, TrainingData, ValidationData
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.metrics.collection import MetricCollection
@@ -41,8 +41,8 @@ CLASSES, BATCH = 8, 32
 CPU = torch.device("cpu")
 
 
-class InMemory(Pictures):
-    """Pictures that stand in memory, as a store gives them."""
+class InMemory(ImageDataset):
+    """Images that stand in memory, as a store gives them."""
 
     def read(self, row: int) -> Any:
         return IMAGES[row]
@@ -113,8 +113,8 @@ def by_classwise(backbone: str, size: int, labels: Any, train: int) -> Callable[
             def read(self, row: int) -> Any:
                 return IMAGES[first + row]
 
-        pictures = Part(paths[first:last], (size, size), "squash", 10**8, 0, augment)
-        return Loader(pictures, {"it": labels[first:last]}, BATCH, 0)
+        images = Part(paths[first:last], (size, size), "squash", 10**8, 0, augment)
+        return Loader(images, {"it": labels[first:last]}, BATCH, 0)
 
     data = TrainingData(
         loader(0, train, PRESETS["light"]), [str(p) for p in paths[:train]], None, "shuffle", 0, 1
@@ -167,12 +167,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--pictures", type=int, default=320)
+    parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--blocks", type=int, default=7)
     parser.add_argument("--json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(arguments.backbone, arguments.size, arguments.pictures, arguments.blocks)
+    found = measure(arguments.backbone, arguments.size, arguments.images, arguments.blocks)
     print(f"{arguments.backbone} at {arguments.size}: {found['seconds']:.2f} s an epoch by hand")
     for name, ratios in found["ratios"].items():
         print(f"{name:<16} x {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")

@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--json FILE] [--only TEXT ...]
     python benchmarks/gpu.py --device cpu --tiny --no-compile      # the same code at tiny sizes, to see that it runs
 
-1. ResNet-50 at 224, batches of 256 uint8 pictures that lie on the device, bf16, channels_last, compiled, SGD: images a
+1. ResNet-50 at 224, batches of 256 uint8 images that lie on the device, bf16, channels_last, compiled, SGD: images a
    second of a bare loop, and of classwise's `train_one_epoch` as their ratio, in alternating blocks of one process.
 2. ResNet-18 at 32, batches of 128: a bare loop, eager against torch.compile(mode="reduce-overhead"), which replays
    CUDA graphs.
@@ -58,7 +58,7 @@ LR, DECAY = 0.1, 5e-5
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one row: model, batch, side of the picture, classes, updates an epoch and paired blocks."""
+    """Of one row: model, batch, side of the image, classes, updates an epoch and paired blocks."""
 
     model: str
     batch: int
@@ -147,7 +147,7 @@ class Net(nn.Module):
 
 
 def drawn_batches(sizes: Sizes, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Four batches of uint8 pictures and labels that lie on the device."""
+    """Four batches of uint8 images and labels that lie on the device."""
     draw = torch.Generator().manual_seed(0)
     shape = (sizes.batch, 3, sizes.side, sizes.side)
     found = []
@@ -412,22 +412,22 @@ def jpeg_data(job: Job) -> Iterator[Any]:
     import numpy as np
 
     from classwise.data.augment import PRESETS
-    from classwise.data.cache import PictureStore
-    from classwise.data.images import check_images, min_size
-    from classwise.data.loader import Loader, Pictures, TrainingData
+    from classwise.data.cache import ImageCache
+    from classwise.data.images import check_images, min_image_size
+    from classwise.data.loader import ImageDataset, Loader, TrainingData
 
     size, labels = (job.large.side, job.large.side), np.arange(job.files) % job.large.classes
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         paths = draw_files(Path(name), job.files)
-        store = stack.enter_context(contextlib.closing(PictureStore(Path(name) / "store", 10**12, 0)))
-        checked = check_images(paths, least=min_size(size), store=store)
+        cache = stack.enter_context(contextlib.closing(ImageCache(Path(name) / "store", 10**12, 0)))
+        checked = check_images(paths, least=min_image_size(size), cache=cache)
         if checked.bad:
             raise checked.bad[0]
-        store.flush()
-        changed = Pictures(
+        cache.flush()
+        changed = ImageDataset(
             *(paths, size, "squash", 10**8, 0, PRESETS["standard"]),
-            stored=store.of([checked.keys[path] for path in paths]),
-            finishes=not job.on_gpu,
+            cached=cache.of([checked.keys[path] for path in paths]),
+            augments_on_host=not job.on_gpu,
         )
         loader = Loader(changed, {"label": labels}, job.large.batch, job.workers, pin_memory=job.on_gpu)
         stack.enter_context(contextlib.closing(loader))
@@ -449,7 +449,7 @@ def draw_files(folder: Path, count: int, distinct: int = 200) -> list[Path]:
         images.append((image + 128).clip(0, 255).astype(np.uint8))
 
     def write(i: int) -> Path:
-        # A store keeps one picture for equal files: each gets a place of its own.
+        # A store keeps one image for equal files: each gets a place of its own.
         shifted = np.roll(images[i % distinct], i // distinct, axis=1)
         path = folder / f"{i:05}.jpg"
         path.write_bytes(cv2.imencode(".jpg", shifted, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())

@@ -2,13 +2,13 @@
 
     python benchmarks/growth.py [--json FILE]
 
-Rows: classwise trains one epoch of its small network on drawn pictures of 8 x 8 pixels, no two alike, so that most of
-the time belongs to rows: reading the table, checking and storing pictures, splitting, ordering, batches, counting,
+Rows: classwise trains one epoch of its small network on drawn images of 8 x 8 pixels, no two alike, so that most of
+the time belongs to rows: reading the table, checking and storing images, splitting, ordering, batches, counting,
 writing. Time a row of a whole run (without measuring and baselines, which do not grow), the imports taken off.
-Classes: time a picture of classwise's loop (an epoch of a ResNet-18 at 64 x 64 with its validation, everything counted)
+Classes: time an image of classwise's loop (an epoch of a ResNet-18 at 64 x 64 with its validation, everything counted)
 with 2, 18 and 1,000 classes; and time a row of the criterion and of counting alone, over bare cross entropy of as many
 classes. Memory: the largest resident size of the run over 100,000 rows, and of a bare loop
-over the same pictures in the same batches.
+over the same images in the same batches.
 """
 
 import argparse
@@ -61,14 +61,14 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from classwise.model.small_cnn import SmallCNN
 rows = list(csv.reader(open("rows.csv")))[1:]
-class Pictures(Dataset):
+class Images(Dataset):
     def __len__(self): return len(rows)
     def __getitem__(self, i):
         image = cv2.imread(rows[i][0])[:, :, ::-1].copy()
         return torch.from_numpy(image).permute(2, 0, 1), int(rows[i][1])
 model = torch.nn.Sequential(SmallCNN(1), torch.nn.LazyLinear(2))
 optimizer = None
-for images, labels in DataLoader(Pictures(), 256, shuffle=True):
+for images, labels in DataLoader(Images(), 256, shuffle=True):
     out = model((images.float() - 127) / 127)
     optimizer = optimizer or torch.optim.AdamW(model.parameters(), 1e-3)
     optimizer.zero_grad()
@@ -78,9 +78,9 @@ for images, labels in DataLoader(Pictures(), 256, shuffle=True):
 
 
 def draw(folder: Path, rows: int) -> None:
-    """A table of so many rows, each with a small picture of its own, and its config."""
-    (folder / "pictures").mkdir(parents=True)
-    draw, names = np.random.default_rng(0), [f"pictures/{i}.png" for i in range(rows)]
+    """A table of so many rows, each with a small image of its own, and its config."""
+    (folder / "images").mkdir(parents=True)
+    draw, names = np.random.default_rng(0), [f"images/{i}.png" for i in range(rows)]
     for name in names:
         cv2.imwrite(str(folder / name), draw.integers(0, 255, (8, 8, 3), np.uint8))
     lines = [f"{name},{(i // 3) % 2}" for i, name in enumerate(names)]
@@ -160,7 +160,7 @@ def by_classes(counts: list[int], blocks: int) -> dict[int, float]:
                 F.cross_entropy(leaf, labels).backward()
                 bare += time.perf_counter() - started
             started = time.perf_counter()
-            board.results()
+            board.compute()
             ours += time.perf_counter() - started
             board.reset()
             found.append(ours / bare)
@@ -168,8 +168,8 @@ def by_classes(counts: list[int], blocks: int) -> dict[int, float]:
     return ratios
 
 
-class Pictures:
-    """Drawn pictures that stand in memory, as the loop wants its data."""
+class ImageDataset:
+    """Drawn images that stand in memory, as the loop wants its data."""
 
     first_place = frozen_epochs = 0
 
@@ -205,8 +205,8 @@ class Pictures:
 def whole_by_classes(
     counts: list[int], blocks: int, updates: int = 8, model: str = "resnet18"
 ) -> dict[int, float]:
-    """Milliseconds a picture of the loop, medians of epochs in turn."""
-    epochs = {classes: loop_epoch(Pictures(classes, updates), model) for classes in counts}
+    """Milliseconds an image of the loop, medians of epochs in turn."""
+    epochs = {classes: loop_epoch(ImageDataset(classes, updates), model) for classes in counts}
     times: dict[int, list[float]] = {classes: [] for classes in counts}
     for block in range(blocks + 1):
         for classes, epoch in epochs.items():
@@ -215,8 +215,8 @@ def whole_by_classes(
     return {classes: statistics.median(found) for classes, found in times.items()}
 
 
-def loop_epoch(data: Pictures, backbone: str) -> Callable[[], float]:
-    """An epoch of classwise's loop with its validation; seconds a picture."""
+def loop_epoch(data: ImageDataset, backbone: str) -> Callable[[], float]:
+    """An epoch of classwise's loop with its validation; seconds an image."""
     device = torch.device("cpu")
     model = build_classifier(backbone, "none", (64, 64), "squash", 0.0, {"it": data.classes}, 0)
     groups = parameter_groups(model.backbone, model.heads, 1e-3, 1e-2, 1.0)
@@ -248,14 +248,14 @@ def main() -> None:
     torch.set_num_threads(1)
     classes = [2, 18, 1000]
     found = by_rows(arguments.rows, arguments.runs) if arguments.runs else {"us_a_row": {}}
-    found |= {"classes": by_classes(classes, 9), "ms_a_picture": whole_by_classes(classes, 9)}
+    found |= {"classes": by_classes(classes, 9), "ms_a_image": whole_by_classes(classes, 9)}
     for count, microseconds in found["us_a_row"].items():
         print(f"{count:>9,} rows: {microseconds:8.0f} us a row")
-    whole = found["ms_a_picture"]
+    whole = found["ms_a_image"]
     for count, milliseconds in whole.items():
         ratio = milliseconds / whole[2]
         print(
-            f"{count:>9,} classes: {milliseconds:.3f} ms a picture of a ResNet-18 at 64 x 64, x {ratio:.3f};"
+            f"{count:>9,} classes: {milliseconds:.3f} ms an image of a ResNet-18 at 64 x 64, x {ratio:.3f};"
             f" loss and counting take {found['classes'][count]:.2f} times bare cross entropy"
         )
     if not arguments.runs:

@@ -2,7 +2,7 @@
 
     python benchmarks/heads.py WORK [--people 200] [--seeds 3] [--jobs 2] [--epochs 20] [--write]
 
-Draws people in the face-mask competition's tree, shrinks the pictures to a third of the side, keeps every fourth person
+Draws people in the face-mask competition's tree, shrinks the images to a third of the side, keeps every fourth person
 of each kind for validation, and trains the same network with: one head of 18 classes; three heads (mask, gender, age);
 three with age as ordered levels; three with age as a number, cut at 30 and 60 afterwards. Scored by macro F1 over the
 18 joint classes, at the last epoch.
@@ -93,8 +93,8 @@ def _shrink(images: Path) -> None:
     """A third of the side, once: reading 384 x 512 pixels would take longer than learning from 96 x 72."""
     for path in images.rglob("*.*"):
         if not path.name.startswith("._"):
-            picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-            small = cv2.resize(picture, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
+            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+            small = cv2.resize(image, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
             _, data = cv2.imencode(path.suffix, small)
             path.write_bytes(data.tobytes())
 

@@ -2,9 +2,9 @@
 
     python benchmarks/imbalance.py WORK [--seeds 3] [--jobs 2] [--epochs 15] [--write]
 
-Trains every method below with the same seeds in WORK (resumable: what is done is not done again), on 800 pictures
+Trains every method below with the same seeds in WORK (resumable: what is done is not done again), on 800 images
 of the most frequent class down to 80 or 8 of the rarest, and scores the last epoch on a balanced test of 1,000
-pictures that nothing is chosen by. `--write` puts the tables and pictures into docs/results/.
+images that nothing is chosen by. `--write` puts the tables and images into docs/results/.
 
 The full set comes from Debian's package dataset-fashion-mnist; without it the bundled subset is used and said.
 """
@@ -141,19 +141,19 @@ def main() -> None:
     options = parser.parse_args()
     found = {imbalance: run(options.work, imbalance, options) for imbalance in (100, 10)}
     for imbalance, result in found.items():
-        print(f"\nimbalance {imbalance}: {result['count']} training pictures, from {result['origin']}")
+        print(f"\nimbalance {imbalance}: {result['count']} training images, from {result['origin']}")
         print("\n".join(table(result["rows"])))
     if options.write:
         write(found)
 
 
 def write(found: dict[int, dict[str, object]]) -> None:
-    """The tables into docs/results/imbalance.md, and the pictures beside it."""
+    """The tables into docs/results/imbalance.md, and the images beside it."""
     for imbalance, result in found.items():
-        origin = f"{result['count']:,} training pictures, from {str(result['origin']).split(' (')[0]}."
+        origin = f"{result['count']:,} training images, from {str(result['origin']).split(' (')[0]}."
         replace_between("imbalance.md", f"table {imbalance}", "\n".join([origin, "", *table(result["rows"])]))
-        picture = Path(__file__).parents[1] / "docs" / "results" / f"imbalance-{imbalance}.svg"
-        shutil.copy(Path(str(result["out"])) / "compare.svg", picture)
+        image = Path(__file__).parents[1] / "docs" / "results" / f"imbalance-{imbalance}.svg"
+        shutil.copy(Path(str(result["out"])) / "compare.svg", image)
 
 
 if __name__ == "__main__":

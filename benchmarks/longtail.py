@@ -1,7 +1,7 @@
 """Long-tailed training sets with balanced test sets, for `benchmarks/imbalance.py`.
 
 The k-th of ten classes, in the order of the labels, gets round(largest * imbalance ** (-k / 9)) training
-pictures: Cui et al., 'Class-balanced loss based on effective number of samples' (CVPR 2019), section 5.1, cut
+images: Cui et al., 'Class-balanced loss based on effective number of samples' (CVPR 2019), section 5.1, cut
 classes off exponentially in the same way.
 
     images/train/*.png, train.csv    path, label: the long tail, classes mixed
@@ -26,15 +26,15 @@ from make_fashion import SOURCE, Bytes, draw, read_idx
 
 CLASSES = 10
 DIGITS = tuple("0123456789")
-DIGITS_TEST = 40  # pictures a class
+DIGITS_TEST = 40  # images a class
 DIGITS_SIDE = 16
 
-Pictures = tuple[Bytes, Bytes]  # images_NHW, label numbers_N
+ImageDataset = tuple[Bytes, Bytes]  # images_NHW, label numbers_N
 
 
 @dataclass(frozen=True)
 class LongTail:
-    """What was written: the two tables, the training pictures of each class, and what they were drawn from."""
+    """What was written: the two tables, the training images of each class, and what they were drawn from."""
 
     train: Path
     test: Path
@@ -45,11 +45,11 @@ class LongTail:
 def fashion_long_tail(
     folder: Path, imbalance: float, largest: int, test_rows: int, seed: int, package: Path = SOURCE
 ) -> LongTail:
-    """Fashion-MNIST with `largest` pictures of the first class and `largest / imbalance` of the last.
+    """Fashion-MNIST with `largest` images of the first class and `largest / imbalance` of the last.
 
     Drawn from the whole set where `package` holds the IDX files of Debian's `dataset-fashion-mnist` (6,000
-    pictures a class), else from the bundled subset, whose own tail limits what is possible: the last class has
-    six pictures, so an imbalance of 10 starts from some 60. There `largest` is lowered to what all classes can
+    images a class), else from the bundled subset, whose own tail limits what is possible: the last class has
+    six images, so an imbalance of 10 starts from some 60. There `largest` is lowered to what all classes can
     follow; standard error and `source` say so. `test_rows` is the size of the whole test set, 10 classes.
     """
     names = {"train": "train", "test": "t10k"}
@@ -63,7 +63,7 @@ def fashion_long_tail(
     possible = _largest_possible(available, imbalance, largest)
     if possible < largest:
         origin += (
-            f", {possible} pictures of the largest class instead of {largest}: no more keep this imbalance"
+            f", {possible} images of the largest class instead of {largest}: no more keep this imbalance"
         )
         print(f"drawn from {origin}", file=sys.stderr)
     return _write(folder, parts, _tail(imbalance, possible), _even(test_rows), LABELS, seed, origin)
@@ -85,7 +85,7 @@ def digits_long_tail(folder: Path, imbalance: float, seed: int) -> LongTail:
     return _write(folder, parts, counts, [DIGITS_TEST] * CLASSES, DIGITS, seed, "scikit-learn's digits")
 
 
-def _read_package(package: Path, name: str) -> Pictures:
+def _read_package(package: Path, name: str) -> ImageDataset:
     images_NHW = read_idx(package / f"{name}-images-idx3-ubyte.gz")
     return images_NHW, read_idx(package / f"{name}-labels-idx1-ubyte.gz")
 
@@ -102,7 +102,7 @@ def _largest_possible(available_K: np.ndarray, imbalance: float, wanted: int) ->
         counts = _tail(imbalance, largest)
         if min(counts) >= 1 and (counts <= available_K).all():
             return largest
-    raise DataError(f"imbalance = {imbalance}, largest = {wanted}: the last class would have no picture")
+    raise DataError(f"imbalance = {imbalance}, largest = {wanted}: the last class would have no image")
 
 
 def _even(rows: int) -> list[int]:
@@ -113,7 +113,7 @@ def _even(rows: int) -> list[int]:
 
 def _write(
     folder: Path,
-    parts: dict[str, Pictures],
+    parts: dict[str, ImageDataset],
     train_counts: list[int],
     test_counts: list[int],
     labels: Sequence[str],
@@ -124,15 +124,13 @@ def _write(
         if (folder / name).exists():
             raise OutputError(f"{folder / name} exists; give a folder without images, train.csv, test.csv")
     rng = np.random.default_rng(seed)
-    taken: set[bytes] = set()  # no picture stands twice, in whichever table
+    taken: set[bytes] = set()  # no image stands twice, in whichever table
     for split, counts in (("test", test_counts), ("train", train_counts)):
         images_NHW, labels_N = parts[split]
         rows_R = draw(images_NHW, labels_N, counts, rng, taken)
         drawn = np.bincount(labels_N[rows_R], minlength=CLASSES).tolist()
         if drawn != counts:
-            raise DataError(
-                f"{split}: {counts} pictures of each class are wanted, there are {drawn}: {source}"
-            )
+            raise DataError(f"{split}: {counts} images of each class are wanted, there are {drawn}: {source}")
         _write_split(folder, split, images_NHW[rows_R], [labels[k] for k in labels_N[rows_R]])
     return LongTail(folder / "train.csv", folder / "test.csv", tuple(train_counts), source)
 

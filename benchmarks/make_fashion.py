@@ -1,9 +1,9 @@
 """How the bundled Fashion-MNIST subset was made: `python benchmarks/make_fashion.py [SOURCE] [--out FILE]`.
 
 SOURCE is the folder of the four IDX files, where Debian's package `dataset-fashion-mnist` puts them. Drawn with
-a fixed seed: a long-tailed training set from the 60,000 training pictures, round(600 * 0.6**k) of the k-th class
+a fixed seed: a long-tailed training set from the 60,000 training images, round(600 * 0.6**k) of the k-th class
 (Cui et al., 'Class-balanced loss', CVPR 2019, section 5.1, cut classes off exponentially in the same way), and a
-balanced test set of 100 a class from the 10,000 test pictures. No two pictures in the bundle are the same.
+balanced test set of 100 a class from the 10,000 test images. No two images in the bundle are the same.
 """
 
 import argparse
@@ -37,14 +37,14 @@ def read_idx(path: Path) -> Bytes:
 def draw(
     images_NHW: Bytes, labels_N: Bytes, counts: list[int], rng: np.random.Generator, taken: set[bytes]
 ) -> NDArray[np.int64]:
-    """Row numbers, `counts[k]` of class k, mixed across classes; pictures already in `taken` are passed over."""
+    """Row numbers, `counts[k]` of class k, mixed across classes; images already in `taken` are passed over."""
     rows: list[int] = []
     for label, count in enumerate(counts):
         of_class: list[int] = []
         for row in rng.permutation(np.flatnonzero(labels_N == label)):
-            picture = images_NHW[row].tobytes()
-            if len(of_class) < count and picture not in taken:
-                taken.add(picture)
+            image = images_NHW[row].tobytes()
+            if len(of_class) < count and image not in taken:
+                taken.add(image)
                 of_class.append(int(row))
         rows += of_class
     # Mixed, so that neither the order nor the file names made from it tell the class.

@@ -1,13 +1,13 @@
 """How fast do JPEG files become batches, two workers each?
 
-    python benchmarks/reading.py [--pictures 600] [--blocks 5] [--json FILE]
+    python benchmarks/reading.py [--images 600] [--blocks 5] [--json FILE]
 
 Draws JPEG files of 500 x 375 pixels, and makes batches of 32 random resized crops of 224 x 224, mirrored half of the
 time, as uint8, from a shuffled order: with a DataLoader, Pillow and torchvision's transforms, as in torchvision's and
 timm's scripts (in plain order); with a DataLoader, classwise's own decoder and OpenCV, in channels_last; with
-classwise's Loader from the files (its first epoch without a cache), and from its store of decoded pictures. All in one
+classwise's Loader from the files (its first epoch without a cache), and from its store of decoded images. All in one
 process, in alternating blocks, each with two worker processes that stay; the numbers are medians of paired ratios of
-pictures a second. `classwise (again)` against `classwise` shows what the machine's noise makes of it.
+images a second. `classwise (again)` against `classwise` shows what the machine's noise makes of it.
 """
 
 import argparse
@@ -30,14 +30,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from classwise.data.augment import Augment
-from classwise.data.cache import PictureStore, StoredPictures
-from classwise.data.images import check_images, min_size
-from classwise.data.loader import Collate, Loader, Pictures
+from classwise.data.cache import CachedImages, ImageCache
+from classwise.data.images import check_images, min_image_size
+from classwise.data.loader import Collate, ImageDataset, Loader
 
 SIZE, BATCH, WORKERS = (224, 224), 32, 2
 
 
-def draw_pictures(folder: Path, count: int, height: int = 375, width: int = 500) -> list[Path]:
+def draw_images(folder: Path, count: int, height: int = 375, width: int = 500) -> list[Path]:
     """Files with the detail of photographs: about 1.5 bits a pixel at quality 90."""
     rng = np.random.default_rng(0)
     paths = []
@@ -99,10 +99,10 @@ def in_channels_last(samples: list[Any]) -> Any:
     return images_BHWC.permute(0, 3, 1, 2), torch.tensor([row for _, row in samples])
 
 
-def plain(pictures: Dataset[Any], collate: Callable[[list[Any]], Any] | None = None) -> Callable[[int], int]:
-    """An epoch of a DataLoader; returns its pictures."""
+def plain(dataset: Dataset[Any], collate: Callable[[list[Any]], Any] | None = None) -> Callable[[int], int]:
+    """An epoch of a DataLoader; returns its images."""
     options: Any = {"num_workers": WORKERS, "persistent_workers": True, "worker_init_fn": one_thread}
-    loader = DataLoader(pictures, BATCH, shuffle=True, collate_fn=collate, **options)
+    loader = DataLoader(dataset, BATCH, shuffle=True, collate_fn=collate, **options)
 
     def epoch(number: int) -> int:
         return sum(len(images) for images, _ in loader)
@@ -115,11 +115,11 @@ def one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def ours(paths: list[Path], stored: StoredPictures | None, slots: bool = True) -> Callable[[int], int]:
+def ours(paths: list[Path], cached: CachedImages | None, slots: bool = True) -> Callable[[int], int]:
     """An epoch of classwise's Loader; without `slots`, in new shared memory for every batch."""
     changes = Augment(flip=0.5, crop=0.08, ratio=4 / 3)
-    pictures = Pictures(paths, SIZE, "squash", 10**8, 0, changes, stored=stored)
-    loader = Loader(pictures, {"row": np.arange(len(paths))}, BATCH, WORKERS)
+    dataset = ImageDataset(paths, SIZE, "squash", 10**8, 0, changes, cached=cached)
+    loader = Loader(dataset, {"row": np.arange(len(paths))}, BATCH, WORKERS)
     if not slots:
         loader._loader.collate = Collate  # type: ignore[attr-defined]
 
@@ -136,25 +136,25 @@ def parts_of(order: Any) -> list[Any]:
 
 def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], int]]]:
     """All that is compared; filling the store is timed beside."""
-    store = PictureStore(base / "store", 10**11, 0)
+    cache = ImageCache(base / "store", 10**11, 0)
     started = time.perf_counter()
-    checked = check_images(paths, least=min_size(SIZE), store=store)
+    checked = check_images(paths, least=min_image_size(SIZE), cache=cache)
     assert not checked.bad
-    store.flush()
-    stored = store.of([checked.keys[path] for path in paths])
-    print(f"checking and storing all pictures: {len(paths) / (time.perf_counter() - started):,.0f}/s")
+    cache.flush()
+    cached = cache.of([checked.keys[path] for path in paths])
+    print(f"checking and storing all images: {len(paths) / (time.perf_counter() - started):,.0f}/s")
     yield "Pillow", plain(PillowPictures(paths))
     yield "same decoder", plain(SameDecoder(paths), in_channels_last)
     yield "classwise", ours(paths, None)
     yield "classwise (again)", ours(paths, None)
-    yield "classwise, stored", ours(paths, stored)
-    yield "stored, no slots", ours(paths, stored, slots=False)
+    yield "classwise, stored", ours(paths, cached)
+    yield "stored, no slots", ours(paths, cached, slots=False)
 
 
 def measure(count: int, blocks: int) -> dict[str, Any]:
-    """Pictures a second by way, and ratios to the two DataLoaders."""
+    """Images a second by way, and ratios to the two DataLoaders."""
     with tempfile.TemporaryDirectory() as name:
-        paths = draw_pictures(Path(name), count)
+        paths = draw_images(Path(name), count)
         epochs = dict(ways(paths, Path(name)))
         speeds: dict[str, list[float]] = {way: [] for way in epochs}
         for block in range(blocks + 1):
@@ -182,7 +182,7 @@ def measure(count: int, blocks: int) -> dict[str, Any]:
     }
 
 
-# Pillow returns every picture's memory to the system and asks for it again: the same setting for all, which the
+# Pillow returns every image's memory to the system and asks for it again: the same setting for all, which the
 # allocator reads when a process starts.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "268435456"}
 
@@ -192,14 +192,14 @@ def main() -> None:
         os.environ.update(ALLOCATOR)
         os.execv(sys.executable, [sys.executable, *sys.argv])
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=int, default=600)
+    parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(arguments.pictures, arguments.blocks)
+    found = measure(arguments.dataset, arguments.blocks)
     for way, speed in found["speed"].items():
-        print(f"{way:<20} {speed:8,.0f} pictures/s")
+        print(f"{way:<20} {speed:8,.0f} images/s")
     for pair, ratios in found["ratios"].items():
         print(f"{pair:<40} x {statistics.median(ratios):.2f}  ({ratios[0]:.2f} to {ratios[-1]:.2f})")
     if arguments.json:

@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py [--runs 7] [--json FILE]
 
-`classwise --help`; and `classwise train` on 200 drawn pictures up to its first update, less what a process takes that
+`classwise --help`; and `classwise train` on 200 drawn images up to its first update, less what a process takes that
 only imports what that run needs (torch and timm; torch alone for the built-in small network) and makes an optimizer
 (which imports torch._dynamo), in turns: with everything by default (measuring the fastest way to train, scoring the
 baselines), with both given or switched off, and by default with a network of timm's.
@@ -41,13 +41,13 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def draw(folder: Path) -> None:
-    """200 pictures of two classes, and the config that `init` writes for them."""
+    """200 images of two classes, and the config that `init` writes for them."""
     for k in range(2):
-        (folder / "pictures" / str(k)).mkdir(parents=True)
+        (folder / "images" / str(k)).mkdir(parents=True)
         for i in range(100):
             image = np.random.default_rng((k, i)).integers(0, 255, (48, 64, 3), np.uint8)
-            cv2.imwrite(str(folder / "pictures" / str(k) / f"{i}.png"), image)
-    command = [sys.executable, "-m", "classwise", "init", "pictures"]
+            cv2.imwrite(str(folder / "images" / str(k) / f"{i}.png"), image)
+    command = [sys.executable, "-m", "classwise", "init", "images"]
     subprocess.run(command, check=True, cwd=folder, capture_output=True)
 
 
@@ -72,7 +72,7 @@ def measure(runs: int) -> dict[str, list[float]]:
             for number, (name, (imports, options)) in enumerate(RUNS.items()):
                 command = ["-c", FIRST_UPDATE, "train", "classwise.toml", "--run", f"{number}-{round}"]
                 times[name] = seconds([*command, *options], folder) - times[f"import {imports}"]
-            if round:  # the first compiles bytecode, and fills the store of pictures
+            if round:  # the first compiles bytecode, and fills the store of images
                 for name, value in times.items():
                     found[name].append(value)
     return found

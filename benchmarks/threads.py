@@ -1,6 +1,6 @@
 """Training in one thread beside a reading process, or in turn with all threads: `python benchmarks/threads.py`.
 
-Prints milliseconds a picture of the small network's forward and backward pass for each number of threads and
+Prints milliseconds an image of the small network's forward and backward pass for each number of threads and
 each precision, in alternating blocks of one run, and the ratio of the medians to one thread in fp32.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
         for (threads, name), found in times.items():
             median = statistics.median(found)
             shown = f"{size[0]}x{size[1]} {name}, {threads} threads"
-            print(f"{shown:<28} {median:7.2f} ms a picture, ratio {median / base:.2f}")
+            print(f"{shown:<28} {median:7.2f} ms an image, ratio {median / base:.2f}")
 
 
 def one_pass(model: torch.nn.Module, images: torch.Tensor, threads: int, precision: str) -> float:

@@ -1,8 +1,8 @@
-"""How long until the macro F1 is there, on the demo's pictures and from the same first weights?
+"""How long until the macro F1 is there, on the demo's images and from the same first weights?
 
     python benchmarks/time_to_f1.py [--target 0.7] [--cap 120] [--blocks 2] [--json FILE]
 
-The bundled long-tailed clothes: 1,492 training pictures, scored after every epoch on the balanced test set of 1,000.
+The bundled long-tailed clothes: 1,492 training images, scored after every epoch on the balanced test set of 1,000.
 The same small network with the same first weights for all. classwise: the demo's own config. The others, as their
 tutorials do: a DataLoader with two workers, Pillow, random crop and turn, fp32, cross entropy, AdamW at the same rate,
 as many epochs as the cap allows. The clock runs while they train and score, not while they import; who does not reach
@@ -63,7 +63,7 @@ def classwise(folder: Path, clock: Clock) -> None:
         return found
 
     Progress.end_epoch = ended  # type: ignore[method-assign]
-    clock.started = time.perf_counter()  # with the check of all pictures, measuring, baselines
+    clock.started = time.perf_counter()  # with the check of all images, measuring, baselines
     overrides = [("data.valid", "test.csv"), ("report.resamples", "0")]
     train(folder / "classwise.toml", folder / f"run-{time.time_ns()}", overrides, quiet=True)
 
@@ -85,7 +85,7 @@ def loaders(folder: Path) -> tuple[Any, Any]:
 
     change = t.Compose([t.RandomResizedCrop(28, (0.9, 1.0)), t.RandomRotation(3), t.PILToTensor()])
 
-    class Pictures(Dataset):  # type: ignore[type-arg]
+    class ImageDataset(Dataset):  # type: ignore[type-arg]
         def __init__(self, name: str, transform: Any) -> None:
             with (folder / name).open(newline="") as file:
                 rows = list(csv.DictReader(file))
@@ -100,8 +100,8 @@ def loaders(folder: Path) -> tuple[Any, Any]:
                 return self.transform(Image.open(file).convert("RGB")), self.rows[i][1]
 
     options: dict[str, Any] = {"batch_size": BATCH, "num_workers": WORKERS, "persistent_workers": True}
-    train = DataLoader(Pictures("train.csv", change), shuffle=True, **options)
-    return train, DataLoader(Pictures("test.csv", t.PILToTensor()), **options)
+    train = DataLoader(ImageDataset("train.csv", change), shuffle=True, **options)
+    return train, DataLoader(ImageDataset("test.csv", t.PILToTensor()), **options)
 
 
 def score_of(model: Any, valid: Any) -> float:

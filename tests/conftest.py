@@ -1,4 +1,4 @@
-"""Drawn pictures and tables that several test files start from."""
+"""Drawn images and tables that several test files start from."""
 
 import csv
 import os
@@ -14,7 +14,7 @@ import pytest
 # Before torch is imported, and for the commands that tests start as well.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Decoded pictures are kept for this run of the tests alone, by the commands that they start as well.
+# Decoded images are kept for this run of the tests alone, by the commands that they start as well.
 _cache = tempfile.TemporaryDirectory(prefix="classwise-tests-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
@@ -23,10 +23,10 @@ COLOURS = [(220, 40, 40), (40, 180, 60), (50, 60, 220), (230, 200, 40), (160, 50
 
 
 @pytest.fixture
-def make_pictures() -> Callable[..., list[str]]:
-    """`make_pictures(folder, {label: count}, size=(height, width), suffix=".png")` draws a folder of class
-    folders and returns the paths relative to it. No two pictures are alike; labels may be in any script."""
-    return _make_pictures
+def make_images() -> Callable[..., list[str]]:
+    """`make_images(folder, {label: count}, size=(height, width), suffix=".png")` draws a folder of class
+    folders and returns the paths relative to it. No two images are alike; labels may be in any script."""
+    return _make_images
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def make_table() -> Callable[..., Path]:
     return _make_table
 
 
-def _make_pictures(
+def _make_images(
     folder: Path, counts: Mapping[str, int], size: tuple[int, int] = (24, 32), suffix: str = ".png"
 ) -> list[str]:
     names = []

@@ -28,13 +28,13 @@ def longtail() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package folder in miniature: 40 training and 8 test pictures of 6 x 5 pixels a class, all different."""
+    """A package folder in miniature: 40 training and 8 test images of 6 x 5 pixels a class, all different."""
     folder = tmp_path_factory.mktemp("package")
     rng = np.random.default_rng(5)
     for name, each in (("train", 40), ("t10k", 8)):
         labels = rng.permutation(np.repeat(np.arange(10, dtype=np.uint8), each))
         images = rng.integers(0, 256, (10 * each, 6, 5), dtype=np.uint8)
-        images[:, 0, 0] = labels  # so that a picture tells its own label
+        images[:, 0, 0] = labels  # so that an image tells its own label
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
             (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
@@ -55,7 +55,7 @@ def counts_of(path: Path, labels: tuple[str, ...]) -> list[int]:
 
 
 def test_whole_set_is_used_where_the_package_is(longtail: ModuleType, package: Path, tmp_path: Path) -> None:
-    """n_k = largest * imbalance ** (-k / 9), rounded, in label order; each picture keeps its own label."""
+    """n_k = largest * imbalance ** (-k / 9), rounded, in label order; each image keeps its own label."""
     tail = longtail.fashion_long_tail(tmp_path, 10, 40, 50, seed=1, package=package)
     assert counts_of(tail.train, LABELS) == [40, 31, 24, 19, 14, 11, 9, 7, 5, 4] == list(tail.counts)
     assert counts_of(tail.test, LABELS) == [5] * 10
@@ -66,18 +66,18 @@ def test_whole_set_is_used_where_the_package_is(longtail: ModuleType, package: P
     assert str(package) in tail.source
 
 
-def test_no_picture_stands_twice(longtail: ModuleType, package: Path, tmp_path: Path) -> None:
+def test_no_image_stands_twice(longtail: ModuleType, package: Path, tmp_path: Path) -> None:
     """Neither in one table nor in both."""
     for name, make in (
         ("fashion", lambda folder: longtail.fashion_long_tail(folder, 10, 40, 80, seed=1, package=package)),
         ("digits", lambda folder: longtail.digits_long_tail(folder, 20, seed=1)),
     ):
         tail = make(tmp_path / name)
-        pictures = [image.tobytes() for table in (tail.train, tail.test) for image, _ in read_table(table)]
-        assert len(set(pictures)) == len(pictures)
+        images = [image.tobytes() for table in (tail.train, tail.test) for image, _ in read_table(table)]
+        assert len(set(images)) == len(images)
 
 
-def test_bundled_pictures_stand_in(
+def test_bundled_images_stand_in(
     longtail: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without the package the bundled subset is used; its tail of six lowers the head, and that is said."""
@@ -95,8 +95,8 @@ def test_bundled_pictures_stand_in(
     assert all(image.tobytes() in known for image, _ in read_table(tail.test))
 
 
-def test_bundled_pictures_reach_an_imbalance_of_100(longtail: ModuleType, tmp_path: Path) -> None:
-    """The subset's own imbalance can be had at its own size, or nearly: at most two pictures less at the head."""
+def test_bundled_images_reach_an_imbalance_of_100(longtail: ModuleType, tmp_path: Path) -> None:
+    """The subset's own imbalance can be had at its own size, or nearly: at most two images less at the head."""
     tail = longtail.fashion_long_tail(tmp_path / "out", 100, 600, 100, seed=1, package=tmp_path)
     assert tail.counts[0] >= 598
     assert tail.counts[-1] == 6
@@ -115,7 +115,7 @@ def test_digits(longtail: ModuleType, tmp_path: Path, imbalance: int) -> None:
 
 
 def test_digits_keep_their_labels(longtail: ModuleType, tmp_path: Path) -> None:
-    """Shrunk to 8 x 8 again, each written picture is nearest to a picture of its own class, nearly always."""
+    """Shrunk to 8 x 8 again, each written image is nearest to an image of its own class, nearly always."""
     tail = longtail.digits_long_tail(tmp_path, 100, seed=3)
     data = load_digits()
     right = []
@@ -127,7 +127,7 @@ def test_digits_keep_their_labels(longtail: ModuleType, tmp_path: Path) -> None:
 
 
 def test_seed_decides_every_byte(longtail: ModuleType, tmp_path: Path) -> None:
-    """The same seed writes the same files; another draws other pictures."""
+    """The same seed writes the same files; another draws other images."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         longtail.digits_long_tail(tmp_path / name, 100, seed)
     files = {
@@ -146,7 +146,7 @@ def test_what_cannot_be_drawn_is_refused(longtail: ModuleType, package: Path, tm
     """An imbalance below one, an empty last class, an uneven or too large test set: refused by name."""
     refused = [
         (0.5, 40, 50, "imbalance = 0.5"),
-        (1000, 40, 50, "the last class would have no picture"),
+        (1000, 40, 50, "the last class would have no image"),
         (10, 40, 55, "test_rows = 55"),
         (10, 40, 90, "test: .* are wanted"),
     ]
@@ -159,7 +159,7 @@ def test_what_cannot_be_drawn_is_refused(longtail: ModuleType, package: Path, tm
 
 @pytest.mark.parametrize("name", ["train.csv", "test.csv", "images"])
 def test_what_stands_there_is_kept(longtail: ModuleType, tmp_path: Path, name: str) -> None:
-    """A table or a folder of pictures that exists is not written over."""
+    """A table or a folder of images that exists is not written over."""
     (tmp_path / name).mkdir() if name == "images" else (tmp_path / name).write_text("mine")
     with pytest.raises(OutputError, match=f"{name} exists"):
         longtail.digits_long_tail(tmp_path, 10, seed=1)

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 import classwise
 import classwise.run.api
 from classwise.cli import parse_overrides
-from classwise.compose.dataset import DatasetSplits, Side, prepare
+from classwise.compose.dataset import DatasetSplits, Split, prepare
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.parts import build_data, build_model, build_settings, build_state
 from classwise.config.load import load_config, make_config
 from classwise.console import Console
 from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Loader, Pictures, TrainingData, ValidationData
+from classwise.data.loader import ImageDataset, Loader, TrainingData, ValidationData
 from classwise.data.sources import read_source
 from classwise.data.split import Stratum, split_rows
 from classwise.data.targets import ClassTarget
@@ -50,7 +50,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Faster for pictures this small."""
+    """Faster for images this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -61,7 +61,7 @@ def one_thread() -> Iterator[None]:
 class Parts:
     """What the loop works with, built from a config as `classwise train` builds it."""
 
-    prepared: DatasetSplits
+    splits: DatasetSplits
     state: TrainState
     data: TrainingData
     valid: ValidationData
@@ -76,16 +76,16 @@ class Parts:
 def build(folder: Path, **changes: Any) -> Parts:
     """The parts of a run on the table in `folder`."""
     config = load_config(write_config(folder, PLAIN, **changes))
-    prepared = prepare(config, Console(quiet=True))
-    heads = build_heads(config, prepared)
+    splits = prepare(config, Console(quiet=True))
+    heads = build_heads(config, splits)
     model = build_model(config, heads)
-    data, valid = build_data(config, prepared, model, CPU)
+    data, valid = build_data(config, splits, model, CPU)
     return Parts(
-        prepared,
-        build_state(config, model, build_criterion(config, prepared), data, CPU),
+        splits,
+        build_state(config, model, build_criterion(config, splits), data, CPU),
         data,
         valid,
-        MetricCollection(heads, prepared.label_lists, prepared.joint),
+        MetricCollection(heads, splits.label_lists, splits.joint),
         build_settings(config, CPU),
     )
 
@@ -112,7 +112,7 @@ KINDS = ("mask1.jpg", "mask2.png", "mask3.jpg", "mask4.jpeg", "mask5.jpg", "inco
 
 
 def competition_tree(folder: Path, people: int = 18) -> Path:
-    """The face-mask competition's tree: seven tiny pictures a person, a `._` file, an id that stands twice."""
+    """The face-mask competition's tree: seven tiny images a person, a `._` file, an id that stands twice."""
     rows = []
     for number in range(people):
         id = "000600-1" if number in (3, 8) else f"{number:06}"
@@ -129,8 +129,8 @@ def competition_tree(folder: Path, people: int = 18) -> Path:
 def test_mistake_1_split_by_image(tmp_path: Path) -> None:
     """1. 'split by image, so one person is on both sides': a config from `init` splits by person."""
     config = load_config(init(competition_tree(tmp_path / "tree"), tmp_path))
-    prepared = prepare(config, Console(quiet=True))
-    train, valid = prepared.train.samples, prepared.valid.samples
+    splits = prepare(config, Console(quiet=True))
+    train, valid = splits.train.samples, splits.valid.samples
     assert train.groups is not None
     assert valid.groups is not None
     assert len(train) + len(valid) == 18 * 7
@@ -141,9 +141,9 @@ def test_mistake_1_split_by_image(tmp_path: Path) -> None:
     samples = read_source(Path(config.data.source), Path(config.data.images), "path", None, "person")
     strata = [
         stratum
-        for target in prepared.targets
+        for target in splits.targets
         for stratum in target.strata(
-            np.concatenate([side.answers[target.name] for side in (prepared.train, prepared.valid)])
+            np.concatenate([split.labels[target.name] for split in (splits.train, splits.valid)])
         )
     ]
     groups = np.array(train.groups + valid.groups)
@@ -208,10 +208,10 @@ def modules() -> Iterator[Any]:
 
 
 def test_mistake_4_augmented_validation(tmp_path: Path) -> None:
-    """4. 'training augmentation applied to validation': validation sees the picture as it is, every time."""
+    """4. 'training augmentation applied to validation': validation sees the image as it is, every time."""
     plain_table(tmp_path)
     parts = build(tmp_path, data__augment="strong")
-    paths, size = parts.prepared.valid.samples.paths, (16, 16)
+    paths, size = parts.splits.valid.samples.paths, (16, 16)
     plain = np.stack([fit_image(read_image(path), size, "squash") for path in paths])
     for _ in range(2):
         seen = torch.cat([batch.images for batch in parts.valid.batches()])
@@ -236,8 +236,8 @@ def test_mistake_5_drop_last_in_validation(tmp_path: Path) -> None:
     labels_N = np.arange(10) % 2
     for row, kind in enumerate(labels_N):
         draw(tmp_path / f"{row}.png", int(kind), row)
-    pictures = Pictures([tmp_path / f"{row}.png" for row in range(10)], (28, 28), "squash", 10**6)
-    valid = ValidationData(Loader(pictures, {"label": labels_N}, 4, 0))
+    images = ImageDataset([tmp_path / f"{row}.png" for row in range(10)], (28, 28), "squash", 10**6)
+    valid = ValidationData(Loader(images, {"label": labels_N}, 4, 0))
     assert [len(batch) for batch in valid.batches()] == [4, 4, 2]
 
     class KnowsStripes(nn.Module):
@@ -261,7 +261,7 @@ def test_mistake_5_drop_last_in_validation(tmp_path: Path) -> None:
 
 
 def test_mistake_6_height_and_width_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """6. 'height and width swapped between training and inference': every picture that the model ever sees is 24
+    """6. 'height and width swapped between training and inference': every image that the model ever sees is 24
     high and 16 wide, and predictions do not depend on which command makes them."""
     plain_table(tmp_path)
     shapes: set[tuple[int, ...]] = set()
@@ -282,7 +282,7 @@ def test_mistake_6_height_and_width_swapped(tmp_path: Path, monkeypatch: pytest.
 
     # The mistake: the checkpoint's model answers otherwise when the sides are swapped.
     predictor = Predictor.of(read_checkpoint(run.path / "checkpoints" / "best"))
-    assert predictor.model.facts.image_size == (24, 16)
+    assert predictor.model.metadata.image_size == (24, 16)
     paths = sorted((tmp_path / "images").iterdir())
     tall, wide = (
         torch.from_numpy(np.stack([fit_image(read_image(path), size, "squash") for path in paths])).permute(
@@ -291,8 +291,8 @@ def test_mistake_6_height_and_width_swapped(tmp_path: Path, monkeypatch: pytest.
         for size in ((24, 16), (16, 24))
     )
     with torch.no_grad():
-        answers = [predictor.model.eval()(images)["label"] for images in (tall, wide)]
-    assert not torch.allclose(*answers, atol=1e-3)
+        labels = [predictor.model.eval()(images)["label"] for images in (tall, wide)]
+    assert not torch.allclose(*labels, atol=1e-3)
 
 
 def test_mistake_7_a_list_option_split_into_characters() -> None:
@@ -332,8 +332,8 @@ def test_mistake_8_losses_for_three_classes(name: str) -> None:
     """8. 'losses that default to 3 classes in an 18-class task': every loss is as wide as its target."""
     labels_N = np.arange(36) % 18
     target = ClassTarget("joint class", "class", "x", tuple(f"class {k}" for k in range(18)))
-    side = Side(samples=None, answers={target.name: labels_N})  # type: ignore[arg-type]
-    prepared = DatasetSplits((target,), (), side, side, (), ())
+    split = Split(samples=None, labels={target.name: labels_N})  # type: ignore[arg-type]
+    splits = DatasetSplits((target,), (), split, split, (), ())
     config = make_config(
         {
             "data": {"source": "x.csv"},
@@ -341,7 +341,7 @@ def test_mistake_8_losses_for_three_classes(name: str) -> None:
             "loss": {"name": name, **LOSSES[name]},
         }
     )
-    criterion = build_criterion(config, prepared)
+    criterion = build_criterion(config, splits)
     logits_BK = torch.randn(36, 18, generator=torch.Generator().manual_seed(0), requires_grad=True)
     criterion({target.name: logits_BK}, {target.name: torch.from_numpy(labels_N)}).backward()
     assert logits_BK.grad is not None

@@ -54,7 +54,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write real pictures and a config, then train, evaluate, submit and report, naming each command.
+    """Write real images and a config, then train, evaluate, submit and report, naming each command.
 
     Parameters
     ----------
@@ -246,14 +246,14 @@ def predict(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Predictions for a folder of pictures or a table: labels and every class's probability.
+    """Predictions for a folder of images or a table: labels and every class's probability.
 
     Parameters
     ----------
     run
         The run's folder.
     source
-        A folder of pictures, or a table with the config's path column.
+        A folder of images, or a table with the config's path column.
     """
     from classwise.data.table import SUFFIXES, write_table
     from classwise.errors import OutputError
@@ -274,7 +274,7 @@ def submit(
     template: Path,
     /,
     *,
-    images: Annotated[Path, Parameter(help="Folder with the pictures that the template's ids name.")],
+    images: Annotated[Path, Parameter(help="Folder with the images that the template's ids name.")],
     out: Annotated[Path, Parameter(help="The submission file to write.")],
     id: Annotated[str | None, Parameter(help="The template's id column [default: its first].")] = None,
     engine: Engine = "torch",

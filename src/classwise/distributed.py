@@ -23,7 +23,7 @@ from classwise import errors
 from classwise.errors import ClasswiseError, ImageError, OutOfMemory
 
 T = TypeVar("T")
-# The first process may check pictures and score baselines for long while the others wait for its word.
+# The first process may check images and score baselines for long while the others wait for its word.
 TIMEOUT = datetime.timedelta(hours=2)
 BUCKET = 1 << 24  # numbers that are sent together: 64 MB of float32
 

@@ -3,8 +3,8 @@
 ClasswiseError             a user's mistake or bad data: one short message, exit code 1
 ├── ConfigError            a key of the config: which one, what was found, what is allowed
 ├── DataError              a table, a folder, a row or a label
-│   └── ImageError         one picture file
-├── WorkerError            a process that reads pictures was killed, hung or failed
+│   └── ImageError         one image file
+├── WorkerError            a process that reads images was killed, hung or failed
 ├── ModelError             a backbone, its weights, or the packages that it needs
 ├── CheckpointError        no checkpoint, a damaged one, or one of another run
 ├── OutputError            a file that would be overwritten, or that its template contradicts
@@ -35,7 +35,7 @@ class DataError(ClasswiseError):
 
 
 class ImageError(DataError):
-    """One picture file cannot be used. `path` is the file, `reason` says why."""
+    """One image file cannot be used. `path` is the file, `reason` says why."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -49,7 +49,7 @@ class ImageError(DataError):
 
 
 class WorkerError(ClasswiseError):
-    """A process that reads pictures was killed, hung or failed. The text names the files that it was at."""
+    """A process that reads images was killed, hung or failed. The text names the files that it was at."""
 
 
 class ModelError(ClasswiseError):

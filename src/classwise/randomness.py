@@ -1,6 +1,6 @@
 """Random numbers as functions of where they are used, so that there is no generator state to save.
 
-The order of an epoch depends on (seed, epoch); a picture's augmentation on (seed, epoch, row); dropout on
+The order of an epoch depends on (seed, epoch); an image's augmentation on (seed, epoch, row); dropout on
 (seed, update, micro-batch). The same numbers therefore come from any number of loader workers and from any point
 at which a run is resumed. They come from Philox, a counter-based generator (Salmon et al., 'Parallel
 random numbers: as easy as 1, 2, 3', SC 2011), a key and a counter name a stream that overlaps no other; or, where

@@ -28,12 +28,12 @@ UNMIXED = [name for name in COMPUTING if name != "mixing"]
 
 
 @pytest.fixture
-def config(tmp_path: Path, make_pictures: Callable[..., list[str]]) -> Path:
-    """24 pictures of two classes, 20 of them for training: five updates an epoch."""
-    make_pictures(tmp_path / "pictures", {"red": 14, "green": 10}, size=(40, 50), suffix=".jpg")
+def config(tmp_path: Path, make_images: Callable[..., list[str]]) -> Path:
+    """24 images of two classes, 20 of them for training: five updates an epoch."""
+    make_images(tmp_path / "images", {"red": 14, "green": 10}, size=(40, 50), suffix=".jpg")
     text = """
         [data]
-        source = "pictures"
+        source = "images"
         workers = 0
         [targets.label]
         column = "label"
@@ -158,7 +158,7 @@ def test_an_update_in_stages_is_that_of_the_loop(
 
 @pytest.mark.usefixtures("counting")
 def test_the_sums_are_those_of_the_stages(config: Path) -> None:
-    """Every span takes one tick: a reader's stage is one tick a pass, an update's one a window, of 12 pictures."""
+    """Every span takes one tick: a reader's stage is one tick a pass, an update's one a window, of 12 images."""
     found = bench(config, [("data.cache", "off")], quiet=True)
     assert found.milliseconds("augmenting") == pytest.approx(1 / 12)
     assert found.milliseconds("joining") == pytest.approx(1 / 4)
@@ -190,7 +190,7 @@ def test_stages_are_what_the_clock_says(config: Path, monkeypatch: pytest.Monkey
     assert "whole updates; the stages explain 0 %" in bench_text(found)
 
 
-def test_stored_pictures_are_not_decoded(config: Path) -> None:
+def test_stored_images_are_not_decoded(config: Path) -> None:
     names = [stage.name for stage in bench(config, quiet=True).stages]
     assert names == ["reading", "augmenting", "joining", *UNMIXED, "metrics"]
 
@@ -209,7 +209,7 @@ def test_stored_pictures_are_not_decoded(config: Path) -> None:
 )
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_any_run_can_be_timed(config: Path, options: dict[str, str]) -> None:
-    """Mixed, accumulated and cut pictures; fewer updates an epoch than are timed; a backbone that thaws; workers."""
+    """Mixed, accumulated and cut images; fewer updates an epoch than are timed; a backbone that thaws; workers."""
     found = bench(config, list(options.items()), quiet=True)
     names = [stage.name for stage in found.stages]
     assert ("mixing" in names) == ("data.mixup" in options)
@@ -225,10 +225,10 @@ def test_a_frozen_backbone_reads_nothing(config: Path) -> None:
     assert found.reading == 0
 
 
-def test_a_bad_config_and_a_bad_picture_are_errors(config: Path, tmp_path: Path) -> None:
+def test_a_bad_config_and_a_bad_image_are_errors(config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"loss\.name"):
         bench(config, [("loss.name", "none such")], quiet=True)
-    (tmp_path / "pictures/red/000.jpg").write_bytes(b"none")
+    (tmp_path / "images/red/000.jpg").write_bytes(b"none")
     with pytest.raises(DataError, match=r"000\.jpg"):
         bench(config, quiet=True)
 
@@ -253,14 +253,14 @@ def test_a_bad_config_and_a_bad_picture_are_errors(config: Path, tmp_path: Path)
         ({"augmenting": 9, "forward": 2}, {"workers": 2}, "a lighter data.augment than 'light'"),
         ({"decoding": 9, "forward": 2}, {"workers": 1}, "for the reason that is said above"),
         ({"update": 1, "forward": 1}, {}, "a larger training.batch_size than 4"),
-        ({"transfer": 1, "forward": 1}, {"device": "cuda"}, "moving the pictures to cuda takes 1.00 of 2.00"),
+        ({"transfer": 1, "forward": 1}, {"device": "cuda"}, "moving the images to cuda takes 1.00 of 2.00"),
         (
             {"backward": 8, "update": 1},
             {},
             "forward and backward are 89 % of the time: a smaller model.image_size",
         ),
         ({"forward": 2, "backward": 2}, {"other": ("bf16", 3.0)}, "bf16 would be faster"),
-        ({"forward": 2}, {"whole": 5.0}, "whole updates take 5.00 ms a picture, the stages explain 2.00"),
+        ({"forward": 2}, {"whole": 5.0}, "whole updates take 5.00 ms an image, the stages explain 2.00"),
     ],
 )
 def test_hints_follow_from_the_numbers(
@@ -306,11 +306,11 @@ def test_what_bounds_a_run() -> None:
 def test_the_plain_text() -> None:
     found = found_by({"reading": 0.5, "forward": 2.0, "metrics": 0.0001}, workers=2, plans=(plan(2),))
     lines = bench_text(dataclasses.replace(found, hints=("more of it",))).splitlines()
-    assert lines[0] == "stage    ms a picture  share"
+    assert lines[0] == "stage    ms an image  share"
     assert lines[1] == "reading         0.500   20 %"
     assert lines[3] == "metrics       < 0.001"
     assert "reading       0.500 ms  a reader; 2 workers beside the model" in lines
-    assert "measured      2.000 ms  whole updates, 500 pictures/s; the stages explain 100 %" in lines
+    assert "measured      2.000 ms  whole updates, 500 images/s; the stages explain 100 %" in lines
     assert f"  {plan(2)}" in lines
     assert lines[-2:] == ["bound by forward", "- more of it"]
 
@@ -353,6 +353,6 @@ def test_the_command(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "timing" in err
     assert run_command(["bench", str(config), "--quiet"]) == 0
     out, err = capsys.readouterr()
-    assert (out.splitlines()[0], err) == ("stage       ms a picture  share", "")
+    assert (out.splitlines()[0], err) == ("stage       ms an image  share", "")
     assert run_command(["bench", str(config), "--training.batch_sise", "8"]) == 1
     assert "training.batch_sise" in capsys.readouterr().err

@@ -37,8 +37,8 @@ def test_an_epoch_of_a_real_model() -> None:
     assert set(found["ratios"]) == {"classwise", "by hand (again)"}
 
 
-def test_reading_gives_every_picture_once() -> None:
-    """`measure` counts the pictures of every way."""
+def test_reading_gives_every_image_once() -> None:
+    """`measure` counts the images of every way."""
     found = reading.measure(20, 1)
     assert len(found["speed"]) == 6
     assert min(found["speed"].values()) > 0

@@ -1,4 +1,4 @@
-"""The picture and the page of a comparison: numbers where they belong, and hostile names harmless."""
+"""The image and the page of a comparison: numbers where they belong, and hostile names harmless."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -92,7 +92,7 @@ def test_hostile_names_stay_text(hostile: Path) -> None:
     assert "\u202e" not in source
 
 
-def test_the_picture_is_whole_on_its_own(hostile: Path) -> None:
+def test_the_image_is_whole_on_its_own(hostile: Path) -> None:
     """Well-formed XML with every name in it, that asks for nothing; all that is drawn lies inside."""
     root = ET.fromstring((hostile / "compare.svg").read_text(encoding="utf-8"))
     width, height = (float(root.attrib[key]) for key in ("width", "height"))

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from classwise.compose.dataset import DatasetSplits, Side
+from classwise.compose.dataset import DatasetSplits, Split
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.parts import build_model, build_state
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import make_config
 from classwise.config.losses import Loss
 from classwise.config.schema import Config
-from classwise.data.loader import Loader, Pictures, TrainingData
+from classwise.data.loader import ImageDataset, Loader, TrainingData
 from classwise.data.sources import Samples
 from classwise.data.targets import make_target
 from classwise.errors import ConfigError
@@ -85,7 +85,7 @@ def config_of(targets: dict[str, Any], **sections: Any) -> Config:
 
 
 def prepared_of(config: Config) -> DatasetSplits:
-    """Both sides as `prepare` would have them, without pictures."""
+    """Both sides as `prepare` would have them, without images."""
     frames = frame(True), frame(False)
     targets = tuple(
         make_target(
@@ -95,14 +95,14 @@ def prepared_of(config: Config) -> DatasetSplits:
         for name, t in config.targets.items()
     )
     names = tuple(f"{row}.png" for row in range(12))
-    sides = [
-        Side(
+    pair = [
+        Split(
             Samples("samples.csv", Path(), names, names, None, table),
             {target.name: target.encode(table, "samples.csv") for target in targets},
         )
         for table in frames
     ]
-    return DatasetSplits(targets, (), sides[0], sides[1], (), ())
+    return DatasetSplits(targets, (), pair[0], pair[1], (), ())
 
 
 def built(type: str, section: dict[str, Any], **training: Any) -> Any:
@@ -193,8 +193,8 @@ def test_a_section_is_the_loss_that_it_names(type: str, section: dict[str, Any],
     training rows. LDAM's own scale stands in the head already, so its reference gets the cosines."""
     loss = built(type, section)
     assert isinstance(loss, wanted.__class__)
-    prepared = prepared_of(config_of({"it": TARGETS[type]}))
-    answers = torch.from_numpy(prepared.train.answers["it"])
+    splits = prepared_of(config_of({"it": TARGETS[type]}))
+    labels = torch.from_numpy(splits.train.labels["it"])
     size = {"class": 3, "ordinal": 2, "multilabel": 2}.get(type, 1)
     scale = section.get("scale", 30.0) if section["name"] == "ldam" else 1.0
     rng = torch.Generator().manual_seed(0)
@@ -204,9 +204,9 @@ def test_a_section_is_the_loss_that_it_names(type: str, section: dict[str, Any],
                 one.set_epoch(case % 3)
         rows = torch.arange(12) if type == "ranking" else torch.randperm(12, generator=rng)[:9]
         logits = 3 * torch.randn(len(rows), size, generator=rng, dtype=torch.float64)
-        found, reference = loss(logits, answers[rows]), wanted(logits / scale, answers[rows])
+        found, reference = loss(logits, labels[rows]), wanted(logits / scale, labels[rows])
         torch.testing.assert_close(
-            loss.normalizer(answers[rows]), wanted.normalizer(answers[rows]), rtol=1e-12, atol=0
+            loss.normalizer(labels[rows]), wanted.normalizer(labels[rows]), rtol=1e-12, atol=0
         )
         torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-15)
 
@@ -227,12 +227,12 @@ def test_class_weights_that_do_not_fit_name_their_key() -> None:
 def test_a_label_that_no_row_has_is_not_weighted() -> None:
     """Rows without it over rows with it is no number there, and 0, for one that all have, would end its learning: 1."""
     config = config_of({"it": TARGETS["multilabel"] | {"loss": {"name": "bce", "pos_weight": "balanced"}}})
-    prepared = prepared_of(config)
-    prepared.train.answers["it"][:, 1] = 0
-    weight = build_criterion(config, prepared).losses[0].pos_weight
+    splits = prepared_of(config)
+    splits.train.labels["it"][:, 1] = 0
+    weight = build_criterion(config, splits).losses[0].pos_weight
     torch.testing.assert_close(weight, torch.tensor([7 / 3, 1.0], dtype=torch.float64))
-    prepared.train.answers["it"][:, 1] = 1
-    weight = build_criterion(config, prepared).losses[0].pos_weight
+    splits.train.labels["it"][:, 1] = 1
+    weight = build_criterion(config, splits).losses[0].pos_weight
     torch.testing.assert_close(weight, torch.tensor([7 / 3, 1.0], dtype=torch.float64))
 
 
@@ -243,12 +243,12 @@ def test_a_regression_is_standardised_and_comes_back() -> None:
     """The loss of a model that says y is 0, and its head gives y, to the last digits; half a deviation off is
     0.25 of squared error whatever the unit."""
     config = config_of({"it": TARGETS["regression"]})
-    prepared = prepared_of(config)
-    head = build_heads(config, prepared)["it"]
-    values = torch.from_numpy(prepared.train.answers["it"][:11])
+    splits = prepared_of(config)
+    head = build_heads(config, splits)["it"]
+    values = torch.from_numpy(splits.train.labels["it"][:11])
     outputs = ((values - MEAN) / STD).unsqueeze(1)
     torch.testing.assert_close(head.decode(outputs), values, rtol=1e-12, atol=1e-12)
-    loss = build_criterion(config, prepared).losses[0]
+    loss = build_criterion(config, splits).losses[0]
     assert float(loss(outputs, values)) == pytest.approx(0, abs=1e-24)
     assert float(loss(outputs + 0.5, values)) == pytest.approx(0.25, rel=1e-12)
 
@@ -329,11 +329,11 @@ def test_learnt_weights_are_trained_and_not_decayed() -> None:
     targets = {"a": TARGETS["class"], "b": TARGETS["regression"]}
     training = {"target_weights": "uncertainty", "device": "cpu", "precision": "fp32"}
     config = config_of(targets, training=training, optimizer={"weight_decay": 0.5, "backbone_lr_factor": 0.1})
-    prepared = prepared_of(config)
-    criterion = build_criterion(config, prepared)
-    model = build_model(config, build_heads(config, prepared))
-    pictures = Pictures((), (8, 8), "squash", 100)
-    data = TrainingData(Loader(pictures, {}, 4, 0), prepared.train.samples.ids, None, "shuffle", 0, 1)
+    splits = prepared_of(config)
+    criterion = build_criterion(config, splits)
+    model = build_model(config, build_heads(config, splits))
+    dataset = ImageDataset((), (8, 8), "squash", 100)
+    data = TrainingData(Loader(dataset, {}, 4, 0), splits.train.samples.ids, None, "shuffle", 0, 1)
     state = build_state(config, model, criterion, data, torch.device("cpu"))
     groups = [
         g for g in state.optimizer.param_groups if any(p is criterion.log_variance for p in g["params"])
@@ -364,11 +364,11 @@ def test_adjustment_moves_answers_towards_rare_classes() -> None:
     for tau in (0.0, 0.5, 1.0, 2.0):
         config = config_of({"it": TARGETS["class"] | {"adjust": tau}})
         head = build_heads(config, prepared_of(config))["it"]
-        answers = head.predicted(head.decode(logits))
-        assert int((answers == 2).sum()) > rare  # c, the rarest
-        rare = int((answers == 2).sum())
-        assert before is None or bool((answers >= before).all())  # a, b, c are from frequent to rare
-        before = answers
+        labels = head.predicted(head.decode(logits))
+        assert int((labels == 2).sum()) > rare  # c, the rarest
+        rare = int((labels == 2).sum())
+        assert before is None or bool((labels >= before).all())  # a, b, c are from frequent to rare
+        before = labels
 
 
 def test_adjustment_touches_nothing_else() -> None:
@@ -376,16 +376,16 @@ def test_adjustment_touches_nothing_else() -> None:
     targets = {"it": TARGETS["class"], "other": TARGETS["class"], "size": TARGETS["ordinal"]}
     plain = config_of(targets)
     adjusted = config_of(targets | {"it": TARGETS["class"] | {"adjust": 1.0}})
-    prepared = prepared_of(plain)
-    heads, others = build_heads(adjusted, prepared), build_heads(plain, prepared)
+    splits = prepared_of(plain)
+    heads, others = build_heads(adjusted, splits), build_heads(plain, splits)
     assert heads["it"] != others["it"]
     assert {name: heads[name] for name in ("other", "size")} == {
         name: others[name] for name in ("other", "size")
     }
     rng = torch.Generator().manual_seed(0)
     outputs = {name: torch.randn(12, head.outputs, generator=rng) for name, head in heads.items()}
-    answers = {name: torch.from_numpy(values) for name, values in prepared.train.answers.items()}
-    losses = [build_criterion(config, prepared)(outputs, answers) for config in (plain, adjusted)]
+    labels = {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
+    losses = [build_criterion(config, splits)(outputs, labels) for config in (plain, adjusted)]
     assert torch.equal(*losses)
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from classwise.compose.dataset import (
     DatasetSplits,
-    Side,
+    Split,
     encode,
     label_counts,
     masked_counts,
     prepare,
-    value_facts,
+    value_summary,
 )
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.parts import build_data, build_model, device_of
@@ -50,13 +50,13 @@ def row_of(number: int) -> Row:
 
 @pytest.fixture
 def table(tmp_path: Path, make_table: Callable[..., Path]) -> Callable[..., Path]:
-    """`table(rows, name)` writes a table and its pictures."""
+    """`table(rows, name)` writes a table and its images."""
 
     def write(rows: Sequence[Row], name: str = "samples.csv") -> Path:
         for row in rows:
             seed = int(Path(row["path"]).stem)
-            picture = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
-            (tmp_path / row["path"]).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            image = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+            (tmp_path / row["path"]).write_bytes(cv2.imencode(".png", image)[1].tobytes())
         return make_table(tmp_path / name, rows)
 
     return write
@@ -84,9 +84,9 @@ def prepared_of(table: Path, names: Sequence[str] = (), **changes: Any) -> Datas
     return prepare(config_of(table, names, **changes), Console(quiet=True))
 
 
-def ids(side: Side) -> list[int]:
+def ids(split: Split) -> list[int]:
     """The rows of one side by their number."""
-    return [int(Path(name).stem) for name in side.samples.ids]
+    return [int(Path(name).stem) for name in split.samples.ids]
 
 
 # Masked cells
@@ -102,17 +102,17 @@ def test_an_empty_cell_masks_one_target(table: Callable[..., Path], name: str) -
     gaps = [3, 8, 9, 17]
     for number in gaps:
         rows[number][EMPTY[name]] = ""
-    prepared = prepared_of(table(rows))
-    assert sorted(ids(prepared.train) + ids(prepared.valid)) == list(range(24))
-    target = prepared.target(name)
-    for side in (prepared.train, prepared.valid):
-        known = target.known(side.answers[name])
-        assert [number for number, yes in zip(ids(side), known, strict=True) if not yes] == [
-            number for number in ids(side) if number in gaps
+    splits = prepared_of(table(rows))
+    assert sorted(ids(splits.train) + ids(splits.valid)) == list(range(24))
+    target = splits.target(name)
+    for split in (splits.train, splits.valid):
+        known = target.known(split.labels[name])
+        assert [number for number, yes in zip(ids(split), known, strict=True) if not yes] == [
+            number for number in ids(split) if number in gaps
         ]
-        counts = masked_counts(prepared, side)
+        counts = masked_counts(splits, split)
         assert counts == {other: (len(known) - known.sum()) * (other == name) for other in TARGETS}
-    warnings = [warning for warning in prepared.warnings if "no answer" in warning]
+    warnings = [warning for warning in splits.warnings if "no answer" in warning]
     assert warnings == [f"{name}: no answer in 4 rows, which count for the other targets only"]
 
 
@@ -120,19 +120,19 @@ def test_cells_of_several_columns_are_masked_one_by_one(table: Callable[..., Pat
     """A row with one flag left is no masked row; a cell that is empty is NaN in its column only."""
     rows = [row_of(number) for number in range(24)]
     rows[4]["red"] = rows[5]["red"] = rows[5]["round"] = ""
-    prepared = prepared_of(table(rows))
-    sides = (prepared.train, prepared.valid)
+    splits = prepared_of(table(rows))
+    pair = (splits.train, splits.valid)
     found = {
-        number: answers.tolist()
-        for side in sides
-        for number, answers in zip(ids(side), side.answers["flags"], strict=True)
+        number: labels.tolist()
+        for split in pair
+        for number, labels in zip(ids(split), split.labels["flags"], strict=True)
     }
     assert math.isnan(found[4][0])
     assert found[4][1] == 0.0
     assert all(map(math.isnan, found[5]))
-    assert sum(masked_counts(prepared, side)["flags"] for side in sides) == 1
-    assert [label_counts(prepared, side)["flags"][0] for side in sides] == [
-        sum(row_of(number)["red"] for number in ids(side) if number not in (4, 5)) for side in sides
+    assert sum(masked_counts(splits, split)["flags"] for split in pair) == 1
+    assert [label_counts(splits, split)["flags"][0] for split in pair] == [
+        sum(row_of(number)["red"] for number in ids(split) if number not in (4, 5)) for split in pair
     ]
 
 
@@ -146,10 +146,10 @@ def test_a_row_without_any_answer_is_refused_by_its_number(table: Callable[..., 
     with pytest.raises(DataError, match=r"no answer in rows 7, 12: empty in columns 'kind', 'area'") as error:
         prepared_of(path, ["kind", "area"])
     assert 'data.unanswered = "skip"' in str(error.value)
-    prepared = prepared_of(path, ["kind", "area"], data={"unanswered": "skip"})
-    assert sorted(ids(prepared.train) + ids(prepared.valid)) == [n for n in range(24) if n not in (6, 11)]
-    assert "2 rows without any answer left out (data.unanswered = skip)" in prepared.warnings
-    assert "area: no answer in 1 rows, which count for the other targets only" in prepared.warnings
+    splits = prepared_of(path, ["kind", "area"], data={"unanswered": "skip"})
+    assert sorted(ids(splits.train) + ids(splits.valid)) == [n for n in range(24) if n not in (6, 11)]
+    assert "2 rows without any answer left out (data.unanswered = skip)" in splits.warnings
+    assert "area: no answer in 1 rows, which count for the other targets only" in splits.warnings
 
 
 def test_rows_without_any_answer_in_the_validation_table(table: Callable[..., Path]) -> None:
@@ -160,9 +160,9 @@ def test_rows_without_any_answer_in_the_validation_table(table: Callable[..., Pa
     path = table(rows[:24])
     with pytest.raises(DataError, match=r"valid\.csv: no answer in row 4: empty in column 'kind'"):
         prepared_of(path, ["kind"], data=data)
-    prepared = prepared_of(path, ["kind"], data=data | {"unanswered": "skip"})
-    assert ids(prepared.train) == list(range(24))
-    assert ids(prepared.valid) == [n for n in range(24, 36) if n != 27]
+    splits = prepared_of(path, ["kind"], data=data | {"unanswered": "skip"})
+    assert ids(splits.train) == list(range(24))
+    assert ids(splits.valid) == [n for n in range(24, 36) if n != 27]
 
 
 # Numbers of the training side only
@@ -175,16 +175,16 @@ def test_mean_and_deviation_are_those_of_the_training_rows(table: Callable[..., 
     far = [row_of(number) | {"area": 1e6 + number} for number in range(24, 32)]
     data = {"valid": str(table(far, "valid.csv"))}
     config = config_of(table(rows), ["area", "kind"], data=data)
-    prepared = prepare(config, Console(quiet=True))
+    splits = prepare(config, Console(quiet=True))
     values = np.array([2.5 * number for number in range(24) if number != 5])
-    head = build_heads(config, prepared)["area"]
+    head = build_heads(config, splits)["area"]
     assert isinstance(head, RegressionHead)
     assert (head.mean, head.std) == pytest.approx((values.mean(), values.std()), rel=1e-12)
-    loss = build_criterion(config, prepared).losses[0]
+    loss = build_criterion(config, splits).losses[0]
     assert (loss.mean, loss.std) == (head.mean, head.std)
-    facts = value_facts(prepared, prepared.train)["area"]
-    assert facts == {"known": 23, "min": 0.0, "mean": pytest.approx(values.mean()), "max": 57.5}
-    assert value_facts(prepared, prepared.valid)["area"]["min"] == 1e6 + 24
+    metadata = value_summary(splits, splits.train)["area"]
+    assert metadata == {"known": 23, "min": 0.0, "mean": pytest.approx(values.mean()), "max": 57.5}
+    assert value_summary(splits, splits.valid)["area"]["min"] == 1e6 + 24
 
 
 def test_one_number_on_the_training_side_is_refused(table: Callable[..., Path]) -> None:
@@ -192,10 +192,10 @@ def test_one_number_on_the_training_side_is_refused(table: Callable[..., Path]) 
     rows = [row_of(number) | {"area": 7} for number in range(24)]
     rows[3]["area"] = 8
     config = config_of(table(rows), ["area"], data={"valid": 0.75})
-    prepared = prepare(config, Console(quiet=True))
-    assert 3 in ids(prepared.valid)
+    splits = prepare(config, Console(quiet=True))
+    assert 3 in ids(splits.valid)
     with pytest.raises(DataError, match=r"targets\.area: the training rows hold 1 different values"):
-        build_heads(config, prepared)
+        build_heads(config, splits)
 
 
 def test_labels_are_counted_on_each_side(table: Callable[..., Path]) -> None:
@@ -204,11 +204,11 @@ def test_labels_are_counted_on_each_side(table: Callable[..., Path]) -> None:
     for number in (1, 2, 30):
         rows[number] |= {"kind": "", "size": "", "tags": ""}
     config = config_of(table(rows), data={"group": "person"}, joint={"targets": ["kind", "size"]})
-    prepared = prepare(config, Console(quiet=True))
+    splits = prepare(config, Console(quiet=True))
     labels = {"kind": ["a", "b"], "size": ["low", "mid", "high"], "tags": ["x", "y"]}
-    for side in (prepared.train, prepared.valid):
-        counts = label_counts(prepared, side)
-        here = [rows[number] for number in ids(side)]
+    for split in (splits.train, splits.valid):
+        counts = label_counts(splits, split)
+        here = [rows[number] for number in ids(split)]
         for name, names in labels.items():
             cells = [str(row[name]).split("|") for row in here]
             assert counts[name] == [sum(label in cell for cell in cells) for label in names]
@@ -224,12 +224,12 @@ def test_labels_are_counted_on_each_side(table: Callable[..., Path]) -> None:
 def test_queries_stand_whole_on_one_side(table: Callable[..., Path]) -> None:
     """No query is cut by the split, and both sides have some."""
     for seed in range(20):
-        prepared = prepared_of(table([row_of(n) for n in range(32)]), ["match", "kind"], seed=seed)
-        train, valid = ({number // 4 for number in ids(side)} for side in (prepared.train, prepared.valid))
+        splits = prepared_of(table([row_of(n) for n in range(32)]), ["match", "kind"], seed=seed)
+        train, valid = ({number // 4 for number in ids(split)} for split in (splits.train, splits.valid))
         assert train
         assert valid
         assert not train & valid
-        assert prepared.queries(prepared.train) is not None
+        assert splits.queries(splits.train) is not None
 
 
 def test_people_and_queries_are_kept_together(table: Callable[..., Path]) -> None:
@@ -238,16 +238,16 @@ def test_people_and_queries_are_kept_together(table: Callable[..., Path]) -> Non
     rows[3]["person"] = rows[4]["person"] = "bridge"  # queries 0 and 1
     rows[11]["person"] = rows[28]["person"] = "far"  # queries 2 and 7
     for seed in range(20):
-        prepared = prepared_of(
+        splits = prepared_of(
             table(rows), ["match", "kind"], data={"group": "person", "valid": 0.4}, seed=seed
         )
-        sides = [{number // 4 for number in ids(side)} for side in (prepared.train, prepared.valid)]
-        people = [set(side.samples.groups or ()) for side in (prepared.train, prepared.valid)]
-        assert all(sides)
-        assert not sides[0] & sides[1]
+        pair = [{number // 4 for number in ids(split)} for split in (splits.train, splits.valid)]
+        people = [set(split.samples.groups or ()) for split in (splits.train, splits.valid)]
+        assert all(pair)
+        assert not pair[0] & pair[1]
         assert not people[0] & people[1]
-        assert all(({0, 1} <= side or not {0, 1} & side) for side in sides)
-        assert all(({2, 7} <= side or not {2, 7} & side) for side in sides)
+        assert all(({0, 1} <= split or not {0, 1} & split) for split in pair)
+        assert all(({2, 7} <= split or not {2, 7} & split) for split in pair)
 
 
 @pytest.mark.parametrize("shared", ["query", "group"])
@@ -291,18 +291,18 @@ def test_a_joint_class_of_three_types(table: Callable[..., Path]) -> None:
         joint={"targets": ["kind", "size", "area"]},
         selection={"metric": "macro_f1"},
     )
-    prepared = prepare(config, Console(quiet=True))
-    for side in (prepared.train, prepared.valid):
+    splits = prepare(config, Console(quiet=True))
+    for split in (splits.train, splits.valid):
         wanted = []
-        for number in ids(side):
+        for number in ids(split):
             row = rows[number]
             known = "" not in (row["kind"], row["size"], row["area"])
             place = ("low", "mid", "high").index(row["size"]) if known else 0
             wanted.append("ab".index(row["kind"]) * 6 + place * 2 + (row["area"] >= 30) if known else -1)
-        classes = prepared.classes(side)
+        classes = splits.classes(split)
         assert classes is not None
         assert classes.tolist() == wanted
-    assert [len(prepared.label_lists[name]) for name in prepared.joint] == [2, 3, 2]
+    assert [len(splits.label_lists[name]) for name in splits.joint] == [2, 3, 2]
 
 
 def test_balanced_sampling_leaves_unknown_classes_alone(table: Callable[..., Path]) -> None:
@@ -312,14 +312,14 @@ def test_balanced_sampling_leaves_unknown_classes_alone(table: Callable[..., Pat
     for number in gaps:
         rows[number]["kind"] = ""
     config = config_of(table(rows), ["kind", "area"], data={"sampling": "balanced"})
-    prepared = prepare(config, Console(quiet=True))
-    classes = prepared.classes(prepared.train)
+    splits = prepare(config, Console(quiet=True))
+    classes = splits.classes(splits.train)
     assert classes is not None
-    unknown = [place for place, number in enumerate(ids(prepared.train)) if number in gaps]
+    unknown = [place for place, number in enumerate(ids(splits.train)) if number in gaps]
     assert unknown
     assert np.flatnonzero(classes < 0).tolist() == unknown
-    model = build_model(config, build_heads(config, prepared))
-    data, _ = build_data(config, prepared, model, device_of("cpu"))
+    model = build_model(config, build_heads(config, splits))
+    data, _ = build_data(config, splits, model, device_of("cpu"))
     for epoch in range(5):
         drawn = np.concatenate([batch.rows for window in data.windows(epoch) for batch in window])
         assert len(drawn) == len(classes)
@@ -330,9 +330,9 @@ def test_balanced_sampling_leaves_unknown_classes_alone(table: Callable[..., Pat
 
 def test_what_cannot_be_read_as_a_class_has_none(table: Callable[..., Path]) -> None:
     """Several labels, numbers without edges and rankings give sampling nothing to balance."""
-    prepared = prepared_of(table([row_of(number) for number in range(24)]), ["tags", "area", "match"])
-    assert prepared.classes(prepared.train) is None
-    assert prepared.class_numbers(prepared.train) == {}
+    splits = prepared_of(table([row_of(number) for number in range(24)]), ["tags", "area", "match"])
+    assert splits.classes(splits.train) is None
+    assert splits.class_numbers(splits.train) == {}
 
 
 # Names
@@ -358,13 +358,13 @@ def test_predictions_whose_columns_would_clash(table: Callable[..., Path], targe
 
 def test_another_table_is_read_by_the_same_targets(table: Callable[..., Path], tmp_path: Path) -> None:
     """Its labels have the numbers of the first table, whatever it holds itself; one that is not known is refused."""
-    prepared = prepared_of(table([row_of(number) for number in range(24)]), ["kind", "size"])
+    splits = prepared_of(table([row_of(number) for number in range(24)]), ["kind", "size"])
     rows = [row_of(number) | {"kind": "b", "size": "high"} for number in range(24, 28)]
     other = read_source(table(rows, "other.csv"), tmp_path, "path", None, None)
-    answers = encode(prepared.targets, other)
-    assert answers["kind"].tolist() == [1] * 4
-    assert answers["size"].tolist() == [2] * 4
+    labels = encode(splits.targets, other)
+    assert labels["kind"].tolist() == [1] * 4
+    assert labels["size"].tolist() == [2] * 4
     rows[2]["kind"] = "c"
     other = read_source(table(rows, "other.csv"), tmp_path, "path", None, None)
     with pytest.raises(DataError, match=r"other\.csv: column 'kind': label 'c' in row 3"):
-        encode(prepared.targets, other)
+        encode(splits.targets, other)

@@ -154,7 +154,7 @@ def test_each_label_has_its_frequency_among_the_known_cells() -> None:
 
 
 def test_numbers_are_the_training_mean_and_scores_are_level() -> None:
-    """DummyRegressor's answer where the head holds the known rows' mean; every picture of a query scores alike."""
+    """DummyRegressor's answer where the head holds the known rows' mean; every image of a query scores alike."""
     values_N = np.array([1.0, 4.0, math.nan, 10.0])
     known_N = values_N[~np.isnan(values_N)]
     heads: dict[str, Head] = {
@@ -440,10 +440,10 @@ def test_a_fit_that_runs_out_of_steps_is_noted(monkeypatch: pytest.MonkeyPatch) 
     assert all(outputs.isfinite().all() for outputs in found.outputs.values())
 
 
-# Pictures as features.
+# Images as features.
 
 
-def test_small_grey_pictures_stay_as_they_are() -> None:
+def test_small_grey_images_stay_as_they_are() -> None:
     """28 x 28 with equal channels: 784 numbers, pixel / 255, batch after batch."""
     images_NHW = read_bundle("train")[0][:10]
     images_NHWC = np.repeat(images_NHW[..., None], 3, axis=3)
@@ -453,7 +453,7 @@ def test_small_grey_pictures_stay_as_they_are() -> None:
     assert (train_ND.shape, valid_MD.shape, train_ND.dtype) == ((7, 784), (3, 784), np.float32)
 
 
-def test_large_pictures_are_averaged_over_areas() -> None:
+def test_large_images_are_averaged_over_areas() -> None:
     """Where the sides divide, each number is the mean of its block; in colour, channel by channel."""
     draw = np.random.default_rng(0)
     grey = np.repeat(draw.integers(0, 256, (2, 128, 64, 1), dtype=np.uint8), 3, axis=3)
@@ -469,17 +469,17 @@ def test_large_pictures_are_averaged_over_areas() -> None:
     np.testing.assert_allclose(pixel_features([colour], [colour])[0], blocks.reshape(2, -1), atol=1e-6)
 
 
-def test_one_coloured_picture_makes_all_coloured() -> None:
-    """On either side; both sides have the same numbers a picture, the grey ones' three channels alike."""
+def test_one_coloured_image_makes_all_coloured() -> None:
+    """On either side; both sides have the same numbers an image, the grey ones' three channels alike."""
     draw = np.random.default_rng(0)
     grey = np.repeat(draw.integers(0, 256, (3, 28, 28, 1), dtype=np.uint8), 3, axis=3)
     colour = grey.copy()
     colour[2, 5, 5, 1] ^= 1
-    sides: list[tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.uint8]]]] = [
+    pair: list[tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.uint8]]]] = [
         ([grey, colour], [grey]),
         ([grey], [grey, colour]),
     ]
-    for train, valid in sides:
+    for train, valid in pair:
         train_ND, valid_MD = pixel_features(train, valid)
         assert train_ND.shape == (3 * len(train), 18 * 18 * 3)
         assert valid_MD.shape == (3 * len(valid), 18 * 18 * 3)
@@ -490,7 +490,7 @@ def test_one_coloured_picture_makes_all_coloured() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 900), (32, 32), (33, 32), (224, 224)])
 @pytest.mark.parametrize("grey", [True, False])
-def test_no_picture_has_more_numbers_than_allowed(size: tuple[int, int], grey: bool) -> None:
+def test_no_image_has_more_numbers_than_allowed(size: tuple[int, int], grey: bool) -> None:
     """Of any proportions; white stays white."""
     images = np.full((2, *size, 3), 255, dtype=np.uint8)
     if not grey:
@@ -502,13 +502,13 @@ def test_no_picture_has_more_numbers_than_allowed(size: tuple[int, int], grey: b
         assert train_ND.shape[1] == PIXELS
 
 
-def test_the_bundled_pictures_probe() -> None:
+def test_the_bundled_images_probe() -> None:
     """Long-tailed clothes: macro F1 on the test set is that of scikit-learn on the raw pixels, and settles within
     the steps; the most frequent class is far below."""
     (train, labels_N), (test, truth_M) = read_bundle("train"), read_bundle("test")
-    sides = [[np.repeat(images[..., None], 3, axis=3)] for images in (train, test)]
+    pair = [[np.repeat(images[..., None], 3, axis=3)] for images in (train, test)]
     head, targets = ClassHead(10), {"c": torch.from_numpy(labels_N.astype(np.int64))}
-    train_ND, test_MD = pixel_features(*sides)
+    train_ND, test_MD = pixel_features(*pair)
     found = linear_probe({"c": head}, train_ND, targets, test_MD, standardise=False)
     reference = LogisticRegression(class_weight="balanced", max_iter=2000)
     with threadpool_limits(1):  # as the probe: another number of threads gives other last digits

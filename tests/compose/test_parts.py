@@ -26,8 +26,8 @@ from classwise.compose.parts import (
     build_settings,
     check_recipe,
     device_of,
+    evaluation_images,
     model_features,
-    pictures_of,
     resolve_auto,
     run_baselines,
     worker_count,
@@ -54,29 +54,29 @@ class Scene(NamedTuple):
     """A config and what comes of it before training."""
 
     config: Config
-    prepared: DatasetSplits
+    splits: DatasetSplits
     heads: dict[str, Head]
     model: Classifier
 
     @property
-    def sides(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """The pictures of both sides as values from 0 to 1, (N, SIDE * SIDE * 3), read by OpenCV alone."""
+    def both(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The images of both sides as values from 0 to 1, (N, SIDE * SIDE * 3), read by OpenCV alone."""
         return tuple(
-            np.stack([cv2.imread(str(path))[:, :, ::-1].ravel() / 255 for path in side.samples.paths])
-            for side in (self.prepared.train, self.prepared.valid)
+            np.stack([cv2.imread(str(path))[:, :, ::-1].ravel() / 255 for path in split.samples.paths])
+            for split in (self.splits.train, self.splits.valid)
         )
 
-    def answers(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def labels(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """A target's answers on both sides."""
-        return self.prepared.train.answers[name], self.prepared.valid.answers[name]
+        return self.splits.train.labels[name], self.splits.valid.labels[name]
 
     def baselines(self) -> Baselines:
-        return run_baselines(self.config, self.prepared, self.model, self.heads, CPU)
+        return run_baselines(self.config, self.splits, self.model, self.heads, CPU)
 
 
 @pytest.fixture
 def scene(tmp_path: Path, make_table: Callable[..., Path]) -> Callable[..., Scene]:
-    """`scene(targets, **sections)`: 60 noisy pictures of SIDE x SIDE, of which 20 are for validation; the brighter,
+    """`scene(targets, **sections)`: 60 noisy images of SIDE x SIDE, of which 20 are for validation; the brighter,
     the larger `area` and `level`; three kinds, 6 to 3 to 1. Every seventh kind is unknown."""
     rng = np.random.default_rng(5)
     rows = []
@@ -107,9 +107,9 @@ def scene(tmp_path: Path, make_table: Callable[..., Path]) -> Callable[..., Scen
             "training": training | sections.get("training", {}),
         }
         config = absolute_paths(make_config(values), tmp_path)
-        prepared = prepare(config, Console(quiet=True))
-        heads = build_heads(config, prepared)
-        return Scene(config, prepared, heads, build_model(config, heads))
+        splits = prepare(config, Console(quiet=True))
+        heads = build_heads(config, splits)
+        return Scene(config, splits, heads, build_model(config, heads))
 
     return build
 
@@ -127,7 +127,7 @@ def known(
 def test_baselines_of_a_class_are_scikit_learns(scene: Callable[..., Scene]) -> None:
     """DummyClassifier and balanced LogisticRegression on the very pixels, by macro F1; unknown rows left out."""
     s = scene({"kind": KIND, "level": LEVEL}, selection={"metric": "kind.macro_f1"})
-    (train_x, train_y), (valid_x, valid_y) = map(known, s.sides, s.answers("kind"))
+    (train_x, train_y), (valid_x, valid_y) = map(known, s.pair, s.labels("kind"))
     assert len(train_y) < 40
     assert len(valid_y) < 20
     dummy = DummyClassifier(strategy="most_frequent").fit(train_x, train_y)
@@ -142,7 +142,7 @@ def test_baselines_of_a_class_are_scikit_learns(scene: Callable[..., Scene]) -> 
 def test_baselines_of_a_number_are_scikit_learns(scene: Callable[..., Scene]) -> None:
     """DummyRegressor's mean and Ridge on the pixels, in the user's unit."""
     s = scene({"kind": KIND, "area": AREA}, selection={"metric": "area.mae"})
-    (train_x, valid_x), (train_y, valid_y) = s.sides, s.answers("area")
+    (train_x, valid_x), (train_y, valid_y) = s.pair, s.labels("area")
     want = [
         mean_absolute_error(valid_y, model.fit(train_x, train_y).predict(valid_x))
         for model in (DummyRegressor(), Ridge(alpha=1.0))
@@ -174,7 +174,7 @@ def test_which_baseline_is_beaten_depends_on_the_direction(scene: Callable[..., 
 def test_log_loss_of_the_dummy_is_the_entropy_of_the_frequencies(scene: Callable[..., Scene]) -> None:
     """Not only the answer but its probability is the training rows' frequency."""
     s = scene({"kind": KIND}, selection={"metric": "log_loss"})
-    (train_x, train_y), (valid_x, valid_y) = map(known, s.sides, s.answers("kind"))
+    (train_x, train_y), (valid_x, valid_y) = map(known, s.pair, s.labels("kind"))
     dummy = DummyClassifier(strategy="prior").fit(train_x, train_y)
     want = log_loss(valid_y, dummy.predict_proba(valid_x), labels=[0, 1, 2])
     assert s.baselines().most_frequent == pytest.approx(want, abs=1e-9)
@@ -189,8 +189,8 @@ def test_the_probe_looks_at_features_where_weights_were_learnt_before(
     save_file({key: value.contiguous() for key, value in body.state_dict().items()}, weights)
     model = {"image_size": [SIDE, SIDE], "weights": "body.safetensors"}
     s = scene({"level": LEVEL}, model=model, selection={"metric": "accuracy"})
-    features = [reference_features(s, side) for side in (s.prepared.train, s.prepared.valid)]
-    train_y, valid_y = s.answers("level")
+    features = [reference_features(s, split) for split in (s.splits.train, s.splits.valid)]
+    train_y, valid_y = s.labels("level")
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500))
     p_MK = probe.fit(features[0], train_y).predict_proba(features[1])
     # The answer of an ordinal target is its distribution's median.
@@ -217,7 +217,7 @@ def test_baselines_of_the_joint_class(scene: Callable[..., Scene]) -> None:
     )
     found = s.baselines()
     assert (found.metric, found.kind) == ("joint.macro_f1", "class")
-    (kind_train, kind_valid), (level_train, level_valid) = s.answers("kind"), s.answers("level")
+    (kind_train, kind_valid), (level_train, level_valid) = s.labels("kind"), s.labels("level")
     median = int(np.median(level_train))
     answer = int(np.bincount(kind_train[kind_train >= 0]).argmax()) * 3 + median
     true_M = np.where(kind_valid >= 0, kind_valid * 3 + level_valid, -1)
@@ -229,11 +229,11 @@ def test_baselines_of_the_joint_class(scene: Callable[..., Scene]) -> None:
 # Frozen features
 
 
-def reference_features(s: Scene, side: Any) -> npt.NDArray[np.float32]:
-    """The backbone in eval mode on normalised pixels, written out; one picture at a time."""
+def reference_features(s: Scene, split: Any) -> npt.NDArray[np.float32]:
+    """The backbone in eval mode on normalised pixels, written out; one image at a time."""
     body = build_model(s.config, s.heads).backbone.eval()
     rows = []
-    for path in side.samples.paths:
+    for path in split.samples.paths:
         image = cv2.imread(str(path))[:, :, ::-1] / 255
         x = torch.tensor(((image - 0.5) / 0.5).transpose(2, 0, 1)[None], dtype=torch.float32)
         with torch.no_grad():
@@ -244,40 +244,40 @@ def reference_features(s: Scene, side: Any) -> npt.NDArray[np.float32]:
 def test_frozen_features_are_the_backbones_eval_outputs(scene: Callable[..., Scene]) -> None:
     """To float32's rounding, whatever the batches; and the model is in the mode that it was in."""
     s = scene({"kind": KIND})
-    want = reference_features(s, s.prepared.train)
-    pictures = pictures_of(s.prepared.train.samples, s.model.facts, 10**6)
+    want = reference_features(s, s.splits.train)
+    dataset = evaluation_images(s.splits.train.samples, s.model.metadata, 10**6)
     s.model.train()
-    found = model_features(s.model, pictures, s.config, CPU)
+    found = model_features(s.model, dataset, s.config, CPU)
     assert s.model.training
     assert found.shape == (len(want), s.model.feature_count)
     np.testing.assert_allclose(found.numpy(), want, atol=2e-6)
 
 
 def test_batches_hold_features_while_the_backbone_is_frozen(scene: Callable[..., Scene]) -> None:
-    """In the first `freeze_epochs` epochs each row's features, on both sides; then pictures."""
+    """In the first `freeze_epochs` epochs each row's features, on both sides; then images."""
     s = scene({"kind": KIND}, training={"freeze_epochs": 2}, data={"augment": "strong"})
-    data, valid = build_data(s.config, s.prepared, s.model, CPU)
-    sides = {
-        "train": (lambda epoch: (b for window in data.windows(epoch) for b in window), s.prepared.train),
-        "valid": (valid.batches, s.prepared.valid),
+    data, valid = build_data(s.config, s.splits, s.model, CPU)
+    pair = {
+        "train": (lambda epoch: (b for window in data.windows(epoch) for b in window), s.splits.train),
+        "valid": (valid.batches, s.splits.valid),
     }
-    for batches, side in sides.values():
-        want = reference_features(s, side)
+    for batches, split in pair.values():
+        want = reference_features(s, split)
         for epoch in (0, 1):
             rows = []
             for batch in batches(epoch):
-                # Not augmented: the features are computed once, of the pictures as evaluation sees them.
+                # Not augmented: the features are computed once, of the images as evaluation sees them.
                 np.testing.assert_allclose(batch.images.numpy(), want[batch.rows], atol=2e-6)
-                assert batch.targets["kind"].tolist() == side.answers["kind"][batch.rows].tolist()
+                assert batch.targets["kind"].tolist() == split.labels["kind"][batch.rows].tolist()
                 rows += batch.rows.tolist()
             assert sorted(rows) == list(range(len(want)))
         assert all(batch.images.shape[1:] == (3, SIDE, SIDE) for batch in batches(2))
 
 
 def test_nothing_is_frozen_or_mixed_unless_asked(scene: Callable[..., Scene]) -> None:
-    """By default the first batches are pictures already, and a window is handed on as it is."""
+    """By default the first batches are images already, and a window is handed on as it is."""
     s = scene({"kind": KIND})
-    data, valid = build_data(s.config, s.prepared, s.model, CPU)
+    data, valid = build_data(s.config, s.splits, s.model, CPU)
     assert data.features is None
     assert next(data.windows(0))[0].images.dtype == torch.uint8
     assert next(valid.batches(0)).images.dtype == torch.uint8
@@ -294,7 +294,7 @@ def test_mixing_is_wired(scene: Callable[..., Scene]) -> None:
     mixed = {"mixup": 0.4, "cutmix": 0.7, "mix_share": 0.9}
     targets = {"kind": KIND, "level": LEVEL, "tags": TAGS, "area": AREA}
     s = scene(targets, data=mixed, seed=11, selection={"metric": "kind.macro_f1"})
-    data, _ = build_data(s.config, s.prepared, s.model, CPU)
+    data, _ = build_data(s.config, s.splits, s.model, CPU)
     mixing: Any = data.mixing
     assert (mixing.mixup, mixing.cutmix, mixing.share, mixing.seed) == (0.4, 0.7, 0.9, 11)
     assert mixing.classes == {"kind": 3, "level": 3}
@@ -315,7 +315,7 @@ def test_mixing_is_wired(scene: Callable[..., Scene]) -> None:
 
 @pytest.mark.parametrize(("batch", "micro"), [(64, 0), (50, 0), (64, 10), (7, 3), (1, 0), (33, 40)])
 def test_whole_batches_are_compiled_in_whatever_pieces(batch: int, micro: int) -> None:
-    """All sizes that a whole batch's parts have, from the given micro-batch down to one picture, halved each time that
+    """All sizes that a whole batch's parts have, from the given micro-batch down to one image, halved each time that
     memory runs out."""
     whole, most, found = Batch(torch.zeros(batch, 1), {}, np.arange(batch)), micro, set[int]()
     while 1 not in found:
@@ -332,23 +332,23 @@ def test_a_metric_that_the_classes_are_too_few_for(scene: Callable[..., Scene]) 
     for metric in ("top5_accuracy", "top3_accuracy"):
         s = scene({"kind": KIND}, selection={"metric": metric})
         with pytest.raises(ConfigError, match=f"selection.metric.*{metric}.*accuracy"):
-            check_recipe(s.config, s.prepared, s.model)
+            check_recipe(s.config, s.splits, s.model)
     fitting = {"column": "area", "edges": [20, 110, 215]}
     s = scene({"area": fitting}, selection={"metric": "top3_accuracy"})
-    check_recipe(s.config, s.prepared, s.model)  # four classes
+    check_recipe(s.config, s.splits, s.model)  # four classes
 
 
 def test_what_is_never_answered_is_neither_selected_by_nor_balanced(scene: Callable[..., Scene]) -> None:
     """A metric over validation rows without an answer, and sampling by classes that never meet in a row."""
     s = scene({"kind": KIND, "area": AREA}, selection={"metric": "area.mae"})
-    s.prepared.valid.answers["area"][:] = np.nan
+    s.splits.valid.labels["area"][:] = np.nan
     with pytest.raises(DataError, match=r"selection\.metric: area\.mae cannot be measured"):
-        check_recipe(s.config, s.prepared, s.model)
+        check_recipe(s.config, s.splits, s.model)
     s = scene({"kind": KIND, "level": LEVEL}, data={"sampling": "balanced"}, selection={"metric": "kind.mcc"})
-    s.prepared.train.answers["kind"][::2] = -1
-    s.prepared.train.answers["level"][1::2] = -1
+    s.splits.train.labels["kind"][::2] = -1
+    s.splits.train.labels["level"][1::2] = -1
     with pytest.raises(ConfigError, match=r"data\.sampling: found 'balanced', but no training row"):
-        check_recipe(s.config, s.prepared, s.model)
+        check_recipe(s.config, s.splits, s.model)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_a_recipe_is_checked_before_anything_is_measured(
     """Optimizer, schedule, loss and device: the error names the key."""
     s = scene({"kind": KIND}, **sections)
     with pytest.raises(ConfigError, match=message):
-        check_recipe(s.config, s.prepared, s.model)
+        check_recipe(s.config, s.splits, s.model)
 
 
 @pytest.mark.parametrize("name", ["tpu", "mps", "cpu:1", "cuda:99", "no device", ""])
@@ -387,12 +387,12 @@ def test_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settling_leaves_no_auto(scene: Callable[..., Scene]) -> None:
     """The resolved config gives the same run again: every `auto` and every part of the augmentation is a value. How
-    workers are started and where decoded pictures are kept is the machine's matter, and changes no
+    workers are started and where decoded images are kept is the machine's matter, and changes no
     number; the micro-batch falls where memory runs out."""
     training = {"precision": "auto", "threads": "auto", "device": "auto"}
     data = {"workers": "auto", "augment": {"preset": "standard", "flip": 0.25}}
     s = scene({"kind": KIND}, training=training, data=data)
-    settled, device, _plans = resolve_auto(s.config, s.prepared, s.model, Console(quiet=True))
+    settled, device, _plans = resolve_auto(s.config, s.splits, s.model, Console(quiet=True))
     for section in (settled.data, settled.training):
         assert "auto" not in section.model_dump(exclude={"start_method", "cache", "micro_batch"}).values()
     assert settled.training.device == str(device)
@@ -400,7 +400,7 @@ def test_settling_leaves_no_auto(scene: Callable[..., Scene]) -> None:
     parts = settled.data.augment.model_dump()
     assert parts == {"preset": "standard"} | vars(PRESETS["standard"]) | {"flip": 0.25}
     assert augmentation(settled) == augmentation(s.config)
-    assert resolve_auto(settled, s.prepared, s.model, Console(quiet=True))[0] == settled
+    assert resolve_auto(settled, s.splits, s.model, Console(quiet=True))[0] == settled
     assert make_config(settled.model_dump()) == settled
 
 
@@ -414,14 +414,14 @@ def test_initial_weights_follow_from_the_seed(scene: Callable[..., Scene]) -> No
     assert not torch.equal(one["heads.0.weight"], other["heads.0.weight"])
 
 
-def test_training_pictures_are_augmented_and_validation_is_not(scene: Callable[..., Scene]) -> None:
-    """The preset with its parts; the validation pictures are the files' own pixels."""
+def test_training_images_are_augmented_and_validation_is_not(scene: Callable[..., Scene]) -> None:
+    """The preset with its parts; the validation images are the files' own pixels."""
     s = scene({"kind": KIND}, data={"augment": {"preset": "light", "flip": 1.0}})
     assert augmentation(s.config) == PRESETS["light"].__class__(**vars(PRESETS["light"]) | {"flip": 1.0})
-    data, valid = build_data(s.config, s.prepared, s.model, CPU)
+    data, valid = build_data(s.config, s.splits, s.model, CPU)
     for batch in valid.batches():
         pixels = batch.images.permute(0, 2, 3, 1).reshape(len(batch), -1).numpy()
-        assert (pixels == np.rint(255 * s.sides[1][batch.rows])).all()
+        assert (pixels == np.rint(255 * s.pair[1][batch.rows])).all()
     batch = next(data.windows(0))[0]
     pixels = batch.images.permute(0, 2, 3, 1).reshape(len(batch), -1).numpy()
-    assert (pixels != np.rint(255 * s.sides[0][batch.rows])).any(axis=1).all()
+    assert (pixels != np.rint(255 * s.pair[0][batch.rows])).any(axis=1).all()

@@ -315,7 +315,7 @@ def test_a_targets_loss_with_a_name_stands_alone():
         ("targets.age.edges", "[30, 60]", (30, 60)),
         ("targets.age.loss.name", "focal", "focal"),
         ("loss.name", '"soft_f1"', "soft_f1"),
-        ("data.source", "my pictures/표.csv", "my pictures/표.csv"),
+        ("data.source", "my images/표.csv", "my images/표.csv"),
         ("data.augment.preset", "strong", "strong"),
         ("data.workers", "auto", "auto"),
         ("data.workers", "2", 2),
@@ -457,9 +457,9 @@ def test_paths_count_from_the_files_folder(tmp_path, monkeypatch):
     text = FILE.replace("표 1.csv", "../표 1.csv") + '[model]\nweights = "w.safetensors"\n'
     path = write(tmp_path / "설정 a" / "c.toml", text)
     monkeypatch.chdir(tmp_path)
-    config = load_config(Path("설정 a/c.toml"), [("data.images", "~/pictures"), ("data.valid", "v.csv")])
+    config = load_config(Path("설정 a/c.toml"), [("data.images", "~/images"), ("data.valid", "v.csv")])
     assert config.data.source == str(tmp_path / "표 1.csv")
-    assert config.data.images == str(tmp_path / "home" / "pictures")
+    assert config.data.images == str(tmp_path / "home" / "images")
     assert config.data.valid == str(tmp_path / "설정 a" / "v.csv")
     assert config.model.weights == str(tmp_path / "설정 a" / "w.safetensors")
     assert load_config(path).data.images == str(tmp_path / "설정 a")

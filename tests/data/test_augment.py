@@ -1,4 +1,4 @@
-"""Augmentation: a function of the picture and of the generator, off where it says off, and in its ranges."""
+"""Augmentation: a function of the image and of the generator, off where it says off, and in its ranges."""
 
 import dataclasses
 import itertools
@@ -36,7 +36,7 @@ PARTS = {
 
 
 def photo(height: int = 375, width: int = 500) -> np.ndarray:
-    """A smooth coloured picture in which every place looks different."""
+    """A smooth coloured image in which every place looks different."""
     y, x, c = np.mgrid[:height, :width, :3]
     waves = np.sin(x * 9 / width + c) * np.cos(y * 7 / height - c) + 0.3 * x / width
     return (128 + 75 * waves).clip(0, 255).astype(np.uint8)
@@ -54,7 +54,7 @@ def ramps(height: int, width: int) -> np.ndarray:
 def draw(
     image_HWC: np.ndarray, augment: Augment, key: int = 0, size=(64, 64), fit: str = "squash"
 ) -> np.ndarray:
-    """One augmented picture with the generator of one place."""
+    """One augmented image with the generator of one place."""
     return augment_image(image_HWC, size, fit, augment, generator(0, AUGMENT, 1, key))
 
 
@@ -69,8 +69,8 @@ def test_none_is_fit_image_exactly() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_every_preset_gives_pictures_of_the_size(preset: str, fit: str) -> None:
-    """Shape, type and memory order hold for every shape of picture, and the picture itself is not touched."""
+def test_every_preset_gives_images_of_the_size(preset: str, fit: str) -> None:
+    """Shape, type and memory order hold for every shape of image, and the image itself is not touched."""
     for (height, width), size in SIZES.items():
         image_HWC = photo(height, width)
         before = image_HWC.copy()
@@ -92,12 +92,12 @@ def test_presets_grow_in_strength() -> None:
 
 
 def test_the_result_is_a_function_of_the_generators_key() -> None:
-    """The same key gives the same picture, another key another one."""
+    """The same key gives the same image, another key another one."""
     image_HWC, strong = photo(), PRESETS["strong"]
     first = [draw(image_HWC, strong, key) for key in range(20)]
     again = [draw(image_HWC, strong, key) for key in reversed(range(20))][::-1]
     np.testing.assert_array_equal(first, again)
-    assert len({picture.tobytes() for picture in first}) == 20
+    assert len({image.tobytes() for image in first}) == 20
 
 
 def test_no_global_generator_is_touched() -> None:
@@ -129,11 +129,11 @@ def test_opencvs_threads_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_each_part_alone_changes_the_picture(part: str) -> None:
+def test_each_part_alone_changes_the_image(part: str) -> None:
     """No part is read and ignored."""
     image_HWC = photo(64, 64)
     found = [draw(image_HWC, Augment(**{part: PARTS[part]}), key) for key in range(3)]
-    assert all((picture != image_HWC).any() for picture in found)
+    assert all((image != image_HWC).any() for image in found)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -176,7 +176,7 @@ def test_flip_mirrors_left_and_right_as_often_as_it_says() -> None:
     assert 150 < sum(flipped) < 250
 
 
-def test_crop_keeps_the_promised_share_all_over_the_picture() -> None:
+def test_crop_keeps_the_promised_share_all_over_the_image() -> None:
     """Areas fill the range from the least share to 1, and the corners are reached."""
     image_HWC = ramps(300, 200)
     areas, starts = [], []
@@ -210,7 +210,7 @@ def test_ratio_stretches_both_ways_within_its_bound() -> None:
 
 
 def angles(fit: str, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """Angles in degrees by which 30 pictures of a disc with a mark east of its middle were turned."""
+    """Angles in degrees by which 30 images of a disc with a mark east of its middle were turned."""
     found = []
     height, width = shape
     y, x = np.mgrid[:height, :width]
@@ -221,7 +221,7 @@ def angles(fit: str, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarra
         turned[turned < 60] = 0
         rows, columns = np.mgrid[: size[0], : size[1]]
         weight = turned.sum()
-        # The middle of the picture is at size / 2 - 0.5 in pixel numbers.
+        # The middle of the image is at size / 2 - 0.5 in pixel numbers.
         down = (turned * rows).sum() / weight - (size[0] / 2 - 0.5)
         right = (turned * columns).sum() / weight - (size[1] / 2 - 0.5)
         found.append(np.degrees(np.arctan2(down, right)))
@@ -274,8 +274,8 @@ def test_translation_shifts_and_mirrors_at_the_edge() -> None:
 
 
 @pytest.mark.parametrize("shape", [(10, 200), (200, 10), (1, 50)])
-def test_no_picture_is_only_padding(shape: tuple[int, int]) -> None:
-    """Even the smallest part of a padded sliver shows some of the picture."""
+def test_no_image_is_only_padding(shape: tuple[int, int]) -> None:
+    """Even the smallest part of a padded sliver shows some of the image."""
     image_HWC = np.full((*shape, 3), 255, np.uint8)
     hardest = Augment(crop=0.01, ratio=2, rotate=45, translate=0.5)
     for key in range(200):
@@ -316,7 +316,7 @@ def test_brightness_is_a_factor_about_black() -> None:
 
 
 def test_contrast_is_a_factor_about_the_mean() -> None:
-    """The mean of a grey picture stays, the distance from it is scaled."""
+    """The mean of a grey image stays, the distance from it is scaled."""
     grey = np.tile(np.arange(100, 156, dtype=np.uint8)[:, None, None], (1, 56, 3))
     spreads = []
     for key in range(100):
@@ -341,8 +341,8 @@ def test_saturation_reaches_grey_and_keeps_the_luma() -> None:
 
 
 @pytest.mark.parametrize("preset", ["light", "standard"])
-def test_grey_pictures_stay_grey(preset: str) -> None:
-    """The three channels of a grey picture remain equal, byte for byte."""
+def test_grey_images_stay_grey(preset: str) -> None:
+    """The three channels of a grey image remain equal, byte for byte."""
     grey = photo(28, 28)[..., :1].repeat(3, axis=-1)
     for key in range(20):
         found = draw(grey, PRESETS[preset], key, (28, 28))
@@ -374,7 +374,7 @@ def test_erasing_fills_one_rectangle_with_noise() -> None:
 
 
 def test_erasing_happens_as_often_as_it_says() -> None:
-    """Probability 0.25 erases about a quarter of the pictures."""
+    """Probability 0.25 erases about a quarter of the images."""
     image_HWC = photo(16, 16)
     changed = [(draw(image_HWC, Augment(erase=0.25), key, (16, 16)) != image_HWC).any() for key in range(400)]
     assert 70 < sum(changed) < 130

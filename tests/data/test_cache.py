@@ -1,4 +1,4 @@
-"""Decoded pictures on the disk: the same pixels as decoding gives, whatever happens to the store."""
+"""Decoded images on the disk: the same pixels as decoding gives, whatever happens to the store."""
 
 import gc
 import itertools
@@ -18,18 +18,18 @@ import pytest
 
 from classwise.data import cache
 from classwise.data.augment import PRESETS
-from classwise.data.cache import PictureStore, StoredPictures, content_key, store_folder
-from classwise.data.images import check_image, check_images, min_size, read_image
-from classwise.data.loader import Loader, Pictures
+from classwise.data.cache import CachedImages, ImageCache, cache_folder, content_key
+from classwise.data.images import check_image, check_images, min_image_size, read_image
+from classwise.data.loader import ImageDataset, Loader
 
 SIZE = (16, 16)
-LEAST = min_size(SIZE)
-Stores = Callable[..., PictureStore]
+LEAST = min_image_size(SIZE)
+Stores = Callable[..., ImageCache]
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    """Pictures of every kind, large and small, upright and turned; two files hold the same."""
+    """Images of every kind, large and small, upright and turned; two files hold the same."""
     rng = np.random.default_rng(1)
     (tmp_path / "in").mkdir()
     for i in range(24):
@@ -51,8 +51,8 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
     """Opens a store in a folder of this name, by default always the same."""
     opened = []
 
-    def make(name: str = "store", limit: int = 10**9, reserve: int = 0) -> PictureStore:
-        opened.append(PictureStore(tmp_path / "base" / name, limit, reserve))
+    def make(name: str = "store", limit: int = 10**9, reserve: int = 0) -> ImageCache:
+        opened.append(ImageCache(tmp_path / "base" / name, limit, reserve))
         return opened[-1]
 
     yield make
@@ -61,8 +61,8 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
     cache._maps.clear()
 
 
-def fill(store: PictureStore, paths: list[Path]) -> None:
-    assert check_images(paths, least=LEAST, store=store, threads=2).bad == []
+def fill(store: ImageCache, paths: list[Path]) -> None:
+    assert check_images(paths, min_size=LEAST, store=store, threads=2).bad == []
     store.flush()
 
 
@@ -70,33 +70,33 @@ def keys_of(paths: list[Path]) -> list[bytes]:
     return [content_key(path.read_bytes()) for path in paths]
 
 
-def found_in(store: PictureStore, paths: list[Path]) -> StoredPictures:
+def found_in(store: ImageCache, paths: list[Path]) -> CachedImages:
     return store.of(keys_of(paths))
 
 
-def assert_right(store: PictureStore, paths: list[Path], stored: int | None = None) -> None:
-    """What is stored is what decoding gives; `stored` of them are."""
+def assert_right(store: ImageCache, paths: list[Path], cached: int | None = None) -> None:
+    """What is stored is what decoding gives; `cached` of them are."""
     found = found_in(store, paths)
     images = [found.get(row) for row in range(len(paths))]
     for image, path in zip(images, paths, strict=True):
         if image is not None:
-            np.testing.assert_array_equal(image, read_image(path, least=LEAST))
-    assert sum(image is not None for image in images) == (len(paths) if stored is None else stored)
+            np.testing.assert_array_equal(image, read_image(path, min_size=LEAST))
+    assert sum(image is not None for image in images) == (len(paths) if cached is None else cached)
 
 
 def undecoded() -> Any:
-    """Fails at the first picture that is decoded."""
+    """Fails at the first image that is decoded."""
     return mock.patch("classwise.data.images._decode", side_effect=AssertionError("decoded"))
 
 
-def test_pictures_are_halved_as_long_as_they_stay_twice_the_size(paths: list[Path]) -> None:
+def test_images_are_halved_as_long_as_they_stay_twice_the_size(paths: list[Path]) -> None:
     for path in paths:
-        whole, found = read_image(path), read_image(path, least=LEAST)
+        whole, found = read_image(path), read_image(path, min_size=LEAST)
         ratio = whole.shape[0] / found.shape[0]
         times = round(np.log2(ratio))
         assert found.shape[:2] == tuple((side - 1 >> times) + 1 for side in whole.shape[:2])
         assert times == 0 or min(found.shape[0] - LEAST[0], found.shape[1] - LEAST[1]) >= 0
-        assert any((side + 1) // 2 < least for side, least in zip(found.shape, LEAST, strict=False))
+        assert any((side + 1) // 2 < min_size for side, min_size in zip(found.shape, LEAST, strict=False))
         expected = cv2.resize(whole, found.shape[1::-1], interpolation=cv2.INTER_AREA)
         assert np.abs(expected.astype(int) - found).mean() < 3
 
@@ -105,14 +105,14 @@ def test_a_store_gives_what_decoding_gives(paths: list[Path], stores: Stores) ->
     store = stores()
     fill(store, paths)
     assert_right(store, paths)
-    assert store.added == len(paths) - 1  # two files are one picture
+    assert store.added == len(paths) - 1  # two files are one image
     again = stores()
     with undecoded():
         fill(again, paths)
     assert_right(again, paths)
     assert again.added == 0
     assert again.size == store.size > 0
-    assert str(again).startswith(f"pictures: 0 decoded and kept, {len(paths) - 1} were there already; ")
+    assert str(again).startswith(f"images: 0 decoded and kept, {len(paths) - 1} were there already; ")
 
 
 @pytest.mark.parametrize("changes", [None, PRESETS["strong"]])
@@ -123,9 +123,9 @@ def test_batches_are_the_same_with_and_without_a_store(
     store = stores()
     fill(store, paths[:-3])  # some are missing
     batches = []
-    for stored in (None, found_in(store, paths)):
-        pictures = Pictures(paths, SIZE, "crop", 10**6, seed=3, augment=changes, stored=stored)
-        loader = Loader(pictures, {"row": np.arange(len(paths))}, 8, workers)
+    for cached in (None, found_in(store, paths)):
+        dataset = ImageDataset(paths, SIZE, "crop", 10**6, seed=3, augment=changes, cached=cached)
+        loader = Loader(dataset, {"row": np.arange(len(paths))}, 8, workers)
         parts = list(np.array_split(np.random.default_rng(2).permutation(len(paths)), 4))
         batches.append([batch.images.numpy() for batch in loader.batches(parts, epoch=1)])
         loader.close()
@@ -133,7 +133,7 @@ def test_batches_are_the_same_with_and_without_a_store(
         np.testing.assert_array_equal(plain, kept)
 
 
-def test_a_changed_file_is_another_picture(paths: list[Path], stores: Stores) -> None:
+def test_a_changed_file_is_another_image(paths: list[Path], stores: Stores) -> None:
     fill(stores(), paths)
     paths[1].write_bytes(paths[2].read_bytes())
     paths[5].write_bytes(cv2.imencode(".png", np.full((70, 90, 3), 7, np.uint8))[1].tobytes())
@@ -147,34 +147,34 @@ def test_bad_files_are_found_with_a_store_too(paths: list[Path], stores: Stores)
     fill(stores(), paths)
     paths[3].write_bytes(paths[3].read_bytes()[:-200])
     store = stores()
-    found = check_images(paths, least=LEAST, store=store)
+    found = check_images(paths, min_size=LEAST, store=store)
     assert [error.path for error in found.bad] == [paths[3]]
     assert list(found.keys.items()) == [(p, content_key(p.read_bytes())) for p in paths if p != paths[3]]
     assert (store.added, store.had) == (0, len(paths) - 2)  # neither the bad one nor the copy is counted
 
 
 def test_the_folder_stands_for_all_that_the_pixels_depend_on(tmp_path: Path) -> None:
-    one = store_folder(tmp_path, tmp_path / "a", (32, 32), 1000)
-    assert one == store_folder(tmp_path, tmp_path / "b/../a", (32, 32), 1000)
+    one = cache_folder(tmp_path, tmp_path / "a", (32, 32), 1000)
+    assert one == cache_folder(tmp_path, tmp_path / "b/../a", (32, 32), 1000)
     others = [
-        store_folder(tmp_path, tmp_path / "a", (32, 16), 1000),
-        store_folder(tmp_path, tmp_path / "a", (32, 32), 999),
-        store_folder(tmp_path, tmp_path / "b", (32, 32), 1000),
+        cache_folder(tmp_path, tmp_path / "a", (32, 16), 1000),
+        cache_folder(tmp_path, tmp_path / "a", (32, 32), 999),
+        cache_folder(tmp_path, tmp_path / "b", (32, 32), 1000),
     ]
     with mock.patch("classwise.data.cache.VERSION", 0):
-        others.append(store_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
+        others.append(cache_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
     for changed in ("importlib.metadata.version", "os.geteuid"):
         with mock.patch(changed, return_value="1.2.3"):
-            others.append(store_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
+            others.append(cache_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
     with mock.patch("cv2.__version__", "1.2.3"):  # by whatever package it came
-        others.append(store_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
+        others.append(cache_folder(tmp_path, tmp_path / "a", (32, 32), 1000))
     assert len({one, *others}) == 8
     assert one.parent == tmp_path
 
 
 @pytest.mark.parametrize("file", ["pixels", "index"])
 def test_damage_is_noticed_and_mended(paths: list[Path], stores: Stores, tmp_path: Path, file: str) -> None:
-    """A bit flipped anywhere, a file cut short anywhere: no wrong picture, and afterwards all are there again."""
+    """A bit flipped anywhere, a file cut short anywhere: no wrong image, and afterwards all are there again."""
     rng = np.random.default_rng(4)
     for trial in range(30):
         name = f"{file} {trial}"
@@ -192,7 +192,7 @@ def test_damage_is_noticed_and_mended(paths: list[Path], stores: Stores, tmp_pat
         assert_right(store, paths)
 
 
-def test_a_picture_damaged_without_a_look_at_its_file_is_not_used(paths: list[Path], stores: Stores) -> None:
+def test_a_image_damaged_without_a_look_at_its_file_is_not_used(paths: list[Path], stores: Stores) -> None:
     """What another process has stored is checked, too."""
     first = stores()
     fill(first, paths)
@@ -238,7 +238,7 @@ def test_the_last_bytes_of_a_disk_are_left_to_others(paths: list[Path], stores: 
 @pytest.mark.parametrize("call", ["pwrite", "fstat", "open", "pread"])
 def test_a_failing_disk_costs_nothing_but_time(paths: list[Path], stores: Stores, call: str) -> None:
     """Every operation of looking up, appending and reading again fails in turn, at any byte of it: a run gets right
-    pictures all the same, and what is there afterwards is right."""
+    images all the same, and what is there afterwards is right."""
     real, whole = getattr(os, call), stores("whole")
     fill(whole, paths[::2])
     for number in itertools.count():
@@ -253,14 +253,14 @@ def test_a_failing_disk_costs_nothing_but_time(paths: list[Path], stores: Stores
                 raise OSError(28 if call == "pwrite" else 5, "No space left on device")
             return real(*arguments, **options)
 
-        files = [(content_key(path.read_bytes()), read_image(path, least=LEAST)) for path in paths]
+        files = [(content_key(path.read_bytes()), read_image(path, min_size=LEAST)) for path in paths]
         with mock.patch.object(cache.os, call, failing):
             for key, image in files:
                 if not store.find(key):
                     store.add(key, image)
             store.flush()
             store.of([key for key, _ in files])
-            assert str(store).startswith("pictures: ")
+            assert str(store).startswith("images: ")
         assert_right(store, paths, sum(key in store._checked for key in keys_of(paths)))
         after = stores(name)
         fill(after, paths)
@@ -271,7 +271,7 @@ def test_a_failing_disk_costs_nothing_but_time(paths: list[Path], stores: Stores
 
 
 def test_a_kill_at_any_moment_leaves_a_good_store(paths: list[Path], stores: Stores, tmp_path: Path) -> None:
-    """In a process that is killed within its n-th write: pixels or record, of the first, of some other picture."""
+    """In a process that is killed within its n-th write: pixels or record, of the first, of some other image."""
     program = """
 import os, signal, sys
 from pathlib import Path
@@ -289,7 +289,7 @@ def pwrite(handle, data, at):
     return real(handle, data, at)
 os.pwrite = pwrite
 cache.AT_ONCE = 1
-store = cache.PictureStore(folder, 10**9, 0)
+store = cache.ImageCache(folder, 10**9, 0)
 check_images(paths, least=(32, 32), store=store, threads=2)
 """
     for number in (1, 2, 3, 8, 21):
@@ -302,7 +302,7 @@ check_images(paths, least=(32, 32), store=store, threads=2)
 
 
 def _fill_in_a_process(folder: Path, paths: list[Path]) -> None:
-    store = PictureStore(folder, 10**9, 0)
+    store = ImageCache(folder, 10**9, 0)
     with mock.patch("classwise.data.cache.AT_ONCE", 1000):
         fill(store, paths)
         assert_right(store, paths)
@@ -342,7 +342,7 @@ def test_a_store_that_is_deleted_and_made_again_is_not_mistaken(paths: list[Path
 
 
 def test_a_store_that_has_grown_is_read_to_its_end(paths: list[Path], stores: Stores) -> None:
-    """A second run in the same process, over more pictures."""
+    """A second run in the same process, over more images."""
     first = stores()
     fill(first, paths[:5])
     assert_right(first, paths[:5])  # maps what is there
@@ -356,7 +356,7 @@ def test_a_closed_store_leaves_nothing_open(paths: list[Path], tmp_path: Path) -
     handles = Path("/proc/self/fd")
     before = len(list(handles.iterdir()))
     for close in (True, False):
-        store = PictureStore(tmp_path / "store", 10**9, 0)
+        store = ImageCache(tmp_path / "store", 10**9, 0)
         fill(store, paths)
         assert_right(store, paths)
         assert len(list(handles.iterdir())) > before
@@ -420,7 +420,7 @@ def test_a_store_made_again_under_a_waiting_hand_is_not_deleted(
 ) -> None:
     """Whoever makes room locks the file that it has opened, which may be no longer the store's."""
     folder, real = stores().folder, cache.fcntl.flock
-    made: list[PictureStore] = []
+    made: list[ImageCache] = []
 
     def late(handle: int, what: int) -> None:
         monkeypatch.undo()
@@ -449,7 +449,7 @@ def test_making_room_deletes_no_file_of_others(paths: list[Path], stores: Stores
 
 
 def test_a_second_record_is_not_taken_for_the_checked_one(paths: list[Path], stores: Stores) -> None:
-    """Another process has found a picture damaged and stored it again, badly: what was found whole is used."""
+    """Another process has found an image damaged and stored it again, badly: what was found whole is used."""
     store = stores()
     fill(store, paths)
     key = keys_of(paths)[3]
@@ -460,7 +460,7 @@ def test_a_second_record_is_not_taken_for_the_checked_one(paths: list[Path], sto
         index.write(record.tobytes())
     store.flush()
     assert_right(store, paths)
-    later = stores()  # which sees the later one first, checks it, and stores the picture anew
+    later = stores()  # which sees the later one first, checks it, and stores the image anew
     fill(later, paths)
     assert_right(later, paths)
     assert later.added == 1
@@ -471,7 +471,7 @@ def test_runs_that_begin_together_store_once(paths: list[Path], stores: Stores) 
     fill(alone, paths)
     for path in paths:
         for store in (one, other):
-            check_image(path, least=LEAST, store=store)
+            check_image(path, min_size=LEAST, store=store)
     for store in (one, other):
         store.flush()
         assert_right(store, paths)

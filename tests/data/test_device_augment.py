@@ -1,4 +1,4 @@
-"""Whatever a GPU does to a batch is, byte for byte, what the CPU does to each picture."""
+"""Whatever a GPU does to a batch is, byte for byte, what the CPU does to each image."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from classwise.randomness import AUGMENT, generator
 PARTS = {"flip": 1.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "erase": 1.0}
 
 
-def pictures(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+def dataset(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
     """Noise, flat colours, black, white and grey."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
@@ -40,7 +40,7 @@ def test_the_bytes_are_the_same(size: tuple[int, int], parts: str) -> None:
     augment = PRESETS.get(parts) or Augment(**(PARTS if parts == "all" else {parts: PARTS[parts]}))
     changed = 0
     for epoch in range(20):
-        images = pictures(12, size, epoch)
+        images = dataset(12, size, epoch)
         whole, placed, finish = halves(images, augment, epoch)
         found = augment_on_device(torch.from_numpy(placed), finish).numpy()
         np.testing.assert_array_equal(found, whole)
@@ -60,7 +60,7 @@ def test_every_colour_has_the_same_grey() -> None:
 
 
 def test_rounding_at_every_mean() -> None:
-    """The table of a picture's values is the same for factors and means of all kinds."""
+    """The table of an image's values is the same for factors and means of all kinds."""
     rng = np.random.default_rng(0)
     for size in ((3, 5), (31, 29)):
         images = rng.integers(0, 256, (2000, *size, 3), dtype=np.uint8)
@@ -77,7 +77,7 @@ def test_rounding_at_every_mean() -> None:
 
 
 def test_noise_is_noise() -> None:
-    """The erased rectangle is full of bytes that are near uniform, and no two pictures' are alike."""
+    """The erased rectangle is full of bytes that are near uniform, and no two images' are alike."""
     finish = np.zeros((50, 9))
     finish[:, 1:4], finish[:, 6:8] = 1, 64
     finish[:, 8] = np.random.default_rng(0).integers(0, 2**32, 50)

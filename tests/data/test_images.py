@@ -1,4 +1,4 @@
-"""Reading picture files: every kind right, every bad file an ImageError."""
+"""Reading image files: every kind right, every bad file an ImageError."""
 
 import io
 import os
@@ -36,14 +36,14 @@ def save(tmp_path: Path) -> Save:
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
-    """The bytes of a picture file, by Pillow."""
+    """The bytes of an image file, by Pillow."""
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
 def photo(height: int = 37, width: int = 50, channels: int = 3) -> np.ndarray:
-    """A smooth picture with some noise, so that JPEG and bit flips have something to work on."""
+    """A smooth image with some noise, so that JPEG and bit flips have something to work on."""
     y, x, c = np.mgrid[:height, :width, :channels]
     smooth = 128 + 80 * np.sin(x / 7 + c) * np.cos(y / 9 - c)
     return (smooth + np.random.default_rng(0).normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
@@ -136,15 +136,15 @@ def test_exif_in_both_byte_orders_and_with_nonsense(save: Save, order: str, valu
 @pytest.mark.parametrize(
     "exif", [b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"nonsense"]
 )
-def test_damaged_exif_does_not_hide_the_picture(save: Save, exif: bytes) -> None:
-    """A broken EXIF block says nothing about the pixels, so the picture is read as it lies."""
+def test_damaged_exif_does_not_hide_the_image(save: Save, exif: bytes) -> None:
+    """A broken EXIF block says nothing about the pixels, so the image is read as it lies."""
     jpeg = encoded(Image.fromarray(photo()), "JPEG", exif=b"Exif\0\0" + exif) if exif else b""
     path = save(jpeg or encoded(Image.fromarray(photo()), "JPEG"))
     assert read_image(path).shape == (37, 50, 3)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP"])
-def test_grey_pictures_have_three_equal_channels(save: Save, format: str) -> None:
+def test_grey_images_have_three_equal_channels(save: Save, format: str) -> None:
     """A grey file gives its own grey in all three channels."""
     grey = photo(channels=1)[..., 0]
     options = {"lossless": True} if format == "WEBP" else {}
@@ -163,12 +163,12 @@ def test_transparent_parts_are_white(save: Save, mode: str, format: str) -> None
     np.testing.assert_array_equal(read_image(path), np.floor(over_white(rgb, bands[..., -1]) + 0.5))
 
 
-def test_a_fully_transparent_picture_is_white(save: Save) -> None:
+def test_a_fully_transparent_image_is_white(save: Save) -> None:
     """Whatever colour lies under full transparency, white is what is seen."""
     assert (read_image(save(Image.new("RGBA", (5, 4), (10, 200, 30, 0)), "PNG")) == 255).all()
 
 
-def test_palette_pictures(save: Save) -> None:
+def test_palette_images(save: Save) -> None:
     """A palette file gives the palette's colours."""
     path = save(Image.fromarray(photo()).quantize(16), "PNG")
     with Image.open(path) as opened:
@@ -233,7 +233,7 @@ def test_every_16_bit_level_is_rounded_to_nearest(save: Save) -> None:
     np.testing.assert_array_equal(image_HWC[..., 0], (levels[..., 0] + 128) // 257)
 
 
-def test_1_bit_pictures(save: Save) -> None:
+def test_1_bit_images(save: Save) -> None:
     """Black and white files give 0 and 255."""
     bits = photo(channels=1)[..., 0] > 128
     for format in ("PNG", "BMP"):
@@ -255,18 +255,18 @@ def test_bmp_of_other_depths(save: Save) -> None:
 @pytest.mark.parametrize("adobe", [True, False])
 def test_cmyk_jpegs(save: Save, kind: str, adobe: bool) -> None:
     """CMYK and YCCK from Adobe's programs hold 255 - ink; without Adobe's mark the values are the ink."""
-    stored = photo(48, 48, 4)
+    cached = photo(48, 48, 4)
     if kind == "YCCK":
-        jpeg = simplejpeg.encode_jpeg(stored, 100, "CMYK", "444")
+        jpeg = simplejpeg.encode_jpeg(cached, 100, "CMYK", "444")
     else:  # Pillow writes 255 minus what it is given
-        jpeg = encoded(Image.fromarray(255 - stored, "CMYK"), "JPEG", quality=100, subsampling=0)
+        jpeg = encoded(Image.fromarray(255 - cached, "CMYK"), "JPEG", quality=100, subsampling=0)
     if not adobe:
         mark = jpeg.index(b"\xff\xee\x00\x0eAdobe")
         jpeg = jpeg[:mark] + jpeg[mark + 16 :]
     image_HWC = read_image(save(jpeg))
     if kind == "YCCK" and not adobe:
         return  # four channels without a mark are CMYK by definition: no error is all there is to claim
-    paper = (stored if adobe else 255 - stored).astype(float)
+    paper = (cached if adobe else 255 - cached).astype(float)
     assert abs(image_HWC - paper[..., :3] * paper[..., 3:] / 255).max() <= 4
     if adobe:
         expected = np.array(Image.open(io.BytesIO(jpeg)).convert("RGB")).astype(int)
@@ -292,7 +292,7 @@ def test_unusual_chroma_sampling_is_read(save: Save) -> None:
 
 
 def test_an_interlaced_png_is_read(save: Save) -> None:
-    """Adam7, by hand: seven passes, each every so many rows and columns of the picture."""
+    """Adam7, by hand: seven passes, each every so many rows and columns of the image."""
     passes = [
         (0, 0, 8, 8),
         (0, 4, 8, 8),
@@ -326,7 +326,7 @@ def test_an_interlaced_png_is_read(save: Save) -> None:
         (b"\xff", "ff"),
     ],
 )
-def test_what_is_no_picture_is_named(save: Save, content: bytes, found: str) -> None:
+def test_what_is_no_image_is_named(save: Save, content: bytes, found: str) -> None:
     """The message says what the file is, or how it starts, and what is allowed."""
     with pytest.raises(ImageError, match=found) as caught:
         read_image(save(content))
@@ -366,7 +366,7 @@ def test_pipes_devices_and_sockets_are_refused_at_once(tmp_path: Path) -> None:
 
 
 def huge(kind: str) -> bytes:
-    """A small file of each kind whose header claims an enormous picture."""
+    """A small file of each kind whose header claims an enormous image."""
     if kind == "png":
         return png_file((b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)), (b"IEND", b""))
     if kind == "bmp":
@@ -397,7 +397,7 @@ def test_a_claimed_size_beyond_the_limit_is_refused_before_decoding(save: Save, 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP"])
 def test_the_limit_counts_pixels_exactly(save: Save, format: str) -> None:
-    """A picture of just as many pixels as allowed is read, one pixel fewer allowed refuses it."""
+    """An image of just as many pixels as allowed is read, one pixel fewer allowed refuses it."""
     path = save(Image.fromarray(photo()), format)
     assert read_image(path, max_pixels=37 * 50).shape == (37, 50, 3)
     with pytest.raises(ImageError, match="50 × 37"):
@@ -429,7 +429,7 @@ FILES = {
 
 @pytest.mark.parametrize("kind", FILES)
 def test_every_cut_is_noticed(save: Save, kind: str) -> None:
-    """A file that ends early, by one byte or by nearly all, is never a picture."""
+    """A file that ends early, by one byte or by nearly all, is never an image."""
     data, path = FILES[kind], save(FILES[kind])
     read_image(path)
     cuts = {1, 2, 3, 4, 5, 8, 12, 13, 16, 100, len(data) // 2, len(data) - 20, len(data) - 1, len(data)}
@@ -440,7 +440,7 @@ def test_every_cut_is_noticed(save: Save, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_mutated_files_are_pictures_or_image_errors(save: Save, kind: str) -> None:
+def test_mutated_files_are_images_or_image_errors(save: Save, kind: str) -> None:
     """Changed, inserted, deleted and cut bytes: 60 a kind, never another error, a warning or a crash."""
     rng = np.random.default_rng(5)
     path, refused = save(b""), 0
@@ -466,7 +466,7 @@ def test_mutated_files_are_pictures_or_image_errors(save: Save, kind: str) -> No
 
 
 def image_problem(path: Path) -> ImageError | None:
-    """The ImageError, if there is one, of a file that is otherwise a picture."""
+    """The ImageError, if there is one, of a file that is otherwise an image."""
     try:
         image_HWC = read_image(path, max_pixels=1_000_000)
     except ImageError as error:
@@ -478,7 +478,7 @@ def image_problem(path: Path) -> ImageError | None:
 
 
 def test_mutated_png_chunks_with_right_checksums(save: Save) -> None:
-    """Damage that the checksums cannot show reaches the decoder: still pictures or ImageErrors only."""
+    """Damage that the checksums cannot show reaches the decoder: still images or ImageErrors only."""
     rng = np.random.default_rng(6)
     path = save(b"")
     for _ in range(100):
@@ -528,7 +528,7 @@ def test_traps_in_side_chunks_are_left_alone(save: Save) -> None:
 def test_the_error_survives_pickling(save: Save) -> None:
     """Loader workers send their errors through a pipe."""
     with pytest.raises(ImageError) as caught:
-        read_image(save(b"no picture"))
+        read_image(save(b"no image"))
     copy = pickle.loads(pickle.dumps(caught.value))
     assert str(copy) == str(caught.value)
 
@@ -547,7 +547,7 @@ def test_check_images_returns_all_bad_files_in_order(save: Save, tmp_path: Path)
 
 
 def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table with three targets a picture costs one decoding a picture."""
+    """A table with three targets an image costs one decoding an image."""
     read: list[Path] = []
     monkeypatch.setattr("classwise.data.images.check_image", lambda path, *rest: read.append(path) or b"")
     paths = [save(FILES["png"]), save(FILES["bmp"])]
@@ -563,14 +563,14 @@ def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest
 
 
 def test_check_images_applies_the_limit(save: Save) -> None:
-    """A picture beyond the limit is among the bad ones."""
+    """An image beyond the limit is among the bad ones."""
     assert len(check_images([save(FILES["png"])], max_pixels=100).bad) == 1
 
 
 # OOMFallback.
 
 
-def test_fit_leaves_a_fitting_picture_alone() -> None:
+def test_fit_leaves_a_fitting_image_alone() -> None:
     """The right size already: the same object, for every fit."""
     for fit in ("squash", "crop", "pad"):
         assert fit_image(image := photo(), (37, 50), fit) is image
@@ -580,7 +580,7 @@ def test_fit_leaves_a_fitting_picture_alone() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3), (500, 375), (29, 28), (60_000, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (224, 224), (32, 7)])
 def test_any_shape_fits_any_size(fit: str, shape: tuple[int, int], size: tuple[int, int]) -> None:
-    """A flat picture stays flat at every size; with padding, only mid grey comes on top."""
+    """A flat image stays flat at every size; with padding, only mid grey comes on top."""
     fitted = fit_image(np.full((*shape, 3), 77, np.uint8), size, fit)
     assert fitted.shape == (*size, 3)
     assert set(np.unique(fitted)) <= ({77, 128} if fit == "pad" else {77})
@@ -590,7 +590,7 @@ def test_any_shape_fits_any_size(fit: str, shape: tuple[int, int], size: tuple[i
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
 def test_fit_keeps_type_and_channels(dtype: type, channels: tuple[int, ...]) -> None:
-    """Signed 16-bit and float pictures, one channel or none, keep their kind."""
+    """Signed 16-bit and float images, one channel or none, keep their kind."""
     image = np.full((30, 40, *channels), -5 if dtype != np.uint8 else 5, dtype)
     for fit in ("squash", "crop", "pad"):
         fitted = fit_image(image, (12, 12), fit)

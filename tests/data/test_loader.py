@@ -17,7 +17,7 @@ import torch
 
 from classwise.data.augment import PRESETS
 from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, FeatureLoader, Loader, Pictures, TrainingData, ValidationData
+from classwise.data.loader import Batch, FeatureLoader, ImageDataset, Loader, TrainingData, ValidationData
 from classwise.data.sampling import batches_of, epoch_order, query_order
 from classwise.errors import ConfigError, ImageError
 
@@ -33,17 +33,17 @@ ROWS = len(LABELS)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, make_pictures) -> Path:
-    """Eleven small pictures of three classes."""
-    make_pictures(tmp_path, COUNTS)
+def folder(tmp_path: Path, make_images) -> Path:
+    """Eleven small images of three classes."""
+    make_images(tmp_path, COUNTS)
     return tmp_path
 
 
 def loader(folder: Path, batch_size: int = 4, workers: int = 0, augment: str | None = None) -> Loader:
     paths = [folder / label / f"{i:03d}.png" for label, count in COUNTS.items() for i in range(count)]
     changes = None if augment is None else PRESETS[augment]
-    pictures = Pictures(paths, SIZE, "squash", 10_000, seed=42, augment=changes)
-    return Loader(pictures, {"colour": LABELS, "odd": np.arange(ROWS) % 2}, batch_size, workers)
+    dataset = ImageDataset(paths, SIZE, "squash", 10_000, seed=42, augment=changes)
+    return Loader(dataset, {"colour": LABELS, "odd": np.arange(ROWS) % 2}, batch_size, workers)
 
 
 def training(
@@ -61,9 +61,9 @@ def training(
     return TrainingData(batches, ids, sampling=sampling, window=window, **options)
 
 
-def everything(pictures: Loader, rows: Iterable[int] = range(ROWS), epoch: int = 0) -> Iterator[Batch]:
+def everything(dataset: Loader, rows: Iterable[int] = range(ROWS), epoch: int = 0) -> Iterator[Batch]:
     """The given rows in batches of the loader's size."""
-    return pictures.batches(batches_of(np.array(list(rows)), pictures.batch_size), epoch)
+    return dataset.batches(batches_of(np.array(list(rows)), dataset.batch_size), epoch)
 
 
 def digest(batches: Iterable[Batch]) -> str:
@@ -97,7 +97,7 @@ def test_what_a_batch_holds(folder):
 
 
 def test_a_batch_moves_to_a_device(folder):
-    """Pictures and labels move, the rows stay as they are."""
+    """Images and labels move, the rows stay as they are."""
     (batch,) = loader(folder).batches([np.arange(3)])
     moved = batch.to(torch.device("meta"))
     assert moved.images.device.type == "meta"
@@ -123,9 +123,9 @@ def test_a_device_finishes_what_workers_leave_with_the_same_bytes(folder, worker
             training(folder, workers=workers, window=window, rank=rank, world_size=world_size)
             for _ in range(2)
         )
-        pictures = dataclasses.replace(left.loader.pictures, finishes=False)
+        dataset = dataclasses.replace(left.loader.dataset, augments_on_host=False)
         targets = {name: labels.numpy() for name, labels in left.loader.targets.items()}
-        left = dataclasses.replace(left, loader=Loader(pictures, targets, 4, workers))
+        left = dataclasses.replace(left, loader=Loader(dataset, targets, 4, workers))
         for epoch in range(2):
             batches, wanted = flat(left.windows(epoch)), flat(whole.windows(epoch))
             assert digest(batches) != digest(wanted)
@@ -148,12 +148,12 @@ def test_a_worker_that_lives_on_sees_each_epoch(folder):
 
 def test_augmentation_changes_from_epoch_to_epoch(folder):
     """The same row, another epoch: other pixels. The same epoch: the same pixels, in any order of rows."""
-    pictures = loader(folder, batch_size=20, augment="strong")
+    dataset = loader(folder, batch_size=20, augment="strong")
     rows = np.arange(ROWS)
-    (zero,), (one,) = pictures.batches([rows], epoch=0), pictures.batches([rows], epoch=1)
+    (zero,), (one,) = dataset.batches([rows], epoch=0), dataset.batches([rows], epoch=1)
     same = [torch.equal(zero.images[row], one.images[row]) for row in rows]
     assert not any(same)
-    (turned,) = pictures.batches([rows[::-1].copy()], epoch=0)
+    (turned,) = dataset.batches([rows[::-1].copy()], epoch=0)
     assert torch.equal(turned.images.flip(0), zero.images)
 
 
@@ -215,7 +215,7 @@ def test_validation_takes_every_row_once_and_unchanged(folder, workers):
         assert [len(batch) for batch in batches] == [4, 4, 3]
         np.testing.assert_array_equal(np.concatenate([batch.rows for batch in batches]), np.arange(ROWS))
         images = torch.cat([batch.images for batch in batches]).permute(0, 2, 3, 1).numpy()
-        for path, image in zip(data.loader.pictures.paths, images, strict=True):
+        for path, image in zip(data.loader.dataset.paths, images, strict=True):
             np.testing.assert_array_equal(image, fit_image(read_image(path), SIZE, "squash"))
     assert torch.equal(data.targets(torch.device("cpu"))["colour"], torch.from_numpy(LABELS))
 
@@ -227,46 +227,46 @@ def test_no_augmentation_in_training_is_that_of_validation(folder):
     assert torch.equal(train.images, valid.images)
 
 
-def failure(pictures: Loader, rows: np.ndarray) -> ImageError:
+def failure(dataset: Loader, rows: np.ndarray) -> ImageError:
     """The error of one pass, without the traceback: its frames would hold on to the loader and its workers."""
     try:
-        list(everything(pictures, rows))
+        list(everything(dataset, rows))
     except ImageError as error:
         return error.with_traceback(None)
-    raise AssertionError("every picture was read")
+    raise AssertionError("every image was read")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_file_is_named(folder, workers):
     """From a worker too the error is an ImageError with the file's path; the loader goes on with other rows."""
     bad = folder / "green" / "001.png"
-    bad.write_bytes(b"no picture")
-    pictures = loader(folder, 4, workers)
-    error = failure(pictures, np.arange(ROWS))
+    bad.write_bytes(b"no image")
+    dataset = loader(folder, 4, workers)
+    error = failure(dataset, np.arange(ROWS))
     assert error.path == bad
     assert str(error).startswith(f"{bad}: ")
-    assert [len(batch) for batch in everything(pictures, range(6))] == [4, 2]
+    assert [len(batch) for batch in everything(dataset, range(6))] == [4, 2]
     bad.unlink()
-    assert failure(pictures, np.array([7])).path == bad
+    assert failure(dataset, np.array([7])).path == bad
 
 
 def test_workers_end_with_their_loader_after_an_error(folder):
     """Dropping the loader ends its worker at once: the error keeps no frame that would keep the loader."""
-    (folder / "green" / "001.png").write_bytes(b"no picture")
+    (folder / "green" / "001.png").write_bytes(b"no image")
     others = {child.pid for child in multiprocessing.active_children()}
-    pictures = loader(folder, 4, workers=1)
+    dataset = loader(folder, 4, workers=1)
     with contextlib.suppress(ImageError):
-        list(everything(pictures))
+        list(everything(dataset))
     assert {child.pid for child in multiprocessing.active_children()} > others
-    del pictures
+    del dataset
     assert {child.pid for child in multiprocessing.active_children()} == others
 
 
-def test_a_picture_with_too_many_pixels_is_named(folder):
+def test_a_image_with_too_many_pixels_is_named(folder):
     """The limit of the config reaches the reading."""
-    pictures = Pictures([folder / "green" / "000.png"], SIZE, "squash", max_pixels=24 * 32 - 1)
+    dataset = ImageDataset([folder / "green" / "000.png"], SIZE, "squash", max_pixels=24 * 32 - 1)
     with pytest.raises(ImageError, match=r"000\.png: .*767"):
-        list(Loader(pictures, {}, 1, 0).batches([np.arange(1)]))
+        list(Loader(dataset, {}, 1, 0).batches([np.arange(1)]))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -338,20 +338,20 @@ def test_answers_of_every_kind(folder):
     """Class numbers, labels there or not, numbers and relevances come as they went in, unknown ones too, and
     move to a device."""
     nan = np.nan
-    answers = {
+    labels = {
         "class": np.where(LABELS == 1, -1, LABELS),
         "labels": np.where(np.arange(2 * ROWS).reshape(ROWS, 2) % 5 == 0, nan, 1).astype(np.float32),
         "number": np.where(np.arange(ROWS) % 3 == 0, nan, np.arange(ROWS) / 7),
         "relevance": np.stack([np.arange(ROWS) % 4 - 1, np.arange(ROWS) // 3], axis=1),
     }
-    pictures = Loader(loader(folder).pictures, answers, 4, 0)
+    dataset = Loader(loader(folder).dataset, labels, 4, 0)
     rows = np.array([9, 0, 5])
-    (batch,) = pictures.batches([rows])
-    for name, answers_N in answers.items():
+    (batch,) = dataset.batches([rows])
+    for name, answers_N in labels.items():
         assert batch.targets[name].dtype == torch.from_numpy(answers_N).dtype
         np.testing.assert_array_equal(batch.targets[name].numpy(), answers_N[rows])
         assert batch.to(torch.device("meta")).targets[name].shape == (3, *answers_N.shape[1:])
-        all_N = ValidationData(pictures).targets(torch.device("cpu"))[name]
+        all_N = ValidationData(dataset).targets(torch.device("cpu"))[name]
         np.testing.assert_array_equal(all_N.numpy(), answers_N)
 
 
@@ -381,7 +381,7 @@ def test_training_keeps_queries_whole(folder, workers):
 
 
 def test_validation_keeps_queries_whole(folder):
-    """Every row once, query by query; `rows` says which they are, and their pictures and answers are theirs."""
+    """Every row once, query by query; `rows` says which they are, and their images and answers are theirs."""
     plain = {batch.rows[0]: batch for batch in ValidationData(loader(folder, 1)).batches()}
     batches = list(ValidationData(loader(folder, 5), queries=QUERIES).batches())
     held = [set(QUERIES[batch.rows].tolist()) for batch in batches]
@@ -407,7 +407,7 @@ def test_sampling_that_cannot_be(folder):
 @pytest.mark.parametrize("queries", [None, QUERIES])
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_an_update(folder, world_size, queries):
-    """Two ranks of one batch each make the update that one process makes of two: the same pictures, to the byte,
+    """Two ranks of one batch each make the update that one process makes of two: the same images, to the byte,
     in the same number of updates; the last may leave a rank without any."""
     sampling = "balanced" if queries is None else "shuffle"
     single = training(folder, 2, window=world_size, sampling=sampling, queries=queries)
@@ -423,7 +423,7 @@ def test_processes_share_an_update(folder, world_size, queries):
 
 
 def test_a_rank_without_a_batch(folder):
-    """It gets the first one's pictures with no answers and no rows, so that every rank counts the same updates and
+    """It gets the first one's images with no answers and no rows, so that every rank counts the same updates and
     its parameters get a gradient of 0."""
     data = training(folder, 4, window=4, rank=1, world_size=2)
     assert [len(window) for window in data.windows(0)] == [1]
@@ -449,7 +449,7 @@ def features_of(rows: int = ROWS) -> tuple[FeatureLoader, list[int]]:
 
 
 def test_frozen_epochs_train_on_features(folder):
-    """The rows of every window are those that pictures would have, in the same order, with the same answers; the
+    """The rows of every window are those that images would have, in the same order, with the same answers; the
     features are computed once, when first needed, and forgotten after the last epoch that needs them."""
     features, calls = features_of()
     data = training(folder, features=features, frozen_epochs=2)
@@ -471,7 +471,7 @@ def test_frozen_epochs_train_on_features(folder):
 
 
 def test_frozen_epochs_validate_on_features(folder):
-    """The same for validation, which looks at pictures again where no epoch is named."""
+    """The same for validation, which looks at images again where no epoch is named."""
     features, calls = features_of()
     data = ValidationData(loader(folder), features=features, frozen_epochs=2)
     plain = list(data.batches())

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: soft answers that say what is in the picture, the same however a window is cut."""
+"""Mixup and CutMix: soft answers that say what is in the image, the same however a window is cut."""
 
 import itertools
 
@@ -14,7 +14,7 @@ CLASSES = {"label": 3}
 
 
 def window(sizes: list[int], seed: int = 0, side: int = 12) -> list[Batch]:
-    """Random pictures with a class, two labels and a number each; some unknown."""
+    """Random images with a class, two labels and a number each; some unknown."""
     rng = np.random.default_rng(seed)
     count = sum(sizes)
     images = torch.from_numpy(rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8))
@@ -61,8 +61,8 @@ def test_an_update_is_a_function_of_seed_and_number() -> None:
     assert not torch.equal(first, Mixing(0.4, 0.0, 1.0, 8, CLASSES)(window([9]), 3)[0].images)
 
 
-def test_mixup_is_the_sum_of_two_pictures_and_of_their_answers() -> None:
-    """Each mixed picture is own * a + (1 - own) * b of two originals, and its shares of the classes say so."""
+def test_mixup_is_the_sum_of_two_images_and_of_their_answers() -> None:
+    """Each mixed image is own * a + (1 - own) * b of two originals, and its shares of the classes say so."""
     before, after = window([12])[0], Mixing(0.4, 0.0, 1.0, 1, CLASSES)(window([12]), 0)[0]
     flat = before.images.float().flatten(1).double()
     for row in range(12):
@@ -84,7 +84,7 @@ def test_mixup_is_the_sum_of_two_pictures_and_of_their_answers() -> None:
 
 
 def test_cutmix_shares_are_the_areas() -> None:
-    """The share of the own picture that is left is counted in pixels, to the last one."""
+    """The share of the own image that is left is counted in pixels, to the last one."""
     count, side = 40, 16
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, side, side).contiguous()
     labels = torch.arange(count) % 3
@@ -125,7 +125,7 @@ def test_a_share_of_the_updates_is_mixed_and_both_kinds_take_turns() -> None:
 
 
 def test_nothing_is_mixed_without_an_alpha_or_in_features() -> None:
-    """Off is off, and features of a frozen backbone are no pictures."""
+    """Off is off, and features of a frozen backbone are no images."""
     batches = window([5])
     assert Mixing(0.0, 0.0, 1.0, 0, CLASSES)(batches, 0) is batches
     features = [Batch(torch.zeros(5, 8), batches[0].targets, batches[0].rows)]

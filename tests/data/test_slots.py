@@ -16,7 +16,7 @@ import torch
 
 from classwise.data import slots as module
 from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Collate, Loader, Pictures
+from classwise.data.loader import Collate, ImageDataset, Loader
 from classwise.data.slots import EACH, Slots
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -25,14 +25,14 @@ SIZE = (12, 10)
 
 
 @pytest.fixture
-def paths(tmp_path: Path, make_pictures: Any) -> list[Path]:
-    """Forty small pictures."""
-    return [tmp_path / name for name in make_pictures(tmp_path, {"a": 40})]
+def paths(tmp_path: Path, make_images: Any) -> list[Path]:
+    """Forty small images."""
+    return [tmp_path / name for name in make_images(tmp_path, {"a": 40})]
 
 
 def loader(paths: list[Path], workers: int, start: str = "fork", batch_size: int = 4) -> Loader:
     return Loader(
-        Pictures(paths, SIZE, "squash", 10_000),
+        ImageDataset(paths, SIZE, "squash", 10_000),
         {"row": np.arange(len(paths))},
         batch_size,
         workers,
@@ -45,7 +45,7 @@ def parts(count: int, size: int = 4) -> list[np.ndarray]:
     return [np.arange(at, min(at + size, count)) for at in range(0, count, size)]
 
 
-def pictures(count: int, value: int) -> list[np.ndarray]:
+def images(count: int, value: int) -> list[np.ndarray]:
     return [np.full((*SIZE, 3), value + i, np.uint8) for i in range(count)]
 
 
@@ -73,10 +73,10 @@ def test_a_slot_is_free_once_nothing_looks_at_it() -> None:
         lambda x: torch.tensor_split(x, 2)[1],
         lambda x: x.numpy()[2:],
     ):
-        kept = keep(opened(slots.put(0, pictures(4, 7))))
+        kept = keep(opened(slots.put(0, images(4, 7))))
         assert list(slots.taken) == [1, 0, 0, 0]
         value = np.asarray(kept).copy()
-        second = opened(slots.put(0, pictures(4, 99)))
+        second = opened(slots.put(0, images(4, 99)))
         np.testing.assert_array_equal(np.asarray(kept), value)
         del second
         assert list(slots.taken) == [1, 0, 0, 0]
@@ -87,17 +87,17 @@ def test_a_slot_is_free_once_nothing_looks_at_it() -> None:
 def test_a_batch_that_nobody_opens_is_given_back() -> None:
     """What is left of an epoch that was given up arrives, and is dropped."""
     slots = made()
-    opened(slots.put(0, pictures(2, 1)))
+    opened(slots.put(0, images(2, 1)))
     assert list(slots.taken) == [0] * EACH
 
 
 def test_where_there_is_no_room_the_usual_way_is_taken() -> None:
     slots = made(workers=2)
-    held = [slots.put(1, pictures(4, 0)) for _ in range(EACH)]
+    held = [slots.put(1, images(4, 0)) for _ in range(EACH)]
     assert None not in held
-    assert slots.put(1, pictures(1, 0)) is None
-    assert slots.put(0, pictures(5, 0)) is None  # more than the batch that it was made for
-    assert slots.put(0, pictures(4, 0)) is not None
+    assert slots.put(1, images(1, 0)) is None
+    assert slots.put(0, images(5, 0)) is None  # more than the batch that it was made for
+    assert slots.put(0, images(4, 0)) is not None
 
 
 def test_memory_that_cannot_be_spared_is_not_taken() -> None:
@@ -111,7 +111,7 @@ def test_memory_that_cannot_be_spared_is_not_taken() -> None:
 def test_a_forked_process_gives_nothing_back() -> None:
     """It has copies of the parent's objects, and drops them at some time."""
     slots = made()
-    held = opened(slots.put(0, pictures(4, 5)))
+    held = opened(slots.put(0, images(4, 5)))
     pid = os.fork()
     if not pid:
         try:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from classwise.data.sources import folder_table, is_picture_name, picture_names, read_source
+from classwise.data.sources import folder_table, image_names, is_image_name, read_source
 from classwise.errors import DataError
 
 
@@ -23,9 +23,9 @@ def table_of(make_table, folder, *names, **columns):
 # --- a folder of class folders -------------------------------------------------------------------------
 
 
-def test_a_folder_gives_path_and_label(tmp_path, make_pictures):
+def test_a_folder_gives_path_and_label(tmp_path, make_images):
     """The label is the class folder's name in any script; paths are relative, sorted, and ids as well."""
-    names = make_pictures(tmp_path, {"마스크 착용": 2, 'say "hi"': 1, "a#b": 1})
+    names = make_images(tmp_path, {"마스크 착용": 2, 'say "hi"': 1, "a#b": 1})
     samples = read(tmp_path)
     assert samples.frame.columns == ["path", "label"]
     assert list(samples.names) == sorted(names)
@@ -36,10 +36,10 @@ def test_a_folder_gives_path_and_label(tmp_path, make_pictures):
     assert (samples.root, samples.groups, len(samples)) == (tmp_path, None, 4)
 
 
-def test_deeper_folders_belong_to_their_class(tmp_path, make_pictures):
-    """The class is the first folder, however the pictures lie below it."""
-    make_pictures(tmp_path / "cat", {"2023/may": 1, "2024": 1})
-    make_pictures(tmp_path, {"dog": 1})
+def test_deeper_folders_belong_to_their_class(tmp_path, make_images):
+    """The class is the first folder, however the images lie below it."""
+    make_images(tmp_path / "cat", {"2023/may": 1, "2024": 1})
+    make_images(tmp_path, {"dog": 1})
     assert folder_table(tmp_path)[0].rows() == [
         ("cat/2023/may/000.png", "cat"),
         ("cat/2024/000.png", "cat"),
@@ -47,25 +47,25 @@ def test_deeper_folders_belong_to_their_class(tmp_path, make_pictures):
     ]
 
 
-def test_what_is_left_out_is_counted(tmp_path, make_pictures):
-    """Junk of macOS, hidden files, other files, pictures in no class folder: left out, and said so."""
-    names = make_pictures(tmp_path, {"cat": 1, "dog": 1})
+def test_what_is_left_out_is_counted(tmp_path, make_images):
+    """Junk of macOS, hidden files, other files, images in no class folder: left out, and said so."""
+    names = make_images(tmp_path, {"cat": 1, "dog": 1})
     for junk in ("cat/._000.png", "cat/.hidden.jpg", "dog/Thumbs.db", "notes.txt"):
         (tmp_path / junk).write_bytes(b"junk")
     (tmp_path / "loose.png").write_bytes((tmp_path / names[0]).read_bytes())
-    make_pictures(tmp_path / ".cache", {"x": 2})
+    make_images(tmp_path / ".cache", {"x": 2})
     samples = read(tmp_path)
     assert list(samples.names) == names
     assert samples.notes == (
-        f"{tmp_path}: left out 4 files that are hidden, not named as pictures, or links to folders",
-        f"{tmp_path}: left out 1 pictures that lie in no class folder",
+        f"{tmp_path}: left out 4 files that are hidden, not named as images, or links to folders",
+        f"{tmp_path}: left out 1 images that lie in no class folder",
     )
 
 
-def test_a_linked_class_folder_is_counted(tmp_path, make_pictures):
+def test_a_linked_class_folder_is_counted(tmp_path, make_images):
     """Links to folders are not followed; that is said, so that no class goes missing unseen."""
-    make_pictures(tmp_path / "here", {"cat": 1, "dog": 1})
-    make_pictures(tmp_path, {"elsewhere": 3})
+    make_images(tmp_path / "here", {"cat": 1, "dog": 1})
+    make_images(tmp_path, {"elsewhere": 3})
     (tmp_path / "here" / "bird").symlink_to(tmp_path / "elsewhere")
     samples = read(tmp_path / "here")
     assert set(samples.frame["label"]) == {"cat", "dog"}
@@ -90,9 +90,9 @@ def test_a_folder_without_class_folders_is_refused(tmp_path, make, counts):
     assert counts in str(caught.value)
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path, make_pictures):
+def test_a_name_that_is_no_text_is_refused(tmp_path, make_images):
     """Linux allows bytes that are not UTF-8: no table could hold such a path, so it is named instead."""
-    make_pictures(tmp_path, {"cat": 1, "dog": 1})
+    make_images(tmp_path, {"cat": 1, "dog": 1})
     path = os.fsencode(tmp_path / "dog") + b"/\xb8\xb6.png"
     try:
         os.close(os.open(path, os.O_CREAT))
@@ -102,42 +102,42 @@ def test_a_name_that_is_no_text_is_refused(tmp_path, make_pictures):
         folder_table(tmp_path)
 
 
-def test_names_that_are_pictures():
-    """By suffix, in any case; the macOS junk carries a picture's suffix and is none."""
-    assert all(map(is_picture_name, ["a.jpg", "x/b.JPEG", "한글.PNG", "a b.webp", "c.bmp", "d.jfif"]))
+def test_names_that_are_images():
+    """By suffix, in any case; the macOS junk carries an image's suffix and is none."""
+    assert all(map(is_image_name, ["a.jpg", "x/b.JPEG", "한글.PNG", "a b.webp", "c.bmp", "d.jfif"]))
     assert not any(
-        map(is_picture_name, ["._a.jpg", "x/._b.png", ".a.jpg", "a.gif", "a.jpg.txt", "jpg", ".jpg"])
+        map(is_image_name, ["._a.jpg", "x/._b.png", ".a.jpg", "a.gif", "a.jpg.txt", "jpg", ".jpg"])
     )
 
 
-def test_picture_names_of_a_flat_folder(tmp_path, make_pictures):
-    """For prediction a folder needs no classes: every picture below it, always in the same order."""
-    make_pictures(tmp_path, {"sub": 2})
+def test_image_names_of_a_flat_folder(tmp_path, make_images):
+    """For prediction a folder needs no classes: every image below it, always in the same order."""
+    make_images(tmp_path, {"sub": 2})
     for name in ("나.png", "b.jpg", "._b.jpg", "a.txt"):
         (tmp_path / name).touch()
-    assert picture_names(tmp_path) == ["b.jpg", "나.png", "sub/000.png", "sub/001.png"]
+    assert image_names(tmp_path) == ["b.jpg", "나.png", "sub/000.png", "sub/001.png"]
 
 
 # --- a table -------------------------------------------------------------------------------------------
 
 
-def test_a_table_gives_ids_and_groups(tmp_path, make_pictures, make_table):
+def test_a_table_gives_ids_and_groups(tmp_path, make_images, make_table):
     """Each from its column, as text; every column of the table is kept."""
-    names = make_pictures(tmp_path / "pictures", {"한 글": 2})
+    names = make_images(tmp_path / "images", {"한 글": 2})
     table = table_of(
-        make_table, tmp_path / "pictures", *names, code=["007", "1e5"], person=["000600-1"] * 2, extra="xy"
+        make_table, tmp_path / "images", *names, code=["007", "1e5"], person=["000600-1"] * 2, extra="xy"
     )
-    samples = read(table, tmp_path / "pictures", "code", "person")
+    samples = read(table, tmp_path / "images", "code", "person")
     assert samples.names == tuple(names)
     assert samples.ids == ("007", "1e5")
     assert samples.groups == ("000600-1", "000600-1")
     assert samples.frame["extra"].to_list() == ["x", "y"]
-    assert read(table, tmp_path / "pictures").ids == tuple(names)
+    assert read(table, tmp_path / "images").ids == tuple(names)
 
 
-def test_rows_are_taken_in_the_order_asked_for(tmp_path, make_pictures, make_table):
+def test_rows_are_taken_in_the_order_asked_for(tmp_path, make_images, make_table):
     """Names, ids, groups and all columns move together."""
-    names = make_pictures(tmp_path / "p", {"a": 3})
+    names = make_images(tmp_path / "p", {"a": 3})
     table = table_of(make_table, tmp_path / "p", *names, person="xyz", n="123")
     part = read(table, tmp_path / "p", "n", "person").take([2, 0])
     assert (part.ids, part.groups, part.names) == (("3", "1"), ("z", "x"), (names[2], names[0]))
@@ -155,9 +155,9 @@ def test_rows_are_taken_in_the_order_asked_for(tmp_path, make_pictures, make_tab
         ({"group": "gap"}, r"column 'gap' \(data\.group\) is empty in row 2"),
     ],
 )
-def test_wrong_columns_are_named(tmp_path, make_pictures, make_table, options, message):
+def test_wrong_columns_are_named(tmp_path, make_images, make_table, options, message):
     """With the config key, and the rows where rows are wrong."""
-    names = make_pictures(tmp_path / "p", {"a": 3})
+    names = make_images(tmp_path / "p", {"a": 3})
     table = table_of(make_table, tmp_path / "p", *names, code="787", person="xyz", gap=["1", "", "2"])
     with pytest.raises(DataError, match=message):
         read(table, tmp_path / "p", **options)
@@ -173,7 +173,7 @@ def test_a_path_column_that_is_missing_or_empty(tmp_path, make_table):
         read(table, tmp_path)
 
 
-def test_a_picture_twice_is_refused(tmp_path, make_table):
+def test_a_image_twice_is_refused(tmp_path, make_table):
     """Without an id column the path is the id; the first repeated one is shown, all are counted."""
     table = table_of(make_table, tmp_path / "p", "a.png", "b.png", "a.png", "b.png", "c.png")
     (tmp_path / "p").mkdir()
@@ -184,7 +184,7 @@ def test_a_picture_twice_is_refused(tmp_path, make_table):
 
 
 def test_missing_places_are_named(tmp_path, make_table):
-    """The source or the picture folder is not there: which key, and where it was looked for."""
+    """The source or the image folder is not there: which key, and where it was looked for."""
     with pytest.raises(DataError, match=r"data\.source: there is no table or folder .*none\.csv"):
         read(tmp_path / "none.csv", tmp_path)
     with pytest.raises(DataError, match=r"data\.images: there is no folder .*none"):
@@ -196,7 +196,7 @@ def test_missing_places_are_named(tmp_path, make_table):
 
 @pytest.fixture
 def places(tmp_path):
-    """A picture folder with links inside and out of it, and a folder whose name begins the same."""
+    """An image folder with links inside and out of it, and a folder whose name begins the same."""
     for name in ("images/sub", "images2", "other/deep"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("images/a.png", "images/sub/b.png", "images2/c.png", "other/d.png", "other/deep/e.png"):
@@ -273,10 +273,10 @@ def test_paths_that_stay_are_taken(places, make_table, root):
     assert list(samples.names) == names
 
 
-def test_a_linked_picture_in_a_class_folder_may_not_leave(tmp_path, make_pictures):
+def test_a_linked_image_in_a_class_folder_may_not_leave(tmp_path, make_images):
     """A folder source is held to the same rule as a table."""
-    make_pictures(tmp_path / "in", {"cat": 1, "dog": 1})
-    make_pictures(tmp_path / "out", {"x": 1})
+    make_images(tmp_path / "in", {"cat": 1, "dog": 1})
+    make_images(tmp_path / "out", {"x": 1})
     (tmp_path / "in/cat/y.png").symlink_to(tmp_path / "out/x/000.png")
     with pytest.raises(DataError, match=r"row 2: the path 'cat/y\.png' leaves the folder"):
         read(tmp_path / "in")

@@ -27,7 +27,7 @@ def split(labels, groups=None, share=0.2, seed=0, optional: str = "") -> np.ndar
 
 
 def people(counts: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
-    """The competition's rows: `counts` people of each kind (gender x age), seven pictures each (five masks
+    """The competition's rows: `counts` people of each kind (gender x age), seven images each (five masks
     worn, one wrongly worn, one normal), in a shuffled order. Labels by target, groups, the kind of each row."""
     kind_of = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     mask, kind = np.tile([0] * 5 + [1, 2], len(kind_of)), np.repeat(kind_of, 7)
@@ -84,7 +84,7 @@ def test_the_rarest_class_stands_on_both_sides():
 
 
 def test_rare_labels_of_groups_do_not_drag_the_share_along():
-    """People with one to four pictures of ten classes, the rarest with two people: to have those on both
+    """People with one to four images of ten classes, the rarest with two people: to have those on both
     sides takes other rows along, which other people then make up for."""
     rng = np.random.default_rng(0)
     offs = []

@@ -379,7 +379,7 @@ def test_every_row_has_a_query():
 
 
 def test_queries_without_an_order():
-    """Where every query's pictures are equally relevant, there is nothing to rank."""
+    """Where every query's images are equally relevant, there is nothing to rank."""
     with pytest.raises(DataError, match="no query has two different relevances"):
         resolve_auto(["1", "1", "0", None], type="ranking", queries=["x", "x", "y", "y"])
 

@@ -1,4 +1,4 @@
-"""The drawn competition data set: its tree, its proportions and its pictures."""
+"""The drawn competition data set: its tree, its proportions and its images."""
 
 import csv
 import hashlib
@@ -105,7 +105,7 @@ def test_odd_ids(people: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert all(re.fullmatch(r"\d{6}(-1)?", name) for name in ids)
 
 
-def test_seven_pictures_a_person_and_mixed_extensions(tree: Path) -> None:
+def test_seven_images_a_person_and_mixed_extensions(tree: Path) -> None:
     """Each folder holds the seven kinds once; .jpg, .jpeg and .png all occur, and the content is what they say."""
     starts = {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".png": b"\x89PNG\r\n\x1a\n"}
     seen = set()
@@ -119,8 +119,8 @@ def test_seven_pictures_a_person_and_mixed_extensions(tree: Path) -> None:
     assert seen == set(starts)
 
 
-def test_junk_files_are_no_pictures(tree: Path) -> None:
-    """There are `._*` files beside pictures and beside folders: small AppleDouble files that nothing can decode."""
+def test_junk_files_are_no_images(tree: Path) -> None:
+    """There are `._*` files beside images and beside folders: small AppleDouble files that nothing can decode."""
     junk = list((tree / "train/images").rglob("._*"))
     assert {len(path.relative_to(tree).parts) for path in junk} == {3, 4}
     for path in junk:
@@ -131,8 +131,8 @@ def test_junk_files_are_no_pictures(tree: Path) -> None:
 
 
 def test_template_and_truth(tree: Path) -> None:
-    """The template lists the evaluation pictures with ans 0; the truth lists the same in the same order, and its
-    classes are as many as seven pictures of each person make."""
+    """The template lists the evaluation images with ans 0; the truth lists the same in the same order, and its
+    classes are as many as seven images of each person make."""
     info, truth = rows(tree / "eval/info.csv"), rows(tree / "eval/truth.csv")
     names = [row["ImageID"] for row in info]
     assert names == [row["ImageID"] for row in truth]
@@ -146,13 +146,13 @@ def test_template_and_truth(tree: Path) -> None:
     assert [found[c] for c in range(18)] == [5 * n for n in people] + people + people
 
 
-def test_picture_size(tree: Path) -> None:
-    """Every picture is 384 wide and 512 high, in colour."""
-    pictures = [
+def test_image_size(tree: Path) -> None:
+    """Every image is 384 wide and 512 high, in colour."""
+    images = [
         p for p in tree.rglob("*.*") if p.suffix in {".jpg", ".jpeg", ".png"} and not p.name.startswith("._")
     ]
-    assert len(pictures) == (PEOPLE + EVAL_PEOPLE) * 7
-    for path in pictures:
+    assert len(images) == (PEOPLE + EVAL_PEOPLE) * 7
+    for path in images:
         image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert image.shape == (512, 384, 3) == (HEIGHT, WIDTH, 3)
 
@@ -163,7 +163,7 @@ def test_nothing_half_written_stays(tree: Path) -> None:
 
 
 def test_same_bytes_from_any_number_of_processes(tree: Path, tmp_path: Path) -> None:
-    """Two processes write what one wrote, byte for byte; another seed draws other pictures."""
+    """Two processes write what one wrote, byte for byte; another seed draws other images."""
     told: list[tuple[int, int]] = []
     write_competition(
         tmp_path, people=PEOPLE, seed=7, processes=2, progress=lambda *count: told.append(count)
@@ -173,10 +173,10 @@ def test_same_bytes_from_any_number_of_processes(tree: Path, tmp_path: Path) -> 
     assert told == [(done, total) for done in range(7, total + 1, 7)]
 
 
-def test_pictures_never_repeat(tree: Path) -> None:
-    """No two pictures are the same, so nobody of the evaluation set was drawn for training too."""
-    pictures = [digest for name, digest in digests(tree).items() if "images" in name and "._" not in name]
-    assert len(set(pictures)) == len(pictures) == (PEOPLE + EVAL_PEOPLE) * 7
+def test_images_never_repeat(tree: Path) -> None:
+    """No two images are the same, so nobody of the evaluation set was drawn for training too."""
+    images = [digest for name, digest in digests(tree).items() if "images" in name and "._" not in name]
+    assert len(set(images)) == len(images) == (PEOPLE + EVAL_PEOPLE) * 7
 
 
 def test_other_seed_other_people(tmp_path: Path, tree: Path) -> None:
@@ -189,7 +189,7 @@ def test_other_seed_other_people(tmp_path: Path, tree: Path) -> None:
 
 
 def test_a_face_is_a_function_of_its_generator() -> None:
-    """The same person, kind and generator give the same picture; another generator another one."""
+    """The same person, kind and generator give the same image; another generator another one."""
     first, same, other = (draw_face(person(), "normal", np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first.dtype == np.uint8
     assert first.shape == (512, 384, 3)
@@ -216,9 +216,9 @@ def test_a_mask_covers_what_it_should(gender: str) -> None:
     assert wrong_chin > 2 * wrong_nose
 
 
-def test_a_person_looks_alike_in_all_pictures() -> None:
-    """Two pictures of one person are nearer to each other in their hair than pictures of different people, so a
-    split by picture would leak."""
+def test_a_person_looks_alike_in_all_images() -> None:
+    """Two images of one person are nearer to each other in their hair than images of different people, so a
+    split by image would leak."""
 
     def hair(who: Person, seed: int) -> np.ndarray:
         return draw_face(who, "normal", np.random.default_rng(seed))[105:125, 180:205].mean((0, 1))

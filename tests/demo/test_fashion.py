@@ -1,4 +1,4 @@
-"""The bundled pictures and what is written of them."""
+"""The bundled images and what is written of them."""
 
 import csv
 from collections import Counter
@@ -25,23 +25,23 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_training_set_is_long_tailed():
-    """The k-th class has round(600 * 0.6**k) pictures, 1,492 in all, the rarest 6."""
+    """The k-th class has round(600 * 0.6**k) images, 1,492 in all, the rarest 6."""
     images_NHW, labels_N = read_bundle("train")
     assert images_NHW.shape == (1492, 28, 28)
     assert np.bincount(labels_N).tolist() == [600, 360, 216, 130, 78, 47, 28, 17, 10, 6]
 
 
 def test_test_set_is_balanced():
-    """1,000 pictures, 100 of each of the ten classes."""
+    """1,000 images, 100 of each of the ten classes."""
     images_NHW, labels_N = read_bundle("test")
     assert images_NHW.shape == (1000, 28, 28)
     assert np.bincount(labels_N).tolist() == [100] * len(LABELS)
 
 
-def test_no_picture_stands_twice():
-    """All 2,492 pictures differ, so none is in both sets."""
-    pictures = [image_HW.tobytes() for split in ("train", "test") for image_HW in read_bundle(split)[0]]
-    assert len(set(pictures)) == len(pictures) == 2492
+def test_no_image_stands_twice():
+    """All 2,492 images differ, so none is in both sets."""
+    images = [image_HW.tobytes() for split in ("train", "test") for image_HW in read_bundle(split)[0]]
+    assert len(set(images)) == len(images) == 2492
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -55,13 +55,13 @@ def test_written_files_hold_the_pixels_and_labels_of_the_bundle(folder: Path, sp
 
 
 def test_tables_name_every_file_once(folder: Path):
-    """Paths are relative to the folder, unique, and leave no picture out."""
+    """Paths are relative to the folder, unique, and leave no image out."""
     paths = [row["path"] for split in ("train", "test") for row in read_csv(folder / f"{split}.csv")]
     written = [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")]
     assert sorted(paths) == sorted(written)
 
 
-def test_template_asks_for_the_test_pictures_in_another_order(folder: Path):
+def test_template_asks_for_the_test_images_in_another_order(folder: Path):
     """The same ids as test.csv, shuffled, without the answers."""
     template, test = read_csv(folder / "template.csv"), read_csv(folder / "test.csv")
     ids = [row["path"] for row in template]
@@ -81,7 +81,7 @@ def test_writing_is_deterministic(folder: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["train.csv", "images"])
 def test_what_stands_there_is_not_overwritten(tmp_path: Path, name: str):
-    """A table or a folder of pictures that exists is kept, and nothing is written beside it."""
+    """A table or a folder of images that exists is kept, and nothing is written beside it."""
     (tmp_path / name).mkdir() if name == "images" else (tmp_path / name).write_text("mine")
     with pytest.raises(OutputError, match=f"{name} exists"):
         write_fashion(tmp_path)

@@ -1,4 +1,4 @@
-"""The drawn shapes: what the table says is what the pictures show, and it can be learnt."""
+"""The drawn shapes: what the table says is what the images show, and it can be learnt."""
 
 import csv
 import itertools
@@ -32,7 +32,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def pictures(folder: Path, table: list[dict[str, str]]) -> np.ndarray:
+def images(folder: Path, table: list[dict[str, str]]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(folder / row["path"])) for row in table]).astype(float)
 
 
@@ -45,8 +45,8 @@ def covered(image_HWC: np.ndarray) -> np.ndarray:
     return np.ptp(image_HWC, axis=-1) > 75
 
 
-def test_table_names_every_picture_once(folder: Path, table: list[dict[str, str]]) -> None:
-    """One row a picture, 48 x 48, in colour, paths relative to the folder."""
+def test_table_names_every_image_once(folder: Path, table: list[dict[str, str]]) -> None:
+    """One row an image, 48 x 48, in colour, paths relative to the folder."""
     assert tuple(table[0]) == COLUMNS
     assert len(table) == ROWS
     written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
@@ -100,7 +100,7 @@ def test_empty_cells(table: list[dict[str, str]]) -> None:
     assert all(row[column] for row in table for column in ("path", "scene", "shapes", "query", "relevance"))
 
 
-def test_scenes_and_queries_hold_eight_pictures(table: list[dict[str, str]]) -> None:
+def test_scenes_and_queries_hold_eight_images(table: list[dict[str, str]]) -> None:
     """A query is never cut by a split that keeps scenes together, and its rows do not stand side by side."""
     rows_of = defaultdict(list)
     for number, row in enumerate(table):
@@ -111,36 +111,36 @@ def test_scenes_and_queries_hold_eight_pictures(table: list[dict[str, str]]) -> 
 
 
 def test_most_queries_can_be_ordered(table: list[dict[str, str]]) -> None:
-    """Nine of ten queries hold a relevant picture and one that is not."""
+    """Nine of ten queries hold a relevant image and one that is not."""
     levels = defaultdict(set)
     for row in table:
         levels[row["query"]].add(int(row["relevance"]))
     assert np.mean([0 in found and max(found) > 0 for found in levels.values()]) > 0.9
 
 
-def test_pictures_of_a_scene_share_their_ground(table: list[dict[str, str]], pictures: np.ndarray) -> None:
+def test_images_of_a_scene_share_their_ground(table: list[dict[str, str]], images: np.ndarray) -> None:
     """The median colour of what no shape covers differs far less within scenes than between them."""
     grounds = defaultdict(list)
-    for row, image_HWC in zip(table, pictures, strict=True):
+    for row, image_HWC in zip(table, images, strict=True):
         grounds[row["scene"]].append(np.median(image_HWC[~covered(image_HWC)], axis=0))
     within = np.mean([np.std(found, axis=0) for found in grounds.values()])
     between = np.std([np.mean(found, axis=0) for found in grounds.values()], axis=0).mean()
     assert within < between / 4
 
 
-def test_area_is_what_the_picture_shows(table: list[dict[str, str]], pictures: np.ndarray) -> None:
-    """Counted in the picture, within two per cent of the picture on average, and nearly perfectly correlated."""
-    known = [(float(row["area"]), image) for row, image in zip(table, pictures, strict=True) if row["area"]]
+def test_area_is_what_the_image_shows(table: list[dict[str, str]], images: np.ndarray) -> None:
+    """Counted in the image, within two per cent of the image on average, and nearly perfectly correlated."""
+    known = [(float(row["area"]), image) for row, image in zip(table, images, strict=True) if row["area"]]
     stated = np.array([area for area, _ in known])
     counted = np.array([100 * covered(image).mean() for _, image in known])
     assert np.corrcoef(stated, counted)[0, 1] > 0.97
     assert np.abs(stated - counted).mean() < 2
 
 
-def test_relevance_is_how_much_is_red(table: list[dict[str, str]], pictures: np.ndarray) -> None:
-    """Cuts at RED_CUTS of the red share, counted in the picture, give the stated relevance but at the cuts."""
+def test_relevance_is_how_much_is_red(table: list[dict[str, str]], images: np.ndarray) -> None:
+    """Cuts at RED_CUTS of the red share, counted in the image, give the stated relevance but at the cuts."""
     counted = []
-    for image in pictures:
+    for image in images:
         red, green, blue = np.moveaxis(image, -1, 0)
         counted.append(100 * ((red - green > 70) & (red - blue > 70) & covered(image)).mean())
     stated = np.array([int(row["relevance"]) for row in table])
@@ -158,11 +158,11 @@ def test_size_follows_the_area(table: list[dict[str, str]]) -> None:
     assert all(low * 1.25 < high for low, high in itertools.pairwise(means))
 
 
-def test_colour_is_that_of_the_picture(table: list[dict[str, str]], pictures: np.ndarray) -> None:
+def test_colour_is_that_of_the_image(table: list[dict[str, str]], images: np.ndarray) -> None:
     """The mean of the coloured pixels, each class against the class means, tells the colour nearly always."""
     rows = [
         (row["colour"], np.median(image[covered(image)], axis=0))
-        for row, image in zip(table, pictures, strict=True)
+        for row, image in zip(table, images, strict=True)
         if row["colour"]
     ]
     middles = {name: np.median([tone for label, tone in rows if label == name], axis=0) for name in COLOURS}
@@ -209,7 +209,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["samples.csv", "size.csv", "images"])
 def test_what_stands_there_is_not_overwritten(tmp_path: Path, name: str) -> None:
-    """A table or a folder of pictures that exists is kept, and nothing is written beside it."""
+    """A table or a folder of images that exists is kept, and nothing is written beside it."""
     (tmp_path / name).mkdir() if name == "images" else (tmp_path / name).write_text("mine")
     with pytest.raises(OutputError, match=f"{name} exists"):
         write_shapes(tmp_path)
@@ -217,7 +217,7 @@ def test_what_stands_there_is_not_overwritten(tmp_path: Path, name: str) -> None
 
 
 def test_config_of_the_demo_trains_every_type() -> None:
-    """Five targets, five types, on pictures as large as they are drawn, best by a long-tailed target's macro F1."""
+    """Five targets, five types, on images as large as they are drawn, best by a long-tailed target's macro F1."""
     config = make_config(SHAPES)
     types = {target.type for target in config.targets.values()}
     assert types == {"class", "multilabel", "ordinal", "regression", "ranking"}

@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Pictures this small are slower with several threads, above all on a busy machine; and whole runs are
+    """Images this small are slower with several threads, above all on a busy machine; and whole runs are
     compared byte by byte, where the number of threads counts."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -96,7 +96,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
-# The runs: 24 small pictures, one update or a few. `@` stands for the folder with the data.
+# The runs: 24 small images, one update or a few. `@` stands for the folder with the data.
 BASE: dict[str, Any] = {
     "data": {
         **{"source": "@samples.csv", "images": "@", "workers": 0, "valid": 0.25},
@@ -135,25 +135,25 @@ BY_LOG_LOSS = {"selection": {"metric": "log_loss"}, "training": {"epochs": 4}}
 
 
 def composed(config: Config) -> Any:
-    """The loader of the training pictures, with how many workers, how they are started and watched: in a run itself
+    """The loader of the training images, with how many workers, how they are started and watched: in a run itself
     they make no difference, which is their promise."""
-    prepared = prepare(config, Console(quiet=True))
-    model = build_model(config, build_heads(config, prepared))
-    return build_data(config, prepared, model, device_of("cpu"))[0].loader._loader
+    splits = prepare(config, Console(quiet=True))
+    model = build_model(config, build_heads(config, splits))
+    return build_data(config, splits, model, device_of("cpu"))[0].loader._loader
 
 
 def built(config: Config) -> Any:
     """The state that training begins with: how it is laid out and compiled may change no digit of a small model."""
-    prepared = prepare(config, Console(quiet=True))
-    model = build_model(config, build_heads(config, prepared))
-    data, _ = build_data(config, prepared, model, device_of("cpu"))
-    return build_state(config, model, build_criterion(config, prepared), data, device_of("cpu"))
+    splits = prepare(config, Console(quiet=True))
+    model = build_model(config, build_heads(config, splits))
+    data, _ = build_data(config, splits, model, device_of("cpu"))
+    return build_state(config, model, build_criterion(config, splits), data, device_of("cpu"))
 
 
 def kept(config: Config) -> Any:
-    """Where decoded pictures are kept, and how many were not: they are the same pictures either way."""
-    store = prepare(config, Console(quiet=True)).store
-    return None if store is None else (store.folder.parent, store.left_out)
+    """Where decoded images are kept, and how many were not: they are the same images either way."""
+    cache = prepare(config, Console(quiet=True)).cache
+    return None if cache is None else (cache.folder.parent, cache.left_out)
 
 
 def saves(config: Config) -> int:

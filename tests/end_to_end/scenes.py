@@ -75,7 +75,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
 
 
 def class_folder(folder: Path, counts: Mapping[str, int]) -> Path:
-    """One sub-folder per class, with so many pictures each."""
+    """One sub-folder per class, with so many images each."""
     for kind, (label, count) in enumerate(counts.items()):
         for seed in range(count):
             draw(folder / label / f"{seed:02}.png", kind, seed)
@@ -88,7 +88,7 @@ def plain_rows(count: int) -> list[list[str]]:
 
 
 def plain_table(folder: Path, count: int = 16, name: str = "samples.csv", first: int = 0) -> list[list[str]]:
-    """samples.csv with the columns path and label, and its pictures; returns its rows."""
+    """samples.csv with the columns path and label, and its images; returns its rows."""
     rows = plain_rows(first + count)[first:]
     for number, (path, label) in enumerate(rows):
         draw(folder / path, "ab".index(label), first + number)
@@ -97,7 +97,7 @@ def plain_table(folder: Path, count: int = 16, name: str = "samples.csv", first:
 
 
 def people_table(folder: Path, people: int = 24) -> list[list[str]]:
-    """samples.csv of people with three pictures each, in quoted and Korean names: path, 사람, mask, gender, age."""
+    """samples.csv of people with three images each, in quoted and Korean names: path, 사람, mask, gender, age."""
     rows = []
     for person in range(people):
         gender, age = ("남", "여")[person % 2], 20 + 20 * (person % 3)
@@ -110,7 +110,7 @@ def people_table(folder: Path, people: int = 24) -> list[list[str]]:
 
 
 def many_table(folder: Path, rows: int = 40) -> list[list[str]]:
-    """samples.csv with an answer of every type a picture, some cells empty; four queries of different lengths."""
+    """samples.csv with an answer of every type an image, some cells empty; four queries of different lengths."""
     found = []
     for row in range(rows):
         kind = row % 3

@@ -41,7 +41,7 @@ from classwise.run.resume_config import refuse_changed_config
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a good table of sixteen pictures in two classes."""
+    """A working folder with a good table of sixteen images in two classes."""
     monkeypatch.chdir(tmp_path)
     plain_table(tmp_path, 16)
     return tmp_path
@@ -95,7 +95,7 @@ def test_a_table_that_is_not_there(here: Path) -> None:
     says(refused_training(here, data__source="gone.csv"), "data.source", here / "gone.csv")
 
 
-def test_a_picture_folder_that_is_not_there(here: Path) -> None:
+def test_a_image_folder_that_is_not_there(here: Path) -> None:
     """data.images names the key and the path."""
     says(refused_training(here, data__images="gone"), "data.images", here / "gone")
 
@@ -112,12 +112,12 @@ def test_weights_that_are_not_there(here: Path) -> None:
     says(refused_training(here, model__weights="gone.safetensors"), "model.weights", "gone.safetensors")
 
 
-def test_pictures_that_are_not_there(here: Path) -> None:
+def test_images_that_are_not_there(here: Path) -> None:
     """All missing files are listed at once, before training starts."""
     for row in (2, 5):
         (here / f"images/{row:02}.png").unlink()
     message = refused_training(here, lines=3)
-    says(message, "2 pictures cannot be used", here / "images/02.png", here / "images/05.png")
+    says(message, "2 images cannot be used", here / "images/02.png", here / "images/05.png")
 
 
 @pytest.mark.parametrize("verb", ["init", "predict", "evaluate", "submit"])
@@ -134,7 +134,7 @@ def test_a_source_that_is_not_there(trained: Path, tmp_path: Path, verb: str) ->
         says(refused(tmp_path, *arguments[verb]), gone)
 
 
-def test_a_picture_folder_for_the_template_that_is_not_there(trained: Path, tmp_path: Path) -> None:
+def test_a_image_folder_for_the_template_that_is_not_there(trained: Path, tmp_path: Path) -> None:
     """submit names --images."""
     template = write_csv(tmp_path / "template.csv", ("id", "ans"), [["images/00", ""]])
     out = ("--images", tmp_path / "gone", "--out", tmp_path / "out.csv")
@@ -213,10 +213,10 @@ def test_one_class_only(here: Path) -> None:
     rows = [[path, "a"] for path, _ in plain_rows(16)]
     write_csv(here / "samples.csv", ("path", "label"), rows)
     says(refused_training(here), here / "samples.csv", "targets.label", "one class only", "'a'")
-    class_folder(here / "pictures", {"single": 4})
-    message = refused_training(here, data__source="pictures", data__valid=0.5)
+    class_folder(here / "images", {"single": 4})
+    message = refused_training(here, data__source="images", data__valid=0.5)
     says(message, "one class only", "'single'")
-    says(refused(here, "init", here / "pictures", "--out", here / "new"), "one class", "'single'")
+    says(refused(here, "init", here / "images", "--out", here / "new"), "one class", "'single'")
 
 
 def test_a_class_with_one_row(here: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_class_with_one_row(here: Path) -> None:
 
 
 def test_a_class_with_one_group(here: Path) -> None:
-    """Several pictures of one person are still one group."""
+    """Several images of one person are still one group."""
     rows = people_table(here, 8)
     for row in rows:
         row[4] = "70" if row[1] == "003-1" else "20"
@@ -274,8 +274,8 @@ def test_duplicate_ids(here: Path) -> None:
     says(message, here / "samples.csv", "id '000-1'", "rows 1, 16", "unique")
 
 
-def test_a_picture_listed_twice(here: Path) -> None:
-    """Without an id column the path is the id; the same picture on both sides would flatter the score."""
+def test_a_image_listed_twice(here: Path) -> None:
+    """Without an id column the path is the id; the same image on both sides would flatter the score."""
     write_csv(here / "samples.csv", ("path", "label"), [*plain_rows(16), plain_rows(1)[0]])
     says(refused_training(here), "'images/00.png'", "rows 1, 17", "unique")
 
@@ -299,7 +299,7 @@ def test_a_path_that_leaves_images(here: Path, escape: str) -> None:
     says(refused_training(inner), "row 17", repr(escape), f"leaves the folder {inner} (data.images)")
 
 
-# Pictures
+# Images
 
 
 def huge_png(width: int = 100_000, height: int = 100_000) -> bytes:
@@ -314,7 +314,7 @@ def huge_png(width: int = 100_000, height: int = 100_000) -> bytes:
 
 
 def spoil(folder: Path) -> list[Path]:
-    """Four bad files among the sixteen: no picture, cut short, 100,000 x 100,000, empty."""
+    """Four bad files among the sixteen: no image, cut short, 100,000 x 100,000, empty."""
     names = [folder / f"images/{row:02}.png" for row in (1, 6, 9, 14)]
     names[0].write_text("<html>not found</html>")
     names[1].write_bytes(names[1].read_bytes()[:-200])
@@ -323,29 +323,29 @@ def spoil(folder: Path) -> list[Path]:
     return names
 
 
-def test_bad_pictures_are_all_listed_at_once_before_training(here: Path) -> None:
+def test_bad_images_are_all_listed_at_once_before_training(here: Path) -> None:
     """One line a file with its reason; no run directory, and the way out is named."""
     bad = spoil(here)
     message = refused_training(here, lines=5)
-    says(message, "4 pictures cannot be used", 'data.bad_images = "skip"', *bad)
+    says(message, "4 images cannot be used", 'data.bad_images = "skip"', *bad)
     lines = message.splitlines()[1:]
     assert [line.split(":")[0].strip() for line in lines] == [str(path) for path in bad]
     says(lines[2], "100,000 × 100,000 pixels; allowed: 100,000,000")
 
 
-def test_bad_pictures_of_the_validation_table_stop_training_too(here: Path) -> None:
+def test_bad_images_of_the_validation_table_stop_training_too(here: Path) -> None:
     """The table of data.valid is read as carefully as the source."""
     plain_table(here, 4, "valid.csv", first=16)
     (here / "images/18.png").write_bytes(b"GIF89a")
     says(refused_training(here, lines=2, data__valid="valid.csv"), here / "valid.csv", here / "images/18.png")
 
 
-def test_bad_pictures_can_be_skipped(here: Path) -> None:
+def test_bad_images_can_be_skipped(here: Path) -> None:
     """data.bad_images = "skip" goes on with the others and counts the bad ones in status.json and report."""
     bad = spoil(here)
     config = write_config(here, data__bad_images="skip", training__epochs=1)
     result = command("train", config, "--run", "run").ok()
-    assert "4 pictures left out" in result.err
+    assert "4 images left out" in result.err
     data = json.loads(Path("run/status.json").read_text())["data"]
     assert [entry["path"] for entry in data["bad_images"]] == [str(path) for path in bad]
     assert data["rows"] == 12
@@ -353,18 +353,16 @@ def test_bad_pictures_can_be_skipped(here: Path) -> None:
     assert all(path.name in page for path in bad)
 
 
-def test_not_one_good_picture(here: Path) -> None:
+def test_not_one_good_image(here: Path) -> None:
     """Skipping everything is no training set."""
     for path in (here / "images").iterdir():
         path.write_bytes(b"")
-    says(
-        refused_training(here, data__bad_images="skip"), "not one of its 16 pictures", here / "images/00.png"
-    )
+    says(refused_training(here, data__bad_images="skip"), "not one of its 16 images", here / "images/00.png")
 
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate", "submit"])
-def test_bad_pictures_stop_inference(trained: Path, tmp_path: Path, verb: str) -> None:
-    """A prediction for a picture that cannot be read would be an invention: none are written."""
+def test_bad_images_stop_inference(trained: Path, tmp_path: Path, verb: str) -> None:
+    """A prediction for an image that cannot be read would be an invention: none are written."""
     rows = plain_table(tmp_path, 4, "test.csv")
     (tmp_path / "images/02.png").write_bytes(huge_png())
     template = write_csv(tmp_path / "template.csv", ("id", "ans"), [[path, ""] for path, _ in rows])
@@ -374,10 +372,10 @@ def test_bad_pictures_stop_inference(trained: Path, tmp_path: Path, verb: str) -
         "evaluate": ["evaluate", trained / "run", tmp_path / "test.csv", *place],
         "submit": ["submit", trained / "run", template, *place, "--out", tmp_path / "out.csv"],
     }
-    says(refused(tmp_path, *arguments[verb], lines=2), "1 picture cannot be used", tmp_path / "images/02.png")
+    says(refused(tmp_path, *arguments[verb], lines=2), "1 image cannot be used", tmp_path / "images/02.png")
 
 
-def test_inference_decodes_every_picture_once(
+def test_inference_decodes_every_image_once(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is read beforehand only to see whether it can be; a bad one makes it look at all, to name them all."""
@@ -397,7 +395,7 @@ def test_inference_decodes_every_picture_once(
     assert len(decoded) == 6
     for name in ("01.png", "04.png"):
         (tmp_path / "images" / name).write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 pictures cannot be used:\n.*01\.png.*\n.*04\.png"):
+    with pytest.raises(DataError, match=r"2 images cannot be used:\n.*01\.png.*\n.*04\.png"):
         run.predict(tmp_path / "images")
 
 
@@ -496,7 +494,7 @@ def test_an_unknown_backbone(here: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "parts"),
     [
-        (["images/00", "images/99", "images/98"], ("'images/99' has no picture", "rows 2, 3")),
+        (["images/00", "images/99", "images/98"], ("'images/99' has no image", "rows 2, 3")),
         (["images/00", "images/01", "images/00"], ("id 'images/00'", "rows 1, 3", "unique")),
         (["images/00", ""], ("'ImageID'", "is empty in row 2")),
         ([], ("no rows",)),
@@ -648,10 +646,8 @@ def test_rows_with_other_labels_are_other_data(trained: Path, run: Path, tmp_pat
 
 
 @pytest.mark.parametrize("verb", ["resume", "evaluate"])
-def test_a_picture_with_other_bytes_is_other_data(
-    trained: Path, run: Path, tmp_path: Path, verb: str
-) -> None:
-    """Under its old name and label: with the store of decoded pictures, and without."""
+def test_a_image_with_other_bytes_is_other_data(trained: Path, run: Path, tmp_path: Path, verb: str) -> None:
+    """Under its old name and label: with the store of decoded images, and without."""
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))
     data = tmp_path / "data"
@@ -661,9 +657,7 @@ def test_a_picture_with_other_bytes_is_other_data(
     for kept in ("auto", "off"):
         (run / "config.toml").write_text(text.replace('cache = "auto"', f'cache = "{kept}"'))
         assert f'cache = "{kept}"' in (run / "config.toml").read_text()
-        says(
-            refused(tmp_path, verb, run), run, "not what the run was trained on", "pictures have other bytes"
-        )
+        says(refused(tmp_path, verb, run), run, "not what the run was trained on", "images have other bytes")
 
 
 def test_a_config_that_was_edited_is_refused_by_key(trained: Path, run: Path, tmp_path: Path) -> None:
@@ -703,10 +697,10 @@ def test_a_run_goes_on_under_a_classwise_with_more_keys(trained: Path, run: Path
     checkpoint = read_checkpoint(run / "checkpoints/last")
 
     def with_text(text: Any) -> Checkpoint:
-        facts = checkpoint.facts | {"config": text}
-        return dataclasses.replace(checkpoint, state=checkpoint.state | {"facts": facts})
+        metadata = checkpoint.metadata | {"config": text}
+        return dataclasses.replace(checkpoint, state=checkpoint.state | {"facts": metadata})
 
-    text = checkpoint.facts["config"]
+    text = checkpoint.metadata["config"]
     refuse_changed_config(run / "config.toml", config, checkpoint)
     older = "\n".join(line for line in text.splitlines() if not line.startswith("eta_min"))
     assert older != text.rstrip()

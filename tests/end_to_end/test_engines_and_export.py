@@ -32,7 +32,7 @@ RANKED: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def ranked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with every type of target; its table is samples.csv, its pictures in images."""
+    """A run with every type of target; its table is samples.csv, its images in images."""
     folder = tmp_path_factory.mktemp("every type")
     many_table(folder)
     command("train", write_config(folder, RANKED), "--run", folder / "run", "--quiet").ok()
@@ -51,24 +51,24 @@ def exported(ranked: Path) -> Path:
 def test_the_file_alone_gives_the_answers_of_predict(ranked: Path, exported: Path, size: int) -> None:
     """With ONNX Runtime and the metadata only; what the answers mean is written here once more, by hand."""
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
-    facts = session.get_modelmeta().custom_metadata_map
-    targets, heads = json.loads(facts["targets"]), json.loads(facts["heads"])
-    height, width = json.loads(facts["image_size"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    targets, heads = json.loads(metadata["targets"]), json.loads(metadata["heads"])
+    height, width = json.loads(metadata["image_size"])
     predicted = Run.open(ranked / "run").predict(ranked / "images")
     paths = [ranked / "images" / name for name in predicted["id"]]
-    pictures = np.stack([fit_image(read_image(path), (height, width), facts["fit"]) for path in paths])
-    images = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+    images = np.stack([fit_image(read_image(path), (height, width), metadata["fit"]) for path in paths])
+    images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     parts = [session.run(None, {"images": images[i : i + size]}) for i in range(0, len(images), size)]
     numbers = {}
     for target, name, raw in zip(
         targets, heads, (np.concatenate(part) for part in zip(*parts, strict=True)), strict=True
     ):
         assert target["name"] == name
-        answers, numbers[name] = READ[heads[name]["type"]](raw, heads[name], target)
-        if isinstance(answers[0], str):
-            assert predicted[name].to_list() == answers
+        labels, numbers[name] = READ[heads[name]["type"]](raw, heads[name], target)
+        if isinstance(labels[0], str):
+            assert predicted[name].to_list() == labels
         else:
-            np.testing.assert_allclose(predicted[name].to_numpy(), answers, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(predicted[name].to_numpy(), labels, rtol=1e-4, atol=1e-4)
     assert {head["type"] for head in heads.values()} == {
         "class",
         "ordinal",
@@ -76,7 +76,7 @@ def test_the_file_alone_gives_the_answers_of_predict(ranked: Path, exported: Pat
         "regression",
         "ranking",
     }
-    first, second = json.loads(facts["joint"])
+    first, second = json.loads(metadata["joint"])
     sizes = len(heads[second]["edges"]) + 1
     assert predicted["joint"].to_list() == (numbers[first] * sizes + numbers[second]).tolist()
 
@@ -101,7 +101,7 @@ def _regression(
     raw: np.ndarray, head: dict[str, Any], target: dict[str, Any]
 ) -> tuple[list[float], np.ndarray]:
     values = raw[:, 0].astype(np.float64) * head["std"] + head["mean"]
-    return values.tolist(), np.searchsorted(head["edges"] or [], values, side="right")
+    return values.tolist(), np.searchsorted(head["edges"] or [], values, split="right")
 
 
 def _ranking(raw: np.ndarray, head: dict[str, Any], target: dict[str, Any]) -> tuple[list[float], None]:
@@ -167,7 +167,7 @@ def test_predict_and_submit_with_onnx(ranked: Path, tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
-def test_auto_on_few_pictures_gives_the_bytes_of_torch(ranked: Path, tmp_path: Path) -> None:
+def test_auto_on_few_images_gives_the_bytes_of_torch(ranked: Path, tmp_path: Path) -> None:
     """It does not pay to leave eager torch there."""
     for engine in ("torch", "auto"):
         out = tmp_path / f"{engine}.csv"

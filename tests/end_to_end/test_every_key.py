@@ -92,8 +92,8 @@ def placed(value: Any, here: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of 12 x 20 pixels and tables with an answer of every type; a folder of the same names with other
-    pictures; weights of the built-in backbone."""
+    """Images of 12 x 20 pixels and tables with an answer of every type; a folder of the same names with other
+    images; weights of the built-in backbone."""
     path = tmp_path_factory.mktemp("data")
     rows = [row_of(number) for number in range(36)]
     for number, row in enumerate(rows):
@@ -104,7 +104,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables["gaps"] = [*rows[:24], {**rows[24], "kind": ""}]
     for name, found in tables.items():
         write_csv(path / f"{name}.csv", list(rows[0]), [list(row.values()) for row in found])
-    (path / "images/bad.png").write_text("no picture")
+    (path / "images/bad.png").write_text("no image")
     model = build_classifier("small_cnn", "none", (8, 8), "squash", 0.0, {"it": 3}, seed=7)
     save_file({name: x.contiguous() for name, x in model.state_dict().items()}, path / "weights.safetensors")
     return path

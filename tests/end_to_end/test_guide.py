@@ -81,7 +81,7 @@ FRAGMENTS = [block for block in ALL if not block.runs and block.language == "tom
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eighty drawn pictures where the guide expects them, and what its scripts make of them."""
+    """Eighty drawn images where the guide expects them, and what its scripts make of them."""
     return drawn(tmp_path_factory.mktemp("guide"), rows=80)
 
 
@@ -96,7 +96,7 @@ def drawn(folder: Path, rows: int) -> Path:
 
 
 def small(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is changed to make a config quick: fewer and smaller pictures and epochs, and the epochs that its keys
+    """What is changed to make a config quick: fewer and smaller images and epochs, and the epochs that its keys
     count moved along with them."""
     training, schedule, loss = (config.get(table, {}) for table in ("training", "schedule", "loss"))
     frozen = training.get("freeze_epochs", 0)
@@ -191,12 +191,12 @@ def _learnt_weights(run: Trained) -> None:
 
 
 def _late_weights(run: Trained) -> None:
-    assert read_checkpoint(run.path / "checkpoints" / "best").facts["model"]["cosine"] == {"colour": 30.0}
+    assert read_checkpoint(run.path / "checkpoints" / "best").metadata["model"]["cosine"] == {"colour": 30.0}
     assert run.resolved["loss"]["weights_from_epoch"] == 2
 
 
 def _adjusted(run: Trained) -> None:
-    head = read_checkpoint(run.path / "checkpoints" / "best").facts["heads"]["colour"]
+    head = read_checkpoint(run.path / "checkpoints" / "best").metadata["heads"]["colour"]
     assert len(head["adjustment"]) == 5
     assert min(head["adjustment"]) > 0
 
@@ -309,8 +309,8 @@ def test_a_config_of_the_guide_reads_the_demos_data(page: Path, whole: Path) -> 
     config = whole / "classwise.toml"
     for block in (block for block in CONFIGS if block.page == page.stem):
         config.write_text(block.text, encoding="utf-8")
-        prepared = prepare(load_config(config), Console(quiet=True))
-        rows = len(prepared.train.samples) + len(prepared.valid.samples)
+        splits = prepare(load_config(config), Console(quiet=True))
+        rows = len(splits.train.samples) + len(splits.valid.samples)
         assert rows > 500, block.name
 
 

@@ -210,7 +210,7 @@ def test_with_every_option_the_bytes_are_the_same_after_any_update(
 
 
 def test_what_a_run_may_be_given_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its pictures lie, how they are read, how often it saves: edited in config.toml, and the same end."""
+    """Where its images lie, how they are read, how often it saves: edited in config.toml, and the same end."""
     plain_table(tmp_path, 16)
     config = write_config(tmp_path, PLAIN)
     command("train", config, "--run", tmp_path / "whole").ok()
@@ -282,22 +282,22 @@ def test_resuming_a_finished_run_says_so(folder: Path) -> None:
 @FORKS
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_run_that_failed_says_why_and_can_go_on(folder: Path, tmp_path: Path, debug: bool) -> None:
-    """Pictures that vanish while loader processes read them: the process ends with exit 1 (also where the error
+    """Images that vanish while loader processes read them: the process ends with exit 1 (also where the error
     is still held when it does, as with --debug), status.json says why, and resume ends as if nothing had happened."""
-    run, pictures, away = tmp_path / "run", folder / "images", folder / "away"
-    # Decoded pictures that have been kept would do without the files.
+    run, images, away = tmp_path / "run", folder / "images", folder / "away"
+    # Decoded images that have been kept would do without the files.
     given = ("--run", str(run), "--data.workers", "2", "--data.cache", "off")
     options = (*given, *(["--debug"] if debug else []))
     try:
-        ended = disturbed(folder, lambda _: shutil.move(pictures, away), *options)
+        ended = disturbed(folder, lambda _: shutil.move(images, away), *options)
     finally:
-        away.rename(pictures)
+        away.rename(images)
     assert ended.code == 1, ended.err
     assert ("Traceback" in ended.err) == debug
-    assert f"rror: {pictures}" in ended.err.splitlines()[-1]
+    assert f"rror: {images}" in ended.err.splitlines()[-1]
     status = json.loads((run / "status.json").read_text())
     assert status["state"] == "failed"
-    assert str(pictures) in status["reason"]
+    assert str(images) in status["reason"]
     command("resume", run).ok()
     assert_same_end(folder / "whole", run)
 

@@ -1,4 +1,4 @@
-"""The main job, whole: labelled pictures in, a checked submission and a report out, by command line and by Python."""
+"""The main job, whole: labelled images in, a checked submission and a report out, by command line and by Python."""
 
 import csv
 import json
@@ -89,9 +89,9 @@ def test_a_folder_of_class_folders_comes_to_a_submission_and_a_report(
 
     predicted = {row["id"]: row for row in rows_of(csv_file)}
     assert list(predicted) == [f"{seed} 번.png" for seed in range(6)]
-    answers = rows_of(out)
-    assert [row["ImageID"] for row in answers] == ["3 번", "0 번", "5 번"]
-    assert [row["ans"] for row in answers] == [predicted[f"{row['ImageID']}.png"]["label"] for row in answers]
+    labels = rows_of(out)
+    assert [row["ImageID"] for row in labels] == ["3 번", "0 번", "5 번"]
+    assert [row["ans"] for row in labels] == [predicted[f"{row['ImageID']}.png"]["label"] for row in labels]
     assert pl.read_parquet(parquet)["label"].to_list() == [row["label"] for row in predicted.values()]
     for row in predicted.values():
         shares = {key: float(share) for key, share in row.items() if key.startswith("label_p_")}
@@ -226,13 +226,13 @@ def test_metrics_are_scikit_learns_on_the_predictions_file(people: Path) -> None
 def test_no_person_stands_on_both_sides_and_the_share_is_kept(people: Path) -> None:
     """The group column of the table decides the split, and a quarter of the people validates."""
     person = {row["path"]: row["사람"] for row in rows_of(people / "samples.csv")}
-    sides: dict[str, set[str]] = {"train": set(), "valid": set()}
+    pair: dict[str, set[str]] = {"train": set(), "valid": set()}
     for row in rows_of(people / "run" / "split.csv"):
         assert row["group"] == person[row["id"]]
-        sides[row["split"]].add(row["group"])
-    assert not sides["train"] & sides["valid"]
-    assert len(sides["valid"]) == 6
-    assert len(sides["train"]) == 18
+        pair[row["split"]].add(row["group"])
+    assert not pair["train"] & pair["valid"]
+    assert len(pair["valid"]) == 6
+    assert len(pair["train"]) == 18
 
 
 def test_training_the_resolved_config_again_gives_the_same_bytes(people: Path, tmp_path: Path) -> None:
@@ -282,16 +282,16 @@ def test_a_validation_table_of_its_own_is_used_whole(tmp_path: Path) -> None:
     assert ids == [path for path, _ in valid]
 
 
-def test_skipped_pictures_are_counted_in_status_and_report(tmp_path: Path) -> None:
-    """data.bad_images = "skip" goes on without the bad pictures and says which they were."""
+def test_skipped_images_are_counted_in_status_and_report(tmp_path: Path) -> None:
+    """data.bad_images = "skip" goes on without the bad images and says which they were."""
     rows = plain_table(tmp_path, 18)
-    (tmp_path / rows[3][0]).write_bytes(b"no picture at all")
+    (tmp_path / rows[3][0]).write_bytes(b"no image at all")
     (tmp_path / rows[8][0]).unlink()
     result = command("train", write_config(tmp_path, data__bad_images="skip"), "--run", tmp_path / "run").ok()
     data = classwise.Run.open(tmp_path / "run").status["data"]
     assert {Path(bad["path"]).name for bad in data["bad_images"]} == {"03.png", "08.png"}
     assert data["rows"] == data["train"] + data["valid"] == 16
-    assert "2 pictures left out" in result.err
+    assert "2 images left out" in result.err
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "03.png" in page
     assert "08.png" in page
@@ -306,7 +306,7 @@ def test_a_labelled_folder_and_a_labelled_table_can_be_evaluated(tmp_path: Path)
     run = classwise.Run.open(tmp_path / "run")
     assert run.evaluate(tmp_path / "test.csv")["samples"] == 6
     assert run.evaluate(tmp_path / "folder")["samples"] == 6
-    shutil.rmtree(tmp_path / "images")  # inference needs the checkpoint and the pictures asked for, no more
+    shutil.rmtree(tmp_path / "images")  # inference needs the checkpoint and the images asked for, no more
     assert run.predict(tmp_path / "folder").height == 6
 
 
@@ -368,17 +368,17 @@ def test_a_run_with_targets_of_every_type(tmp_path: Path) -> None:
     types = ("class", "ordinal", "multilabel", "regression", "ranking")
     found = [scores["type"] for scores in run.metrics["targets"].values()]
     assert sorted(found) == sorted(types)
-    data, side = run.status["data"], {row["id"]: row["split"] for row in rows_of(run.path / "split.csv")}
+    data, split = run.status["data"], {row["id"]: row["split"] for row in rows_of(run.path / "split.csv")}
     columns = {"label": 1, "level": 2, "tags": 3, "size": 4, "ranked": 5}
     for name, column in columns.items():
-        empty = Counter(side[row[0]] for row in many if not row[column])
+        empty = Counter(split[row[0]] for row in many if not row[column])
         assert data["masked"][name] == {part: empty[part] for part in ("train", "valid")}
         assert run.metrics["targets"][name]["samples"] == data["valid"] - empty["valid"]
-    sizes = [float(row[4]) for row in many if row[4] and side[row[0]] == "train"]
+    sizes = [float(row[4]) for row in many if row[4] and split[row[0]] == "train"]
     assert data["values"]["size"]["train"] == pytest.approx(
         {"known": len(sizes), "min": min(sizes), "mean": np.mean(sizes), "max": max(sizes)}
     )
-    queries = {part: {row[6] for row in many if side[row[0]] == part} for part in ("train", "valid")}
+    queries = {part: {row[6] for row in many if split[row[0]] == part} for part in ("train", "valid")}
     assert data["queries"]["ranked"] == {part: len(names) for part, names in queries.items()}
     assert not queries["train"] & queries["valid"]
     assert run.status["baselines"]["metric"] == "size.mae"
@@ -426,13 +426,13 @@ def test_a_run_says_its_baselines_first_and_last_which_it_does_not_beat(
     log = (tmp_path / "run/log.txt").read_text()
     assert all(line in log for line in wanted)
 
-    side = {row["id"]: row["split"] for row in rows_of(tmp_path / "run/split.csv")}
+    split = {row["id"]: row["split"] for row in rows_of(tmp_path / "run/split.csv")}
     column = 2 if metric == "mae" else 1
-    train, valid = (np.array([r[column] for r in rows if side[r[0]] == part]) for part in ("train", "valid"))
+    train, valid = (np.array([r[column] for r in rows if split[r[0]] == part]) for part in ("train", "valid"))
     dummy = DummyRegressor() if metric == "mae" else DummyClassifier()
-    answers = dummy.fit(np.zeros((len(train), 1)), train).predict(np.zeros((len(valid), 1)))
+    labels = dummy.fit(np.zeros((len(train), 1)), train).predict(np.zeros((len(valid), 1)))
     wanted_score = (
-        np.abs(answers - valid).mean() if metric == "mae" else f1_score(valid, answers, average="macro")
+        np.abs(labels - valid).mean() if metric == "mae" else f1_score(valid, labels, average="macro")
     )
     assert scores[0] == pytest.approx(wanted_score, rel=1e-6)
 

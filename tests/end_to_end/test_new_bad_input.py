@@ -55,7 +55,7 @@ def refused_training(folder: Path, config: Mapping[str, Any]) -> str:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the pictures and a good table."""
+    """A working folder with the images and a good table."""
     monkeypatch.chdir(tmp_path)
     for number in range(32):
         draw(tmp_path / f"images/{number:02}.png", number % 2, number)

@@ -94,7 +94,7 @@ CHANGES: dict[str, Any] = {
 
 @contextlib.contextmanager
 def drawn(**changes: Any) -> Iterator[tuple[Path, Path]]:
-    """A folder with pictures, and the config in it."""
+    """A folder with images, and the config in it."""
     from scenes import PEOPLE, people_table, write_config
 
     folder = trials.scratch_folder()
@@ -199,21 +199,21 @@ def wrong_runs() -> Count:
     """Mistakes and accidents in one process or all: said once, all end, and nothing hangs."""
     count = Count()
     with drawn() as (folder, config):
-        pictures = sorted((folder / "사진").iterdir())
+        dataset = sorted((folder / "사진").iterdir())
         # A mistake that all find.
         done = classwise(2, "train", config, "--run", folder / "a", "--training.epochs", "zero")
         _say_once(count, done, "training.epochs", "a key of the config")
-        # A picture that only one process checks.
-        data = pictures[1].read_bytes()
-        pictures[1].write_bytes(data[: len(data) // 2])
-        _say_once(count, classwise(2, "train", config, "--run", folder / "b"), "cut short", "a bad picture")
-        pictures[1].write_bytes(data)
-        count.add(not (folder / "b").exists(), "a bad picture", "a run directory was left")
+        # An image that only one process checks.
+        data = dataset[1].read_bytes()
+        dataset[1].write_bytes(data[: len(data) // 2])
+        _say_once(count, classwise(2, "train", config, "--run", folder / "b"), "cut short", "a bad image")
+        dataset[1].write_bytes(data)
+        count.add(not (folder / "b").exists(), "a bad image", "a run directory was left")
         # One that vanishes while a process trains.
         done = _vanishing(folder, config)
-        _say_once(count, done, "cannot be read", "a picture that vanishes")
+        _say_once(count, done, "cannot be read", "an image that vanishes")
         status = json.loads((folder / "c/status.json").read_text())
-        count.add(status["state"] == "failed", "a picture that vanishes", f"state {status['state']}")
+        count.add(status["state"] == "failed", "an image that vanishes", f"state {status['state']}")
         # What runs in one process.
         done = classwise(2, "report", folder / "c")
         _say_once(count, done, "runs in one process", "a command for one process")
@@ -282,8 +282,8 @@ sys.exit(run_command(arguments))
 def apart(
     folder: Path, how: str, config: Path, run: Path, other: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Two processes train: "no store", where the second cannot keep decoded pictures, or "machines", where each is
-    the only one on its own and the second's pictures lie in `other`."""
+    """Two processes train: "no store", where the second cannot keep decoded images, or "machines", where each is
+    the only one on its own and the second's images lie in `other`."""
     (folder / "apart.py").write_text(APART)
     return subprocess.run(
         torchrun(2, folder / "apart.py", how, other or folder, "train", config, "--run", run),
@@ -296,9 +296,9 @@ def apart(
 
 
 def _unlike(count: Count, folder: Path, config: Path) -> None:
-    """Decoded pictures kept by one process only change nothing; nor do pictures that are copied to each machine,
+    """Decoded images kept by one process only change nothing; nor do images that are copied to each machine,
     unless one of them is another."""
-    kind = "stores and pictures of each process"
+    kind = "stores and images of each process"
     classwise(2, "train", config, "--run", folder / "like")
     done = apart(folder, "no store", config, folder / "no store")
     problem = (
@@ -314,10 +314,10 @@ def _unlike(count: Count, folder: Path, config: Path) -> None:
         done.stderr[-300:] if done.returncode else trials.differences(folder / "like", folder / "machines")
     )
     count.add(not problem, kind, f"two machines: {problem}")
-    stored = [sum(path.stat().st_size for path in copy.glob(f"cache/{rank}/**/pixels")) for rank in (0, 1)]
-    count.add(stored[0] == stored[1] > 0, kind, f"the machines have stored {stored} bytes")
-    pictures = sorted((copy / "사진").iterdir())
-    pictures[3].write_bytes(pictures[4].read_bytes())
+    cached = [sum(path.stat().st_size for path in copy.glob(f"cache/{rank}/**/pixels")) for rank in (0, 1)]
+    count.add(cached[0] == cached[1] > 0, kind, f"the machines have stored {cached} bytes")
+    dataset = sorted((copy / "사진").iterdir())
+    dataset[3].write_bytes(dataset[4].read_bytes())
     done = apart(folder, "machines", config, folder / "other", copy)
     _say_once(count, done, "all need the same files", kind)
     count.add(not (folder / "other").exists(), kind, "a run directory was left")

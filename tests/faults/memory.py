@@ -35,7 +35,7 @@ def long_run(updates: int, epochs: int, workers: int, leak: bool = False) -> dic
 
         plain_table(folder, 16)
         rows = (folder / "samples.csv").read_text().splitlines()
-        # The same few pictures many times over, under other ids: one update is one picture.
+        # The same few images many times over, under other ids: one update is one image.
         per_epoch = updates // epochs
         tables = {
             "samples.csv": [f"{i},{rows[5 + i % 12]}" for i in range(per_epoch * 2)],

@@ -20,7 +20,7 @@ from kills import count_of
 from classwise.data.cache import default_base
 
 Change = Callable[[Path], None]
-# Where programs keep what they can make again, decoded pictures of ours among it.
+# Where programs keep what they can make again, decoded images of ours among it.
 CACHES = (Path("/root/.cache"), default_base())
 
 
@@ -269,7 +269,7 @@ def _changes(folder: Path) -> dict[str, Change]:
         changes[f"$dtype: {what}"] = state(at("training", "optimizer", value={"$dtype": what}))
     changes["$tensor: another"] = state(at("training", "optimizer", value={"$tensor": "../../etc"}))
     changes["a giant head"] = state(at("facts", "model", "heads", value={"label": 10**9}))
-    changes["giant pictures"] = state(at("facts", "model", "image_size", value=[10**6, 10**6]))
+    changes["giant images"] = state(at("facts", "model", "image_size", value=[10**6, 10**6]))
     return changes
 
 
@@ -424,7 +424,7 @@ def _table(path: Path, rows: list[list[str]]) -> None:
 
 
 def race(seconds: float = 20.0, by_name: bool = False) -> dict[str, Any]:
-    """A file and a folder are swapped for links to outside and back while pictures are read. `by_name`: the sabotage
+    """A file and a folder are swapped for links to outside and back while images are read. `by_name`: the sabotage
     that checks where the name leads, and then opens it."""
     from scenes import draw
 
@@ -461,7 +461,7 @@ def race(seconds: float = 20.0, by_name: bool = False) -> dict[str, Any]:
         except ImageError as error:
             count.add(True, "refused" if "outside" in error.reason else "not there")
             continue
-        count.add((found == ours).all() and not (found == theirs).all(), "read", "a picture from outside")
+        count.add((found == ours).all() and not (found == theirs).all(), "read", "an image from outside")
     stop.set()
     thread.join()
     count.notes["swaps"] = swaps
@@ -486,7 +486,7 @@ FIGURES = [
     Figure(
         14,
         "link-race",
-        "pictures read while their folder is swapped for a link to outside and back",
+        "images read while their folder is swapped for a link to outside and back",
         lambda: count_of(trials.in_a_fresh_process("paths", "race")),
     ),
 ]

@@ -49,7 +49,7 @@ from tiny_runs import (  # noqa: E402
 )
 from torch import Tensor, nn  # noqa: E402
 
-from classwise.data.loader import Batch, ValidationData, without_answers  # noqa: E402
+from classwise.data.loader import Batch, ValidationData, without_labels  # noqa: E402
 from classwise.data.sampling import rank_share  # noqa: E402
 from classwise.distributed import SINGLE_PROCESS, Processes, process_group  # noqa: E402
 from classwise.errors import NonFiniteError  # noqa: E402
@@ -96,7 +96,7 @@ def window_gradients(processes: Processes, cases: int, sabotage: str = "") -> Co
         own = [window[int(i[0])] for i in parts[0]]
         if not own:
             first = Batch(window[0][0], window[0][1], np.arange(len(window[0][0])))
-            own = [(first.images, without_answers(first).targets)]
+            own = [(first.images, without_labels(first).targets)]
         model = Heads(outputs, number)
         if sabotage == "mean loss":
             mean_of_means(criterion, own, model)
@@ -210,7 +210,7 @@ class Rows(MemoryLoader):
 
 
 class Guess(nn.Module):
-    """Outputs for every target, a function of the picture alone."""
+    """Outputs for every target, a function of the image alone."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -280,7 +280,7 @@ def fuzz_table(tries: int) -> dict[str, Any]:
 
 def fuzz_template(tries: int) -> dict[str, Any]:
     """A competition's template."""
-    from classwise.infer.submission import find_pictures, read_template
+    from classwise.infer.submission import find_images, read_template
 
     folder = trials.scratch_folder()
     (folder / "images").mkdir()
@@ -294,7 +294,7 @@ def fuzz_template(tries: int) -> dict[str, Any]:
         path = folder / f"t{suffix}"
         path.write_bytes(edited(text if suffix == ".csv" else other, edits))
         form = read_template(path, ["mask", "age"], joint, column)
-        find_pictures(form, folder / "images")
+        find_images(form, folder / "images")
         return "accepted"
 
     strategy = st.tuples(

@@ -82,7 +82,7 @@ class Place:
 
 @contextmanager
 def place() -> Iterator[Place]:
-    """Drawn pictures: 18 to train on in five updates an epoch, a checkpoint after every third."""
+    """Drawn images: 18 to train on in five updates an epoch, a checkpoint after every third."""
     folder = Path(tempfile.mkdtemp(prefix="classwise-signals-"))
     try:
         plain_table(folder, 24)

@@ -55,8 +55,8 @@ def test_a_run_goes_from_two_processes_to_one(monkeypatch: pytest.MonkeyPatch) -
 def test_a_mistake_is_said_once() -> None:
     """All processes end, and one of them says why."""
     with distributed.drawn() as (folder, config):
-        picture = sorted((folder / "사진").iterdir())[1]
-        picture.write_bytes(picture.read_bytes()[:200])
+        image = sorted((folder / "사진").iterdir())[1]
+        image.write_bytes(image.read_bytes()[:200])
         done = distributed.classwise(2, "train", config, "--run", folder / "run")
         assert done.returncode != 0
         assert [line for line in done.stderr.splitlines() if line.startswith("error: ")][1:] == []
@@ -65,7 +65,7 @@ def test_a_mistake_is_said_once() -> None:
 
 
 def test_a_store_in_one_process_only() -> None:
-    """The second process cannot keep decoded pictures: nobody waits for its word, and the end is the same."""
+    """The second process cannot keep decoded images: nobody waits for its word, and the end is the same."""
     with distributed.drawn(training__epochs=1) as (folder, config):
         assert distributed.classwise(2, "train", config, "--run", folder / "like").returncode == 0
         done = distributed.apart(folder, "no store", config, folder / "run")
@@ -73,16 +73,16 @@ def test_a_store_in_one_process_only() -> None:
         assert distributed.trials.differences(folder / "like", folder / "run") == ""
 
 
-def test_another_picture_on_another_machine() -> None:
-    """Each machine checks its own files, and a picture that differs is named."""
+def test_another_image_on_another_machine() -> None:
+    """Each machine checks its own files, and an image that differs is named."""
     with distributed.drawn() as (folder, config):
         copy = folder / "copy"
         shutil.copytree(folder, copy)
-        pictures = sorted((copy / "사진").iterdir())
-        pictures[3].write_bytes(pictures[4].read_bytes())
+        dataset = sorted((copy / "사진").iterdir())
+        dataset[3].write_bytes(dataset[4].read_bytes())
         done = distributed.apart(folder, "machines", config, folder / "run", copy)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1
-        assert pictures[3].name in errors[0]
+        assert dataset[3].name in errors[0]
         assert "all need the same files" in errors[0]
         assert not (folder / "run").exists()

@@ -38,7 +38,7 @@ def test_path_escapes(found: dict[str, Any]) -> None:
 
 
 def test_a_link_swapped_in_a_race(found: dict[str, Any]) -> None:
-    """Now it is refused, now the picture inside is read, never the one outside."""
+    """Now it is refused, now the image inside is read, never the one outside."""
     assert found["race"]["failures"] == []
     assert found["race"]["by"]["refused"] > 50
     assert found["race"]["by"]["read"] > 50

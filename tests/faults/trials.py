@@ -255,7 +255,7 @@ class Scene:
 
 
 def scene(folder: Path, board: Board, **changes: Any) -> Scene:
-    """Small drawn pictures of people, a small network, and everything on that has a state. `changes` as in
+    """Small drawn images of people, a small network, and everything on that has a state. `changes` as in
     `scenes.write_config`."""
     from scenes import PEOPLE, people_table, write_config
 

@@ -36,7 +36,7 @@ from torch.utils.data import get_worker_info
 
 from classwise.data.augment import PRESETS
 from classwise.data.images import read_image
-from classwise.data.loader import Batch, Loader, Pictures, TrainingData, ValidationData
+from classwise.data.loader import Batch, ImageDataset, Loader, TrainingData, ValidationData
 from classwise.errors import ClasswiseError
 from classwise.infer.predict import predict_outputs
 from classwise.run.checkpoint import read_checkpoint
@@ -49,7 +49,7 @@ ROWS = 40
 
 
 def digest(batches: Iterable[Batch]) -> str:
-    """Of pictures, answers and rows, in order."""
+    """Of images, answers and rows, in order."""
     found = hashlib.sha256()
     for batch in batches:
         found.update(batch.images.contiguous().numpy().tobytes())
@@ -62,21 +62,21 @@ def digest(batches: Iterable[Batch]) -> str:
 def set_of(paths: Sequence[Path], workers: int, start: str, timeout: float = 120.0) -> TrainingData:
     """Strong augmentation, classes drawn in proportion to roots, batches of 4, updates of 3."""
     rows = np.arange(len(paths))
-    pictures = Pictures(paths, SIZE, "squash", 10**6, seed=7, augment=PRESETS["strong"])
+    dataset = ImageDataset(paths, SIZE, "squash", 10**6, seed=7, augment=PRESETS["strong"])
     targets = {"class": rows % 3, "number": np.where(rows % 5 == 0, np.nan, rows / 7)}
-    loader = Loader(pictures, targets, 4, workers, start=start, timeout=timeout)
+    loader = Loader(dataset, targets, 4, workers, start=start, timeout=timeout)
     return TrainingData(loader, [f"row {row}" for row in rows], rows**2 % 3, "sqrt", 7, 3)
 
 
 def validation_of(paths: Sequence[Path], workers: int, start: str, timeout: float = 120.0) -> ValidationData:
     """As validation sees them, batches of 4."""
-    pictures = Pictures(paths, SIZE, "squash", 10**6)
+    dataset = ImageDataset(paths, SIZE, "squash", 10**6)
     targets = {"class": np.arange(len(paths)) % 3}
-    return ValidationData(Loader(pictures, targets, 4, workers, start=start, timeout=timeout))
+    return ValidationData(Loader(dataset, targets, 4, workers, start=start, timeout=timeout))
 
 
 def drawn(folder: Path, rows: int = ROWS) -> list[Path]:
-    """Pictures that are all different."""
+    """Images that are all different."""
     paths = [folder / f"{row:03}.png" for row in range(rows)]
     for row, path in enumerate(paths):
         draw(path, row % 3, row, size=20 + row % 5)
@@ -233,7 +233,7 @@ def spring(path: str) -> None:
 
 
 class Trap(type(Path())):  # type: ignore[misc]
-    """The path of a picture that does something to the worker which opens it. Nothing has to be patched, so it goes to
+    """The path of an image that does something to the worker which opens it. Nothing has to be patched, so it goes to
     workers of every start method."""
 
     def __fspath__(self) -> str:
@@ -270,10 +270,10 @@ def valid_pass(data: ValidationData) -> None:
 class Mean(nn.Module):
     """A model that needs no weights."""
 
-    facts = SimpleNamespace(heads={"it": 1})
+    metadata = SimpleNamespace(heads={"it": 1})
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The mean of each picture."""
+        """The mean of each image."""
         return {"it": images.float().mean(dim=(1, 2, 3), keepdim=False)[:, None]}
 
 
@@ -617,7 +617,7 @@ def failing_command(config: Path, run: Path, what: str, kind: str) -> str:
             armed.touch()
 
     end_update = Progress.end_update
-    # Decoded pictures that are kept would not be read again.
+    # Decoded images that are kept would not be read again.
     options = ["--data.worker_timeout", 1, "--data.workers", 2, "--data.cache", "off"]
     arguments: list[object] = ["train", config, "--run", run, *options]
     if what == "baselines":

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from classwise.data.loader import Loader, Pictures
+from classwise.data.loader import ImageDataset, Loader
 from classwise.errors import ConfigError, ModelError, NonFiniteError
 from classwise.infer import engines
 from classwise.infer.engines import ENGINES, Engine, Outputs, check_engine, engine_of, torch_engine
@@ -45,7 +45,7 @@ def model() -> Classifier:
 
 
 def images(count: int, seed: int = 9) -> Tensor:
-    """Drawn pictures, laid out as the loader's are."""
+    """Drawn images, laid out as the loader's are."""
     draw = torch.Generator().manual_seed(seed)
     drawn = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=draw)
     return drawn.contiguous(memory_format=torch.channels_last)
@@ -81,7 +81,7 @@ def test_torch_is_the_model(model: Classifier) -> None:
 
 @pytest.mark.parametrize("name", ["onnx", "compile"])
 def test_another_engine_gives_the_outputs_of_torch(model: Classifier, name: str) -> None:
-    """For a full batch, a short one and one picture, on two layouts; the model stays as it was."""
+    """For a full batch, a short one and one image, on two layouts; the model stays as it was."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     engine, eager = engine_of(name, model, CPU, FP32, 3), torch_engine(model, CPU, FP32)
     for count in (4, 3, 1, 4):
@@ -273,6 +273,6 @@ def test_outputs_that_are_not_finite_are_refused_as_ever(name: str, tmp_path: Pa
         broken.heads[0].bias[0] = math.nan  # type: ignore[index]
     path = tmp_path / "0.png"
     path.write_bytes(cv2.imencode(".png", np.zeros((16, 16, 3), dtype=np.uint8))[1].tobytes())
-    loader = Loader(Pictures([path] * 3, (16, 16), "squash", 1000), {}, 2, workers=0)
+    loader = Loader(ImageDataset([path] * 3, (16, 16), "squash", 1000), {}, 2, workers=0)
     with pytest.raises(NonFiniteError, match="target 'type': 3 of 3 rows"):
         predict_outputs(engine_of(name, broken, CPU, FP32, 2), loader)

@@ -25,7 +25,7 @@ NAMES = {"images": 3, "relu": 2, "마 스크": 2, "conv2d": 1, "linear": 4, "val
 
 
 def model(heads: dict[str, int], cosine: dict[str, float] | None = None) -> Classifier:
-    """The small network, for pictures that are not square."""
+    """The small network, for images that are not square."""
     return build_classifier("small_cnn", "none", (16, 12), "pad", 0.5, heads, seed=0, cosine=cosine)
 
 
@@ -81,8 +81,13 @@ def test_metadata_says_how_to_feed_and_to_read_it() -> None:
     """Texts as they are, everything else as JSON, in any script."""
     built = model({"마스크": 2})
     targets = [{"name": "마스크", "type": "class", "labels": ["착용", 'not "so"']}]
-    facts = {"targets": targets, "heads": {"마스크": {"type": "class", "classes": 2}}, "joint": [], "more": 1}
-    proto = onnx.load_model_from_string(onnx_bytes(built, metadata_of(built, facts)))
+    metadata = {
+        "targets": targets,
+        "heads": {"마스크": {"type": "class", "classes": 2}},
+        "joint": [],
+        "more": 1,
+    }
+    proto = onnx.load_model_from_string(onnx_bytes(built, metadata_of(built, metadata)))
     found = {entry.key: entry.value for entry in proto.metadata_props}
     assert found["classwise"] == __version__
     assert found["fit"] == "pad"
@@ -92,22 +97,22 @@ def test_metadata_says_how_to_feed_and_to_read_it() -> None:
     assert json.loads(found["image_size"]) == [16, 12]
     assert json.loads(found["mean"]) == json.loads(found["std"]) == list(HALF)
     assert json.loads(found["targets"]) == targets
-    assert json.loads(found["heads"]) == facts["heads"]
+    assert json.loads(found["heads"]) == metadata["heads"]
     assert json.loads(found["joint"]) == []
     assert "more" not in found
 
 
 def test_a_model_that_cannot_be_exported_is_an_error_of_ours() -> None:
-    """A backbone whose way depends on the pictures' values."""
+    """A backbone whose way depends on the images' values."""
 
     class Fickle(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             flat = images.flatten(1)
             return flat[:, :4] if float(flat.sum()) > 0 else flat[:, 4:8]
 
-    facts = ModelMetadata("fickle", (16, 12), "squash", HALF, HALF, 0.0, {"a": 2})
+    metadata = ModelMetadata("fickle", (16, 12), "squash", HALF, HALF, 0.0, {"a": 2})
     with pytest.raises(ModelError, match=r"fickle cannot be exported to ONNX: .+"):
-        onnx_bytes(Classifier(Backbone(Fickle(), 4, HALF, HALF), facts))
+        onnx_bytes(Classifier(Backbone(Fickle(), 4, HALF, HALF), metadata))
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])

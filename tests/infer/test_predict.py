@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, Loader, Pictures, Rows
+from classwise.data.loader import Batch, ImageDataset, Loader, Rows
 from classwise.data.sampling import batches_of
 from classwise.errors import NonFiniteError
 from classwise.infer.engines import Engine, torch_engine
@@ -47,8 +47,8 @@ def model(dropout: float = 0.5) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         body = nn.Sequential(nn.Flatten(), nn.Linear(108, 5), nn.BatchNorm1d(5))
-        facts = ModelMetadata("none", (6, 6), "squash", HALF, HALF, dropout, {"마스크": 3, "type": 2})
-        return Classifier(Backbone(body, 5, HALF, HALF), facts)
+        metadata = ModelMetadata("none", (6, 6), "squash", HALF, HALF, dropout, {"마스크": 3, "type": 2})
+        return Classifier(Backbone(body, 5, HALF, HALF), metadata)
 
 
 def eager(predicted: Classifier, dtype: torch.dtype = torch.float32) -> Engine:
@@ -65,16 +65,16 @@ def loader(tmp_path: Path) -> Loader:
         paths[-1].write_bytes(
             cv2.imencode(".png", rng.integers(0, 256, (8, 9, 3), dtype=np.uint8))[1].tobytes()
         )
-    return Loader(Pictures(paths, (6, 6), "squash", 1000), {}, 3, workers=0)
+    return Loader(ImageDataset(paths, (6, 6), "squash", 1000), {}, 3, workers=0)
 
 
 def test_every_row_once_and_in_order(loader: Loader) -> None:
-    """Row i of the outputs is the model's answer to picture i alone, the short last batch included."""
+    """Row i of the outputs is the model's answer to image i alone, the short last batch included."""
     predicted = model()
     outputs = predict_outputs(eager(predicted.train()), loader)
     assert not predicted.training
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {"마스크": (7, 3), "type": (7, 2)}
-    for row, path in enumerate(loader.pictures.paths):
+    for row, path in enumerate(loader.images.paths):
         image_HWC = np.ascontiguousarray(fit_image(read_image(path, 1000), (6, 6), "squash"))
         with torch.no_grad():
             alone = predicted(torch.from_numpy(image_HWC).permute(2, 0, 1)[None])
@@ -107,7 +107,7 @@ def test_a_row_missing_or_out_of_order_is_noticed(loader: Loader, kept: list[int
 
     class Wrong(Loader):
         def __init__(self) -> None:
-            self.pictures, self.batch_size = loader.pictures, 3
+            self.images, self.batch_size = loader.images, 3
 
         def batches(self, parts: Sequence[Rows], epoch: int = 0) -> Iterator[Batch]:
             return loader.batches(batches_of(np.array(kept), 3), epoch)

@@ -15,8 +15,8 @@ from classwise.infer.submission import (
     Template,
     check_submission,
     fill,
-    find_pictures,
-    possible_answers,
+    find_images,
+    possible_labels,
     read_template,
     submission_bytes,
 )
@@ -49,9 +49,9 @@ def template(folder: Path, ids: list[str], value: str = "", name: str = "t.csv")
     return read_template(path, ["species"], joint=False)
 
 
-def predictions(ids: list[str], answers: list[str], column: str = "species") -> pl.DataFrame:
+def predictions(ids: list[str], labels: list[str], column: str = "species") -> pl.DataFrame:
     """A table of predictions as far as a submission needs it."""
-    return pl.DataFrame({"id": ids, column: answers})
+    return pl.DataFrame({"id": ids, column: labels})
 
 
 def cycle(count: int) -> list[str]:
@@ -78,14 +78,14 @@ def test_what_goes_into_which_column(
     """The only other column takes the joint class or the only target; columns named as targets take those."""
     path = write(tmp_path / "t.csv", columns, [["a"] + [""] * (len(columns) - 1)])
     found = read_template(path, targets, joint)
-    assert (found.id, found.answers, found.ids) == ("ImageID", wanted, ["a"])
+    assert (found.id, found.labels, found.ids) == ("ImageID", wanted, ["a"])
 
 
 def test_the_id_column_may_stand_anywhere(tmp_path: Path) -> None:
     """The first column by default, another one by name; the file keeps the template's order of columns."""
     path = write(tmp_path / "t.csv", ["ans", "name"], [["", "b"], ["", "a"]])
     found = read_template(path, ["species"], joint=False, id="name")
-    assert (found.ids, found.answers) == (["b", "a"], {"ans": "species"})
+    assert (found.ids, found.labels) == (["b", "a"], {"ans": "species"})
     filled = fill(found, predictions(["b", "a"], cycle(2)), NAMES)
     assert submission_bytes(filled, found, NAMES).decode() == 'ans,name\n고양이,b\n"dog, big",a\n'
 
@@ -132,32 +132,32 @@ def test_an_id_column_that_is_not_there(tmp_path: Path) -> None:
         read_template(path, ["species"], joint=False, id="ImageId")
 
 
-# The pictures of the ids.
+# The images of the ids.
 
 
-def test_pictures_are_found_by_name_or_stem(tmp_path: Path) -> None:
-    """An id is the file's name, or that without the suffix; in the template's order; junk files are no pictures."""
+def test_images_are_found_by_name_or_stem(tmp_path: Path) -> None:
+    """An id is the file's name, or that without the suffix; in the template's order; junk files are no images."""
     folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
     for name in ("b.png", "a.jpg", "._a.png", "그림 1.png", "a.b.png", "sub/c.png", "a.txt"):
         (folder / name).touch()
-    found = find_pictures(template(tmp_path, ["그림 1", "a", "b.png", "a.b", "sub/c"]), folder)
+    found = find_images(template(tmp_path, ["그림 1", "a", "b.png", "a.b", "sub/c"]), folder)
     assert found == ["그림 1.png", "a.jpg", "b.png", "a.b.png", "sub/c.png"]
 
 
-def test_ids_without_a_picture_are_listed(tmp_path: Path) -> None:
+def test_ids_without_a_image_are_listed(tmp_path: Path) -> None:
     """The first unknown id and the rows of all of them; an id that fits two files; no such folder."""
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("a.png", "b.png", "b.jpg"):
         (folder / name).touch()
-    with pytest.raises(DataError, match=r"id 'x' has no picture in .*; such ids are in rows 2, 3"):
-        find_pictures(template(tmp_path, ["a", "x", "y"]), folder)
+    with pytest.raises(DataError, match=r"id 'x' has no image in .*; such ids are in rows 2, 3"):
+        find_images(template(tmp_path, ["a", "x", "y"]), folder)
     with pytest.raises(DataError, match=r"row 2: id 'b' could be b\.jpg or b\.png"):
-        find_pictures(template(tmp_path, ["a", "b"]), folder)
-    assert find_pictures(template(tmp_path, ["b.jpg"]), folder) == ["b.jpg"]
+        find_images(template(tmp_path, ["a", "b"]), folder)
+    assert find_images(template(tmp_path, ["b.jpg"]), folder) == ["b.jpg"]
     with pytest.raises(DataError, match="--images: there is no folder"):
-        find_pictures(template(tmp_path, ["a"]), tmp_path / "nowhere")
+        find_images(template(tmp_path, ["a"]), tmp_path / "nowhere")
 
 
 # Filling and writing.
@@ -293,7 +293,7 @@ def test_every_kind_of_head_has_its_answers() -> None:
         "r": RankingHead(),
     }
     labels = {"c": ("x", "y"), "o": ("1", "2", "3"), "m": ("a", "b"), "n": ("a", "b")}
-    assert possible_answers(heads, labels, ("c", "v", "o"), {"n": ";"}) == {
+    assert possible_labels(heads, labels, ("c", "v", "o"), {"n": ";"}) == {
         "c": ["x", "y"],
         "o": ["1", "2", "3"],
         "m": LabelSets(("a", "b"), "|"),
@@ -302,7 +302,7 @@ def test_every_kind_of_head_has_its_answers() -> None:
         "r": None,
         "joint": [str(k) for k in range(2 * 4 * 3)],
     }
-    assert "joint" not in possible_answers({"c": ClassHead(2)}, labels)
+    assert "joint" not in possible_labels({"c": ClassHead(2)}, labels)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -326,12 +326,12 @@ def test_a_number_that_is_not_finite_is_no_answer(value: float, tmp_path: Path) 
 
 def test_a_row_without_a_prediction_is_refused(tmp_path: Path) -> None:
     """Not written as `None`, which might even be a label; for every kind of answer."""
-    answers: list[tuple[pl.Series, Possible]] = [
+    labels: list[tuple[pl.Series, Possible]] = [
         (pl.Series(["a", None, None]), ["a", "None"]),
         (pl.Series([0.5, None, None]), None),
         (pl.Series(["a|d", None, None]), TAGS),
     ]
-    for values, possible in answers:
+    for values, possible in labels:
         with pytest.raises(OutputError, match="'s' has no prediction in rows 2, 3"):
             filled(values, possible, tmp_path)
 

@@ -15,7 +15,7 @@ PEOPLE = [("000600-1", "female", 60), ("007", "male", 18), ("1e5", "female", 29)
 
 @pytest.fixture
 def tree(tmp_path, make_table):
-    """Four people, two of whom share an id; junk among the pictures; an `eval` folder that is not read."""
+    """Four people, two of whom share an id; junk among the images; an `eval` folder that is not read."""
     root = tmp_path / "얼굴 data"
     rows = []
     for id, gender, age in PEOPLE:
@@ -31,8 +31,8 @@ def tree(tmp_path, make_table):
     return root
 
 
-def test_a_row_a_picture(tree):
-    """Seven pictures a person with mask, gender, age and person; ids are text, and paths lead to files."""
+def test_a_row_a_image(tree):
+    """Seven images a person with mask, gender, age and person; ids are text, and paths lead to files."""
     found = competition_table(tree)
     assert found.table.columns == ["path", "person", "mask", "gender", "age"]
     assert found.images == tree / "train" / "images"
@@ -93,11 +93,11 @@ def test_a_person_without_a_folder(tree):
         competition_table(tree)
 
 
-def test_a_person_without_pictures(tree):
+def test_a_person_without_images(tree):
     """Junk alone is none."""
     for name in NAMES:
         (tree / "train/images/1e5_female_Asian_29" / name).unlink()
-    with pytest.raises(DataError, match=r"train\.csv: row 3: no pictures in .*1e5_female_Asian_29$"):
+    with pytest.raises(DataError, match=r"train\.csv: row 3: no images in .*1e5_female_Asian_29$"):
         competition_table(tree)
 
 

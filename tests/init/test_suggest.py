@@ -20,12 +20,12 @@ KINDS = ("mask1.jpg", "mask2.png", "mask3.jpeg", "mask4.jpg", "mask5.jpg", "inco
 
 
 def table(
-    folder: Path, columns: dict[str, list[Any]], name: str = "train.csv", pictures: str = "pictures"
+    folder: Path, columns: dict[str, list[Any]], name: str = "train.csv", images: str = "images"
 ) -> Path:
-    """A table with these columns beside `path`, whose pictures lie in `pictures`."""
+    """A table with these columns beside `path`, whose images lie in `images`."""
     rows = len(next(iter(columns.values())))
     for row in range(rows):
-        draw(folder / pictures / f"{row}.png", row % 3, row)
+        draw(folder / images / f"{row}.png", row % 3, row)
     header = ["path", *columns]
     return write_csv(
         folder / name,
@@ -49,7 +49,7 @@ def competition(folder: Path) -> Path:
 
 
 def unreadable(folder: Path) -> Path:
-    """Class folders whose files are named as pictures and are none."""
+    """Class folders whose files are named as images and are none."""
     for path in class_folder(folder, {"a": 2, "b": 2}).rglob("*.png"):
         path.write_bytes(b"")
     return folder
@@ -63,7 +63,7 @@ def loads(path: Path) -> Config:
 
 
 def test_a_folder_of_class_folders(tmp_path: Path) -> None:
-    """Every picture with its folder's name, in samples.csv; nothing is written into the source."""
+    """Every image with its folder's name, in samples.csv; nothing is written into the source."""
     source = class_folder(tmp_path / "옷 사진", {"바지": 3, 'it\'s "red"': 4})
     (source / "바지" / "._00.png").write_bytes(b"junk")
     with untouched(source):
@@ -87,7 +87,7 @@ def test_a_table_is_used_where_it_stands(tmp_path: Path) -> None:
     path = write_config(source, tmp_path)
     config = loads(path)
     assert Path(config.data.source) == source
-    assert Path(config.data.images) == tmp_path / "data" / "pictures"
+    assert Path(config.data.images) == tmp_path / "data" / "images"
     assert not (tmp_path / "samples.csv").exists()
     assert tomllib.loads(path.read_text(encoding="utf-8"))["data"]["source"] == "data/train.csv"
 
@@ -249,8 +249,8 @@ def test_every_key_has_a_comment(tmp_path: Path, kind: str) -> None:
         assert set(written[section]) == set(resolved)
 
 
-def test_the_size_follows_the_pictures(tmp_path: Path) -> None:
-    """Small pictures keep their size and shape, in steps of 4; height comes first."""
+def test_the_size_follows_the_images(tmp_path: Path) -> None:
+    """Small images keep their size and shape, in steps of 4; height comes first."""
     source = class_folder(tmp_path / "small", {"a": 3, "b": 3})
     assert load_config(write_config(source, tmp_path / "one")).model.image_size == (28, 28)
 
@@ -265,14 +265,14 @@ def test_the_size_follows_the_pictures(tmp_path: Path) -> None:
         ),
         (
             lambda folder: write_csv(folder / "x.csv", ("a",), [["1.png"]]),
-            "column 'a' has picture names, but",
+            "column 'a' has image names, but",
         ),
         (
             lambda folder: table(folder, {"n": [f"no {n}" for n in range(6)]}),
             "no column looks like an answer",
         ),
         (lambda folder: class_folder(folder / "s", {"single": 3}), "two are needed"),
-        (lambda folder: unreadable(folder / "s"), "none of the pictures that were tried can be read"),
+        (lambda folder: unreadable(folder / "s"), "none of the images that were tried can be read"),
         (lambda folder: write_csv(folder / "x.csv", ("path",), []), "no rows"),
         (lambda folder: write_csv(folder / "x.txt", ("path",), []), "a table is .csv, .tsv, .parquet"),
     ],

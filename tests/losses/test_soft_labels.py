@@ -44,7 +44,7 @@ of_classes = pytest.mark.parametrize("make", OF_CLASSES.values(), ids=OF_CLASSES
 
 
 def batch(loss: nn.Module, seed: int) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Outputs that fit `loss`, the labels of two sets of pictures, three in ten unknown, and their mixture."""
+    """Outputs that fit `loss`, the labels of two sets of images, three in ten unknown, and their mixture."""
     draw = torch.Generator().manual_seed(seed)
     outputs = 2 * torch.randn(6, 3 if isinstance(loss, Corn) else 4, generator=draw, dtype=torch.float64)
     first_B, second_B = torch.randint(0, 4, (2, 6), generator=draw).masked_fill(

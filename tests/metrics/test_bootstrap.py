@@ -58,7 +58,7 @@ def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
         again = ClassMetric(6, predicted=predicted, ordinal=ordinal)
         again.update(decoded_BK[rows], labels_B[rows])
         for name, values in scores.items():
-            values.append(again.scores()[name])
+            values.append(again.compute()[name])
     labels_only = LabelMetric(6, keep_rows=True)
     labels_only.update((predicted or ClassHead(6).predicted)(decoded_BK), labels_B)
     joint = labels_only.intervals(groups_B if grouped else None, seed=3, resamples=40)

@@ -167,7 +167,7 @@ def test_probability_scores_equal_the_references() -> None:
         metric = ClassMetric(classes)
         for logits, labels in zip(logits_BK.split(7), labels_B.split(7), strict=True):
             metric.update(logits, labels)
-        found = metric.scores()
+        found = metric.compute()
         logits, labels = logits_BK[known_B], labels_B[known_B]
         p = logits.softmax(dim=1)
         every = np.arange(classes)
@@ -191,7 +191,7 @@ def test_calibration_error_by_plain_loops() -> None:
         logits_BK[:5] = torch.tensor([900.0, 0, 0, 0])
         metric = ClassMetric(4)
         metric.update(logits_BK, labels_B)
-        found = metric.scores()["calibration_error"]
+        found = metric.compute()["calibration_error"]
         assert found == pytest.approx(calibration_error(logits_BK, labels_B), abs=1e-12), seed
 
 
@@ -217,14 +217,14 @@ def test_impossible_labels_have_a_finite_loss() -> None:
     metric = ClassMetric(3)
     metric.update(torch.tensor([[-INF, 2.0, 1.0]]), torch.tensor([0]))
     p = torch.tensor([[-INF, 2.0, 1.0]]).double().softmax(dim=1)
-    assert metric.scores()["log_loss"] == pytest.approx(log_loss([0], p.numpy(), labels=range(3)), abs=1e-12)
+    assert metric.compute()["log_loss"] == pytest.approx(log_loss([0], p.numpy(), labels=range(3)), abs=1e-12)
 
 
 def test_equal_logits_rank_as_they_stand() -> None:
     """Of equal logits the first classes are the top ones, as argmax takes them."""
     metric = ClassMetric(5)
     metric.update(torch.zeros(5, 5), torch.arange(5))
-    scores = metric.scores()
+    scores = metric.compute()
     assert (scores["accuracy"], scores["top3_accuracy"]) == (0.2, 0.6)
 
 
@@ -242,7 +242,7 @@ def test_levels_equal_scikit_learn() -> None:
         metric = ClassMetric(levels, predicted=head.predicted, ordinal=True)
         for part, labels in zip(decoded.split(9), labels_B.split(9), strict=True):
             metric.update(part, labels)
-        found, known_B = metric.scores(), labels_B != -1
+        found, known_B = metric.compute(), labels_B != -1
         truth, predicted = labels_B[known_B].numpy(), head.predicted(decoded)[known_B].numpy()
         mae = mean_absolute_error(truth, predicted)
         assert found["mae_levels"] == pytest.approx(mae, abs=1e-12), seed
@@ -258,19 +258,23 @@ def test_the_confidence_of_a_level_is_that_of_the_level_said() -> None:
     decoded = torch.tensor([[0.4, 0.2, 0.4]], dtype=torch.float64).log()
     metric = ClassMetric(3, predicted=OrdinalHead(3).predicted, ordinal=True)
     metric.update(decoded, torch.tensor([1]))
-    scores = metric.scores()
+    scores = metric.compute()
     assert scores["confusion"][1] == [0, 1, 0]
     assert scores["calibration_error"] == pytest.approx(0.8, abs=1e-12)
 
 
 def test_no_row_gives_zeros() -> None:
     """Every score of nothing is 0, and JSON holds it; one level alone has a kappa of 0."""
-    empty = ClassMetric(7, ordinal=True).scores()
+    empty = ClassMetric(7, ordinal=True).compute()
     assert {empty[name] for name in SCORES["ordinal"]} == {0.0}
     assert json.dumps(empty, allow_nan=False)
     metric = ClassMetric(3, ordinal=True)
     metric.update(torch.eye(3)[:1], torch.tensor([0]))
-    assert (metric.scores()["quadratic_kappa"], metric.scores()["kappa"], metric.scores()["mcc"]) == (0, 0, 0)
+    assert (metric.compute()["quadratic_kappa"], metric.compute()["kappa"], metric.compute()["mcc"]) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_the_keys_of_metrics_json() -> None:
@@ -278,7 +282,7 @@ def test_the_keys_of_metrics_json() -> None:
     for ordinal, type_ in ((False, "class"), (True, "ordinal")):
         metric = ClassMetric(6, labels=list("abcdef"), ordinal=ordinal)
         metric.update(torch.eye(6), torch.arange(6))
-        scores = metric.scores()
+        scores = metric.compute()
         assert list(scores) == ["type", "labels", "samples", *SCORES[type_], "per_class", "confusion"]
         assert {type(scores[name]) for name in SCORES[type_]} == {float}
         assert scores["labels"] == list("abcdef")

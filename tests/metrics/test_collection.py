@@ -122,7 +122,7 @@ def test_the_joint_class_by_plain_loops(masked: float) -> None:
     """Class = mask * 6 + gender * 3 + age, counted row by row; a row with an unknown part is in no joint cell but
     in the cells of its known parts."""
     outputs, targets = drawn(200, 3, masked)
-    results = counted(outputs, targets, [64, 64, 64, 8]).results()
+    results = counted(outputs, targets, [64, 64, 64, 8]).compute()
     confusion, parts = np.zeros((18, 18), dtype=int), dict.fromkeys(LABELS, 0)
     for row in range(200):
         true = {name: int(targets[name][row]) for name in LABELS}
@@ -139,7 +139,7 @@ def test_the_joint_class_by_plain_loops(masked: float) -> None:
 def test_the_scores_are_scikit_learns() -> None:
     """Macro F1 over the whole label list, accuracy and confusion of the joint class and of each target, 1e-12."""
     outputs, targets = drawn(40, 5)  # fewer rows than would fill 18 classes
-    results = counted(outputs, targets, [40]).results()
+    results = counted(outputs, targets, [40]).compute()
     truths = {name: x.numpy() for name, x in targets.items()}
     found = {name: x.argmax(dim=1).numpy() for name, x in outputs.items()}
     for each in (truths, found):
@@ -159,7 +159,7 @@ def test_the_scores_are_scikit_learns() -> None:
 def test_batches_do_not_matter(sizes: list[int]) -> None:
     """Counts over the whole set, never a mean of batch scores."""
     outputs, targets = drawn(50, 8)
-    assert_same(counted(outputs, targets, sizes).results(), counted(outputs, targets, [50]).results())
+    assert_same(counted(outputs, targets, sizes).compute(), counted(outputs, targets, [50]).compute())
 
 
 def test_reset_starts_from_zero() -> None:
@@ -167,9 +167,9 @@ def test_reset_starts_from_zero() -> None:
     outputs, targets = drawn(30, 1)
     board = counted(outputs, targets, [30])
     board.reset()
-    assert np.sum(board.results()["joint"]["confusion"]) == 0
+    assert np.sum(board.compute()["joint"]["confusion"]) == 0
     board.update(outputs, targets)
-    assert_same(board.results(), counted(outputs, targets, [30]).results())
+    assert_same(board.compute(), counted(outputs, targets, [30]).compute())
 
 
 def test_rows_without_a_prediction_are_counted_apart() -> None:
@@ -180,8 +180,8 @@ def test_rows_without_a_prediction_are_counted_apart() -> None:
     outputs["gender"][7, 0] = math.inf
     board = counted(outputs, targets, [10])
     assert board.invalid == 2
-    assert np.sum(board.results()["targets"]["gender"]["confusion"]) == 8
-    assert np.sum(board.results()["targets"]["age"]["confusion"]) == 10
+    assert np.sum(board.compute()["targets"]["gender"]["confusion"]) == 8
+    assert np.sum(board.compute()["targets"]["age"]["confusion"]) == 10
 
 
 def test_joint_labels_stand_in_the_order_of_their_numbers() -> None:
@@ -197,8 +197,8 @@ def test_without_a_joint_there_is_none() -> None:
     """No `joint` in the results and none among the selectable numbers."""
     board = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]})
     board.update({"a": torch.eye(2)}, {"a": torch.tensor([0, 1])})
-    assert set(board.results()) == {"targets"}
-    flat = flat_scores(board.results())
+    assert set(board.compute()) == {"targets"}
+    flat = flat_scores(board.compute())
     assert flat["macro_f1"] == 1.0
     assert not any("." in name for name in flat)
 
@@ -206,13 +206,13 @@ def test_without_a_joint_there_is_none() -> None:
 def test_flat_names_are_those_that_resolve_metric_gives() -> None:
     """Whatever a config may select exists under the name that it is resolved to."""
     outputs, targets = drawn(20, 4)
-    flat = flat_scores(counted(outputs, targets, [20]).results())
+    flat = flat_scores(counted(outputs, targets, [20]).compute())
     for metric in ("macro_f1", "accuracy", "joint.macro_f1", "age.macro_f1", "mask.weighted_f1"):
         assert resolve_metric(metric, dict.fromkeys(LABELS, "class"), joint=True) in flat
     single = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]})
     single.update({"a": torch.eye(2)}, {"a": torch.tensor([0, 1])})
     for metric in ("macro_f1", "a.macro_f1", "a.balanced_accuracy"):
-        assert resolve_metric(metric, {"a": "class"}, joint=False) in flat_scores(single.results())
+        assert resolve_metric(metric, {"a": "class"}, joint=False) in flat_scores(single.compute())
 
 
 @pytest.mark.parametrize("masked", [0.0, 0.3])
@@ -220,7 +220,7 @@ def test_every_type_in_one_joint_by_plain_loops(masked: float) -> None:
     """A class, a level by CORN's rule and a number by its edges make one class, row by row; a row with an unknown
     part is in no joint cell, and in the scores of its known parts."""
     outputs, targets = drawn_mixed(150, 2, masked)
-    results = counted_mixed(outputs, targets, 64).results()
+    results = counted_mixed(outputs, targets, 64).compute()
     confusion = np.zeros((36, 36), dtype=int)
     known = dict.fromkeys(MIXED_JOINT, 0)
     for row in range(150):
@@ -251,7 +251,7 @@ def test_numbers_at_an_edge_belong_to_the_class_above() -> None:
     ages = torch.tensor([29.99, 30.0, 59.99, 60.0], dtype=torch.float64)
     outputs = {"age": ((ages - 45) / 20)[:, None], "mask": torch.eye(3)[[0, 0, 0, 0]]}
     board.update(outputs, {"age": ages, "mask": torch.zeros(4, dtype=torch.int64)})
-    assert np.diag(board.results()["joint"]["confusion"]).tolist() == [1, 0, 0, 2, 0, 0, 1, 0, 0]
+    assert np.diag(board.compute()["joint"]["confusion"]).tolist() == [1, 0, 0, 2, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("size", [1, 7, 150])
@@ -259,7 +259,7 @@ def test_batches_of_every_type(size: int) -> None:
     """Every score and interval of every type is over the whole set, whichever batches it came in."""
     outputs, targets = drawn_mixed(60, 4, 0.2)
     whole, parts = counted_mixed(outputs, targets, 60), counted_mixed(outputs, targets, size)
-    assert_same(parts.results(resamples=200), whole.results(resamples=200))
+    assert_same(parts.compute(resamples=200), whole.compute(resamples=200))
 
 
 def test_the_raw_outputs_are_decoded() -> None:
@@ -271,7 +271,7 @@ def test_the_raw_outputs_are_decoded() -> None:
     board = MetricCollection(heads, {"a": ["x", "y"]})
     outputs = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[0.5]])}
     board.update(outputs, {"a": torch.tensor([1]), "b": torch.tensor([103.0], dtype=torch.float64)})
-    results = board.results()["targets"]
+    results = board.compute()["targets"]
     assert results["a"]["accuracy"] == 1.0
     assert results["b"]["mae"] == 2.0
 
@@ -284,7 +284,7 @@ def test_an_output_that_is_not_finite_is_seen_in_every_type(name: str) -> None:
     outputs[name][4] = NAN
     board = counted_mixed(outputs, targets)
     assert board.invalid == 1
-    assert json.dumps(board.results(resamples=200), allow_nan=False)
+    assert json.dumps(board.compute(resamples=200), allow_nan=False)
     unknown = {"age": NAN, "things": NAN}.get(name, -1)
     if name == "taste":
         targets[name][4, 0] = unknown
@@ -298,8 +298,8 @@ def test_intervals_stand_beside_every_score() -> None:
     nothing else has changed; with rows that were not kept they are refused."""
     outputs, targets = drawn_mixed(100, 1, 0.1)
     board, groups = counted_mixed(outputs, targets), np.arange(100) // 10
-    plain, found = board.results(), board.results(resamples=200)
-    grouped = board.results(groups, resamples=200)
+    plain, found = board.compute(), board.compute(resamples=200)
+    grouped = board.compute(groups, resamples=200)
     parts = {**{name: found["targets"][name] for name in MIXED}, "joint": found["joint"]}
     for name, scores in parts.items():
         assert list(scores)[-1] == "intervals"
@@ -311,20 +311,20 @@ def test_intervals_stand_beside_every_score() -> None:
     assert grouped["joint"]["intervals"] != found["joint"].pop("intervals")
     assert found == plain
     with pytest.raises(ValueError, match="keep_rows=True"):
-        MetricCollection(MIXED, MIXED_LABELS, MIXED_JOINT).results(resamples=200)
+        MetricCollection(MIXED, MIXED_LABELS, MIXED_JOINT).compute(resamples=200)
 
 
 def test_the_seed_of_the_intervals() -> None:
     """The same seed gives the same bytes, another one others."""
     board = counted_mixed(*drawn_mixed(60, 1))
-    first, again, other = (json.dumps(board.results(seed=seed, resamples=200)) for seed in (0, 0, 1))
+    first, again, other = (json.dumps(board.compute(seed=seed, resamples=200)) for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_every_score_of_every_type_can_be_selected() -> None:
     """What `resolve_metric` accepts stands in `flat_scores`, and the other way round."""
     types, classes = {name: head.type for name, head in MIXED.items()}, {"mask": 3, "blur": 4}
-    flat = flat_scores(counted_mixed(*drawn_mixed(60, 1)).results())
+    flat = flat_scores(counted_mixed(*drawn_mixed(60, 1)).compute())
     accepted = set()
     for name in (*MIXED, "joint"):
         for score in HIGHER_IS_BETTER:
@@ -335,7 +335,7 @@ def test_every_score_of_every_type_can_be_selected() -> None:
     assert accepted == set(flat)
     assert {name.partition(".")[2] for name in flat if name.startswith("joint.")} == set(LABEL_SCORES)
     assert {name.partition(".")[2] for name in flat if name.startswith("age.")} == set(SCORES["regression"])
-    assert flat_scores(MetricCollection({"age": MIXED["age"]}, {}).results()) == {}  # before the first row
+    assert flat_scores(MetricCollection({"age": MIXED["age"]}, {}).compute()) == {}  # before the first row
 
 
 def test_a_target_without_a_known_row_has_no_score() -> None:
@@ -345,7 +345,7 @@ def test_a_target_without_a_known_row_has_no_score() -> None:
     )
     unknown = {"a": torch.full((3,), float("nan"), dtype=torch.float64), "b": torch.tensor([0, 1, 1])}
     board.update({"a": torch.zeros(3, 1), "b": torch.eye(3)[:, :2]}, unknown)
-    results = board.results(resamples=20)
+    results = board.compute(resamples=20)
     assert results["targets"]["a"]["mae"] is None
     assert results["targets"]["a"]["samples"] == 0
     assert "intervals" not in results["targets"]["a"]

@@ -76,7 +76,7 @@ def test_equals_scikit_learn() -> None:
     absent = 0
     for seed in range(200):
         logits, targets = drawn(seed)
-        found = counted(logits, targets).scores()
+        found = counted(logits, targets).compute()
         expected = expected_scores(logits.numpy(), targets.numpy())
         assert set(expected) == set(SCORES["multilabel"])
         for name, value in expected.items():
@@ -94,7 +94,7 @@ def test_equals_torchmetrics() -> None:
         if labels < 2 or not targets.any(dim=0).all():
             continue
         cases += 1
-        found, options = counted(logits, targets).scores(), {"num_labels": labels, "validate_args": False}
+        found, options = counted(logits, targets).compute(), {"num_labels": labels, "validate_args": False}
         truth, p = targets.long(), logits.sigmoid()
         for average in ("micro", "macro"):
             f1 = multilabel_f1_score(p, truth, average=average, **options)
@@ -113,7 +113,7 @@ def test_unknown_cells_count_nowhere() -> None:
     """200 random cases by loops over the known cells, per label, per row and all together."""
     for seed in range(200):
         logits, targets = drawn(seed, unknown=0.4)
-        found = counted(logits, targets).scores()
+        found = counted(logits, targets).compute()
         z, t = logits.numpy(), targets.numpy()
         rows = [[k for k in range(t.shape[1]) if not np.isnan(t[i, k])] for i in range(len(t))]
         assert found["samples"] == sum(bool(known) for known in rows)
@@ -167,7 +167,7 @@ def test_intervals_by_a_plain_loop(grouped: bool) -> None:
     scores: dict[str, list[float]] = {name: [] for name in SCORES["multilabel"]}
     for weights in np.concatenate(list(resampled_weights(len(units), 2, 40)), axis=1).T:
         rows = [row for unit, count in zip(units, weights, strict=True) for row in unit * int(count)]
-        again = counted(logits[rows], targets[rows]).scores()
+        again = counted(logits[rows], targets[rows]).compute()
         for name, values in scores.items():
             values.append(again[name])
     found = counted(logits, targets).intervals(groups if grouped else None, seed=2, resamples=40)
@@ -179,9 +179,9 @@ def test_intervals_by_a_plain_loop(grouped: bool) -> None:
 def test_batches_do_not_matter() -> None:
     """Average precision is about the order of all rows: the mean over batches is another number."""
     logits, targets = drawn(6)
-    whole = counted(logits, targets, len(logits)).scores()
-    assert counted(logits, targets, 1).scores() == counted(logits, targets, 7).scores() == whole
-    parts = [counted(*part).scores()["map"] for part in zip(logits.split(7), targets.split(7), strict=True)]
+    whole = counted(logits, targets, len(logits)).compute()
+    assert counted(logits, targets, 1).compute() == counted(logits, targets, 7).compute() == whole
+    parts = [counted(*part).compute()["map"] for part in zip(logits.split(7), targets.split(7), strict=True)]
     assert abs(np.mean(parts) - whole["map"]) > 0.01
 
 
@@ -193,17 +193,17 @@ def test_invalid_and_impossible_rows() -> None:
         torch.tensor([[1.0, 1.0], [NAN, 1.0], [0.0, 1.0]]),
     )
     assert metric.invalid == 1
-    assert (metric.scores()["samples"], metric.scores()["micro_f1"]) == (2, 1.0)
+    assert (metric.compute()["samples"], metric.compute()["micro_f1"]) == (2, 1.0)
     metric.update(torch.zeros(1, 2), torch.tensor([[0.3, 1.0]]))
     with pytest.raises(ValueError, match="1 cells have a truth other than 0 and 1"):
-        metric.scores()
+        metric.compute()
     metric.reset()
-    assert metric.scores()["samples"] == metric.invalid == 0
+    assert metric.compute()["samples"] == metric.invalid == 0
 
 
 def test_the_keys_of_metrics_json() -> None:
     """Plain values in the order of the scores, zeros for nothing; rows not kept give no interval."""
-    empty = MultilabelMetric(["눈", "b"]).scores()
+    empty = MultilabelMetric(["눈", "b"]).compute()
     assert list(empty) == ["type", "labels", "samples", *SCORES["multilabel"], "per_class"]
     assert {empty[name] for name in SCORES["multilabel"]} == {0.0}
     assert list(empty["per_class"][0]) == ["label", "precision", "recall", "f1", "ap", "support"]

@@ -49,7 +49,7 @@ def metrics() -> dict[str, Any]:
         "taste": torch.tensor([[-1, 0], [-1, 0], [-1, 1]]),
     }
     board.update(outputs, targets)
-    results = board.results(["a", "b", "c"], resamples=20)
+    results = board.compute(["a", "b", "c"], resamples=20)
     accuracy = results["targets"]["sort"]["accuracy"]
     text = json.dumps(
         {"metric": "sort.accuracy", "value": accuracy, "samples": 3, **results}, allow_nan=False

@@ -68,7 +68,7 @@ def test_equals_ranx() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numba's, when it compiles
             wanted = ranx.evaluate(ranx.Qrels(truth), ranx.Run(said), list(names.values()))
-        found = counted(scores, targets).scores()
+        found = counted(scores, targets).compute()
         assert found["queries"] == len(queries)
         for name, theirs in names.items():
             assert found[name] == pytest.approx(wanted[theirs], abs=1e-12), (seed, name)
@@ -78,7 +78,7 @@ def test_equals_scikit_learn() -> None:
     """200 random cases: NDCG, average precision and reciprocal rank (a plain loop) of each query, averaged."""
     for seed in range(200):
         scores, targets = drawn(seed, masked=0.1)
-        found, queries = counted(scores, targets).scores(), by_query(scores, targets).values()
+        found, queries = counted(scores, targets).compute(), by_query(scores, targets).values()
         for name, k in (("ndcg", None), ("ndcg_at_5", 5), ("ndcg_at_10", 10)):
             each = []
             for rows in queries:
@@ -100,7 +100,7 @@ def test_the_order_of_the_table_says_nothing_about_equal_scores() -> None:
     as scikit-learn does, MRR and MAP take the relevant rows last."""
     best_first = torch.tensor([[3, 5], [2, 5], [0, 5], [0, 5]])
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
-        found = counted(torch.zeros(4), best_first[order], 2).scores()
+        found = counted(torch.zeros(4), best_first[order], 2).compute()
         assert found["ndcg"] == pytest.approx(ndcg_score([[3, 2, 0, 0]], [[0, 0, 0, 0]]), abs=1e-12)
         assert (found["mrr"], found["map"]) == (pytest.approx(1 / 3), pytest.approx((1 / 3 + 2 / 4) / 2))
     rng = np.random.default_rng(0)
@@ -109,7 +109,7 @@ def test_the_order_of_the_table_says_nothing_about_equal_scores() -> None:
         relevance, scores = rng.integers(0, 4, rows), rng.integers(0, 3, rows).astype(float)
         if relevance.max():
             truth = torch.from_numpy(np.stack([relevance, np.zeros(rows, dtype=np.int64)], axis=1))
-            found = counted(torch.from_numpy(scores), truth).scores()
+            found = counted(torch.from_numpy(scores), truth).compute()
             for name, k in (("ndcg", None), ("ndcg_at_5", 5), ("ndcg_at_10", 10)):
                 assert found[name] == pytest.approx(ndcg_score([relevance], [scores], k=k), abs=1e-12)
 
@@ -118,7 +118,7 @@ def test_queries_without_a_relevant_row_are_left_out() -> None:
     """They are counted apart, and so is nothing of a query whose rows are all unknown."""
     scores = torch.tensor([1.0, 0.5, 0.3, 0.2, 0.1])
     targets = torch.tensor([[1, 0], [0, 0], [0, 1], [0, 1], [-1, 2]])
-    found = counted(scores, targets).scores()
+    found = counted(scores, targets).compute()
     assert (found["queries"], found["queries_without_relevant"], found["samples"]) == (1, 1, 4)
     assert found["mrr"] == found["ndcg"] == found["map"] == 1.0
 
@@ -141,7 +141,7 @@ def test_intervals_by_a_plain_loop(grouped: bool) -> None:
         drawn_queries = [q for unit, count in zip(units, weights, strict=True) for q in unit * int(count)]
         rows = [(s, r, number) for number, (_, query) in enumerate(drawn_queries) for s, r in query]
         table = torch.tensor(rows, dtype=torch.float64)
-        again = counted(table[:, 0], table[:, 1:].long(), len(rows)).scores()
+        again = counted(table[:, 0], table[:, 1:].long(), len(rows)).compute()
         for name, values in columns.items():
             values.append(again[name])
     found = counted(scores, targets).intervals(groups if grouped else None, seed=6, resamples=40)
@@ -170,17 +170,17 @@ def test_invalid_and_impossible_rows() -> None:
     """A known row without a finite score stands apart; a relevance below -1 is refused."""
     metric = RankingMetric()
     metric.update(torch.tensor([NAN, NAN, 1.0]), torch.tensor([[1, 0], [-1, 0], [2, 0]]))
-    assert (metric.invalid, metric.scores()["samples"]) == (1, 1)
+    assert (metric.invalid, metric.compute()["samples"]) == (1, 1)
     metric.update(torch.tensor([0.0]), torch.tensor([[-2, 0]]))
     with pytest.raises(ValueError, match="1 rows have a relevance below 0"):
-        metric.scores()
+        metric.compute()
     metric.reset()
-    assert metric.scores()["samples"] == metric.invalid == 0
+    assert metric.compute()["samples"] == metric.invalid == 0
 
 
 def test_the_keys_of_metrics_json() -> None:
     """Plain values in the order of the scores, zeros for nothing; shapes that do not fit are refused."""
-    empty = RankingMetric(keep_rows=True).scores()
+    empty = RankingMetric(keep_rows=True).compute()
     keys = ["type", *SCORES["ranking"], "queries", "queries_without_relevant", "samples"]
     assert list(empty) == keys
     assert {empty[name] for name in SCORES["ranking"]} == {0.0}

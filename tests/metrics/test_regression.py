@@ -49,7 +49,7 @@ def test_equals_scikit_learn() -> None:
     """200 random cases in batches of 7, masked rows among them."""
     for seed in range(200):
         values, truth = drawn(seed)
-        found, known = counted(values, truth, 7).scores(), ~np.isnan(truth)
+        found, known = counted(values, truth, 7).compute(), ~np.isnan(truth)
         for name, value in expected_scores(truth[known], values[known]).items():
             assert found[name] == pytest.approx(value, rel=1e-12, abs=1e-12), (seed, name)
         assert found["samples"] == known.sum()
@@ -60,7 +60,7 @@ def test_a_large_mean_costs_no_digits() -> None:
     rng = np.random.default_rng(0)
     truth = 1e7 + rng.normal(size=1000)
     values = truth + 0.5 * rng.normal(size=1000)
-    found = counted(values, truth, 32).scores()
+    found = counted(values, truth, 32).compute()
     assert found["r2"] == pytest.approx(reference.r2_score(truth, values), abs=1e-8)
     naive = 1 - ((values - truth) ** 2).sum() / ((truth**2).sum() - truth.sum() ** 2 / 1000)
     assert abs(naive - found["r2"]) > 1e-4
@@ -69,9 +69,9 @@ def test_a_large_mean_costs_no_digits() -> None:
 def test_batches_do_not_matter() -> None:
     """Sums over the whole set, whichever batches it came in."""
     values, truth = drawn(9)
-    whole = counted(values, truth, len(truth)).scores()
+    whole = counted(values, truth, len(truth)).compute()
     for size in (1, 5, len(truth) - 1):
-        found = counted(values, truth, size).scores()
+        found = counted(values, truth, size).compute()
         assert found.pop("type") == "regression"
         assert found == pytest.approx({name: whole[name] for name in found}, rel=1e-12)
 
@@ -101,7 +101,7 @@ def test_truth_that_does_not_vary() -> None:
     and where the mean of equal numbers is not exactly them."""
     for truth, values, r2 in ((2.0, 2.0, 1.0), (2.0, 3.0, 0.0), (0.1, 0.2, 0.0)):
         metric = counted(np.full(7, values), np.full(7, truth), 2)
-        assert metric.scores()["r2"] == r2
+        assert metric.compute()["r2"] == r2
         assert metric.intervals(resamples=20)["r2"] == [r2, r2]
         if truth == 2.0:  # of 0.1 scikit-learn finds a spread of 1e-34
             assert reference.r2_score(np.full(7, truth), np.full(7, values)) == r2
@@ -116,17 +116,17 @@ def test_unknown_invalid_and_impossible_rows() -> None:
         torch.tensor([1.0, NAN, INF, NAN, 4.0]), torch.tensor([2.0, 3.0, 1.0, NAN, NAN], dtype=torch.float64)
     )
     assert metric.invalid == 2
-    assert (metric.scores()["samples"], metric.scores()["mae"]) == (1, 1.0)
+    assert (metric.compute()["samples"], metric.compute()["mae"]) == (1, 1.0)
     metric.update(torch.tensor([1.0]), torch.tensor([INF]))
     with pytest.raises(ValueError, match="1 rows have an infinite truth"):
-        metric.scores()
+        metric.compute()
     metric.reset()
-    assert (metric.invalid, metric.scores()["samples"]) == (0, 0)
+    assert (metric.invalid, metric.compute()["samples"]) == (0, 0)
 
 
 def test_the_keys_of_metrics_json() -> None:
     """Plain floats in the order of the scores, zeros for nothing; shapes that do not fit are refused."""
-    empty = RegressionMetric().scores()
+    empty = RegressionMetric().compute()
     assert list(empty) == ["type", *SCORES["regression"], "samples"]
     assert {empty[name] for name in SCORES["regression"]} == {0.0}
     assert json.loads(json.dumps(empty, allow_nan=False)) == empty

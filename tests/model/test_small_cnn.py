@@ -18,7 +18,7 @@ def test_features_have_one_shape_at_every_size(size: tuple[int, int], stem_strid
 
 
 def test_smallest_size_that_a_config_allows():
-    """8 x 8 pictures leave one cell, which every cell of the grid then repeats."""
+    """8 x 8 images leave one cell, which every cell of the grid then repeats."""
     backbone = SmallCNN(width=8).eval()
     with torch.no_grad():
         cells_BCN = backbone(torch.randn(2, 3, 8, 8)).view(2, 32, 9)
@@ -45,7 +45,7 @@ def test_gradients_reach_every_parameter():
 
 
 def test_features_keep_what_is_where():
-    """A picture and its upside-down copy give different features: the cells of the grid are told apart."""
+    """An image and its upside-down copy give different features: the cells of the grid are told apart."""
     torch.manual_seed(0)
     backbone = SmallCNN(width=8).eval()
     image_BCHW = torch.zeros(1, 3, 32, 32)

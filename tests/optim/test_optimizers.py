@@ -80,7 +80,7 @@ def small_model() -> tuple[nn.Module, nn.Module]:
 
 
 def take_steps(model: nn.Module, optimizer: Optimizer, count: int) -> None:
-    """Steps on six random pictures, always the same."""
+    """Steps on six random images, always the same."""
     draw = torch.Generator().manual_seed(1)
     images_BCHW, labels_B = torch.randn(6, 3, 8, 8, generator=draw), torch.tensor([0, 1, 2, 0, 1, 2])
     for _ in range(count):

@@ -20,7 +20,7 @@ LABELS = {
     "gender": ["남성", "여성"],
     "age": ["<30", "30 to <60", ">=60"],
 }
-# Per person five pictures with a mask, one worn wrongly, one without; few people of 60.
+# Per person five images with a mask, one worn wrongly, one without; few people of 60.
 SHARES = {"mask": [5 / 7, 1 / 7, 1 / 7], "gender": [0.39, 0.61], "age": [0.47, 0.46, 0.07]}
 ACCURACY = {"mask": 0.97, "gender": 0.9, "age": 0.8}
 
@@ -43,11 +43,11 @@ def fabricate_run(
     epochs: int = 30,
     labels: dict[str, list[str]] | None = None,
     state: str = "finished",
-    pictures: bool = True,
+    images: bool = True,
     metrics: bool = True,
     name: str = "마스크 분류",
 ) -> Path:
-    """Writes a run directory into `folder`/run, its pictures into `folder`/images, and returns the former."""
+    """Writes a run directory into `folder`/run, its images into `folder`/images, and returns the former."""
     labels = labels or LABELS
     run = folder / "run"
     run.mkdir(parents=True)
@@ -69,7 +69,7 @@ def fabricate_run(
     if metrics:
         (run / "metrics.json").write_text(json.dumps(scores, ensure_ascii=False), encoding="utf-8")
         _write_predictions(run / "predictions.csv", valid, labels, joint)
-    if pictures:
+    if images:
         for row in valid:
             draw_face(folder / "images" / row.path, row.truth, rng)
     return run
@@ -106,22 +106,22 @@ def write_config(
 
 
 def _rows(rng: np.random.Generator, people: int, labels: dict[str, list[str]]) -> list[Row]:
-    """Seven pictures a person, every fifth person in validation. With three classes in the first target,
-    five pictures are of the first of them and one of each other, as in the face-mask competition."""
+    """Seven images a person, every fifth person in validation. With three classes in the first target,
+    five images are of the first of them and one of each other, as in the face-mask competition."""
     rows = []
     for person in range(people):
         fixed = {t: int(rng.choice(len(names), p=_shares(t, len(names)))) for t, names in labels.items()}
-        for picture in range(7):
+        for image in range(7):
             truth = dict(fixed)
             first = next(iter(labels))
             if len(labels[first]) == 3:
-                truth[first] = max(0, picture - 4)
+                truth[first] = max(0, image - 4)
             split = "valid" if person % 5 == 2 else "train"
             group = f"{person:06d}-1"
-            path = f"{group}/{'mask' if picture < 5 else 'normal'}{picture}.jpg"
+            path = f"{group}/{'mask' if image < 5 else 'normal'}{image}.jpg"
             probabilities = {t: _probabilities(rng, t, truth[t], len(names)) for t, names in labels.items()}
             predicted = {t: int(np.argmax(p)) for t, p in probabilities.items()}
-            rows.append(Row(f"{group}_{picture}", group, split, path, truth, predicted, probabilities))
+            rows.append(Row(f"{group}_{image}", group, split, path, truth, predicted, probabilities))
     return rows
 
 

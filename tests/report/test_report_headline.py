@@ -13,7 +13,7 @@ from classwise.report.page import write_report
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fabricate_run(tmp_path_factory.mktemp("run"), people=20, epochs=2, pictures=False)
+    return fabricate_run(tmp_path_factory.mktemp("run"), people=20, epochs=2, images=False)
 
 
 def ranked_by(run: Path, metric: str, value: float, kind: str = "class") -> None:
@@ -97,7 +97,7 @@ def test_baselines_of_another_metric_are_not_compared(run: Path) -> None:
 
 def test_baselines_without_a_score(tmp_path: Path) -> None:
     """A run stopped before its first score shows what it will have to beat."""
-    run = fabricate_run(tmp_path, people=10, epochs=1, pictures=False, metrics=False)
+    run = fabricate_run(tmp_path, people=10, epochs=1, images=False, metrics=False)
     write(run, "status.json", read(run, "status.json") | {"best": None})
     set_baselines(run, "joint.macro_f1", 0.06, None)
     words, marked = beneath(run)

@@ -18,7 +18,7 @@ MOST = 4  # tiles of each of the six targets that have a gallery
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fabricate_kinds(tmp_path_factory.mktemp("kinds"), pictures=False)
+    return fabricate_kinds(tmp_path_factory.mktemp("kinds"), images=False)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_further_scores_hold_the_rest(page: Page, run: Path) -> None:
 
 def test_selected_score_is_in_the_overview(tmp_path: Path) -> None:
     """A run selected by a score that the overview does not usually have shows it first; unknown scores are listed."""
-    run = fabricate_kinds(tmp_path, metric="mask.mcc", people=20, epochs=2, pictures=False)
+    run = fabricate_kinds(tmp_path, metric="mask.mcc", people=20, epochs=2, images=False)
     metrics = read(run, "metrics.json")
     metrics["targets"]["wear"]["made_up"] = 0.125
     write(run, "metrics.json", metrics)
@@ -188,13 +188,13 @@ def test_many_dots_are_thinned_evenly(tmp_path: Path) -> None:
 def test_ranking_shows_its_numbers_and_queries(page: Page, run: Path) -> None:
     """All ranking scores and both counts of queries; a ranking has no gallery of mistakes."""
     scores = read(run, "metrics.json")["targets"]["taste"]
-    facts = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)", page.source))
+    metadata = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)", page.source))
     shown = {"NDCG@5": "ndcg_at_5", "NDCG@10": "ndcg_at_10", "MRR": "mrr", "MAP": "map", "NDCG": "ndcg"}
-    assert {name: facts[name].strip() for name in shown} == {
+    assert {name: metadata[name].strip() for name in shown} == {
         n: f"{scores[key]:.3f}" for n, key in shown.items()
     }
-    assert facts["queries"] == str(scores["queries"])
-    assert facts["queries without relevant"] == str(scores["queries_without_relevant"])
+    assert metadata["queries"] == str(scores["queries"])
+    assert metadata["queries without relevant"] == str(scores["queries_without_relevant"])
     with pytest.raises(StopIteration):
         gallery(page, "taste")
 
@@ -231,7 +231,7 @@ def test_regression_mistakes_are_the_largest_errors(page: Page, run: Path) -> No
 def test_multilabel_mistakes_name_the_labels(tmp_path: Path) -> None:
     """Most wrong labels first: those missed, those not there. A separator alone is the empty set; unknown rows and
     right ones are not shown."""
-    run = fabricate_kinds(tmp_path, people=10, epochs=2, pictures=False)
+    run = fabricate_kinds(tmp_path, people=10, epochs=2, images=False)
     rows = rows_of(run)
     cells = [("hat|안경", "hat"), ("|", "|"), ("hat", ""), ("|", "beard|outdoor|scarf"), ("hat|beard", "|")]
     for k, row in enumerate(rows):
@@ -280,14 +280,14 @@ def test_frozen_epochs_and_learnt_weights_are_told(page: Page, tmp_path: Path) -
     assert "The backbone was frozen in epochs 1 to 2: only the heads were trained." in page.text
     (chart,) = re.findall(r'aria-label="Learnt target weights per epoch">.*?</svg>', page.source, re.DOTALL)
     assert chart.count("<polyline") == 5
-    plain = Page(write_report(fabricate_run(tmp_path, people=10, epochs=3, pictures=False)))
+    plain = Page(write_report(fabricate_run(tmp_path, people=10, epochs=3, images=False)))
     assert "backbone was frozen" not in plain.text
     assert "Learnt target weights" not in plain.source
 
 
 def test_scattered_frozen_epochs(tmp_path: Path) -> None:
     """Runs of epochs are joined, single ones stand alone."""
-    run = fabricate_run(tmp_path, people=10, epochs=6, pictures=False)
+    run = fabricate_run(tmp_path, people=10, epochs=6, images=False)
     lines = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     text = "".join(json.dumps(line | {"frozen": line["epoch"] in (1, 2, 3, 5)}) + "\n" for line in lines)
     (run / "history.jsonl").write_text(text, encoding="utf-8")
@@ -296,7 +296,7 @@ def test_scattered_frozen_epochs(tmp_path: Path) -> None:
 
 def test_best_mark_of_an_error_is_at_its_lowest(tmp_path: Path) -> None:
     """Selected by an error, the ring is drawn at the lowest point, with its value and epoch."""
-    run = fabricate_kinds(tmp_path, metric="years.mae", people=20, epochs=10, pictures=False)
+    run = fabricate_kinds(tmp_path, metric="years.mae", people=20, epochs=10, images=False)
     metrics, page = read(run, "metrics.json"), Page(write_report(run))
     (chart,) = re.findall(r'aria-label="MAE per epoch">.*?</svg>', page.source, re.DOTALL)
     (points,) = re.findall(r'<polyline class="s0" points="([^"]*)"', chart)
@@ -308,7 +308,7 @@ def test_best_mark_of_an_error_is_at_its_lowest(tmp_path: Path) -> None:
 
 def test_hostile_names_of_every_type_stay_text(tmp_path: Path) -> None:
     """Markup in labels, levels and targets of every type comes out as itself, in tables, figures and galleries."""
-    run = fabricate_kinds(tmp_path, people=40, epochs=3, pictures=False)
+    run = fabricate_kinds(tmp_path, people=40, epochs=3, images=False)
     hostile = {
         "tattoo": "<script>1</script>",
         "worn": "<img src=x onerror=2>",
@@ -329,7 +329,7 @@ def test_hostile_names_of_every_type_stay_text(tmp_path: Path) -> None:
 
 def test_odd_values_leave_their_part_out(tmp_path: Path) -> None:
     """Nulls, lists and words where numbers belong, and columns that hold no numbers, do not stop the page."""
-    run = fabricate_kinds(tmp_path, people=10, epochs=2, pictures=False)
+    run = fabricate_kinds(tmp_path, people=10, epochs=2, images=False)
     odd = {
         "years": {"type": "regression", "mae": None, "rmse": 2.0, "intervals": {"rmse": [1], "mae": [0, 1]}},
         "tags": {"type": "multilabel", "per_class": [{"label": "a", "ap": None}, 3], "intervals": []},
@@ -365,7 +365,7 @@ def test_same_directory_gives_same_bytes(run: Path) -> None:
 
 def test_number_with_edges_shows_spread_and_classes(tmp_path: Path) -> None:
     """A number that is cut into classes for the joint class has both tables in the data section."""
-    run = fabricate_kinds(tmp_path, people=10, epochs=1, pictures=False)
+    run = fabricate_kinds(tmp_path, people=10, epochs=1, images=False)
     status = read(run, "status.json")
     status["data"]["labels"]["years"] = [
         {"label": "<30", "train": 31, "valid": 7},

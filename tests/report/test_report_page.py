@@ -98,14 +98,14 @@ def test_class_counts_and_achieved_share_equal_status_json(page: Page, run: Path
 
 def test_group_on_both_sides_is_told(tmp_path: Path) -> None:
     """A split that leaks a group says so on the page, whatever status.json claims."""
-    run = fabricate_run(tmp_path, people=20, epochs=2, pictures=False)
+    run = fabricate_run(tmp_path, people=20, epochs=2, images=False)
     text = (run / "split.csv").read_text(encoding="utf-8")
     (run / "split.csv").write_text(text.replace("000003-1,train", "000002-1,train", 1), encoding="utf-8")
     assert "1 on both sides" in Page(write_report(run)).text
 
 
 def test_worst_mistakes_are_the_most_confident_wrong_rows(page: Page, run: Path) -> None:
-    """Each target shows its surest wrong rows, in order, with a picture each."""
+    """Each target shows its surest wrong rows, in order, with an image each."""
     rows = rows_of(run / "predictions.csv")
     shown = page.values("alt")
     for place, target in enumerate(LABELS):
@@ -116,21 +116,21 @@ def test_worst_mistakes_are_the_most_confident_wrong_rows(page: Page, run: Path)
         assert f"{len(wrong)} of {len(rows)} rows are wrong" in page.text
 
 
-def test_unreadable_picture_says_so(tmp_path: Path) -> None:
-    """A picture that is gone, cut short, or outside the folder leaves a tile with the reason."""
+def test_unreadable_image_says_so(tmp_path: Path) -> None:
+    """An image that is gone, cut short, or outside the folder leaves a tile with the reason."""
     run = fabricate_run(tmp_path, people=20, epochs=2)
     for path in (tmp_path / "images").rglob("*.jpg"):
         path.write_bytes(path.read_bytes()[:200])
     page = Page(write_report(run))
     assert page.elements["img"] == 0
-    assert "No picture: " in page.text
+    assert "No image: " in page.text
     text = (run / "split.csv").read_text(encoding="utf-8")
     (run / "split.csv").write_text(re.sub(r"(valid),", r"\1,../", text), encoding="utf-8")
-    assert "lies outside the folder of pictures" in Page(write_report(run)).text
+    assert "lies outside the folder of images" in Page(write_report(run)).text
 
 
-def test_absolute_paths_inside_the_folder_are_pictures_too(tmp_path: Path) -> None:
-    """split.csv may name a picture absolutely; one outside the folder is not opened, however it is written."""
+def test_absolute_paths_inside_the_folder_are_images_too(tmp_path: Path) -> None:
+    """split.csv may name an image absolutely; one outside the folder is not opened, however it is written."""
     run = fabricate_run(tmp_path, people=20, epochs=2)
     relative = Page(write_report(run)).elements["img"]
     text = (run / "split.csv").read_text(encoding="utf-8")
@@ -185,7 +185,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 def test_interrupted_run_without_metrics(tmp_path: Path) -> None:
     """A run cut off after its first epoch has a page that says so, with its curves and no scores."""
-    run = fabricate_run(tmp_path, people=20, epochs=1, state="interrupted", metrics=False, pictures=False)
+    run = fabricate_run(tmp_path, people=20, epochs=1, state="interrupted", metrics=False, images=False)
     page = Page(write_report(run))
     assert "This run was interrupted after epoch 1" in page.text
     assert "There are no metrics in this run directory yet." in page.text
@@ -206,13 +206,13 @@ def test_interrupted_run_without_metrics(tmp_path: Path) -> None:
 )
 def test_state_is_said_in_words(tmp_path: Path, state: str, words: str) -> None:
     """Each way a run can end is told plainly."""
-    run = fabricate_run(tmp_path, people=10, epochs=2, state=state, pictures=False)
+    run = fabricate_run(tmp_path, people=10, epochs=2, state=state, images=False)
     assert words in Page(write_report(run)).text
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     """Half-written files leave their part out, and the page names them."""
-    run = fabricate_run(tmp_path, people=10, epochs=3, pictures=False)
+    run = fabricate_run(tmp_path, people=10, epochs=3, images=False)
     for name in ("status.json", "metrics.json"):
         (run / name).write_text('{"state": "fin', encoding="utf-8")
     with (run / "history.jsonl").open("a", encoding="utf-8") as file:
@@ -232,7 +232,7 @@ def test_almost_empty_run(tmp_path: Path, name: str) -> None:
 
 def test_values_of_the_wrong_kind_leave_their_part_out(tmp_path: Path) -> None:
     """Null, NaN and lists in the place of objects do not stop the page."""
-    run = fabricate_run(tmp_path, people=10, epochs=2, pictures=False)
+    run = fabricate_run(tmp_path, people=10, epochs=2, images=False)
     odd = '{"epoch": 3, "train_loss": NaN, "lr": null, "valid": [1], "seconds": "x"}\n'
     with (run / "history.jsonl").open("a", encoding="utf-8") as file:
         file.write(odd)
@@ -248,7 +248,7 @@ def test_values_of_the_wrong_kind_leave_their_part_out(tmp_path: Path) -> None:
 def test_many_classes_show_the_weakest_and_the_confused(tmp_path: Path) -> None:
     """With 100 classes no matrix is drawn: the 20 weakest validated classes and the confused pairs are."""
     labels = {"species": [f"종 {k}" for k in range(100)]}
-    run = fabricate_run(tmp_path, people=150, epochs=2, labels=labels, pictures=False)
+    run = fabricate_run(tmp_path, people=150, epochs=2, labels=labels, images=False)
     page = Page(write_report(run))
     assert not any(name.startswith("Confusion") for name in page.table_names)
     found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["targets"]["species"]["per_class"]
@@ -266,7 +266,7 @@ def test_same_directory_gives_same_bytes(run: Path) -> None:
 
 def test_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When writing fails, the earlier page stays and no temporary file is left."""
-    run = fabricate_run(tmp_path, people=10, epochs=2, pictures=False)
+    run = fabricate_run(tmp_path, people=10, epochs=2, images=False)
     (run / "report.html").write_text("earlier", encoding="utf-8")
     before = sorted(path.name for path in run.iterdir())
 

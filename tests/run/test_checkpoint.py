@@ -56,8 +56,8 @@ def model() -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         body = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        facts = ModelMetadata("none", (8, 8), "squash", HALF, HALF, 0.0, {"종류": 3})
-        return Classifier(Backbone(body, 4, HALF, HALF), facts).to(memory_format=torch.channels_last)
+        metadata = ModelMetadata("none", (8, 8), "squash", HALF, HALF, 0.0, {"종류": 3})
+        return Classifier(Backbone(body, 4, HALF, HALF), metadata).to(memory_format=torch.channels_last)
 
 
 def fresh(
@@ -79,7 +79,7 @@ def fresh(
 
 
 def advance(state: TrainState, updates: int = 1, frozen: bool = False) -> TrainState:
-    """So many updates on drawn pictures that depend on the update's number only; on features if `frozen`."""
+    """So many updates on drawn images that depend on the update's number only; on features if `frozen`."""
     for _ in range(updates):
         draw = torch.Generator().manual_seed(state.progress.update)
         images_BCHW = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=draw)
@@ -98,7 +98,7 @@ def advance(state: TrainState, updates: int = 1, frozen: bool = False) -> TrainS
 
 def checkpointer(folder: Path) -> RunCheckpointer:
     """A checkpointer with some facts."""
-    return RunCheckpointer(folder, {"targets": ["종류"], "model": model().facts.as_dict()}, MADE_ON)
+    return RunCheckpointer(folder, {"targets": ["종류"], "model": model().metadata.as_dict()}, MADE_ON)
 
 
 def saved(folder: Path, updates: int = 2, best: bool = False) -> TrainState:
@@ -140,7 +140,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     found = newest_checkpoint(tmp_path / "c", no_warning)
     assert told == [(state, True)]
     assert (found.update, found.epoch, found.folder.name) == (3, 0, "last")
-    assert found.facts == json.loads(json.dumps(kept.facts))
+    assert found.metadata == json.loads(json.dumps(kept.metadata))
     assert found.fingerprint == MADE_ON
     assert found.state["progress"] == state.progress.as_dict()
     assert all(torch.equal(found.model[key], value) for key, value in state.model.state_dict().items())

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from classwise.data.augment import PRESETS
 from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, Loader, Pictures, TrainingData, ValidationData
+from classwise.data.loader import Batch, ImageDataset, Loader, TrainingData, ValidationData
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.optim.schedules import build_schedule
 from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, restore
@@ -334,7 +334,7 @@ def test_validation_counts_every_row_without_gradients() -> None:
     )
     scores = loop.evaluate(state, valid, metrics, SETTINGS)
     assert modes == [(False, False, False, 4), (False, False, False, 4), (False, False, False, 3)]
-    counted = metrics.results()["targets"]["mask"]
+    counted = metrics.compute()["targets"]["mask"]
     assert sum(row["support"] for row in counted["per_class"]) == len(valid) == 11
     loader = valid.loader
     with torch.no_grad():
@@ -345,7 +345,7 @@ def test_validation_counts_every_row_without_gradients() -> None:
     assert scores["age.accuracy"] == pytest.approx(hits, abs=1e-12)
     again = loop.evaluate(state, valid, metrics, SETTINGS)
     assert again == scores
-    assert np.sum(metrics.results()["targets"]["mask"]["confusion"]) == 11  # counts start again from zero
+    assert np.sum(metrics.compute()["targets"]["mask"]["confusion"]) == 11  # counts start again from zero
 
 
 def test_validation_leaves_no_trace_in_training() -> None:
@@ -363,7 +363,7 @@ def test_validation_leaves_no_trace_in_training() -> None:
 
 
 def test_validation_draws_no_random_number(tmp_path: Path) -> None:
-    """With real picture files torch's generator stands where it stood before."""
+    """With real image files torch's generator stands where it stood before."""
     valid, state = ValidationData(real_loader(tmp_path, 5)), state_of(dense(0.5), training(4, 4))
     before = torch.get_rng_state()
     loop.evaluate(state, valid, board(), SETTINGS)
@@ -371,18 +371,18 @@ def test_validation_draws_no_random_number(tmp_path: Path) -> None:
 
 
 def real_loader(folder: Path, count: int, augment: str | None = None) -> Loader:
-    """PNG files of 10 x 9 pixels, read by the real loader for pictures of 6 x 6."""
+    """PNG files of 10 x 9 pixels, read by the real loader for images of 6 x 6."""
     rng, paths = np.random.default_rng(0), []
     for row in range(count):
         paths.append(folder / f"그림 {row}.png")
         _, data = cv2.imencode(".png", rng.integers(0, 256, (10, 9, 3), dtype=np.uint8))
         paths[-1].write_bytes(data.tobytes())
-    pictures = Pictures(paths, (6, 6), "squash", 1000, 7, None if augment is None else PRESETS[augment])
+    dataset = ImageDataset(paths, (6, 6), "squash", 1000, 7, None if augment is None else PRESETS[augment])
     targets = {name: rng.integers(0, size, count) for name, size in HEADS.items()}
-    return Loader(pictures, targets, 4, workers=0)
+    return Loader(dataset, targets, 4, workers=0)
 
 
-def test_validation_sees_the_pictures_as_they_are(tmp_path: Path) -> None:
+def test_validation_sees_the_images_as_they_are(tmp_path: Path) -> None:
     """In every epoch validation gets each file fitted to size and nothing else, while training sees it changed."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -394,14 +394,14 @@ def test_validation_sees_the_pictures_as_they_are(tmp_path: Path) -> None:
     state.model.register_forward_pre_hook(lambda m, inputs: seen[m.training].append(inputs[0].clone()))
     loop.train(state, data, valid, board(), SETTINGS, Shelf())
     plain = {
-        side: np.stack([fit_image(read_image(p, 1000), (6, 6), "squash") for p in loader.pictures.paths])
+        side: np.stack([fit_image(read_image(p, 1000), (6, 6), "squash") for p in loader.dataset.paths])
         for side, loader in ((True, train_loader), (False, valid.loader))
     }
     found = torch.cat(seen[False]).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(found, np.concatenate([plain[False], plain[False]]))
     trained = torch.cat(seen[True]).permute(0, 2, 3, 1).numpy()
     assert len(trained) == 12
-    assert not any((picture == plain[True]).all(axis=(1, 2, 3)).any() for picture in trained)
+    assert not any((image == plain[True]).all(axis=(1, 2, 3)).any() for image in trained)
 
 
 def test_rows_without_a_finite_prediction_are_refused() -> None:

@@ -119,7 +119,7 @@ def test_every_window_is_mixed_by_its_updates_number(tmp_path: Path) -> None:
 
 
 def test_a_mixed_update_is_that_of_the_mixed_rows() -> None:
-    """Three micro-batches of mixed pictures and answers step as the same mixed rows in one piece, with the mean
+    """Three micro-batches of mixed images and answers step as the same mixed rows in one piece, with the mean
     weighted by the shares of the mixed answers."""
     mixing = Mixing(0.4, 0.0, 1.0, 3, HEADS)
     data = replace(training(8, 3, 3), mixing=mixing)

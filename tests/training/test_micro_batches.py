@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Small:
-    """A device with room for so many pictures at once: `compute` of a state."""
+    """A device with room for so many images at once: `compute` of a state."""
 
     def __init__(self, state: TrainState, most: int, until: int = 10**9) -> None:
         self.state, self.most, self.until = state, most, until
@@ -145,12 +145,12 @@ def test_a_stopped_run_goes_on_with_the_size_that_fitted() -> None:
     assert bytes_of(whole) == bytes_of(resumed)
 
 
-def test_where_one_picture_does_not_fit_it_is_said() -> None:
+def test_where_one_image_does_not_fit_it_is_said() -> None:
     data = training(6, 4)
     state = state_of(dense(), data)
     Small(state, 0)
     with pytest.raises(
-        ConfigError, match=r"^training.batch_size: one picture does not fit .*: CUDA out of memory"
+        ConfigError, match=r"^training.batch_size: one image does not fit .*: CUDA out of memory"
     ):
         run(state, data, SETTINGS, Shelf())
     assert state.progress.update == 0
@@ -192,7 +192,7 @@ def test_a_step_that_does_not_fit_is_an_error_of_ours() -> None:
 
 
 def limited(model: torch.nn.Module, most: int) -> list[int]:
-    """The model runs out of memory with more pictures than that at once; the sizes it was given, and whether what did
+    """The model runs out of memory with more images than that at once; the sizes it was given, and whether what did
     not fit was gone by then."""
     sizes: list[int] = []
     alive: list[weakref.ref[Tensor]] = []
@@ -232,7 +232,7 @@ def test_what_fits_is_computed_at_once() -> None:
     assert all(torch.equal(found[name], raw) for name, raw in wanted.items())
     assert sizes == [11, 11]
     limited(model, 0)
-    with pytest.raises(ConfigError, match="not even one picture fits the memory of cpu"):
+    with pytest.raises(ConfigError, match="not even one image fits the memory of cpu"):
         OOMFallback(model)(images)
 
 

@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 def model() -> Classifier:
     """A convolution, a batch norm and a head."""
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    facts = ModelMetadata("none", (8, 6), "squash", HALF, HALF, 0.5, {"a": 2})
-    return Classifier(Backbone(body, 4, HALF, HALF), facts)
+    metadata = ModelMetadata("none", (8, 6), "squash", HALF, HALF, 0.5, {"a": 2})
+    return Classifier(Backbone(body, 4, HALF, HALF), metadata)
 
 
 def optimizer_of(trial: Classifier, fused: bool | None) -> torch.optim.Optimizer:
@@ -48,7 +48,7 @@ def test_the_model_and_the_generators_stay_as_they_were() -> None:
 
 
 def test_every_combination_is_measured_in_its_own_threads() -> None:
-    """Each precision in each layout, on uint8 pictures of the run's size, in so many threads."""
+    """Each precision in each layout, on uint8 images of the run's size, in so many threads."""
     measured, seen = model(), set()
     measured.register_forward_pre_hook(
         lambda _, inputs: seen.add((tuple(inputs[0].shape), inputs[0].dtype, torch.get_num_threads()))
@@ -61,7 +61,7 @@ def test_every_combination_is_measured_in_its_own_threads() -> None:
 
 
 def test_the_run_s_own_batch_is_measured_where_that_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With 16 pictures at first; where those take long, with no more."""
+    """With 16 images at first; where those take long, with no more."""
     for seconds, sizes in ((0.001, [16, 40]), (0.5, [16])):
         measured, seen = model(), list[int]()
         measured.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
@@ -115,12 +115,12 @@ def test_the_fastest_is_changed_one_thing_at_a_time(monkeypatch: pytest.MonkeyPa
         ("bf16", "contiguous", True, True, 5.0),
         ("fp32", "channels_last", False, True, 9.0),
     ]
-    assert str(plans[0]) == "bf16, 1 thread, 0 workers, contiguous, not fused: 250.00 ms a picture"
-    assert str(plans[3]) == "bf16, 1 thread, 0 workers, contiguous, compiled: 5000.00 ms a picture"
+    assert str(plans[0]) == "bf16, 1 thread, 0 workers, contiguous, not fused: 250.00 ms an image"
+    assert str(plans[3]) == "bf16, 1 thread, 0 workers, contiguous, compiled: 5000.00 ms an image"
 
 
 def test_what_does_not_fit_the_memory_is_measured_smaller() -> None:
-    """Half as many pictures each time; with not even one there is no plan."""
+    """Half as many images each time; with not even one there is no plan."""
     for most in (3, 0):
         measured, seen = model(), list[int]()
 
@@ -136,7 +136,7 @@ def test_what_does_not_fit_the_memory_is_measured_smaller() -> None:
 
 
 def test_a_pass_that_did_not_fit_is_gone_before_the_next() -> None:
-    """Else the memory that it holds would be missing, and fewer pictures would seem to fit than do."""
+    """Else the memory that it holds would be missing, and fewer images would seem to fit than do."""
     measured, alive = model(), list[weakref.ref[torch.Tensor]]()
 
     def refuse(_: Any, inputs: tuple[torch.Tensor]) -> None:

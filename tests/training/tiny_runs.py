@@ -1,4 +1,4 @@
-"""Small models, drawn pictures and their loaders, for the tests of the loop."""
+"""Small models, drawn images and their loaders, for the tests of the loop."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -40,13 +40,13 @@ SETTINGS = Settings(
 
 
 class MemoryLoader(Loader):
-    """Batches of drawn pictures, without files or workers; windows are cut by the real loader's code."""
+    """Batches of drawn images, without files or workers; windows are cut by the real loader's code."""
 
     def __init__(self, count: int, batch_size: int, seed: int = 0, size: int = 6) -> None:
         draw = torch.Generator().manual_seed(seed)
         images_BCHW = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
         self.images = images_BCHW.contiguous(memory_format=torch.channels_last)
-        self.pictures = self.images  # type: ignore[assignment]
+        self.dataset = self.images  # type: ignore[assignment]
         self.targets = {name: torch.randint(0, k, (count,), generator=draw) for name, k in HEADS.items()}
         self.batch_size = batch_size
 
@@ -72,7 +72,7 @@ def dense(dropout: float = 0.0) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         body = nn.Sequential(nn.Flatten(), nn.Linear(108, 9), nn.Tanh())
-        return Classifier(Backbone(body, 9, HALF, HALF), facts(dropout)).double()
+        return Classifier(Backbone(body, 9, HALF, HALF), metadata(dropout)).double()
 
 
 def convolutional(dropout: float = 0.3) -> Classifier:
@@ -81,11 +81,11 @@ def convolutional(dropout: float = 0.3) -> Classifier:
         torch.default_generator.manual_seed(0)
         convolutions = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)]
         body = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        model = Classifier(Backbone(body, 8, HALF, HALF), facts(dropout))
+        model = Classifier(Backbone(body, 8, HALF, HALF), metadata(dropout))
         return model.to(memory_format=torch.channels_last)
 
 
-def facts(dropout: float) -> ModelMetadata:
+def metadata(dropout: float) -> ModelMetadata:
     """Facts of a model that no backbone's name stands for."""
     return ModelMetadata("none", (6, 6), "squash", HALF, HALF, dropout, HEADS)
 

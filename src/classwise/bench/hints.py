@@ -40,7 +40,7 @@ def _readers_beside(found: Bench, config: Config) -> str:
     then = max(found.reading / workers, found.computing)
     hidden = "hide it" if found.reading / workers <= found.computing else "hide a part of it"
     return (
-        f"reading a picture takes {longer} training on it ({found.reading:.2f} and {found.computing:.2f} ms, in turn):"
+        f"reading an image takes {longer} training on it ({found.reading:.2f} and {found.computing:.2f} ms, in turn):"
         f" data.workers = {workers} would {hidden}, up to {found.expected / then:.1f} times faster where a core is free"
     )
 
@@ -52,7 +52,7 @@ def _more_readers(found: Bench, config: Config) -> str:
     possible = min(wanted, found.cores)
     text = (
         f"the readers set the pace: {found.workers} worker{'s' * (found.workers > 1)} need {found.pace:.2f} ms a"
-        f" picture, the model {found.computing:.2f}"
+        f" image, the model {found.computing:.2f}"
     )
     if possible <= found.workers:
         return f"{text}; all {found.cores} cores read already"
@@ -68,7 +68,7 @@ def _store(found: Bench, config: Config) -> str:
     if config.data.cache != "off":
         where = "the store does not hold all of them, for the reason that is said above"
         then = ""
-    return f"decoding takes {decoding:.2f} ms a picture in every epoch: {where}{then}"
+    return f"decoding takes {decoding:.2f} ms an image in every epoch: {where}{then}"
 
 
 def _lighter_augmentation(found: Bench, config: Config) -> str:
@@ -91,7 +91,7 @@ def _precision(found: Bench, config: Config) -> str:
         return ""
     name, then = found.other
     return (
-        f"{name} would be faster: forward and backward take {then:.2f} ms a picture instead of {own:.2f}"
+        f"{name} would be faster: forward and backward take {then:.2f} ms an image instead of {own:.2f}"
         f' (training.precision = "{name}", or "auto" to have it measured before every run)'
     )
 
@@ -101,8 +101,8 @@ def _transfer(found: Bench, config: Config) -> str:
     if transfer < MATTERS * found.computing:
         return ""
     return (
-        f"moving the pictures to {found.device} takes {transfer:.2f} of {found.computing:.2f} ms: a smaller"
-        " model.image_size, or a model that has more to do with each picture"
+        f"moving the images to {found.device} takes {transfer:.2f} of {found.computing:.2f} ms: a smaller"
+        " model.image_size, or a model that has more to do with each image"
     )
 
 
@@ -112,7 +112,7 @@ def _update(found: Bench, config: Config) -> str:
     if update < MATTERS * found.expected:
         return ""
     return (
-        f"the update takes {update:.2f} of {found.computing:.2f} ms a picture, whatever the batch: a larger"
+        f"the update takes {update:.2f} of {found.computing:.2f} ms an image, whatever the batch: a larger"
         f" training.batch_size than {found.batch} (with optimizer.lr in proportion) makes fewer of them"
     )
 
@@ -133,6 +133,6 @@ def _unexplained(found: Bench, config: Config) -> str:
         return ""
     shared = ", or readers and model share cores" if found.workers else ""
     return (
-        f"whole updates take {found.whole:.2f} ms a picture, the stages explain {found.expected:.2f}: something else"
+        f"whole updates take {found.whole:.2f} ms an image, the stages explain {found.expected:.2f}: something else"
         f" was at work on this machine{shared}; measure again when it is idle"
     )

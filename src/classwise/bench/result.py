@@ -14,7 +14,7 @@ COMPUTING = ("transfer", "mixing", "forward", "loss", "backward", "update")
 
 @dataclass(frozen=True)
 class Stage:
-    """Milliseconds that a picture takes in one stage."""
+    """Milliseconds that an image takes in one stage."""
 
     name: str
     milliseconds: float
@@ -23,7 +23,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Bench:
-    """The stages of a run, `batch` pictures at a time; `whole`: milliseconds a picture of real updates, with the
+    """The stages of a run, `batch` images at a time; `whole`: milliseconds an image of real updates, with the
     readers at work beside them. `plans`: the ways to train that were measured, the fastest first; without any,
     `other` is another precision and what forward and backward take in it."""
 
@@ -45,22 +45,22 @@ class Bench:
 
     @property
     def reading(self) -> float:
-        """What one reader needs for a picture."""
+        """What one reader needs for an image."""
         return self.milliseconds(*READING)
 
     @property
     def computing(self) -> float:
-        """What the training process needs for a picture that has been read."""
+        """What the training process needs for an image that has been read."""
         return self.milliseconds(*COMPUTING)
 
     @property
     def pace(self) -> float:
-        """What all readers together need for a picture; without workers that is the training process."""
+        """What all readers together need for an image; without workers that is the training process."""
         return self.reading / max(1, self.workers)
 
     @property
     def expected(self) -> float:
-        """What a picture takes by its stages: with workers the slower side, without them both in turn."""
+        """What an image takes by its stages: with workers the slower side, without them both in turn."""
         return max(self.pace, self.computing) if self.workers else self.reading + self.computing
 
     @property
@@ -69,7 +69,7 @@ class Bench:
         return self.expected / self.whole if self.whole else 0.0
 
     def share(self, stage: Stage) -> float | None:
-        """A stage's share of the work on a training picture; None for what is not part of an update."""
+        """A stage's share of the work on a training image; None for what is not part of an update."""
         work = self.reading + self.computing
         return stage.milliseconds / work if stage.name in (*READING, *COMPUTING) and work else None
 
@@ -79,8 +79,8 @@ class Bench:
         names: tuple[str, ...] = (*READING, *COMPUTING)
         if self.workers:
             names = READING if self.pace > self.computing else COMPUTING
-        side = self.milliseconds(*names)
-        large = [s.name for s in self.stages if s.name in names and s.milliseconds >= side / 4 > 0]
+        total = self.milliseconds(*names)
+        large = [s.name for s in self.stages if s.name in names and s.milliseconds >= total / 4 > 0]
         return " and ".join([", ".join(large[:-1]), *large[-1:]] if len(large) > 1 else large)
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The time that one picture takes in each stage of training.
+"""The time that one image takes in each stage of training.
 
 The parts are those of the run itself, on a copy of its weights. Each stage is timed on its own, over a few batches of
 the training rows; the median of some passes counts, after one that warms up. Whole updates of the real loop are timed
@@ -28,8 +28,8 @@ from classwise.compose.parts import build_model, check_recipe, resolve_auto
 from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.images import min_size, read_image
-from classwise.data.loader import Batch, Pictures, Rows
+from classwise.data.images import min_image_size, read_image
+from classwise.data.loader import Batch, ImageDataset, Rows
 from classwise.data.mixing import Mixing
 from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.session import Parts, assemble
@@ -42,7 +42,7 @@ BATCHES = 3
 PASSES = 5
 """Times that they are gone through, after one that warms up."""
 LONG = 3.0
-"""Seconds after which a stage is gone through no more: large pictures would take minutes."""
+"""Seconds after which a stage is gone through no more: large images would take minutes."""
 UPDATES = 9
 """Whole updates that are timed, after three that warm up."""
 OTHER = {"fp32": "bf16", "bf16": "fp32"}
@@ -58,18 +58,18 @@ WHAT = {
 
 def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: bool = False) -> Bench:
     """Time the stages of the run that this config makes, on its own data, model and device; nothing is written but
-    the store of decoded pictures. Raises what `train` raises for a bad config or bad data."""
+    the store of decoded images. Raises what `train` raises for a bad config or bad data."""
     console = Console(quiet)
     given = load_config(Path(config), overrides)
-    with preserve_torch_state(), contextlib.closing(prepare(given, console)) as prepared:
-        heads = build_heads(given, prepared)
+    with preserve_torch_state(), contextlib.closing(prepare(given, console)) as splits:
+        heads = build_heads(given, splits)
         model = build_model(given, heads)
-        check_recipe(given, prepared, model)
-        settled, device, plans = resolve_auto(given, prepared, model, console)
+        check_recipe(given, splits, model)
+        settled, device, plans = resolve_auto(given, splits, model, console)
         set_threads(settled)
-        if prepared.store is not None:
-            console.line(str(prepared.store))
-        parts = assemble(settled, prepared, copy.deepcopy(model), heads, device)
+        if splits.cache is not None:
+            console.line(str(splits.cache))
+        parts = assemble(settled, splits, copy.deepcopy(model), heads, device)
         with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
             return measure(parts, settled, tuple(Plan(**plan) for plan in plans), console)
 
@@ -124,16 +124,16 @@ def reading_stages(parts: Parts, windows: Sequence[list[Batch]], workers: int) -
     batches = [batch for window in windows for batch in window]
     if batches[0].images.ndim != 4:
         return
-    pictures = parts.data.loader.pictures
+    dataset = parts.data.loader.dataset
     rows = np.concatenate([batch.rows for batch in batches])
-    images = [np.array(pictures.read(row)) for row in rows]
+    images = [np.array(dataset.read(row)) for row in rows]
     epoch = parts.state.progress.epoch
 
     def change(i: int) -> np.ndarray[Any, Any]:
-        return pictures.change(images[i], epoch, int(rows[i]))[0]
+        return dataset.change(images[i], epoch, int(rows[i]))[0]
 
     with _threads_of_a_reader(workers):
-        yield from _stages_of_files(pictures, rows, images)
+        yield from _stages_of_files(dataset, rows, images)
         yield Stage("augmenting", _each(change, len(rows)), "to size, by chance")
     finished, size = [change(i) for i in range(len(rows))], len(batches[0])
     joining = _each(lambda i: np.stack(finished[:size]), 1) / size
@@ -141,22 +141,22 @@ def reading_stages(parts: Parts, windows: Sequence[list[Batch]], workers: int) -
 
 
 def _stages_of_files(
-    pictures: Pictures, rows: Rows, images: Sequence[np.ndarray[Any, Any]]
+    dataset: ImageDataset, rows: Rows, images: Sequence[np.ndarray[Any, Any]]
 ) -> Iterator[Stage]:
-    if pictures.stored is not None and bool((pictures.stored.at[rows] >= 0).all()):
+    if dataset.cached is not None and bool((dataset.cached.at[rows] >= 0).all()):
         # To look at all of the pixels is to fetch them from the file.
-        fetched = _each(lambda i: pictures.read(rows[i]).max(), len(rows))
+        fetched = _each(lambda i: dataset.read(rows[i]).max(), len(rows))
         looked = _each(lambda i: images[i].max(), len(rows))
         yield Stage("reading", max(0.0, fetched - looked), "decoded before, from the store")
         return
-    files = _each(lambda i: pictures.paths[rows[i]].read_bytes(), len(rows))
-    decoded = _each(lambda i: _decoded(pictures, rows[i]), len(rows))
+    files = _each(lambda i: dataset.paths[rows[i]].read_bytes(), len(rows))
+    decoded = _each(lambda i: _decoded(dataset, rows[i]), len(rows))
     yield Stage("reading", files, "the bytes of the file")
     yield Stage("decoding", max(0.0, decoded - files), "to pixels: RGB, upright")
 
 
-def _decoded(pictures: Pictures, row: int) -> Any:
-    return read_image(pictures.paths[row], pictures.max_pixels, pictures.root, min_size(pictures.size))
+def _decoded(dataset: ImageDataset, row: int) -> Any:
+    return read_image(dataset.paths[row], dataset.max_pixels, dataset.root, min_image_size(dataset.size))
 
 
 @contextlib.contextmanager
@@ -174,7 +174,7 @@ def _threads_of_a_reader(workers: int) -> Iterator[None]:
 def computing_stages(parts: Parts, windows: Sequence[list[Batch]]) -> Iterator[Stage]:
     """The stages of an update on the device, one after the other and each waited for; and counting."""
     settings = parts.settings
-    there = "" if parts.data.loader.pictures.finishes else ", mirrored and relit there"
+    there = "" if parts.data.loader.dataset.augments_on_host else ", mirrored and relit there"
     what = WHAT | {"transfer": f"to {settings.device}{there}", "forward": f"in {settings.precision}"}
     rows = sum(len(batch) for window in windows for batch in window)
     spent = _staged_passes(parts, windows)
@@ -250,7 +250,7 @@ def _staged_update(parts: Parts, window: list[Batch], updates: NonFiniteGuard, c
 
 @torch.no_grad()
 def _counting(parts: Parts, batch: Batch) -> float:
-    """Milliseconds a picture, of as many at once as validation counts."""
+    """Milliseconds an image, of as many at once as validation counts."""
     device, board = parts.settings.device, parts.metrics
     batch = next(batch.to(device).parts(parts.state.progress.micro_batch))
     with parts.settings.autocast():
@@ -268,7 +268,7 @@ def _counting(parts: Parts, batch: Batch) -> float:
 
 
 def whole_updates(parts: Parts) -> float:
-    """Milliseconds a picture of real updates, with the readers of the run."""
+    """Milliseconds an image of real updates, with the readers of the run."""
     ends: list[tuple[float, int]] = []
 
     def watched() -> Iterator[list[Batch]]:

@@ -11,7 +11,7 @@ NOTHING = "nothing stands out: this is as fast as this model trains here"
 def bench_text(found: Bench) -> str:
     """Plain lines: a row a stage, the sums beside the whole, and what would help."""
     width = max(len(stage.name) for stage in found.stages)
-    lines = [f"{'stage':<{width}}  ms a picture  share"]
+    lines = [f"{'stage':<{width}}  ms an image  share"]
     for stage in found.stages:
         cells = f"{stage.name:<{width}}  {_milliseconds(stage):>12}  {_share(found, stage):>5}"
         lines.append(f"{cells}  {stage.what}".rstrip())
@@ -53,7 +53,7 @@ def _stage_table(found: Bench, length: int) -> Any:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage", min_width=10)
-    table.add_column("ms a picture", justify="right", min_width=12)
+    table.add_column("ms an image", justify="right", min_width=12)
     table.add_column("share", justify="right", min_width=5)
     table.add_column("", min_width=length)
     table.add_column("", no_wrap=True, overflow="ellipsis")
@@ -103,7 +103,7 @@ def _sums(found: Bench) -> list[tuple[str, float, str]]:
     threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
     where = f"a reader; {readers} beside the model" if found.workers else "in turn with the model"
     how = "the slower of the two" if found.workers else "one after the other"
-    speed = f", {1000 / found.whole:,.0f} pictures/s" if found.whole else ""
+    speed = f", {1000 / found.whole:,.0f} images/s" if found.whole else ""
     return [
         ("reading", found.reading, where),
         ("computing", found.computing, f"{found.precision}, {threads} on {found.device}"),

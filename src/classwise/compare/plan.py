@@ -292,7 +292,7 @@ def alone(folder: Path) -> Iterator[None]:
 class Plans:
     """Fills in precision, threads, workers and so on where the config leaves them to be measured: measured by the first
     run of a kind (its config.toml says them) and the same for all others, or the variants would differ in more than
-    was asked. With several processes each one has one thread and reads its own pictures."""
+    was asked. With several processes each one has one thread and reads its own images."""
 
     file: PlanFile
     runs: Sequence[Planned]

@@ -1,4 +1,4 @@
-"""A comparison as a picture. Text stays text, as in `report/figures.py`; every name is escaped by markupsafe."""
+"""A comparison as an image. Text stays text, as in `report/figures.py`; every name is escaped by markupsafe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from classwise.report.figures import Axis, plain, text_width, ticks
 WIDTH, GAP = 360, 40
 LEFT, RIGHT, TOP, BOTTOM, ROW = 4, 4, 6, 36, 40
 
-# For the picture on its own, which no page lends its colours to: plain values, so that every program draws it.
+# For the image on its own, which no page lends its colours to: plain values, so that every program draws it.
 STYLE = """
 svg { background: #fff; font-family: Inter, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK KR", sans-serif; }
 text { font-size: 11px; fill: #5b636d; }
@@ -71,7 +71,7 @@ def panels(
     return found
 
 
-def picture(drawn: Sequence[Panel], title: str) -> str:
+def chart(drawn: Sequence[Panel], title: str) -> str:
     """`drawn` side by side as one SVG file that needs nothing else."""
     width = len(drawn) * (WIDTH + GAP) + GAP // 2
     height = max((panel.height for panel in drawn), default=0) + 64

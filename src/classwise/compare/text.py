@@ -81,12 +81,12 @@ def _cells(d: Difference | None, digits: int) -> list[str]:
 
 
 def reading(summary: Sequence[Summary], higher: bool) -> list[str]:
-    """How to read the table and the picture, as far as there is something to read."""
+    """How to read the table and the image, as far as there is something to read."""
     differences = [row.difference for row in summary if row.difference]
     tested = [d for d in differences if d.p is not None]
     text = [
         "A seed decides the split, the first weights, the order of the rows and the augmentation. The mean and the"
-        " standard deviation (sd) are over the seeds; small dots in the picture are single runs.",
+        " standard deviation (sd) are over the seeds; small dots in the chart are single runs.",
     ]
     if any(row.own and row.own.interval for row in summary):
         text.append(
@@ -102,14 +102,14 @@ def reading(summary: Sequence[Summary], higher: bool) -> list[str]:
     if tested:
         text.append(
             "p is that of the two-sided paired t-test: how often chance alone would give a difference at least as"
-            " large if there were none. The picture colours a difference, blue for better and orange for worse,"
+            " large if there were none. The chart colours a difference, blue for better and orange for worse,"
             f" where {'Holm’s p' if len(tested) > 1 else 'p'} is below {ALPHA}; grey means that these seeds cannot"
             " tell."
         )
     if len(tested) > 1:
         text.append(
             f"With {len(tested)} differences, one of them is easily below {ALPHA} by chance. Holm’s p allows for that:"
-            " trust it rather than p. The picture shows Holm’s."
+            " trust it rather than p. The chart shows Holm’s."
         )
     if any(d.pairs > 1 and d.p is None for d in differences):
         text.append(

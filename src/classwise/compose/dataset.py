@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classwise.compose.image_check import open_store, pictures_text, usable_rows
+from classwise.compose.image_check import image_count_text, open_cache, usable_rows
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.cache import PictureStore, StoredPictures
+from classwise.data.cache import CachedImages, ImageCache
 from classwise.data.sources import Samples, read_source
 from classwise.data.split import merge_groups, split_rows
 from classwise.data.table import rows_text
@@ -24,40 +24,40 @@ from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import joint_number
 
 Numbers = npt.NDArray[np.int64]
-Answers = dict[str, npt.NDArray[Any]]
+Labels = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Side:
+class Split:
     """One side of the split: its rows, their answers by target as a batch holds them (targets.py), a hash over the
-    bytes of their pictures, and where these are kept decoded, if they are."""
+    bytes of their images, and where these are kept decoded, if they are."""
 
     samples: Samples
-    answers: Answers
+    labels: Labels
     contents: str = ""
-    stored: StoredPictures | None = None
+    cached: CachedImages | None = None
 
 
 @dataclass(frozen=True)
 class DatasetSplits:
-    """The data of a run, read, checked and split. `bad` are the pictures that were left out; `store` keeps the
+    """The data of a run, read, checked and split. `bad` are the images that were left out; `cache` keeps the
     decoded ones, and is held open until `close`."""
 
     targets: tuple[Target, ...]
     joint: tuple[str, ...]
-    train: Side
-    valid: Side
+    train: Split
+    valid: Split
     bad: tuple[ImageError, ...]
     warnings: tuple[str, ...]
-    store: PictureStore | None = None
+    cache: ImageCache | None = None
 
     def close(self) -> None:
-        """Let other runs delete the decoded pictures."""
-        if self.store is not None:
-            self.store.close()
+        """Let other runs delete the decoded images."""
+        if self.cache is not None:
+            self.cache.close()
 
     @property
-    def sides(self) -> tuple[Side, Side]:
+    def both(self) -> tuple[Split, Split]:
         """Training and validation."""
         return self.train, self.valid
 
@@ -70,24 +70,24 @@ class DatasetSplits:
         """The target of that name."""
         return next(target for target in self.targets if target.name == name)
 
-    def class_numbers(self, side: Side) -> dict[str, Numbers]:
+    def class_numbers(self, split: Split) -> dict[str, Numbers]:
         """Class numbers (N,) of the targets that can be read as a class, -1 where unknown."""
-        return {t.name: t.class_numbers(side.answers[t.name]) for t in self.targets if t.is_class_like}
+        return {t.name: t.class_numbers(split.labels[t.name]) for t in self.targets if t.is_class_like}
 
-    def classes(self, side: Side) -> Numbers | None:
+    def classes(self, split: Split) -> Numbers | None:
         """What sampling balances: the joint class, or all class targets' labels together, -1 where one of them is
         unknown; None where no target can be read as a class."""
-        numbers = self.class_numbers(side)
+        numbers = self.class_numbers(split)
         names = self.joint or tuple(numbers)
         if not names:
             return None
         return joint_number([numbers[name] for name in names], [len(self.label_lists[n]) for n in names])
 
-    def queries(self, side: Side) -> Numbers | None:
+    def queries(self, split: Split) -> Numbers | None:
         """What batches keep whole: the query numbers of the ranking target, where there is one."""
         for target in self.targets:
             if isinstance(target, RankingTarget):
-                queries: Numbers = side.answers[target.name][:, 1]
+                queries: Numbers = split.labels[target.name][:, 1]
                 return queries
         return None
 
@@ -95,64 +95,64 @@ class DatasetSplits:
 def prepare(
     config: Config, console: Console, processes: Processes = SINGLE_PROCESS, keep: bool = True
 ) -> DatasetSplits:
-    """Read, check and split the data; nothing is written but, with `keep`, the store of decoded pictures. Of several
-    processes each checks its share of the pictures. Raises DataError, ConfigError."""
+    """Read, check and split the data; nothing is written but, with `keep`, the store of decoded images. Of several
+    processes each checks its share of the images. Raises DataError, ConfigError."""
     data = config.data
     samples = processes.on_all_ranks(lambda: _source(config))
     other = None
     if isinstance(data.valid, str):
         other = processes.on_all_ranks(lambda: _valid_source(config))
-    store = processes.on_all_ranks(lambda: open_store(config, samples.root, console) if keep else None)
+    cache = processes.on_all_ranks(lambda: open_cache(config, samples.root, console) if keep else None)
     keys: dict[Path, bytes] = {}
-    samples, bad = usable_rows(samples, config, console, processes, store, keys)
+    samples, bad = usable_rows(samples, config, console, processes, cache, keys)
     if other is not None:
-        other, bad_too = usable_rows(other, config, console, processes, store, keys)
+        other, bad_too = usable_rows(other, config, console, processes, cache, keys)
         bad += bad_too
     counts = processes.all_gather_object(
-        [0, 0, 0] if store is None else [store.added, store.had, store.left_out]
+        [0, 0, 0] if cache is None else [cache.added, cache.had, cache.left_out]
     )
-    if store is not None:  # for the first process to tell
-        store.added, store.had, store.left_out = (sum(column) for column in zip(*counts, strict=True))
-    prepared = processes.on_all_ranks(lambda: _prepared(config, samples, other, bad))
-    sides = [_with_pictures(side, keys, store) for side in prepared.sides]
-    return dataclasses.replace(prepared, train=sides[0], valid=sides[1], store=store)
+    if cache is not None:  # for the first process to tell
+        cache.added, cache.had, cache.left_out = (sum(column) for column in zip(*counts, strict=True))
+    splits = processes.on_all_ranks(lambda: _prepared(config, samples, other, bad))
+    pair = [_with_images(split, keys, cache) for split in splits.both]
+    return dataclasses.replace(splits, train=pair[0], valid=pair[1], cache=cache)
 
 
-def _with_pictures(side: Side, keys: Mapping[Path, bytes], store: PictureStore | None) -> Side:
-    own = [keys[path] for path in side.samples.paths]
-    stored = None if store is None else store.of(own)
-    return dataclasses.replace(side, contents=sha256(b"".join(own)), stored=stored)
+def _with_images(split: Split, keys: Mapping[Path, bytes], cache: ImageCache | None) -> Split:
+    own = [keys[path] for path in split.samples.paths]
+    cached = None if cache is None else cache.of(own)
+    return dataclasses.replace(split, contents=sha256(b"".join(own)), cached=cached)
 
 
 def _prepared(
     config: Config, samples: Samples, other: Samples | None, bad: Sequence[ImageError]
 ) -> DatasetSplits:
-    """Targets, answers and sides of rows whose pictures have been checked; `other` is a validation set of its own."""
+    """Targets, answers and sides of rows whose images have been checked; `other` is a validation set of its own."""
     data = config.data
     targets = tuple(_target(name, config, samples) for name in config.targets)
     joint = config.joint.targets if config.joint else ()
-    samples, answers = answered(targets, samples, config)
+    samples, labels = labeled_rows(targets, samples, config)
     warnings = list(samples.notes)
     if other is None:
         assert isinstance(data.valid, float)
-        train, valid = _split(samples, answers, targets, data.valid, config.seed)
+        train, valid = _split(samples, labels, targets, data.valid, config.seed)
     else:
-        other, other_answers = answered(targets, other, config)
+        other, other_labels = labeled_rows(targets, other, config)
         warnings += other.notes
         _refuse_overlap(samples, other, targets)
-        train, valid = Side(samples, answers), Side(other, other_answers)
+        train, valid = Split(samples, labels), Split(other, other_labels)
     if bad:
-        warnings.append(f"{pictures_text(len(bad))} left out, since unusable (data.bad_images = skip)")
+        warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     _refuse_clashing_names(targets, bool(joint))
-    prepared = DatasetSplits(targets, joint, train, valid, tuple(bad), tuple(warnings))
-    return dataclasses.replace(prepared, warnings=(*warnings, *_masked(prepared), *_absent_classes(prepared)))
+    splits = DatasetSplits(targets, joint, train, valid, tuple(bad), tuple(warnings))
+    return dataclasses.replace(splits, warnings=(*warnings, *_masked(splits), *_absent_classes(splits)))
 
 
-def answered(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Answers]:
+def labeled_rows(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Labels]:
     """The rows with an answer for some target; data.unanswered says whether others are an error or are left out."""
     if config.data.unanswered == "skip":
-        answers = {target.name: target.encode(samples.frame, samples.where) for target in targets}
-        known_N = np.any([target.known(answers[target.name]) for target in targets], axis=0)
+        labels = {target.name: target.encode(samples.frame, samples.where) for target in targets}
+        known_N = np.any([target.known(labels[target.name]) for target in targets], axis=0)
         left = int((~known_N).sum())
         if left and known_N.any():
             samples = samples.take(np.flatnonzero(known_N).tolist())
@@ -161,10 +161,10 @@ def answered(targets: Sequence[Target], samples: Samples, config: Config) -> tup
     return samples, encode(targets, samples)
 
 
-def encode(targets: Sequence[Target], samples: Samples) -> Answers:
+def encode(targets: Sequence[Target], samples: Samples) -> Labels:
     """Answers by target. Raises DataError for a missing column, an unknown label, a row without any answer."""
-    answers = {target.name: target.encode(samples.frame, samples.where) for target in targets}
-    known_N = np.any([target.known(answers[target.name]) for target in targets], axis=0)
+    labels = {target.name: target.encode(samples.frame, samples.where) for target in targets}
+    known_N = np.any([target.known(labels[target.name]) for target in targets], axis=0)
     if not known_N.all():
         rows = [int(i) + 1 for i in np.flatnonzero(~known_N)]
         columns = ", ".join(repr(column) for target in targets for column in target.columns)
@@ -172,58 +172,58 @@ def encode(targets: Sequence[Target], samples: Samples) -> Answers:
             f"{samples.where}: no answer in {rows_text(rows)}: empty in column{'s' * (', ' in columns)} {columns}"
             ' (data.unanswered = "skip" leaves such rows out)'
         )
-    return answers
+    return labels
 
 
-def data_digest(prepared: DatasetSplits) -> str:
-    """A hash over what a run learns from: both sides' ids, picture names, pictures and answers, in order."""
-    sides = [
+def data_digest(splits: DatasetSplits) -> str:
+    """A hash over what a run learns from: both sides' ids, image names, images and answers, in order."""
+    pair = [
         [
-            list(side.samples.ids),
-            list(side.samples.names),
-            side.contents,
-            {name: sha256(values.tobytes()) for name, values in side.answers.items()},
+            list(split.samples.ids),
+            list(split.samples.names),
+            split.contents,
+            {name: sha256(values.tobytes()) for name, values in split.labels.items()},
         ]
-        for side in (prepared.train, prepared.valid)
+        for split in (splits.train, splits.valid)
     ]
-    return sha256(json_text(sides).encode())
+    return sha256(json_text(pair).encode())
 
 
-def label_counts(prepared: DatasetSplits, side: Side) -> dict[str, list[int]]:
+def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
     """Rows of each label, by target (those with labels) and, where there is one, for `joint`."""
     counts = {}
-    for target in prepared.targets:
-        answers = side.answers[target.name]
+    for target in splits.targets:
+        labels = split.labels[target.name]
         if target.is_class_like:
-            counts[target.name] = _count(target.class_numbers(answers), len(target.labels))
+            counts[target.name] = _count(target.class_numbers(labels), len(target.labels))
         elif target.labels:  # multilabel
-            counts[target.name] = [int(n) for n in (answers == 1).sum(axis=0)]
-    if prepared.joint:
-        numbers = prepared.classes(side)
+            counts[target.name] = [int(n) for n in (labels == 1).sum(axis=0)]
+    if splits.joint:
+        numbers = splits.classes(split)
         assert numbers is not None
-        size = len(joint_labels(prepared.label_lists, prepared.joint))
+        size = len(joint_labels(splits.label_lists, splits.joint))
         counts["joint"] = _count(numbers, size)
     return counts
 
 
-def masked_counts(prepared: DatasetSplits, side: Side) -> dict[str, int]:
+def masked_counts(splits: DatasetSplits, split: Split) -> dict[str, int]:
     """Rows without an answer, by target."""
-    return {t.name: int((~t.known(side.answers[t.name])).sum()) for t in prepared.targets}
+    return {t.name: int((~t.known(split.labels[t.name])).sum()) for t in splits.targets}
 
 
-def value_facts(prepared: DatasetSplits, side: Side) -> dict[str, dict[str, float]]:
+def value_summary(splits: DatasetSplits, split: Split) -> dict[str, dict[str, float]]:
     """Least, mean and largest value of every regression target, and how many rows have one."""
-    facts = {}
-    for target in prepared.targets:
+    metadata = {}
+    for target in splits.targets:
         if isinstance(target, RegressionTarget):
-            values = side.answers[target.name]
+            values = split.labels[target.name]
             known = values[np.isfinite(values)]
-            facts[target.name] = {"known": len(known)} | (
+            metadata[target.name] = {"known": len(known)} | (
                 {"min": float(known.min()), "mean": float(known.mean()), "max": float(known.max())}
                 if len(known)
                 else {}
             )
-    return facts
+    return metadata
 
 
 def _count(numbers_N: Numbers, size: int) -> list[int]:
@@ -246,7 +246,7 @@ def _refuse_columns_of_a_folder(config: Config) -> None:
     for key, known in allowed.items() if Path(data.source).is_dir() else ():
         if getattr(data, key) not in known:
             raise ConfigError(
-                f"data.{key}: found {getattr(data, key)!r}, but data.source is a folder, whose pictures have no"
+                f"data.{key}: found {getattr(data, key)!r}, but data.source is a folder, whose images have no"
                 " such column; a table can have one"
             )
 
@@ -280,11 +280,11 @@ def _valid_source(config: Config) -> Samples:
 
 
 def _split(
-    samples: Samples, answers: Answers, targets: Sequence[Target], share: float, seed: int
-) -> tuple[Side, Side]:
-    strata = [stratum for target in targets for stratum in target.strata(answers[target.name])]
+    samples: Samples, labels: Labels, targets: Sequence[Target], share: float, seed: int
+) -> tuple[Split, Split]:
+    strata = [stratum for target in targets for stratum in target.strata(labels[target.name])]
     queries = [
-        [str(query) for query in answers[target.name][:, 1]]
+        [str(query) for query in labels[target.name][:, 1]]
         for target in targets
         if isinstance(target, RankingTarget)
     ]
@@ -296,17 +296,17 @@ def _split(
             f"{samples.where}: a share of {share} of {len(samples)} rows leaves one side of the split empty"
             " (data.valid)"
         )
-    sides = []
+    pair = []
     for side_N in (~valid_N, valid_N):
         rows = np.flatnonzero(side_N)
-        sides.append(Side(samples.take(rows.tolist()), {name: x[rows] for name, x in answers.items()}))
-    return sides[0], sides[1]
+        pair.append(Split(samples.take(rows.tolist()), {name: x[rows] for name, x in labels.items()}))
+    return pair[0], pair[1]
 
 
 def _refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target]) -> None:
     """A row, a group or a query on both sides would make validation look better than it is."""
     pairs: dict[str, tuple[Sequence[Any], Sequence[Any]]]
-    pairs = {"id": (train.ids, valid.ids), "picture": (train.paths, valid.paths)}
+    pairs = {"id": (train.ids, valid.ids), "image": (train.paths, valid.paths)}
     for target in targets:
         if isinstance(target, RankingTarget):
             pairs["query"] = (train.frame[target.query].to_list(), valid.frame[target.query].to_list())
@@ -323,23 +323,22 @@ def _refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target]) -
             )
 
 
-def _masked(prepared: DatasetSplits) -> list[str]:
+def _masked(splits: DatasetSplits) -> list[str]:
     """An empty cell masks a target for that row: counted and said."""
     counts = {
-        t.name: masked_counts(prepared, prepared.train)[t.name]
-        + masked_counts(prepared, prepared.valid)[t.name]
-        for t in prepared.targets
+        t.name: masked_counts(splits, splits.train)[t.name] + masked_counts(splits, splits.valid)[t.name]
+        for t in splits.targets
     }
     unmeasured = [
         f"{t.name}: no cell of {t.columns[0]!r} holds the separator {t.separator!r}, so each cell is taken for"
         f" one label (targets.{t.name}.separator)"
-        for t in prepared.targets
-        if isinstance(t, MultilabelTarget) and t.separator and not _separated(t, prepared)
+        for t in splits.targets
+        if isinstance(t, MultilabelTarget) and t.separator and not _separated(t, splits)
     ]
     unmeasured += [
         f"{t.name}: no validation row has an answer, so nothing is known of how well it is learnt"
-        for t in prepared.targets
-        if not t.known(prepared.valid.answers[t.name]).any()
+        for t in splits.targets
+        if not t.known(splits.valid.labels[t.name]).any()
     ]
     return [
         f"{name}: no answer in {count} rows, which count for the other targets only"
@@ -348,18 +347,18 @@ def _masked(prepared: DatasetSplits) -> list[str]:
     ] + unmeasured
 
 
-def _separated(target: MultilabelTarget, prepared: DatasetSplits) -> bool:
-    cells = prepared.train.samples.frame[target.columns[0]].drop_nulls()
+def _separated(target: MultilabelTarget, splits: DatasetSplits) -> bool:
+    cells = splits.train.samples.frame[target.columns[0]].drop_nulls()
     return bool(cells.str.contains(str(target.separator), literal=True).any())
 
 
-def _absent_classes(prepared: DatasetSplits) -> list[str]:
+def _absent_classes(splits: DatasetSplits) -> list[str]:
     warnings = []
-    lists = {name: list(labels) for name, labels in prepared.label_lists.items()}
-    if prepared.joint:
-        lists["joint"] = joint_labels(prepared.label_lists, prepared.joint)
-    for side, word in ((prepared.train, "training"), (prepared.valid, "validation")):
-        for name, counts in label_counts(prepared, side).items():
+    lists = {name: list(labels) for name, labels in splits.label_lists.items()}
+    if splits.joint:
+        lists["joint"] = joint_labels(splits.label_lists, splits.joint)
+    for split, word in ((splits.train, "training"), (splits.valid, "validation")):
+        for name, counts in label_counts(splits, split).items():
             absent = [lists[name][k] for k, count in enumerate(counts) if count == 0]
             if absent:
                 listed = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")

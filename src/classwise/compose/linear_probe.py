@@ -1,7 +1,7 @@
 """What a run has to beat: two honest baselines on its own split, cheap and computed once.
 
 `most_frequent` knows the training rows' targets only; `linear_probe` is a linear model that weights the classes
-equally, on features of a frozen backbone or on small pictures. Both give raw outputs by target, as a model would,
+equally, on features of a frozen backbone or on small images. Both give raw outputs by target, as a model would,
 so that the same heads decode them and the same scores count them. Nothing here draws at random.
 """
 
@@ -26,9 +26,9 @@ Features = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
-PIXELS = 1024  # at most so many numbers a picture
+PIXELS = 1024  # at most so many numbers an image
 WORK = 2.5e10  # multiplications that the probe may take for a target: some 5 s of one core
-MAX_STEPS = 500  # of logistic regression; the bundled pictures need 220
+MAX_STEPS = 500  # of logistic regression; the bundled images need 220
 _USUAL_STEPS = 100  # what the number of rows is reckoned with
 _MIN_STEPS = 20
 _MIN_ROWS = 20  # of each class, even where the budget would not allow them
@@ -373,31 +373,31 @@ def _raw_ordinal(log_p_K: Floats) -> Floats:
     return _log(above_K[..., 1:]) - np.maximum(log_p_K[..., :-1], _FLOOR)
 
 
-# Pictures as features.
+# Images as features.
 
 
 def pixel_features(
     train: Iterable[npt.NDArray[np.uint8]], valid: Iterable[npt.NDArray[np.uint8]]
 ) -> tuple[Features, Features]:
-    """Small pictures as numbers from 0 to 1: train_ND and valid_MD from batches of images_BHWC, uint8, all of one
-    size. Grey where all channels are equal in all pictures; averaged over areas down to PIXELS numbers or fewer,
-    so grey pictures of 28 x 28 stay as they are."""
-    # Whether all pictures are grey is known at the end: till then both kinds are kept.
-    sides = [[_small(images_BHWC) for images_BHWC in batches] for batches in (train, valid)]
-    kind = 0 if all(grey is not None for side in sides for grey, _ in side) else 1
-    found = [np.concatenate([f for f in (s[kind] for s in side) if f is not None]) for side in sides]
+    """Small images as numbers from 0 to 1: train_ND and valid_MD from batches of images_BHWC, uint8, all of one
+    size. Grey where all channels are equal in all images; averaged over areas down to PIXELS numbers or fewer,
+    so grey images of 28 x 28 stay as they are."""
+    # Whether all images are grey is known at the end: till then both kinds are kept.
+    pair = [[_small(images_BHWC) for images_BHWC in batches] for batches in (train, valid)]
+    kind = 0 if all(grey is not None for split in pair for grey, _ in split) else 1
+    found = [np.concatenate([f for f in (s[kind] for s in split) if f is not None]) for split in pair]
     return found[0], found[1]
 
 
 def _small(images_BHWC: npt.NDArray[np.uint8]) -> tuple[Features | None, Features]:
-    """As grey pictures, None where they are not, and as coloured ones."""
+    """As grey images, None where they are not, and as coloured ones."""
     grey_BHW1 = images_BHWC[..., :1]
     is_grey = bool((images_BHWC == grey_BHW1).all())
     return _shrunk(grey_BHW1) if is_grey else None, _shrunk(images_BHWC)
 
 
 def _shrunk(images_BHWC: npt.NDArray[np.uint8]) -> Features:
-    """(B, D) with D <= PIXELS, about of the pictures' own proportions."""
+    """(B, D) with D <= PIXELS, about of the images' own proportions."""
     _, height, width, channels = images_BHWC.shape
     most = PIXELS // channels
     scale = min(1.0, math.sqrt(most / (height * width)))

@@ -31,30 +31,30 @@ Counts = list[int]
 Build = Callable[[Any, Counts, Counts, str], nn.Module]  # section, rows of each label and with it known, key
 
 
-def build_criterion(config: Config, prepared: DatasetSplits) -> Criterion:
+def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
     """One loss a target, joined. Raises ConfigError."""
-    counts = label_counts(prepared, prepared.train)
+    counts = label_counts(splits, splits.train)
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
-        loss = _loss(config.loss_of(name), counts.get(name, []), _known_cells(prepared, name), key)
+        loss = _loss(config.loss_of(name), counts.get(name, []), _known_cells(splits, name), key)
         if not loss.additive and config.training.accumulate > 1:
             raise ConfigError(
                 f"{key}: soft F1 is not a sum over samples, so it cannot be accumulated exactly;"
                 f" training.accumulate: found {config.training.accumulate}, allowed: 1"
             )
         if target.type == "regression":
-            loss = Standardised(loss, *_mean_and_std(prepared, name))
+            loss = Standardised(loss, *_mean_and_std(splits, name))
         losses[name] = loss
     weights = {name: target.weight for name, target in config.targets.items()}
     return Criterion(losses, weights, uncertainty=config.training.target_weights == "uncertainty")
 
 
-def build_heads(config: Config, prepared: DatasetSplits) -> dict[str, Head]:
+def build_heads(config: Config, splits: DatasetSplits) -> dict[str, Head]:
     """What the model's outputs mean, by target. Raises DataError where the training rows say too little."""
     heads: dict[str, Head] = {}
-    counts = label_counts(prepared, prepared.train)
-    for target in prepared.targets:
+    counts = label_counts(splits, splits.train)
+    for target in splits.targets:
         name, size = target.name, len(target.labels)
         if target.type == "class":
             heads[name] = ClassHead(size, _adjustment(config.targets[name].adjust, counts[name]))
@@ -63,7 +63,7 @@ def build_heads(config: Config, prepared: DatasetSplits) -> dict[str, Head]:
         elif target.type == "multilabel":
             heads[name] = MultilabelHead(size)
         elif target.type == "regression":
-            mean, std = _mean_and_std(prepared, name)
+            mean, std = _mean_and_std(splits, name)
             heads[name] = RegressionHead(mean, std, config.targets[name].edges or ())
         else:
             heads[name] = RankingHead()
@@ -84,9 +84,9 @@ def _adjustment(tau: float | None, counts: Counts) -> tuple[float, ...]:
     return tuple((-tau * log_prior(torch.tensor(counts))).tolist())
 
 
-def _mean_and_std(prepared: DatasetSplits, name: str) -> tuple[float, float]:
+def _mean_and_std(splits: DatasetSplits, name: str) -> tuple[float, float]:
     """Of the training rows: validation must not take part in it."""
-    values = prepared.train.answers[name]
+    values = splits.train.labels[name]
     known = values[np.isfinite(values)]
     if len(known) < 2 or not known.std() > 0:
         raise DataError(
@@ -96,11 +96,11 @@ def _mean_and_std(prepared: DatasetSplits, name: str) -> tuple[float, float]:
     return float(known.mean()), float(known.std())
 
 
-def _known_cells(prepared: DatasetSplits, name: str) -> Counts:
+def _known_cells(splits: DatasetSplits, name: str) -> Counts:
     """Training rows that each label of several is known of: a cell that is empty is no negative."""
-    if prepared.target(name).type != "multilabel":
+    if splits.target(name).type != "multilabel":
         return []
-    known: Counts = (~np.isnan(prepared.train.answers[name])).sum(axis=0).tolist()
+    known: Counts = (~np.isnan(splits.train.labels[name])).sum(axis=0).tolist()
     return known
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from classwise.compose.dataset import DatasetSplits, Side
+from classwise.compose.dataset import DatasetSplits, Split
 from classwise.compose.linear_probe import Baselines, linear_probe, most_frequent, pixel_features, probe_rows
 from classwise.compose.losses import build_criterion, cosine_scales
 from classwise.config import schema as cfg
@@ -21,8 +21,8 @@ from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.augment import PRESETS, Augment
-from classwise.data.cache import StoredPictures
-from classwise.data.loader import FeatureLoader, Loader, Pictures, TrainingData, ValidationData
+from classwise.data.cache import CachedImages
+from classwise.data.loader import FeatureLoader, ImageDataset, Loader, TrainingData, ValidationData
 from classwise.data.mixing import Mixing
 from classwise.data.sampling import batches_of, table_order
 from classwise.data.sources import Samples
@@ -44,7 +44,7 @@ from classwise.training.state import Progress, TrainState
 from classwise.training.tuning import FORMATS, Plan, SearchSpace, tune
 
 ONE_ROW = (
-    "training.batch_size: found {}, which leaves a batch of one picture, and batch norm cannot normalise a single"
+    "training.batch_size: found {}, which leaves a batch of one image, and batch norm cannot normalise a single"
     " one at this image_size; choose a number that leaves none over"
 )
 
@@ -76,16 +76,18 @@ def worker_count(workers: int | str, device: torch.device) -> int:
     return min(16, _cores()) if device.type == "cuda" else min(8, _cores() // 4)
 
 
-def pictures_of(
-    samples: Samples, facts: ModelMetadata, max_pixels: int, stored: StoredPictures | None = None
-) -> Pictures:
-    """Pictures as evaluation sees them."""
-    return Pictures(samples.paths, facts.image_size, facts.fit, max_pixels, root=samples.root, stored=stored)
+def evaluation_images(
+    samples: Samples, metadata: ModelMetadata, max_pixels: int, cached: CachedImages | None = None
+) -> ImageDataset:
+    """Images as evaluation sees them."""
+    return ImageDataset(
+        samples.paths, metadata.image_size, metadata.fit, max_pixels, root=samples.root, cached=cached
+    )
 
 
 def loader_of(
-    pictures: Pictures,
-    answers: Mapping[str, npt.NDArray[Any]],
+    dataset: ImageDataset,
+    labels: Mapping[str, npt.NDArray[Any]],
     config: Config,
     device: torch.device,
     pin_memory: bool = False,
@@ -94,21 +96,21 @@ def loader_of(
     d = config.data
     workers = worker_count(d.workers, device)
     size = config.training.batch_size
-    return Loader(pictures, answers, size, workers, pin_memory, d.start_method, d.worker_timeout)
+    return Loader(dataset, labels, size, workers, pin_memory, d.start_method, d.worker_timeout)
 
 
 def check_recipe(
-    config: Config, prepared: DatasetSplits, model: Classifier, processes: Processes = SINGLE_PROCESS
+    config: Config, splits: DatasetSplits, model: Classifier, processes: Processes = SINGLE_PROCESS
 ) -> None:
     """Raise the ConfigErrors of loss, optimizer, schedule and selection, before anything takes time."""
     build_settings(config, device_of(config.training.device, processes))
-    sizes = {name: len(labels) for name, labels in prepared.label_lists.items()}
-    _refuse_unknown_metric(prepared, _metric(config, sizes))
-    _refuse_unbalanced(config, prepared)
-    criterion = build_criterion(config, prepared)
+    sizes = {name: len(labels) for name, labels in splits.label_lists.items()}
+    _refuse_unknown_metric(splits, _metric(config, sizes))
+    _refuse_unbalanced(config, splits)
+    criterion = build_criterion(config, splits)
     optimizer = _optimizer(config, model, criterion)
-    t, queries = config.training, prepared.queries(prepared.train)
-    batches = batches_of(table_order(len(prepared.train.samples), queries), t.batch_size, queries)
+    t, queries = config.training, splits.queries(splits.train)
+    batches = batches_of(table_order(len(splits.train.samples), queries), t.batch_size, queries)
     window = t.accumulate * processes.world_size
     _refuse_several(config, criterion, window, processes)
     if t.micro_batch != "auto" and (not criterion.additive or queries is not None):
@@ -152,7 +154,7 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
 
 def resolve_auto(
     config: Config,
-    prepared: DatasetSplits,
+    splits: DatasetSplits,
     model: Classifier,
     console: Console,
     processes: Processes = SINGLE_PROCESS,
@@ -162,7 +164,7 @@ def resolve_auto(
     device = device_of(config.training.device, processes)
 
     def resolved() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        found, plans = _resolved(config, prepared, model, console, device)
+        found, plans = _resolved(config, splits, model, console, device)
         return found.to_dict(), [dataclasses.asdict(plan) for plan in plans]
 
     values, plans = processes.from_rank_zero(resolved)
@@ -170,12 +172,12 @@ def resolve_auto(
 
 
 def _resolved(
-    config: Config, prepared: DatasetSplits, model: Classifier, console: Console, device: torch.device
+    config: Config, splits: DatasetSplits, model: Classifier, console: Console, device: torch.device
 ) -> tuple[Config, list[Plan]]:
     data, training, optimizer = config.data, config.training, config.optimizer
     plans: list[Plan] = []
     if training.precision == "auto":
-        plans = _measured_plans(config, prepared, model, device, console)
+        plans = _measured_plans(config, splits, model, device, console)
         plan = plans[0]
         if plan.fused is not None:
             options = {**(optimizer.options or {}), "fused": plan.fused}
@@ -213,21 +215,21 @@ def _given(value: Any, otherwise: Any) -> Any:
 
 
 def _measured_plans(
-    config: Config, prepared: DatasetSplits, model: Classifier, device: torch.device, console: Console
+    config: Config, splits: DatasetSplits, model: Classifier, device: torch.device, console: Console
 ) -> list[Plan]:
-    pictures = _training_pictures(config, prepared, model.facts)
-    sample = range(0, len(pictures), max(1, len(pictures) // 24))
+    dataset = _training_images(config, splits, model.metadata)
+    sample = range(0, len(dataset), max(1, len(dataset) // 24))
     started = time.perf_counter()
-    read = sum(not isinstance(pictures[0, row], ImageError) for row in sample)
+    read = sum(not isinstance(dataset[0, row], ImageError) for row in sample)
     seconds = (time.perf_counter() - started) / max(read, 1)
-    criterion = build_criterion(config, prepared)
+    criterion = build_criterion(config, splits)
 
     def optimizer_of(trial: Classifier, fused: bool | None) -> Optimizer:
         options = {**(config.optimizer.options or {}), **({} if fused is None else {"fused": fused})}
         optimizer = config.optimizer.model_copy(update={"options": options})
         return _optimizer(config.model_copy(update={"optimizer": optimizer}), trial, criterion)
 
-    whole_queries = prepared.queries(prepared.train) is not None
+    whole_queries = splits.queries(splits.train) is not None
     choices = _choices(config, device, optimizer_of(model, None), whole_queries)
     console.line("measuring which way to train this model is the fastest on this machine ...")
     size = min(config.training.batch_size, _given(config.training.micro_batch, config.training.batch_size))
@@ -238,7 +240,7 @@ def _measured_plans(
             raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
         raise
     if not plans:
-        raise ConfigError(f"model.image_size: not even one picture fits the memory of {device}")
+        raise ConfigError(f"model.image_size: not even one image fits the memory of {device}")
     console.line(f"fastest here: {plans[0]}")
     console.note("".join(f"slower: {plan}\n" for plan in plans[1:]).rstrip())
     return plans
@@ -291,7 +293,7 @@ def augmentation(config: Config) -> Augment:
 
 def build_data(
     config: Config,
-    prepared: DatasetSplits,
+    splits: DatasetSplits,
     model: Classifier,
     device: torch.device,
     processes: Processes = SINGLE_PROCESS,
@@ -301,33 +303,32 @@ def build_data(
     the config says for each). Raises ConfigError."""
     data, t = config.data, config.training
     pin = device.type == "cuda"
-    # A GPU has time to spare for what a picture's own pixels are enough for.
-    pictures = dataclasses.replace(_training_pictures(config, prepared, model.facts), finishes=not pin)
-    loader = loader_of(pictures, prepared.train.answers, config, device, pin)
-    seen = pictures_of(prepared.valid.samples, model.facts, data.max_pixels, prepared.valid.stored)
-    valid = loader_of(seen, prepared.valid.answers, config, device, pin)
-    plain = pictures_of(prepared.train.samples, model.facts, data.max_pixels, prepared.train.stored)
+    # A GPU has time to spare for what an image's own pixels are enough for.
+    dataset = dataclasses.replace(_training_images(config, splits, model.metadata), augments_on_host=not pin)
+    loader = loader_of(dataset, splits.train.labels, config, device, pin)
+    seen = evaluation_images(splits.valid.samples, model.metadata, data.max_pixels, splits.valid.cached)
+    valid = loader_of(seen, splits.valid.labels, config, device, pin)
+    plain = evaluation_images(splits.train.samples, model.metadata, data.max_pixels, splits.train.cached)
     frozen = [
-        _frozen(config, model, device, p, side)
-        for p, side in ((plain, prepared.train), (seen, prepared.valid))
+        _frozen(config, model, device, p, split) for p, split in ((plain, splits.train), (seen, splits.valid))
     ]
     train = TrainingData(
         loader,
-        prepared.train.samples.ids,
-        prepared.classes(prepared.train),
+        splits.train.samples.ids,
+        splits.classes(splits.train),
         data.sampling,
         config.seed,
         window or t.accumulate * processes.world_size,
-        queries=prepared.queries(prepared.train),
+        queries=splits.queries(splits.train),
         rank=processes.rank,
         world_size=processes.world_size,
         features=frozen[0],
         frozen_epochs=t.freeze_epochs,
-        mixing=_mixing(config, prepared, processes.rank),
+        mixing=_mixing(config, splits, processes.rank),
     )
     return train, ValidationData(
         valid,
-        prepared.queries(prepared.valid),
+        splits.queries(splits.valid),
         frozen[1],
         t.freeze_epochs,
         processes.rank,
@@ -336,63 +337,61 @@ def build_data(
 
 
 def _frozen(
-    config: Config, model: Classifier, device: torch.device, pictures: Pictures, side: Side
+    config: Config, model: Classifier, device: torch.device, dataset: ImageDataset, split: Split
 ) -> FeatureLoader | None:
     """Features of one side for the epochs in which the backbone is frozen, made when they are first needed."""
     if not config.training.freeze_epochs:
         return None
     pin = device.type == "cuda"
-    return FeatureLoader(lambda: model_features(model, pictures, config, device), side.answers, pin)
+    return FeatureLoader(lambda: model_features(model, dataset, config, device), split.labels, pin)
 
 
-def model_features(model: Classifier, pictures: Pictures, config: Config, device: torch.device) -> Tensor:
-    """features_ND of pictures, as evaluation sees them, in the run's precision."""
-    loader = loader_of(pictures, {}, config, device)
+def model_features(model: Classifier, dataset: ImageDataset, config: Config, device: torch.device) -> Tensor:
+    """features_ND of images, as evaluation sees them, in the run's precision."""
+    loader = loader_of(dataset, {}, config, device)
     with contextlib.closing(loader):
         return features_of(model, loader, device, build_settings(config, device).autocast())
 
 
 def run_baselines(
-    config: Config, prepared: DatasetSplits, model: Classifier, heads: dict[str, Head], device: torch.device
+    config: Config, splits: DatasetSplits, model: Classifier, heads: dict[str, Head], device: torch.device
 ) -> Baselines:
     """The most frequent answer and a balanced linear probe on the same split: what a run has to beat.
 
     The probe looks at features of the backbone where its weights were learnt before, else at the pixels.
     """
-    answers = [
-        {name: torch.from_numpy(values) for name, values in side.answers.items()}
-        for side in (prepared.train, prepared.valid)
+    labels = [
+        {name: torch.from_numpy(values) for name, values in split.labels.items()}
+        for split in (splits.train, splits.valid)
     ]
     metric = build_settings(config, device).metric
     # Only what the metric is of: a probe of each target would cost as much again for nothing.
-    heads = {name: heads[name] for name in _names_of(metric, prepared)}
+    heads = {name: heads[name] for name in _names_of(metric, splits)}
 
     def value(outputs: Mapping[str, Tensor]) -> float:
-        joint = prepared.joint if metric.startswith("joint.") else ()
-        board = MetricCollection(heads, prepared.label_lists, joint)
-        board.update(outputs, answers[1])
+        joint = splits.joint if metric.startswith("joint.") else ()
+        board = MetricCollection(heads, splits.label_lists, joint)
+        board.update(outputs, labels[1])
         target, _, score = metric.rpartition(".")
-        results = board.results()
-        scores = results["joint"] if joint else results["targets"][target or prepared.targets[0].name]
+        results = board.compute()
+        scores = results["joint"] if joint else results["targets"][target or splits.targets[0].name]
         return float(scores[score])
 
     seen = [
-        pictures_of(side.samples, model.facts, config.data.max_pixels, side.stored)
-        for side in (prepared.train, prepared.valid)
+        evaluation_images(split.samples, model.metadata, config.data.max_pixels, split.cached)
+        for split in (splits.train, splits.valid)
     ]
     pretrained, rows = config.model.weights != "none", None
     if pretrained:
-        rows = probe_rows(
-            heads, answers[0], model.feature_count
-        )  # no more pictures than the probe will look at
+        rows = probe_rows(heads, labels[0], model.feature_count)  # no more images than the probe will look at
         seen[0] = seen[0].take(rows.tolist())
         train, valid = (model_features(model.to(device), p, config, device).numpy() for p in seen)
     else:
         train, valid = pixel_features(*(_pixel_batches(p, config, device) for p in seen))
-    probe = linear_probe(heads, train, answers[0], valid, standardise=pretrained, rows=rows)
+    probe = linear_probe(heads, train, labels[0], valid, standardise=pretrained, rows=rows)
     return Baselines(
         metric,
-        value(most_frequent(heads, answers[0], len(prepared.valid.samples))),
+        value(most_frequent(heads, labels[0], len(splits.valid.samples))),
         value(probe.outputs),
         "features" if pretrained else "pixels",
         probe.notes,
@@ -401,23 +400,23 @@ def run_baselines(
 
 
 def _pixel_batches(
-    pictures: Pictures, config: Config, device: torch.device
+    dataset: ImageDataset, config: Config, device: torch.device
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """images_BHWC of all pictures, in order."""
-    loader = loader_of(pictures, {}, config, device)
+    """images_BHWC of all images, in order."""
+    loader = loader_of(dataset, {}, config, device)
     with contextlib.closing(loader):
-        for batch in loader.batches(batches_of(np.arange(len(pictures)), loader.batch_size)):
+        for batch in loader.batches(batches_of(np.arange(len(dataset)), loader.batch_size)):
             yield batch.images.permute(0, 2, 3, 1).numpy()
 
 
-def _mixing(config: Config, prepared: DatasetSplits, rank: int) -> Mixing:
-    classes = {t.name: len(t.labels) for t in prepared.targets if t.type in ("class", "ordinal")}
+def _mixing(config: Config, splits: DatasetSplits, rank: int) -> Mixing:
+    classes = {t.name: len(t.labels) for t in splits.targets if t.type in ("class", "ordinal")}
     d = config.data
     return Mixing(d.mixup, d.cutmix, d.mix_share, config.seed, classes, rank)
 
 
-def _training_pictures(config: Config, prepared: DatasetSplits, facts: ModelMetadata) -> Pictures:
-    plain = pictures_of(prepared.train.samples, facts, config.data.max_pixels, prepared.train.stored)
+def _training_images(config: Config, splits: DatasetSplits, metadata: ModelMetadata) -> ImageDataset:
+    plain = evaluation_images(splits.train.samples, metadata, config.data.max_pixels, splits.train.cached)
     return dataclasses.replace(plain, seed=config.seed, augment=augmentation(config))
 
 
@@ -500,27 +499,27 @@ def _metric(config: Config, sizes: Mapping[str, int] | None = None) -> str:
     return resolve_metric(config.selection.metric, types, config.joint is not None, sizes)
 
 
-def _refuse_unbalanced(config: Config, prepared: DatasetSplits) -> None:
+def _refuse_unbalanced(config: Config, splits: DatasetSplits) -> None:
     """Sampling by class needs rows that have a class in every target that it balances."""
-    classes = prepared.classes(prepared.train)
+    classes = splits.classes(splits.train)
     if config.data.sampling != "shuffle" and classes is not None and not (classes >= 0).any():
-        names = prepared.joint or tuple(prepared.class_numbers(prepared.train))
+        names = splits.joint or tuple(splits.class_numbers(splits.train))
         raise ConfigError(
             f"data.sampling: found {config.data.sampling!r}, but no training row has an answer for all of"
             f" {', '.join(names)}; allowed: shuffle, or a [joint] of targets that are answered together"
         )
 
 
-def _names_of(metric: str, prepared: DatasetSplits) -> tuple[str, ...]:
+def _names_of(metric: str, splits: DatasetSplits) -> tuple[str, ...]:
     """The targets that a metric is of: one, or the parts of the joint class."""
-    target = metric.rpartition(".")[0] or prepared.targets[0].name
-    return prepared.joint if target == "joint" else (target,)
+    target = metric.rpartition(".")[0] or splits.targets[0].name
+    return splits.joint if target == "joint" else (target,)
 
 
-def _refuse_unknown_metric(prepared: DatasetSplits, metric: str) -> None:
+def _refuse_unknown_metric(splits: DatasetSplits, metric: str) -> None:
     """A metric over rows of which none has an answer would be 0 in every epoch."""
-    names = _names_of(metric, prepared)
-    known_N = np.all([prepared.target(n).known(prepared.valid.answers[n]) for n in names], axis=0)
+    names = _names_of(metric, splits)
+    known_N = np.all([splits.target(n).known(splits.valid.labels[n]) for n in names], axis=0)
     if not known_N.any():
         raise DataError(
             f"selection.metric: {metric} cannot be measured: no validation row has an answer for {' and '.join(names)}"

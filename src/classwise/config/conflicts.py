@@ -191,4 +191,4 @@ def _without_effect(config: Config) -> Iterator[str]:
             " on random features"
         )
     if t.freeze_epochs >= t.epochs and config.data.augment.preset != "none":
-        yield f"data.augment = {config.data.augment.preset!r}: pictures of a frozen backbone are not augmented"
+        yield f"data.augment = {config.data.augment.preset!r}: images of a frozen backbone are not augmented"

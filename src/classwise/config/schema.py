@@ -24,7 +24,7 @@ class Augment(Section):
     )
     flip: Probability | None = Field(None, description="probability of a left-right flip")
     crop: Annotated[float, Field(ge=0.01, le=1)] | None = Field(
-        None, description="least share of the picture's area that a random crop keeps; 1 = no crop"
+        None, description="least share of the image's area that a random crop keeps; 1 = no crop"
     )
     ratio: Annotated[float, Field(ge=1, le=4)] | None = Field(
         None, description="largest factor by which a crop changes the aspect; 1 = none"
@@ -59,7 +59,7 @@ class Data(Section):
     images: str = Field(
         ".", description="folder that the table's paths are relative to; no path may leave it"
     )
-    path: str = Field("path", description="column with the picture's path")
+    path: str = Field("path", description="column with the image's path")
     id: str | None = Field(None, description="column that names the row (default: the path column)")
     group: str | None = Field(
         None, description="column such as a person: rows of one group never stand on both sides of a split"
@@ -85,7 +85,7 @@ class Data(Section):
         1.0, description="share of the updates that are mixed; with mixup and cutmix on, half of them each"
     )
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
-        "auto", description="processes that read pictures; 0 = the training process itself"
+        "auto", description="processes that read images; 0 = the training process itself"
     )
     start_method: Literal["auto", "fork", "spawn", "forkserver"] = Field(
         "auto",
@@ -104,13 +104,13 @@ class Data(Section):
     )
     cache: str = Field(
         "auto",
-        description="auto: keep decoded pictures on the disk, where programs keep such things; off; or a folder",
+        description="auto: keep decoded images on the disk, where programs keep such things; off; or a folder",
     )
     cache_gigabytes: Positive = Field(
-        10.0, description="the most that the decoded pictures of all data sets there may take together"
+        10.0, description="the most that the decoded images of all data sets there may take together"
     )
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = Field(
-        100_000_000, description="a picture with more pixels than this is refused before it is decoded"
+        100_000_000, description="an image with more pixels than this is refused before it is decoded"
     )
 
 
@@ -213,7 +213,7 @@ class Model(Section):
         (64, 64), description="height, width that the model sees"
     )
     fit: Literal["squash", "crop", "pad"] = Field(
-        "squash", description="squash | crop | pad: how a picture of another shape is brought to image_size"
+        "squash", description="squash | crop | pad: how an image of another shape is brought to image_size"
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="dropout between the backbone and the heads"
@@ -338,10 +338,10 @@ class Training(Section):
     """[training]"""
 
     epochs: Count = Field(30, description="passes over the training rows")
-    batch_size: Count = Field(32, description="pictures in one (micro-)batch")
+    batch_size: Count = Field(32, description="images in one (micro-)batch")
     micro_batch: Count | Literal["auto"] = Field(
         "auto",
-        description="pictures that are computed at once; the gradient stays that of the batch. auto: all of a batch,"
+        description="images that are computed at once; the gradient stays that of the batch. auto: all of a batch,"
         " half as many each time that the device's memory runs out",
     )
     accumulate: Count = Field(
@@ -371,14 +371,14 @@ class Training(Section):
         None, description="also save within an epoch, after every so many updates"
     )
     sync_batch_norm: bool = Field(
-        False, description="batch norm over all processes' pictures (several GPUs only)"
+        False, description="batch norm over all processes' images (several GPUs only)"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto (the faster of fp32 and bf16, measured here) | fp32 | bf16 | fp16"
     )
     memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
         "auto",
-        description="how pictures and weights are laid out; auto: measured together with precision, else"
+        description="how images and weights are laid out; auto: measured together with precision, else"
         " channels_last",
     )
     compile: bool | Literal["auto"] = Field(

@@ -1,10 +1,10 @@
-"""Training-time augmentation of one picture, as a function of the picture and of one generator.
+"""Training-time augmentation of one image, as a function of the image and of one generator.
 
-The steps, each with a plain number whose off value is obvious: a random part of the picture (Szegedy et al.,
+The steps, each with a plain number whose off value is obvious: a random part of the image (Szegedy et al.,
 'Going deeper with convolutions', 2015, section 6), turned and shifted, mirrored, in other light, with a
 rectangle erased (Zhong et al., 'Random erasing data augmentation', AAAI 2020). Validation calls `fit_image`
 and nothing else; with all parts off, training sees the very same pixels. Light and mirror need nothing but the
-picture's pixels at the network's size, so that a GPU can do them too: with the same bytes (device_augment.py).
+image's pixels at the network's size, so that a GPU can do them too: with the same bytes (device_augment.py).
 """
 
 import math
@@ -36,7 +36,7 @@ _ERASE_RATIO = 0.3
 
 @dataclass(frozen=True)
 class Augment:
-    """How strongly a training picture is changed. The values given here change nothing."""
+    """How strongly a training image is changed. The values given here change nothing."""
 
     flip: float = 0.0
     """Probability of a mirror image. 0 where left and right tell classes apart (text, digits, hands)."""
@@ -53,15 +53,15 @@ class Augment:
     contrast: float = 0.0
     """0.2 multiplies the distance from the mean grey by 0.8 to 1.2."""
     saturation: float = 0.0
-    """0.2 multiplies the distance from the pixel's own grey by 0.8 to 1.2; 1 reaches a grey picture."""
+    """0.2 multiplies the distance from the pixel's own grey by 0.8 to 1.2; 1 reaches a grey image."""
     erase: float = 0.0
     """Probability that a rectangle of 2 % to 40 % of the area is filled with noise."""
 
     def __post_init__(self) -> None:
         for part in fields(self):
-            found, (least, most) = getattr(self, part.name), _RANGES[part.name]
-            if not least <= found <= most:  # NaN as well
-                raise ConfigError(f"augment {part.name}: found {found}; allowed: {least:g} to {most:g}")
+            found, (min_size, most) = getattr(self, part.name), _RANGES[part.name]
+            if not min_size <= found <= most:  # NaN as well
+                raise ConfigError(f"augment {part.name}: found {found}; allowed: {min_size:g} to {most:g}")
 
 
 PRESETS: dict[str, Augment] = {
@@ -107,7 +107,7 @@ class _Draws(NamedTuple):
 
 
 class DeviceAugment(NamedTuple):
-    """What is still to be done to a picture that has been cut out and brought to size; `finish_image` does it, and on
+    """What is still to be done to an image that has been cut out and brought to size; `finish_image` does it, and on
     a GPU `augment_on_device` in device_augment.py. As float64 all of it is exact."""
 
     flip: float
@@ -127,11 +127,11 @@ class DeviceAugment(NamedTuple):
 def augment_image(
     image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
 ) -> np.ndarray:
-    """A (height, width, 3) uint8 RGB picture of `size`, changed by chance; `fit` as in `fit_view`.
+    """A (height, width, 3) uint8 RGB image of `size`, changed by chance; `fit` as in `fit_view`.
 
     Every random number comes from `rng`. The same ones are drawn whatever is switched on, so that changing
     one part leaves the others' outcomes alone.
-    With every part off the result is that of `fit_image`: possibly the picture itself, not a copy.
+    With every part off the result is that of `fit_image`: possibly the image itself, not a copy.
     """
     return finish_image(*place_image(image_HWC, size, fit, augment, rng))
 
@@ -139,7 +139,7 @@ def augment_image(
 def place_image(
     image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
 ) -> tuple[np.ndarray, DeviceAugment]:
-    """The first half of `augment_image`, which needs the picture in its own size, and what the second half has to
+    """The first half of `augment_image`, which needs the image in its own size, and what the second half has to
     do."""
     draws = _Draws(*rng.random(len(_Draws._fields)).tolist())
     top, left, rows, columns = _erased(size, draws) if draws.erase < augment.erase else (0, 0, 0, 0)
@@ -194,12 +194,12 @@ def _place(
 def _part(
     image_size: tuple[int, int], size: tuple[int, int], fit: str, augment: Augment, draws: _Draws
 ) -> tuple[float, float, float, float]:
-    """(top, left, height, width) of the random part, in the picture's pixels; its centre is in the picture."""
+    """(top, left, height, width) of the random part, in the image's pixels; its centre is in the image."""
     top, left, height, width = fit_view(image_size, size, fit)
     share = augment.crop + (1 - augment.crop) * draws.share
     stretch = augment.ratio ** _either_way(draws.stretch)
     part_height, part_width = height * math.sqrt(share / stretch), width * math.sqrt(share * stretch)
-    # A part that is longer than the picture shrinks as a whole: the stretch is kept, at the cost of area.
+    # A part that is longer than the image shrinks as a whole: the stretch is kept, at the cost of area.
     excess = max(1.0, part_height / height, part_width / width)
     part_height, part_width = part_height / excess, part_width / excess
     if augment.crop < 1 or augment.ratio > 1:
@@ -216,11 +216,11 @@ def _part(
 
 
 def _start(length: int, view_start: float, view_length: float, part_length: float, draw: float) -> float:
-    """Where a part begins along one axis: anywhere in the picture, and in the padding around it where there
-    is some, as long as its centre is in the picture."""
-    least = max(min(0.0, view_start), -part_length / 2)
+    """Where a part begins along one axis: anywhere in the image, and in the padding around it where there
+    is some, as long as its centre is in the image."""
+    min_size = max(min(0.0, view_start), -part_length / 2)
     most = min(max(length, view_start + view_length) - part_length, length - part_length / 2)
-    return least + draw * (most - least)
+    return min_size + draw * (most - min_size)
 
 
 def _warp(
@@ -230,8 +230,8 @@ def _warp(
     size: tuple[int, int],
     padded: bool,
 ) -> np.ndarray:
-    """The part of the picture, turned by `angle` (radians, about the part's centre), at `size`. What lies
-    outside the picture is padding where the fit pads, and otherwise the picture's mirror image."""
+    """The part of the image, turned by `angle` (radians, about the part's centre), at `size`. What lies
+    outside the image is padding where the fit pads, and otherwise the image's mirror image."""
     top, left, height, width = part
     middle_y, middle_x, cos, sin = top + height / 2, left + width / 2, math.cos(angle), math.sin(angle)
     # The upright rectangle around the turned part, shrunk to the output's resolution first: a warp takes
@@ -254,7 +254,7 @@ def _warp(
         matrix,
         (size[1], size[0]),
         flags=cv2.WARP_INVERSE_MAP | (cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC),
-        # Not REFLECT_101: with it OpenCV 5.0 never comes back from a picture of one row or column.
+        # Not REFLECT_101: with it OpenCV 5.0 never comes back from an image of one row or column.
         borderMode=cv2.BORDER_CONSTANT if padded else cv2.BORDER_REFLECT,
         borderValue=(PAD, PAD, PAD),
     )
@@ -262,7 +262,7 @@ def _warp(
 
 
 def _relight(image_HWC: np.ndarray, finish: DeviceAugment) -> np.ndarray:
-    """Brightness, then contrast about the picture's mean grey, then saturation. Grey pictures stay grey."""
+    """Brightness, then contrast about the image's mean grey, then saturation. Grey images stay grey."""
     if finish.brightness != 1 or finish.contrast != 1:
         pixels = image_HWC.shape[0] * image_HWC.shape[1]
         red, green, blue = (round(mean * pixels) for mean in cv2.mean(image_HWC)[:3])
@@ -276,11 +276,11 @@ def _relight(image_HWC: np.ndarray, finish: DeviceAugment) -> np.ndarray:
 
 
 def _erased(size: tuple[int, int], draws: _Draws) -> tuple[int, int, int, int]:
-    """(top, left, rows, columns) of the erased rectangle. One that is too long for the picture is cut to fit, where
+    """(top, left, rows, columns) of the erased rectangle. One that is too long for the image is cut to fit, where
     the paper draws again: the count of draws stays the same."""
     height, width = size
-    least, most = _ERASE_AREA
-    area = (least + (most - least) * draws.erase_share) * height * width
+    min_size, most = _ERASE_AREA
+    area = (min_size + (most - min_size) * draws.erase_share) * height * width
     stretch = _ERASE_RATIO ** _either_way(draws.erase_stretch)
     rows = min(height, max(1, round(math.sqrt(area * stretch))))
     columns = min(width, max(1, round(math.sqrt(area / stretch))))

@@ -1,11 +1,11 @@
-"""Decoded pictures on the disk, so that a file is decoded once and not in every epoch of every run.
+"""Decoded images on the disk, so that a file is decoded once and not in every epoch of every run.
 
-A store is one folder: `pixels` holds pictures one behind the other as uint8, `index` a record for each: a hash of the
+A store is one folder: `pixels` holds images one behind the other as uint8, `index` a record for each: a hash of the
 file's bytes, where its pixels stand, their size, and their checksum. What is stored depends on nothing but the file's
-bytes, the size that was asked for and the decoders' versions, which the folder's name stands for: a picture from the
+bytes, the size that was asked for and the decoders' versions, which the folder's name stands for: an image from the
 store is, byte for byte, what decoding would give.
 
-Safe against kill, full disk and power cuts: pixels are written before their record; a picture is used only once its
+Safe against kill, full disk and power cuts: pixels are written before their record; an image is used only once its
 pixels have been checked against their sum; half a record at the end is written over. Several processes may add at
 once: each locks the index for the moment of appending. What does not fit the limit or the disk, or cannot be read
 again, is decoded each time. Why so: docs/decisions/0022-cache.md.
@@ -33,7 +33,7 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8]
 RECORD = np.dtype([("key", "S32"), ("at", "<u8"), ("height", "<u4"), ("width", "<u4"), ("sum", "<u4")])
 DECODERS = ("simplejpeg", "pillow", "numpy")  # and OpenCV, which goes by several package names
-VERSION = 2  # of what is done to a picture before it is stored
+VERSION = 2  # of what is done to an image before it is stored
 AT_ONCE = 32 * 2**20  # bytes of pixels that wait in memory until they are appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left to others: checkpoints, above all
 
@@ -43,23 +43,23 @@ def default_base() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "classwise" / "pictures"
 
 
-def store_folder(base: Path, root: Path, least: tuple[int, int], max_pixels: int) -> Path:
-    """The folder below `base` for this user's pictures below `root`, of at most `max_pixels`, none smaller than
-    `least`, as these versions of the decoders make them."""
+def cache_folder(base: Path, root: Path, min_size: tuple[int, int], max_pixels: int) -> Path:
+    """The folder below `base` for this user's images below `root`, of at most `max_pixels`, none smaller than
+    `min_size`, as these versions of the decoders make them."""
     versions = [f"opencv {cv2.__version__}", *(f"{n} {importlib.metadata.version(n)}" for n in DECODERS)]
-    facts = repr((VERSION, versions, str(root.resolve()), tuple(least), max_pixels, os.geteuid()))
+    facts = repr((VERSION, versions, str(root.resolve()), tuple(min_size), max_pixels, os.geteuid()))
     name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.resolve().name)[:40]
-    return base / f"{name}-{least[0]}x{least[1]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    return base / f"{name}-{min_size[0]}x{min_size[1]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
 def content_key(data: bytes) -> bytes:
-    """A hash of a file's bytes, 32 hexadecimal digits: what its picture is found by."""
+    """A hash of a file's bytes, 32 hexadecimal digits: what its image is found by."""
     return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 @dataclass(frozen=True)
-class StoredPictures:
-    """Where the pixels of N pictures stand. Travels to loader workers; the file is mapped when it is first used.
+class CachedImages:
+    """Where the pixels of N images stand. Travels to loader workers; the file is mapped when it is first used.
 
     `inode` is the file's own: one that somebody has put in its place meanwhile is not read.
     """
@@ -70,7 +70,7 @@ class StoredPictures:
     sizes: npt.NDArray[np.int32]  # (N, 2) height, width
 
     def get(self, row: int) -> Image | None:
-        """(height, width, 3), read-only; None where the picture is not stored, or is no longer."""
+        """(height, width, 3), read-only; None where the image is not stored, or is no longer."""
         at = int(self.at[row])
         if at < 0:
             return None
@@ -79,13 +79,13 @@ class StoredPictures:
         mapped = _mapped(self.pixels, self.inode, end)
         return None if mapped is None else mapped[at:end].reshape(height, width, 3)
 
-    def take(self, rows: Sequence[int]) -> "StoredPictures":
+    def take(self, rows: Sequence[int]) -> "CachedImages":
         """Those of some rows."""
         return dataclasses.replace(self, at=self.at[rows], sizes=self.sizes[rows])
 
 
-class PictureStore:
-    """A store that pictures are looked up in and added to, from any number of threads and processes.
+class ImageCache:
+    """A store that images are looked up in and added to, from any number of threads and processes.
 
     `limit`: bytes that all stores below the same base may take together; the least recently used of the others are
     deleted to make room, unless a run has them open. The folder is for its user alone. Raises OSError where it cannot
@@ -103,7 +103,7 @@ class PictureStore:
         self._bytes = self._read_to = 0
         self._lock = threading.Lock()
         # While `in-use` is locked, no other process deletes the store (see `_make_room`).
-        self._opened = _open_store(folder)
+        self._opened = _open_cache(folder)
         self._pixels = self._opened["pixels"]
         self._inode = _inode(os.fstat(self._pixels))
         self._closed = weakref.finalize(self, _close, self._opened, folder / "pixels")
@@ -115,15 +115,15 @@ class PictureStore:
         size = ""
         with contextlib.suppress(OSError):
             size = f"; {self.size / 1e6:,.1f} MB in {self.folder}"
-        return f"pictures: {known}{left}{size}"
+        return f"images: {known}{left}{size}"
 
     def close(self) -> None:
-        """Others may delete the store from now on; pictures that are in use stay. A second time does nothing."""
+        """Others may delete the store from now on; images that are in use stay. A second time does nothing."""
         self._pixels = -1  # its number will soon be another file's
         self._closed()
 
     def find(self, key: bytes) -> bool:
-        """Whether the picture of the file with this `content_key` is stored, and whole."""
+        """Whether the image of the file with this `content_key` is stored, and whole."""
         with self._lock:
             record = self._known.get(key)
             if record is None or key in self._checked:
@@ -139,7 +139,7 @@ class PictureStore:
         return whole
 
     def add(self, key: bytes, image_HWC: Image) -> None:
-        """Store a picture that `find` has not found, if there is room; it is on the disk after `flush`."""
+        """Store an image that `find` has not found, if there is room; it is on the disk after `flush`."""
         data = image_HWC.tobytes()
         record = np.zeros(1, RECORD)[0]
         record["key"], record["sum"] = key, zlib.crc32(data)
@@ -162,15 +162,15 @@ class PictureStore:
             except OSError as error:
                 self.full = self.full or f"the disk says: {error.strerror or error}"
 
-    def of(self, keys: Sequence[bytes]) -> StoredPictures:
-        """Where the pictures of the files with those keys stand."""
+    def of(self, keys: Sequence[bytes]) -> CachedImages:
+        """Where the images of the files with those keys stand."""
         at, sizes = np.full(len(keys), -1, np.int64), np.zeros((len(keys), 2), np.int32)
         with self._lock:
             for row, key in enumerate(keys):
                 if self._is_known(key):
                     record = self._known[key]
                     at[row], sizes[row] = record["at"], (record["height"], record["width"])
-        return StoredPictures(self.folder / "pixels", self._inode, at, sizes)
+        return CachedImages(self.folder / "pixels", self._inode, at, sizes)
 
     @property
     def size(self) -> int:
@@ -216,7 +216,7 @@ class PictureStore:
             self.left_out += sum(key not in self._known for key in waiting)
 
     def _is_known(self, key: bytes) -> bool:
-        """Whether the picture is there, and whole, perhaps since a moment ago."""
+        """Whether the image is there, and whole, perhaps since a moment ago."""
         record = self._known.get(key)
         if record is not None and key not in self._checked and self._is_whole(record):
             self._checked.add(key)
@@ -273,7 +273,7 @@ class PictureStore:
             os.close(handle)
 
 
-def _open_store(folder: Path) -> dict[str, int]:
+def _open_cache(folder: Path) -> dict[str, int]:
     """Handles of the folder, of its pixels, and of `in-use`, locked. Another process may delete the store meanwhile, as
     long as it is not locked: then it is made again."""
     for _ in range(100):
@@ -313,7 +313,7 @@ def _open_file(path: Path) -> int:
 
 
 def _require_own(handle: int, path: Path) -> None:
-    """What others may write could be swapped for pictures of their choice."""
+    """What others may write could be swapped for images of their choice."""
     if os.fstat(handle).st_uid != os.geteuid():
         raise OSError(errno.EPERM, "belongs to another user", str(path))
 

@@ -1,6 +1,6 @@
 """The second half of augmentation for a whole batch, where the batch is: on a GPU.
 
-The bytes are those that `finish_image` gives picture by picture, so which device augments is no fact about a run. All
+The bytes are those that `finish_image` gives image by image, so which device augments is no fact about a run. All
 of it is in whole numbers, or in floating-point steps that are exact or made in the same order.
 """
 
@@ -17,12 +17,12 @@ LUMA = (9798, 19235, 3735)  # OpenCV's weights of red, green and blue for grey, 
 
 
 def augment_on_device(images_BHWC: Tensor, finish_BK: npt.NDArray[np.float64]) -> Tensor:
-    """uint8 pictures mirrored, relit and erased as the rows of `finish_BK` say, each a `DeviceAugment`, on the host: so
+    """uint8 images mirrored, relit and erased as the rows of `finish_BK` say, each a `DeviceAugment`, on the host: so
     nobody has to wait for the device to know what is to be done there."""
     wanted = dict(zip(DeviceAugment._fields, finish_BK.T, strict=True))
 
     def of(values: npt.NDArray[Any], dtype: torch.dtype = torch.float64) -> Tensor:
-        """A number for each picture, (B, 1), on the device."""
+        """A number for each image, (B, 1), on the device."""
         column_B1 = torch.from_numpy(values.copy()).to(dtype).unsqueeze(1)
         if images_BHWC.device.type != "cuda":
             return column_B1
@@ -49,7 +49,7 @@ def augment_on_device(images_BHWC: Tensor, finish_BK: npt.NDArray[np.float64]) -
 
 
 def _relit(images_BHWC: Tensor, brightness_B1: Tensor, contrast_B1: Tensor) -> Tensor:
-    """As augment._relight, where a factor of 1 changes nothing; a table of 256 values for each picture."""
+    """As augment._relight, where a factor of 1 changes nothing; a table of 256 values for each image."""
     count, height, width, _ = images_BHWC.shape
     red, green, blue = images_BHWC.sum((1, 2), dtype=torch.int64).unbind(1)
     mean_B1 = brightness_B1 * (

@@ -1,8 +1,8 @@
-"""Picture files to arrays, safely, and arrays to the size that a model takes.
+"""Image files to arrays, safely, and arrays to the size that a model takes.
 
 A file is recognised by its first bytes, never by its name. Its size comes from its header and is checked
-before any pixel is decoded, and a file that ends too early is refused: a half-grey picture would train
-without a word. The kinds and their decoders (why these: docs/decisions/0003-pictures.md):
+before any pixel is decoded, and a file that ends too early is refused: a half-grey image would train
+without a word. The kinds and their decoders (why these: docs/decisions/0003-images.md):
 
     JPEG    simplejpeg, strict; Pillow where the chroma sampling is one that simplejpeg does not know
     PNG     OpenCV: Pillow cuts 16 bits to 8 and takes missing rows for black ones
@@ -33,14 +33,14 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from classwise.data.cache import PictureStore, content_key
+from classwise.data.cache import ImageCache, content_key
 from classwise.errors import ImageError
 
 MAX_PIXELS = 100_000_000
 FITS = ("squash", "crop", "pad")
 PAD = 128  # mid grey: next to zero after any usual normalisation, so that no edge of the padding stands out
 
-# First bytes of files that people do hand in as pictures.
+# First bytes of files that people do hand in as images.
 _OTHER_KINDS = {
     b"GIF8": "a GIF",
     b"II*\0": "a TIFF",
@@ -62,12 +62,12 @@ def read_image(
     path: str | Path,
     max_pixels: int = MAX_PIXELS,
     root: str | Path | None = None,
-    least: tuple[int, int] | None = None,
+    min_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """The picture as (height, width, 3) uint8 RGB: contiguous, writable, upright by its EXIF orientation,
+    """The image as (height, width, 3) uint8 RGB: contiguous, writable, upright by its EXIF orientation,
     transparent parts over white, the first frame of an animation.
 
-    With `least` (height, width) it is halved as often as it stays no smaller than that on either side, which for a
+    With `min_size` (height, width) it is halved as often as it stays no smaller than that on either side, which for a
     JPEG is less work than to decode all of it.
 
     Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels, and for a
@@ -75,14 +75,14 @@ def read_image(
     """
     try:
         kind, data = _read_file(path, max_pixels, root)
-        image_HWC = _decode(kind, data, max_pixels, least)
+        image_HWC = _decode(kind, data, max_pixels, min_size)
     except _Unreadable as error:
         raise ImageError(path, str(error)) from None
     return np.require(image_HWC, np.uint8, ["C", "W"])
 
 
-def min_size(size: tuple[int, int]) -> tuple[int, int]:
-    """What pictures that are shown at `size` are halved to at most (see `read_image`): twice that, so that a random
+def min_image_size(size: tuple[int, int]) -> tuple[int, int]:
+    """What images that are shown at `size` are halved to at most (see `read_image`): twice that, so that a random
     part of a quarter of the area is still shown with all the detail that there is."""
     return 2 * size[0], 2 * size[1]
 
@@ -100,18 +100,18 @@ def check_image(
     path: Path,
     max_pixels: int = MAX_PIXELS,
     root: Path | None = None,
-    least: tuple[int, int] | None = None,
-    store: PictureStore | None = None,
+    min_size: tuple[int, int] | None = None,
+    cache: ImageCache | None = None,
 ) -> bytes:
-    """Reads a file as `read_image` does, sees to it that the store, if there is one, has its picture, and returns the
+    """Reads a file as `read_image` does, sees to it that the store, if there is one, has its image, and returns the
     file's `content_key`. Raises ImageError."""
     try:
         kind, data = _read_file(path, max_pixels, root)
         key = content_key(data)
-        if store is None:
-            _decode(kind, data, max_pixels, least)
-        elif not store.find(key):
-            store.add(key, np.require(_decode(kind, data, max_pixels, least), np.uint8, ["C"]))
+        if cache is None:
+            _decode(kind, data, max_pixels, min_size)
+        elif not cache.find(key):
+            cache.add(key, np.require(_decode(kind, data, max_pixels, min_size), np.uint8, ["C"]))
         return key
     except _Unreadable as error:
         raise ImageError(path, str(error)) from None
@@ -123,10 +123,10 @@ def check_images(
     threads: int | None = None,
     root: Path | None = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
-    least: tuple[int, int] | None = None,
-    store: PictureStore | None = None,
+    min_size: tuple[int, int] | None = None,
+    cache: ImageCache | None = None,
 ) -> Checked:
-    """Decodes every file once, in threads. With a `store` (and `least` as in `read_image`) the pictures are kept
+    """Decodes every file once, in threads. With a `cache` (and `min_size` as in `read_image`) the images are kept
     there, and those that it has are not decoded.
 
     A path that occurs several times is read once and reported once. `threads` defaults to one a core, at
@@ -138,12 +138,12 @@ def check_images(
 
     def found(path: Path) -> bytes | ImageError:
         try:
-            return check_image(path, max_pixels, root, least, store)
+            return check_image(path, max_pixels, root, min_size, cache)
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(threads) as pool:
-        # In slices: one future a file for a million files would cost more memory than the pictures.
+        # In slices: one future a file for a million files would cost more memory than the images.
         slices = (distinct[start : start + 1024] for start in range(0, len(distinct), 1024))
         results = itertools.chain.from_iterable(pool.map(found, part) for part in slices)
         by_path = dict(zip(shown, results, strict=True))
@@ -167,9 +167,7 @@ def _read_file(path: str | Path, max_pixels: int, root: str | Path | None) -> tu
             kind = _kind(start)
             # The most that pixels take is 8 bytes (16 bits, four channels); the rest is metadata.
             if status.st_size > 8 * max_pixels + 2**26:
-                raise _Unreadable(
-                    f"{status.st_size:,} bytes, too many for a picture of {max_pixels:,} pixels"
-                )
+                raise _Unreadable(f"{status.st_size:,} bytes, too many for an image of {max_pixels:,} pixels")
             return kind, start + file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -214,19 +212,19 @@ def _other_kind(start: bytes) -> str:
     if start[4:8] == b"ftyp":
         return "an AVIF, HEIC or video file"
     found = (name for magic, name in _OTHER_KINDS.items() if start.lstrip().startswith(magic))
-    return next(found, f"no picture that is known here (it starts with the bytes {start[:8].hex(' ')})")
+    return next(found, f"no image that is known here (it starts with the bytes {start[:8].hex(' ')})")
 
 
-def _decode(kind: str, data: bytes, max_pixels: int, least: tuple[int, int] | None) -> np.ndarray:
+def _decode(kind: str, data: bytes, max_pixels: int, min_size: tuple[int, int] | None) -> np.ndarray:
     decoders: dict[str, Callable[[bytes, int], np.ndarray]] = {
-        "JPEG": lambda data, most: _decode_jpeg(data, most, least),
+        "JPEG": lambda data, most: _decode_jpeg(data, most, min_size),
         "PNG": _decode_png,
         "WebP": _decode_webp,
         "BMP": _decode_bmp,
     }
     try:
         image_HWC = decoders[kind](data, max_pixels)
-        return image_HWC if least is None else _halved(image_HWC, least)
+        return image_HWC if min_size is None else _halved(image_HWC, min_size)
     except _Unreadable as error:
         raise _Unreadable(f"{kind}: {error}") from None
     except Exception as error:
@@ -235,20 +233,22 @@ def _decode(kind: str, data: bytes, max_pixels: int, least: tuple[int, int] | No
         raise _Unreadable(f"{kind}: cut short or damaged ({error or type(error).__name__})") from error
 
 
-def _halvings(size: tuple[int, ...], least: tuple[int, int]) -> int:
-    """How often both sides can be halved, rounding up, and be no smaller than `least`."""
+def _halvings(size: tuple[int, ...], min_size: tuple[int, int]) -> int:
+    """How often both sides can be halved, rounding up, and be no smaller than `min_size`."""
 
     height, width = size[:2]
     times = 0
     while (
-        times < 12 and (height - 1 >> times + 1) + 1 >= least[0] and (width - 1 >> times + 1) + 1 >= least[1]
+        times < 12
+        and (height - 1 >> times + 1) + 1 >= min_size[0]
+        and (width - 1 >> times + 1) + 1 >= min_size[1]
     ):
         times += 1
     return times
 
 
-def _halved(image_HWC: np.ndarray, least: tuple[int, int]) -> np.ndarray:
-    times = _halvings(image_HWC.shape, least)
+def _halved(image_HWC: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
+    times = _halvings(image_HWC.shape, min_size)
     if not times:
         return image_HWC
     height, width = ((side - 1 >> times) + 1 for side in image_HWC.shape[:2])
@@ -263,7 +263,7 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
 
 
 def _from_pillow(image: ImageFile, max_pixels: int) -> np.ndarray:
-    """RGB of a picture that Pillow has opened but not yet decoded, over white where it is transparent."""
+    """RGB of an image that Pillow has opened but not yet decoded, over white where it is transparent."""
     _check_size(image.height, image.width, max_pixels)
     image.load()
     if not image.has_transparency_data:
@@ -279,7 +279,7 @@ def _over_white(image_HWC: np.ndarray) -> np.ndarray:
     return np.array(white)
 
 
-def _decode_jpeg(data: bytes, max_pixels: int, least: tuple[int, int] | None) -> np.ndarray:
+def _decode_jpeg(data: bytes, max_pixels: int, min_size: tuple[int, int] | None) -> np.ndarray:
     segments = list(_jpeg_segments(data))
     exif = (body for kind, body in segments if kind == 0xE1 and body.startswith(b"Exif\0\0"))
     orientation = _orientation(next(exif, b""))
@@ -291,7 +291,7 @@ def _decode_jpeg(data: bytes, max_pixels: int, least: tuple[int, int] | None) ->
     else:
         _check_size(height, width, max_pixels)
         # The decoder halves three times at most, by leaving the high frequencies out.
-        upright = least if least is None or orientation < 5 else least[::-1]
+        upright = min_size if min_size is None or orientation < 5 else min_size[::-1]
         times = 0 if upright is None else min(3, _halvings((height, width), upright))
         size = {"min_height": (height - 1 >> times) + 1, "min_width": (width - 1 >> times) + 1}
         options = {"strict": True} | (size if times else {})
@@ -346,7 +346,7 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
     if image_HWC.shape[2] == 4:
         image_HWC = _over_white(image_HWC)
     if png.colours in (0, 2) and png.transparent:
-        # Grey and RGB pictures name one transparent colour, in samples of the file's own depth.
+        # Grey and RGB images name one transparent colour, in samples of the file's own depth.
         key = np.array(struct.unpack(">H" if png.colours == 0 else ">HHH", png.transparent))
         key_scaled = key if png.depth == 16 else key * 255 // (2**png.depth - 1)
         image_HWC[np.all(samples_HWC == key_scaled, axis=-1)] = 255
@@ -416,10 +416,10 @@ def _decode_bmp(data: bytes, max_pixels: int) -> np.ndarray:
     _check_size(image.height, image.width, max_pixels)
     pixels_at, header_bytes = struct.unpack_from("<II", data, 10)
     bits = struct.unpack_from("<H", data, 24 if header_bytes == 12 else 28)[0]
-    compression, stored_bytes = struct.unpack_from("<II", data, 30) if header_bytes > 12 else (0, 0)
+    compression, cached_bytes = struct.unpack_from("<II", data, 30) if header_bytes > 12 else (0, 0)
     if compression not in (1, 2):  # the run-length kinds state their length, the others follow from the size
-        stored_bytes = (image.width * bits + 31) // 32 * 4 * image.height
-    if pixels_at + stored_bytes > len(data):
+        cached_bytes = (image.width * bits + 31) // 32 * 4 * image.height
+    if pixels_at + cached_bytes > len(data):
         raise _Unreadable("cut short: the file ends before its last row of pixels")
     return _from_pillow(image, max_pixels)
 
@@ -457,7 +457,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 def fit_view(
     image_size: tuple[int, int], size: tuple[int, int], fit: str
 ) -> tuple[float, float, float, float]:
-    """(top, left, height, width): the part of a picture, in its own pixels, that fills an output of `size`.
+    """(top, left, height, width): the part of an image, in its own pixels, that fills an output of `size`.
 
     `fit` "squash" takes the whole and gives the aspect ratio up; "crop" keeps the ratio and takes the largest
     centred part; "pad" keeps it and takes the smallest part that holds the whole, reaching over its edges.
@@ -474,8 +474,8 @@ def fit_view(
 
 
 def fit_image(image_HWC: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
-    """The picture at `size` (height, width), padded with mid grey where `fit` is "pad" (see `fit_view`).
-    A picture that has the size already is returned as it is, without a copy."""
+    """The image at `size` (height, width), padded with mid grey where `fit` is "pad" (see `fit_view`).
+    An image that has the size already is returned as it is, without a copy."""
     height, width = image_HWC.shape[:2]
     if (height, width) == tuple(size):
         return image_HWC
@@ -497,7 +497,7 @@ def resize_image(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     resized = image_HWC
     if (height, width) != resized.shape[:2]:
         # Linear to the nearest whole multiple, then exact means over whole blocks: as close to an ideal
-        # filter as INTER_AREA at the ratio itself, in a third of the time (docs/decisions/0003-pictures.md).
+        # filter as INTER_AREA at the ratio itself, in a third of the time (docs/decisions/0003-images.md).
         down = max(1, int(resized.shape[0] / height + 0.5))
         across = max(1, int(resized.shape[1] / width + 0.5))
         if (height * down, width * across) != resized.shape[:2]:

@@ -1,6 +1,6 @@
-"""Batches: pictures read and changed by worker processes, in an order and by numbers that do not depend on them.
+"""Batches: images read and changed by worker processes, in an order and by numbers that do not depend on them.
 
-Nothing here has a state to save. The order of an epoch is a function of (seed, epoch), a picture's random
+Nothing here has a state to save. The order of an epoch is a function of (seed, epoch), an image's random
 changes of (seed, epoch, row); the workers are told the epoch with every row, so they can live for the whole
 run and still see each epoch.
 """
@@ -21,9 +21,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from classwise.data.augment import Augment, finish_image, place_image
-from classwise.data.cache import StoredPictures
+from classwise.data.cache import CachedImages
 from classwise.data.device_augment import augment_on_device
-from classwise.data.images import fit_image, min_size, read_image
+from classwise.data.images import fit_image, min_image_size, read_image
 from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
 from classwise.data.slots import SlotRef, Slots
 from classwise.data.workers import Heartbeat, WatchedLoader, begin_worker, context_of, start_method
@@ -37,7 +37,7 @@ Item = tuple[npt.NDArray[np.uint8], int, Sequence[float]] | ImageError
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures, answers and the rows' numbers in the set.
+    """Images, answers and the rows' numbers in the set.
 
     images_BCHW uint8, or features_BD of a frozen backbone. targets by name: labels_B int64, -1 unknown (class,
     ordinal); labels_BL float32, NaN unknown (multilabel); values_B float64, NaN unknown (regression); int64
@@ -65,7 +65,7 @@ class Batch:
         return Batch(images, targets, self.rows, self.complete)
 
     def parts(self, most: int) -> Iterator["Batch"]:
-        """The batch in pieces of at most so many pictures, all of nearly the same size; 0: as it is."""
+        """The batch in pieces of at most so many images, all of nearly the same size; 0: as it is."""
         pieces = -(-len(self.images) // most) if most else 1
         if pieces == 1:
             yield self
@@ -81,12 +81,12 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Pictures(Dataset[Item]):
-    """Pictures by (epoch, row), as (height, width, 3) uint8 of one size.
+class ImageDataset(Dataset[Item]):
+    """Images by (epoch, row), as (height, width, 3) uint8 of one size.
 
-    `augment` None is evaluation: the picture is brought to `size` and nothing else. No file outside of `root` is read,
-    if one is given. Those that are `stored` are not read from their files: the pixels are the same either way.
-    `finishes` False leaves the second half of the augmentation to the device (see device_augment.py).
+    `augment` None is evaluation: the image is brought to `size` and nothing else. No file outside of `root` is read,
+    if one is given. Those that are `cached` are not read from their files: the pixels are the same either way.
+    `augments_on_host` False leaves the second half of the augmentation to the device (see device_augment.py).
     """
 
     paths: Sequence[Path]
@@ -96,33 +96,33 @@ class Pictures(Dataset[Item]):
     seed: int = 0
     augment: Augment | None = None
     root: Path | None = None
-    stored: StoredPictures | None = None
-    finishes: bool = True
+    cached: CachedImages | None = None
+    augments_on_host: bool = True
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def take(self, rows: Sequence[int]) -> "Pictures":
+    def take(self, rows: Sequence[int]) -> "ImageDataset":
         """Those of some rows."""
-        stored = None if self.stored is None else self.stored.take(rows)
-        return dataclasses.replace(self, paths=[self.paths[row] for row in rows], stored=stored)
+        cached = None if self.cached is None else self.cached.take(rows)
+        return dataclasses.replace(self, paths=[self.paths[row] for row in rows], cached=cached)
 
     def read(self, row: int) -> npt.NDArray[np.uint8]:
-        """The picture as it is stored, read-only, or as its file says. Raises ImageError."""
-        found = self.stored.get(row) if self.stored is not None else None
+        """The image as it is stored, read-only, or as its file says. Raises ImageError."""
+        found = self.cached.get(row) if self.cached is not None else None
         if found is None:
-            found = read_image(self.paths[row], self.max_pixels, self.root, min_size(self.size))
+            found = read_image(self.paths[row], self.max_pixels, self.root, min_image_size(self.size))
         return found
 
     def change(
         self, image_HWC: npt.NDArray[np.uint8], epoch: int, row: int
     ) -> tuple[npt.NDArray[np.uint8], Sequence[float]]:
-        """The picture that has been read as a batch wants it, and what is left to do for the device."""
+        """The image that has been read as a batch wants it, and what is left to do for the device."""
         if self.augment is None:
             return fit_image(image_HWC, self.size, self.fit), ()
         rng = generator(self.seed, AUGMENT, epoch, row)
         image_HWC, finish = place_image(image_HWC, self.size, self.fit, self.augment, rng)
-        return (finish_image(image_HWC, finish), ()) if self.finishes else (image_HWC, finish)
+        return (finish_image(image_HWC, finish), ()) if self.augments_on_host else (image_HWC, finish)
 
     def __getitem__(self, place: tuple[int, int]) -> Item:
         epoch, row = place
@@ -138,17 +138,17 @@ class Pictures(Dataset[Item]):
 
 
 @dataclass(frozen=True)
-class _NotedPictures(Dataset[Item]):
-    """The same pictures in a worker, which notes what it does."""
+class _TrackedImageDataset(Dataset[Item]):
+    """The same images in a worker, which notes what it does."""
 
-    pictures: Pictures
+    dataset: ImageDataset
     notes: Heartbeat
 
     def __getitem__(self, place: tuple[int, int]) -> Item:
         info = get_worker_info()
         assert info is not None
         self.notes.begin(info.id, place[1])
-        item = self.pictures[place]
+        item = self.dataset[place]
         self.notes.end(info.id, place[1])
         return item
 
@@ -168,7 +168,7 @@ class _Places:
 
 
 class Loader:
-    """Batches of a picture set with its answers; the workers are started once and live as long as it does.
+    """Batches of an image set with its answers; the workers are started once and live as long as it does.
 
     `batch_size` is what those who cut an order into batches go by. `start`: how workers are started (see
     `start_method`); `timeout`: seconds that one may spend on a file, 0 for as long as it takes.
@@ -176,7 +176,7 @@ class Loader:
 
     def __init__(
         self,
-        pictures: Pictures,
+        dataset: ImageDataset,
         targets: Mapping[str, npt.NDArray[Any]],
         batch_size: int,
         workers: int,
@@ -184,7 +184,7 @@ class Loader:
         start: str = "auto",
         timeout: float = 120.0,
     ) -> None:
-        self.pictures = pictures
+        self.dataset = dataset
         self.batch_size = batch_size
         self.targets = {name: torch.from_numpy(labels) for name, labels in targets.items()}
         self._complete, self._pins = _complete(self.targets), pin_memory
@@ -198,17 +198,17 @@ class Loader:
         }
         self._loader: DataLoader[Item]
         if not workers:
-            self._loader = DataLoader(pictures, **options)
+            self._loader = DataLoader(dataset, **options)
             return
         context = context_of(start_method(start))
         notes = Heartbeat(context, workers)
-        size = batch_size * 3 * math.prod(pictures.size)
+        size = batch_size * 3 * math.prod(dataset.size)
         self._loader = WatchedLoader(
             notes,
             timeout,
-            pictures.paths.__getitem__,
+            dataset.paths.__getitem__,
             lambda: Collate(Slots.of(context, workers, size)),
-            dataset=_NotedPictures(pictures, notes),
+            dataset=_TrackedImageDataset(dataset, notes),
             num_workers=workers,
             persistent_workers=True,
             worker_init_fn=_start_worker,
@@ -244,7 +244,7 @@ class Loader:
 
 
 class FeatureLoader:
-    """The same batches of features that a frozen backbone has made of the pictures, so that it need not make
+    """The same batches of features that a frozen backbone has made of the images, so that it need not make
     them again in every epoch.
 
     `compute` gives features_ND, row by row as in the set; it is called when a batch is first needed, and again
@@ -282,7 +282,7 @@ def _taken(values: Mapping[str, torch.Tensor], rows: torch.Tensor, pin: bool) ->
     return {name: value[rows].pin_memory() if pin else value[rows] for name, value in values.items()}
 
 
-def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+def to_device_async(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     """The array as a tensor on a device; the copy does not wait."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
@@ -297,7 +297,7 @@ def _complete(targets: Mapping[str, torch.Tensor]) -> bool:
 
 
 def _failed(path: Path, error: Exception) -> ImageError:
-    """The error of a picture on which reading itself failed; where it did shows with its traceback."""
+    """The error of an image on which reading itself failed; where it did shows with its traceback."""
     found = ImageError(path, f"reading it failed with {type(error).__name__}: {error}")
     found.add_note("".join(traceback.format_exception(error)))
     return found
@@ -353,7 +353,7 @@ class TrainingData:
     `world_size` processes share; `windows` gives those of the one with this `rank`.
 
     `classes` (N,) are what the sampling balances, -1 unknown; None leaves only shuffle. With `queries` (N,)
-    batches hold whole queries. The epochs before `frozen_epochs` come from `features`, the others as pictures.
+    batches hold whole queries. The epochs before `frozen_epochs` come from `features`, the others as images.
     `mixing` is what the loop does to a window on the device, given the update's number (see mixing.py).
     """
 
@@ -392,7 +392,7 @@ class TrainingData:
         source = _source(self.loader, self.features, epoch, self.frozen_epochs)
         found = source.batches([part for own, first in shares for part in own or first[:1]], epoch)
         for own, _ in shares:
-            yield list(itertools.islice(found, len(own))) or [without_answers(next(found))]
+            yield list(itertools.islice(found, len(own))) or [without_labels(next(found))]
 
     def _order(self, epoch: int) -> Rows:
         if self.queries is None:
@@ -413,7 +413,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class ValidationData:
-    """All validation rows, each once; the loader's pictures are not augmented.
+    """All validation rows, each once; the loader's images are not augmented.
 
     The rows come in order or, with `queries` (N,), query by query, none of them cut: `Batch.rows` says which.
     """
@@ -426,11 +426,11 @@ class ValidationData:
     world_size: int = 1
 
     def __len__(self) -> int:
-        return len(self.loader.pictures)
+        return len(self.loader.dataset)
 
     def batches(self, epoch: int | None = None) -> Iterator[Batch]:
-        """One pass: after an epoch of training (counted from 0) in its form, features or pictures; else as
-        pictures."""
+        """One pass: after an epoch of training (counted from 0) in its form, features or images; else as
+        images."""
         parts = batches_of(table_order(len(self), self.queries), self.loader.batch_size, self.queries)
         if epoch is None:
             return self.loader.batches(parts)
@@ -451,8 +451,8 @@ class ValidationData:
         return {name: labels.to(device) for name, labels in self.loader.targets.items()}
 
 
-def without_answers(batch: Batch) -> Batch:
-    """The pictures with every answer unknown, and no rows: they count for nothing."""
+def without_labels(batch: Batch) -> Batch:
+    """The images with every answer unknown, and no rows: they count for nothing."""
     targets = {name: _unknown(values) for name, values in batch.targets.items()}
     return dataclasses.replace(batch, targets=targets, rows=batch.rows[:0], complete=False)
 

@@ -1,8 +1,8 @@
-"""Mixup and CutMix: every picture of an update is mixed with another one, and so are their answers.
+"""Mixup and CutMix: every image of an update is mixed with another one, and so are their answers.
 
 The partners are drawn over the whole window of an update, so the mixed rows are the same however the window is
 cut into micro-batches, and accumulation stays exact. All numbers come from (seed, update). Each of several processes
-draws partners from its own share of the window, by (seed, update, rank): pictures do not travel.
+draws partners from its own share of the window, by (seed, update, rank): images do not travel.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classwise.data.loader import Batch, sent
+from classwise.data.loader import Batch, to_device_async
 from classwise.randomness import MIX, generator
 
 
@@ -36,7 +36,7 @@ class Mixing:
 
     @property
     def is_on(self) -> bool:
-        """Whether pictures are mixed at all."""
+        """Whether images are mixed at all."""
         return self.mixup > 0 or self.cutmix > 0
 
     def __call__(self, window: list[Batch], update: int) -> list[Batch]:
@@ -53,7 +53,7 @@ class Mixing:
             rng = generator(self.seed, MIX, update, self.rank)
         sizes = [len(batch.images) for batch in window]
         images = torch.cat([batch.images for batch in window])
-        partner_N = sent(rng.permutation(len(images)), images.device)
+        partner_N = to_device_async(rng.permutation(len(images)), images.device)
         if self.cutmix and (not self.mixup or cut < 0.5):
             images, own_N = _cutmix(images, partner_N, self.cutmix, rng)
         else:
@@ -68,12 +68,12 @@ class Mixing:
             for i, part in enumerate(torch.split(images, sizes))
         ]
 
-    def _mixed(self, name: str, answers: Tensor, partner_N: Tensor, own_N: Tensor) -> Tensor:
+    def _mixed(self, name: str, labels: Tensor, partner_N: Tensor, own_N: Tensor) -> Tensor:
         """own * answer + (1 - own) * the partner's."""
         if name in self.classes:
-            answers = _shares(answers, self.classes[name])
-        own = own_N.to(answers.dtype).reshape(-1, *[1] * (answers.ndim - 1))
-        return own * answers + (1 - own) * answers[partner_N]
+            labels = _shares(labels, self.classes[name])
+        own = own_N.to(labels.dtype).reshape(-1, *[1] * (labels.ndim - 1))
+        return own * labels + (1 - own) * labels[partner_N]
 
 
 def _shares(labels_N: Tensor, classes: int) -> Tensor:
@@ -85,7 +85,7 @@ def _shares(labels_N: Tensor, classes: int) -> Tensor:
 def _mixup(
     images_NCHW: Tensor, partner_N: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    own_N = sent(rng.beta(alpha, alpha, len(images_NCHW)), images_NCHW.device).float()
+    own_N = to_device_async(rng.beta(alpha, alpha, len(images_NCHW)), images_NCHW.device).float()
     partners_NCHW = images_NCHW[partner_N].float()
     mixed_NCHW = torch.lerp(partners_NCHW, images_NCHW.float(), own_N.view(-1, 1, 1, 1))
     return mixed_NCHW.contiguous(memory_format=torch.channels_last), own_N
@@ -106,10 +106,10 @@ def _cutmix(
     own_N = 1 - (bottom - top) * (right - left) / (height * width)
     device = images_NCHW.device
     inside = [
-        (torch.arange(size, device=device) >= sent(first, device).unsqueeze(1))
-        & (torch.arange(size, device=device) < sent(last, device).unsqueeze(1))
+        (torch.arange(size, device=device) >= to_device_async(first, device).unsqueeze(1))
+        & (torch.arange(size, device=device) < to_device_async(last, device).unsqueeze(1))
         for size, (first, last) in ((height, spans[0]), (width, spans[1]))
     ]
     box_N1HW = (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)
     mixed_NCHW = torch.where(box_N1HW, images_NCHW[partner_N], images_NCHW)
-    return mixed_NCHW.contiguous(memory_format=torch.channels_last), sent(own_N, device).float()
+    return mixed_NCHW.contiguous(memory_format=torch.channels_last), to_device_async(own_N, device).float()

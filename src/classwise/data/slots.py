@@ -1,7 +1,7 @@
 """Memory that workers fill with batches again and again.
 
 The usual way is new shared memory for every batch. The system clears its pages first, and both processes meet each of
-them for the first time: that costs many times as much as copying the pictures, and the parent has to give it back.
+them for the first time: that costs many times as much as copying the images, and the parent has to give it back.
 Here every worker has a few slots that last. A slot is taken when a batch is put there, and free once nothing in the
 parent refers to the batch any more, whenever that may be; where no slot is free (somebody collects batches), or a
 batch is too large for one, the usual way is taken. Figures: docs/decisions/0019-workers.md.
@@ -53,7 +53,7 @@ class Slots:
         return slots
 
     def put(self, worker: int, images: Sequence[Images]) -> "SlotRef | None":
-        """In a worker: the pictures as one batch in one of its slots; None if there is no room."""
+        """In a worker: the images as one batch in one of its slots; None if there is no room."""
         shape = (len(images), *images[0].shape)
         if math.prod(shape) > self.memory.shape[1]:
             return None

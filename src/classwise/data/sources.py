@@ -1,4 +1,4 @@
-"""Where pictures come from: a table with paths, or a folder (with one sub-folder per class, or without)."""
+"""Where images come from: a table with paths, or a folder (with one sub-folder per class, or without)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ import polars as pl
 from classwise.data.table import full_column, read_table, rows_text
 from classwise.errors import DataError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Samples:
 
     @property
     def paths(self) -> list[Path]:
-        """The picture files, in row order."""
+        """The image files, in row order."""
         return [self.root / name for name in self.names]
 
     def take(self, rows: Sequence[int]) -> "Samples":
@@ -83,10 +83,10 @@ def samples_of(
 
 
 def folder_table(folder: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """`path` and `label` of every picture below a folder's class folders, sorted, and notes on what was left."""
+    """`path` and `label` of every image below a folder's class folders, sorted, and notes on what was left."""
     found, ignored, loose = [], 0, 0
     for name in _files(folder):
-        if not is_picture_name(name):
+        if not is_image_name(name):
             ignored += 1
         elif "/" not in name:
             loose += 1
@@ -94,29 +94,29 @@ def folder_table(folder: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
             found.append((name, name.split("/", 1)[0]))
     if not found:
         raise DataError(
-            f"{folder}: found no pictures in sub-folders ({loose} directly in it, {ignored} other files);"
-            f" a folder source has one sub-folder per class with files {', '.join(PICTURE_SUFFIXES)}"
+            f"{folder}: found no images in sub-folders ({loose} directly in it, {ignored} other files);"
+            f" a folder source has one sub-folder per class with files {', '.join(IMAGE_SUFFIXES)}"
         )
     notes = []
     if ignored:
         notes.append(
-            f"{folder}: left out {ignored} files that are hidden, not named as pictures, or links to folders"
+            f"{folder}: left out {ignored} files that are hidden, not named as images, or links to folders"
         )
     if loose:
-        notes.append(f"{folder}: left out {loose} pictures that lie in no class folder")
+        notes.append(f"{folder}: left out {loose} images that lie in no class folder")
     frame = pl.DataFrame(found, schema={"path": pl.String, "label": pl.String}, orient="row")
     return frame, tuple(notes)
 
 
-def picture_names(folder: Path) -> list[str]:
-    """Every picture below a folder as a path relative to it, sorted."""
-    return [name for name in _files(folder) if is_picture_name(name)]
+def image_names(folder: Path) -> list[str]:
+    """Every image below a folder as a path relative to it, sorted."""
+    return [name for name in _files(folder) if is_image_name(name)]
 
 
-def is_picture_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
     """By its suffix; hidden files, among them the `._*` that macOS leaves behind, are none."""
     base = name.rsplit("/", 1)[-1]
-    return not base.startswith(".") and base.lower().endswith(PICTURE_SUFFIXES)
+    return not base.startswith(".") and base.lower().endswith(IMAGE_SUFFIXES)
 
 
 def refuse_repeated(ids: Sequence[str], where: str, what: str) -> None:
@@ -142,7 +142,7 @@ def _files(folder: Path) -> Iterator[str]:
         links = [name for name in folders if os.path.islink(os.path.join(base, name))]
         for name in sorted(files + links):
             path = (Path(base) / name).relative_to(folder).as_posix()
-            if is_picture_name(name) and not path.isascii():
+            if is_image_name(name) and not path.isascii():
                 _refuse_undecodable(base, name)
             yield path
 

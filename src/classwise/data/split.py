@@ -3,7 +3,7 @@
 What is promised: the rows of one group never stand on both sides; every label of a required stratum stands on
 both sides, unless groups with several labels exclude it; and no move of one more group would bring the labels'
 shares in validation nearer to the wanted share. Groups with the same counts of labels (a *profile*: one woman
-under 30 with seven pictures, say) are exchangeable, so each profile gives its share exactly and only the
+under 30 with seven images, say) are exchangeable, so each profile gives its share exactly and only the
 remainders have to be chosen; that is what makes it exact, and fast for large tables.
 """
 
@@ -57,7 +57,7 @@ def split_rows(
 
 def merge_groups(*groupings: Sequence[Hashable]) -> list[str]:
     """One grouping out of several: rows that any of them holds together, directly or through other rows, are
-    together (a person's pictures and the queries that they stand in). Names are numbers, by first row."""
+    together (a person's images and the queries that they stand in). Names are numbers, by first row."""
     parent: list[int] = list(range(len(groupings[0])))
 
     def root(row: int) -> int:

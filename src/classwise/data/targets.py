@@ -217,7 +217,7 @@ class RegressionTarget:
 
 @dataclass(frozen=True)
 class RankingTarget:
-    """How relevant a picture is for its query: 0, 1, 2, ... Only pictures of one query are compared.
+    """How relevant an image is for its query: 0, 1, 2, ... Only images of one query are compared.
 
     Encoded: int64 (N, 2), relevance (-1 unknown) and the number of the query, counted within the table.
     """
@@ -378,19 +378,19 @@ def _no_classes(target: Target) -> ValueError:
 def _refuse_nothing_to_learn(target: Target, encoded: Encoded, where: str) -> None:
     names = ", ".join(map(repr, target.columns[: 1 if target.type == "ranking" else None]))
     columns = f"{where}: column{'s' if names.count(', ') else ''} {names} (targets.{target.name})"
-    answers = encoded[target.known(encoded)]
-    if not len(answers):
+    labels = encoded[target.known(encoded)]
+    if not len(labels):
         raise DataError(f"{columns}: every cell is empty; there is nothing to learn")
     if target.type == "multilabel":
-        if not ((answers == 1).any(axis=0) & (answers == 0).any(axis=0)).any():
+        if not ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
             raise DataError(
                 f"{columns}: no label is there in one row and not in another; there is nothing to tell apart"
             )
     elif target.type == "ranking":
-        pairs = np.unique(answers, axis=0)
+        pairs = np.unique(labels, axis=0)
         if len(np.unique(pairs[:, 1])) == len(pairs):
             raise DataError(f"{columns}: no query has two different relevances; there is nothing to rank")
-    elif len(np.unique(answers)) < 2:
+    elif len(np.unique(labels)) < 2:
         regression = target.type == "regression"
-        one = f"value only, {answers[0]:g}" if regression else f"class only, {target.labels[answers[0]]!r}"
+        one = f"value only, {labels[0]:g}" if regression else f"class only, {target.labels[labels[0]]!r}"
         raise DataError(f"{columns} holds one {one}; there is nothing to tell apart")

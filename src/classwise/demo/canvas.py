@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 384, 512
 
 Colour = tuple[float, float, float]
 Points = NDArray[np.float64]  # (N, 2)
-Picture = NDArray[np.uint8]  # (HEIGHT, WIDTH, 3), RGB
+Image = NDArray[np.uint8]  # (HEIGHT, WIDTH, 3), RGB
 BITS = 4  # fractional bits of a coordinate that is drawn
 _COARSE = 4  # soft shading is painted at a quarter of the size, where a wide blur is cheap
 _TURN = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -20,15 +20,15 @@ _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], 1)
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture and a pose, which maps face coordinates into it. Shapes are (N, 2), or (2, N, 2) for two sides."""
+    """An image and a pose, which maps face coordinates into it. Shapes are (N, 2), or (2, N, 2) for two sides."""
 
-    image: Picture
+    image: Image
     matrix: Points
     origin: Points
     yaw: float
 
     def place(self, shape: Points, depth: float) -> list[NDArray[np.int32]]:
-        """Fixed-point picture coordinates of each outline. `depth` is how many pixels a turn of the head moves it
+        """Fixed-point image coordinates of each outline. `depth` is how many pixels a turn of the head moves it
         sideways: large for the nose, negative for the ears."""
         turned = self.origin + self.matrix[:, 0] * (self.yaw * depth)
         placed = np.rint((shape @ self.matrix.T + turned) * (1 << BITS)).astype(np.int32)

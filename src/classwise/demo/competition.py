@@ -1,4 +1,4 @@
-"""A drawn data set in the tree and the proportions of a face-mask competition: 18 classes, seven pictures a person.
+"""A drawn data set in the tree and the proportions of a face-mask competition: 18 classes, seven images a person.
 
     train/train.csv                                          id,gender,race,age,path: one row per person
     train/images/{id}_{gender}_{race}_{age}/{kind}.{ext}     and `._*` files, as macOS leaves them
@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from classwise.demo.canvas import Colour, Picture, mix
+from classwise.demo.canvas import Colour, Image, mix
 from classwise.demo.faces import KINDS, Look, Person, draw_face
 from classwise.errors import DataError
 
@@ -59,7 +59,7 @@ _CLOTHES: tuple[Colour, ...] = (
 
 
 def class_number(kind: str, gender: str, age: int) -> int:
-    """The class, 0 to 17, of a picture of `kind` (one of KINDS) of a person of this gender and age."""
+    """The class, 0 to 17, of an image of `kind` (one of KINDS) of a person of this gender and age."""
     mask = {"incorrect_mask": 1, "normal": 2}.get(kind, 0)
     return mask * 6 + (gender == "female") * 3 + (age >= 30) + (age >= 60)
 
@@ -137,7 +137,7 @@ def _pair(colours: Sequence[Colour], rng: np.random.Generator) -> tuple[Colour, 
 
 @dataclass(frozen=True)
 class _Sitting:
-    """One person's seven pictures: `number` names their random draws, `files` are the paths in the order of KINDS."""
+    """One person's seven images: `number` names their random draws, `files` are the paths in the order of KINDS."""
 
     person: Person
     number: int
@@ -154,7 +154,7 @@ def write_competition(
     """Writes the data set of `people` training people, and two thirds as many for evaluation, into `folder`.
 
     `processes` draw at once (default: one a core); the bytes do not depend on it. `progress` is told after each
-    person how many pictures of how many are written. Each file appears under its name only once it is whole, and
+    person how many images of how many are written. Each file appears under its name only once it is whole, and
     the tables come last. Raises DataError for fewer people than all six groups need.
     """
     if people < LEAST * len(GROUPS):
@@ -278,7 +278,7 @@ def _draw_person(folder: Path, seed: int, sitting: _Sitting) -> None:
         _write(folder / file, _encode(draw_face(sitting.person, kind, rng), Path(file).suffix))
 
 
-def _encode(image: Picture, extension: str) -> bytes:
+def _encode(image: Image, extension: str) -> bytes:
     if extension == ".png":
         fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
         return bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), fast)[1])

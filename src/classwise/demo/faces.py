@@ -2,7 +2,7 @@
 
 Face coordinates are pixels at scale 1, x to the right and y down, with the origin in the middle of the face: eyes
 at y = -17, tip of the nose at 32, mouth at 72, chin at 123. What belongs to a person (`Look`) is the same in all
-their pictures; what belongs to a picture (pose, light, background, the mask) comes from its random generator.
+their images; what belongs to an image (pose, light, background, the mask) comes from its random generator.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from classwise.demo.canvas import (
     WIDTH,
     Canvas,
     Colour,
-    Picture,
+    Image,
     Points,
     both_sides,
     closed_curve,
@@ -53,7 +53,7 @@ _SEAMS = {
 
 @dataclass(frozen=True)
 class Look:
-    """What a person looks like in all their pictures. Where nothing else is said, from 0 (none) to 1 (full)."""
+    """What a person looks like in all their images. Where nothing else is said, from 0 (none) to 1 (full)."""
 
     skin: Colour
     hair: Colour  # with its grey share already mixed in
@@ -98,8 +98,8 @@ class Person:
     look: Look
 
 
-def draw_face(person: Person, kind: str, rng: np.random.Generator) -> Picture:
-    """A picture (512, 384, 3) uint8 RGB of `person`. `kind` is one of KINDS: with a mask as it should be worn
+def draw_face(person: Person, kind: str, rng: np.random.Generator) -> Image:
+    """An image (512, 384, 3) uint8 RGB of `person`. `kind` is one of KINDS: with a mask as it should be worn
     (mask1 to mask5), with one that leaves the nose or the mouth free, or without."""
     look, image = person.look, _background(rng)
     turn, scale, yaw = np.radians(rng.normal(0, 3.5)), rng.uniform(0.9, 1.12), rng.uniform(-1, 1)
@@ -128,7 +128,7 @@ def _rotation(angle: float, scale: float) -> Points:
     return np.array([[c, -s], [s, c]])
 
 
-def _background(rng: np.random.Generator) -> Picture:
+def _background(rng: np.random.Generator) -> Image:
     """A wall between two colours, sometimes with soft lights on it."""
     wall, shift = np.array(_WALLS[rng.integers(len(_WALLS))]) * rng.uniform(0.85, 1.03), rng.normal(0, 7, 3)
     corners = np.stack([wall + shift + 10, wall + 14, wall - 16, wall - shift - 14]).reshape(2, 2, 3)
@@ -139,8 +139,8 @@ def _background(rng: np.random.Generator) -> Picture:
     return np.asarray(cv2.resize(cv2.GaussianBlur(coarse, (0, 0), 1.6), (WIDTH, HEIGHT)))
 
 
-def _light(image: Picture, rng: np.random.Generator) -> Picture:
-    """Light from one side, warmer or cooler, and a little grain, so that no two pictures share their pixels."""
+def _light(image: Image, rng: np.random.Generator) -> Image:
+    """Light from one side, warmer or cooler, and a little grain, so that no two images share their pixels."""
     warm = np.array([1.0, 0.2, -1.0]) * rng.normal(0.012, 0.012)
     corners = rng.normal(1.0, 0.035, (2, 2, 1)) * rng.uniform(0.91, 1.02) + warm
     tone = cv2.resize((corners * 128).clip(0, 255).astype(np.uint8), (WIDTH, HEIGHT))
@@ -150,8 +150,8 @@ def _light(image: Picture, rng: np.random.Generator) -> Picture:
 
 
 @lru_cache(maxsize=1)
-def _grain() -> Picture:
-    """Noise to add: 5 on average, because a picture has no room for negative numbers."""
+def _grain() -> Image:
+    """Noise to add: 5 on average, because an image has no room for negative numbers."""
     grain = np.random.default_rng(0).normal(5, 2, (HEIGHT + 64, WIDTH + 64, 1)).clip(0, 10)
     return np.repeat(np.rint(grain).astype(np.uint8), 3, axis=2)
 

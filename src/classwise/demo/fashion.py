@@ -1,6 +1,6 @@
-"""The bundled pictures: a long-tailed subset of Fashion-MNIST, written out as a user would have it.
+"""The bundled images: a long-tailed subset of Fashion-MNIST, written out as a user would have it.
 
-1,492 training pictures of 28 x 28, round(600 * 0.6**k) of the k-th class: 600 T-shirts down to 6 ankle boots; and
+1,492 training images of 28 x 28, round(600 * 0.6**k) of the k-th class: 600 T-shirts down to 6 ankle boots; and
 a balanced test set of 1,000. Data by Xiao, Rasul and Vollgraf, 'Fashion-MNIST' (2017), MIT licence (the text is in
 fashion.LICENSE); `benchmarks/make_fashion.py` made the bundle.
 """
@@ -34,7 +34,7 @@ def read_bundle(split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def write_fashion(folder: Path) -> None:
-    """Write pictures and tables into `folder`, the same every time; paths in the tables are relative to it.
+    """Write images and tables into `folder`, the same every time; paths in the tables are relative to it.
 
     images/train/*.png, train.csv; images/test/*.png, test.csv; template.csv: the paths of test.csv in another
     order, with the first label in every row, to be replaced by answers. Raises OutputError, before anything is
@@ -44,15 +44,15 @@ def write_fashion(folder: Path) -> None:
     for name in names:
         if (folder / name).exists():
             raise OutputError(f"{folder / name} exists; give a folder without {', '.join(names)}")
-    tables = {split: _write_pictures(folder, split) for split in SPLITS}
+    tables = {split: _write_images(folder, split) for split in SPLITS}
     for split, rows in tables.items():
         write_text(folder / f"{split}.csv", _table(rows))
     order = np.random.default_rng(_TEMPLATE_SEED).permutation(len(tables["test"]))
     write_text(folder / "template.csv", _table((tables["test"][row][0], LABELS[0]) for row in order))
 
 
-def _write_pictures(folder: Path, split: str) -> list[tuple[str, str]]:
-    """Writes the pictures of one split; returns (path, label) of each."""
+def _write_images(folder: Path, split: str) -> list[tuple[str, str]]:
+    """Writes the images of one split; returns (path, label) of each."""
     (folder / "images" / split).mkdir(parents=True)
     rows = []
     for number, (image_HW, label) in enumerate(zip(*read_bundle(split), strict=True)):
@@ -92,8 +92,8 @@ def pixel_baseline(folder: Path) -> float:
 def _read_pixels(folder: Path, split: str) -> tuple[NDArray[np.float32], list[str]]:
     with (folder / f"{split}.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    pictures = [_read_grey(folder / row["path"]).ravel() for row in rows]
-    return np.stack(pictures).astype(np.float32) / np.float32(255), [row["label"] for row in rows]
+    images = [_read_grey(folder / row["path"]).ravel() for row in rows]
+    return np.stack(images).astype(np.float32) / np.float32(255), [row["label"] for row in rows]
 
 
 def _read_grey(path: Path) -> NDArray[np.uint8]:

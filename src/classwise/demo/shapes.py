@@ -1,18 +1,18 @@
 """A drawn data set with an answer of every type: coloured shapes on noisy ground, 48 x 48 pixels.
 
     images/0000.png, images/0001.png, ...
-    samples.csv    path, scene, shapes, colour, size, area, query, relevance: one row a picture, scenes mixed
+    samples.csv    path, scene, shapes, colour, size, area, query, relevance: one row an image, scenes mixed
     colour.csv, size.csv, area.csv    its rows where this column is not empty, for models of this target alone
 
-    scene      group: the eight pictures of a scene lie on ground of one colour
+    scene      group: the eight images of a scene lie on ground of one colour
     shapes     multilabel: which of circle, square, triangle, star, cross occur, joined by '|'; '|' alone is none
-    colour     class: of the largest shape; half of the pictures are red, one in twenty-five is purple
+    colour     class: of the largest shape; half of the images are red, one in twenty-five is purple
     size       ordinal: tiny, small, medium, large: the radius of the largest shape
-    area       regression: per cent of the picture that shapes cover
-    query      ranking: the pictures of a scene, asked for 'much red'
-    relevance  0 to 3: the per cent of the picture that is red, cut at RED_CUTS
+    area       regression: per cent of the image that shapes cover
+    query      ranking: the images of a scene, asked for 'much red'
+    relevance  0 to 3: the per cent of the image that is red, cut at RED_CUTS
 
-A few pictures hold no shape: their area is 0, and they have neither colour nor size. Beyond these, one cell in
+A few images hold no shape: their area is 0, and they have neither colour nor size. Beyond these, one cell in
 twenty of colour, size and area is left empty, as tables of the real world have it. Every byte is a function of
 (rows, seed).
 """
@@ -28,14 +28,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from classwise.demo.canvas import BITS, Colour, Picture, Points, oval, polygon
+from classwise.demo.canvas import BITS, Colour, Image, Points, oval, polygon
 from classwise.errors import DataError, OutputError
 from classwise.files import write_text
 
 _Indices = NDArray[np.int64]
 
 SIDE = 48
-SCENE = 8  # pictures a scene
+SCENE = 8  # images a scene
 LEAST = 5 * SCENE  # rows; fewer make no sensible split
 COLUMNS = ("path", "scene", "shapes", "colour", "size", "area", "query", "relevance")
 _WITH_GAPS = ("colour", "size", "area")
@@ -52,7 +52,7 @@ _RGB: dict[str, Colour] = {
     "purple": (150, 58, 186),
 }  # fmt: skip
 _HOW_MANY = (0.4, 0.3, 0.2, 0.1)  # shares of one to four shapes
-_NO_SHAPE = 0.03  # share of pictures
+_NO_SHAPE = 0.03  # share of images
 _EMPTY = 0.05  # share of cells
 _ANOTHER_COLOUR = 0.35  # share of the smaller shapes
 _NOISE = 8.0  # standard deviation of a pixel, of 255
@@ -76,7 +76,7 @@ _OUTLINES: dict[str, Points] = {
     ),
 }  # fmt: skip
 
-# Each kind is shaded with a pattern of its own, as cloth is: from some thirty pictures of a rare kind its outline
+# Each kind is shaded with a pattern of its own, as cloth is: from some thirty images of a rare kind its outline
 # alone is not learnt. A pixel is dark where this sum of its coordinates is odd.
 _PATTERNS: dict[str, Callable[[_Indices, _Indices], _Indices]] = {
     "circle": lambda x, y: 0 * x,
@@ -125,13 +125,13 @@ class _Shape:
 
 
 def write_shapes(folder: Path, rows: int = 600, seed: int = 0) -> None:
-    """Write `rows` pictures and the tables into `folder`; paths in the tables are relative to it.
+    """Write `rows` images and the tables into `folder`; paths in the tables are relative to it.
 
     Raises DataError for fewer than LEAST rows, and OutputError, before anything is written, if one of these
     stands there already.
     """
     if rows < LEAST:
-        raise DataError(f"rows = {rows}: allowed: at least {LEAST}, five scenes of {SCENE} pictures")
+        raise DataError(f"rows = {rows}: allowed: at least {LEAST}, five scenes of {SCENE} images")
     names = ["images", "samples.csv", *(f"{column}.csv" for column in _WITH_GAPS)]
     for name in names:
         if (folder / name).exists():
@@ -145,7 +145,7 @@ def write_shapes(folder: Path, rows: int = 600, seed: int = 0) -> None:
 
 
 def _draw_rows(folder: Path, rows: int, seed: int) -> list[dict[str, str]]:
-    """Writes every picture; returns its row, with no cell left empty yet."""
+    """Writes every image; returns its row, with no cell left empty yet."""
     plan = np.random.default_rng([seed, 0])
     scene_of_row = plan.permutation(np.arange(rows) // SCENE).tolist()
     colour_of_row = _in_proportion(COLOURS, rows, plan)
@@ -159,8 +159,8 @@ def _draw_rows(folder: Path, rows: int, seed: int) -> list[dict[str, str]]:
         path = f"images/{row:04d}.png"
         # Encoded in memory: OpenCV's own writer fails on folders in another script on some systems.
         (folder / path).write_bytes(cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
-        answers = _answers(shapes, size, covered)
-        table.append({"path": path, "scene": f"scene-{scene:03d}", "query": f"red-{scene:03d}", **answers})
+        labels = _answers(shapes, size, covered)
+        table.append({"path": path, "scene": f"scene-{scene:03d}", "query": f"red-{scene:03d}", **labels})
     return table
 
 
@@ -195,8 +195,8 @@ def _arrange(colour: str, size: str, rng: np.random.Generator) -> list[_Shape]:
 
 def _paint(
     shapes: list[_Shape], ground: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[Picture, dict[str, float]]:
-    """The picture, and the per cent of it that each colour covers."""
+) -> tuple[Image, dict[str, float]]:
+    """The image, and the per cent of it that each colour covers."""
     image = np.tile(ground, (SIDE, SIDE, 1)) + np.linspace(-8, 8, SIDE)[:, None, None]
     covered: dict[str, float] = {}
     for shape in shapes:

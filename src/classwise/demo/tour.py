@@ -1,4 +1,4 @@
-"""`classwise demo`: real pictures, and then the very commands that a user would type, one after the other."""
+"""`classwise demo`: real images, and then the very commands that a user would type, one after the other."""
 
 import shlex
 import sys
@@ -53,7 +53,7 @@ def clothes(folder: Path, command: Command, quiet: bool = False) -> int:
     started = time.monotonic()
     _refuse_full(folder)
     say = _speaker(quiet)
-    say(f"writing 1,492 long-tailed training pictures and 1,000 balanced test pictures into {folder}")
+    say(f"writing 1,492 long-tailed training images and 1,000 balanced test images into {folder}")
     write_fashion(folder)
     config = make_config(CLOTHES)
     write_text(folder / "classwise.toml", _CLOTHES_HEAD + commented_toml(config))
@@ -113,7 +113,7 @@ def shapes(folder: Path, command: Command, quiet: bool = False) -> int:
 
     started = time.monotonic()
     _refuse_full(folder)
-    _speaker(quiet)(f"drawing 600 pictures of shapes, and a table with answers of five types, into {folder}")
+    _speaker(quiet)(f"drawing 600 images of shapes, and a table with answers of five types, into {folder}")
     write_shapes(folder)
     config = make_config(SHAPES)
     write_text(folder / "classwise.toml", _SHAPES_HEAD + commented_toml(config))
@@ -144,8 +144,8 @@ def submission_score(submission: Path, truth: Path, id: str, answer: str) -> flo
 
 def _answers(path: Path, id: str, answer: str) -> dict[str, str]:
     frame = read_table(path)
-    ids, answers = (full_column(frame, column, str(path), column) for column in (id, answer))
-    return dict(zip(ids, answers, strict=True))
+    ids, labels = (full_column(frame, column, str(path), column) for column in (id, answer))
+    return dict(zip(ids, labels, strict=True))
 
 
 def _walk(steps: list[list[str]], command: Command, quiet: bool) -> int:
@@ -178,7 +178,7 @@ _SHAPES_HEAD = """\
 
 """
 _CLOTHES_HEAD = """\
-# The demo's config: long-tailed clothes, 600 pictures of the first kind down to 6 of the last.
+# The demo's config: long-tailed clothes, 600 images of the first kind down to 6 of the last.
 # Train it again: classwise train classwise.toml
 
 """

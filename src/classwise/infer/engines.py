@@ -1,4 +1,4 @@
-"""Ways to run a trained model over pictures: eager torch, torch.compile, ONNX Runtime.
+"""Ways to run a trained model over images: eager torch, torch.compile, ONNX Runtime.
 
 Eager torch, in the run's own precision, is what training and evaluation use: its outputs are the model's outputs.
 Another engine is compared with it on the first batch before its outputs are used; one that differs is refused where it
@@ -137,12 +137,12 @@ def onnx_engine(model: Classifier, threads: int) -> Engine:
         raise ModelError(f"--engine onnx: {error}") from error
     except Exception as error:
         raise ModelError(
-            f"--engine onnx: ONNX Runtime refuses {model.facts.backbone}: {first_line(error)}"
+            f"--engine onnx: ONNX Runtime refuses {model.metadata.backbone}: {first_line(error)}"
         ) from error
 
     def run(images: Tensor) -> Outputs:
         found = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
-        return {name: torch.from_numpy(raw) for name, raw in zip(model.facts.heads, found, strict=True)}
+        return {name: torch.from_numpy(raw) for name, raw in zip(model.metadata.heads, found, strict=True)}
 
     return run
 
@@ -193,7 +193,7 @@ def _fastest(
 def _checked(
     name: str, maker: Callable[[Tensor], Engine], images: Tensor, expected: Outputs, dtype: torch.dtype
 ) -> Engine:
-    """A new engine, if its outputs for these pictures are those of eager torch within the tolerance."""
+    """A new engine, if its outputs for these images are those of eager torch within the tolerance."""
     engine = maker(images)
     found = engine(images)
     for target, raw in expected.items():

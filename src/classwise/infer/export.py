@@ -1,4 +1,4 @@
-"""The model as an ONNX file: pictures in, raw outputs by target out, everything else in its metadata."""
+"""The model as an ONNX file: images in, raw outputs by target out, everything else in its metadata."""
 
 import contextlib
 import copy
@@ -63,8 +63,8 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
 
     # In memory of its own: the caller's model keeps its device and its mode.
     copied = copy.deepcopy(model).cpu().float().eval()
-    # Two pictures: with one, the exporter would take the size of the batch for a constant.
-    example = torch.zeros(2, 3, *model.facts.image_size, dtype=torch.uint8)
+    # Two images: with one, the exporter would take the size of the batch for a constant.
+    example = torch.zeros(2, 3, *model.metadata.image_size, dtype=torch.uint8)
     try:
         with _silence(), torch.no_grad():
             program = torch.onnx.export(
@@ -72,7 +72,7 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
                 (example,),
                 input_names=["images"],
                 # No name of a value inside has a dot, but those of weights, and they begin with `model.`.
-                output_names=[f"targets.{name}" for name in model.facts.heads],
+                output_names=[f"targets.{name}" for name in model.metadata.heads],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 dynamo=True,
                 verbose=False,
@@ -85,22 +85,24 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
                 program.model.metadata_props[key] = text
             data: bytes = program.model_proto.SerializeToString()
     except Exception as error:
-        raise ModelError(f"{model.facts.backbone} cannot be exported to ONNX: {first_line(error)}") from error
+        raise ModelError(
+            f"{model.metadata.backbone} cannot be exported to ONNX: {first_line(error)}"
+        ) from error
     return data
 
 
-def metadata_of(model: Classifier, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is needed to feed an exported model and to read its outputs; `facts` are the checkpoint's."""
-    known = model.facts.as_dict()
+def metadata_of(model: Classifier, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is needed to feed an exported model and to read its outputs; `metadata` are the checkpoint's."""
+    known = model.metadata.as_dict()
     return {
         "classwise": __version__,
         "input": INPUT,
         "outputs": OUTPUTS,
         "precision": PRECISION,
         **{key: known[key] for key in ("backbone", "image_size", "fit", "mean", "std")},
-        "targets": facts["targets"],
-        "heads": {name: facts["heads"][name] for name in known["heads"]},
-        "joint": facts["joint"],
+        "targets": metadata["targets"],
+        "heads": {name: metadata["heads"][name] for name in known["heads"]},
+        "joint": metadata["joint"],
     }
 
 

@@ -1,4 +1,4 @@
-"""What a backbone makes of pictures, computed once: for linear probing and for the baselines."""
+"""What a backbone makes of images, computed once: for linear probing and for the baselines."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,7 +17,7 @@ from classwise.model.oom import OOMFallback
 def features_of(
     model: Classifier, loader: Loader, device: torch.device, autocast: AbstractContextManager[Any]
 ) -> Tensor:
-    """features_NF (float32, on the host) of all of the loader's pictures, in their order.
+    """features_NF (float32, on the host) of all of the loader's images, in their order.
 
     In eval mode, so that batch norm uses its stored statistics and nothing is dropped; the model's own mode is
     put back.
@@ -25,7 +25,7 @@ def features_of(
     was_training = model.training
     model.eval()
     parts, run = [], OOMFallback(lambda images: {"": model.features(images)})
-    for batch in loader.batches(batches_of(np.arange(len(loader.pictures)), loader.batch_size)):
+    for batch in loader.batches(batches_of(np.arange(len(loader.dataset)), loader.batch_size)):
         with autocast:
             features_BF = run(batch.images.to(device, non_blocking=True))[""]
         parts.append(features_BF.float().cpu())

@@ -1,4 +1,4 @@
-"""The inference process over any pictures: eval, no gradients, every row once and in order."""
+"""The inference process over any images: eval, no gradients, every row once and in order."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ def predict_outputs(
     should_stop: Callable[[], bool] = never,
     watch: Callable[[Iterable[Batch], int], Iterable[Batch]] = unwatched,
 ) -> dict[str, Tensor]:
-    """Raw outputs (N, outputs), float32 on the host, by target for all of the loader's pictures, in their order;
+    """Raw outputs (N, outputs), float32 on the host, by target for all of the loader's images, in their order;
     `watch` sees the batches go by, and knows how many there will be. Raises ImageError, NonFiniteError, and
     Interrupted if asked to stop."""
     parts: dict[str, list[Tensor]] = {}
-    rows = np.arange(len(loader.pictures))
+    rows = np.arange(len(loader.dataset))
     cut, seen = batches_of(rows, loader.batch_size), 0
     for batch in watch(loader.batches(cut), len(cut)):
         for name, raw in run(batch.images).items():
@@ -55,7 +55,7 @@ def predict_outputs(
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _Labels:
     """All that one target's columns are made of. `classes` (N,) are the predicted classes, None where the head
     is none that can be read as one; `labels` are those of the target, empty where it has none."""
 
@@ -104,18 +104,18 @@ def predictions_table(
         decoded = heads[name].decode(raw)
         classes = heads[name].predicted(decoded).numpy() if heads[name].classes else None
         given = np.asarray(truth[name]) if truth and name in truth else None
-        found[name] = _Answers(
+        found[name] = _Labels(
             name, decoded, classes, list(labels.get(name, ())), (separator or {}).get(name, "|"), given
         )
     columns: dict[str, Any] = {"id": list(ids)}
-    for name, answers in found.items():
-        columns |= _COLUMNS[heads[name].type](answers)
+    for name, true_labels in found.items():
+        columns |= _COLUMNS[heads[name].type](true_labels)
     if joint:
         columns |= _joint_columns([heads[name] for name in joint], [found[name] for name in joint])
     return pl.DataFrame(columns)
 
 
-def _class_columns(a: _Answers) -> dict[str, Any]:
+def _class_columns(a: _Labels) -> dict[str, Any]:
     assert a.classes is not None
     columns: dict[str, Any] = {a.name: _names(a.classes, a.labels)}
     if a.truth is not None:
@@ -123,7 +123,7 @@ def _class_columns(a: _Answers) -> dict[str, Any]:
     return columns | _p_columns(a, _probabilities(a.decoded))
 
 
-def _multilabel_columns(a: _Answers) -> dict[str, Any]:
+def _multilabel_columns(a: _Labels) -> dict[str, Any]:
     columns: dict[str, Any] = {a.name: _joined(a.decoded.numpy() >= 0, a)}
     if a.truth is not None:
         true = zip(a.truth, _joined(a.truth == 1, a), strict=True)
@@ -131,21 +131,21 @@ def _multilabel_columns(a: _Answers) -> dict[str, Any]:
     return columns | _p_columns(a, torch.sigmoid(a.decoded.double()).numpy())
 
 
-def _regression_columns(a: _Answers) -> dict[str, Any]:
+def _regression_columns(a: _Labels) -> dict[str, Any]:
     columns: dict[str, Any] = {a.name: a.decoded.double().numpy()}
     if a.truth is not None:
         columns[f"{a.name}_true"] = pl.Series(a.truth.astype(np.float64)).fill_nan(None)
     return columns
 
 
-def _ranking_columns(a: _Answers) -> dict[str, Any]:
+def _ranking_columns(a: _Labels) -> dict[str, Any]:
     columns: dict[str, Any] = {a.name: a.decoded.numpy()}
     if a.truth is not None:
         columns[f"{a.name}_true"] = _numbers(a.truth[:, 0])
     return columns
 
 
-_COLUMNS: dict[str, Callable[[_Answers], dict[str, Any]]] = {
+_COLUMNS: dict[str, Callable[[_Labels], dict[str, Any]]] = {
     "class": _class_columns,
     "ordinal": _class_columns,
     "multilabel": _multilabel_columns,
@@ -154,7 +154,7 @@ _COLUMNS: dict[str, Callable[[_Answers], dict[str, Any]]] = {
 }
 
 
-def _joint_columns(heads: Sequence[Head], parts: Sequence[_Answers]) -> dict[str, Any]:
+def _joint_columns(heads: Sequence[Head], parts: Sequence[_Labels]) -> dict[str, Any]:
     sizes = [head.classes for head in heads]
     number_N = joint_number([part.classes for part in parts if part.classes is not None], sizes)
     columns: dict[str, Any] = {"joint": _numbers(number_N)}
@@ -180,11 +180,11 @@ def _probabilities(decoded_NK: Tensor) -> npt.NDArray[np.float64]:
     return p_NK
 
 
-def _p_columns(a: _Answers, p_NK: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _p_columns(a: _Labels, p_NK: npt.NDArray[np.float64]) -> dict[str, Any]:
     return {f"{a.name}_p_{label}": p_NK[:, k].astype(np.float32) for k, label in enumerate(a.labels)}
 
 
-def _joined(chosen_NL: npt.NDArray[np.bool_], a: _Answers) -> list[str]:
+def _joined(chosen_NL: npt.NDArray[np.bool_], a: _Labels) -> list[str]:
     """The separator alone where nothing is chosen: an empty cell would read as unknown."""
     return [
         a.separator.join(label for label, is_in in zip(a.labels, row, strict=True) if is_in) or a.separator

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from classwise.data.sources import picture_names, refuse_repeated
+from classwise.data.sources import image_names, refuse_repeated
 from classwise.data.table import full_column, read_table, rows_text
 from classwise.errors import DataError, OutputError, nearest
 from classwise.model.heads import Head
@@ -39,13 +39,13 @@ Possible = Sequence[str] | LabelSets | None
 class Template:
     """A submission's template: its table, the column of ids, and which answer goes into which column.
 
-    `answers` maps a column to `joint` or to a target's name.
+    `labels` maps a column to `joint` or to a target's name.
     """
 
     path: Path
     frame: pl.DataFrame
     id: str
-    answers: dict[str, str]
+    labels: dict[str, str]
 
     @property
     def ids(self) -> list[str]:
@@ -76,12 +76,12 @@ def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | Non
     return Template(path, frame, id, {column: column for column in others})
 
 
-def find_pictures(template: Template, images: Path) -> list[str]:
-    """The picture of every id, as a path relative to `images`: of that name, or the only one with that name
-    before its suffix. Raises DataError that lists ids without a picture."""
+def find_images(template: Template, images: Path) -> list[str]:
+    """The image of every id, as a path relative to `images`: of that name, or the only one with that name
+    before its suffix. Raises DataError that lists ids without an image."""
     if not images.is_dir():
         raise DataError(f"--images: there is no folder {images}")
-    names = picture_names(images)
+    names = image_names(images)
     exact = set(names)
     by_stem: dict[str, list[str]] = {}
     for name in names:
@@ -97,13 +97,13 @@ def find_pictures(template: Template, images: Path) -> list[str]:
     if missing:
         row, id = missing[0]
         raise DataError(
-            f"{template.path}: id {id!r} has no picture in {images}; such ids are in"
+            f"{template.path}: id {id!r} has no image in {images}; such ids are in"
             f" {rows_text([row for row, _ in missing])}"
         )
     return found
 
 
-def possible_answers(
+def possible_labels(
     heads: Mapping[str, Head],
     labels: Mapping[str, Sequence[str]],
     joint: Sequence[str] = (),
@@ -133,7 +133,7 @@ def fill(template: Template, predictions: pl.DataFrame, possible: Mapping[str, P
     if predictions["id"].to_list() != template.ids:
         raise OutputError(f"{template.path}: the predictions' ids are not the template's, in its order")
     frame = template.frame
-    for column, answer in template.answers.items():
+    for column, answer in template.labels.items():
         _refuse_other_kind(template, column, answer, possible[answer])
         values = _answer_texts(predictions[answer], answer)
         frame = frame.with_columns(pl.Series(column, values, dtype=pl.String))
@@ -174,7 +174,7 @@ def check_submission(
     columns = {name: [row[i] for row in rows[1:]] for i, name in enumerate(rows[0])}
     if columns[template.id] != template.ids:
         raise OutputError("submission: its ids are not the template's, in its order")
-    for column, answer in template.answers.items():
+    for column, answer in template.labels.items():
         wrong = _foreign(columns[column], possible[answer])
         if wrong:
             raise OutputError(

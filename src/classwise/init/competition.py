@@ -1,4 +1,4 @@
-"""The face-mask competition's tree as one table: a row a picture, with mask, gender, age and person.
+"""The face-mask competition's tree as one table: a row an image, with mask, gender, age and person.
 
     train/train.csv                                   id, gender, race, age, path; one row a person
     train/images/{id}_{gender}_{race}_{age}/{mask1..mask5,incorrect_mask,normal}.<ext>
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from classwise.data.sources import is_picture_name
+from classwise.data.sources import is_image_name
 from classwise.data.table import full_column, read_table
 from classwise.errors import DataError
 
@@ -34,8 +34,8 @@ def is_competition(folder: Path) -> bool:
 
 
 def competition_table(folder: Path) -> Competition:
-    """`path, person, mask, gender, age` of every picture. Raises DataError for a person without a folder or
-    without pictures, and for a picture whose name says no mask."""
+    """`path, person, mask, gender, age` of every image. Raises DataError for a person without a folder or
+    without images, and for an image whose name says no mask."""
     train = _train_folder(folder)
     if train is None:
         raise DataError(f"{folder} is no competition tree: it has no train/train.csv with train/images")
@@ -50,11 +50,11 @@ def competition_table(folder: Path) -> Competition:
         if not person.is_dir():
             raise DataError(f"{where}: row {number}: there is no folder {person}")
         files = sorted(person.iterdir())
-        pictures = [file for file in files if is_picture_name(file.name)]
-        ignored += len(files) - len(pictures)
-        if not pictures:
-            raise DataError(f"{where}: row {number}: no pictures in {person}")
-        for file in pictures:
+        images = [file for file in files if is_image_name(file.name)]
+        ignored += len(files) - len(images)
+        if not images:
+            raise DataError(f"{where}: row {number}: no images in {person}")
+        for file in images:
             if file.stem not in MASKS:
                 raise DataError(f"{file}: its name says no mask; allowed: {', '.join(MASKS)}")
             rows.append((f"{path}/{file.name}", id, MASKS[file.stem], gender, age))

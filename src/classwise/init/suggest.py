@@ -1,4 +1,4 @@
-"""`classwise init`: look at the pictures, and write a config that trains as it stands."""
+"""`classwise init`: look at the images, and write a config that trains as it stands."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from classwise.config.describe import commented_toml
 from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.data.images import read_image
-from classwise.data.sources import folder_table, is_picture_name, samples_of
+from classwise.data.sources import folder_table, is_image_name, samples_of
 from classwise.data.table import SUFFIXES, read_table, write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
@@ -89,7 +89,7 @@ def look_at(source: Path) -> Guess:
     labels = table["label"].n_unique()
     if labels < 2:
         raise DataError(
-            f"{source}: all pictures lie in one class folder, {table['label'][0]!r}; two are needed"
+            f"{source}: all images lie in one class folder, {table['label'][0]!r}; two are needed"
         )
     comment = "column with the answer: the folder's name" + "".join(f"; {note}" for note in notes)
     return Guess(
@@ -129,8 +129,8 @@ def guess_table(path: Path) -> Guess:
     id_column = next((c for c in _named(rest, ID_NAMES) if table[c].n_unique() == table.height), None)
     rest = [column for column in rest if column != id_column]
     group = next((c for c in _named(rest, GROUP_NAMES) if 1 < table[c].n_unique() < table.height), None)
-    answers = _answers(table, [column for column in rest if column != group])
-    if not answers:
+    labels = _answers(table, [column for column in rest if column != group])
+    if not labels:
         raise DataError(
             f"{path}: no column looks like an answer (2 to {MOST_CLASSES} different values, each in at least two"
             f" rows; or numbers) among {', '.join(rest) or 'none'}"
@@ -140,27 +140,27 @@ def guess_table(path: Path) -> Guess:
     )
     samples_of(table, str(path), root, path_column, id_column, group)  # what `train` would refuse
     targets: dict[str, dict[str, Any]] = {}
-    for column, kind in answers.items():
+    for column, kind in labels.items():
         name = _target_name(column)
         while name in targets:
             name += "_"
         targets[name] = {"column": column} | kind
-    left = [column for column in rest if column not in answers and column != group]
+    left = [column for column in rest if column not in labels and column != group]
     notes = {"targets": ""}
     if left:
         notes[f"targets.{next(iter(targets))}.column"] = (
             f"column with the answer; left out: {', '.join(left)} (too many values, or each only once; a number"
             ' column becomes a target with type = "regression" or with `edges`)'
         )
-    answered = table.select(list(answers)).with_columns(pl.all().str.strip_chars().replace("", None))
-    if answered.select(pl.all_horizontal(pl.all().is_null())).to_series().any():
+    labeled_rows = table.select(list(labels)).with_columns(pl.all().str.strip_chars().replace("", None))
+    if labeled_rows.select(pl.all_horizontal(pl.all().is_null())).to_series().any():
         data["unanswered"] = "skip"
         notes["data.unanswered"] = "some rows have no answer at all: they are left out, and counted"
     return Guess(table, root, data, targets, notes=notes, source=path)
 
 
 def suggest(guess: Guess, name: str) -> Config:
-    """The recipe for a source: small pictures and fresh weights, or pretrained ones where they are at hand."""
+    """The recipe for a source: small images and fresh weights, or pretrained ones where they are at hand."""
     height, width = _median_size(guess)
     values: dict[str, Any] = {
         "name": name,
@@ -207,7 +207,7 @@ def _guess_competition(source: Path) -> Guess:
     }
     notes = {"data.group": "the rows of one person never stand on both sides of the split"}
     if found.notes:
-        notes["data.path"] = "column with the picture's path; " + "; ".join(found.notes)
+        notes["data.path"] = "column with the image's path; " + "; ".join(found.notes)
     return Guess(
         found.table,
         found.images,
@@ -229,8 +229,8 @@ def _path_column(table: pl.DataFrame, path: Path) -> tuple[str, Path]:
             # os.path says False, too, of a text that is too long for a name.
             if cells and sum(os.path.isfile(folder / cell) for cell in cells) * 2 > len(cells):  # noqa: PTH113
                 return column, folder
-    likely = next((c for c in names if any(is_picture_name(x or "") for x in table[c].head(50))), None)
-    hint = f" (column {likely!r} has picture names, but no such files)" if likely else ""
+    likely = next((c for c in names if any(is_image_name(x or "") for x in table[c].head(50))), None)
+    hint = f" (column {likely!r} has image names, but no such files)" if likely else ""
     raise DataError(f"{path}: no column holds paths of files below {path.parent}{hint}")
 
 
@@ -279,14 +279,14 @@ def _median_size(guess: Guess) -> tuple[int, int]:
         try:
             sizes.append(read_image(guess.root / str(name)).shape[:2])
         except ImageError:
-            continue  # `train` lists every bad picture; here a few sizes are all that is wanted
+            continue  # `train` lists every bad image; here a few sizes are all that is wanted
     if not sizes:
-        raise DataError(f"{guess.root}: none of the pictures that were tried can be read, such as {names[0]}")
+        raise DataError(f"{guess.root}: none of the images that were tried can be read, such as {names[0]}")
     return int(median(h for h, _ in sizes)), int(median(w for _, w in sizes))
 
 
 def _scaled(height: int, width: int, side: int) -> list[int]:
-    """The picture's shape with about side * side pixels at the most, in steps of 4."""
+    """The image's shape with about side * side pixels at the most, in steps of 4."""
     scale = min(1.0, (side * side / (height * width)) ** 0.5)
     return [max(8, round(height * scale / 4) * 4), max(8, round(width * scale / 4) * 4)]
 

@@ -93,7 +93,7 @@ class Asymmetric(nn.Module):
 
     Ridnik et al. 2021, 'Asymmetric loss for multi-label classification', equations 4 to 7; the defaults are
     those of the authors' code. `gamma_pos`, `gamma_neg` >= 0; `clip` in [0, 0.99]: a 0 with a probability below it
-    is left alone, since pictures hold far more absent labels than present ones. Divided by the number of known
+    is left alone, since images hold far more absent labels than present ones. Divided by the number of known
     cells, where the authors' code takes the plain sum.
     """
 

@@ -7,7 +7,7 @@ that add up are then those of one big batch, whatever the sizes, weights and mas
 
 Labels of a class are hard, (B,) whole numbers with -1 where unknown, or soft, (B, K) with the share of each class:
 >= 0, each row with a sum <= 1, and what is missing to 1 is unknown. Every loss that takes soft labels is linear in
-them, and so is its normalizer: t_1 loss(label 1) + t_2 loss(label 2) + ..., which is what mixing pictures asks for.
+them, and so is its normalizer: t_1 loss(label 1) + t_2 loss(label 2) + ..., which is what mixing images asks for.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class Loss(Protocol):
 
     `additive`: the value is a sum over rows divided by a normalizer that is a sum over rows.
     `terms`: how many fractions the value adds up, each with a normalizer of its own (1 for a simple loss).
-    `soft_targets`: whether it takes the targets of mixed pictures.
+    `soft_targets`: whether it takes the targets of mixed images.
     `likelihood_scale`: what the value, as a negative log-likelihood, has in front under learnt weights between
     the heads: 1, or 1/2 for a regression (Kendall et al. 2018, equations 5 and 10).
     """

@@ -20,7 +20,7 @@ from classwise.losses.normalizer import (
 )
 
 # All of them take outputs (B, 1) and targets (B,), NaN where unknown; the sum over the known rows is divided by
-# their number. A mixed picture's target is the mixture of both numbers, which is a number like any other.
+# their number. A mixed image's target is the mixture of both numbers, which is a number like any other.
 
 
 class SquaredError(nn.Module):

@@ -119,7 +119,7 @@ class LabelMetric:
         """Rows without a label."""
         return int(self._table()[1].sum())
 
-    def scores(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, Any]:
         """As in metrics.json: see `class_scores`."""
         return class_scores(self.confusion, self.labels)
 
@@ -211,7 +211,7 @@ class ClassMetric:
         """Rows without a label."""
         return self._counts.masked
 
-    def scores(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, Any]:
         """As in metrics.json: see `label_scores`, `probability_scores` and, of levels, `level_scores`."""
         confusion = self.confusion
         more = probability_scores(self.sums.cpu().numpy(), np.asarray(confusion.sum()), self.classes)

@@ -32,7 +32,7 @@ class Metric(Protocol):
     def invalid(self) -> int:
         """Known rows whose decoded output is not finite."""
 
-    def scores(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, Any]:
         """As in metrics.json: plain values."""
 
     def intervals(
@@ -117,7 +117,7 @@ class MetricCollection:
         self._count()
         return max(metric.invalid for metric in self._metrics.values())
 
-    def results(
+    def compute(
         self, groups: Groups | None = None, seed: int = 0, resamples: int = 0
     ) -> dict[str, dict[str, Any]]:
         """`targets` by name and, where there is one, `joint`: each as in metrics.json.
@@ -131,7 +131,7 @@ class MetricCollection:
         self._count()
 
         def result(metric: Metric) -> dict[str, Any]:
-            found = metric.scores()
+            found = metric.compute()
             if not found["samples"]:  # nothing was measured: an error of 0 would look perfect
                 return found | {name: None for name in found if name in HIGHER_IS_BETTER}
             return found | ({"intervals": metric.intervals(groups, seed, resamples)} if resamples else {})

@@ -53,7 +53,7 @@ class MultilabelMetric:
         """Rows with a known cell whose logit is not finite."""
         return int(self._bad[0])
 
-    def scores(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, Any]:
         """As in metrics.json: see `multilabel_scores`. Without any row every score is 0."""
         logits_NL, targets_NL, counted_N = self._rows()
         cells = prepared_cells(logits_NL[counted_N], targets_NL[counted_N])

@@ -50,7 +50,7 @@ class RankingMetric:
         """Known rows without a finite score."""
         return int(self._bad[0])
 
-    def scores(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, Any]:
         """As in metrics.json: means over the queries with a relevant row, see `query_scores`; 0 without any."""
         scores_N, targets_N2, counted_N = self._rows()
         values_QS, relevant_Q, _ = query_scores(scores_N[counted_N], *targets_N2[counted_N].T)

@@ -63,7 +63,7 @@ class RegressionMetric:
         """Known rows without a finite prediction."""
         return int(self._read()[5])
 
-    def scores(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, Any]:
         """As in metrics.json: see `regression_scores`. Without any row every score is 0."""
         count, absolute, square, mean, spread = self._read()[:5]
         scores = regression_scores(np.array([count, absolute, square, 0.0, spread]), mean)

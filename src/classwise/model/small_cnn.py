@@ -1,8 +1,8 @@
-"""The built-in backbone: a plain convolutional network for small pictures, quick on two CPU cores.
+"""The built-in backbone: a plain convolutional network for small images, quick on two CPU cores.
 
 Every block is convolution, batch norm (Ioffe and Szegedy, 2015, section 3.2), ReLU. Residual blocks and more
-depth were no better at equal time (docs/log.md): with few pictures and little time, more passes over the
-pictures buy more than more layers.
+depth were no better at equal time (docs/log.md): with few images and little time, more passes over the
+images buy more than more layers.
 """
 
 from torch import Tensor, nn
@@ -28,8 +28,8 @@ class SmallCNN(nn.Module):
 
     A stem of `width` channels, then three stages of width, 2 * width and 4 * width channels, each a block that
     halves height and width by max pooling. At the end the map is averaged over the cells of a `grid` x `grid`
-    raster, not over the whole picture: what is where tells classes apart when pictures are taken alike (centred
-    clothes, faces). `stem_stride=2` quarters the cost, for pictures of about 64 px and more (16 px at least).
+    raster, not over the whole image: what is where tells classes apart when images are taken alike (centred
+    clothes, faces). `stem_stride=2` quarters the cost, for images of about 64 px and more (16 px at least).
 
     Initial weights come from torch's global generator.
     """

@@ -30,11 +30,11 @@ def curves(run: RunFiles, best: Best) -> list[Curve]:
 
 
 def pace(run: RunFiles) -> str:
-    """Seconds per epoch and pictures per second, in the median over the epochs."""
+    """Seconds per epoch and images per second, in the median over the epochs."""
     seconds = _median(run, "seconds")
     speed = _median(run, "images_per_second")
     parts = [f"{seconds:.3g} s an epoch"] if seconds is not None else []
-    parts += [f"{speed:,.0f} pictures a second in training"] if speed is not None else []
+    parts += [f"{speed:,.0f} images a second in training"] if speed is not None else []
     return ", ".join(parts)
 
 

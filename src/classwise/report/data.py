@@ -9,7 +9,7 @@ from classwise.report.figures import plain
 from classwise.report.read import Json, RunFiles, count, joint_title, kind_of, listing, mapping, number
 from classwise.report.scores import KINDS, MOST_CLASSES
 
-LISTED = 50  # unreadable pictures named one by one
+LISTED = 50  # unreadable images named one by one
 SIDES = {"train": "training", "valid": "validation"}
 
 

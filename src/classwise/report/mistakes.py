@@ -1,4 +1,4 @@
-"""The validation rows that the model got most wrong, as pictures.
+"""The validation rows that the model got most wrong, as images.
 
 They are the first thing to look at: either the model misses something that a person sees at once, or the label is
 wrong. Found per target, so that the target with the most mistakes does not fill the page alone.
@@ -19,7 +19,7 @@ TILES = 24  # on the whole page
 
 @dataclass(frozen=True)
 class Line:
-    """One line under a picture: what it says (`term`, for a screen reader), the sign before it, and the text."""
+    """One line under an image: what it says (`term`, for a screen reader), the sign before it, and the text."""
 
     term: str
     text: str
@@ -30,11 +30,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Tile:
-    """One wrong row: the picture, and what it is and was taken for."""
+    """One wrong row: the image, and what it is and was taken for."""
 
     id: str
     lines: list[Line]
-    picture: Thumbnail
+    image: Thumbnail
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ Mistakes = tuple[str, list[tuple[str, list[Line]]]]  # the lead, and by row its 
 
 def galleries(run: RunFiles) -> list[Gallery]:
     """One gallery a target that has predictions with known answers, in the config's order. A ranking has none:
-    a single picture's score is neither right nor wrong."""
+    a single image's score is neither right nor wrong."""
     names = mapping(run.config.get("targets")) or mapping(run.metrics.get("targets"))
     columns = set(run.predictions.columns)
     targets = [
@@ -61,9 +61,9 @@ def galleries(run: RunFiles) -> list[Gallery]:
         return []
     most = TILES // min(len(targets), TILES)
     worst = {name: WORST[kind_of(run, name)](run, name, most) for name in targets}
-    pictures = thumbnails(run, {id_ for _, rows in worst.values() for id_, _ in rows})
+    images = thumbnails(run, {id_ for _, rows in worst.values() for id_, _ in rows})
     return [
-        Gallery(name, lead, [Tile(id_, lines, pictures[id_]) for id_, lines in rows])
+        Gallery(name, lead, [Tile(id_, lines, images[id_]) for id_, lines in rows])
         for name, (lead, rows) in worst.items()
     ]
 

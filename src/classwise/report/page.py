@@ -131,7 +131,7 @@ def _facts(run: RunFiles) -> list[tuple[str, str, str]]:
             str(model.get("backbone") or ""),
             f"{_millions(parameters)} parameters" if parameters else "",
         ),
-        ("Picture size", size, "height × width, pixels" if size else ""),
+        ("Image size", size, "height × width, pixels" if size else ""),
     ]
     return [fact for fact in found if fact[1]]
 
@@ -163,7 +163,7 @@ def _environment(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def _measured(run: RunFiles) -> list[tuple[str, str]]:
-    """The ways to train that were timed, the one that was taken first, and their milliseconds a picture."""
+    """The ways to train that were timed, the one that was taken first, and their milliseconds an image."""
     found = []
     for plan in (mapping(plan) for plan in listing(run.status.get("measured"))):
         seconds = number(plan.get("seconds"))

@@ -198,7 +198,7 @@ def _class_scores(scores: Json, key: str, title: str, kind: str, train: dict[str
 
 
 def _regression_scores(run: RunFiles, name: str, scores: Json) -> TargetScores:
-    points = answers(run.predictions, name)
+    points = labels(run.predictions, name)
     shown = points[_spread(len(points))]
     chart = agreement_chart([(float(x), float(y)) for x, y in shown], f"Predicted against true {name}", name)
     numbers = _numbers(scores, "regression")
@@ -212,7 +212,7 @@ def _ranking_scores(name: str, scores: Json) -> TargetScores:
     return TargetScores(name, name, "ranking", count(scores.get("samples")), numbers, facts=facts)
 
 
-def answers(table: pl.DataFrame, target: str) -> np.ndarray:
+def labels(table: pl.DataFrame, target: str) -> np.ndarray:
     """(N, 2): the true and the predicted number of every row that has both."""
     columns = [f"{target}_true", target]
     if not set(columns) <= set(table.columns):

@@ -1,4 +1,4 @@
-"""Pictures on the page: small, encoded anew (which drops the file's metadata), and only from the data's folders."""
+"""Images on the page: small, encoded anew (which drops the file's metadata), and only from the data's folders."""
 
 import base64
 import io
@@ -17,12 +17,12 @@ from classwise.errors import ImageError
 from classwise.report.read import RunFiles, mapping
 
 LONGEST_SIDE = 160  # pixels of a thumbnail
-SMALL = 64  # pictures up to this size stay as they are, without JPEG's blur
+SMALL = 64  # images up to this size stay as they are, without JPEG's blur
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture as a data URI, or the reason why there is none. `small` ones are shown with hard pixels."""
+    """An image as a data URI, or the reason why there is none. `small` ones are shown with hard pixels."""
 
     uri: str = ""
     reason: str = ""
@@ -30,7 +30,7 @@ class Thumbnail:
 
 
 def thumbnails(run: RunFiles, ids: Iterable[str]) -> dict[str, Thumbnail]:
-    """By id, the pictures of the rows `ids`, found through split.csv in the config's folders."""
+    """By id, the images of the rows `ids`, found through split.csv in the config's folders."""
     wanted = sorted(ids)
     data = mapping(run.config.get("data"))
     # A folder source, or a folder to validate on, is a root of its own.
@@ -54,7 +54,7 @@ def _thumbnail(folders: list[str], path: str | None) -> Thumbnail:
         return Thumbnail(reason="the run does not say where it lies")
     file = next((file for folder in folders if (file := _inside(folder, path))), None)
     if file is None:
-        return Thumbnail(reason=f"{path} lies outside the folder of pictures")
+        return Thumbnail(reason=f"{path} lies outside the folder of images")
     try:
         return encode(read_image(file))
     except ImageError as error:
@@ -73,16 +73,14 @@ def _inside(folder: str, path: str) -> Path | None:
 
 
 def encode(image_HWC: np.ndarray) -> Thumbnail:
-    """A uint8 RGB picture as a data URI of at most LONGEST_SIDE pixels a side: PNG if small, else JPEG."""
-    picture = Image.fromarray(image_HWC)
-    small = max(picture.size) <= SMALL
-    picture.thumbnail(
-        (LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX if small else Image.Resampling.LANCZOS
-    )
+    """A uint8 RGB image as a data URI of at most LONGEST_SIDE pixels a side: PNG if small, else JPEG."""
+    image = Image.fromarray(image_HWC)
+    small = max(image.size) <= SMALL
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX if small else Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if small:
-        picture.save(buffer, "PNG", optimize=True)
+        image.save(buffer, "PNG", optimize=True)
     else:
-        picture.save(buffer, "JPEG", quality=82, optimize=True)
+        image.save(buffer, "JPEG", quality=82, optimize=True)
     kind = "png" if small else "jpeg"
     return Thumbnail(f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", small=small)

@@ -12,8 +12,8 @@ import torch
 
 from classwise.compose.dataset import (
     DatasetSplits,
-    answered,
     data_digest,
+    labeled_rows,
     prepare,
 )
 from classwise.compose.losses import build_heads
@@ -27,13 +27,13 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.sources import Samples, picture_names, read_source, refuse_escapes, samples_of
+from classwise.data.sources import Samples, image_names, read_source, refuse_escapes, samples_of
 from classwise.distributed import Processes, process_group
 from classwise.errors import CheckpointError, ConfigError, DataError, OutputError
 from classwise.files import refuse_existing, write_bytes, write_text
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
-from classwise.infer.submission import fill, find_pictures, read_template, submission_bytes
+from classwise.infer.submission import fill, find_images, read_template, submission_bytes
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
 from classwise.report.page import write_report
@@ -83,25 +83,25 @@ def train(
     ):
         console = Console(quiet or not processes.is_main_process)
         given, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
-        prepared = stack.enter_context(contextlib.closing(prepare(given, console, processes)))
-        prepared = dataclasses.replace(prepared, warnings=(*prepared.warnings, *conflicts))
-        heads, model = processes.on_all_ranks(lambda: _new_model(given, prepared, processes))
-        settled, device, measured = resolve_auto(given, prepared, model, console, processes)
+        splits = stack.enter_context(contextlib.closing(prepare(given, console, processes)))
+        splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
+        heads, model = processes.on_all_ranks(lambda: _new_model(given, splits, processes))
+        settled, device, measured = resolve_auto(given, splits, model, console, processes)
         set_threads(settled)
         folder = stack.enter_context(_new_folder(settled, run, processes))  # refused before the baselines
         baselines = processes.from_rank_zero(
-            lambda: score_baselines(settled, prepared, model, heads, device, console)
+            lambda: score_baselines(settled, splits, model, heads, device, console)
         )
-        parts = processes.on_all_ranks(lambda: assemble(settled, prepared, model, heads, device, processes))
+        parts = processes.on_all_ranks(lambda: assemble(settled, splits, model, heads, device, processes))
         processes.require_same(weights_digest(parts.state.model), "the first weights")
-        checkpointer = run_checkpointer(folder, settled, prepared, parts, baselines, measured)
-        processes.from_rank_zero(lambda: _begin(folder, settled, prepared, console))
-        say_start(console, folder, prepared, parts)
+        checkpointer = run_checkpointer(folder, settled, splits, parts, baselines, measured)
+        processes.from_rank_zero(lambda: _begin(folder, settled, splits, console))
+        say_start(console, folder, splits, parts)
         _be_patient(stop, processes)
         # A status before the first checkpoint: whoever finds a checkpoint finds a run.
         processes.from_rank_zero(lambda: checkpointer.after(parts.state))
         checkpointer.save(parts.state, best=False)
-        run_to_the_end(folder, settled, prepared, parts, checkpointer, console, stop)
+        run_to_the_end(folder, settled, splits, parts, checkpointer, console, stop)
     return Run(folder)
 
 
@@ -134,24 +134,22 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
             lambda: newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}")),
         )
         processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
-        prepared = stack.enter_context(contextlib.closing(prepare(config, console, processes)))
-        processes.from_rank_zero(lambda: _refuse_changed_data(folder, prepared, checkpoint.facts))
-        processes.require_same(data_digest(prepared), "the data")
+        splits = stack.enter_context(contextlib.closing(prepare(config, console, processes)))
+        processes.from_rank_zero(lambda: _refuse_changed_data(folder, splits, checkpoint.metadata))
+        processes.require_same(data_digest(splits), "the data")
         device = processes.on_all_ranks(lambda: device_of(config.training.device, processes))
         set_threads(config)
-        parts = processes.on_all_ranks(
-            lambda: _restored_parts(config, prepared, checkpoint, device, processes)
-        )
+        parts = processes.on_all_ranks(lambda: _restored_parts(config, splits, checkpoint, device, processes))
         _compare_fingerprints(checkpoint, fingerprint(str(device), processes.world_size), console)
-        if prepared.store is not None:
-            console.line(str(prepared.store))
+        if splits.cache is not None:
+            console.line(str(splits.cache))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
-        checkpointer = run_checkpointer(folder, config, prepared, parts)
+        checkpointer = run_checkpointer(folder, config, splits, parts)
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
         p = parts.state.progress
         _be_patient(stop, processes)
         checkpointer.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
-        run_to_the_end(folder, config, prepared, parts, checkpointer, console, stop)
+        run_to_the_end(folder, config, splits, parts, checkpointer, console, stop)
     return Run(folder)
 
 
@@ -194,22 +192,22 @@ class Run:
         """Metrics as in metrics.json, on the validation rows or on another labelled table or class folder.
 
         `images`: the folder that the table's paths are relative to (default: that of the run's config).
-        Raises DataError for a bad table or picture, CheckpointError for a damaged checkpoint.
+        Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
         """
         console, config, predictor = Console(quiet), load_config(self.folder.config), self._predictor()
         if table is None:
-            prepared = prepare(config, console, keep=False)  # one pass: nothing is gained
-            _refuse_changed_data(self.folder, prepared, predictor.facts)
-            samples, answers = prepared.valid.samples, prepared.valid.answers
+            splits = prepare(config, console, keep=False)  # one pass: nothing is gained
+            _refuse_changed_data(self.folder, splits, predictor.metadata)
+            samples, labels = splits.valid.samples, splits.valid.labels
         else:
-            samples, answers = answered(
+            samples, labels = labeled_rows(
                 predictor.targets, _with_groups(self._labelled(config, Path(table), images), config), config
             )
             for note in samples.notes:
                 console.line(f"warning: {note}")
             self._warn_of_training_rows(samples, console)
         return predictor.score(
-            predictor.outputs(samples, config, console=console), answers, samples.groups, config
+            predictor.outputs(samples, config, console=console), labels, samples.groups, config
         )
 
     def predict(
@@ -219,7 +217,7 @@ class Run:
         quiet: bool = True,
         engine: str = "torch",
     ) -> pl.DataFrame:
-        """Predictions for a folder of pictures or a table, one row each, in order: see the contract.
+        """Predictions for a folder of images or a table, one row each, in order: see the contract.
 
         Where a table holds all of a target's answers, they stand beside the predictions. `engine`: `torch` computes as
         `evaluate` does; `compile` and `onnx` are compared with it on the first batch; `auto` takes the fastest.
@@ -242,7 +240,7 @@ class Run:
         quiet: bool = True,
         engine: str = "torch",
     ) -> Path:
-        """Fill the template's answers for the pictures in `images` and write the checked file to `out`.
+        """Fill the template's answers for the images in `images` and write the checked file to `out`.
 
         `engine` as in `predict`. Raises OutputError if `out` exists or the template contradicts the answers; nothing is
         written then.
@@ -253,16 +251,16 @@ class Run:
         console, config = Console(quiet), load_config(self.folder.config)
         predictor = self._predictor()
         form = read_template(Path(template), list(predictor.heads), bool(predictor.joint), id)
-        names = find_pictures(form, Path(images))
+        names = find_images(form, Path(images))
         refuse_escapes(names, Path(images), str(template), "--images")
         frame = pl.DataFrame({"id": form.ids, "path": names})
         samples = Samples(str(template), Path(images), tuple(form.ids), tuple(names), None, frame)
         outputs = predictor.outputs(samples, config, engine=engine, console=console)
         predictions = predictor.table(samples, outputs, {})
-        possible = predictor.answers()
+        possible = predictor.allowed_answers()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
-        others = len(set(picture_names(Path(images))) - set(names))
-        left = f"; {others} pictures in {images} are not in the template" if others else ""
+        others = len(set(image_names(Path(images))) - set(names))
+        left = f"; {others} images in {images} are not in the template" if others else ""
         console.line(f"{len(names)} rows, checked against {template}{left}")
         return out
 
@@ -278,7 +276,7 @@ class Run:
         refuse_existing(out, force)
         require_packages("classwise export", "onnx", "onnxscript")
         predictor = self._predictor()
-        write_bytes(out, onnx_bytes(predictor.model, metadata_of(predictor.model, predictor.facts)))
+        write_bytes(out, onnx_bytes(predictor.model, metadata_of(predictor.model, predictor.metadata)))
         return out
 
     def report(self) -> Path:
@@ -286,14 +284,14 @@ class Run:
         return write_report(self.path)
 
     def _warn_of_training_rows(self, samples: Samples, console: Console) -> None:
-        """Scores on pictures that the model was trained on say nothing of others."""
+        """Scores on images that the model was trained on say nothing of others."""
         split = self.folder.split()
         trained = set(split.filter(pl.col("split") == "train")["path"].to_list())
         root = samples.root.resolve()  # as the config's folders are
         seen = sum(str(root / name) in trained for name in samples.names)
         if seen:
             console.line(
-                f"warning: the model was trained on {seen} of these {len(samples)} pictures (split.csv)"
+                f"warning: the model was trained on {seen} of these {len(samples)} images (split.csv)"
             )
 
     def _predictor(self) -> "Predictor":
@@ -309,9 +307,9 @@ class Run:
     def _any_source(self, config: Config, source: Path, images: str | Path | None) -> Samples:
         if not source.is_dir():
             return self._labelled(config, source, images)
-        names = picture_names(source)
+        names = image_names(source)
         if not names:
-            raise DataError(f"{source}: no pictures in this folder")
+            raise DataError(f"{source}: no images in this folder")
         return samples_of(pl.DataFrame({"path": names}), str(source), source, "path", None, None)
 
 
@@ -323,10 +321,10 @@ def _with_groups(samples: Samples, config: Config) -> Samples:
     return dataclasses.replace(samples, groups=tuple(samples.frame[column].to_list()))
 
 
-def _split_table(prepared: DatasetSplits) -> pl.DataFrame:
+def _split_table(splits: DatasetSplits) -> pl.DataFrame:
     parts = []
-    for side, name in ((prepared.train, "train"), (prepared.valid, "valid")):
-        s = side.samples
+    for split, name in ((splits.train, "train"), (splits.valid, "valid")):
+        s = split.samples
         groups = [None] * len(s) if s.groups is None else list(s.groups)
         columns = {"id": list(s.ids), "group": groups, "split": [name] * len(s)}
         columns["path"] = [str(path) for path in s.paths]
@@ -334,21 +332,21 @@ def _split_table(prepared: DatasetSplits) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _refuse_changed_data(folder: RunFolder, prepared: DatasetSplits, facts: dict[str, Any]) -> None:
+def _refuse_changed_data(folder: RunFolder, splits: DatasetSplits, metadata: dict[str, Any]) -> None:
     """The same rows with the same labels must stand on the same sides: else validation would see what was
     trained on, or outputs would be taken for other labels."""
-    then, now = folder.split(), _split_table(prepared)
+    then, now = folder.split(), _split_table(splits)
     what = None
     if not then.select("id", "group", "split").equals(now.select("id", "group", "split")):
         what = f"split.csv has {then.height} rows, the data now {now.height}, or they differ"
-    elif facts["targets"] != [target.as_dict() for target in prepared.targets]:
+    elif metadata["targets"] != [target.as_dict() for target in splits.targets]:
         what = "its targets or their label lists differ"
-    elif facts["data"] != data_digest(prepared):
-        what = "some rows have other labels, or their pictures have other bytes"
+    elif metadata["data"] != data_digest(splits):
+        what = "some rows have other labels, or their images have other bytes"
     if what:
         raise CheckpointError(
             f"{folder.path}: the data is not what the run was trained on: {what}; start a new run, or bring the"
-            " table and the pictures back to what they were"
+            " table and the images back to what they were"
         )
 
 
@@ -379,17 +377,17 @@ def _checked_config(
 
 
 def _new_model(
-    config: Config, prepared: DatasetSplits, processes: Processes
+    config: Config, splits: DatasetSplits, processes: Processes
 ) -> tuple[dict[str, Head], Classifier]:
-    heads = build_heads(config, prepared)
+    heads = build_heads(config, splits)
     model = build_model(config, heads)
-    check_recipe(config, prepared, model, processes)  # its errors before anything is measured
+    check_recipe(config, splits, model, processes)  # its errors before anything is measured
     return heads, model
 
 
 def _restored_parts(
     config: Config,
-    prepared: DatasetSplits,
+    splits: DatasetSplits,
     checkpoint: Checkpoint,
     device: torch.device,
     processes: Processes,
@@ -397,12 +395,12 @@ def _restored_parts(
     """All parts as the checkpoint holds them, the window of an update too: it stays, however many share it now."""
     # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
     model = restored_model(checkpoint)
-    heads = build_heads(config, prepared)
+    heads = build_heads(config, splits)
     with reading(checkpoint):
-        window = checkpoint.facts["window"]
+        window = checkpoint.metadata["window"]
         if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window < 2**31:
             raise ValueError(f"{window!r:.50} micro-batches in an update")
-    parts = assemble(config, prepared, model, heads, device, processes, window)
+    parts = assemble(config, splits, model, heads, device, processes, window)
     restore(parts.state, checkpoint)
     return parts
 
@@ -452,8 +450,8 @@ def _has_ended(folder: RunFolder, processes: Processes, console: Console) -> boo
     return ended
 
 
-def _begin(folder: RunFolder, config: Config, prepared: DatasetSplits, console: Console) -> None:
+def _begin(folder: RunFolder, config: Config, splits: DatasetSplits, console: Console) -> None:
     """What stands in a run's directory from the start."""
     console.log_to(folder.log)
     write_text(folder.config, config.to_toml())
-    folder.write_split(_split_table(prepared))
+    folder.write_split(_split_table(splits))

@@ -35,11 +35,11 @@ from classwise.model.classifier import Classifier, ModelMetadata, restore_classi
 from classwise.training.state import Progress, TrainState
 
 SCHEMA = 2
-# Other versions of these may read, change or normalise pictures differently, or build another model.
+# Other versions of these may read, change or normalise images differently, or build another model.
 _DTYPES = {
     str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
 }
-PICTURES_AND_MODELS = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
+IMAGE_AND_MODEL_PACKAGES = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
 FILES = ("model.safetensors", "training.safetensors", "state.json")
 
 
@@ -64,19 +64,19 @@ class Checkpoint:
         return int(self.state["progress"]["epoch"])
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What inference needs to know: the model, the targets, the precision."""
-        facts: dict[str, Any] = self.state["facts"]
-        return facts
+        metadata: dict[str, Any] = self.state["facts"]
+        return metadata
 
 
 @dataclass
 class RunCheckpointer:
-    """Keeps `last` and `best` of a run in `folder`. `facts` stand in every state.json; `after` is called with
+    """Keeps `last` and `best` of a run in `folder`. `metadata` stand in every state.json; `after` is called with
     the state once both are on the disk. `every_updates`, `every_seconds`: how often within an epoch."""
 
     folder: Path
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     fingerprint: dict[str, Any]
     after: Callable[[TrainState], None] = lambda state: None
     every_updates: int | None = None
@@ -97,7 +97,7 @@ class RunCheckpointer:
         self._saved = state.progress.update, time.monotonic()
 
     def _write(self, state: TrainState, best: bool) -> None:
-        files = _serialise(state, self.facts, self.fingerprint)
+        files = _serialise(state, self.metadata, self.fingerprint)
         for name in ("best", "last") if best else ("last",):
             write_checkpoint(self.folder, name, files)
         self.after(state)
@@ -109,7 +109,7 @@ def fingerprint(device: str, world_size: int = 1) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        **{name: importlib.metadata.version(name) for name in PICTURES_AND_MODELS},
+        **{name: importlib.metadata.version(name) for name in IMAGE_AND_MODEL_PACKAGES},
         "machine": f"{sys.platform} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
@@ -250,15 +250,15 @@ def reading(checkpoint: Checkpoint) -> Iterator[None]:
 def restored_model(checkpoint: Checkpoint) -> Classifier:
     """The model of a checkpoint, with its weights. Raises CheckpointError, ModelError."""
     with reading(checkpoint):
-        facts = ModelMetadata.from_dict(checkpoint.facts["model"])
-        for number, (name, outputs) in enumerate(facts.heads.items()):
+        metadata = ModelMetadata.from_dict(checkpoint.metadata["model"])
+        for number, (name, outputs) in enumerate(metadata.heads.items()):
             # Before it is built: a number that is not that of the weights could ask for all memory there is.
             found = checkpoint.model[f"heads.{number}.weight"].shape[0]
             if found != outputs:
                 raise ValueError(f"the head of {name!r} has {found} outputs, not {outputs!r:.50}")
-        if not all(8 <= side <= 4096 for side in facts.image_size):
-            raise ValueError(f"pictures of {list(facts.image_size)!r:.50}")
-        return restore_classifier(facts, checkpoint.model)
+        if not all(8 <= split <= 4096 for split in metadata.image_size):
+            raise ValueError(f"images of {list(metadata.image_size)!r:.50}")
+        return restore_classifier(metadata, checkpoint.model)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -313,7 +313,7 @@ def _lay_out_as_parameters(optimizer: Optimizer) -> None:
                 moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _serialise(state: TrainState, facts: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
+def _serialise(state: TrainState, metadata: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
     tensors: dict[str, Tensor] = {}
     kept = state.average.model.state_dict()
     training = {
@@ -325,7 +325,7 @@ def _serialise(state: TrainState, facts: dict[str, Any], made_on: dict[str, Any]
         "scaler": state.scaler.state_dict(),
     }
     tree = _flatten(training, "", tensors)
-    text = {"schema": SCHEMA, "facts": facts, "progress": state.progress.as_dict(), "training": tree}
+    text = {"schema": SCHEMA, "facts": metadata, "progress": state.progress.as_dict(), "training": tree}
     files = {
         "model.safetensors": save(_plain(kept)),
         "training.safetensors": save(_plain(tensors)),

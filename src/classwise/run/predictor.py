@@ -1,4 +1,4 @@
-"""The best checkpoint of a run, ready to look at pictures."""
+"""The best checkpoint of a run, ready to look at images."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,19 +8,19 @@ from typing import Any
 import polars as pl
 import torch
 
-from classwise.compose.dataset import Answers
-from classwise.compose.image_check import check_pictures, refuse_bad
-from classwise.compose.parts import build_settings, device_of, loader_of, pictures_of
+from classwise.compose.dataset import Labels
+from classwise.compose.image_check import check_with_progress, refuse_bad
+from classwise.compose.parts import build_settings, device_of, evaluation_images, loader_of
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.cache import StoredPictures
+from classwise.data.cache import CachedImages
 from classwise.data.loader import Batch
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError, ImageError
 from classwise.infer.engines import engine_of
 from classwise.infer.predict import predict_outputs, predictions_table
-from classwise.infer.submission import Possible, possible_answers
+from classwise.infer.submission import Possible, possible_labels
 from classwise.metrics.collection import MetricCollection, flat_scores
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
@@ -31,32 +31,32 @@ from classwise.training.tuning import FORMATS, torch_threads
 
 @dataclass(frozen=True)
 class Predictor:
-    """The best checkpoint, ready to look at pictures. It needs nothing but what the checkpoint holds."""
+    """The best checkpoint, ready to look at images. It needs nothing but what the checkpoint holds."""
 
     model: Classifier
     targets: tuple[Target, ...]
     heads: dict[str, Head]
     joint: tuple[str, ...]
     precision: str
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     @staticmethod
     def of(checkpoint: Checkpoint) -> "Predictor":
         """From a verified checkpoint."""
-        facts, model = checkpoint.facts, restored_model(checkpoint)
+        metadata, model = checkpoint.metadata, restored_model(checkpoint)
         with reading(checkpoint):
-            targets = tuple(target_from_dict(target) for target in facts["targets"])
-            heads = {name: head_from_dict(facts["heads"][name]) for name in model.facts.heads}
-            joint, precision = tuple(facts["joint"]), facts["precision"]
+            targets = tuple(target_from_dict(target) for target in metadata["targets"])
+            heads = {name: head_from_dict(metadata["heads"][name]) for name in model.metadata.heads}
+            joint, precision = tuple(metadata["joint"]), metadata["precision"]
             if [target.name for target in targets] != list(heads) or not {*joint} <= {*heads}:
                 raise ValueError("targets, heads and joint do not fit each other")
             if precision not in loop.PRECISIONS:
                 raise ValueError(f"precision {precision!r:.50}")
-            memory_format = facts["memory_format"]
+            memory_format = metadata["memory_format"]
             if memory_format not in FORMATS:
                 raise ValueError(f"memory format {memory_format!r:.50}")
             model.arrange(FORMATS[memory_format])
-            return Predictor(model, targets, heads, joint, precision, facts)
+            return Predictor(model, targets, heads, joint, precision, metadata)
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
@@ -68,14 +68,14 @@ class Predictor:
         """What stands between the labels of every multilabel target."""
         return {t.name: t.separator or "|" for t in self.targets if isinstance(t, MultilabelTarget)}
 
-    def answers(self) -> dict[str, Possible]:
+    def allowed_answers(self) -> dict[str, Possible]:
         """Every answer that may stand in a submission, by target and for `joint`."""
-        return possible_answers(self.heads, self.labels, self.joint, self.separators)
+        return possible_labels(self.heads, self.labels, self.joint, self.separators)
 
-    def known_truth(self, samples: Samples, console: Console) -> Answers:
+    def known_truth(self, samples: Samples, console: Console) -> Labels:
         """Answers of the targets whose columns are there and hold nothing but answers. A column with other cells
         (placeholders, say) holds no truth, which is said."""
-        truth: Answers = {}
+        truth: Labels = {}
         for target in self.targets:
             if set(target.columns) <= set(samples.frame.columns):
                 try:
@@ -93,16 +93,16 @@ class Predictor:
         should_stop: Callable[[], bool] = loop.never,
         engine: str = "torch",
         console: Console | None = None,
-        stored: StoredPictures | None = None,
+        cached: CachedImages | None = None,
     ) -> dict[str, torch.Tensor]:
         """Raw outputs (N, outputs) by target, in the order of the rows; the console says how far it is, and which
-        engine `auto` takes. Pictures that are `stored` are not decoded again. Raises DataError with all the files
+        engine `auto` takes. Images that are `cached` are not decoded again. Raises DataError with all the files
         that cannot be used, Interrupted if asked to stop, ModelError where the engine cannot be had."""
         console = console or Console(quiet=True)
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
-        pictures = pictures_of(samples, self.model.facts, config.data.max_pixels, stored)
-        loader = loader_of(pictures, {}, config, device)
-        batches = -(-len(pictures) // loader.batch_size)
+        dataset = evaluation_images(samples, self.model.metadata, config.data.max_pixels, cached)
+        loader = loader_of(dataset, {}, config, device)
+        batches = -(-len(dataset) // loader.batch_size)
         with preserve_torch_state(), contextlib.closing(loader):
             set_threads(config)
             dtype = loop.PRECISIONS[self.precision]
@@ -115,7 +115,7 @@ class Predictor:
                 return predict_outputs(run, loader, should_stop, watch)
             except ImageError:
                 # One is known; whoever mends it wants to know of the others.
-                found = check_pictures(samples.paths, config.data.max_pixels, console, samples.root)
+                found = check_with_progress(samples.paths, config.data.max_pixels, console, samples.root)
                 refuse_bad(found.bad, samples.where)
                 raise
 
@@ -130,7 +130,7 @@ class Predictor:
     def score(
         self,
         outputs: Mapping[str, torch.Tensor],
-        answers: Answers,
+        true_labels: Labels,
         groups: Sequence[str] | None,
         config: Config,
     ) -> dict[str, Any]:
@@ -138,8 +138,8 @@ class Predictor:
         has groups)."""
         resamples = config.report.resamples
         board = MetricCollection(self.heads, self.labels, self.joint, keep_rows=resamples > 0)
-        board.update(outputs, {name: torch.from_numpy(values) for name, values in answers.items()})
-        results = board.results(groups, config.seed, resamples)
+        board.update(outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()})
+        results = board.compute(groups, config.seed, resamples)
         metric = build_settings(config, torch.device("cpu")).metric
         target = metric.rpartition(".")[0] or next(iter(self.heads))
         rows = (results["joint"] if target == "joint" else results["targets"][target])["samples"]

@@ -15,7 +15,7 @@ from classwise.config.toml import toml_text
 from classwise.errors import CheckpointError, ConfigError
 from classwise.run.checkpoint import Checkpoint, reading
 
-# Where things lie (the data itself is compared), how pictures are read, on what and when it saves, what is reported.
+# Where things lie (the data itself is compared), how images are read, on what and when it saves, what is reported.
 FREE_KEYS = (
     *("name", "data.source", "data.images", "data.valid"),
     *("data.workers", "data.start_method", "data.worker_timeout", "data.cache", "data.cache_gigabytes"),
@@ -53,7 +53,7 @@ def _config_then(config: Config, checkpoint: Checkpoint) -> Config:
     """What the run began with, and the free keys of `config`. A key that has come with a later version of classwise
     has its default, as in the run's file."""
     with reading(checkpoint):
-        text = checkpoint.facts.get("config")
+        text = checkpoint.metadata.get("config")
         if text is None:
             raise CheckpointError(
                 f"{checkpoint.folder}: an older classwise has made this, and it does not say with which config; it"

@@ -59,7 +59,7 @@ class Parts:
 
 def assemble(
     config: Config,
-    prepared: DatasetSplits,
+    splits: DatasetSplits,
     model: Classifier,
     heads: dict[str, Head],
     device: torch.device,
@@ -67,20 +67,20 @@ def assemble(
     window: int | None = None,
 ) -> Parts:
     """The parts of a run at update 0; `window` as in `build_data`. Raises ConfigError."""
-    data, valid = build_data(config, prepared, model, device, processes, window)
+    data, valid = build_data(config, splits, model, device, processes, window)
     return Parts(
-        build_state(config, model, build_criterion(config, prepared), data, device),
+        build_state(config, model, build_criterion(config, splits), data, device),
         data,
         valid,
         heads,
-        MetricCollection(heads, prepared.label_lists, prepared.joint, device),
+        MetricCollection(heads, splits.label_lists, splits.joint, device),
         build_settings(config, device, processes),
     )
 
 
 def score_baselines(
     config: Config,
-    prepared: DatasetSplits,
+    splits: DatasetSplits,
     model: Classifier,
     heads: dict[str, Head],
     device: torch.device,
@@ -90,7 +90,7 @@ def score_baselines(
     if not config.report.baselines:
         return None
     console.line("scoring two baselines on the same split ...")
-    baselines = run_baselines(config, prepared, model, heads, device)
+    baselines = run_baselines(config, splits, model, heads, device)
     for note in baselines.notes:
         console.line(f"note: {note}")
     console.line(str(baselines))
@@ -100,28 +100,28 @@ def score_baselines(
 def run_checkpointer(
     folder: RunFolder,
     config: Config,
-    prepared: DatasetSplits,
+    splits: DatasetSplits,
     parts: Parts,
     baselines: dict[str, Any] | None = None,
     measured: Sequence[dict[str, Any]] = (),
 ) -> RunCheckpointer:
     """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
-    facts = {
+    metadata = {
         "classwise": __version__,
-        "model": parts.state.model.facts.as_dict(),
-        "targets": [target.as_dict() for target in prepared.targets],
+        "model": parts.state.model.metadata.as_dict(),
+        "targets": [target.as_dict() for target in splits.targets],
         "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
-        "joint": list(prepared.joint),
+        "joint": list(splits.joint),
         "precision": config.training.precision,
         "memory_format": config.training.memory_format,
         "window": parts.data.window,
         "config": kept_toml(config),
-        "data": data_digest(prepared),
+        "data": data_digest(splits),
     }
     processes = parts.settings.processes
     made_on = fingerprint(str(parts.settings.device), processes.world_size)
     environment = {"classwise": __version__, **made_on}
-    status = status_frame(folder, config, prepared, parts.state.model, baselines, measured, environment)
+    status = status_frame(folder, config, splits, parts.state.model, baselines, measured, environment)
 
     started, before = time.monotonic(), float(status["seconds"])
 
@@ -133,14 +133,14 @@ def run_checkpointer(
     t = config.training
     seconds = 60 * t.checkpoint_minutes if t.checkpoint_minutes else None
     return RunCheckpointer(
-        folder.checkpoints, facts, made_on, after, t.checkpoint_updates, seconds, processes
+        folder.checkpoints, metadata, made_on, after, t.checkpoint_updates, seconds, processes
     )
 
 
 def run_to_the_end(
     folder: RunFolder,
     config: Config,
-    prepared: DatasetSplits,
+    splits: DatasetSplits,
     parts: Parts,
     checkpointer: RunCheckpointer,
     console: Console,
@@ -176,7 +176,7 @@ def run_to_the_end(
             )
         if not is_main_process:
             return
-        _write_results(folder, config, prepared, stop.is_set)
+        _write_results(folder, config, splits, stop.is_set)
     except (Interrupted, KeyboardInterrupt) as stopped:
         reason = _reason_of(stopped)
         end("interrupted", reason)
@@ -224,18 +224,18 @@ def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, conso
 
 
 def _write_results(
-    folder: RunFolder, config: Config, prepared: DatasetSplits, should_stop: Callable[[], bool]
+    folder: RunFolder, config: Config, splits: DatasetSplits, should_stop: Callable[[], bool]
 ) -> None:
     """metrics.json and predictions.csv of the best checkpoint on the validation rows. Raises Interrupted."""
     checkpoint = read_checkpoint(folder.checkpoints / "best")
     predictor = Predictor.of(checkpoint)
-    samples, answers = prepared.valid.samples, prepared.valid.answers
-    outputs = predictor.outputs(samples, config, should_stop, stored=prepared.valid.stored)
-    metrics = predictor.score(outputs, answers, samples.groups, config)
+    samples, labels = splits.valid.samples, splits.valid.labels
+    outputs = predictor.outputs(samples, config, should_stop, cached=splits.valid.cached)
+    metrics = predictor.score(outputs, labels, samples.groups, config)
     order = ("metric", "value", "epoch")
     metrics["epoch"] = checkpoint.epoch
     folder.write_metrics({key: metrics[key] for key in order} | metrics)
-    folder.write_predictions(predictor.table(samples, outputs, answers))
+    folder.write_predictions(predictor.table(samples, outputs, labels))
 
 
 def _report_anyway(folder: RunFolder, console: Console) -> None:
@@ -260,13 +260,13 @@ def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str
     )
 
 
-def say_start(console: Console, folder: RunFolder, prepared: DatasetSplits, parts: Parts) -> None:
+def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts: Parts) -> None:
     """What is about to be trained on what, and what to know of the data."""
-    train, valid = prepared.train.samples, prepared.valid.samples
-    for warning in prepared.warnings:
+    train, valid = splits.train.samples, splits.valid.samples
+    for warning in splits.warnings:
         console.line(f"warning: {warning}")
-    if prepared.store is not None:
-        console.line(str(prepared.store))
+    if splits.cache is not None:
+        console.line(str(splits.cache))
     grouped = ""
     if train.groups is not None and valid.groups is not None:
         grouped = (

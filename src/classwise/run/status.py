@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from classwise.compose.dataset import DatasetSplits, Side, label_counts, masked_counts, value_facts
+from classwise.compose.dataset import DatasetSplits, Split, label_counts, masked_counts, value_summary
 from classwise.config.schema import Config
 from classwise.data.targets import RankingTarget
 from classwise.errors import CheckpointError
@@ -22,7 +22,7 @@ from classwise.training.state import TrainState
 def status_frame(
     folder: RunFolder,
     config: Config,
-    prepared: DatasetSplits,
+    splits: DatasetSplits,
     model: Classifier,
     baselines: dict[str, Any] | None,
     measured: Sequence[dict[str, Any]],
@@ -36,7 +36,7 @@ def status_frame(
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
-        "data": _data_facts(prepared),
+        "data": _data_summary(splits),
         "model": {
             "backbone": config.model.backbone,
             "weights": config.model.weights,
@@ -49,49 +49,49 @@ def status_frame(
     }
 
 
-def _data_facts(prepared: DatasetSplits) -> dict[str, Any]:
-    train, valid = prepared.train, prepared.valid
-    counts = {"train": label_counts(prepared, train), "valid": label_counts(prepared, valid)}
+def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
+    train, valid = splits.train, splits.valid
+    counts = {"train": label_counts(splits, train), "valid": label_counts(splits, valid)}
     groups = None
     if train.samples.groups is not None and valid.samples.groups is not None:
         groups = {"train": len(set(train.samples.groups)), "valid": len(set(valid.samples.groups))}
     joint = None
-    if prepared.joint:
-        names = joint_labels(prepared.label_lists, prepared.joint)
-        joint = {"labels": names, **{side: by["joint"] for side, by in counts.items()}}
+    if splits.joint:
+        names = joint_labels(splits.label_lists, splits.joint)
+        joint = {"labels": names, **{split: by["joint"] for split, by in counts.items()}}
     return {
         "rows": len(train.samples) + len(valid.samples),
         "train": len(train.samples),
         "valid": len(valid.samples),
-        "bad_images": [{"path": str(error.path), "reason": error.reason} for error in prepared.bad],
+        "bad_images": [{"path": str(error.path), "reason": error.reason} for error in splits.bad],
         "labels": {
             name: [
                 {"label": label, "train": counts["train"][name][k], "valid": counts["valid"][name][k]}
                 for k, label in enumerate(labels)
             ]
-            for name, labels in prepared.label_lists.items()
+            for name, labels in splits.label_lists.items()
         },
         "joint": joint,
-        "values": _by_target(value_facts, prepared),
-        "queries": _by_target(_query_counts, prepared),
-        "masked": _by_target(masked_counts, prepared),
+        "values": _by_target(value_summary, splits),
+        "queries": _by_target(_query_counts, splits),
+        "masked": _by_target(masked_counts, splits),
         "groups": groups,
-        "warnings": list(prepared.warnings),
+        "warnings": list(splits.warnings),
     }
 
 
 def _by_target(
-    facts: Callable[[DatasetSplits, Side], dict[str, Any]], prepared: DatasetSplits
+    metadata: Callable[[DatasetSplits, Split], dict[str, Any]], splits: DatasetSplits
 ) -> dict[str, Any]:
     """What a function says of each target, for both sides."""
-    train, valid = facts(prepared, prepared.train), facts(prepared, prepared.valid)
+    train, valid = metadata(splits, splits.train), metadata(splits, splits.valid)
     return {name: {"train": train[name], "valid": valid[name]} for name in train}
 
 
-def _query_counts(prepared: DatasetSplits, side: Side) -> dict[str, int]:
+def _query_counts(splits: DatasetSplits, split: Split) -> dict[str, int]:
     return {
-        target.name: len(np.unique(side.answers[target.name][:, 1]))
-        for target in prepared.targets
+        target.name: len(np.unique(split.labels[target.name][:, 1]))
+        for target in splits.targets
         if isinstance(target, RankingTarget)
     }
 

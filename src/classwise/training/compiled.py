@@ -10,7 +10,7 @@ from classwise.model.classifier import Classifier
 
 
 def compiled_sizes(batch_size: int, micro_batch: int) -> frozenset[int]:
-    """Pictures in the pieces that whole batches are computed in, also when memory has run out some times (see
+    """Images in the pieces that whole batches are computed in, also when memory has run out some times (see
     `Batch.parts`)."""
     sizes, most = set[int](), micro_batch or batch_size
     while most:
@@ -21,7 +21,7 @@ def compiled_sizes(batch_size: int, micro_batch: int) -> frozenset[int]:
 
 
 def compiled(model: Classifier, sizes: frozenset[int]) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The model's forward pass by torch.compile, which is done when pictures in such a number first come; for others,
+    """The model's forward pass by torch.compile, which is done when images in such a number first come; for others,
     such as a short last batch, compiling would take longer than it saves. Raises ConfigError.
 
     Each number is compiled for itself, whatever came before: code for any number would depend on which numbers this
@@ -45,7 +45,7 @@ def compiled(model: Classifier, sizes: frozenset[int]) -> Callable[[Tensor], dic
                 found = run(images)
         except BackendCompilerFailed as error:
             raise ConfigError(
-                f"training.compile: found true, but torch cannot compile {model.facts.backbone} here: {error}"
+                f"training.compile: found true, but torch cannot compile {model.metadata.backbone} here: {error}"
             ) from error
         return found
 

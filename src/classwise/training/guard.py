@@ -75,7 +75,7 @@ class NonFiniteGuard:
     def __exit__(self, *error: object) -> None:
         if self.defers_checks:
             del self._optimizer.found_inf
-        self.settled()
+        self.flush()
 
     def check(self, update: Update) -> bool:
         """Whether the step is to be taken: in fp16 the loss scaler skips it where the gradient is infinite. Raises
@@ -85,7 +85,7 @@ class NonFiniteGuard:
             if self.defers_checks:
                 self._found.zero_()  # the step looks at it
             return taken
-        self.settled()  # while the device has this one's passes to do
+        self.flush()  # while the device has this one's passes to do
         if update.norm is None:
             self._look_at_gradients()
         else:
@@ -95,7 +95,7 @@ class NonFiniteGuard:
         self._unknown = update, _sent(torch.stack([update.total.double(), finite.double()]))
         return True
 
-    def settled(self) -> TrainState:
+    def flush(self) -> TrainState:
         """The state, once the device has told everything. Raises NonFiniteError."""
         if self._unknown is None:
             return self.state

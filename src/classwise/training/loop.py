@@ -183,7 +183,7 @@ def train_one_epoch(
             if stop:
                 return
             if due:
-                checkpointer.save(updates.settled(), best=False)
+                checkpointer.save(updates.flush(), best=False)
 
 
 @torch.no_grad()
@@ -204,8 +204,8 @@ def evaluate(
     model.eval()
     metrics.reset()
     outputs_of = OOMFallback(model)
-    answers = valid.targets(settings.device)
-    normalizer = numbers(criterion.normalizer(answers))
+    labels = valid.targets(settings.device)
+    normalizer = numbers(criterion.normalizer(labels))
     loss = torch.zeros((), device=settings.device, dtype=torch.float64)
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
     waiting = 0
@@ -215,7 +215,7 @@ def evaluate(
         nonlocal loss, waiting
         rows = torch.cat([rows for rows, _ in found])
         outputs = {name: torch.cat([part[name] for _, part in found]) for name in found[0][1]}
-        targets = {name: values[rows] for name, values in answers.items()}
+        targets = {name: values[rows] for name, values in labels.items()}
         metrics.update(outputs, targets)
         if criterion.additive:
             loss += criterion(outputs, targets, normalizer)
@@ -240,12 +240,12 @@ def evaluate(
         raise NonFiniteError(
             f"validation: the loss is {float(loss)}; predictions are finite, but too far off"
         )
-    scores = flat_scores(metrics.results())
+    scores = flat_scores(metrics.compute())
     return scores | ({"loss": float(loss)} if criterion.additive else {})
 
 
 def micro_batches(batches: list[Batch], first_place: int, most: int) -> Iterator[tuple[int, int, Batch]]:
-    """(place in the update, part, batch) of all pieces of an update's batches, of at most so many pictures each."""
+    """(place in the update, part, batch) of all pieces of an update's batches, of at most so many images each."""
     for place, batch in enumerate(batches, start=first_place):
         for part, piece in enumerate(batch.parts(most)):
             yield place, part, piece
@@ -292,13 +292,11 @@ def kept(buffers: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _halve_micro_batch(state: TrainState, data: TrainingData, found: str) -> None:
-    """Half as many pictures at once from now on: with the window's normalizer, the gradient stays that of one batch."""
+    """Half as many images at once from now on: with the window's normalizer, the gradient stays that of one batch."""
     size = state.progress.micro_batch or data.loader.batch_size
     if size == 1 or not state.criterion.additive or data.queries is not None:
         why = (
-            "one picture"
-            if size == 1
-            else "a batch that cannot be computed in parts (soft F1, whole queries)"
+            "one image" if size == 1 else "a batch that cannot be computed in parts (soft F1, whole queries)"
         )
         raise ConfigError(f"training.batch_size: {why} does not fit the device's memory: {found}")
     state.progress.micro_batch = -(-size // 2)
@@ -322,7 +320,7 @@ def _timed(windows: Iterable[list[Batch]], updates: NonFiniteGuard) -> Iterator[
             yield window
         finally:  # the last update before an interruption counts as well
             spend()
-    updates.settled()
+    updates.flush()
     spend()
 
 

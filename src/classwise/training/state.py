@@ -21,7 +21,7 @@ class Progress:
     `window` counts the updates of an unfinished epoch, `loss_sum` and `samples` their losses times rows and
     their rows, so that an epoch that was interrupted ends with the numbers of one that was not. The training loss
     of an epoch is the mean of its updates' losses by rows: each is over its own normalizer, so with class weights it is
-    near, but not equal to, one over the epoch's normalizer. `micro_batch`: the most pictures that are computed at once, 0
+    near, but not equal to, one over the epoch's normalizer. `micro_batch`: the most images that are computed at once, 0
     for whole batches; it falls where memory runs out.
     """
 

@@ -1,7 +1,7 @@
 """What runs fastest here, measured on the real model, since it depends on both.
 
 bf16 is faster than fp32 for one network and slower for another on the same CPU; on few cores it is often better to
-train in one thread while another process reads pictures than to do either in turn with all cores; and memory format,
+train in one thread while another process reads images than to do either in turn with all cores; and memory format,
 compilation and a fused optimizer are worth something or nothing by the model's shape. So a few updates of each are
 timed. How the candidates are narrowed down: docs/decisions/0023-measuring.md.
 """
@@ -23,14 +23,14 @@ from classwise.training.loop import PRECISIONS
 # fp16 is no candidate: it needs a loss scale to be safe.
 CANDIDATES = ("fp32", "bf16")
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-LONG = 0.3  # seconds: an update of 16 pictures that takes longer is not measured with more of them
+LONG = 0.3  # seconds: an update of 16 images that takes longer is not measured with more of them
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A way to train: the precision, threads for training, processes that read, how pictures and weights are laid
+    """A way to train: the precision, threads for training, processes that read, how images and weights are laid
     out, whether the model is compiled and the optimizer fused (None: it cannot be), and the expected seconds for one
-    picture."""
+    image."""
 
     precision: str
     threads: int
@@ -47,7 +47,7 @@ class Plan:
         fused = ", not fused" if self.fused is False else ""
         return (
             f"{self.precision}, {threads}, {workers}, {self.memory_format}{compiled}{fused}:"
-            f" {1000 * self.seconds:.2f} ms a picture"
+            f" {1000 * self.seconds:.2f} ms an image"
         )
 
 
@@ -74,7 +74,7 @@ def tune(
     these, in turn the other memory formats, compilation, and optimizers that are not fused.
 
     A few updates of a copy on noise; the model, its statistics and torch's generators stay as they were.
-    `read_seconds` is what one process needs to read and change one picture: without workers it adds to the training,
+    `read_seconds` is what one process needs to read and change one image: without workers it adds to the training,
     with workers the slower of the two sets the pace. What does not fit the memory or cannot be compiled is not
     measured. Raises what the model raises where nothing can be.
     """
@@ -115,7 +115,7 @@ class _Trial:
         self.model, self.optimizer_of, self.device = model, optimizer_of, device
         self.batch_size, self.read_seconds = batch_size, read_seconds
         self._size = min(batch_size, 16)
-        self._best = float("inf")  # seconds of computing for a picture
+        self._best = float("inf")  # seconds of computing for an image
         self._kept: tuple[tuple[str, bool, bool | None], Classifier, Optimizer] | None = None
 
     def measured(self, plan: Plan, tolerant: bool) -> Plan | None:
@@ -149,7 +149,7 @@ class _Trial:
 
     def _passes(self, plan: Plan) -> list[float]:
         model, optimizer = self._parts(plan)
-        size = (self._size, 3, *model.facts.image_size)
+        size = (self._size, 3, *model.metadata.image_size)
         images = torch.randint(0, 256, size, dtype=torch.uint8, device=self.device)
         images = images.contiguous(memory_format=torch.channels_last)  # as a loader gives them
         passes: list[float] = []

@@ -1,4 +1,4 @@
-"""Odd and hostile pictures are read right or refused; without a protection, the same tries say so."""
+"""Odd and hostile images are read right or refused; without a protection, the same tries say so."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ import trials
 def found() -> dict[str, Any]:
     """All in one process."""
     calls = {"crafted": ["crafted", 4], "mutants": ["mutants", 1500], "sabotaged": ["sabotaged"]}
-    results = trials.several([["pictures", *call] for call in calls.values()])
+    results = trials.several([["images", *call] for call in calls.values()])
     return dict(zip(calls, results, strict=True))
 
 
 def test_crafted_files(found: dict[str, Any]) -> None:
-    """Every fourth of those that `python -m tests.faults pictures-crafted` tries."""
+    """Every fourth of those that `python -m tests.faults images-crafted` tries."""
     assert found["crafted"]["failures"] == []
     assert set(found["crafted"]["by"]) == {"valid", "refused", "bombs"}
 

@@ -1,4 +1,4 @@
-"""Pictures that are odd, broken or made to hurt, and mutants of good ones."""
+"""Images that are odd, broken or made to hurt, and mutants of good ones."""
 
 import io
 import json
@@ -37,7 +37,7 @@ class Case:
     suffix: str = ".png"
 
 
-def picture(height: int = 24, width: int = 37, seed: int = 0) -> Pixels:
+def image(height: int = 24, width: int = 37, seed: int = 0) -> Pixels:
     """Smooth colours, so that a lossy file stays near them; no side like the other."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (4, 5, 3)).astype(np.float32)
@@ -100,7 +100,7 @@ UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 
 def valid() -> Iterator[tuple[str, Case]]:
     """Files with pixels, and those pixels from the array that they were made of, or from another decoder."""
-    rgb = picture()
+    rgb = image()
     grey = np.asarray(rgb[..., 0])
     alpha = np.dstack([rgb, np.linspace(0, 255, rgb.shape[0] * rgb.shape[1]).reshape(rgb.shape[:2])]).astype(
         np.uint8
@@ -150,12 +150,12 @@ def valid() -> Iterator[tuple[str, Case]]:
         ),
     )
     for orientation, turn in UPRIGHT.items():
-        stored = {
+        cached = {
             "PNG": ({}, 0),
             "WEBP": ({"lossless": True}, 0),
             "JPEG": ({"quality": 100, "subsampling": 0}, 6),
         }
-        for kind, (options, off) in stored.items():
+        for kind, (options, off) in cached.items():
             data = saved(rgb, kind, exif=exif(orientation), **options)
             yield f"{kind}, EXIF {orientation}", Case(data, turn(rgb), off)
     for bad in (0, 9, 65535):
@@ -193,16 +193,14 @@ def valid() -> Iterator[tuple[str, Case]]:
         yield f"WebP, {quality}", Case(data, cv2.imdecode(np.frombuffer(data, np.uint8), 1)[..., ::-1], 4)
     yield "WebP, lossless", Case(saved(rgb, "WEBP", lossless=True), rgb)
     yield "WebP, lossless, alpha", Case(saved(alpha, "WEBP", lossless=True, exact=True), over_white(alpha), 1)
-    frames = [Image.fromarray(picture(seed=seed)) for seed in range(3)]
+    frames = [Image.fromarray(image(seed=seed)) for seed in range(3)]
     yield (
         "WebP, animated",
-        Case(
-            saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True), picture(seed=0)
-        ),
+        Case(saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True), image(seed=0)),
     )
     yield (
         "PNG, animated",
-        Case(saved(frames[0], "PNG", save_all=True, append_images=frames[1:]), picture(seed=0)),
+        Case(saved(frames[0], "PNG", save_all=True, append_images=frames[1:]), image(seed=0)),
     )
     yield "BMP", Case(saved(rgb, "BMP"), rgb)
     yield "BMP, grey", Case(saved(grey, "BMP"), three(grey))
@@ -211,7 +209,7 @@ def valid() -> Iterator[tuple[str, Case]]:
     yield "BMP, palette", Case(saved(palette, "BMP"), np.array(palette.convert("RGB")))
     yield "BMP, top down", Case(_top_down(rgb), rgb)
     for height, width in ((1, 1), (1, 300), (300, 1), (2, 3), (1000, 1)):
-        small = picture(height, width)
+        small = image(height, width)
         yield f"PNG of {width} x {height}", Case(saved(small, "PNG"), small)
         yield f"BMP of {width} x {height}", Case(saved(small, "BMP"), small)
     good = {
@@ -260,8 +258,8 @@ def _top_down(image: Pixels) -> bytes:
 
 
 def refused() -> Iterator[tuple[str, Case]]:
-    """What is no picture, or only looks like one."""
-    rgb = picture()
+    """What is no image, or only looks like one."""
+    rgb = image()
     good = {
         "PNG": saved(rgb, "PNG"),
         "JPEG": saved(rgb, "JPEG"),
@@ -278,7 +276,7 @@ def refused() -> Iterator[tuple[str, Case]]:
     texts = {
         "empty": b"",
         "a NUL": b"\0",
-        "text": b"no picture",
+        "text": b"no image",
         "GIF": saved(Image.fromarray(rgb), "GIF"),
         "TIFF": saved(rgb, "TIFF"),
         "PDF": b"%PDF-1.7\n",
@@ -349,7 +347,7 @@ def refused() -> Iterator[tuple[str, Case]]:
 
 def bombs() -> Iterator[tuple[str, Case]]:
     """Small files that ask for much: read or refused, but in time and in memory."""
-    rgb = picture()
+    rgb = image()
     rows = zlib.compress(b"\0" * 300_000_000, 9)
     yield (
         "PNG whose rows are 300 MB",
@@ -425,7 +423,7 @@ def one(path: Path, case: Case | None) -> str:
     if case is None:
         return ""
     if case.expected is None:
-        return "read, but it is no picture"
+        return "read, but it is no image"
     if found.shape != case.expected.shape:
         return f"{found.shape}, not {case.expected.shape}"
     off = int(np.abs(found.astype(int) - case.expected).max())
@@ -533,9 +531,9 @@ def sabotaged() -> dict[str, bool]:
 
 def seeds() -> list[bytes]:
     """Small good files of every kind, to be mutated."""
-    small = picture(12, 17)
+    small = image(12, 17)
     alpha = np.dstack([small, small[..., 0]])
-    frames = [Image.fromarray(picture(12, 17, seed)) for seed in range(2)]
+    frames = [Image.fromarray(image(12, 17, seed)) for seed in range(2)]
     return [
         *(
             saved(small, "JPEG", **options)
@@ -639,20 +637,20 @@ def mutants(tries: int, seed: int = 0, chunk: int = 500) -> dict[str, Any]:
 def _figure(function: str, *arguments: Any) -> Count:
     from kills import count_of
 
-    return count_of(trials.in_a_fresh_process("pictures", function, *arguments))
+    return count_of(trials.in_a_fresh_process("images", function, *arguments))
 
 
 FIGURES = [
     Figure(
         12,
-        "pictures-crafted",
+        "images-crafted",
         "crafted files: right pixels against another decoder or the array they were made of, or refused; under 2 s and"
         " 256 MB each",
         lambda: _figure("crafted"),
     ),
     Figure(
         12,
-        "pictures-mutants",
+        "images-mutants",
         "mutants of good files of every kind: read or refused, no crash, none over 2 s",
         lambda: _figure("mutants", 100_000),
     ),
