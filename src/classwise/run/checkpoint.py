@@ -256,7 +256,7 @@ def restored_model(checkpoint: Checkpoint) -> Classifier:
             found = checkpoint.model[f"heads.{number}.weight"].shape[0]
             if found != outputs:
                 raise ValueError(f"the head of {name!r} has {found} outputs, not {outputs!r:.50}")
-        if not all(8 <= split <= 4096 for split in metadata.image_size):
+        if not all(8 <= side <= 4096 for side in metadata.image_size):
             raise ValueError(f"images of {list(metadata.image_size)!r:.50}")
         return restore_classifier(metadata, checkpoint.model)
 
