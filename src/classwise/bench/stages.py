@@ -28,8 +28,9 @@ from classwise.compose.parts import build_model, check_recipe, resolve_auto
 from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.batch import Batch, Rows
+from classwise.data.dataset import ImageDataset
 from classwise.data.images import min_image_size, read_image
-from classwise.data.loader import Batch, ImageDataset, Rows
 from classwise.data.mixing import Mixing
 from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.session import Parts, assemble

@@ -22,7 +22,9 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.augment import PRESETS, Augment
 from classwise.data.cache import CachedImages
-from classwise.data.loader import FeatureLoader, ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.loader import FeatureLoader, Loader
 from classwise.data.mixing import Mixing
 from classwise.data.sampling import batches_of, table_order
 from classwise.data.sources import Samples

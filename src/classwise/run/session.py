@@ -23,7 +23,8 @@ from classwise.compose.parts import (
 )
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.loader import Batch, TrainingData, ValidationData
+from classwise.data.batch import Batch
+from classwise.data.epochs import TrainingData, ValidationData
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
 from classwise.metrics.collection import MetricCollection
