@@ -20,9 +20,12 @@ from torch import Tensor, nn
 import classwise
 import classwise.run.api
 from classwise.cli import parse_overrides
-from classwise.compose.dataset import DatasetSplits, Split, prepare
+from classwise.compose.dataset import prepare
+from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
-from classwise.compose.parts import build_data, build_model, build_settings, build_state
+from classwise.compose.settings import build_settings
+from classwise.compose.splits import DatasetSplits, Split
+from classwise.compose.state import build_model, build_state
 from classwise.config.load import load_config, make_config
 from classwise.console import Console
 from classwise.data.dataset import ImageDataset

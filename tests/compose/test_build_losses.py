@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from classwise.compose.dataset import DatasetSplits, Split
 from classwise.compose.losses import build_criterion, build_heads
-from classwise.compose.parts import build_model, build_state
+from classwise.compose.splits import DatasetSplits, Split
+from classwise.compose.state import build_model, build_state
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import make_config
 from classwise.config.losses import Loss

@@ -9,17 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from classwise.compose.dataset import (
-    DatasetSplits,
-    Split,
-    encode,
-    label_counts,
-    masked_counts,
-    prepare,
-    value_summary,
-)
+from classwise.compose.dataset import prepare
+from classwise.compose.labels import encode
+from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
-from classwise.compose.parts import build_data, build_model, device_of
+from classwise.compose.settings import device_of
+from classwise.compose.splits import DatasetSplits, Split, label_counts, masked_counts, value_summary
+from classwise.compose.state import build_model
 from classwise.config.load import absolute_paths, make_config
 from classwise.config.schema import Config
 from classwise.console import Console

@@ -17,14 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from classwise.compose import linear_probe as baselines
-from classwise.compose.linear_probe import (
-    PIXELS,
-    Baselines,
-    linear_probe,
-    most_frequent,
-    pixel_features,
-    probe_rows,
-)
+from classwise.compose.baselines import Baselines, most_frequent
+from classwise.compose.linear_probe import PIXELS, linear_probe, pixel_features, probe_rows
 from classwise.demo.fashion import read_bundle
 from classwise.errors import NonFiniteError
 from classwise.metrics.collection import MetricCollection

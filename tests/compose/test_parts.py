@@ -16,22 +16,15 @@ from sklearn.metrics import f1_score, log_loss, mean_absolute_error
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classwise.compose.dataset import DatasetSplits, prepare
-from classwise.compose.linear_probe import Baselines
+from classwise.compose.autotune import resolve_auto
+from classwise.compose.baselines import Baselines, run_baselines
+from classwise.compose.checks import check_recipe
+from classwise.compose.dataset import prepare
+from classwise.compose.loaders import augmentation, build_data, evaluation_images, model_features
 from classwise.compose.losses import build_heads
-from classwise.compose.parts import (
-    augmentation,
-    build_data,
-    build_model,
-    build_settings,
-    check_recipe,
-    device_of,
-    evaluation_images,
-    model_features,
-    resolve_auto,
-    run_baselines,
-    worker_count,
-)
+from classwise.compose.settings import build_settings, device_of, worker_count
+from classwise.compose.splits import DatasetSplits
+from classwise.compose.state import build_model
 from classwise.config.load import absolute_paths, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -380,7 +373,7 @@ def test_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number is taken as it is; auto is one a core up to 16 for a GPU, a quarter of the cores up to 8 for a CPU."""
     gpu = torch.device("cuda")
     for cores, on_cpu, on_gpu in ((1, 0, 1), (2, 0, 2), (8, 2, 8), (128, 8, 16)):
-        monkeypatch.setattr("classwise.compose.parts._cores", lambda cores=cores: cores)
+        monkeypatch.setattr("classwise.compose.settings.core_count", lambda cores=cores: cores)
         assert (worker_count("auto", CPU), worker_count("auto", gpu)) == (on_cpu, on_gpu)
         assert worker_count(5, CPU) == worker_count(5, gpu) == 5
 

@@ -10,8 +10,10 @@ from typing import Any
 from unittest import mock
 
 from classwise.compose.dataset import prepare
+from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
-from classwise.compose.parts import build_data, build_model, build_state, device_of
+from classwise.compose.settings import device_of
+from classwise.compose.state import build_model, build_state
 from classwise.config.losses import FAMILIES
 from classwise.config.schema import Config
 from classwise.console import Console

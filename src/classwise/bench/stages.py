@@ -22,9 +22,11 @@ import torch
 
 from classwise.bench.hints import hints_of
 from classwise.bench.result import COMPUTING, Bench, Stage
+from classwise.compose.autotune import resolve_auto
+from classwise.compose.checks import check_recipe
 from classwise.compose.dataset import prepare
 from classwise.compose.losses import build_heads
-from classwise.compose.parts import build_model, check_recipe, resolve_auto
+from classwise.compose.state import build_model
 from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console

@@ -8,7 +8,7 @@ so that the same heads decode them and the same scores count them. Nothing here 
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,111 +18,19 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 from torch import Tensor
 
+from classwise.compose.raw_outputs import LOG_FLOOR, raw_class, raw_ordinal
 from classwise.errors import NonFiniteError
-from classwise.metrics.text import PROBES, SIMPLEST
-from classwise.model.heads import ClassHead, Head, RegressionHead
+from classwise.model.heads import Head, RegressionHead
 
 Features = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
-
 PIXELS = 1024  # at most so many numbers an image
 WORK = 2.5e10  # multiplications that the probe may take for a target: some 5 s of one core
 MAX_STEPS = 500  # of logistic regression; the bundled images need 220
 _USUAL_STEPS = 100  # what the number of rows is reckoned with
 _MIN_STEPS = 20
 _MIN_ROWS = 20  # of each class, even where the budget would not allow them
-_FLOOR = -50.0  # instead of log 0: e^-50 is nothing, but finite
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """The scores of the baselines: values of `metric` on the validation rows. `linear_probe` is None where there is
-    none; it was fitted on `features` of the backbone or on `pixels`. `notes` are what the reader should know, `kind`
-    is the type of the target that the metric is of (the joint class is a class)."""
-
-    metric: str
-    most_frequent: float
-    linear_probe: float | None
-    probe_on: str
-    notes: tuple[str, ...] = ()
-    kind: str = "class"
-
-    def as_dict(self) -> dict[str, Any]:
-        """As in status.json."""
-        return {name: value for name, value in asdict(self).items() if name != "notes"}
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the two are called."""
-        return f"the {SIMPLEST[self.kind]}", f"a {PROBES.get(self.kind, 'linear probe')} on {self.probe_on}"
-
-    def __str__(self) -> str:
-        probe = "" if self.linear_probe is None else f", {self.names[1]} {self.linear_probe:.4f}"
-        return f"{self.metric}: {self.names[0]} {self.most_frequent:.4f}{probe}"
-
-    def not_beaten_by(self, value: float, higher_is_better: bool) -> dict[str, float]:
-        """The baselines, by readable name, that are as good as a run's `value` or better."""
-        scores = dict(zip(self.names, (self.most_frequent, self.linear_probe), strict=True))
-        sign = 1 if higher_is_better else -1
-        return {
-            name: score
-            for name, score in scores.items()
-            if score is not None and not math.isnan(score) and not sign * value > sign * score
-        }
-
-
-# The most frequent answer.
-
-
-def most_frequent(heads: Mapping[str, Head], targets: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
-    """Raw outputs (rows, outputs), float64, by target: the same for every row, from the training rows' targets.
-
-    class: the log-frequencies, so the answer is the most frequent class. ordinal: the distribution of the levels,
-    so the answer is its median. multilabel: the log-odds of each label's frequency. regression: 0, which is the
-    training mean. ranking: 0 for all. Rows and cells without a known target count nowhere.
-    """
-    found = {}
-    for name, head in heads.items():
-        once_O = torch.from_numpy(_FREQUENT[head.type](head, targets[name].cpu().numpy()))
-        found[name] = once_O.expand(rows, -1).clone()
-    return found
-
-
-def _frequent_class(head: Head, labels_N: Numbers) -> Floats:
-    return _raw_class(head, _log_frequencies(head, labels_N))
-
-
-def _frequent_level(head: Head, labels_N: Numbers) -> Floats:
-    return _raw_ordinal(_log_frequencies(head, labels_N))
-
-
-def _frequent_labels(head: Head, cells_NL: Floats) -> Floats:
-    known_L = (~np.isnan(cells_NL)).sum(axis=0)
-    present_L = np.nansum(cells_NL, axis=0)
-    share_L = np.divide(present_L, known_L, out=np.full(len(known_L), 0.5), where=known_L > 0)
-    return _log(share_L) - _log(1 - share_L)
-
-
-def _no_answer(head: Head, targets_N: npt.NDArray[Any]) -> Floats:
-    return np.zeros(head.outputs)
-
-
-_FREQUENT: dict[str, Callable[[Head, npt.NDArray[Any]], Floats]] = {
-    "class": _frequent_class,
-    "ordinal": _frequent_level,
-    "multilabel": _frequent_labels,
-    "regression": _no_answer,
-    "ranking": _no_answer,
-}
-
-
-def _log_frequencies(head: Head, labels_N: Numbers) -> Floats:
-    counts_K = np.bincount(labels_N[labels_N >= 0], minlength=head.classes)
-    return _log(counts_K / max(1, counts_K.sum()))
-
-
-# The linear probe.
 
 
 @dataclass(frozen=True)
@@ -213,12 +121,12 @@ Answer = tuple[Floats, int]
 
 def _probe_class(fit: _Fit) -> Answer:
     log_p_MK, unfinished = _logistic(fit, fit.train, fit.targets, fit.head.classes)
-    return _raw_class(fit.head, log_p_MK), unfinished
+    return raw_class(fit.head, log_p_MK), unfinished
 
 
 def _probe_ordinal(fit: _Fit) -> Answer:
     log_p_MK, unfinished = _logistic(fit, fit.train, fit.targets, fit.head.classes)
-    return _raw_ordinal(log_p_MK), unfinished
+    return raw_ordinal(log_p_MK), unfinished
 
 
 def _probe_multilabel(fit: _Fit) -> Answer:
@@ -251,11 +159,11 @@ _PROBES: dict[str, Callable[[_Fit], Answer]] = {
 
 
 def _logistic(fit: _Fit, train_ND: Features, labels_N: Numbers, classes: int) -> Answer:
-    """Log-probabilities (M, classes); classes without a row get _FLOOR, which never is the largest."""
+    """Log-probabilities (M, classes); classes without a row get LOG_FLOOR, which never is the largest."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    log_p_MK = np.full((len(fit.valid), classes), _FLOOR)
+    log_p_MK = np.full((len(fit.valid), classes), LOG_FLOOR)
     present = np.unique(labels_N)
     if len(present) < 2:
         log_p_MK[:, present] = 0.0
@@ -293,9 +201,6 @@ def _refuse_non_finite(features: Features, what: str) -> None:
     broken = int((~np.isfinite(features)).any(axis=1).sum())
     if broken:
         raise NonFiniteError(f"linear probe: {broken} of {len(features)} {what} rows have no finite features")
-
-
-# Which rows the probe learns from.
 
 
 def _known(head: Head, targets_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -351,29 +256,6 @@ def _thinned(strata_N: Numbers, allowed: int) -> Numbers:
         for where in (np.flatnonzero(strata_N == stratum) for stratum in np.unique(strata_N))
     ]
     return np.sort(np.concatenate(kept))
-
-
-# From probabilities to what a head decodes.
-
-
-def _log(probabilities: Floats) -> Floats:
-    return np.log(np.maximum(probabilities, math.exp(_FLOOR)))
-
-
-def _raw_class(head: Head, log_p_K: Floats) -> Floats:
-    """Without the head's own adjustment, which is for a model that learnt the prior: its `decode` adds it again."""
-    assert isinstance(head, ClassHead)
-    return log_p_K - np.array(head.adjustment) if head.adjustment else log_p_K
-
-
-def _raw_ordinal(log_p_K: Floats) -> Floats:
-    """The logits of P(y > k | y >= k), k = 0 to K - 2, along the last axis: log P(y > k) - log P(y = k)."""
-    p_K = np.exp(log_p_K)
-    above_K = np.cumsum(p_K[..., ::-1], axis=-1)[..., ::-1]
-    return _log(above_K[..., 1:]) - np.maximum(log_p_K[..., :-1], _FLOOR)
-
-
-# Images as features.
 
 
 def pixel_features(

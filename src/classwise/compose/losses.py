@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classwise.compose.dataset import DatasetSplits, label_counts
+from classwise.compose.splits import DatasetSplits, label_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError

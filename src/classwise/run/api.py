@@ -10,19 +10,14 @@ from typing import Any
 import polars as pl
 import torch
 
-from classwise.compose.dataset import (
-    DatasetSplits,
-    data_digest,
-    labeled_rows,
-    prepare,
-)
+from classwise.compose.autotune import resolve_auto
+from classwise.compose.checks import check_recipe
+from classwise.compose.dataset import prepare
+from classwise.compose.labels import labeled_rows
 from classwise.compose.losses import build_heads
-from classwise.compose.parts import (
-    build_model,
-    check_recipe,
-    device_of,
-    resolve_auto,
-)
+from classwise.compose.settings import device_of
+from classwise.compose.splits import DatasetSplits, data_digest
+from classwise.compose.state import build_model
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
@@ -148,7 +143,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
         p = parts.state.progress
         _be_patient(stop, processes)
-        checkpointer.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
+        checkpointer.save(parts.state, best=p.epoch > 0 and p.update_in_epoch == 0 and p.best_epoch == p.epoch)
         run_to_the_end(folder, config, splits, parts, checkpointer, console, stop)
     return Run(folder)
 

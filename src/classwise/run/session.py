@@ -8,19 +8,13 @@ from typing import Any
 
 import torch
 
-from classwise.compose.dataset import (
-    DatasetSplits,
-    data_digest,
-)
-from classwise.compose.linear_probe import Baselines
+from classwise.compose.baselines import Baselines, run_baselines
+from classwise.compose.checks import ONE_ROW
+from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion
-from classwise.compose.parts import (
-    ONE_ROW,
-    build_data,
-    build_settings,
-    build_state,
-    run_baselines,
-)
+from classwise.compose.settings import build_settings
+from classwise.compose.splits import DatasetSplits, data_digest
+from classwise.compose.state import build_state
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch

@@ -6,7 +6,7 @@ production adds stands behind these names:
 
     settings.processes     several processes that train one model; one process alone sends nothing (distributed.py)
     NonFiniteGuard         adds up an update's gradient, clips it, and refuses one that is not finite (guard.py)
-    ValidationResults      collects the outputs of all validation rows, and turns them into scores (validation.py)
+    ValidationResults      turns the outputs of all validation rows into scores (validation.py)
     retry_in_smaller_chunks    calls `train` again where memory ran out (oom.py)
 """
 
@@ -172,9 +172,7 @@ def train_one_epoch(
     forward = settings.in_precision(state.forward)
     criterion = scaled_loss(state.criterion, state.scaler)
     model.train()
-    with NonFiniteGuard(
-        state, data, settings.device, settings.processes, settings.clip_norm
-    ) as guard:
+    with NonFiniteGuard(state, data, settings.device, settings.processes, settings.clip_norm) as guard:
         for micro_batches in timed(settings.processes.in_lockstep(updates), guard):
             # The images go to the device, and may be mixed there (mixup, CutMix).
             batches = data.mixing([batch.to(settings.device) for batch in micro_batches], progress.update)
@@ -227,8 +225,9 @@ def evaluate(
     forward = settings.in_precision(OOMFallback(model))
     results = ValidationResults(state.criterion, valid, metrics, settings.device, settings.processes)
     for batch, rows_by_rank in settings.processes.in_lockstep(valid.rounds(state.progress.epoch)):
-        outputs = forward(batch.to(settings.device).images)
-        results.update(outputs, rows_by_rank)
+        batch = batch.to(settings.device)
+        outputs = forward(batch.images)
+        results.update(batch, outputs, rows_by_rank)
         if settings.processes.any(should_stop())[0]:
             return None
     return results.compute()

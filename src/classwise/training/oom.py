@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from classwise.data.loader import TrainingData
+from classwise.data.epochs import TrainingData
 from classwise.errors import ConfigError, OutOfMemory
 from classwise.training.state import TrainState
 
@@ -37,9 +37,7 @@ def halve_chunks(state: TrainState, data: TrainingData, reason: str) -> None:
     size = state.progress.micro_batch or data.loader.batch_size
     if size == 1 or not state.criterion.additive or data.queries is not None:
         what = (
-            "one image"
-            if size == 1
-            else "a batch that cannot be computed in parts (soft F1, whole queries)"
+            "one image" if size == 1 else "a batch that cannot be computed in parts (soft F1, whole queries)"
         )
         raise ConfigError(f"training.batch_size: {what} does not fit the device's memory: {reason}")
     state.progress.micro_batch = -(-size // 2)

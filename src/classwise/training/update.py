@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.distributed import Processes
 from classwise.losses.criterion import Criterion
 from classwise.losses.normalizer import Normalizer
