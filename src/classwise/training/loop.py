@@ -110,7 +110,7 @@ def train(
     while progress.epoch < settings.epochs and not _waited_enough(state, settings):
         epoch, first = progress.epoch, progress.window
         state.criterion.set_epoch(epoch)
-        windows = watch(data.windows(epoch, skip=first), epoch, first)
+        windows = watch(data.updates(epoch, skip=first), epoch, first)
         too_large = ""
         try:
             train_one_epoch(state, windows, data, settings, checkpointer, should_stop)
@@ -161,7 +161,7 @@ def train_one_epoch(
                 normalizer = update_normalizer(criterion, batches, progress.micro_batch, processes)
                 losses = []
                 with processes.sync_errors():
-                    for place, part, batch in micro_batches(batches, data.first_place, progress.micro_batch):
+                    for place, part, batch in micro_batches(batches, data.first_micro_batch_idx, progress.micro_batch):
                         seed_dropout(settings, progress.update, place, part)
                         with settings.autocast():
                             outputs = state.outputs(batch.images)
