@@ -22,7 +22,7 @@ def trained(updates: int) -> TrainState:
     data = training(8, 2)
     state = state_of(convolutional(), data, "adamw", decay=0.9)
     if updates:
-        windows = (window for number, window in enumerate(data.windows(0)) if number < updates)
+        windows = (window for number, window in enumerate(data.updates(0)) if number < updates)
         loop.train_one_epoch(state, windows, data, dataclasses.replace(SETTINGS, clip_norm=1.0))
     return state
 

@@ -109,7 +109,7 @@ def run_checkpointer(
         "joint": list(splits.joint),
         "precision": config.training.precision,
         "memory_format": config.training.memory_format,
-        "window": parts.data.window,
+        "window": parts.data.micro_batches_per_update,
         "config": kept_toml(config),
         "data": data_digest(splits),
     }
