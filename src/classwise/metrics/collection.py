@@ -16,7 +16,6 @@ from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
 from classwise.model.heads import Head
 
-
 ROWS_AT_ONCE = 4096
 
 

@@ -143,7 +143,9 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
         p = parts.state.progress
         _be_patient(stop, processes)
-        checkpointer.save(parts.state, best=p.epoch > 0 and p.update_in_epoch == 0 and p.best_epoch == p.epoch)
+        checkpointer.save(
+            parts.state, best=p.epoch > 0 and p.update_in_epoch == 0 and p.best_epoch == p.epoch
+        )
         run_to_the_end(folder, config, splits, parts, checkpointer, console, stop)
     return Run(folder)
 
@@ -387,15 +389,15 @@ def _restored_parts(
     device: torch.device,
     processes: Processes,
 ) -> Parts:
-    """All parts as the checkpoint holds them, the window of an update too: it stays, however many share it now."""
+    """All parts as the checkpoint holds them, the size of an update too: it stays, however many processes share it now."""
     # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
     model = restored_model(checkpoint)
     heads = build_heads(config, splits)
     with reading(checkpoint):
-        window = checkpoint.metadata["window"]
-        if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window < 2**31:
-            raise ValueError(f"{window!r:.50} micro-batches in an update")
-    parts = assemble(config, splits, model, heads, device, processes, window)
+        update_size = checkpoint.metadata["micro_batches_per_update"]
+        if isinstance(update_size, bool) or not isinstance(update_size, int) or not 1 <= update_size < 2**31:
+            raise ValueError(f"{update_size!r:.50} micro-batches in an update")
+    parts = assemble(config, splits, model, heads, device, processes, update_size)
     restore(parts.state, checkpoint)
     return parts
 
