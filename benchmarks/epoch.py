@@ -23,8 +23,10 @@ import torch
 import torch.nn.functional as F
 
 from classwise.data.augment import PRESETS, augment_image
-from classwise.data.images import fit_image
-from classwise.data.loader import ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.fit import fit_image
+from classwise.data.loader import Loader
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.metrics.collection import MetricCollection

@@ -295,7 +295,7 @@ class OnDevice:
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         import numpy as np
 
-        from classwise.data.loader import Batch
+        from classwise.data.batch import Batch
 
         rows = np.arange(sizes.batch)
         drawn = drawn_batches(sizes, device)
@@ -413,8 +413,11 @@ def jpeg_data(job: Job) -> Iterator[Any]:
 
     from classwise.data.augment import PRESETS
     from classwise.data.cache import ImageCache
-    from classwise.data.images import check_images, min_image_size
-    from classwise.data.loader import ImageDataset, Loader, TrainingData
+    from classwise.data.checking import check_images
+    from classwise.data.dataset import ImageDataset
+    from classwise.data.epochs import TrainingData
+    from classwise.data.images import min_image_size
+    from classwise.data.loader import Loader
 
     size, labels = (job.large.side, job.large.side), np.arange(job.files) % job.large.classes
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:

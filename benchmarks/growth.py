@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.criterion import Criterion
 from classwise.losses.normalizer import WholeUpdate

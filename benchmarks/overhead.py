@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.metrics.collection import MetricCollection

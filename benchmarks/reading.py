@@ -31,8 +31,11 @@ from torchvision import transforms
 
 from classwise.data.augment import Augment
 from classwise.data.cache import CachedImages, ImageCache
-from classwise.data.images import check_images, min_image_size
-from classwise.data.loader import Collate, ImageDataset, Loader
+from classwise.data.checking import check_images
+from classwise.data.collate import Collate
+from classwise.data.dataset import ImageDataset
+from classwise.data.images import min_image_size
+from classwise.data.loader import Loader
 
 SIZE, BATCH, WORKERS = (224, 224), 32, 2
 

@@ -28,8 +28,11 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.compose.state import build_model, build_state
 from classwise.config.load import load_config, make_config
 from classwise.console import Console
-from classwise.data.images import fit_image, read_image
-from classwise.data.loader import ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
+from classwise.data.loader import Loader
 from classwise.data.sources import read_source
 from classwise.data.split import Stratum, split_rows
 from classwise.data.targets import ClassTarget

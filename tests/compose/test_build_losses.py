@@ -19,7 +19,9 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import make_config
 from classwise.config.losses import Loss
 from classwise.config.schema import Config
-from classwise.data.loader import ImageDataset, Loader, TrainingData
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData
+from classwise.data.loader import Loader
 from classwise.data.sources import Samples
 from classwise.data.targets import make_target
 from classwise.errors import ConfigError

@@ -29,7 +29,7 @@ from classwise.config.load import absolute_paths, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.augment import PRESETS
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.errors import ConfigError, DataError
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head

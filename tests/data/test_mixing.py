@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.data.mixing import Mixing
 from waiting import Waiting
 

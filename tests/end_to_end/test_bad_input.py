@@ -380,13 +380,13 @@ def test_inference_decodes_every_image_once(
 ) -> None:
     """Nothing is read beforehand only to see whether it can be; a bad one makes it look at all, to name them all."""
     plain_table(tmp_path, 6, "test.csv")
-    decoded, decode = list[bytes](), images._decode
+    decoded, decode = list[bytes](), images.decode
 
     def counted(kind: str, data: bytes, *arguments: object) -> object:
         decoded.append(data)
         return decode(kind, data, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(images, "_decode", counted)
+    monkeypatch.setattr(images, "decode", counted)
     run = Run.open(trained / "run")
     assert run.predict(tmp_path / "images").height == 6
     assert len(decoded) == len(set(decoded)) == 6

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 from scenes import MANY, command, many_table, untouched, write_config, write_csv
 
-from classwise.data.images import fit_image, read_image
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
 from classwise.infer import engines
 from classwise.infer.engines import Engine, Outputs
 from classwise.run.api import Run

@@ -238,11 +238,11 @@ end_update = Progress.end_update
 def ended(progress, loss, samples):
     end_update(progress, loss, samples)
     if progress.update == 3 and os.environ["RANK"] == "1":
-        from classwise.data import loader
-        read = loader.read_image
+        from classwise.data import dataset
+        read = dataset.read_image
         def gone(path, *arguments, **options):
             return read(Path(str(path) + ".gone"), *arguments, **options)
-        loader.read_image = gone
+        dataset.read_image = gone
 Progress.end_update = ended
 from classwise.cli import run_command
 sys.exit(run_command(sys.argv[1:]))

@@ -493,7 +493,7 @@ def sabotaged() -> dict[str, bool]:
     """Whether the crafted files notice that a protection has been taken out."""
     from unittest import mock
 
-    from classwise.data import images
+    from classwise.data import decode, decode_png, image_file
 
     folder = trials.scratch_folder()
 
@@ -509,21 +509,21 @@ def sabotaged() -> dict[str, bool]:
                 return True
         return False
 
-    lenient = images.simplejpeg.decode_jpeg
+    lenient = decode.simplejpeg.decode_jpeg
 
     def not_strict(data: bytes, colours: str, strict: bool) -> Any:
         return lenient(data, colours, strict=False)
 
-    with mock.patch.object(images, "_check_size"):
+    with mock.patch.object(decode_png, "check_size"):
         no_size = fails(("PNG of more pixels than are allowed",))
     with (
-        mock.patch.object(images, "_require_regular"),
+        mock.patch.object(image_file, "_require_regular"),
         mock.patch.object(os, "O_NONBLOCK", 0),
     ):
         no_file = fails(("a named pipe",), 3)
-    with mock.patch.object(images.simplejpeg, "decode_jpeg", not_strict):
+    with mock.patch.object(decode.simplejpeg, "decode_jpeg", not_strict):
         cut = fails(("JPEG cut to 70%", "JPEG cut to 90%"))
-    with mock.patch.object(images, "_orientation", return_value=1):
+    with mock.patch.object(decode_png, "exif_orientation", return_value=1):
         turned = fails(("PNG, EXIF 6",))
     shutil.rmtree(folder, ignore_errors=True)
     return {"no size check": no_size, "no file check": no_file, "not strict": cut, "not turned": turned}

@@ -49,7 +49,8 @@ from tiny_runs import (  # noqa: E402
 )
 from torch import Tensor, nn  # noqa: E402
 
-from classwise.data.loader import Batch, ValidationData, without_labels  # noqa: E402
+from classwise.data.batch import Batch, without_labels  # noqa: E402
+from classwise.data.epochs import ValidationData  # noqa: E402
 from classwise.data.sampling import rank_share  # noqa: E402
 from classwise.distributed import SINGLE_PROCESS, Processes, process_group  # noqa: E402
 from classwise.errors import NonFiniteError  # noqa: E402

@@ -37,7 +37,7 @@ def test_augmentation_by_a_generator_of_the_process_depends_on_the_workers(
     def own(*place: int) -> np.random.Generator:
         return np.random.default_rng(np.random.randint(2**31))
 
-    monkeypatch.setattr("classwise.data.loader.generator", own)
+    monkeypatch.setattr("classwise.data.dataset.generator", own)
     count = workers.workers_digest([(1, "fork"), (2, "fork")])
     assert count.held == 1, count.failures
 
@@ -230,7 +230,7 @@ def test_a_worker_that_cannot_begin_says_why(tmp_path: Path, monkeypatch: pytest
     def refuse(worker: int) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr("classwise.data.loader._start_worker", refuse)
+    monkeypatch.setattr("classwise.data.loader.start_worker", refuse)
     data = workers.set_of(workers.drawn(tmp_path, 12), 1, "fork")
     with (
         workers.closed(data.loader),
@@ -249,7 +249,7 @@ def test_a_mistake_in_reading_shows_its_file_and_where_it_was(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr("classwise.data.loader.fit_image", fail)
+    monkeypatch.setattr("classwise.data.dataset.fit_image", fail)
     valid = workers.validation_of(workers.drawn(tmp_path, 5), count, "fork")
     with (
         workers.closed(valid.loader),

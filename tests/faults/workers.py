@@ -35,8 +35,11 @@ from torch import nn
 from torch.utils.data import get_worker_info
 
 from classwise.data.augment import PRESETS
+from classwise.data.batch import Batch
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
 from classwise.data.images import read_image
-from classwise.data.loader import Batch, ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.loader import Loader
 from classwise.errors import ClasswiseError
 from classwise.infer.predict import predict_outputs
 from classwise.run.checkpoint import read_checkpoint
@@ -647,7 +650,7 @@ def failing_command(config: Path, run: Path, what: str, kind: str) -> str:
     before = set(multiprocessing.active_children())
     with (
         closed(),
-        mock.patch("classwise.data.loader.read_image", read),
+        mock.patch("classwise.data.dataset.read_image", read),
         mock.patch.object(Progress, "end_update", count),
     ):
         result = command(*arguments)

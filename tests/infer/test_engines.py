@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from classwise.data.loader import ImageDataset, Loader
+from classwise.data.dataset import ImageDataset
+from classwise.data.loader import Loader
 from classwise.errors import ConfigError, ModelError, NonFiniteError
 from classwise.infer import engines
 from classwise.infer.engines import ENGINES, Engine, Outputs, check_engine, engine_of, torch_engine

@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, ImageDataset, Loader, Rows
+from classwise.data.batch import Batch, Rows
+from classwise.data.dataset import ImageDataset
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
+from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.errors import NonFiniteError
 from classwise.infer.engines import Engine, torch_engine

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from classwise.data.images import fit_image, read_image
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
 from classwise.errors import ModelError
 from classwise.model.backbone import (
     HALF,

@@ -37,8 +37,12 @@ from tiny_runs import (
 from torch import Tensor
 
 from classwise.data.augment import PRESETS
-from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.batch import Batch
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
+from classwise.data.loader import Loader
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.optim.schedules import build_schedule
 from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, restore

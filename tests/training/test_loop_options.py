@@ -32,7 +32,9 @@ from tiny_runs import (
 )
 from torch import Tensor
 
-from classwise.data.loader import Batch, FeatureLoader, TrainingData, ValidationData
+from classwise.data.batch import Batch
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.loader import FeatureLoader
 from classwise.data.mixing import Mixing
 from classwise.errors import Interrupted
 from classwise.infer.features import features_of

@@ -24,7 +24,7 @@ from tiny_runs import (
 )
 from torch import Tensor
 
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import ConfigError, Interrupted, OutOfMemory
 from classwise.losses.criterion import Criterion

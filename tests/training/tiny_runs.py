@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classwise.data.loader import Batch, Loader, Rows, TrainingData, ValidationData
+from classwise.data.batch import Batch, Rows
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.loader import Loader
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.metrics.collection import MetricCollection

@@ -30,8 +30,9 @@ from classwise.compose.state import build_model
 from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.batch import Batch, Rows
+from classwise.data.dataset import ImageDataset
 from classwise.data.images import min_image_size, read_image
-from classwise.data.loader import Batch, ImageDataset, Rows
 from classwise.data.mixing import Mixing
 from classwise.run.assembly import Parts, assemble
 from classwise.run.predictor import preserve_torch_state, set_threads

@@ -17,7 +17,7 @@ from classwise.compose.raw_outputs import log_of, raw_class, raw_ordinal
 from classwise.compose.settings import build_settings, metric_targets
 from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
-from classwise.data.loader import ImageDataset
+from classwise.data.dataset import ImageDataset
 from classwise.data.sampling import batches_of
 from classwise.metrics.collection import MetricCollection
 from classwise.metrics.text import PROBES, SIMPLEST

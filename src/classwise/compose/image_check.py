@@ -7,7 +7,8 @@ from pathlib import Path
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache, cache_folder, default_base
-from classwise.data.images import Checked, check_images, min_image_size
+from classwise.data.checking import Checked, check_images
+from classwise.data.images import min_image_size
 from classwise.data.sources import Samples
 from classwise.distributed import Processes
 from classwise.errors import ConfigError, DataError, ImageError

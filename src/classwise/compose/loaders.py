@@ -14,7 +14,9 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
 from classwise.data.augment import PRESETS, Augment
 from classwise.data.cache import CachedImages
-from classwise.data.loader import FeatureLoader, ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.loader import FeatureLoader, Loader
 from classwise.data.mixing import Mixing
 from classwise.data.sources import Samples
 from classwise.distributed import SINGLE_PROCESS, Processes

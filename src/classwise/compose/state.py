@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from classwise.compose.losses import cosine_scales
 from classwise.compose.settings import unless_auto
 from classwise.config.schema import Config
-from classwise.data.loader import TrainingData
+from classwise.data.epochs import TrainingData
 from classwise.losses.criterion import Criterion
 from classwise.metrics.collection import higher_is_better
 from classwise.model.average import NoAverage, WeightAverage

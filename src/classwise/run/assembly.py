@@ -11,7 +11,7 @@ from classwise.compose.settings import build_settings
 from classwise.compose.splits import DatasetSplits
 from classwise.compose.state import build_model, build_state
 from classwise.config.schema import Config
-from classwise.data.loader import TrainingData, ValidationData
+from classwise.data.epochs import TrainingData, ValidationData
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.metrics.collection import MetricCollection
 from classwise.model.classifier import Classifier

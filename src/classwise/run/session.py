@@ -12,7 +12,7 @@ from classwise.compose.checks import ONE_ROW
 from classwise.compose.splits import DatasetSplits, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
 from classwise.files import write_text

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from classwise.data.loader import Rows, TrainingData
+from classwise.data.batch import Rows
+from classwise.data.epochs import TrainingData
 from classwise.distributed import Processes
 from classwise.errors import NonFiniteError
 from classwise.model.average import NoAverage

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from classwise.data.loader import Batch, TrainingData, ValidationData
+from classwise.data.batch import Batch
+from classwise.data.epochs import TrainingData, ValidationData
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory
 from classwise.losses.criterion import Criterion
