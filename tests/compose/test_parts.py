@@ -335,7 +335,7 @@ def test_what_is_never_answered_is_neither_selected_by_nor_balanced(scene: Calla
     """A metric over validation rows without an answer, and sampling by classes that never meet in a row."""
     s = scene({"kind": KIND, "area": AREA}, selection={"metric": "area.mae"})
     s.splits.valid.labels["area"][:] = np.nan
-    with pytest.raises(DataError, match=r"selection\.metric: area\.mae cannot be measured"):
+    with pytest.raises(DataError, match=r"selection\.metric: area\.mae cannot be computed"):
         check_recipe(s.config, s.splits, s.model)
     s = scene({"kind": KIND, "level": LEVEL}, data={"sampling": "balanced"}, selection={"metric": "kind.mcc"})
     s.splits.train.labels["kind"][::2] = -1

@@ -185,7 +185,7 @@ class Run:
         """
         console, config, predictor = Console(quiet), load_config(self.folder.config), self._predictor()
         if table is None:
-            splits = prepare(config, console, keep=False)  # one pass: nothing is gained
+            splits = prepare(config, console, use_cache=False)  # one pass: nothing is gained
             refuse_changed_data(self.folder, splits, predictor.metadata)
             samples, labels = splits.valid.samples, splits.valid.labels
         else:

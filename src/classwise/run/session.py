@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from classwise.compose.baselines import run_baselines
-from classwise.compose.checks import ONE_ROW
+from classwise.compose.checks import single_image_batch_error
 from classwise.compose.splits import DatasetSplits, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
 from classwise.distributed import Processes
-from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
+from classwise.errors import CheckpointError, ClasswiseError, Interrupted
 from classwise.files import write_text
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
@@ -162,8 +162,8 @@ def run_to_the_end(
             end("failed", f"{type(error).__name__}: {error}")
             if is_main_process:
                 _report_anyway(folder, console)
-        if "more than 1 value per channel" in str(error):
-            raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
+        if clearer_error := single_image_batch_error(error, config):
+            raise clearer_error from error
         raise
     # The status comes last: a run that says it is finished has all its files.
     status = ended_status(ended, ending_text(ended, parts.settings))
