@@ -134,7 +134,7 @@ def by_classwise(backbone: str, size: int, labels: Any, train: int) -> Callable[
     settings = loop.Settings(0, 10**6, "macro_f1", True, 1, None, math.inf, "fp32", CPU)
 
     def epoch() -> None:
-        loop.train_one_epoch(state, data.windows(state.progress.epoch), data, settings)
+        loop.train_one_epoch(state, data.updates(state.progress.epoch), data, settings)
         scores = loop.evaluate(state, valid, board, settings)
         assert scores is not None
         state.progress.end_epoch(scores["macro_f1"], {})

@@ -290,7 +290,7 @@ def our_settings(job: Job, **options: Any) -> Any:
 class OnDevice:
     """The batches of the bare loop, as classwise's loop wants its data."""
 
-    first_place = frozen_epochs = 0
+    first_micro_batch_idx = frozen_epochs = 0
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         import numpy as np
@@ -302,7 +302,7 @@ class OnDevice:
         self.batches = [Batch(images, {"label": labels}, rows, complete=True) for images, labels in drawn]
         self.updates_per_epoch = sizes.updates
 
-    def windows(self, epoch: int = 0) -> Iterator[list[Any]]:
+    def updates(self, epoch: int = 0) -> Iterator[list[Any]]:
         """One batch an update."""
         batches = itertools.islice(itertools.cycle(self.batches), self.updates_per_epoch)
         return ([batch] for batch in batches)
@@ -322,7 +322,7 @@ def our_loop(sizes: Sizes, job: Job) -> Callable[[], None]:
 
     data, settings = OnDevice(sizes, job.device), our_settings(job)
     state = our_state(sizes, job, sizes.updates)
-    return lambda: train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+    return lambda: train_one_epoch(state, data.updates(), data, settings)  # type: ignore[arg-type]
 
 
 def busy_rows(job: Job, without: str) -> Iterator[Row]:
@@ -338,7 +338,7 @@ def busy_rows(job: Job, without: str) -> Iterator[Row]:
             job.wait()
             with profiler or contextlib.nullcontext():
                 started = time.perf_counter()
-                train_one_epoch(state, busy.timed(data.windows(epoch)), data, settings)
+                train_one_epoch(state, busy.timed(data.updates(epoch)), data, settings)
                 job.wait()
                 seconds = time.perf_counter() - started
             if profiler:
@@ -472,9 +472,9 @@ def sync_rows(job: Job, without: str) -> Iterator[Row]:
         our_state(sizes, job, sizes.updates),
         our_settings(job),
     )
-    train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+    train_one_epoch(state, data.updates(), data, settings)  # type: ignore[arg-type]
     with refused_waiting(job.on_gpu), counted_events() as waits:
-        train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+        train_one_epoch(state, data.updates(), data, settings)  # type: ignore[arg-type]
     if state.progress.update != 2 * sizes.updates:
         raise RuntimeError(f"{state.progress.update} updates of {2 * sizes.updates}")
     yield filled(SYNC[0], [0.0])

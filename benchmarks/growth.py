@@ -171,7 +171,7 @@ def by_classes(counts: list[int], blocks: int) -> dict[int, float]:
 class ImageDataset:
     """Drawn images that stand in memory, as the loop wants its data."""
 
-    first_place = frozen_epochs = 0
+    first_micro_batch_idx = frozen_epochs = 0
 
     def __init__(self, classes: int, updates: int, batch: int = 32) -> None:
         draw = torch.Generator().manual_seed(0)
@@ -185,7 +185,7 @@ class ImageDataset:
             self.batches.append(Batch(images, {"it": labels}, rows, complete=True))
         self.count = batch * (updates + 2)
 
-    def windows(self) -> Iterator[list[Batch]]:
+    def updates(self) -> Iterator[list[Batch]]:
         """One batch an update."""
         return ([batch] for batch in self.batches[2:])
 
@@ -231,7 +231,7 @@ def loop_epoch(data: ImageDataset, backbone: str) -> Callable[[], float]:
 
     def epoch() -> float:
         started = time.perf_counter()
-        loop.train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+        loop.train_one_epoch(state, data.updates(), data, settings)  # type: ignore[arg-type]
         loop.evaluate(state, data, board, settings)  # type: ignore[arg-type]
         return (time.perf_counter() - started) / data.count
 

@@ -227,7 +227,7 @@ def test_mistake_4_augmented_validation(tmp_path: Path) -> None:
     first, second = (
         {
             int(row): image
-            for window in parts.data.windows(epoch)
+            for window in parts.data.updates(epoch)
             for b in window
             for row, image in zip(b.rows, b.images, strict=True)
         }
@@ -412,7 +412,7 @@ def test_mistake_10_steps_out_of_step(tmp_path: Path, monkeypatch: pytest.Monkey
     optimizer.register_step_post_hook(lambda *_: note("s"))
     zero_grad = optimizer.zero_grad
     monkeypatch.setattr(optimizer, "zero_grad", lambda: (note("z"), zero_grad()))
-    loop.train_one_epoch(parts.state, parts.data.windows(0), parts.data, parts.settings)
+    loop.train_one_epoch(parts.state, parts.data.updates(0), parts.data, parts.settings)
     assert events == "zfbfbs" + "zfbfbs" + "zfbs"
     assert parts.state.progress.update == parts.data.updates_per_epoch == 3
 

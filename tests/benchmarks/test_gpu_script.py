@@ -90,7 +90,7 @@ def test_both_sides_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     data, settings = gpu.OnDevice(job.large, job.device), gpu.our_settings(job)
     from classwise.training.loop import train_one_epoch
 
-    train_one_epoch(state, data.windows(), data, settings)
+    train_one_epoch(state, data.updates(), data, settings)
     moved = (_weights(models[0]) - before).norm()
     assert moved > 0.01
     assert (_weights(state.model) - _weights(models[0])).norm() < 1e-3 * moved

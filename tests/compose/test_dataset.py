@@ -317,7 +317,7 @@ def test_balanced_sampling_leaves_unknown_classes_alone(table: Callable[..., Pat
     model = build_model(config, build_heads(config, splits))
     data, _ = build_data(config, splits, model, device_of("cpu"))
     for epoch in range(5):
-        drawn = np.concatenate([batch.rows for window in data.windows(epoch) for batch in window])
+        drawn = np.concatenate([batch.rows for window in data.updates(epoch) for batch in window])
         assert len(drawn) == len(classes)
         assert sorted(drawn[classes[drawn] < 0].tolist()) == unknown
         a, b = ((classes[drawn] == k).sum() for k in (0, 1))

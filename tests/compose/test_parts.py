@@ -251,7 +251,7 @@ def test_batches_hold_features_while_the_backbone_is_frozen(scene: Callable[...,
     s = scene({"kind": KIND}, training={"freeze_epochs": 2}, data={"augment": "strong"})
     data, valid = build_data(s.config, s.splits, s.model, CPU)
     pair = {
-        "train": (lambda epoch: (b for window in data.windows(epoch) for b in window), s.splits.train),
+        "train": (lambda epoch: (b for window in data.updates(epoch) for b in window), s.splits.train),
         "valid": (valid.batches, s.splits.valid),
     }
     for batches, split in pair.values():
@@ -272,9 +272,9 @@ def test_nothing_is_frozen_or_mixed_unless_asked(scene: Callable[..., Scene]) ->
     s = scene({"kind": KIND})
     data, valid = build_data(s.config, s.splits, s.model, CPU)
     assert data.features is None
-    assert next(data.windows(0))[0].images.dtype == torch.uint8
+    assert next(data.updates(0))[0].images.dtype == torch.uint8
     assert next(valid.batches(0)).images.dtype == torch.uint8
-    window = next(data.windows(0))
+    window = next(data.updates(0))
     assert data.mixing(window, 0) is window
 
 
@@ -291,7 +291,7 @@ def test_mixing_is_wired(scene: Callable[..., Scene]) -> None:
     mixing: Any = data.mixing
     assert (mixing.mixup, mixing.cutmix, mixing.share, mixing.seed) == (0.4, 0.7, 0.9, 11)
     assert mixing.classes == {"kind": 3, "level": 3}
-    window = next(data.windows(0))
+    window = next(data.updates(0))
     found = data.mixing(window, 0)
     assert not torch.equal(found[0].images.float(), window[0].images.float())
     shares_BK, hard_B = found[0].targets["level"], window[0].targets["level"]
@@ -415,6 +415,6 @@ def test_training_images_are_augmented_and_validation_is_not(scene: Callable[...
     for batch in valid.batches():
         pixels = batch.images.permute(0, 2, 3, 1).reshape(len(batch), -1).numpy()
         assert (pixels == np.rint(255 * s.pixels[1][batch.rows])).all()
-    batch = next(data.windows(0))[0]
+    batch = next(data.updates(0))[0]
     pixels = batch.images.permute(0, 2, 3, 1).reshape(len(batch), -1).numpy()
     assert (pixels != np.rint(255 * s.pixels[0][batch.rows])).any(axis=1).all()

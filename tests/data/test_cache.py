@@ -292,7 +292,7 @@ def pwrite(handle, data, at):
 os.pwrite = pwrite
 cache.AT_ONCE = 1
 store = cache.ImageCache(folder, 10**9, 0)
-check_images(paths, least=(32, 32), cache=store, threads=2)
+check_images(paths, min_size=(32, 32), cache=store, threads=2)
 """
     for number in (1, 2, 3, 8, 21):
         folder = tmp_path / "base" / f"killed {number}"

@@ -698,7 +698,7 @@ def test_a_run_goes_on_under_a_classwise_with_more_keys(trained: Path, run: Path
 
     def with_text(text: Any) -> Checkpoint:
         metadata = checkpoint.metadata | {"config": text}
-        return dataclasses.replace(checkpoint, state=checkpoint.state | {"facts": metadata})
+        return dataclasses.replace(checkpoint, state=checkpoint.state | {"metadata": metadata})
 
     text = checkpoint.metadata["config"]
     refuse_changed_config(run / "config.toml", config, checkpoint)

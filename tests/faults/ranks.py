@@ -169,7 +169,7 @@ def _gradients(
 
     loop.clip = noted  # type: ignore[attr-defined]
     try:
-        loop.train_one_epoch(state, data.windows(0), data, dataclasses.replace(SETTINGS, processes=who))
+        loop.train_one_epoch(state, data.updates(0), data, dataclasses.replace(SETTINGS, processes=who))
     finally:
         loop.clip = clip  # type: ignore[attr-defined]
     return found

@@ -120,13 +120,13 @@ def struck_young(folder: Path) -> str:
     with workers.closed(data.loader):
         (worker,) = iter(data.loader._loader)._workers
         os.kill(worker.pid, signal.SIGTERM)
-        return workers.digest(batch for window in data.windows(0) for batch in window)
+        return workers.digest(batch for window in data.updates(0) for batch in window)
 
 
 def test_a_signal_does_not_end_a_worker_that_is_being_started(tmp_path: Path) -> None:
     """It gives the same batches as none."""
     plain = workers.set_of(workers.drawn(tmp_path, 12), 0, "auto")
-    assert struck_young(tmp_path) == workers.digest(batch for window in plain.windows(0) for batch in window)
+    assert struck_young(tmp_path) == workers.digest(batch for window in plain.updates(0) for batch in window)
 
 
 def test_without_holding_back_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def batches_digest(paths: Sequence[Path], workers: int, start: str, epochs: int 
     train, valid = set_of(paths, workers, start), validation_of(paths, workers, start)
     with closed(train.loader, valid.loader):
         passes = [
-            digest(itertools.chain(itertools.chain.from_iterable(train.windows(epoch)), valid.batches()))
+            digest(itertools.chain(itertools.chain.from_iterable(train.updates(epoch)), valid.batches()))
             for epoch in range(epochs)
         ]
     return " ".join(passes)
@@ -260,7 +260,7 @@ def _unpacked(path: str, parent: int) -> Path:
 
 def train_pass(data: TrainingData) -> None:
     """One epoch of training batches."""
-    for _ in data.windows(0):
+    for _ in data.updates(0):
         pass
 
 
@@ -351,7 +351,7 @@ def struck_between(folder: Path, start: str, number: int, timeout: float = 1.0) 
     data = set_of(drawn(folder, 40), 2, start, timeout if number == signal.SIGSTOP else 60.0)
     before = set(multiprocessing.active_children())
     with closed(data.loader):
-        windows = data.windows(0)
+        windows = data.updates(0)
         next(windows)
         pids = [worker.pid for worker in cast(Any, data.loader._loader)._iterator._workers]
         os.kill(pids[0], number)

@@ -12,7 +12,7 @@ from classwise.losses.focal import Focal
 from classwise.losses.gce import GeneralizedCrossEntropy
 from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment
-from classwise.losses.normalizer import Loss
+from classwise.losses.base import Loss
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
 

@@ -15,7 +15,7 @@ from classwise.losses.gce import GeneralizedCrossEntropy
 from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment
 from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
-from classwise.losses.normalizer import Loss
+from classwise.losses.base import Loss
 from classwise.losses.ranking import ListNet, PairwiseLogistic
 from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
 from classwise.losses.weighted_sum import WeightedSum

@@ -59,7 +59,7 @@ def test_a_number_that_is_none_is_found_one_update_later(
     progress are those from before, though the fourth has begun."""
     data, settings = training(10, 2), replace(SETTINGS, clip_norm=clip_norm)
     state = state_of(convolutional(), data, "adamw", lr=0.01, schedule="cosine")
-    windows = list(data.windows(0))
+    windows = list(data.updates(0))
     loop.train_one_epoch(state, windows[:2], data, settings)
     before, moments = copy_of(state.model), moments_of(state)
     rate, loss_sum = state.optimizer.param_groups[0]["lr"], state.progress.loss_sum
@@ -100,7 +100,7 @@ def test_every_optimizer_that_skips_leaves_its_moments_alone(optimizer: str, bad
     state.criterion.register_forward_hook(
         lambda module, inputs, output: output * (math.nan if state.progress.update == bad else 1)
     )
-    windows = list(data.windows(0))
+    windows = list(data.updates(0))
     loop.train_one_epoch(alone, windows[:bad], data, SETTINGS)
     with pytest.raises(NonFiniteError, match=f"update {bad + 1}: the loss is nan"):
         loop.train_one_epoch(state, windows, data, SETTINGS)
@@ -115,12 +115,12 @@ def test_parameters_that_begin_to_learn_are_waited_for_once(ahead: None) -> None
     frozen = list(state.model.backbone.parameters())
     for parameter in frozen:
         parameter.requires_grad_(False)
-    loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
     for parameter in frozen:
         parameter.requires_grad_(True)
     state.criterion.register_forward_hook(lambda module, inputs, output: output * math.nan)
     with pytest.raises(NonFiniteError, match="update 6: the loss is nan"):
-        loop.train_one_epoch(state, data.windows(1), data, SETTINGS)
+        loop.train_one_epoch(state, data.updates(1), data, SETTINGS)
     assert not any(parameter in state.optimizer.state for parameter in frozen)
 
 
@@ -136,11 +136,11 @@ def test_what_is_kept_is_known_to_be_finite(ahead: None) -> None:
             sums.append((state.progress.update, state.progress.loss_sum))
 
     state = state_of(convolutional(), data, "adamw", 0.01)
-    loop.train_one_epoch(state, data.windows(0), data, SETTINGS, Often())
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS, Often())
     assert [update for update, _ in sums] == [1, 3, 5]
     for update, found in sums:
         alone = state_of(convolutional(), data, "adamw", 0.01)
-        loop.train_one_epoch(alone, list(data.windows(0))[:update], data, SETTINGS)
+        loop.train_one_epoch(alone, list(data.updates(0))[:update], data, SETTINGS)
         assert alone.progress.loss_sum == found
 
 
@@ -149,11 +149,11 @@ def test_an_error_on_the_way_to_the_next_batch_leaves_nothing_unknown(ahead: Non
     data = training(10, 2)
 
     def broken() -> Iterator[Any]:
-        yield from list(data.windows(0))[:2]
+        yield from list(data.updates(0))[:2]
         raise ImageError("x.png", "is damaged")  # type: ignore[arg-type]
 
     whole = state_of(convolutional(), data, "adamw", 0.01)
-    loop.train_one_epoch(whole, list(data.windows(0))[:2], data, SETTINGS)
+    loop.train_one_epoch(whole, list(data.updates(0))[:2], data, SETTINGS)
     for how in ("error", "stop"):
         state = state_of(convolutional(), data, "adamw", 0.01)
         if how == "error":
@@ -189,7 +189,7 @@ def test_nothing_waits_for_the_device(
                 criterion, "update_normalizer", lambda window: sum(map(criterion.normalizer, window))
             )
         state = state_of(convolutional(), data, "adamw", 0.01, criterion=criterion)
-        windows = [[replace(batch, complete=True) for batch in window] for window in data.windows(0)]
+        windows = [[replace(batch, complete=True) for batch in window] for window in data.updates(0)]
         loop.train_one_epoch(state, windows, data, settings)  # whose first update makes the moments
         with Waiting() as waiting:
             loop.train_one_epoch(state, windows, data, settings)

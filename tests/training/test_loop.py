@@ -77,7 +77,7 @@ def test_the_lectures_calls_happen_in_order(monkeypatch: pytest.MonkeyPatch) -> 
         before(self, *args, **options)
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
-    loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
     two = ["zero_grad", "criterion", "backward", "criterion", "backward", "step"]
     one = ["zero_grad", "criterion", "backward", "step"]
     assert calls == ["train", *two, *two, *one]
@@ -146,7 +146,7 @@ def cut(window: Batch, sizes: Sequence[int]) -> list[Batch]:
 def test_one_update_is_that_of_the_big_batch(sizes: list[int], weighted: bool) -> None:
     """Two heads with different weights: the weights after the update differ by at most 1e-12, relative to how
     far the update moved them."""
-    (whole,) = next(training(22, 22).windows(0))
+    (whole,) = next(training(22, 22).updates(0))
     start, wanted = flat(dense()), epoch_of([[whole]], weighted)
     found = epoch_of([cut(whole, sizes)], weighted)
     assert (found - wanted).norm() <= 1e-12 * (wanted - start).norm()
@@ -155,7 +155,7 @@ def test_one_update_is_that_of_the_big_batch(sizes: list[int], weighted: bool) -
 
 def test_the_means_mean_would_be_noticed() -> None:
     """The test can fail: dividing by the number of micro-batches misses the same update by more than 1 %."""
-    (whole,) = next(training(22, 22).windows(0))
+    (whole,) = next(training(22, 22).updates(0))
     start, wanted = flat(dense()), epoch_of([[whole]], True)
     model, criterion, sizes = dense(), criterion_of(), [5, 5, 5, 5, 2]
     for batch in cut(whole, sizes):
@@ -170,9 +170,9 @@ def test_an_epoch_of_windows_is_an_epoch_of_big_batches(optimizer: str) -> None:
     """Batches of 2, three to an update, with a short last window, end where batches of 6 end."""
     small, big = training(22, 2, 3), training(22, 6)
     assert small.updates_per_epoch == big.updates_per_epoch == 4
-    windows = list(small.windows(0))
+    windows = list(small.updates(0))
     assert [[len(batch) for batch in window] for window in windows] == [[2, 2, 2]] * 3 + [[2, 2]]
-    found, wanted = epoch_of(windows, True, optimizer), epoch_of(list(big.windows(0)), True, optimizer)
+    found, wanted = epoch_of(windows, True, optimizer), epoch_of(list(big.updates(0)), True, optimizer)
     assert (found - wanted).norm() <= 1e-11 * (wanted - flat(dense())).norm()
 
 
@@ -188,7 +188,7 @@ def test_every_window_steps_once_and_at_its_end(count: int, batch_size: int, acc
         lambda module, inputs, outputs: seen.__setitem__(0, seen[0] + len(outputs[0]))
     )
     state.optimizer.register_step_pre_hook(lambda *_: at_step.append(seen[0]))
-    loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
     window = batch_size * accumulate
     assert at_step == [*range(window, count, window), count]
     assert len(at_step) == data.updates_per_epoch == state.progress.update
@@ -319,7 +319,7 @@ def test_clipping_bounds_the_whole_gradient() -> None:
     state.optimizer.register_step_pre_hook(
         lambda *_: norms.append(torch.cat([p.grad.flatten() for p in state.model.parameters()]).norm().item())
     )
-    loop.train_one_epoch(state, data.windows(0), data, replace(SETTINGS, clip_norm=0.01))
+    loop.train_one_epoch(state, data.updates(0), data, replace(SETTINGS, clip_norm=0.01))
     assert norms == [pytest.approx(0.01, rel=1e-3)]
 
 
@@ -359,7 +359,7 @@ def test_validation_leaves_no_trace_in_training() -> None:
         data = training(10, 2, 2)
         state = state_of(convolutional(), data, "adamw", lr=0.01)
         for epoch in range(2):
-            loop.train_one_epoch(state, data.windows(epoch), data, SETTINGS)
+            loop.train_one_epoch(state, data.updates(epoch), data, SETTINGS)
             if evaluated:
                 loop.evaluate(state, validation(), board(), SETTINGS)
         ends.append(copy_of(state.model))
@@ -444,7 +444,7 @@ def test_a_number_that_is_none_stops_before_the_step(what: str) -> None:
     moments and progress are those of the two before."""
     data = training(10, 2)
     state = state_of(convolutional(), data, "adamw", lr=0.01)
-    windows = list(data.windows(0))
+    windows = list(data.updates(0))
     loop.train_one_epoch(state, windows[:2], data, SETTINGS)
     before, moments = copy_of(state.model), moments_of(state)
     if what == "loss":
@@ -470,7 +470,7 @@ def test_an_infinite_gradient_in_fp16_is_the_scalers_business() -> None:
     state.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     state.model.heads[0].weight.register_hook(lambda gradient: gradient * math.inf)
     before = copy_of(state.model)
-    windows = list(data.windows(0))
+    windows = list(data.updates(0))
     loop.train_one_epoch(state, windows, data, SETTINGS)
     assert same(copy_of(state.model), before)
     assert (state.progress.skipped_updates, state.progress.update, state.scaler.get_scale()) == (2, 2, 1.0)
@@ -535,7 +535,7 @@ def test_dropout_is_drawn_anew_for_every_update() -> None:
     for seed in (7, 8):
         state.progress.update = 0
         for _ in range(2):
-            windows = training(2, 2).windows(0)
+            windows = training(2, 2).updates(0)
             loop.train_one_epoch(state, windows, data, replace(SETTINGS, seed=seed))
             state.progress.end_epoch(0.0, {})
     drawn = {tuple(mask.flatten().tolist()) for mask in features}

@@ -125,7 +125,7 @@ def test_a_mixed_update_is_that_of_the_mixed_rows() -> None:
     weighted by the shares of the mixed answers."""
     mixing = Mixing(0.4, 0.0, 1.0, 3, HEADS)
     data = replace(training(8, 3, 3), mixing=mixing)
-    (window,) = data.windows(0)
+    (window,) = data.updates(0)
     criterion, found = criterion_of(), state_of(dense(), data, lr=0.5)
     loop.train_one_epoch(found, [window], data, SETTINGS)
 
@@ -237,7 +237,7 @@ def test_a_step_of_learnt_weights_is_that_of_the_big_batch() -> None:
     for batch_size, accumulate in ((22, 1), (5, 5)):
         data = training(22, batch_size, accumulate)
         state = state_of(dense(), data, lr=0.5, criterion=criterion_of(uncertainty=True).double())
-        loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
+        loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
         assert state.progress.update == 1
         ends.append(torch.cat([flat(state.model), flat(state.criterion)]))
     start = torch.cat([flat(dense()), torch.zeros(2)])

@@ -228,7 +228,7 @@ def _staged_update(parts: Parts, window: list[Batch], updates: NonFiniteGuard, c
     with clock.stage("loss"):
         normalizer = loop.update_normalizer(state.criterion, batches, most, settings.processes)
     losses = []
-    for place, part, batch in loop.micro_batches(batches, data.first_place, most):
+    for place, part, batch in loop.micro_batches(batches, data.first_micro_batch_idx, most):
         with clock.stage("forward"):
             loop.seed_dropout(settings, progress.update, place, part)
             with settings.autocast():
@@ -290,7 +290,7 @@ def whole_updates(parts: Parts) -> float:
 
 
 def _windows(parts: Parts, epoch: int) -> Any:
-    return parts.data.windows(epoch)
+    return parts.data.updates(epoch)
 
 
 class _Clock:

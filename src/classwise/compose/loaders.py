@@ -30,9 +30,9 @@ def build_data(
     model: Classifier,
     device: torch.device,
     processes: Processes = SINGLE_PROCESS,
-    window: int | None = None,
+    micro_batches_per_update: int | None = None,
 ) -> tuple[TrainingData, ValidationData]:
-    """The training and the validation rows as batches. `window`: micro-batches of an update over all processes
+    """The training and the validation rows as batches. `micro_batches_per_update`: of all processes together
     (default: `training.accumulate` for each process)."""
     training = config.training
     max_pixels = config.data.max_pixels
@@ -54,7 +54,7 @@ def build_data(
         classes=splits.classes(splits.train),
         sampling=config.data.sampling,
         seed=config.seed,
-        window=window or training.accumulate * processes.world_size,
+        micro_batches_per_update=micro_batches_per_update or training.accumulate * processes.world_size,
         queries=splits.queries(splits.train),
         rank=processes.rank,
         world_size=processes.world_size,

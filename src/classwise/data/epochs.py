@@ -16,19 +16,19 @@ from classwise.data.sampling import batches_of, epoch_order, query_order, rank_s
 from classwise.errors import ConfigError
 
 
-def unmixed(window: list[Batch], update: int) -> list[Batch]:
-    """The window as it is."""
-    return window
+def unmixed(batches: list[Batch], update: int) -> list[Batch]:
+    """The batches of an update as they are."""
+    return batches
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The training rows, window by window, as functions of the epoch. An update is made of `window` batches, which
-    `world_size` processes share; `windows` gives those of the one with this `rank`.
+    """The training rows, update by update, as functions of the epoch. An update is made of `micro_batches_per_update`
+    batches, which `world_size` processes share; `updates` gives those of the process with this `rank`.
 
-    `classes` (N,) are what the sampling balances, -1 unknown; None leaves only shuffle. With `queries` (N,)
-    batches hold whole queries. The epochs before `frozen_epochs` come from `features`, the others as images.
-    `mixing` is what the loop does to a window on the device, given the update's number (see mixing.py).
+    `classes` (N,) are what the sampling balances, -1 unknown; None allows only shuffle. With `queries` (N,) batches
+    hold whole queries. The epochs before `frozen_epochs` come from `features`, the others as images. `mixing` is what
+    the loop applies to the batches of an update on the device, given the update's number (see mixing.py).
     """
 
     loader: Loader
@@ -36,7 +36,7 @@ class TrainingData:
     classes: Rows | None
     sampling: str
     seed: int
-    window: int
+    micro_batches_per_update: int
     queries: Rows | None = None
     rank: int = 0
     world_size: int = 1
@@ -46,22 +46,25 @@ class TrainingData:
 
     @property
     def updates_per_epoch(self) -> int:
-        """The same in every epoch and process; the last window may be short, and still makes an update."""
+        """The same in every epoch and process; the last update may be short."""
         batches = batches_of(table_order(len(self.ids), self.queries), self.loader.batch_size, self.queries)
-        return -(-len(batches) // self.window)
+        return -(-len(batches) // self.micro_batches_per_update)
 
     @property
-    def first_place(self) -> int:
-        """The place in its update of this process's first batch."""
-        return self.rank * -(-self.window // self.world_size)
+    def first_micro_batch_idx(self) -> int:
+        """The index within an update of this process's first micro-batch."""
+        return self.rank * -(-self.micro_batches_per_update // self.world_size)
 
-    def windows(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
-        """The windows of an epoch (counted from 0), without the first `skip`. The last one is as short as it
-        comes. A process for which it leaves nothing gets its first batch with every answer taken away, which adds
-        nothing to any sum, but gives the same parameters a gradient. Raises ImageError, ConfigError."""
+    def updates(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
+        """The batches of each update of an epoch (counted from 0), without the first `skip` updates.
+
+        The last update may be short. A process for which it leaves no batch gets the update's first batch with every
+        label removed: it adds nothing to any sum, but gives the same parameters a gradient.
+        Raises ImageError, ConfigError.
+        """
         batches = batches_of(self._order(epoch), self.loader.batch_size, self.queries)
-        updates = rank_share(batches, self.window, self.rank, self.world_size)
-        firsts = rank_share(batches, self.window, 0, self.world_size)
+        updates = rank_share(batches, self.micro_batches_per_update, self.rank, self.world_size)
+        firsts = rank_share(batches, self.micro_batches_per_update, 0, self.world_size)
         shares = list(zip(updates, firsts, strict=True))[skip:]
         source = _source(self.loader, self.features, epoch, self.frozen_epochs)
         found = source.batches([part for own, first in shares for part in own or first[:1]], epoch)

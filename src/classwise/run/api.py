@@ -137,7 +137,9 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
         p = parts.state.progress
         stop_between_updates(stop, processes)
-        checkpointer.save(parts.state, best=p.epoch > 0 and p.window == 0 and p.best_epoch == p.epoch)
+        checkpointer.save(
+            parts.state, best=p.epoch > 0 and p.update_in_epoch == 0 and p.best_epoch == p.epoch
+        )
         run_to_the_end(folder, config, splits, parts, checkpointer, console, stop)
     return Run(folder)
 

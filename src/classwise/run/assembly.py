@@ -1,4 +1,4 @@
-"""The objects of a run, put together: at update 0, or as a checkpoint holds them."""
+"""The objects of a run, put together: as they are at update 0, or as a checkpoint holds them."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,7 @@ from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.metrics.collection import MetricCollection
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
-from classwise.run.checkpoint import (
-    Checkpoint,
-    reading,
-    restore,
-    restored_model,
-)
+from classwise.run.checkpoint import Checkpoint, reading, restore, restored_model
 from classwise.training import loop
 from classwise.training.state import TrainState
 
@@ -41,9 +36,11 @@ class Parts:
 def new_model(
     config: Config, splits: DatasetSplits, processes: Processes
 ) -> tuple[dict[str, Head], Classifier]:
+    """The heads and the model with its initial weights, once the recipe is known to work. Raises ConfigError,
+    DataError, ModelError."""
     heads = build_heads(config, splits)
     model = build_model(config, heads)
-    check_recipe(config, splits, model, processes)  # its errors before anything is measured
+    check_recipe(config, splits, model, processes)
     return heads, model
 
 
@@ -54,17 +51,35 @@ def assemble(
     heads: dict[str, Head],
     device: torch.device,
     processes: Processes = SINGLE_PROCESS,
-    window: int | None = None,
+    micro_batches_per_update: int | None = None,
 ) -> Parts:
-    """The parts of a run at update 0; `window` as in `build_data`. Raises ConfigError."""
-    data, valid = build_data(config, splits, model, device, processes, window)
+    """The parts of a run at update 0; `micro_batches_per_update` as in `build_data`. Raises ConfigError."""
+    data, valid = build_data(
+        config,
+        splits=splits,
+        model=model,
+        device=device,
+        processes=processes,
+        micro_batches_per_update=micro_batches_per_update,
+    )
     return Parts(
-        build_state(config, model, build_criterion(config, splits), data, device),
-        data,
-        valid,
-        heads,
-        MetricCollection(heads, splits.label_lists, splits.joint, device),
-        build_settings(config, device, processes),
+        state=build_state(
+            config,
+            model=model,
+            criterion=build_criterion(config, splits),
+            data=data,
+            device=device,
+        ),
+        data=data,
+        valid=valid,
+        heads=heads,
+        metrics=MetricCollection(
+            heads,
+            labels=splits.label_lists,
+            joint=splits.joint,
+            device=device,
+        ),
+        settings=build_settings(config, device, processes),
     )
 
 
@@ -75,14 +90,25 @@ def restored_parts(
     device: torch.device,
     processes: Processes,
 ) -> Parts:
-    """All parts as the checkpoint holds them, the window of an update too: it stays, however many share it now."""
-    # From the checkpoint: neither hub nor package is asked for weights that training has replaced anyway.
+    """All parts as the checkpoint holds them. Raises CheckpointError if it does not fit the config."""
+    # Built from the checkpoint, so that no pretrained weights are downloaded only to be replaced.
     model = restored_model(checkpoint)
-    heads = build_heads(config, splits)
+
+    # An update keeps its size, however many processes share it now.
     with reading(checkpoint):
-        window = checkpoint.metadata["window"]
-        if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window < 2**31:
-            raise ValueError(f"{window!r:.50} micro-batches in an update")
-    parts = assemble(config, splits, model, heads, device, processes, window)
+        micro_batches = checkpoint.metadata["micro_batches_per_update"]
+        is_count = isinstance(micro_batches, int) and not isinstance(micro_batches, bool)
+        if not is_count or not 1 <= micro_batches < 2**31:
+            raise ValueError(f"{micro_batches!r:.50} micro-batches in an update")
+
+    parts = assemble(
+        config,
+        splits=splits,
+        model=model,
+        heads=build_heads(config, splits),
+        device=device,
+        processes=processes,
+        micro_batches_per_update=micro_batches,
+    )
     restore(parts.state, checkpoint)
     return parts

@@ -32,6 +32,7 @@ from classwise.run.resume_config import kept_toml
 from classwise.run.status import ending_text, status_frame, status_now
 from classwise.signals import StopFlag
 from classwise.training import loop
+from classwise.training.oom import retry_in_smaller_chunks
 from classwise.training.state import TrainState
 from classwise.version import __version__
 
@@ -72,7 +73,7 @@ def run_checkpointer(
         "joint": list(splits.joint),
         "precision": config.training.precision,
         "memory_format": config.training.memory_format,
-        "window": parts.data.window,
+        "micro_batches_per_update": parts.data.micro_batches_per_update,
         "config": kept_toml(config),
         "data": data_digest(splits),
     }
@@ -121,9 +122,9 @@ def run_to_the_end(
     """The loop, and whatever happens in it said in status.json, by the first process."""
     is_main_process = parts.settings.processes.is_main_process
 
-    def watch(windows: Iterable[list[Batch]], epoch: int, first: int) -> Iterable[list[Batch]]:
+    def watch(updates: Iterable[list[Batch]], epoch: int, skipped: int) -> Iterable[list[Batch]]:
         title = f"epoch {epoch + 1}/{parts.settings.epochs}"
-        return console.bar(windows, title, total=parts.data.updates_per_epoch, done=first)
+        return console.bar(updates, title, total=parts.data.updates_per_epoch, done=skipped)
 
     def say(row: dict[str, Any], best: bool) -> None:
         console.line(epoch_line(row, parts.settings, best))
@@ -142,9 +143,20 @@ def run_to_the_end(
     p = parts
     try:
         with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
-            ended = loop.train(
-                *(p.state, p.data, p.valid, p.metrics, p.settings),
-                *(checkpointer, stop.is_set, watch, say),
+            ended = retry_in_smaller_chunks(
+                lambda: loop.train(
+                    state=p.state,
+                    data=p.data,
+                    valid=p.valid,
+                    metrics=p.metrics,
+                    settings=p.settings,
+                    checkpointer=checkpointer,
+                    should_stop=stop.is_set,
+                    watch=watch,
+                    report=say,
+                ),
+                p.state,
+                p.data,
             )
         if not is_main_process:
             return
