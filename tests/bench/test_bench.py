@@ -21,7 +21,7 @@ from classwise.config.load import load_config
 from classwise.console import Console
 from classwise.errors import ConfigError, DataError
 from classwise.model.classifier import Classifier
-from classwise.run.session import Parts
+from classwise.run.assembly import Parts
 from classwise.training.tuning import Plan
 
 UNMIXED = [name for name in COMPUTING if name != "mixing"]

@@ -239,7 +239,7 @@ def test_a_class_with_one_group(here: Path) -> None:
     ("column", "said"),
     [
         (0, ("data.path", "is empty in row 5")),
-        (1, ("no answer in row 5: empty in column 'label'", "data.unanswered")),
+        (1, ("no label in row 5: empty in column 'label'", "data.unanswered")),
         (2, ("data.group", "is empty in row 5")),
     ],
 )
@@ -263,7 +263,7 @@ def test_rows_without_an_answer_in_any_target(here: Path) -> None:
         targets__size={"column": "size", "type": "regression"},
         selection__metric="label.macro_f1",
     )
-    says(message, here / "samples.csv", "no answer in rows 5, 10", "columns 'label', 'size'")
+    says(message, here / "samples.csv", "no label in rows 5, 10", "columns 'label', 'size'")
 
 
 def test_duplicate_ids(here: Path) -> None:

@@ -270,24 +270,24 @@ ENDING = [
 ]
 SET_UP = [
     "classwise.run.api:prepare",
-    "classwise.run.api:_new_model",
-    "classwise.run.api:settle",
-    "classwise.run.api:new_folder",
+    "classwise.run.api:new_model",
+    "classwise.run.api:resolve_auto",
+    "classwise.run.folder:new_folder",
     "classwise.run.folder:_made",
     "classwise.run.folder:locked",
     "classwise.run.lock:_me",
     "classwise.run.api:score_baselines",
     "classwise.run.api:assemble",
-    "classwise.run.api:_begin",
+    "classwise.run.api:write_beginning",
     "classwise.run.folder:RunFolder.write_split",
     "classwise.run.api:say_start",
 ]
 RESUME_SET_UP = [
     "classwise.run.folder:RunFolder.status",
-    "classwise.run.api:locked",
+    "classwise.run.folder:locked",
     "classwise.run.api:newest_checkpoint",
     "classwise.run.api:prepare",
-    "classwise.run.api:_restored_parts",
+    "classwise.run.api:restored_parts",
     "classwise.run.api:run_checkpointer",
 ]
 

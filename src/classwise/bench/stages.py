@@ -34,8 +34,8 @@ from classwise.data.batch import Batch, Rows
 from classwise.data.dataset import ImageDataset
 from classwise.data.images import min_image_size, read_image
 from classwise.data.mixing import Mixing
+from classwise.run.assembly import Parts, assemble
 from classwise.run.predictor import preserve_torch_state, set_threads
-from classwise.run.session import Parts, assemble
 from classwise.training import loop
 from classwise.training.guard import NonFiniteGuard, Update, clip
 from classwise.training.tuning import Plan

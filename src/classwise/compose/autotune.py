@@ -1,4 +1,4 @@
-"""Every `auto` of a config replaced by a value: settings that matter for speed are measured on this machine."""
+"""Every `auto` of a config replaced by a value; what decides the speed is measured on this machine."""
 
 import dataclasses
 import os
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from classwise.compose.checks import ONE_ROW
+from classwise.compose.checks import single_image_batch_error
 from classwise.compose.loaders import augmentation, training_images
 from classwise.compose.losses import build_criterion
 from classwise.compose.settings import core_count, device_of, unless_auto, worker_count
@@ -23,6 +23,8 @@ from classwise.errors import ConfigError, ImageError
 from classwise.model.classifier import Classifier
 from classwise.training.tuning import FORMATS, Plan, SearchSpace, tune
 
+TIMED_IMAGES = 24  # training images that are read to time one
+
 
 def resolve_auto(
     config: Config,
@@ -31,65 +33,71 @@ def resolve_auto(
     console: Console,
     processes: Processes = SINGLE_PROCESS,
 ) -> tuple[Config, torch.device, list[dict[str, Any]]]:
-    """Replace every `auto` by what it turns out to be, so that the resolved config gives the same run again. The
-    first of several processes measures for all. Also the device, and the plans that were measured."""
+    """The config without any `auto`, so that it gives the same run again; this process's device; and the plans that
+    were measured, the fastest first (none if `training.precision` is given).
+
+    With several processes, rank 0 measures for all. Raises ConfigError.
+    """
     device = device_of(config.training.device, processes)
 
-    def resolved() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        found, plans = _resolved(config, splits, model, console, device)
-        return found.to_dict(), [dataclasses.asdict(plan) for plan in plans]
+    def resolve() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        plans = []
+        if config.training.precision == "auto":
+            plans = _measured_plans(config, splits, model, device, console)
+        plan = plans[0] if plans else _plan_as_given(config, device)
+        resolved = _with_plan(config, plan, device)
+        return resolved.to_dict(), [dataclasses.asdict(plan) for plan in plans]
 
-    values, plans = processes.from_rank_zero(resolved)
+    values, plans = processes.from_rank_zero(resolve)
     return make_config(values), device, plans
 
 
-def _resolved(
-    config: Config, splits: DatasetSplits, model: Classifier, console: Console, device: torch.device
-) -> tuple[Config, list[Plan]]:
-    data, training, optimizer = config.data, config.training, config.optimizer
-    plans: list[Plan] = []
-    if training.precision == "auto":
-        plans = _measured_plans(config, splits, model, device, console)
-        plan = plans[0]
-        if plan.fused is not None:
-            options = {**(optimizer.options or {}), "fused": plan.fused}
-            optimizer = optimizer.model_copy(update={"options": options})
-    else:
-        threads = torch.get_num_threads() if training.threads == "auto" else training.threads
-        plan = Plan(
-            training.precision,
-            threads,
-            worker_count(data.workers, device),
-            memory_format=unless_auto(training.memory_format, "channels_last"),
-            compile=unless_auto(training.compile, False),
-        )
+def _plan_as_given(config: Config, device: torch.device) -> Plan:
+    """The plan of a config with a fixed precision: nothing is measured, each other `auto` takes its default."""
+    training = config.training
+    return Plan(
+        precision=training.precision,
+        threads=unless_auto(training.threads, torch.get_num_threads()),
+        workers=worker_count(config.data.workers, device),
+        memory_format=unless_auto(training.memory_format, "channels_last"),
+        compile=unless_auto(training.compile, False),
+    )
+
+
+def _with_plan(config: Config, plan: Plan, device: torch.device) -> Config:
+    """The config with the plan's values, and with whatever else was left to defaults."""
+    data, optimizer = config.data, config.optimizer
+
+    # A plan says nothing of `fused` where the optimizer has no such version, or the config chooses one.
+    if plan.fused is not None:
+        options = {**(optimizer.options or {}), "fused": plan.fused}
+        optimizer = optimizer.model_copy(update={"options": options})
+
+    # The preset is written out, so that another version of classwise with other presets repeats the run.
     augment = cfg.Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
-    # A process's own GPU is no fact about the run.
-    name = str(device) if "LOCAL_RANK" not in os.environ else device.type
-    new_data = {"workers": plan.workers, "augment": augment, "id": data.id or data.path}
-    new_training = {
-        "precision": plan.precision,
-        "threads": plan.threads,
-        "memory_format": plan.memory_format,
-        "compile": plan.compile,
-        "device": name,
-    }
-    update = {
-        "data": data.model_copy(update=new_data),
-        "training": training.model_copy(update=new_training),
-        "optimizer": optimizer,
-    }
-    return config.model_copy(update=update), plans
+    data = data.model_copy(
+        update={"workers": plan.workers, "augment": augment, "id": data.id or data.path},
+    )
+
+    # With several processes each has a GPU of its own, whose number does not belong into the run's config.
+    device_name = str(device) if "LOCAL_RANK" not in os.environ else device.type
+    training = config.training.model_copy(
+        update={
+            "precision": plan.precision,
+            "threads": plan.threads,
+            "memory_format": plan.memory_format,
+            "compile": plan.compile,
+            "device": device_name,
+        },
+    )
+    return config.model_copy(update={"data": data, "training": training, "optimizer": optimizer})
 
 
 def _measured_plans(
     config: Config, splits: DatasetSplits, model: Classifier, device: torch.device, console: Console
 ) -> list[Plan]:
-    dataset = training_images(config, splits, model.metadata)
-    sample = range(0, len(dataset), max(1, len(dataset) // 24))
-    started = time.perf_counter()
-    read = sum(not isinstance(dataset[0, row], ImageError) for row in sample)
-    seconds = (time.perf_counter() - started) / max(read, 1)
+    """The plans that fit the device, the fastest first. Raises ConfigError if none does."""
+    seconds_per_image = _read_seconds(config, splits, model)
     criterion = build_criterion(config, splits)
 
     def trial_optimizer(trial: Classifier, fused: bool | None) -> Optimizer:
@@ -97,55 +105,76 @@ def _measured_plans(
         optimizer = config.optimizer.model_copy(update={"options": options})
         return optimizer_of(config.model_copy(update={"optimizer": optimizer}), trial, criterion)
 
-    whole_queries = splits.queries(splits.train) is not None
-    choices = _search_space(config, device, trial_optimizer(model, None), whole_queries)
+    has_queries = splits.queries(splits.train) is not None
+    search_space = _search_space(config, device, trial_optimizer(model, None), has_queries)
+
+    # Timed with as many images at once as training will compute: a larger batch could run out of memory.
+    batch_size = config.training.batch_size
+    micro_batch = min(batch_size, unless_auto(config.training.micro_batch, batch_size))
+
     console.line("measuring which way to train this model is the fastest on this machine ...")
-    size = min(
-        config.training.batch_size, unless_auto(config.training.micro_batch, config.training.batch_size)
-    )
     try:
-        plans = tune(model, trial_optimizer, size, device, seconds, choices)
+        plans = tune(model, trial_optimizer, micro_batch, device, seconds_per_image, search_space)
     except ValueError as error:
-        if "more than 1 value per channel" in str(error):
-            raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
+        if clearer_error := single_image_batch_error(error, config):
+            raise clearer_error from error
         raise
     if not plans:
         raise ConfigError(f"model.image_size: not even one image fits the memory of {device}")
+
     console.line(f"fastest here: {plans[0]}")
     console.note("".join(f"slower: {plan}\n" for plan in plans[1:]).rstrip())
     return plans
 
 
+def _read_seconds(config: Config, splits: DatasetSplits, model: Classifier) -> float:
+    """Seconds to read and augment one training image in this process, the mean over some of them."""
+    dataset = training_images(config, splits, model.metadata)
+    # Spread over the whole set: neighbouring rows often hold images of one size.
+    rows = range(0, len(dataset), max(1, len(dataset) // TIMED_IMAGES))
+    started = time.perf_counter()
+    readable = sum(not isinstance(dataset[0, row], ImageError) for row in rows)
+    return (time.perf_counter() - started) / max(readable, 1)
+
+
 def _search_space(
-    config: Config, device: torch.device, optimizer: Optimizer, whole_queries: bool
+    config: Config, device: torch.device, optimizer: Optimizer, has_queries: bool
 ) -> SearchSpace:
-    t, given = config.training, config.optimizer.options or {}
-    formats = tuple(FORMATS) if t.memory_format == "auto" else (t.memory_format,)
+    """What the config leaves open, as far as this device can do it."""
+    training = config.training
+    formats = tuple(FORMATS) if training.memory_format == "auto" else (training.memory_format,)
+
+    # On a CPU compiling takes minutes, which few runs win back; whole queries make batches of too many sizes.
     compiled: tuple[bool, ...] = (False,)
-    if t.compile != "auto":
-        compiled = (t.compile,)
-    elif device.type == "cuda" and not whole_queries:  # a CPU needs minutes for it, and seldom wins them back
+    if training.compile != "auto":
+        compiled = (training.compile,)
+    elif device.type == "cuda" and not has_queries:
         compiled = (False, True)
-    fuses = optimizer.defaults.get("fused") is True and not {"fused", "foreach"} & given.keys()
+
+    # Only if the optimizer would be fused by default, and the config has not chosen an implementation.
+    given_options = config.optimizer.options or {}
+    is_fused = optimizer.defaults.get("fused") is True
+    chooses_fused = is_fused and not {"fused", "foreach"} & given_options.keys()
     return SearchSpace(
-        _layouts(config, device),
+        layouts=_layouts(config, device),
         formats=formats,
         compiled=compiled,
-        fused=(True, False) if fuses else (None,),
+        fused=(True, False) if chooses_fused else (None,),
     )
 
 
 def _layouts(config: Config, device: torch.device) -> list[tuple[int, int]]:
-    """(threads, workers) that are worth trying: all cores in turn for reading and training, or some for each."""
-    given_threads, given_workers = config.training.threads, config.data.workers
+    """The (threads, workers) worth trying. On a CPU: all cores read and train in turn, or some do either."""
     all_threads = torch.get_num_threads()
     if device.type == "cuda":
-        found = [(all_threads, worker_count("auto", device))]
+        candidates = [(all_threads, worker_count("auto", device))]
     else:
-        readers = max(1, core_count() // 4)
-        found = [(all_threads, 0), (max(1, all_threads - readers), readers)]
-    fixed = [
-        (t if given_threads == "auto" else given_threads, w if given_workers == "auto" else given_workers)
-        for t, w in found
+        workers = max(1, core_count() // 4)
+        candidates = [(all_threads, 0), (max(1, all_threads - workers), workers)]
+
+    # What the config gives is fixed in each candidate, which may make two of them equal.
+    layouts = [
+        (unless_auto(config.training.threads, threads), unless_auto(config.data.workers, workers))
+        for threads, workers in candidates
     ]
-    return list(dict.fromkeys(fixed))
+    return list(dict.fromkeys(layouts))

@@ -1,4 +1,8 @@
-"""What a run has to beat: the most frequent answer and a linear probe, scored once on the run's own split."""
+"""What a run has to beat: the most frequent label and a linear probe, scored once on the run's own split.
+
+Both give raw outputs by target, as a model would, so the same heads decode them and the same metrics score them.
+Nothing here draws random numbers.
+"""
 
 import contextlib
 import math
@@ -30,9 +34,9 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Baselines:
-    """The scores of the baselines: values of `metric` on the validation rows. `linear_probe` is None where there is
-    none; it was fitted on `features` of the backbone or on `pixels`. `notes` are what the reader should know, `kind`
-    is the type of the target that the metric is of (the joint class is a class)."""
+    """The baselines' values of `metric` on the validation rows. `linear_probe` is None if there is none; `probe_on`
+    says whether it was fitted on `features` of the backbone or on `pixels`. `notes` are for the console; `kind` is
+    the type of the target that the metric is computed from (`class` for the joint class)."""
 
     metric: str
     most_frequent: float
@@ -42,22 +46,24 @@ class Baselines:
     kind: str = "class"
 
     def as_dict(self) -> dict[str, Any]:
-        """As in status.json."""
+        """The entry of status.json."""
         return {name: value for name, value in asdict(self).items() if name != "notes"}
 
     @property
     def names(self) -> tuple[str, str]:
-        """What the two are called."""
+        """Both baselines as a sentence names them."""
         return f"the {SIMPLEST[self.kind]}", f"a {PROBES.get(self.kind, 'linear probe')} on {self.probe_on}"
 
     def __str__(self) -> str:
-        probe = "" if self.linear_probe is None else f", {self.names[1]} {self.linear_probe:.4f}"
-        return f"{self.metric}: {self.names[0]} {self.most_frequent:.4f}{probe}"
+        simplest_name, probe_name = self.names
+        probe = "" if self.linear_probe is None else f", {probe_name} {self.linear_probe:.4f}"
+        return f"{self.metric}: {simplest_name} {self.most_frequent:.4f}{probe}"
 
     def not_beaten_by(self, value: float, higher_is_better: bool) -> dict[str, float]:
-        """The baselines, by readable name, that are as good as a run's `value` or better."""
+        """The baselines, by their name in a sentence, that are as good as a run's `value` or better."""
         scores = dict(zip(self.names, (self.most_frequent, self.linear_probe), strict=True))
         sign = 1 if higher_is_better else -1
+        # `not >` rather than `<=`: a run whose value is NaN beats nothing.
         return {
             name: score
             for name, score in scores.items()
@@ -68,46 +74,60 @@ class Baselines:
 def run_baselines(
     config: Config, splits: DatasetSplits, model: Classifier, heads: dict[str, Head], device: torch.device
 ) -> Baselines:
-    """The most frequent answer and a balanced linear probe on the same split: what a run has to beat.
+    """Score the most frequent label and a class-balanced linear probe on the run's own split.
 
-    The probe looks at features of the backbone where its weights were learnt before, else at the pixels.
+    The probe is fitted on features of the backbone if its weights are pretrained, else on the pixels. `model` is
+    moved to `device` for that, and otherwise left as it is.
     """
-    labels = [
-        {name: torch.from_numpy(values) for name, values in split.labels.items()}
-        for split in (splits.train, splits.valid)
-    ]
     metric = build_settings(config, device).metric
-    # Only what the metric is of: a probe of each target would cost as much again for nothing.
+    # Only the metric's own targets: a probe of every target would cost as much again and not be scored.
     heads = {name: heads[name] for name in metric_targets(metric, splits)}
+    train_labels = {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
+    valid_labels = {name: torch.from_numpy(values) for name, values in splits.valid.labels.items()}
 
-    def value(outputs: Mapping[str, Tensor]) -> float:
+    def score(outputs: Mapping[str, Tensor]) -> float:
         joint = splits.joint if metric.startswith("joint.") else ()
-        board = MetricCollection(heads, splits.label_lists, joint)
-        board.update(outputs, labels[1])
-        target, _, score = metric.rpartition(".")
-        results = board.compute()
+        metrics = MetricCollection(heads, splits.label_lists, joint)
+        metrics.update(outputs, valid_labels)
+        results = metrics.compute()
+        target, _, short_name = metric.rpartition(".")
         scores = results["joint"] if joint else results["targets"][target or splits.targets[0].name]
-        return float(scores[score])
+        return float(scores[short_name])
 
-    seen = [
-        evaluation_images(split.samples, model.metadata, config.data.max_pixels, split.cached)
-        for split in (splits.train, splits.valid)
-    ]
-    pretrained, rows = config.model.weights != "none", None
-    if pretrained:
-        rows = probe_rows(heads, labels[0], model.feature_count)  # no more images than the probe will look at
-        seen[0] = seen[0].take(rows.tolist())
-        train, valid = (model_features(model.to(device), p, config, device).numpy() for p in seen)
+    max_pixels = config.data.max_pixels
+    train_images = evaluation_images(splits.train.samples, model.metadata, max_pixels, splits.train.cached)
+    valid_images = evaluation_images(splits.valid.samples, model.metadata, max_pixels, splits.valid.cached)
+
+    # Features are expensive, so only rows that the probe will be fitted on get any.
+    is_pretrained = config.model.weights != "none"
+    probed_rows = None
+    if is_pretrained:
+        probed_rows = probe_rows(heads, train_labels, model.feature_count)
+        train_images = train_images.take(probed_rows.tolist())
+        model.to(device)
+        train_inputs = model_features(model, train_images, config, device).numpy()
+        valid_inputs = model_features(model, valid_images, config, device).numpy()
     else:
-        train, valid = pixel_features(*(_pixel_batches(p, config, device) for p in seen))
-    probe = linear_probe(heads, train, labels[0], valid, standardise=pretrained, rows=rows)
+        train_inputs, valid_inputs = pixel_features(
+            train=_pixel_batches(train_images, config, device),
+            valid=_pixel_batches(valid_images, config, device),
+        )
+
+    probe = linear_probe(
+        heads,
+        train_features_ND=train_inputs,
+        train_targets=train_labels,
+        valid_features_MD=valid_inputs,
+        standardise=is_pretrained,
+        rows=probed_rows,
+    )
     return Baselines(
-        metric,
-        value(most_frequent(heads, labels[0], len(splits.valid.samples))),
-        value(probe.outputs),
-        "features" if pretrained else "pixels",
-        probe.notes,
-        next(iter(heads.values())).type if len(heads) == 1 else "class",
+        metric=metric,
+        most_frequent=score(most_frequent(heads, train_labels, len(splits.valid.samples))),
+        linear_probe=score(probe.outputs),
+        probe_on="features" if is_pretrained else "pixels",
+        notes=probe.notes,
+        kind=next(iter(heads.values())).type if len(heads) == 1 else "class",
     )
 
 
@@ -122,17 +142,18 @@ def _pixel_batches(
 
 
 def most_frequent(heads: Mapping[str, Head], targets: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
-    """Raw outputs (rows, outputs), float64, by target: the same for every row, from the training rows' targets.
+    """Raw outputs (rows, outputs), float64, by target: the same for every row, from the labels of the training rows.
 
-    class: the log-frequencies, so the answer is the most frequent class. ordinal: the distribution of the levels,
-    so the answer is its median. multilabel: the log-odds of each label's frequency. regression: 0, which is the
-    training mean. ranking: 0 for all. Rows and cells without a known target count nowhere.
+    class: the log-frequencies, so that the most frequent class is predicted. ordinal: the distribution of the levels,
+    so that its median is predicted. multilabel: the log-odds of each label's frequency. regression: 0, which decodes
+    to the training mean. ranking: 0 for all. Rows and cells without a label are left out.
     """
-    found = {}
+    outputs = {}
     for name, head in heads.items():
-        once_O = torch.from_numpy(_FREQUENT[head.type](head, targets[name].cpu().numpy()))
-        found[name] = once_O.expand(rows, -1).clone()
-    return found
+        labels = targets[name].cpu().numpy()
+        output_O = torch.from_numpy(_MOST_FREQUENT[head.type](head, labels))
+        outputs[name] = output_O.expand(rows, -1).clone()
+    return outputs
 
 
 def _frequent_class(head: Head, labels_N: Numbers) -> Floats:
@@ -144,22 +165,23 @@ def _frequent_level(head: Head, labels_N: Numbers) -> Floats:
 
 
 def _frequent_labels(head: Head, cells_NL: Floats) -> Floats:
-    known_L = (~np.isnan(cells_NL)).sum(axis=0)
-    present_L = np.nansum(cells_NL, axis=0)
-    share_L = np.divide(present_L, known_L, out=np.full(len(known_L), 0.5), where=known_L > 0)
+    labeled_L = (~np.isnan(cells_NL)).sum(axis=0)
+    positives_L = np.nansum(cells_NL, axis=0)
+    # A label without any cell gets even odds.
+    share_L = np.divide(positives_L, labeled_L, out=np.full(len(labeled_L), 0.5), where=labeled_L > 0)
     return log_of(share_L) - log_of(1 - share_L)
 
 
-def _no_answer(head: Head, targets_N: npt.NDArray[Any]) -> Floats:
+def _zeros(head: Head, targets_N: npt.NDArray[Any]) -> Floats:
     return np.zeros(head.outputs)
 
 
-_FREQUENT: dict[str, Callable[[Head, npt.NDArray[Any]], Floats]] = {
+_MOST_FREQUENT: dict[str, Callable[[Head, npt.NDArray[Any]], Floats]] = {
     "class": _frequent_class,
     "ordinal": _frequent_level,
     "multilabel": _frequent_labels,
-    "regression": _no_answer,
-    "ranking": _no_answer,
+    "regression": _zeros,
+    "ranking": _zeros,
 }
 
 

@@ -1,4 +1,4 @@
-"""The data of a run: read, checked, split, and counted; before anything is written or built."""
+"""The data of a run: read, checked and split before anything is written or built."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from classwise.compose.image_check import image_count_text, open_cache, usable_rows
-from classwise.compose.labels import Labels, labeled_rows, target_of
+from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.split_checks import (
-    absent_class_warnings,
-    masked_warnings,
     refuse_clashing_names,
-    refuse_columns_of_a_folder,
+    refuse_folder_columns,
     refuse_overlap,
+    split_warnings,
 )
 from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
@@ -28,96 +27,141 @@ from classwise.files import sha256
 
 
 def prepare(
-    config: Config, console: Console, processes: Processes = SINGLE_PROCESS, keep: bool = True
+    config: Config, console: Console, processes: Processes = SINGLE_PROCESS, use_cache: bool = True
 ) -> DatasetSplits:
-    """Read, check and split the data; nothing is written but, with `keep`, the store of decoded images. Of several
-    processes each checks its share of the images. Raises DataError, ConfigError."""
-    data = config.data
-    samples = processes.on_all_ranks(lambda: _source(config))
-    other = None
-    if isinstance(data.valid, str):
-        other = processes.on_all_ranks(lambda: _valid_source(config))
-    cache = processes.on_all_ranks(lambda: open_cache(config, samples.root, console) if keep else None)
+    """Read, check and split the data. Nothing is written but decoded images, and these only with `use_cache`.
+
+    Every image is read once; with several processes, each reads its share. Raises DataError, ConfigError.
+    """
+    samples = processes.on_all_ranks(lambda: _read_samples(config))
+    valid_samples = None
+    if isinstance(config.data.valid, str):
+        valid_samples = processes.on_all_ranks(lambda: _read_valid_samples(config))
+    cache = processes.on_all_ranks(
+        lambda: open_cache(config, samples.root, console) if use_cache else None,
+    )
+
+    # Rows whose images cannot be used must be gone before the split, which the numbers of rows decide.
     keys: dict[Path, bytes] = {}
-    samples, bad = usable_rows(samples, config, console, processes, cache, keys)
-    if other is not None:
-        other, bad_too = usable_rows(other, config, console, processes, cache, keys)
-        bad += bad_too
+    samples, bad = usable_rows(samples, config, console, processes, cache=cache, keys=keys)
+    if valid_samples is not None:
+        valid_samples, bad_valid = usable_rows(
+            valid_samples, config, console, processes, cache=cache, keys=keys
+        )
+        bad += bad_valid
+
+    # Rank 0 reports the cache for all processes.
     counts = processes.all_gather_object(
         [0, 0, 0] if cache is None else [cache.added, cache.had, cache.left_out]
     )
-    if cache is not None:  # for the first process to tell
+    if cache is not None:
         cache.added, cache.had, cache.left_out = (sum(column) for column in zip(*counts, strict=True))
-    splits = processes.on_all_ranks(lambda: _prepared(config, samples, other, bad))
-    pair = [_with_images(split, keys, cache) for split in splits.both]
-    return dataclasses.replace(splits, train=pair[0], valid=pair[1], cache=cache)
 
-
-def _with_images(split: Split, keys: Mapping[Path, bytes], cache: ImageCache | None) -> Split:
-    own = [keys[path] for path in split.samples.paths]
-    cached = None if cache is None else cache.of(own)
-    return dataclasses.replace(split, contents=sha256(b"".join(own)), cached=cached)
-
-
-def _prepared(
-    config: Config, samples: Samples, other: Samples | None, bad: Sequence[ImageError]
-) -> DatasetSplits:
-    """Targets, answers and sides of rows whose images have been checked; `other` is a validation set of its own."""
-    data = config.data
-    targets = tuple(target_of(name, config, samples) for name in config.targets)
-    joint = config.joint.targets if config.joint else ()
-    samples, labels = labeled_rows(targets, samples, config)
-    warnings = list(samples.notes)
-    if other is None:
-        assert isinstance(data.valid, float)
-        train, valid = _split(samples, labels, targets, data.valid, config.seed)
-    else:
-        other, other_labels = labeled_rows(targets, other, config)
-        warnings += other.notes
-        refuse_overlap(samples, other, targets)
-        train, valid = Split(samples, labels), Split(other, other_labels)
-    if bad:
-        warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
-    refuse_clashing_names(targets, bool(joint))
-    splits = DatasetSplits(targets, joint, train, valid, tuple(bad), tuple(warnings))
+    splits = processes.on_all_ranks(lambda: _split_data(config, samples, valid_samples, bad))
     return dataclasses.replace(
-        splits, warnings=(*warnings, *masked_warnings(splits), *absent_class_warnings(splits))
+        splits,
+        train=_with_images(splits.train, keys, cache),
+        valid=_with_images(splits.valid, keys, cache),
+        cache=cache,
     )
 
 
-def _source(config: Config) -> Samples:
+def _read_samples(config: Config) -> Samples:
+    """The rows of data.source."""
     data = config.data
-    refuse_columns_of_a_folder(config)
-    return read_source(Path(data.source), Path(data.images), data.path, data.id, data.group)
+    refuse_folder_columns(config)
+    return read_source(
+        source=Path(data.source),
+        images=Path(data.images),
+        path=data.path,
+        id=data.id,
+        group=data.group,
+    )
 
 
-def _valid_source(config: Config) -> Samples:
+def _read_valid_samples(config: Config) -> Samples:
+    """The rows of data.valid, where it is a table or a folder."""
     data = config.data
     try:
-        return read_source(Path(str(data.valid)), Path(data.images), data.path, data.id, data.group)
+        return read_source(
+            source=Path(str(data.valid)),
+            images=Path(data.images),
+            path=data.path,
+            id=data.id,
+            group=data.group,
+        )
     except DataError as error:
+        # The reader names the key that usually holds a source.
         raise DataError(str(error).replace("data.source", "data.valid")) from None
 
 
-def _split(
+def _split_data(
+    config: Config, samples: Samples, valid_samples: Samples | None, bad: Sequence[ImageError]
+) -> DatasetSplits:
+    """Targets, labels and splits of rows whose images have been checked. `valid_samples`: the rows of a validation
+    set of its own; without it, validation rows are taken from `samples`."""
+    # Label lists come from the training table, so that validation cannot add a class.
+    targets = tuple(build_target(name, config, samples) for name in config.targets)
+    joint = config.joint.targets if config.joint else ()
+    samples, labels = labeled_rows(targets, samples, config)
+    warnings = list(samples.notes)
+
+    if valid_samples is None:
+        assert isinstance(config.data.valid, float)
+        train, valid = _random_split(samples, labels, targets, share=config.data.valid, seed=config.seed)
+    else:
+        valid_samples, valid_labels = labeled_rows(targets, valid_samples, config)
+        warnings += valid_samples.notes
+        refuse_overlap(samples, valid_samples, targets)
+        train = Split(samples, labels)
+        valid = Split(valid_samples, valid_labels)
+
+    if bad:
+        warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
+    refuse_clashing_names(targets, has_joint=bool(joint))
+    splits = DatasetSplits(
+        targets=targets,
+        joint=joint,
+        train=train,
+        valid=valid,
+        bad=tuple(bad),
+        warnings=tuple(warnings),
+    )
+    return dataclasses.replace(splits, warnings=(*warnings, *split_warnings(splits)))
+
+
+def _random_split(
     samples: Samples, labels: Labels, targets: Sequence[Target], share: float, seed: int
 ) -> tuple[Split, Split]:
+    """Training and validation rows, stratified by the labels; groups and queries are never cut. Raises DataError."""
     strata = [stratum for target in targets for stratum in target.strata(labels[target.name])]
-    queries = [
+
+    # Rows that share a group or a query, also through other rows, are on the same side.
+    groupings = [] if samples.groups is None else [list(samples.groups)]
+    groupings += [
         [str(query) for query in labels[target.name][:, 1]]
         for target in targets
         if isinstance(target, RankingTarget)
     ]
-    parts = [*([list(samples.groups)] if samples.groups is not None else []), *queries]
-    groups = merge_groups(*parts) if parts else None
-    valid_N = split_rows(strata, groups, share, seed)
-    if valid_N.all() or not valid_N.any():
+    groups = merge_groups(*groupings) if groupings else None
+
+    is_valid_N = split_rows(strata, groups, share, seed)
+    if is_valid_N.all() or not is_valid_N.any():
         raise DataError(
             f"{samples.where}: a share of {share} of {len(samples)} rows leaves one side of the split empty"
             " (data.valid)"
         )
-    pair = []
-    for side_N in (~valid_N, valid_N):
-        rows = np.flatnonzero(side_N)
-        pair.append(Split(samples.take(rows.tolist()), {name: x[rows] for name, x in labels.items()}))
-    return pair[0], pair[1]
+    train = _rows_of(samples, labels, np.flatnonzero(~is_valid_N))
+    valid = _rows_of(samples, labels, np.flatnonzero(is_valid_N))
+    return train, valid
+
+
+def _rows_of(samples: Samples, labels: Labels, rows: np.ndarray) -> Split:
+    return Split(samples.take(rows.tolist()), {name: values[rows] for name, values in labels.items()})
+
+
+def _with_images(split: Split, keys: Mapping[Path, bytes], cache: ImageCache | None) -> Split:
+    """The split with the digest of its images and, with a cache, the decoded images. `keys`: a hash by file."""
+    image_keys = [keys[path] for path in split.samples.paths]
+    cached = None if cache is None else cache.of(image_keys)
+    return dataclasses.replace(split, images_digest=sha256(b"".join(image_keys)), cached=cached)

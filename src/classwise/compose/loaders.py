@@ -1,4 +1,4 @@
-"""From the config to the loaders: images as training and as evaluation see them, batches, frozen features."""
+"""From the config to the loaders: images as training and as evaluation see them, batches, features."""
 
 import contextlib
 import dataclasses
@@ -30,43 +30,47 @@ def build_data(
     model: Classifier,
     device: torch.device,
     processes: Processes = SINGLE_PROCESS,
-    window: int | None = None,
+    micro_batches_per_update: int | None = None,
 ) -> tuple[TrainingData, ValidationData]:
-    """The loaders of both sides. `window`: the micro-batches of an update over all processes (default: as many as
-    the config says for each). Raises ConfigError."""
-    data, t = config.data, config.training
-    pin = device.type == "cuda"
-    # A GPU has time to spare for what an image's own pixels are enough for.
-    dataset = dataclasses.replace(training_images(config, splits, model.metadata), augments_on_host=not pin)
-    loader = loader_of(dataset, splits.train.labels, config, device, pin)
-    seen = evaluation_images(splits.valid.samples, model.metadata, data.max_pixels, splits.valid.cached)
-    valid = loader_of(seen, splits.valid.labels, config, device, pin)
-    plain = evaluation_images(splits.train.samples, model.metadata, data.max_pixels, splits.train.cached)
-    frozen = [
-        _frozen(config, model, device, p, split) for p, split in ((plain, splits.train), (seen, splits.valid))
-    ]
+    """The training and the validation rows as batches. `micro_batches_per_update`: of all processes together
+    (default: `training.accumulate` for each process)."""
+    training = config.training
+    max_pixels = config.data.max_pixels
+    on_gpu = device.type == "cuda"
+
+    # A GPU has time to spare for the part of the augmentation that needs an image's own pixels alone.
+    train_images = training_images(config, splits, model.metadata)
+    train_images = dataclasses.replace(train_images, augments_on_host=not on_gpu)
+    valid_images = evaluation_images(splits.valid.samples, model.metadata, max_pixels, splits.valid.cached)
+
+    # While the backbone is frozen, training sees features of images that are not augmented.
+    plain_images = evaluation_images(splits.train.samples, model.metadata, max_pixels, splits.train.cached)
+    train_features = _frozen_features(config, model, device, plain_images, splits.train)
+    valid_features = _frozen_features(config, model, device, valid_images, splits.valid)
+
     train = TrainingData(
-        loader,
-        splits.train.samples.ids,
-        splits.classes(splits.train),
-        data.sampling,
-        config.seed,
-        window or t.accumulate * processes.world_size,
+        loader=loader_of(train_images, splits.train.labels, config, device, pin_memory=on_gpu),
+        ids=splits.train.samples.ids,
+        classes=splits.classes(splits.train),
+        sampling=config.data.sampling,
+        seed=config.seed,
+        micro_batches_per_update=micro_batches_per_update or training.accumulate * processes.world_size,
         queries=splits.queries(splits.train),
         rank=processes.rank,
         world_size=processes.world_size,
-        features=frozen[0],
-        frozen_epochs=t.freeze_epochs,
+        features=train_features,
+        frozen_epochs=training.freeze_epochs,
         mixing=_mixing(config, splits, processes.rank),
     )
-    return train, ValidationData(
-        valid,
-        splits.queries(splits.valid),
-        frozen[1],
-        t.freeze_epochs,
-        processes.rank,
-        processes.world_size,
+    valid = ValidationData(
+        loader=loader_of(valid_images, splits.valid.labels, config, device, pin_memory=on_gpu),
+        queries=splits.queries(splits.valid),
+        features=valid_features,
+        frozen_epochs=training.freeze_epochs,
+        rank=processes.rank,
+        world_size=processes.world_size,
     )
+    return train, valid
 
 
 def loader_of(
@@ -76,51 +80,76 @@ def loader_of(
     device: torch.device,
     pin_memory: bool = False,
 ) -> Loader:
-    """Batches as the config says."""
-    d = config.data
-    workers = worker_count(d.workers, device)
-    size = config.training.batch_size
-    return Loader(dataset, labels, size, workers, pin_memory, d.start_method, d.worker_timeout)
+    """Batches of the images with their labels by target, with the batch size and the workers of the config."""
+    data = config.data
+    return Loader(
+        dataset,
+        labels,
+        batch_size=config.training.batch_size,
+        workers=worker_count(data.workers, device),
+        pin_memory=pin_memory,
+        start=data.start_method,
+        timeout=data.worker_timeout,
+    )
+
+
+def training_images(config: Config, splits: DatasetSplits, metadata: ModelMetadata) -> ImageDataset:
+    """The training images, augmented."""
+    train = splits.train
+    images = evaluation_images(train.samples, metadata, config.data.max_pixels, train.cached)
+    return dataclasses.replace(images, seed=config.seed, augment=augmentation(config))
 
 
 def evaluation_images(
     samples: Samples, metadata: ModelMetadata, max_pixels: int, cached: CachedImages | None = None
 ) -> ImageDataset:
-    """Images as evaluation sees them."""
+    """Images as validation and prediction see them: brought to the model's size, not augmented."""
     return ImageDataset(
-        samples.paths, metadata.image_size, metadata.fit, max_pixels, root=samples.root, cached=cached
+        paths=samples.paths,
+        size=metadata.image_size,
+        fit=metadata.fit,
+        max_pixels=max_pixels,
+        root=samples.root,
+        cached=cached,
     )
 
 
-def training_images(config: Config, splits: DatasetSplits, metadata: ModelMetadata) -> ImageDataset:
-    plain = evaluation_images(splits.train.samples, metadata, config.data.max_pixels, splits.train.cached)
-    return dataclasses.replace(plain, seed=config.seed, augment=augmentation(config))
-
-
 def augmentation(config: Config) -> Augment:
-    """The preset with its parts replaced by those that the config gives."""
-    given = config.data.augment.model_dump(exclude={"preset"}, exclude_none=True)
-    return dataclasses.replace(PRESETS[config.data.augment.preset], **given)
-
-
-def _mixing(config: Config, splits: DatasetSplits, rank: int) -> Mixing:
-    classes = {t.name: len(t.labels) for t in splits.targets if t.type in ("class", "ordinal")}
-    d = config.data
-    return Mixing(d.mixup, d.cutmix, d.mix_share, config.seed, classes, rank)
-
-
-def _frozen(
-    config: Config, model: Classifier, device: torch.device, dataset: ImageDataset, split: Split
-) -> FeatureLoader | None:
-    """Features of one side for the epochs in which the backbone is frozen, made when they are first needed."""
-    if not config.training.freeze_epochs:
-        return None
-    pin = device.type == "cuda"
-    return FeatureLoader(lambda: model_features(model, dataset, config, device), split.labels, pin)
+    """The preset; keys that the config gives replace those of the preset."""
+    overrides = config.data.augment.model_dump(exclude={"preset"}, exclude_none=True)
+    return dataclasses.replace(PRESETS[config.data.augment.preset], **overrides)
 
 
 def model_features(model: Classifier, dataset: ImageDataset, config: Config, device: torch.device) -> Tensor:
-    """features_ND of images, as evaluation sees them, in the run's precision."""
+    """The backbone's features_ND of all images, in order, computed in the run's precision."""
     loader = loader_of(dataset, {}, config, device)
     with contextlib.closing(loader):
         return features_of(model, loader, device, build_settings(config, device).autocast())
+
+
+def _frozen_features(
+    config: Config, model: Classifier, device: torch.device, dataset: ImageDataset, split: Split
+) -> FeatureLoader | None:
+    """Features for the epochs in which the backbone is frozen, computed when they are first needed."""
+    if not config.training.freeze_epochs:
+        return None
+    return FeatureLoader(
+        compute=lambda: model_features(model, dataset, config, device),
+        targets=split.labels,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _mixing(config: Config, splits: DatasetSplits, rank: int) -> Mixing:
+    """Mixup and CutMix as the config says, which may be neither."""
+    class_counts = {
+        target.name: len(target.labels) for target in splits.targets if target.type in ("class", "ordinal")
+    }
+    return Mixing(
+        mixup=config.data.mixup,
+        cutmix=config.data.cutmix,
+        share=config.data.mix_share,
+        seed=config.seed,
+        classes=class_counts,
+        rank=rank,
+    )

@@ -1,4 +1,4 @@
-"""From the config's loss sections to the modules: one loss a target, joined into the criterion."""
+"""From the config's loss sections to modules: one loss per target, joined into the criterion; and the heads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,21 +28,30 @@ from classwise.losses.weighted_sum import WeightedSum
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
 
 Counts = list[int]
-Build = Callable[[Any, Counts, Counts, str], nn.Module]  # section, rows of each label and with it known, key
+BuildLoss = Callable[[Any, Counts, Counts, str], nn.Module]
+"""From the section of the config, the training rows with each label, the training rows that are labeled for it
+(multilabel only), and the section's key for error messages."""
 
 
 def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
-    """One loss a target, joined. Raises ConfigError."""
+    """One loss per target, joined. Raises ConfigError."""
     counts = label_counts(splits, splits.train)
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
-        loss = _loss(config.loss_of(name), counts.get(name, []), _known_cells(splits, name), key)
+        loss = _build_loss(
+            section=config.loss_of(name),
+            counts=counts.get(name, []),
+            labeled=_labeled_cells(splits, name),
+            key=key,
+        )
+        # Its statistics are of one batch: the sum over micro-batches would be another loss.
         if not loss.additive and config.training.accumulate > 1:
             raise ConfigError(
                 f"{key}: soft F1 is not a sum over samples, so it cannot be accumulated exactly;"
                 f" training.accumulate: found {config.training.accumulate}, allowed: 1"
             )
+        # The head predicts standardised values, so the loss compares those.
         if target.type == "regression":
             loss = Standardised(loss, *_mean_and_std(splits, name))
         losses[name] = loss
@@ -51,17 +60,18 @@ def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
 
 
 def build_heads(config: Config, splits: DatasetSplits) -> dict[str, Head]:
-    """What the model's outputs mean, by target. Raises DataError where the training rows say too little."""
+    """How the model's outputs are decoded, by target. Raises DataError if a regression has no two different values."""
     heads: dict[str, Head] = {}
     counts = label_counts(splits, splits.train)
     for target in splits.targets:
-        name, size = target.name, len(target.labels)
+        name = target.name
+        classes = len(target.labels)
         if target.type == "class":
-            heads[name] = ClassHead(size, _adjustment(config.targets[name].adjust, counts[name]))
+            heads[name] = ClassHead(classes, _adjustment(config.targets[name].adjust, counts[name]))
         elif target.type == "ordinal":
-            heads[name] = OrdinalHead(size)
+            heads[name] = OrdinalHead(classes)
         elif target.type == "multilabel":
-            heads[name] = MultilabelHead(size)
+            heads[name] = MultilabelHead(classes)
         elif target.type == "regression":
             mean, std = _mean_and_std(splits, name)
             heads[name] = RegressionHead(mean, std, config.targets[name].edges or ())
@@ -71,7 +81,7 @@ def build_heads(config: Config, splits: DatasetSplits) -> dict[str, Head]:
 
 
 def cosine_scales(config: Config) -> dict[str, float]:
-    """The targets that LDAM is a loss of: their heads compare directions only, at this scale."""
+    """By target with LDAM among its losses: its scale. Such a head gives scale * cosine of features and weights."""
     return {
         name: loss.scale for name in config.targets for loss in losses_of(config, name) if loss.name == "ldam"
     }
@@ -85,70 +95,81 @@ def _adjustment(tau: float | None, counts: Counts) -> tuple[float, ...]:
 
 
 def _mean_and_std(splits: DatasetSplits, name: str) -> tuple[float, float]:
-    """Of the training rows: validation must not take part in it."""
+    """Over the training rows alone: validation must not leak into the model."""
     values = splits.train.labels[name]
-    known = values[np.isfinite(values)]
-    if len(known) < 2 or not known.std() > 0:
+    values = values[np.isfinite(values)]
+    if len(values) < 2 or not values.std() > 0:
         raise DataError(
-            f"targets.{name}: the training rows hold {len(np.unique(known))} different values; at least two are"
+            f"targets.{name}: the training rows hold {len(np.unique(values))} different values; at least two are"
             " needed"
         )
-    return float(known.mean()), float(known.std())
+    return float(values.mean()), float(values.std())
 
 
-def _known_cells(splits: DatasetSplits, name: str) -> Counts:
-    """Training rows that each label of several is known of: a cell that is empty is no negative."""
+def _labeled_cells(splits: DatasetSplits, name: str) -> Counts:
+    """Training rows that are labeled for each label of a multilabel target: an empty cell is not a negative."""
     if splits.target(name).type != "multilabel":
         return []
-    known: Counts = (~np.isnan(splits.train.labels[name])).sum(axis=0).tolist()
-    return known
+    labeled: Counts = (~np.isnan(splits.train.labels[name])).sum(axis=0).tolist()
+    return labeled
 
 
-def _loss(section: Any, counts: Counts, known: Counts, key: str) -> Any:
-    """A loss module from its section of the config."""
+def _build_loss(section: Any, counts: Counts, labeled: Counts, key: str) -> Any:
+    """A loss module from its section of the config; see `BuildLoss`. Raises ConfigError."""
     if section.name == "sum":
-        parts = [_loss(term, counts, known, f"{key}.terms[{i}]") for i, term in enumerate(section.terms)]
-        return WeightedSum(parts, [term.weight for term in section.terms])
-    return _LOSSES[section.name](section, counts, known, key)
+        terms = [
+            _build_loss(term, counts, labeled, f"{key}.terms[{i}]") for i, term in enumerate(section.terms)
+        ]
+        return WeightedSum(terms, [term.weight for term in section.terms])
+    return _LOSSES[section.name](section, counts, labeled, key)
 
 
-def _weights(section: Any, counts: Counts, key: str) -> Tensor | None:
+def _class_weights(section: Any, counts: Counts, key: str) -> Tensor | None:
     try:
         return class_weights(section.class_weights, counts, section.beta)
     except ConfigError as error:
         raise ConfigError(f"{key}.class_weights: {error}") from None
 
 
-def _pos_weight(section: Any, counts: Counts, known: Counts) -> Tensor | None:
-    """Negatives over positives of every label, among its known cells; a label that no row or every
-    row has keeps 1."""
+def _pos_weight(section: Any, counts: Counts, labeled: Counts) -> Tensor | None:
+    """Negatives over positives of every label, among its labeled cells; 1 for a label that no row or every row
+    has."""
     if section.pos_weight == "none":
         return None
-    ratios = [(cells - n) / n if 0 < n < cells else 1.0 for n, cells in zip(counts, known, strict=True)]
+    ratios = [
+        (cells - positives) / positives if 0 < positives < cells else 1.0
+        for positives, cells in zip(counts, labeled, strict=True)
+    ]
     return torch.tensor(ratios, dtype=torch.float64)
 
 
-_LOSSES: dict[str, Build] = {
-    "cross_entropy": lambda s, counts, known, key: CrossEntropy(
-        _weights(s, counts, key), s.label_smoothing, s.weights_from_epoch
+_LOSSES: dict[str, BuildLoss] = {
+    "cross_entropy": lambda s, counts, labeled, key: CrossEntropy(
+        _class_weights(s, counts, key), s.label_smoothing, s.weights_from_epoch
     ),
-    "focal": lambda s, counts, known, key: Focal(s.gamma, _weights(s, counts, key), s.weights_from_epoch),
-    "balanced_softmax": lambda s, counts, known, key: BalancedSoftmax(torch.tensor(counts)),
-    "logit_adjustment": lambda s, counts, known, key: LogitAdjustment(torch.tensor(counts), s.tau),
-    # The head's logits are scale * cosine already (see cosine_scales), so the margins are scaled with them.
-    "ldam": lambda s, counts, known, key: LDAM(
-        torch.tensor(counts), s.scale * s.max_margin, 1.0, _weights(s, counts, key), s.weights_from_epoch
+    "focal": lambda s, counts, labeled, key: Focal(
+        s.gamma, _class_weights(s, counts, key), s.weights_from_epoch
     ),
-    "gce": lambda s, counts, known, key: GeneralizedCrossEntropy(s.q),
-    "soft_f1": lambda s, counts, known, key: SoftMacroF1(len(counts)),
-    "bce": lambda s, counts, known, key: BinaryCrossEntropy(_pos_weight(s, counts, known)),
-    "multilabel_focal": lambda s, counts, known, key: MultilabelFocal(s.gamma, s.alpha),
-    "asymmetric": lambda s, counts, known, key: Asymmetric(s.gamma_neg, s.gamma_pos, s.clip),
-    "corn": lambda s, counts, known, key: Corn(len(counts)),
-    "mse": lambda s, counts, known, key: SquaredError(),
-    "mae": lambda s, counts, known, key: AbsoluteError(),
-    "smooth_l1": lambda s, counts, known, key: SmoothL1(s.beta),
-    "huber": lambda s, counts, known, key: Huber(s.delta),
-    "pairwise_logistic": lambda s, counts, known, key: PairwiseLogistic(),
-    "listnet": lambda s, counts, known, key: ListNet(),
+    "balanced_softmax": lambda s, counts, labeled, key: BalancedSoftmax(torch.tensor(counts)),
+    "logit_adjustment": lambda s, counts, labeled, key: LogitAdjustment(torch.tensor(counts), s.tau),
+    # The head's logits are scale * cosine already (see cosine_scales), so the margins are scaled as well.
+    "ldam": lambda s, counts, labeled, key: LDAM(
+        torch.tensor(counts),
+        s.scale * s.max_margin,
+        1.0,
+        _class_weights(s, counts, key),
+        s.weights_from_epoch,
+    ),
+    "gce": lambda s, counts, labeled, key: GeneralizedCrossEntropy(s.q),
+    "soft_f1": lambda s, counts, labeled, key: SoftMacroF1(len(counts)),
+    "bce": lambda s, counts, labeled, key: BinaryCrossEntropy(_pos_weight(s, counts, labeled)),
+    "multilabel_focal": lambda s, counts, labeled, key: MultilabelFocal(s.gamma, s.alpha),
+    "asymmetric": lambda s, counts, labeled, key: Asymmetric(s.gamma_neg, s.gamma_pos, s.clip),
+    "corn": lambda s, counts, labeled, key: Corn(len(counts)),
+    "mse": lambda s, counts, labeled, key: SquaredError(),
+    "mae": lambda s, counts, labeled, key: AbsoluteError(),
+    "smooth_l1": lambda s, counts, labeled, key: SmoothL1(s.beta),
+    "huber": lambda s, counts, labeled, key: Huber(s.delta),
+    "pairwise_logistic": lambda s, counts, labeled, key: PairwiseLogistic(),
+    "listnet": lambda s, counts, labeled, key: ListNet(),
 }

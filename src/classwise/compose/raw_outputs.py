@@ -1,4 +1,4 @@
-"""From probabilities to the raw outputs that a head decodes: what the baselines answer with."""
+"""From probabilities to raw outputs: the baselines predict probabilities, and a head decodes a model's outputs."""
 
 import math
 
@@ -8,21 +8,23 @@ import numpy.typing as npt
 from classwise.model.heads import ClassHead, Head
 
 Floats = npt.NDArray[np.float64]
-LOG_FLOOR = -50.0  # instead of log 0: e^-50 is nothing, but finite
+LOG_FLOOR = -50.0  # in place of log 0: e^-50 is negligible, but a finite output
 
 
 def log_of(probabilities: Floats) -> Floats:
+    """The logarithm, not below LOG_FLOOR."""
     return np.log(np.maximum(probabilities, math.exp(LOG_FLOOR)))
 
 
 def raw_class(head: Head, log_p_K: Floats) -> Floats:
-    """Without the head's own adjustment, which is for a model that learnt the prior: its `decode` adds it again."""
+    """Logits of a class head, classes along the last axis. The head's own adjustment is taken off: it is meant for a
+    model that has learned the prior, and `decode` adds it again."""
     assert isinstance(head, ClassHead)
     return log_p_K - np.array(head.adjustment) if head.adjustment else log_p_K
 
 
 def raw_ordinal(log_p_K: Floats) -> Floats:
-    """The logits of P(y > k | y >= k), k = 0 to K - 2, along the last axis: log P(y > k) - log P(y = k)."""
+    """Logits of P(y > k | y >= k), k = 0 to K - 2, along the last axis: log P(y > k) - log P(y = k)."""
     p_K = np.exp(log_p_K)
-    above_K = np.cumsum(p_K[..., ::-1], axis=-1)[..., ::-1]
-    return log_of(above_K[..., 1:]) - np.maximum(log_p_K[..., :-1], LOG_FLOOR)
+    p_at_least_K = np.cumsum(p_K[..., ::-1], axis=-1)[..., ::-1]
+    return log_of(p_at_least_K[..., 1:]) - np.maximum(log_p_K[..., :-1], LOG_FLOOR)

@@ -1,4 +1,4 @@
-"""What is refused and what is warned of in a split: overlaps, clashing names, absent classes."""
+"""What is refused in the data (leakage between the splits, clashing column names), and what is warned of."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,91 +11,123 @@ from classwise.data.targets import MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
 from classwise.metrics.collection import joint_labels
 
+LISTED_CLASSES = 8  # named in a warning; more are only counted
 
-def refuse_columns_of_a_folder(config: Config) -> None:
-    """A folder of class folders has the columns `path` and `label`, and no others that a key could name."""
+
+def refuse_folder_columns(config: Config) -> None:
+    """Raise ConfigError if a key names a column that a folder of class folders does not have: its only columns are
+    `path` and `label`."""
     data = config.data
+    if not Path(data.source).is_dir():
+        return
     allowed = {"path": ("path",), "id": (None, "path"), "group": (None,)}
-    for key, known in allowed.items() if Path(data.source).is_dir() else ():
-        if getattr(data, key) not in known:
+    for key, columns in allowed.items():
+        if getattr(data, key) not in columns:
             raise ConfigError(
                 f"data.{key}: found {getattr(data, key)!r}, but data.source is a folder, whose images have no"
                 " such column; a table can have one"
             )
 
 
-def refuse_clashing_names(targets: Sequence[Target], joint: bool) -> None:
-    """Predictions have columns such as mask, mask_true and mask_p_wear: no two may come out the same."""
-    owners = dict.fromkeys(("id", *(("joint", "joint_true", "joint_p") if joint else ())), "classwise itself")
+def refuse_clashing_names(targets: Sequence[Target], has_joint: bool) -> None:
+    """Raise ConfigError if two columns of predictions.csv would have the same name: target `mask` with label `wear`
+    has the columns mask, mask_true and mask_p_wear."""
+    reserved = ["id"]
+    if has_joint:
+        reserved += ["joint", "joint_true", "joint_p"]
+    owners = dict.fromkeys(reserved, "classwise itself")
     for target in targets:
-        own = [target.name, f"{target.name}_true", *(f"{target.name}_p_{label}" for label in target.labels)]
-        for column in own:
+        columns = [target.name, f"{target.name}_true"]
+        columns += [f"{target.name}_p_{label}" for label in target.labels]
+        for column in columns:
             if column in owners:
                 raise ConfigError(
                     f"targets.{target.name}: its predictions would have a column {column!r}, as would"
                     f" {owners[column]}; choose another name for the target"
                 )
-        owners |= dict.fromkeys(own, f"target {target.name!r}")
+        owners |= dict.fromkeys(columns, f"target {target.name!r}")
 
 
 def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target]) -> None:
-    """A row, a group or a query on both sides would make validation look better than it is."""
-    pairs: dict[str, tuple[Sequence[Any], Sequence[Any]]]
-    pairs = {"id": (train.ids, valid.ids), "image": (train.paths, valid.paths)}
+    """Raise DataError if a row, an image, a group or a query is in both splits: validation would look better than it
+    is."""
+    values: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
+    # Two folders may use the same ids for different images.
+    if train.root == valid.root:
+        values["id"] = (train.ids, valid.ids)
+    values["image"] = (train.paths, valid.paths)
     for target in targets:
         if isinstance(target, RankingTarget):
-            pairs["query"] = (train.frame[target.query].to_list(), valid.frame[target.query].to_list())
+            values["query"] = (train.frame[target.query].to_list(), valid.frame[target.query].to_list())
     if train.groups is not None and valid.groups is not None:
-        pairs["group"] = (train.groups, valid.groups)
-    for what, (ours, theirs) in pairs.items():
-        if what == "id" and train.root != valid.root:
-            continue  # two folders may well name their files alike
-        both = sorted({str(one) for one in ours} & {str(one) for one in theirs})
-        if both:
+        values["group"] = (train.groups, valid.groups)
+
+    for what, (train_values, valid_values) in values.items():
+        shared = sorted({str(value) for value in train_values} & {str(value) for value in valid_values})
+        if shared:
             raise DataError(
-                f"{valid.where} (data.valid): {what} {both[0]!r} stands in {train.where} too"
-                f" ({len(both)} in all); training and validation must not share any"
+                f"{valid.where} (data.valid): {what} {shared[0]!r} is in {train.where} too"
+                f" ({len(shared)} in all); training and validation must not share any"
             )
 
 
-def masked_warnings(splits: DatasetSplits) -> list[str]:
-    """An empty cell masks a target for that row: counted and said."""
-    counts = {
-        t.name: masked_counts(splits, splits.train)[t.name] + masked_counts(splits, splits.valid)[t.name]
-        for t in splits.targets
-    }
-    unmeasured = [
-        f"{t.name}: no cell of {t.columns[0]!r} holds the separator {t.separator!r}, so each cell is taken for"
-        f" one label (targets.{t.name}.separator)"
-        for t in splits.targets
-        if isinstance(t, MultilabelTarget) and t.separator and not _separated(t, splits)
-    ]
-    unmeasured += [
-        f"{t.name}: no validation row has an answer, so nothing is known of how well it is learnt"
-        for t in splits.targets
-        if not t.known(splits.valid.labels[t.name]).any()
-    ]
+def split_warnings(splits: DatasetSplits) -> list[str]:
+    """Warnings of labels that are missing: in rows, in the validation split, or of whole classes."""
     return [
-        f"{name}: no answer in {count} rows, which count for the other targets only"
-        for name, count in counts.items()
-        if count
-    ] + unmeasured
+        *_masked_rows(splits),
+        *_unused_separators(splits),
+        *_unscored_targets(splits),
+        *_absent_classes(splits),
+    ]
 
 
-def _separated(target: MultilabelTarget, splits: DatasetSplits) -> bool:
-    cells = splits.train.samples.frame[target.columns[0]].drop_nulls()
-    return bool(cells.str.contains(str(target.separator), literal=True).any())
-
-
-def absent_class_warnings(splits: DatasetSplits) -> list[str]:
+def _masked_rows(splits: DatasetSplits) -> list[str]:
+    """An empty cell masks its target for that row, which may or may not be intended."""
+    train_counts = masked_counts(splits, splits.train)
+    valid_counts = masked_counts(splits, splits.valid)
     warnings = []
-    lists = {name: list(labels) for name, labels in splits.label_lists.items()}
+    for name, train_count in train_counts.items():
+        count = train_count + valid_counts[name]
+        if count:
+            warnings.append(f"{name}: no label in {count} rows, which count for the other targets only")
+    return warnings
+
+
+def _unused_separators(splits: DatasetSplits) -> list[str]:
+    """A separator that no cell contains is probably not the table's."""
+    warnings = []
+    for target in splits.targets:
+        if isinstance(target, MultilabelTarget) and target.separator:
+            column = target.columns[0]
+            cells = splits.train.samples.frame[column].drop_nulls()
+            if not cells.str.contains(str(target.separator), literal=True).any():
+                warnings.append(
+                    f"{target.name}: no cell of {column!r} holds the separator {target.separator!r}, so each cell is"
+                    f" taken for one label (targets.{target.name}.separator)"
+                )
+    return warnings
+
+
+def _unscored_targets(splits: DatasetSplits) -> list[str]:
+    return [
+        f"{target.name}: no validation row has a label, so this target cannot be scored"
+        for target in splits.targets
+        if not target.known(splits.valid.labels[target.name]).any()
+    ]
+
+
+def _absent_classes(splits: DatasetSplits) -> list[str]:
+    """A class without a training row cannot be learned, one without a validation row not be scored."""
+    label_lists = {name: list(labels) for name, labels in splits.label_lists.items()}
     if splits.joint:
-        lists["joint"] = joint_labels(splits.label_lists, splits.joint)
-    for split, word in ((splits.train, "training"), (splits.valid, "validation")):
+        label_lists["joint"] = joint_labels(splits.label_lists, splits.joint)
+    warnings = []
+    for split, split_name in ((splits.train, "training"), (splits.valid, "validation")):
         for name, counts in label_counts(splits, split).items():
-            absent = [lists[name][k] for k, count in enumerate(counts) if count == 0]
+            absent = [label_lists[name][k] for k, count in enumerate(counts) if count == 0]
             if absent:
-                listed = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
-                warnings.append(f"{name}: {word} has no rows of {len(absent)} classes: {listed}")
+                listed = ", ".join(absent[:LISTED_CLASSES]) + (
+                    ", ..." if len(absent) > LISTED_CLASSES else ""
+                )
+                warnings.append(f"{name}: {split_name} has no rows of {len(absent)} classes: {listed}")
     return warnings

@@ -1,4 +1,4 @@
-"""The data of a run once it is split: rows, labels and images of both sides, and what is counted of them."""
+"""The data of a run once it is split: rows, labels and images of both splits, and what is counted of them."""
 
 from dataclasses import dataclass
 
@@ -19,19 +19,19 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """One side of the split: its rows, their answers by target as a batch holds them (targets.py), a hash over the
-    bytes of their images, and where these are kept decoded, if they are."""
+    """The training or the validation rows: their labels by target (encoded as data/targets.py says), a hash over
+    the bytes of their images, and the decoded images, if they are cached."""
 
     samples: Samples
     labels: Labels
-    contents: str = ""
+    images_digest: str = ""
     cached: CachedImages | None = None
 
 
 @dataclass(frozen=True)
 class DatasetSplits:
-    """The data of a run, read, checked and split. `bad` are the images that were left out; `cache` keeps the
-    decoded ones, and is held open until `close`."""
+    """The data of a run, read, checked and split. `bad` are the images that were left out; `cache` holds the decoded
+    images, and is locked until `close`."""
 
     targets: tuple[Target, ...]
     joint: tuple[str, ...]
@@ -42,14 +42,9 @@ class DatasetSplits:
     cache: ImageCache | None = None
 
     def close(self) -> None:
-        """Let other runs delete the decoded images."""
+        """Unlock the image cache, so that other runs may delete from it."""
         if self.cache is not None:
             self.cache.close()
-
-    @property
-    def both(self) -> tuple[Split, Split]:
-        """Training and validation."""
-        return self.train, self.valid
 
     @property
     def label_lists(self) -> dict[str, tuple[str, ...]]:
@@ -61,20 +56,26 @@ class DatasetSplits:
         return next(target for target in self.targets if target.name == name)
 
     def class_numbers(self, split: Split) -> dict[str, Numbers]:
-        """Class numbers (N,) of the targets that can be read as a class, -1 where unknown."""
-        return {t.name: t.class_numbers(split.labels[t.name]) for t in self.targets if t.is_class_like}
+        """Class numbers (N,) of the targets that can be read as a class, -1 for rows without a label."""
+        return {
+            target.name: target.class_numbers(split.labels[target.name])
+            for target in self.targets
+            if target.is_class_like
+        }
 
     def classes(self, split: Split) -> Numbers | None:
-        """What sampling balances: the joint class, or all class targets' labels together, -1 where one of them is
-        unknown; None where no target can be read as a class."""
-        numbers = self.class_numbers(split)
-        names = self.joint or tuple(numbers)
+        """The classes (N,) that sampling balances: the joint class, or without one all class targets read as one
+        class; -1 for rows that lack one of the labels. None if no target can be read as a class."""
+        class_numbers = self.class_numbers(split)
+        names = self.joint or tuple(class_numbers)
         if not names:
             return None
-        return joint_number([numbers[name] for name in names], [len(self.label_lists[n]) for n in names])
+        return joint_number(
+            [class_numbers[name] for name in names], [len(self.label_lists[name]) for name in names]
+        )
 
     def queries(self, split: Split) -> Numbers | None:
-        """What batches keep whole: the query numbers of the ranking target, where there is one."""
+        """The query number (N,) of each row, which batches keep whole; None without a ranking target."""
         for target in self.targets:
             if isinstance(target, RankingTarget):
                 queries: Numbers = split.labels[target.name][:, 1]
@@ -83,56 +84,57 @@ class DatasetSplits:
 
 
 def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
-    """Rows of each label, by target (those with labels) and, where there is one, for `joint`."""
+    """Rows with each label, by target; for targets with a label list and, if there is one, for `joint`."""
     counts = {}
     for target in splits.targets:
         labels = split.labels[target.name]
         if target.is_class_like:
             counts[target.name] = _count(target.class_numbers(labels), len(target.labels))
-        elif target.labels:  # multilabel
-            counts[target.name] = [int(n) for n in (labels == 1).sum(axis=0)]
+        elif target.labels:  # multilabel: a row may count several times
+            counts[target.name] = [int(count) for count in (labels == 1).sum(axis=0)]
     if splits.joint:
-        numbers = splits.classes(split)
-        assert numbers is not None
-        size = len(joint_labels(splits.label_lists, splits.joint))
-        counts["joint"] = _count(numbers, size)
+        classes = splits.classes(split)
+        assert classes is not None
+        counts["joint"] = _count(classes, len(joint_labels(splits.label_lists, splits.joint)))
     return counts
 
 
 def masked_counts(splits: DatasetSplits, split: Split) -> dict[str, int]:
-    """Rows without an answer, by target."""
-    return {t.name: int((~t.known(split.labels[t.name])).sum()) for t in splits.targets}
+    """Rows without a label, by target."""
+    return {target.name: int((~target.known(split.labels[target.name])).sum()) for target in splits.targets}
 
 
 def value_summary(splits: DatasetSplits, split: Split) -> dict[str, dict[str, float]]:
-    """Least, mean and largest value of every regression target, and how many rows have one."""
-    metadata = {}
+    """For every regression target: how many rows have a value (`known`), and `min`, `mean` and `max` of these."""
+    summaries: dict[str, dict[str, float]] = {}
     for target in splits.targets:
         if isinstance(target, RegressionTarget):
             values = split.labels[target.name]
-            known = values[np.isfinite(values)]
-            metadata[target.name] = {"known": len(known)} | (
-                {"min": float(known.min()), "mean": float(known.mean()), "max": float(known.max())}
-                if len(known)
-                else {}
-            )
-    return metadata
-
-
-def _count(numbers_N: Numbers, size: int) -> list[int]:
-    counts: list[int] = np.bincount(numbers_N[numbers_N >= 0], minlength=size).tolist()
-    return counts
+            values = values[np.isfinite(values)]
+            summary: dict[str, float] = {"known": len(values)}
+            if len(values):
+                summary["min"] = float(values.min())
+                summary["mean"] = float(values.mean())
+                summary["max"] = float(values.max())
+            summaries[target.name] = summary
+    return summaries
 
 
 def data_digest(splits: DatasetSplits) -> str:
-    """A hash over what a run learns from: both sides' ids, image names, images and answers, in order."""
-    pair = [
+    """A hash over what a run learns from: ids, image names, image bytes and labels of both splits, in order."""
+    contents = [
         [
             list(split.samples.ids),
             list(split.samples.names),
-            split.contents,
-            {name: sha256(values.tobytes()) for name, values in split.labels.items()},
+            split.images_digest,
+            {name: sha256(labels.tobytes()) for name, labels in split.labels.items()},
         ]
         for split in (splits.train, splits.valid)
     ]
-    return sha256(json_text(pair).encode())
+    return sha256(json_text(contents).encode())
+
+
+def _count(numbers_N: Numbers, size: int) -> list[int]:
+    """Rows of each class number; -1 is not counted."""
+    counts: list[int] = np.bincount(numbers_N[numbers_N >= 0], minlength=size).tolist()
+    return counts

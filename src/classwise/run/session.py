@@ -3,34 +3,30 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from classwise.compose.baselines import Baselines, run_baselines
-from classwise.compose.checks import ONE_ROW
-from classwise.compose.loaders import build_data
-from classwise.compose.losses import build_criterion
-from classwise.compose.settings import build_settings
+from classwise.compose.baselines import run_baselines
+from classwise.compose.checks import single_image_batch_error
 from classwise.compose.splits import DatasetSplits, data_digest
-from classwise.compose.state import build_state
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
-from classwise.data.epochs import TrainingData, ValidationData
-from classwise.distributed import SINGLE_PROCESS, Processes
-from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
-from classwise.metrics.collection import MetricCollection
+from classwise.distributed import Processes
+from classwise.errors import CheckpointError, ClasswiseError, Interrupted
+from classwise.files import write_text
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
 from classwise.report.page import write_report
+from classwise.run.assembly import Parts
 from classwise.run.checkpoint import (
     RunCheckpointer,
     fingerprint,
     read_checkpoint,
 )
-from classwise.run.folder import RunFolder
+from classwise.run.folder import RunFolder, split_table
+from classwise.run.messages import epoch_line, say_unbeaten
 from classwise.run.predictor import Predictor
 from classwise.run.resume_config import kept_toml
 from classwise.run.status import ending_text, status_frame, status_now
@@ -39,39 +35,6 @@ from classwise.training import loop
 from classwise.training.oom import retry_in_smaller_chunks
 from classwise.training.state import TrainState
 from classwise.version import __version__
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The objects that the loop works with."""
-
-    state: TrainState
-    data: TrainingData
-    valid: ValidationData
-    heads: dict[str, Head]
-    metrics: MetricCollection
-    settings: loop.Settings
-
-
-def assemble(
-    config: Config,
-    splits: DatasetSplits,
-    model: Classifier,
-    heads: dict[str, Head],
-    device: torch.device,
-    processes: Processes = SINGLE_PROCESS,
-    micro_batches_per_update: int | None = None,
-) -> Parts:
-    """The parts of a run at update 0; `micro_batches_per_update` as in `build_data`. Raises ConfigError."""
-    data, valid = build_data(config, splits, model, device, processes, micro_batches_per_update)
-    return Parts(
-        build_state(config, model, build_criterion(config, splits), data, device),
-        data,
-        valid,
-        heads,
-        MetricCollection(heads, splits.label_lists, splits.joint, device),
-        build_settings(config, device, processes),
-    )
 
 
 def score_baselines(
@@ -133,6 +96,20 @@ def run_checkpointer(
     )
 
 
+def write_beginning(folder: RunFolder, config: Config, splits: DatasetSplits, console: Console) -> None:
+    """What stands in a run's directory from the start."""
+    console.log_to(folder.log)
+    write_text(folder.config, config.to_toml())
+    folder.write_split(split_table(splits))
+
+
+def stop_between_updates(stop: StopFlag, processes: Processes) -> None:
+    """All processes or none: one that a signal ends now would leave the others without it."""
+    with stop.holding():
+        processes.any(False)
+        stop.wait_for_updates()
+
+
 def run_to_the_end(
     folder: RunFolder,
     config: Config,
@@ -150,7 +127,7 @@ def run_to_the_end(
         return console.bar(updates, title, total=parts.data.updates_per_epoch, done=skipped)
 
     def say(row: dict[str, Any], best: bool) -> None:
-        console.line(_epoch_line(row, parts.settings, best))
+        console.line(epoch_line(row, parts.settings, best))
 
     started = time.monotonic()
     before = _seconds_before(folder) if is_main_process else 0.0
@@ -197,8 +174,8 @@ def run_to_the_end(
             end("failed", f"{type(error).__name__}: {error}")
             if is_main_process:
                 _report_anyway(folder, console)
-        if "more than 1 value per channel" in str(error):
-            raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
+        if clearer_error := single_image_batch_error(error, config):
+            raise clearer_error from error
         raise
     # The status comes last: a run that says it is finished has all its files.
     status = ended_status(ended, ending_text(ended, parts.settings))
@@ -211,7 +188,7 @@ def run_to_the_end(
         f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch}{since}\n"
         f"report: {folder.report}"
     )
-    _say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
+    say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
 
 
 def _reason_of(stopped: BaseException) -> str:
@@ -219,15 +196,6 @@ def _reason_of(stopped: BaseException) -> str:
     if isinstance(stopped, Interrupted):
         return str(stopped)
     return "stopped at once; the checkpoint from before is kept"
-
-
-def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, console: Console) -> None:
-    """The last line of a run that is no better than a baseline on the same split."""
-    known = folder.status().get("baselines")
-    if known:
-        unbeaten = Baselines(**known).not_beaten_by(value, higher_is_better)
-        for name, score in unbeaten.items():
-            console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
 
 
 def _write_results(
@@ -255,34 +223,3 @@ def _report_anyway(folder: RunFolder, console: Console) -> None:
 
 def _seconds_before(folder: RunFolder) -> float:
     return float(folder.status().get("seconds", 0.0))
-
-
-def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
-    width = len(str(settings.epochs))
-    star = "*" if best and row["epoch"] >= settings.first_epoch else " "
-    return (
-        f"epoch {row['epoch']:>{width}}/{settings.epochs}  loss {row['train_loss']:.4f}"
-        f"  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
-        f"  lr {row['lr']:.1e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f}/s"
-    )
-
-
-def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts: Parts) -> None:
-    """What is about to be trained on what, and what to know of the data."""
-    train, valid = splits.train.samples, splits.valid.samples
-    for warning in splits.warnings:
-        console.line(f"warning: {warning}")
-    if splits.cache is not None:
-        console.line(str(splits.cache))
-    grouped = ""
-    if train.groups is not None and valid.groups is not None:
-        grouped = (
-            f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them on both sides"
-        )
-    first = parts.settings.first_epoch
-    since = f", from epoch {first} on (selection.first_epoch)" if first > 1 else ""
-    console.line(
-        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
-        f"{parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on {parts.settings.device};"
-        f" * marks the best {parts.settings.metric} so far{since}"
-    )
