@@ -301,7 +301,8 @@ def test_best_mark_of_an_error_is_at_its_lowest(tmp_path: Path) -> None:
     (chart,) = re.findall(r'aria-label="MAE per epoch">.*?</svg>', page.source, re.DOTALL)
     (points,) = re.findall(r'<polyline class="s0" points="([^"]*)"', chart)
     lowest = max(float(pair.split(",")[1]) for pair in points.split())  # downwards is larger in SVG
-    assert f'cy="{lowest:.1f}"' in chart
+    (ring,) = re.findall(r'<circle class="best" cx="[^"]*" cy="([^"]*)"', chart)
+    assert float(ring) == lowest
     assert f"{metrics['value']:.3f} in epoch {metrics['epoch']}" in chart
     assert "lower is better" in page.text
 

@@ -10,8 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 import classwise.report
+from classwise.compare.chart import chart_file, panels
 from classwise.compare.result import Comparison, Result, run_table, summary_table, values_of
-from classwise.compare.svg import chart, panels
 from classwise.compare.text import (
     HEADER,
     columns_to_show,
@@ -35,7 +35,7 @@ def write_results(comparison: Comparison) -> None:
     drawn = panels(comparison.summary, values, comparison.metric, comparison.higher_is_better)
     name = comparison.path.resolve().name
     write_text(
-        comparison.path / "compare.svg", chart(drawn, f"{shown(name)}: {score_name(comparison.metric)}")
+        comparison.path / "compare.svg", chart_file(drawn, f"{shown(name)}: {score_name(comparison.metric)}")
     )
     rows = table(comparison.summary, digits_for(comparison.summary, comparison.metric))
     facts = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from classwise.report.figures import shorten
+from classwise.report.names import shorten
 
 
 @dataclass(frozen=True)

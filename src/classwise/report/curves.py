@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from classwise.report.figures import Point, Series, line_chart
+from classwise.report.charts import Series, line_chart
 from classwise.report.headline import Best
 from classwise.report.names import metric_name
 from classwise.report.read import RunFiles, joint_title, mapping, number
+from classwise.report.svg import Point
 
 OTHER_LINES = 5  # beside the selected metric; more cannot be told apart
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from classwise.report.figures import plain
+from classwise.report.names import short_number
 from classwise.report.read import Json, RunFiles, count, joint_title, kind_of, listing, mapping, number
 from classwise.report.scores import KINDS, MOST_CLASSES
 
@@ -39,7 +39,7 @@ class TargetCounts:
     @property
     def imbalance(self) -> str:
         """The largest class's training rows over the smallest one's, as `49 : 1`."""
-        return f"{plain(round(self.largest / self.smallest, 1))} : 1" if self.smallest else ""
+        return f"{short_number(round(self.largest / self.smallest, 1))} : 1" if self.smallest else ""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _values(sides: Json) -> list[tuple[str, int, str, str, str]]:
     for side, name in SIDES.items():
         cells = mapping(sides.get(side))
         least, mean, greatest = (
-            "–" if (value := number(cells.get(key))) is None else plain(value)
+            "–" if (value := number(cells.get(key))) is None else short_number(value)
             for key in ("min", "mean", "max")
         )
         if cells:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from classwise.report.figures import plain
+from classwise.report.names import short_number
 from classwise.report.read import RunFiles, kind_of, listing, mapping
 from classwise.report.thumbnails import Thumbnail, thumbnails
 
@@ -101,9 +101,9 @@ def _numbers(run: RunFiles, target: str, most: int) -> Mistakes:
     order = np.argsort(-np.abs(errors), kind="stable")[:most].tolist()
     found = []
     for (id_, truth, predicted), error in zip(table[order].rows(), errors[order].tolist(), strict=True):
-        note = f"{'−' if error < 0 else '+'}{plain(abs(error))}"
-        answer = Line("predicted", plain(predicted), "→", note, wrong=True)
-        found.append((str(id_), [Line("true", plain(truth)), answer]))
+        note = f"{'−' if error < 0 else '+'}{short_number(abs(error))}"
+        answer = Line("predicted", short_number(predicted), "→", note, wrong=True)
+        found.append((str(id_), [Line("true", short_number(truth)), answer]))
     return f"The {len(order)} largest errors among {table.height:,} rows.", found
 
 

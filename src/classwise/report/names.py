@@ -1,4 +1,4 @@
-"""How a score is called and written on the page, and which way is better."""
+"""How scores, other numbers and labels are written on the page, and which way a score is better."""
 
 import math
 from collections.abc import Sequence
@@ -68,6 +68,17 @@ def interval_text(key: str, value: float, ends: Sequence[float]) -> str:
     if decimals <= LONGEST and ends[1] - ends[0] >= 2 * 10.0**-coarse:
         decimals = coarse
     return f"[{_fixed(ends[0], decimals)}, {_fixed(ends[1], decimals)}]"
+
+
+def short_number(value: float) -> str:
+    """Four significant digits; thousands with a comma."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def shorten(text: str, longest: int) -> str:
+    """`text` cut to `longest` characters, the last one an ellipsis where something was cut."""
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
 def _decimals(key: str, value: float) -> int:

@@ -15,11 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from classwise.files import write_bytes
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import data_section, split_rows
-from classwise.report.figures import shorten
 from classwise.report.headline import best_of, headline
 from classwise.report.mistakes import galleries
+from classwise.report.names import shorten
 from classwise.report.read import RunFiles, count, listing, mapping, number, read_run
 from classwise.report.scores import MOST_CLASSES, all_scores, overviews
+from classwise.report.svg import legend_key
 
 LOG_LINES = 40
 
@@ -81,7 +82,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"thousands": lambda n: f"{n:,}", "percent": lambda p: f"{p:.1%}"}
-    environment.globals |= {"shorten": shorten}
+    environment.globals |= {"shorten": shorten, "legend_key": legend_key}
     return environment.get_template("template.html.j2")
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
+from classwise.report.charts import Dot, agreement_chart, scatter_chart
 from classwise.report.confusion import Matrix, Pair, confused_pairs, confusion_counts, confusion_matrix
-from classwise.report.figures import Dot, agreement_chart, scatter_chart
 from classwise.report.headline import Best, target_of
 from classwise.report.names import NUMBER_NAMES, higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, listing, mapping, number
