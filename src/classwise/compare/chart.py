@@ -54,12 +54,12 @@ def panels(
 ) -> list[Panel]:
     """The scores, and the differences to the first variant; each only where there is one to show.
 
-    `values`: the score by seed, by variant. `higher`: more is better."""
+    `values`: the score by seed, by variant. `higher`: whether a higher score is better."""
     digits = digits_for(summary, metric)
     name = score_name(metric)
     drawn = []
 
-    scores = [_score_row(row, list(values[row.variant].values()), digits) for row in summary if row.own]
+    scores = [_score_row(row, list(values[row.variant].values()), digits) for row in summary if row.score]
     if scores:
         title = f"{name} of every run, and the mean"
         drawn.append(_panel(scores, title=title, axis_title=f"{name}, {direction(higher)}", zero=False))
@@ -86,15 +86,15 @@ def chart_file(drawn: Sequence[Panel], title: str) -> str:
 
 
 def _score_row(row: Summary, runs: list[float], digits: int) -> Row:
-    assert row.own is not None
-    text = fixed(row.own.mean, digits)
-    if row.own.interval:
-        text += " ± " + fixed(row.own.interval[1] - row.own.mean, digits)
+    assert row.score is not None
+    text = fixed(row.score.mean, digits)
+    if row.score.interval:
+        text += " ± " + fixed(row.score.interval[1] - row.score.mean, digits)
     return Row(
         label=shown(row.variant),
         text=text,
-        mean=row.own.mean,
-        interval=row.own.interval,
+        mean=row.score.mean,
+        interval=row.score.interval,
         runs=tuple(runs),
         style=BLUE if row.difference else GREY,
     )
