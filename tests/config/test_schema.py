@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import re
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from classwise.config.load import load_config, make_config
+from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
 
@@ -422,6 +424,16 @@ def test_a_part_of_the_augmentation_lies_over_the_preset():
     config = make_config(tree(data={"augment": "standard"}), [("data.augment.flip", "0")])
     assert config.data.augment.model_dump(exclude_none=True) == {"preset": "standard", "flip": 0.0}
     assert make_config(LEAST, [("data.augment.flip", "0")]).data.augment.preset == "light"
+
+
+@pytest.mark.parametrize("type", ["class", "multilabel", "regression"])
+def test_a_config_can_be_sent_to_another_process(type):
+    """`compare` does so: every loss, also as the term of a sum, comes back from its pickle as it was."""
+    terms = [{"name": name, "weight": 0.5} for name in LOSSES_BY_TYPE[type]]
+    config = make_config(tree(targets=age(type=type, loss={"name": "sum", "terms": terms})))
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config
+    assert [term.name for term in again.targets["age"].loss.terms] == list(LOSSES_BY_TYPE[type])
 
 
 # --- files ---------------------------------------------------------------------------------------------

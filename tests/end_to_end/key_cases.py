@@ -12,7 +12,7 @@ from unittest import mock
 from classwise.compose.dataset import prepare
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.parts import build_data, build_model, build_state, device_of
-from classwise.config.losses import FAMILIES
+from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.run import checkpoint
@@ -327,7 +327,7 @@ LOSSES: dict[str, dict[str, Case]] = {
 
 def loss_cases() -> Iterator[tuple[str, Case]]:
     """Every key of every loss, in [loss] and in a sum's terms. With one term, `weight` is a factor of the loss."""
-    for type, names in FAMILIES.items():
+    for type, names in LOSSES_BY_TYPE.items():
         for name in names:
             other = names[1] if name == names[0] and len(names) > 1 else names[0]
             # Levels have one loss only: any other name is refused.

@@ -1,6 +1,6 @@
 """What all sections of the config share: the base table and the kinds of values."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,9 +12,20 @@ Count = Annotated[int, Field(ge=1)]
 Pair = Annotated[tuple[Count, Count], Field(strict=False)]
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+TargetType = Literal["class", "ordinal", "multilabel", "regression", "ranking"]
 
 
 class Section(BaseModel):
     """One table of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def section_name(section: type[Section]) -> str:
+    """`focal` for the section whose `name` can only be that."""
+    return str(get_args(section.model_fields["name"].annotation)[0])
+
+
+def sections_by_name(union: Any) -> dict[str, type[Section]]:
+    """The sections of a discriminated union, such as `Loss` and `Schedule`, by their names."""
+    return {section_name(section): section for section in get_args(get_args(union)[0])}

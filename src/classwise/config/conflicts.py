@@ -6,13 +6,10 @@ A key that would be read and then do nothing is a mistake as well: `mix_share` w
 from collections.abc import Iterator
 from typing import Any
 
+from classwise.config.base import section_name
+from classwise.config.losses import LOSSES
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
-
-HARD_LABELS = ("ldam", "soft_f1", "pairwise_logistic", "listnet")
-"""Losses that cannot take the mixed labels of mixup and CutMix."""
-PRIOR_LOSSES = ("balanced_softmax", "logit_adjustment")
-"""Losses that correct for the class frequencies by themselves."""
 
 
 def check_conflicts(config: Config) -> list[str]:
@@ -43,11 +40,12 @@ def _mixing(config: Config) -> Iterator[str]:
         yield f"data.mix_share: found {data.mix_share}, which leaves data.{keys[0]} without effect"
     for name, target in config.targets.items() if keys else ():
         for loss in losses_of(config, name):
-            if loss.name in HARD_LABELS:
+            if not loss.soft_targets:
+                hard = [section_name(other) for other in LOSSES if not other.soft_targets]
                 yield (
                     f"data.{keys[0]}: found {getattr(data, keys[0])}, but {loss_key(config, name)}.name is"
                     f" {loss.name!r}, which needs hard labels (target {name!r}, type {target.type});"
-                    f" allowed with mixing: every loss but {', '.join(HARD_LABELS)}"
+                    f" allowed with mixing: every loss but {', '.join(hard)}"
                 )
     if keys and config.training.freeze_epochs >= config.training.epochs:
         yield f"data.{keys[0]}: nothing is mixed while the backbone is frozen, which it is in all epochs"
@@ -79,11 +77,10 @@ def _target_keys(config: Config) -> Iterator[str]:
 
 def _adjustment(config: Config) -> Iterator[str]:
     for name, target in config.targets.items():
-        names = [loss.name for loss in losses_of(config, name)]
-        for loss in names:
-            if target.adjust and loss in PRIOR_LOSSES:
+        for loss in losses_of(config, name):
+            if target.adjust and loss.balances_classes:
                 yield (
-                    f"targets.{name}.adjust: found {target.adjust}, but {loss_key(config, name)}.name is {loss!r},"
+                    f"targets.{name}.adjust: found {target.adjust}, but {loss_key(config, name)}.name is {loss.name!r},"
                     " which adjusts the logits already; use one of them"
                 )
 
@@ -158,7 +155,7 @@ def _corrected_twice(config: Config) -> Iterator[str]:
         means = [f"data.sampling = {sampling!r}"] if sampling != "shuffle" else []
         for loss in losses_of(config, name):
             key = loss_key(config, name)
-            if loss.name in PRIOR_LOSSES:
+            if loss.balances_classes:
                 means.append(f"{key}.name = {loss.name!r}")
             elif getattr(loss, "class_weights", "none") in ("inverse", "effective"):
                 means.append(f"{key}.class_weights = {loss.class_weights!r}")

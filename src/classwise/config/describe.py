@@ -6,7 +6,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from classwise.config.schema import Config, Target
+from classwise.config.base import sections_by_name
+from classwise.config.losses import LOSS_NAMES
+from classwise.config.schema import Config, Schedule, Target
 from classwise.config.toml import toml_text
 
 
@@ -21,16 +23,24 @@ def key_table() -> str:
     for title, model in _sections():
         lines += [title]
         rows = [(name, _default(info), info.description) for name, info in model.model_fields.items()]
-        # Where the title says the name, it need not stand below it again.
-        shown = [row for row in rows if row[2] and not (row[0] == "name" and _literal(model))]
+        shown = [row for row in rows if row[2]]
         width = max(len(name) for name, _, _ in shown) if shown else 0
         lines += [f"  {name:<{width}}  {text} {default}".rstrip() for name, default, text in shown] + [""]
     return "\n".join(lines).rstrip()
 
 
+_CHOICES = {
+    "loss": LOSS_NAMES,
+    "schedule": " | ".join(sections_by_name(Schedule)) + ", each with its own keys",
+}
+"""The comment behind the name of a table that is one of several."""
+
+
 def _comments(section: BaseModel, where: str) -> Iterator[tuple[str, str]]:
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
+        if name == "name" and _literal(type(section)):
+            yield f"{where}name", _CHOICES[where.split(".")[-2]]
         if info.description and not (isinstance(section, Target) and not section.has_use_for(name)):
             yield f"{where}{name}", info.description
         if isinstance(value, BaseModel):

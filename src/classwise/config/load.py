@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from classwise.config.base import Section
-from classwise.config.losses import Loss, Term, by_name
+from classwise.config.base import Section, sections_by_name
+from classwise.config.losses import Loss, Term
 from classwise.config.schema import (
     Augment,
     Config,
@@ -239,8 +239,11 @@ def _allowed_keys(parent: str, tree: Mapping[str, Any]) -> list[str]:
     )  # which kind of table it is comes first
 
 
-_BY_NAME: dict[str, dict[str, type[Section]]] = {"loss": by_name(Loss), "schedule": by_name(Schedule)}
-_TERMS = by_name(Term)
+_BY_NAME: dict[str, dict[str, type[Section]]] = {
+    "loss": sections_by_name(Loss),
+    "schedule": sections_by_name(Schedule),
+}
+_TERMS = sections_by_name(Term)
 _SECTIONS: dict[str, Any] = {
     "data": Data,
     "augment": Augment,

@@ -10,8 +10,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from classwise.config.base import Count, Floats, Names, NotNegative, Positive, Probability, Section
-from classwise.config.losses import FAMILIES, CrossEntropy, Loss, fits
+from classwise.config.base import (
+    Count,
+    Floats,
+    Names,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    TargetType,
+)
+from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
 from classwise.config.toml import toml_text
 from classwise.errors import nearest
 
@@ -121,9 +130,7 @@ class Target(Section):
     columns: Annotated[Names, Field(min_length=2)] | None = Field(
         None, description="multilabel: one column of 0 and 1 for each label, in place of `column`"
     )
-    type: Literal["class", "ordinal", "multilabel", "regression", "ranking"] = Field(
-        "class", description="class | ordinal | multilabel | regression | ranking"
-    )
+    type: TargetType = Field("class", description="class | ordinal | multilabel | regression | ranking")
     labels: Annotated[Names, Field(min_length=2)] | None = Field(
         None, description="fixes the label list and its order (default: what the table holds, sorted)"
     )
@@ -166,10 +173,10 @@ class Target(Section):
             raise ValueError(f"edges: {list(self.edges)} must rise")
         if self.edges and self.labels and len(self.labels) != len(self.edges) + 1:
             raise ValueError(f"labels: {len(self.edges)} edges make {len(self.edges) + 1} classes")
-        if self.loss is not None and not fits(self.loss, self.type):
+        if self.loss is not None and not fits(self.loss.model_dump(), self.type):
             raise ValueError(
                 f"loss.name: found {self.loss.name!r}, which is not for targets of type {self.type!r};"
-                f" allowed: {', '.join(FAMILIES[self.type])}"
+                f" allowed: {', '.join(LOSSES_BY_TYPE[self.type])}"
             )
         return self
 
@@ -254,9 +261,6 @@ class Optimizer(Section):
     )
 
 
-_SCHEDULES = "constant | step | cosine | restarts | polynomial | plateau | onecycle, each with its own keys"
-
-
 class _Schedule(Section):
     warmup_epochs: NotNegative = Field(
         0.0, description="the learning rate first rises linearly from 0 over so many epochs"
@@ -266,13 +270,13 @@ class _Schedule(Section):
 class Constant(_Schedule):
     """[schedule] name = "constant" """
 
-    name: Literal["constant"] = Field(description=_SCHEDULES)
+    name: Literal["constant"]
 
 
 class Step(_Schedule):
     """[schedule] name = "step" """
 
-    name: Literal["step"] = Field(description=_SCHEDULES)
+    name: Literal["step"]
     step_size: Count = Field(10, description="epochs between two steps")
     gamma: Positive = Field(0.1, description="factor of each step")
 
@@ -280,7 +284,7 @@ class Step(_Schedule):
 class Cosine(_Schedule):
     """[schedule] name = "cosine" """
 
-    name: Literal["cosine"] = Field(description=_SCHEDULES)
+    name: Literal["cosine"]
     T_max: Positive | None = Field(
         None, description="epochs from lr down to eta_min (default: all after the warm-up)"
     )
@@ -290,7 +294,7 @@ class Cosine(_Schedule):
 class Restarts(_Schedule):
     """[schedule] name = "restarts" """
 
-    name: Literal["restarts"] = Field(description=_SCHEDULES)
+    name: Literal["restarts"]
     T_0: Count = Field(10, description="epochs of the first cosine")
     T_mult: Count = Field(1, description="each cosine is so many times as long as the one before")
     eta_min: NotNegative = Field(0.0, description="the lowest learning rate")
@@ -299,7 +303,7 @@ class Restarts(_Schedule):
 class Polynomial(_Schedule):
     """[schedule] name = "polynomial" """
 
-    name: Literal["polynomial"] = Field(description=_SCHEDULES)
+    name: Literal["polynomial"]
     power: Positive = Field(1.0, description="1 is a straight line down to 0")
     total_epochs: Positive | None = Field(
         None, description="epochs until the learning rate is 0 (default: all after the warm-up)"
@@ -309,7 +313,7 @@ class Polynomial(_Schedule):
 class Plateau(_Schedule):
     """[schedule] name = "plateau" """
 
-    name: Literal["plateau"] = Field(description=_SCHEDULES)
+    name: Literal["plateau"]
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of each reduction")
     patience: Annotated[int, Field(ge=0)] = Field(10, description="epochs without improvement before it")
     threshold: NotNegative = Field(1e-4, description="what counts as an improvement")
@@ -321,7 +325,7 @@ class Plateau(_Schedule):
 class OneCycle(_Schedule):
     """[schedule] name = "onecycle" """
 
-    name: Literal["onecycle"] = Field(description=_SCHEDULES)
+    name: Literal["onecycle"]
     max_lr: Positive | None = Field(None, description="the highest learning rate (default: optimizer.lr)")
     pct_start: Annotated[float, Field(gt=0, lt=1)] = Field(0.3, description="share of the cycle that rises")
     anneal_strategy: Literal["cos", "linear"] = Field("cos", description="cos | linear")
@@ -441,16 +445,16 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _settle_target_losses(cls, values: Any) -> Any:
-        """Every target's loss: its own where it has a name; without one its keys change [loss], or, where that is
-        for another type of target, the type's first loss."""
+    def _resolve_target_losses(cls, values: Any) -> Any:
+        """Every target's loss: its own if that has a name; without a name, its keys change [loss] or, where [loss]
+        is for another type of target, the default loss of its type."""
         if not isinstance(values, Mapping) or not isinstance(values.get("targets"), Mapping):
             return values
         shared = values.get("loss", {"name": "cross_entropy"})
         targets = {}
         for name, target in values["targets"].items():
             if isinstance(target, Mapping):
-                target = _with_settled_loss(dict(target), shared)
+                target = _resolve_loss(dict(target), shared)
             targets[name] = target
         return {**values, "targets": targets}
 
@@ -472,7 +476,7 @@ class Config(Section):
         if self.joint and len(set(self.joint.targets)) < len(self.joint.targets):
             raise ValueError("joint.targets: a target stands twice")
         if "loss" in self.model_fields_set and not any(
-            fits(self.loss, t.type) for t in self.targets.values()
+            fits(self.loss.model_dump(), target.type) for target in self.targets.values()
         ):
             types = ", ".join(sorted({target.type for target in self.targets.values()}))
             raise ValueError(
@@ -510,20 +514,23 @@ class Config(Section):
         return toml_text(self.to_dict())
 
 
-def _with_settled_loss(target: dict[str, Any], shared: Any) -> dict[str, Any]:
+def _resolve_loss(target: dict[str, Any], shared: Any) -> dict[str, Any]:
+    """The table of a target with its loss in full; whatever is not as it should be is left to the validation."""
     type = target.get("type", "class")
-    if not (isinstance(type, str) and type in FAMILIES and isinstance(shared, Mapping)):
+    if not (isinstance(type, str) and type in DEFAULT_LOSS and isinstance(shared, Mapping)):
         return target
     if type == "multilabel" and "columns" not in target:
         target.setdefault("separator", "|")
-    own = target.get("loss")
-    usable = fits(dict(shared), type) or shared.get("name") not in _ALL_LOSSES
-    base = shared if usable else {"name": FAMILIES[type][0]}
-    if isinstance(own, Mapping) and "name" not in own:
-        target["loss"] = {**base, **own}
-    elif own is None and not usable:
+
+    # What the target's keys change: [loss], or the default of the type where [loss] is for another type.
+    usable = fits(shared, type) or shared.get("name") not in _LOSS_NAMES  # a misspelt name is refused later
+    base = shared if usable else {"name": DEFAULT_LOSS[type]}
+    loss = target.get("loss")
+    if isinstance(loss, Mapping) and "name" not in loss:
+        target["loss"] = {**base, **loss}
+    elif loss is None and not usable:
         target["loss"] = base
     return target
 
 
-_ALL_LOSSES = ["sum", *(name for names in FAMILIES.values() for name in names)]
+_LOSS_NAMES = [*(name for names in LOSSES_BY_TYPE.values() for name in names), "sum"]
