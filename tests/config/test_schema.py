@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from classwise.config.load import load_config, make_config
+from classwise.config.load import RENAMED, load_config, make_config
 from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
@@ -112,6 +112,10 @@ UNKNOWN_KEYS = [
         "targets.age.loss.gama: no such key; did you mean 'gamma'?",
     ),
     (
+        tree(targets=age(type="regression", loss={"gamma": 1})),
+        "targets.age.loss.gamma: no such key; allowed: name",
+    ),
+    (
         tree(schedule={"name": "step", "T_max": 3}),
         "schedule.T_max: no such key; allowed: name, warmup_epochs, step_size, gamma",
     ),
@@ -128,8 +132,8 @@ OUT_OF_RANGE = [
     (tree(seed=-1), "seed: found -1, must be greater than or equal to 0"),
     (tree(seed="1"), "seed: found '1', must be an integer"),
     (tree(seed=2**63), "seed: found 9223372036854775808, must be less than 9223372036854775808"),
-    (tree(name="a/b"), "name: found 'a/b', which holds a character that is not allowed in a name"),
-    (tree(name=".."), "name: found '..', which holds a character that is not allowed in a name"),
+    (tree(name="a/b"), "name: found 'a/b', which contains a character that is not allowed in a name"),
+    (tree(name=".."), "name: found '..', which contains a character that is not allowed in a name"),
     (tree(name=3), "name: found 3, must be a string"),
     (tree(data=3), "data: found 3, must be a table [data]"),
     (tree(data={"valid": 1.5}), "data.valid: found 1.5, must be less than 1 or a string"),
@@ -147,7 +151,7 @@ OUT_OF_RANGE = [
     (tree(targets={"mask": {}}), "targets.mask.column: missing"),
     (
         tree(targets={"ma.sk": {"column": "m"}}),
-        "targets.ma.sk: found 'ma.sk', which holds a character that is not allowed in a name",
+        "targets.ma.sk: found 'ma.sk', which contains a character that is not allowed in a name",
     ),
     (
         tree(targets={"joint": {"column": "m"}}),
@@ -436,6 +440,32 @@ def test_a_config_can_be_sent_to_another_process(type):
     assert [term.name for term in again.targets["age"].loss.terms] == list(LOSSES_BY_TYPE[type])
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_renamed_key_is_still_read(old, new):
+    """From the values of a file and from the command line, where it overrides the file under either name."""
+    (section, old_key), (_, new_key) = old.split("."), new.split(".")
+    for values in (tree(**{section: {old_key: "skip"}}), tree(**{section: {new_key: "skip"}})):
+        assert getattr(getattr(make_config(values), section), new_key) == "skip"
+        for key in (old, new):
+            assert getattr(getattr(make_config(values, [(key, "error")]), section), new_key) == "error"
+    assert old_key not in make_config(tree(**{section: {old_key: "skip"}})).to_toml()
+
+
+def test_both_names_of_a_key_are_refused():
+    """In one file, or in one table on the command line: it could not be said which of them counts."""
+    message = ["data.unanswered: found beside data.unlabeled, its new name; allowed: data.unlabeled alone"]
+    assert refusal(tree(data={"unanswered": "skip", "unlabeled": "error"})) == message
+    table = '{ source = "t.csv", unanswered = "skip", unlabeled = "skip" }'
+    assert refusal(LEAST, ("data", table)) == message
+
+
+def test_a_wrong_value_is_refused_by_the_new_name():
+    """The message says the key that the guide has."""
+    assert refusal(tree(data={"unanswered": "drop"})) == [
+        "data.unlabeled: found 'drop', allowed: 'error' or 'skip'"
+    ]
+
+
 # --- files ---------------------------------------------------------------------------------------------
 
 
@@ -507,7 +537,7 @@ def test_the_resolved_file_stands_anywhere(tmp_path):
         ("[data\n", r"c\.toml is not TOML: .*line 1"),
         ("seed = 1\nseed = 2\n", r"c\.toml is not TOML: Cannot overwrite a value.*line 2"),
         ("seed = 1\n", r"c\.toml: data: missing\n.*c\.toml: targets: missing"),
-        (FILE.replace("표 1", "a\\u0000b"), r"data\.source: found 'a\\x00b\.csv'; a path cannot hold"),
+        (FILE.replace("표 1", "a\\u0000b"), r"data\.source: found 'a\\x00b\.csv'; a path cannot contain"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, message):

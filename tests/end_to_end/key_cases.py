@@ -201,7 +201,7 @@ CASES: dict[str, Case] = {
         (120.0, 5.0, 0.0), lambda loader: loader.watch_timeout, section={"workers": 1}, play=composed
     ),
     "data.bad_images": Case(("error", "skip"), refusal, section={"source": "@bad.csv"}),
-    "data.unanswered": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
+    "data.unlabeled": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
     "data.cache": Case(("auto", "off", "@kept"), lambda found: found, play=kept),
     "data.cache_gigabytes": Case((1e-8, 1.0), lambda found: found, section={"cache": "@small"}, play=kept),
     "data.max_pixels": Case((100_000_000, 100), refusal),

@@ -239,7 +239,7 @@ def test_a_class_with_one_group(here: Path) -> None:
     ("column", "said"),
     [
         (0, ("data.path", "is empty in row 5")),
-        (1, ("no answer in row 5: empty in column 'label'", "data.unanswered")),
+        (1, ("no answer in row 5: empty in column 'label'", "data.unlabeled")),
         (2, ("data.group", "is empty in row 5")),
     ],
 )

@@ -156,7 +156,7 @@ ROWS = 12
         ),
         ({"person": list(range(12)), "label": ["a", "b"] * 6}, {}, ["label"]),  # a group a row is no group
         ({"colour": ["a", "b"] * 6, "gap": ["x", "", "y", "x"] * 3}, {}, ["colour", "gap"]),
-        ({"gap": ["x", "", "y", "x"] * 3}, {"unanswered": "skip"}, ["gap"]),
+        ({"gap": ["x", "", "y", "x"] * 3}, {"unlabeled": "skip"}, ["gap"]),
         ({"colour": ["a", "b"] * 6, "rare": ["x"] * 11 + ["y"]}, {}, ["colour"]),
         ({"colour": ["a", "b"] * 6, "weight": [n + 0.5 for n in range(12)]}, {}, ["colour"]),
         ({"age": [20, 30, 40] * 4}, {}, ["age"]),

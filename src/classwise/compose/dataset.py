@@ -149,14 +149,14 @@ def _prepared(
 
 
 def labeled_rows(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Labels]:
-    """The rows with an answer for some target; data.unanswered says whether others are an error or are left out."""
-    if config.data.unanswered == "skip":
+    """The rows with an answer for some target; data.unlabeled says whether others are an error or are left out."""
+    if config.data.unlabeled == "skip":
         labels = {target.name: target.encode(samples.frame, samples.where) for target in targets}
         known_N = np.any([target.known(labels[target.name]) for target in targets], axis=0)
         left = int((~known_N).sum())
         if left and known_N.any():
             samples = samples.take(np.flatnonzero(known_N).tolist())
-            note = f"{left} rows without any answer left out (data.unanswered = skip)"
+            note = f"{left} rows without any answer left out (data.unlabeled = skip)"
             samples = dataclasses.replace(samples, notes=(*samples.notes, note))
     return samples, encode(targets, samples)
 
@@ -170,7 +170,7 @@ def encode(targets: Sequence[Target], samples: Samples) -> Labels:
         columns = ", ".join(repr(column) for target in targets for column in target.columns)
         raise DataError(
             f"{samples.where}: no answer in {rows_text(rows)}: empty in column{'s' * (', ' in columns)} {columns}"
-            ' (data.unanswered = "skip" leaves such rows out)'
+            ' (data.unlabeled = "skip" leaves such rows out)'
         )
     return labels
 

@@ -1,5 +1,6 @@
 """What all sections of the config share: the base table and the kinds of values."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,4 +29,12 @@ def section_name(section: type[Section]) -> str:
 
 def sections_by_name(union: Any) -> dict[str, type[Section]]:
     """The sections of a discriminated union, such as `Loss` and `Schedule`, by their names."""
-    return {section_name(section): section for section in get_args(get_args(union)[0])}
+    return {section_name(section): section for section in sections_in(union)}
+
+
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The sections that a field of this type may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)

@@ -1,12 +1,12 @@
 """The config explained: a comment behind every key of a file, and the list of all keys."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from classwise.config.base import sections_by_name
+from classwise.config.base import sections_by_name, sections_in
 from classwise.config.losses import LOSS_NAMES
 from classwise.config.schema import Config, Schedule, Target
 from classwise.config.toml import toml_text
@@ -53,22 +53,15 @@ def _comments(section: BaseModel, where: str) -> Iterator[tuple[str, str]]:
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "(top of the file)", Config
     for name, info in Config.model_fields.items():
-        for model in _models(info.annotation):
+        for model in sections_in(info.annotation):
             kind = _literal(model)
             title = "[targets.NAME]" if name == "targets" else f"[{name}]"
             default = getattr(info.default, "name", "") == kind
             yield title + (f' name = "{kind}"' + " (the default)" * default if kind else ""), model
             if "augment" in model.model_fields:
                 yield from (
-                    ("data.augment", part) for part in _models(model.model_fields["augment"].annotation)
+                    ("data.augment", part) for part in sections_in(model.model_fields["augment"].annotation)
                 )
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)
 
 
 def _literal(model: type[BaseModel]) -> str:

@@ -107,7 +107,7 @@ class Data(Section):
     bad_images: Literal["error", "skip"] = Field(
         "error", description="error: refuse to start; skip: leave such rows out and count them"
     )
-    unanswered: Literal["error", "skip"] = Field(
+    unlabeled: Literal["error", "skip"] = Field(
         "error",
         description="rows without an answer for any target: refuse to start, or leave them out and say so",
     )
@@ -446,17 +446,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _resolve_target_losses(cls, values: Any) -> Any:
-        """Every target's loss: its own if that has a name; without a name, its keys change [loss] or, where [loss]
-        is for another type of target, the default loss of its type."""
-        if not isinstance(values, Mapping) or not isinstance(values.get("targets"), Mapping):
-            return values
-        shared = values.get("loss", {"name": "cross_entropy"})
-        targets = {}
-        for name, target in values["targets"].items():
-            if isinstance(target, Mapping):
-                target = _resolve_loss(dict(target), shared)
-            targets[name] = target
-        return {**values, "targets": targets}
+        return resolve_target_losses(values)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":
@@ -514,23 +504,36 @@ class Config(Section):
         return toml_text(self.to_dict())
 
 
-def _resolve_loss(target: dict[str, Any], shared: Any) -> dict[str, Any]:
-    """The table of a target with its loss in full; whatever is not as it should be is left to the validation."""
-    type = target.get("type", "class")
-    if not (isinstance(type, str) and type in DEFAULT_LOSS and isinstance(shared, Mapping)):
-        return target
-    if type == "multilabel" and "columns" not in target:
-        target.setdefault("separator", "|")
+def resolve_target_losses(values: Any) -> Any:
+    """The tree of plain values with every target's loss in full: a loss without a name changes [loss] or, where [loss]
+    is for another type of target, the default loss of its type. Wrong values stay for the validation to refuse."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("targets"), Mapping):
+        return values
+    shared = values.get("loss", {"name": "cross_entropy"})
+    targets = {
+        name: _with_resolved_loss(target, shared) if isinstance(target, Mapping) else target
+        for name, target in values["targets"].items()
+    }
+    return {**values, "targets": targets}
 
-    # What the target's keys change: [loss], or the default of the type where [loss] is for another type.
+
+def _with_resolved_loss(target: Mapping[str, Any], shared: Any) -> dict[str, Any]:
+    resolved = dict(target)
+    type = resolved.get("type", "class")
+    if not (isinstance(type, str) and type in DEFAULT_LOSS and isinstance(shared, Mapping)):
+        return resolved
+    if type == "multilabel" and "columns" not in resolved:
+        resolved.setdefault("separator", "|")
+
+    # What the loss is, and what its keys change where it has no name.
+    loss = resolved.get("loss")
     usable = fits(shared, type) or shared.get("name") not in _LOSS_NAMES  # a misspelt name is refused later
     base = shared if usable else {"name": DEFAULT_LOSS[type]}
-    loss = target.get("loss")
     if isinstance(loss, Mapping) and "name" not in loss:
-        target["loss"] = {**base, **loss}
+        resolved["loss"] = {**base, **loss}
     elif loss is None and not usable:
-        target["loss"] = base
-    return target
+        resolved["loss"] = base
+    return resolved
 
 
 _LOSS_NAMES = [*(name for names in LOSSES_BY_TYPE.values() for name in names), "sum"]

@@ -154,8 +154,8 @@ def guess_table(path: Path) -> Guess:
         )
     labeled_rows = table.select(list(labels)).with_columns(pl.all().str.strip_chars().replace("", None))
     if labeled_rows.select(pl.all_horizontal(pl.all().is_null())).to_series().any():
-        data["unanswered"] = "skip"
-        notes["data.unanswered"] = "some rows have no answer at all: they are left out, and counted"
+        data["unlabeled"] = "skip"
+        notes["data.unlabeled"] = "some rows have no answer at all: they are left out, and counted"
     return Guess(table, root, data, targets, notes=notes, source=path)
 
 
