@@ -194,7 +194,7 @@ def test_one_number_on_the_training_side_is_refused(table: Callable[..., Path]) 
     config = config_of(table(rows), ["area"], data={"valid": 0.75})
     splits = prepare(config, Console(quiet=True))
     assert 3 in ids(splits.valid)
-    with pytest.raises(DataError, match=r"targets\.area: the training rows hold 1 different values"):
+    with pytest.raises(DataError, match=r"targets\.area: found 1 different values in the training rows"):
         build_heads(config, splits)
 
 

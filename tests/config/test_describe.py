@@ -48,7 +48,7 @@ def config(loss: dict[str, Any] = LOSSES[0], schedule: dict[str, Any] = SCHEDULE
 def keys(section: BaseModel, where: str = "") -> Iterator[str]:
     """The dotted name of every key that is no table and of use, those without a value among them."""
     for name in type(section).model_fields:
-        if isinstance(section, c.Target) and not section.has_use_for(name):
+        if isinstance(section, c.Target) and not section.applies(name):
             continue
         value = getattr(section, name)
         tables = value if isinstance(value, dict) else {}
@@ -130,7 +130,7 @@ def test_notes_replace_the_general_comments():
     assert found["seed"] == 'a "note"'
     assert found["targets.성별 구분.column"] == "left out: x seed = 7  , y"
     assert tomllib.loads(text)["seed"] == 42
-    assert "every random number" not in text
+    assert "seed of all random numbers" not in text
 
 
 def test_the_list_of_keys_has_them_all():

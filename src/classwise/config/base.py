@@ -1,6 +1,6 @@
-"""What all sections of the config share: the base table and the kinds of values."""
+"""What all sections of the config share: the base class, the types of values, and how to find a section."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,7 +9,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-# TOML has lists only; everything else stays strict, so that "30" is not taken for 30.
+# TOML has lists and no tuples; everything else stays strict, so that "30" is not taken for 30.
 Pair = Annotated[tuple[Count, Count], Field(strict=False)]
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
@@ -17,9 +17,19 @@ TargetType = Literal["class", "ordinal", "multilabel", "regression", "ranking"]
 
 
 class Section(BaseModel):
-    """One table of the file."""
+    """One table of the file: immutable, without unknown keys, and without conversion of types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def find_duplicate(names: Iterable[str]) -> str | None:
+    """The first name that has been there before; None if all are different."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def section_name(section: type[Section]) -> str:

@@ -1,7 +1,7 @@
-"""The config of losses: one section for each loss, which says its name and the type of target that it is for.
+"""The config of losses: one section for each loss, with its name, the type of target that it is for, and its keys.
 
-A new loss is a section here and a line in `LOSSES`. Everything else follows from those two: the sections that [loss]
-and the terms of a sum may be, the names in messages and comments, and the losses of each type of target.
+A new loss is a section here and a line in `LOSSES`. Everything else in the config is derived from these: which
+sections [loss] and the terms of a sum can be, the names in messages and comments, the losses for each type of target.
 """
 
 from collections.abc import Mapping
@@ -26,29 +26,29 @@ ClassWeights = Literal["none", "inverse", "effective"] | Floats
 
 
 class LossSection(Section):
-    """What every loss says of itself. The config cannot ask the losses' modules: it is imported before them."""
+    """What the config knows of a loss. It cannot ask the module in losses/, which imports torch."""
 
     if TYPE_CHECKING:
-        name: str  # each section allows one name only
+        name: str  # a Literal in each section
     target_type: ClassVar[TargetType]
     soft_targets: ClassVar[bool] = True
-    """Whether it takes the mixed labels of mixup and CutMix."""
+    """Whether the loss accepts the mixed labels of mixup and CutMix."""
     balances_classes: ClassVar[bool] = False
-    """Whether it corrects for the class frequencies by itself."""
+    """Whether the loss itself corrects for the class frequencies."""
 
 
 class _ClassWeighted(LossSection):
-    """What losses with class weights have in common."""
+    """The keys of losses with class weights."""
 
     class_weights: ClassWeights = Field(
         "none",
-        description="none | inverse | effective (class-balanced, Cui et al. 2019) | one number a class",
+        description="none | inverse | effective (class-balanced, Cui et al. 2019) | a list with one weight per class",
     )
     beta: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.999, description="of effective class weights: near 1 is near inverse, 0 is none"
+        0.999, description="for effective class weights: 0 gives equal weights, towards 1 inverse ones"
     )
     weights_from_epoch: Count = Field(
-        1, description="class weights apply from this epoch on (deferred re-weighting, Cao et al. 2019)"
+        1, description="first epoch with class weights (deferred re-weighting, Cao et al. 2019)"
     )
 
 
@@ -58,7 +58,7 @@ class CrossEntropy(_ClassWeighted):
     name: Literal["cross_entropy"]
     target_type = "class"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of the target spread evenly over all classes"
+        0.0, description="fraction of the label that is spread evenly over all classes"
     )
 
 
@@ -67,7 +67,7 @@ class Focal(_ClassWeighted):
 
     name: Literal["focal"]
     target_type = "class"
-    gamma: NotNegative = Field(2.0, description="focusing: 0 is cross entropy (Lin et al. 2017)")
+    gamma: NotNegative = Field(2.0, description="focusing parameter; 0 = cross entropy (Lin et al. 2017)")
 
 
 class BalancedSoftmax(LossSection):
@@ -85,7 +85,7 @@ class LogitAdjustment(LossSection):
     target_type = "class"
     balances_classes = True
     tau: NotNegative = Field(
-        1.0, description="times the log prior that is added in training (Menon et al. 2021); 1 balances"
+        1.0, description="factor of the log prior that is added in training; 1 = balanced (Menon et al. 2021)"
     )
 
 
@@ -95,9 +95,11 @@ class LDAM(_ClassWeighted):
     name: Literal["ldam"]
     target_type = "class"
     soft_targets = False
-    max_margin: Positive = Field(0.5, description="margin of the rarest class; others by count ** (-1/4)")
+    max_margin: Positive = Field(
+        0.5, description="margin of the rarest class; margins are proportional to count ** (-1/4)"
+    )
     scale: Positive = Field(
-        30.0, description="of the cosine that stands for a logit with this loss (Cao et al. 2019)"
+        30.0, description="factor of the cosines that are the logits with this loss (Cao et al. 2019)"
     )
 
 
@@ -107,7 +109,8 @@ class GeneralizedCrossEntropy(LossSection):
     name: Literal["gce"]
     target_type = "class"
     q: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.7, description="1 is MAE, towards 0 cross entropy; for noisy labels (Zhang, Sabuncu 2018)"
+        0.7,
+        description="for noisy labels: 1 = mean absolute error, towards 0 cross entropy (Zhang and Sabuncu 2018)",
     )
 
 
@@ -125,7 +128,7 @@ class BinaryCrossEntropy(LossSection):
     name: Literal["bce"]
     target_type = "multilabel"
     pos_weight: Literal["none", "balanced"] = Field(
-        "none", description="balanced: a label's positives weigh (rows without it) / (rows with it)"
+        "none", description="none | balanced: each label's positives are weighted by negatives / positives"
     )
 
 
@@ -134,8 +137,12 @@ class MultilabelFocal(LossSection):
 
     name: Literal["multilabel_focal"]
     target_type = "multilabel"
-    gamma: NotNegative = Field(2.0, description="focusing: 0 is binary cross entropy (Lin et al. 2017)")
-    alpha: Probability | None = Field(None, description="weight of positives, 1 - alpha of negatives")
+    gamma: NotNegative = Field(
+        2.0, description="focusing parameter; 0 = binary cross entropy (Lin et al. 2017)"
+    )
+    alpha: Probability | None = Field(
+        None, description="weight of positives; that of negatives is 1 - alpha (default: no weighting)"
+    )
 
 
 class Asymmetric(LossSection):
@@ -143,10 +150,10 @@ class Asymmetric(LossSection):
 
     name: Literal["asymmetric"]
     target_type = "multilabel"
-    gamma_neg: NotNegative = Field(4.0, description="focusing of negatives (Ridnik et al. 2021)")
-    gamma_pos: NotNegative = Field(1.0, description="focusing of positives")
+    gamma_neg: NotNegative = Field(4.0, description="focusing parameter of negatives (Ridnik et al. 2021)")
+    gamma_pos: NotNegative = Field(1.0, description="focusing parameter of positives")
     clip: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.05, description="negatives with a smaller probability than this cost nothing"
+        0.05, description="subtracted from the probabilities of negatives; those below it cost nothing"
     )
 
 
@@ -176,7 +183,9 @@ class SmoothL1(LossSection):
 
     name: Literal["smooth_l1"]
     target_type = "regression"
-    beta: Positive = Field(1.0, description="below it squared, above it linear; in standard deviations")
+    beta: Positive = Field(
+        1.0, description="error at which the loss turns from squared to linear, in standard deviations"
+    )
 
 
 class Huber(LossSection):
@@ -184,7 +193,9 @@ class Huber(LossSection):
 
     name: Literal["huber"]
     target_type = "regression"
-    delta: Positive = Field(1.0, description="below it squared, above it linear; in standard deviations")
+    delta: Positive = Field(
+        1.0, description="error at which the loss turns from squared to linear, in standard deviations"
+    )
 
 
 class PairwiseLogistic(LossSection):
@@ -204,9 +215,9 @@ class ListNet(LossSection):
 
 
 class _Weighted(Section):
-    """What a loss has besides its own keys where it is a term of a sum."""
+    """The key that a loss has only as a term of a sum."""
 
-    weight: Positive = Field(1.0, description="factor of this term in the sum")
+    weight: Positive = Field(1.0, description="weight of this term in the sum")
 
 
 LOSSES: tuple[type[LossSection], ...] = (
@@ -228,16 +239,16 @@ LOSSES: tuple[type[LossSection], ...] = (
     PairwiseLogistic,
     ListNet,
 )
-"""Every loss, in the order in which lists and messages name them."""
+"""Every loss, in the order of `classwise keys` and of messages."""
 TERMS = tuple(
     create_model(f"{section.__name__}Term", __base__=(section, _Weighted), __module__=__name__)
     for section in LOSSES
 )
-"""Each loss with the keys that it has as a term of a sum."""
-# pickle looks classes up by name, and `compare` sends configs to the processes that train.
+"""Every loss as a term of a sum: its section, and `weight`."""
+# pickle finds classes by their names, and `compare` sends configs to the processes that train.
 globals().update({term.__name__: term for term in TERMS})
 
-if TYPE_CHECKING:  # a type checker cannot read a union that is computed
+if TYPE_CHECKING:  # type checkers cannot evaluate a computed union
     Term = LossSection
 else:
     Term = Annotated[reduce(or_, TERMS), Field(discriminator="name")]
@@ -248,7 +259,7 @@ class WeightedSum(Section):
 
     name: Literal["sum"]
     terms: Annotated[tuple[Term, ...], Field(strict=False, min_length=1)] = Field(
-        description="the losses to add, each with its own keys and a weight"
+        description="the losses to add up, each with its own keys and a weight"
     )
 
 
@@ -264,7 +275,7 @@ DEFAULT_LOSS: dict[TargetType, str] = {
     "regression": "mse",
     "ranking": "listnet",
 }
-"""The loss of a target of each type where the config names none."""
+"""The loss for each type of target if the config gives none."""
 
 
 def _losses_for(type: TargetType) -> tuple[str, ...]:
@@ -275,14 +286,14 @@ def _losses_for(type: TargetType) -> tuple[str, ...]:
 LOSSES_BY_TYPE = {type: _losses_for(type) for type in DEFAULT_LOSS}
 """The names of the losses for each type of target, the default first."""
 LOSS_NAMES = "; ".join([*(f"{' | '.join(names)} ({type})" for type, names in LOSSES_BY_TYPE.items()), "sum"])
-"""Every loss by type, in one line: the comment behind the name of a loss."""
+"""The comment behind the name of a loss: every loss, by type of target."""
 
 
 def fits(loss: Mapping[str, Any], type: TargetType) -> bool:
-    """Whether a loss section, as plain values, is for targets of this type; a sum is if all its terms are."""
+    """Whether a loss, as plain values, is for targets of this type; a sum is if all its terms are."""
     if loss.get("name") != "sum":
         return loss.get("name") in LOSSES_BY_TYPE[type]
     terms = loss.get("terms", ())
     if not isinstance(terms, list | tuple):
-        return True  # the validation of the section will say what is wrong with it
+        return True  # validation refuses it, with a better message
     return all(term.get("name") in LOSSES_BY_TYPE[type] for term in terms if isinstance(term, Mapping))

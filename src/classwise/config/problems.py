@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from classwise.config.base import Section, section_name, sections_by_name, sections_in
 from classwise.config.losses import Loss, Term
-from classwise.config.schema import Config, Schedule, resolve_target_losses
+from classwise.config.schedules import Schedule
+from classwise.config.schema import Config, resolve_target_losses
 from classwise.errors import nearest
 
 SECTIONS_BY_NAME: dict[str, dict[str, type[Section]]] = {
