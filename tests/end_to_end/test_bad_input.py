@@ -768,4 +768,4 @@ def test_ctrl_c_before_training_leaves_nothing(here: Path, monkeypatch: pytest.M
     assert result.code == 130
     assert result.out == ""
     assert "Traceback" not in result.err
-    assert result.err.endswith("stopped; nothing is half written\n")
+    assert result.err.endswith("stopped; no partial files were left\n")

@@ -188,7 +188,7 @@ def test_a_run_that_fails_stops_no_other(whole: Path, tmp_path: Path) -> None:
     vary = ("--vary", "data.path=path,nowhere")
     found = command("compare", whole / "classwise.toml", *vary, "--seeds", 2, "--out", tmp_path / "out")
     assert found.code == 1
-    assert found.err.splitlines()[-1] == "error: 2 of 4 runs failed; the table leaves them out"
+    assert found.err.splitlines()[-1] == "error: 2 of 4 runs failed; the table does not include them"
     table = pl.read_csv(tmp_path / "out/compare.csv")
     assert table["status"].to_list() == ["finished"] * 2 + ["failed"] * 2
     assert "no column 'nowhere'" in table["message"][2]

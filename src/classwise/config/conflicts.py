@@ -54,7 +54,9 @@ def _mixing(config: Config) -> Iterator[str]:
 
     key = mixing[0]
     if data.mix_share == 0:
-        yield f"data.mix_share: found {data.mix_share}, but data.{key} is {getattr(data, key)}, which then has no effect"
+        yield (
+            f"data.mix_share: found {data.mix_share}, but data.{key} is {getattr(data, key)}, which then has no effect"
+        )
     hard = [section_name(section) for section in LOSSES if not section.soft_targets]
     for name, target in config.targets.items():
         for loss in losses_of(config, name):
@@ -231,6 +233,6 @@ def _without_effect(config: Config) -> Iterator[str]:
         )
     if training.freeze_epochs >= training.epochs and data.augment.preset != "none":
         yield (
-            f"data.augment = {data.augment.preset!r}: has no effect, since training.freeze_epochs freezes the backbone in"
-            " all epochs, and images of a frozen backbone are not augmented"
+            f"data.augment = {data.augment.preset!r}: has no effect, since training.freeze_epochs freezes the backbone"
+            " in all epochs, and images of a frozen backbone are not augmented"
         )
