@@ -239,7 +239,7 @@ def test_a_class_with_one_group(here: Path) -> None:
     ("column", "said"),
     [
         (0, ("data.path", "is empty in row 5")),
-        (1, ("no label in row 5: empty in column 'label'", "data.unanswered")),
+        (1, ("no label in row 5: empty in column 'label'", "data.unlabeled")),
         (2, ("data.group", "is empty in row 5")),
     ],
 )
@@ -768,4 +768,4 @@ def test_ctrl_c_before_training_leaves_nothing(here: Path, monkeypatch: pytest.M
     assert result.code == 130
     assert result.out == ""
     assert "Traceback" not in result.err
-    assert result.err.endswith("stopped; nothing is half written\n")
+    assert result.err.endswith("stopped; no partial files were left\n")
