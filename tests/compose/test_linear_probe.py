@@ -344,7 +344,7 @@ def test_the_scores_of_a_run_count_them() -> None:
         board = MetricCollection(HEADS, labels, ("class", "ordinal"))
         board.update(outputs, valid)
         assert board.invalid == 0
-        found.append(board.results())
+        found.append(board.compute())
     frequent, linear = found
     for name, metric in (
         ("class", "macro_f1"), ("ordinal", "macro_f1"), ("multilabel", "macro_f1"), ("regression", "r2"),

@@ -127,7 +127,7 @@ def known(
 def test_baselines_of_a_class_are_scikit_learns(scene: Callable[..., Scene]) -> None:
     """DummyClassifier and balanced LogisticRegression on the very pixels, by macro F1; unknown rows left out."""
     s = scene({"kind": KIND, "level": LEVEL}, selection={"metric": "kind.macro_f1"})
-    (train_x, train_y), (valid_x, valid_y) = map(known, s.pair, s.labels("kind"))
+    (train_x, train_y), (valid_x, valid_y) = map(known, s.both, s.labels("kind"))
     assert len(train_y) < 40
     assert len(valid_y) < 20
     dummy = DummyClassifier(strategy="most_frequent").fit(train_x, train_y)
@@ -142,7 +142,7 @@ def test_baselines_of_a_class_are_scikit_learns(scene: Callable[..., Scene]) -> 
 def test_baselines_of_a_number_are_scikit_learns(scene: Callable[..., Scene]) -> None:
     """DummyRegressor's mean and Ridge on the pixels, in the user's unit."""
     s = scene({"kind": KIND, "area": AREA}, selection={"metric": "area.mae"})
-    (train_x, valid_x), (train_y, valid_y) = s.pair, s.labels("area")
+    (train_x, valid_x), (train_y, valid_y) = s.both, s.labels("area")
     want = [
         mean_absolute_error(valid_y, model.fit(train_x, train_y).predict(valid_x))
         for model in (DummyRegressor(), Ridge(alpha=1.0))
@@ -174,7 +174,7 @@ def test_which_baseline_is_beaten_depends_on_the_direction(scene: Callable[..., 
 def test_log_loss_of_the_dummy_is_the_entropy_of_the_frequencies(scene: Callable[..., Scene]) -> None:
     """Not only the answer but its probability is the training rows' frequency."""
     s = scene({"kind": KIND}, selection={"metric": "log_loss"})
-    (train_x, train_y), (valid_x, valid_y) = map(known, s.pair, s.labels("kind"))
+    (train_x, train_y), (valid_x, valid_y) = map(known, s.both, s.labels("kind"))
     dummy = DummyClassifier(strategy="prior").fit(train_x, train_y)
     want = log_loss(valid_y, dummy.predict_proba(valid_x), labels=[0, 1, 2])
     assert s.baselines().most_frequent == pytest.approx(want, abs=1e-9)
@@ -421,7 +421,7 @@ def test_training_images_are_augmented_and_validation_is_not(scene: Callable[...
     data, valid = build_data(s.config, s.splits, s.model, CPU)
     for batch in valid.batches():
         pixels = batch.images.permute(0, 2, 3, 1).reshape(len(batch), -1).numpy()
-        assert (pixels == np.rint(255 * s.pair[1][batch.rows])).all()
+        assert (pixels == np.rint(255 * s.both[1][batch.rows])).all()
     batch = next(data.windows(0))[0]
     pixels = batch.images.permute(0, 2, 3, 1).reshape(len(batch), -1).numpy()
-    assert (pixels != np.rint(255 * s.pair[0][batch.rows])).any(axis=1).all()
+    assert (pixels != np.rint(255 * s.both[0][batch.rows])).any(axis=1).all()

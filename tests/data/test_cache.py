@@ -62,7 +62,7 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
 
 
 def fill(store: ImageCache, paths: list[Path]) -> None:
-    assert check_images(paths, min_size=LEAST, store=store, threads=2).bad == []
+    assert check_images(paths, min_size=LEAST, cache=store, threads=2).bad == []
     store.flush()
 
 
@@ -147,7 +147,7 @@ def test_bad_files_are_found_with_a_store_too(paths: list[Path], stores: Stores)
     fill(stores(), paths)
     paths[3].write_bytes(paths[3].read_bytes()[:-200])
     store = stores()
-    found = check_images(paths, min_size=LEAST, store=store)
+    found = check_images(paths, min_size=LEAST, cache=store)
     assert [error.path for error in found.bad] == [paths[3]]
     assert list(found.keys.items()) == [(p, content_key(p.read_bytes())) for p in paths if p != paths[3]]
     assert (store.added, store.had) == (0, len(paths) - 2)  # neither the bad one nor the copy is counted
@@ -290,7 +290,7 @@ def pwrite(handle, data, at):
 os.pwrite = pwrite
 cache.AT_ONCE = 1
 store = cache.ImageCache(folder, 10**9, 0)
-check_images(paths, least=(32, 32), store=store, threads=2)
+check_images(paths, min_size=(32, 32), cache=store, threads=2)
 """
     for number in (1, 2, 3, 8, 21):
         folder = tmp_path / "base" / f"killed {number}"
@@ -471,7 +471,7 @@ def test_runs_that_begin_together_store_once(paths: list[Path], stores: Stores) 
     fill(alone, paths)
     for path in paths:
         for store in (one, other):
-            check_image(path, min_size=LEAST, store=store)
+            check_image(path, min_size=LEAST, cache=store)
     for store in (one, other):
         store.flush()
         assert_right(store, paths)

@@ -405,13 +405,13 @@ def test_sampling_that_cannot_be(folder):
 
 
 @pytest.mark.parametrize("queries", [None, QUERIES])
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_an_update(folder, world_size, queries):
     """Two ranks of one batch each make the update that one process makes of two: the same images, to the byte,
     in the same number of updates; the last may leave a rank without any."""
     sampling = "balanced" if queries is None else "shuffle"
     single = training(folder, 2, window=world_size, sampling=sampling, queries=queries)
-    options = {"window": world_size, "sampling": sampling, "queries": queries, "world": world_size}
+    options = {"window": world_size, "sampling": sampling, "queries": queries, "world_size": world_size}
     ranks = [training(folder, 2, rank=rank, **options) for rank in range(world_size)]
     assert {data.updates_per_epoch for data in ranks} == {single.updates_per_epoch}
     for epoch, skip in ((0, 0), (1, 0), (1, 1)):

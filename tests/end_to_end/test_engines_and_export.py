@@ -101,7 +101,7 @@ def _regression(
     raw: np.ndarray, head: dict[str, Any], target: dict[str, Any]
 ) -> tuple[list[float], np.ndarray]:
     values = raw[:, 0].astype(np.float64) * head["std"] + head["mean"]
-    return values.tolist(), np.searchsorted(head["edges"] or [], values, split="right")
+    return values.tolist(), np.searchsorted(head["edges"] or [], values, side="right")
 
 
 def _ranking(raw: np.ndarray, head: dict[str, Any], target: dict[str, Any]) -> tuple[list[float], None]:

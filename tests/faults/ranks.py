@@ -259,7 +259,7 @@ def _scores(rows: int, who: Processes) -> dict[str, Any]:
         dataclasses.make_dataclass("Progress", ["epoch"])(0),
     )
     scores = loop.evaluate(state, valid, metrics, dataclasses.replace(SETTINGS, processes=who))
-    results = metrics.results()
+    results = metrics.compute()
     samples = {name: one["samples"] for name, one in results["targets"].items()}
     return {"scores": scores, "results": results, "samples": samples, "flat": flat_scores(results)}
 

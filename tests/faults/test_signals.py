@@ -48,7 +48,7 @@ def test_two_signals_in_a_row(here: signals.Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "number", "to", "workers", "world"),
+    ("sabotage", "number", "to", "workers", "world_size"),
     [
         (signals.workers_take_signals, signal.SIGTERM, "group", 2, 1),
         (signals.everyone_for_itself, signal.SIGTERM, "process", 0, 2),

@@ -74,7 +74,7 @@ def test_every_row_once_and_in_order(loader: Loader) -> None:
     outputs = predict_outputs(eager(predicted.train()), loader)
     assert not predicted.training
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {"마스크": (7, 3), "type": (7, 2)}
-    for row, path in enumerate(loader.images.paths):
+    for row, path in enumerate(loader.dataset.paths):
         image_HWC = np.ascontiguousarray(fit_image(read_image(path, 1000), (6, 6), "squash"))
         with torch.no_grad():
             alone = predicted(torch.from_numpy(image_HWC).permute(2, 0, 1)[None])
@@ -107,7 +107,7 @@ def test_a_row_missing_or_out_of_order_is_noticed(loader: Loader, kept: list[int
 
     class Wrong(Loader):
         def __init__(self) -> None:
-            self.images, self.batch_size = loader.images, 3
+            self.dataset, self.batch_size = loader.dataset, 3
 
         def batches(self, parts: Sequence[Rows], epoch: int = 0) -> Iterator[Batch]:
             return loader.batches(batches_of(np.array(kept), 3), epoch)

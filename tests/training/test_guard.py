@@ -25,7 +25,7 @@ from tiny_runs import (
 )
 
 from classwise.errors import ImageError, Interrupted, NonFiniteError
-from classwise.training import finite, loop
+from classwise.training import guard, loop
 from classwise.training.state import Progress, TrainState
 from waiting import Waiting
 
@@ -33,7 +33,7 @@ from waiting import Waiting
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, where torch's fused optimizers skip a step as on a GPU."""
-    monkeypatch.setattr(finite, "can_defer_check", lambda state, device: True)
+    monkeypatch.setattr(guard, "can_defer_check", lambda state, device: True)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -42,7 +42,7 @@ def test_it_is_the_same_run(optimizer: str, clip_norm: float, monkeypatch: pytes
     data, settings = training(22, 4, 2), replace(SETTINGS, clip_norm=clip_norm)
     ends = []
     for defers_checks in (False, True):
-        monkeypatch.setattr(finite, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
+        monkeypatch.setattr(guard, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
         state = state_of(convolutional(), data, optimizer, 0.05, "cosine")
         assert run(state, data, settings, Shelf()) == "finished"
         ends.append(bytes_of(state))
@@ -181,7 +181,7 @@ def test_nothing_waits_for_the_device(
     """No number is asked for between the first batch and the last; where the host does not run ahead, one an update."""
     data, settings = training(10, 2), replace(SETTINGS, clip_norm=clip_norm)
     for defers_checks in (True, False):
-        monkeypatch.setattr(finite, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
+        monkeypatch.setattr(guard, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
         # As on a GPU: normalizers are tensors there unless all rows count alike.
         criterion = criterion_of(weighted)
         if weighted:
@@ -199,12 +199,12 @@ def test_nothing_waits_for_the_device(
 def test_who_may_run_ahead() -> None:
     """Only where a step can be skipped on the device, and nothing else has to be known between two updates."""
     data, cuda = training(4, 2), torch.device("cuda")
-    assert finite.can_defer_check(state_of(dense().float(), data, "adamw"), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw"), CPU)
-    assert finite.can_defer_check(state_of(dense().float(), data, "sgd"), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "sgdp"), cuda)
-    assert not finite.can_defer_check(
+    assert guard.can_defer_check(state_of(dense().float(), data, "adamw"), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw"), CPU)
+    assert guard.can_defer_check(state_of(dense().float(), data, "sgd"), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "sgdp"), cuda)
+    assert not guard.can_defer_check(
         state_of(dense().float(), data, "adamw", options={"fused": False}), cuda
     )
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)
