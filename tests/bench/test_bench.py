@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -331,15 +331,6 @@ def test_on_a_terminal(
         longest = max(line.count("█") for line in lines)
         assert longest == min(40, width - 68)
         assert any("augmenting" in line and "0.500" in line and "20 %" in line for line in lines)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """What is timed here is small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_the_command(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

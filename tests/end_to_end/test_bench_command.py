@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from scenes import (
+
+from classwise.bench.result import COMPUTING, READING
+from tests.helpers.scenes import (
     FORKS,
     MANY,
     PEOPLE,
@@ -15,8 +17,6 @@ from scenes import (
     untouched,
     write_config,
 )
-
-from classwise.bench.result import COMPUTING, READING
 
 
 @FORKS

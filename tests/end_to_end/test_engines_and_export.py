@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime
 import polars as pl
 import pytest
-from scenes import MANY, command, many_table, untouched, write_config, write_csv
 
 from classwise.data.images import fit_image, read_image
 from classwise.infer import engines
 from classwise.infer.engines import Engine, Outputs
 from classwise.run.api import Run
+from tests.helpers.scenes import MANY, command, many_table, untouched, write_config, write_csv
 
 RANKED: dict[str, Any] = {
     **MANY,

@@ -6,12 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from counting import Count, Figure
-from disk import scratch
-from states import NAMES, files_of, put, same_as
-
 from classwise.errors import CheckpointError
 from classwise.run.checkpoint import newest_checkpoint, read_checkpoint
+from tests.faults.counting import Count, Figure
+from tests.faults.disk import scratch
+from tests.faults.states import NAMES, files_of, put, same_as
 
 Damage = Callable[[Path, dict[str, bytes], random.Random], str]
 

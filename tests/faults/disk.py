@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from counting import Count, Figure
-from interposed import FAULTS, in_a_child, recorded, with_fault
-from states import files_of, put, same_as
 
 from classwise.console import Console
 from classwise.data.table import write_table
 from classwise.errors import CheckpointError, ClasswiseError
 from classwise.files import write_bytes, write_json, write_text
 from classwise.run.checkpoint import newest_checkpoint, write_checkpoint
+from tests.faults.counting import Count, Figure
+from tests.faults.interposed import FAULTS, in_a_child, recorded, with_fault
+from tests.faults.states import files_of, put, same_as
+from tests.helpers.children import child_environment
 
 
 def scratch() -> Path:
@@ -85,9 +86,7 @@ def _neither(folder: Path, old: dict[str, bytes], new: dict[str, bytes]) -> str 
 
 # The programs run in a mount namespace of their own, so that nothing is left mounted however they end.
 ON_A_SMALL_DISK = """
-import os, pathlib, shutil, subprocess, sys
-sys.path[:0] = {paths!r}
-from disk import small_disks
+from tests.faults.disk import small_disks
 small_disks({sizes!r})
 """
 
@@ -100,11 +99,13 @@ def full_disks(sizes: int = 50) -> Count:
     page = 4096
     # From where only the old one fits to where both do.
     steps = [(old // page + 6 + i * (new // page + 12) / max(1, sizes - 1)) * page for i in range(sizes)]
-    here = str(Path(__file__).parent)
-    paths = [here, str(Path(here).parent / "training"), *sys.path]
-    script = ON_A_SMALL_DISK.format(paths=paths, sizes=[int(step) // page * page for step in steps])
+    script = ON_A_SMALL_DISK.format(sizes=[int(step) // page * page for step in steps])
     found = subprocess.run(
-        ["unshare", "-m", sys.executable, "-c", script], capture_output=True, text=True, timeout=600
+        ["unshare", "-m", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=child_environment(),
     )
     lines = [line.split("\t") for line in found.stdout.splitlines() if line.startswith("disk\t")]
     for _, outcome, problem in lines:

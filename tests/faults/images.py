@@ -18,9 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import trials
-from counting import Count, Figure
 from PIL import Image
+
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
 
 Pixels = npt.NDArray[np.uint8]
 SECONDS, MEGABYTES = 2.0, 256
@@ -635,7 +636,7 @@ def mutants(tries: int, seed: int = 0, chunk: int = 500) -> dict[str, Any]:
 
 
 def _figure(function: str, *arguments: Any) -> Count:
-    from kills import count_of
+    from tests.faults.kills import count_of
 
     return count_of(trials.in_a_fresh_process("images", function, *arguments))
 

@@ -12,14 +12,13 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from counting import Count, Figure
-from disk import scratch
-from interposed import Operation, recorded
-from states import files_of
-
 from classwise.errors import CheckpointError
 from classwise.run.checkpoint import newest_checkpoint, write_checkpoint
 from classwise.run.folder import new_folder
+from tests.faults.counting import Count, Figure
+from tests.faults.disk import scratch
+from tests.faults.interposed import Operation, recorded
+from tests.faults.states import files_of
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What two or three processes find out about themselves: `torchrun --nproc-per-node 2 ranks.py CHECKS OUT`.
+"""What two or three processes find out about themselves: `torchrun --nproc-per-node 2 -m tests.faults.ranks OUT CHECKS`.
 
 Each process computes what it would have come to alone, too, and compares. The first one writes what was counted.
 """
@@ -13,29 +13,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [
-    str(HERE),
-    str(HERE.parent),
-    *(str(HERE.parent / name) for name in ("training", "properties")),
-]
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from counting import Count  # noqa: E402
-from test_accumulation import (  # noqa: E402
-    LOSSES,
-    OUTPUTS,
-    Head,
-    Heads,
-    cut,
-    drawn_criterion,
-    drawn_queries,
-    gradient,
-    mean_of_means,
-    rows_of,
+from classwise.data.loader import Batch, ValidationData, without_labels
+from classwise.data.sampling import rank_share
+from classwise.distributed import SINGLE_PROCESS, Processes, process_group
+from classwise.errors import NonFiniteError
+from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.model.heads import (
+    ClassHead,
+    MultilabelHead,
+    OrdinalHead,
+    RankingHead,
+    RegressionHead,
 )
-from tiny_runs import (  # noqa: E402
+from classwise.training import loop
+from classwise.training.guard import NonFiniteGuard
+from classwise.training.state import TrainState
+from tests.faults.counting import Count
+from tests.helpers.tiny_runs import (
     SETTINGS,
     MemoryLoader,
     Shelf,
@@ -47,23 +45,18 @@ from tiny_runs import (  # noqa: E402
     training,
     validation,
 )
-from torch import Tensor, nn  # noqa: E402
-
-from classwise.data.loader import Batch, ValidationData, without_labels  # noqa: E402
-from classwise.data.sampling import rank_share  # noqa: E402
-from classwise.distributed import SINGLE_PROCESS, Processes, process_group  # noqa: E402
-from classwise.errors import NonFiniteError  # noqa: E402
-from classwise.metrics.collection import MetricCollection, flat_scores  # noqa: E402
-from classwise.model.heads import (  # noqa: E402
-    ClassHead,
-    MultilabelHead,
-    OrdinalHead,
-    RankingHead,
-    RegressionHead,
+from tests.properties.test_accumulation import (
+    LOSSES,
+    OUTPUTS,
+    Head,
+    Heads,
+    cut,
+    drawn_criterion,
+    drawn_queries,
+    gradient,
+    mean_of_means,
+    rows_of,
 )
-from classwise.training import loop  # noqa: E402
-from classwise.training.guard import NonFiniteGuard  # noqa: E402
-from classwise.training.state import TrainState  # noqa: E402
 
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-6}
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import damage
 import pytest
-from states import files_of, put
 
 from classwise.errors import CheckpointError
 from classwise.run import checkpoint as checkpoints
+from tests.faults import damage
+from tests.faults.states import files_of, put
 
 
 def test_damages_are_noticed() -> None:

@@ -6,14 +6,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import disk
-import power
 import pytest
-from interposed import recorded
-from states import files_of
 
 from classwise.run import checkpoint as checkpoints
 from classwise.run.checkpoint import write_checkpoint
+from tests.faults import disk, power
+from tests.faults.interposed import recorded
+from tests.faults.states import files_of
 
 
 def test_every_operation_of_a_save_fails_in_turn() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import workers
-from scenes import FORKS
 
 from classwise.data import workers as watched
 from classwise.data.loader import Loader
 from classwise.errors import WorkerError
+from tests.faults import workers
+from tests.helpers.scenes import FORKS
 
 pytestmark = [FORKS, pytest.mark.filterwarnings("ignore:This DataLoader will create")]
 

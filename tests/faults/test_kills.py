@@ -4,7 +4,8 @@ without each protection it would not."""
 from typing import Any
 
 import pytest
-import trials
+
+from tests.faults import trials
 
 PROTECTIONS = ["dropout", "augmentation", "order", "average", "moments"]
 

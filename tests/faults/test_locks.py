@@ -8,15 +8,14 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import locks
 import pytest
-import signals
-from forked import Hook, start
-from scenes import command
 
 from classwise.errors import OutputError
 from classwise.run.folder import new_folder
 from classwise.run.lock import locked, refuse_held
+from tests.faults import locks, signals
+from tests.faults.forked import Hook, start
+from tests.helpers.scenes import command
 
 
 @pytest.fixture(scope="module")

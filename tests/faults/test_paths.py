@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-import trials
+
+from tests.faults import trials
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,14 @@
 import contextlib
 from typing import Any
 
-import formulas
-import hostile_report
 import polars as pl
 import pytest
-import trials
 
 from classwise.config.load import make_config
 from classwise.data import table
 from classwise.data.table import read_table
 from classwise.errors import ConfigError, DataError
+from tests.faults import formulas, hostile_report, trials
 
 READERS = ("fuzz_config", "fuzz_table", "fuzz_template", "fuzz_manifest", "fuzz_checkpoint")
 

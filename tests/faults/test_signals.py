@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import signals
-from counting import Count
-from scenes import command
 
 import classwise
 from classwise.run.folder import RunFolder
 from classwise.signals import STOPPING, StopFlag, defer_signals, stop_flag
+from tests.faults import signals
+from tests.faults.counting import Count
+from tests.helpers.scenes import command
 
 
 @pytest.fixture(scope="module")

@@ -33,15 +33,6 @@ LABELS = {"마스크": ("wear", "incorrect", "normal"), "type": ("m", 'f "quoted
 HEADS: dict[str, Head] = {"마스크": ClassHead(3), "type": ClassHead(2)}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def model(dropout: float = 0.5) -> Classifier:
     """One dense layer with batch norm, and two heads."""
     with torch.random.fork_rng(devices=[]):

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import (
+
+from classwise.errors import ImageError, Interrupted, NonFiniteError
+from classwise.training import guard, loop
+from classwise.training.state import Progress, TrainState
+from tests.helpers.tiny_runs import (
     CPU,
     SETTINGS,
     Shelf,
@@ -23,11 +27,7 @@ from tiny_runs import (
     state_of,
     training,
 )
-
-from classwise.errors import ImageError, Interrupted, NonFiniteError
-from classwise.training import guard, loop
-from classwise.training.state import Progress, TrainState
-from waiting import Waiting
+from tests.helpers.waiting import Waiting
 
 
 @pytest.fixture
@@ -203,8 +203,6 @@ def test_who_may_run_ahead() -> None:
     assert not guard.can_defer_check(state_of(dense().float(), data, "adamw"), CPU)
     assert guard.can_defer_check(state_of(dense().float(), data, "sgd"), cuda)
     assert not guard.can_defer_check(state_of(dense().float(), data, "sgdp"), cuda)
-    assert not guard.can_defer_check(
-        state_of(dense().float(), data, "adamw", options={"fused": False}), cuda
-    )
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", options={"fused": False}), cuda)
     assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
     assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import (
+from torch import Tensor
+
+from classwise.data.augment import PRESETS
+from classwise.data.images import fit_image, read_image
+from classwise.data.loader import Batch, ImageDataset, Loader, TrainingData, ValidationData
+from classwise.errors import Interrupted, NonFiniteError
+from classwise.optim.schedules import build_schedule
+from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, restore
+from classwise.training import loop
+from classwise.training.state import TrainState
+from tests.helpers.tiny_runs import (
     HEADS,
     SETTINGS,
     Shelf,
@@ -34,26 +44,6 @@ from tiny_runs import (
     training,
     validation,
 )
-from torch import Tensor
-
-from classwise.data.augment import PRESETS
-from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, ImageDataset, Loader, TrainingData, ValidationData
-from classwise.errors import Interrupted, NonFiniteError
-from classwise.optim.schedules import build_schedule
-from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, restore
-from classwise.training import loop
-from classwise.training.state import TrainState
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 # The lecture.
 

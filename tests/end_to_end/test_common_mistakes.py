@@ -43,18 +43,9 @@ from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, read_ch
 from classwise.run.predictor import Predictor
 from classwise.training import loop
 from classwise.training.state import Progress, TrainState
-from end_to_end.scenes import PLAIN, command, draw, plain_table, write_config, write_csv
+from tests.helpers.scenes import PLAIN, command, draw, plain_table, write_config, write_csv
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Faster for images this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
