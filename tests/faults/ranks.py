@@ -315,9 +315,9 @@ def _flat(state: TrainState) -> Tensor:
 def non_finite(processes: Processes, sabotage: str = "") -> Count:
     """A loss or gradient that is not finite, on one process or all, in any update: all stop before its step."""
     count = Count()
-    refuse = NonFiniteGuard.admit
+    refuse = NonFiniteGuard.check
     if sabotage == "unchecked":
-        NonFiniteGuard.admit = lambda self, update: True  # type: ignore[method-assign]
+        NonFiniteGuard.check = lambda self, update: True  # type: ignore[method-assign]
     for kind in ("nan loss", "inf loss", "nan gradient", "inf gradient", "nan validation"):
         for guilty in (0, 1, -1):
             for update in range(
@@ -328,7 +328,7 @@ def non_finite(processes: Processes, sabotage: str = "") -> Count:
                 found = "; ".join(f"process {r}: {p}" for r, p in enumerate(everyones) if p)
                 who = "all" if guilty < 0 else f"process {guilty}"
                 count.add(not found, f"{kind}, {who}", f"update {update}: {found}")
-    NonFiniteGuard.admit = refuse  # type: ignore[method-assign]
+    NonFiniteGuard.check = refuse  # type: ignore[method-assign]
     return count
 
 

@@ -1,6 +1,5 @@
 """The training process: the lecture's order, exact gradients, and nothing that a restart could change."""
 
-import inspect
 import itertools
 import math
 import os
@@ -80,25 +79,6 @@ def record(
         return before(*args, **options)
 
     monkeypatch.setattr(owner, method, noted)
-
-
-def test_the_source_is_the_lecture() -> None:
-    """train_one_epoch fits on a screen and shows the five lines in the lecture's order."""
-    source = inspect.getsource(loop.train_one_epoch)
-    lines = (
-        "model.train()",
-        "optimizer.zero_grad()",
-        "loss = criterion(",
-        ".backward()",
-        "scaler.step(optimizer)",
-    )
-    places = [source.index(line) for line in lines]
-    assert places == sorted(places)
-    assert all(source.count(line) == 1 for line in lines)
-    assert len(source.splitlines()) <= 45
-    evaluation = inspect.getsource(loop.evaluate)
-    assert "@torch.no_grad()" in evaluation
-    assert "model.eval()" in evaluation
 
 
 # Exact accumulation.
