@@ -114,8 +114,10 @@ def read_until(stream: IO[str], start: str) -> list[str]:
 @FORKS
 @pytest.mark.parametrize(
     ("number", "options"),
-    [(signal.SIGINT, ()), (signal.SIGTERM, ("--data.workers", "2"))],
-    ids=["int", "term"],
+    [
+        pytest.param(signal.SIGINT, (), marks=pytest.mark.full, id="int"),
+        pytest.param(signal.SIGTERM, ("--data.workers", "2"), id="term"),
+    ],
 )
 def test_a_signal_stops_with_a_checkpoint_and_resume_ends_in_the_same_bytes(
     folder: Path, tmp_path: Path, number: int, options: tuple[str, ...]
@@ -239,6 +241,7 @@ def test_what_a_run_may_be_given_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     assert timeless_history(run) == timeless_history(tmp_path / "whole")
 
 
+@pytest.mark.full  # compiling takes a minute; tests/training/test_compiled.py says quickly what is compiled
 @pytest.mark.parametrize("careful", [True, False])
 def test_compiled_too_the_run_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, careful: bool
@@ -281,7 +284,7 @@ def test_resuming_a_finished_run_says_so(folder: Path) -> None:
 
 
 @FORKS
-@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("debug", [pytest.param(False, marks=pytest.mark.full), True])
 def test_a_run_that_failed_says_why_and_can_go_on(folder: Path, tmp_path: Path, debug: bool) -> None:
     """Images that vanish while loader processes read them: the process ends with exit 1 (also where the error
     is still held when it does, as with --debug), status.json says why, and resume ends as if nothing had happened."""

@@ -1,11 +1,10 @@
 """Failing disks: each file operation of a save fails in turn, a disk fills up at any point, and outputs likewise."""
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,15 @@ from classwise.run.checkpoint import newest_checkpoint, write_checkpoint
 from tests.faults.counting import Count, Figure
 from tests.faults.interposed import FAULTS, in_a_child, recorded, with_fault
 from tests.faults.states import files_of, put, same_as
+from tests.faults.trials import scratch_folder
 from tests.helpers.children import child_environment
-
-
-def scratch() -> Path:
-    """A folder in memory: what is tried here is the order of operations, not a disk's speed."""
-    return Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 
 
 def every_operation(faults: tuple[str, ...] = FAULTS, step: int = 1) -> Count:
     """A save over an earlier one, in which operation after operation fails."""
     count = Count()
     old, new, third = files_of(1), files_of(2), files_of(3)
-    root = scratch()
+    root = scratch_folder()
     put(root / "checkpoints", "last", old)
     total = len(recorded(root, lambda: write_checkpoint(root / "checkpoints", "last", new)))
     for fault in faults:
@@ -145,23 +140,26 @@ def small_disks(sizes: list[int]) -> None:
             subprocess.run(["umount", str(mount)], check=True)
 
 
-def _outputs() -> dict[str, tuple[str, Callable[[Path, str], None]]]:
-    """The writers of everything in a run directory, by name: the file, and how it is written."""
-    frame = lambda text: pl.DataFrame({"id": ["a", text], "mask": ["=1", "x"]})  # noqa: E731
-    return {
-        "CSV": ("predictions.csv", lambda path, text: write_table(frame(text), path)),
-        "Parquet": ("predictions.parquet", lambda path, text: write_table(frame(text), path)),
-        "JSON": ("metrics.json", lambda path, text: write_json(path, {"value": text})),
-        "text": ("config.toml", lambda path, text: write_text(path, text * 100)),
-        "page": ("report.html", lambda path, text: write_bytes(path, text.encode() * 5000)),
-    }
+def _frame(text: str) -> pl.DataFrame:
+    return pl.DataFrame({"id": ["a", text], "mask": ["=1", "x"]})
 
 
-def outputs(faults: tuple[str, ...] = FAULTS) -> Count:
+# The writers of everything in a run directory, by name: the file, and how it is written.
+OUTPUTS: dict[str, tuple[str, Callable[[Path, str], None]]] = {
+    "CSV": ("predictions.csv", lambda path, text: write_table(_frame(text), path)),
+    "Parquet": ("predictions.parquet", lambda path, text: write_table(_frame(text), path)),
+    "JSON": ("metrics.json", lambda path, text: write_json(path, {"value": text})),
+    "text": ("config.toml", lambda path, text: write_text(path, text * 100)),
+    "page": ("report.html", lambda path, text: write_bytes(path, text.encode() * 5000)),
+}
+
+
+def outputs(faults: tuple[str, ...] = FAULTS, names: Sequence[str] = tuple(OUTPUTS)) -> Count:
     """Files of a run directory, new or over an earlier one, in which operation after operation fails."""
     count = Count()
-    root = scratch()
-    for name, (file, writer) in _outputs().items():
+    root = scratch_folder()
+    for name in names:
+        file, writer = OUTPUTS[name]
         path = root / file
         writer(path, "old")
         old = path.read_bytes()
@@ -215,7 +213,7 @@ def _add_log(count: Count, faults: tuple[str, ...]) -> None:
     """A log that cannot be written must not end a run: lines are lost, said and counted."""
     for fault in [fault for fault in faults if "kill" not in fault]:
         for number in range(3):
-            root = scratch()
+            root = scratch_folder()
             console = Console(quiet=True)
             console.log_to(root / "log.txt")
             console.line("one")

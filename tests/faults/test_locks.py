@@ -46,6 +46,7 @@ def test_the_lock_is_free_after_kill_9(here: signals.Place) -> None:
     assert locks.after_a_kill(here, 2, random.Random(0))
 
 
+@pytest.mark.full
 def test_without_the_lock_both_go_on(here: signals.Place) -> None:
     """Two trains in one directory, where the system's locks do nothing: both train, or the one stumbles over the other's
     files, or each over the other's; that one goes on and the other names it is past."""

@@ -47,6 +47,7 @@ def test_two_signals_in_a_row(here: signals.Place) -> None:
     count.check()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("sabotage", "number", "to", "workers", "world_size"),
     [
