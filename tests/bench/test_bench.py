@@ -6,16 +6,17 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from classwise.bench import Bench, Stage, bench, bench_text, print_bench, stages
+from classwise.bench import bench, stages
 from classwise.bench.hints import hints_of
-from classwise.bench.result import COMPUTING, READING
+from classwise.bench.result import COMPUTING, READING, Bench, Stage
+from classwise.bench.text import bench_text, print_bench
 from classwise.cli import run_command
 from classwise.config.load import load_config
 from classwise.console import Console
@@ -334,15 +335,6 @@ def test_on_a_terminal(
         longest = max(line.count("█") for line in lines)
         assert longest == min(40, width - 68)
         assert any("augmenting" in line and "0.500" in line and "20 %" in line for line in lines)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """What is timed here is small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_the_command(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

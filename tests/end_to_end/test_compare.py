@@ -15,13 +15,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scenes import command, contents, plain_table, untouched, write_config
 
-from classwise.compare import Variant, compare, grid, work
+from classwise.compare import compare, work
+from classwise.compare.variants import Variant, grid
 from classwise.errors import ConfigError, Interrupted
 from classwise.run import api as run
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
+from tests.helpers.scenes import command, contents, plain_table, untouched, write_config
 
 LOSSES = ("--vary", "loss.name=cross_entropy,focal")
 MODEL = "checkpoints/last/model.safetensors"

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from scenes import command
 
 from classwise.config.load import load_config
 from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.demo.shapes import write_shapes
 from classwise.metrics.scores import SCORES, TOP
+from tests.helpers.scenes import command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Each example's targets by type; what `classwise evaluate` has to say of each type.

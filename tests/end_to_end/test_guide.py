@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scenes import command
 
 from classwise.compose.dataset import prepare
 from classwise.config.base import sections_by_name
@@ -21,6 +20,7 @@ from classwise.console import Console
 from classwise.demo.shapes import write_shapes
 from classwise.metrics.scores import SCORES, TOP
 from classwise.run.checkpoint import read_checkpoint
+from tests.helpers.scenes import command
 
 ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "docs" / "guide.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]

@@ -14,8 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from counting import Count, Figure
-from forked import (
+import classwise.data.workers
+import classwise.signals
+from classwise.distributed import Processes
+from classwise.run.checkpoint import read_checkpoint
+from classwise.run.folder import RunFolder
+from tests.faults.counting import Count, Figure
+from tests.faults.forked import (
     PATIENCE,
     Child,
     Hook,
@@ -27,14 +32,8 @@ from forked import (
     start_program,
     start_ranks,
 )
-from scenes import PLAIN, contents, plain_table, write_config
-from test_interrupt import assert_same_end
-
-import classwise.data.workers
-import classwise.signals
-from classwise.distributed import Processes
-from classwise.run.checkpoint import read_checkpoint
-from classwise.run.folder import RunFolder
+from tests.helpers.same_end import assert_same_end
+from tests.helpers.scenes import PLAIN, contents, plain_table, write_config
 
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGUSR1": signal.SIGUSR1}
 WITHIN = 10.0  # seconds from the signal to the end

@@ -15,7 +15,7 @@ from classwise.data.table import read_table
 from classwise.errors import DataError, OutputError
 from classwise.init.guess import guess_source
 from classwise.init.suggest import write_config
-from end_to_end.scenes import class_folder, draw, plain_table, untouched, write_csv
+from tests.helpers.scenes import class_folder, draw, plain_table, untouched, write_csv
 
 KINDS = ("mask1.jpg", "mask2.png", "mask3.jpeg", "mask4.jpg", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg")
 

@@ -11,7 +11,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from scenes import (
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+)
+
+import classwise
+import classwise.run.api
+from tests.helpers.scenes import (
     FORKS,
     MANY,
     MASKS,
@@ -28,19 +41,6 @@ from scenes import (
     write_config,
     write_csv,
 )
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.metrics import (
-    accuracy_score,
-    balanced_accuracy_score,
-    confusion_matrix,
-    f1_score,
-    precision_recall_fscore_support,
-    precision_score,
-    recall_score,
-)
-
-import classwise
-import classwise.run.api
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import PLAIN, class_folder, command, draw, write_config, write_csv
-from test_bad_input import refused, says
+
+from tests.helpers.refusals import refused, says
+from tests.helpers.scenes import PLAIN, class_folder, command, draw, write_config, write_csv
 
 TARGETS: dict[str, dict[str, Any]] = {
     "kind": {"column": "kind"},

@@ -3,27 +3,17 @@
 import csv
 import gzip
 import struct
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import longtail
 from classwise.demo.fashion import LABELS, read_bundle
 from classwise.errors import DataError, OutputError
-
-
-@pytest.fixture(scope="module")
-def longtail() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        # As `python benchmarks/imbalance.py` finds it: beside the script.
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-        import longtail
-    return sys.modules[longtail.__name__]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +44,7 @@ def counts_of(path: Path, labels: tuple[str, ...]) -> list[int]:
     return [found[label] for label in labels]
 
 
-def test_whole_set_is_used_where_the_package_is(longtail: ModuleType, package: Path, tmp_path: Path) -> None:
+def test_whole_set_is_used_where_the_package_is(package: Path, tmp_path: Path) -> None:
     """n_k = largest * imbalance ** (-k / 9), rounded, in label order; each image keeps its own label."""
     tail = longtail.fashion_long_tail(tmp_path, 10, 40, 50, seed=1, package=package)
     assert counts_of(tail.train, LABELS) == [40, 31, 24, 19, 14, 11, 9, 7, 5, 4] == list(tail.counts)
@@ -66,7 +56,7 @@ def test_whole_set_is_used_where_the_package_is(longtail: ModuleType, package: P
     assert str(package) in tail.source
 
 
-def test_no_image_stands_twice(longtail: ModuleType, package: Path, tmp_path: Path) -> None:
+def test_no_image_stands_twice(package: Path, tmp_path: Path) -> None:
     """Neither in one table nor in both."""
     for name, make in (
         ("fashion", lambda folder: longtail.fashion_long_tail(folder, 10, 40, 80, seed=1, package=package)),
@@ -77,9 +67,7 @@ def test_no_image_stands_twice(longtail: ModuleType, package: Path, tmp_path: Pa
         assert len(set(images)) == len(images)
 
 
-def test_bundled_images_stand_in(
-    longtail: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bundled_images_stand_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without the package the bundled subset is used; its tail of six lowers the head, and that is said."""
     (tmp_path / "package").mkdir()
     tail = longtail.fashion_long_tail(tmp_path / "out", 10, 600, 100, seed=1, package=tmp_path / "package")
@@ -95,7 +83,7 @@ def test_bundled_images_stand_in(
     assert all(image.tobytes() in known for image, _ in read_table(tail.test))
 
 
-def test_bundled_images_reach_an_imbalance_of_100(longtail: ModuleType, tmp_path: Path) -> None:
+def test_bundled_images_reach_an_imbalance_of_100(tmp_path: Path) -> None:
     """The subset's own imbalance can be had at its own size, or nearly: at most two images less at the head."""
     tail = longtail.fashion_long_tail(tmp_path / "out", 100, 600, 100, seed=1, package=tmp_path)
     assert tail.counts[0] >= 598
@@ -103,7 +91,7 @@ def test_bundled_images_reach_an_imbalance_of_100(longtail: ModuleType, tmp_path
 
 
 @pytest.mark.parametrize("imbalance", [1, 10, 100])
-def test_digits(longtail: ModuleType, tmp_path: Path, imbalance: int) -> None:
+def test_digits(tmp_path: Path, imbalance: int) -> None:
     """Forty of each digit to test on; of '0' at least 134 to train on, of the others by the formula."""
     tail = longtail.digits_long_tail(tmp_path, imbalance, seed=3)
     digits = tuple("0123456789")
@@ -114,7 +102,7 @@ def test_digits(longtail: ModuleType, tmp_path: Path, imbalance: int) -> None:
     assert counts_of(tail.test, digits) == [40] * 10
 
 
-def test_digits_keep_their_labels(longtail: ModuleType, tmp_path: Path) -> None:
+def test_digits_keep_their_labels(tmp_path: Path) -> None:
     """Shrunk to 8 x 8 again, each written image is nearest to an image of its own class, nearly always."""
     tail = longtail.digits_long_tail(tmp_path, 100, seed=3)
     data = load_digits()
@@ -126,7 +114,7 @@ def test_digits_keep_their_labels(longtail: ModuleType, tmp_path: Path) -> None:
     assert np.mean(right) > 0.97
 
 
-def test_seed_decides_every_byte(longtail: ModuleType, tmp_path: Path) -> None:
+def test_seed_decides_every_byte(tmp_path: Path) -> None:
     """The same seed writes the same files; another draws other images."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         longtail.digits_long_tail(tmp_path / name, 100, seed)
@@ -142,7 +130,7 @@ def test_seed_decides_every_byte(longtail: ModuleType, tmp_path: Path) -> None:
     assert files["a"] != files["c"]
 
 
-def test_what_cannot_be_drawn_is_refused(longtail: ModuleType, package: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_is_refused(package: Path, tmp_path: Path) -> None:
     """An imbalance below one, an empty last class, an uneven or too large test set: refused by name."""
     refused = [
         (0.5, 40, 50, "imbalance = 0.5"),
@@ -158,7 +146,7 @@ def test_what_cannot_be_drawn_is_refused(longtail: ModuleType, package: Path, tm
 
 
 @pytest.mark.parametrize("name", ["train.csv", "test.csv", "images"])
-def test_what_stands_there_is_kept(longtail: ModuleType, tmp_path: Path, name: str) -> None:
+def test_what_stands_there_is_kept(tmp_path: Path, name: str) -> None:
     """A table or a folder of images that exists is not written over."""
     (tmp_path / name).mkdir() if name == "images" else (tmp_path / name).write_text("mine")
     with pytest.raises(OutputError, match=f"{name} exists"):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import tomli_w
-from fabricated import fabricate_run, score
 from sklearn import metrics as reference
+
+from tests.helpers.fabricated import fabricate_run, score
 
 LEVELS = ["new", "good", "worn", "broken"]
 TAGS = ["outdoor", "안경", "hat", "scarf", "beard", "earring", "tattoo"]

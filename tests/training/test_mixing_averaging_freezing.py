@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import (
+from torch import Tensor
+
+from classwise.data.batch import Batch
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.loader import FeatureLoader
+from classwise.data.mixing import Mixing
+from classwise.errors import Interrupted
+from classwise.infer.features import features_of
+from classwise.losses.criterion import Criterion
+from classwise.losses.ldam import LDAM
+from classwise.model.average import NoAverage
+from classwise.model.classifier import Classifier
+from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, read_checkpoint, restore
+from classwise.training import loop
+from classwise.training.state import TrainState
+from tests.helpers.tiny_runs import (
     CPU,
     HEADS,
     SETTINGS,
@@ -30,31 +45,6 @@ from tiny_runs import (
     training,
     validation,
 )
-from torch import Tensor
-
-from classwise.data.batch import Batch
-from classwise.data.epochs import TrainingData, ValidationData
-from classwise.data.loader import FeatureLoader
-from classwise.data.mixing import Mixing
-from classwise.errors import Interrupted
-from classwise.infer.features import features_of
-from classwise.losses.criterion import Criterion
-from classwise.losses.ldam import LDAM
-from classwise.model.average import NoAverage
-from classwise.model.classifier import Classifier
-from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, read_checkpoint, restore
-from classwise.training import loop
-from classwise.training.state import TrainState
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 # The epoch, for losses that change with it.
 

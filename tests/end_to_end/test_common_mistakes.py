@@ -49,18 +49,9 @@ from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, read_ch
 from classwise.run.predictor import Predictor
 from classwise.training import loop
 from classwise.training.state import Progress, TrainState
-from end_to_end.scenes import PLAIN, command, draw, plain_table, write_config, write_csv
+from tests.helpers.scenes import PLAIN, command, draw, plain_table, write_config, write_csv
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Faster for images this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -188,7 +179,7 @@ def test_mistake_3_lists_kept_on_the_class(tmp_path: Path) -> None:
     assert len(one.data.ids) + len(one.valid) == 16
     assert len(two.data.ids) + len(two.valid) == 8
     one.metrics.update({"label": torch.eye(2)}, {"label": torch.arange(2)})
-    assert two.metrics.results()["targets"]["label"]["samples"] == 0
+    assert two.metrics.compute()["targets"]["label"]["samples"] == 0
 
 
 def test_mistake_3_no_class_of_the_package_holds_a_list() -> None:
@@ -260,7 +251,7 @@ def test_mistake_5_drop_last_in_validation(tmp_path: Path) -> None:
     board = MetricCollection({"label": ClassHead(2)}, {"label": ("lying", "standing")})
     scores = loop.evaluate(state, valid, board, settings)
     assert scores["accuracy"] == 1.0
-    assert board.results()["targets"]["label"]["confusion"] == [[5, 0], [0, 5]]
+    assert board.compute()["targets"]["label"]["confusion"] == [[5, 0], [0, 5]]
 
     # The mistake: eight right answers over ten rows.
     assert sum(len(batch) for batch in valid.batches() if len(batch) == 4) / len(valid) == 0.8
@@ -443,7 +434,7 @@ def test_mistake_11_f1_averaged_over_batches() -> None:
             board.update(
                 {"face": torch.from_numpy(logits_NK[part])}, {"face": torch.from_numpy(labels_N[part])}
             )
-        scores = board.results()["targets"]["face"]
+        scores = board.compute()["targets"]["face"]
         assert scores["macro_f1"] == pytest.approx(wanted, abs=1e-12)
         batches = [(labels_N[s : s + batch_size], logits_NK[s : s + batch_size].argmax(1)) for s in starts]
         means.append(np.mean([f1_score(*batch, average="macro", zero_division=0) for batch in batches]))

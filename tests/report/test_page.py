@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from browsed import Page
-from fabricated import LABELS, fabricate_run
 
 from classwise.errors import DataError
 from classwise.report.mistakes import TILES
 from classwise.report.page import duration, write_report
+from tests.helpers.browsed import Page
+from tests.helpers.fabricated import LABELS, fabricate_run
 
 HOSTILE = {
     "<script>alert(1)</script>": [

@@ -10,9 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from classwise.compare import Comparison, Result
 from classwise.compare.page import write_results
-from classwise.compare.result import values_of
+from classwise.compare.result import Comparison, Result, values_of
 from classwise.compare.stats import summarise
 from classwise.compare.text import signed
 

@@ -1,6 +1,5 @@
 """The programs in benchmarks/ run at tiny sizes, and what they compare computes the same. No time is looked at."""
 
-import pytest
 import torch
 
 import confusion
@@ -8,11 +7,6 @@ import epoch
 import growth
 import overhead
 import reading
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_counting_is_exact_for_all() -> None:

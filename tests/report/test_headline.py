@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from browsed import Page
-from fabricated import fabricate_run
-from fabricated_kinds import read, set_baselines, write
 
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.page import write_report
+from tests.helpers.browsed import Page
+from tests.helpers.fabricated import fabricate_run
+from tests.helpers.fabricated_kinds import read, set_baselines, write
 
 
 @pytest.fixture(scope="module")

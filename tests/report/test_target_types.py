@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from browsed import Page
-from fabricated import fabricate_run
-from fabricated_kinds import LEVELS, TAGS, fabricate_kinds, read, write
 
 from classwise.report.page import write_report
+from tests.helpers.browsed import Page
+from tests.helpers.fabricated import fabricate_run
+from tests.helpers.fabricated_kinds import LEVELS, TAGS, fabricate_kinds, read, write
 
 MOST = 4  # tiles of each of the six targets that have a gallery
 
