@@ -41,6 +41,6 @@ class Collate:
             return put
         # In shared memory from the start: sent from there, and where there is none left, it is said here.
         images_BHWC = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
-        images_BHWC.share_memory_()  # type: ignore[no-untyped-call]
+        images_BHWC.share_memory_()
         np.stack(images, out=images_BHWC.numpy())
         return images_BHWC

@@ -35,7 +35,7 @@ class Slots:
     def __init__(self, context: BaseContext, workers: int, size: int) -> None:
         self.number, self.owner = next(_numbers), os.getpid()
         self.memory = torch.empty((workers * EACH, size), dtype=torch.uint8)
-        self.memory.share_memory_()  # type: ignore[no-untyped-call]
+        self.memory.share_memory_()
         self.taken: Any = context.RawArray("b", workers * EACH)
 
     @staticmethod
