@@ -124,7 +124,7 @@ def ours(paths: list[Path], cached: CachedImages | None, slots: bool = True) -> 
     dataset = ImageDataset(paths, SIZE, "squash", 10**8, 0, changes, cached=cached)
     loader = Loader(dataset, {"row": np.arange(len(paths))}, BATCH, WORKERS)
     if not slots:
-        loader._loader.collate = Collate  # type: ignore[attr-defined]
+        loader._loader.make_collate = Collate  # type: ignore[attr-defined]
 
     def epoch(number: int) -> int:
         order = np.random.default_rng(number).permutation(len(paths))

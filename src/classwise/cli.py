@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 import classwise
 from classwise.errors import ClasswiseError, ConfigError, Interrupted
-from classwise.signals import ignore_from_now_on
+from classwise.signals import ignore_signals
 
 app = App(
     name="classwise",
@@ -368,7 +368,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command and end the process with its exit code: 0 done, 1 a mistake, 2 usage, 75 stopped."""
     code = run_command(sys.argv[1:] if arguments is None else arguments)
     if code == Interrupted.exit_code:  # torchrun sends SIGTERM to what is left once a first process has ended
-        ignore_from_now_on()
+        ignore_signals()
     sys.exit(code)
 
 

@@ -89,7 +89,7 @@ def defer_signals() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ignore_from_now_on() -> None:
+def ignore_signals() -> None:
     """For a process that is about to end, where a signal would only hide its exit code; and for loader workers, whose
     parent ends them."""
     for number in STOPPING:

@@ -142,7 +142,7 @@ def test_a_device_finishes_what_workers_leave_with_the_same_bytes(folder, worker
             batches, wanted = flat(left.updates(epoch)), flat(whole.updates(epoch))
             assert digest(batches) != digest(wanted)
             assert digest(batch.to(torch.device("cpu")) for batch in batches) == digest(wanted)
-            assert all(batch.to(torch.device("cpu")).finish is None for batch in batches)
+            assert all(batch.to(torch.device("cpu")).device_augment is None for batch in batches)
 
 
 def test_a_worker_that_lives_on_sees_each_epoch(folder):
