@@ -18,7 +18,7 @@ from classwise.data.cells import (
     cut_at,
     edge_labels,
     flag_cells,
-    found_labels,
+    labels_of_column,
     label_sets,
     sorted_labels,
 )
@@ -292,7 +292,7 @@ def make_target(
         settled = labels if cut is None else labels or edge_labels(cut)
         if settled is None:
             cells = table_column(frame, own, where, f"targets.{name}.column")
-            settled = found_labels(cells, type == "ordinal", f"targets.{name}.labels", where, own)
+            settled = labels_of_column(cells, type == "ordinal", f"targets.{name}.labels", where, own)
         return ClassTarget(name, type, own, tuple(settled), cut)
 
     def regression() -> RegressionTarget:
