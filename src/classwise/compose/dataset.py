@@ -109,10 +109,10 @@ def prepare(
         other, bad_too = usable_rows(other, config, console, processes, cache, keys)
         bad += bad_too
     counts = processes.all_gather_object(
-        [0, 0, 0] if cache is None else [cache.added, cache.had, cache.left_out]
+        [0, 0, 0] if cache is None else [cache.added, cache.already_there, cache.left_out]
     )
     if cache is not None:  # for the first process to tell
-        cache.added, cache.had, cache.left_out = (sum(column) for column in zip(*counts, strict=True))
+        cache.added, cache.already_there, cache.left_out = (sum(column) for column in zip(*counts, strict=True))
     splits = processes.on_all_ranks(lambda: _prepared(config, samples, other, bad))
     pair = [_with_images(split, keys, cache) for split in splits.both]
     return dataclasses.replace(splits, train=pair[0], valid=pair[1], cache=cache)
@@ -120,7 +120,7 @@ def prepare(
 
 def _with_images(split: Split, keys: Mapping[Path, bytes], cache: ImageCache | None) -> Split:
     own = [keys[path] for path in split.samples.paths]
-    cached = None if cache is None else cache.of(own)
+    cached = None if cache is None else cache.locate(own)
     return dataclasses.replace(split, contents=sha256(b"".join(own)), cached=cached)
 
 

@@ -18,8 +18,8 @@ from classwise.data.cells import (
     cut_at,
     edge_labels,
     flag_cells,
-    labels_of_column,
     label_sets,
+    labels_of_column,
     sorted_labels,
 )
 from classwise.data.split import Stratum
