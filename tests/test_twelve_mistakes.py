@@ -20,9 +20,12 @@ from torch import Tensor, nn
 import classwise
 import classwise.run.api
 from classwise.cli import parse_overrides
-from classwise.compose.dataset import DatasetSplits, Split, prepare
+from classwise.compose.dataset import prepare
+from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
-from classwise.compose.parts import build_data, build_model, build_settings, build_state
+from classwise.compose.settings import build_settings
+from classwise.compose.splits import DatasetSplits, Split
+from classwise.compose.state import build_model, build_state
 from classwise.config.load import load_config, make_config
 from classwise.console import Console
 from classwise.data.dataset import ImageDataset
@@ -104,7 +107,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[dict[str, float]]) ->
     """Epochs that train nothing and score what the script says."""
 
     def train_one_epoch(state: TrainState, windows: Any, data: TrainingData, *rest: Any) -> None:
-        for _ in range(data.updates_per_epoch - state.progress.window):
+        for _ in range(data.updates_per_epoch - state.progress.update_in_epoch):
             state.progress.end_update(0.0, 1)
 
     monkeypatch.setattr(loop, "train_one_epoch", train_one_epoch)

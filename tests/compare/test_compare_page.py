@@ -137,7 +137,7 @@ def test_the_colour_knows_which_way_is_better(tmp_path: Path, higher: bool, styl
     root = ET.fromstring((tmp_path / "compare.svg").read_text(encoding="utf-8"))
     against = root.findall(f"{SVG}g")[1]
     assert [circle.attrib["class"] for circle in against.iter(f"{SVG}circle")] == [style, "p4"]
-    assert ("more" if higher else "less") + " is better" in (tmp_path / "compare.html").read_text()
+    assert ("higher" if higher else "lower") + " is better" in (tmp_path / "compare.html").read_text()
     assert found.table[1][:3] == ["base", "5", "32.00"]
     assert found.table[2][5] == "+3.12"
 
@@ -154,7 +154,7 @@ def test_the_tables_hold_every_run_and_every_variant(tmp_path: Path) -> None:
     assert summary["mean"].to_list() == [0.375, 0.5]
     assert summary["difference"].to_list() == [None, 0.25]
     assert summary["p"].to_list() == [None, None]
-    assert found.table[0] == ["variant", "n", "mean", "sd", "95 % interval", "difference"]
+    assert found.table[0] == ["variant", "n", "mean", "sd", "95% CI", "difference"]
     assert "3 of 4 runs done" in (tmp_path / "compare.html").read_text()
 
 
@@ -166,7 +166,7 @@ def test_one_seed_shows_means_only(tmp_path: Path) -> None:
         ["a", "1", "0.250", ""],
         ["b", "1", "0.500", "+0.250"],
     ]
-    assert "p is that of" not in (tmp_path / "compare.html").read_text()
+    assert "p is the p-value" not in (tmp_path / "compare.html").read_text()
 
 
 def test_signs_are_always_written() -> None:

@@ -1,13 +1,14 @@
 """The grid, the folders' names, and what counts as another config."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classwise.compare.plan import Variant, alone, grid, planned_runs, read_plan, request, slug
+from classwise.compare.plan import Plan, plan_runs
+from classwise.compare.plan_file import lock_folder, outcome_config, read_plan_file
+from classwise.compare.variants import Variant, grid, slug
 from classwise.config.load import make_config
 from classwise.errors import ConfigError, OutputError
 
@@ -55,15 +56,15 @@ def test_only_top_level_commas_separate(vary: str, values: list[str]) -> None:
         (["=focal"], "must be KEY=VALUE"),
         (["a.b=1,,2"], "a value is empty"),
         (["a.b="], "a value is empty"),
-        (["a.b=1,2,1"], "a value stands twice"),
-        (["a.b=1", "a.b=2"], "--vary a.b: stands twice"),
+        (["a.b=1,2,1"], "a value is given twice"),
+        (["a.b=1", "a.b=2"], "--vary a.b: given twice"),
         (["a.b=[1,2"], "not closed"),
         (["a.b=1]"], "not closed"),
         (["a.b='x"], "not closed"),
         (["seed=1,2"], "say how many: --seeds 5"),
     ],
 )
-def test_a_grid_that_is_none_says_why(vary: list[str], says: str) -> None:
+def test_an_invalid_grid_says_why(vary: list[str], says: str) -> None:
     """What was typed, and what it must be."""
     with pytest.raises(ConfigError, match=says):
         grid(vary)
@@ -90,45 +91,49 @@ def test_slugs_stay_readable() -> None:
     assert slug("Focal").lower() != slug("focal")
 
 
-def test_the_request_is_what_decides_the_outcome(tmp_path: Path) -> None:
+def test_the_outcome_config_is_what_decides_the_outcome(tmp_path: Path) -> None:
     """Seed, name, reading processes and the report do not count; any other key does, and so do the table's bytes."""
     table = tmp_path / "t.csv"
     table.write_text("path,label\na,b\n")
     values = {"data": {"source": str(table)}, "targets": {"label": {"column": "label"}}}
-    first = request(make_config(values))
+    first = outcome_config(make_config(values))
     without = [("seed", "7"), ("name", "x"), ("data.workers", "3"), ("report.resamples", "0")]
-    assert request(make_config(values, without)) == first
-    changed = request(make_config(values, [("training.epochs", "7"), ("loss.name", "focal")]))
+    assert outcome_config(make_config(values, without)) == first
+    changed = outcome_config(make_config(values, [("training.epochs", "7"), ("loss.name", "focal")]))
     differ = {key for key in {**first, **changed} if first.get(key) != changed.get(key)}
     assert {"training.epochs", "loss.name"} <= differ
     table.write_text("path,label\na,c\n")
-    now = request(make_config(values))
+    now = outcome_config(make_config(values))
     assert {key for key in first if first[key] != now[key]} == {"data.source (content)"}
 
 
 def test_a_folder_of_something_else_is_kept(tmp_path: Path) -> None:
     """Neither a strange folder nor a damaged compare.json is written over; two processes do not share one."""
-    assert read_plan(tmp_path / "new").runs == []
+    assert read_plan_file(tmp_path / "new").runs == []
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="is no comparison"):
-        read_plan(tmp_path)
+    with pytest.raises(OutputError, match="is not a comparison"):
+        read_plan_file(tmp_path)
     (tmp_path / "compare.json").write_text("{")
     with pytest.raises(OutputError, match="damaged"):
-        read_plan(tmp_path)
-    with alone(tmp_path), pytest.raises(OutputError, match="another `classwise compare`"), alone(tmp_path):
+        read_plan_file(tmp_path)
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(OutputError, match="another `classwise compare`"),
+        lock_folder(tmp_path),
+    ):
         pass
-    with alone(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
 def plan_of(
     folder: Path, vary: list[str], overrides: tuple[tuple[str, str], ...] = (), more: str = ""
-) -> Any:
+) -> Plan:
     """What a small config with these variants is planned as."""
     (folder / "t.csv").write_text("path,label\na,b\n")
     config = folder / "classwise.toml"
     config.write_text(f'[data]\nsource = "t.csv"\n[targets.label]\ncolumn = "label"\n{more}')
-    return planned_runs(config, grid(vary), 2, None, overrides)
+    return plan_runs(config, variants=grid(vary), seeds=2, out=None, overrides=overrides)
 
 
 def test_keys_that_contradict_each_other_are_refused_by_variant(tmp_path: Path) -> None:
@@ -142,9 +147,9 @@ def test_keys_that_contradict_each_other_are_refused_by_variant(tmp_path: Path) 
 def test_warnings_are_kept_once_a_variant(tmp_path: Path) -> None:
     """Two seeds share them; a variant without any has none."""
     vary = ["loss.name=cross_entropy,balanced_softmax"]
-    _, runs, warned = plan_of(tmp_path, vary, (("data.sampling", "balanced"),))
-    assert len(runs) == 4
-    ((name, warning),) = warned
+    plan = plan_of(tmp_path, vary, (("data.sampling", "balanced"),))
+    assert len(plan.runs) == 4
+    ((name, warning),) = plan.warnings
     assert name == "loss.name=balanced_softmax"
     assert "each correct for the class frequencies" in warning
 
@@ -157,6 +162,6 @@ def test_baselines_are_off_unless_asked_for(
     """The table has no column for them; what the file or an override says is kept, the override before the file."""
     more = "" if written is None else f"[report]\nbaselines = {str(written).lower()}\n"
     overrides = () if override is None else (("report.baselines", str(override).lower()),)
-    _, runs, _ = plan_of(tmp_path, ["training.epochs=1,2"], overrides, more)
+    plan = plan_of(tmp_path, ["training.epochs=1,2"], overrides, more)
     wanted = override if override is not None else bool(written)
-    assert [run.config.report.baselines for run in runs] == [wanted] * 4
+    assert [run.config.report.baselines for run in plan.runs] == [wanted] * 4

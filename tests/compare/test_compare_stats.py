@@ -104,4 +104,4 @@ def test_without_spread_nothing_is_claimed() -> None:
         assert found.mean == pytest.approx(one[1] - other[1])
     assert difference({1: 0.5}, {2: 0.5}) is None
     (_, empty) = summarise({"a": {1: 0.5}, "b": {}})
-    assert (empty.own, empty.difference) == (None, None)
+    assert (empty.score, empty.difference) == (None, None)

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from classwise.compose.dataset import DatasetSplits, Split
 from classwise.compose.losses import build_criterion, build_heads
-from classwise.compose.parts import build_model, build_state
+from classwise.compose.splits import DatasetSplits, Split
+from classwise.compose.state import build_model, build_state
+from classwise.config.base import sections_by_name
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import make_config
 from classwise.config.losses import Loss
@@ -179,12 +180,11 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
 
 def test_the_cases_set_every_key() -> None:
     """A loss, or a key of one, that is added later is missed here."""
-    members = get_args(get_args(Loss)[0])
-    found = {get_args(member.model_fields["name"].annotation)[0]: member for member in members}
     given: dict[str, set[str]] = {}
     for _, section, _ in CASES:
         given.setdefault(section["name"], set()).update(section)
-    assert given == {name: set(member.model_fields) for name, member in found.items()}
+    sections = sections_by_name(Loss)
+    assert given == {name: set(section.model_fields) for name, section in sections.items()}
 
 
 @pytest.mark.parametrize(
@@ -207,10 +207,17 @@ def test_a_section_is_the_loss_that_it_names(type: str, section: dict[str, Any],
         rows = torch.arange(12) if type == "ranking" else torch.randperm(12, generator=rng)[:9]
         logits = 3 * torch.randn(len(rows), size, generator=rng, dtype=torch.float64)
         found, reference = loss(logits, labels[rows]), wanted(logits / scale, labels[rows])
-        torch.testing.assert_close(
-            loss.normalizer(labels[rows]), wanted.normalizer(labels[rows]), rtol=1e-12, atol=0
-        )
+        normalizers = [one.normalizer(labels[rows]).tolist() for one in (loss, wanted)]
+        assert normalizers[0] == pytest.approx(normalizers[1], rel=1e-12)
         torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-15)
+
+
+def test_a_section_says_what_its_loss_says() -> None:
+    """Whether a loss takes mixed labels stands in its section as well, since the config is checked without torch."""
+    sections = sections_by_name(Loss)
+    for _, section, loss in CASES:
+        if section["name"] != "sum":
+            assert sections[section["name"]].soft_targets == loss.soft_targets, section["name"]
 
 
 def test_class_weights_that_do_not_fit_name_their_key() -> None:

@@ -239,7 +239,7 @@ def test_a_class_with_one_group(here: Path) -> None:
     ("column", "said"),
     [
         (0, ("data.path", "is empty in row 5")),
-        (1, ("no answer in row 5: empty in column 'label'", "data.unanswered")),
+        (1, ("no label in row 5: empty in column 'label'", "data.unlabeled")),
         (2, ("data.group", "is empty in row 5")),
     ],
 )
@@ -263,7 +263,7 @@ def test_rows_without_an_answer_in_any_target(here: Path) -> None:
         targets__size={"column": "size", "type": "regression"},
         selection__metric="label.macro_f1",
     )
-    says(message, here / "samples.csv", "no answer in rows 5, 10", "columns 'label', 'size'")
+    says(message, here / "samples.csv", "no label in rows 5, 10", "columns 'label', 'size'")
 
 
 def test_duplicate_ids(here: Path) -> None:
@@ -698,7 +698,7 @@ def test_a_run_goes_on_under_a_classwise_with_more_keys(trained: Path, run: Path
 
     def with_text(text: Any) -> Checkpoint:
         metadata = checkpoint.metadata | {"config": text}
-        return dataclasses.replace(checkpoint, state=checkpoint.state | {"facts": metadata})
+        return dataclasses.replace(checkpoint, state=checkpoint.state | {"metadata": metadata})
 
     text = checkpoint.metadata["config"]
     refuse_changed_config(run / "config.toml", config, checkpoint)
@@ -768,4 +768,4 @@ def test_ctrl_c_before_training_leaves_nothing(here: Path, monkeypatch: pytest.M
     assert result.code == 130
     assert result.out == ""
     assert "Traceback" not in result.err
-    assert result.err.endswith("stopped; nothing is half written\n")
+    assert result.err.endswith("stopped; no partial files were left\n")

@@ -32,7 +32,7 @@ from scenes import (
     write_config,
 )
 
-from classwise.compose import parts as compose
+from classwise.compose import state as compose_state
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
 
@@ -251,7 +251,7 @@ def test_compiled_too_the_run_ends_in_the_same_bytes(
     if not careful:
         real = torch.compile
         monkeypatch.setattr(torch, "compile", lambda model, dynamic: real(model))
-        monkeypatch.setattr(compose, "compiled_sizes", lambda *sizes: range(1000))
+        monkeypatch.setattr(compose_state, "compiled_sizes", lambda *sizes: range(1000))
     command("train", config, "--run", tmp_path / "whole").ok()
     run = tmp_path / "run"
     stop_after(5, config, run, monkeypatch)  # in the second epoch, before its short last batch

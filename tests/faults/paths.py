@@ -247,20 +247,20 @@ def _changes(folder: Path) -> dict[str, Change]:
         "deep": json.loads("[" * 200 + "]" * 200),
     }
     places = [
-        ("facts", "model", "backbone"),
-        ("facts", "model", "image_size"),
-        ("facts", "model", "heads"),
-        ("facts", "model", "mean"),
-        ("facts", "targets"),
-        ("facts", "heads"),
-        ("facts", "precision"),
-        ("facts", "window"),
+        ("metadata", "model", "backbone"),
+        ("metadata", "model", "image_size"),
+        ("metadata", "model", "heads"),
+        ("metadata", "model", "mean"),
+        ("metadata", "targets"),
+        ("metadata", "heads"),
+        ("metadata", "precision"),
+        ("metadata", "micro_batches_per_update"),
         ("progress", "update"),
         ("progress", "history"),
         ("training", "optimizer"),
         ("training", "model"),
         ("training", "schedule"),
-        ("facts", "joint"),
+        ("metadata", "joint"),
     ]
     for place in places:
         for what, value in values.items():
@@ -268,8 +268,8 @@ def _changes(folder: Path) -> dict[str, Change]:
     for what in ("load", "hub", "save", "__dict__", "compile", "float33"):
         changes[f"$dtype: {what}"] = state(at("training", "optimizer", value={"$dtype": what}))
     changes["$tensor: another"] = state(at("training", "optimizer", value={"$tensor": "../../etc"}))
-    changes["a giant head"] = state(at("facts", "model", "heads", value={"label": 10**9}))
-    changes["giant images"] = state(at("facts", "model", "image_size", value=[10**6, 10**6]))
+    changes["a giant head"] = state(at("metadata", "model", "heads", value={"label": 10**9}))
+    changes["giant images"] = state(at("metadata", "model", "image_size", value=[10**6, 10**6]))
     return changes
 
 

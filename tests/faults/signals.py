@@ -270,24 +270,24 @@ ENDING = [
 ]
 SET_UP = [
     "classwise.run.api:prepare",
-    "classwise.run.api:_new_model",
-    "classwise.run.api:settle",
-    "classwise.run.api:new_folder",
+    "classwise.run.api:new_model",
+    "classwise.run.api:resolve_auto",
+    "classwise.run.folder:new_folder",
     "classwise.run.folder:_made",
     "classwise.run.folder:locked",
     "classwise.run.lock:_me",
     "classwise.run.api:score_baselines",
     "classwise.run.api:assemble",
-    "classwise.run.api:_begin",
+    "classwise.run.api:write_beginning",
     "classwise.run.folder:RunFolder.write_split",
     "classwise.run.api:say_start",
 ]
 RESUME_SET_UP = [
     "classwise.run.folder:RunFolder.status",
-    "classwise.run.api:locked",
+    "classwise.run.folder:locked",
     "classwise.run.api:newest_checkpoint",
     "classwise.run.api:prepare",
-    "classwise.run.api:_restored_parts",
+    "classwise.run.api:restored_parts",
     "classwise.run.api:run_checkpointer",
 ]
 
@@ -336,7 +336,7 @@ def at_once(here: Place, call: int) -> None:
     if (folder / "run").exists():
         resumed(folder, 1, whole)
     else:  # it was the first checkpoint
-        require("nothing is half written" in child.said, child.said)
+        require("no partial files were left" in child.said, child.said)
     shutil.rmtree(folder)
 
 
@@ -349,7 +349,7 @@ def in_the_set_up(here: Place, hook: Hook, number: int, world_size: int) -> None
     require(codes == [128 + number] * world_size, f"exit codes {codes}: {[rank.said for rank in ranks]}")
     for rank in ranks:
         said = rank.said
-        require("Traceback" not in said and said.endswith("stopped; nothing is half written\n"), said)
+        require("Traceback" not in said and said.endswith("stopped; no partial files were left\n"), said)
     require(not (folder / "run").exists(), f"left: {sorted((folder / 'run').rglob('*'))}")
     require(not members(ranks[0].group), "processes live on")
     shutil.rmtree(folder)

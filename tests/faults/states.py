@@ -12,7 +12,7 @@ from classwise.run.checkpoint import FILES, Checkpoint, RunCheckpointer
 from classwise.training import loop
 from classwise.training.state import TrainState
 
-FACTS = {"classwise": "test", "window": 1}
+FACTS = {"classwise": "test", "micro_batches_per_update": 1}
 MADE_ON = {"torch": "x", "threads": 1}
 NAMES = (*FILES, "manifest.json")
 

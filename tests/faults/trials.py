@@ -285,7 +285,7 @@ def prepare_process() -> None:
     import torch._dynamo  # every optimizer needs it, and it takes two seconds
 
     import classwise.compose.linear_probe
-    import classwise.compose.parts
+    import classwise.compose.state
     import classwise.report.page
     import classwise.run.api  # noqa: F401
 

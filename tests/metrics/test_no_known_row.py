@@ -85,8 +85,8 @@ def test_the_page_shows_no_score(metrics: dict[str, Any], tmp_path: Path) -> Non
     (tmp_path / "config.toml").write_text("\n".join(tables), encoding="utf-8")
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     source = write_report(tmp_path).read_text(encoding="utf-8")
-    assert re.findall(r'aria-label="Overview: ([^"]*)"', source) == ["Classes"]
-    overview = source.split('aria-label="Overview: Classes"', 1)[1].split("</table>", 1)[0]
+    assert re.findall(r'aria-label="Overview: ([^"]*)"', source) == ["Classification"]
+    overview = source.split('aria-label="Overview: Classification"', 1)[1].split("</table>", 1)[0]
     rows = re.findall(r"<tr.*?</tr>", overview.split("<tbody>", 1)[1], re.DOTALL)
     assert len(rows) == 1
     assert "sort" in rows[0]

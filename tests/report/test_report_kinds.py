@@ -48,11 +48,11 @@ def with_interval(scores: dict, key: str, decimals: int = 3) -> str:
 @pytest.mark.parametrize(
     ("title", "target", "size", "keys"),
     [
-        ("Classes", "age", " 3 classes", ["macro_f1", "balanced_accuracy", "accuracy"]),
-        ("Ordered classes", "wear", " 4 levels", ["macro_f1", "mae_levels", "quadratic_kappa"]),
-        ("Labels", "tags", " 7 labels", ["macro_f1", "map", "exact_match"]),
-        ("Numbers", "years", "", ["mae", "rmse", "r2"]),
-        ("Rankings", "taste", "", ["ndcg", "mrr", "map"]),
+        ("Classification", "age", " 3 classes", ["macro_f1", "balanced_accuracy", "accuracy"]),
+        ("Ordinal classification", "wear", " 4 levels", ["macro_f1", "mae_levels", "quadratic_kappa"]),
+        ("Multilabel classification", "tags", " 7 labels", ["macro_f1", "map", "exact_match"]),
+        ("Regression", "years", "", ["mae", "rmse", "r2"]),
+        ("Ranking", "taste", "", ["ndcg", "mrr", "map"]),
     ],
 )
 def test_overview_shows_the_main_scores_with_intervals(
@@ -70,7 +70,7 @@ def test_overview_shows_the_main_scores_with_intervals(
 def test_further_scores_hold_the_rest(page: Page, run: Path) -> None:
     """What the overview leaves out stands in a folded table, a column a target; what a target lacks is a dash."""
     metrics = read(run, "metrics.json")
-    table = page.table("Further scores: Classes")
+    table = page.table("Further scores: Classification")
     assert table[0][1:] == ["mask × gender × age", "mask", "gender", "age"]
     rows = {row[0]: row[1:] for row in table[1:]}
     assert {
@@ -96,13 +96,13 @@ def test_selected_score_is_in_the_overview(tmp_path: Path) -> None:
     metrics["targets"]["wear"]["made_up"] = 0.125
     write(run, "metrics.json", metrics)
     page = Page(write_report(run))
-    assert page.table("Overview: Classes")[0][1:] == ["MCC", "macro F1", "balanced accuracy"]
-    assert page.table("Overview: Ordered classes")[0][1:] == [
+    assert page.table("Overview: Classification")[0][1:] == ["MCC", "macro F1", "balanced accuracy"]
+    assert page.table("Overview: Ordinal classification")[0][1:] == [
         "macro F1",
         "MAE in levels ↓",
         "quadratic kappa",
     ]
-    assert ["made_up", "0.125"] in page.table("Further scores: Ordered classes")
+    assert ["made_up", "0.125"] in page.table("Further scores: Ordinal classification")
 
 
 def test_levels_stay_in_their_order(page: Page, run: Path) -> None:
@@ -147,8 +147,8 @@ def test_many_labels_show_the_weakest(tmp_path: Path) -> None:
     table = page.table("Scores of each label of tags")
     assert [row[0] for row in table[1:]] == [f"l{k}" for k in range(3, 23)]
     assert table[1][1:] == ["20", "0.050", "–", "0.500", "0.500"]
-    assert "The 20 labels of lowest F1 out of 60" in page.text
-    assert "3 labels are on no validation row." in page.text
+    assert "The 20 labels with the lowest F1 out of 60" in page.text
+    assert "3 labels occur in no validation row." in page.text
 
 
 def test_regression_is_drawn_against_the_truth(page: Page, run: Path) -> None:
@@ -159,7 +159,7 @@ def test_regression_is_drawn_against_the_truth(page: Page, run: Path) -> None:
     scores = read(run, "metrics.json")["targets"]["years"]
     for key in ("mae", "mse", "rmse"):
         assert f"<dd>{scores[key]:.{2 if scores[key] >= 10 else 3}f}" in page.source
-    assert "One dot a validation row." in page.text
+    assert "One dot per validation row." in page.text
 
 
 def test_many_dots_are_thinned_evenly(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_many_dots_are_thinned_evenly(tmp_path: Path) -> None:
     assert len(dots) == 2000
     steps = [b - a for a, b in pairwise(dots)]
     assert max(steps) - min(steps) <= 0.21  # pixels, each rounded to a tenth
-    assert "2,000 of 5,000 validation rows, evenly taken." in page.text
+    assert "2,000 of 5,000 validation rows, evenly spaced." in page.text
 
 
 def test_ranking_shows_its_numbers_and_queries(page: Page, run: Path) -> None:
@@ -209,10 +209,8 @@ def test_ordinal_mistakes_are_the_furthest_off(page: Page, run: Path) -> None:
 
     lead, tiles = gallery(page, "wear")
     assert [id_ for id_, _ in tiles] == [row["id"] for row in sorted(wrong, key=order)[:MOST]]
-    assert (
-        lead
-        == f"{len(wrong)} of {sum(bool(row['wear_true']) for row in rows_of(run))} rows are wrong; the 4 furthest off."
-    )
+    labeled = sum(bool(row["wear_true"]) for row in rows_of(run))
+    assert lead == f"{len(wrong)} of {labeled} predictions are wrong; shown are the 4 that are furthest off."
 
 
 def test_regression_mistakes_are_the_largest_errors(page: Page, run: Path) -> None:
@@ -229,7 +227,7 @@ def test_regression_mistakes_are_the_largest_errors(page: Page, run: Path) -> No
 
 
 def test_multilabel_mistakes_name_the_labels(tmp_path: Path) -> None:
-    """Most wrong labels first: those missed, those not there. A separator alone is the empty set; unknown rows and
+    """Most wrong labels first, missed ones and false ones. A separator alone is the empty set; unknown rows and
     right ones are not shown."""
     run = fabricate_kinds(tmp_path, people=10, epochs=2, images=False)
     rows = rows_of(run)
@@ -243,10 +241,10 @@ def test_multilabel_mistakes_name_the_labels(tmp_path: Path) -> None:
     lead, tiles = gallery(Page(write_report(run)), "tags")
     assert tiles == [
         (rows[3]["id"], "missed − beard, outdoor, scarf"),
-        (rows[4]["id"], "not there + hat, beard"),
-        (rows[0]["id"], "not there + 안경"),
+        (rows[4]["id"], "false + hat, beard"),
+        (rows[0]["id"], "false + 안경"),
     ]
-    assert lead.startswith(f"3 of {len(rows) - 1} rows have a wrong label. −")
+    assert lead.startswith(f"3 of {len(rows) - 1} predictions have wrong labels. −")
 
 
 def test_another_separator_is_the_configs(tmp_path: Path) -> None:
@@ -257,7 +255,7 @@ def test_another_separator_is_the_configs(tmp_path: Path) -> None:
     (run / "config.toml").write_text(text, encoding="utf-8")
     (run / "predictions.csv").write_text("id,tags,tags_true\na,x|y; z,x|y; w\n", encoding="utf-8")
     _, tiles = gallery(Page(write_report(run)), "tags")
-    assert tiles == [("a", "missed − w not there + z")]
+    assert tiles == [("a", "missed − w false + z")]
 
 
 def test_data_section_tells_every_type(page: Page, run: Path) -> None:
@@ -267,12 +265,12 @@ def test_data_section_tells_every_type(page: Page, run: Path) -> None:
     assert [row[:3] for row in table[1:]] == [
         [row["label"], str(row["train"]), str(row["valid"])] for row in data["labels"]["tags"]
     ]
-    spread = next(t for t in page.tables if t[0][-1] == "greatest")
+    spread = next(t for t in page.tables if t[0][-1] == "max")
     assert spread[1] == ["training", "1,008", "16", "42.72", "70"]
-    assert "196 queries to train on, 49 to validate on." in page.text
+    assert "196 training queries and 49 validation queries." in page.text
     masked = data["masked"]["years"]
-    assert f"{masked['train']} training and {masked['valid']} validation rows have no answer" in page.text
-    assert page.text.count("have no answer") == 3  # not of taste, where both counts are 0
+    assert f"{masked['train']} training and {masked['valid']} validation rows have no label" in page.text
+    assert page.text.count("have no label") == 3  # not of taste, where both counts are 0
 
 
 def test_frozen_epochs_and_learnt_weights_are_told(page: Page, tmp_path: Path) -> None:
@@ -301,7 +299,8 @@ def test_best_mark_of_an_error_is_at_its_lowest(tmp_path: Path) -> None:
     (chart,) = re.findall(r'aria-label="MAE per epoch">.*?</svg>', page.source, re.DOTALL)
     (points,) = re.findall(r'<polyline class="s0" points="([^"]*)"', chart)
     lowest = max(float(pair.split(",")[1]) for pair in points.split())  # downwards is larger in SVG
-    assert f'cy="{lowest:.1f}"' in chart
+    (ring,) = re.findall(r'<circle class="best" cx="[^"]*" cy="([^"]*)"', chart)
+    assert float(ring) == lowest
     assert f"{metrics['value']:.3f} in epoch {metrics['epoch']}" in chart
     assert "lower is better" in page.text
 
@@ -354,7 +353,7 @@ def test_odd_values_leave_their_part_out(tmp_path: Path) -> None:
     page = Page(write_report(run))
     assert '<p class="value">2.000</p>' in page.source
     assert "Predicted against true" not in page.source
-    assert page.table("Overview: Numbers")[1] == ["years", "2.000"]
+    assert page.table("Overview: Regression")[1] == ["years", "2.000"]
 
 
 def test_same_directory_gives_same_bytes(run: Path) -> None:
@@ -374,5 +373,5 @@ def test_number_with_edges_shows_spread_and_classes(tmp_path: Path) -> None:
     write(run, "status.json", status)
     page = Page(write_report(run))
     part = page.source.split('<section id="data">')[1].split(">years</bdi></h3>")[1].split("</figure>")[0]
-    assert "Largest to smallest class in training: 1.2 : 1." in part
-    assert ">greatest</th>" in part
+    assert "Imbalance in training, largest to smallest class: 1.2 : 1." in part
+    assert ">max</th>" in part

@@ -75,9 +75,9 @@ def test_row_and_group_counts_equal_split_csv(page: Page, run: Path) -> None:
     """Rows and groups per split are those of split.csv, counted here with csv and sets."""
     rows = rows_of(run / "split.csv")
     train, valid = ([row for row in rows if row["split"] == side] for side in ("train", "valid"))
-    assert f"{len(train):,} rows to train on, {len(valid):,} to validate on" in page.text
+    assert f"{len(train):,} training rows and {len(valid):,} validation rows" in page.text
     groups = [len({row["group"] for row in side}) for side in (train, valid)]
-    assert f"{groups[0]} train, {groups[1]} validate, none on both sides" in page.text
+    assert f"{groups[0]} in training, {groups[1]} in validation, none in both" in page.text
 
 
 def test_class_counts_and_achieved_share_equal_status_json(page: Page, run: Path) -> None:
@@ -101,7 +101,7 @@ def test_group_on_both_sides_is_told(tmp_path: Path) -> None:
     run = fabricate_run(tmp_path, people=20, epochs=2, images=False)
     text = (run / "split.csv").read_text(encoding="utf-8")
     (run / "split.csv").write_text(text.replace("000003-1,train", "000002-1,train", 1), encoding="utf-8")
-    assert "1 on both sides" in Page(write_report(run)).text
+    assert "1 in both" in Page(write_report(run)).text
 
 
 def test_worst_mistakes_are_the_most_confident_wrong_rows(page: Page, run: Path) -> None:
@@ -113,7 +113,7 @@ def test_worst_mistakes_are_the_most_confident_wrong_rows(page: Page, run: Path)
         wrong.sort(key=lambda row: -float(row[f"{target}_p_{row[target]}"]))
         most = TILES // len(LABELS)
         assert shown[place * most : (place + 1) * most] == [row["id"] for row in wrong[:most]]
-        assert f"{len(wrong)} of {len(rows)} rows are wrong" in page.text
+        assert f"{len(wrong)} of {len(rows)} predictions are wrong" in page.text
 
 
 def test_unreadable_image_says_so(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_unreadable_image_says_so(tmp_path: Path) -> None:
     assert "No image: " in page.text
     text = (run / "split.csv").read_text(encoding="utf-8")
     (run / "split.csv").write_text(re.sub(r"(valid),", r"\1,../", text), encoding="utf-8")
-    assert "lies outside the folder of images" in Page(write_report(run)).text
+    assert "is outside the image folder" in Page(write_report(run)).text
 
 
 def test_absolute_paths_inside_the_folder_are_images_too(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_interrupted_run_without_metrics(tmp_path: Path) -> None:
         ("early_stopped", "macro F1 has not risen for 10 epochs"),
         ("failed", "This run failed after epoch 2"),
         ("running", "This run had not finished when the page was written"),
-        ("?", "does not say how the run ended"),
+        ("?", "does not record how the run ended"),
     ],
 )
 def test_state_is_said_in_words(tmp_path: Path, state: str, words: str) -> None:

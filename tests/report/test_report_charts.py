@@ -1,26 +1,19 @@
-"""The figures' scales: what is drawn stands where its number says."""
+"""The charts and their scales: what is drawn stands where its number says."""
 
 import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classwise.report.figures import (
-    HEIGHT,
-    WIDTH,
-    Dot,
-    Series,
-    agreement_chart,
-    line_chart,
-    log_ticks,
-    plain,
-    scatter_chart,
-    shorten,
-    ticks,
-)
+from classwise import report
+from classwise.report import svg
+from classwise.report.charts import HEIGHT, WIDTH, Dot, Series, agreement_chart, line_chart, scatter_chart
+from classwise.report.names import short_number, shorten
+from classwise.report.svg import fit, log_ticks, text_width, ticks
 
 finite = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6)
 
@@ -28,12 +21,12 @@ finite = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e
 @given(finite, st.floats(1e-6, 1e6))
 def test_ticks_are_round_few_and_inside(low: float, span: float) -> None:
     """Two to seven ticks inside the axis, evenly spaced by 1, 2 or 5 times a power of ten."""
-    found = ticks(low, low + span)
-    assert 2 <= len(found) <= 7
-    step = found[1] - found[0]
+    places = ticks(low, low + span)
+    assert 2 <= len(places) <= 7
+    step = places[1] - places[0]
     slack = 1e-6 * (abs(low) + span)
-    assert low - slack <= found[0]
-    assert found[-1] <= low + span + slack
+    assert low - slack <= places[0]
+    assert places[-1] <= low + span + slack
     if step > 1e-9 * abs(low):  # below that the difference itself is rounding
         mantissa = step / 10 ** math.floor(math.log10(step) + 1e-6)
         assert min(abs(mantissa - factor) for factor in (1, 2, 5, 10)) < 1e-2
@@ -42,10 +35,10 @@ def test_ticks_are_round_few_and_inside(low: float, span: float) -> None:
 @given(st.integers(1, 10**6), st.floats(1.3, 1e5))
 def test_log_ticks_are_inside(low: int, ratio: float) -> None:
     """At least one tick, none outside the axis, at most one a factor of two apart."""
-    found = log_ticks(float(low), low * ratio)
-    assert found
-    assert all(low <= tick <= low * ratio for tick in found)
-    assert len(set(found)) == len(found)
+    places = log_ticks(float(low), low * ratio)
+    assert places
+    assert all(low <= tick <= low * ratio for tick in places)
+    assert len(set(places)) == len(places)
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), finite), max_size=40), st.booleans())
@@ -122,6 +115,22 @@ def test_agreement_chart_takes_out_powers_of_ten() -> None:
 
 def test_texts_of_numbers() -> None:
     """Ticks show the digits that tell them apart; long labels end in an ellipsis."""
-    assert [plain(v) for v in (0.30000000000000004, 2.0, 12000.0)] == ["0.3", "2", "12,000"]
+    assert [short_number(v) for v in (0.30000000000000004, -2.0, 12000.0)] == ["0.3", "−2", "12,000"]
     assert shorten("가" * 30, 10) == "가" * 9 + "…"
     assert shorten("short", 10) == "short"
+
+
+@given(st.text(st.sampled_from("abc 가나다"), max_size=40), st.integers(20, 300))
+def test_text_is_cut_to_the_room_there_is(text: str, pixels: int) -> None:
+    """What fits stays whole; else its beginning stays, and it takes no more room than there is."""
+    cut = fit(text, pixels)
+    assert text_width(cut) <= pixels
+    assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]) and text_width(text) > pixels)
+
+
+def test_a_file_has_the_pages_colours() -> None:
+    """An SVG file cannot read the style sheet's variables; the colours that it writes out are the sheet's own."""
+    sheet = (Path(report.__path__[0]) / "style.css").read_text(encoding="utf-8")
+    colours = re.findall(r"#[0-9a-f]{3,6}\b", svg.FILE_STYLE)
+    assert len(colours) > 5
+    assert set(colours) <= set(re.findall(r"#[0-9a-f]{3,6}\b", sheet))
