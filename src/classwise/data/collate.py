@@ -47,6 +47,6 @@ class Collate:
         # In shared memory from the start: the parent reads it from there, and where there is none left, the error is
         # raised here, where it can be reported.
         images_BHWC = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
-        images_BHWC.share_memory_()  # type: ignore[no-untyped-call]
+        images_BHWC.share_memory_()
         np.stack(images, out=images_BHWC.numpy())
         return images_BHWC

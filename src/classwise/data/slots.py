@@ -40,7 +40,7 @@ class Slots:
         self.number = next(_serial_numbers)
         self.owner = os.getpid()
         self.memory = torch.empty((workers * SLOTS_PER_WORKER, bytes_per_batch), dtype=torch.uint8)
-        self.memory.share_memory_()  # type: ignore[no-untyped-call]
+        self.memory.share_memory_()
         self.taken: Any = context.RawArray("b", workers * SLOTS_PER_WORKER)
 
     @staticmethod
