@@ -152,7 +152,10 @@ def test_bad_files_are_found_with_a_store_too(paths: list[Path], stores: Stores)
     found = check_images(paths, min_size=LEAST, cache=store)
     assert [error.path for error in found.bad] == [paths[3]]
     assert list(found.keys.items()) == [(p, content_key(p.read_bytes())) for p in paths if p != paths[3]]
-    assert (store.added, store.already_there) == (0, len(paths) - 2)  # neither the bad one nor the copy is counted
+    assert (store.added, store.already_there) == (
+        0,
+        len(paths) - 2,
+    )  # neither the bad one nor the copy is counted
 
 
 def test_the_folder_stands_for_all_that_the_pixels_depend_on(tmp_path: Path) -> None:

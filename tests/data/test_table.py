@@ -114,7 +114,9 @@ def test_no_table_a_folder_and_another_kind(tmp_path):
         read_table(tmp_path / "folder.csv")
     for name, found in (("t.xlsx", r"\.xlsx"), ("t", "no")):
         (tmp_path / name).touch()
-        with pytest.raises(DataError, match=rf"found {found} suffix; allowed for a table: \.csv, \.tsv, \.parquet"):
+        with pytest.raises(
+            DataError, match=rf"found {found} suffix; allowed for a table: \.csv, \.tsv, \.parquet"
+        ):
             read_table(tmp_path / name)
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from classwise.data.target_from_table import make_target
 from classwise.data.targets import (
     ClassTarget,
     MultilabelTarget,
     RankingTarget,
     RegressionTarget,
     edge_labels,
-    make_target,
     target_from_dict,
 )
 from classwise.errors import ConfigError, DataError
@@ -249,12 +249,12 @@ def test_an_empty_cell_masks_the_row():
     for type in ("class", "ordinal"):
         encoded = encode(target := resolve_auto(["1", "2"], type=type), ["2", None, "  ", "1"])
         assert encoded.tolist() == [1, -1, -1, 0]
-        assert target.known(encoded).tolist() == [True, False, False, True]
+        assert target.is_labeled(encoded).tolist() == [True, False, False, True]
         np.testing.assert_array_equal(target.class_numbers(encoded), encoded)
         assert target.is_class_like
     encoded = encode(target := resolve_auto(["1", "2"], type="regression"), ["2", None, "1.5"])
     np.testing.assert_array_equal(encoded, np.array([2, math.nan, 1.5]))
-    assert target.known(encoded).tolist() == [True, False, True]
+    assert target.is_labeled(encoded).tolist() == [True, False, True]
 
 
 def test_labels_of_one_cell():
@@ -267,7 +267,7 @@ def test_labels_of_one_cell():
     expected = [[0, 1, 1], [0, 0, 0], unknown, [0, 1, 0], unknown, [0, 0, 0], [1, 0, 1]]
     np.testing.assert_array_equal(encoded, np.array(expected, dtype=np.float32))
     assert encoded.dtype == np.float32
-    assert target.known(encoded).tolist() == [True, True, False, True, False, True, True]
+    assert target.is_labeled(encoded).tolist() == [True, True, False, True, False, True, True]
 
 
 @pytest.mark.parametrize("separator", [";", ", ", " ", " - "])
@@ -305,7 +305,7 @@ def test_labels_in_columns_of_their_own():
     encoded = target.encode(table(dog=["0", None, None], cat=["true", " 1 ", ""]), "t.csv")
     nan = math.nan
     np.testing.assert_array_equal(encoded, np.array([[1, 0], [1, nan], [nan, nan]], dtype=np.float32))
-    assert target.known(encoded).tolist() == [True, True, False]
+    assert target.is_labeled(encoded).tolist() == [True, True, False]
     with pytest.raises(
         DataError, match=r"t\.csv: row 2: column 'dog': found '2'; allowed .* 0, 1, false, true"
     ):
@@ -315,7 +315,7 @@ def test_labels_in_columns_of_their_own():
 def test_labels_that_tell_nothing_apart():
     """Every row with the same labels: nothing to learn."""
     with pytest.raises(
-        DataError, match=r"column 'c' \(targets\.t\): no label is there in one row and not in"
+        DataError, match=r"column 'c' \(targets\.t\): every label is in all rows or in none"
     ):
         resolve_auto(["a|b", "b|a", None], type="multilabel")
     with pytest.raises(DataError, match=r"columns 'x', 'y' \(targets\.t\): no label"):
@@ -359,7 +359,7 @@ def test_relevance_and_queries():
     encoded = encode(target, ["2", None, "0.0", "1"], queries=["b", "a", "b", "c"])
     assert encoded.tolist() == [[2, 0], [-1, 1], [0, 0], [1, 2]]
     assert encoded.dtype == np.int64
-    assert target.known(encoded).tolist() == [True, False, True, True]
+    assert target.is_labeled(encoded).tolist() == [True, False, True, True]
     assert (target.columns, target.labels, target.is_class_like) == (("c", "q"), (), False)
 
 

@@ -55,7 +55,9 @@ def prepare(
         [0, 0, 0] if cache is None else [cache.added, cache.already_there, cache.left_out]
     )
     if cache is not None:
-        cache.added, cache.already_there, cache.left_out = (sum(column) for column in zip(*counts, strict=True))
+        cache.added, cache.already_there, cache.left_out = (
+            sum(column) for column in zip(*counts, strict=True)
+        )
 
     splits = processes.on_all_ranks(lambda: _split_data(config, samples, valid_samples, bad))
     return dataclasses.replace(
