@@ -130,7 +130,7 @@ def test_a_missing_column_comes_with_the_nearest():
 
 
 def test_empty_cells_are_named_by_row():
-    """The first row below the header is 1; blanks alone are no answer; many rows are counted."""
+    """The first row below the header is 1; blanks alone are not a label; many rows are counted."""
     frame = pl.DataFrame({"a": ["x", None, " ", "y"] + [None] * 6})
     with pytest.raises(DataError) as caught:
         full_column(frame, "a", "t.csv", "data.group")
@@ -198,7 +198,7 @@ def test_another_suffix_is_not_written(tmp_path):
 
 
 def test_what_is_empty():
-    """Nothing and white space are; a zero or a dash is an answer."""
+    """Nothing and white space are; a zero or a dash is not."""
     cells = [None, "", " ", "\t\n", "0", "-", " a "]
     assert [is_empty(cell) for cell in cells] == [True, True, True, True, False, False, False]
 
