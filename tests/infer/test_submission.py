@@ -107,7 +107,7 @@ def test_the_id_column_may_stand_anywhere(tmp_path: Path) -> None:
             [["a", ""], ["b", ""], ["a", ""]],
             ["s"],
             DataError,
-            r"id 'a' stands in rows 1, 3; .*unique",
+            r"id 'a' is in rows 1, 3; .*unique",
         ),
         (["id", "x"], [["a", ""], ["", "z"]], ["s"], DataError, "column 'id' .* is empty in row 2"),
     ],

@@ -133,7 +133,7 @@ def reading_stages(parts: Parts, updates: Sequence[list[Batch]], workers: int) -
     epoch = parts.state.progress.epoch
 
     def change(i: int) -> np.ndarray[Any, Any]:
-        return dataset.change(images[i], epoch, int(rows[i]))[0]
+        return dataset.transform(images[i], epoch, int(rows[i]))[0]
 
     with _threads_of_a_reader(workers):
         yield from _stages_of_files(dataset, rows, images)

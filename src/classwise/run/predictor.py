@@ -84,7 +84,7 @@ class Predictor:
                 except DataError as error:
                     console.line(f"note: no true answers for {target.name!r}: {error}")
                 else:
-                    truth |= {target.name: found} if target.known(found).any() else {}
+                    truth |= {target.name: found} if target.is_labeled(found).any() else {}
         return truth
 
     def outputs(
