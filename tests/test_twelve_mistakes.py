@@ -107,7 +107,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[dict[str, float]]) ->
     """Epochs that train nothing and score what the script says."""
 
     def train_one_epoch(state: TrainState, windows: Any, data: TrainingData, *rest: Any) -> None:
-        for _ in range(data.updates_per_epoch - state.progress.window):
+        for _ in range(data.updates_per_epoch - state.progress.update_in_epoch):
             state.progress.end_update(0.0, 1)
 
     monkeypatch.setattr(loop, "train_one_epoch", train_one_epoch)

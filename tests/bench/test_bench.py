@@ -128,7 +128,7 @@ def test_the_updates_are_real_ones(config: Path, monkeypatch: pytest.MonkeyPatch
         [("training.ema", "0.9"), ("training.accumulate", "2"), ("training.micro_batch", "3")],
     ],
 )
-def test_an_update_in_stages_is_that_of_the_loop(
+def test_an_update_under_the_clock_is_that_of_the_loop(
     config: Path, monkeypatch: pytest.MonkeyPatch, options: list[tuple[str, str]]
 ) -> None:
     """To the last bit: else something else would be timed."""
@@ -136,13 +136,14 @@ def test_an_update_in_stages_is_that_of_the_loop(
 
     def both(parts: Parts, *_: Any) -> Bench:
         stages.begin(parts)
-        windows, settings = stages.first_windows(parts), parts.settings
+        updates = stages.first_updates(parts)
         twin = dataclasses.replace(parts, state=copy.deepcopy(parts.state))
-        twin.state.model.train()
-        with stages.NonFiniteGuard(twin.state, twin.data, settings.device, settings.processes) as updates:
-            for window in windows:
-                stages._staged_update(twin, window, updates, stages._Clock(settings.device))
-        stages.loop.train_one_epoch(parts.state, iter(windows), parts.data, settings)
+        clock = stages.StageClock(parts.settings.device)
+        with stages.clocked(twin, clock) as timed:
+            stages.loop.train_one_epoch(timed.state, clock.updates(updates), timed.data, timed.settings)
+        stages.loop.train_one_epoch(parts.state, iter(updates), parts.data, parts.settings)
+        assert {"transfer", "forward", "loss", "backward", "update"} <= clock.spent.keys()
+        assert "forward" not in vars(twin.state)  # what is timed is taken off again
         for state in (twin.state, parts.state):
             averages = {f"average.{key}": value for key, value in state.average.model.state_dict().items()}
             ends.append(state.model.state_dict() | averages)

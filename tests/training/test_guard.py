@@ -25,7 +25,8 @@ from tiny_runs import (
 )
 
 from classwise.errors import ImageError, Interrupted, NonFiniteError
-from classwise.training import finite, loop
+from classwise.losses import normalizer as normalizers
+from classwise.training import guard, loop
 from classwise.training.state import Progress, TrainState
 from waiting import Waiting
 
@@ -33,7 +34,7 @@ from waiting import Waiting
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, where torch's fused optimizers skip a step as on a GPU."""
-    monkeypatch.setattr(finite, "can_defer_check", lambda state, device: True)
+    monkeypatch.setattr(guard, "can_defer_check", lambda state, device: True)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -42,7 +43,7 @@ def test_it_is_the_same_run(optimizer: str, clip_norm: float, monkeypatch: pytes
     data, settings = training(22, 4, 2), replace(SETTINGS, clip_norm=clip_norm)
     ends = []
     for defers_checks in (False, True):
-        monkeypatch.setattr(finite, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
+        monkeypatch.setattr(guard, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
         state = state_of(convolutional(), data, optimizer, 0.05, "cosine")
         assert run(state, data, settings, Shelf()) == "finished"
         ends.append(bytes_of(state))
@@ -85,7 +86,7 @@ def test_a_number_that_is_none_is_found_one_update_later(
     assert same(copy_of(state.model), before)
     assert same(moments_of(state), moments)
     progress = state.progress
-    assert (progress.update, progress.window, progress.samples) == (2, 2, 4)
+    assert (progress.update, progress.update_in_epoch, progress.samples) == (2, 2, 4)
     assert progress.loss_sum == loss_sum
     # The rate that the run goes on with is set at its next update anyway.
     assert state.optimizer.param_groups[0]["lr"] != rate
@@ -180,14 +181,11 @@ def test_nothing_waits_for_the_device(
 ) -> None:
     """No number is asked for between the first batch and the last; where the host does not run ahead, one an update."""
     data, settings = training(10, 2), replace(SETTINGS, clip_norm=clip_norm)
+    # As on a GPU: normalizers are tensors there unless all rows count alike.
+    monkeypatch.setattr(normalizers, "is_on_host", lambda tensor: False)
     for defers_checks in (True, False):
-        monkeypatch.setattr(finite, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
-        # As on a GPU: normalizers are tensors there unless all rows count alike.
+        monkeypatch.setattr(guard, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
         criterion = criterion_of(weighted)
-        if weighted:
-            monkeypatch.setattr(
-                criterion, "update_normalizer", lambda window: sum(map(criterion.normalizer, window))
-            )
         state = state_of(convolutional(), data, "adamw", 0.01, criterion=criterion)
         windows = [[replace(batch, complete=True) for batch in window] for window in data.updates(0)]
         loop.train_one_epoch(state, windows, data, settings)  # whose first update makes the moments
@@ -199,12 +197,10 @@ def test_nothing_waits_for_the_device(
 def test_who_may_run_ahead() -> None:
     """Only where a step can be skipped on the device, and nothing else has to be known between two updates."""
     data, cuda = training(4, 2), torch.device("cuda")
-    assert finite.can_defer_check(state_of(dense().float(), data, "adamw"), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw"), CPU)
-    assert finite.can_defer_check(state_of(dense().float(), data, "sgd"), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "sgdp"), cuda)
-    assert not finite.can_defer_check(
-        state_of(dense().float(), data, "adamw", options={"fused": False}), cuda
-    )
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)
+    assert guard.can_defer_check(state_of(dense().float(), data, "adamw"), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw"), CPU)
+    assert guard.can_defer_check(state_of(dense().float(), data, "sgd"), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "sgdp"), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", options={"fused": False}), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)

@@ -1,6 +1,5 @@
 """The training process: the lecture's order, exact gradients, and nothing that a restart could change."""
 
-import inspect
 import itertools
 import math
 import os
@@ -94,25 +93,6 @@ def record(
         return before(*args, **options)
 
     monkeypatch.setattr(owner, method, noted)
-
-
-def test_the_source_is_the_lecture() -> None:
-    """train_one_epoch fits on a screen and shows the five lines in the lecture's order."""
-    source = inspect.getsource(loop.train_one_epoch)
-    lines = (
-        "model.train()",
-        "optimizer.zero_grad()",
-        "loss = criterion(",
-        ".backward()",
-        "scaler.step(optimizer)",
-    )
-    places = [source.index(line) for line in lines]
-    assert places == sorted(places)
-    assert all(source.count(line) == 1 for line in lines)
-    assert len(source.splitlines()) <= 45
-    evaluation = inspect.getsource(loop.evaluate)
-    assert "@torch.no_grad()" in evaluation
-    assert "model.eval()" in evaluation
 
 
 # Exact accumulation.
@@ -268,7 +248,7 @@ def test_plateau_follows_the_selected_metric(
     options = {"higher_is_better": higher, "factor": 0.1, "patience": 0}
     state.schedule = build_schedule("plateau", bases, data.updates_per_epoch, 6, **options)
     settings = replace(SETTINGS, epochs=6, higher_is_better=higher)
-    run(state, data, settings, Shelf(), say=lambda row, _: rates.append(row["lr"]))
+    run(state, data, settings, Shelf(), report=lambda row, _: rates.append(row["lr"]))
     assert rates == pytest.approx([bases[-1] * 0.1**n for n in reductions])
 
 
@@ -276,7 +256,7 @@ def test_history_has_a_row_for_every_epoch() -> None:
     """epoch, update, lr, train_loss, valid, seconds and images_per_second, said as they are kept."""
     data, said = training(10, 4, 2), []
     state = state_of(dense(), data, schedule="cosine")
-    run(state, data, SETTINGS, Shelf(), say=lambda row, best: said.append((row, best)))
+    run(state, data, SETTINGS, Shelf(), report=lambda row, best: said.append((row, best)))
     rows = state.progress.history
     assert [row for row, _ in said] == rows
     assert [(row["epoch"], row["update"]) for row in rows] == [(1, 2), (2, 4)]
@@ -523,7 +503,7 @@ def test_an_interrupted_epoch_keeps_its_time(tmp_path: Path) -> None:
     state = state_of(convolutional(), data)
     with pytest.raises(Interrupted):
         run(state, data, SETTINGS, Shelf(), should_stop=lambda: True)
-    assert state.progress.window == 1
+    assert state.progress.update_in_epoch == 1
     assert state.progress.epoch_seconds > 0
 
 

@@ -91,7 +91,7 @@ def test_deferred_weights_begin_with_their_epoch() -> None:
     for criterion in (criterion_of(weighted=False), criterion_of(from_epoch=2)):
         data, weights = training(10, 2, 2), []
         state = state_of(dense(), data, criterion=criterion)
-        run(state, data, SETTINGS, Shelf(), say=lambda *_, w=weights, s=state: w.append(flat(s.model)))
+        run(state, data, SETTINGS, Shelf(), report=lambda *_, w=weights, s=state: w.append(flat(s.model)))
         ends.append(weights)
     (plain, after_plain), (deferred, after_deferred) = ends
     assert torch.equal(plain, deferred)
@@ -211,7 +211,7 @@ def test_learnt_weights_move_and_stand_in_history() -> None:
     """exp(-s) of each target after every epoch, said as it is kept; the s learn by the optimizer, undecayed."""
     data, said = training(10, 2, 2), []
     state = state_of(dense(), data, lr=0.05, criterion=criterion_of(uncertainty=True))
-    run(state, data, SETTINGS, Shelf(), say=lambda row, best: said.append(row["target_weights"]))
+    run(state, data, SETTINGS, Shelf(), report=lambda row, best: said.append(row["target_weights"]))
     assert [row["target_weights"] for row in state.progress.history] == said
     first, last = said
     assert list(first) == list(HEADS)
@@ -285,7 +285,7 @@ def test_a_frozen_backbone_stands_still(optimizer: str) -> None:
     settings = replace(SETTINGS, epochs=4)
     loop.train(
         *(state, data, valid, board(), settings, Shelf()),
-        say=lambda *_: ends.append(parts_of(model)),
+        report=lambda *_: ends.append(parts_of(model)),
     )
     for (backbone, heads), (backbone_after, heads_after), still in zip(
         ends, ends[1:], (True, True, False, False), strict=False

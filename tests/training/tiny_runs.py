@@ -23,6 +23,7 @@ from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import build_schedule
 from classwise.training import loop
 from classwise.training.loop import Settings
+from classwise.training.oom import retry_in_smaller_chunks
 from classwise.training.state import Progress, TrainState
 
 CPU = torch.device("cpu")
@@ -163,8 +164,12 @@ class Shelf:
 
 
 def run(state: TrainState, data: TrainingData, settings: Settings, checkpointer: Any, **options: Any) -> str:
-    """The whole loop with the usual parts."""
-    return loop.train(state, data, validation(), board(), settings, checkpointer, **options)
+    """The whole loop with the usual parts, as a run calls it: in smaller chunks where memory runs out."""
+
+    def train() -> str:
+        return loop.train(state, data, validation(), board(), settings, checkpointer, **options)
+
+    return retry_in_smaller_chunks(train, state, data)
 
 
 def moments_of(state: TrainState) -> dict[str, Tensor]:
@@ -193,5 +198,5 @@ def bytes_of(state: TrainState) -> tuple[Any, ...]:
         {key: value.numpy().tobytes() for key, value in moments_of(state).items()},
         [{k: v for k, v in group.items() if k != "params"} for group in state.optimizer.param_groups],
         rows,
-        (p.epoch, p.update, p.window, p.best, p.best_epoch, p.epochs_without_improvement),
+        (p.epoch, p.update, p.update_in_epoch, p.best, p.best_epoch, p.epochs_without_improvement),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classwise.losses.normalizer import Normalizer
+from classwise.losses.normalizer import Normalizer, is_on_host
 
 IGNORED = -1
 """The label of a row without a known class: it counts in neither the sum nor the normalizer."""
@@ -60,7 +60,7 @@ def label_normalizer(labels: Tensor, weight_K: Tensor | None = None, complete: b
         return Normalizer(row_weights(labels, weight_K, torch.float64).sum().reshape(1))
     if complete:
         return Normalizer([float(len(labels))], is_row_count=True)
-    if labels.device.type == "cpu":
+    if is_on_host(labels):
         # numpy counts in a quarter of the time that tensors of this size take.
         return Normalizer([float(np.count_nonzero(labels.numpy() != IGNORED))])
     return Normalizer(is_known(labels).sum(dim=0, keepdim=True, dtype=torch.float64))

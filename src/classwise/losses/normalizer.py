@@ -31,8 +31,8 @@ class Normalizer:
     is_row_count: bool
 
     def __init__(self, values: list[float] | Tensor, is_row_count: bool = False) -> None:
-        if isinstance(values, Tensor) and values.device.type == "cpu":
-            values = values.tolist()  # the host knows them, and waits for nothing
+        if isinstance(values, Tensor) and is_on_host(values):
+            values = values.tolist()  # waits for nothing
         self.values = values
         self.is_row_count = is_row_count
 
@@ -88,6 +88,11 @@ class Normalizer:
             raise ValueError(
                 f"found a normalizer of {len(self.values)} numbers; allowed: {terms}, one a term"
             )
+
+
+def is_on_host(tensor: Tensor) -> bool:
+    """Whether its numbers can be read without waiting for a device."""
+    return tensor.device.type == "cpu"
 
 
 def _on_device(parts: Sequence[list[float] | Tensor]) -> list[Tensor]:
