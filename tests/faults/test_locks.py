@@ -72,7 +72,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "lockf", fcntl.lockf)
         locks.no_locks()
-        with pytest.raises(OutputError, match=r"gives no locks \(No locks available\)"), locked(tmp_path):
+        with pytest.raises(OutputError, match=r"supports no locks \(No locks available\)"), locked(tmp_path):
             pass
     with locked(tmp_path):
         pass

@@ -148,7 +148,7 @@ def run_to_the_end(
         reason = (
             str(error)
             if isinstance(error, Interrupted)
-            else "stopped at once; the checkpoint from before is kept"
+            else "stopped at once; the previous checkpoint is intact"
         )
         if is_main_process:
             ending.write("interrupted", reason)
