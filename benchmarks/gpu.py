@@ -423,7 +423,7 @@ def jpeg_data(job: Job) -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         paths = draw_files(Path(name), job.files)
         cache = stack.enter_context(contextlib.closing(ImageCache(Path(name) / "store", 10**12, 0)))
-        checked = check_images(paths, least=min_image_size(size), cache=cache)
+        checked = check_images(paths, min_size=min_image_size(size), cache=cache)
         if checked.bad:
             raise checked.bad[0]
         cache.flush()

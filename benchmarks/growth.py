@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from classwise.data.batch import Batch
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.criterion import Criterion
-from classwise.losses.normalizer import WholeUpdate
+from classwise.losses.normalizer import Normalizer
 from classwise.metrics.collection import MetricCollection
 from classwise.model.average import NoAverage
 from classwise.model.classifier import build_classifier
@@ -152,7 +152,7 @@ def by_classes(counts: list[int], blocks: int) -> dict[int, float]:
             for logits, labels in batches:
                 leaf = logits.clone().requires_grad_()
                 started = time.perf_counter()
-                criterion({"it": leaf}, {"it": labels}, WholeUpdate([256.0])).backward()
+                criterion({"it": leaf}, {"it": labels}, Normalizer([256.0], is_row_count=True)).backward()
                 board.update({"it": leaf}, {"it": labels})
                 ours += time.perf_counter() - started
                 leaf = logits.clone().requires_grad_()

@@ -141,7 +141,7 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     """All that is compared; filling the store is timed beside."""
     cache = ImageCache(base / "store", 10**11, 0)
     started = time.perf_counter()
-    checked = check_images(paths, least=min_image_size(SIZE), cache=cache)
+    checked = check_images(paths, min_size=min_image_size(SIZE), cache=cache)
     assert not checked.bad
     cache.flush()
     cached = cache.of([checked.keys[path] for path in paths])

@@ -17,14 +17,6 @@ TINY = ["--device", "cpu", "--tiny", "--no-compile"]
 NAMES = [row.name for group in gpu.GROUPS for row in group.rows]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_on_a_cpu_nothing_is_measured(tmp_path: Path) -> None:
     """As somebody types it: every row runs, every figure says 'not measured', in the JSON there is none."""
     command = [sys.executable, SCRIPT, *TINY, "--json", tmp_path / "found.json"]

@@ -141,10 +141,10 @@ def test_a_row_without_any_answer_is_refused_by_its_number(table: Callable[..., 
     path = table(rows)
     with pytest.raises(DataError, match=r"no label in rows 7, 12: empty in columns 'kind', 'area'") as error:
         prepared_of(path, ["kind", "area"])
-    assert 'data.unanswered = "skip"' in str(error.value)
-    splits = prepared_of(path, ["kind", "area"], data={"unanswered": "skip"})
+    assert 'data.unlabeled = "skip"' in str(error.value)
+    splits = prepared_of(path, ["kind", "area"], data={"unlabeled": "skip"})
     assert sorted(ids(splits.train) + ids(splits.valid)) == [n for n in range(24) if n not in (6, 11)]
-    assert "2 rows without any label left out (data.unanswered = skip)" in splits.warnings
+    assert "2 rows without any label left out (data.unlabeled = skip)" in splits.warnings
     assert "area: no label in 1 rows, which count for the other targets only" in splits.warnings
 
 
@@ -156,7 +156,7 @@ def test_rows_without_any_answer_in_the_validation_table(table: Callable[..., Pa
     path = table(rows[:24])
     with pytest.raises(DataError, match=r"valid\.csv: no label in row 4: empty in column 'kind'"):
         prepared_of(path, ["kind"], data=data)
-    splits = prepared_of(path, ["kind"], data=data | {"unanswered": "skip"})
+    splits = prepared_of(path, ["kind"], data=data | {"unlabeled": "skip"})
     assert ids(splits.train) == list(range(24))
     assert ids(splits.valid) == [n for n in range(24, 36) if n != 27]
 
@@ -190,7 +190,7 @@ def test_one_number_on_the_training_side_is_refused(table: Callable[..., Path]) 
     config = config_of(table(rows), ["area"], data={"valid": 0.75})
     splits = prepare(config, Console(quiet=True))
     assert 3 in ids(splits.valid)
-    with pytest.raises(DataError, match=r"targets\.area: the training rows hold 1 different values"):
+    with pytest.raises(DataError, match=r"targets\.area: found 1 different values in the training rows"):
         build_heads(config, splits)
 
 

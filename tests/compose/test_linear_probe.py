@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +37,6 @@ HEADS: dict[str, Head] = {
     "regression": RegressionHead(mean=40.0, std=12.0),
     "ranking": RankingHead(),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On tensors this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def scene(rows: int = 300, seed: int = 0) -> tuple[npt.NDArray[np.float32], dict[str, torch.Tensor]]:

@@ -96,7 +96,7 @@ def scene(tmp_path: Path, make_table: Callable[..., Path]) -> Callable[..., Scen
         training = {"epochs": 3, "batch_size": 8, "precision": "fp32", "threads": 1, "device": "cpu"}
         values = {"targets": targets, "model": {"image_size": [SIDE, SIDE]}} | sections
         values |= {
-            "data": data | {"unanswered": "skip"} | sections.get("data", {}),
+            "data": data | {"unlabeled": "skip"} | sections.get("data", {}),
             "training": training | sections.get("training", {}),
         }
         config = absolute_paths(make_config(values), tmp_path)

@@ -313,7 +313,7 @@ def _fill_in_a_process(folder: Path, paths: list[Path]) -> None:
 def test_processes_that_fill_a_store_together(paths: list[Path], stores: Stores, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     folder = tmp_path / "base" / "store"
-    together = [context.Process(target=_fill_in_a_process, args=(folder, paths)) for _ in range(3)]
+    together = [context.Process(target=_fill_in_a_process, args=(folder, paths)) for _ in range(2)]
     for process in together:
         process.start()
     for process in together:

@@ -8,7 +8,7 @@ import torch
 
 from classwise.data.batch import Batch
 from classwise.data.mixing import Mixing
-from waiting import Waiting
+from tests.helpers.waiting import Waiting
 
 CLASSES = {"label": 3}
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scenes import command, contents, plain_table, untouched, write_config
 
-from classwise.compare import Variant, compare, grid, work
+from classwise.compare import compare, work
+from classwise.compare.variants import Variant, grid
 from classwise.errors import ConfigError, Interrupted
 from classwise.run import api as run
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
+from tests.helpers.scenes import command, contents, plain_table, untouched, write_config
 
 LOSSES = ("--vary", "loss.name=cross_entropy,focal")
 MODEL = "checkpoints/last/model.safetensors"
@@ -88,7 +89,7 @@ def test_a_second_time_nothing_is_trained(whole: Path, folder: Path) -> None:
     again = command("compare", whole / "classwise.toml", *LOSSES, "--seeds", 2, "--out", folder / "out").ok()
     assert state(folder / "out") == before
     assert (folder / "out/compare.csv").read_bytes() == csv
-    assert "4 runs, 4 of them done already" in again.err
+    assert "4 runs, 4 of them already done" in again.err
     assert "training" not in again.err
     assert again.path == folder / "out/compare.html"
     assert again.out.splitlines()[1].split()[:2] == ["loss.name=cross_entropy", "2"]
@@ -111,8 +112,8 @@ def test_another_config_is_refused_by_its_keys(whole: Path, folder: Path) -> Non
     with untouched(folder):
         found = command("compare", whole / "classwise.toml", *LOSSES, *options, "--out", folder / "out")
     assert found.code == 1
-    assert "optimizer.lr: 0.001 then, 0.01 now" in found.err
-    assert "training.epochs: 1 then, 2 now" in found.err
+    assert "optimizer.lr: 0.001 before, 0.01 now" in found.err
+    assert "training.epochs: 1 before, 2 now" in found.err
     shutil.rmtree(folder / "out/loss.name=cross_entropy")
     shutil.rmtree(folder / "out/loss.name=focal")
     command(
@@ -139,11 +140,11 @@ def test_a_stop_leaves_what_can_go_on(
         patch.setattr(Progress, "end_update", press)
         stopped = command(*order)
     assert stopped.code == 75, stopped.err
-    assert "go on with the same command" in stopped.err
+    assert "the same command continues" in stopped.err
     assert "Traceback" not in stopped.err
     assert len(runs(out)) == (update + 1) // 2
     assert f"{(update - 1) // 2} of 4 runs done" in (out / "compare.html").read_text()
-    assert "going on with" in command(*order).ok().err
+    assert "resuming" in command(*order).ok().err
     for name in runs(whole / "out"):
         assert (out / name / MODEL).read_bytes() == (whole / "out" / name / MODEL).read_bytes()
 
@@ -188,7 +189,7 @@ def test_a_run_that_fails_stops_no_other(whole: Path, tmp_path: Path) -> None:
     vary = ("--vary", "data.path=path,nowhere")
     found = command("compare", whole / "classwise.toml", *vary, "--seeds", 2, "--out", tmp_path / "out")
     assert found.code == 1
-    assert found.err.splitlines()[-1] == "error: 2 of 4 runs failed; the table leaves them out"
+    assert found.err.splitlines()[-1] == "error: 2 of 4 runs failed; the table does not include them"
     table = pl.read_csv(tmp_path / "out/compare.csv")
     assert table["status"].to_list() == ["finished"] * 2 + ["failed"] * 2
     assert "no column 'nowhere'" in table["message"][2]
@@ -220,9 +221,9 @@ def test_warnings_are_said_once_a_variant(whole: Path, tmp_path: Path) -> None:
     """Before the first run, whatever the number of seeds, with the variant's name; and no run scores baselines."""
     vary = ("--vary", "selection.patience=1,5", "--training.epochs", 2, "--seeds", 2)
     found = command("compare", whole / "classwise.toml", *vary, "--out", tmp_path / "out").ok()
-    said = "warning: selection.patience=5: selection.patience = 5: never waited for in 2 epochs"
+    said = "warning: selection.patience=5: selection.patience = 5: has no effect, since training.epochs is 2"
     assert found.err.splitlines()[0] == said
-    assert found.err.count("never waited for") == 1
+    assert found.err.count("has no effect") == 1
     for name in runs(tmp_path / "out"):
         assert json.loads((tmp_path / "out" / name / "status.json").read_text())["baselines"] is None
 
@@ -240,12 +241,12 @@ def test_where_every_run_fails_there_is_still_a_page(whole: Path, tmp_path: Path
 def test_one_seed_and_other_rows_are_said_plainly(whole: Path, tmp_path: Path) -> None:
     """Without a second seed there is no interval; variants that validate on other rows are no pairs."""
     found = compare(whole / "classwise.toml", grid(["data.valid=0.25,0.5"]), 1, tmp_path / "out", quiet=True)
-    assert "one seed says nothing of chance" in found.warnings[0]
+    assert "a single seed does not show" in found.warnings[0]
     assert found.warnings[1].startswith(
         "seed 42: data.valid=0.5 validated on other rows than data.valid=0.25"
     )
-    assert found.summary[0].own is not None
-    assert found.summary[0].own.interval is None
+    assert found.summary[0].score is not None
+    assert found.summary[0].score.interval is None
 
 
 def test_auto_is_measured_once(whole: Path, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import trials
-from counting import Count, Figure
 from PIL import Image
+
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
 
 Pixels = npt.NDArray[np.uint8]
 SECONDS, MEGABYTES = 2.0, 256
@@ -402,7 +403,7 @@ def one(path: Path, case: Case | None) -> str:
     from classwise.data.images import read_image
     from classwise.errors import ImageError
 
-    started = time.perf_counter()
+    started = time.process_time()  # what a busy machine takes for others does not count
     try:
         found = read_image(path, MAX_PIXELS)
     except ImageError as error:
@@ -413,7 +414,7 @@ def one(path: Path, case: Case | None) -> str:
             return f"refused: {error.reason}"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     if seconds > SECONDS:
         return f"took {seconds:.1f} s"
     if found is None:
@@ -635,7 +636,7 @@ def mutants(tries: int, seed: int = 0, chunk: int = 500) -> dict[str, Any]:
 
 
 def _figure(function: str, *arguments: Any) -> Count:
-    from kills import count_of
+    from tests.faults.kills import count_of
 
     return count_of(trials.in_a_fresh_process("images", function, *arguments))
 

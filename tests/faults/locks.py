@@ -20,15 +20,14 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from unittest.mock import patch
 
-from counting import Count, Figure
-from forked import PATIENCE, Child, Hook, kill_group, mark, members, start, start_ranks
-from scenes import contents
-from signals import Place, counted, halfway, nothing_left, place, require, resumed
-from test_interrupt import assert_same_end
-
 import classwise
 from classwise.errors import OutputError
 from classwise.run import folder as run_folder
+from tests.faults.counting import Count, Figure
+from tests.faults.forked import PATIENCE, Child, Hook, kill_group, mark, members, start, start_ranks
+from tests.faults.signals import Place, counted, halfway, nothing_left, place, require, resumed
+from tests.helpers.same_end import assert_same_end
+from tests.helpers.scenes import contents
 
 UPDATE = "classwise.training.state:Progress.end_update"
 

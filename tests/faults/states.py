@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from tiny_runs import SETTINGS, convolutional, state_of, training
 
 from classwise.run import checkpoint as checkpoints
 from classwise.run.checkpoint import FILES, Checkpoint, RunCheckpointer
 from classwise.training import loop
 from classwise.training.state import TrainState
+from tests.helpers.tiny_runs import SETTINGS, convolutional, state_of, training
 
 FACTS = {"classwise": "test", "micro_batches_per_update": 1}
 MADE_ON = {"torch": "x", "threads": 1}

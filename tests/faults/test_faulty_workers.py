@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import workers
-from scenes import FORKS
 
 from classwise.data import workers as watched
 from classwise.data.loader import Loader
 from classwise.errors import WorkerError
+from tests.faults import workers
+from tests.helpers.scenes import FORKS
 
 pytestmark = [FORKS, pytest.mark.filterwarnings("ignore:This DataLoader will create")]
 
@@ -29,6 +29,7 @@ def test_any_workers_give_the_same_batches() -> None:
     workers.workers_digest([(2, "fork"), (1, "spawn"), (1, "forkserver")], epochs=1).check()
 
 
+@pytest.mark.full
 def test_augmentation_by_a_generator_of_the_process_depends_on_the_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_command_ends_with_the_file_and_can_be_resumed() -> None:
     workers.faulty_commands(("train", "predict"), ("killed",), ()).check()
 
 
+@pytest.mark.full
 def test_without_notes_the_error_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage: workers that do not note what they read."""
     monkeypatch.setattr(watched.Heartbeat, "begin", lambda *_: None)
@@ -87,6 +89,7 @@ def test_without_notes_the_error_names_no_file(tmp_path: Path, monkeypatch: pyte
     assert "trap killed 13.png" in wrong.split("does not say")[1]
 
 
+@pytest.mark.full
 def test_without_a_watch_a_stuck_worker_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +107,7 @@ def test_without_a_watch_a_stuck_worker_is_waited_for(
     assert workers.still_there([pid]) == ""
 
 
+@pytest.mark.full
 def test_without_its_word_a_hanging_worker_outlives_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +133,7 @@ def test_a_signal_does_not_end_a_worker_that_is_being_started(tmp_path: Path) ->
     assert struck_young(tmp_path) == workers.digest(batch for window in plain.updates(0) for batch in window)
 
 
+@pytest.mark.full
 def test_without_holding_back_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage: the signal arrives."""
     monkeypatch.setattr(watched, "defer_signals", nullcontext)

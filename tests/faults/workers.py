@@ -29,8 +29,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-from counting import Count, Figure
-from scenes import PLAIN, command, draw, plain_table, write_config, write_csv
 from torch import nn
 from torch.utils.data import get_worker_info
 
@@ -44,6 +42,9 @@ from classwise.errors import ClasswiseError
 from classwise.infer.predict import predict_outputs
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
+from tests.faults.counting import Count, Figure
+from tests.helpers.same_end import differences
+from tests.helpers.scenes import PLAIN, command, draw, plain_table, write_config, write_csv
 
 METHODS = ("fork", "spawn", "forkserver")
 SIZE = (16, 16)
@@ -149,7 +150,7 @@ def resumed_with_others(pairs: Sequence[tuple[tuple[int, str], tuple[int, str]]]
                 wrong = f"exit {stopped.code}, {resumed.code}: {stopped.err[-300:]} {resumed.err[-300:]}"
             if f"workers = {before}\n" not in written.read_text():
                 wrong = "resume changed config.toml"
-            wrong = wrong or same_end(Path(folder) / "whole", run)
+            wrong = wrong or differences(Path(folder) / "whole", run)
             count.add(not wrong, "resumed", f"{start} {before} to {start_after} {after}: {wrong}")
     return count
 
@@ -483,17 +484,6 @@ def long_run(folder: Path, epochs: int = EPOCHS) -> Path:
     return config
 
 
-def same_end(one: Path, other: Path) -> str:
-    """Where two finished runs differ."""
-    from test_interrupt import assert_same_end
-
-    try:
-        assert_same_end(one, other)
-    except AssertionError as error:
-        return f"other bytes than an undisturbed run: {error}"
-    return ""
-
-
 def failed_run(run: Path, wanted: str) -> str:
     """What does not hold of a training run that a worker has ended: status.json says so, and there is a checkpoint."""
     status = json.loads((run / "status.json").read_text())
@@ -538,7 +528,7 @@ def struck_run(config: Path, run: Path, start: str, number: int, which: int, tim
     wrong = failed_run(run, wanted) or left_behind(set(multiprocessing.active_children()), ended.seen[1])
     if not wrong and (resumed := command("resume", run, "--workers", 0)).code:
         return resumed.err[-500:]
-    return wrong or same_end(config.parent / "whole", run)
+    return wrong or differences(config.parent / "whole", run)
 
 
 def orphans_of(config: Path, run: Path, start: str, group: bool) -> str:
@@ -670,7 +660,7 @@ def failing_command(config: Path, run: Path, what: str, kind: str) -> str:
     wrong = failed_run(run, SAID[kind])
     if not wrong and (resumed := command("resume", run, "--workers", 0)).code:
         return resumed.err[-500:]
-    return wrong or same_end(folder / "whole", run)
+    return wrong or differences(folder / "whole", run)
 
 
 def faulty_commands(

@@ -24,7 +24,7 @@ from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, Multilab
 from classwise.losses.ranking import ListNet, PairwiseLogistic
 from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
 from classwise.losses.weighted_sum import WeightedSum
-from waiting import Waiting
+from tests.helpers.waiting import Waiting
 
 FEATURES, CLASSES = 6, 4
 OUTPUTS = {"class": CLASSES, "ordinal": CLASSES - 1, "multilabel": CLASSES, "regression": 1, "ranking": 1}

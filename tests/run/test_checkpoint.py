@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +39,6 @@ from classwise.training.state import TrainState
 
 FILES = ("model.safetensors", "training.safetensors", "state.json", "manifest.json")
 MADE_ON = {"torch": "x", "기계": 'a "quoted" name'}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model() -> Classifier:

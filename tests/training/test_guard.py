@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import (
+
+from classwise.errors import ImageError, Interrupted, NonFiniteError
+from classwise.losses import normalizer as normalizers
+from classwise.training import guard, loop
+from classwise.training.state import Progress, TrainState
+from tests.helpers.tiny_runs import (
     CPU,
     SETTINGS,
     Shelf,
@@ -23,12 +28,7 @@ from tiny_runs import (
     state_of,
     training,
 )
-
-from classwise.errors import ImageError, Interrupted, NonFiniteError
-from classwise.losses import normalizer as normalizers
-from classwise.training import guard, loop
-from classwise.training.state import Progress, TrainState
-from waiting import Waiting
+from tests.helpers.waiting import Waiting
 
 
 @pytest.fixture

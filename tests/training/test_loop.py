@@ -3,7 +3,7 @@
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import (
+from torch import Tensor
+
+from classwise.data.augment import PRESETS
+from classwise.data.batch import Batch
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
+from classwise.data.loader import Loader
+from classwise.errors import Interrupted, NonFiniteError
+from classwise.optim.schedules import build_schedule
+from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, restore
+from classwise.training import loop
+from classwise.training.state import TrainState
+from tests.helpers.tiny_runs import (
     HEADS,
     SETTINGS,
     Shelf,
@@ -33,30 +47,6 @@ from tiny_runs import (
     training,
     validation,
 )
-from torch import Tensor
-
-from classwise.data.augment import PRESETS
-from classwise.data.batch import Batch
-from classwise.data.dataset import ImageDataset
-from classwise.data.epochs import TrainingData, ValidationData
-from classwise.data.fit import fit_image
-from classwise.data.images import read_image
-from classwise.data.loader import Loader
-from classwise.errors import Interrupted, NonFiniteError
-from classwise.optim.schedules import build_schedule
-from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, restore
-from classwise.training import loop
-from classwise.training.state import TrainState
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 # The lecture.
 

@@ -2,13 +2,22 @@
 
 import dataclasses
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_runs import (
+from torch import Tensor
+
+from classwise.data.batch import Batch
+from classwise.distributed import SINGLE_PROCESS
+from classwise.errors import ConfigError, Interrupted, OutOfMemory
+from classwise.losses.criterion import Criterion
+from classwise.losses.soft_f1 import SoftMacroF1
+from classwise.model.oom import OOMFallback
+from classwise.training import loop
+from classwise.training.state import TrainState
+from tests.helpers.tiny_runs import (
     SETTINGS,
     Shelf,
     bytes_of,
@@ -22,25 +31,6 @@ from tiny_runs import (
     state_of,
     training,
 )
-from torch import Tensor
-
-from classwise.data.batch import Batch
-from classwise.distributed import SINGLE_PROCESS
-from classwise.errors import ConfigError, Interrupted, OutOfMemory
-from classwise.losses.criterion import Criterion
-from classwise.losses.soft_f1 import SoftMacroF1
-from classwise.model.oom import OOMFallback
-from classwise.training import loop
-from classwise.training.state import TrainState
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small:

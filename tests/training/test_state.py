@@ -3,9 +3,9 @@
 import json
 
 import torch
-from tiny_runs import dense, state_of, training
 
 from classwise.training.state import Progress
+from tests.helpers.tiny_runs import dense, state_of, training
 
 
 def test_updates_add_up_to_an_epoch() -> None:

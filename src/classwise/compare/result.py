@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from classwise.compare.plan import Planned
+from classwise.compare.plan import PlannedRun
 from classwise.compare.stats import Summary, summarise
 from classwise.compare.text import HEADER, columns_to_show, digits_for, shown, table
-from classwise.compare.work import DONE, Ended, is_done
+from classwise.compare.work import DONE, Outcome, is_done
 from classwise.metrics.collection import higher_is_better
 from classwise.metrics.text import display_width
 from classwise.run.folder import RunFolder
@@ -18,8 +18,8 @@ from classwise.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class Result:
-    """One run: `state` finished, early_stopped, failed, interrupted or missing; the rest from its metrics.json and
-    status.json, None and empty where it is not done."""
+    """One run. `state`: finished, early_stopped, failed, interrupted or missing; the rest is read from its metrics.json
+    and status.json, and is None or empty where the run is not done."""
 
     variant: str
     seed: int
@@ -39,7 +39,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out: `results` one a run, `summary` one a variant; `rows` is the table as text, below `header`."""
+    """The whole comparison: `results` has one entry per run, `summary` one per variant."""
 
     path: Path
     metric: str
@@ -55,49 +55,72 @@ class Comparison:
 
     @property
     def table(self) -> list[list[str]]:
-        """Titles and then one row a variant, as text; columns that would be empty are left out."""
+        """The header and then one row per variant, as text; empty columns are left out."""
         rows = table(self.summary, digits_for(self.summary, self.metric))
         return [[row[i] for i in columns_to_show(rows)] for row in (list(HEADER), *rows)]
 
     def text(self) -> str:
-        """The table in plain columns: names to the left, numbers to the right."""
-        lines = self.table
-        widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
-        padded = [
-            [(cell, " " * (width - display_width(cell))) for cell, width in zip(line, widths, strict=True)]
-            for line in lines
-        ]
-        return "\n".join(
-            "  ".join([first + pad, *(pad + cell for cell, pad in rest)]).rstrip()
-            for (first, pad), *rest in padded
-        )
+        """The table in plain columns: names left-aligned, numbers right-aligned."""
+        rows = self.table
+        widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            padding = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)]
+            cells = [row[0] + padding[0]]
+            cells += [space + cell for cell, space in zip(row[1:], padding[1:], strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
 
 
-def collect(folder: Path, runs: Sequence[Planned], endings: dict[Path, Ended]) -> Comparison:
+def collect(folder: Path, runs: Sequence[PlannedRun], outcomes: dict[Path, Outcome]) -> Comparison:
+    """Read what every run left in its folder. `outcomes`: how those ended that were trained just now."""
     names = list(dict.fromkeys(run.variant for run in runs))
-    results = sorted(
-        (result_of(run, endings.get(run.folder)) for run in runs),
-        key=lambda r: (names.index(r.variant), r.seed),
-    )
-    values = values_of(results)
+    results = [result_of(run, outcomes.get(run.folder)) for run in runs]
+    results.sort(key=lambda result: (names.index(result.variant), result.seed))
+
+    # Where no run is done, the configured metric may be an unknown one, without a direction.
     metrics = list(dict.fromkeys(result.metric for result in results if result.done))
     metric = metrics[0] if metrics else runs[0].config.selection.metric
-    # Where no run is done, the metric may be one that nobody knows.
-    higher = not metrics or higher_is_better(metric)
-    warnings = _warnings(results, metrics)
-    return Comparison(folder, metric, higher, tuple(results), tuple(summarise(values)), tuple(warnings))
+    return Comparison(
+        path=folder,
+        metric=metric,
+        higher_is_better=not metrics or higher_is_better(metric),
+        results=tuple(results),
+        summary=tuple(summarise(values_of(results))),
+        warnings=tuple(_warnings(results, metrics)),
+    )
 
 
-def result_of(run: Planned, ended: Ended | None) -> Result:
+def result_of(run: PlannedRun, outcome: Outcome | None) -> Result:
+    """The result of one run. `outcome`: how it ended, where it was trained just now."""
     if is_done(run.folder):
         folder = RunFolder(run.folder)
-        metrics, status = folder.metrics(), folder.status()
+        metrics = folder.metrics()
+        status = folder.status()
         return Result(
-            *(run.variant, run.seed, run.folder, str(status["state"]), "", str(metrics["metric"])),
-            *(float(metrics["value"]), int(metrics["epoch"]), float(status["seconds"]), _scalars(metrics)),
+            variant=run.variant,
+            seed=run.seed,
+            folder=run.folder,
+            state=str(status["state"]),
+            message="",
+            metric=str(metrics["metric"]),
+            value=float(metrics["value"]),
+            epoch=int(metrics["epoch"]),
+            seconds=float(status["seconds"]),
+            scores=_scalars(metrics),
         )
-    state, message = (ended.state, ended.message) if ended else ("missing", "")
-    return Result(run.variant, run.seed, run.folder, state, message, "", None, None, None, {})
+    return Result(
+        variant=run.variant,
+        seed=run.seed,
+        folder=run.folder,
+        state=outcome.state if outcome else "missing",
+        message=outcome.message if outcome else "",
+        metric="",
+        value=None,
+        epoch=None,
+        seconds=None,
+        scores={},
+    )
 
 
 def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
@@ -114,6 +137,7 @@ def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def values_of(results: Sequence[Result]) -> dict[str, dict[int, float]]:
+    """The score by seed, by variant; runs that are not done are left out."""
     values: dict[str, dict[int, float]] = {result.variant: {} for result in results}
     for result in results:
         if result.value is not None:
@@ -122,37 +146,39 @@ def values_of(results: Sequence[Result]) -> dict[str, dict[int, float]]:
 
 
 def _warnings(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
-    found = []
+    """What a reader should know before relying on the numbers."""
+    warnings = []
     if len({result.seed for result in results}) == 1:
-        found.append(
-            "one seed says nothing of chance: there is no interval and no p-value; use --seeds 5 or more"
+        warnings.append(
+            "a single seed does not show how much scores vary by chance: there are no confidence intervals and no"
+            " p-values; use --seeds 5 or more"
         )
     if len(metrics) > 1:
-        found.append(
-            f"the runs are judged by different scores ({', '.join(metrics)}), which cannot be compared"
-        )
-    for seed, names in _unlike(results).items():
+        warnings.append(f"the runs report different metrics ({', '.join(metrics)}), which cannot be compared")
+    for seed, names in _with_other_rows(results).items():
         listed = ", ".join(shown(name) for name in names)
-        found.append(
-            f"seed {seed}: {listed} validated on other rows than {shown(results[0].variant)}; the pairs share no split"
+        warnings.append(
+            f"seed {seed}: {listed} validated on other rows than {shown(results[0].variant)}, so these runs are not"
+            " paired by split"
         )
+
     failed = sum(result.state == "failed" for result in results)
     if failed:
-        found.append(f"{failed} of {len(results)} runs failed; means and differences leave them out")
+        warnings.append(f"{failed} of {len(results)} runs failed; means and differences leave them out")
     missing = sum(not result.done for result in results) - failed
     if missing:
-        found.append(f"{missing} of {len(results)} runs are not done yet")
-    return found
+        warnings.append(f"{missing} of {len(results)} runs are not done yet")
+    return warnings
 
 
-def _unlike(results: Sequence[Result]) -> dict[int, list[str]]:
-    """By seed, the variants that did not validate on the first one's rows."""
+def _with_other_rows(results: Sequence[Result]) -> dict[int, list[str]]:
+    """By seed, the variants that were not validated on the rows of the first variant."""
     rows = {(r.variant, r.seed): _validation_rows(r.folder) for r in results if r.done}
-    found: dict[int, list[str]] = {}
+    variants: dict[int, list[str]] = {}
     for (variant, seed), ids in rows.items():
         if rows.get((results[0].variant, seed), ids) != ids:
-            found.setdefault(seed, []).append(variant)
-    return found
+            variants.setdefault(seed, []).append(variant)
+    return variants
 
 
 def _validation_rows(folder: Path) -> frozenset[str]:
@@ -161,34 +187,41 @@ def _validation_rows(folder: Path) -> frozenset[str]:
 
 
 def run_table(results: Sequence[Result]) -> pl.DataFrame:
-    names = ("variant", "seed", "metric", "value", "epoch", "seconds", "state", "message")
-    columns = {"status" if name == "state" else name: [getattr(r, name) for r in results] for name in names}
-    scores = dict.fromkeys(name for result in results for name in result.scores)
-    return pl.DataFrame(
-        {**{name: [r.scores.get(name) for r in results] for name in scores}, **columns}, strict=False
-    ).select(*columns, *(n for n in scores if n not in columns))
+    """compare.csv: a line per run, and after its own columns one for every score of metrics.json."""
+    attributes = ("variant", "seed", "metric", "value", "epoch", "seconds", "state", "message")
+    columns: dict[str, list[Any]] = {}
+    for attribute in attributes:
+        name = "status" if attribute == "state" else attribute
+        columns[name] = [getattr(result, attribute) for result in results]
+    score_names = dict.fromkeys(name for result in results for name in result.scores)
+    scores = {
+        name: [result.scores.get(name) for result in results] for name in score_names if name not in columns
+    }
+    return pl.DataFrame({**columns, **scores}, strict=False)
 
 
 def summary_table(summary: Sequence[Summary]) -> pl.DataFrame:
+    """summary.csv: a line per variant, with full precision."""
     rows = []
     for row in summary:
-        own, d = row.own, row.difference
-        low, high = (own.interval if own else None) or (None, None)
-        d_low, d_high = (d.interval if d else None) or (None, None)
+        score = row.score
+        difference = row.difference
+        low, high = (score.interval if score else None) or (None, None)
+        difference_low, difference_high = (difference.interval if difference else None) or (None, None)
         rows.append(
             {
                 "variant": row.variant,
-                "n": own.n if own else 0,
-                "mean": own.mean if own else None,
-                "sd": own.sd if own else None,
+                "n": score.n if score else 0,
+                "mean": score.mean if score else None,
+                "sd": score.sd if score else None,
                 "low": low,
                 "high": high,
-                "pairs": d.pairs if d else None,
-                "difference": d.mean if d else None,
-                "difference_low": d_low,
-                "difference_high": d_high,
-                "p": d.p if d else None,
-                "p_holm": d.p_holm if d else None,
+                "pairs": difference.pairs if difference else None,
+                "difference": difference.mean if difference else None,
+                "difference_low": difference_low,
+                "difference_high": difference_high,
+                "p": difference.p if difference else None,
+                "p_holm": difference.p_holm if difference else None,
             }
         )
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -1,7 +1,7 @@
-"""A comparison that means something: every variant with the same seeds, and the differences paired by seed.
+"""A fair comparison: every variant is trained with the same seeds, and differences are paired by seed.
 
-A seed decides the split, the first weights, the order and the augmentation; so two variants with the same seed share
-the validation rows, and their difference is free of how easy that split was.
+A seed determines the split, the initial weights, the order of the rows and the augmentation. Two variants with the same
+seed share their validation rows, so the difficulty of the split cancels out of their difference.
 """
 
 import sys
@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classwise.compare.page import write_results
-from classwise.compare.plan import PlanFile, Planned, Plans, Variant, alone, planned_runs, read_plan
+from classwise.compare.plan import PlannedRun, plan_runs
+from classwise.compare.plan_file import PlanFile, lock_folder, read_plan_file
 from classwise.compare.result import Comparison, Result, collect, result_of
 from classwise.compare.text import shown
-from classwise.compare.work import Ended, in_processes, is_done, one_by_one, state_of
+from classwise.compare.tuning import SharedTuning
+from classwise.compare.variants import Variant
+from classwise.compare.work import Outcome, in_processes, is_done, one_by_one, state_of
 from classwise.console import Console
 from classwise.errors import ConfigError, Interrupted
 from classwise.report.names import number_text
@@ -27,88 +30,99 @@ def compare(
     jobs: int = 1,
     quiet: bool = False,
 ) -> Comparison:
-    """Train every variant with the seeds `seed`, `seed + 1`, ... and write what came out into `out`.
+    """Train every variant with the seeds `seed`, `seed + 1`, ... and write the results into `out`.
 
-    `out` (default: compare/NAME) holds compare.csv (a line a run), summary.csv (a line a variant), compare.svg,
-    compare.html, compare.json and the runs' own folders. A run that is done there is not trained again, an
-    interrupted one goes on, and variants and seeds may be added. The first variant is what the others are
-    measured against. `jobs`: processes that train at the same time. The runs score no baselines, which the tables
-    have no use for, unless the config or `overrides` set report.baselines.
+    `out` (default: compare/NAME) holds compare.csv (a line per run), summary.csv (a line per variant), compare.svg,
+    compare.html, compare.json and the run directories. A run that is done there is not trained again, an interrupted
+    one is resumed, and variants and seeds may be added. The other variants are compared with the first one. `jobs`:
+    how many processes train at the same time. Baselines, for which the tables have no column, are computed only where
+    the config or `overrides` set report.baselines.
 
-    Raises ConfigError before anything trains where a config is wrong, contradicts itself or is not what `out` was
-    trained with; Interrupted after a signal. A run that fails is in the result and stops no other.
+    Raises ConfigError before anything is trained where a config is invalid, contradicts itself or differs from the one
+    that `out` was trained with; Interrupted after a signal. A run that fails is part of the result and does not stop
+    the others.
     """
     for name, number in (("seeds", seeds), ("jobs", jobs)):
         if number < 1:
             raise ConfigError(f"--{name}: found {number}, must be 1 or more")
     console = Console(quiet)
-    folder, runs, warned = planned_runs(
-        Path(config_path), variants, seeds, None if out is None else Path(out), tuple(overrides)
+    plan = plan_runs(
+        Path(config_path),
+        variants=variants,
+        seeds=seeds,
+        out=None if out is None else Path(out),
+        overrides=tuple(overrides),
     )
-    plan = read_plan(folder)
-    for name, warning in warned:
+    file = read_plan_file(plan.folder)
+    for name, warning in plan.warnings:
         console.line(f"warning: {shown(name)}: {warning}")
-    folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
-        plan.add(runs)
-        plan.write()
-        endings = _train(plan, runs, jobs, console)
-        comparison = collect(folder, runs, endings)
+
+    # From here on files are written: one process at a time in this folder.
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(plan.folder):
+        file.add(plan.runs)
+        file.write()
+        outcomes = _train(file, runs=plan.runs, jobs=jobs, console=console)
+        comparison = collect(plan.folder, plan.runs, outcomes)
         write_results(comparison)
-    _say_end(comparison, console)
+    _print_end(comparison, console)
     return comparison
 
 
-def _train(plan: PlanFile, runs: Sequence[Planned], jobs: int, console: Console) -> dict[Path, Ended]:
-    """Carry out what is not done yet; how each of these ended, by folder."""
-    left = [run for run in runs if not is_done(run.folder)]
-    _say_start(plan.path.parent, runs, left, console)
-    endings: dict[Path, Ended] = {}
-    number = {run.folder: index for index, run in enumerate(runs, 1)}
-    plans = Plans(plan, runs, jobs, {})
+def _train(file: PlanFile, runs: Sequence[PlannedRun], jobs: int, console: Console) -> dict[Path, Outcome]:
+    """Train the runs that are not done yet; returns how each of these ended, by folder."""
+    to_do = [run for run in runs if not is_done(run.folder)]
+    _print_start(file.path.parent, runs=runs, to_do=to_do, console=console)
+    numbers = {run.folder: index for index, run in enumerate(runs, 1)}
+    tuning = SharedTuning(file, runs, jobs)
 
-    def begins(run: Planned) -> None:
-        verb = "going on with" if state_of(run.folder) else "training"
-        console.line(f"[{number[run.folder]}/{len(runs)}] {verb} {shown(run.variant)}, seed {run.seed}")
+    def print_run(run: PlannedRun, text: str) -> None:
+        console.line(f"[{numbers[run.folder]}/{len(runs)}] {text}")
 
-    work = (
-        one_by_one(left, plans.settle, begins)
-        if jobs == 1
-        else in_processes(left, plans.settle, begins, jobs)
-    )
+    def print_beginning(run: PlannedRun) -> None:
+        verb = "resuming" if state_of(run.folder) else "training"
+        print_run(run, f"{verb} {shown(run.variant)}, seed {run.seed}")
+
+    outcomes: dict[Path, Outcome] = {}
+    if jobs == 1:
+        endings = one_by_one(to_do, tuning.resolve_auto, print_beginning)
+    else:
+        endings = in_processes(to_do, resolve_auto=tuning.resolve_auto, begins=print_beginning, jobs=jobs)
     try:
-        for run, ended in work:
-            endings[run.folder] = ended
-            plans.ended(run)
-            said = result_of(run, ended)
-            console.line(
-                f"[{number[run.folder]}/{len(runs)}] {shown(run.variant)}, seed {run.seed}: {_outcome(said)}"
-            )
+        for run, outcome in endings:
+            outcomes[run.folder] = outcome
+            tuning.run_ended(run)
+            result = result_of(run, outcome)
+            print_run(run, f"{shown(run.variant)}, seed {run.seed}: {_result_text(result)}")
     except KeyboardInterrupt:
-        pass  # between two runs: `_say_end` finds some missing
-    return endings
+        pass  # between two runs: `_print_end` finds that some are missing
+    return outcomes
 
 
-def _outcome(result: Result) -> str:
+def _result_text(result: Result) -> str:
     if result.value is None:
         return result.state + (f": {result.message}" if result.message else "")
     value = number_text(result.metric, result.value)
     return f"{result.metric} {value} in epoch {result.epoch}, {result.seconds:.1f} s"
 
 
-def _say_start(folder: Path, runs: Sequence[Planned], left: Sequence[Planned], console: Console) -> None:
-    variants, seeds = (len({getattr(run, key) for run in runs}) for key in ("variant", "seed"))
-    known = f", {len(runs) - len(left)} of them done already" if len(left) < len(runs) else ""
-    console.line(f"{folder}: {variants} variants x {seeds} seeds = {len(runs)} runs{known}")
+def _print_start(
+    folder: Path, runs: Sequence[PlannedRun], to_do: Sequence[PlannedRun], console: Console
+) -> None:
+    variants = len({run.variant for run in runs})
+    seeds = len({run.seed for run in runs})
+    done = len(runs) - len(to_do)
+    note = f", {done} of them already done" if done else ""
+    console.line(f"{folder}: {variants} variants x {seeds} seeds = {len(runs)} runs{note}")
 
 
-def _say_end(comparison: Comparison, console: Console) -> None:
-    """Raises Interrupted where runs are left that did not fail."""
+def _print_end(comparison: Comparison, console: Console) -> None:
+    """Print warnings and failures. Raises Interrupted where runs are missing that did not fail."""
     done = sum(result.done for result in comparison.results)
     if done + len(comparison.failed) < len(comparison.results):
         raise Interrupted(
-            f"stopped with {done} of {len(comparison.results)} runs done; go on with the same command, which"
-            f" trains only what {comparison.path} does not hold yet"
+            f"stopped with {done} of {len(comparison.results)} runs done; the same command continues, and trains"
+            f" only what is missing in {comparison.path}"
         )
     for warning in comparison.warnings:
         console.line(f"warning: {warning}")

@@ -1,118 +1,129 @@
-"""A comparison in words and numbers: the table, and what a reader has to know of it."""
+"""A comparison as text: the cells of its table, and how to read it."""
 
 from collections.abc import Sequence
 
 from classwise.compare.stats import Difference, Estimate, Summary
 from classwise.report.names import metric_name, number_text
 
-ALPHA = 0.05  # below it, a difference is drawn as one
-SMALLEST = 9  # digits after the point where a report would write 1.2e−05: a column has no room for powers
-HEADER = ("variant", "n", "mean", "sd", "95 % interval", "difference", "95 % interval", "p", "Holm p")
+ALPHA = 0.05  # level of significance
+MOST_DIGITS = 9  # decimals, where a report would write 1.2e−05: a column has no room for exponents
+HEADER = ("variant", "n", "mean", "sd", "95% CI", "difference", "95% CI", "p", "Holm p")
+P_COLUMN = HEADER.index("p")
+HOLM_COLUMN = HEADER.index("Holm p")
 
 
 def shown(name: str) -> str:
-    """`name` for people to read: a character that cannot be seen or would steer a terminal becomes a �."""
+    """`name` for display: a � in place of every character that is invisible or would control a terminal."""
     return "".join(char if char.isprintable() else "�" for char in name)
 
 
 def digits_for(summary: Sequence[Summary], metric: str) -> int:
-    """Digits after the point for all numbers of a comparison: those that the largest mean is written with."""
-    largest = max((abs(row.own.mean) for row in summary if row.own), default=0.0)
+    """Decimals for all numbers of a comparison: as many as the largest mean is written with."""
+    largest = max((abs(row.score.mean) for row in summary if row.score), default=0.0)
     text = number_text(metric, largest)
-    return SMALLEST if "e" in text else len(text.partition(".")[2])
+    return MOST_DIGITS if "e" in text else len(text.partition(".")[2])
 
 
 def table(summary: Sequence[Summary], digits: int) -> list[list[str]]:
     """The rows below HEADER, as text."""
     return [
-        [shown(row.variant), *_own_cells(row.own, digits), *_cells(row.difference, digits)] for row in summary
+        [shown(row.variant), *_score_cells(row.score, digits), *_difference_cells(row.difference, digits)]
+        for row in summary
     ]
 
 
 def columns_to_show(rows: Sequence[Sequence[str]]) -> list[int]:
-    """The columns that say something: of one seed there is no spread, of one difference no Holm's p."""
-    holm, p = len(HEADER) - 1, len(HEADER) - 2
-    several = sum(bool(row[p]) for row in rows) > 1
-    return [
-        i for i in range(len(HEADER)) if i < 3 or (any(row[i] for row in rows) and (several or i != holm))
-    ]
+    """The indices of the columns with content. Of a single p-value Holm's adjustment is left out: it is the same."""
+    always = range(3)
+    filled = [column for column in range(len(HEADER)) if column in always or any(row[column] for row in rows)]
+    several_p = sum(bool(row[P_COLUMN]) for row in rows) > 1
+    return [column for column in filled if several_p or column != HOLM_COLUMN]
 
 
 def direction(higher: bool) -> str:
-    """What a reader must know of a score."""
-    return "more is better" if higher else "less is better"
+    """Which way the score is better."""
+    return "higher is better" if higher else "lower is better"
 
 
 def p_text(p: float) -> str:
-    """Three decimals; smaller than that is said to be so."""
+    """Three decimals, or `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def score_name(metric: str) -> str:
-    """`age.macro_f1` as people say it."""
+    """`age.macro_f1` as `macro F1 of age`."""
     target, _, key = metric.rpartition(".")
     return f"{metric_name(key)} of {shown(target)}" if target else metric_name(key)
 
 
 def fixed(value: float, digits: int) -> str:
-    """`value` with a real minus."""
+    """`value` with so many decimals and a real minus sign."""
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, digits: int) -> str:
-    """A difference: its sign is always written."""
+    """As `fixed`, always with a sign: + or −, or ± where the value is rounded to 0."""
     text = f"{value:+,.{digits}f}"
-    return ("±" + text[1:] if float(text.replace(",", "")) == 0 else text).replace("-", "−")
+    is_zero = float(text.replace(",", "")) == 0
+    return ("±" + text[1:] if is_zero else text).replace("-", "−")
 
 
-def _own_cells(own: Estimate | None, digits: int) -> list[str]:
-    if own is None:
+def _score_cells(score: Estimate | None, digits: int) -> list[str]:
+    """n, mean, sd, interval."""
+    if score is None:
         return ["0", "", "", ""]
-    sd = "" if own.sd is None else fixed(own.sd, digits)
-    ends = "" if own.interval is None else "[" + ", ".join(fixed(end, digits) for end in own.interval) + "]"
-    return [str(own.n), fixed(own.mean, digits), sd, ends]
+    sd = "" if score.sd is None else fixed(score.sd, digits)
+    interval = ""
+    if score.interval is not None:
+        low, high = (fixed(end, digits) for end in score.interval)
+        interval = f"[{low}, {high}]"
+    return [str(score.n), fixed(score.mean, digits), sd, interval]
 
 
-def _cells(d: Difference | None, digits: int) -> list[str]:
-    if d is None:
+def _difference_cells(difference: Difference | None, digits: int) -> list[str]:
+    """Mean difference, interval, p, Holm's p."""
+    if difference is None:
         return ["", "", "", ""]
-    ends = "" if d.interval is None else "[" + ", ".join(signed(end, digits) for end in d.interval) + "]"
-    return [signed(d.mean, digits), ends, *("" if p is None else p_text(p) for p in (d.p, d.p_holm))]
+    interval = ""
+    if difference.interval is not None:
+        low, high = (signed(end, digits) for end in difference.interval)
+        interval = f"[{low}, {high}]"
+    p_values = ["" if p is None else p_text(p) for p in (difference.p, difference.p_holm)]
+    return [signed(difference.mean, digits), interval, *p_values]
 
 
 def reading(summary: Sequence[Summary], higher: bool) -> list[str]:
-    """How to read the table and the image, as far as there is something to read."""
+    """How to read the table and the chart: a paragraph on everything that they contain."""
     differences = [row.difference for row in summary if row.difference]
-    tested = [d for d in differences if d.p is not None]
+    tested = [difference for difference in differences if difference.p is not None]
     text = [
-        "A seed decides the split, the first weights, the order of the rows and the augmentation. The mean and the"
-        " standard deviation (sd) are over the seeds; small dots in the chart are single runs.",
+        "Each seed determines the split, the initial weights, the order of the rows and the augmentation. The mean and"
+        " the standard deviation (sd) are taken over the seeds; small dots in the chart are single runs.",
     ]
-    if any(row.own and row.own.interval for row in summary):
+    if any(row.score and row.score.interval for row in summary):
         text.append(
-            "The 95 % interval of a mean is Student’s: it says how far the mean of so many runs may be from that of"
-            " very many. Two variants’ intervals may overlap although their difference is clear, since they share"
-            " the splits."
+            "The 95% confidence interval (CI) of a mean, from Student’s t, shows how far this mean may be from that of"
+            " very many runs. The intervals of two variants may overlap although their difference is significant,"
+            " because the variants share their splits."
         )
     if differences:
         text.append(
-            f"A difference is the variant minus {shown(summary[0].variant)}, seed by seed, so how easy a split is drops"
-            f" out. For this score {direction(higher)}."
+            f"A difference is the variant minus {shown(summary[0].variant)}, paired by seed, so that the difficulty of"
+            f" each split cancels out. For this metric, {direction(higher)}."
         )
     if tested:
         text.append(
-            "p is that of the two-sided paired t-test: how often chance alone would give a difference at least as"
-            " large if there were none. The chart colours a difference, blue for better and orange for worse,"
-            f" where {'Holm’s p' if len(tested) > 1 else 'p'} is below {ALPHA}; grey means that these seeds cannot"
-            " tell."
+            "p is the p-value of a two-sided paired t-test: the probability of a difference at least this large if the"
+            " variants were equally good. In the chart a difference is blue (better) or orange (worse) where"
+            f" {'Holm’s p' if len(tested) > 1 else 'p'} is below {ALPHA}, and grey where these seeds do not settle it."
         )
     if len(tested) > 1:
         text.append(
-            f"With {len(tested)} differences, one of them is easily below {ALPHA} by chance. Holm’s p allows for that:"
-            " trust it rather than p. The chart shows Holm’s."
+            f"With {len(tested)} differences, one p below {ALPHA} can easily occur by chance. Holm’s p corrects for"
+            " that: rely on it rather than on p. The chart uses Holm’s p."
         )
-    if any(d.pairs > 1 and d.p is None for d in differences):
+    if any(difference.pairs > 1 and difference.p is None for difference in differences):
         text.append(
-            "A difference that is the same with every seed has no spread to be tested by: no p is given."
+            "A difference that is the same for every seed has no variance to test against, and therefore no p-value."
         )
     return text

@@ -1,4 +1,4 @@
-"""A comparison's runs, carried out one after the other or by several processes."""
+"""A comparison's runs, trained one after the other or by several processes."""
 
 import contextlib
 import multiprocessing
@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from classwise.compare.plan import Planned
+from classwise.compare.plan import PlannedRun
 from classwise.config.schema import Config
 from classwise.errors import CheckpointError, ClasswiseError, Interrupted
 from classwise.run import api as run
@@ -25,12 +25,14 @@ from classwise.run.lock import refuse_held
 from classwise.signals import STOPPING
 
 DONE = ("finished", "early_stopped")
-Settle = Callable[[Planned], Config | None]
-Ending = tuple[Planned, "Ended"]
+POLL_SECONDS = 0.2
+
+# The config of a run without `auto`; None while another run still measures for it.
+ResolveAuto = Callable[[PlannedRun], Config | None]
 
 
 @dataclass(frozen=True)
-class Ended:
+class Outcome:
     """How a run ended: finished, early_stopped, interrupted or failed; `message` says why it failed."""
 
     state: str
@@ -38,7 +40,7 @@ class Ended:
 
 
 def state_of(folder: Path) -> str:
-    """What status.json says; empty where no run has begun."""
+    """The state in status.json; empty where no run has begun."""
     try:
         return str(RunFolder(folder).status().get("state", ""))
     except CheckpointError:
@@ -52,28 +54,28 @@ def is_done(folder: Path) -> bool:
     return False
 
 
-def carry_out(folder: Path, config: Config) -> Ended:
-    """Train into `folder`, or go on from its last good checkpoint; a folder without one is begun again.
+def train_or_resume(folder: Path, config: Config) -> Outcome:
+    """Train into `folder`, or resume from its newest good checkpoint; without one, training starts again.
 
-    Nothing is raised: what goes wrong with one run must not end the others.
+    Raises nothing: a run that goes wrong must not end the others.
     """
     try:
-        if _usable(folder):
+        if _can_resume(folder):
             run.resume(folder, quiet=True)
         else:
-            refuse_held(folder)  # another comparison may be at the same run
+            refuse_held(folder)  # another process may be training this run
             shutil.rmtree(folder, ignore_errors=True)
             run.train(config, folder, quiet=True)
     except (Interrupted, KeyboardInterrupt):
-        return Ended("interrupted")
+        return Outcome("interrupted")
     except ClasswiseError as error:
-        return Ended("failed", str(error))
-    except Exception as error:  # torch's own, a full disk, no memory
-        return Ended("failed", f"{type(error).__name__}: {error}")
-    return Ended(state_of(folder))
+        return Outcome("failed", str(error))
+    except Exception as error:  # torch's own, a full disk, out of memory
+        return Outcome("failed", f"{type(error).__name__}: {error}")
+    return Outcome(state_of(folder))
 
 
-def _usable(folder: Path) -> bool:
+def _can_resume(folder: Path) -> bool:
     if state_of(folder) in ("", *DONE):  # no run, or one that has ended and lost its results since
         return False
     with contextlib.suppress(CheckpointError):
@@ -83,145 +85,158 @@ def _usable(folder: Path) -> bool:
 
 
 def one_by_one(
-    runs: Sequence[Planned], settle: Settle, begins: Callable[[Planned], None]
-) -> Iterator[Ending]:
-    """In this process. Ends after a run that was interrupted, or during which a signal came."""
-    with _signal_came() as asked:
+    runs: Sequence[PlannedRun], resolve_auto: ResolveAuto, begins: Callable[[PlannedRun], None]
+) -> Iterator[tuple[PlannedRun, Outcome]]:
+    """Train in this process. Stops after a run that was interrupted, or during which a signal came.
+
+    `begins` is called before each run."""
+    with _signal_watch() as signal_came:
         for planned in runs:
             begins(planned)
             try:
-                config = settle(planned)
+                config = resolve_auto(planned)
                 assert config is not None, "the run that measures for the others has ended"
-                ended = carry_out(planned.folder, config)
+                outcome = train_or_resume(planned.folder, config)
             except KeyboardInterrupt:
-                ended = Ended("interrupted")
-            yield planned, ended
-            if ended.state == "interrupted" or asked():
+                outcome = Outcome("interrupted")
+            yield planned, outcome
+            if outcome.state == "interrupted" or signal_came():
                 return
 
 
 @contextlib.contextmanager
-def _signal_came() -> Iterator[Callable[[], bool]]:
-    """Whether a signal came, whoever handled it: a run that is just ending takes no notice of one."""
+def _signal_watch() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether a signal to stop has come.
+
+    A run that is just ending handles a signal and ignores it; the wake-up file descriptor sees it all the same.
+    """
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
 
-    def asked() -> bool:
+    def signal_came() -> bool:
         with contextlib.suppress(BlockingIOError):
             return bool(set(reader.recv(4096)) & set(STOPPING))
         return False
 
     try:
-        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     except ValueError:  # not the main thread, which gets all signals
         yield lambda: False
         return
     try:
-        yield asked
+        yield signal_came
     finally:
-        signal.set_wakeup_fd(before)
+        signal.set_wakeup_fd(previous)
         reader.close()
         writer.close()
 
 
 @dataclass
 class Worker:
-    """One process, our end of the pipe to it, and the run that it is at."""
+    """A process, this end of the pipe to it, and the run that it is training."""
 
     process: BaseProcess
     pipe: "Connection[Any, Any]"
-    run: Planned | None = None
-    told: bool = False  # to stop
+    run: PlannedRun | None = None
+    stopping: bool = False  # a signal to stop has been sent
 
 
 def in_processes(
-    runs: Sequence[Planned], settle: Settle, begins: Callable[[Planned], None], jobs: int
-) -> Iterator[Ending]:
-    """In `jobs` processes, each of which imports everything once and takes one run after the other.
+    runs: Sequence[PlannedRun], resolve_auto: ResolveAuto, begins: Callable[[PlannedRun], None], jobs: int
+) -> Iterator[tuple[PlannedRun, Outcome]]:
+    """Train in `jobs` processes, each of which imports everything once and takes one run after the other.
 
-    A signal is passed on: the runs that are under way stop with a checkpoint, and no other is begun. A process
-    that dies (out of memory, say) counts as one failed run, and another takes its place.
+    A signal is forwarded: the runs under way stop with a checkpoint, and no other is begun. A process that dies (out
+    of memory, say) counts as one failed run and is replaced. `begins` is called before each run.
     """
-    left = deque(runs)
+    waiting = deque(runs)
     workers: list[Worker] = []
-    with _flag() as asked:
+    with _signal_flag() as signal_came:
         try:
             workers += [_start() for _ in range(min(jobs, len(runs)))]
-            while left or any(worker.run for worker in workers):
-                if asked():
-                    left.clear()
-                    _pass_on(workers)
+            while waiting or any(worker.run for worker in workers):
+                if signal_came():
+                    waiting.clear()
+                    _stop_runs(workers)
                 for worker in workers:
                     if worker.run is None:
-                        _hand_out(worker, left, settle, begins)
-                for index, worker in _heard(workers):
-                    planned, ended = _answer(worker)
-                    if ended.state == "interrupted":
-                        left.clear()
-                    yield planned, ended
-                    if not worker.process.is_alive() and left:
+                        _assign_run(worker, waiting=waiting, resolve_auto=resolve_auto, begins=begins)
+
+                # A worker answers when its run has ended, or has died.
+                for index, worker in _answering(workers):
+                    planned, outcome = _receive(worker)
+                    if outcome.state == "interrupted":
+                        waiting.clear()
+                    yield planned, outcome
+                    if not worker.process.is_alive() and waiting:
                         workers[index] = _start()
         finally:
-            _end(workers)
+            _shut_down(workers)
 
 
 def _start() -> Worker:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
-    resource_tracker.ensure_running()  # at its own start it would let the signals through again
-    # Held back until the new process can answer: it inherits this, and `serve` lets them through.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    # Started now: at its own start, later, it would unblock the signals that are blocked below.
+    resource_tracker.ensure_running()
+    # Signals stay blocked until the new process, which inherits this, can handle them: `serve` unblocks them.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         process.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     theirs.close()
     return Worker(process, ours)
 
 
-def _hand_out(
-    worker: Worker, left: deque[Planned], settle: Settle, begins: Callable[[Planned], None]
+def _assign_run(
+    worker: Worker,
+    waiting: deque[PlannedRun],
+    resolve_auto: ResolveAuto,
+    begins: Callable[[PlannedRun], None],
 ) -> None:
-    """The first run that waits for no other's measurement."""
-    for planned in left:
-        config = settle(planned)
+    """Give `worker` the first waiting run that does not depend on another run's measurement."""
+    for planned in waiting:
+        config = resolve_auto(planned)
         if config is not None:
-            left.remove(planned)
+            waiting.remove(planned)
             begins(planned)
             worker.run = planned
-            with contextlib.suppress(OSError):  # it is dead: `_heard` finds that out
+            with contextlib.suppress(OSError):  # it is dead: `_answering` finds that out
                 worker.pipe.send((planned.folder, config))
             return
 
 
-def _heard(workers: Sequence[Worker]) -> list[tuple[int, Worker]]:
-    """The busy workers that have something to say, or have died; looked at a few times a second."""
+def _answering(workers: Sequence[Worker]) -> list[tuple[int, Worker]]:
+    """The busy workers that have sent an outcome or have died, with their index; waits POLL_SECONDS at most."""
     busy = {worker.pipe: (index, worker) for index, worker in enumerate(workers) if worker.run}
-    return [busy[pipe] for pipe in wait(list(busy), timeout=0.2) if isinstance(pipe, Connection)]
+    ready = wait(list(busy), timeout=POLL_SECONDS)
+    return [busy[pipe] for pipe in ready if isinstance(pipe, Connection)]
 
 
-def _answer(worker: Worker) -> Ending:
-    planned, worker.run = worker.run, None
+def _receive(worker: Worker) -> tuple[PlannedRun, Outcome]:
+    planned = worker.run
     assert planned is not None
+    worker.run = None
     try:
         return planned, worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return planned, Ended("failed", f"its process died (exit code {worker.process.exitcode})")
+        return planned, Outcome("failed", f"its process died (exit code {worker.process.exitcode})")
 
 
-def _pass_on(workers: Sequence[Worker]) -> None:
+def _stop_runs(workers: Sequence[Worker]) -> None:
     # SIGTERM, not SIGINT: Ctrl-C in a terminal has reached them already, and a second SIGINT stops at once.
     for worker in workers:
-        if worker.run and not worker.told and worker.process.pid and worker.process.is_alive():
+        if worker.run and not worker.stopping and worker.process.pid and worker.process.is_alive():
             os.kill(worker.process.pid, signal.SIGTERM)
-            worker.told = True
+            worker.stopping = True
 
 
-def _end(workers: Sequence[Worker]) -> None:
-    """Closing the pipe ends a process that waits; one that is still busy (an error here) is asked to stop."""
-    _pass_on(workers)
+def _shut_down(workers: Sequence[Worker]) -> None:
+    """Closing the pipe ends an idle process; a busy one (there was an error here) is asked to stop."""
+    _stop_runs(workers)
     for worker in workers:
         worker.pipe.close()
     for worker in workers:
@@ -229,30 +244,32 @@ def _end(workers: Sequence[Worker]) -> None:
 
 
 @contextlib.contextmanager
-def _flag() -> Iterator[Callable[[], bool]]:
-    """Signals only raise a flag here: the processes do the stopping."""
-    came: list[int] = []
+def _signal_flag() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether a signal to stop has come; the signal itself stops nothing here, since the
+    worker processes do the stopping."""
+    signals: list[int] = []
     try:
-        before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOPPING}
+        previous = {number: signal.signal(number, lambda n, _: signals.append(n)) for number in STOPPING}
     except ValueError:  # not the main thread
         yield lambda: False
         return
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(signals)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def serve(pipe: "Connection[Any, Any]") -> None:
-    """A worker process: runs come in, endings go out, until the pipe is closed."""
-    busy = asked = False
+    """A worker process: receives runs and sends their outcomes, until the pipe is closed."""
+    busy = False
+    stopping = False
 
     def stop(number: int, frame: object) -> None:
-        # While a run trains it has handlers of its own. Before that there is nothing to save; and between runs the
-        # parent, which got the signal too, hands out no other.
-        nonlocal asked
-        asked = True
+        # While a run trains it has handlers of its own; before that there is nothing to save. Between two runs the
+        # parent, which got the signal too, assigns no other.
+        nonlocal stopping
+        stopping = True
         if busy:
             raise KeyboardInterrupt
 
@@ -264,12 +281,12 @@ def serve(pipe: "Connection[Any, Any]") -> None:
             folder, config = pipe.recv()
         except (EOFError, OSError):
             return
-        ended = Ended("interrupted")
+        outcome = Outcome("interrupted")
         with contextlib.suppress(KeyboardInterrupt):
             busy = True
-            if not asked:
-                ended = carry_out(folder, config)
+            if not stopping:
+                outcome = train_or_resume(folder, config)
             busy = False
         busy = False
         with contextlib.suppress(OSError):
-            pipe.send(ended)
+            pipe.send(outcome)

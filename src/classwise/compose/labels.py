@@ -36,15 +36,15 @@ def build_target(name: str, config: Config, samples: Samples) -> Target:
 
 
 def labeled_rows(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Labels]:
-    """The rows with a label for at least one target, and their labels. `data.unanswered` decides whether rows without
+    """The rows with a label for at least one target, and their labels. `data.unlabeled` decides whether rows without
     any are left out or are an error. Raises DataError."""
-    if config.data.unanswered == "skip":
+    if config.data.unlabeled == "skip":
         labeled_N = _has_label(targets, samples, _encode_all(targets, samples))
         unlabeled = int((~labeled_N).sum())
         # If no row has a label, `encode` says so.
         if unlabeled and labeled_N.any():
             samples = samples.take(np.flatnonzero(labeled_N).tolist())
-            note = f"{unlabeled} rows without any label left out (data.unanswered = skip)"
+            note = f"{unlabeled} rows without any label left out (data.unlabeled = skip)"
             samples = dataclasses.replace(samples, notes=(*samples.notes, note))
     return samples, encode(targets, samples)
 
@@ -59,7 +59,7 @@ def encode(targets: Sequence[Target], samples: Samples) -> Labels:
         columns = [repr(column) for target in targets for column in target.columns]
         raise DataError(
             f"{samples.where}: no label in {rows_text(rows)}: empty in column{'s' * (len(columns) > 1)}"
-            f' {", ".join(columns)} (data.unanswered = "skip" leaves such rows out)'
+            f' {", ".join(columns)} (data.unlabeled = "skip" leaves such rows out)'
         )
     return labels
 

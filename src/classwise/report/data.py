@@ -1,20 +1,22 @@
-"""What the run learnt from: rows and groups on both sides of the split, and each target's answers in them."""
+"""The page's section on data: rows and groups of the splits, and each target's labels in them."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from classwise.report.figures import plain
+from classwise.report.kinds import KINDS, MOST_CLASSES
+from classwise.report.names import short_number
 from classwise.report.read import Json, RunFiles, count, joint_title, kind_of, listing, mapping, number
-from classwise.report.scores import KINDS, MOST_CLASSES
 
-LISTED = 50  # unreadable images named one by one
-SIDES = {"train": "training", "valid": "validation"}
+MOST_IMAGES = 50  # unreadable images listed one by one
+SPLITS = {"train": "training", "valid": "validation"}
 
 
 @dataclass(frozen=True)
 class ClassCount:
+    """Training and validation rows of one class or label."""
+
     label: str
     train: int
     valid: int
@@ -27,7 +29,8 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class TargetCounts:
-    """Rows per class of one target. `rows` holds the rarest only, where there are very many classes."""
+    """Rows per class of one target. With very many `classes`, `rows` holds the rarest only. `largest` and `smallest`
+    are training rows."""
 
     noun: str
     nouns: str
@@ -38,43 +41,54 @@ class TargetCounts:
 
     @property
     def imbalance(self) -> str:
-        """The largest class's training rows over the smallest one's, as `49 : 1`."""
-        return f"{plain(round(self.largest / self.smallest, 1))} : 1" if self.smallest else ""
+        """The largest class's training rows over the smallest one's, as `49 : 1`; empty where that one has none."""
+        return f"{short_number(round(self.largest / self.smallest, 1))} : 1" if self.smallest else ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A regression target's values in one split, as text."""
+
+    split: str
+    labeled: int
+    min: str
+    mean: str
+    max: str
 
 
 @dataclass(frozen=True)
 class TargetData:
-    """One target's answers: counts of classes or labels, or of queries, or the spread of its numbers.
-
-    `values`: a row a side of the split, (side, known, least, mean, greatest). `masked`: rows without an answer."""
+    """What is recorded of one target's labels: counts of classes or labels, the spread of its numbers, its queries, and
+    the rows without a label; the last two by split."""
 
     title: str
     counts: TargetCounts | None = None
-    values: list[tuple[str, int, str, str, str]] = field(default_factory=list)
+    spreads: list[Spread] = field(default_factory=list)
     queries: dict[str, int] = field(default_factory=dict)
-    masked: dict[str, int] = field(default_factory=dict)
+    unlabeled: dict[str, int] = field(default_factory=dict)
 
 
 def data_section(run: RunFiles) -> dict[str, Any]:
-    """Everything that the page's part on data shows."""
+    """Everything that the section shows."""
     data = mapping(run.status.get("data"))
-    bad = [mapping(row) for row in listing(data.get("bad_images"))]
+    skipped = [mapping(row) for row in listing(data.get("bad_images"))]
     train, valid = split_rows(run)
-    asked = number(mapping(run.config.get("data")).get("valid"))
+    requested = number(mapping(run.config.get("data")).get("valid"))
     return {
         "train": train,
         "valid": valid,
-        "asked": asked if asked is not None and 0 < asked < 1 else None,
+        # Where data.valid names a table, no share was requested.
+        "requested": requested if requested is not None and 0 < requested < 1 else None,
         "groups": _groups(run, data),
         "group": str(mapping(run.config.get("data")).get("group") or ""),
         "targets": _targets(run, data),
-        "bad": [(str(row.get("path")), str(row.get("reason"))) for row in bad[:LISTED]],
-        "bad_count": len(bad),
+        "skipped": [(str(row.get("path")), str(row.get("reason"))) for row in skipped[:MOST_IMAGES]],
+        "skipped_count": len(skipped),
     }
 
 
 def split_rows(run: RunFiles) -> tuple[int, int]:
-    """Rows for training and validation: those of split.csv, or as status.json counts them."""
+    """The numbers of training and validation rows: from split.csv, else from status.json."""
     if "split" in run.split.columns:
         split = run.split["split"]
         return int((split == "train").sum()), int((split == "valid").sum())
@@ -83,73 +97,87 @@ def split_rows(run: RunFiles) -> tuple[int, int]:
 
 
 def _groups(run: RunFiles, data: Json) -> dict[str, int | None] | None:
-    """Groups in training, in validation and in both, counted in split.csv; else what status.json records."""
+    """The numbers of groups in training, in validation and in both: from split.csv, else from status.json, which does
+    not record those in both. None without groups."""
     if {"group", "split"} <= set(run.split.columns) and run.split["group"].null_count() < run.split.height:
-        sides = {
-            side: run.split.filter(pl.col("split") == side)["group"].drop_nulls()
-            for side in ("train", "valid")
-        }
-        train, valid = (set(groups.to_list()) for groups in sides.values())
+        train, valid = (
+            set(run.split.filter(pl.col("split") == split)["group"].drop_nulls().to_list())
+            for split in SPLITS
+        )
         return {"train": len(train), "valid": len(valid), "both": len(train & valid)}
     groups = mapping(data.get("groups"))
-    return (
-        {"train": count(groups.get("train")), "valid": count(groups.get("valid")), "both": None}
-        if groups
-        else None
-    )
+    if not groups:
+        return None
+    return {"train": count(groups.get("train")), "valid": count(groups.get("valid")), "both": None}
 
 
 def _targets(run: RunFiles, data: Json) -> list[TargetData]:
     """The joint class, then the targets in the config's order, as far as anything is recorded of them."""
     parts = [mapping(data.get(part)) for part in ("labels", "values", "queries", "masked")]
     names = dict.fromkeys(name for part in [mapping(run.config.get("targets")), *parts] for name in part)
-    found = [_joint(run, mapping(data.get("joint"))), *(_target(run, name, *parts) for name in names)]
-    return [target for target in found if target.counts or target.values or target.queries or target.masked]
+    targets = [_joint(run, mapping(data.get("joint")))]
+    targets += [_target(run, name, data) for name in names]
+    return [
+        target for target in targets if target.counts or target.spreads or target.queries or target.unlabeled
+    ]
 
 
 def _joint(run: RunFiles, joint: Json) -> TargetData:
     columns = [listing(joint.get(key)) for key in ("labels", "train", "valid")]
-    rows = [ClassCount(str(a), count(b), count(c)) for a, b, c in zip(*columns, strict=False)]
-    return TargetData(joint_title(run), _counts(rows, "class"))
+    rows = [
+        ClassCount(str(label), train=count(train), valid=count(valid))
+        for label, train, valid in zip(*columns, strict=False)
+    ]
+    return TargetData(joint_title(run), counts=_counts(rows, "class"))
 
 
-def _target(run: RunFiles, name: str, labels: Json, values: Json, queries: Json, masked: Json) -> TargetData:
-    cells = map(mapping, listing(labels.get(name)))
-    rows = [ClassCount(str(c.get("label")), count(c.get("train")), count(c.get("valid"))) for c in cells]
+def _target(run: RunFiles, name: str, data: Json) -> TargetData:
+    """What status.json records of the target `name`."""
+    recorded = {part: mapping(data.get(part)).get(name) for part in ("labels", "values", "queries", "masked")}
+    rows = [
+        ClassCount(str(row.get("label")), train=count(row.get("train")), valid=count(row.get("valid")))
+        for row in map(mapping, listing(recorded["labels"]))
+    ]
     return TargetData(
         name,
         counts=_counts(rows, kind_of(run, name)),
-        values=_values(mapping(values.get(name))),
-        queries=_sides(mapping(queries.get(name))),
-        masked=_sides(mapping(masked.get(name))),
+        spreads=_spreads(mapping(recorded["values"])),
+        queries=_by_split(mapping(recorded["queries"])),
+        unlabeled=_by_split(mapping(recorded["masked"])),
     )
 
 
 def _counts(rows: list[ClassCount], kind: str) -> TargetCounts | None:
-    """In the label list's own order; with very many classes, the rarest."""
+    """In the order of the label list; with very many classes, the rarest."""
     if not rows:
         return None
     shown = rows if len(rows) <= MOST_CLASSES else sorted(rows, key=lambda row: row.train)[:MOST_CLASSES]
     sizes = [row.train for row in rows]
-    _, noun, nouns, _ = KINDS[kind] if KINDS.get(kind, KINDS["ranking"])[1] else KINDS["class"]
-    return TargetCounts(noun, nouns, len(rows), shown, max(sizes), min(sizes))
+    # A number that is cut at edges has classes too, but no noun of its own for them.
+    nouns = KINDS[kind] if kind in KINDS and KINDS[kind].noun else KINDS["class"]
+    return TargetCounts(
+        noun=nouns.noun,
+        nouns=nouns.nouns,
+        classes=len(rows),
+        rows=shown,
+        largest=max(sizes),
+        smallest=min(sizes),
+    )
 
 
-def _values(sides: Json) -> list[tuple[str, int, str, str, str]]:
-    """Of a regression, in the target's own unit."""
-    found = []
-    for side, name in SIDES.items():
-        cells = mapping(sides.get(side))
-        least, mean, greatest = (
-            "–" if (value := number(cells.get(key))) is None else plain(value)
-            for key in ("min", "mean", "max")
-        )
+def _spreads(values: Json) -> list[Spread]:
+    """Of a regression target, in its own unit."""
+    spreads = []
+    for split, name in SPLITS.items():
+        cells = mapping(values.get(split))
         if cells:
-            found.append((name, count(cells.get("known")), least, mean, greatest))
-    return found
+            numbers = {key: number(cells.get(key)) for key in ("min", "mean", "max")}
+            texts = {key: "–" if value is None else short_number(value) for key, value in numbers.items()}
+            spreads.append(Spread(name, labeled=count(cells.get("known")), **texts))
+    return spreads
 
 
-def _sides(sides: Json) -> dict[str, int]:
-    """A count a side of the split; empty where both are 0 or missing."""
-    found = {side: count(sides.get(side)) for side in SIDES}
-    return found if any(found.values()) else {}
+def _by_split(counts: Json) -> dict[str, int]:
+    """A count for each split; empty where both are 0 or missing."""
+    by_split = {split: count(counts.get(split)) for split in SPLITS}
+    return by_split if any(by_split.values()) else {}

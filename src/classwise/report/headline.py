@@ -1,4 +1,4 @@
-"""The one number at the top of the page: the selected metric, its interval, and the baselines it has to beat."""
+"""The number at the top of the page: the selected metric, its confidence interval, and the baselines to beat."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What costs next to nothing to reach. `beaten` is None where the run's own value is another metric's."""
+    """A score that a trivial model reaches. `beaten` is None where the run has no value of the same metric."""
 
     name: str
     text: str
@@ -39,15 +39,15 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Headline:
-    """`text` is empty where the run directory records no score; `subject` where there is one target only."""
+    """`text` is empty where the run directory records no score; `subject` where there is only one target."""
 
     name: str
     text: str
     interval: str
     subject: str
     lower: bool
-    samples: int  # rows that it is taken over; 0 where they are not recorded
-    baselines_of: str  # their metric, where it is not the headline's own
+    samples: int  # rows behind the score; 0 where they are not recorded
+    baselines_of: str  # the metric of the baselines, where it is not the headline's own
     baselines: list[Baseline]
 
     @property
@@ -66,25 +66,29 @@ def best_of(run: RunFiles) -> Best:
 
 
 def headline(run: RunFiles, best: Best) -> Headline:
-    """The best value as text, with what stands beside and beneath it."""
-    kind = kind_of(run, target := target_of(run, best.metric))
-    own = mapping(run.metrics.get("joint")) if target == "joint" else _scores(run, target)
-    found = ends(mapping(own.get("intervals")).get(best.key))
-    of, baselines = _baselines(run, best)
+    """The best value as text, with everything that is shown beside and below it."""
+    target = target_of(run, best.metric)
+    scores = mapping(run.metrics.get("joint")) if target == "joint" else _scores(run, target)
+    text = interval = ""
+    if best.value is not None:
+        text = number_text(best.key, best.value)
+        limits = ends(mapping(scores.get("intervals")).get(best.key))
+        interval = interval_text(best.key, best.value, limits) if limits else ""
+    baselines_of, baselines = _baselines(run, best)
     return Headline(
-        name=metric_name(best.key, kind),
-        text=number_text(best.key, best.value) if best.value is not None else "",
-        interval=interval_text(best.key, best.value, found) if best.value is not None and found else "",
+        name=metric_name(best.key, kind_of(run, target)),
+        text=text,
+        interval=interval,
         subject=subject(run, best),
         lower=not higher_is_better(best.key),
-        samples=count(own.get("samples")) or count(run.metrics.get("samples")),
-        baselines_of=of,
+        samples=count(scores.get("samples")) or count(run.metrics.get("samples")),
+        baselines_of=baselines_of,
         baselines=baselines,
     )
 
 
 def subject(run: RunFiles, best: Best) -> str:
-    """What the selected metric is taken over: the joint class, or a target. Empty if there is one target only."""
+    """The target of the selected metric, or the joint class. Empty if there is only one target."""
     has_joint = bool(run.config.get("joint") or run.metrics.get("joint"))
     if best.target and best.target != "joint":
         return best.target
@@ -92,7 +96,7 @@ def subject(run: RunFiles, best: Best) -> str:
 
 
 def target_of(run: RunFiles, metric: str) -> str:
-    """The target that `metric` is taken over, which the config may leave out: the joint class, or the only one."""
+    """The target of `metric`, which the config may leave out: then the joint class, or the only target."""
     named = metric.rpartition(".")[0]
     if named or run.config.get("joint") or run.metrics.get("joint"):
         return named or "joint"
@@ -105,23 +109,33 @@ def _scores(run: RunFiles, target: str) -> Json:
 
 
 def _baselines(run: RunFiles, best: Best) -> tuple[str, list[Baseline]]:
-    """The baselines' metric where it needs saying, and those of the two that status.json has a value of."""
+    """The baselines' metric where it is not the headline's own, and the baselines that status.json records."""
     recorded = mapping(run.status.get("baselines"))
     metric = str(recorded.get("metric") or best.metric)
-    target, key = target_of(run, metric), metric.rpartition(".")[2]
-    same = key == best.key and target == target_of(run, best.metric)
+    target = target_of(run, metric)
+    key = metric.rpartition(".")[2]
     kind = kind_of(run, target)
+
+    # The run's value can be compared only with baselines of the same metric and target.
+    same_metric = key == best.key and target == target_of(run, best.metric)
+    value = best.value if same_metric else None
+    described = ""
+    if value is None:
+        target_name = subject(run, Best(metric, value=None, epoch=None))
+        described = metric_name(key, kind) + (f" of {target_name}" if target_name else "")
+
     probe = f"{PROBES.get(kind, 'linear probe')} on {recorded.get('probe_on') or 'features'}"
     names = {"most_frequent": SIMPLEST.get(kind, SIMPLEST["class"]), "linear_probe": probe}
-    found = [(name, value) for at, name in names.items() if (value := number(recorded.get(at))) is not None]
-    own = best.value if same else None
-    whose = subject(run, Best(metric, None, None))
-    of = "" if own is not None else f"{metric_name(key, kind)}{f' of {whose}' if whose else ''}"
-    return of, [Baseline(name, number_text(key, value), _beats(own, value, key)) for name, value in found]
+    baselines = []
+    for name_key, name in names.items():
+        score = number(recorded.get(name_key))
+        if score is not None:
+            baselines.append(Baseline(name, text=number_text(key, score), beaten=_beats(value, score, key)))
+    return described, baselines
 
 
-def _beats(own: float | None, baseline: float, key: str) -> bool | None:
+def _beats(value: float | None, baseline: float, key: str) -> bool | None:
     """Equal is not better."""
-    if own is None:
+    if value is None:
         return None
-    return own > baseline if higher_is_better(key) else own < baseline
+    return value > baseline if higher_is_better(key) else value < baseline

@@ -1,11 +1,11 @@
-"""How a score is called and written on the page, and which way is better."""
+"""How scores, other numbers and labels are written on the page, and which way a score is better."""
 
 import math
 from collections.abc import Sequence
 
 from classwise.metrics.scores import HIGHER_IS_BETTER
 
-# In the order in which they are shown.
+# In the order of display.
 NUMBER_NAMES = {
     "macro_f1": "macro F1",
     "balanced_accuracy": "balanced accuracy",
@@ -42,32 +42,43 @@ NUMBER_NAMES = {
 
 IN_UNITS = ("mae", "rmse", "mse")  # in the target's own unit, of any size; the others are near 1
 DIGITS = 4
-LONGEST = 7  # decimals; of smaller numbers one would see zeros only, so they are written as 1.2e−05
+LONGEST = 7  # decimals; smaller numbers would show zeros only, so they are written as 1.2e−05
 
 
 def metric_name(key: str, kind: str = "class") -> str:
-    """`macro_f1` as `macro F1`; a name that is not ours stays as it is. Over labels, not queries, it is mAP."""
+    """`macro_f1` as `macro F1`; an unknown name stays as it is. `map` is MAP over queries but mAP over labels."""
     return "mAP" if key == "map" and kind == "multilabel" else NUMBER_NAMES.get(key, key)
 
 
 def higher_is_better(key: str) -> bool:
-    """The direction of `macro_f1` or `age.mae`. A loss falls; of a name that is not ours, more is better."""
+    """The direction of `macro_f1` or `age.mae`. Of a loss lower is better, of an unknown metric higher."""
     name = key.rpartition(".")[2]
     return HIGHER_IS_BETTER.get(name, name != "loss")
 
 
 def number_text(key: str, value: float) -> str:
-    """Three decimals; an error in the target's unit has four digits, however large or small it is."""
+    """Three decimals; an error in the target's unit has four significant digits, however large or small it is."""
     return _fixed(value, _decimals(key, value))
 
 
 def interval_text(key: str, value: float, ends: Sequence[float]) -> str:
-    """`[0.71, 0.79]`: a digit less than the value has, unless both ends would then nearly be the same."""
+    """`[0.71, 0.79]`: one digit less than the value, unless the two ends would then look nearly equal."""
     decimals = _decimals(key, value)
     coarse = max(decimals - 1, 0)
     if decimals <= LONGEST and ends[1] - ends[0] >= 2 * 10.0**-coarse:
         decimals = coarse
     return f"[{_fixed(ends[0], decimals)}, {_fixed(ends[1], decimals)}]"
+
+
+def short_number(value: float) -> str:
+    """Four significant digits; thousands with a comma."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def shorten(text: str, longest: int) -> str:
+    """`text` cut to `longest` characters, the last one an ellipsis where something was cut."""
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
 def _decimals(key: str, value: float) -> int:

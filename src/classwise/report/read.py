@@ -1,7 +1,7 @@
-"""Reads what a run directory holds, whatever state the run was left in.
+"""Reads a run directory, whatever state the run was left in.
 
-A run may be killed between any two writes, so nothing here is required: a missing file leaves its part of the
-page out, and a damaged one is named on the page instead of stopping it.
+A run may be killed between any two writes, so no file is required: without it its section is left out, and a damaged
+file is named on the page.
 """
 
 import json
@@ -22,7 +22,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The contents of one run directory. `damaged` names the files that are there but cannot be read."""
+    """The contents of one run directory; a missing file reads as empty. `damaged` has a message for every file that
+    exists but cannot be read."""
 
     folder: Path
     config: Json
@@ -41,8 +42,8 @@ class RunFiles:
 
 
 def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
-    """Everything the report uses; `status` in place of status.json, where it is given. Raises DataError where
-    `folder` is no run directory."""
+    """Everything that the report uses; `status`, where it is given, takes the place of status.json. Raises DataError
+    where `folder` is not a run directory."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such run directory")
     if not (folder / "config.toml").exists() and not (folder / "status.json").exists():
@@ -64,7 +65,7 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
 
 
 def mapping(value: Any) -> Json:
-    """`value` where it is a JSON object, else an empty one: what a missing or odd key reads as."""
+    """`value` where it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -81,25 +82,27 @@ def number(value: Any) -> float | None:
 
 
 def count(value: Any) -> int:
-    """`value` as a count: 0 where it is missing."""
+    """`value` as a whole number; 0 where it is missing."""
     return int(number(value) or 0)
 
 
 def ends(value: Any) -> tuple[float, float] | None:
-    """`value` where it is an interval: two finite numbers, else None."""
-    low, high = (number(end) for end in value) if len(listing(value)) == 2 else (None, None)
-    return (low, high) if low is not None and high is not None else None
+    """The ends of the interval `value`, a list of two finite numbers; else None."""
+    numbers = [number(end) for end in listing(value)]
+    if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
+        return None
+    return numbers[0], numbers[1]
 
 
 def kind_of(run: RunFiles, target: str) -> str:
-    """A target's type. What is not named, the joint class among it, is a class."""
+    """A target's type; `class` where none is recorded, as for the joint class."""
     scores = mapping(mapping(run.metrics.get("targets")).get(target))
     configured = mapping(mapping(run.config.get("targets")).get(target))
     return str(scores.get("type") or configured.get("type") or "class")
 
 
 def joint_title(run: RunFiles) -> str:
-    """The joint class by the targets it is made of: `mask × gender × age`."""
+    """The joint class, named after its targets: `mask × gender × age`."""
     targets = listing(mapping(run.config.get("joint")).get("targets"))
     return " × ".join(str(name) for name in targets) or "joint"
 
@@ -128,9 +131,9 @@ def _json(path: Path, damaged: list[str]) -> Json:
 
 
 def _json_lines(path: Path, damaged: list[str]) -> list[Json]:
-    """One object a line. A run that was killed may leave the last line half-written: it is left out."""
+    """One object per line. A killed run may leave an incomplete last line, which is left out and reported."""
     lines: list[Json] = []
-    # Not splitlines(), which also splits at the line separators that a label may hold.
+    # Not splitlines(), which also splits at the line separators that a label may contain.
     for row, text in enumerate(_text(path).split("\n"), start=1):
         if not text.strip():
             continue

@@ -1,7 +1,7 @@
-"""The validation scores as the page shows them: a table a type of target, then each target by itself.
+"""The validation scores as the page shows them: an overview per type of target, then each target by itself.
 
-Scores are read off `metrics.json`, and the dots of a regression off `predictions.csv`; nothing is computed anew,
-so the page cannot disagree with the files.
+Scores are read from `metrics.json`, and the dots of a regression from `predictions.csv`. Nothing is computed anew, so
+the page cannot disagree with the files.
 """
 
 from collections.abc import Sequence
@@ -11,33 +11,33 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
-from classwise.report.confusion import Matrix, Pair, confused_pairs, confusion_counts, confusion_matrix
-from classwise.report.figures import Dot, agreement_chart, scatter_chart
+from classwise.report.charts import Dot, agreement_chart, scatter_chart
+from classwise.report.confusion import (
+    ConfusedPair,
+    Matrix,
+    confused_pairs,
+    confusion_counts,
+    confusion_matrix,
+)
 from classwise.report.headline import Best, target_of
+from classwise.report.kinds import KINDS, MOST_CLASSES
 from classwise.report.names import NUMBER_NAMES, higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, listing, mapping, number
 
-MOST_CLASSES = 40  # in full; with more, the weakest ones and the confused pairs stand for them
-WEAKEST = 20
+WEAKEST = 20  # classes shown of more than MOST_CLASSES
 PAIRS = 8
 PAIRS_WITHOUT_MATRIX = 20
-MOST_DOTS = 2000  # of a regression: more cannot be told apart, and make a large page
+MOST_DOTS = 2000  # of a regression: more could not be told apart, and would make a large page
+LEAST_DOTS = 6  # classes in the F1 chart: fewer are read from the table as easily
 
-# A type's heading, what its parts are called, and the scores that stand in its overview: as many as a phone shows.
-KINDS = {
-    "class": ("Classes", "class", "classes", ("macro_f1", "balanced_accuracy", "accuracy")),
-    "ordinal": ("Ordered classes", "level", "levels", ("macro_f1", "mae_levels", "quadratic_kappa")),
-    "multilabel": ("Labels", "label", "labels", ("macro_f1", "map", "exact_match")),
-    "regression": ("Numbers", "", "", ("mae", "rmse", "r2")),
-    "ranking": ("Rankings", "", "", ("ndcg", "mrr", "map")),
-}
-# Counts that stand among the scores.
-COUNTS = ("samples", "queries", "queries_without_relevant", "invalid")
+# Counts in metrics.json, which are no scores.
+QUERY_COUNTS = ("queries", "queries_without_relevant")
+COUNTS = ("samples", *QUERY_COUNTS, "invalid")
 
 
 @dataclass(frozen=True)
 class Number:
-    """One score as text, with its 95 % interval where there is one."""
+    """One score as text, with its 95% confidence interval where there is one."""
 
     key: str
     name: str
@@ -46,12 +46,13 @@ class Number:
 
     @property
     def lower(self) -> bool:
+        """Whether lower is better."""
         return not higher_is_better(self.key)
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class's or label's scores. `train` is None where the run does not record the training rows."""
+    """The scores of one class or label. `train` is None where the run does not record its training rows."""
 
     label: str
     train: int | None
@@ -64,21 +65,21 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class TargetScores:
-    """One target, or the joint class. `classes` counts all of them, `rows` may hold the weakest only."""
+    """One target, or the joint class. `classes` counts all of them; `rows` may hold only the weakest."""
 
     key: str
     title: str
     kind: str
-    samples: int  # rows with a known answer; 0 where they are not recorded
+    samples: int  # labelled rows; 0 where they are not recorded
     numbers: list[Number]
     classes: int = 0
     unseen: int = 0  # classes without a validation row
     rows: list[ClassRow] = field(default_factory=list)
     matrix: Matrix | None = None
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[ConfusedPair] = field(default_factory=list)
     chart: Markup = field(default_factory=Markup)
     dots: int = 0  # in a regression's chart
-    facts: list[tuple[str, int]] = field(default_factory=list)  # counts beside a ranking's scores
+    query_counts: list[tuple[str, int]] = field(default_factory=list)  # of a ranking: name and count
 
     @property
     def in_full(self) -> bool:
@@ -86,14 +87,14 @@ class TargetScores:
 
     @property
     def noun(self) -> str:
-        return KINDS[self.kind][1]
+        return KINDS[self.kind].noun
 
     @property
     def nouns(self) -> str:
-        return KINDS[self.kind][2]
+        return KINDS[self.kind].nouns
 
     def number(self, key: str) -> Number | None:
-        return next((found for found in self.numbers if found.key == key), None)
+        return next((number for number in self.numbers if number.key == key), None)
 
 
 @dataclass(frozen=True)
@@ -104,50 +105,62 @@ class Overview:
     main: list[Number]
     further: list[Number]
     targets: list[TargetScores]
-    headline: str  # the key of the target that the run is ranked by
+    headline: str  # the key of the target that the run is selected by
 
 
 def all_scores(run: RunFiles) -> list[TargetScores]:
-    """The joint class first, where there is one: it is what the run is ranked by. Then the targets in order."""
-    found = []
+    """The joint class first, where there is one, since the run is selected by it; then the targets in order."""
+    scores = []
     joint = mapping(run.metrics.get("joint"))
     if joint:
-        found.append(_class_scores(joint, "joint", joint_title(run), "class", joint_train_counts(run)))
-    for name, scores in mapping(run.metrics.get("targets")).items():
-        found.append(_target_scores(run, name, mapping(scores)))
-    return found
+        train = joint_train_counts(run)
+        scores.append(_class_scores(joint, key="joint", title=joint_title(run), kind="class", train=train))
+    for name, values in mapping(run.metrics.get("targets")).items():
+        scores.append(_target_scores(run, name, mapping(values)))
+    return scores
 
 
 def overviews(run: RunFiles, scores: Sequence[TargetScores], best: Best) -> list[Overview]:
-    """One table a type, in the order in which the types first come."""
+    """One table per type, in the order in which the types first occur."""
     tables = []
     for kind in dict.fromkeys(target.kind for target in scores):
         targets = [target for target in scores if target.kind == kind and target.numbers]
+        if not targets:
+            continue
         columns = {number.key: number for target in targets for number in target.numbers}
-        main = [columns[key] for key in _main(run, kind, best, [*columns]) if key in columns]
-        # The other types show all their scores in the target's own part.
-        rest = [columns[key] for key in columns if columns[key] not in main] if KINDS[kind][1] else []
-        if targets:
-            tables.append(Overview(KINDS[kind][0], main, rest, targets, target_of(run, best.metric)))
+        main = [columns[key] for key in _main_keys(run, kind, best, list(columns))]
+        # Regressions and rankings show all their scores in the target's own part.
+        further = [number for number in columns.values() if number not in main] if KINDS[kind].noun else []
+        tables.append(
+            Overview(
+                KINDS[kind].heading,
+                main=main,
+                further=further,
+                targets=targets,
+                headline=target_of(run, best.metric),
+            )
+        )
     return tables
 
 
-def _main(run: RunFiles, kind: str, best: Best, present: list[str]) -> list[str]:
-    """The type's main scores, the selected one before them where it is another."""
-    usual = [key for key in KINDS[kind][3] if key in present]
-    mine = kind_of(run, target_of(run, best.metric)) == kind
-    return usual if best.key in usual or not mine else [best.key, *usual[:2]]
+def _main_keys(run: RunFiles, kind: str, best: Best, present: list[str]) -> list[str]:
+    """The type's main scores that are present, led by the selected one where that is another."""
+    keys = [key for key in KINDS[kind].main_scores if key in present]
+    is_selected_kind = kind_of(run, target_of(run, best.metric)) == kind
+    if is_selected_kind and best.key not in keys:
+        keys = [best.key, *keys[:2]]
+    return [key for key in keys if key in present]
 
 
 def train_counts(run: RunFiles, target: str) -> dict[str, int]:
     """Training rows per label of one target, as the run recorded them."""
     labels = mapping(mapping(run.status.get("data")).get("labels"))
-    return {
-        str(row.get("label")): count(row.get("train")) for row in map(mapping, listing(labels.get(target)))
-    }
+    rows = map(mapping, listing(labels.get(target)))
+    return {str(row.get("label")): count(row.get("train")) for row in rows}
 
 
 def joint_train_counts(run: RunFiles) -> dict[str, int]:
+    """Training rows per joint class, as the run recorded them."""
     joint = mapping(mapping(run.status.get("data")).get("joint"))
     pairs = zip(listing(joint.get("labels")), listing(joint.get("train")), strict=False)
     return {str(label): count(rows) for label, rows in pairs}
@@ -159,24 +172,37 @@ def _target_scores(run: RunFiles, name: str, scores: Json) -> TargetScores:
         return _regression_scores(run, name, scores)
     if kind == "ranking":
         return _ranking_scores(name, scores)
-    return _class_scores(scores, name, name, kind if kind in KINDS else "class", train_counts(run, name))
+    return _class_scores(
+        scores,
+        key=name,
+        title=name,
+        kind=kind if kind in KINDS else "class",
+        train=train_counts(run, name),
+    )
 
 
 def _numbers(scores: Json, kind: str) -> list[Number]:
-    """Ours in their order, then whatever else is a number."""
+    """The scores with a name of ours in their order, then whatever else is a number."""
     intervals = mapping(scores.get("intervals"))
     others = [key for key in scores if key not in NUMBER_NAMES and key not in COUNTS]
-    found = []
+    numbers = []
     for key in [*NUMBER_NAMES, *others]:
-        if (value := number(scores.get(key))) is not None:
-            span = ends(intervals.get(key))
-            text = interval_text(key, value, span) if span else ""
-            found.append(Number(key, metric_name(key, kind), number_text(key, value), text))
-    return found
+        value = number(scores.get(key))
+        if value is not None:
+            interval = ends(intervals.get(key))
+            numbers.append(
+                Number(
+                    key,
+                    name=metric_name(key, kind),
+                    text=number_text(key, value),
+                    interval=interval_text(key, value, interval) if interval else "",
+                )
+            )
+    return numbers
 
 
 def _class_scores(scores: Json, key: str, title: str, kind: str, train: dict[str, int]) -> TargetScores:
-    """A class, ordinal or multilabel target. Levels stay in their order, classes stand rarest first."""
+    """A class, ordinal or multilabel target. Levels stay in their order; classes and labels are sorted rarest first."""
     rows = [_class_row(mapping(row), train) for row in listing(scores.get("per_class"))]
     labels = [str(label) for label in listing(scores.get("labels"))] or [row.label for row in rows]
     confusion = confusion_counts(scores.get("confusion"), len(labels))
@@ -192,27 +218,38 @@ def _class_scores(scores: Json, key: str, title: str, kind: str, train: dict[str
         numbers=_numbers(scores, kind),
         rows=ordered if in_full else _weakest(rows),
         matrix=confusion_matrix(confusion, labels) if confusion is not None and in_full else None,
-        pairs=confused_pairs(confusion, labels, PAIRS if in_full else PAIRS_WITHOUT_MATRIX),
-        chart=_f1_chart(rows, KINDS[kind][1]),
+        pairs=confused_pairs(confusion, labels, most=PAIRS if in_full else PAIRS_WITHOUT_MATRIX),
+        chart=_f1_chart(rows, KINDS[kind].noun),
     )
 
 
 def _regression_scores(run: RunFiles, name: str, scores: Json) -> TargetScores:
-    points = labels(run.predictions, name)
-    shown = points[_spread(len(points))]
-    chart = agreement_chart([(float(x), float(y)) for x, y in shown], f"Predicted against true {name}", name)
-    numbers = _numbers(scores, "regression")
-    samples = count(scores.get("samples")) or len(points)
-    return TargetScores(name, name, "regression", samples, numbers, chart=chart, dots=len(shown))
+    points_N2 = true_and_predicted(run.predictions, name)
+    drawn = points_N2[_evenly_spaced(len(points_N2))].tolist()
+    title = f"Predicted against true {name}"
+    return TargetScores(
+        key=name,
+        title=name,
+        kind="regression",
+        samples=count(scores.get("samples")) or len(points_N2),
+        numbers=_numbers(scores, "regression"),
+        chart=agreement_chart([(x, y) for x, y in drawn], title=title, name=name),
+        dots=len(drawn),
+    )
 
 
 def _ranking_scores(name: str, scores: Json) -> TargetScores:
-    facts = [(key.replace("_", " "), count(scores[key])) for key in COUNTS[1:3] if key in scores]
-    numbers = _numbers(scores, "ranking")
-    return TargetScores(name, name, "ranking", count(scores.get("samples")), numbers, facts=facts)
+    return TargetScores(
+        key=name,
+        title=name,
+        kind="ranking",
+        samples=count(scores.get("samples")),
+        numbers=_numbers(scores, "ranking"),
+        query_counts=[(key.replace("_", " "), count(scores[key])) for key in QUERY_COUNTS if key in scores],
+    )
 
 
-def labels(table: pl.DataFrame, target: str) -> np.ndarray:
+def true_and_predicted(table: pl.DataFrame, target: str) -> np.ndarray:
     """(N, 2): the true and the predicted number of every row that has both."""
     columns = [f"{target}_true", target]
     if not set(columns) <= set(table.columns):
@@ -221,20 +258,24 @@ def labels(table: pl.DataFrame, target: str) -> np.ndarray:
     return both.filter(pl.all_horizontal(pl.all().is_finite())).to_numpy()
 
 
-def _spread(rows: int) -> list[int]:
-    """At most MOST_DOTS row numbers, evenly over all rows: the same ones every time."""
-    return (
-        np.linspace(0, rows - 1, MOST_DOTS).round().astype(int).tolist()
-        if rows > MOST_DOTS
-        else [*range(rows)]
-    )
+def _evenly_spaced(rows: int) -> list[int]:
+    """At most MOST_DOTS row numbers, evenly spaced over all rows: the same ones every time."""
+    if rows <= MOST_DOTS:
+        return list(range(rows))
+    return [int(row) for row in np.linspace(0, rows - 1, MOST_DOTS).round()]
 
 
 def _class_row(row: Json, train: dict[str, int]) -> ClassRow:
     label = str(row.get("label"))
-    f1, precision, recall = (number(row.get(key)) or 0.0 for key in ("f1", "precision", "recall"))
-    ap = number(row.get("ap"))
-    return ClassRow(label, train.get(label), count(row.get("support")), f1, precision, recall, ap)
+    return ClassRow(
+        label,
+        train=train.get(label),
+        support=count(row.get("support")),
+        f1=number(row.get("f1")) or 0.0,
+        precision=number(row.get("precision")) or 0.0,
+        recall=number(row.get("recall")) or 0.0,
+        ap=number(row.get("ap")),
+    )
 
 
 def _rarest_first(rows: list[ClassRow]) -> list[ClassRow]:
@@ -242,16 +283,15 @@ def _rarest_first(rows: list[ClassRow]) -> list[ClassRow]:
 
 
 def _weakest(rows: list[ClassRow]) -> list[ClassRow]:
-    """Of the classes that were validated at all; the others have no score to be weak in."""
+    """Classes without validation rows come last: their F1 of 0 says nothing."""
     return sorted(rows, key=lambda row: (row.support == 0, row.f1, row.support))[:WEAKEST]
 
 
 def _f1_chart(rows: list[ClassRow], noun: str) -> Markup:
-    """F1 against training rows, from six classes up: fewer are read off the table as easily. A class without
-    validation rows has no score to show."""
+    """F1 against training rows, of the classes that have validation rows and recorded training rows."""
     dots = [
-        Dot(row.label, max(row.train, 1), row.f1) for row in rows if row.train is not None and row.support
+        Dot(row.label, x=max(row.train, 1), y=row.f1) for row in rows if row.train is not None and row.support
     ]
-    if len(dots) < 6:
+    if len(dots) < LEAST_DOTS:
         return Markup("")
     return scatter_chart(dots, f"F1 of each {noun} against its training rows", "training rows (logarithmic)")

@@ -1,4 +1,4 @@
-"""Images on the page: small, encoded anew (which drops the file's metadata), and only from the data's folders."""
+"""Images on the page: small, re-encoded (which drops the file's metadata), and only from the data's folders."""
 
 import base64
 import io
@@ -17,12 +17,12 @@ from classwise.errors import ImageError
 from classwise.report.read import RunFiles, mapping
 
 LONGEST_SIDE = 160  # pixels of a thumbnail
-SMALL = 64  # images up to this size stay as they are, without JPEG's blur
+SMALL = 64  # images up to this size keep their pixels, without JPEG's artefacts
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image as a data URI, or the reason why there is none. `small` ones are shown with hard pixels."""
+    """An image as a data URI, or the reason why there is none. `small` images are enlarged without smoothing."""
 
     uri: str = ""
     reason: str = ""
@@ -30,31 +30,32 @@ class Thumbnail:
 
 
 def thumbnails(run: RunFiles, ids: Iterable[str]) -> dict[str, Thumbnail]:
-    """By id, the images of the rows `ids`, found through split.csv in the config's folders."""
-    wanted = sorted(ids)
+    """The images of the rows `ids`, by id: split.csv has their paths, the config their folders."""
+    ordered = sorted(ids)
     data = mapping(run.config.get("data"))
-    # A folder source, or a folder to validate on, is a root of its own.
-    folders = [root for key in ("images", "source", "valid") if isinstance(root := data.get(key), str)]
-    paths = _paths(run.split, wanted)
-    with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter lock, so large photographs overlap
-        return dict(
-            zip(wanted, pool.map(lambda id_: _thumbnail(folders, paths.get(id_)), wanted), strict=True)
-        )
+    # Images lie in data.images, or in the folder that is the source or the validation set.
+    folders = [folder for key in ("images", "source", "valid") if isinstance(folder := data.get(key), str)]
+    paths = _paths(run.split, ordered)
+    with (
+        ThreadPoolExecutor() as pool
+    ):  # decoding releases the interpreter lock, so that large photographs overlap
+        images = pool.map(lambda id_: _thumbnail(folders, paths.get(id_)), ordered)
+        return dict(zip(ordered, images, strict=True))
 
 
 def _paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
     if not {"id", "path"} <= set(split.columns):
         return {}
-    found = split.filter(pl.col("id").is_in(ids) & pl.col("path").is_not_null())
-    return dict(zip(found["id"].to_list(), found["path"].to_list(), strict=True))
+    rows = split.filter(pl.col("id").is_in(ids) & pl.col("path").is_not_null())
+    return dict(zip(rows["id"].to_list(), rows["path"].to_list(), strict=True))
 
 
 def _thumbnail(folders: list[str], path: str | None) -> Thumbnail:
     if not folders or path is None:
-        return Thumbnail(reason="the run does not say where it lies")
+        return Thumbnail(reason="the run does not record its path")
     file = next((file for folder in folders if (file := _inside(folder, path))), None)
     if file is None:
-        return Thumbnail(reason=f"{path} lies outside the folder of images")
+        return Thumbnail(reason=f"{path} is outside the image folder")
     try:
         return encode(read_image(file))
     except ImageError as error:
@@ -64,9 +65,9 @@ def _thumbnail(folders: list[str], path: str | None) -> Thumbnail:
 
 
 def _inside(folder: str, path: str) -> Path | None:
-    """The file that `path`, relative or absolute, names inside `folder`; None if it lies elsewhere.
+    """The file at `path`, relative to `folder` or absolute; None if that is outside `folder`.
 
-    By the names alone: links inside the folder are the user's own choice."""
+    Only names are compared: links inside the folder are the user's own choice."""
     root = os.path.normpath(folder)
     file = Path(os.path.normpath(Path(root) / path))
     return file if file.is_relative_to(root) else None

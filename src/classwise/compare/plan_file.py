@@ -1,0 +1,160 @@
+"""compare.json: what each run of a comparison was asked to train, and the lock on the comparison's folder."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from classwise.compare.plan import PlannedRun
+from classwise.config.schema import Config
+from classwise.errors import ConfigError, DataError, OutputError
+from classwise.files import json_text, sha256, write_json
+
+FILE = "compare.json"
+MOST_KEYS = 10  # named in a message
+# Keys that do not change what a run learns (the seed does, but every run has its own).
+WITHOUT_EFFECT = (
+    "seed",
+    "name",
+    "data.workers",
+    "data.start_method",
+    "data.worker_timeout",
+    "data.cache",
+    "data.cache_gigabytes",
+    "report.baselines",
+    "report.resamples",
+)
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """The contents of compare.json: `variants` by name (slug, overrides, sha256, config), `runs`, and `plans`, the
+    measured settings (precision, threads, workers and so on) by what they were measured for."""
+
+    path: Path
+    variants: dict[str, Any]
+    runs: list[dict[str, Any]]
+    plans: dict[str, dict[str, Any]]
+
+    def write(self) -> None:
+        """Replace the file in one step."""
+        write_json(self.path, {"variants": self.variants, "runs": self.runs, "plans": self.plans})
+
+    def add(self, runs: Sequence[PlannedRun]) -> None:
+        """Add these runs, or replace them. Raises ConfigError where a folder holds runs of another config."""
+        for run in {run.variant: run for run in runs}.values():
+            folder = run.folder.parent
+            config = outcome_config(run.config)
+            earlier = self.variants.get(run.variant)
+            if earlier and folder.exists():
+                _refuse_changed(run.variant, before=earlier["config"], now=config, folder=folder)
+            self.variants[run.variant] = {
+                "slug": folder.name,
+                "overrides": [list(pair) for pair in run.overrides[:-1]],  # without the seed
+                "sha256": sha256(json_text(config).encode()),
+                "config": config,
+            }
+        for run in runs:
+            row = self._row(run)
+            others = [other for other in self.runs if other["folder"] != row["folder"]]
+            self.runs[:] = [*others, row]
+
+    def _row(self, run: PlannedRun) -> dict[str, Any]:
+        variant = self.variants[run.variant]
+        return {
+            "variant": run.variant,
+            "seed": run.seed,
+            "folder": f"{run.folder.parent.name}/{run.folder.name}",
+            "overrides": [list(pair) for pair in run.overrides],
+            "sha256": sha256(f"{variant['sha256']} {run.seed}".encode()),
+        }
+
+
+def read_plan_file(folder: Path) -> PlanFile:
+    """compare.json of `folder`, empty where there is nothing yet.
+
+    Raises OutputError where the file is damaged or `folder` holds something other than a comparison."""
+    path = folder / FILE
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError(
+                f"{folder} exists and is not a comparison; it is left as it is. Name another --out"
+            )
+        return PlanFile(path, variants={}, runs=[], plans={})
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return PlanFile(
+            path,
+            variants=dict(content["variants"]),
+            runs=list(content["runs"]),
+            plans=dict(content["plans"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{path} is damaged ({error}); name another --out") from None
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of the comparison, which would train into the same folders. Raises OutputError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the process, however that ends
+        except BlockingIOError:
+            raise OutputError(f"{folder}: another `classwise compare` is running here") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def outcome_config(config: Config) -> dict[str, Any]:
+    """Everything beside the seed that determines a run's result, by dotted key; of a table or a weights file also a
+    digest of its content."""
+    flat = _flatten(config.model_dump(mode="json"), "")
+    keys = {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
+    for key in ("data.source", "data.valid", "model.weights"):
+        file = Path(keys[key]) if isinstance(keys[key], str) else None
+        if file is not None and file.is_absolute() and file.is_file():  # load_config made the paths absolute
+            keys[f"{key} (content)"] = _digest(file)
+    return keys
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _refuse_changed(variant: str, before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    missing = object()
+    changed = [key for key in {**before, **now} if before.get(key, missing) != now.get(key, missing)]
+    if changed:
+        listed = "; ".join(
+            f"{key}: {_value_text(before, key)} before, {_value_text(now, key)} now"
+            for key in changed[:MOST_KEYS]
+        )
+        more = f"; and {len(changed) - MOST_KEYS} more" if len(changed) > MOST_KEYS else ""
+        raise ConfigError(
+            f"{folder} was trained with another config of {variant}: {listed}{more}. Name another --out, or remove"
+            " that folder to train it again"
+        )
+
+
+def _value_text(config: Mapping[str, Any], key: str) -> str:
+    return repr(config[key]) if key in config else "(not set)"

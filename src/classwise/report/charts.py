@@ -1,0 +1,223 @@
+"""The report's three kinds of chart: lines over epochs, classes as dots, and predicted against true numbers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from classwise.report import svg
+from classwise.report.names import short_number, shorten
+from classwise.report.svg import Axis, Point, text_width
+
+WIDTH, HEIGHT = 360, 232
+LEFT, RIGHT = 42, WIDTH - 12  # the frame inside the figure: its left and right edge
+TOP, BASE = 14, HEIGHT - 34  # and its upper and lower one
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart. `style` n takes the page's colour and dash n."""
+
+    name: str
+    points: list[Point]
+    style: int = 0
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One class in the scatter chart: `x` a count, `y` a score."""
+
+    label: str
+    x: float
+    y: float
+
+
+def line_chart(
+    series: Sequence[Series], title: str, x_label: str, *, mark: Point | None = None, zero: bool = False
+) -> Markup:
+    """Lines over whole-numbered x (epochs). `mark` is ringed and labelled; with `zero` the y axis starts at 0.
+
+    Empty where there is no point at all."""
+    points = [point for line in series for point in line.points]
+    if not points:
+        return Markup("")
+    x_axis = _epoch_axis([x for x, _ in points])
+    y_axis = _value_axis([y for _, y in points], zero=zero, headroom=mark is not None)
+
+    # Very small or large numbers share a power of ten, so that a tick's text fits beside the axis.
+    power = _shared_power(y_axis.high)
+    y_labels = [(at, short_number(at / 10**power)) for at in svg.ticks(y_axis.low, y_axis.high)]
+    x_labels = [(at, short_number(at)) for at in _epoch_ticks(x_axis)]
+    parts = [
+        svg.y_grid(y_axis, (LEFT, RIGHT), y_labels),
+        *_power_text(power),
+        svg.x_axis(x_axis, y=BASE, labels=x_labels, title=x_label),
+    ]
+
+    # The most important line comes first in `series` and is drawn last, so that it lies on top.
+    lines = [[(x_axis(x), y_axis(y)) for x, y in line.points] for line in series]
+    for line, places in reversed(list(zip(series, lines, strict=True))):
+        parts.append(_line(line.style, places))
+    if mark:
+        others = [point for places in lines[1:] for point in places]
+        ring = (x_axis(mark[0]), y_axis(mark[1]))
+        parts += _marked_best(mark, ring=ring, line=lines[0], others=others)
+    return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
+
+
+def scatter_chart(dots: Sequence[Dot], title: str, x_label: str, name_lowest: int = 4) -> Markup:
+    """Classes as dots: x a positive count on a logarithmic axis, y a score in [0, 1].
+
+    The `name_lowest` lowest carry their label where there is room for it."""
+    if not dots:
+        return Markup("")
+    fewest = min(dot.x for dot in dots)
+    most = max(dot.x for dot in dots)
+    x_axis = Axis(low=fewest / 1.25, high=most * 1.25, start=LEFT, end=RIGHT, log=True)
+    y_axis = Axis(low=0.0, high=1.0, start=BASE, end=TOP)
+    y_labels = [(at, short_number(at)) for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    x_labels = [(at, short_number(at)) for at in svg.log_ticks(x_axis.low, x_axis.high)]
+    parts = [
+        svg.y_grid(y_axis, (LEFT, RIGHT), y_labels),
+        svg.x_axis(x_axis, y=BASE, labels=x_labels, title=x_label),
+    ]
+    for dot in dots:
+        name = f"{dot.label}: {dot.y:.3f}, {dot.x:,.0f}"
+        parts.append(svg.circle("dot", (x_axis(dot.x), y_axis(dot.y)), radius=4, title=name))
+    parts += _dot_labels(dots, x_axis=x_axis, y_axis=y_axis, wanted=name_lowest)
+    return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
+
+
+def agreement_chart(points: Sequence[Point], title: str, name: str) -> Markup:
+    """A number's predictions: x the true value, y the predicted one, on one scale; on the line they are equal."""
+    if not points:
+        return Markup("")
+    values = [value for point in points for value in point]
+    margin = 0.04 * ((max(values) - min(values)) or abs(max(values)) or 1.0)
+    low = min(values) - margin
+    high = max(values) + margin
+    x_axis = Axis(low=low, high=high, start=LEFT, end=RIGHT)
+    y_axis = Axis(low=low, high=high, start=BASE, end=TOP)
+
+    # Both axes have the same ticks and the same power of ten, which the axis title repeats for x.
+    power = _shared_power(max(abs(low), abs(high)))
+    labels = [(at, short_number(at / 10**power)) for at in svg.ticks(low, high)]
+    x_title = f"true {shorten(name, 30)}" + (f" (×10{_superscript(power)})" if power else "")
+    parts = [
+        svg.y_grid(y_axis, (LEFT, RIGHT), labels),
+        *_power_text(power),
+        svg.x_axis(x_axis, y=BASE, labels=labels, title=x_title),
+        svg.line("same", (LEFT, BASE), (RIGHT, TOP)),
+        svg.cloud("cloud", [(x_axis(x), y_axis(y)) for x, y in points], radius=2.5),
+    ]
+    return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
+
+
+def _epoch_axis(xs: list[float]) -> Axis:
+    # A run of one epoch still needs an axis with two ends.
+    last = max(xs) if max(xs) > min(xs) else min(xs) + 1
+    return Axis(low=min(xs), high=last, start=LEFT, end=RIGHT)
+
+
+def _value_axis(ys: list[float], zero: bool, headroom: bool) -> Axis:
+    """`headroom` leaves space above the highest value for a text."""
+    low = min(0.0, *ys) if zero else min(ys)
+    high = max(ys)
+    span = (high - low) or abs(high) or 1.0
+    if not zero:
+        low -= 0.06 * span
+    high += (0.16 if headroom else 0.06) * span
+    return Axis(low=low, high=high, start=BASE, end=TOP)
+
+
+def _epoch_ticks(axis: Axis) -> list[float]:
+    """Whole numbers, the first epoch among them where it does not touch the next tick."""
+    whole = svg.ticks(axis.low, axis.high, whole=True)
+    return whole if axis(whole[0]) - axis(axis.low) < 20 else [axis.low, *whole]
+
+
+def _shared_power(high: float) -> int:
+    """The power of ten to take out of an axis whose numbers are very small or very large; else 0."""
+    exponent = math.floor(math.log10(abs(high))) if high else 0
+    return exponent if exponent < -2 or exponent > 4 else 0
+
+
+def _power_text(power: int) -> list[Markup]:
+    """What the numbers at the y axis are to be multiplied by, above it."""
+    return [svg.power_of_ten(0, 9, power)] if power else []
+
+
+def _superscript(power: int) -> str:
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _line(style: int, places: Sequence[Point]) -> Markup:
+    """A line through the pixels `places`; a single point has no line and becomes a dot."""
+    if len(places) == 1:
+        return svg.circle(f"p{style}", places[0], radius=3)
+    return svg.polyline(f"s{style}", places)
+
+
+def _marked_best(mark: Point, ring: Point, line: Sequence[Point], others: Sequence[Point]) -> list[Markup]:
+    """A ring at the pixel `ring` around the best point `mark` (epoch, value), and its value beside its own line:
+    above it, or below where another line runs above."""
+    x, y = ring
+    value = f"{mark[1]:.3f}" if 1e-3 <= abs(mark[1]) < 1000 or not mark[1] else short_number(mark[1])
+    content = f"{value} in epoch {mark[0]:.0f}"
+
+    # In the right half the text ends at the ring, so that it stays inside the figure.
+    if x > WIDTH / 2:
+        anchor, at = "end", x + 6
+        left, right = x - text_width(content), x + 6
+    else:
+        anchor, at = "start", x - 6
+        left, right = x - 6, x + text_width(content)
+
+    # The text must clear its own line over its whole width: also between two epochs.
+    beside = [b for a, b in line if left <= a <= right]
+    beside += np.interp([left, x, right], [a for a, _ in line], [b for _, b in line]).tolist()
+    crowded = any(left <= a <= right and y - 26 < b < y for a, b in others)
+    baseline = min(max(beside) + 16, BASE - 4) if crowded else min(beside) - 9
+    return [
+        svg.line("guide", (x, y), (x, BASE)),
+        svg.circle("best", ring, radius=4),
+        svg.text(at, baseline, content=content, style=f"halo {anchor} strong"),
+    ]
+
+
+def _dot_labels(dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, wanted: int) -> list[Markup]:
+    """The labels of the `wanted` lowest dots, as far as they overlap neither a dot nor each other."""
+    taken = [_box(x_axis(dot.x) - 4, y_axis(dot.y) + 4, width=8, height=8) for dot in dots]
+    parts: list[Markup] = []
+    for dot in sorted(dots, key=lambda dot: (dot.y, dot.x))[:wanted]:
+        label = shorten(dot.label, 24)
+        box = _free_box((x_axis(dot.x), y_axis(dot.y)), text_width(label), taken)
+        if box:
+            taken.append(box)
+            left, _, _, bottom = box
+            parts.append(svg.text(left, bottom, content=label, style="halo"))
+    return parts
+
+
+def _free_box(dot: Point, width: float, taken: Sequence[Box]) -> Box | None:
+    """Where a label finds room beside, below or above the dot; None where it does not."""
+    x, y = dot
+    places = [(x + 8, y + 4), (x - 8 - width, y + 4), (x - width / 2, y + 17), (x - width / 2, y - 9)]
+    for left, baseline in places:
+        box = _box(left, baseline, width=width, height=svg.TEXT_HEIGHT)
+        inside = left > LEFT and left + width < WIDTH and TOP < baseline < BASE - 2
+        if inside and not any(_overlap(box, other) for other in taken):
+            return box
+    return None
+
+
+def _box(left: float, bottom: float, width: float, height: float) -> Box:
+    return left, bottom - height, left + width, bottom
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
