@@ -264,7 +264,7 @@ def in_a_bad_place(here: Place, kind: str) -> None:
     if kind == "read-only file system":
         sabotage, text = partial(make_read_only, str(run)), "/.lock: Read-only file system"
     elif kind == "no locks":
-        sabotage, text = no_locks, "its file system gives no locks (No locks available)"
+        sabotage, text = no_locks, "its file system supports no locks (No locks available)"
     elif kind == "a link":
         (folder / "victim").write_text("somebody's")
         (run / ".lock").symlink_to(folder / "victim")

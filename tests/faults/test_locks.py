@@ -72,7 +72,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "lockf", fcntl.lockf)
         locks.no_locks()
-        with pytest.raises(OutputError, match=r"gives no locks \(No locks available\)"), locked(tmp_path):
+        with pytest.raises(OutputError, match=r"supports no locks \(No locks available\)"), locked(tmp_path):
             pass
     with locked(tmp_path):
         pass
@@ -158,6 +158,6 @@ def test_what_another_has_filled_meanwhile_is_kept(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("classwise.run.folder.locked", fill_and_lock)
-        with pytest.raises(OutputError, match="exists already and is kept"), new_folder("name", run):
+        with pytest.raises(OutputError, match="already exists and is not overwritten"), new_folder("name", run):
             pass
     assert [path.name for path in run.iterdir()] == ["status.json"]

@@ -290,7 +290,7 @@ def test_what_cannot_be_saved_is_named() -> None:
     state = fresh()
     bias = state.optimizer.param_groups[0]["params"][0]
     state.optimizer.state[bias]["draw"] = random.Random(0)
-    with pytest.raises(CheckpointError, match=r"keeps a Random at optimizer\.state\.0\.draw"):
+    with pytest.raises(CheckpointError, match=r"has a Random at optimizer\.state\.0\.draw"):
         checkpoints._serialise(state, {}, {})
 
 
@@ -402,7 +402,7 @@ def test_another_schema_is_refused(schema: int, tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "SCHEMA", schema)
         saved(tmp_path / "c")
-    with pytest.raises(CheckpointError, match=f"schema {schema}, but this classwise reads 2 and 3"):
+    with pytest.raises(CheckpointError, match=f"schema {schema}, but this version of classwise reads 2 and 3"):
         read_checkpoint(tmp_path / "c" / "last")
 
 
@@ -587,7 +587,7 @@ def test_a_full_disk_keeps_the_one_before(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device; .* kept"):
+        with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device; .* intact"):
             saved(folder, 3, best=True)
     assert {each.name for each in folder.iterdir()} == {"last", "best"}
     found = newest_checkpoint(folder, no_warning)

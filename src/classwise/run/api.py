@@ -1,4 +1,4 @@
-"""The verbs of a run: train, resume, evaluate, predict, submit, export, report. The only file that knows all stages."""
+"""The verbs of a run (train, resume, evaluate, predict, submit, export, report), each from start to end."""
 
 import contextlib
 import dataclasses
@@ -35,10 +35,10 @@ from classwise.run.checkpoint import (
     weights_digest,
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
-from classwise.run.inputs import read_labelled, read_rows, warn_of_training_rows, with_groups
+from classwise.run.inputs import read_labeled, read_rows, warn_of_training_rows, with_groups
 from classwise.run.messages import say_start
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
-from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_fingerprint
+from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config
 from classwise.run.session import (
     run_checkpointer,
@@ -68,38 +68,63 @@ def train(
         preserve_torch_state(),
         contextlib.ExitStack() as stack,
     ):
+        # What is wrong with config or data comes out here, before anything is measured or written.
         console = Console(quiet or not processes.is_main_process)
-        given, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
-        splits = stack.enter_context(contextlib.closing(prepare(given, console, processes)))
+        checked, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
+        splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
-        heads, model = processes.on_all_ranks(lambda: new_model(given, splits, processes))
-        settled, device, measured = resolve_auto(given, splits, model, console, processes)
-        set_threads(settled)
-        folder = stack.enter_context(
-            new_folder_on_rank_zero(settled, run, processes)
-        )  # refused before the baselines
+        heads, model = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
+
+        # From here on the config holds no `auto`: the run's own config.toml repeats this run.
+        resolved, device, plans = resolve_auto(checked, splits, model, console, processes)
+        set_threads(resolved)
+
+        # The folder comes before the baselines: if it cannot be used, nobody should wait for them first.
+        folder = stack.enter_context(new_folder_on_rank_zero(resolved.name, run, processes))
         baselines = processes.from_rank_zero(
-            lambda: score_baselines(settled, splits, model, heads, device, console)
+            lambda: score_baselines(resolved, splits, model, heads=heads, device=device, console=console)
         )
-        parts = processes.on_all_ranks(lambda: assemble(settled, splits, model, heads, device, processes))
+        parts = processes.on_all_ranks(
+            lambda: assemble(
+                resolved,
+                splits=splits,
+                model=model,
+                heads=heads,
+                device=device,
+                processes=processes,
+            )
+        )
         processes.require_same(weights_digest(parts.state.model), "the first weights")
-        checkpointer = run_checkpointer(folder, settled, splits, parts, baselines, measured)
-        processes.from_rank_zero(lambda: write_beginning(folder, settled, splits, console))
+
+        # A status before the first checkpoint: whoever finds a checkpoint finds a run.
+        checkpointer = run_checkpointer(
+            folder, resolved, splits, parts=parts, baselines=baselines, plans=plans
+        )
+        processes.from_rank_zero(lambda: write_beginning(folder, resolved, splits, console))
         say_start(console, folder, splits, parts)
         stop_between_updates(stop, processes)
-        # A status before the first checkpoint: whoever finds a checkpoint finds a run.
         processes.from_rank_zero(lambda: checkpointer.after(parts.state))
         checkpointer.save(parts.state, best=False)
-        run_to_the_end(folder, settled, splits, parts, checkpointer, console, stop)
+
+        run_to_the_end(
+            folder,
+            config=resolved,
+            splits=splits,
+            parts=parts,
+            checkpointer=checkpointer,
+            console=console,
+            stop=stop,
+        )
     return Run(folder)
 
 
 def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> "Run":
     """Go on from the last good checkpoint; a run that has ended is returned as it is.
 
-    `workers` stands for data.workers of the run's config, this time: the numbers are the same for any.
+    `workers` replaces data.workers of the run's config this time: it does not change any number.
 
-    Raises CheckpointError if there is no usable checkpoint or the data is not what it was.
+    Raises CheckpointError if there is no usable checkpoint or the data is not what it was, ConfigError if the run's
+    config was edited, OutputError if another process trains the run.
     """
     folder = RunFolder(Path(run))
     with (
@@ -108,51 +133,70 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         preserve_torch_state(),
         contextlib.ExitStack() as stack,
     ):
+        # Asked again once the folder is locked: another process may have trained it to its end meanwhile.
         console = Console(quiet or not processes.is_main_process)
         if has_ended(folder, processes, console):
             return Run(folder)
         stack.enter_context(locked_by_rank_zero(folder, processes))
-        if has_ended(folder, processes, console):  # meanwhile, in another process
+        if has_ended(folder, processes, console):
             return Run(folder)
         if processes.is_main_process:
             console.log_to(folder.log)
-        given = [] if workers is None else [("data.workers", str(workers))]
-        config = make_config(processes.from_rank_zero(lambda: load_config(folder.config, given).to_dict()))
+
+        # Only rank 0 needs to see the folder; the other processes may run on other machines.
+        overrides = [] if workers is None else [("data.workers", str(workers))]
+        config = make_config(
+            processes.from_rank_zero(lambda: load_config(folder.config, overrides).to_dict())
+        )
         checkpoint = read_on_rank_zero(
             processes,
             lambda: newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}")),
         )
+
+        # A changed config or changed data would give a run that is neither the old one nor a new one.
         processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
         splits = stack.enter_context(contextlib.closing(prepare(config, console, processes)))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
         processes.require_same(data_digest(splits), "the data")
+
         device = processes.on_all_ranks(lambda: device_of(config.training.device, processes))
         set_threads(config)
-        parts = processes.on_all_ranks(lambda: restored_parts(config, splits, checkpoint, device, processes))
-        warn_of_other_fingerprint(checkpoint, fingerprint(str(device), processes.world_size), console)
+        parts = processes.on_all_ranks(
+            lambda: restored_parts(config, splits, checkpoint, device=device, processes=processes)
+        )
+        warn_of_other_machine(checkpoint, fingerprint(str(device), processes.world_size), console)
         if splits.cache is not None:
             console.line(str(splits.cache))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
+
+        # A kill may have come between the saves of `best` and `last`: both are brought to where the run is.
         checkpointer = run_checkpointer(folder, config, splits, parts)
-        # A kill may have come between the saves of `best` and `last`: bring both to where the run is.
-        p = parts.state.progress
+        progress = parts.state.progress
+        is_between_epochs = progress.epoch > 0 and progress.update_in_epoch == 0
         stop_between_updates(stop, processes)
-        checkpointer.save(
-            parts.state, best=p.epoch > 0 and p.update_in_epoch == 0 and p.best_epoch == p.epoch
+        checkpointer.save(parts.state, best=is_between_epochs and progress.best_epoch == progress.epoch)
+
+        run_to_the_end(
+            folder,
+            config=config,
+            splits=splits,
+            parts=parts,
+            checkpointer=checkpointer,
+            console=console,
+            stop=stop,
         )
-        run_to_the_end(folder, config, splits, parts, checkpointer, console, stop)
     return Run(folder)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory that can be asked for results. Open one with `Run.open(path)`."""
+    """A run directory, to read results from and to use the trained model. Open one with `Run.open(path)`."""
 
     folder: RunFolder
 
     @staticmethod
     def open(path: str | Path) -> "Run":
-        """Raises CheckpointError if `path` is no run's folder."""
+        """The run in the folder `path`. Raises CheckpointError if there is none."""
         folder = RunFolder(Path(path))
         folder.status()
         return Run(folder)
@@ -174,32 +218,34 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """history.jsonl: one dict an epoch."""
+        """history.jsonl: one dict per epoch."""
         return self.folder.history()
 
     def evaluate(
         self, table: str | Path | None = None, images: str | Path | None = None, quiet: bool = True
     ) -> dict[str, Any]:
-        """Metrics as in metrics.json, on the validation rows or on another labelled table or class folder.
+        """Metrics as in metrics.json, on the validation rows or on another labeled table or folder of class folders.
 
         `images`: the folder that the table's paths are relative to (default: that of the run's config).
         Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
         """
-        console, config, predictor = Console(quiet), load_config(self.folder.config), self._predictor()
+        console = Console(quiet)
+        config = load_config(self.folder.config)
+        predictor = self._predictor()
         if table is None:
-            splits = prepare(config, console, use_cache=False)  # one pass: nothing is gained
+            # The images are read once, for which a cache saves nothing.
+            splits = prepare(config, console, use_cache=False)
             refuse_changed_data(self.folder, splits, predictor.metadata)
-            samples, labels = splits.valid.samples, splits.valid.labels
+            samples = splits.valid.samples
+            labels = splits.valid.labels
         else:
-            samples, labels = labeled_rows(
-                predictor.targets, with_groups(read_labelled(config, Path(table), images), config), config
-            )
+            samples = with_groups(read_labeled(config, Path(table), images), config)
+            samples, labels = labeled_rows(predictor.targets, samples, config)
             for note in samples.notes:
                 console.line(f"warning: {note}")
             warn_of_training_rows(self.folder, samples, console)
-        return predictor.score(
-            predictor.outputs(samples, config, console=console), labels, samples.groups, config
-        )
+        outputs = predictor.outputs(samples, config, console=console)
+        return predictor.score(outputs, labels, groups=samples.groups, config=config)
 
     def predict(
         self,
@@ -210,16 +256,18 @@ class Run:
     ) -> pl.DataFrame:
         """Predictions for a folder of images or a table, one row each, in order: see the contract.
 
-        Where a table holds all of a target's answers, they stand beside the predictions. `engine`: `torch` computes as
+        The labels of targets whose columns the table has are added to the predictions. `engine`: `torch` computes as
         `evaluate` does; `compile` and `onnx` are compared with it on the first batch; `auto` takes the fastest.
-        Raises ConfigError for another engine, ModelError where it cannot be had or its outputs differ.
+        Raises ConfigError for another engine, ModelError if it is not available or its outputs differ, DataError for a
+        bad table or image.
         """
         check_engine(engine)
-        console, config = Console(quiet), load_config(self.folder.config)
+        console = Console(quiet)
+        config = load_config(self.folder.config)
         samples = read_rows(config, Path(source), images)
         predictor = self._predictor()
         outputs = predictor.outputs(samples, config, engine=engine, console=console)
-        return predictor.table(samples, outputs, predictor.known_truth(samples, console))
+        return predictor.table(samples, outputs, predictor.true_labels(samples, console))
 
     def submit(
         self,
@@ -231,33 +279,46 @@ class Run:
         quiet: bool = True,
         engine: str = "torch",
     ) -> Path:
-        """Fill the template's answers for the images in `images` and write the checked file to `out`.
+        """Predict the images in `images`, write the template's rows with the predictions to `out`, and return `out`.
 
-        `engine` as in `predict`. Raises OutputError if `out` exists or the template contradicts the answers; nothing is
+        `id`: the template's id column (default: its first). `engine` as in `predict`. Raises OutputError if `out`
+        exists or the template's values contradict the predictions, DataError for a bad template or image; nothing is
         written then.
         """
         check_engine(engine)
         out = Path(out)
+        images = Path(images)
         refuse_existing(out, force)
-        console, config = Console(quiet), load_config(self.folder.config)
+        console = Console(quiet)
+        config = load_config(self.folder.config)
         predictor = self._predictor()
-        form = read_template(Path(template), list(predictor.heads), bool(predictor.joint), id)
-        names = find_images(form, Path(images))
-        refuse_escapes(names, Path(images), str(template), "--images")
-        frame = pl.DataFrame({"id": form.ids, "path": names})
-        samples = Samples(str(template), Path(images), tuple(form.ids), tuple(names), None, frame)
+
+        # The template alone decides which images are predicted, and in which order.
+        form = read_template(Path(template), list(predictor.heads), joint=bool(predictor.joint), id=id)
+        names = find_images(form, images)
+        refuse_escapes(names, images, str(template), "--images")
+        samples = Samples(
+            where=str(template),
+            root=images,
+            ids=tuple(form.ids),
+            names=tuple(names),
+            groups=None,
+            frame=pl.DataFrame({"id": form.ids, "path": names}),
+        )
         outputs = predictor.outputs(samples, config, engine=engine, console=console)
         predictions = predictor.table(samples, outputs, {})
-        possible = predictor.allowed_answers()
+
+        # The file's bytes are read back and compared with the template before they are written.
+        possible = predictor.possible_labels()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
-        others = len(set(image_names(Path(images))) - set(names))
-        left = f"; {others} images in {images} are not in the template" if others else ""
-        console.line(f"{len(names)} rows, checked against {template}{left}")
+        unused = len(set(image_names(images)) - set(names))
+        note = f"; {unused} images in {images} are not in the template" if unused else ""
+        console.line(f"{len(names)} rows, checked against {template}{note}")
         return out
 
     def export(self, out: str | Path, force: bool = False) -> Path:
-        """Write the best checkpoint's model to `out` as an ONNX file for any size of batch, with what preprocessing has
-        to do, targets and labels in its metadata.
+        """Write the best checkpoint's model to `out` as an ONNX file for any batch size, and return `out`. The file's
+        metadata holds targets, labels and how images are to be preprocessed.
 
         Raises OutputError if `out` exists, ModelError if the model cannot be exported or a package is missing.
         """
@@ -271,17 +332,17 @@ class Run:
         return out
 
     def report(self) -> Path:
-        """Write report.html again from what the run directory holds; returns its path."""
+        """Write report.html again from what the run directory holds, and return its path."""
         return write_report(self.path)
 
-    def _predictor(self) -> "Predictor":
+    def _predictor(self) -> Predictor:
         return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
 
 
 def _checked_config(
     config: Config | str | Path, overrides: Sequence[tuple[str, str]]
 ) -> tuple[Config, list[str]]:
-    """The config with absolute paths, and what to warn of."""
+    """The config with absolute paths, and warnings of settings that work against each other. Raises ConfigError."""
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
     elif overrides:

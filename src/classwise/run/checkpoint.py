@@ -1,11 +1,11 @@
-"""Checkpoints: saved whole or not at all, and verified before a byte of them is used.
+"""Checkpoints: saved whole or not at all, and verified before any of their contents is used.
 
 A checkpoint is a folder with `model.safetensors` (the weights), `training.safetensors` (the optimizer's
 tensors), `state.json` (everything else, readable) and `manifest.json` (sizes, SHA-256, fingerprint), written
-in this order with each file flushed to the disk. It is staged under a hidden name and takes its own name in
-one step; the one before is moved aside first and deleted last, so that at every moment at least one whole
-checkpoint is on the disk. A flipped bit, which neither torch nor safetensors would notice, fails the
-manifest's hash. No pickle is read or written.
+in this order, each file flushed to disk. It is staged under a hidden name and renamed in one step; its
+predecessor is moved aside before and deleted after, so that at every moment at least one complete checkpoint
+is on disk. A flipped bit, which neither torch nor safetensors would notice, fails the manifest's hash. No
+pickle is read or written.
 """
 
 import contextlib
@@ -39,17 +39,18 @@ SCHEMA = 3
 READABLE_SCHEMAS = (2, SCHEMA)
 RENAMED_METADATA = {"window": "micro_batches_per_update"}
 RENAMED_PROGRESS = {"window": "update_in_epoch", "waited": "epochs_without_improvement"}
-# Other versions of these may read, change or normalise images differently, or build another model.
 _DTYPES = {
     str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
 }
+# Other versions of these may decode, resize or normalise images differently, or build another model.
 IMAGE_AND_MODEL_PACKAGES = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
 FILES = ("model.safetensors", "training.safetensors", "state.json")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has been read and verified. `state` is state.json, `fingerprint` where it was made."""
+    """A checkpoint that has been read and verified. `state` is state.json; `fingerprint` says where it was made (see
+    the function of that name); `model` and `training` are the tensors of the two safetensors files."""
 
     folder: Path
     state: dict[str, Any]
@@ -59,25 +60,28 @@ class Checkpoint:
 
     @property
     def update(self) -> int:
-        """How many updates it has seen."""
+        """The number of updates done."""
         return int(self.state["progress"]["update"])
 
     @property
     def epoch(self) -> int:
-        """How many whole epochs it has seen."""
+        """The number of whole epochs done."""
         return int(self.state["progress"]["epoch"])
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What inference needs to know: the model, the targets, the precision."""
+        """What inference needs besides the weights: model, targets, heads, precision."""
         metadata: dict[str, Any] = self.state["metadata"]
         return metadata
 
 
 @dataclass
 class RunCheckpointer:
-    """Keeps `last` and `best` of a run in `folder`. `metadata` stand in every state.json; `after` is called with
-    the state once both are on the disk. `every_updates`, `every_seconds`: how often within an epoch."""
+    """Saves the checkpoints `last` and `best` of a run in `folder`.
+
+    `metadata` is written into every state.json. `after` is called with the state once the files are on disk.
+    `every_updates`, `every_seconds`: how often to save within an epoch (default: not at all).
+    """
 
     folder: Path
     metadata: dict[str, Any]
@@ -89,14 +93,15 @@ class RunCheckpointer:
     _saved: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
 
     def should_save(self, progress: Progress) -> bool:
-        """Whether so many updates or seconds have passed since the last save."""
+        """Whether as many updates or seconds as configured have passed since the last save."""
         update, seconds = self._saved
         late = self.every_seconds is not None and time.monotonic() - seconds >= self.every_seconds
         return late or (self.every_updates is not None and progress.update - update >= self.every_updates)
 
     def save(self, state: TrainState, best: bool) -> None:
-        """Write `last`, and `best` where it is one; of several processes, which hold the same state, the first
-        does. Raises CheckpointError (disk full, not writable); what was there before is then still whole."""
+        """Write `last`, and `best` too if this epoch is the best so far. Rank 0 writes, since all processes hold the
+        same state. Raises CheckpointError if the disk is full or not writable; the previous checkpoint is then intact.
+        """
         self.processes.from_rank_zero(lambda: self._write(state, best))
         self._saved = state.progress.update, time.monotonic()
 
@@ -108,7 +113,8 @@ class RunCheckpointer:
 
 
 def fingerprint(device: str, world_size: int = 1) -> dict[str, Any]:
-    """What a resume's bytes depend on: the same here, the same results; something else, slightly others."""
+    """What the bytes of a run depend on besides config and data. With an equal one, a resumed run ends in the same
+    bytes as an uninterrupted run; with another, the last digits may differ."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -122,37 +128,44 @@ def fingerprint(device: str, world_size: int = 1) -> dict[str, Any]:
 
 
 def write_checkpoint(folder: Path, name: str, files: dict[str, bytes]) -> None:
-    """Put `files` at folder/name in one step; see the module's text for the order."""
-    place, staging, aside = folder / name, folder / f".staging-{name}", folder / f".previous-{name}"
+    """Replace the checkpoint folder/name by `files` in one step; the module's docstring says in which order. Raises
+    CheckpointError."""
+    current = folder / name
+    staging = folder / f".staging-{name}"
+    previous = folder / f".previous-{name}"
     try:
+        # All bytes are on disk before anything takes the checkpoint's name.
         make_folder(folder)
         _remove(staging)
         staging.mkdir()
         for file, data in files.items():
             _write_flushed(staging / file, data)
         sync_folder(staging)
-        if place.exists():
-            _remove(aside)
-            place.replace(aside)
-        staging.replace(place)
+
+        # A folder cannot be renamed over another one, so the predecessor makes room first.
+        if current.exists():
+            _remove(previous)
+            current.replace(previous)
+        staging.replace(current)
         sync_folder(folder)
-        _remove(aside)
+        _remove(previous)
     except OSError as error:
+        # If it was the second rename that failed, the predecessor gets its name back.
         with contextlib.suppress(OSError):
-            if not place.exists() and aside.exists():  # between the two renames
-                aside.replace(place)
+            if not current.exists() and previous.exists():
+                previous.replace(current)
         _remove(staging)
-        if place.exists():
-            _remove(aside)
-        kept = "; the one from before is kept" if place.exists() else ""
+        if current.exists():
+            _remove(previous)
+        intact = "; the previous one is intact" if current.exists() else ""
         raise CheckpointError(
-            f"{folder / name}: the checkpoint cannot be written: {error.strerror or error}{kept}"
+            f"{current}: the checkpoint cannot be written: {error.strerror or error}{intact}"
         ) from error
 
 
 def _remove(folder: Path) -> None:
-    """Delete what is no longer needed, the manifest first: what a kill in the middle leaves is then no checkpoint
-    that somebody has damaged. What a failing disk keeps does no harm: the next save tries again."""
+    """Delete a folder, the manifest first: what a kill in between leaves then reads as an unfinished checkpoint, not as
+    a damaged one. Errors are ignored, since the next save tries again."""
     if (folder / "manifest.json").exists():
         with contextlib.suppress(OSError):
             (folder / "manifest.json").unlink()
@@ -161,9 +174,10 @@ def _remove(folder: Path) -> None:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read and verify one checkpoint. Raises CheckpointError that says what is wrong with it.
+    """Read and verify one checkpoint. Raises CheckpointError, which says what is wrong with it.
 
-    A kill between the two renames leaves no folder of that name, but the new one or the one before beside it.
+    A kill between the two renames of `write_checkpoint` leaves no folder of that name: the new checkpoint or its
+    predecessor is then read under its hidden name.
     """
     if not folder.exists():
         for hidden in (f".staging-{folder.name}", f".previous-{folder.name}"):
@@ -173,32 +187,35 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _read_whole(folder: Path) -> Checkpoint:
+    """The checkpoint in exactly this folder. Raises CheckpointError."""
+    # Every byte is verified before it is parsed.
     manifest = _read_manifest(folder)
     data = {}
     for name in FILES:
-        wanted = manifest["files"].get(name)
-        wanted = wanted if isinstance(wanted, dict) else {}
+        listed = manifest["files"].get(name)
+        listed = listed if isinstance(listed, dict) else {}
         try:
             data[name] = (folder / name).read_bytes()
         except OSError as error:
             raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}") from None
         if (
-            len(data[name]) != wanted.get("size")
-            or isinstance(wanted["size"], bool)
-            or sha256(data[name]) != wanted.get("sha256")
+            len(data[name]) != listed.get("size")
+            or isinstance(listed["size"], bool)
+            or sha256(data[name]) != listed.get("sha256")
         ):
-            raise CheckpointError(f"{folder / name} is damaged: it is not what the manifest says")
+            raise CheckpointError(f"{folder / name} is damaged: it does not match the manifest")
+
+    # The hashes match, so whatever is wrong from here on was written by another program.
     try:
         state = _checked_state(_with_current_names(json.loads(data["state.json"]), manifest["schema"]))
         tensors = [load(data[name]) for name in FILES[:2]]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
-        # Whole by its hashes, and yet no checkpoint: somebody has made it so.
-        raise CheckpointError(f"{folder} is no checkpoint of classwise: {error}") from None
+        raise CheckpointError(f"{folder} is not a checkpoint of classwise: {error}") from None
     return Checkpoint(folder, state, manifest["fingerprint"], *tensors)
 
 
 def _with_current_names(state: Any, schema: int) -> Any:
-    """state.json with the names of this schema. Raises KeyError, TypeError, AttributeError for what is no state."""
+    """state.json with the current schema's names. Raises KeyError, TypeError, AttributeError if it is malformed."""
     if schema == SCHEMA:
         return state
     metadata, progress = state.pop("facts"), state["progress"]
@@ -208,35 +225,37 @@ def _with_current_names(state: Any, schema: int) -> Any:
 
 
 def _checked_state(state: Any) -> dict[str, Any]:
-    """state.json as far as it is needed before `restore`. Raises ValueError, TypeError, KeyError."""
+    """state.json, with those parts checked that are needed before `restore`. Raises ValueError, TypeError, KeyError."""
     for key in ("metadata", "progress", "training"):
         if not isinstance(state[key], dict):
-            raise TypeError(f"{key} in state.json is no table")
+            raise TypeError(f"{key} in state.json is not an object")
     Progress.from_dict(state["progress"])
-    found: dict[str, Any] = state
-    return found
+    checked: dict[str, Any] = state
+    return checked
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
-    """The good checkpoint with the most updates; `warn` is told of every one that cannot be used.
+    """The usable checkpoint with the most updates; calls `warn` with a message for each unusable one.
 
     Raises CheckpointError if there is none: a run never silently starts afresh.
     """
-    # A kill between the two renames leaves the names `.staging-*` and `.previous-*`, which are as good.
+    # A kill between the two renames leaves complete checkpoints under the names `.staging-*` and `.previous-*`.
     names = ("last", ".staging-last", ".previous-last", "best", ".staging-best", ".previous-best")
-    found, problems = [], []
+    usable = []
+    problems = []
     for name in names:
         if (folder / name).is_dir():
             try:
-                found.append(read_checkpoint(folder / name))
+                usable.append(read_checkpoint(folder / name))
             except CheckpointError as error:
                 # A staged one without a manifest was being written when the run was killed: nothing is lost.
                 if (folder / name / "manifest.json").exists() or not name.startswith("."):
                     problems.append(str(error))
-    if not found:
+
+    if not usable:
         reason = "; ".join(problems) or "none has been written"
         raise CheckpointError(f"{folder}: there is no usable checkpoint ({reason})")
-    newest = max(found, key=lambda checkpoint: checkpoint.update)
+    newest = max(usable, key=lambda checkpoint: checkpoint.update)
     for problem in problems:
         warn(f"{problem}; going on from {newest.folder.name} (update {newest.update})")
     return newest
@@ -244,8 +263,8 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
 
 @contextlib.contextmanager
 def reading(checkpoint: Checkpoint) -> Iterator[None]:
-    """What is wrong with the contents of a checkpoint that is whole becomes a CheckpointError: somebody has written
-    it who is not classwise, or another version of it."""
+    """Turn errors of the block into CheckpointErrors: the checkpoint's hashes match, but its contents were written by
+    another version of classwise, or by another program."""
     try:
         yield
     except (
@@ -266,45 +285,48 @@ def restored_model(checkpoint: Checkpoint) -> Classifier:
     with reading(checkpoint):
         metadata = ModelMetadata.from_dict(checkpoint.metadata["model"])
         for number, (name, outputs) in enumerate(metadata.heads.items()):
-            # Before it is built: a number that is not that of the weights could ask for all memory there is.
-            found = checkpoint.model[f"heads.{number}.weight"].shape[0]
-            if found != outputs:
-                raise ValueError(f"the head of {name!r} has {found} outputs, not {outputs!r:.50}")
+            # Checked before the model is built, since a forged number could ask for all memory there is.
+            rows = checkpoint.model[f"heads.{number}.weight"].shape[0]
+            if rows != outputs:
+                raise ValueError(f"the head of {name!r} has {rows} outputs, not {outputs!r:.50}")
         if not all(8 <= side <= 4096 for side in metadata.image_size):
             raise ValueError(f"images of {list(metadata.image_size)!r:.50}")
         return restore_classifier(metadata, checkpoint.model)
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A hash over all weights and buffers that a checkpoint keeps."""
+    """A hash over all weights and buffers that a checkpoint would hold."""
     return sha256(save(_plain(model.state_dict())))
 
 
 def read_on_rank_zero(processes: Processes, read: Callable[[], Checkpoint]) -> Checkpoint:
-    """What `read` gives in the first process, in all of them: only its machine needs the run directory."""
+    """Call `read` in rank 0, and return its checkpoint in all processes: only that machine needs the run directory.
+    Raises in all processes what `read` raises."""
     if processes.world_size == 1:
         return read()
-    found = processes.on_all_ranks(lambda: read() if processes.is_main_process else None)
-    parts = (
-        ("", b"", b"")
-        if found is None
-        else (
-            json_text([str(found.folder), found.state, found.fingerprint]),
-            save(found.model),
-            save(found.training),
-        )
+    checkpoint = processes.on_all_ranks(lambda: read() if processes.is_main_process else None)
+
+    # The others have nothing to send.
+    text = model = training = None
+    if checkpoint is not None:
+        text = json_text([str(checkpoint.folder), checkpoint.state, checkpoint.fingerprint]).encode()
+        model = save(checkpoint.model)
+        training = save(checkpoint.training)
+    folder, state, made_on = json.loads(processes.broadcast(text))
+    return Checkpoint(
+        folder=Path(folder),
+        state=state,
+        fingerprint=made_on,
+        model=load(processes.broadcast(model)),
+        training=load(processes.broadcast(training)),
     )
-    text = processes.broadcast(parts[0].encode() if found else None)
-    tensors = [load(processes.broadcast(part if found else None)) for part in parts[1:]]
-    folder, state, made_on = json.loads(text)
-    return Checkpoint(Path(folder), state, made_on, *tensors)
 
 
 def restore(state: TrainState, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's numbers into a freshly built state. Raises CheckpointError if they do not fit."""
+    """Load a checkpoint into a freshly built state. Raises CheckpointError if it does not fit."""
     try:
         training = _unflatten(checkpoint.state["training"], checkpoint.training)
-        # With averaging, model.safetensors holds the average, and the weights that go on learning stand beside it.
+        # With averaging, model.safetensors holds the average; the weights that are trained are in `training`.
         averaged = training["average"]
         state.average.load_state_dict(averaged and {**averaged, "model": checkpoint.model})
         state.model.load_state_dict(training["model"] or checkpoint.model)
@@ -319,8 +341,8 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
 
 
 def _lay_out_as_parameters(optimizer: Optimizer) -> None:
-    """Moments in the memory layout of their parameter (channels_last, mostly): files hold plain order, and a
-    fused step that walks both through memory would pair each weight with another's moment."""
+    """Give moments the memory layout of their parameter (mostly channels_last). Files hold them contiguous, and a fused
+    step, which walks both through memory, would pair each weight with another one's moment."""
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -328,8 +350,8 @@ def _lay_out_as_parameters(optimizer: Optimizer) -> None:
 
 
 def _serialise(state: TrainState, metadata: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
-    tensors: dict[str, Tensor] = {}
-    kept = state.average.model.state_dict()
+    """The files of a checkpoint by name, the manifest last."""
+    # The average is what inference uses; without averaging it is the model itself, which is saved once.
     training = {
         "model": {} if state.average.model is state.model else state.model.state_dict(),
         "average": {key: value for key, value in state.average.state_dict().items() if key != "model"},
@@ -338,13 +360,16 @@ def _serialise(state: TrainState, metadata: dict[str, Any], made_on: dict[str, A
         "schedule": state.schedule.state_dict(),
         "scaler": state.scaler.state_dict(),
     }
+    tensors: dict[str, Tensor] = {}
     tree = _flatten(training, "", tensors)
     text = {"schema": SCHEMA, "metadata": metadata, "progress": state.progress.as_dict(), "training": tree}
     files = {
-        "model.safetensors": save(_plain(kept)),
+        "model.safetensors": save(_plain(state.average.model.state_dict())),
         "training.safetensors": save(_plain(tensors)),
         "state.json": json_text(text).encode(),
     }
+
+    # The manifest hashes the files, and itself.
     manifest = {
         "schema": SCHEMA,
         "files": {name: {"size": len(data), "sha256": sha256(data)} for name, data in files.items()},
@@ -355,30 +380,33 @@ def _serialise(state: TrainState, metadata: dict[str, Any], made_on: dict[str, A
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the host, in plain order, each with memory of its own, as safetensors wants them."""
+    """On the host, contiguous, each with memory of its own, as safetensors requires."""
     return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json without its own hash, which has been verified. Raises CheckpointError."""
     path = folder / "manifest.json"
     try:
         data = path.read_bytes()
         manifest = json.loads(data)
         claimed = manifest.pop("sha256")
         if json_text(manifest | {"sha256": claimed}).encode() != data:
-            raise ValueError("it is not as it was written")
+            raise ValueError("it has been edited")
         if sha256(json_text(manifest).encode()) != claimed:
-            raise ValueError("its own hash does not fit")
+            raise ValueError("its own hash does not match")
         if not (isinstance(manifest["files"], dict) and isinstance(manifest["fingerprint"], dict)):
-            raise TypeError("files and fingerprint are no tables")
+            raise TypeError("files and fingerprint are not objects")
         schema = manifest["schema"]
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: the checkpoint is not whole") from None
+        raise CheckpointError(f"{path} is missing: the checkpoint is incomplete") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if schema not in READABLE_SCHEMAS or isinstance(schema, bool):
         readable = " and ".join(map(str, READABLE_SCHEMAS))
-        raise CheckpointError(f"{path}: schema {schema!r:.50}, but this classwise reads {readable}")
+        raise CheckpointError(
+            f"{path}: schema {schema!r:.50}, but this version of classwise reads {readable}"
+        )
     return dict(manifest)
 
 
@@ -390,7 +418,7 @@ def _write_flushed(path: Path, data: bytes) -> None:
 
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """A tree as JSON: tensors go into `tensors` and leave their key; whole-number keys and tuples are marked."""
+    """A tree as JSON. Tensors move to `tensors` and leave their key; integer keys, tuples and dtypes are marked."""
     if isinstance(value, Tensor):
         tensors[path] = value
         return {"$tensor": path}
@@ -406,10 +434,13 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return {"$dtype": str(value).removeprefix("torch.")}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise CheckpointError(f"the optimizer keeps a {type(value).__name__} at {path}, which cannot be saved")
+    raise CheckpointError(
+        f"the optimizer's state has a {type(value).__name__} at {path}, which cannot be saved"
+    )
 
 
 def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The tree that `_flatten` was given."""
     if isinstance(value, list):
         return [_unflatten(item, tensors) for item in value]
     if not isinstance(value, dict):

@@ -11,7 +11,6 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.splits import DatasetSplits
-from classwise.config.schema import Config
 from classwise.data.table import read_table, write_table
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
@@ -22,7 +21,7 @@ from classwise.signals import defer_signals
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where everything of one run lies; see the contract in the guide for what each file holds."""
+    """The folder of one run, and its files; docs/guide.md says what each holds."""
 
     path: Path
 
@@ -44,12 +43,12 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a checkpoint was ever written: one that is being replaced is there under another name."""
-        found = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
-        return any(not path.name.startswith(".staging") for path in found)
+        """Whether a checkpoint was ever completed. One that is being replaced is there under a hidden name."""
+        entries = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        return any(not path.name.startswith(".staging") for path in entries)
 
     def status(self) -> dict[str, Any]:
-        """status.json. Raises CheckpointError if this is no run's folder or the file is damaged."""
+        """status.json. Raises CheckpointError if the folder holds no run, or the file is damaged."""
         return self._json("status.json")
 
     def write_status(self, status: dict[str, Any]) -> None:
@@ -65,14 +64,15 @@ class RunFolder:
         write_json(self.path / "metrics.json", metrics)
 
     def history(self) -> list[dict[str, Any]]:
-        """history.jsonl, one dict an epoch; empty before the first epoch has ended."""
+        """history.jsonl, one dict per epoch; empty before the first epoch has ended."""
         path = self.path / "history.jsonl"
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Replace history.jsonl in one step, so that it never says more or less than the last checkpoint."""
+        """Replace history.jsonl in one step. It is written whole, so that a resume from an earlier checkpoint leaves no
+        later rows."""
         lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
         write_text(self.path / "history.jsonl", "".join(line + "\n" for line in lines))
 
@@ -105,27 +105,32 @@ class RunFolder:
 
 
 def split_table(splits: DatasetSplits) -> pl.DataFrame:
-    parts = []
-    for split, name in ((splits.train, "train"), (splits.valid, "valid")):
-        s = split.samples
-        groups = [None] * len(s) if s.groups is None else list(s.groups)
-        columns = {"id": list(s.ids), "group": groups, "split": [name] * len(s)}
-        columns["path"] = [str(path) for path in s.paths]
-        parts.append(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
-    return pl.concat(parts)
+    """The contents of split.csv: id, group (null if there are none), split and path of every row, training first."""
+    tables = []
+    for name, split in (("train", splits.train), ("valid", splits.valid)):
+        samples = split.samples
+        columns = {
+            "id": list(samples.ids),
+            "group": [None] * len(samples) if samples.groups is None else list(samples.groups),
+            "split": [name] * len(samples),
+            "path": [str(path) for path in samples.paths],
+        }
+        tables.append(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
+    return pl.concat(tables)
 
 
 @contextlib.contextmanager
 def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
-    """Make the folder of a new run and hold it until the end of the block: `wanted` itself (which must be empty), or
-    runs/NAME, runs/NAME-2, ...
+    """Make the folder of a new run and lock it until the end of the block: `wanted`, which must be empty, or by
+    default runs/NAME, runs/NAME-2, ...
 
-    A run that ends by an error before its first checkpoint has not begun: nothing of it stays.
+    If the block raises before the first checkpoint is written, everything in the folder is removed again. Raises
+    OutputError.
     """
     path, is_new = _made(name, wanted)
     try:
         with locked(path):
-            _require_empty(path)  # again: another run may have come and gone
+            _require_empty(path)  # again: before the lock, another run may have come and gone
             folder = RunFolder(path)
             try:
                 yield folder
@@ -135,28 +140,28 @@ def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
                 raise
     except BaseException:
         if is_new:
-            with contextlib.suppress(OSError):  # somebody else has put something into it
+            with contextlib.suppress(OSError):  # not empty: another program has put something into it
                 path.rmdir()
         raise
 
 
 @contextlib.contextmanager
 def new_folder_on_rank_zero(
-    config: Config, run: str | Path | None, processes: Processes
+    name: str, wanted: str | Path | None, processes: Processes
 ) -> Iterator[RunFolder]:
-    """Made and held by the first process; nothing of it stays if the run does not begin."""
-    wanted = None if run is None else Path(run)
+    """`new_folder`, made and locked by rank 0 alone; the other processes get its path."""
+    wanted = None if wanted is None else Path(wanted)
     with contextlib.ExitStack() as stack:
+        # A signal between the lock and the stack's note of it would leave the lock behind.
         with defer_signals():
-            path = processes.from_rank_zero(
-                lambda: str(stack.enter_context(new_folder(config.name, wanted)).path)
-            )
+            path = processes.from_rank_zero(lambda: str(stack.enter_context(new_folder(name, wanted)).path))
         yield RunFolder(Path(path))
 
 
 @contextlib.contextmanager
 def locked_by_rank_zero(folder: RunFolder, processes: Processes) -> Iterator[None]:
-    """The first process holds the run directory; all raise if somebody else does."""
+    """The run directory locked by rank 0 until the end of the block. Raises OutputError in all processes if another
+    program holds it."""
     with contextlib.ExitStack() as stack:
         with defer_signals():
             processes.from_rank_zero(lambda: stack.enter_context(locked(folder.path)))
@@ -164,19 +169,19 @@ def locked_by_rank_zero(folder: RunFolder, processes: Processes) -> Iterator[Non
 
 
 def _made(name: str, wanted: Path | None) -> tuple[Path, bool]:
-    """A folder without anything in it, and whether it is new."""
+    """An empty folder, and whether it was made just now. Raises OutputError."""
     if wanted is not None:
         try:
             _require_empty(wanted)
         except OutputError:
-            refuse_held(wanted)  # says more
+            refuse_held(wanted)  # a run that is under way says more than a folder that is not empty
             raise
         return wanted, _make(wanted)
     return next(path for path in _candidates(Path("runs") / name) if _make(path)), True
 
 
 def _make(folder: Path) -> bool:
-    """Whether it is new."""
+    """Make the folder; False if it exists. Raises OutputError."""
     try:
         make_folder(folder, exist_ok=False)
     except FileExistsError:
@@ -187,23 +192,25 @@ def _make(folder: Path) -> bool:
 
 
 def _require_empty(folder: Path) -> None:
-    """But for a lock, which a run that is no more may have left, or which tells who holds it."""
+    """Raise OutputError unless the folder is empty but for a lock file, which a killed run may have left."""
     if folder.exists() and (not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir())):
         raise OutputError(
-            f"{folder} exists already and is kept; name another folder, or go on with it:"
+            f"{folder} already exists and is not overwritten; name another folder, or go on with it:"
             f" classwise resume {folder}"
         )
 
 
 def _clear(folder: Path) -> None:
+    """Delete everything in the folder but the lock file, which goes with the lock."""
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != LOCK:  # which goes with the lock itself
+        elif entry.name != LOCK:
             entry.unlink(missing_ok=True)
 
 
 def _candidates(first: Path) -> Iterable[Path]:
+    """NAME, NAME-2, NAME-3, ..."""
     yield first
     number = 2
     while True:

@@ -12,12 +12,12 @@ from classwise.errors import DataError
 from classwise.run.folder import RunFolder
 
 
-def read_labelled(config: Config, table: Path, images: str | Path | None) -> Samples:
+def read_labeled(config: Config, table: Path, images: str | Path | None) -> Samples:
     """The rows of a table or of a folder of class folders. `images`: the folder that the table's paths are relative
     to (default: that of the run's config). Raises DataError."""
     root = Path(images) if images is not None else Path(config.data.images)
     try:
-        return read_source(table, root, config.data.path, config.data.id, None)
+        return read_source(table, root, path=config.data.path, id=config.data.id, group=None)
     except DataError as error:
         # The message names a key of the config, but here the table was given on the command line.
         raise DataError(str(error).replace("data.source: ", "")) from None
@@ -26,11 +26,18 @@ def read_labelled(config: Config, table: Path, images: str | Path | None) -> Sam
 def read_rows(config: Config, source: Path, images: str | Path | None) -> Samples:
     """The rows of a table, or one row for each image below a folder, which needs no labels. Raises DataError."""
     if not source.is_dir():
-        return read_labelled(config, source, images)
+        return read_labeled(config, source, images)
     names = image_names(source)
     if not names:
         raise DataError(f"{source}: no images in this folder")
-    return samples_of(pl.DataFrame({"path": names}), str(source), source, "path", None, None)
+    return samples_of(
+        frame=pl.DataFrame({"path": names}),
+        where=str(source),
+        root=source,
+        path="path",
+        id=None,
+        group=None,
+    )
 
 
 def with_groups(samples: Samples, config: Config) -> Samples:

@@ -1,4 +1,4 @@
-"""One run directory, one process that writes into it."""
+"""A lock on the run directory, so that only one process writes into it."""
 
 import contextlib
 import fcntl
@@ -18,24 +18,26 @@ from classwise.errors import OutputError
 LOCK = ".lock"
 Who = dict[str, object]
 
-# By process (a fork copies this, but not the lock) and folder: the system's lock does not keep a process from
-# locking twice.
+# Who holds what, by process (a fork copies this table, but not the locks), device and inode. The system's lock does
+# not keep a process from locking a file twice.
 _held: dict[tuple[int, int, int], Who] = {}
 _guard = threading.Lock()
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run directory `folder`, which exists, until the end of the block. Raises OutputError that says who
-    holds it, or why it cannot be locked.
+    """Lock the run directory `folder`, which must exist, until the end of the block. Raises OutputError, which says who
+    holds it or why it cannot be locked.
 
-    The lock is the system's and belongs to this process alone: it is gone the moment that the process is, however
-    it ends, even where its loader workers live on for a second. The file `.lock` says who holds it; one that a
-    killed process has left is taken over. Nothing in the process that holds it may open that file (to copy the
-    folder, say): the system gives a lock up when its process closes the file, however often it was opened.
+    The lock is a POSIX record lock of this process: it is released as soon as the process ends, however it ends,
+    even if its loader workers live on for a second. The file `.lock` says who holds it; one that a killed process
+    has left is taken over. The process that holds the lock must not open that file (to copy the folder, say): the
+    system releases a record lock when its process closes the file, however often it was opened.
     """
-    path, who = folder / LOCK, _me()
-    with _guard:  # whoever is refused may count on the file being there
+    path = folder / LOCK
+    who = _me()
+    # Whoever is refused meanwhile reads the file, so it must be there as soon as the lock is.
+    with _guard:
         key = _refuse_held_here(folder)
         handle = _locked_file(path, folder)
         _held[key] = who
@@ -50,11 +52,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def refuse_held(folder: Path) -> None:
-    """Raises OutputError that says who holds `folder`, if somebody does. Nothing is touched."""
+    """Raise OutputError if a process holds `folder`, and say which. Nothing is changed."""
     path = folder / LOCK
     if not folder.is_dir():
         return
-    with _guard:  # while nobody here takes the lock: closing the file would give it up again
+    # No thread of this process may take the lock meanwhile: closing the file would release it again.
+    with _guard:
         _refuse_held_here(folder)
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -71,34 +74,36 @@ def refuse_held(folder: Path) -> None:
 
 
 def _refuse_held_here(folder: Path) -> tuple[int, int, int]:
-    """How this process knows the folder, which has many paths."""
+    """The folder's key in `_held`, whichever of its paths is used. Raises OutputError if this process holds it."""
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise OutputError(f"{folder} cannot be locked: {error.strerror}") from None
-    key = os.getpid(), found.st_dev, found.st_ino
+    key = (os.getpid(), status.st_dev, status.st_ino)
     if key in _held:
         raise OutputError(_in_use(folder, f"this {_text(_held[key])}"))
     return key
 
 
 def _locked_file(path: Path, folder: Path) -> int:
-    """The open file, locked; and no other has taken its name meanwhile."""
+    """The handle of the open and locked file. Raises OutputError."""
     while True:
         try:
-            # Not through a link, which could lead to somebody's file.
+            # No symbolic links: one could lead to a file that has nothing to do with the run.
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise OutputError(f"{folder} cannot be locked: {path}: {error.strerror}") from None
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, handle)
             _lock(handle, path, folder)
+            # The holder before may have deleted the file meanwhile; a lock on a deleted file keeps nobody out.
             if _is_at(handle, path):
                 stack.pop_all()
                 return handle
 
 
 def _lock(handle: int, path: Path, folder: Path) -> None:
+    """Lock the open file, or raise OutputError."""
     for tries_left in (1, 0):
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,23 +111,23 @@ def _lock(handle: int, path: Path, folder: Path) -> None:
         except (BlockingIOError, PermissionError):
             if not tries_left:
                 raise OutputError(_in_use(folder, _holder(path))) from None
-            time.sleep(0.1)  # it may be `refuse_held`, which is soon gone
+            time.sleep(0.1)  # it may be held by `refuse_held`, for an instant
         except OSError as error:
             raise OutputError(
-                f"{folder} cannot be locked: its file system gives no locks ({error.strerror}), and a run needs one,"
-                " so that no second process writes into it; train on another file system, or have this one mounted"
-                " with locks"
+                f"{folder} cannot be locked: its file system supports no locks ({error.strerror}), and a run needs one,"
+                " so that no second process writes into it; train on another file system, or mount this one with locks"
             ) from None
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is the one of that name."""
+    """Whether `path` still names the open file."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(handle), path.lstat())
     return False
 
 
 def _me() -> Who:
+    """What the lock file says of this process."""
     return {
         "process": os.getpid(),
         "host": platform.node(),
@@ -132,6 +137,7 @@ def _me() -> Who:
 
 
 def _write(handle: int, who: Who, folder: Path) -> None:
+    """Write the lock file. Raises OutputError."""
     try:
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(who).encode(), 0)
@@ -140,7 +146,7 @@ def _write(handle: int, who: Who, folder: Path) -> None:
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, as far as its file says: written right after locking, which may be now."""
+    """Who holds the lock, by its file. It is written right after locking, which may be happening now: so wait a bit."""
     for _ in range(20):
         time.sleep(0.05)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What a run says on the console: at its start, after each epoch, at its end."""
+"""What a run prints: at its start, after each epoch, at its end."""
 
 from typing import Any
 
@@ -11,27 +11,30 @@ from classwise.training import loop
 
 
 def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts: Parts) -> None:
-    """What is about to be trained on what, and what to know of the data."""
-    train, valid = splits.train.samples, splits.valid.samples
+    """Print the warnings of the data, and what is about to be trained on how many rows."""
     for warning in splits.warnings:
         console.line(f"warning: {warning}")
     if splits.cache is not None:
         console.line(str(splits.cache))
+
+    train = splits.train.samples
+    valid = splits.valid.samples
     grouped = ""
     if train.groups is not None and valid.groups is not None:
-        grouped = (
-            f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them on both sides"
-        )
-    first = parts.settings.first_epoch
-    since = f", from epoch {first} on (selection.first_epoch)" if first > 1 else ""
+        grouped = f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them in both"
+    settings = parts.settings
+    since = ""
+    if settings.first_epoch > 1:
+        since = f", from epoch {settings.first_epoch} on (selection.first_epoch)"
     console.line(
         f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
-        f"{parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on {parts.settings.device};"
-        f" * marks the best {parts.settings.metric} so far{since}"
+        f"{parts.data.updates_per_epoch} updates an epoch, {settings.precision} on {settings.device};"
+        f" * marks the best {settings.metric} so far{since}"
     )
 
 
 def epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
+    """A line for an epoch from its row of history.jsonl; an asterisk marks the best so far."""
     width = len(str(settings.epochs))
     star = "*" if best and row["epoch"] >= settings.first_epoch else " "
     return (
@@ -41,10 +44,21 @@ def epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
     )
 
 
-def say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, console: Console) -> None:
-    """The last line of a run that is no better than a baseline on the same split."""
-    known = folder.status().get("baselines")
-    if known:
-        unbeaten = Baselines(**known).not_beaten_by(value, higher_is_better)
+def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> None:
+    """Print the best epoch, where the report is, and which baselines the run does not beat."""
+    settings = parts.settings
+    progress = parts.state.progress
+    since = f" (of those from epoch {settings.first_epoch} on)" if settings.first_epoch > 1 else ""
+    console.line(
+        f"{outcome.replace('_', ' ')}: best {settings.metric} {progress.best:.4f}"
+        f" in epoch {progress.best_epoch}{since}\n"
+        f"report: {folder.report}"
+    )
+
+    # The last lines, since a run that a simple baseline matches is rarely worth keeping.
+    scores = folder.status().get("baselines")
+    value = progress.best or 0.0
+    if scores:
+        unbeaten = Baselines(**scores).not_beaten_by(value, settings.higher_is_better)
         for name, score in unbeaten.items():
             console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")

@@ -1,4 +1,4 @@
-"""The best checkpoint of a run, ready to look at images."""
+"""The best checkpoint of a run as a model for inference: its outputs, predictions and scores."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 from classwise.compose.image_check import check_with_progress, refuse_bad
 from classwise.compose.labels import Labels
 from classwise.compose.loaders import evaluation_images, loader_of
-from classwise.compose.settings import build_settings, device_of
+from classwise.compose.settings import device_of, selection_metric
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
@@ -32,7 +32,7 @@ from classwise.training.tuning import FORMATS, torch_threads
 
 @dataclass(frozen=True)
 class Predictor:
-    """The best checkpoint, ready to look at images. It needs nothing but what the checkpoint holds."""
+    """A trained model and how its outputs are decoded: all that inference needs, read from a checkpoint alone."""
 
     model: Classifier
     targets: tuple[Target, ...]
@@ -43,21 +43,32 @@ class Predictor:
 
     @staticmethod
     def of(checkpoint: Checkpoint) -> "Predictor":
-        """From a verified checkpoint."""
-        metadata, model = checkpoint.metadata, restored_model(checkpoint)
+        """From a verified checkpoint. Raises CheckpointError if its contents do not fit each other, ModelError."""
+        metadata = checkpoint.metadata
+        model = restored_model(checkpoint)
         with reading(checkpoint):
             targets = tuple(target_from_dict(target) for target in metadata["targets"])
             heads = {name: head_from_dict(metadata["heads"][name]) for name in model.metadata.heads}
-            joint, precision = tuple(metadata["joint"]), metadata["precision"]
-            if [target.name for target in targets] != list(heads) or not {*joint} <= {*heads}:
+            joint = tuple(metadata["joint"])
+            if [target.name for target in targets] != list(heads) or not set(joint) <= set(heads):
                 raise ValueError("targets, heads and joint do not fit each other")
+
+            precision = metadata["precision"]
             if precision not in loop.PRECISIONS:
                 raise ValueError(f"precision {precision!r:.50}")
             memory_format = metadata["memory_format"]
             if memory_format not in FORMATS:
                 raise ValueError(f"memory format {memory_format!r:.50}")
+
             model.arrange(FORMATS[memory_format])
-            return Predictor(model, targets, heads, joint, precision, metadata)
+            return Predictor(
+                model=model,
+                targets=targets,
+                heads=heads,
+                joint=joint,
+                precision=precision,
+                metadata=metadata,
+            )
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
@@ -66,26 +77,28 @@ class Predictor:
 
     @property
     def separators(self) -> dict[str, str]:
-        """What stands between the labels of every multilabel target."""
+        """What separates the labels in a cell of each multilabel target."""
         return {t.name: t.separator or "|" for t in self.targets if isinstance(t, MultilabelTarget)}
 
-    def allowed_answers(self) -> dict[str, Possible]:
-        """Every answer that may stand in a submission, by target and for `joint`."""
+    def possible_labels(self) -> dict[str, Possible]:
+        """What a submission may contain, by target and for `joint`."""
         return possible_labels(self.heads, self.labels, self.joint, self.separators)
 
-    def known_truth(self, samples: Samples, console: Console) -> Labels:
-        """Answers of the targets whose columns are there and hold nothing but answers. A column with other cells
-        (placeholders, say) holds no truth, which is said."""
-        truth: Labels = {}
+    def true_labels(self, samples: Samples, console: Console) -> Labels:
+        """The labels of the targets whose columns the table has. A column with anything else in it, such as
+        placeholders, is left out with a note."""
+        labels: Labels = {}
         for target in self.targets:
-            if set(target.columns) <= set(samples.frame.columns):
-                try:
-                    found = target.encode(samples.frame, samples.where)
-                except DataError as error:
-                    console.line(f"note: no true answers for {target.name!r}: {error}")
-                else:
-                    truth |= {target.name: found} if target.is_labeled(found).any() else {}
-        return truth
+            if not set(target.columns) <= set(samples.frame.columns):
+                continue
+            try:
+                values = target.encode(samples.frame, samples.where)
+            except DataError as error:
+                console.line(f"note: no true labels for {target.name!r}: {error}")
+                continue
+            if target.is_labeled(values).any():
+                labels[target.name] = values
+        return labels
 
     def outputs(
         self,
@@ -96,36 +109,56 @@ class Predictor:
         console: Console | None = None,
         cached: CachedImages | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Raw outputs (N, outputs) by target, in the order of the rows; the console says how far it is, and which
-        engine `auto` takes. Images that are `cached` are not decoded again. Raises DataError with all the files
-        that cannot be used, Interrupted if asked to stop, ModelError where the engine cannot be had."""
+        """Raw outputs (N, outputs) by target, in row order. The console shows the progress, and the engine that `auto`
+        takes. Images that are `cached` are not decoded again.
+
+        Raises DataError with every file that cannot be used, Interrupted if asked to stop, ModelError if the engine
+        is not available.
+        """
+        # A run that was trained on a GPU may be used on a machine without one.
         console = console or Console(quiet=True)
         device = device_of("auto" if config.training.device.startswith("cuda") else config.training.device)
         dataset = evaluation_images(samples, self.model.metadata, config.data.max_pixels, cached)
         loader = loader_of(dataset, {}, config, device)
-        batches = -(-len(dataset) // loader.batch_size)
+
+        def watch(batches: Iterable[Batch], count: int) -> Iterable[Batch]:
+            return console.bar(batches, "predicting", count)
+
         with preserve_torch_state(), contextlib.closing(loader):
             set_threads(config)
-            dtype = loop.PRECISIONS[self.precision]
-            run = engine_of(engine, self.model.to(device), device, dtype, batches, console.line)
-
-            def watch(found: Iterable[Batch], count: int) -> Iterable[Batch]:
-                return console.bar(found, "predicting", count)
-
+            run = engine_of(
+                name=engine,
+                model=self.model.to(device),
+                device=device,
+                dtype=loop.PRECISIONS[self.precision],
+                batches=-(-len(dataset) // loader.batch_size),
+                say=console.line,
+            )
             try:
-                return predict_outputs(run, loader, should_stop, watch)
+                return predict_outputs(run, loader, should_stop=should_stop, watch=watch)
             except ImageError:
-                # One is known; whoever mends it wants to know of the others.
-                found = check_with_progress(samples.paths, config.data.max_pixels, console, samples.root)
-                refuse_bad(found.bad, samples.where)
+                # The error names the first bad file only; whoever repairs it wants to know of all.
+                checked = check_with_progress(
+                    samples.paths,
+                    max_pixels=config.data.max_pixels,
+                    console=console,
+                    root=samples.root,
+                )
+                refuse_bad(checked.bad, samples.where)
                 raise
 
     def table(
-        self, samples: Samples, outputs: Mapping[str, torch.Tensor], truth: Mapping[str, Any]
+        self, samples: Samples, outputs: Mapping[str, torch.Tensor], true_labels: Mapping[str, Any]
     ) -> pl.DataFrame:
-        """Predictions as a table, with the true answers where they are known."""
+        """Predictions as a table, one row per sample, with the true labels of those targets that have them."""
         return predictions_table(
-            samples.ids, outputs, self.heads, self.labels, self.joint, truth, self.separators
+            ids=samples.ids,
+            outputs=outputs,
+            heads=self.heads,
+            labels=self.labels,
+            joint=self.joint,
+            truth=true_labels,
+            separator=self.separators,
         )
 
     def score(
@@ -135,30 +168,32 @@ class Predictor:
         groups: Sequence[str] | None,
         config: Config,
     ) -> dict[str, Any]:
-        """Outputs against answers over the whole set, with intervals by the bootstrap (over groups, where the data
-        has groups)."""
+        """Metrics over the whole set as in metrics.json, with bootstrap intervals; `groups` are resampled whole. Raises
+        DataError if no row has a label for the metric that selects."""
         resamples = config.report.resamples
-        board = MetricCollection(self.heads, self.labels, self.joint, keep_rows=resamples > 0)
-        board.update(outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()})
-        results = board.compute(groups, config.seed, resamples)
-        metric = build_settings(config, torch.device("cpu")).metric
+        metrics = MetricCollection(self.heads, self.labels, joint=self.joint, keep_rows=resamples > 0)
+        metrics.update(outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()})
+        results = metrics.compute(groups, config.seed, resamples)
+
+        # The headline: the metric that selected the checkpoint, and the rows that it was computed from.
+        metric = selection_metric(config)
         target = metric.rpartition(".")[0] or next(iter(self.heads))
         rows = (results["joint"] if target == "joint" else results["targets"][target])["samples"]
         value = flat_scores(results).get(metric)
         if value is None:
-            raise DataError(f"{metric} cannot be measured: no row has an answer for {target!r}")
+            raise DataError(f"{metric} cannot be computed: no row has a label for {target!r}")
         return {"metric": metric, "value": value, "samples": rows, **results}
 
 
 @contextlib.contextmanager
 def preserve_torch_state() -> Iterator[None]:
-    """torch's generators and number of threads are the caller's: they are found as they were left."""
+    """Restore torch's random state and number of threads at the end of the block: they belong to the caller."""
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices), torch_threads(torch.get_num_threads()):
         yield
 
 
 def set_threads(config: Config) -> None:
-    """As the run's config says: another number would give other last digits."""
+    """Set torch's number of threads to the config's: another number would change the last digits."""
     if isinstance(config.training.threads, int):
         torch.set_num_threads(config.training.threads)

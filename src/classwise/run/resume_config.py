@@ -1,7 +1,7 @@
-"""What of a config stays as it was while a run goes on.
+"""The keys of a config that must not change while a run goes on.
 
-Every checkpoint holds these keys. A config that was edited between a stop and a resume would be obeyed in part: the
-optimizer's numbers, for one, come from the checkpoint, the batch size from the file.
+Every checkpoint holds them. A resume would follow a config that was edited meanwhile in part only: the learning rate,
+for one, comes from the checkpoint, the batch size from the file.
 """
 
 import tomllib
@@ -15,65 +15,79 @@ from classwise.config.toml import toml_text
 from classwise.errors import CheckpointError, ConfigError
 from classwise.run.checkpoint import Checkpoint, reading
 
-# Where things lie (the data itself is compared), how images are read, on what and when it saves, what is reported.
+# These may change: none of them changes what is learned.
 FREE_KEYS = (
-    *("name", "data.source", "data.images", "data.valid"),
-    *("data.workers", "data.start_method", "data.worker_timeout", "data.cache", "data.cache_gigabytes"),
-    *("training.checkpoint_minutes", "training.checkpoint_updates", "training.device", "training.threads"),
-    *("report.baselines", "report.resamples"),
+    "name",
+    # Where the data is; its contents are compared.
+    "data.source",
+    "data.images",
+    "data.valid",
+    # How images are read.
+    "data.workers",
+    "data.start_method",
+    "data.worker_timeout",
+    "data.cache",
+    "data.cache_gigabytes",
+    # When the run saves, and on what it computes.
+    "training.checkpoint_minutes",
+    "training.checkpoint_updates",
+    "training.device",
+    "training.threads",
+    # What is reported.
+    "report.baselines",
+    "report.resamples",
 )
 
 
-def kept_toml(config: Config) -> str:
-    """The config without the keys that a run may be given anew."""
+def fixed_toml(config: Config) -> str:
+    """The config without the keys that may change, as TOML."""
     tree = config.to_dict()
-    for table, name in _free_places(tree):
+    for table, name in _free_tables(tree):
         del table[name]
     return toml_text(tree)
 
 
 def refuse_changed_config(file: Path, config: Config, checkpoint: Checkpoint) -> None:
-    """Raises ConfigError, with every key that has changed since the run began; CheckpointError where the checkpoint
-    does not say."""
-    then = _by_key(tomllib.loads(kept_toml(_config_then(config, checkpoint))))
-    now = _by_key(tomllib.loads(kept_toml(config)))
-    changed = [
-        f"{key} was {_shown(then, key)} and is {_shown(now, key)}"
-        for key in (*then, *(now.keys() - then.keys()))
-        if then.get(key) != now.get(key)
+    """Raise ConfigError with every fixed key that has changed since the run began; CheckpointError if the checkpoint
+    does not hold its config. `file`: where `config` was read from."""
+    original = _by_key(tomllib.loads(fixed_toml(_original_config(config, checkpoint))))
+    current = _by_key(tomllib.loads(fixed_toml(config)))
+    changes = [
+        f"{key} was {_shown(original, key)} and is {_shown(current, key)}"
+        for key in (*original, *(current.keys() - original.keys()))
+        if original.get(key) != current.get(key)
     ]
-    if changed:
+    if changes:
         raise ConfigError(
-            f"{file}: the run began with another config: {'; '.join(changed)}. Bring it back to what it was, or"
-            " start a new run"
+            f"{file}: the run began with another config: {'; '.join(changes)}. Restore these keys, or start a new run"
         )
 
 
-def _config_then(config: Config, checkpoint: Checkpoint) -> Config:
-    """What the run began with, and the free keys of `config`. A key that has come with a later version of classwise
-    has its default, as in the run's file."""
+def _original_config(config: Config, checkpoint: Checkpoint) -> Config:
+    """The config that the run began with, with the free keys of `config`. Keys that a later version of classwise has
+    added get their default, as they do in the run's file."""
     with reading(checkpoint):
         text = checkpoint.metadata.get("config")
         if text is None:
             raise CheckpointError(
-                f"{checkpoint.folder}: an older classwise has made this, and it does not say with which config; it"
-                " can predict, but not be trained on"
+                f"{checkpoint.folder}: made by an older version of classwise, which did not save the config; it can"
+                " predict, but training cannot go on from it"
             )
         tree = tomllib.loads(text)
-        places = zip(_free_places(tree), _free_places(config.to_dict()), strict=True)
-        for (table, name), (given, _) in places:
-            if given[name] is not None:
-                table[name] = given[name]
+        tables = zip(_free_tables(tree), _free_tables(config.to_dict()), strict=True)
+        for (table, name), (current, _) in tables:
+            if current[name] is not None:
+                table[name] = current[name]
     try:
         return make_config(tree)
     except ConfigError as error:
         raise CheckpointError(
-            f"{checkpoint.folder}: its config is none that this classwise knows: {error}"
+            f"{checkpoint.folder}: its config is not supported by this version of classwise: {error}"
         ) from error
 
 
-def _free_places(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """For each free key the table that it belongs into, and its name there."""
+def _free_tables(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """For each free key the table that holds it, and its name in that table."""
     for key in FREE_KEYS:
         *sections, name = key.split(".")
         table = tree
@@ -82,13 +96,13 @@ def _free_places(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         yield table, name
 
 
-def _by_key(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
+def _by_key(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by their dotted keys."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in tree.items():
-        key = f"{before}{name}"
-        found |= _by_key(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return found
+        key = f"{prefix}{name}"
+        values |= _by_key(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return values
 
 
 def _shown(values: dict[str, Any], key: str) -> str:

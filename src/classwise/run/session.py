@@ -1,4 +1,4 @@
-"""One run while it trains: its parts, its checkpoints, its signals, and how it ends."""
+"""One run while it trains: its baselines, checkpoints and signals, and what it writes at its start and its end."""
 
 import contextlib
 import time
@@ -20,15 +20,11 @@ from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
 from classwise.report.page import write_report
 from classwise.run.assembly import Parts
-from classwise.run.checkpoint import (
-    RunCheckpointer,
-    fingerprint,
-    read_checkpoint,
-)
+from classwise.run.checkpoint import RunCheckpointer, fingerprint, read_checkpoint
 from classwise.run.folder import RunFolder, split_table
-from classwise.run.messages import epoch_line, say_unbeaten
+from classwise.run.messages import epoch_line, say_end
 from classwise.run.predictor import Predictor
-from classwise.run.resume_config import kept_toml
+from classwise.run.resume_config import fixed_toml
 from classwise.run.status import ending_text, status_frame, status_now
 from classwise.signals import StopFlag
 from classwise.training import loop
@@ -45,11 +41,12 @@ def score_baselines(
     device: torch.device,
     console: Console,
 ) -> dict[str, Any] | None:
-    """Computed once, before anything is learnt; a resumed run has them in its status.json."""
+    """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is learned;
+    a resumed run keeps the entry."""
     if not config.report.baselines:
         return None
     console.line("scoring two baselines on the same split ...")
-    baselines = run_baselines(config, splits, model, heads, device)
+    baselines = run_baselines(config, splits, model, heads=heads, device=device)
     for note in baselines.notes:
         console.line(f"note: {note}")
     console.line(str(baselines))
@@ -62,9 +59,11 @@ def run_checkpointer(
     splits: DatasetSplits,
     parts: Parts,
     baselines: dict[str, Any] | None = None,
-    measured: Sequence[dict[str, Any]] = (),
+    plans: Sequence[dict[str, Any]] = (),
 ) -> RunCheckpointer:
-    """Keeps checkpoints, and after each brings history and status to where the checkpoint is."""
+    """Saves the run's checkpoints, and after each brings history.jsonl and status.json up to date with it. `plans`:
+    what was measured to replace `auto`, for status.json."""
+    processes = parts.settings.processes
     metadata = {
         "classwise": __version__,
         "model": parts.state.model.metadata.as_dict(),
@@ -74,37 +73,51 @@ def run_checkpointer(
         "precision": config.training.precision,
         "memory_format": config.training.memory_format,
         "micro_batches_per_update": parts.data.micro_batches_per_update,
-        "config": kept_toml(config),
+        "config": fixed_toml(config),
         "data": data_digest(splits),
     }
-    processes = parts.settings.processes
-    made_on = fingerprint(str(parts.settings.device), processes.world_size)
-    environment = {"classwise": __version__, **made_on}
-    status = status_frame(folder, config, splits, parts.state.model, baselines, measured, environment)
+    machine = fingerprint(str(parts.settings.device), processes.world_size)
+    status = status_frame(
+        folder,
+        config=config,
+        splits=splits,
+        model=parts.state.model,
+        baselines=baselines,
+        plans=plans,
+        environment={"classwise": __version__, **machine},
+    )
 
-    started, before = time.monotonic(), float(status["seconds"])
+    # A resumed run counts on from the seconds that it has taken before.
+    started = time.monotonic()
+    seconds_before = float(status["seconds"])
 
-    def after(state: TrainState) -> None:
+    def update_files(state: TrainState) -> None:
         folder.write_history(state.progress.history)
-        seconds = round(before + time.monotonic() - started, 1)
-        folder.write_status(status_now(status | {"seconds": seconds}, state, "running", "", parts.settings))
+        status["seconds"] = round(seconds_before + time.monotonic() - started, 1)
+        folder.write_status(status_now(status, state, parts.settings, name="running", reason=""))
 
-    t = config.training
-    seconds = 60 * t.checkpoint_minutes if t.checkpoint_minutes else None
+    minutes = config.training.checkpoint_minutes
     return RunCheckpointer(
-        folder.checkpoints, metadata, made_on, after, t.checkpoint_updates, seconds, processes
+        folder=folder.checkpoints,
+        metadata=metadata,
+        fingerprint=machine,
+        after=update_files,
+        every_updates=config.training.checkpoint_updates,
+        every_seconds=60 * minutes if minutes else None,
+        processes=processes,
     )
 
 
 def write_beginning(folder: RunFolder, config: Config, splits: DatasetSplits, console: Console) -> None:
-    """What stands in a run's directory from the start."""
+    """The files that a run has from its start: log.txt, config.toml (without any `auto`) and split.csv."""
     console.log_to(folder.log)
     write_text(folder.config, config.to_toml())
     folder.write_split(split_table(splits))
 
 
 def stop_between_updates(stop: StopFlag, processes: Processes) -> None:
-    """All processes or none: one that a signal ends now would leave the others without it."""
+    """From now on a signal stops the run after the update that is under way, no longer at once."""
+    # All processes change over together: one that a signal ended before would leave the others waiting for it.
     with stop.holding():
         processes.any(False)
         stop.wait_for_updates()
@@ -119,107 +132,118 @@ def run_to_the_end(
     console: Console,
     stop: StopFlag,
 ) -> None:
-    """The loop, and whatever happens in it said in status.json, by the first process."""
+    """Train until the run ends, and record in status.json how it ended; rank 0 alone writes.
+
+    Raises Interrupted after a signal (with a checkpoint saved), and whatever training raises.
+    """
     is_main_process = parts.settings.processes.is_main_process
-
-    def watch(updates: Iterable[list[Batch]], epoch: int, skipped: int) -> Iterable[list[Batch]]:
-        title = f"epoch {epoch + 1}/{parts.settings.epochs}"
-        return console.bar(updates, title, total=parts.data.updates_per_epoch, done=skipped)
-
-    def say(row: dict[str, Any], best: bool) -> None:
-        console.line(epoch_line(row, parts.settings, best))
-
-    started = time.monotonic()
-    before = _seconds_before(folder) if is_main_process else 0.0
-
-    def ended_status(state: str, reason: str) -> dict[str, Any]:
-        status = folder.status() | {"seconds": round(before + time.monotonic() - started, 1)}
-        return status_now(status, parts.state, state, reason, parts.settings)
-
-    def end(state: str, reason: str) -> None:
-        if is_main_process:
-            folder.write_status(ended_status(state, reason))
-
-    p = parts
+    ending = _EndingStatus(folder, parts)
     try:
-        with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
-            ended = retry_in_smaller_chunks(
-                lambda: loop.train(
-                    state=p.state,
-                    data=p.data,
-                    valid=p.valid,
-                    metrics=p.metrics,
-                    settings=p.settings,
-                    checkpointer=checkpointer,
-                    should_stop=stop.is_set,
-                    watch=watch,
-                    report=say,
-                ),
-                p.state,
-                p.data,
-            )
+        outcome = _train(parts, checkpointer, console, stop)
         if not is_main_process:
             return
         _write_results(folder, config, splits, stop.is_set)
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        reason = _reason_of(stopped)
-        end("interrupted", reason)
+    except (Interrupted, KeyboardInterrupt) as error:
+        # A second signal raises KeyboardInterrupt, which brings no message.
+        reason = (
+            str(error)
+            if isinstance(error, Interrupted)
+            else "stopped at once; the previous checkpoint is intact"
+        )
         if is_main_process:
-            _report_anyway(folder, console)
+            ending.write("interrupted", reason)
+            _try_report(folder, console)
         interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}")
         interrupted.reported_by_rank_zero = not is_main_process
         raise interrupted from None
     except BaseException as error:
+        # If the disk is full, status.json cannot be written either; the first error is the one to show.
         with contextlib.suppress(OSError, CheckpointError):
-            end("failed", f"{type(error).__name__}: {error}")
             if is_main_process:
-                _report_anyway(folder, console)
+                ending.write("failed", f"{type(error).__name__}: {error}")
+                _try_report(folder, console)
         if clearer_error := single_image_batch_error(error, config):
             raise clearer_error from error
         raise
+
     # The status comes last: a run that says it is finished has all its files.
-    status = ended_status(ended, ending_text(ended, parts.settings))
+    status = ending.status(outcome, ending_text(outcome, parts.settings))
     write_report(folder.path, status)
     folder.write_status(status)
-    best = parts.state.progress
-    first = parts.settings.first_epoch
-    since = f" (of those from epoch {first} on)" if first > 1 else ""
-    console.line(
-        f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch}{since}\n"
-        f"report: {folder.report}"
-    )
-    say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
+    say_end(console, folder, outcome, parts)
 
 
-def _reason_of(stopped: BaseException) -> str:
-    """A second signal raises KeyboardInterrupt, which says nothing of checkpoints."""
-    if isinstance(stopped, Interrupted):
-        return str(stopped)
-    return "stopped at once; the checkpoint from before is kept"
+def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: StopFlag) -> str:
+    """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`."""
+    settings = parts.settings
+
+    def watch(updates: Iterable[list[Batch]], epoch: int, skipped: int) -> Iterable[list[Batch]]:
+        title = f"epoch {epoch + 1}/{settings.epochs}"
+        return console.bar(updates, title, total=parts.data.updates_per_epoch, done=skipped)
+
+    def report(row: dict[str, Any], best: bool) -> None:
+        console.line(epoch_line(row, settings, best))
+
+    def train() -> str:
+        return loop.train(
+            state=parts.state,
+            data=parts.data,
+            valid=parts.valid,
+            metrics=parts.metrics,
+            settings=settings,
+            checkpointer=checkpointer,
+            should_stop=stop.is_set,
+            watch=watch,
+            report=report,
+        )
+
+    with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
+        return retry_in_smaller_chunks(train, parts.state, parts.data)
+
+
+class _EndingStatus:
+    """status.json of a run that has ended. Made when training begins, since it counts the seconds."""
+
+    def __init__(self, folder: RunFolder, parts: Parts) -> None:
+        self._folder = folder
+        self._parts = parts
+        self._started = time.monotonic()
+        # Other processes may not see the folder, and write nothing.
+        is_main_process = parts.settings.processes.is_main_process
+        self._seconds_before = float(folder.status().get("seconds", 0.0)) if is_main_process else 0.0
+
+    def status(self, name: str, reason: str) -> dict[str, Any]:
+        """The contents of status.json as of now. `name`: finished, early_stopped, interrupted or failed."""
+        seconds = round(self._seconds_before + time.monotonic() - self._started, 1)
+        frame = self._folder.status() | {"seconds": seconds}
+        return status_now(frame, self._parts.state, self._parts.settings, name=name, reason=reason)
+
+    def write(self, name: str, reason: str) -> None:
+        """Replace status.json."""
+        self._folder.write_status(self.status(name, reason))
 
 
 def _write_results(
     folder: RunFolder, config: Config, splits: DatasetSplits, should_stop: Callable[[], bool]
 ) -> None:
-    """metrics.json and predictions.csv of the best checkpoint on the validation rows. Raises Interrupted."""
+    """Write metrics.json and predictions.csv of the best checkpoint on the validation rows. Raises Interrupted."""
     checkpoint = read_checkpoint(folder.checkpoints / "best")
     predictor = Predictor.of(checkpoint)
-    samples, labels = splits.valid.samples, splits.valid.labels
-    outputs = predictor.outputs(samples, config, should_stop, cached=splits.valid.cached)
-    metrics = predictor.score(outputs, labels, samples.groups, config)
-    order = ("metric", "value", "epoch")
+    samples = splits.valid.samples
+    labels = splits.valid.labels
+    outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=splits.valid.cached)
+    metrics = predictor.score(outputs, labels, groups=samples.groups, config=config)
+
+    # What most readers look for comes first in the file.
     metrics["epoch"] = checkpoint.epoch
-    folder.write_metrics({key: metrics[key] for key in order} | metrics)
+    headline = {key: metrics[key] for key in ("metric", "value", "epoch")}
+    folder.write_metrics(headline | metrics)
     folder.write_predictions(predictor.table(samples, outputs, labels))
 
 
-def _report_anyway(folder: RunFolder, console: Console) -> None:
-    """A page for a run that did not end well is a help, but its failing must not hide the real error."""
+def _try_report(folder: RunFolder, console: Console) -> None:
+    """Write the report of a run that did not end well; if that fails as well, the first error is the one to show."""
     try:
         write_report(folder.path)
     except (ClasswiseError, OSError, ValueError, KeyError) as error:
         console.line(f"warning: the report could not be written: {error}")
-
-
-def _seconds_before(folder: RunFolder) -> float:
-    return float(folder.status().get("seconds", 0.0))

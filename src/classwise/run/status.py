@@ -25,14 +25,14 @@ def status_frame(
     splits: DatasetSplits,
     model: Classifier,
     baselines: dict[str, Any] | None,
-    measured: Sequence[dict[str, Any]],
-    made_on: dict[str, Any],
+    plans: Sequence[dict[str, Any]],
+    environment: dict[str, Any],
 ) -> dict[str, Any]:
-    """What in status.json does not change while the run goes on."""
+    """The entries of status.json that do not change while the run goes on. `plans`: what was measured to replace
+    `auto`; `environment`: versions, device and machine. A resumed run keeps its entries but for `environment`."""
+    environment = {**environment, "platform": sys.platform}
     with contextlib.suppress(CheckpointError):
-        known = folder.status()  # a resumed run keeps its beginning
-        return known | {"environment": _environment(made_on)}
-    size = sum(parameter.numel() for parameter in model.parameters())
+        return folder.status() | {"environment": environment}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
@@ -40,37 +40,47 @@ def status_frame(
         "model": {
             "backbone": config.model.backbone,
             "weights": config.model.weights,
-            "parameters": size,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "image_size": list(config.model.image_size),
         },
         "baselines": baselines,
-        "measured": list(measured),
-        "environment": _environment(made_on),
+        "measured": list(plans),
+        "environment": environment,
     }
 
 
 def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
-    train, valid = splits.train, splits.valid
-    counts = {"train": label_counts(splits, train), "valid": label_counts(splits, valid)}
+    """The entry `data`: rows, labels and images of both splits."""
+    train = splits.train
+    valid = splits.valid
+    train_counts = label_counts(splits, train)
+    valid_counts = label_counts(splits, valid)
+    labels = {
+        name: [
+            {"label": label, "train": train_counts[name][k], "valid": valid_counts[name][k]}
+            for k, label in enumerate(target_labels)
+        ]
+        for name, target_labels in splits.label_lists.items()
+    }
+
+    joint = None
+    if splits.joint:
+        joint = {
+            "labels": joint_labels(splits.label_lists, splits.joint),
+            "train": train_counts["joint"],
+            "valid": valid_counts["joint"],
+        }
+
     groups = None
     if train.samples.groups is not None and valid.samples.groups is not None:
         groups = {"train": len(set(train.samples.groups)), "valid": len(set(valid.samples.groups))}
-    joint = None
-    if splits.joint:
-        names = joint_labels(splits.label_lists, splits.joint)
-        joint = {"labels": names, **{split: by["joint"] for split, by in counts.items()}}
+
     return {
         "rows": len(train.samples) + len(valid.samples),
         "train": len(train.samples),
         "valid": len(valid.samples),
         "bad_images": [{"path": str(error.path), "reason": error.reason} for error in splits.bad],
-        "labels": {
-            name: [
-                {"label": label, "train": counts["train"][name][k], "valid": counts["valid"][name][k]}
-                for k, label in enumerate(labels)
-            ]
-            for name, labels in splits.label_lists.items()
-        },
+        "labels": labels,
         "joint": joint,
         "values": _by_target(value_summary, splits),
         "queries": _by_target(_query_counts, splits),
@@ -81,14 +91,16 @@ def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
 
 
 def _by_target(
-    metadata: Callable[[DatasetSplits, Split], dict[str, Any]], splits: DatasetSplits
+    count: Callable[[DatasetSplits, Split], dict[str, Any]], splits: DatasetSplits
 ) -> dict[str, Any]:
-    """What a function says of each target, for both sides."""
-    train, valid = metadata(splits, splits.train), metadata(splits, splits.valid)
+    """What `count` says of each target, for both splits."""
+    train = count(splits, splits.train)
+    valid = count(splits, splits.valid)
     return {name: {"train": train[name], "valid": valid[name]} for name in train}
 
 
 def _query_counts(splits: DatasetSplits, split: Split) -> dict[str, int]:
+    """Distinct queries of each ranking target."""
     return {
         target.name: len(np.unique(split.labels[target.name][:, 1]))
         for target in splits.targets
@@ -96,23 +108,29 @@ def _query_counts(splits: DatasetSplits, split: Split) -> dict[str, int]:
     }
 
 
-def _environment(made_on: dict[str, Any]) -> dict[str, Any]:
-    return {**made_on, "platform": sys.platform}
-
-
 def status_now(
-    frame: dict[str, Any], state: TrainState, name: str, reason: str, settings: Settings
+    frame: dict[str, Any], state: TrainState, settings: Settings, name: str, reason: str
 ) -> dict[str, Any]:
-    p = state.progress
+    """The contents of status.json: `frame`, and before it how far the run is. `name`: running, finished,
+    early_stopped, interrupted or failed; `reason`: why it ended, for people."""
+    progress = state.progress
     best = None
-    if p.best is not None:
-        best = {"metric": settings.metric, "value": p.best, "epoch": p.best_epoch}
-    head = {"state": name, "reason": reason, "epoch": p.epoch, "update": p.update, "best": best}
+    if progress.best is not None:
+        best = {"metric": settings.metric, "value": progress.best, "epoch": progress.best_epoch}
+    head = {
+        "state": name,
+        "reason": reason,
+        "epoch": progress.epoch,
+        "update": progress.update,
+        "best": best,
+    }
     return head | {key: value for key, value in frame.items() if key not in head}
 
 
-def ending_text(ended: str, settings: Settings) -> str:
-    if ended == "early_stopped":
+def ending_text(outcome: str, settings: Settings) -> str:
+    """The reason for the end of a run that was not interrupted. `outcome`: finished or early_stopped."""
+    if outcome == "early_stopped":
         moved = "risen" if settings.higher_is_better else "fallen"
-        return f"{settings.metric} has not {moved} for {settings.patience} epoch{'' if settings.patience == 1 else 's'}"
+        epochs = f"{settings.patience} epoch{'' if settings.patience == 1 else 's'}"
+        return f"{settings.metric} has not {moved} for {epochs}"
     return f"all {settings.epochs} epochs are done"
