@@ -14,8 +14,9 @@ from typing import Any
 import tomli_w
 
 from classwise import Run
-from classwise.compare import Variant, compare
+from classwise.compare import compare
 from classwise.compare.stats import difference, estimate
+from classwise.compare.variants import Variant
 from classwise.demo.competition import write_competition
 from classwise.demo.fashion import write_fashion
 from classwise.demo.tour import submission_score

@@ -23,8 +23,10 @@ import torch
 import torch.nn.functional as F
 
 from classwise.data.augment import PRESETS, augment_image
-from classwise.data.images import fit_image
-from classwise.data.loader import ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.fit import fit_image
+from classwise.data.loader import Loader
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.metrics.collection import MetricCollection
@@ -132,7 +134,7 @@ def by_classwise(backbone: str, size: int, labels: Any, train: int) -> Callable[
     settings = loop.Settings(0, 10**6, "macro_f1", True, 1, None, math.inf, "fp32", CPU)
 
     def epoch() -> None:
-        loop.train_one_epoch(state, data.windows(state.progress.epoch), data, settings)
+        loop.train_one_epoch(state, data.updates(state.progress.epoch), data, settings)
         scores = loop.evaluate(state, valid, board, settings)
         assert scores is not None
         state.progress.end_epoch(scores["macro_f1"], {})

@@ -290,19 +290,19 @@ def our_settings(job: Job, **options: Any) -> Any:
 class OnDevice:
     """The batches of the bare loop, as classwise's loop wants its data."""
 
-    first_place = frozen_epochs = 0
+    first_micro_batch_idx = frozen_epochs = 0
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         import numpy as np
 
-        from classwise.data.loader import Batch
+        from classwise.data.batch import Batch
 
         rows = np.arange(sizes.batch)
         drawn = drawn_batches(sizes, device)
         self.batches = [Batch(images, {"label": labels}, rows, complete=True) for images, labels in drawn]
         self.updates_per_epoch = sizes.updates
 
-    def windows(self, epoch: int = 0) -> Iterator[list[Any]]:
+    def updates(self, epoch: int = 0) -> Iterator[list[Any]]:
         """One batch an update."""
         batches = itertools.islice(itertools.cycle(self.batches), self.updates_per_epoch)
         return ([batch] for batch in batches)
@@ -322,7 +322,7 @@ def our_loop(sizes: Sizes, job: Job) -> Callable[[], None]:
 
     data, settings = OnDevice(sizes, job.device), our_settings(job)
     state = our_state(sizes, job, sizes.updates)
-    return lambda: train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+    return lambda: train_one_epoch(state, data.updates(), data, settings)  # type: ignore[arg-type]
 
 
 def busy_rows(job: Job, without: str) -> Iterator[Row]:
@@ -338,7 +338,7 @@ def busy_rows(job: Job, without: str) -> Iterator[Row]:
             job.wait()
             with profiler or contextlib.nullcontext():
                 started = time.perf_counter()
-                train_one_epoch(state, busy.timed(data.windows(epoch)), data, settings)
+                train_one_epoch(state, busy.timed(data.updates(epoch)), data, settings)
                 job.wait()
                 seconds = time.perf_counter() - started
             if profiler:
@@ -413,14 +413,17 @@ def jpeg_data(job: Job) -> Iterator[Any]:
 
     from classwise.data.augment import PRESETS
     from classwise.data.cache import ImageCache
-    from classwise.data.images import check_images, min_image_size
-    from classwise.data.loader import ImageDataset, Loader, TrainingData
+    from classwise.data.checking import check_images
+    from classwise.data.dataset import ImageDataset
+    from classwise.data.epochs import TrainingData
+    from classwise.data.images import min_image_size
+    from classwise.data.loader import Loader
 
     size, labels = (job.large.side, job.large.side), np.arange(job.files) % job.large.classes
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         paths = draw_files(Path(name), job.files)
         cache = stack.enter_context(contextlib.closing(ImageCache(Path(name) / "store", 10**12, 0)))
-        checked = check_images(paths, least=min_image_size(size), cache=cache)
+        checked = check_images(paths, min_size=min_image_size(size), cache=cache)
         if checked.bad:
             raise checked.bad[0]
         cache.flush()
@@ -469,9 +472,9 @@ def sync_rows(job: Job, without: str) -> Iterator[Row]:
         our_state(sizes, job, sizes.updates),
         our_settings(job),
     )
-    train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+    train_one_epoch(state, data.updates(), data, settings)  # type: ignore[arg-type]
     with refused_waiting(job.on_gpu), counted_events() as waits:
-        train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+        train_one_epoch(state, data.updates(), data, settings)  # type: ignore[arg-type]
     if state.progress.update != 2 * sizes.updates:
         raise RuntimeError(f"{state.progress.update} updates of {2 * sizes.updates}")
     yield filled(SYNC[0], [0.0])

@@ -29,10 +29,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.criterion import Criterion
-from classwise.losses.normalizer import WholeUpdate
+from classwise.losses.normalizer import Normalizer
 from classwise.metrics.collection import MetricCollection
 from classwise.model.average import NoAverage
 from classwise.model.classifier import build_classifier
@@ -152,7 +152,7 @@ def by_classes(counts: list[int], blocks: int) -> dict[int, float]:
             for logits, labels in batches:
                 leaf = logits.clone().requires_grad_()
                 started = time.perf_counter()
-                criterion({"it": leaf}, {"it": labels}, WholeUpdate([256.0])).backward()
+                criterion({"it": leaf}, {"it": labels}, Normalizer([256.0], is_row_count=True)).backward()
                 board.update({"it": leaf}, {"it": labels})
                 ours += time.perf_counter() - started
                 leaf = logits.clone().requires_grad_()
@@ -171,7 +171,7 @@ def by_classes(counts: list[int], blocks: int) -> dict[int, float]:
 class ImageDataset:
     """Drawn images that stand in memory, as the loop wants its data."""
 
-    first_place = frozen_epochs = 0
+    first_micro_batch_idx = frozen_epochs = 0
 
     def __init__(self, classes: int, updates: int, batch: int = 32) -> None:
         draw = torch.Generator().manual_seed(0)
@@ -185,7 +185,7 @@ class ImageDataset:
             self.batches.append(Batch(images, {"it": labels}, rows, complete=True))
         self.count = batch * (updates + 2)
 
-    def windows(self) -> Iterator[list[Batch]]:
+    def updates(self) -> Iterator[list[Batch]]:
         """One batch an update."""
         return ([batch] for batch in self.batches[2:])
 
@@ -231,7 +231,7 @@ def loop_epoch(data: ImageDataset, backbone: str) -> Callable[[], float]:
 
     def epoch() -> float:
         started = time.perf_counter()
-        loop.train_one_epoch(state, data.windows(), data, settings)  # type: ignore[arg-type]
+        loop.train_one_epoch(state, data.updates(), data, settings)  # type: ignore[arg-type]
         loop.evaluate(state, data, board, settings)  # type: ignore[arg-type]
         return (time.perf_counter() - started) / data.count
 

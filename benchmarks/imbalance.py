@@ -16,8 +16,9 @@ from pathlib import Path
 
 import tomli_w
 
-from classwise.compare import Variant, compare
+from classwise.compare import compare
 from classwise.compare.stats import Difference, Estimate, difference, estimate
+from classwise.compare.variants import Variant
 from longtail import fashion_long_tail
 
 METHODS: dict[str, dict[str, str]] = {

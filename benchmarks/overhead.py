@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.metrics.collection import MetricCollection
@@ -69,11 +69,11 @@ class Data:
         self.train, self.valid_batches = drawn(steps), drawn(max(1, steps // 5))
         self.pairs = [(batch.images, batch.targets) for batch in self.train]
         self.valid_pairs = [(batch.images, batch.targets) for batch in self.valid_batches]
-        self.first_place = self.frozen_epochs = 0
+        self.first_micro_batch_idx = self.frozen_epochs = 0
 
     # What the loop asks of its data.
 
-    def windows(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
+    def updates(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
         return ([batch] for batch in self.train)
 
     def mixing(self, window: list[Batch], update: int) -> list[Batch]:
@@ -146,7 +146,7 @@ def classwise(data: Data) -> Epoch:
 
     def epoch() -> float:
         started = time.perf_counter()
-        loop.train_one_epoch(state, data.windows(0), data, settings)  # type: ignore[arg-type]
+        loop.train_one_epoch(state, data.updates(0), data, settings)  # type: ignore[arg-type]
         scores = loop.evaluate(state, data, board, settings)  # type: ignore[arg-type]
         assert scores is not None
         row = {"loss": state.progress.loss_sum / state.progress.samples, "f1": scores["mask.macro_f1"]}

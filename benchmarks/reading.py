@@ -31,8 +31,11 @@ from torchvision import transforms
 
 from classwise.data.augment import Augment
 from classwise.data.cache import CachedImages, ImageCache
-from classwise.data.images import check_images, min_image_size
-from classwise.data.loader import Collate, ImageDataset, Loader
+from classwise.data.checking import check_images
+from classwise.data.collate import Collate
+from classwise.data.dataset import ImageDataset
+from classwise.data.images import min_image_size
+from classwise.data.loader import Loader
 
 SIZE, BATCH, WORKERS = (224, 224), 32, 2
 
@@ -138,7 +141,7 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     """All that is compared; filling the store is timed beside."""
     cache = ImageCache(base / "store", 10**11, 0)
     started = time.perf_counter()
-    checked = check_images(paths, least=min_image_size(SIZE), cache=cache)
+    checked = check_images(paths, min_size=min_image_size(SIZE), cache=cache)
     assert not checked.bad
     cache.flush()
     cached = cache.of([checked.keys[path] for path in paths])

@@ -2,8 +2,9 @@
 
 import csv
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,20 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 
 # Far apart in hue, so that even a mean colour tells the classes apart.
 COLOURS = [(220, 40, 40), (40, 180, 60), (50, 60, 220), (230, 200, 40), (160, 50, 200), (40, 200, 210)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small are slower with several threads, and whole runs are compared byte by byte, where the number
+    of threads counts. A run sets it as its config says, so each file begins with one again."""
+    torch = sys.modules.get("torch")  # a file that does not import it need not wait for it
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The command line: parse, call `run.py`, print. Results go to stdout, messages to stderr.
+"""The command line: parse the arguments, call the library, print. Results go to stdout, messages to stderr.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -21,21 +22,32 @@ app = App(
     version=classwise.__version__,
     version_flags=["--version"],
     default_parameter=Parameter(negative=()),
-    suppress_keyboard_interrupt=False,  # `run_command` says what has become of the work
+    suppress_keyboard_interrupt=False,  # `run_command` handles it, with a message and an exit code
 )
 
-ONE_PROCESS = ("demo", "init", "bench", "compare", "evaluate", "predict", "submit", "export", "report")
+SINGLE_PROCESS_COMMANDS = (
+    "demo",
+    "init",
+    "bench",
+    "compare",
+    "evaluate",
+    "predict",
+    "submit",
+    "export",
+    "report",
+)
+"""Commands that torchrun cannot start: their processes would write the same files."""
 
-Force = Annotated[bool, Parameter(name="--force", help="Replace files that exist.")]
-Quiet = Annotated[bool, Parameter(name="--quiet", help="No messages but errors.")]
+Force = Annotated[bool, Parameter(name="--force", help="Overwrite existing files.")]
+Quiet = Annotated[bool, Parameter(name="--quiet", help="Print errors only.")]
 Engine = Annotated[
     str,
     Parameter(
-        help="torch computes as evaluate does; compile and onnx are checked against it; auto: the fastest here."
+        help="torch (as in evaluate), compile or onnx (both checked against torch), or auto (the fastest here)."
     ),
 ]
 Debug = Annotated[
-    bool, Parameter(name="--debug", help="Show the traceback of an error.", group=Group("Help", sort_key=9))
+    bool, Parameter(name="--debug", help="Show the traceback of errors.", group=Group("Help", sort_key=9))
 ]
 
 
@@ -45,28 +57,30 @@ def demo(
     /,
     *,
     masks: Annotated[
-        bool, Parameter(help="Drawn faces in the face-mask competition's tree instead.")
+        bool, Parameter(help="Use drawn faces, in the folders of the face-mask competition.")
     ] = False,
     shapes: Annotated[
-        bool, Parameter(help="Drawn shapes with a target of every type, in one model, instead.")
+        bool, Parameter(help="Use drawn shapes, with one model for targets of all types.")
     ] = False,
-    people: Annotated[int | None, Parameter(help="With --masks: people to draw for training [300].")] = None,
+    people: Annotated[
+        int | None, Parameter(help="With --masks: number of people in the training set [300].")
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write real images and a config, then train, evaluate, submit and report, naming each command.
+    """Show every command on a small data set: write images and a config, then train, evaluate, submit and report.
 
     Parameters
     ----------
     folder
-        An empty or new folder [default: classwise-demo, classwise-masks or classwise-shapes].
+        A new or empty folder [default: classwise-demo, classwise-masks or classwise-shapes].
     """
     from classwise.demo import tour
 
     if people is not None and not masks:
-        raise ConfigError("--people goes with --masks; the clothes have no people")
+        raise ConfigError("--people: found without --masks; only that demo has people")
     if masks and shapes:
-        raise ConfigError("--masks and --shapes are two demos; give one of them")
+        raise ConfigError("--shapes: found with --masks; allowed: one of them")
     if masks:
         people = 300 if people is None else people
         code = tour.faces(folder or Path("classwise-masks"), people, run_command, quiet)
@@ -80,14 +94,14 @@ def demo(
 
 @app.command
 def init(source: Path, /, *, out: Path | None = None, force: Force = False, debug: Debug = False) -> None:
-    """Look at a folder, a table or a competition tree, and write a commented classwise.toml that trains.
+    """Write a commented classwise.toml, ready to train, for a folder of images, a table or a competition's folder.
 
     Parameters
     ----------
     source
-        A folder with one sub-folder per class, a table (.csv .tsv .parquet), or a competition tree.
+        A folder with one sub-folder per class, a table (.csv .tsv .parquet), or the face-mask competition's folder.
     out
-        Folder for classwise.toml and, where the source is not a table already, samples.csv [default: here].
+        Folder for classwise.toml, and for samples.csv if the source is not a table [default: the current folder].
     """
     from classwise.init.suggest import write_config
 
@@ -101,13 +115,13 @@ def train(
     config: Path,
     /,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
-    run: Annotated[Path | None, Parameter(help="Train into this folder itself.")] = None,
+    run: Annotated[Path | None, Parameter(help="The run directory, instead of runs/NAME.")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train into runs/NAME (numbered if it exists). Every key of the config is also an option.
+    """Train a model into runs/NAME (or NAME-2, ... if it exists). Every key of the config is also an option.
 
-    For example: --training.epochs 5 --loss.name focal --targets.age.loss.gamma 1. `classwise keys` lists them.
+    For example: --training.epochs 5 --loss.name focal --targets.age.loss.gamma 1. `classwise keys` lists all keys.
 
     Parameters
     ----------
@@ -124,13 +138,13 @@ def bench(
     config: Path,
     /,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
-    as_json: Annotated[bool, Parameter(name="--json", help="Everything, for programs.")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print all results as JSON.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Time each stage of a run (reading, decoding, augmenting, forward, backward, ...) and say what would help.
+    """Time each stage of training (reading, decoding, augmenting, forward, backward, ...) and say what limits it.
 
-    Nothing is trained for good, and no run folder is written. Every key of the config is also an option.
+    Nothing is saved: there is no run directory. Every key of the config is also an option.
 
     Parameters
     ----------
@@ -140,11 +154,11 @@ def bench(
     from classwise.bench import bench as time_stages
     from classwise.bench import print_bench
 
-    found = time_stages(config, parse_overrides(overrides), quiet)
+    timings = time_stages(config, parse_overrides(overrides), quiet)
     if as_json:
-        print(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+        print(json.dumps(timings.as_dict(), indent=1, ensure_ascii=False))
     else:
-        print_bench(found)
+        print_bench(timings)
 
 
 @app.command
@@ -153,17 +167,17 @@ def resume(
     /,
     *,
     workers: Annotated[
-        int | None, Parameter(help="In place of data.workers; the numbers stay the same.")
+        int | None, Parameter(help="Replaces data.workers; results do not depend on it.")
     ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Go on from the last good checkpoint; a finished run says so.
+    """Continue a run from its last good checkpoint. A finished run stays as it is.
 
     Parameters
     ----------
     run
-        The run's folder, such as runs/masks.
+        The run directory, such as runs/masks.
     """
     from classwise.run.api import resume as resume_run
 
@@ -176,20 +190,18 @@ def compare(
     /,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     vary: Annotated[
-        list[str] | None, Parameter(help="KEY=VALUE,VALUE; several give all combinations.")
+        list[str] | None, Parameter(help="KEY=VALUE,VALUE,...; if repeated, all combinations are run.")
     ] = None,
-    seeds: Annotated[
-        int, Parameter(help="Runs of each variant: config.seed, +1, ... Pairs are by seed.")
-    ] = 5,
-    out: Annotated[Path | None, Parameter(help="Folder of the comparison [default: compare/NAME].")] = None,
-    jobs: Annotated[int, Parameter(help="Processes that train at the same time.")] = 1,
+    seeds: Annotated[int, Parameter(help="Runs per variant, with the seeds seed, seed + 1, ...")] = 5,
+    out: Annotated[Path | None, Parameter(help="Folder for the comparison [default: compare/NAME].")] = None,
+    jobs: Annotated[int, Parameter(help="Number of runs to train at the same time.")] = 1,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train variants with the same seeds: means, intervals, and paired differences to the first variant.
+    """Train variants of a config over several seeds, and compare each with the first one by paired differences.
 
     For example: --vary loss.name=cross_entropy,focal --vary optimizer.lr=1e-3,3e-3 --seeds 5 --training.epochs 5.
-    Runs that are done are not run again; the same command goes on after a stop, and takes more seeds or variants.
+    Finished runs are not repeated: the same command continues after a stop, and can be given more seeds or variants.
 
     Parameters
     ----------
@@ -199,12 +211,20 @@ def compare(
     from classwise.compare import compare as compare_variants
     from classwise.compare import grid, print_table
 
-    found = compare_variants(config, grid(vary or []), seeds, out, parse_overrides(overrides), jobs, quiet)
-    print_table(found)
-    print(found.path / "compare.html")
-    if found.failed:
+    comparison = compare_variants(
+        config_path=config,
+        variants=grid(vary or []),
+        seeds=seeds,
+        out=out,
+        overrides=parse_overrides(overrides),
+        jobs=jobs,
+        quiet=quiet,
+    )
+    print_table(comparison)
+    print(comparison.path / "compare.html")
+    if comparison.failed:
         raise ClasswiseError(
-            f"{len(found.failed)} of {len(found.results)} runs failed; the table leaves them out"
+            f"{len(comparison.failed)} of {len(comparison.results)} runs failed; the table does not include them"
         )
 
 
@@ -214,18 +234,22 @@ def evaluate(
     table: Path | None = None,
     /,
     *,
-    images: Annotated[Path | None, Parameter(help="Folder that the table's paths are relative to.")] = None,
-    as_json: Annotated[bool, Parameter(name="--json", help="Everything, as in metrics.json.")] = False,
+    images: Annotated[
+        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
+    ] = None,
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print all metrics as JSON, as in metrics.json.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Metrics on the run's validation rows, or on another labelled table or class folder.
+    """Print the metrics of a run on its validation rows, or on another labeled table or folder.
 
     Parameters
     ----------
     run
-        The run's folder.
+        The run directory.
     table
-        A labelled table or a folder with one sub-folder per class [default: the validation rows].
+        A labeled table, or a folder with one sub-folder per class [default: the validation rows].
     """
     from classwise.metrics.text import metrics_text
     from classwise.run.api import Run
@@ -240,20 +264,22 @@ def predict(
     source: Path,
     /,
     *,
-    out: Annotated[Path, Parameter(help="A new .csv, .tsv or .parquet file.")],
-    images: Annotated[Path | None, Parameter(help="Folder that the table's paths are relative to.")] = None,
+    out: Annotated[Path, Parameter(help="The .csv, .tsv or .parquet file to write.")],
+    images: Annotated[
+        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
+    ] = None,
     engine: Engine = "torch",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Predictions for a folder of images or a table: labels and every class's probability.
+    """Predict labels and class probabilities for a folder of images or a table.
 
     Parameters
     ----------
     run
-        The run's folder.
+        The run directory.
     source
-        A folder of images, or a table with the config's path column.
+        A folder of images, or a table with the path column of the config.
     """
     from classwise.data.table import SUFFIXES, write_table
     from classwise.errors import OutputError
@@ -274,27 +300,31 @@ def submit(
     template: Path,
     /,
     *,
-    images: Annotated[Path, Parameter(help="Folder with the images that the template's ids name.")],
+    images: Annotated[Path, Parameter(help="Folder with the images of the template's ids.")],
     out: Annotated[Path, Parameter(help="The submission file to write.")],
-    id: Annotated[str | None, Parameter(help="The template's id column [default: its first].")] = None,
+    id: Annotated[
+        str | None, Parameter(help="The id column of the template [default: its first column].")
+    ] = None,
     engine: Engine = "torch",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Fill a competition's template with answers; checked against the template, or not written at all.
+    """Fill in a competition's submission template with predictions, and check the file against the template.
 
     Parameters
     ----------
     run
-        The run's folder.
+        The run directory.
     template
-        The competition's table of ids with an empty answer column.
+        The competition's table of ids, with an empty column for the predictions.
     """
     from classwise.errors import OutputError
     from classwise.run.api import Run
 
     if out.suffix.lower() != template.suffix.lower():
-        raise OutputError(f"--out {out}: the template is a {template.suffix} file, and so is its submission")
+        raise OutputError(
+            f"--out {out}: found suffix {out.suffix or '(none)'}, allowed: {template.suffix}, as in the template"
+        )
     print(Run.open(run).submit(template, images, out, id, force, quiet=False, engine=engine))
 
 
@@ -307,12 +337,12 @@ def export(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Write the model as an ONNX file: any size of batch, preprocessing facts and labels in its metadata.
+    """Export the model as an ONNX file for any batch size, with preprocessing and labels in its metadata.
 
     Parameters
     ----------
     run
-        The run's folder.
+        The run directory.
     """
     from classwise.run.api import Run
 
@@ -321,12 +351,12 @@ def export(
 
 @app.command
 def report(run: Path, /, *, debug: Debug = False) -> None:
-    """Write report.html again from what the run directory holds.
+    """Write report.html again, from the files of the run directory.
 
     Parameters
     ----------
     run
-        The run's folder.
+        The run directory.
     """
     from classwise.run.api import Run
 
@@ -335,58 +365,60 @@ def report(run: Path, /, *, debug: Debug = False) -> None:
 
 @app.command
 def keys() -> None:
-    """List every key of the config with its default and its meaning."""
+    """List all keys of the config with their meanings and defaults."""
     from classwise.config.describe import key_table
 
-    print(key_table())
+    print(key_table(get_terminal_size().columns if sys.stdout.isatty() else None))
 
 
 def _print_path(path: Path) -> None:
-    """Once, however many processes have trained."""
+    """Print it once, however many processes have trained."""
     if os.environ.get("RANK", "0") == "0":
         print(path)
 
 
 def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
     """`--a.b 1 --c=2` as (key, text) pairs. Raises ConfigError for anything else."""
-    found: list[tuple[str, str]] = []
-    left = list(tokens)
-    while left:
-        token = left.pop(0)
+    overrides: list[tuple[str, str]] = []
+    remaining = list(tokens)
+    while remaining:
+        token = remaining.pop(0)
         if not token.startswith("--"):
             raise ConfigError(f"found {token!r}, where an option such as --training.epochs was expected")
         key, equals, text = token[2:].partition("=")
         if not equals:
-            if not left:
+            if not remaining:
                 raise ConfigError(f"--{key}: a value is missing")
-            text = left.pop(0)
-        found.append((key, text))
-    return found
+            text = remaining.pop(0)
+        overrides.append((key, text))
+    return overrides
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and end the process with its exit code: 0 done, 1 a mistake, 2 usage, 75 stopped."""
+    """Run a command and exit with its code: 0 done, 1 error, 2 wrong usage, 75 stopped with a checkpoint."""
     code = run_command(sys.argv[1:] if arguments is None else arguments)
-    if code == Interrupted.exit_code:  # torchrun sends SIGTERM to what is left once a first process has ended
+    if (
+        code == Interrupted.exit_code
+    ):  # torchrun sends SIGTERM to the other processes as soon as one has ended
         ignore_from_now_on()
     sys.exit(code)
 
 
-def _refuse_several(arguments: list[str]) -> None:
-    """`torchrun` is for training; several processes would write the same files."""
+def _refuse_torchrun(arguments: list[str]) -> None:
+    """Raise ConfigError for several processes of a command that only one can run; rank 0 alone reports it."""
     world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1" and arguments and arguments[0] in ONE_PROCESS:
+    if world_size != "1" and arguments and arguments[0] in SINGLE_PROCESS_COMMANDS:
         error = ConfigError(
-            f"classwise {arguments[0]} runs in one process; torchrun has started {world_size}"
+            f"classwise {arguments[0]} runs in one process, but torchrun has started {world_size}"
         )
         error.reported_by_rank_zero = os.environ.get("RANK", "0") != "0"
         raise error
 
 
 def run_command(arguments: list[str]) -> int:
-    """The exit code of one command."""
+    """Run one command, print its error, if any, and return its exit code."""
     try:
-        _refuse_several(arguments)
+        _refuse_torchrun(arguments)
         app(arguments or ["--help"], exit_on_error=False, result_action="return_value")
     except ClasswiseError as error:
         if "--debug" in arguments:
@@ -397,12 +429,12 @@ def run_command(arguments: list[str]) -> int:
         print(f"{prefix}{error}", file=sys.stderr)
         return error.exit_code
     except CycloptsError:
-        return 2  # cyclopts has printed what is wrong
-    except KeyboardInterrupt as stop:  # outside of training, which keeps a checkpoint and raises Interrupted
-        print("stopped; nothing is half written", file=sys.stderr)
+        return 2  # cyclopts has printed the error
+    except KeyboardInterrupt as stop:  # outside of training, which saves a checkpoint and raises Interrupted
+        print("stopped; no partial files were left", file=sys.stderr)
         return 128 + (int(stop.args[0]) if stop.args else 2)
     except BrokenPipeError:
-        return 0  # the reader of our output had enough
+        return 0  # the program that reads our output has closed it, as `head` does
     except OSError as error:  # no permission, a full disk, a file where a folder should be
         if "--debug" in arguments:
             raise

@@ -120,7 +120,7 @@ class Processes:
         for found_BK, size in zip(self._gathered(padded_BK), sizes, strict=False):
             yield dict(zip(names, torch.split(found_BK[:size], widths, dim=1), strict=True))
 
-    def total(self, numbers: Tensor | Sequence[float]) -> Tensor | Sequence[float]:
+    def total(self, numbers: Tensor | list[float]) -> Tensor | list[float]:
         """The sums over all processes of numbers, which stay plain ones if they are."""
         if self.world_size == 1:
             return numbers

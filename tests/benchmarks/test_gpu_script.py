@@ -17,14 +17,6 @@ TINY = ["--device", "cpu", "--tiny", "--no-compile"]
 NAMES = [row.name for group in gpu.GROUPS for row in group.rows]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_on_a_cpu_nothing_is_measured(tmp_path: Path) -> None:
     """As somebody types it: every row runs, every figure says 'not measured', in the JSON there is none."""
     command = [sys.executable, SCRIPT, *TINY, "--json", tmp_path / "found.json"]
@@ -90,7 +82,7 @@ def test_both_sides_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     data, settings = gpu.OnDevice(job.large, job.device), gpu.our_settings(job)
     from classwise.training.loop import train_one_epoch
 
-    train_one_epoch(state, data.windows(), data, settings)
+    train_one_epoch(state, data.updates(), data, settings)
     moved = (_weights(models[0]) - before).norm()
     assert moved > 0.01
     assert (_weights(state.model) - _weights(models[0])).norm() < 1e-3 * moved

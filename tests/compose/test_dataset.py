@@ -9,17 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from classwise.compose.dataset import (
-    DatasetSplits,
-    Split,
-    encode,
-    label_counts,
-    masked_counts,
-    prepare,
-    value_summary,
-)
+from classwise.compose.dataset import prepare
+from classwise.compose.labels import encode
+from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
-from classwise.compose.parts import build_data, build_model, device_of
+from classwise.compose.settings import device_of
+from classwise.compose.splits import DatasetSplits, Split, label_counts, masked_counts, value_summary
+from classwise.compose.state import build_model
 from classwise.config.load import absolute_paths, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -112,8 +108,8 @@ def test_an_empty_cell_masks_one_target(table: Callable[..., Path], name: str) -
         ]
         counts = masked_counts(splits, split)
         assert counts == {other: (len(known) - known.sum()) * (other == name) for other in TARGETS}
-    warnings = [warning for warning in splits.warnings if "no answer" in warning]
-    assert warnings == [f"{name}: no answer in 4 rows, which count for the other targets only"]
+    warnings = [warning for warning in splits.warnings if "no label" in warning]
+    assert warnings == [f"{name}: no label in 4 rows, which count for the other targets only"]
 
 
 def test_cells_of_several_columns_are_masked_one_by_one(table: Callable[..., Path]) -> None:
@@ -143,13 +139,13 @@ def test_a_row_without_any_answer_is_refused_by_its_number(table: Callable[..., 
         rows[number] |= {"kind": "", "area": ""}
     rows[12]["area"] = ""
     path = table(rows)
-    with pytest.raises(DataError, match=r"no answer in rows 7, 12: empty in columns 'kind', 'area'") as error:
+    with pytest.raises(DataError, match=r"no label in rows 7, 12: empty in columns 'kind', 'area'") as error:
         prepared_of(path, ["kind", "area"])
-    assert 'data.unanswered = "skip"' in str(error.value)
-    splits = prepared_of(path, ["kind", "area"], data={"unanswered": "skip"})
+    assert 'data.unlabeled = "skip"' in str(error.value)
+    splits = prepared_of(path, ["kind", "area"], data={"unlabeled": "skip"})
     assert sorted(ids(splits.train) + ids(splits.valid)) == [n for n in range(24) if n not in (6, 11)]
-    assert "2 rows without any answer left out (data.unanswered = skip)" in splits.warnings
-    assert "area: no answer in 1 rows, which count for the other targets only" in splits.warnings
+    assert "2 rows without any label left out (data.unlabeled = skip)" in splits.warnings
+    assert "area: no label in 1 rows, which count for the other targets only" in splits.warnings
 
 
 def test_rows_without_any_answer_in_the_validation_table(table: Callable[..., Path]) -> None:
@@ -158,9 +154,9 @@ def test_rows_without_any_answer_in_the_validation_table(table: Callable[..., Pa
     rows[27]["kind"] = ""
     data = {"valid": str(table(rows[24:], "valid.csv"))}
     path = table(rows[:24])
-    with pytest.raises(DataError, match=r"valid\.csv: no answer in row 4: empty in column 'kind'"):
+    with pytest.raises(DataError, match=r"valid\.csv: no label in row 4: empty in column 'kind'"):
         prepared_of(path, ["kind"], data=data)
-    splits = prepared_of(path, ["kind"], data=data | {"unanswered": "skip"})
+    splits = prepared_of(path, ["kind"], data=data | {"unlabeled": "skip"})
     assert ids(splits.train) == list(range(24))
     assert ids(splits.valid) == [n for n in range(24, 36) if n != 27]
 
@@ -194,7 +190,7 @@ def test_one_number_on_the_training_side_is_refused(table: Callable[..., Path]) 
     config = config_of(table(rows), ["area"], data={"valid": 0.75})
     splits = prepare(config, Console(quiet=True))
     assert 3 in ids(splits.valid)
-    with pytest.raises(DataError, match=r"targets\.area: the training rows hold 1 different values"):
+    with pytest.raises(DataError, match=r"targets\.area: found 1 different values in the training rows"):
         build_heads(config, splits)
 
 
@@ -260,7 +256,7 @@ def test_what_stands_in_both_tables_is_refused(table: Callable[..., Path], share
     others[2] |= {"query": "q1"} if shared == "query" else {"person": "p1"}
     table(others, "valid.csv")
     found = "'q1'" if shared == "query" else "'p1'"
-    with pytest.raises(DataError, match=rf"valid\.csv \(data\.valid\): {shared} {found} stands in .*samples"):
+    with pytest.raises(DataError, match=rf"valid\.csv \(data\.valid\): {shared} {found} is in .*samples"):
         prepared_of(path, ["match"], data=data)
 
 
@@ -321,7 +317,7 @@ def test_balanced_sampling_leaves_unknown_classes_alone(table: Callable[..., Pat
     model = build_model(config, build_heads(config, splits))
     data, _ = build_data(config, splits, model, device_of("cpu"))
     for epoch in range(5):
-        drawn = np.concatenate([batch.rows for window in data.windows(epoch) for batch in window])
+        drawn = np.concatenate([batch.rows for window in data.updates(epoch) for batch in window])
         assert len(drawn) == len(classes)
         assert sorted(drawn[classes[drawn] < 0].tolist()) == unknown
         a, b = ((classes[drawn] == k).sum() for k in (0, 1))

@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from classwise.compose import linear_probe as baselines
-from classwise.compose.linear_probe import (
-    PIXELS,
-    Baselines,
-    linear_probe,
-    most_frequent,
-    pixel_features,
-    probe_rows,
-)
+from classwise.compose.baselines import Baselines, most_frequent
+from classwise.compose.linear_probe import PIXELS, linear_probe, pixel_features, probe_rows
 from classwise.demo.fashion import read_bundle
 from classwise.errors import NonFiniteError
 from classwise.metrics.collection import MetricCollection
@@ -44,15 +37,6 @@ HEADS: dict[str, Head] = {
     "regression": RegressionHead(mean=40.0, std=12.0),
     "ranking": RankingHead(),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On tensors this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def scene(rows: int = 300, seed: int = 0) -> tuple[npt.NDArray[np.float32], dict[str, torch.Tensor]]:
@@ -325,7 +309,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
     train_ND, targets = scene()
     broken_ND = train_ND.copy()
     broken_ND[[3, 7], 0] = math.nan
-    with pytest.raises(NonFiniteError, match="2 of 300 training rows have no finite features"):
+    with pytest.raises(NonFiniteError, match="the features of 2 of 300 training rows are not finite"):
         linear_probe(HEADS, broken_ND, targets, train_ND, True)
     with pytest.raises(NonFiniteError, match="2 of 300 validation rows"):
         linear_probe(HEADS, train_ND, targets, broken_ND, True)
@@ -344,7 +328,7 @@ def test_the_scores_of_a_run_count_them() -> None:
         board = MetricCollection(HEADS, labels, ("class", "ordinal"))
         board.update(outputs, valid)
         assert board.invalid == 0
-        found.append(board.results())
+        found.append(board.compute())
     frequent, linear = found
     for name, metric in (
         ("class", "macro_f1"), ("ordinal", "macro_f1"), ("multilabel", "macro_f1"), ("regression", "r2"),
@@ -367,7 +351,7 @@ def long_tail(rows: int = 2000) -> tuple[npt.NDArray[np.float32], dict[str, torc
 def test_more_rows_than_the_budget_allows_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rare classes stay whole, the frequent ones share the rest evenly, and the note gives both numbers."""
     train_ND, targets = long_tail()
-    monkeypatch.setattr(baselines, "WORK", 2 * 8 * 4 * baselines._USUAL_STEPS * 200)
+    monkeypatch.setattr(baselines, "WORK", 2 * 8 * 4 * baselines._EXPECTED_STEPS * 200)
     heads: dict[str, Head] = {"class": ClassHead(4)}
     rows = probe_rows(heads, targets, 8)
     assert np.bincount(targets["class"].numpy()[rows]).tolist() == [71, 71, 50, 7]
@@ -376,7 +360,7 @@ def test_more_rows_than_the_budget_allows_are_thinned(monkeypatch: pytest.Monkey
     frequent = np.flatnonzero(targets["class"].numpy()[rows] == 0)
     assert 30 < (rows[frequent] < 1000).sum() < 41
     found = linear_probe(heads, train_ND, targets, train_ND[:50], False)
-    assert found.notes[0] == "linear probe: 'class' is learnt from 199 of 2,000 rows, for speed"
+    assert found.notes[0] == "linear probe: 'class' is fitted on 199 of 2,000 rows, to save time"
     reference = LogisticRegression(class_weight="balanced", max_iter=2000)
     reference.fit(train_ND[rows], targets["class"].numpy()[rows])
     wanted = reference.predict_proba(train_ND[:50])
@@ -433,9 +417,9 @@ def test_a_fit_that_runs_out_of_steps_is_noted(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(baselines, "_MIN_STEPS", 1)
     found = linear_probe(HEADS, train_ND, targets, train_ND[:5], True)
     assert found.notes == (
-        "linear probe: 'class': stopped after 2 steps, 1 of its fits unsettled",
-        "linear probe: 'ordinal': stopped after 2 steps, 1 of its fits unsettled",
-        "linear probe: 'multilabel': stopped after 2 steps, 3 of its fits unsettled",
+        "linear probe: 'class': stopped after 2 steps, 1 of its fits not converged",
+        "linear probe: 'ordinal': stopped after 2 steps, 1 of its fits not converged",
+        "linear probe: 'multilabel': stopped after 2 steps, 3 of its fits not converged",
     )
     assert all(outputs.isfinite().all() for outputs in found.outputs.values())
 

@@ -16,27 +16,20 @@ from sklearn.metrics import f1_score, log_loss, mean_absolute_error
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classwise.compose.dataset import DatasetSplits, prepare
-from classwise.compose.linear_probe import Baselines
+from classwise.compose.autotune import resolve_auto
+from classwise.compose.baselines import Baselines, run_baselines
+from classwise.compose.checks import check_recipe
+from classwise.compose.dataset import prepare
+from classwise.compose.loaders import augmentation, build_data, evaluation_images, model_features
 from classwise.compose.losses import build_heads
-from classwise.compose.parts import (
-    augmentation,
-    build_data,
-    build_model,
-    build_settings,
-    check_recipe,
-    device_of,
-    evaluation_images,
-    model_features,
-    resolve_auto,
-    run_baselines,
-    worker_count,
-)
+from classwise.compose.settings import build_settings, device_of, worker_count
+from classwise.compose.splits import DatasetSplits
+from classwise.compose.state import build_model
 from classwise.config.load import absolute_paths, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.augment import PRESETS
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.errors import ConfigError, DataError
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head
@@ -59,7 +52,7 @@ class Scene(NamedTuple):
     model: Classifier
 
     @property
-    def both(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def pixels(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """The images of both sides as values from 0 to 1, (N, SIDE * SIDE * 3), read by OpenCV alone."""
         return tuple(
             np.stack([cv2.imread(str(path))[:, :, ::-1].ravel() / 255 for path in split.samples.paths])
@@ -103,7 +96,7 @@ def scene(tmp_path: Path, make_table: Callable[..., Path]) -> Callable[..., Scen
         training = {"epochs": 3, "batch_size": 8, "precision": "fp32", "threads": 1, "device": "cpu"}
         values = {"targets": targets, "model": {"image_size": [SIDE, SIDE]}} | sections
         values |= {
-            "data": data | {"unanswered": "skip"} | sections.get("data", {}),
+            "data": data | {"unlabeled": "skip"} | sections.get("data", {}),
             "training": training | sections.get("training", {}),
         }
         config = absolute_paths(make_config(values), tmp_path)
@@ -127,7 +120,7 @@ def known(
 def test_baselines_of_a_class_are_scikit_learns(scene: Callable[..., Scene]) -> None:
     """DummyClassifier and balanced LogisticRegression on the very pixels, by macro F1; unknown rows left out."""
     s = scene({"kind": KIND, "level": LEVEL}, selection={"metric": "kind.macro_f1"})
-    (train_x, train_y), (valid_x, valid_y) = map(known, s.pair, s.labels("kind"))
+    (train_x, train_y), (valid_x, valid_y) = map(known, s.pixels, s.labels("kind"))
     assert len(train_y) < 40
     assert len(valid_y) < 20
     dummy = DummyClassifier(strategy="most_frequent").fit(train_x, train_y)
@@ -142,7 +135,7 @@ def test_baselines_of_a_class_are_scikit_learns(scene: Callable[..., Scene]) -> 
 def test_baselines_of_a_number_are_scikit_learns(scene: Callable[..., Scene]) -> None:
     """DummyRegressor's mean and Ridge on the pixels, in the user's unit."""
     s = scene({"kind": KIND, "area": AREA}, selection={"metric": "area.mae"})
-    (train_x, valid_x), (train_y, valid_y) = s.pair, s.labels("area")
+    (train_x, valid_x), (train_y, valid_y) = s.pixels, s.labels("area")
     want = [
         mean_absolute_error(valid_y, model.fit(train_x, train_y).predict(valid_x))
         for model in (DummyRegressor(), Ridge(alpha=1.0))
@@ -174,7 +167,7 @@ def test_which_baseline_is_beaten_depends_on_the_direction(scene: Callable[..., 
 def test_log_loss_of_the_dummy_is_the_entropy_of_the_frequencies(scene: Callable[..., Scene]) -> None:
     """Not only the answer but its probability is the training rows' frequency."""
     s = scene({"kind": KIND}, selection={"metric": "log_loss"})
-    (train_x, train_y), (valid_x, valid_y) = map(known, s.pair, s.labels("kind"))
+    (train_x, train_y), (valid_x, valid_y) = map(known, s.pixels, s.labels("kind"))
     dummy = DummyClassifier(strategy="prior").fit(train_x, train_y)
     want = log_loss(valid_y, dummy.predict_proba(valid_x), labels=[0, 1, 2])
     assert s.baselines().most_frequent == pytest.approx(want, abs=1e-9)
@@ -258,7 +251,7 @@ def test_batches_hold_features_while_the_backbone_is_frozen(scene: Callable[...,
     s = scene({"kind": KIND}, training={"freeze_epochs": 2}, data={"augment": "strong"})
     data, valid = build_data(s.config, s.splits, s.model, CPU)
     pair = {
-        "train": (lambda epoch: (b for window in data.windows(epoch) for b in window), s.splits.train),
+        "train": (lambda epoch: (b for window in data.updates(epoch) for b in window), s.splits.train),
         "valid": (valid.batches, s.splits.valid),
     }
     for batches, split in pair.values():
@@ -279,9 +272,9 @@ def test_nothing_is_frozen_or_mixed_unless_asked(scene: Callable[..., Scene]) ->
     s = scene({"kind": KIND})
     data, valid = build_data(s.config, s.splits, s.model, CPU)
     assert data.features is None
-    assert next(data.windows(0))[0].images.dtype == torch.uint8
+    assert next(data.updates(0))[0].images.dtype == torch.uint8
     assert next(valid.batches(0)).images.dtype == torch.uint8
-    window = next(data.windows(0))
+    window = next(data.updates(0))
     assert data.mixing(window, 0) is window
 
 
@@ -298,7 +291,7 @@ def test_mixing_is_wired(scene: Callable[..., Scene]) -> None:
     mixing: Any = data.mixing
     assert (mixing.mixup, mixing.cutmix, mixing.share, mixing.seed) == (0.4, 0.7, 0.9, 11)
     assert mixing.classes == {"kind": 3, "level": 3}
-    window = next(data.windows(0))
+    window = next(data.updates(0))
     found = data.mixing(window, 0)
     assert not torch.equal(found[0].images.float(), window[0].images.float())
     shares_BK, hard_B = found[0].targets["level"], window[0].targets["level"]
@@ -342,7 +335,7 @@ def test_what_is_never_answered_is_neither_selected_by_nor_balanced(scene: Calla
     """A metric over validation rows without an answer, and sampling by classes that never meet in a row."""
     s = scene({"kind": KIND, "area": AREA}, selection={"metric": "area.mae"})
     s.splits.valid.labels["area"][:] = np.nan
-    with pytest.raises(DataError, match=r"selection\.metric: area\.mae cannot be measured"):
+    with pytest.raises(DataError, match=r"selection\.metric: area\.mae cannot be computed"):
         check_recipe(s.config, s.splits, s.model)
     s = scene({"kind": KIND, "level": LEVEL}, data={"sampling": "balanced"}, selection={"metric": "kind.mcc"})
     s.splits.train.labels["kind"][::2] = -1
@@ -380,7 +373,7 @@ def test_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number is taken as it is; auto is one a core up to 16 for a GPU, a quarter of the cores up to 8 for a CPU."""
     gpu = torch.device("cuda")
     for cores, on_cpu, on_gpu in ((1, 0, 1), (2, 0, 2), (8, 2, 8), (128, 8, 16)):
-        monkeypatch.setattr("classwise.compose.parts._cores", lambda cores=cores: cores)
+        monkeypatch.setattr("classwise.compose.settings.core_count", lambda cores=cores: cores)
         assert (worker_count("auto", CPU), worker_count("auto", gpu)) == (on_cpu, on_gpu)
         assert worker_count(5, CPU) == worker_count(5, gpu) == 5
 
@@ -421,7 +414,7 @@ def test_training_images_are_augmented_and_validation_is_not(scene: Callable[...
     data, valid = build_data(s.config, s.splits, s.model, CPU)
     for batch in valid.batches():
         pixels = batch.images.permute(0, 2, 3, 1).reshape(len(batch), -1).numpy()
-        assert (pixels == np.rint(255 * s.pair[1][batch.rows])).all()
-    batch = next(data.windows(0))[0]
+        assert (pixels == np.rint(255 * s.pixels[1][batch.rows])).all()
+    batch = next(data.updates(0))[0]
     pixels = batch.images.permute(0, 2, 3, 1).reshape(len(batch), -1).numpy()
-    assert (pixels != np.rint(255 * s.pair[0][batch.rows])).any(axis=1).all()
+    assert (pixels != np.rint(255 * s.pixels[0][batch.rows])).any(axis=1).all()

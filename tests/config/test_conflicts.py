@@ -54,7 +54,7 @@ REFUSED = [
     ),
     (
         {"data": {"mixup": 0.2}, "training": {"epochs": 2, "freeze_epochs": 2}},
-        "data.mixup: nothing is mixed while the backbone is frozen",
+        "data.mixup: found 0.2, but training.freeze_epochs freezes the backbone in all epochs",
     ),
     (
         {"data": {"sampling": "balanced"}, "targets": {"age": AGE}},
@@ -62,7 +62,7 @@ REFUSED = [
     ),
     (
         {"data": {"sampling": "sqrt"}, "targets": {"label": CLASS, "match": RANK}},
-        "a ranking target keeps queries whole",
+        "a ranking target keeps the rows of a query together",
     ),
     (
         {"loss": {"name": "balanced_softmax"}, "targets": {"label": CLASS | {"adjust": 1.0}}},
@@ -75,7 +75,7 @@ REFUSED = [
     ({"loss": {"name": "focal", "beta": 0.9}}, "loss.beta: found 0.9, which only class_weights"),
     (
         {"loss": {"name": "ldam", "weights_from_epoch": 5}},
-        "loss.weights_from_epoch: found 5, but class_weights is none",
+        "loss.weights_from_epoch: found 5, but class_weights is 'none'",
     ),
     (
         {
@@ -86,7 +86,7 @@ REFUSED = [
     ),
     (
         {"training": {"target_weights": "uncertainty"}},
-        "training.target_weights: found 'uncertainty' with one target",
+        "training.target_weights: found 'uncertainty', but there is only one target",
     ),
     (
         {"training": {"epochs": 2, "freeze_epochs": 2}, "optimizer": {"layer_decay": 0.8}},

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import re
 import tomllib
 from pathlib import Path
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from classwise.config.load import load_config, make_config
+from classwise.config.load import RENAMED, load_config, make_config
+from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
 
@@ -110,6 +112,10 @@ UNKNOWN_KEYS = [
         "targets.age.loss.gama: no such key; did you mean 'gamma'?",
     ),
     (
+        tree(targets=age(type="regression", loss={"gamma": 1})),
+        "targets.age.loss.gamma: no such key; allowed: name",
+    ),
+    (
         tree(schedule={"name": "step", "T_max": 3}),
         "schedule.T_max: no such key; allowed: name, warmup_epochs, step_size, gamma",
     ),
@@ -126,8 +132,8 @@ OUT_OF_RANGE = [
     (tree(seed=-1), "seed: found -1, must be greater than or equal to 0"),
     (tree(seed="1"), "seed: found '1', must be an integer"),
     (tree(seed=2**63), "seed: found 9223372036854775808, must be less than 9223372036854775808"),
-    (tree(name="a/b"), "name: found 'a/b', which holds a character that is not allowed in a name"),
-    (tree(name=".."), "name: found '..', which holds a character that is not allowed in a name"),
+    (tree(name="a/b"), "name: found 'a/b', which contains a character that is not allowed in a name"),
+    (tree(name=".."), "name: found '..', which contains a character that is not allowed in a name"),
     (tree(name=3), "name: found 3, must be a string"),
     (tree(data=3), "data: found 3, must be a table [data]"),
     (tree(data={"valid": 1.5}), "data.valid: found 1.5, must be less than 1 or a string"),
@@ -145,11 +151,11 @@ OUT_OF_RANGE = [
     (tree(targets={"mask": {}}), "targets.mask.column: missing"),
     (
         tree(targets={"ma.sk": {"column": "m"}}),
-        "targets.ma.sk: found 'ma.sk', which holds a character that is not allowed in a name",
+        "targets.ma.sk: found 'ma.sk', which contains a character that is not allowed in a name",
     ),
     (
         tree(targets={"joint": {"column": "m"}}),
-        "targets.joint: this name is kept for the joint class; choose another",
+        "targets.joint: this name is reserved for the joint class; choose another",
     ),
     (
         tree(targets=age(type="clas")),
@@ -157,14 +163,20 @@ OUT_OF_RANGE = [
     ),
     (tree(targets=age(labels="wear")), "targets.age.labels: found 'wear', must be a list"),
     (tree(targets=age(labels=["a"])), "targets.age.labels: found ['a'], must have at least 2 items"),
-    (tree(targets=age(labels=["a", "b", "a"])), "targets.age.labels: a label stands twice"),
+    (
+        tree(targets=age(labels=["a", "b", "a"])),
+        "targets.age.labels: found 'a' twice; duplicates are not allowed",
+    ),
     (tree(targets=age(labels=["a", 3])), "targets.age.labels[1]: found 3, must be a string"),
     (tree(targets=age(edges=[])), "targets.age.edges: found [], must have at least 1 item"),
-    (tree(targets=age(edges=[60, 30])), "targets.age.edges: [60.0, 30.0] must rise"),
-    (tree(targets=age(edges=[30, 30])), "targets.age.edges: [30.0, 30.0] must rise"),
+    (tree(targets=age(edges=[60, 30])), "targets.age.edges: found [60.0, 30.0], must be in increasing order"),
+    (tree(targets=age(edges=[30, 30])), "targets.age.edges: found [30.0, 30.0], must be in increasing order"),
     (tree(targets=age(edges=["a"])), "targets.age.edges[0]: found 'a', must be a number"),
     (tree(targets=age(edges=[math.inf])), "targets.age.edges[0]: found inf, must be a finite number"),
-    (tree(targets=age(edges=[30], labels=["a", "b", "c"])), "targets.age.labels: 1 edges make 2 classes"),
+    (
+        tree(targets=age(edges=[30], labels=["a", "b", "c"])),
+        "targets.age.labels: found 3 labels, must be 2, one more than edges",
+    ),
     (tree(targets=age(weight=0)), "targets.age.weight: found 0, must be greater than 0"),
     (tree(targets=age(loss="focal")), "targets.age.loss: found 'focal', must be a table [targets.age.loss]"),
     (tree(targets=age(loss={"name": "foca"})), "targets.age.loss.name: found 'foca'; did you mean 'focal'?"),
@@ -173,12 +185,18 @@ OUT_OF_RANGE = [
         "targets.age.loss.label_smoothing: found 2, must be less than 1",
     ),
     (tree(joint={"targets": ["mask", "agee"]}), "joint.targets: no target 'agee'; did you mean 'age'?"),
-    (tree(joint={"targets": ["mask", "mask"]}), "joint.targets: a target stands twice"),
+    (
+        tree(joint={"targets": ["mask", "mask"]}),
+        "joint.targets: found 'mask' twice; duplicates are not allowed",
+    ),
     (tree(joint={"targets": ["mask"]}), "joint.targets: found ['mask'], must have at least 2 items"),
     (tree(model={"image_size": 64}), "model.image_size: found 64, must be a list"),
     (tree(model={"image_size": [64]}), "model.image_size: found [64], must have 2 items"),
     (tree(model={"image_size": [64] * 3}), "model.image_size: found [64, 64, 64], must have at most 2 items"),
-    (tree(model={"image_size": [4, 64]}), "model.image_size: found [4, 64], each side may be 8 to 4096"),
+    (
+        tree(model={"image_size": [4, 64]}),
+        "model.image_size: found [4, 64], each side must be from 8 to 4096",
+    ),
     (tree(model={"image_size": ["a", 64]}), "model.image_size[0]: found 'a', must be an integer"),
     (tree(model={"dropout": 1}), "model.dropout: found 1, must be less than 1"),
     (tree(loss="focal"), "loss: found 'focal', must be a table [loss]"),
@@ -424,6 +442,42 @@ def test_a_part_of_the_augmentation_lies_over_the_preset():
     assert make_config(LEAST, [("data.augment.flip", "0")]).data.augment.preset == "light"
 
 
+@pytest.mark.parametrize("type", ["class", "multilabel", "regression"])
+def test_a_config_can_be_sent_to_another_process(type):
+    """`compare` does so: every loss, also as the term of a sum, comes back from its pickle as it was."""
+    terms = [{"name": name, "weight": 0.5} for name in LOSSES_BY_TYPE[type]]
+    config = make_config(tree(targets=age(type=type, loss={"name": "sum", "terms": terms})))
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config
+    assert [term.name for term in again.targets["age"].loss.terms] == list(LOSSES_BY_TYPE[type])
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_renamed_key_is_still_read(old, new):
+    """From the values of a file and from the command line, where it overrides the file under either name."""
+    (section, old_key), (_, new_key) = old.split("."), new.split(".")
+    for values in (tree(**{section: {old_key: "skip"}}), tree(**{section: {new_key: "skip"}})):
+        assert getattr(getattr(make_config(values), section), new_key) == "skip"
+        for key in (old, new):
+            assert getattr(getattr(make_config(values, [(key, "error")]), section), new_key) == "error"
+    assert old_key not in make_config(tree(**{section: {old_key: "skip"}})).to_toml()
+
+
+def test_both_names_of_a_key_are_refused():
+    """In one file, or in one table on the command line: it could not be said which of them counts."""
+    message = ["data.unanswered: found beside data.unlabeled, its new name; allowed: data.unlabeled alone"]
+    assert refusal(tree(data={"unanswered": "skip", "unlabeled": "error"})) == message
+    table = '{ source = "t.csv", unanswered = "skip", unlabeled = "skip" }'
+    assert refusal(LEAST, ("data", table)) == message
+
+
+def test_a_wrong_value_is_refused_by_the_new_name():
+    """The message says the key that the guide has."""
+    assert refusal(tree(data={"unanswered": "drop"})) == [
+        "data.unlabeled: found 'drop', allowed: 'error' or 'skip'"
+    ]
+
+
 # --- files ---------------------------------------------------------------------------------------------
 
 
@@ -495,7 +549,7 @@ def test_the_resolved_file_stands_anywhere(tmp_path):
         ("[data\n", r"c\.toml is not TOML: .*line 1"),
         ("seed = 1\nseed = 2\n", r"c\.toml is not TOML: Cannot overwrite a value.*line 2"),
         ("seed = 1\n", r"c\.toml: data: missing\n.*c\.toml: targets: missing"),
-        (FILE.replace("표 1", "a\\u0000b"), r"data\.source: found 'a\\x00b\.csv'; a path cannot hold"),
+        (FILE.replace("표 1", "a\\u0000b"), r"data\.source: found 'a\\x00b\.csv'; a path cannot contain"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, message):

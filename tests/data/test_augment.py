@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from classwise.data.augment import PRESETS, Augment, augment_image
-from classwise.data.images import fit_image
+from classwise.data.fit import fit_image
 from classwise.errors import ConfigError
 from classwise.randomness import AUGMENT, generator
 

@@ -19,8 +19,10 @@ import pytest
 from classwise.data import cache
 from classwise.data.augment import PRESETS
 from classwise.data.cache import CachedImages, ImageCache, cache_folder, content_key
-from classwise.data.images import check_image, check_images, min_image_size, read_image
-from classwise.data.loader import ImageDataset, Loader
+from classwise.data.checking import check_image, check_images
+from classwise.data.dataset import ImageDataset
+from classwise.data.images import min_image_size, read_image
+from classwise.data.loader import Loader
 
 SIZE = (16, 16)
 LEAST = min_image_size(SIZE)
@@ -62,7 +64,7 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
 
 
 def fill(store: ImageCache, paths: list[Path]) -> None:
-    assert check_images(paths, min_size=LEAST, store=store, threads=2).bad == []
+    assert check_images(paths, min_size=LEAST, cache=store, threads=2).bad == []
     store.flush()
 
 
@@ -86,7 +88,7 @@ def assert_right(store: ImageCache, paths: list[Path], cached: int | None = None
 
 def undecoded() -> Any:
     """Fails at the first image that is decoded."""
-    return mock.patch("classwise.data.images._decode", side_effect=AssertionError("decoded"))
+    return mock.patch("classwise.data.checking.decode", side_effect=AssertionError("decoded"))
 
 
 def test_images_are_halved_as_long_as_they_stay_twice_the_size(paths: list[Path]) -> None:
@@ -147,7 +149,7 @@ def test_bad_files_are_found_with_a_store_too(paths: list[Path], stores: Stores)
     fill(stores(), paths)
     paths[3].write_bytes(paths[3].read_bytes()[:-200])
     store = stores()
-    found = check_images(paths, min_size=LEAST, store=store)
+    found = check_images(paths, min_size=LEAST, cache=store)
     assert [error.path for error in found.bad] == [paths[3]]
     assert list(found.keys.items()) == [(p, content_key(p.read_bytes())) for p in paths if p != paths[3]]
     assert (store.added, store.had) == (0, len(paths) - 2)  # neither the bad one nor the copy is counted
@@ -277,7 +279,7 @@ import os, signal, sys
 from pathlib import Path
 from unittest import mock
 from classwise.data import cache
-from classwise.data.images import check_images
+from classwise.data.checking import check_images
 folder, number, paths = Path(sys.argv[1]), int(sys.argv[2]), [Path(p) for p in sys.argv[3:]]
 real, calls = os.pwrite, 0
 def pwrite(handle, data, at):
@@ -290,7 +292,7 @@ def pwrite(handle, data, at):
 os.pwrite = pwrite
 cache.AT_ONCE = 1
 store = cache.ImageCache(folder, 10**9, 0)
-check_images(paths, least=(32, 32), store=store, threads=2)
+check_images(paths, min_size=(32, 32), cache=store, threads=2)
 """
     for number in (1, 2, 3, 8, 21):
         folder = tmp_path / "base" / f"killed {number}"
@@ -311,7 +313,7 @@ def _fill_in_a_process(folder: Path, paths: list[Path]) -> None:
 def test_processes_that_fill_a_store_together(paths: list[Path], stores: Stores, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     folder = tmp_path / "base" / "store"
-    together = [context.Process(target=_fill_in_a_process, args=(folder, paths)) for _ in range(3)]
+    together = [context.Process(target=_fill_in_a_process, args=(folder, paths)) for _ in range(2)]
     for process in together:
         process.start()
     for process in together:
@@ -471,7 +473,7 @@ def test_runs_that_begin_together_store_once(paths: list[Path], stores: Stores) 
     fill(alone, paths)
     for path in paths:
         for store in (one, other):
-            check_image(path, min_size=LEAST, store=store)
+            check_image(path, min_size=LEAST, cache=store)
     for store in (one, other):
         store.flush()
         assert_right(store, paths)

@@ -17,7 +17,9 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from classwise.data.images import Checked, check_images, fit_image, read_image
+from classwise.data.checking import Checked, check_images
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
 from classwise.errors import ImageError
 
 Save = Callable[..., Path]
@@ -549,7 +551,7 @@ def test_check_images_returns_all_bad_files_in_order(save: Save, tmp_path: Path)
 def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with three targets an image costs one decoding an image."""
     read: list[Path] = []
-    monkeypatch.setattr("classwise.data.images.check_image", lambda path, *rest: read.append(path) or b"")
+    monkeypatch.setattr("classwise.data.checking.check_image", lambda path, *rest: read.append(path) or b"")
     paths = [save(FILES["png"]), save(FILES["bmp"])]
     seen: list[Path] = []
 

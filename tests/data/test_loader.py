@@ -16,8 +16,12 @@ import pytest
 import torch
 
 from classwise.data.augment import PRESETS
-from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, FeatureLoader, ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.batch import Batch
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
+from classwise.data.loader import FeatureLoader, Loader
 from classwise.data.sampling import batches_of, epoch_order, query_order
 from classwise.errors import ConfigError, ImageError
 
@@ -52,13 +56,15 @@ def training(
     workers: int = 0,
     augment: str = "strong",
     sampling: str = "balanced",
-    window: int = 2,
+    micro_batches_per_update: int = 2,
     **options,
 ) -> TrainingData:
     ids = [f"id-{row}" for row in range(ROWS)]
     options = {"classes": LABELS, "seed": 42} | options
     batches = loader(folder, batch_size, workers, augment)
-    return TrainingData(batches, ids, sampling=sampling, window=window, **options)
+    return TrainingData(
+        batches, ids, sampling=sampling, micro_batches_per_update=micro_batches_per_update, **options
+    )
 
 
 def everything(dataset: Loader, rows: Iterable[int] = range(ROWS), epoch: int = 0) -> Iterator[Batch]:
@@ -77,8 +83,8 @@ def digest(batches: Iterable[Batch]) -> str:
     return found.hexdigest()
 
 
-def flat(windows: Iterable[list[Batch]]) -> list[Batch]:
-    return list(itertools.chain.from_iterable(windows))
+def flat(updates: Iterable[list[Batch]]) -> list[Batch]:
+    return list(itertools.chain.from_iterable(updates))
 
 
 def test_what_a_batch_holds(folder):
@@ -110,7 +116,7 @@ def test_any_number_of_workers_gives_the_same_bytes(folder):
     digests = set()
     for workers in (0, 1, 2):
         data = training(folder, workers=workers)
-        digests.add(digest(flat(data.windows(0)) + flat(data.windows(1))))
+        digests.add(digest(flat(data.updates(0)) + flat(data.updates(1))))
     assert len(digests) == 1
 
 
@@ -118,16 +124,22 @@ def test_any_number_of_workers_gives_the_same_bytes(folder):
 def test_a_device_finishes_what_workers_leave_with_the_same_bytes(folder, workers):
     """Mirror, light and erasing, in the parent's batch instead of in the worker; the share of a process that has no
     rows, too."""
-    for window, world_size, rank in ((2, 1, 0), (2, 2, 1)):
+    for micro_batches_per_update, world_size, rank in ((2, 1, 0), (2, 2, 1)):
         whole, left = (
-            training(folder, workers=workers, window=window, rank=rank, world_size=world_size)
+            training(
+                folder,
+                workers=workers,
+                micro_batches_per_update=micro_batches_per_update,
+                rank=rank,
+                world_size=world_size,
+            )
             for _ in range(2)
         )
         dataset = dataclasses.replace(left.loader.dataset, augments_on_host=False)
         targets = {name: labels.numpy() for name, labels in left.loader.targets.items()}
         left = dataclasses.replace(left, loader=Loader(dataset, targets, 4, workers))
         for epoch in range(2):
-            batches, wanted = flat(left.windows(epoch)), flat(whole.windows(epoch))
+            batches, wanted = flat(left.updates(epoch)), flat(whole.updates(epoch))
             assert digest(batches) != digest(wanted)
             assert digest(batch.to(torch.device("cpu")) for batch in batches) == digest(wanted)
             assert all(batch.to(torch.device("cpu")).finish is None for batch in batches)
@@ -136,14 +148,14 @@ def test_a_device_finishes_what_workers_leave_with_the_same_bytes(folder, worker
 def test_a_worker_that_lives_on_sees_each_epoch(folder):
     """The same process serves both epochs; the second differs from the first, and is what it would be alone."""
     data = training(folder, workers=1)
-    first = digest(flat(data.windows(0)))
+    first = digest(flat(data.updates(0)))
     before = {child.pid for child in multiprocessing.active_children()}
-    second = digest(flat(data.windows(1)))
+    second = digest(flat(data.updates(1)))
     assert {child.pid for child in multiprocessing.active_children()} == before
     assert before
     assert first != second
-    assert second == digest(flat(training(folder, workers=0).windows(1)))
-    assert first == digest(flat(data.windows(0)))
+    assert second == digest(flat(training(folder, workers=0).updates(1)))
+    assert first == digest(flat(data.updates(0)))
 
 
 def test_augmentation_changes_from_epoch_to_epoch(folder):
@@ -160,34 +172,34 @@ def test_augmentation_changes_from_epoch_to_epoch(folder):
 def test_an_epoch_that_was_left_does_not_leak_into_the_next(folder):
     """A pass broken off with batches under way (an early stop, an error) leaves the loader as new."""
     data = training(folder, batch_size=1, workers=1)
-    next(data.windows(0))
-    assert digest(flat(data.windows(1))) == digest(flat(training(folder, batch_size=1).windows(1)))
+    next(data.updates(0))
+    assert digest(flat(data.updates(1))) == digest(flat(training(folder, batch_size=1).updates(1)))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_rest_of_an_epoch(folder, workers):
-    """Skipping the windows that are done gives the tail of the full epoch, to the byte; skipping all, nothing."""
+    """Skipping the updates that are done gives the tail of the full epoch, to the byte; skipping all, nothing."""
     data = training(folder, batch_size=2, workers=workers)
-    full = list(data.windows(3))
+    full = list(data.updates(3))
     assert len(full) == data.updates_per_epoch == 3
     for skip in range(4):
-        rest = list(data.windows(3, skip))
-        assert [len(window) for window in rest] == [len(window) for window in full[skip:]]
+        rest = list(data.updates(3, skip))
+        assert [len(update) for update in rest] == [len(update) for update in full[skip:]]
         assert digest(flat(rest)) == digest(flat(full[skip:]))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 11, 20])
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 20])
-def test_windows_and_updates(folder, batch_size, accumulate):
-    """Every row comes once, in the epoch's order. All windows but the last are full; the last one, and its last
+def test_updates_are_as_many_batches_as_asked_for(folder, batch_size, accumulate):
+    """Every row comes once, in the epoch's order. All updates but the last are full; the last one, and its last
     batch, are as short as they come and still make an update."""
     data = training(folder, batch_size, 0, "none", "shuffle", accumulate)
-    windows = list(data.windows(5))
-    rows = np.concatenate([batch.rows for batch in flat(windows)])
+    updates = list(data.updates(5))
+    rows = np.concatenate([batch.rows for batch in flat(updates)])
     np.testing.assert_array_equal(rows, epoch_order("shuffle", LABELS, 42, 5))
-    assert data.updates_per_epoch == len(windows) == -(-ROWS // (batch_size * accumulate))
-    sizes = [[len(batch) for batch in window] for window in windows]
-    assert all(window == [batch_size] * accumulate for window in sizes[:-1])
+    assert data.updates_per_epoch == len(updates) == -(-ROWS // (batch_size * accumulate))
+    sizes = [[len(batch) for batch in update] for update in updates]
+    assert all(update == [batch_size] * accumulate for update in sizes[:-1])
     assert all(size == batch_size for size in sizes[-1][:-1])
     assert 1 <= sizes[-1][-1] <= batch_size
     assert sum(map(sum, sizes)) == ROWS
@@ -195,7 +207,7 @@ def test_windows_and_updates(folder, batch_size, accumulate):
 
 def test_the_sampling_is_that_of_the_config(folder):
     """`balanced` reaches the batches: each class as often as the others."""
-    rows = np.concatenate([batch.rows for batch in flat(training(folder).windows(0))])
+    rows = np.concatenate([batch.rows for batch in flat(training(folder).updates(0))])
     np.testing.assert_array_equal(rows, epoch_order("balanced", LABELS, 42, 0))
     assert np.ptp(np.bincount(LABELS[rows])) <= 1
 
@@ -274,8 +286,8 @@ def test_iterating_leaves_the_global_generators(folder, workers):
     """torch's, numpy's and Python's: validation and loading never touch training's randomness."""
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     data = training(folder, workers=workers)
-    list(data.windows(0))
-    list(data.windows(1, skip=1))
+    list(data.updates(0))
+    list(data.updates(1, skip=1))
     list(ValidationData(loader(folder, workers=workers)).batches())
     assert torch.equal(torch.get_rng_state(), before[0])
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])
@@ -289,7 +301,7 @@ def test_the_global_generators_do_not_decide(folder):
         torch.manual_seed(state)
         np.random.seed(state)
         random.seed(state)
-        digests.add(digest(flat(training(folder, workers=1).windows(0))))
+        digests.add(digest(flat(training(folder, workers=1).updates(0))))
     assert len(digests) == 1
 
 
@@ -299,14 +311,14 @@ def test_workers_survive_a_signal(folder, kind):
     checkpoint, and ends the workers itself."""
     data = training(folder, batch_size=1, workers=1)
     others = {child.pid for child in multiprocessing.active_children()}
-    windows = data.windows(0)
-    found = next(windows)
+    updates = data.updates(0)
+    found = next(updates)
     ours = [child for child in multiprocessing.active_children() if child.pid not in others]
     assert ours
     for child in ours:
         os.kill(child.pid, kind)
-    found += flat(windows)
-    assert digest(found) == digest(flat(training(folder, batch_size=1).windows(0)))
+    found += flat(updates)
+    assert digest(found) == digest(flat(training(folder, batch_size=1).updates(0)))
     assert all(child.is_alive() for child in ours)
 
 
@@ -314,10 +326,10 @@ def test_two_data_sets_do_not_share_anything(folder):
     """Training and validation loaders used in turn, batch by batch, each give their own rows."""
     train, valid = training(folder, batch_size=2), ValidationData(loader(folder, batch_size=3))
     mixed: tuple[list[Batch], list[Batch]] = ([], [])
-    for window, batch in itertools.zip_longest(train.windows(0), valid.batches()):
-        mixed[0].extend(window or [])
+    for update, batch in itertools.zip_longest(train.updates(0), valid.batches()):
+        mixed[0].extend(update or [])
         mixed[1].extend([batch] if batch else [])
-    assert digest(mixed[0]) == digest(flat(train.windows(0)))
+    assert digest(mixed[0]) == digest(flat(train.updates(0)))
     assert digest(mixed[1]) == digest(valid.batches())
 
 
@@ -326,11 +338,11 @@ def test_a_closed_loader_has_no_workers(folder, workers):
     """Closing ends them in the middle of an epoch, twice or without any; the next pass starts new ones."""
     others = {child.pid for child in multiprocessing.active_children()}
     data = training(folder, batch_size=1, workers=workers)
-    next(data.windows(0))
+    next(data.updates(0))
     data.loader.close()
     data.loader.close()
     assert {child.pid for child in multiprocessing.active_children()} == others
-    assert digest(flat(data.windows(1))) == digest(flat(training(folder, batch_size=1).windows(1)))
+    assert digest(flat(data.updates(1))) == digest(flat(training(folder, batch_size=1).updates(1)))
     data.loader.close()
 
 
@@ -371,7 +383,7 @@ def test_training_keeps_queries_whole(folder, workers):
     """At most two of these queries in a batch of eight, none of them cut, each row once, in the epoch's order."""
     data = training(folder, 8, workers, "strong", "shuffle", 1, queries=QUERIES, classes=None)
     for epoch in range(3):
-        batches = flat(data.windows(epoch))
+        batches = flat(data.updates(epoch))
         order = query_order(QUERIES, 42, epoch)
         np.testing.assert_array_equal(np.concatenate([batch.rows for batch in batches]), order)
         held = [set(QUERIES[batch.rows].tolist()) for batch in batches]
@@ -397,40 +409,45 @@ def test_validation_keeps_queries_whole(folder):
 def test_sampling_that_cannot_be(folder):
     """By class where there are none, or where queries have to stay whole."""
     with pytest.raises(ConfigError, match=r"data\.sampling: found 'balanced', but no row has a class"):
-        list(training(folder, classes=None).windows(0))
+        list(training(folder, classes=None).updates(0))
     with pytest.raises(
         ConfigError, match=r"data\.sampling: found 'sqrt', but batches that hold whole queries"
     ):
-        list(training(folder, sampling="sqrt", queries=QUERIES).windows(0))
+        list(training(folder, sampling="sqrt", queries=QUERIES).updates(0))
 
 
 @pytest.mark.parametrize("queries", [None, QUERIES])
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_an_update(folder, world_size, queries):
     """Two ranks of one batch each make the update that one process makes of two: the same images, to the byte,
     in the same number of updates; the last may leave a rank without any."""
     sampling = "balanced" if queries is None else "shuffle"
-    single = training(folder, 2, window=world_size, sampling=sampling, queries=queries)
-    options = {"window": world_size, "sampling": sampling, "queries": queries, "world": world_size}
+    single = training(folder, 2, micro_batches_per_update=world_size, sampling=sampling, queries=queries)
+    options = {
+        "micro_batches_per_update": world_size,
+        "sampling": sampling,
+        "queries": queries,
+        "world_size": world_size,
+    }
     ranks = [training(folder, 2, rank=rank, **options) for rank in range(world_size)]
     assert {data.updates_per_epoch for data in ranks} == {single.updates_per_epoch}
     for epoch, skip in ((0, 0), (1, 0), (1, 1)):
-        shares = list(zip(*(data.windows(epoch, skip) for data in ranks), strict=True))
-        windows = list(single.windows(epoch, skip))
-        assert len(shares) == len(windows) == single.updates_per_epoch - skip
-        for parts, window in zip(shares, windows, strict=True):
-            assert digest([batch for batch in flat(parts) if len(batch)]) == digest(window)
+        shares = list(zip(*(data.updates(epoch, skip) for data in ranks), strict=True))
+        updates = list(single.updates(epoch, skip))
+        assert len(shares) == len(updates) == single.updates_per_epoch - skip
+        for parts, update in zip(shares, updates, strict=True):
+            assert digest([batch for batch in flat(parts) if len(batch)]) == digest(update)
 
 
 def test_a_rank_without_a_batch(folder):
     """It gets the first one's images with no answers and no rows, so that every rank counts the same updates and
     its parameters get a gradient of 0."""
-    data = training(folder, 4, window=4, rank=1, world_size=2)
-    assert [len(window) for window in data.windows(0)] == [1]
-    assert data.first_place == 2
-    data = training(folder, 8, window=4, rank=1, world_size=2)
-    ((batch,),) = data.windows(0)
-    ((first, *_),) = training(folder, 8, window=4, rank=0, world_size=2).windows(0)
+    data = training(folder, 4, micro_batches_per_update=4, rank=1, world_size=2)
+    assert [len(update) for update in data.updates(0)] == [1]
+    assert data.first_micro_batch_idx == 2
+    data = training(folder, 8, micro_batches_per_update=4, rank=1, world_size=2)
+    ((batch,),) = data.updates(0)
+    ((first, *_),) = training(folder, 8, micro_batches_per_update=4, rank=0, world_size=2).updates(0)
     assert len(batch) == 0
     assert torch.equal(batch.images, first.images)
     assert all((values == -1).all() for values in batch.targets.values())
@@ -449,7 +466,7 @@ def features_of(rows: int = ROWS) -> tuple[FeatureLoader, list[int]]:
 
 
 def test_frozen_epochs_train_on_features(folder):
-    """The rows of every window are those that images would have, in the same order, with the same answers; the
+    """The rows of every update are those that images would have, in the same order, with the same answers; the
     features are computed once, when first needed, and forgotten after the last epoch that needs them."""
     features, calls = features_of()
     data = training(folder, features=features, frozen_epochs=2)
@@ -457,16 +474,16 @@ def test_frozen_epochs_train_on_features(folder):
     assert calls == []
     for epoch in range(2):
         for skip in (0, 1):
-            found, wanted = list(data.windows(epoch, skip)), list(plain.windows(epoch, skip))
-            assert [len(window) for window in found] == [len(window) for window in wanted]
+            found, wanted = list(data.updates(epoch, skip)), list(plain.updates(epoch, skip))
+            assert [len(update) for update in found] == [len(update) for update in wanted]
             for ours, theirs in zip(flat(found), flat(wanted), strict=True):
                 np.testing.assert_array_equal(ours.rows, theirs.rows)
                 assert ours.images.tolist() == [[row] * 3 for row in theirs.rows.tolist()]
                 assert all(torch.equal(ours.targets[name], theirs.targets[name]) for name in theirs.targets)
     assert calls == [ROWS]
-    assert digest(flat(data.windows(2))) == digest(flat(plain.windows(2)))
+    assert digest(flat(data.updates(2))) == digest(flat(plain.updates(2)))
     assert features._features_ND is None
-    next(data.windows(1))
+    next(data.updates(1))
     assert calls == [ROWS] * 2
 
 
@@ -492,7 +509,7 @@ def test_features_of_whole_queries(folder):
     options = {"sampling": "shuffle", "queries": QUERIES, "classes": None}
     data = training(folder, 8, features=features, frozen_epochs=1, **options)
     plain = training(folder, 8, **options)
-    for ours, theirs in zip(flat(data.windows(0)), flat(plain.windows(0)), strict=True):
+    for ours, theirs in zip(flat(data.updates(0)), flat(plain.updates(0)), strict=True):
         np.testing.assert_array_equal(ours.rows, theirs.rows)
 
 
@@ -500,7 +517,7 @@ def test_features_leave_the_global_generators(folder):
     """Their order is a function of (seed, epoch) as well, and takes nothing from the global generators."""
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     features, _ = features_of()
-    list(training(folder, features=features, frozen_epochs=1).windows(0))
+    list(training(folder, features=features, frozen_epochs=1).updates(0))
     list(ValidationData(loader(folder), features=features, frozen_epochs=1).batches(0))
     assert torch.equal(torch.get_rng_state(), before[0])
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: soft answers that say what is in the image, the same however a window is cut."""
+"""Mixup and CutMix: soft labels that say what is in the image, however an update is cut into micro-batches."""
 
 import itertools
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.data.loader import Batch
+from classwise.data.batch import Batch
 from classwise.data.mixing import Mixing
-from waiting import Waiting
+from tests.helpers.waiting import Waiting
 
 CLASSES = {"label": 3}
 
 
-def window(sizes: list[int], seed: int = 0, side: int = 12) -> list[Batch]:
+def micro_batches(sizes: list[int], seed: int = 0, side: int = 12) -> list[Batch]:
     """Random images with a class, two labels and a number each; some unknown."""
     rng = np.random.default_rng(seed)
     count = sum(sizes)
@@ -38,12 +38,12 @@ def joined(batches: list[Batch]) -> Batch:
 
 
 @pytest.mark.parametrize("alphas", [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)], ids=["mixup", "cutmix", "both"])
-def test_the_rows_are_the_same_however_the_window_is_cut(alphas: tuple[float, float]) -> None:
-    """Partners and shares come from (seed, update) over the whole window, so accumulation stays exact."""
+def test_the_rows_are_the_same_however_the_update_is_cut(alphas: tuple[float, float]) -> None:
+    """Partners and shares come from (seed, update) over the whole update, so accumulation stays exact."""
     mixing = Mixing(*alphas, 1.0, 7, CLASSES)
     for update in range(8):
-        one = mixing(window([10]), update)[0]
-        several = mixing(window([4, 3, 3]), update)
+        one = mixing(micro_batches([10]), update)[0]
+        several = mixing(micro_batches([4, 3, 3]), update)
         assert [len(batch) for batch in several] == [4, 3, 3]
         together = joined(several)
         assert torch.equal(one.images, together.images)
@@ -55,15 +55,15 @@ def test_the_rows_are_the_same_however_the_window_is_cut(alphas: tuple[float, fl
 def test_an_update_is_a_function_of_seed_and_number() -> None:
     """Twice the same; another update or seed is mixed otherwise."""
     mixing = Mixing(0.4, 0.0, 1.0, 7, CLASSES)
-    first = mixing(window([9]), 3)[0].images
-    assert torch.equal(first, mixing(window([9]), 3)[0].images)
-    assert not torch.equal(first, mixing(window([9]), 4)[0].images)
-    assert not torch.equal(first, Mixing(0.4, 0.0, 1.0, 8, CLASSES)(window([9]), 3)[0].images)
+    first = mixing(micro_batches([9]), 3)[0].images
+    assert torch.equal(first, mixing(micro_batches([9]), 3)[0].images)
+    assert not torch.equal(first, mixing(micro_batches([9]), 4)[0].images)
+    assert not torch.equal(first, Mixing(0.4, 0.0, 1.0, 8, CLASSES)(micro_batches([9]), 3)[0].images)
 
 
 def test_mixup_is_the_sum_of_two_images_and_of_their_answers() -> None:
     """Each mixed image is own * a + (1 - own) * b of two originals, and its shares of the classes say so."""
-    before, after = window([12])[0], Mixing(0.4, 0.0, 1.0, 1, CLASSES)(window([12]), 0)[0]
+    before, after = micro_batches([12])[0], Mixing(0.4, 0.0, 1.0, 1, CLASSES)(micro_batches([12]), 0)[0]
     flat = before.images.float().flatten(1).double()
     for row in range(12):
         mixed = after.images[row].double().flatten()
@@ -102,7 +102,7 @@ def test_cutmix_shares_are_the_areas() -> None:
 
 def test_unknown_answers_keep_only_the_known_share() -> None:
     """A class that is unknown has no share; a number or label with an unknown part is unknown."""
-    batch = window([30])[0]
+    batch = micro_batches([30])[0]
     after = Mixing(0.4, 0.0, 1.0, 3, CLASSES)([batch], 0)[0]
     sums = after.targets["label"].sum(dim=1)
     assert bool((sums <= 1 + 1e-6).all())
@@ -116,7 +116,7 @@ def test_a_share_of_the_updates_is_mixed_and_both_kinds_take_turns() -> None:
     """mix_share 0.5 leaves about half as they are; with both alphas about half of the mixed are cut (uint8)."""
     mixing, kinds = Mixing(0.4, 1.0, 0.5, 2, CLASSES), []
     for update in range(400):
-        batch = mixing(window([4], side=4), update)[0]
+        batch = mixing(micro_batches([4], side=4), update)[0]
         plain = batch.targets["label"].ndim == 1
         kinds.append("plain" if plain else "cut" if batch.images.dtype == torch.uint8 else "mixed")
     shares = {kind: kinds.count(kind) / len(kinds) for kind in ("plain", "cut", "mixed")}
@@ -126,7 +126,7 @@ def test_a_share_of_the_updates_is_mixed_and_both_kinds_take_turns() -> None:
 
 def test_nothing_is_mixed_without_an_alpha_or_in_features() -> None:
     """Off is off, and features of a frozen backbone are no images."""
-    batches = window([5])
+    batches = micro_batches([5])
     assert Mixing(0.0, 0.0, 1.0, 0, CLASSES)(batches, 0) is batches
     features = [Batch(torch.zeros(5, 8), batches[0].targets, batches[0].rows)]
     assert Mixing(0.4, 1.0, 1.0, 0, CLASSES)(features, 0) is features
@@ -137,5 +137,5 @@ def test_mixing_waits_for_no_device(alphas: tuple[float, float]) -> None:
     """But for what checks class numbers on a CPU, and does not on a GPU (torch's one_hot)."""
     mixing = Mixing(*alphas, 1.0, 7, CLASSES)
     with Waiting() as waiting:
-        mixing(window([5, 4]), 3)
+        mixing(micro_batches([5, 4]), 3)
     assert waiting.found.count("_local_scalar_dense") == len(waiting.found) <= 2

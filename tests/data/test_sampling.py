@@ -225,7 +225,7 @@ def test_every_batch_belongs_to_one_rank():
             expected[i // accumulate % world_size][i // (accumulate * world_size)].append(i)
         for rank in range(world_size):
             found = rank_share(batches, accumulate * world_size, rank, world_size)
-            assert [[int(batch[0]) for batch in window] for window in found] == expected[rank]
+            assert [[int(batch[0]) for batch in update] for update in found] == expected[rank]
     assert [[len(w) for w in rank_share(batches[:5], 6, rank, 3)] for rank in range(3)] == [[2], [2], [1]]
 
 
@@ -236,7 +236,7 @@ def test_a_rank_outside_the_world(rank):
         rank_share([], 1, rank, 2)
 
 
-def test_a_window_that_processes_do_not_divide():
+def test_a_number_of_micro_batches_that_processes_do_not_divide():
     """A run goes on with another number of processes: an update keeps its batches, however unevenly they are
     shared."""
     batches = [np.array([i]) for i in range(7)]
@@ -254,7 +254,7 @@ def rows_of_rank(place: tuple[str, int, int]) -> list[list[list[int]]]:
     for epoch in range(3):
         batches = batches_of(epoch_order(sampling, LABELS, 42, epoch), 8)
         updates = rank_share(batches, 4, rank, world_size)
-        epochs.append([[int(row) for batch in window for row in batch] for window in updates])
+        epochs.append([[int(row) for batch in update for row in batch] for update in updates])
     return epochs
 
 
@@ -270,4 +270,4 @@ def test_two_processes_share_the_rows_of_one():
                 for epochs in zip(first, second, strict=True)
             ]
             assert together == single
-            assert all(len(window) == 16 for window in first[0][:-1] + second[0][:-1])
+            assert all(len(update) == 16 for update in first[0][:-1] + second[0][:-1])

@@ -15,8 +15,11 @@ import pytest
 import torch
 
 from classwise.data import slots as module
-from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Collate, ImageDataset, Loader
+from classwise.data.collate import Collate
+from classwise.data.dataset import ImageDataset
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
+from classwise.data.loader import Loader
 from classwise.data.slots import EACH, Slots
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")

@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from classwise.data.cells import edge_labels
 from classwise.data.targets import (
     ClassTarget,
     MultilabelTarget,
     RankingTarget,
     RegressionTarget,
-    edge_labels,
     make_target,
     target_from_dict,
 )

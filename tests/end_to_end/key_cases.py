@@ -10,9 +10,11 @@ from typing import Any
 from unittest import mock
 
 from classwise.compose.dataset import prepare
+from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
-from classwise.compose.parts import build_data, build_model, build_state, device_of
-from classwise.config.losses import FAMILIES
+from classwise.compose.settings import device_of
+from classwise.compose.state import build_model, build_state
+from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.run import checkpoint
@@ -201,7 +203,7 @@ CASES: dict[str, Case] = {
         (120.0, 5.0, 0.0), lambda loader: loader.watch_timeout, section={"workers": 1}, play=composed
     ),
     "data.bad_images": Case(("error", "skip"), refusal, section={"source": "@bad.csv"}),
-    "data.unanswered": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
+    "data.unlabeled": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
     "data.cache": Case(("auto", "off", "@kept"), lambda found: found, play=kept),
     "data.cache_gigabytes": Case((1e-8, 1.0), lambda found: found, section={"cache": "@small"}, play=kept),
     "data.max_pixels": Case((100_000_000, 100), refusal),
@@ -327,7 +329,7 @@ LOSSES: dict[str, dict[str, Case]] = {
 
 def loss_cases() -> Iterator[tuple[str, Case]]:
     """Every key of every loss, in [loss] and in a sum's terms. With one term, `weight` is a factor of the loss."""
-    for type, names in FAMILIES.items():
+    for type, names in LOSSES_BY_TYPE.items():
         for name in names:
             other = names[1] if name == names[0] and len(names) > 1 else names[0]
             # Levels have one loss only: any other name is refused.

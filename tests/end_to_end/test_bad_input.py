@@ -16,7 +16,16 @@ from typing import Any
 
 import pytest
 import tomli_w
-from scenes import (
+
+from classwise.config.load import load_config
+from classwise.console import Console
+from classwise.data import images
+from classwise.errors import CheckpointError, ConfigError, DataError
+from classwise.run.api import Run
+from classwise.run.checkpoint import Checkpoint, read_checkpoint
+from classwise.run.resume_config import refuse_changed_config
+from tests.helpers.refusals import refused, says
+from tests.helpers.scenes import (
     PEOPLE,
     class_folder,
     command,
@@ -29,14 +38,6 @@ from scenes import (
     write_config,
     write_csv,
 )
-
-from classwise.config.load import load_config
-from classwise.console import Console
-from classwise.data import images
-from classwise.errors import CheckpointError, ConfigError, DataError
-from classwise.run.api import Run
-from classwise.run.checkpoint import Checkpoint, read_checkpoint
-from classwise.run.resume_config import refuse_changed_config
 
 
 @pytest.fixture
@@ -56,30 +57,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def refused(folder: Path, *arguments: object, lines: int = 1) -> str:
-    """The message of a command that must fail as a user's mistake and leave everything below `folder` alone."""
-    with untouched(folder):
-        result = command(*arguments)
-    assert result.code == 1
-    assert result.out == ""
-    assert result.err.startswith("error: ")
-    assert "Traceback" not in result.err
-    assert len(result.err.splitlines()) == lines, result.err
-    # Short, whatever the length of this machine's temporary paths.
-    assert len(result.err.replace(str(folder), "")) < 300 * lines, result.err
-    return result.err
-
-
 def refused_training(folder: Path, lines: int = 1, values: Any = None, **changes: Any) -> str:
     """`classwise train` with a config that differs in these keys: refused, and no run directory made."""
     config = write_config(folder, **({"values": values} if values else {}), **changes)
     return refused(folder, "train", config, lines=lines)
-
-
-def says(message: str, *parts: object) -> None:
-    """Each part stands in the message."""
-    for part in parts:
-        assert str(part) in message, message
 
 
 # A missing file or folder
@@ -239,7 +220,7 @@ def test_a_class_with_one_group(here: Path) -> None:
     ("column", "said"),
     [
         (0, ("data.path", "is empty in row 5")),
-        (1, ("no answer in row 5: empty in column 'label'", "data.unanswered")),
+        (1, ("no label in row 5: empty in column 'label'", "data.unlabeled")),
         (2, ("data.group", "is empty in row 5")),
     ],
 )
@@ -263,7 +244,7 @@ def test_rows_without_an_answer_in_any_target(here: Path) -> None:
         targets__size={"column": "size", "type": "regression"},
         selection__metric="label.macro_f1",
     )
-    says(message, here / "samples.csv", "no answer in rows 5, 10", "columns 'label', 'size'")
+    says(message, here / "samples.csv", "no label in rows 5, 10", "columns 'label', 'size'")
 
 
 def test_duplicate_ids(here: Path) -> None:
@@ -380,13 +361,13 @@ def test_inference_decodes_every_image_once(
 ) -> None:
     """Nothing is read beforehand only to see whether it can be; a bad one makes it look at all, to name them all."""
     plain_table(tmp_path, 6, "test.csv")
-    decoded, decode = list[bytes](), images._decode
+    decoded, decode = list[bytes](), images.decode
 
     def counted(kind: str, data: bytes, *arguments: object) -> object:
         decoded.append(data)
         return decode(kind, data, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(images, "_decode", counted)
+    monkeypatch.setattr(images, "decode", counted)
     run = Run.open(trained / "run")
     assert run.predict(tmp_path / "images").height == 6
     assert len(decoded) == len(set(decoded)) == 6
@@ -698,7 +679,7 @@ def test_a_run_goes_on_under_a_classwise_with_more_keys(trained: Path, run: Path
 
     def with_text(text: Any) -> Checkpoint:
         metadata = checkpoint.metadata | {"config": text}
-        return dataclasses.replace(checkpoint, state=checkpoint.state | {"facts": metadata})
+        return dataclasses.replace(checkpoint, state=checkpoint.state | {"metadata": metadata})
 
     text = checkpoint.metadata["config"]
     refuse_changed_config(run / "config.toml", config, checkpoint)
@@ -768,4 +749,4 @@ def test_ctrl_c_before_training_leaves_nothing(here: Path, monkeypatch: pytest.M
     assert result.code == 130
     assert result.out == ""
     assert "Traceback" not in result.err
-    assert result.err.endswith("stopped; nothing is half written\n")
+    assert result.err.endswith("stopped; no partial files were left\n")

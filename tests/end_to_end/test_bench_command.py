@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from scenes import (
+
+from classwise.bench.result import COMPUTING, READING
+from tests.helpers.scenes import (
     FORKS,
     MANY,
     PEOPLE,
@@ -15,8 +17,6 @@ from scenes import (
     untouched,
     write_config,
 )
-
-from classwise.bench.result import COMPUTING, READING
 
 
 @FORKS
@@ -31,7 +31,7 @@ def test_a_run_is_timed_and_nothing_written(
     with untouched(tmp_path), generators_untouched():
         shown = command("bench", "classwise.toml").ok()
     lines = shown.out.splitlines()
-    assert lines[0].split() == ["stage", "ms", "a", "image", "share"]
+    assert lines[0].split() == ["stage", "ms", "an", "image", "share"]
     names = [line.split()[0] for line in lines[1 : lines.index("")]]
     assert names == [*READING, *(name for name in COMPUTING if name != "mixing"), "metrics"]
     assert any(line.startswith("bound by ") for line in lines)

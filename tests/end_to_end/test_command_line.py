@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import PEOPLE, command, plain_table, write_config
 
 from classwise.cli import app, parse_overrides, run_command
 from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.config.toml import toml_text
 from classwise.errors import CheckpointError, ConfigError, OutputError
+from tests.helpers.scenes import PEOPLE, command, plain_table, write_config
 
 COMMANDS = {
     "demo",

@@ -15,13 +15,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scenes import command, contents, plain_table, untouched, write_config
 
-from classwise.compare import Variant, compare, grid, work
+from classwise.compare import compare, work
+from classwise.compare.variants import Variant, grid
 from classwise.errors import ConfigError, Interrupted
 from classwise.run import api as run
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
+from tests.helpers.scenes import command, contents, plain_table, untouched, write_config
 
 LOSSES = ("--vary", "loss.name=cross_entropy,focal")
 MODEL = "checkpoints/last/model.safetensors"
@@ -188,7 +189,7 @@ def test_a_run_that_fails_stops_no_other(whole: Path, tmp_path: Path) -> None:
     vary = ("--vary", "data.path=path,nowhere")
     found = command("compare", whole / "classwise.toml", *vary, "--seeds", 2, "--out", tmp_path / "out")
     assert found.code == 1
-    assert found.err.splitlines()[-1] == "error: 2 of 4 runs failed; the table leaves them out"
+    assert found.err.splitlines()[-1] == "error: 2 of 4 runs failed; the table does not include them"
     table = pl.read_csv(tmp_path / "out/compare.csv")
     assert table["status"].to_list() == ["finished"] * 2 + ["failed"] * 2
     assert "no column 'nowhere'" in table["message"][2]
@@ -220,9 +221,9 @@ def test_warnings_are_said_once_a_variant(whole: Path, tmp_path: Path) -> None:
     """Before the first run, whatever the number of seeds, with the variant's name; and no run scores baselines."""
     vary = ("--vary", "selection.patience=1,5", "--training.epochs", 2, "--seeds", 2)
     found = command("compare", whole / "classwise.toml", *vary, "--out", tmp_path / "out").ok()
-    said = "warning: selection.patience=5: selection.patience = 5: never waited for in 2 epochs"
+    said = "warning: selection.patience=5: selection.patience = 5: has no effect, since training.epochs is 2"
     assert found.err.splitlines()[0] == said
-    assert found.err.count("never waited for") == 1
+    assert found.err.count("has no effect") == 1
     for name in runs(tmp_path / "out"):
         assert json.loads((tmp_path / "out" / name / "status.json").read_text())["baselines"] is None
 

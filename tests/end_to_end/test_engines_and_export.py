@@ -10,12 +10,13 @@ import numpy as np
 import onnxruntime
 import polars as pl
 import pytest
-from scenes import MANY, command, many_table, untouched, write_config, write_csv
 
-from classwise.data.images import fit_image, read_image
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
 from classwise.infer import engines
 from classwise.infer.engines import Engine, Outputs
 from classwise.run.api import Run
+from tests.helpers.scenes import MANY, command, many_table, untouched, write_config, write_csv
 
 RANKED: dict[str, Any] = {
     **MANY,
@@ -101,7 +102,7 @@ def _regression(
     raw: np.ndarray, head: dict[str, Any], target: dict[str, Any]
 ) -> tuple[list[float], np.ndarray]:
     values = raw[:, 0].astype(np.float64) * head["std"] + head["mean"]
-    return values.tolist(), np.searchsorted(head["edges"] or [], values, split="right")
+    return values.tolist(), np.searchsorted(head["edges"] or [], values, side="right")
 
 
 def _ranking(raw: np.ndarray, head: dict[str, Any], target: dict[str, Any]) -> tuple[list[float], None]:

@@ -11,10 +11,8 @@ from typing import Any, get_args, get_type_hints
 import cv2
 import numpy as np
 import pytest
-from key_cases import BASE, CASES, LEFT_OUT, TWO, Case, Outcome, merged
 from pydantic import BaseModel
 from safetensors.torch import save_file
-from scenes import write_csv
 
 from classwise.config.load import make_config
 from classwise.config.losses import WeightedSum
@@ -22,6 +20,8 @@ from classwise.config.schema import Config
 from classwise.errors import ClasswiseError
 from classwise.model.classifier import build_classifier
 from classwise.run.api import Run, train
+from tests.end_to_end.key_cases import BASE, CASES, LEFT_OUT, TWO, Case, Outcome, merged
+from tests.helpers.scenes import write_csv
 
 # Which keys there are
 

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from scenes import command
 
 from classwise.config.load import load_config
-from classwise.config.losses import FAMILIES
+from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.demo.shapes import write_shapes
 from classwise.metrics.scores import SCORES, TOP
+from tests.helpers.scenes import command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Each example's targets by type; what `classwise evaluate` has to say of each type.
@@ -49,7 +49,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_example_is_run() -> None:
     """There is one for each type of target, and none that no test runs (notes-plan has its own)."""
     assert {path.stem for path in EXAMPLES.glob("*.toml")} == {*TYPES, "notes-plan"}
-    assert set(FAMILIES) <= set(TYPES)
+    assert set(LOSSES_BY_TYPE) <= set(TYPES)
 
 
 @pytest.mark.parametrize("name", TYPES)

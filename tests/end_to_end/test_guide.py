@@ -10,16 +10,17 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scenes import command
 
 from classwise.compose.dataset import prepare
+from classwise.config.base import sections_by_name
 from classwise.config.load import load_config, make_config
-from classwise.config.losses import FAMILIES, by_name
+from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Schedule
 from classwise.console import Console
 from classwise.demo.shapes import write_shapes
 from classwise.metrics.scores import SCORES, TOP
 from classwise.run.checkpoint import read_checkpoint
+from tests.helpers.scenes import command
 
 ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "docs" / "guide.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
@@ -333,9 +334,9 @@ def test_the_guide_runs_every_type_loss_and_schedule() -> None:
         keys |= {f"{table}.{key}" for table, content in config.items() for key in content}
         keys |= {f"target.{key}" for target in config["targets"].values() for key in target}
         keys |= {f"loss.{key}" for table in tables for key in table}
-    assert {name for family in FAMILIES.values() for name in family} | {"sum"} <= losses
-    assert set(by_name(Schedule)) <= schedules
-    assert set(FAMILIES) == types
+    assert {name for family in LOSSES_BY_TYPE.values() for name in family} | {"sum"} <= losses
+    assert set(sections_by_name(Schedule)) <= schedules
+    assert set(LOSSES_BY_TYPE) == types
     assert keys >= {
         *("target.columns", "target.separator", "target.query", "target.edges", "target.adjust"),
         *("target.weight", "target.loss", "joint.targets", "data.sampling", "data.mixup", "data.cutmix"),

@@ -18,7 +18,12 @@ from typing import IO, Any, cast
 import pytest
 import tomli_w
 import torch
-from scenes import (
+
+from classwise.compose import state as compose_state
+from classwise.run.checkpoint import read_checkpoint
+from classwise.training.state import Progress
+from tests.helpers.same_end import assert_same_end, timeless_history
+from tests.helpers.scenes import (
     FORKS,
     MANY,
     PEOPLE,
@@ -31,10 +36,6 @@ from scenes import (
     plain_table,
     write_config,
 )
-
-from classwise.compose import parts as compose
-from classwise.run.checkpoint import read_checkpoint
-from classwise.training.state import Progress
 
 EPOCHS = 30
 # The metric's name stands in every epoch line, which makes 30 of them longer than the pipe that they go into.
@@ -113,8 +114,10 @@ def read_until(stream: IO[str], start: str) -> list[str]:
 @FORKS
 @pytest.mark.parametrize(
     ("number", "options"),
-    [(signal.SIGINT, ()), (signal.SIGTERM, ("--data.workers", "2"))],
-    ids=["int", "term"],
+    [
+        pytest.param(signal.SIGINT, (), marks=pytest.mark.full, id="int"),
+        pytest.param(signal.SIGTERM, ("--data.workers", "2"), id="term"),
+    ],
 )
 def test_a_signal_stops_with_a_checkpoint_and_resume_ends_in_the_same_bytes(
     folder: Path, tmp_path: Path, number: int, options: tuple[str, ...]
@@ -196,7 +199,7 @@ def test_with_every_option_the_bytes_are_the_same_after_any_update(
     many_table(tmp_path)
     config = write_config(tmp_path, MANY, **SETS[options])
     said = ending(command("train", config, "--run", tmp_path / "whole"))
-    rows = history(tmp_path / "whole")
+    rows = timeless_history(tmp_path / "whole")
     updates = json.loads((tmp_path / "whole/status.json").read_text())["update"]
     assert [row.get("frozen", False) for row in rows] == [True, False]
     targets = {*MANY["targets"], *(["ranked"] if "targets__ranked" in SETS[options] else [])}
@@ -235,9 +238,10 @@ def test_what_a_run_may_be_given_anew(tmp_path: Path, monkeypatch: pytest.Monkey
         "metrics.json",
     ):
         assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    assert history(run) == history(tmp_path / "whole")
+    assert timeless_history(run) == timeless_history(tmp_path / "whole")
 
 
+@pytest.mark.full  # compiling takes a minute; tests/training/test_compiled.py says quickly what is compiled
 @pytest.mark.parametrize("careful", [True, False])
 def test_compiled_too_the_run_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, careful: bool
@@ -251,7 +255,7 @@ def test_compiled_too_the_run_ends_in_the_same_bytes(
     if not careful:
         real = torch.compile
         monkeypatch.setattr(torch, "compile", lambda model, dynamic: real(model))
-        monkeypatch.setattr(compose, "compiled_sizes", lambda *sizes: range(1000))
+        monkeypatch.setattr(compose_state, "compiled_sizes", lambda *sizes: range(1000))
     command("train", config, "--run", tmp_path / "whole").ok()
     run = tmp_path / "run"
     stop_after(5, config, run, monkeypatch)  # in the second epoch, before its short last batch
@@ -280,7 +284,7 @@ def test_resuming_a_finished_run_says_so(folder: Path) -> None:
 
 
 @FORKS
-@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("debug", [pytest.param(False, marks=pytest.mark.full), True])
 def test_a_run_that_failed_says_why_and_can_go_on(folder: Path, tmp_path: Path, debug: bool) -> None:
     """Images that vanish while loader processes read them: the process ends with exit 1 (also where the error
     is still held when it does, as with --debug), status.json says why, and resume ends as if nothing had happened."""
@@ -300,36 +304,3 @@ def test_a_run_that_failed_says_why_and_can_go_on(folder: Path, tmp_path: Path, 
     assert str(images) in status["reason"]
     command("resume", run).ok()
     assert_same_end(folder / "whole", run)
-
-
-def assert_same_end(one: Path, other: Path) -> None:
-    """Weights, optimizer, predictions and scores are the same bytes; state and history differ in durations only."""
-    for name in ("best", "last"):
-        for part in ("model.safetensors", "training.safetensors"):
-            file = f"checkpoints/{name}/{part}"
-            assert (one / file).read_bytes() == (other / file).read_bytes(), file
-        assert state_of(one, name) == state_of(other, name), name
-    for file in ("predictions.csv", "metrics.json", "split.csv"):
-        assert (one / file).read_bytes() == (other / file).read_bytes(), file
-    assert history(one) == history(other)
-    ends = [json.loads((run / "status.json").read_text()) for run in (one, other)]
-    keys = ("state", "reason", "epoch", "update", "best", "data", "model", "baselines")
-    assert [ends[0][key] for key in keys] == [ends[1][key] for key in keys]
-
-
-def state_of(run: Path, name: str) -> dict[str, Any]:
-    """A checkpoint's state.json without what a clock said."""
-    state = json.loads((run / "checkpoints" / name / "state.json").read_text())
-    state["progress"]["history"] = timeless(state["progress"]["history"])
-    assert state["progress"].pop("epoch_seconds") == 0
-    return cast(dict[str, Any], state)
-
-
-def history(run: Path) -> list[dict[str, Any]]:
-    """history.jsonl without what a clock said."""
-    return timeless([json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()])
-
-
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of history without what a clock said."""
-    return [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in rows]

@@ -15,13 +15,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(path) for path in (HERE, HERE.parent / "end_to_end", HERE.parent / "training")]
 RESULTS = ROOT / "docs/results/reliability.json"
 
 
 def main() -> int:
     """1 if anything did not hold."""
-    from counting import Figure, timed
+    from tests.faults.counting import Figure, timed
 
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("names", nargs="*", help="figures or row numbers to count; all if none is given")
@@ -32,7 +31,7 @@ def main() -> int:
     for path in sorted(HERE.glob("*.py")):
         if path.stem.startswith(("test_", "__")) or path.stem in ("counting", "page"):
             continue
-        for figure in getattr(importlib.import_module(path.stem), "FIGURES", ()):
+        for figure in getattr(importlib.import_module(f"tests.faults.{path.stem}"), "FIGURES", ()):
             figures[figure.name] = figure
     figures = dict(sorted(figures.items(), key=lambda item: (item[1].row, item[0])))
     wanted = [
@@ -55,7 +54,7 @@ def main() -> int:
         known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         RESULTS.write_text(json.dumps(known | {name: found}, indent=1, ensure_ascii=False) + "\n")
     if arguments.write:
-        from page import write_page
+        from tests.faults.page import write_page
 
         write_page(json.loads(RESULTS.read_text()), list(figures.values()), RESULTS.with_suffix(".md"))
     return int(failed > 0)

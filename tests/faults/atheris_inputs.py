@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from counting import Count, Figure
+from tests.faults.counting import Count, Figure
 
 RUNS = 100_000
 PROGRAM = """
@@ -54,7 +54,7 @@ epochs = 2
 
 def by_coverage(runs: int = RUNS) -> Count:
     """Inputs to two readers: only errors of our own. One that is another ends the process, and with it the count."""
-    from states import files_of
+    from tests.faults.states import files_of
 
     count = Count()
     for reader, seed in (("config", CONFIG), ("manifest", files_of(1)["manifest.json"])):

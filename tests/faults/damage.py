@@ -6,12 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from counting import Count, Figure
-from disk import scratch
-from states import NAMES, files_of, put, same_as
-
 from classwise.errors import CheckpointError
 from classwise.run.checkpoint import newest_checkpoint, read_checkpoint
+from tests.faults.counting import Count, Figure
+from tests.faults.states import NAMES, files_of, put, same_as
+from tests.faults.trials import scratch_folder
 
 Damage = Callable[[Path, dict[str, bytes], random.Random], str]
 
@@ -124,7 +123,7 @@ def damages(tries: int = 10_000, seed: int = 0) -> Count:
     time that one is damaged as well, and nothing may be gone on from."""
     count = Count()
     last, best = files_of(3), files_of(2)
-    root = scratch()
+    root = scratch_folder()
     for number in range(tries):
         rng = random.Random(f"{seed} {number}")
         shutil.rmtree(root)

@@ -1,36 +1,32 @@
 """Failing disks: each file operation of a save fails in turn, a disk fills up at any point, and outputs likewise."""
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from counting import Count, Figure
-from interposed import FAULTS, in_a_child, recorded, with_fault
-from states import files_of, put, same_as
 
 from classwise.console import Console
 from classwise.data.table import write_table
 from classwise.errors import CheckpointError, ClasswiseError
 from classwise.files import write_bytes, write_json, write_text
 from classwise.run.checkpoint import newest_checkpoint, write_checkpoint
-
-
-def scratch() -> Path:
-    """A folder in memory: what is tried here is the order of operations, not a disk's speed."""
-    return Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+from tests.faults.counting import Count, Figure
+from tests.faults.interposed import FAULTS, in_a_child, recorded, with_fault
+from tests.faults.states import files_of, put, same_as
+from tests.faults.trials import scratch_folder
+from tests.helpers.children import child_environment
 
 
 def every_operation(faults: tuple[str, ...] = FAULTS, step: int = 1) -> Count:
     """A save over an earlier one, in which operation after operation fails."""
     count = Count()
     old, new, third = files_of(1), files_of(2), files_of(3)
-    root = scratch()
+    root = scratch_folder()
     put(root / "checkpoints", "last", old)
     total = len(recorded(root, lambda: write_checkpoint(root / "checkpoints", "last", new)))
     for fault in faults:
@@ -85,9 +81,7 @@ def _neither(folder: Path, old: dict[str, bytes], new: dict[str, bytes]) -> str 
 
 # The programs run in a mount namespace of their own, so that nothing is left mounted however they end.
 ON_A_SMALL_DISK = """
-import os, pathlib, shutil, subprocess, sys
-sys.path[:0] = {paths!r}
-from disk import small_disks
+from tests.faults.disk import small_disks
 small_disks({sizes!r})
 """
 
@@ -100,11 +94,13 @@ def full_disks(sizes: int = 50) -> Count:
     page = 4096
     # From where only the old one fits to where both do.
     steps = [(old // page + 6 + i * (new // page + 12) / max(1, sizes - 1)) * page for i in range(sizes)]
-    here = str(Path(__file__).parent)
-    paths = [here, str(Path(here).parent / "training"), *sys.path]
-    script = ON_A_SMALL_DISK.format(paths=paths, sizes=[int(step) // page * page for step in steps])
+    script = ON_A_SMALL_DISK.format(sizes=[int(step) // page * page for step in steps])
     found = subprocess.run(
-        ["unshare", "-m", sys.executable, "-c", script], capture_output=True, text=True, timeout=600
+        ["unshare", "-m", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=child_environment(),
     )
     lines = [line.split("\t") for line in found.stdout.splitlines() if line.startswith("disk\t")]
     for _, outcome, problem in lines:
@@ -144,23 +140,26 @@ def small_disks(sizes: list[int]) -> None:
             subprocess.run(["umount", str(mount)], check=True)
 
 
-def _outputs() -> dict[str, tuple[str, Callable[[Path, str], None]]]:
-    """The writers of everything in a run directory, by name: the file, and how it is written."""
-    frame = lambda text: pl.DataFrame({"id": ["a", text], "mask": ["=1", "x"]})  # noqa: E731
-    return {
-        "CSV": ("predictions.csv", lambda path, text: write_table(frame(text), path)),
-        "Parquet": ("predictions.parquet", lambda path, text: write_table(frame(text), path)),
-        "JSON": ("metrics.json", lambda path, text: write_json(path, {"value": text})),
-        "text": ("config.toml", lambda path, text: write_text(path, text * 100)),
-        "page": ("report.html", lambda path, text: write_bytes(path, text.encode() * 5000)),
-    }
+def _frame(text: str) -> pl.DataFrame:
+    return pl.DataFrame({"id": ["a", text], "mask": ["=1", "x"]})
 
 
-def outputs(faults: tuple[str, ...] = FAULTS) -> Count:
+# The writers of everything in a run directory, by name: the file, and how it is written.
+OUTPUTS: dict[str, tuple[str, Callable[[Path, str], None]]] = {
+    "CSV": ("predictions.csv", lambda path, text: write_table(_frame(text), path)),
+    "Parquet": ("predictions.parquet", lambda path, text: write_table(_frame(text), path)),
+    "JSON": ("metrics.json", lambda path, text: write_json(path, {"value": text})),
+    "text": ("config.toml", lambda path, text: write_text(path, text * 100)),
+    "page": ("report.html", lambda path, text: write_bytes(path, text.encode() * 5000)),
+}
+
+
+def outputs(faults: tuple[str, ...] = FAULTS, names: Sequence[str] = tuple(OUTPUTS)) -> Count:
     """Files of a run directory, new or over an earlier one, in which operation after operation fails."""
     count = Count()
-    root = scratch()
-    for name, (file, writer) in _outputs().items():
+    root = scratch_folder()
+    for name in names:
+        file, writer = OUTPUTS[name]
         path = root / file
         writer(path, "old")
         old = path.read_bytes()
@@ -214,7 +213,7 @@ def _add_log(count: Count, faults: tuple[str, ...]) -> None:
     """A log that cannot be written must not end a run: lines are lost, said and counted."""
     for fault in [fault for fault in faults if "kill" not in fault]:
         for number in range(3):
-            root = scratch()
+            root = scratch_folder()
             console = Console(quiet=True)
             console.log_to(root / "log.txt")
             console.line("one")

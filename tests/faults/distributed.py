@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import trials
-from counting import Count, Figure
-from kills import count_of
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
+from tests.faults.kills import count_of
+from tests.helpers.children import child_environment
+from tests.helpers.same_end import differences
 
-HERE = Path(__file__).resolve().parent
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CI": "true"}
+ENVIRONMENT = child_environment(CI="true")
 
 
 def torchrun(processes: int, *arguments: object, options: Sequence[str] = ("--standalone",)) -> list[str]:
@@ -32,9 +33,7 @@ def classwise(processes: int, *arguments: object) -> subprocess.CompletedProcess
     command = [sys.executable, "-m", "classwise", *(str(argument) for argument in arguments)]
     if processes > 1:
         command = torchrun(processes, "-m", "classwise", *arguments)
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=180, check=False, env=ENVIRONMENT, cwd=HERE
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=ENVIRONMENT)
 
 
 def ranks(processes: int, *checks: str) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def ranks(processes: int, *checks: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as here:
         out = Path(here) / "found.json"
         done = subprocess.run(
-            torchrun(processes, HERE / "ranks.py", out, *checks),
+            torchrun(processes, "-m", "tests.faults.ranks", out, *checks),
             capture_output=True,
             text=True,
             timeout=900,
@@ -95,7 +94,7 @@ CHANGES: dict[str, Any] = {
 @contextlib.contextmanager
 def drawn(**changes: Any) -> Iterator[tuple[Path, Path]]:
     """A folder with images, and the config in it."""
-    from scenes import PEOPLE, people_table, write_config
+    from tests.helpers.scenes import PEOPLE, people_table, write_config
 
     folder = trials.scratch_folder()
     try:
@@ -178,7 +177,7 @@ def resumed_runs() -> Count:
                     problem = problem or ("" if done.returncode == 0 else done.stderr[-500:])
                 arguments = ["resume", run]
             if not problem and name == "2 and 2":
-                problem = trials.differences(whole, run)
+                problem = differences(whole, run)
             elif not problem:
                 pair = [load_file(path / "checkpoints/last/model.safetensors") for path in (whole, run)]
                 off = max(
@@ -238,11 +237,11 @@ end_update = Progress.end_update
 def ended(progress, loss, samples):
     end_update(progress, loss, samples)
     if progress.update == 3 and os.environ["RANK"] == "1":
-        from classwise.data import loader
-        read = loader.read_image
+        from classwise.data import dataset
+        read = dataset.read_image
         def gone(path, *arguments, **options):
             return read(Path(str(path) + ".gone"), *arguments, **options)
-        loader.read_image = gone
+        dataset.read_image = gone
 Progress.end_update = ended
 from classwise.cli import run_command
 sys.exit(run_command(sys.argv[1:]))
@@ -301,18 +300,14 @@ def _unlike(count: Count, folder: Path, config: Path) -> None:
     kind = "stores and images of each process"
     classwise(2, "train", config, "--run", folder / "like")
     done = apart(folder, "no store", config, folder / "no store")
-    problem = (
-        done.stderr[-300:] if done.returncode else trials.differences(folder / "like", folder / "no store")
-    )
+    problem = done.stderr[-300:] if done.returncode else differences(folder / "like", folder / "no store")
     count.add(not problem, kind, f"a store in one process only: {problem}")
     copy = folder / "copy"
     copy.mkdir()
     for name in ("사진", "samples.csv"):
         (shutil.copytree if (folder / name).is_dir() else shutil.copy)(folder / name, copy / name)
     done = apart(folder, "machines", config, folder / "machines", copy)
-    problem = (
-        done.stderr[-300:] if done.returncode else trials.differences(folder / "like", folder / "machines")
-    )
+    problem = done.stderr[-300:] if done.returncode else differences(folder / "like", folder / "machines")
     count.add(not problem, kind, f"two machines: {problem}")
     cached = [sum(path.stat().st_size for path in copy.glob(f"cache/{rank}/**/pixels")) for rank in (0, 1)]
     count.add(cached[0] == cached[1] > 0, kind, f"the machines have stored {cached} bytes")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from classwise.signals import STOPPING
+from tests.helpers.children import child_environment
 
 PATIENCE = 120.0  # seconds for anything that should be over long before
 _server = multiprocessing.get_context("forkserver")
@@ -179,7 +180,7 @@ def start_program(
     What each leaves is in `files`/RANK."""
     files.mkdir(parents=True)
     told = json.dumps([[h.place, f"{h.act.__module__}:{h.act.__name__}", h.arguments, h.call] for h in hooks])
-    program = [str(Path(__file__)), str(files), told, *(str(argument) for argument in arguments)]
+    program = ["-m", "tests.faults.forked", str(files), told, *(str(argument) for argument in arguments)]
     launcher = ["-m", "torch.distributed.run", *torchrun, "--"] if torchrun else []
     with (files / "err").open("wb") as err:
         return subprocess.Popen(
@@ -187,7 +188,7 @@ def start_program(
             stdout=subprocess.DEVNULL,
             stderr=err,
             start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment),
+            env=child_environment(**environment),
         )
 
 
@@ -280,8 +281,6 @@ def _put(hook: Hook) -> None:
 
 def _program() -> None:
     """What `start_program` has started."""
-    here = Path(__file__).resolve().parent
-    sys.path[:0] = [str(here), str(here.parents[0] / "end_to_end")]
     where, told, *arguments = sys.argv[1:]
     hooks = []
     for place, act, given, call in json.loads(told):

@@ -6,8 +6,9 @@ import shutil
 from typing import Any
 
 import polars as pl
-import trials
-from counting import Count, Figure
+
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
 
 RISKY = re.compile(r"^[=+\-@\t\r\n＝＋－＠]")
 NUMBER = re.compile(r"^[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?%?$")
@@ -59,9 +60,8 @@ def tables(step: int = 1) -> Count:
 def commands(step: int = 1) -> dict[str, Any]:
     """Names of files and labels through init, train, predict and submit: what people open is neutral, what programs
     read is unchanged, the submission's ids are the template's bytes."""
-    from scenes import command, draw, write_config, write_csv
-
     from classwise.data.table import plain
+    from tests.helpers.scenes import command, draw, write_config, write_csv
 
     count, folder = Count(), trials.scratch_folder()
     names = [
@@ -101,7 +101,7 @@ def commands(step: int = 1) -> dict[str, Any]:
 
 def formulas() -> Count:
     """Both together."""
-    from kills import count_of
+    from tests.faults.kills import count_of
 
     found = tables()
     more = count_of(trials.in_a_fresh_process("formulas", "commands", 3))

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import trials
-from counting import Count, Figure
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "report"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # {js} marks the page and asks for an address; {url} is an address that nobody should ask for.
 SHAPES = (
@@ -127,7 +125,7 @@ def browsed(page: Path, width: int = 1200, shot: Path | None = None) -> str:
 
 def hostile_run(folder: Path, names: list[str]) -> Path:
     """A run directory in which every name is hostile."""
-    from fabricated import fabricate_run
+    from tests.helpers.fabricated import fabricate_run
 
     each = iter(names * 3)
     labels = {next(each): [next(each) for _ in range(3)] for _ in range(2)}

@@ -18,9 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import trials
-from counting import Count, Figure
 from PIL import Image
+
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
 
 Pixels = npt.NDArray[np.uint8]
 SECONDS, MEGABYTES = 2.0, 256
@@ -402,7 +403,7 @@ def one(path: Path, case: Case | None) -> str:
     from classwise.data.images import read_image
     from classwise.errors import ImageError
 
-    started = time.perf_counter()
+    started = time.process_time()  # what a busy machine takes for others does not count
     try:
         found = read_image(path, MAX_PIXELS)
     except ImageError as error:
@@ -413,7 +414,7 @@ def one(path: Path, case: Case | None) -> str:
             return f"refused: {error.reason}"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     if seconds > SECONDS:
         return f"took {seconds:.1f} s"
     if found is None:
@@ -493,7 +494,7 @@ def sabotaged() -> dict[str, bool]:
     """Whether the crafted files notice that a protection has been taken out."""
     from unittest import mock
 
-    from classwise.data import images
+    from classwise.data import decode, decode_png, image_file
 
     folder = trials.scratch_folder()
 
@@ -509,21 +510,21 @@ def sabotaged() -> dict[str, bool]:
                 return True
         return False
 
-    lenient = images.simplejpeg.decode_jpeg
+    lenient = decode.simplejpeg.decode_jpeg
 
     def not_strict(data: bytes, colours: str, strict: bool) -> Any:
         return lenient(data, colours, strict=False)
 
-    with mock.patch.object(images, "_check_size"):
+    with mock.patch.object(decode_png, "check_size"):
         no_size = fails(("PNG of more pixels than are allowed",))
     with (
-        mock.patch.object(images, "_require_regular"),
+        mock.patch.object(image_file, "_require_regular"),
         mock.patch.object(os, "O_NONBLOCK", 0),
     ):
         no_file = fails(("a named pipe",), 3)
-    with mock.patch.object(images.simplejpeg, "decode_jpeg", not_strict):
+    with mock.patch.object(decode.simplejpeg, "decode_jpeg", not_strict):
         cut = fails(("JPEG cut to 70%", "JPEG cut to 90%"))
-    with mock.patch.object(images, "_orientation", return_value=1):
+    with mock.patch.object(decode_png, "exif_orientation", return_value=1):
         turned = fails(("PNG, EXIF 6",))
     shutil.rmtree(folder, ignore_errors=True)
     return {"no size check": no_size, "no file check": no_file, "not strict": cut, "not turned": turned}
@@ -635,7 +636,7 @@ def mutants(tries: int, seed: int = 0, chunk: int = 500) -> dict[str, Any]:
 
 
 def _figure(function: str, *arguments: Any) -> Count:
-    from kills import count_of
+    from tests.faults.kills import count_of
 
     return count_of(trials.in_a_fresh_process("images", function, *arguments))
 

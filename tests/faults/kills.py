@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import trials
-from counting import Count, Figure
-from trials import Board, Scene
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
+from tests.faults.trials import Board, Scene
+from tests.helpers.same_end import differences
 
 PHASES = (
     *("update", "writing", "between fsync and rename", "pruning", "validation", "status", "results"),
@@ -100,7 +101,7 @@ def _end(there: Scene, run: Path, board: Board, out: Path) -> str:
         if _nothing_kept(run):
             return _begin_anew(there, run, board, out)
         return f"resume ended with {code}: {out.read_text()[-300:]}"
-    return trials.differences(there.whole, run)
+    return differences(there.whole, run)
 
 
 def _nothing_kept(run: Path) -> bool:
@@ -118,7 +119,7 @@ def _begin_anew(there: Scene, run: Path, board: Board, out: Path) -> str:
             return f"resume without a checkpoint said {out.read_text()[-200:]!r}"
         shutil.rmtree(run)
     code = trials.run(["train", there.config, "--run", run, "--quiet"], board, out)
-    return f"train ended with {code}" if code != 0 else trials.differences(there.whole, run)
+    return f"train ended with {code}" if code != 0 else differences(there.whole, run)
 
 
 def kill_commands(tries: int, seed: int = 0) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _command(there: Scene, run: Path, rng: random.Random) -> tuple[str, str]:
     )
     if done.returncode != 0:
         return f"resume ended with {done.returncode}: {done.stderr[-300:]}", when
-    return trials.differences(there.whole, run), when
+    return differences(there.whole, run), when
 
 
 def _left_of(session: int, seconds: float = 10.0) -> int:

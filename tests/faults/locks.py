@@ -20,15 +20,14 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from unittest.mock import patch
 
-from counting import Count, Figure
-from forked import PATIENCE, Child, Hook, kill_group, mark, members, start, start_ranks
-from scenes import contents
-from signals import Place, counted, halfway, nothing_left, place, require, resumed
-from test_interrupt import assert_same_end
-
 import classwise
 from classwise.errors import OutputError
-from classwise.run import api as run_module
+from classwise.run import folder as run_folder
+from tests.faults.counting import Count, Figure
+from tests.faults.forked import PATIENCE, Child, Hook, kill_group, mark, members, start, start_ranks
+from tests.faults.signals import Place, counted, halfway, nothing_left, place, require, resumed
+from tests.helpers.same_end import assert_same_end
+from tests.helpers.scenes import contents
 
 UPDATE = "classwise.training.state:Progress.end_update"
 
@@ -110,7 +109,7 @@ def at_the_same_instant(
     if verb == "resume":
         halfway(here, folder, world_size)
     arguments = ["resume", run] if verb == "resume" else here.train(run, world_size)
-    start = "classwise.run.api:new_folder" if verb == "train" else "classwise.run.folder:RunFolder.status"
+    start = "classwise.run.folder:new_folder" if verb == "train" else "classwise.run.folder:RunFolder.status"
     hooks = [Hook(start, wait_for, (str(go),)), Hook(UPDATE, hold, (str(gate),))]
     teams = [begin(folder / str(i), world_size, arguments, hooks, sabotage) for i in range(2)]
     for team in teams:
@@ -149,9 +148,13 @@ def one_after_the_other(
         halfway(here, folder, worlds[0])
     commands = {"train": here.train(run, worlds[0]), "resume": ["resume", run]}
     setting_up = {
-        "train": ["classwise.run.api:assemble", "classwise.run.api:_begin", "classwise.run.api:say_start"]
+        "train": [
+            "classwise.run.api:assemble",
+            "classwise.run.api:write_beginning",
+            "classwise.run.api:say_start",
+        ]
     }
-    setting_up["resume"] = ["classwise.run.api:prepare", "classwise.run.api:_restored_parts"]
+    setting_up["resume"] = ["classwise.run.api:prepare", "classwise.run.api:restored_parts"]
     where = moment.choice([*setting_up[verbs[0]], UPDATE])
     call = moment.randrange(1, 9) if where == UPDATE else 1
     first = begin(folder / "0", worlds[0], commands[verbs[0]], [Hook(where, hold, (str(gate),), call)])
@@ -169,7 +172,7 @@ def in_threads(here: Place) -> None:
     """Two threads of one process, let go together: the system's lock would let both in. The one that goes on comes
     to its end, though not to the same bytes: torch has one generator a process, which the other sets back."""
     folder = here.next()
-    go, errors, original = threading.Barrier(2), list[BaseException](), run_module.new_folder
+    go, errors, original = threading.Barrier(2), list[BaseException](), run_folder.new_folder
 
     @contextmanager
     def together(*given):
@@ -184,7 +187,7 @@ def in_threads(here: Place) -> None:
         except BaseException as error:
             errors.append(error)
 
-    with patch("classwise.run.api.new_folder", together):
+    with patch("classwise.run.folder.new_folder", together):
         threads = [threading.Thread(target=train) for _ in range(2)]
         for thread in threads:
             thread.start()

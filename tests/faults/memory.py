@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import trials
-from counting import Count, Figure
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
 
 BLOCKS = 20
 
@@ -31,7 +31,7 @@ def long_run(updates: int, epochs: int, workers: int, leak: bool = False) -> dic
 
     folder = trials.scratch_folder()
     try:
-        from scenes import plain_table, write_config
+        from tests.helpers.scenes import plain_table, write_config
 
         plain_table(folder, 16)
         rows = (folder / "samples.csv").read_text().splitlines()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from counting import Figure
+from tests.faults.counting import Figure
 
 START, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 

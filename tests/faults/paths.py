@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import trials
-from counting import Count, Figure
-from kills import count_of
-
 from classwise.data.cache import default_base
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
+from tests.faults.kills import count_of
 
 Change = Callable[[Path], None]
 # Where programs keep what they can make again, decoded images of ours among it.
@@ -82,7 +81,7 @@ def hostile_runs(most: int = 0) -> dict[str, Any]:
     trials.no_core_files()
     count, watch = Count(), Watchdog()
     folder = trials.scratch_folder()
-    from scenes import command, plain_table, write_config
+    from tests.helpers.scenes import command, plain_table, write_config
 
     plain_table(folder)
     config = write_config(folder, training__epochs=1, report={"baselines": False, "resamples": 0})
@@ -129,7 +128,7 @@ def unpickled() -> dict[str, bool]:
     from classwise.run import checkpoint
 
     watch, folder = Watchdog(), trials.scratch_folder()
-    from scenes import command, plain_table, write_config
+    from tests.helpers.scenes import command, plain_table, write_config
 
     plain_table(folder)
     config = write_config(folder, training__epochs=1, report={"baselines": False, "resamples": 0})
@@ -247,20 +246,20 @@ def _changes(folder: Path) -> dict[str, Change]:
         "deep": json.loads("[" * 200 + "]" * 200),
     }
     places = [
-        ("facts", "model", "backbone"),
-        ("facts", "model", "image_size"),
-        ("facts", "model", "heads"),
-        ("facts", "model", "mean"),
-        ("facts", "targets"),
-        ("facts", "heads"),
-        ("facts", "precision"),
-        ("facts", "window"),
+        ("metadata", "model", "backbone"),
+        ("metadata", "model", "image_size"),
+        ("metadata", "model", "heads"),
+        ("metadata", "model", "mean"),
+        ("metadata", "targets"),
+        ("metadata", "heads"),
+        ("metadata", "precision"),
+        ("metadata", "micro_batches_per_update"),
         ("progress", "update"),
         ("progress", "history"),
         ("training", "optimizer"),
         ("training", "model"),
         ("training", "schedule"),
-        ("facts", "joint"),
+        ("metadata", "joint"),
     ]
     for place in places:
         for what, value in values.items():
@@ -268,8 +267,8 @@ def _changes(folder: Path) -> dict[str, Change]:
     for what in ("load", "hub", "save", "__dict__", "compile", "float33"):
         changes[f"$dtype: {what}"] = state(at("training", "optimizer", value={"$dtype": what}))
     changes["$tensor: another"] = state(at("training", "optimizer", value={"$tensor": "../../etc"}))
-    changes["a giant head"] = state(at("facts", "model", "heads", value={"label": 10**9}))
-    changes["giant images"] = state(at("facts", "model", "image_size", value=[10**6, 10**6]))
+    changes["a giant head"] = state(at("metadata", "model", "heads", value={"label": 10**9}))
+    changes["giant images"] = state(at("metadata", "model", "image_size", value=[10**6, 10**6]))
     return changes
 
 
@@ -353,7 +352,7 @@ def escapes(most: int = 0) -> dict[str, Any]:
     count, watch = Count(), Watchdog()
     folder = trials.scratch_folder()
     outside = trials.scratch_folder()
-    from scenes import command, draw, plain_table, write_config
+    from tests.helpers.scenes import command, draw, plain_table, write_config
 
     secret = outside / "secret.png"
     draw(secret, 0, 99)
@@ -418,7 +417,7 @@ def escapes(most: int = 0) -> dict[str, Any]:
 
 
 def _table(path: Path, rows: list[list[str]]) -> None:
-    from scenes import write_csv
+    from tests.helpers.scenes import write_csv
 
     write_csv(path, ("path", "label"), rows)
 
@@ -426,10 +425,9 @@ def _table(path: Path, rows: list[list[str]]) -> None:
 def race(seconds: float = 20.0, by_name: bool = False) -> dict[str, Any]:
     """A file and a folder are swapped for links to outside and back while images are read. `by_name`: the sabotage
     that checks where the name leads, and then opens it."""
-    from scenes import draw
-
     from classwise.data import images
     from classwise.errors import ImageError
+    from tests.helpers.scenes import draw
 
     count = Count()
     folder, outside = trials.scratch_folder(), trials.scratch_folder()

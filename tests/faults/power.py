@@ -12,14 +12,13 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from counting import Count, Figure
-from disk import scratch
-from interposed import Operation, recorded
-from states import files_of
-
 from classwise.errors import CheckpointError
 from classwise.run.checkpoint import newest_checkpoint, write_checkpoint
 from classwise.run.folder import new_folder
+from tests.faults.counting import Count, Figure
+from tests.faults.interposed import Operation, recorded
+from tests.faults.states import files_of
+from tests.faults.trials import scratch_folder
 
 
 @dataclass
@@ -50,7 +49,7 @@ def log_of_saves(root: Path, saves: int = 4) -> list[Operation]:
 def states(log: list[Operation], root: Path, count: int, seed: int = 0) -> Count:
     """So many cuts at random places of the log, each with what may be left of it."""
     found = Count()
-    base = scratch()
+    base = scratch_folder()
     for number in range(count):
         rng = random.Random(f"{seed} {number}")
         cut = rng.randrange(1, len(log) + 1)
@@ -155,7 +154,7 @@ def _lay_out(inode: Inode, path: Path) -> None:
 
 def power_cuts(count: int = 10_000) -> Count:
     """The whole figure."""
-    root = scratch()
+    root = scratch_folder()
     log = log_of_saves(root)
     found = states(log, root, count)
     found.notes["operations in the log"] = len(log)

@@ -1,4 +1,4 @@
-"""What two or three processes find out about themselves: `torchrun --nproc-per-node 2 ranks.py CHECKS OUT`.
+"""What two or three processes find out about themselves: `torchrun --nproc-per-node 2 -m tests.faults.ranks OUT CHECKS`.
 
 Each process computes what it would have come to alone, too, and compares. The first one writes what was counted.
 """
@@ -13,29 +13,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [
-    str(HERE),
-    str(HERE.parent),
-    *(str(HERE.parent / name) for name in ("training", "properties")),
-]
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from counting import Count  # noqa: E402
-from test_accumulation import (  # noqa: E402
-    LOSSES,
-    OUTPUTS,
-    Head,
-    Heads,
-    cut,
-    drawn_criterion,
-    drawn_queries,
-    gradient,
-    mean_of_means,
-    rows_of,
+from classwise.data.batch import Batch, without_labels
+from classwise.data.epochs import ValidationData
+from classwise.data.sampling import rank_share
+from classwise.distributed import SINGLE_PROCESS, Processes, process_group
+from classwise.errors import NonFiniteError
+from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.model.heads import (
+    ClassHead,
+    MultilabelHead,
+    OrdinalHead,
+    RankingHead,
+    RegressionHead,
 )
-from tiny_runs import (  # noqa: E402
+from classwise.training import loop
+from classwise.training.guard import NonFiniteGuard
+from classwise.training.state import TrainState
+from tests.faults.counting import Count
+from tests.helpers.tiny_runs import (
     SETTINGS,
     MemoryLoader,
     Shelf,
@@ -47,23 +46,18 @@ from tiny_runs import (  # noqa: E402
     training,
     validation,
 )
-from torch import Tensor, nn  # noqa: E402
-
-from classwise.data.loader import Batch, ValidationData, without_labels  # noqa: E402
-from classwise.data.sampling import rank_share  # noqa: E402
-from classwise.distributed import SINGLE_PROCESS, Processes, process_group  # noqa: E402
-from classwise.errors import NonFiniteError  # noqa: E402
-from classwise.metrics.collection import MetricCollection, flat_scores  # noqa: E402
-from classwise.model.heads import (  # noqa: E402
-    ClassHead,
-    MultilabelHead,
-    OrdinalHead,
-    RankingHead,
-    RegressionHead,
+from tests.properties.test_accumulation import (
+    LOSSES,
+    OUTPUTS,
+    Head,
+    Heads,
+    cut,
+    drawn_criterion,
+    drawn_queries,
+    gradient,
+    mean_of_means,
+    rows_of,
 )
-from classwise.training import loop  # noqa: E402
-from classwise.training.guard import NonFiniteGuard  # noqa: E402
-from classwise.training.state import TrainState  # noqa: E402
 
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-6}
 
@@ -168,7 +162,7 @@ def _gradients(
 
     loop.clip = noted  # type: ignore[attr-defined]
     try:
-        loop.train_one_epoch(state, data.windows(0), data, dataclasses.replace(SETTINGS, processes=who))
+        loop.train_one_epoch(state, data.updates(0), data, dataclasses.replace(SETTINGS, processes=who))
     finally:
         loop.clip = clip  # type: ignore[attr-defined]
     return found
@@ -259,7 +253,7 @@ def _scores(rows: int, who: Processes) -> dict[str, Any]:
         dataclasses.make_dataclass("Progress", ["epoch"])(0),
     )
     scores = loop.evaluate(state, valid, metrics, dataclasses.replace(SETTINGS, processes=who))
-    results = metrics.results()
+    results = metrics.compute()
     samples = {name: one["samples"] for name, one in results["targets"].items()}
     return {"scores": scores, "results": results, "samples": samples, "flat": flat_scores(results)}
 
@@ -322,9 +316,9 @@ def _flat(state: TrainState) -> Tensor:
 def non_finite(processes: Processes, sabotage: str = "") -> Count:
     """A loss or gradient that is not finite, on one process or all, in any update: all stop before its step."""
     count = Count()
-    refuse = NonFiniteGuard.admit
+    refuse = NonFiniteGuard.check
     if sabotage == "unchecked":
-        NonFiniteGuard.admit = lambda self, update: True  # type: ignore[method-assign]
+        NonFiniteGuard.check = lambda self, update: True  # type: ignore[method-assign]
     for kind in ("nan loss", "inf loss", "nan gradient", "inf gradient", "nan validation"):
         for guilty in (0, 1, -1):
             for update in range(
@@ -335,7 +329,7 @@ def non_finite(processes: Processes, sabotage: str = "") -> Count:
                 found = "; ".join(f"process {r}: {p}" for r, p in enumerate(everyones) if p)
                 who = "all" if guilty < 0 else f"process {guilty}"
                 count.add(not found, f"{kind}, {who}", f"update {update}: {found}")
-    NonFiniteGuard.admit = refuse  # type: ignore[method-assign]
+    NonFiniteGuard.check = refuse  # type: ignore[method-assign]
     return count
 
 

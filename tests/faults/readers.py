@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import trials
-from counting import Count, Figure
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
 
 ODD_TEXT = st.one_of(
     st.text(max_size=12),
@@ -310,10 +311,9 @@ def fuzz_template(tries: int) -> dict[str, Any]:
 
 def fuzz_manifest(tries: int) -> dict[str, Any]:
     """The manifest of a checkpoint, its own hash made to fit again in half of the cases."""
-    from states import files_of, put
-
     from classwise.files import json_text, sha256
     from classwise.run.checkpoint import newest_checkpoint, read_checkpoint
+    from tests.faults.states import files_of, put
 
     folder = trials.scratch_folder()
     files = files_of(1)
@@ -351,10 +351,9 @@ def fuzz_manifest(tries: int) -> dict[str, Any]:
 
 def fuzz_checkpoint(tries: int) -> dict[str, Any]:
     """A checkpoint whose hashes fit, with another state or other tensors, restored into a run."""
-    from states import FACTS, MADE_ON, files_of, put, trained
-
     from classwise.files import json_text, sha256
     from classwise.run import checkpoint as checkpoints
+    from tests.faults.states import FACTS, MADE_ON, files_of, put, trained
 
     folder = trials.scratch_folder()
     files = files_of(2)
@@ -420,7 +419,7 @@ def sabotaged(tries: int) -> dict[str, int]:
 
 def _figure(name: str, what: str, function: str) -> Figure:
     def count() -> Count:
-        from kills import count_of
+        from tests.faults.kills import count_of
 
         return count_of(trials.in_a_fresh_process("readers", function, 100_000))
 

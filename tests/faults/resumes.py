@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import trials
-from counting import Count, Figure
-from kills import count_of
-from trials import Board, Scene
+from tests.faults import trials
+from tests.faults.counting import Count, Figure
+from tests.faults.kills import count_of
+from tests.faults.trials import Board, Scene
+from tests.helpers.same_end import differences
 
 RANKED = {"type": "ranking", "column": "relevance", "query": "query"}
 # Of each: which data and base config, and what is changed.
@@ -80,7 +81,7 @@ def sabotaged(names: list[str]) -> dict[str, dict[str, Any]]:
 def _scene(folder: Path, board: Board, kind: str, changes: dict[str, Any]) -> Scene:
     if kind == "people":
         return trials.scene(folder, board, **changes)
-    from scenes import MANY, many_table, write_config
+    from tests.helpers.scenes import MANY, many_table, write_config
 
     many_table(folder)
     values = {
@@ -137,9 +138,7 @@ def _stopped_twice(there: Scene, board: Board, stops: tuple[int, int], how: str)
             return f"ended with {code} at update {stop}: {out.read_text()[-300:]}"
         arguments = ["resume", run, "--quiet"]
     code = trials.run(arguments, board, out)
-    return (
-        f"ended with {code}: {out.read_text()[-300:]}" if code != 0 else trials.differences(there.whole, run)
-    )
+    return f"ended with {code}: {out.read_text()[-300:]}" if code != 0 else differences(there.whole, run)
 
 
 FIGURES = [

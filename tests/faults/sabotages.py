@@ -30,10 +30,10 @@ def augmentation_from_one_generator() -> None:
     """One that goes on and on, as most programs have it."""
     import numpy as np
 
-    from classwise.data import loader
+    from classwise.data import dataset
 
     going_on = np.random.default_rng(0)
-    loader.generator = lambda *arguments: going_on  # type: ignore[assignment]
+    dataset.generator = lambda *arguments: going_on  # type: ignore[assignment]
 
 
 def order_from_one_generator() -> None:

@@ -14,8 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from counting import Count, Figure
-from forked import (
+import classwise.data.workers
+import classwise.signals
+from classwise.distributed import Processes
+from classwise.run.checkpoint import read_checkpoint
+from classwise.run.folder import RunFolder
+from tests.faults.counting import Count, Figure
+from tests.faults.forked import (
     PATIENCE,
     Child,
     Hook,
@@ -27,14 +32,8 @@ from forked import (
     start_program,
     start_ranks,
 )
-from scenes import PLAIN, contents, plain_table, write_config
-from test_interrupt import assert_same_end
-
-import classwise.data.workers
-import classwise.signals
-from classwise.distributed import Processes
-from classwise.run.checkpoint import read_checkpoint
-from classwise.run.folder import RunFolder
+from tests.helpers.same_end import assert_same_end
+from tests.helpers.scenes import PLAIN, contents, plain_table, write_config
 
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGUSR1": signal.SIGUSR1}
 WITHIN = 10.0  # seconds from the signal to the end
@@ -270,24 +269,24 @@ ENDING = [
 ]
 SET_UP = [
     "classwise.run.api:prepare",
-    "classwise.run.api:_new_model",
-    "classwise.run.api:settle",
-    "classwise.run.api:new_folder",
+    "classwise.run.api:new_model",
+    "classwise.run.api:resolve_auto",
+    "classwise.run.folder:new_folder",
     "classwise.run.folder:_made",
     "classwise.run.folder:locked",
     "classwise.run.lock:_me",
     "classwise.run.api:score_baselines",
     "classwise.run.api:assemble",
-    "classwise.run.api:_begin",
+    "classwise.run.api:write_beginning",
     "classwise.run.folder:RunFolder.write_split",
     "classwise.run.api:say_start",
 ]
 RESUME_SET_UP = [
     "classwise.run.folder:RunFolder.status",
-    "classwise.run.api:locked",
+    "classwise.run.folder:locked",
     "classwise.run.api:newest_checkpoint",
     "classwise.run.api:prepare",
-    "classwise.run.api:_restored_parts",
+    "classwise.run.api:restored_parts",
     "classwise.run.api:run_checkpointer",
 ]
 
@@ -336,7 +335,7 @@ def at_once(here: Place, call: int) -> None:
     if (folder / "run").exists():
         resumed(folder, 1, whole)
     else:  # it was the first checkpoint
-        require("nothing is half written" in child.said, child.said)
+        require("no partial files were left" in child.said, child.said)
     shutil.rmtree(folder)
 
 
@@ -349,7 +348,7 @@ def in_the_set_up(here: Place, hook: Hook, number: int, world_size: int) -> None
     require(codes == [128 + number] * world_size, f"exit codes {codes}: {[rank.said for rank in ranks]}")
     for rank in ranks:
         said = rank.said
-        require("Traceback" not in said and said.endswith("stopped; nothing is half written\n"), said)
+        require("Traceback" not in said and said.endswith("stopped; no partial files were left\n"), said)
     require(not (folder / "run").exists(), f"left: {sorted((folder / 'run').rglob('*'))}")
     require(not members(ranks[0].group), "processes live on")
     shutil.rmtree(folder)

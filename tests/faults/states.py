@@ -5,14 +5,14 @@ import shutil
 from pathlib import Path
 
 import torch
-from tiny_runs import SETTINGS, convolutional, state_of, training
 
 from classwise.run import checkpoint as checkpoints
 from classwise.run.checkpoint import FILES, Checkpoint, RunCheckpointer
 from classwise.training import loop
 from classwise.training.state import TrainState
+from tests.helpers.tiny_runs import SETTINGS, convolutional, state_of, training
 
-FACTS = {"classwise": "test", "window": 1}
+FACTS = {"classwise": "test", "micro_batches_per_update": 1}
 MADE_ON = {"torch": "x", "threads": 1}
 NAMES = (*FILES, "manifest.json")
 
@@ -22,7 +22,7 @@ def trained(updates: int) -> TrainState:
     data = training(8, 2)
     state = state_of(convolutional(), data, "adamw", decay=0.9)
     if updates:
-        windows = (window for number, window in enumerate(data.windows(0)) if number < updates)
+        windows = (window for number, window in enumerate(data.updates(0)) if number < updates)
         loop.train_one_epoch(state, windows, data, dataclasses.replace(SETTINGS, clip_norm=1.0))
     return state
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
-import trials
+
+from tests.faults import trials
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """All in one process."""
-    calls = {"crafted": ["crafted", 4], "mutants": ["mutants", 1500], "sabotaged": ["sabotaged"]}
+    calls = {"crafted": ["crafted", 4], "mutants": ["mutants", 1500]}
     results = trials.several([["images", *call] for call in calls.values()])
     return dict(zip(calls, results, strict=True))
 
@@ -27,7 +28,8 @@ def test_mutants(found: dict[str, Any]) -> None:
     assert found["mutants"]["by"]["refused"] > 100
 
 
-def test_sabotages(found: dict[str, Any]) -> None:
+@pytest.mark.full
+def test_sabotages() -> None:
     """Without the check of sizes, of regular files, of cut files, of orientation: each is found."""
     without = {"no size check": True, "no file check": True, "not strict": True, "not turned": True}
-    assert found["sabotaged"] == without
+    assert trials.in_a_fresh_process("images", "sabotaged") == without

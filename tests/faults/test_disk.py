@@ -6,14 +6,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import disk
-import power
 import pytest
-from interposed import recorded
-from states import files_of
 
 from classwise.run import checkpoint as checkpoints
 from classwise.run.checkpoint import write_checkpoint
+from tests.faults import disk, power
+from tests.faults.interposed import recorded
+from tests.faults.states import files_of
 
 
 def test_every_operation_of_a_save_fails_in_turn() -> None:
@@ -24,11 +23,14 @@ def test_every_operation_of_a_save_fails_in_turn() -> None:
     assert set(count.by) == set(disk.FAULTS)
 
 
-def test_every_operation_of_other_outputs_fails_in_turn() -> None:
+@pytest.mark.parametrize(
+    "names", [("CSV", "page"), pytest.param(tuple(disk.OUTPUTS), marks=pytest.mark.full)], ids=["some", "all"]
+)
+def test_every_operation_of_other_outputs_fails_in_turn(names: tuple[str, ...]) -> None:
     """Tables, metrics, config, report: the old file or the new one. The log: lines are lost, and counted."""
-    count = disk.outputs()
+    count = disk.outputs(names=names)
     count.check()
-    assert {"CSV", "Parquet", "JSON", "text", "page", "log"} == set(count.by)
+    assert {*names, "log"} == set(count.by)
 
 
 CAN_MOUNT = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
@@ -73,6 +75,7 @@ def unsynced_files(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("save", [write_in_place, remove_first])
 def test_sabotage_of_a_save(monkeypatch: pytest.MonkeyPatch, save: Any) -> None:
     """A disk that fails then leaves nothing."""
@@ -81,6 +84,7 @@ def test_sabotage_of_a_save(monkeypatch: pytest.MonkeyPatch, save: Any) -> None:
     assert count.held < count.tried
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "sabotage"),
     [
@@ -97,6 +101,7 @@ def test_sabotage_of_flushing(monkeypatch: pytest.MonkeyPatch, name: str, sabota
     assert count.held < count.tried
 
 
+@pytest.mark.full
 def test_sabotage_of_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleting the old one before the new name is flushed."""
     real = checkpoints.sync_folder

@@ -3,8 +3,10 @@
 import shutil
 from typing import Any
 
-import distributed
 import pytest
+
+from tests.faults import distributed
+from tests.helpers.same_end import differences
 
 CHECKS = ("gradients=60", "loop", "metrics=40", "runs", "non-finite")
 SABOTAGES = ("gradients=30!mean loss", "metrics=20!padded sampler", "runs!no merging", "non-finite!unchecked")
@@ -70,7 +72,7 @@ def test_a_store_in_one_process_only() -> None:
         assert distributed.classwise(2, "train", config, "--run", folder / "like").returncode == 0
         done = distributed.apart(folder, "no store", config, folder / "run")
         assert done.returncode == 0, done.stderr
-        assert distributed.trials.differences(folder / "like", folder / "run") == ""
+        assert differences(folder / "like", folder / "run") == ""
 
 
 def test_another_image_on_another_machine() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import workers
-from scenes import FORKS
 
 from classwise.data import workers as watched
 from classwise.data.loader import Loader
 from classwise.errors import WorkerError
+from tests.faults import workers
+from tests.helpers.scenes import FORKS
 
 pytestmark = [FORKS, pytest.mark.filterwarnings("ignore:This DataLoader will create")]
 
@@ -29,6 +29,7 @@ def test_any_workers_give_the_same_batches() -> None:
     workers.workers_digest([(2, "fork"), (1, "spawn"), (1, "forkserver")], epochs=1).check()
 
 
+@pytest.mark.full
 def test_augmentation_by_a_generator_of_the_process_depends_on_the_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -37,7 +38,7 @@ def test_augmentation_by_a_generator_of_the_process_depends_on_the_workers(
     def own(*place: int) -> np.random.Generator:
         return np.random.default_rng(np.random.randint(2**31))
 
-    monkeypatch.setattr("classwise.data.loader.generator", own)
+    monkeypatch.setattr("classwise.data.dataset.generator", own)
     count = workers.workers_digest([(1, "fork"), (2, "fork")])
     assert count.held == 1, count.failures
 
@@ -79,6 +80,7 @@ def test_a_command_ends_with_the_file_and_can_be_resumed() -> None:
     workers.faulty_commands(("train", "predict"), ("killed",), ()).check()
 
 
+@pytest.mark.full
 def test_without_notes_the_error_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage: workers that do not note what they read."""
     monkeypatch.setattr(watched.Heartbeat, "begin", lambda *_: None)
@@ -87,6 +89,7 @@ def test_without_notes_the_error_names_no_file(tmp_path: Path, monkeypatch: pyte
     assert "trap killed 13.png" in wrong.split("does not say")[1]
 
 
+@pytest.mark.full
 def test_without_a_watch_a_stuck_worker_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +107,7 @@ def test_without_a_watch_a_stuck_worker_is_waited_for(
     assert workers.still_there([pid]) == ""
 
 
+@pytest.mark.full
 def test_without_its_word_a_hanging_worker_outlives_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,15 +124,16 @@ def struck_young(folder: Path) -> str:
     with workers.closed(data.loader):
         (worker,) = iter(data.loader._loader)._workers
         os.kill(worker.pid, signal.SIGTERM)
-        return workers.digest(batch for window in data.windows(0) for batch in window)
+        return workers.digest(batch for window in data.updates(0) for batch in window)
 
 
 def test_a_signal_does_not_end_a_worker_that_is_being_started(tmp_path: Path) -> None:
     """It gives the same batches as none."""
     plain = workers.set_of(workers.drawn(tmp_path, 12), 0, "auto")
-    assert struck_young(tmp_path) == workers.digest(batch for window in plain.windows(0) for batch in window)
+    assert struck_young(tmp_path) == workers.digest(batch for window in plain.updates(0) for batch in window)
 
 
+@pytest.mark.full
 def test_without_holding_back_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage: the signal arrives."""
     monkeypatch.setattr(watched, "defer_signals", nullcontext)
@@ -230,7 +235,7 @@ def test_a_worker_that_cannot_begin_says_why(tmp_path: Path, monkeypatch: pytest
     def refuse(worker: int) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr("classwise.data.loader._start_worker", refuse)
+    monkeypatch.setattr("classwise.data.loader.start_worker", refuse)
     data = workers.set_of(workers.drawn(tmp_path, 12), 1, "fork")
     with (
         workers.closed(data.loader),
@@ -249,7 +254,7 @@ def test_a_mistake_in_reading_shows_its_file_and_where_it_was(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr("classwise.data.loader.fit_image", fail)
+    monkeypatch.setattr("classwise.data.dataset.fit_image", fail)
     valid = workers.validation_of(workers.drawn(tmp_path, 5), count, "fork")
     with (
         workers.closed(valid.loader),

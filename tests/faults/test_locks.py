@@ -8,15 +8,14 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import locks
 import pytest
-import signals
-from forked import Hook, start
-from scenes import command
 
 from classwise.errors import OutputError
 from classwise.run.folder import new_folder
 from classwise.run.lock import locked, refuse_held
+from tests.faults import locks, signals
+from tests.faults.forked import Hook, start
+from tests.helpers.scenes import command
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +46,7 @@ def test_the_lock_is_free_after_kill_9(here: signals.Place) -> None:
     assert locks.after_a_kill(here, 2, random.Random(0))
 
 
+@pytest.mark.full
 def test_without_the_lock_both_go_on(here: signals.Place) -> None:
     """Two trains in one directory, where the system's locks do nothing: both train, or the one stumbles over the other's
     files, or each over the other's; that one goes on and the other names it is past."""

@@ -3,18 +3,17 @@
 from typing import Any
 
 import pytest
-import trials
+
+from tests.faults import trials
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    """All in one process, the sabotages last."""
+    """All in one process."""
     calls = {
         "runs": ["hostile_runs", 10],
         "escapes": ["escapes", 6],
         "race": ["race", 1.5],
-        "race by name": ["race", 5.0, True],
-        "unpickled": ["unpickled"],
     }
     results = trials.several([["paths", *call] for call in calls.values()])
     return dict(zip(calls, results, strict=True))
@@ -26,9 +25,11 @@ def test_hostile_runs(found: dict[str, Any]) -> None:
     assert set(found["runs"]["by"]) == {"resume", "evaluate", "predict", "submit", "report"}
 
 
-def test_sabotage_of_reading(found: dict[str, Any]) -> None:
+@pytest.mark.full
+def test_sabotage_of_reading() -> None:
     """With torch's own files allowed, a pickle in a run directory runs."""
-    assert found["unpickled"] == {"the payload has run": True, "it was seen": True}
+    found = trials.in_a_fresh_process("paths", "unpickled")
+    assert found == {"the payload has run": True, "it was seen": True}
 
 
 def test_path_escapes(found: dict[str, Any]) -> None:
@@ -44,6 +45,8 @@ def test_a_link_swapped_in_a_race(found: dict[str, Any]) -> None:
     assert found["race"]["by"]["read"] > 50
 
 
-def test_sabotage_of_the_race(found: dict[str, Any]) -> None:
+@pytest.mark.full
+def test_sabotage_of_the_race() -> None:
     """The usual check before opening loses it now and then."""
-    assert found["race by name"]["held"] < found["race by name"]["tried"]
+    found = trials.in_a_fresh_process("paths", "race", 5.0, True)
+    assert found["held"] < found["tried"]

@@ -3,41 +3,40 @@
 import contextlib
 from typing import Any
 
-import formulas
-import hostile_report
 import polars as pl
 import pytest
-import trials
 
 from classwise.config.load import make_config
 from classwise.data import table
 from classwise.data.table import read_table
 from classwise.errors import ConfigError, DataError
+from tests.faults import formulas, hostile_report, trials
 
+TRIES = 150
 READERS = ("fuzz_config", "fuzz_table", "fuzz_template", "fuzz_manifest", "fuzz_checkpoint")
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """All in one process."""
-    calls = [["readers", name, 250] for name in READERS]
-    calls += [["readers", "sabotaged", 250], ["formulas", "commands", 12]]
-    names = [*READERS, "sabotaged", "commands"]
-    return dict(zip(names, trials.several(calls), strict=True))
+    calls = [*(["readers", name, TRIES] for name in READERS), ["formulas", "commands", 12]]
+    return dict(zip([*READERS, "commands"], trials.several(calls), strict=True))
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_only_errors_of_our_own(found: dict[str, Any], reader: str) -> None:
     """Some of the 100,000 inputs to each; some are accepted, most refused."""
     assert found[reader]["failures"] == []
-    assert found[reader]["tried"] >= 250
+    assert found[reader]["tried"] >= TRIES
     assert found[reader]["by"]["accepted"] > 0
     assert found[reader]["by"]["refused"] > 50
 
 
-def test_sabotage_of_the_readers(found: dict[str, Any]) -> None:
+@pytest.mark.full
+def test_sabotage_of_the_readers() -> None:
     """Where foreign errors are let through, the same inputs find them."""
-    assert all(found["sabotaged"].values()), found["sabotaged"]
+    found = trials.in_a_fresh_process("readers", "sabotaged", 250)
+    assert all(found.values()), found
 
 
 @pytest.mark.parametrize(
@@ -81,6 +80,7 @@ def test_formulas_through_the_commands(found: dict[str, Any]) -> None:
     assert found["commands"]["by"]["submission"] > 5
 
 
+@pytest.mark.full
 def test_sabotage_of_neutral_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the cells would run."""
     monkeypatch.setattr(table, "neutralised", lambda frame: frame)
@@ -98,6 +98,7 @@ def test_hostile_names_in_a_report() -> None:
 
 
 @needs_chromium
+@pytest.mark.full
 @pytest.mark.parametrize(("sabotage", "holds"), [("no escaping", True), ("neither", False)])
 def test_sabotage_of_the_report(sabotage: str, holds: bool) -> None:
     """Unescaped, the content security policy still stops scripts; without both they run."""

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import signals
-from counting import Count
-from scenes import command
 
 import classwise
 from classwise.run.folder import RunFolder
 from classwise.signals import STOPPING, StopFlag, defer_signals, stop_flag
+from tests.faults import signals
+from tests.faults.counting import Count
+from tests.helpers.scenes import command
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,9 @@ def test_two_signals_in_a_row(here: signals.Place) -> None:
     count.check()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
-    ("sabotage", "number", "to", "workers", "world"),
+    ("sabotage", "number", "to", "workers", "world_size"),
     [
         (signals.workers_take_signals, signal.SIGTERM, "group", 2, 1),
         (signals.everyone_for_itself, signal.SIGTERM, "process", 0, 2),

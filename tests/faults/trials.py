@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import sabotages
+from tests.faults import sabotages
+from tests.helpers.children import child_environment
 
 PHASES = (
     *("set-up", "update", "writing", "between fsync and rename", "pruning", "status", "validation"),
@@ -203,47 +204,6 @@ def run(arguments: Sequence[object], board: Board, out: Path, **options: Any) ->
     return wait(start(arguments, board, out, **options))
 
 
-def differences(whole: Path, other: Path) -> str:
-    """What of a finished run differs from the uninterrupted one; empty if nothing does."""
-    found = []
-    for name in ("best", "last"):
-        for part in ("model.safetensors", "training.safetensors"):
-            file = f"checkpoints/{name}/{part}"
-            if not (other / file).exists() or (whole / file).read_bytes() != (other / file).read_bytes():
-                found.append(file)
-        if _state(whole, name) != _state(other, name):
-            found.append(f"checkpoints/{name}/state.json")
-    tables = ("predictions.csv", "metrics.json", "split.csv")
-    found += [
-        file
-        for file in tables
-        if not (other / file).exists() or (whole / file).read_bytes() != (other / file).read_bytes()
-    ]
-    if _history(whole) != _history(other):
-        found.append("history.jsonl")
-    ends = [json.loads((path / "status.json").read_text()) for path in (whole, other)]
-    keys = ("state", "reason", "epoch", "update", "best", "data", "model", "baselines")
-    found += [f"status.json: {key}" for key in keys if ends[0][key] != ends[1][key]]
-    if sorted(path.name for path in (other / "checkpoints").iterdir()) != ["best", "last"]:
-        found.append("something else in checkpoints/")
-    return ", ".join(found)
-
-
-def _state(run: Path, name: str) -> Any:
-    state = json.loads((run / "checkpoints" / name / "state.json").read_text())
-    state["progress"]["history"] = _timeless(state["progress"]["history"])
-    state["progress"].pop("epoch_seconds")
-    return state
-
-
-def _history(run: Path) -> list[dict[str, Any]]:
-    return _timeless([json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()])
-
-
-def _timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in rows]
-
-
 @dataclasses.dataclass(frozen=True)
 class Scene:
     """A data set with a config, its uninterrupted run, and how often that entered each phase."""
@@ -257,7 +217,7 @@ class Scene:
 def scene(folder: Path, board: Board, **changes: Any) -> Scene:
     """Small drawn images of people, a small network, and everything on that has a state. `changes` as in
     `scenes.write_config`."""
-    from scenes import PEOPLE, people_table, write_config
+    from tests.helpers.scenes import PEOPLE, people_table, write_config
 
     people_table(folder, 12)
     values = {
@@ -285,28 +245,27 @@ def prepare_process() -> None:
     import torch._dynamo  # every optimizer needs it, and it takes two seconds
 
     import classwise.compose.linear_probe
-    import classwise.compose.parts
+    import classwise.compose.state
     import classwise.report.page
     import classwise.run.api  # noqa: F401
 
 
 def in_a_fresh_process(module: str, function: str, *arguments: Any, timeout: float = 3600) -> Any:
-    """What `module.function(*arguments)` returns, as plain values, from a new process in this folder."""
+    """What `module.function(*arguments)` returns, as plain values, from a new process; `module` is one of this folder."""
     return several([(module, function, *arguments)], timeout)[0]
 
 
 def several(calls: Sequence[Sequence[Any]], timeout: float = 3600) -> list[Any]:
     """What several calls (module, function, arguments ...) return, one after the other in one new process."""
-    here = Path(__file__).resolve().parent
-    paths = [str(here), *(str(here.parent / name) for name in ("end_to_end", "training"))]
     script = (
-        f"import sys; sys.path[:0] = {paths!r}\n"
-        "import importlib, json, trials; trials.prepare_process()\n"
+        "import importlib, json\n"
+        "from tests.faults.trials import prepare_process\n"
+        "prepare_process()\n"
         f"for module, function, *arguments in json.loads({json.dumps(json.dumps(calls))}):\n"
-        "    found = getattr(importlib.import_module(module), function)(*arguments)\n"
+        "    found = getattr(importlib.import_module(f'tests.faults.{module}'), function)(*arguments)\n"
         "    print('FOUND' + json.dumps(found), flush=True)\n"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CI": "true", "PYTHONWARNINGS": "ignore"}
+    environment = child_environment(CI="true", PYTHONWARNINGS="ignore")
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=timeout, env=environment
     )

@@ -29,18 +29,22 @@ from unittest import mock
 
 import numpy as np
 import torch
-from counting import Count, Figure
-from scenes import PLAIN, command, draw, plain_table, write_config, write_csv
 from torch import nn
 from torch.utils.data import get_worker_info
 
 from classwise.data.augment import PRESETS
+from classwise.data.batch import Batch
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
 from classwise.data.images import read_image
-from classwise.data.loader import Batch, ImageDataset, Loader, TrainingData, ValidationData
+from classwise.data.loader import Loader
 from classwise.errors import ClasswiseError
 from classwise.infer.predict import predict_outputs
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
+from tests.faults.counting import Count, Figure
+from tests.helpers.same_end import differences
+from tests.helpers.scenes import PLAIN, command, draw, plain_table, write_config, write_csv
 
 METHODS = ("fork", "spawn", "forkserver")
 SIZE = (16, 16)
@@ -100,7 +104,7 @@ def batches_digest(paths: Sequence[Path], workers: int, start: str, epochs: int 
     train, valid = set_of(paths, workers, start), validation_of(paths, workers, start)
     with closed(train.loader, valid.loader):
         passes = [
-            digest(itertools.chain(itertools.chain.from_iterable(train.windows(epoch)), valid.batches()))
+            digest(itertools.chain(itertools.chain.from_iterable(train.updates(epoch)), valid.batches()))
             for epoch in range(epochs)
         ]
     return " ".join(passes)
@@ -146,7 +150,7 @@ def resumed_with_others(pairs: Sequence[tuple[tuple[int, str], tuple[int, str]]]
                 wrong = f"exit {stopped.code}, {resumed.code}: {stopped.err[-300:]} {resumed.err[-300:]}"
             if f"workers = {before}\n" not in written.read_text():
                 wrong = "resume changed config.toml"
-            wrong = wrong or same_end(Path(folder) / "whole", run)
+            wrong = wrong or differences(Path(folder) / "whole", run)
             count.add(not wrong, "resumed", f"{start} {before} to {start_after} {after}: {wrong}")
     return count
 
@@ -257,7 +261,7 @@ def _unpacked(path: str, parent: int) -> Path:
 
 def train_pass(data: TrainingData) -> None:
     """One epoch of training batches."""
-    for _ in data.windows(0):
+    for _ in data.updates(0):
         pass
 
 
@@ -348,7 +352,7 @@ def struck_between(folder: Path, start: str, number: int, timeout: float = 1.0) 
     data = set_of(drawn(folder, 40), 2, start, timeout if number == signal.SIGSTOP else 60.0)
     before = set(multiprocessing.active_children())
     with closed(data.loader):
-        windows = data.windows(0)
+        windows = data.updates(0)
         next(windows)
         pids = [worker.pid for worker in cast(Any, data.loader._loader)._iterator._workers]
         os.kill(pids[0], number)
@@ -480,17 +484,6 @@ def long_run(folder: Path, epochs: int = EPOCHS) -> Path:
     return config
 
 
-def same_end(one: Path, other: Path) -> str:
-    """Where two finished runs differ."""
-    from test_interrupt import assert_same_end
-
-    try:
-        assert_same_end(one, other)
-    except AssertionError as error:
-        return f"other bytes than an undisturbed run: {error}"
-    return ""
-
-
 def failed_run(run: Path, wanted: str) -> str:
     """What does not hold of a training run that a worker has ended: status.json says so, and there is a checkpoint."""
     status = json.loads((run / "status.json").read_text())
@@ -535,7 +528,7 @@ def struck_run(config: Path, run: Path, start: str, number: int, which: int, tim
     wrong = failed_run(run, wanted) or left_behind(set(multiprocessing.active_children()), ended.seen[1])
     if not wrong and (resumed := command("resume", run, "--workers", 0)).code:
         return resumed.err[-500:]
-    return wrong or same_end(config.parent / "whole", run)
+    return wrong or differences(config.parent / "whole", run)
 
 
 def orphans_of(config: Path, run: Path, start: str, group: bool) -> str:
@@ -647,7 +640,7 @@ def failing_command(config: Path, run: Path, what: str, kind: str) -> str:
     before = set(multiprocessing.active_children())
     with (
         closed(),
-        mock.patch("classwise.data.loader.read_image", read),
+        mock.patch("classwise.data.dataset.read_image", read),
         mock.patch.object(Progress, "end_update", count),
     ):
         result = command(*arguments)
@@ -667,7 +660,7 @@ def failing_command(config: Path, run: Path, what: str, kind: str) -> str:
     wrong = failed_run(run, SAID[kind])
     if not wrong and (resumed := command("resume", run, "--workers", 0)).code:
         return resumed.err[-500:]
-    return wrong or same_end(folder / "whole", run)
+    return wrong or differences(folder / "whole", run)
 
 
 def faulty_commands(

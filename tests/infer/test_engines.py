@@ -3,7 +3,6 @@
 import math
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from classwise.data.loader import ImageDataset, Loader
+from classwise.data.dataset import ImageDataset
+from classwise.data.loader import Loader
 from classwise.errors import ConfigError, ModelError, NonFiniteError
 from classwise.infer import engines
 from classwise.infer.engines import ENGINES, Engine, Outputs, check_engine, engine_of, torch_engine
@@ -22,15 +22,6 @@ from classwise.model.classifier import Classifier, build_classifier
 
 CPU = torch.device("cpu")
 FP32 = torch.float32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

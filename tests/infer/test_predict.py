@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from classwise.data.images import fit_image, read_image
-from classwise.data.loader import Batch, ImageDataset, Loader, Rows
+from classwise.data.batch import Batch, Rows
+from classwise.data.dataset import ImageDataset
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
+from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.errors import NonFiniteError
 from classwise.infer.engines import Engine, torch_engine
@@ -31,15 +34,6 @@ from classwise.model.heads import (
 CPU = torch.device("cpu")
 LABELS = {"마스크": ("wear", "incorrect", "normal"), "type": ("m", 'f "quoted", with comma')}
 HEADS: dict[str, Head] = {"마스크": ClassHead(3), "type": ClassHead(2)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model(dropout: float = 0.5) -> Classifier:
@@ -74,7 +68,7 @@ def test_every_row_once_and_in_order(loader: Loader) -> None:
     outputs = predict_outputs(eager(predicted.train()), loader)
     assert not predicted.training
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {"마스크": (7, 3), "type": (7, 2)}
-    for row, path in enumerate(loader.images.paths):
+    for row, path in enumerate(loader.dataset.paths):
         image_HWC = np.ascontiguousarray(fit_image(read_image(path, 1000), (6, 6), "squash"))
         with torch.no_grad():
             alone = predicted(torch.from_numpy(image_HWC).permute(2, 0, 1)[None])
@@ -107,7 +101,7 @@ def test_a_row_missing_or_out_of_order_is_noticed(loader: Loader, kept: list[int
 
     class Wrong(Loader):
         def __init__(self) -> None:
-            self.images, self.batch_size = loader.images, 3
+            self.dataset, self.batch_size = loader.dataset, 3
 
         def batches(self, parts: Sequence[Rows], epoch: int = 0) -> Iterator[Batch]:
             return loader.batches(batches_of(np.array(kept), 3), epoch)

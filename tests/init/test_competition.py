@@ -79,7 +79,9 @@ def test_the_tree_is_recognised(tree, tmp_path):
     assert competition_table(tree / "train").table.equals(competition_table(tree).table)
     assert not is_competition(tree / "eval")
     assert not is_competition(tree / "train" / "images")
-    with pytest.raises(DataError, match=r"eval is no competition tree: it has no train/train\.csv"):
+    with pytest.raises(
+        DataError, match=r"eval: not the folder of the face-mask competition: train/train\.csv"
+    ):
         competition_table(tree / "eval")
     (tree / "train/train.csv").write_text("id,label\n1,2\n")
     assert not is_competition(tree)
@@ -104,7 +106,7 @@ def test_a_person_without_images(tree):
 def test_a_file_name_that_says_no_mask(tree):
     """It is named with what is allowed: guessing would make a wrong label."""
     (tree / "train/images/007_male_Asian_18/mask6.jpg").touch()
-    with pytest.raises(DataError, match=r"mask6\.jpg: its name says no mask; allowed: mask1, .*, normal$"):
+    with pytest.raises(DataError, match=r"mask6\.jpg: found the name 'mask6', allowed: mask1, .*, normal$"):
         competition_table(tree)
 
 

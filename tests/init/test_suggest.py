@@ -13,8 +13,9 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.table import read_table
 from classwise.errors import DataError, OutputError
-from classwise.init.suggest import look_at, write_config
-from end_to_end.scenes import class_folder, draw, plain_table, untouched, write_csv
+from classwise.init.guess import guess_source
+from classwise.init.suggest import write_config
+from tests.helpers.scenes import class_folder, draw, plain_table, untouched, write_csv
 
 KINDS = ("mask1.jpg", "mask2.png", "mask3.jpeg", "mask4.jpg", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg")
 
@@ -156,7 +157,7 @@ ROWS = 12
         ),
         ({"person": list(range(12)), "label": ["a", "b"] * 6}, {}, ["label"]),  # a group a row is no group
         ({"colour": ["a", "b"] * 6, "gap": ["x", "", "y", "x"] * 3}, {}, ["colour", "gap"]),
-        ({"gap": ["x", "", "y", "x"] * 3}, {"unanswered": "skip"}, ["gap"]),
+        ({"gap": ["x", "", "y", "x"] * 3}, {"unlabeled": "skip"}, ["gap"]),
         ({"colour": ["a", "b"] * 6, "rare": ["x"] * 11 + ["y"]}, {}, ["colour"]),
         ({"colour": ["a", "b"] * 6, "weight": [n + 0.5 for n in range(12)]}, {}, ["colour"]),
         ({"age": [20, 30, 40] * 4}, {}, ["age"]),
@@ -166,7 +167,7 @@ def test_what_the_columns_are_taken_for(
     tmp_path: Path, columns: dict[str, list[Any]], data: dict[str, str], targets: list[str]
 ) -> None:
     """Path, id, group and answers, by name and by what the cells hold."""
-    guess = look_at(table(tmp_path, columns))
+    guess = guess_source(table(tmp_path, columns))
     assert guess.data == {"path": "path", **data}
     assert [target["column"] for target in guess.targets.values()] == targets
 
@@ -175,11 +176,11 @@ def test_several_labels_in_a_cell_and_numbers_have_their_types(tmp_path: Path) -
     """Cells with a separator are multilabel; numbers of many values a regression, where nothing else is a target;
     and what is written trains."""
     tags = ["sea|sky", "sky", "sea", "|"] * 3
-    guess = look_at(table(tmp_path, {"tags": tags, "colour": ["a", "b"] * 6}))
+    guess = guess_source(table(tmp_path, {"tags": tags, "colour": ["a", "b"] * 6}))
     assert guess.targets["tags"] == {"column": "tags", "type": "multilabel", "separator": "|"}
     assert guess.targets["colour"] == {"column": "colour"}
     source = table(tmp_path / "b", {"weight": [n + 0.5 for n in range(12)]})
-    assert look_at(source).targets == {"weight": {"column": "weight", "type": "regression"}}
+    assert guess_source(source).targets == {"weight": {"column": "weight", "type": "regression"}}
     config = load_config(write_config(source, tmp_path / "out"))
     assert (config.selection.metric, config.loss_of("weight").name) == ("mae", "mse")
 
@@ -189,7 +190,7 @@ def test_a_number_column_is_named_as_left_out(tmp_path: Path) -> None:
     source = table(tmp_path, {"colour": ["a", "b"] * 6, "weight": [n + 0.5 for n in range(12)]})
     text = write_config(source, tmp_path / "out").read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if line.startswith('column = "colour"'))
-    assert "left out: weight" in line
+    assert "not used: weight" in line
     assert "edges" in line
 
 
@@ -198,7 +199,7 @@ def test_any_column_may_hold_the_paths(tmp_path: Path) -> None:
     plain_table(tmp_path, 8)
     rows = [[label, path] for path, label in read_table(tmp_path / "samples.csv").rows()]
     write_csv(tmp_path / "samples.csv", ("종류", "사진 파일"), rows)
-    guess = look_at(tmp_path / "samples.csv")
+    guess = guess_source(tmp_path / "samples.csv")
     assert guess.data == {"path": "사진 파일"}
     assert list(guess.targets) == ["종류"]
     loads(write_config(tmp_path / "samples.csv", tmp_path))
@@ -265,13 +266,13 @@ def test_the_size_follows_the_images(tmp_path: Path) -> None:
         ),
         (
             lambda folder: write_csv(folder / "x.csv", ("a",), [["1.png"]]),
-            "column 'a' has image names, but",
+            "column 'a' has names of images, but",
         ),
         (
             lambda folder: table(folder, {"n": [f"no {n}" for n in range(6)]}),
-            "no column looks like an answer",
+            "found no column with labels among",
         ),
-        (lambda folder: class_folder(folder / "s", {"single": 3}), "two are needed"),
+        (lambda folder: class_folder(folder / "s", {"single": 3}), "at least two are needed"),
         (lambda folder: unreadable(folder / "s"), "none of the images that were tried can be read"),
         (lambda folder: write_csv(folder / "x.csv", ("path",), []), "no rows"),
         (lambda folder: write_csv(folder / "x.txt", ("path",), []), "a table is .csv, .tsv, .parquet"),

@@ -48,7 +48,7 @@ def test_one_part_that_is_not_additive_makes_the_whole_so() -> None:
     outputs, targets = dict.fromkeys("ab", LOGITS_BK), dict.fromkeys("ab", LABELS_B)
     criterion(outputs, targets, criterion.normalizer(targets))
     with pytest.raises(ValueError, match="cannot be accumulated"):
-        criterion(outputs, targets, 2 * criterion.normalizer(targets))
+        criterion(outputs, targets, sum([criterion.normalizer(targets)] * 2))
 
 
 def test_criterion_adds_its_heads() -> None:
@@ -94,7 +94,7 @@ def test_missing_heads_are_named() -> None:
         criterion({}, {"age": LABELS_B})
 
 
-def test_losses_without_a_mass_are_refused() -> None:
+def test_losses_without_a_normalizer_are_refused() -> None:
     """An ordinary torch loss cannot be accumulated exactly, and is refused when the criterion is made."""
     with pytest.raises(TypeError, match="loss of head 'age': CrossEntropyLoss needs"):
         Criterion({"age": nn.CrossEntropyLoss()}, {"age": 1.0})

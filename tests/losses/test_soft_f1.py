@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from classwise.errors import ConfigError
+from classwise.losses.normalizer import Normalizer
 from classwise.losses.soft_f1 import SoftMacroF1
 
 
@@ -71,7 +72,7 @@ def test_probability_for_an_absent_class_is_punished() -> None:
     assert (logits_BK.grad[:, 2] > 0).all()
 
 
-def test_another_mass_is_refused() -> None:
+def test_another_normalizer_is_refused() -> None:
     """A normalizer that is not the batch's own means accumulation, which this loss cannot do."""
     loss, logits_BK, labels_B = SoftMacroF1(3), torch.randn(4, 3), torch.tensor([0, 1, 2, -1])
     assert loss.additive is False
@@ -81,7 +82,7 @@ def test_another_mass_is_refused() -> None:
     with pytest.raises(
         ValueError, match="not a sum over samples and cannot be accumulated: this batch has 3 "
     ):
-        loss(logits_BK, labels_B, own + 4)
+        loss(logits_BK, labels_B, own + Normalizer([4.0]))
 
 
 def test_other_numbers_of_classes_are_refused() -> None:

@@ -21,6 +21,9 @@ from classwise.metrics.scores import SCORES
 NAN = float("nan")
 
 
+SEEDS = pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 200), marks=pytest.mark.full)])
+
+
 def drawn(seed: int, unknown: float = 0.0) -> tuple[Tensor, Tensor]:
     """Logits with ties, and truth; some labels without a true cell, some rows with nothing true."""
     rng = np.random.default_rng(seed)
@@ -71,10 +74,11 @@ def two_columns(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, n
     return np.hstack([truth, empty]), np.hstack([predicted, empty])
 
 
-def test_equals_scikit_learn() -> None:
+@SEEDS
+def test_equals_scikit_learn(seeds: range) -> None:
     """200 random cases, ties and labels that never occur among them: every score within 1e-12."""
     absent = 0
-    for seed in range(200):
+    for seed in seeds:
         logits, targets = drawn(seed)
         found = counted(logits, targets).compute()
         expected = expected_scores(logits.numpy(), targets.numpy())
@@ -82,7 +86,7 @@ def test_equals_scikit_learn() -> None:
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, abs=1e-12), (seed, name)
         absent += not targets.any(dim=0).all()
-    assert absent > 30
+    assert absent > 0.15 * len(seeds)
 
 
 def test_equals_torchmetrics() -> None:
@@ -109,9 +113,10 @@ def test_equals_torchmetrics() -> None:
     pytest.fail(f"{cases} cases only")
 
 
-def test_unknown_cells_count_nowhere() -> None:
+@SEEDS
+def test_unknown_cells_count_nowhere(seeds: range) -> None:
     """200 random cases by loops over the known cells, per label, per row and all together."""
-    for seed in range(200):
+    for seed in seeds:
         logits, targets = drawn(seed, unknown=0.4)
         found = counted(logits, targets).compute()
         z, t = logits.numpy(), targets.numpy()

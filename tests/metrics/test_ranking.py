@@ -74,9 +74,10 @@ def test_equals_ranx() -> None:
             assert found[name] == pytest.approx(wanted[theirs], abs=1e-12), (seed, name)
 
 
-def test_equals_scikit_learn() -> None:
+@pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 200), marks=pytest.mark.full)])
+def test_equals_scikit_learn(seeds: range) -> None:
     """200 random cases: NDCG, average precision and reciprocal rank (a plain loop) of each query, averaged."""
-    for seed in range(200):
+    for seed in seeds:
         scores, targets = drawn(seed, masked=0.1)
         found, queries = counted(scores, targets).compute(), by_query(scores, targets).values()
         for name, k in (("ndcg", None), ("ndcg_at_5", 5), ("ndcg_at_10", 10)):

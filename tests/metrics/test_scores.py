@@ -66,11 +66,11 @@ def random_rows(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
     return truth, np.where(rng.random(rows) < rng.random(), truth, guesses), classes
 
 
-@pytest.mark.parametrize("start", range(0, 1000, 250))
-def test_equals_scikit_learn(start: int) -> None:
+@pytest.mark.parametrize("seeds", [range(50), pytest.param(range(50, 1000), marks=pytest.mark.full)])
+def test_equals_scikit_learn(seeds: range) -> None:
     """1,000 random cases, absent classes among them: every score within 1e-12."""
     absent = 0
-    for seed in range(start, start + 250):
+    for seed in seeds:
         truth, predicted, classes = random_rows(seed)
         confusion = counted(truth, predicted, classes)
         absent += not confusion.sum(axis=1).all()
@@ -79,7 +79,7 @@ def test_equals_scikit_learn(start: int) -> None:
         assert set(expected) == set(LABEL_SCORES)
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, abs=1e-12), (seed, name)
-    assert absent > 100
+    assert absent > 0.4 * len(seeds)
 
 
 def test_per_class_equals_scikit_learn() -> None:

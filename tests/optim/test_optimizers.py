@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,15 +17,6 @@ from classwise.model.backbone import import_timm
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import TORCH, _timm_optim, build_optimizer, optimizer_names
 from classwise.run.checkpoint import _flatten, _lay_out_as_parameters, _plain, _unflatten
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def group(*parameters: Tensor, lr: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from classwise.losses import labels
+from classwise.losses import normalizer as normalizers
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.corn import Corn
 from classwise.losses.criterion import Criterion
@@ -22,7 +24,7 @@ from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, Multilab
 from classwise.losses.ranking import ListNet, PairwiseLogistic
 from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
 from classwise.losses.weighted_sum import WeightedSum
-from waiting import Waiting
+from tests.helpers.waiting import Waiting
 
 FEATURES, CLASSES = 6, 4
 OUTPUTS = {"class": CLASSES, "ordinal": CLASSES - 1, "multilabel": CLASSES, "regression": 1, "ranking": 1}
@@ -159,7 +161,7 @@ def outputs_of(heads: dict[str, Head]) -> dict[str, int]:
 
 def gradient(criterion: Criterion, window: list[Batch], model: Heads) -> Tensor:
     """What backward() adds up over the window, flat: the normalizer first, then one backward a micro-batch."""
-    normalizer = torch.stack([criterion.normalizer(targets) for _, targets in window]).sum(dim=0)
+    normalizer = sum(criterion.normalizer(targets) for _, targets in window)
     for images_BF, targets in window:
         criterion(model(images_BF), targets, normalizer).backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
@@ -318,7 +320,7 @@ def test_cutting_a_query_is_wrong() -> None:
     assert error(gradient(criterion, cut(batch, [4, 8]), models[2]), expected) > 0.02
 
 
-def test_two_processes_add_their_masses() -> None:
+def test_two_processes_add_their_normalizers() -> None:
     """Ranks of 20 and 12 rows with one normalizer for both: the sum of their gradients is the big batch's."""
     heads, _ = two_heads(weighted=False)
     losses = {"mask": CrossEntropy(random_weight(CLASSES, 5)), "age": Focal()}
@@ -340,13 +342,17 @@ def test_two_processes_add_their_masses() -> None:
     ("kind", "loss"), [(kind, loss) for kind, losses in LOSSES.items() for loss in losses]
 )
 @pytest.mark.parametrize("learnt", [False, True])
-def test_no_loss_waits_for_the_device(kind: str, loss: str, learnt: bool) -> None:
+def test_no_loss_waits_for_the_device(
+    kind: str, loss: str, learnt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Normalizers that are tensors, values and gradients: no operation whose result the host has to know."""
+    for module in (labels, normalizers):  # as if the tensors lay on a GPU
+        monkeypatch.setattr(module, "is_on_host", lambda tensor: False)
     heads = {"0": Head(kind, loss, 1.0, 0.3, False)}
     window = cut(rows_of(heads, drawn_queries([[3], [4]], 0), 0), [3, 4])
     criterion, model = drawn_criterion(heads, learnt, 0, 1), Heads({"0": OUTPUTS[kind]}, 0)
     with Waiting() as waiting:
-        normalizer = torch.stack([criterion.normalizer(targets) for _, targets in window]).sum(0)
+        normalizer = sum(criterion.normalizer(targets) for _, targets in window)
         for images, targets in window:
             criterion(model(images), targets, normalizer).backward()
     assert waiting.found == []

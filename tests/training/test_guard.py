@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import (
+
+from classwise.errors import ImageError, Interrupted, NonFiniteError
+from classwise.losses import normalizer as normalizers
+from classwise.training import guard, loop
+from classwise.training.state import Progress, TrainState
+from tests.helpers.tiny_runs import (
     CPU,
     SETTINGS,
     Shelf,
@@ -23,17 +28,13 @@ from tiny_runs import (
     state_of,
     training,
 )
-
-from classwise.errors import ImageError, Interrupted, NonFiniteError
-from classwise.training import finite, loop
-from classwise.training.state import Progress, TrainState
-from waiting import Waiting
+from tests.helpers.waiting import Waiting
 
 
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, where torch's fused optimizers skip a step as on a GPU."""
-    monkeypatch.setattr(finite, "can_defer_check", lambda state, device: True)
+    monkeypatch.setattr(guard, "can_defer_check", lambda state, device: True)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -42,7 +43,7 @@ def test_it_is_the_same_run(optimizer: str, clip_norm: float, monkeypatch: pytes
     data, settings = training(22, 4, 2), replace(SETTINGS, clip_norm=clip_norm)
     ends = []
     for defers_checks in (False, True):
-        monkeypatch.setattr(finite, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
+        monkeypatch.setattr(guard, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
         state = state_of(convolutional(), data, optimizer, 0.05, "cosine")
         assert run(state, data, settings, Shelf()) == "finished"
         ends.append(bytes_of(state))
@@ -59,7 +60,7 @@ def test_a_number_that_is_none_is_found_one_update_later(
     progress are those from before, though the fourth has begun."""
     data, settings = training(10, 2), replace(SETTINGS, clip_norm=clip_norm)
     state = state_of(convolutional(), data, "adamw", lr=0.01, schedule="cosine")
-    windows = list(data.windows(0))
+    windows = list(data.updates(0))
     loop.train_one_epoch(state, windows[:2], data, settings)
     before, moments = copy_of(state.model), moments_of(state)
     rate, loss_sum = state.optimizer.param_groups[0]["lr"], state.progress.loss_sum
@@ -85,7 +86,7 @@ def test_a_number_that_is_none_is_found_one_update_later(
     assert same(copy_of(state.model), before)
     assert same(moments_of(state), moments)
     progress = state.progress
-    assert (progress.update, progress.window, progress.samples) == (2, 2, 4)
+    assert (progress.update, progress.update_in_epoch, progress.samples) == (2, 2, 4)
     assert progress.loss_sum == loss_sum
     # The rate that the run goes on with is set at its next update anyway.
     assert state.optimizer.param_groups[0]["lr"] != rate
@@ -100,7 +101,7 @@ def test_every_optimizer_that_skips_leaves_its_moments_alone(optimizer: str, bad
     state.criterion.register_forward_hook(
         lambda module, inputs, output: output * (math.nan if state.progress.update == bad else 1)
     )
-    windows = list(data.windows(0))
+    windows = list(data.updates(0))
     loop.train_one_epoch(alone, windows[:bad], data, SETTINGS)
     with pytest.raises(NonFiniteError, match=f"update {bad + 1}: the loss is nan"):
         loop.train_one_epoch(state, windows, data, SETTINGS)
@@ -115,12 +116,12 @@ def test_parameters_that_begin_to_learn_are_waited_for_once(ahead: None) -> None
     frozen = list(state.model.backbone.parameters())
     for parameter in frozen:
         parameter.requires_grad_(False)
-    loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
     for parameter in frozen:
         parameter.requires_grad_(True)
     state.criterion.register_forward_hook(lambda module, inputs, output: output * math.nan)
     with pytest.raises(NonFiniteError, match="update 6: the loss is nan"):
-        loop.train_one_epoch(state, data.windows(1), data, SETTINGS)
+        loop.train_one_epoch(state, data.updates(1), data, SETTINGS)
     assert not any(parameter in state.optimizer.state for parameter in frozen)
 
 
@@ -136,11 +137,11 @@ def test_what_is_kept_is_known_to_be_finite(ahead: None) -> None:
             sums.append((state.progress.update, state.progress.loss_sum))
 
     state = state_of(convolutional(), data, "adamw", 0.01)
-    loop.train_one_epoch(state, data.windows(0), data, SETTINGS, Often())
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS, Often())
     assert [update for update, _ in sums] == [1, 3, 5]
     for update, found in sums:
         alone = state_of(convolutional(), data, "adamw", 0.01)
-        loop.train_one_epoch(alone, list(data.windows(0))[:update], data, SETTINGS)
+        loop.train_one_epoch(alone, list(data.updates(0))[:update], data, SETTINGS)
         assert alone.progress.loss_sum == found
 
 
@@ -149,11 +150,11 @@ def test_an_error_on_the_way_to_the_next_batch_leaves_nothing_unknown(ahead: Non
     data = training(10, 2)
 
     def broken() -> Iterator[Any]:
-        yield from list(data.windows(0))[:2]
+        yield from list(data.updates(0))[:2]
         raise ImageError("x.png", "is damaged")  # type: ignore[arg-type]
 
     whole = state_of(convolutional(), data, "adamw", 0.01)
-    loop.train_one_epoch(whole, list(data.windows(0))[:2], data, SETTINGS)
+    loop.train_one_epoch(whole, list(data.updates(0))[:2], data, SETTINGS)
     for how in ("error", "stop"):
         state = state_of(convolutional(), data, "adamw", 0.01)
         if how == "error":
@@ -180,16 +181,13 @@ def test_nothing_waits_for_the_device(
 ) -> None:
     """No number is asked for between the first batch and the last; where the host does not run ahead, one an update."""
     data, settings = training(10, 2), replace(SETTINGS, clip_norm=clip_norm)
+    # As on a GPU: normalizers are tensors there unless all rows count alike.
+    monkeypatch.setattr(normalizers, "is_on_host", lambda tensor: False)
     for defers_checks in (True, False):
-        monkeypatch.setattr(finite, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
-        # As on a GPU: normalizers are tensors there unless all rows count alike.
+        monkeypatch.setattr(guard, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
         criterion = criterion_of(weighted)
-        if weighted:
-            monkeypatch.setattr(
-                criterion, "update_normalizer", lambda window: sum(map(criterion.normalizer, window))
-            )
         state = state_of(convolutional(), data, "adamw", 0.01, criterion=criterion)
-        windows = [[replace(batch, complete=True) for batch in window] for window in data.windows(0)]
+        windows = [[replace(batch, complete=True) for batch in window] for window in data.updates(0)]
         loop.train_one_epoch(state, windows, data, settings)  # whose first update makes the moments
         with Waiting() as waiting:
             loop.train_one_epoch(state, windows, data, settings)
@@ -199,12 +197,10 @@ def test_nothing_waits_for_the_device(
 def test_who_may_run_ahead() -> None:
     """Only where a step can be skipped on the device, and nothing else has to be known between two updates."""
     data, cuda = training(4, 2), torch.device("cuda")
-    assert finite.can_defer_check(state_of(dense().float(), data, "adamw"), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw"), CPU)
-    assert finite.can_defer_check(state_of(dense().float(), data, "sgd"), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "sgdp"), cuda)
-    assert not finite.can_defer_check(
-        state_of(dense().float(), data, "adamw", options={"fused": False}), cuda
-    )
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
-    assert not finite.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)
+    assert guard.can_defer_check(state_of(dense().float(), data, "adamw"), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw"), CPU)
+    assert guard.can_defer_check(state_of(dense().float(), data, "sgd"), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "sgdp"), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", options={"fused": False}), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
+    assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)

@@ -2,13 +2,22 @@
 
 import dataclasses
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_runs import (
+from torch import Tensor
+
+from classwise.data.batch import Batch
+from classwise.distributed import SINGLE_PROCESS
+from classwise.errors import ConfigError, Interrupted, OutOfMemory
+from classwise.losses.criterion import Criterion
+from classwise.losses.soft_f1 import SoftMacroF1
+from classwise.model.oom import OOMFallback
+from classwise.training import loop
+from classwise.training.state import TrainState
+from tests.helpers.tiny_runs import (
     SETTINGS,
     Shelf,
     bytes_of,
@@ -22,25 +31,6 @@ from tiny_runs import (
     state_of,
     training,
 )
-from torch import Tensor
-
-from classwise.data.loader import Batch
-from classwise.distributed import SINGLE_PROCESS
-from classwise.errors import ConfigError, Interrupted, OutOfMemory
-from classwise.losses.criterion import Criterion
-from classwise.losses.soft_f1 import SoftMacroF1
-from classwise.model.oom import OOMFallback
-from classwise.training import loop
-from classwise.training.state import TrainState
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On models this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small:
@@ -66,14 +56,14 @@ def test_the_update_does_not_depend_on_the_micro_batch(most: int) -> None:
     start = flat(wanted.model)
     found.progress.micro_batch = most
     for state in (wanted, found):
-        loop.train_one_epoch(state, data.windows(0), data, SETTINGS)
+        loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
     assert (flat(found.model) - flat(wanted.model)).norm() <= 1e-12 * (flat(wanted.model) - start).norm()
     assert found.progress.samples == wanted.progress.samples == 22
     assert found.progress.loss_sum == pytest.approx(wanted.progress.loss_sum, rel=1e-12)
 
 
 def test_parts_are_nearly_equal_and_hold_every_row_once() -> None:
-    (batch,) = next(training(22, 22).windows(0))
+    (batch,) = next(training(22, 22).updates(0))
     for most in range(1, 25):
         parts = list(batch.parts(most))
         sizes = [len(part) for part in parts]
@@ -121,7 +111,7 @@ def test_memory_that_runs_out_later_changes_nothing_before() -> None:
     assert state.progress.micro_batch == 4
     assert "micro_batch" not in state.progress.history[0]
     undisturbed = state_of(convolutional(), data, "adamw", 0.01)
-    loop.train_one_epoch(undisturbed, data.windows(0), data, SETTINGS)
+    loop.train_one_epoch(undisturbed, data.updates(0), data, SETTINGS)
     before = dict(seen)[data.updates_per_epoch]
     assert all(torch.equal(value, before[key]) for key, value in copy_of(undisturbed.model).items())
 

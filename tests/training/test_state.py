@@ -3,9 +3,9 @@
 import json
 
 import torch
-from tiny_runs import dense, state_of, training
 
 from classwise.training.state import Progress
+from tests.helpers.tiny_runs import dense, state_of, training
 
 
 def test_updates_add_up_to_an_epoch() -> None:
@@ -13,11 +13,11 @@ def test_updates_add_up_to_an_epoch() -> None:
     progress = Progress()
     for loss, samples in ((2.0, 6), (1.0, 6), (4.0, 2)):
         progress.end_update(loss, samples)
-    assert (progress.update, progress.window, progress.samples) == (3, 3, 14)
+    assert (progress.update, progress.update_in_epoch, progress.samples) == (3, 3, 14)
     assert progress.loss_sum / progress.samples == (2 * 6 + 1 * 6 + 4 * 2) / 14
     progress.epoch_seconds, progress.skipped_updates = 3.0, 1
     progress.end_epoch(0.5, {"epoch": 1})
-    assert (progress.epoch, progress.update, progress.window, progress.samples) == (1, 3, 0, 0)
+    assert (progress.epoch, progress.update, progress.update_in_epoch, progress.samples) == (1, 3, 0, 0)
     assert (progress.loss_sum, progress.epoch_seconds, progress.skipped_updates) == (0.0, 0.0, 0)
     assert progress.history == [{"epoch": 1}]
 
@@ -88,4 +88,4 @@ def test_what_a_compiler_made_is_what_computes() -> None:
     state = state_of(dense(), training(4, 2))
     state.compute = _WithoutLength()
     images = torch.ones(1)
-    assert state.outputs(images)["mask"] is images
+    assert state.forward(images)["mask"] is images

@@ -20,25 +20,28 @@ import cv2
 import numpy as np
 import torch
 
+from classwise.bench.clock import StageClock, clocked, wait_for
 from classwise.bench.hints import hints_of
 from classwise.bench.result import COMPUTING, Bench, Stage
+from classwise.compose.autotune import resolve_auto
+from classwise.compose.checks import check_recipe
 from classwise.compose.dataset import prepare
 from classwise.compose.losses import build_heads
-from classwise.compose.parts import build_model, check_recipe, resolve_auto
+from classwise.compose.state import build_model
 from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.batch import Batch, Rows
+from classwise.data.dataset import ImageDataset
 from classwise.data.images import min_image_size, read_image
-from classwise.data.loader import Batch, ImageDataset, Rows
-from classwise.data.mixing import Mixing
+from classwise.metrics.collection import ROWS_AT_ONCE
+from classwise.run.assembly import Parts, assemble
 from classwise.run.predictor import preserve_torch_state, set_threads
-from classwise.run.session import Parts, assemble
 from classwise.training import loop
-from classwise.training.guard import NonFiniteGuard, Update, clip
 from classwise.training.tuning import Plan
 
 BATCHES = 3
-"""Batches that are looked at, at least: whole windows of an update."""
+"""Batches that are looked at, at least: whole updates of an update."""
 PASSES = 5
 """Times that they are gone through, after one that warms up."""
 LONG = 3.0
@@ -78,10 +81,10 @@ def measure(parts: Parts, config: Config, plans: tuple[Plan, ...], console: Cons
     """Time the parts of a run; its weights change meanwhile. `plans`: the ways to train that were measured."""
     console.line("timing each stage ...")
     begin(parts)
-    windows = first_windows(parts)
+    updates = first_updates(parts)
     workers = int(config.data.workers)
-    stages = (*reading_stages(parts, windows, workers), *computing_stages(parts, windows))
-    other = None if plans else other_precision(parts, windows)
+    stages = (*reading_stages(parts, updates, workers), *computing_stages(parts, updates))
+    other = None if plans else other_precision(parts, updates)
     console.line("timing whole updates ...")
     begin(parts)
     found = Bench(
@@ -107,21 +110,21 @@ def begin(parts: Parts) -> None:
     state.criterion.set_epoch(epoch)
 
 
-def first_windows(parts: Parts) -> list[list[Batch]]:
-    """The epoch's first windows that hold BATCHES batches together, or all that it has."""
+def first_updates(parts: Parts) -> list[list[Batch]]:
+    """The epoch's first updates that hold BATCHES batches together, or all that it has."""
     found: list[list[Batch]] = []
-    with contextlib.closing(_windows(parts, parts.state.progress.epoch)) as windows:
-        for window in windows:
-            found.append(window)
+    with contextlib.closing(_updates_of(parts, parts.state.progress.epoch)) as updates:
+        for update in updates:
+            found.append(update)
             if sum(map(len, found)) >= BATCHES:
                 break
     return found
 
 
-def reading_stages(parts: Parts, windows: Sequence[list[Batch]], workers: int) -> Iterator[Stage]:
+def reading_stages(parts: Parts, updates: Sequence[list[Batch]], workers: int) -> Iterator[Stage]:
     """The stages of a reader, one of `workers`, in this process; none where
     features have been computed once for all epochs."""
-    batches = [batch for window in windows for batch in window]
+    batches = [batch for update in updates for batch in update]
     if batches[0].images.ndim != 4:
         return
     dataset = parts.data.loader.dataset
@@ -171,81 +174,40 @@ def _threads_of_a_reader(workers: int) -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def computing_stages(parts: Parts, windows: Sequence[list[Batch]]) -> Iterator[Stage]:
+def computing_stages(parts: Parts, updates: Sequence[list[Batch]]) -> Iterator[Stage]:
     """The stages of an update on the device, one after the other and each waited for; and counting."""
     settings = parts.settings
     there = "" if parts.data.loader.dataset.augments_on_host else ", mirrored and relit there"
     what = WHAT | {"transfer": f"to {settings.device}{there}", "forward": f"in {settings.precision}"}
-    rows = sum(len(batch) for window in windows for batch in window)
-    spent = _staged_passes(parts, windows)
+    rows = sum(len(batch) for update in updates for batch in update)
+    spent = _staged_passes(parts, updates)
     yield from (Stage(name, 1000 * spent[name] / rows, what[name]) for name in COMPUTING if name in spent)
-    yield Stage("metrics", _counting(parts, windows[0][0]), what["metrics"])
+    yield Stage("metrics", _counting(parts, updates[0][0]), what["metrics"])
 
 
-def other_precision(parts: Parts, windows: Sequence[list[Batch]]) -> tuple[str, float] | None:
+def other_precision(parts: Parts, updates: Sequence[list[Batch]]) -> tuple[str, float] | None:
     """The precision that is not used, and the milliseconds that forward and backward take in it; None where the model
     is compiled for its own, or where gradients are scaled."""
     other = OTHER.get(parts.settings.precision)
     if other is None or parts.state.compute is not None:
         return None
     settings = dataclasses.replace(parts.settings, precision=other)
-    stages = computing_stages(dataclasses.replace(parts, settings=settings), windows)
+    stages = computing_stages(dataclasses.replace(parts, settings=settings), updates)
     return other, sum(stage.milliseconds for stage in stages if stage.name in ("forward", "backward"))
 
 
-def _staged_passes(parts: Parts, windows: Sequence[list[Batch]]) -> dict[str, float]:
-    """Median seconds of each stage in a pass over all windows."""
-    state, settings = parts.state, parts.settings
-    state.model.train()
+def _staged_passes(parts: Parts, updates: Sequence[list[Batch]]) -> dict[str, float]:
+    """Median seconds of each stage in a pass over all updates, by the loop that trains."""
+    state = parts.state
     passes: list[dict[str, float]] = []
     progress, started = copy.deepcopy(state.progress), time.perf_counter()
     while len(passes) < 2 or (len(passes) <= PASSES and time.perf_counter() - started < LONG):
-        clock = _Clock(settings.device)
-        with NonFiniteGuard(state, parts.data, settings.device, settings.processes) as updates:
-            for window in windows:
-                _staged_update(parts, window, updates, clock)
+        clock = StageClock(parts.settings.device)
+        with clocked(parts, clock) as timed:
+            loop.train_one_epoch(timed.state, clock.updates(updates), timed.data, timed.settings)
         passes.append(clock.spent)
         state.progress = copy.deepcopy(progress)  # a schedule knows no more updates than the run has
     return {name: statistics.median(one[name] for one in passes[1:]) for name in passes[0]}
-
-
-def _staged_update(parts: Parts, window: list[Batch], updates: NonFiniteGuard, clock: "_Clock") -> None:
-    """The update that `train_one_epoch` makes of a window, line by line, in stages."""
-    state, settings, data = parts.state, parts.settings, parts.data
-    progress, most = state.progress, state.progress.micro_batch
-    with clock.stage("transfer"):
-        batches = [batch.to(settings.device) for batch in window]
-    if isinstance(data.mixing, Mixing) and data.mixing.is_on:
-        with clock.stage("mixing"):
-            batches = data.mixing(batches, progress.update)
-    with clock.stage("update"):
-        state.schedule.set(state.optimizer, progress.update)
-        state.optimizer.zero_grad()
-        before = [buffer.clone() for buffer in updates.statistics]
-    with clock.stage("loss"):
-        normalizer = loop.update_normalizer(state.criterion, batches, most, settings.processes)
-    losses = []
-    for place, part, batch in loop.micro_batches(batches, data.first_place, most):
-        with clock.stage("forward"):
-            loop.seed_dropout(settings, progress.update, place, part)
-            with settings.autocast():
-                outputs = state.outputs(batch.images)
-        with clock.stage("loss"):
-            loss = state.criterion(outputs, batch.targets, normalizer)
-            losses.append(loss.detach())
-        with clock.stage("backward"):
-            torch.autograd.backward(state.scaler.scale(loss))
-    with clock.stage("update"):
-        total = loop.added(losses, False)
-        state.scaler.unscale_(state.optimizer)
-        norm, rows = clip(updates.parameters, settings.clip_norm), [batch.rows for batch in batches]
-        update = Update(rows, total, norm, before, sum(map(len, rows)))
-        taken = updates.check(update)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        if taken:
-            state.average.update(state.model)
-        progress.end_update(update.loss or 0.0, update.samples)
 
 
 @torch.no_grad()
@@ -255,14 +217,14 @@ def _counting(parts: Parts, batch: Batch) -> float:
     batch = next(batch.to(device).parts(parts.state.progress.micro_batch))
     with parts.settings.autocast():
         found = parts.state.model(batch.images)
-    times = -(-min(loop.COUNTED_AT_ONCE, len(parts.valid)) // len(batch))
+    times = -(-min(ROWS_AT_ONCE, len(parts.valid)) // len(batch))
     outputs = {name: torch.cat([raw] * times) for name, raw in found.items()}
     targets = {name: torch.cat([batch.targets[name]] * times) for name in outputs}
 
     def count(i: int) -> None:
         board.reset()
         board.update(outputs, targets)
-        _wait(device)
+        wait_for(device)
 
     return _each(count, 1) / (times * len(batch))
 
@@ -275,9 +237,9 @@ def whole_updates(parts: Parts) -> float:
         first, begun = parts.state.progress.update, time.perf_counter()
         for epoch in itertools.count(parts.state.progress.epoch):
             parts.state.progress.update = first  # a schedule knows no more updates than the run has
-            for window in _windows(parts, epoch):
-                yield window
-                ends.append((time.perf_counter(), sum(len(batch) for batch in window)))
+            for update in _updates_of(parts, epoch):
+                yield update
+                ends.append((time.perf_counter(), sum(len(batch) for batch in update)))
                 if len(ends) > 3 and (len(ends) > UPDATES + 3 or ends[-1][0] - begun > 3 * LONG):
                     return
 
@@ -286,24 +248,8 @@ def whole_updates(parts: Parts) -> float:
     return 1000 * statistics.median(spans[-UPDATES:])
 
 
-def _windows(parts: Parts, epoch: int) -> Any:
-    return parts.data.windows(epoch)
-
-
-class _Clock:
-    """Seconds that were spent in each stage."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.spent: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """The block is this stage's; what the device has still to do is waited for."""
-        started = time.perf_counter()
-        yield
-        _wait(self.device)
-        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - started
+def _updates_of(parts: Parts, epoch: int) -> Any:
+    return parts.data.updates(epoch)
 
 
 def _each(work: Callable[[int], object], count: int) -> float:
@@ -315,8 +261,3 @@ def _each(work: Callable[[int], object], count: int) -> float:
             work(i)
         passes.append(time.perf_counter() - started)
     return 1000 * statistics.median(passes[1:]) / count
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

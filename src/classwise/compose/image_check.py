@@ -1,5 +1,5 @@
-"""Every image of a run, looked at before anything is written: which can be used, what their bytes are, and the store
-that keeps them decoded."""
+"""Every image of a run is read once before anything is written: to find those that cannot be used, to hash the
+files, and to fill the image cache."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +7,18 @@ from pathlib import Path
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache, cache_folder, default_base
-from classwise.data.images import Checked, check_images, min_image_size
+from classwise.data.checking import Checked, check_images
+from classwise.data.images import min_image_size
 from classwise.data.sources import Samples
 from classwise.distributed import Processes
 from classwise.errors import ConfigError, DataError, ImageError
 
+LISTED_FILES = 200  # bad images named in an error; more are only counted
+
 
 def open_cache(config: Config, root: Path, console: Console) -> ImageCache | None:
-    """The store that data.cache says; None if there is to be none. Raises ConfigError if DIR cannot be one."""
+    """The image cache of the config, or None if there is to be none. Raises ConfigError if the folder that
+    data.cache names cannot hold one; the default folder is only warned of."""
     data = config.data
     if data.cache == "off":
         return None
@@ -25,8 +29,10 @@ def open_cache(config: Config, root: Path, console: Console) -> ImageCache | Non
     except OSError as error:
         reason = f"{error.filename or folder}: {error.strerror or error}"
         if data.cache != "auto":
-            raise ConfigError(f"data.cache: no images can be kept in {base}: {reason}") from None
-        console.line(f"note: decoded images are not kept ({reason}); each is decoded every time (data.cache)")
+            raise ConfigError(f"data.cache: images cannot be cached in {base}: {reason}") from None
+        console.line(
+            f"note: decoded images are not cached ({reason}); every image is decoded again in each epoch (data.cache)"
+        )
         return None
 
 
@@ -38,59 +44,77 @@ def usable_rows(
     cache: ImageCache | None,
     keys: dict[Path, bytes],
 ) -> tuple[Samples, list[ImageError]]:
-    """The rows whose images can be used, and the errors of the others; `keys` learns what the files hold."""
-    distinct = list(dict.fromkeys(samples.paths))
-    # The processes of each machine share its images: they are its own files, and its own store.
-    own = range(processes.local_rank, len(distinct), processes.local_world_size)
-    data, min_size = config.data, min_image_size(config.model.image_size)
+    """The rows whose images can be used, and an error for each bad image. Adds a hash of each file to `keys`.
+
+    Raises DataError for a bad image, unless data.bad_images skips them, or if processes see different files.
+    """
+    paths = list(dict.fromkeys(samples.paths))
+    # Machines need not share a disk, so the processes of each machine divide all images among themselves.
+    share = paths[processes.local_rank :: processes.local_world_size]
     checked = check_with_progress(
-        [distinct[i] for i in own], data.max_pixels, console, samples.root, min_size, cache
+        share,
+        max_pixels=config.data.max_pixels,
+        console=console,
+        root=samples.root,
+        min_size=min_image_size(config.model.image_size),
+        cache=cache,
     )
     if cache is not None:
         cache.flush()
+
     bad = checked.bad
     keys |= checked.keys
     if processes.world_size > 1:
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
-        at = {path: number for number, path in enumerate(distinct)}
-        # Also where one process has no store: all have to take part.
-        errors = processes.all_gather_object([[at[error.path], error.reason] for error in bad])
-        known = processes.all_gather_object([[at[path], key.decode()] for path, key in checked.keys.items()])
-        reasons = {distinct[number]: reason for part in errors for number, reason in part}
-        processes.on_all_ranks(lambda: _join(keys, known, distinct))
-        bad = [ImageError(path, reasons[path]) for path in distinct if path in reasons]
+        bad = _merge_checks(checked, paths, keys, processes)
         if cache is not None:
-            cache.flush()  # what the others on this machine have added
-    return processes.on_all_ranks(lambda: (_usable(samples, bad, config), bad))
+            cache.flush()  # reads what the other processes on this machine have added
+    return processes.on_all_ranks(lambda: (_without_bad(samples, bad, config), bad))
 
 
-def _join(
-    keys: dict[Path, bytes], known: Sequence[Sequence[tuple[int, str]]], distinct: Sequence[Path]
+def _merge_checks(
+    checked: Checked, paths: Sequence[Path], keys: dict[Path, bytes], processes: Processes
+) -> list[ImageError]:
+    """The bad images of all processes, in the order of `paths`; adds their hashes to `keys`."""
+    # Paths can be long and are the same everywhere, so their numbers are sent instead.
+    number_of = {path: number for number, path in enumerate(paths)}
+    errors = processes.all_gather_object([[number_of[error.path], error.reason] for error in checked.bad])
+    hashes = processes.all_gather_object(
+        [[number_of[path], key.decode()] for path, key in checked.keys.items()],
+    )
+
+    processes.on_all_ranks(lambda: _merge_keys(keys, hashes, paths))
+    reasons = {paths[number]: reason for rank_errors in errors for number, reason in rank_errors}
+    return [ImageError(path, reasons[path]) for path in paths if path in reasons]
+
+
+def _merge_keys(
+    keys: dict[Path, bytes], hashes: Sequence[Sequence[tuple[int, str]]], paths: Sequence[Path]
 ) -> None:
-    """Add to `keys` what every process, in the order of ranks, has found. Raises DataError where two machines hold
+    """Add the hashes of every process, in the order of ranks, to `keys`. Raises DataError if two machines hold
     different images under one name."""
-    for rank, part in enumerate(known):
-        for number, key in part:
-            if keys.setdefault(distinct[number], key.encode()) != key.encode():
+    for rank, rank_hashes in enumerate(hashes):
+        for number, key in rank_hashes:
+            if keys.setdefault(paths[number], key.encode()) != key.encode():
                 raise DataError(
-                    f"{distinct[number]}: process {rank} has another image than a process on another machine;"
+                    f"{paths[number]}: process {rank} has a different image than a process on another machine;"
                     " all need the same files"
                 )
 
 
-def _usable(samples: Samples, bad: Sequence[ImageError], config: Config) -> Samples:
-    """The rows without those of bad images, if data.bad_images allows that."""
+def _without_bad(samples: Samples, bad: Sequence[ImageError], config: Config) -> Samples:
+    """The rows without those of bad images, if data.bad_images allows that. Raises DataError."""
     if not bad:
         return samples
     if config.data.bad_images == "error":
-        refuse_bad(bad, samples.where, ' (data.bad_images = "skip" leaves such rows out)')
-    unusable = {error.path for error in bad}
-    good = [row for row, path in enumerate(samples.paths) if path not in unusable]
-    if not good:
+        refuse_bad(bad, samples.where, hint=' (data.bad_images = "skip" leaves such rows out)')
+    bad_paths = {error.path for error in bad}
+    good_rows = [row for row, path in enumerate(samples.paths) if path not in bad_paths]
+    if not good_rows:
         raise DataError(
             f"{samples.where}: not one of its {len(samples)} images can be used, such as {bad[0]}"
         )
-    return samples.take(good)
+    return samples.take(good_rows)
 
 
 def check_with_progress(
@@ -101,10 +125,11 @@ def check_with_progress(
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
 ) -> Checked:
-    """Decode every file once; one outside of `root` is bad. `min_size` and `cache` as in `check_images`."""
+    """Decode every file once, with a progress bar; a file outside of `root` is bad. `min_size` and `cache` as in
+    `check_images`."""
     return check_images(
         paths,
-        max_pixels,
+        max_pixels=max_pixels,
         root=root,
         min_size=min_size,
         cache=cache,
@@ -113,10 +138,10 @@ def check_with_progress(
 
 
 def refuse_bad(bad: Sequence[ImageError], where: str, hint: str = "") -> None:
-    """All bad files in one message."""
+    """Raise one DataError that lists all bad images, if there are any. `where`: the table that names them."""
     if bad:
-        listed = "\n".join(f"  {error}" for error in bad[:200])
-        more = f"\n  ... and {len(bad) - 200} more" if len(bad) > 200 else ""
+        listed = "\n".join(f"  {error}" for error in bad[:LISTED_FILES])
+        more = f"\n  ... and {len(bad) - LISTED_FILES} more" if len(bad) > LISTED_FILES else ""
         raise DataError(f"{where}: {image_count_text(len(bad))} cannot be used{hint}:\n{listed}{more}")
 
 

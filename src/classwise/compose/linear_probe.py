@@ -1,14 +1,13 @@
-"""What a run has to beat: two honest baselines on its own split, cheap and computed once.
+"""A linear model that weights the classes equally, on features of a frozen backbone or on small images.
 
-`most_frequent` knows the training rows' targets only; `linear_probe` is a linear model that weights the classes
-equally, on features of a frozen backbone or on small images. Both give raw outputs by target, as a model would,
-so that the same heads decode them and the same scores count them. Nothing here draws at random.
+It gives raw outputs by target, as a model would, so the same heads decode them and the same metrics score them.
+Its cost is bounded, and nothing here draws random numbers.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,116 +17,25 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 from torch import Tensor
 
+from classwise.compose.raw_outputs import LOG_FLOOR, raw_class, raw_ordinal
 from classwise.errors import NonFiniteError
-from classwise.metrics.text import PROBES, SIMPLEST
-from classwise.model.heads import ClassHead, Head, RegressionHead
+from classwise.model.heads import Head, RegressionHead
 
 Features = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
-PIXELS = 1024  # at most so many numbers an image
-WORK = 2.5e10  # multiplications that the probe may take for a target: some 5 s of one core
+PIXELS = 1024  # numbers per image at most
+WORK = 2.5e10  # multiplications that the probe may take per target: some 5 s on one core
 MAX_STEPS = 500  # of logistic regression; the bundled images need 220
-_USUAL_STEPS = 100  # what the number of rows is reckoned with
+_EXPECTED_STEPS = 100  # the budget of rows assumes that a fit takes so many
 _MIN_STEPS = 20
-_MIN_ROWS = 20  # of each class, even where the budget would not allow them
-_FLOOR = -50.0  # instead of log 0: e^-50 is nothing, but finite
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """The scores of the baselines: values of `metric` on the validation rows. `linear_probe` is None where there is
-    none; it was fitted on `features` of the backbone or on `pixels`. `notes` are what the reader should know, `kind`
-    is the type of the target that the metric is of (the joint class is a class)."""
-
-    metric: str
-    most_frequent: float
-    linear_probe: float | None
-    probe_on: str
-    notes: tuple[str, ...] = ()
-    kind: str = "class"
-
-    def as_dict(self) -> dict[str, Any]:
-        """As in status.json."""
-        return {name: value for name, value in asdict(self).items() if name != "notes"}
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the two are called."""
-        return f"the {SIMPLEST[self.kind]}", f"a {PROBES.get(self.kind, 'linear probe')} on {self.probe_on}"
-
-    def __str__(self) -> str:
-        probe = "" if self.linear_probe is None else f", {self.names[1]} {self.linear_probe:.4f}"
-        return f"{self.metric}: {self.names[0]} {self.most_frequent:.4f}{probe}"
-
-    def not_beaten_by(self, value: float, higher_is_better: bool) -> dict[str, float]:
-        """The baselines, by readable name, that are as good as a run's `value` or better."""
-        scores = dict(zip(self.names, (self.most_frequent, self.linear_probe), strict=True))
-        sign = 1 if higher_is_better else -1
-        return {
-            name: score
-            for name, score in scores.items()
-            if score is not None and not math.isnan(score) and not sign * value > sign * score
-        }
-
-
-# The most frequent answer.
-
-
-def most_frequent(heads: Mapping[str, Head], targets: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
-    """Raw outputs (rows, outputs), float64, by target: the same for every row, from the training rows' targets.
-
-    class: the log-frequencies, so the answer is the most frequent class. ordinal: the distribution of the levels,
-    so the answer is its median. multilabel: the log-odds of each label's frequency. regression: 0, which is the
-    training mean. ranking: 0 for all. Rows and cells without a known target count nowhere.
-    """
-    found = {}
-    for name, head in heads.items():
-        once_O = torch.from_numpy(_FREQUENT[head.type](head, targets[name].cpu().numpy()))
-        found[name] = once_O.expand(rows, -1).clone()
-    return found
-
-
-def _frequent_class(head: Head, labels_N: Numbers) -> Floats:
-    return _raw_class(head, _log_frequencies(head, labels_N))
-
-
-def _frequent_level(head: Head, labels_N: Numbers) -> Floats:
-    return _raw_ordinal(_log_frequencies(head, labels_N))
-
-
-def _frequent_labels(head: Head, cells_NL: Floats) -> Floats:
-    known_L = (~np.isnan(cells_NL)).sum(axis=0)
-    present_L = np.nansum(cells_NL, axis=0)
-    share_L = np.divide(present_L, known_L, out=np.full(len(known_L), 0.5), where=known_L > 0)
-    return _log(share_L) - _log(1 - share_L)
-
-
-def _no_answer(head: Head, targets_N: npt.NDArray[Any]) -> Floats:
-    return np.zeros(head.outputs)
-
-
-_FREQUENT: dict[str, Callable[[Head, npt.NDArray[Any]], Floats]] = {
-    "class": _frequent_class,
-    "ordinal": _frequent_level,
-    "multilabel": _frequent_labels,
-    "regression": _no_answer,
-    "ranking": _no_answer,
-}
-
-
-def _log_frequencies(head: Head, labels_N: Numbers) -> Floats:
-    counts_K = np.bincount(labels_N[labels_N >= 0], minlength=head.classes)
-    return _log(counts_K / max(1, counts_K.sum()))
-
-
-# The linear probe.
+_MIN_ROWS = 20  # of each class, even if the budget allows fewer
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Raw outputs (M, outputs), float64, by target, and what the reader should know about the fit."""
+    """Raw outputs (M, outputs), float64, by target, and notes on the fits for the console."""
 
     outputs: dict[str, Tensor]
     notes: tuple[str, ...]
@@ -135,16 +43,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class _Fit:
-    """One target: features (N, D) and targets of the rows to learn from, features (M, D) of those to answer."""
+    """One target's problem: features (N, D) and labels of the rows to fit, features (M, D) of the rows to predict."""
 
     head: Head
     train: Features
-    targets: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
     valid: Features
 
     @property
-    def steps(self) -> int:
-        """Of logistic regression, as many as the budget gives."""
+    def max_steps(self) -> int:
+        """Steps of logistic regression that the budget allows."""
         by_budget = WORK / (2 * max(1, self.train.size) * max(2, self.head.outputs))
         return int(np.clip(by_budget, _MIN_STEPS, MAX_STEPS))
 
@@ -157,91 +65,101 @@ def linear_probe(
     standardise: bool,
     rows: Numbers | None = None,
 ) -> Probe:
-    """A linear model for each target, fitted on the training rows (scikit-learn, its own regularisation).
+    """Fit a linear model per target on the training rows (scikit-learn's, with its default regularization).
 
-    class, ordinal: multinomial logistic regression, C = 1, the classes weighted by 1 / count; a class without a
-    training row is never the answer. multilabel: the same, each label against the rest. regression, and ranking
-    (on the relevance): ridge regression, alpha = 1. Rows without a known target are left out.
+    class, ordinal: multinomial logistic regression, C = 1, classes weighted by 1 / count; a class without a
+    training row is never predicted. multilabel: the same, each label against the rest. regression, and ranking
+    (on the relevance): ridge regression, alpha = 1. Rows without a label are left out.
 
-    `standardise`: subtract the mean of every feature and divide by its deviation, over the training rows: for
-    features of a backbone; pixels are of one scale as they are. The cost is bounded by WORK: of more rows than it
-    allows, some are taken (see `probe_rows`), and the notes say so. With `rows`, the features are those of these
-    training rows only, which `probe_rows` gave; the targets are always those of all. Raises NonFiniteError.
+    `standardise`: scale every feature to mean 0 and standard deviation 1 over the training rows. Features of a
+    backbone need it; pixels are on one scale already. WORK bounds the cost: of more rows than it allows, some are
+    fitted (see `probe_rows`), and the notes say so. `rows`: the training rows that `train_features_ND` holds, as
+    `probe_rows` chose them (default: all); `train_targets` always holds all. Raises NonFiniteError.
     """
-    train, valid = train_features_ND, valid_features_MD
+    train = train_features_ND
+    valid = valid_features_MD
     _refuse_non_finite(train, "training")
     _refuse_non_finite(valid, "validation")
     if standardise:
         train, valid = _standardised(train, valid)
+
     outputs: dict[str, Tensor] = {}
     notes: list[str] = []
     for name, head in heads.items():
-        targets_N = train_targets[name].cpu().numpy()
-        chosen = _target_rows(head, targets_N, train.shape[1])
-        places = chosen if rows is None else np.searchsorted(rows, chosen)
-        fit = _Fit(head, train[places], targets_N[chosen], valid)
+        labels_N = train_targets[name].cpu().numpy()
+        fitted_rows = _fitted_rows(head, labels_N, train.shape[1])
+        # If the features are of some rows only, a row's number is not its position.
+        positions = fitted_rows if rows is None else np.searchsorted(rows, fitted_rows)
+        fit = _Fit(head=head, train=train[positions], labels=labels_N[fitted_rows], valid=valid)
+
         # The products are small: on a busy machine, threads that wait for each other make it 40 times slower.
         with threadpool_limits(1):
-            found, unfinished = _PROBES[head.type](fit)
-        outputs[name] = torch.from_numpy(found)
-        notes += _notes(name, fit, int(_known(head, targets_N).sum()), unfinished)
+            raw_outputs, unconverged = _PROBES[head.type](fit)
+        outputs[name] = torch.from_numpy(raw_outputs)
+        labeled = int(_is_labeled(head, labels_N).sum())
+        notes += _notes(name, fit, labeled=labeled, unconverged=unconverged)
     return Probe(outputs, tuple(notes))
 
 
 def probe_rows(heads: Mapping[str, Head], train_targets: Mapping[str, Tensor], features: int) -> Numbers:
-    """The training rows, in order, whose features (so many numbers each) `linear_probe` will look at: ask before
-    features are computed. All known rows, or where the budget is short, rare classes whole and frequent ones
-    evenly thinned."""
-    found = [_target_rows(head, train_targets[name].cpu().numpy(), features) for name, head in heads.items()]
-    return np.unique(np.concatenate(found))
+    """The training rows, in ascending order, that `linear_probe` will fit on `features` numbers per row: ask before
+    features are computed. All labeled rows or, if the budget is short, all rows of rare classes and an even
+    selection of the others."""
+    rows = [_fitted_rows(head, train_targets[name].cpu().numpy(), features) for name, head in heads.items()]
+    return np.unique(np.concatenate(rows))
 
 
-def _notes(name: str, fit: _Fit, known: int, unfinished: int) -> list[str]:
-    rows, found = len(fit.targets), []
-    if rows < known:
-        found.append(f"linear probe: {name!r} is learnt from {rows:,} of {known:,} rows, for speed")
-    if unfinished:
-        found.append(
-            f"linear probe: {name!r}: stopped after {fit.steps} steps, {unfinished} of its fits unsettled"
+def _notes(name: str, fit: _Fit, labeled: int, unconverged: int) -> list[str]:
+    """What the reader of a score should know about its fit."""
+    notes = []
+    rows = len(fit.labels)
+    if rows < labeled:
+        notes.append(f"linear probe: {name!r} is fitted on {rows:,} of {labeled:,} rows, to save time")
+    if unconverged:
+        notes.append(
+            f"linear probe: {name!r}: stopped after {fit.max_steps} steps, {unconverged} of its fits not converged"
         )
-    return found
+    return notes
 
 
-Answer = tuple[Floats, int]
-"""Raw outputs (M, outputs), and how many fits ran out of steps."""
+Outcome = tuple[Floats, int]
+"""Raw outputs (M, outputs), and how many fits did not converge."""
 
 
-def _probe_class(fit: _Fit) -> Answer:
-    log_p_MK, unfinished = _logistic(fit, fit.train, fit.targets, fit.head.classes)
-    return _raw_class(fit.head, log_p_MK), unfinished
+def _probe_class(fit: _Fit) -> Outcome:
+    log_p_MK, unconverged = _logistic(fit, fit.train, fit.labels, fit.head.classes)
+    return raw_class(fit.head, log_p_MK), unconverged
 
 
-def _probe_ordinal(fit: _Fit) -> Answer:
-    log_p_MK, unfinished = _logistic(fit, fit.train, fit.targets, fit.head.classes)
-    return _raw_ordinal(log_p_MK), unfinished
+def _probe_ordinal(fit: _Fit) -> Outcome:
+    log_p_MK, unconverged = _logistic(fit, fit.train, fit.labels, fit.head.classes)
+    return raw_ordinal(log_p_MK), unconverged
 
 
-def _probe_multilabel(fit: _Fit) -> Answer:
-    logits_ML, unfinished = np.zeros((len(fit.valid), fit.head.outputs)), 0
-    for label, cells_N in enumerate(fit.targets.T):
-        known_N = ~np.isnan(cells_N)
-        log_p_MK, stopped = _logistic(fit, fit.train[known_N], cells_N[known_N].astype(np.int64), 2)
-        logits_ML[:, label] = log_p_MK[:, 1] - log_p_MK[:, 0]
-        unfinished += stopped
-    return logits_ML, unfinished
+def _probe_multilabel(fit: _Fit) -> Outcome:
+    logits_ML = np.zeros((len(fit.valid), fit.head.outputs))
+    unconverged = 0
+    for label, cells_N in enumerate(fit.labels.T):
+        labeled_N = ~np.isnan(cells_N)
+        is_positive_N = cells_N[labeled_N].astype(np.int64)
+        log_p_M2, failed = _logistic(fit, fit.train[labeled_N], is_positive_N, classes=2)
+        logits_ML[:, label] = log_p_M2[:, 1] - log_p_M2[:, 0]
+        unconverged += failed
+    return logits_ML, unconverged
 
 
-def _probe_regression(fit: _Fit) -> Answer:
+def _probe_regression(fit: _Fit) -> Outcome:
     head = fit.head
     assert isinstance(head, RegressionHead)
-    return _ridge(fit, (fit.targets - head.mean) / head.std), 0
+    return _ridge(fit, (fit.labels - head.mean) / head.std), 0
 
 
-def _probe_ranking(fit: _Fit) -> Answer:
-    return _ridge(fit, fit.targets[:, 0].astype(np.float64)), 0
+def _probe_ranking(fit: _Fit) -> Outcome:
+    relevance_N = fit.labels[:, 0].astype(np.float64)
+    return _ridge(fit, relevance_N), 0
 
 
-_PROBES: dict[str, Callable[[_Fit], Answer]] = {
+_PROBES: dict[str, Callable[[_Fit], Outcome]] = {
     "class": _probe_class,
     "ordinal": _probe_ordinal,
     "multilabel": _probe_multilabel,
@@ -250,39 +168,44 @@ _PROBES: dict[str, Callable[[_Fit], Answer]] = {
 }
 
 
-def _logistic(fit: _Fit, train_ND: Features, labels_N: Numbers, classes: int) -> Answer:
-    """Log-probabilities (M, classes); classes without a row get _FLOOR, which never is the largest."""
+def _logistic(fit: _Fit, train_ND: Features, labels_N: Numbers, classes: int) -> Outcome:
+    """Log-probabilities (M, classes). Classes without a row get LOG_FLOOR, which is never the largest."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    log_p_MK = np.full((len(fit.valid), classes), _FLOOR)
+    # scikit-learn refuses to fit fewer than two classes.
+    log_p_MK = np.full((len(fit.valid), classes), LOG_FLOOR)
     present = np.unique(labels_N)
     if len(present) < 2:
         log_p_MK[:, present] = 0.0
         return log_p_MK, 0
-    model = LogisticRegression(class_weight="balanced", max_iter=fit.steps)
+
+    # Fits that do not converge are counted for the notes, rather than warned of one by one.
+    model = LogisticRegression(class_weight="balanced", max_iter=fit.max_steps)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead, for the notes
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train_ND, labels_N)
-    scores = model.decision_function(fit.valid).astype(np.float64)
+
     # Of two classes scikit-learn gives the log-odds of the second alone.
+    scores = model.decision_function(fit.valid).astype(np.float64)
     scores_MK = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
     log_p_MK[:, present] = torch.log_softmax(torch.from_numpy(scores_MK), dim=1).numpy()
-    return log_p_MK, int(model.n_iter_.max() >= fit.steps)
+    return log_p_MK, int(model.n_iter_.max() >= fit.max_steps)
 
 
 def _ridge(fit: _Fit, values_N: Floats) -> Floats:
-    """The predicted values (M, 1)."""
+    """The predicted values (M, 1); zeros if there is nothing to fit."""
     from sklearn.linear_model import Ridge
 
-    found_M = np.zeros(len(fit.valid))
+    predicted_M = np.zeros(len(fit.valid))
     if len(values_N):
         model = Ridge(alpha=1.0).fit(fit.train.astype(np.float64), values_N)
-        found_M += model.predict(fit.valid.astype(np.float64))
-    return found_M[:, None]
+        predicted_M += model.predict(fit.valid.astype(np.float64))
+    return predicted_M[:, None]
 
 
 def _standardised(train_ND: Features, valid_MD: Features) -> tuple[Features, Features]:
+    """Both, scaled by the means and the deviations of the training rows."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train_ND)
@@ -292,85 +215,76 @@ def _standardised(train_ND: Features, valid_MD: Features) -> tuple[Features, Fea
 def _refuse_non_finite(features: Features, what: str) -> None:
     broken = int((~np.isfinite(features)).any(axis=1).sum())
     if broken:
-        raise NonFiniteError(f"linear probe: {broken} of {len(features)} {what} rows have no finite features")
+        raise NonFiniteError(
+            f"linear probe: the features of {broken} of {len(features)} {what} rows are not finite"
+        )
 
 
-# Which rows the probe learns from.
+# Which rows the probe is fitted on.
 
 
-def _known(head: Head, targets_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Rows (N,) that the target is known of; of several labels, one at least."""
+def _is_labeled(head: Head, labels_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows (N,) have a label; of a multilabel target, at least one."""
     if head.type == "multilabel":
-        return np.asarray((~np.isnan(targets_N)).any(axis=1))
+        return np.asarray((~np.isnan(labels_N)).any(axis=1))
     if head.type == "regression":
-        return np.asarray(~np.isnan(targets_N))
-    return np.asarray((targets_N[:, 0] if head.type == "ranking" else targets_N) >= 0)
+        return np.asarray(~np.isnan(labels_N))
+    return np.asarray((labels_N[:, 0] if head.type == "ranking" else labels_N) >= 0)
 
 
-def _target_rows(head: Head, targets_N: npt.NDArray[Any], features: int) -> Numbers:
-    """The known rows; where they are more than the budget allows, rare strata whole and the others thinned."""
-    rows = np.flatnonzero(_known(head, targets_N))
-    strata_N = _strata(head, targets_N[rows])
+def _fitted_rows(head: Head, labels_N: npt.NDArray[Any], features: int) -> Numbers:
+    """The labeled rows; if they are more than the budget allows, rare strata whole and the others thinned."""
+    rows = np.flatnonzero(_is_labeled(head, labels_N))
+    strata_N = _strata(head, labels_N[rows])
+
+    # Ridge regression goes over the rows once, for the products of all features; logistic regression in every step.
     if head.type in ("regression", "ranking"):
         allowed = max(int(WORK / features**2), 100)
     else:
         outputs = max(2, head.outputs)
-        allowed = max(int(WORK / (2 * features * outputs * _USUAL_STEPS)), _MIN_ROWS * outputs)
+        allowed = max(int(WORK / (2 * features * outputs * _EXPECTED_STEPS)), _MIN_ROWS * outputs)
+
     if len(rows) <= allowed:
         return rows
     return rows[_thinned(strata_N, allowed)]
 
 
-def _strata(head: Head, targets_N: npt.NDArray[Any]) -> Numbers:
-    """A number (N,) for each row: the class; a tenth of the values; the rarest label that it has."""
+def _strata(head: Head, labels_N: npt.NDArray[Any]) -> Numbers:
+    """The stratum (N,) of each row: its class, its relevance, its tenth of the values, or its rarest label."""
     if head.type == "ranking":
-        return np.asarray(targets_N[:, 0], np.int64)
+        return np.asarray(labels_N[:, 0], np.int64)
     if head.type == "regression":
-        rank_N = np.argsort(np.argsort(targets_N, kind="stable"))
-        return np.asarray(rank_N * 10 // max(1, len(targets_N)), np.int64)
+        rank_N = np.argsort(np.argsort(labels_N, kind="stable"))
+        return np.asarray(rank_N * 10 // max(1, len(labels_N)), np.int64)
     if head.type != "multilabel":
-        return np.asarray(targets_N, np.int64)
-    counts_L = np.nansum(targets_N, axis=0)
-    rarity_NL = np.where(targets_N == 1, counts_L, np.inf)
-    none = np.isinf(rarity_NL).all(axis=1)
-    return np.asarray(np.where(none, targets_N.shape[1], rarity_NL.argmin(axis=1)), np.int64)
+        return np.asarray(labels_N, np.int64)
+
+    # Rows with none of the labels make a stratum of their own, numbered after the last label.
+    counts_L = np.nansum(labels_N, axis=0)
+    rarity_NL = np.where(labels_N == 1, counts_L, np.inf)
+    has_none_N = np.isinf(rarity_NL).all(axis=1)
+    return np.asarray(np.where(has_none_N, labels_N.shape[1], rarity_NL.argmin(axis=1)), np.int64)
 
 
 def _thinned(strata_N: Numbers, allowed: int) -> Numbers:
-    """`allowed` positions at most, in order: the same cap for every stratum, as high as it can be; a stratum with
-    more rows gives every n-th."""
-    _, counts = np.unique(strata_N, return_counts=True)
-    cap, left = 0, allowed
+    """At most `allowed` positions, ascending. Every stratum has the same cap, as high as it can be; one with more rows
+    gives every n-th."""
+    # From the rarest up: what a stratum leaves unused raises the cap of those that follow.
+    strata, counts = np.unique(strata_N, return_counts=True)
+    cap = 0
+    unused = allowed
     for rank, count in enumerate(sorted(counts)):
-        cap = left // (len(counts) - rank)
+        cap = unused // (len(counts) - rank)
         if count > cap:
             break
-        left -= count
-    kept = [
-        where[np.linspace(0, len(where) - 1, min(cap, len(where))).astype(np.int64)]
-        for where in (np.flatnonzero(strata_N == stratum) for stratum in np.unique(strata_N))
-    ]
-    return np.sort(np.concatenate(kept))
+        unused -= count
 
-
-# From probabilities to what a head decodes.
-
-
-def _log(probabilities: Floats) -> Floats:
-    return np.log(np.maximum(probabilities, math.exp(_FLOOR)))
-
-
-def _raw_class(head: Head, log_p_K: Floats) -> Floats:
-    """Without the head's own adjustment, which is for a model that learnt the prior: its `decode` adds it again."""
-    assert isinstance(head, ClassHead)
-    return log_p_K - np.array(head.adjustment) if head.adjustment else log_p_K
-
-
-def _raw_ordinal(log_p_K: Floats) -> Floats:
-    """The logits of P(y > k | y >= k), k = 0 to K - 2, along the last axis: log P(y > k) - log P(y = k)."""
-    p_K = np.exp(log_p_K)
-    above_K = np.cumsum(p_K[..., ::-1], axis=-1)[..., ::-1]
-    return _log(above_K[..., 1:]) - np.maximum(log_p_K[..., :-1], _FLOOR)
+    positions = []
+    for stratum in strata:
+        members = np.flatnonzero(strata_N == stratum)
+        spaced = np.linspace(0, len(members) - 1, min(cap, len(members))).astype(np.int64)
+        positions.append(members[spaced])
+    return np.sort(np.concatenate(positions))
 
 
 # Images as features.
@@ -379,32 +293,38 @@ def _raw_ordinal(log_p_K: Floats) -> Floats:
 def pixel_features(
     train: Iterable[npt.NDArray[np.uint8]], valid: Iterable[npt.NDArray[np.uint8]]
 ) -> tuple[Features, Features]:
-    """Small images as numbers from 0 to 1: train_ND and valid_MD from batches of images_BHWC, uint8, all of one
-    size. Grey where all channels are equal in all images; averaged over areas down to PIXELS numbers or fewer,
-    so grey images of 28 x 28 stay as they are."""
-    # Whether all images are grey is known at the end: till then both kinds are kept.
-    pair = [[_small(images_BHWC) for images_BHWC in batches] for batches in (train, valid)]
-    kind = 0 if all(grey is not None for split in pair for grey, _ in split) else 1
-    found = [np.concatenate([f for f in (s[kind] for s in split) if f is not None]) for split in pair]
-    return found[0], found[1]
+    """train_ND and valid_MD: small images as numbers from 0 to 1, from batches of images_BHWC, uint8, all of one
+    size. Grey if the channels of every image are equal; averaged over areas down to at most PIXELS numbers, so grey
+    images of 28 x 28 keep their size."""
+    # Whether all images are grey is known at the end, so until then both variants are held.
+    small_train = [_small(images_BHWC) for images_BHWC in train]
+    small_valid = [_small(images_BHWC) for images_BHWC in valid]
+    grey_train = [grey for grey, _ in small_train if grey is not None]
+    grey_valid = [grey for grey, _ in small_valid if grey is not None]
+    if len(grey_train) == len(small_train) and len(grey_valid) == len(small_valid):
+        return np.concatenate(grey_train), np.concatenate(grey_valid)
+
+    coloured_train = [coloured for _, coloured in small_train]
+    coloured_valid = [coloured for _, coloured in small_valid]
+    return np.concatenate(coloured_train), np.concatenate(coloured_valid)
 
 
 def _small(images_BHWC: npt.NDArray[np.uint8]) -> tuple[Features | None, Features]:
-    """As grey images, None where they are not, and as coloured ones."""
+    """As grey images, None if they are not grey, and as coloured ones."""
     grey_BHW1 = images_BHWC[..., :1]
     is_grey = bool((images_BHWC == grey_BHW1).all())
     return _shrunk(grey_BHW1) if is_grey else None, _shrunk(images_BHWC)
 
 
 def _shrunk(images_BHWC: npt.NDArray[np.uint8]) -> Features:
-    """(B, D) with D <= PIXELS, about of the images' own proportions."""
+    """(B, D) with D <= PIXELS, at about the images' aspect ratio."""
     _, height, width, channels = images_BHWC.shape
-    most = PIXELS // channels
-    scale = min(1.0, math.sqrt(most / (height * width)))
-    new_height = min(most, max(1, int(height * scale)))
-    new_width = min(most // new_height, max(1, int(width * scale)))
-    # In float32, since whole numbers would be rounded; INTER_AREA is the mean over the area.
+    max_area = PIXELS // channels
+    scale = min(1.0, math.sqrt(max_area / (height * width)))
+    new_height = min(max_area, max(1, int(height * scale)))
+    new_width = min(max_area // new_height, max(1, int(width * scale)))
     size = (new_width, new_height)
+    # In float32, since integers would be rounded; INTER_AREA is the mean over the area.
     small = [
         cv2.resize(image_HWC.astype(np.float32), size, interpolation=cv2.INTER_AREA).ravel()
         for image_HWC in images_BHWC

@@ -1,13 +1,14 @@
-"""From the config's loss sections to the modules: one loss a target, joined into the criterion."""
+"""From the config to the criterion and the heads: one loss and one head for each target."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classwise.compose.dataset import DatasetSplits, label_counts
+from classwise.compose.splits import DatasetSplits, label_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError
@@ -27,31 +28,109 @@ from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
 
-Counts = list[int]
-Build = Callable[[Any, Counts, Counts, str], nn.Module]  # section, rows of each label and with it known, key
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What a loss is built from besides its section of the config."""
+
+    key: str
+    """Where the section stands in the config, for messages."""
+    counts: list[int]
+    """Training rows with each of the K labels."""
+    labeled: list[int]
+    """Multilabel: training rows whose cell for each of the K labels is filled; an empty cell is no negative."""
+
+    def class_weights(self, section: Any) -> Tensor | None:
+        """The class weights (K,) that the section asks for; None for none. Raises ConfigError."""
+        try:
+            return class_weights(section.class_weights, self.counts, section.beta)
+        except ConfigError as error:
+            raise ConfigError(f"{self.key}.class_weights: {error}") from None
+
+    def pos_weight(self, section: Any) -> Tensor | None:
+        """Negatives over positives of each label (K,), None for none; 1 for a label that no row or every row has."""
+        if section.pos_weight == "none":
+            return None
+        ratios = [
+            (labeled - positives) / positives if 0 < positives < labeled else 1.0
+            for positives, labeled in zip(self.counts, self.labeled, strict=True)
+        ]
+        return torch.tensor(ratios, dtype=torch.float64)
 
 
 def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
-    """One loss a target, joined. Raises ConfigError."""
+    """One loss for each target, joined. Raises ConfigError."""
     counts = label_counts(splits, splits.train)
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
-        loss = _loss(config.loss_of(name), counts.get(name, []), _known_cells(splits, name), key)
+        inputs = LossInputs(key=key, counts=counts.get(name, []), labeled=_labeled_cells(splits, name))
+        loss = _build(config.loss_of(name), inputs)
         if not loss.additive and config.training.accumulate > 1:
             raise ConfigError(
                 f"{key}: soft F1 is not a sum over samples, so it cannot be accumulated exactly;"
                 f" training.accumulate: found {config.training.accumulate}, allowed: 1"
             )
         if target.type == "regression":
-            loss = Standardised(loss, *_mean_and_std(splits, name))
+            mean, std = _mean_and_std(splits, name)
+            loss = Standardised(loss, mean, std)
         losses[name] = loss
     weights = {name: target.weight for name, target in config.targets.items()}
     return Criterion(losses, weights, uncertainty=config.training.target_weights == "uncertainty")
 
 
+def _build(section: Any, inputs: LossInputs) -> Any:
+    """A loss module from its section of the config."""
+    if section.name != "sum":
+        return _BUILDERS[section.name](section, inputs)
+    terms = [
+        _build(term, replace(inputs, key=f"{inputs.key}.terms[{index}]"))
+        for index, term in enumerate(section.terms)
+    ]
+    return WeightedSum(terms, [term.weight for term in section.terms])
+
+
+_BUILDERS: dict[str, Callable[[Any, LossInputs], nn.Module]] = {
+    "cross_entropy": lambda section, inputs: CrossEntropy(
+        weight=inputs.class_weights(section),
+        label_smoothing=section.label_smoothing,
+        weights_from_epoch=section.weights_from_epoch,
+    ),
+    "focal": lambda section, inputs: Focal(
+        gamma=section.gamma,
+        weight=inputs.class_weights(section),
+        weights_from_epoch=section.weights_from_epoch,
+    ),
+    "balanced_softmax": lambda section, inputs: BalancedSoftmax(torch.tensor(inputs.counts)),
+    "logit_adjustment": lambda section, inputs: LogitAdjustment(torch.tensor(inputs.counts), section.tau),
+    # The head's logits are scale * cosine already (see cosine_scales), so the margins are scaled with them.
+    "ldam": lambda section, inputs: LDAM(
+        counts=torch.tensor(inputs.counts),
+        max_margin=section.scale * section.max_margin,
+        scale=1.0,
+        weight=inputs.class_weights(section),
+        weights_from_epoch=section.weights_from_epoch,
+    ),
+    "gce": lambda section, inputs: GeneralizedCrossEntropy(section.q),
+    "soft_f1": lambda section, inputs: SoftMacroF1(classes=len(inputs.counts)),
+    "bce": lambda section, inputs: BinaryCrossEntropy(inputs.pos_weight(section)),
+    "multilabel_focal": lambda section, inputs: MultilabelFocal(section.gamma, section.alpha),
+    "asymmetric": lambda section, inputs: Asymmetric(
+        gamma_neg=section.gamma_neg, gamma_pos=section.gamma_pos, clip=section.clip
+    ),
+    "corn": lambda section, inputs: Corn(levels=len(inputs.counts)),
+    "mse": lambda section, inputs: SquaredError(),
+    "mae": lambda section, inputs: AbsoluteError(),
+    "smooth_l1": lambda section, inputs: SmoothL1(section.beta),
+    "huber": lambda section, inputs: Huber(section.delta),
+    "pairwise_logistic": lambda section, inputs: PairwiseLogistic(),
+    "listnet": lambda section, inputs: ListNet(),
+}
+"""How each loss is built, by the name of its section in config/losses.py."""
+
+
 def build_heads(config: Config, splits: DatasetSplits) -> dict[str, Head]:
-    """What the model's outputs mean, by target. Raises DataError where the training rows say too little."""
+    """How each target's outputs are read as predictions. Raises DataError for training rows without two values."""
     heads: dict[str, Head] = {}
     counts = label_counts(splits, splits.train)
     for target in splits.targets:
@@ -71,13 +150,13 @@ def build_heads(config: Config, splits: DatasetSplits) -> dict[str, Head]:
 
 
 def cosine_scales(config: Config) -> dict[str, float]:
-    """The targets that LDAM is a loss of: their heads compare directions only, at this scale."""
+    """The scale of each target that is trained with LDAM: the logits of its head are cosines times this."""
     return {
         name: loss.scale for name in config.targets for loss in losses_of(config, name) if loss.name == "ldam"
     }
 
 
-def _adjustment(tau: float | None, counts: Counts) -> tuple[float, ...]:
+def _adjustment(tau: float | None, counts: list[int]) -> tuple[float, ...]:
     """Added to the logits after training: -tau * log prior (Menon et al. 2021, equation 9)."""
     if not tau:
         return ()
@@ -85,70 +164,20 @@ def _adjustment(tau: float | None, counts: Counts) -> tuple[float, ...]:
 
 
 def _mean_and_std(splits: DatasetSplits, name: str) -> tuple[float, float]:
-    """Of the training rows: validation must not take part in it."""
+    """Of a regression target's training rows; the validation rows must not take part."""
     values = splits.train.labels[name]
-    known = values[np.isfinite(values)]
-    if len(known) < 2 or not known.std() > 0:
+    values = values[np.isfinite(values)]
+    if len(values) < 2 or not values.std() > 0:
         raise DataError(
-            f"targets.{name}: the training rows hold {len(np.unique(known))} different values; at least two are"
+            f"targets.{name}: found {len(np.unique(values))} different values in the training rows; at least two are"
             " needed"
         )
-    return float(known.mean()), float(known.std())
+    return float(values.mean()), float(values.std())
 
 
-def _known_cells(splits: DatasetSplits, name: str) -> Counts:
-    """Training rows that each label of several is known of: a cell that is empty is no negative."""
+def _labeled_cells(splits: DatasetSplits, name: str) -> list[int]:
+    """Training rows whose cell is filled, for each label of a multilabel target; nothing for the other types."""
     if splits.target(name).type != "multilabel":
         return []
-    known: Counts = (~np.isnan(splits.train.labels[name])).sum(axis=0).tolist()
-    return known
-
-
-def _loss(section: Any, counts: Counts, known: Counts, key: str) -> Any:
-    """A loss module from its section of the config."""
-    if section.name == "sum":
-        parts = [_loss(term, counts, known, f"{key}.terms[{i}]") for i, term in enumerate(section.terms)]
-        return WeightedSum(parts, [term.weight for term in section.terms])
-    return _LOSSES[section.name](section, counts, known, key)
-
-
-def _weights(section: Any, counts: Counts, key: str) -> Tensor | None:
-    try:
-        return class_weights(section.class_weights, counts, section.beta)
-    except ConfigError as error:
-        raise ConfigError(f"{key}.class_weights: {error}") from None
-
-
-def _pos_weight(section: Any, counts: Counts, known: Counts) -> Tensor | None:
-    """Negatives over positives of every label, among its known cells; a label that no row or every
-    row has keeps 1."""
-    if section.pos_weight == "none":
-        return None
-    ratios = [(cells - n) / n if 0 < n < cells else 1.0 for n, cells in zip(counts, known, strict=True)]
-    return torch.tensor(ratios, dtype=torch.float64)
-
-
-_LOSSES: dict[str, Build] = {
-    "cross_entropy": lambda s, counts, known, key: CrossEntropy(
-        _weights(s, counts, key), s.label_smoothing, s.weights_from_epoch
-    ),
-    "focal": lambda s, counts, known, key: Focal(s.gamma, _weights(s, counts, key), s.weights_from_epoch),
-    "balanced_softmax": lambda s, counts, known, key: BalancedSoftmax(torch.tensor(counts)),
-    "logit_adjustment": lambda s, counts, known, key: LogitAdjustment(torch.tensor(counts), s.tau),
-    # The head's logits are scale * cosine already (see cosine_scales), so the margins are scaled with them.
-    "ldam": lambda s, counts, known, key: LDAM(
-        torch.tensor(counts), s.scale * s.max_margin, 1.0, _weights(s, counts, key), s.weights_from_epoch
-    ),
-    "gce": lambda s, counts, known, key: GeneralizedCrossEntropy(s.q),
-    "soft_f1": lambda s, counts, known, key: SoftMacroF1(len(counts)),
-    "bce": lambda s, counts, known, key: BinaryCrossEntropy(_pos_weight(s, counts, known)),
-    "multilabel_focal": lambda s, counts, known, key: MultilabelFocal(s.gamma, s.alpha),
-    "asymmetric": lambda s, counts, known, key: Asymmetric(s.gamma_neg, s.gamma_pos, s.clip),
-    "corn": lambda s, counts, known, key: Corn(len(counts)),
-    "mse": lambda s, counts, known, key: SquaredError(),
-    "mae": lambda s, counts, known, key: AbsoluteError(),
-    "smooth_l1": lambda s, counts, known, key: SmoothL1(s.beta),
-    "huber": lambda s, counts, known, key: Huber(s.delta),
-    "pairwise_logistic": lambda s, counts, known, key: PairwiseLogistic(),
-    "listnet": lambda s, counts, known, key: ListNet(),
-}
+    counts: list[int] = (~np.isnan(splits.train.labels[name])).sum(axis=0).tolist()
+    return counts

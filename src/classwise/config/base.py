@@ -1,6 +1,7 @@
-"""What all sections of the config share: the base table and the kinds of values."""
+"""What all sections of the config share: the base class, the types of values, and how to find a section."""
 
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,13 +9,42 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-# TOML has lists only; everything else stays strict, so that "30" is not taken for 30.
+# TOML has lists and no tuples; everything else stays strict, so that "30" is not taken for 30.
 Pair = Annotated[tuple[Count, Count], Field(strict=False)]
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+TargetType = Literal["class", "ordinal", "multilabel", "regression", "ranking"]
 
 
 class Section(BaseModel):
-    """One table of the file."""
+    """One table of the file: immutable, without unknown keys, and without conversion of types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def find_duplicate(names: Iterable[str]) -> str | None:
+    """The first name that has been there before; None if all are different."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def section_name(section: type[Section]) -> str:
+    """`focal` for the section whose `name` can only be that."""
+    return str(get_args(section.model_fields["name"].annotation)[0])
+
+
+def sections_by_name(union: Any) -> dict[str, type[Section]]:
+    """The sections of a discriminated union, such as `Loss` and `Schedule`, by their names."""
+    return {section_name(section): section for section in sections_in(union)}
+
+
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The sections that a field of this type may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)

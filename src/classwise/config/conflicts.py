@@ -1,23 +1,31 @@
-"""Keys that contradict or undo each other: refused where nothing sensible could be meant, else said by name.
+"""Keys that contradict each other: refused where no sensible meaning is left, warned of otherwise.
 
-A key that would be read and then do nothing is a mistake as well: `mix_share` without mixing, say, is refused.
+A key that would be read and then have no effect is a mistake as well: `mix_share` without mixing, for example.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
+from classwise.config.base import section_name
+from classwise.config.losses import LOSSES
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
 
-HARD_LABELS = ("ldam", "soft_f1", "pairwise_logistic", "listnet")
-"""Losses that cannot take the mixed labels of mixup and CutMix."""
-PRIOR_LOSSES = ("balanced_softmax", "logit_adjustment")
-"""Losses that correct for the class frequencies by themselves."""
-
 
 def check_conflicts(config: Config) -> list[str]:
-    """Warnings, one line each. Raises ConfigError for what is refused."""
-    for check in (_mixing, _sampling, _target_keys, _adjustment, _loss_keys, _training, _ranking):
+    """Warnings, one line each. Raises ConfigError for the first contradiction."""
+    checks = (
+        _mixing,
+        _sampling,
+        _target_keys,
+        _adjustment,
+        _ldam_scales,
+        _class_weights,
+        _target_weights,
+        _frozen_backbone,
+        _ranking,
+    )
+    for check in checks:
         for problem in check(config):
             raise ConfigError(problem)
     return [*_corrected_twice(config), *_without_effect(config)]
@@ -30,41 +38,55 @@ def losses_of(config: Config, name: str) -> list[Any]:
 
 
 def loss_key(config: Config, name: str) -> str:
-    """Where the loss of a target stands in the file."""
+    """The table of the file that holds the loss of a target."""
     return f"targets.{name}.loss" if config.targets[name].loss else "loss"
 
 
 def _mixing(config: Config) -> Iterator[str]:
     data = config.data
-    keys = [key for key in ("mixup", "cutmix") if getattr(data, key) > 0]
-    if not keys and data.mix_share != 1:
-        yield f"data.mix_share: found {data.mix_share}, but data.mixup and data.cutmix are 0: nothing is mixed"
-    if keys and data.mix_share == 0:
-        yield f"data.mix_share: found {data.mix_share}, which leaves data.{keys[0]} without effect"
-    for name, target in config.targets.items() if keys else ():
+    mixing = [key for key in ("mixup", "cutmix") if getattr(data, key) > 0]
+    if not mixing:
+        if data.mix_share != 1:
+            yield (
+                f"data.mix_share: found {data.mix_share}, but data.mixup and data.cutmix are 0, so nothing is mixed"
+            )
+        return
+
+    key = mixing[0]
+    if data.mix_share == 0:
+        yield (
+            f"data.mix_share: found {data.mix_share}, but data.{key} is {getattr(data, key)}, which then has no effect"
+        )
+    hard = [section_name(section) for section in LOSSES if not section.soft_targets]
+    for name, target in config.targets.items():
         for loss in losses_of(config, name):
-            if loss.name in HARD_LABELS:
+            if not loss.soft_targets:
                 yield (
-                    f"data.{keys[0]}: found {getattr(data, keys[0])}, but {loss_key(config, name)}.name is"
-                    f" {loss.name!r}, which needs hard labels (target {name!r}, type {target.type});"
-                    f" allowed with mixing: every loss but {', '.join(HARD_LABELS)}"
+                    f"data.{key}: found {getattr(data, key)}, but {loss_key(config, name)}.name is {loss.name!r},"
+                    f" which needs hard labels (target {name!r}, type {target.type}); allowed with mixing: every loss"
+                    f" but {', '.join(hard)}"
                 )
-    if keys and config.training.freeze_epochs >= config.training.epochs:
-        yield f"data.{keys[0]}: nothing is mixed while the backbone is frozen, which it is in all epochs"
+    if config.training.freeze_epochs >= config.training.epochs:
+        yield (
+            f"data.{key}: found {getattr(data, key)}, but training.freeze_epochs freezes the backbone in all epochs,"
+            " and nothing is mixed while it is frozen"
+        )
 
 
 def _sampling(config: Config) -> Iterator[str]:
     sampling = config.data.sampling
     if sampling == "shuffle":
         return
+    types = [target.type for target in config.targets.values()]
     if not any(target.class_like for target in config.targets.values()):
         yield (
-            f"data.sampling: found {sampling!r}, but no target has classes to balance (types:"
-            f" {', '.join(t.type for t in config.targets.values())}); allowed: shuffle"
+            f"data.sampling: found {sampling!r}, but no target has classes to balance (types: {', '.join(types)});"
+            " allowed: shuffle"
         )
-    if any(target.type == "ranking" for target in config.targets.values()):
+    if "ranking" in types:
         yield (
-            f"data.sampling: found {sampling!r}, but a ranking target keeps queries whole; allowed: shuffle"
+            f"data.sampling: found {sampling!r}, but a ranking target keeps the rows of a query together; allowed:"
+            " shuffle"
         )
 
 
@@ -72,123 +94,145 @@ def _target_keys(config: Config) -> Iterator[str]:
     for name, target in config.targets.items():
         if target.type == "regression" and target.labels and not target.edges:
             yield (
-                f"targets.{name}.labels: found {list(target.labels)}, but a regression has classes only where"
-                f" targets.{name}.edges cuts it"
+                f"targets.{name}.labels: found {list(target.labels)}, but a regression target has classes only with"
+                f" targets.{name}.edges"
             )
 
 
 def _adjustment(config: Config) -> Iterator[str]:
     for name, target in config.targets.items():
-        names = [loss.name for loss in losses_of(config, name)]
-        for loss in names:
-            if target.adjust and loss in PRIOR_LOSSES:
+        for loss in losses_of(config, name):
+            if target.adjust and loss.balances_classes:
                 yield (
-                    f"targets.{name}.adjust: found {target.adjust}, but {loss_key(config, name)}.name is {loss!r},"
-                    " which adjusts the logits already; use one of them"
+                    f"targets.{name}.adjust: found {target.adjust}, but {loss_key(config, name)}.name is {loss.name!r},"
+                    " which adjusts the logits already; allowed: one of them"
                 )
 
 
-def _loss_keys(config: Config) -> Iterator[str]:
-    epochs = config.training.epochs
+def _ldam_scales(config: Config) -> Iterator[str]:
     for name in config.targets:
         scales = {loss.scale for loss in losses_of(config, name) if loss.name == "ldam"}
         if len(scales) > 1:
             yield (
-                f"{loss_key(config, name)}.terms: found ldam with the scales {sorted(scales)}, but a target has one"
-                " head, whose cosines have one scale; give all the same"
+                f"{loss_key(config, name)}.terms: found ldam with the scales {sorted(scales)}, but the target has one"
+                " head, whose cosines have one scale; allowed: the same scale in all terms"
             )
+
+
+def _class_weights(config: Config) -> Iterator[str]:
+    epochs = config.training.epochs
+    for name in config.targets:
+        key = loss_key(config, name)
         for loss in losses_of(config, name):
             if not hasattr(loss, "class_weights"):
                 continue
-            key = loss_key(config, name)
             if loss.beta != type(loss).model_fields["beta"].default and loss.class_weights != "effective":
-                yield f'{key}.beta: found {loss.beta}, which only class_weights = "effective" has a use for'
+                yield (
+                    f'{key}.beta: found {loss.beta}, which only class_weights = "effective" uses; class_weights is'
+                    f" {loss.class_weights!r}"
+                )
             if loss.weights_from_epoch > 1 and loss.class_weights == "none":
                 yield (
-                    f"{key}.weights_from_epoch: found {loss.weights_from_epoch}, but class_weights is none:"
-                    ' nothing to defer; "effective" or "inverse" would be'
+                    f"{key}.weights_from_epoch: found {loss.weights_from_epoch}, but class_weights is 'none', so there"
+                    ' is nothing to defer; allowed: with class_weights = "effective", "inverse" or a list'
                 )
             if loss.weights_from_epoch > epochs:
                 yield (
-                    f"{key}.weights_from_epoch: found {loss.weights_from_epoch}, but training.epochs is {epochs}:"
+                    f"{key}.weights_from_epoch: found {loss.weights_from_epoch}, but training.epochs is {epochs}, so"
                     " the class weights would never apply"
                 )
 
 
-def _training(config: Config) -> Iterator[str]:
-    t, o = config.training, config.optimizer
-    if t.target_weights == "uncertainty" and len(config.targets) < 2:
-        yield "training.target_weights: found 'uncertainty' with one target: there is nothing to weigh; use fixed"
-    if t.freeze_epochs >= t.epochs:
-        if config.schedule.name != "cosine" and config.schedule.name != "constant":
+def _target_weights(config: Config) -> Iterator[str]:
+    if config.training.target_weights == "uncertainty" and len(config.targets) < 2:
+        yield (
+            "training.target_weights: found 'uncertainty', but there is only one target, so there is nothing to weigh;"
+            " allowed: fixed"
+        )
+
+
+def _frozen_backbone(config: Config) -> Iterator[str]:
+    training, optimizer, schedule = config.training, config.optimizer, config.schedule
+    if training.freeze_epochs >= training.epochs:
+        always_frozen = "training.freeze_epochs freezes the backbone in all epochs"
+        if schedule.name not in ("cosine", "constant"):
             yield (
-                f"schedule.name: found {config.schedule.name!r}, but the learning rate is constant while the backbone"
-                " is frozen, which it is in all epochs; allowed: constant, or the default"
+                f"schedule.name: found {schedule.name!r}, but {always_frozen}, and the learning rate is constant while"
+                " it is frozen; allowed: constant, or the default"
             )
         for key, default in {"warmup_epochs": 0.0, "T_max": None, "eta_min": 0.0}.items():
-            found = getattr(config.schedule, key, default)
-            if found != default:
+            value = getattr(schedule, key, default)
+            if value != default:
                 yield (
-                    f"schedule.{key}: found {found}, but the learning rate is constant while the backbone is frozen,"
-                    " which it is in all epochs"
+                    f"schedule.{key}: found {value}, but {always_frozen}, and the learning rate is constant while it is"
+                    " frozen"
                 )
         for key in ("layer_decay", "backbone_lr_factor"):
-            if getattr(o, key) != 1:
-                yield (
-                    f"optimizer.{key}: found {getattr(o, key)}, but training.freeze_epochs freezes the backbone"
-                    " in all epochs"
-                )
-    if o.layer_decay != 1 and o.backbone_lr_factor == 0:
-        yield f"optimizer.layer_decay: found {o.layer_decay}, but optimizer.backbone_lr_factor is 0"
+            if getattr(optimizer, key) != 1:
+                yield f"optimizer.{key}: found {getattr(optimizer, key)}, but {always_frozen}"
+    if optimizer.layer_decay != 1 and optimizer.backbone_lr_factor == 0:
+        yield (
+            f"optimizer.layer_decay: found {optimizer.layer_decay}, but optimizer.backbone_lr_factor is 0, so the"
+            " backbone is not trained"
+        )
 
 
 def _ranking(config: Config) -> Iterator[str]:
-    queries = {name: t.query for name, t in config.targets.items() if t.type == "ranking"}
+    queries = {name: target.query for name, target in config.targets.items() if target.type == "ranking"}
     if len(set(queries.values())) > 1:
-        listed = ", ".join(f"targets.{name}.query = {query!r}" for name, query in queries.items())
-        yield f"{listed}: batches can keep the queries of one column whole; give all the same"
+        keys = ", ".join(f"targets.{name}.query = {query!r}" for name, query in queries.items())
+        yield f"{keys}: batches can keep the queries of only one column together; allowed: the same column in all"
 
 
 def _corrected_twice(config: Config) -> Iterator[str]:
-    """Two means against imbalance at once: rare classes then count twice."""
+    """Class frequencies that are corrected for in two places, so that rare classes count too much."""
     sampling = config.data.sampling
     for name, target in config.targets.items():
         if target.type != "class":
             continue
-        means = [f"data.sampling = {sampling!r}"] if sampling != "shuffle" else []
+        corrections = [f"data.sampling = {sampling!r}"] if sampling != "shuffle" else []
         for loss in losses_of(config, name):
             key = loss_key(config, name)
-            if loss.name in PRIOR_LOSSES:
-                means.append(f"{key}.name = {loss.name!r}")
+            if loss.balances_classes:
+                corrections.append(f"{key}.name = {loss.name!r}")
             elif getattr(loss, "class_weights", "none") in ("inverse", "effective"):
-                means.append(f"{key}.class_weights = {loss.class_weights!r}")
+                corrections.append(f"{key}.class_weights = {loss.class_weights!r}")
         if target.adjust:
-            means.append(f"targets.{name}.adjust = {target.adjust}")
-        means = list(dict.fromkeys(means))
-        if len(means) > 1:
+            corrections.append(f"targets.{name}.adjust = {target.adjust}")
+        corrections = list(dict.fromkeys(corrections))
+        if len(corrections) > 1:
             yield (
-                f"{name}: {' and '.join(means)} each correct for the class frequencies; together rare classes are"
-                " overweighted. One of them is usually enough"
+                f"{name}: {' and '.join(corrections)} each correct for the class frequencies; together they overweight"
+                " rare classes. One of them is usually enough"
             )
 
 
 def _without_effect(config: Config) -> Iterator[str]:
+    training, data, schedule = config.training, config.data, config.schedule
     if "loss" in config.model_fields_set and all(target.loss for target in config.targets.values()):
-        yield "[loss]: every target has a loss of its own, so this one only gives the keys that they leave out"
-    if config.optimizer.name == "rprop" and config.schedule.name != "constant":
+        yield "[loss]: every target has a loss of its own, so this table only gives the keys that they leave out"
+    if config.optimizer.name == "rprop" and schedule.name != "constant":
         yield (
-            f"schedule.name = {config.schedule.name!r}: rprop sets its own step sizes after the first update, so a"
-            " schedule has no effect on it"
+            f"schedule.name = {schedule.name!r}: has no effect on rprop, which sets its own step sizes after the first"
+            " update"
         )
-    if config.data.workers == 0 and config.data.start_method != "auto":
-        yield f"data.start_method = {config.data.start_method!r}: data.workers is 0, so no process is started"
-    t = config.training
-    if (config.selection.patience or 0) >= t.epochs:
-        yield f"selection.patience = {config.selection.patience}: never waited for in {t.epochs} epochs"
-    if t.freeze_epochs and config.model.weights == "none":
+    if data.workers == 0 and data.start_method != "auto":
         yield (
-            f"training.freeze_epochs = {t.freeze_epochs}: the backbone has no pretrained weights, so the heads learn"
-            " on random features"
+            f"data.start_method = {data.start_method!r}: has no effect, since data.workers is 0 and no process is"
+            " started"
         )
-    if t.freeze_epochs >= t.epochs and config.data.augment.preset != "none":
-        yield f"data.augment = {config.data.augment.preset!r}: images of a frozen backbone are not augmented"
+    if (config.selection.patience or 0) >= training.epochs:
+        yield (
+            f"selection.patience = {config.selection.patience}: has no effect, since training.epochs is"
+            f" {training.epochs}"
+        )
+    if training.freeze_epochs and config.model.weights == "none":
+        yield (
+            f"training.freeze_epochs = {training.freeze_epochs}: the backbone has no pretrained weights, so the heads"
+            " are trained on random features"
+        )
+    if training.freeze_epochs >= training.epochs and data.augment.preset != "none":
+        yield (
+            f"data.augment = {data.augment.preset!r}: has no effect, since training.freeze_epochs freezes the backbone"
+            " in all epochs, and images of a frozen backbone are not augmented"
+        )

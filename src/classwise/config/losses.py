@@ -1,288 +1,299 @@
-"""The config of losses: one section a loss, and which losses belong to which type of target."""
+"""The config of losses: one section for each loss, with its name, the type of target that it is for, and its keys.
 
-from typing import Annotated, Any, Literal, get_args
+A new loss is a section here and a line in `LOSSES`. Everything else in the config is derived from these: which
+sections [loss] and the terms of a sum can be, the names in messages and comments, the losses for each type of target.
+"""
 
-from pydantic import Field
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from classwise.config.base import Count, Floats, NotNegative, Positive, Probability, Section
+from pydantic import Field, create_model
 
-ClassWeights = Literal["none", "inverse", "effective"] | Floats
-_NAMES = (
-    "cross_entropy | focal | balanced_softmax | logit_adjustment | ldam | gce | soft_f1 (class);"
-    " bce | multilabel_focal | asymmetric (multilabel); corn (ordinal);"
-    " mse | mae | smooth_l1 | huber (regression); pairwise_logistic | listnet (ranking); sum"
+from classwise.config.base import (
+    Count,
+    Floats,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    TargetType,
+    section_name,
 )
 
+ClassWeights = Literal["none", "inverse", "effective"] | Floats
 
-class _ClassWeighted(Section):
+
+class LossSection(Section):
+    """What the config knows of a loss. It cannot ask the module in losses/, which imports torch."""
+
+    if TYPE_CHECKING:
+        name: str  # a Literal in each section
+    target_type: ClassVar[TargetType]
+    soft_targets: ClassVar[bool] = True
+    """Whether the loss accepts the mixed labels of mixup and CutMix."""
+    balances_classes: ClassVar[bool] = False
+    """Whether the loss itself corrects for the class frequencies."""
+
+
+class _ClassWeighted(LossSection):
+    """The keys of losses with class weights."""
+
     class_weights: ClassWeights = Field(
         "none",
-        description="none | inverse | effective (class-balanced, Cui et al. 2019) | one number a class",
+        description="none | inverse | effective (class-balanced, Cui et al. 2019) | a list with one weight per class",
     )
     beta: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.999, description="of effective class weights: near 1 is near inverse, 0 is none"
+        0.999, description="for effective class weights: 0 gives equal weights, towards 1 inverse ones"
     )
     weights_from_epoch: Count = Field(
-        1, description="class weights apply from this epoch on (deferred re-weighting, Cao et al. 2019)"
+        1, description="first epoch with class weights (deferred re-weighting, Cao et al. 2019)"
     )
 
 
 class CrossEntropy(_ClassWeighted):
     """[loss] name = "cross_entropy" """
 
-    name: Literal["cross_entropy"] = Field(description=_NAMES)
+    name: Literal["cross_entropy"]
+    target_type = "class"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of the target spread evenly over all classes"
+        0.0, description="fraction of the label that is spread evenly over all classes"
     )
 
 
 class Focal(_ClassWeighted):
     """[loss] name = "focal" """
 
-    name: Literal["focal"] = Field(description=_NAMES)
-    gamma: NotNegative = Field(2.0, description="focusing: 0 is cross entropy (Lin et al. 2017)")
+    name: Literal["focal"]
+    target_type = "class"
+    gamma: NotNegative = Field(2.0, description="focusing parameter; 0 = cross entropy (Lin et al. 2017)")
 
 
-class BalancedSoftmax(Section):
+class BalancedSoftmax(LossSection):
     """[loss] name = "balanced_softmax" """
 
-    name: Literal["balanced_softmax"] = Field(description=_NAMES)
+    name: Literal["balanced_softmax"]
+    target_type = "class"
+    balances_classes = True
 
 
-class LogitAdjustment(Section):
+class LogitAdjustment(LossSection):
     """[loss] name = "logit_adjustment" """
 
-    name: Literal["logit_adjustment"] = Field(description=_NAMES)
+    name: Literal["logit_adjustment"]
+    target_type = "class"
+    balances_classes = True
     tau: NotNegative = Field(
-        1.0, description="times the log prior that is added in training (Menon et al. 2021); 1 balances"
+        1.0, description="factor of the log prior that is added in training; 1 = balanced (Menon et al. 2021)"
     )
 
 
 class LDAM(_ClassWeighted):
     """[loss] name = "ldam" """
 
-    name: Literal["ldam"] = Field(description=_NAMES)
-    max_margin: Positive = Field(0.5, description="margin of the rarest class; others by count ** (-1/4)")
+    name: Literal["ldam"]
+    target_type = "class"
+    soft_targets = False
+    max_margin: Positive = Field(
+        0.5, description="margin of the rarest class; margins are proportional to count ** (-1/4)"
+    )
     scale: Positive = Field(
-        30.0, description="of the cosine that stands for a logit with this loss (Cao et al. 2019)"
+        30.0, description="factor of the cosines that are the logits with this loss (Cao et al. 2019)"
     )
 
 
-class GeneralizedCrossEntropy(Section):
+class GeneralizedCrossEntropy(LossSection):
     """[loss] name = "gce" """
 
-    name: Literal["gce"] = Field(description=_NAMES)
+    name: Literal["gce"]
+    target_type = "class"
     q: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.7, description="1 is MAE, towards 0 cross entropy; for noisy labels (Zhang, Sabuncu 2018)"
+        0.7,
+        description="for noisy labels: 1 = mean absolute error, towards 0 cross entropy (Zhang and Sabuncu 2018)",
     )
 
 
-class SoftF1(Section):
+class SoftF1(LossSection):
     """[loss] name = "soft_f1" """
 
-    name: Literal["soft_f1"] = Field(description=_NAMES)
+    name: Literal["soft_f1"]
+    target_type = "class"
+    soft_targets = False
 
 
-class BinaryCrossEntropy(Section):
+class BinaryCrossEntropy(LossSection):
     """[loss] name = "bce" """
 
-    name: Literal["bce"] = Field(description=_NAMES)
+    name: Literal["bce"]
+    target_type = "multilabel"
     pos_weight: Literal["none", "balanced"] = Field(
-        "none", description="balanced: a label's positives weigh (rows without it) / (rows with it)"
+        "none", description="none | balanced: each label's positives are weighted by negatives / positives"
     )
 
 
-class MultilabelFocal(Section):
+class MultilabelFocal(LossSection):
     """[loss] name = "multilabel_focal" """
 
-    name: Literal["multilabel_focal"] = Field(description=_NAMES)
-    gamma: NotNegative = Field(2.0, description="focusing: 0 is binary cross entropy (Lin et al. 2017)")
-    alpha: Probability | None = Field(None, description="weight of positives, 1 - alpha of negatives")
-
-
-class Asymmetric(Section):
-    """[loss] name = "asymmetric" """
-
-    name: Literal["asymmetric"] = Field(description=_NAMES)
-    gamma_neg: NotNegative = Field(4.0, description="focusing of negatives (Ridnik et al. 2021)")
-    gamma_pos: NotNegative = Field(1.0, description="focusing of positives")
-    clip: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.05, description="negatives with a smaller probability than this cost nothing"
+    name: Literal["multilabel_focal"]
+    target_type = "multilabel"
+    gamma: NotNegative = Field(
+        2.0, description="focusing parameter; 0 = binary cross entropy (Lin et al. 2017)"
+    )
+    alpha: Probability | None = Field(
+        None, description="weight of positives; that of negatives is 1 - alpha (default: no weighting)"
     )
 
 
-class Corn(Section):
+class Asymmetric(LossSection):
+    """[loss] name = "asymmetric" """
+
+    name: Literal["asymmetric"]
+    target_type = "multilabel"
+    gamma_neg: NotNegative = Field(4.0, description="focusing parameter of negatives (Ridnik et al. 2021)")
+    gamma_pos: NotNegative = Field(1.0, description="focusing parameter of positives")
+    clip: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="subtracted from the probabilities of negatives; those below it cost nothing"
+    )
+
+
+class Corn(LossSection):
     """[loss] name = "corn" """
 
-    name: Literal["corn"] = Field(description=_NAMES)
+    name: Literal["corn"]
+    target_type = "ordinal"
 
 
-class MSE(Section):
+class MSE(LossSection):
     """[loss] name = "mse" """
 
-    name: Literal["mse"] = Field(description=_NAMES)
+    name: Literal["mse"]
+    target_type = "regression"
 
 
-class MAE(Section):
+class MAE(LossSection):
     """[loss] name = "mae" """
 
-    name: Literal["mae"] = Field(description=_NAMES)
+    name: Literal["mae"]
+    target_type = "regression"
 
 
-class SmoothL1(Section):
+class SmoothL1(LossSection):
     """[loss] name = "smooth_l1" """
 
-    name: Literal["smooth_l1"] = Field(description=_NAMES)
-    beta: Positive = Field(1.0, description="below it squared, above it linear; in standard deviations")
+    name: Literal["smooth_l1"]
+    target_type = "regression"
+    beta: Positive = Field(
+        1.0, description="error at which the loss turns from squared to linear, in standard deviations"
+    )
 
 
-class Huber(Section):
+class Huber(LossSection):
     """[loss] name = "huber" """
 
-    name: Literal["huber"] = Field(description=_NAMES)
-    delta: Positive = Field(1.0, description="below it squared, above it linear; in standard deviations")
+    name: Literal["huber"]
+    target_type = "regression"
+    delta: Positive = Field(
+        1.0, description="error at which the loss turns from squared to linear, in standard deviations"
+    )
 
 
-class PairwiseLogistic(Section):
+class PairwiseLogistic(LossSection):
     """[loss] name = "pairwise_logistic" """
 
-    name: Literal["pairwise_logistic"] = Field(description=_NAMES)
+    name: Literal["pairwise_logistic"]
+    target_type = "ranking"
+    soft_targets = False
 
 
-class ListNet(Section):
+class ListNet(LossSection):
     """[loss] name = "listnet" """
 
-    name: Literal["listnet"] = Field(description=_NAMES)
+    name: Literal["listnet"]
+    target_type = "ranking"
+    soft_targets = False
+
+
+class _Weighted(Section):
+    """The key that a loss has only as a term of a sum."""
+
+    weight: Positive = Field(1.0, description="weight of this term in the sum")
+
+
+LOSSES: tuple[type[LossSection], ...] = (
+    CrossEntropy,
+    Focal,
+    BalancedSoftmax,
+    LogitAdjustment,
+    LDAM,
+    GeneralizedCrossEntropy,
+    SoftF1,
+    BinaryCrossEntropy,
+    MultilabelFocal,
+    Asymmetric,
+    Corn,
+    MSE,
+    MAE,
+    SmoothL1,
+    Huber,
+    PairwiseLogistic,
+    ListNet,
+)
+"""Every loss, in the order of `classwise keys` and of messages."""
+TERMS = tuple(
+    create_model(f"{section.__name__}Term", __base__=(section, _Weighted), __module__=__name__)
+    for section in LOSSES
+)
+"""Every loss as a term of a sum: its section, and `weight`."""
+# pickle finds classes by their names, and `compare` sends configs to the processes that train.
+globals().update({term.__name__: term for term in TERMS})
+
+if TYPE_CHECKING:  # type checkers cannot evaluate a computed union
+    Term = LossSection
+else:
+    Term = Annotated[reduce(or_, TERMS), Field(discriminator="name")]
 
 
 class WeightedSum(Section):
     """[loss] name = "sum" """
 
-    name: Literal["sum"] = Field(description=_NAMES)
-    terms: Annotated[tuple["Term", ...], Field(strict=False, min_length=1)] = Field(
-        description="the losses to add, each with its own keys and a weight"
+    name: Literal["sum"]
+    terms: Annotated[tuple[Term, ...], Field(strict=False, min_length=1)] = Field(
+        description="the losses to add up, each with its own keys and a weight"
     )
 
 
-class _Weighted(Section):
-    weight: Positive = Field(1.0, description="factor of this term in the sum")
+if TYPE_CHECKING:
+    Loss = LossSection | WeightedSum
+else:
+    Loss = Annotated[reduce(or_, (*LOSSES, WeightedSum)), Field(discriminator="name")]
 
-
-class CrossEntropyTerm(CrossEntropy, _Weighted): ...
-
-
-class FocalTerm(Focal, _Weighted): ...
-
-
-class BalancedSoftmaxTerm(BalancedSoftmax, _Weighted): ...
-
-
-class LogitAdjustmentTerm(LogitAdjustment, _Weighted): ...
-
-
-class LDAMTerm(LDAM, _Weighted): ...
-
-
-class GeneralizedCrossEntropyTerm(GeneralizedCrossEntropy, _Weighted): ...
-
-
-class SoftF1Term(SoftF1, _Weighted): ...
-
-
-class BinaryCrossEntropyTerm(BinaryCrossEntropy, _Weighted): ...
-
-
-class MultilabelFocalTerm(MultilabelFocal, _Weighted): ...
-
-
-class AsymmetricTerm(Asymmetric, _Weighted): ...
-
-
-class CornTerm(Corn, _Weighted): ...
-
-
-class MSETerm(MSE, _Weighted): ...
-
-
-class MAETerm(MAE, _Weighted): ...
-
-
-class SmoothL1Term(SmoothL1, _Weighted): ...
-
-
-class HuberTerm(Huber, _Weighted): ...
-
-
-class PairwiseLogisticTerm(PairwiseLogistic, _Weighted): ...
-
-
-class ListNetTerm(ListNet, _Weighted): ...
-
-
-Term = Annotated[
-    CrossEntropyTerm
-    | FocalTerm
-    | BalancedSoftmaxTerm
-    | LogitAdjustmentTerm
-    | LDAMTerm
-    | GeneralizedCrossEntropyTerm
-    | SoftF1Term
-    | BinaryCrossEntropyTerm
-    | MultilabelFocalTerm
-    | AsymmetricTerm
-    | CornTerm
-    | MSETerm
-    | MAETerm
-    | SmoothL1Term
-    | HuberTerm
-    | PairwiseLogisticTerm
-    | ListNetTerm,
-    Field(discriminator="name"),
-]
-Loss = Annotated[
-    CrossEntropy
-    | Focal
-    | BalancedSoftmax
-    | LogitAdjustment
-    | LDAM
-    | GeneralizedCrossEntropy
-    | SoftF1
-    | BinaryCrossEntropy
-    | MultilabelFocal
-    | Asymmetric
-    | Corn
-    | MSE
-    | MAE
-    | SmoothL1
-    | Huber
-    | PairwiseLogistic
-    | ListNet
-    | WeightedSum,
-    Field(discriminator="name"),
-]
-
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "class": ("cross_entropy", "focal", "balanced_softmax", "logit_adjustment", "ldam", "gce", "soft_f1"),
-    "ordinal": ("corn",),
-    "multilabel": ("bce", "multilabel_focal", "asymmetric"),
-    "regression": ("mse", "mae", "smooth_l1", "huber"),
-    "ranking": ("listnet", "pairwise_logistic"),
+DEFAULT_LOSS: dict[TargetType, str] = {
+    "class": "cross_entropy",
+    "multilabel": "bce",
+    "ordinal": "corn",
+    "regression": "mse",
+    "ranking": "listnet",
 }
-"""The losses of each type of target; the first is what a target of that type gets where none is given."""
+"""The loss for each type of target if the config gives none."""
 
 
-def by_name(union: Any) -> dict[str, type[Section]]:
-    """The sections of a discriminated union by their name."""
-    members = get_args(get_args(union)[0])
-    return {get_args(member.model_fields["name"].annotation)[0]: member for member in members}
+def _losses_for(type: TargetType) -> tuple[str, ...]:
+    names = [section_name(section) for section in LOSSES if section.target_type == type]
+    return tuple(sorted(names, key=lambda name: name != DEFAULT_LOSS[type]))
 
 
-def fits(loss: Any, type: str) -> bool:
-    """Whether a loss section (or a plain dict of one) is for targets of this type; a sum is what its terms are."""
-    values = loss if isinstance(loss, dict) else loss.model_dump()
-    if values.get("name") == "sum":
-        terms = values.get("terms", ())
-        if not isinstance(terms, list | tuple):
-            return True  # whoever checks the section says what is wrong with it
-        return all(term.get("name") in FAMILIES[type] for term in terms if isinstance(term, dict))
-    return values.get("name") in FAMILIES[type]
+LOSSES_BY_TYPE = {type: _losses_for(type) for type in DEFAULT_LOSS}
+"""The names of the losses for each type of target, the default first."""
+LOSS_NAMES = "; ".join([*(f"{' | '.join(names)} ({type})" for type, names in LOSSES_BY_TYPE.items()), "sum"])
+"""The comment behind the name of a loss: every loss, by type of target."""
+
+
+def fits(loss: Mapping[str, Any], type: TargetType) -> bool:
+    """Whether a loss, as plain values, is for targets of this type; a sum is if all its terms are."""
+    if loss.get("name") != "sum":
+        return loss.get("name") in LOSSES_BY_TYPE[type]
+    terms = loss.get("terms", ())
+    if not isinstance(terms, list | tuple):
+        return True  # validation refuses it, with a better message
+    return all(term.get("name") in LOSSES_BY_TYPE[type] for term in terms if isinstance(term, Mapping))

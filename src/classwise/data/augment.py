@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from classwise.data.images import PAD, fit_image, fit_view, resize_image
+from classwise.data.fit import PAD, fit_image, fit_view, resize_image
 from classwise.errors import ConfigError
 
 # What each part may be: (least, most).

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classwise.data.loader import Batch, to_device_async
+from classwise.data.batch import Batch, to_device_async
 from classwise.randomness import MIX, generator
 
 

@@ -61,17 +61,20 @@ def batches_of(order: Order, batch_size: int, queries_N: npt.NDArray[np.int64] |
     return np.split(order, starts[:: max(1, batch_size // largest)][1:])
 
 
-def rank_share(batches: Sequence[Order], window: int, rank: int, world_size: int) -> list[list[Order]]:
+def rank_share(
+    batches: Sequence[Order], micro_batches_per_update: int, rank: int, world_size: int
+) -> list[list[Order]]:
     """The batches of one process, update by update. Raises ValueError for a rank outside the world.
 
-    An update is the next `window` batches, of which each rank takes as many that follow each other as are needed
-    to share them out; the last ranks may have fewer or none, and in the last update more of them. All ranks have
-    the same number of updates.
+    An update is made of `micro_batches_per_update` consecutive batches, over all processes. They are dealt out in equal
+    runs, rounded up: the last ranks may get fewer or none, above all in the last update, which may be short. All ranks
+    have the same number of updates.
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank: found {rank} of {world_size} processes, allowed: 0 to {world_size - 1}")
-    share = -(-window // world_size)
-    updates = [batches[start : start + window] for start in range(0, len(batches), window)]
+    share = -(-micro_batches_per_update // world_size)
+    starts = range(0, len(batches), micro_batches_per_update)
+    updates = [batches[start : start + micro_batches_per_update] for start in starts]
     return [list(update[rank * share : (rank + 1) * share]) for update in updates]
 
 

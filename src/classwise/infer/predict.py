@@ -10,7 +10,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from classwise.data.loader import Batch, Loader
+from classwise.data.batch import Batch
+from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.infer.engines import Engine

@@ -1,10 +1,10 @@
-"""The face-mask competition's tree as one table: a row an image, with mask, gender, age and person.
+"""The folder of the face-mask competition as one table, with one row per image: path, person, mask, gender, age.
 
-    train/train.csv                                   id, gender, race, age, path; one row a person
+    train/train.csv                                   id, gender, race, age, path; one row per person
     train/images/{id}_{gender}_{race}_{age}/{mask1..mask5,incorrect_mask,normal}.<ext>
 
-Ids are text (`000600-1`), and one of them stands for two people: rows are found by their folder, while `person`
-is the id, so that whoever shares an id stays on one side of a split.
+Ids are text (`000600-1`), and one of them is shared by two people. Images are therefore found by the folder of the
+person, while `person` is the id, so that everybody who shares an id is on the same side of a split.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,12 @@ from classwise.data.table import full_column, read_table
 from classwise.errors import DataError
 
 MASKS = {**{f"mask{i}": "wear" for i in range(1, 6)}, "incorrect_mask": "incorrect", "normal": "normal"}
+"""The label `mask` by the name of the image."""
 
 
 @dataclass(frozen=True)
 class Competition:
-    """The table, the folder that its paths are relative to, and what was left out."""
+    """The table, the folder that its paths are relative to, and notes on files that were left out."""
 
     table: pl.DataFrame
     images: Path
@@ -29,23 +30,27 @@ class Competition:
 
 
 def is_competition(folder: Path) -> bool:
-    """Whether this is such a tree, or its `train` folder."""
+    """Whether this is the competition's folder, or its `train` folder."""
     return _train_folder(folder) is not None
 
 
 def competition_table(folder: Path) -> Competition:
-    """`path, person, mask, gender, age` of every image. Raises DataError for a person without a folder or
-    without images, and for an image whose name says no mask."""
+    """The table of all images.
+
+    Raises DataError for another kind of folder, for a person without a folder or without images, and for an image
+    whose name is not one of `MASKS`.
+    """
     train = _train_folder(folder)
     if train is None:
-        raise DataError(f"{folder} is no competition tree: it has no train/train.csv with train/images")
+        raise DataError(
+            f"{folder}: not the folder of the face-mask competition: train/train.csv with train/images is missing"
+        )
     where = str(train / "train.csv")
     people = read_table(train / "train.csv")
-    columns = {
-        name: full_column(people, name, where, "competition") for name in ("id", "gender", "age", "path")
-    }
-    rows, ignored = [], 0
-    for number, (id, gender, age, path) in enumerate(zip(*columns.values(), strict=True), start=1):
+    columns = [full_column(people, name, where, "competition") for name in ("id", "gender", "age", "path")]
+    rows: list[dict[str, str]] = []
+    ignored = 0
+    for number, (id, gender, age, path) in enumerate(zip(*columns, strict=True), start=1):
         person = train / "images" / path
         if not person.is_dir():
             raise DataError(f"{where}: row {number}: there is no folder {person}")
@@ -56,16 +61,18 @@ def competition_table(folder: Path) -> Competition:
             raise DataError(f"{where}: row {number}: no images in {person}")
         for file in images:
             if file.stem not in MASKS:
-                raise DataError(f"{file}: its name says no mask; allowed: {', '.join(MASKS)}")
-            rows.append((f"{path}/{file.name}", id, MASKS[file.stem], gender, age))
-    table = pl.DataFrame(
-        rows, schema=dict.fromkeys(("path", "person", "mask", "gender", "age"), pl.String), orient="row"
-    )
+                raise DataError(f"{file}: found the name {file.stem!r}, allowed: {', '.join(MASKS)}")
+            mask = MASKS[file.stem]
+            rows.append(
+                {"path": f"{path}/{file.name}", "person": id, "mask": mask, "gender": gender, "age": age}
+            )
+    schema = dict.fromkeys(("path", "person", "mask", "gender", "age"), pl.String)
     notes = (f"{ignored} hidden or other files were left out",) if ignored else ()
-    return Competition(table, train / "images", notes)
+    return Competition(table=pl.DataFrame(rows, schema=schema), images=train / "images", notes=notes)
 
 
 def _train_folder(folder: Path) -> Path | None:
+    """The folder with train.csv and images: `folder` or its `train` folder; None if neither has them."""
     for candidate in (folder / "train", folder):
         if (candidate / "train.csv").is_file() and (candidate / "images").is_dir():
             header = read_table(candidate / "train.csv").columns

@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
+from classwise.losses.labels import label_normalizer
 from classwise.losses.logit_adjustment import adjusted_loss, log_prior
-from classwise.losses.normalizer import Normalizer, label_normalizer
+from classwise.losses.normalizer import Normalizer
 
 
 class BalancedSoftmax(nn.Module):
@@ -19,7 +20,6 @@ class BalancedSoftmax(nn.Module):
 
     additive: bool = True
     terms: int = 1
-    counts_rows: bool = True
     soft_targets: bool = True
     likelihood_scale: float = 1.0
     log_prior: Tensor
@@ -28,9 +28,9 @@ class BalancedSoftmax(nn.Module):
         super().__init__()
         self.register_buffer("log_prior", log_prior(counts))
 
-    def normalizer(self, labels: Tensor) -> Tensor:
-        """The number of labelled rows: shape (1,), float64."""
-        return label_normalizer(labels)
+    def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
+        """The number of labelled rows."""
+        return label_normalizer(labels, complete=complete)
 
     def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""

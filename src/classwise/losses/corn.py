@@ -5,14 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.normalizer import (
-    Normalizer,
-    at_least_float32,
-    divide_by_normalizer,
-    is_soft,
-    label_normalizer,
-    label_sum,
-)
+from classwise.losses.labels import at_least_float32, is_soft, label_normalizer, label_sum
+from classwise.losses.normalizer import Normalizer
 
 
 class Corn(nn.Module):
@@ -37,8 +31,8 @@ class Corn(nn.Module):
         tasks_K = (torch.arange(levels, dtype=torch.float64) + 1).clamp(max=levels - 1)
         self.register_buffer("tasks", tasks_K, persistent=False)
 
-    def normalizer(self, labels: Tensor) -> Tensor:
-        """The number of tasks of the labelled rows: shape (1,), float64."""
+    def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
+        """The number of tasks of the labelled rows."""
         return label_normalizer(labels, self.tasks)
 
     def forward(self, logits_BT: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -50,7 +44,8 @@ class Corn(nn.Module):
         passed_BK = F.pad(-F.logsigmoid(logits_BT), (1, 0)).cumsum(dim=1)
         stopped_BK = F.pad(-F.logsigmoid(-logits_BT), (0, 1))
         total = label_sum(passed_BK + stopped_BK, labels)
-        return divide_by_normalizer(total, self.normalizer(labels) if normalizer is None else normalizer)
+        normalizer = self.normalizer(labels) if normalizer is None else normalizer
+        return normalizer.divide(total)
 
     def _check(self, logits_BT: Tensor, labels: Tensor) -> None:
         levels = len(self.tasks)

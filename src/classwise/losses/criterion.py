@@ -7,18 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.normalizer import (
-    Loss,
-    Normalizer,
-    WholeUpdate,
-    check_part,
-    checked_factors,
-    divide_by_normalizer,
-    host_normalizer,
-    inverse,
-    set_epoch,
-    split_normalizer,
-)
+from classwise.losses.base import Loss, check_part, set_epoch
+from classwise.losses.checks import checked_factors
+from classwise.losses.normalizer import Normalizer, inverse_or_zero
 
 
 class Criterion(nn.Module):
@@ -28,16 +19,17 @@ class Criterion(nn.Module):
     accumulation if `additive`: take the normalizer of every micro-batch of the update, add them (over processes
     too), and give the total to each call.
 
-        normalizer = sum(criterion.normalizer(targets) for _, targets in window)
-        for images, targets in window:
-            criterion(model(images), targets, normalizer).backward()
+        normalizer = sum(criterion.normalizer(targets) for _, targets in micro_batches)
+        for images, targets in micro_batches:
+            loss = criterion(model(images), targets, normalizer)
+            loss.backward()
 
     With `uncertainty` the weights between the heads are learnt beside the given ones (Kendall, Gal and Cipolla
     2018, 'Multi-task learning using uncertainty to weigh losses', equations 7 and 10): a head's loss L becomes
     c exp(-s) L + s / 2, with s its entry of the parameter `log_variance` (heads,), which starts at 0 and belongs
     in the optimizer, without weight decay. c is the loss's `likelihood_scale`, 1 or, for a regression, 1/2.
-    Each micro-batch adds its share of the head's normalizer of s / 2: a window holds it once, and the s of a head
-    without a known target stays where it is.
+    Each micro-batch adds the share of s / 2 that it has in the head's normalizer: an update holds s / 2 once, and the s
+    of a head without a known target stays where it is.
     """
 
     log_variance: nn.Parameter | None
@@ -50,7 +42,7 @@ class Criterion(nn.Module):
             raise ConfigError(f"loss weights for {sorted(weights)}, but the heads are {sorted(losses)}")
         # Not an nn.ModuleDict: it refuses names such as 'type', 'a.b' and the empty one.
         self.names = tuple(losses)
-        self._known = frozenset(losses)
+        self._names_set = frozenset(losses)
         self.weights = checked_factors([weights[name] for name in self.names], self.names)
         for name, loss in losses.items():
             check_part(loss, f"loss of head {name!r}")
@@ -61,32 +53,20 @@ class Criterion(nn.Module):
         self.additive: bool = all(loss.additive for _, loss in self._parts)
         self.terms: int = sum(self._terms)
         self.soft_targets: bool = all(loss.soft_targets for _, loss in self._parts)
-        self._ones: list[Normalizer] = [[1.0] * terms for terms in self._terms]
+        self._ones = [Normalizer([1.0] * terms) for terms in self._terms]
         self._may_share = self.additive and not uncertainty
-        self.counts_rows = self._counts_rows()
-        """Whether each head's normalizer is the number of known labels in this epoch (see `normalizer.host_normalizer`)."""
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on to the losses that change with the epoch, counted from 0."""
         set_epoch((loss for _, loss in self._parts), epoch)
-        self.counts_rows = self._counts_rows()
 
-    def normalizer(self, targets: Mapping[str, Tensor]) -> Tensor:
-        """The normalizers of one micro-batch, head after head: shape (terms,), float64. `targets` by head."""
+    def normalizer(self, targets: Mapping[str, Tensor], complete: bool = False) -> Normalizer:
+        """What one micro-batch adds to its update's normalizer, head after head: one number for each of `terms`.
+
+        `targets` by head; `complete`: the caller knows that every label is known, so rows need not be counted.
+        """
         self._check_names("targets", targets)
-        return torch.cat([loss.normalizer(targets[name]) for name, loss in self._parts])
-
-    def update_normalizer(self, window: Sequence[Mapping[str, Tensor]]) -> Normalizer:
-        """The normalizers of an update, the sum over the `targets` of its micro-batches: plain numbers where these lie on
-        the host, else a tensor (terms,) on the device."""
-        if not all(values.device.type == "cpu" for targets in window for values in targets.values()):
-            normalizers = [self.normalizer(targets) for targets in window]
-            return sum(normalizers[1:], start=normalizers[0])
-        found = [
-            [number for name, loss in self._parts for number in host_normalizer(loss, targets[name])]
-            for targets in window
-        ]
-        return [sum(numbers) for numbers in zip(*found, strict=True)]
+        return Normalizer.joined([loss.normalizer(targets[name], complete) for name, loss in self._parts])
 
     def forward(
         self,
@@ -94,20 +74,19 @@ class Criterion(nn.Module):
         targets: Mapping[str, Tensor],
         normalizer: Normalizer | None = None,
     ) -> Tensor:
-        """The loss of one micro-batch, a scalar: `outputs` and `targets` by head, as each loss takes them."""
+        """The loss of one micro-batch, a scalar: `outputs` and `targets` by head, as each loss takes them.
+
+        `normalizer`: that of the whole update (default: this micro-batch's own).
+        """
         self._check_names("outputs", outputs)
         self._check_names("targets", targets)
-        normalizer = self.normalizer(targets) if normalizer is None else normalizer
-        if type(normalizer) is WholeUpdate:
-            return self._sum(outputs, targets, [WholeUpdate(normalizer[:terms]) for terms in self._terms])
-        if (
-            not isinstance(normalizer, Tensor)
-            and self._may_share
-            and normalizer.count(normalizer[0]) == len(normalizer) == self.terms
-        ):
-            # Divided once instead of head by head, which costs three operations a head, there and back.
-            return self._sum(outputs, targets, self._ones) * inverse(normalizer[0])
-        return self._sum(outputs, targets, split_normalizer(normalizer, self._terms))
+        if normalizer is None:
+            normalizer = self.normalizer(targets)
+        shared = self._shared(normalizer)
+        if shared is not None:
+            # Divided once instead of head by head, which costs three operations a head, forward and backward.
+            return self._sum(outputs, targets, self._ones) * inverse_or_zero(shared)
+        return self._sum(outputs, targets, normalizer.split(self._terms))
 
     def _sum(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], normalizers: Sequence[Normalizer]
@@ -124,6 +103,13 @@ class Criterion(nn.Module):
             total = total + (value if weight == 1 else weight * value)
         return total
 
+    def _shared(self, normalizer: Normalizer) -> float | None:
+        """The number that all terms are divided by, where the host knows that it is one and the same."""
+        values = normalizer.values
+        if not self._may_share or normalizer.is_row_count or not isinstance(values, list):
+            return None
+        return values[0] if values.count(values[0]) == len(values) == self.terms else None
+
     def learnt_weights(self) -> dict[str, float]:
         """exp(-s) of every head, where the weights are learnt; else nothing."""
         if self.log_variance is None:
@@ -138,17 +124,23 @@ class Criterion(nn.Module):
         normalizers: Sequence[Normalizer],
     ) -> list[Tensor]:
         """Each head's value under its learnt weight, with this micro-batch's share of the regulariser."""
+        weighted = []
         heads = zip(self._parts, log_variance_H.unbind(), values, normalizers, strict=True)
-        found = []
         for (name, loss), s, value, normalizer in heads:
-            share = divide_by_normalizer(loss.normalizer(targets[name])[0], normalizer[:1]).to(s.dtype)
-            found.append(loss.likelihood_scale * (-s).exp() * value + s / 2 * share)
-        return found
+            # A head with several terms goes by the first: they all count the same rows.
+            share = first_term_share(loss.normalizer(targets[name]), normalizer, s)
+            weighted.append(loss.likelihood_scale * (-s).exp() * value + s / 2 * share)
+        return weighted
 
-    def _counts_rows(self) -> bool:
-        return all(getattr(loss, "counts_rows", False) for _, loss in self._parts)
+    def _check_names(self, what: str, by_head: Mapping[str, Tensor]) -> None:
+        if not by_head.keys() >= self._names_set:
+            missing = [name for name in self.names if name not in by_head]
+            raise ValueError(f"{what}: no entry for {missing}; found {list(by_head)}")
 
-    def _check_names(self, what: str, found: Mapping[str, Tensor]) -> None:
-        if not found.keys() >= self._known:
-            missing = [name for name in self.names if name not in found]
-            raise ValueError(f"{what}: no entry for {missing}; found {list(found)}")
+
+def first_term_share(part: Normalizer, whole: Normalizer, like: Tensor) -> Tensor | float:
+    """What a micro-batch's normalizer is of its update's, by their first numbers; 0 where that is 0."""
+    if isinstance(part.values, list) and isinstance(whole.values, list):
+        return part.values[0] * inverse_or_zero(whole.values[0])
+    share = torch.as_tensor(part.values[0], dtype=torch.float64, device=like.device)
+    return Normalizer(whole.values[:1]).divide(share).to(like.dtype)

@@ -5,20 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.normalizer import (
-    IGNORED,
-    Normalizer,
-    WholeUpdate,
-    as_epoch,
-    as_weight,
-    at_least_float32,
-    check_batch,
-    deferred,
-    divide_by_normalizer,
-    is_soft,
-    label_normalizer,
-    label_sum,
-)
+from classwise.losses.base import deferred
+from classwise.losses.checks import as_epoch, as_weight, check_batch
+from classwise.losses.labels import IGNORED, at_least_float32, is_soft, label_normalizer, label_sum
+from classwise.losses.normalizer import Normalizer
 
 
 class CrossEntropy(nn.Module):
@@ -51,24 +41,22 @@ class CrossEntropy(nn.Module):
         """Called at the start of every epoch, counted from 0."""
         self.epoch = epoch
 
-    def normalizer(self, labels: Tensor) -> Tensor:
-        """The sum of the weights of the labelled rows: shape (1,), float64."""
-        return label_normalizer(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
-
-    @property
-    def counts_rows(self) -> bool:
-        """Whether the normalizer is the number of labelled rows, as it is without class weights."""
-        return deferred(self.weight, self.weights_from_epoch, self.epoch) is None
+    def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
+        """The sum of the weights of the labelled rows."""
+        return label_normalizer(
+            labels, deferred(self.weight, self.weights_from_epoch, self.epoch), complete=complete
+        )
 
     def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
-        if type(normalizer) is WholeUpdate and self.weight is None:
+        if normalizer is not None and normalizer.is_row_count and self.weight is None:
             return F.cross_entropy(at_least_float32(logits_BK), labels, label_smoothing=self.label_smoothing)
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))
         logits_BK = at_least_float32(logits_BK)
         weight_K = deferred(self.weight, self.weights_from_epoch, self.epoch)
         total = cross_entropy_sum(logits_BK, labels, weight_K, self.label_smoothing)
-        return divide_by_normalizer(total, self.normalizer(labels) if normalizer is None else normalizer)
+        normalizer = self.normalizer(labels) if normalizer is None else normalizer
+        return normalizer.divide(total)
 
 
 def cross_entropy_sum(

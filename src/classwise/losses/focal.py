@@ -6,17 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.normalizer import (
-    Normalizer,
-    as_epoch,
-    as_weight,
-    at_least_float32,
-    check_batch,
-    deferred,
-    divide_by_normalizer,
-    label_normalizer,
-    label_sum,
-)
+from classwise.losses.base import deferred
+from classwise.losses.checks import as_epoch, as_weight, check_batch
+from classwise.losses.labels import at_least_float32, label_normalizer, label_sum
+from classwise.losses.normalizer import Normalizer
 
 
 class Focal(nn.Module):
@@ -47,14 +40,11 @@ class Focal(nn.Module):
         """Called at the start of every epoch, counted from 0."""
         self.epoch = epoch
 
-    def normalizer(self, labels: Tensor) -> Tensor:
-        """The sum of the weights of the labelled rows: shape (1,), float64."""
-        return label_normalizer(labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
-
-    @property
-    def counts_rows(self) -> bool:
-        """Whether the normalizer is the number of labelled rows, as it is without class weights."""
-        return deferred(self.weight, self.weights_from_epoch, self.epoch) is None
+    def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
+        """The sum of the weights of the labelled rows."""
+        return label_normalizer(
+            labels, deferred(self.weight, self.weights_from_epoch, self.epoch), complete=complete
+        )
 
     def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
@@ -62,7 +52,8 @@ class Focal(nn.Module):
         log_p_BK = at_least_float32(logits_BK).log_softmax(dim=1)
         loss_BK = -(self.gamma * log_of_the_rest(log_p_BK)).exp() * log_p_BK
         total = label_sum(loss_BK, labels, deferred(self.weight, self.weights_from_epoch, self.epoch))
-        return divide_by_normalizer(total, self.normalizer(labels) if normalizer is None else normalizer)
+        normalizer = self.normalizer(labels) if normalizer is None else normalizer
+        return normalizer.divide(total)
 
 
 def log_of_the_rest(log_p_BK: Tensor) -> Tensor:

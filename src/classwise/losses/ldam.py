@@ -4,20 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
+from classwise.losses.base import deferred
+from classwise.losses.checks import as_epoch, as_number, as_weight, check_batch
 from classwise.losses.cross_entropy import cross_entropy_sum
-from classwise.losses.normalizer import (
-    Normalizer,
-    as_epoch,
-    as_number,
-    as_weight,
-    at_least_float32,
-    check_batch,
-    deferred,
-    divide_by_normalizer,
-    is_known,
-    label_index,
-    label_normalizer,
-)
+from classwise.losses.labels import at_least_float32, is_known, label_index, label_normalizer
+from classwise.losses.normalizer import Normalizer
 
 
 class LDAM(nn.Module):
@@ -62,8 +53,8 @@ class LDAM(nn.Module):
         """Called at the start of every epoch, counted from 0."""
         self.epoch = epoch
 
-    def normalizer(self, labels_B: Tensor) -> Tensor:
-        """The sum of the weights of the labelled rows: shape (1,), float64."""
+    def normalizer(self, labels_B: Tensor, complete: bool = False) -> Normalizer:
+        """The sum of the weights of the labelled rows."""
         return label_normalizer(labels_B, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
     def forward(self, logits_BK: Tensor, labels_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -75,7 +66,8 @@ class LDAM(nn.Module):
         shifted_BK = logits_BK.scatter_add(1, label_B1, -margin_B1 * is_known(labels_B).unsqueeze(1))
         weight_K = deferred(self.weight, self.weights_from_epoch, self.epoch)
         total = cross_entropy_sum(self.scale * shifted_BK, labels_B, weight_K)
-        return divide_by_normalizer(total, self.normalizer(labels_B) if normalizer is None else normalizer)
+        normalizer = self.normalizer(labels_B) if normalizer is None else normalizer
+        return normalizer.divide(total)
 
 
 def _margins(counts: Tensor) -> Tensor:

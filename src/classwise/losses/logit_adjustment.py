@@ -5,16 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
+from classwise.losses.checks import as_number, check_batch
 from classwise.losses.cross_entropy import cross_entropy_sum
-from classwise.losses.normalizer import (
-    Normalizer,
-    WholeUpdate,
-    as_number,
-    at_least_float32,
-    check_batch,
-    divide_by_normalizer,
-    label_normalizer,
-)
+from classwise.losses.labels import at_least_float32, label_normalizer
+from classwise.losses.normalizer import Normalizer
 
 
 class LogitAdjustment(nn.Module):
@@ -30,7 +24,6 @@ class LogitAdjustment(nn.Module):
 
     additive: bool = True
     terms: int = 1
-    counts_rows: bool = True
     soft_targets: bool = True
     likelihood_scale: float = 1.0
     log_prior: Tensor
@@ -40,9 +33,9 @@ class LogitAdjustment(nn.Module):
         self.tau = as_number(tau, "tau", 0)
         self.register_buffer("log_prior", log_prior(counts))
 
-    def normalizer(self, labels: Tensor) -> Tensor:
-        """The number of labelled rows: shape (1,), float64."""
-        return label_normalizer(labels)
+    def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
+        """The number of labelled rows."""
+        return label_normalizer(labels, complete=complete)
 
     def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
@@ -56,11 +49,10 @@ def adjusted_loss(
     check_batch(logits_BK, labels, len(shift_K))
     logits_BK = at_least_float32(logits_BK)
     logits_BK = logits_BK + shift_K.to(logits_BK.dtype)
-    if type(normalizer) is WholeUpdate:
+    if normalizer is not None and normalizer.is_row_count:
         return F.cross_entropy(logits_BK, labels)
-    return divide_by_normalizer(
-        cross_entropy_sum(logits_BK, labels), label_normalizer(labels) if normalizer is None else normalizer
-    )
+    normalizer = label_normalizer(labels) if normalizer is None else normalizer
+    return normalizer.divide(cross_entropy_sum(logits_BK, labels))
 
 
 def log_prior(counts: Tensor) -> Tensor:

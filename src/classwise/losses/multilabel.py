@@ -6,13 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classwise.losses.normalizer import (
-    Normalizer,
-    as_number,
-    as_weight,
-    at_least_float32,
-    divide_by_normalizer,
-)
+from classwise.losses.checks import as_number, as_weight
+from classwise.losses.labels import at_least_float32
+from classwise.losses.normalizer import Normalizer
 
 # In all of them a target t is 1, 0, or in between after mixing: t loss(1) + (1 - t) loss(0). NaN is unknown.
 
@@ -34,8 +30,8 @@ class BinaryCrossEntropy(nn.Module):
         super().__init__()
         self.register_buffer("pos_weight", as_weight(pos_weight, "pos_weight"))
 
-    def normalizer(self, targets_BL: Tensor) -> Tensor:
-        """The number of known cells: shape (1,), float64."""
+    def normalizer(self, targets_BL: Tensor, complete: bool = False) -> Normalizer:
+        """The number of known cells."""
         return cell_normalizer(targets_BL)
 
     def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -45,10 +41,8 @@ class BinaryCrossEntropy(nn.Module):
         yes_BL, no_BL = -F.logsigmoid(logits_BL), -F.logsigmoid(-logits_BL)
         if self.pos_weight is not None:
             yes_BL = yes_BL * self.pos_weight.to(yes_BL.dtype)
-        return divide_by_normalizer(
-            cell_sum(yes_BL, no_BL, targets_BL),
-            self.normalizer(targets_BL) if normalizer is None else normalizer,
-        )
+        normalizer = self.normalizer(targets_BL) if normalizer is None else normalizer
+        return normalizer.divide(cell_sum(yes_BL, no_BL, targets_BL))
 
 
 class MultilabelFocal(nn.Module):
@@ -68,8 +62,8 @@ class MultilabelFocal(nn.Module):
         self.gamma = as_number(gamma, "gamma", 0)
         self.alpha = None if alpha is None else as_number(alpha, "alpha", 0, 1)
 
-    def normalizer(self, targets_BL: Tensor) -> Tensor:
-        """The number of known cells: shape (1,), float64."""
+    def normalizer(self, targets_BL: Tensor, complete: bool = False) -> Normalizer:
+        """The number of known cells."""
         return cell_normalizer(targets_BL)
 
     def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -82,10 +76,8 @@ class MultilabelFocal(nn.Module):
         no_BL = -(self.gamma * log_p_BL).exp() * log_rest_BL
         if self.alpha is not None:
             yes_BL, no_BL = self.alpha * yes_BL, (1 - self.alpha) * no_BL
-        return divide_by_normalizer(
-            cell_sum(yes_BL, no_BL, targets_BL),
-            self.normalizer(targets_BL) if normalizer is None else normalizer,
-        )
+        normalizer = self.normalizer(targets_BL) if normalizer is None else normalizer
+        return normalizer.divide(cell_sum(yes_BL, no_BL, targets_BL))
 
 
 class Asymmetric(nn.Module):
@@ -108,8 +100,8 @@ class Asymmetric(nn.Module):
         self.gamma_pos = as_number(gamma_pos, "gamma_pos", 0)
         self.clip = as_number(clip, "clip", 0, 0.99)
 
-    def normalizer(self, targets_BL: Tensor) -> Tensor:
-        """The number of known cells: shape (1,), float64."""
+    def normalizer(self, targets_BL: Tensor, complete: bool = False) -> Normalizer:
+        """The number of known cells."""
         return cell_normalizer(targets_BL)
 
     def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -119,10 +111,8 @@ class Asymmetric(nn.Module):
         log_rest_BL = F.logsigmoid(-logits_BL)
         yes_BL = -(self.gamma_pos * log_rest_BL).exp() * F.logsigmoid(logits_BL)
         no_BL = self._absent(logits_BL, log_rest_BL)
-        return divide_by_normalizer(
-            cell_sum(yes_BL, no_BL, targets_BL),
-            self.normalizer(targets_BL) if normalizer is None else normalizer,
-        )
+        normalizer = self.normalizer(targets_BL) if normalizer is None else normalizer
+        return normalizer.divide(cell_sum(yes_BL, no_BL, targets_BL))
 
     def _absent(self, logits_BL: Tensor, log_rest_BL: Tensor) -> Tensor:
         """The loss of a 0 (B, L)."""
@@ -148,9 +138,9 @@ def check_cells(logits_BL: Tensor, targets_BL: Tensor, labels: int | None = None
         raise ValueError(f"found logits for {shape[1]} labels; this loss was made for {labels}")
 
 
-def cell_normalizer(targets_BL: Tensor) -> Tensor:
-    """The number of known cells: shape (1,), float64."""
-    return (~targets_BL.isnan()).sum(dtype=torch.float64).reshape(1)
+def cell_normalizer(targets_BL: Tensor) -> Normalizer:
+    """The number of known cells."""
+    return Normalizer((~targets_BL.isnan()).sum(dtype=torch.float64).reshape(1))
 
 
 def cell_sum(yes_BL: Tensor, no_BL: Tensor, targets_BL: Tensor) -> Tensor:

@@ -9,13 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classwise.losses.normalizer import (
-    IGNORED,
-    Normalizer,
-    at_least_float32,
-    check_column,
-    divide_by_normalizer,
-)
+from classwise.losses.checks import check_column
+from classwise.losses.labels import IGNORED, at_least_float32
+from classwise.losses.normalizer import Normalizer
 
 
 class PairwiseLogistic(nn.Module):
@@ -30,20 +26,21 @@ class PairwiseLogistic(nn.Module):
     soft_targets: bool = False
     likelihood_scale: float = 1.0
 
-    def normalizer(self, targets_B2: Tensor) -> Tensor:
-        """The number of pairs: shape (1,), float64."""
-        # Pairs of one query, less those of equal relevance: (sum n^2 - sum n_r^2) / 2. Validation asks for the normalizer
-        # of a whole set, whose rows cannot be compared each with each.
+    def normalizer(self, targets_B2: Tensor, complete: bool = False) -> Normalizer:
+        """The number of pairs."""
+        # Pairs of one query, less those of equal relevance: (sum n^2 - sum n_r^2) / 2. Validation asks for the
+        # normalizer of a whole set, whose rows cannot be compared each with each.
         of_query_B = _run_lengths(targets_B2[:, 1:], targets_B2[:, 0])
         alike_B = _run_lengths(targets_B2.flip(1), targets_B2[:, 0])
-        return ((of_query_B**2).sum() - (alike_B**2).sum()).reshape(1) / 2
+        return Normalizer(((of_query_B**2).sum() - (alike_B**2).sum()).reshape(1) / 2)
 
     def forward(self, scores_B1: Tensor, targets_B2: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The sum over the pairs, divided by `normalizer` (1,)."""
         scores_B = _checked(scores_B1, targets_B2)
         # Entry (i, j) is s_j - s_i.
         total = (F.softplus(scores_B - scores_B.unsqueeze(1)) * _pairs(targets_B2)).sum()
-        return divide_by_normalizer(total, self.normalizer(targets_B2) if normalizer is None else normalizer)
+        normalizer = self.normalizer(targets_B2) if normalizer is None else normalizer
+        return normalizer.divide(total)
 
 
 class ListNet(nn.Module):
@@ -59,9 +56,10 @@ class ListNet(nn.Module):
     soft_targets: bool = False
     likelihood_scale: float = 1.0
 
-    def normalizer(self, targets_B2: Tensor) -> Tensor:
-        """The number of queries with two known rows or more: shape (1,), float64."""
-        return (_run_lengths(targets_B2[:, 1:], targets_B2[:, 0]) > 1).sum(dtype=torch.float64).reshape(1)
+    def normalizer(self, targets_B2: Tensor, complete: bool = False) -> Normalizer:
+        """The number of queries with two known rows or more."""
+        orderable_Q = _run_lengths(targets_B2[:, 1:], targets_B2[:, 0]) > 1
+        return Normalizer(orderable_Q.sum(dtype=torch.float64).reshape(1))
 
     def forward(self, scores_B1: Tensor, targets_B2: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The sum over the queries, divided by `normalizer` (1,)."""
@@ -70,10 +68,8 @@ class ListNet(nn.Module):
         counts_B = together_BB.sum(dim=1) > 1
         wanted_B = _log_softmax(targets_B2[:, 0].to(scores_B.dtype), together_BB).exp()
         loss_B = -wanted_B * _log_softmax(scores_B, together_BB)
-        return divide_by_normalizer(
-            torch.where(counts_B, loss_B, 0).sum(),
-            self.normalizer(targets_B2) if normalizer is None else normalizer,
-        )
+        normalizer = self.normalizer(targets_B2) if normalizer is None else normalizer
+        return normalizer.divide(torch.where(counts_B, loss_B, 0).sum())
 
 
 def _checked(scores_B1: Tensor, targets_B2: Tensor) -> Tensor:

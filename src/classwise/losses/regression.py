@@ -9,15 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.normalizer import (
-    Loss,
-    Normalizer,
-    as_number,
-    at_least_float32,
-    check_column,
-    check_part,
-    divide_by_normalizer,
-)
+from classwise.losses.base import Loss, check_part
+from classwise.losses.checks import as_number, check_column
+from classwise.losses.labels import at_least_float32
+from classwise.losses.normalizer import Normalizer
 
 # All of them take outputs (B, 1) and targets (B,), NaN where unknown; the sum over the known rows is divided by
 # their number. A mixed image's target is the mixture of both numbers, which is a number like any other.
@@ -31,8 +26,8 @@ class SquaredError(nn.Module):
     soft_targets: bool = True
     likelihood_scale: float = 0.5
 
-    def normalizer(self, targets_B: Tensor) -> Tensor:
-        """The number of known rows: shape (1,), float64."""
+    def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
+        """The number of known rows."""
         return known_normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -48,8 +43,8 @@ class AbsoluteError(nn.Module):
     soft_targets: bool = True
     likelihood_scale: float = 0.5
 
-    def normalizer(self, targets_B: Tensor) -> Tensor:
-        """The number of known rows: shape (1,), float64."""
+    def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
+        """The number of known rows."""
         return known_normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -72,8 +67,8 @@ class SmoothL1(nn.Module):
         super().__init__()
         self.beta = as_number(beta, "beta", 0, above=True)
 
-    def normalizer(self, targets_B: Tensor) -> Tensor:
-        """The number of known rows: shape (1,), float64."""
+    def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
+        """The number of known rows."""
         return known_normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -96,8 +91,8 @@ class Huber(nn.Module):
         super().__init__()
         self.delta = as_number(delta, "delta", 0, above=True)
 
-    def normalizer(self, targets_B: Tensor) -> Tensor:
-        """The number of known rows: shape (1,), float64."""
+    def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
+        """The number of known rows."""
         return known_normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -124,7 +119,7 @@ class Standardised(nn.Module):
         self.soft_targets: bool = self._inner().soft_targets
         self.likelihood_scale: float = self._inner().likelihood_scale
 
-    def normalizer(self, targets_B: Tensor) -> Tensor:
+    def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
         """The normalizer of `loss`: shape (terms,), float64."""
         return self._inner().normalizer(targets_B)
 
@@ -138,9 +133,9 @@ class Standardised(nn.Module):
         return cast(Loss, self.loss)
 
 
-def known_normalizer(targets_B: Tensor) -> Tensor:
-    """The number of known rows: shape (1,), float64."""
-    return (~targets_B.isnan()).sum(dtype=torch.float64).reshape(1)
+def known_normalizer(targets_B: Tensor) -> Normalizer:
+    """The number of known rows."""
+    return Normalizer((~targets_B.isnan()).sum(dtype=torch.float64).reshape(1))
 
 
 def over_known(
@@ -156,9 +151,8 @@ def over_known(
     # The target is replaced before the difference is taken: no NaN can reach the gradient.
     known_targets_B = torch.where(known_B, targets_B, 0).to(outputs_B.dtype)
     difference_B = torch.where(known_B, outputs_B - known_targets_B, 0)
-    return divide_by_normalizer(
-        of_difference(difference_B).sum(), known_normalizer(targets_B) if normalizer is None else normalizer
-    )
+    normalizer = known_normalizer(targets_B) if normalizer is None else normalizer
+    return normalizer.divide(of_difference(difference_B).sum())
 
 
 def _check(outputs_B1: Tensor, targets_B: Tensor) -> None:

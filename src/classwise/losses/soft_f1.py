@@ -4,15 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.normalizer import (
-    Normalizer,
-    at_least_float32,
-    check_batch,
-    check_normalizer,
-    is_known,
-    label_index,
-    label_normalizer,
-)
+from classwise.losses.checks import check_batch
+from classwise.losses.labels import at_least_float32, is_known, label_index, label_normalizer
+from classwise.losses.normalizer import Normalizer
 
 
 class SoftMacroF1(nn.Module):
@@ -40,8 +34,8 @@ class SoftMacroF1(nn.Module):
             raise ConfigError(f"classes: found {classes}, allowed: 1 or more")
         self.classes = classes
 
-    def normalizer(self, labels_B: Tensor) -> Tensor:
-        """The number of labelled rows: shape (1,), float64. It only tells one batch from another."""
+    def normalizer(self, labels_B: Tensor, complete: bool = False) -> Normalizer:
+        """The number of labelled rows: it only tells one batch from another."""
         return label_normalizer(labels_B)
 
     def forward(self, logits_BK: Tensor, labels_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
@@ -64,11 +58,11 @@ class SoftMacroF1(nn.Module):
     def _refuse_another_normalizer(self, labels_B: Tensor, normalizer: Normalizer | None) -> None:
         if normalizer is None:
             return
-        check_normalizer(normalizer, 1)
-        own = self.normalizer(labels_B)
+        normalizer.require_terms(1)
+        own, given = self.normalizer(labels_B).tolist()[0], normalizer.tolist()[0]
         # The only comparison on the host in any loss: a silently different gradient would be worse.
-        if not torch.equal(own, torch.as_tensor(normalizer).to(own)):
+        if own != given:
             raise ValueError(
-                f"soft F1 is not a sum over samples and cannot be accumulated: this batch has {own.item():g} "
-                f"labelled rows, but the normalizer given is {float(normalizer[0]):g}. Use one batch an update, in one process"
+                "soft F1 is not a sum over samples and cannot be accumulated: this batch has"
+                f" {own:g} labeled rows, but the normalizer given is {given:g}. Use one batch an update, in one process"
             )

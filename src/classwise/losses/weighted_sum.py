@@ -3,18 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.normalizer import (
-    Loss,
-    Normalizer,
-    check_part,
-    checked_factors,
-    set_epoch,
-    split_normalizer,
-)
+from classwise.losses.base import Loss, check_part, set_epoch
+from classwise.losses.checks import checked_factors
+from classwise.losses.normalizer import Normalizer
 
 
 class WeightedSum(nn.Module):
@@ -43,14 +37,15 @@ class WeightedSum(nn.Module):
         """Passed on to the parts that change with the epoch, counted from 0."""
         set_epoch(self._parts(), epoch)
 
-    def normalizer(self, targets: Tensor) -> Tensor:
+    def normalizer(self, targets: Tensor, complete: bool = False) -> Normalizer:
         """The parts' normalizers one after the other: shape (terms,), float64."""
-        return torch.cat([loss.normalizer(targets) for loss in self._parts()])
+        # Counted also where all labels are known: torch's own mean is for losses that stand alone.
+        return Normalizer.joined([loss.normalizer(targets) for loss in self._parts()])
 
     def forward(self, outputs: Tensor, targets: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The weighted sum of the parts, each divided by its own stretch of `normalizer` (terms,)."""
         normalizer = self.normalizer(targets) if normalizer is None else normalizer
-        stretches = split_normalizer(normalizer, [loss.terms for loss in self._parts()])
+        stretches = normalizer.split([loss.terms for loss in self._parts()])
         values = [
             weight * loss(outputs, targets, part)
             for loss, weight, part in zip(self._parts(), self.weights, stretches, strict=True)

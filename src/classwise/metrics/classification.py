@@ -30,16 +30,13 @@ from classwise.metrics.scores import (
 from classwise.model.heads import ClassHead
 
 Device = torch.device | str
-AT_ONCE = 2**15
-"""Rows that are put aside, and then counted together: a dozen operations cost the same for many rows as for a few."""
 
 
 class LabelMetric:
     """A confusion matrix that grows: rows are the true class, columns the predicted one.
 
-    An update waits for nothing: it puts the batch aside, many are counted at once into `cells` on `device`, which has
-    to be that of the tensors counted, and only reading a count copies to the host. `cells` (int64) may be summed over
-    processes as it is.
+    An update waits for nothing: the counts stay in `cells` on `device`, which has to be that of the tensors counted,
+    and only reading them copies to the host. `cells` (int64) may be summed over processes as it is.
 
     Rows with label -1 count nowhere but in `masked`. Rows whose prediction is -1 (no finite answer, see
     `Head.predicted`) are in no column: they stand in `invalid` and not in `confusion`, so a caller must look at
@@ -60,24 +57,8 @@ class LabelMetric:
         # Three more than K on both sides, so that nothing can be counted in another's cell: below -1, -1,
         # then 0 to K - 1, then K and above.
         self._side = classes + 3
-        self._cells = torch.zeros(self._side**2, dtype=torch.int64, device=device)
+        self.cells = torch.zeros(self._side**2, dtype=torch.int64, device=device)
         self._rows: list[Tensor] = []
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._count = 0
-
-    @property
-    def cells(self) -> Tensor:
-        """The counts, flat: (classes + 3)^2."""
-        if self._waiting:
-            predicted_N, labels_N = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
-            self._waiting, self._count = [], 0
-            row_N = labels_N.long().clamp(-2, self.classes)
-            column_N = predicted_N.long().clamp(-2, self.classes)
-            cell_N = row_N * self._side + column_N + 2 * (self._side + 1)
-            self._cells.scatter_add_(0, cell_N, torch.ones_like(cell_N))
-            if self.keep_rows:
-                self._rows.append(cell_N)
-        return self._cells
 
     def update(self, predicted_B: Tensor, labels_B: Tensor) -> None:
         """Count one batch: predicted classes (B,), -1 for none, against labels (B,), -1 where unknown."""
@@ -86,22 +67,24 @@ class LabelMetric:
                 f"predictions {tuple(predicted_B.shape)}, labels {tuple(labels_B.shape)}, {labels_B.dtype}"
             )
             raise ValueError(f"found {shapes}; allowed: (B,) both, whole numbers")
-        self._waiting.append((predicted_B.clone(), labels_B.clone()))
-        self._count += len(labels_B)
-        if self._count > AT_ONCE:
-            _ = self.cells
+        # Whatever is no class goes to the outer rows and columns, and so into nobody else's cell.
+        row_B = labels_B.long().clamp(-2, self.classes)
+        column_B = predicted_B.long().clamp(-2, self.classes)
+        cell_B = torch.add(column_B, row_B, alpha=self._side).add_(2 * (self._side + 1))
+        self.cells.scatter_add_(0, cell_B, torch.ones_like(cell_B))
+        if self.keep_rows:
+            self._rows.append(cell_B)
 
     def merge(self, other: "LabelMetric") -> None:
         """Add the counts, and the rows kept, of another metric of the same classes."""
         if other.classes != self.classes:
             raise ValueError(f"found a metric of {other.classes} classes; this one has {self.classes}")
-        self._cells = self.cells + other.cells.to(self.cells.device)
+        self.cells = self.cells + other.cells.to(self.cells.device)
         self._rows += other._rows
 
     def reset(self) -> None:
         """Start again from zero."""
-        self._waiting, self._count = [], 0
-        self._cells.zero_()
+        self.cells.zero_()
         self._rows.clear()
 
     @property

@@ -1,6 +1,6 @@
 """All metrics of a model with several targets, and the numbers that come out of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
 from classwise.model.heads import Head
 
-AT_ONCE = 2**18
+ROWS_AT_ONCE = 4096
 
 
 class Metric(Protocol):
@@ -41,6 +41,11 @@ class Metric(Protocol):
         """The 95 % interval of every score. Raises ValueError where the rows were not kept."""
 
 
+Outputs = Mapping[str, Tensor]
+Targets = Mapping[str, Tensor]
+LossOf = Callable[[Outputs, Targets], Tensor]
+
+
 class MetricCollection:
     """Counts for every target and for the joint class, over a whole set.
 
@@ -48,8 +53,8 @@ class MetricCollection:
     the names of its classes; none where the target has no classes. `joint`: the targets read as one class, the
     first most significant. `keep_rows`: remember the rows, for intervals.
 
-    Batches are put aside and counted together, AT_ONCE numbers at a time: counting is a dozen operations a target,
-    which cost the same for one batch as for a hundred.
+    Batches are collected, and counted ROWS_AT_ONCE rows at a time: counting is a dozen operations a target, which cost
+    the same for one batch as for a hundred.
     """
 
     def __init__(
@@ -64,43 +69,54 @@ class MetricCollection:
         self.labels = {name: list(list_) for name, list_ in labels.items()}
         self.joint = tuple(joint)
         self.keep_rows = keep_rows
-        self._waiting: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-        self._numbers = 0
         self._sizes = [self.heads[name].classes for name in self.joint]
         self._metrics = {
             name: make_metric(head, self.labels.get(name, ()), device, keep_rows)
             for name, head in self.heads.items()
         }
+        self._loss_of: LossOf | None = None
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._collected: list[tuple[Outputs, Targets]] = []
+        self._collected_rows = 0
         self._joint_metric: LabelMetric | None = None
         if joint:
             names = joint_labels(self.labels, self.joint)
             self._joint_metric = LabelMetric(len(names), device, keep_rows, names)
 
-    def reset(self) -> None:
-        """Start again from zero."""
-        self._waiting.clear()
-        self._numbers = 0
+    def reset(self, loss_of: LossOf | None = None) -> None:
+        """Start again from zero. `loss_of` (outputs, targets): a loss that adds up over the rows, summed beside the
+        scores as `loss`."""
+        self._loss_of = loss_of
+        self._loss.zero_()
+        self._collected.clear()
+        self._collected_rows = 0
         for metric in self._metrics.values():
             metric.reset()
         if self._joint_metric is not None:
             self._joint_metric.reset()
 
-    def update(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Count one batch: by target the raw outputs (B, outputs) and the truth, as each metric takes it. What does not
-        fit a target's metric is a ValueError, now or when it is counted."""
-        own = {name: outputs[name].detach().clone() for name in self.heads}
-        self._waiting.append((own, {name: targets[name].clone() for name in self.heads}))
-        self._numbers += sum(raw.numel() for raw in own.values())
-        if self._numbers > AT_ONCE:
+    def update(self, outputs: Outputs, targets: Targets) -> None:
+        """Add one batch: by target the raw outputs (B, outputs) and the truth, as each metric takes it. Raises
+        ValueError for what does not fit a target's metric, now or when it is counted."""
+        self._collected.append(
+            (
+                {name: outputs[name].detach().clone() for name in self.heads},
+                {name: targets[name].clone() for name in self.heads},
+            )
+        )
+        self._collected_rows += len(next(iter(outputs.values())))
+        if self._collected_rows >= ROWS_AT_ONCE:
             self._count()
 
     def _count(self) -> None:
-        """Count what waits."""
-        waiting, self._waiting, self._numbers = self._waiting, [], 0
-        if not waiting:
+        """Count what has been collected."""
+        if not self._collected:
             return
-        outputs = {name: torch.cat([part[name] for part, _ in waiting]) for name in self.heads}
-        targets = {name: torch.cat([part[name] for _, part in waiting]) for name in self.heads}
+        batches, self._collected, self._collected_rows = self._collected, [], 0
+        outputs = {name: torch.cat([batch[name] for batch, _ in batches]) for name in self.heads}
+        targets = {name: torch.cat([batch[name] for _, batch in batches]) for name in self.heads}
+        if self._loss_of is not None:
+            self._loss += self._loss_of(outputs, targets)
         decoded = {name: head.decode(outputs[name]) for name, head in self.heads.items()}
         for name, metric in self._metrics.items():
             metric.update(decoded[name], targets[name])
@@ -116,6 +132,12 @@ class MetricCollection:
         """Rows that some target has no finite prediction for; they are in no score."""
         self._count()
         return max(metric.invalid for metric in self._metrics.values())
+
+    @property
+    def loss(self) -> Tensor:
+        """The sum of `loss_of` over all rows (scalar, float64)."""
+        self._count()
+        return self._loss
 
     def compute(
         self, groups: Groups | None = None, seed: int = 0, resamples: int = 0

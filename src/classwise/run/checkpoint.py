@@ -34,7 +34,11 @@ from classwise.files import json_text, make_folder, sha256, sync_folder
 from classwise.model.classifier import Classifier, ModelMetadata, restore_classifier
 from classwise.training.state import Progress, TrainState
 
-SCHEMA = 2
+SCHEMA = 3
+# Schema 2 holds the same values under other names.
+READABLE_SCHEMAS = (2, SCHEMA)
+RENAMED_METADATA = {"window": "micro_batches_per_update"}
+RENAMED_PROGRESS = {"window": "update_in_epoch", "waited": "epochs_without_improvement"}
 # Other versions of these may read, change or normalise images differently, or build another model.
 _DTYPES = {
     str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
@@ -66,7 +70,7 @@ class Checkpoint:
     @property
     def metadata(self) -> dict[str, Any]:
         """What inference needs to know: the model, the targets, the precision."""
-        metadata: dict[str, Any] = self.state["facts"]
+        metadata: dict[str, Any] = self.state["metadata"]
         return metadata
 
 
@@ -185,17 +189,27 @@ def _read_whole(folder: Path) -> Checkpoint:
         ):
             raise CheckpointError(f"{folder / name} is damaged: it is not what the manifest says")
     try:
-        state = _checked_state(json.loads(data["state.json"]))
+        state = _checked_state(_with_current_names(json.loads(data["state.json"]), manifest["schema"]))
         tensors = [load(data[name]) for name in FILES[:2]]
-    except (ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
         # Whole by its hashes, and yet no checkpoint: somebody has made it so.
         raise CheckpointError(f"{folder} is no checkpoint of classwise: {error}") from None
     return Checkpoint(folder, state, manifest["fingerprint"], *tensors)
 
 
+def _with_current_names(state: Any, schema: int) -> Any:
+    """state.json with the names of this schema. Raises KeyError, TypeError, AttributeError for what is no state."""
+    if schema == SCHEMA:
+        return state
+    metadata, progress = state.pop("facts"), state["progress"]
+    state["metadata"] = {RENAMED_METADATA.get(key, key): value for key, value in metadata.items()}
+    state["progress"] = {RENAMED_PROGRESS.get(key, key): value for key, value in progress.items()}
+    return state
+
+
 def _checked_state(state: Any) -> dict[str, Any]:
     """state.json as far as it is needed before `restore`. Raises ValueError, TypeError, KeyError."""
-    for key in ("facts", "progress", "training"):
+    for key in ("metadata", "progress", "training"):
         if not isinstance(state[key], dict):
             raise TypeError(f"{key} in state.json is no table")
     Progress.from_dict(state["progress"])
@@ -256,7 +270,7 @@ def restored_model(checkpoint: Checkpoint) -> Classifier:
             found = checkpoint.model[f"heads.{number}.weight"].shape[0]
             if found != outputs:
                 raise ValueError(f"the head of {name!r} has {found} outputs, not {outputs!r:.50}")
-        if not all(8 <= split <= 4096 for split in metadata.image_size):
+        if not all(8 <= side <= 4096 for side in metadata.image_size):
             raise ValueError(f"images of {list(metadata.image_size)!r:.50}")
         return restore_classifier(metadata, checkpoint.model)
 
@@ -325,7 +339,7 @@ def _serialise(state: TrainState, metadata: dict[str, Any], made_on: dict[str, A
         "scaler": state.scaler.state_dict(),
     }
     tree = _flatten(training, "", tensors)
-    text = {"schema": SCHEMA, "facts": metadata, "progress": state.progress.as_dict(), "training": tree}
+    text = {"schema": SCHEMA, "metadata": metadata, "progress": state.progress.as_dict(), "training": tree}
     files = {
         "model.safetensors": save(_plain(kept)),
         "training.safetensors": save(_plain(tensors)),
@@ -362,8 +376,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing: the checkpoint is not whole") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    if schema != SCHEMA or isinstance(schema, bool):
-        raise CheckpointError(f"{path}: schema {schema!r:.50}, but this classwise reads {SCHEMA}")
+    if schema not in READABLE_SCHEMAS or isinstance(schema, bool):
+        readable = " and ".join(map(str, READABLE_SCHEMAS))
+        raise CheckpointError(f"{path}: schema {schema!r:.50}, but this classwise reads {readable}")
     return dict(manifest)
 
 

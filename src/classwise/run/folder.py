@@ -10,10 +10,14 @@ from typing import Any
 
 import polars as pl
 
+from classwise.compose.splits import DatasetSplits
+from classwise.config.schema import Config
 from classwise.data.table import read_table, write_table
+from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, write_json, write_text
 from classwise.run.lock import LOCK, locked, refuse_held
+from classwise.signals import defer_signals
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,17 @@ class RunFolder:
             raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
+def split_table(splits: DatasetSplits) -> pl.DataFrame:
+    parts = []
+    for split, name in ((splits.train, "train"), (splits.valid, "valid")):
+        s = split.samples
+        groups = [None] * len(s) if s.groups is None else list(s.groups)
+        columns = {"id": list(s.ids), "group": groups, "split": [name] * len(s)}
+        columns["path"] = [str(path) for path in s.paths]
+        parts.append(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
+    return pl.concat(parts)
+
+
 @contextlib.contextmanager
 def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
     """Make the folder of a new run and hold it until the end of the block: `wanted` itself (which must be empty), or
@@ -123,6 +138,29 @@ def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
             with contextlib.suppress(OSError):  # somebody else has put something into it
                 path.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def new_folder_on_rank_zero(
+    config: Config, run: str | Path | None, processes: Processes
+) -> Iterator[RunFolder]:
+    """Made and held by the first process; nothing of it stays if the run does not begin."""
+    wanted = None if run is None else Path(run)
+    with contextlib.ExitStack() as stack:
+        with defer_signals():
+            path = processes.from_rank_zero(
+                lambda: str(stack.enter_context(new_folder(config.name, wanted)).path)
+            )
+        yield RunFolder(Path(path))
+
+
+@contextlib.contextmanager
+def locked_by_rank_zero(folder: RunFolder, processes: Processes) -> Iterator[None]:
+    """The first process holds the run directory; all raise if somebody else does."""
+    with contextlib.ExitStack() as stack:
+        with defer_signals():
+            processes.from_rank_zero(lambda: stack.enter_context(locked(folder.path)))
+        yield
 
 
 def _made(name: str, wanted: Path | None) -> tuple[Path, bool]:

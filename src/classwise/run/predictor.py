@@ -8,13 +8,14 @@ from typing import Any
 import polars as pl
 import torch
 
-from classwise.compose.dataset import Labels
 from classwise.compose.image_check import check_with_progress, refuse_bad
-from classwise.compose.parts import build_settings, device_of, evaluation_images, loader_of
+from classwise.compose.labels import Labels
+from classwise.compose.loaders import evaluation_images, loader_of
+from classwise.compose.settings import build_settings, device_of
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.batch import Batch
 from classwise.data.cache import CachedImages
-from classwise.data.loader import Batch
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError, ImageError

@@ -3,79 +3,38 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from classwise.compose.dataset import (
-    DatasetSplits,
-    data_digest,
-)
-from classwise.compose.linear_probe import Baselines
-from classwise.compose.losses import build_criterion
-from classwise.compose.parts import (
-    ONE_ROW,
-    build_data,
-    build_settings,
-    build_state,
-    run_baselines,
-)
+from classwise.compose.baselines import run_baselines
+from classwise.compose.checks import single_image_batch_error
+from classwise.compose.splits import DatasetSplits, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.loader import Batch, TrainingData, ValidationData
-from classwise.distributed import SINGLE_PROCESS, Processes
-from classwise.errors import CheckpointError, ClasswiseError, ConfigError, Interrupted
-from classwise.metrics.collection import MetricCollection
+from classwise.data.batch import Batch
+from classwise.distributed import Processes
+from classwise.errors import CheckpointError, ClasswiseError, Interrupted
+from classwise.files import write_text
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
 from classwise.report.page import write_report
+from classwise.run.assembly import Parts
 from classwise.run.checkpoint import (
     RunCheckpointer,
     fingerprint,
     read_checkpoint,
 )
-from classwise.run.folder import RunFolder
+from classwise.run.folder import RunFolder, split_table
+from classwise.run.messages import epoch_line, say_unbeaten
 from classwise.run.predictor import Predictor
 from classwise.run.resume_config import kept_toml
 from classwise.run.status import ending_text, status_frame, status_now
 from classwise.signals import StopFlag
 from classwise.training import loop
+from classwise.training.oom import retry_in_smaller_chunks
 from classwise.training.state import TrainState
 from classwise.version import __version__
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The objects that the loop works with."""
-
-    state: TrainState
-    data: TrainingData
-    valid: ValidationData
-    heads: dict[str, Head]
-    metrics: MetricCollection
-    settings: loop.Settings
-
-
-def assemble(
-    config: Config,
-    splits: DatasetSplits,
-    model: Classifier,
-    heads: dict[str, Head],
-    device: torch.device,
-    processes: Processes = SINGLE_PROCESS,
-    window: int | None = None,
-) -> Parts:
-    """The parts of a run at update 0; `window` as in `build_data`. Raises ConfigError."""
-    data, valid = build_data(config, splits, model, device, processes, window)
-    return Parts(
-        build_state(config, model, build_criterion(config, splits), data, device),
-        data,
-        valid,
-        heads,
-        MetricCollection(heads, splits.label_lists, splits.joint, device),
-        build_settings(config, device, processes),
-    )
 
 
 def score_baselines(
@@ -114,7 +73,7 @@ def run_checkpointer(
         "joint": list(splits.joint),
         "precision": config.training.precision,
         "memory_format": config.training.memory_format,
-        "window": parts.data.window,
+        "micro_batches_per_update": parts.data.micro_batches_per_update,
         "config": kept_toml(config),
         "data": data_digest(splits),
     }
@@ -137,6 +96,20 @@ def run_checkpointer(
     )
 
 
+def write_beginning(folder: RunFolder, config: Config, splits: DatasetSplits, console: Console) -> None:
+    """What stands in a run's directory from the start."""
+    console.log_to(folder.log)
+    write_text(folder.config, config.to_toml())
+    folder.write_split(split_table(splits))
+
+
+def stop_between_updates(stop: StopFlag, processes: Processes) -> None:
+    """All processes or none: one that a signal ends now would leave the others without it."""
+    with stop.holding():
+        processes.any(False)
+        stop.wait_for_updates()
+
+
 def run_to_the_end(
     folder: RunFolder,
     config: Config,
@@ -149,12 +122,12 @@ def run_to_the_end(
     """The loop, and whatever happens in it said in status.json, by the first process."""
     is_main_process = parts.settings.processes.is_main_process
 
-    def watch(windows: Iterable[list[Batch]], epoch: int, first: int) -> Iterable[list[Batch]]:
+    def watch(updates: Iterable[list[Batch]], epoch: int, skipped: int) -> Iterable[list[Batch]]:
         title = f"epoch {epoch + 1}/{parts.settings.epochs}"
-        return console.bar(windows, title, total=parts.data.updates_per_epoch, done=first)
+        return console.bar(updates, title, total=parts.data.updates_per_epoch, done=skipped)
 
     def say(row: dict[str, Any], best: bool) -> None:
-        console.line(_epoch_line(row, parts.settings, best))
+        console.line(epoch_line(row, parts.settings, best))
 
     started = time.monotonic()
     before = _seconds_before(folder) if is_main_process else 0.0
@@ -170,9 +143,20 @@ def run_to_the_end(
     p = parts
     try:
         with contextlib.closing(p.data.loader), contextlib.closing(p.valid.loader):
-            ended = loop.train(
-                *(p.state, p.data, p.valid, p.metrics, p.settings),
-                *(checkpointer, stop.is_set, watch, say),
+            ended = retry_in_smaller_chunks(
+                lambda: loop.train(
+                    state=p.state,
+                    data=p.data,
+                    valid=p.valid,
+                    metrics=p.metrics,
+                    settings=p.settings,
+                    checkpointer=checkpointer,
+                    should_stop=stop.is_set,
+                    watch=watch,
+                    report=say,
+                ),
+                p.state,
+                p.data,
             )
         if not is_main_process:
             return
@@ -190,8 +174,8 @@ def run_to_the_end(
             end("failed", f"{type(error).__name__}: {error}")
             if is_main_process:
                 _report_anyway(folder, console)
-        if "more than 1 value per channel" in str(error):
-            raise ConfigError(ONE_ROW.format(config.training.batch_size)) from error
+        if clearer_error := single_image_batch_error(error, config):
+            raise clearer_error from error
         raise
     # The status comes last: a run that says it is finished has all its files.
     status = ended_status(ended, ending_text(ended, parts.settings))
@@ -204,7 +188,7 @@ def run_to_the_end(
         f"{ended.replace('_', ' ')}: best {parts.settings.metric} {best.best:.4f} in epoch {best.best_epoch}{since}\n"
         f"report: {folder.report}"
     )
-    _say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
+    say_unbeaten(folder, best.best or 0.0, parts.settings.higher_is_better, console)
 
 
 def _reason_of(stopped: BaseException) -> str:
@@ -212,15 +196,6 @@ def _reason_of(stopped: BaseException) -> str:
     if isinstance(stopped, Interrupted):
         return str(stopped)
     return "stopped at once; the checkpoint from before is kept"
-
-
-def _say_unbeaten(folder: RunFolder, value: float, higher_is_better: bool, console: Console) -> None:
-    """The last line of a run that is no better than a baseline on the same split."""
-    known = folder.status().get("baselines")
-    if known:
-        unbeaten = Baselines(**known).not_beaten_by(value, higher_is_better)
-        for name, score in unbeaten.items():
-            console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
 
 
 def _write_results(
@@ -248,34 +223,3 @@ def _report_anyway(folder: RunFolder, console: Console) -> None:
 
 def _seconds_before(folder: RunFolder) -> float:
     return float(folder.status().get("seconds", 0.0))
-
-
-def _epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
-    width = len(str(settings.epochs))
-    star = "*" if best and row["epoch"] >= settings.first_epoch else " "
-    return (
-        f"epoch {row['epoch']:>{width}}/{settings.epochs}  loss {row['train_loss']:.4f}"
-        f"  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
-        f"  lr {row['lr']:.1e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f}/s"
-    )
-
-
-def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts: Parts) -> None:
-    """What is about to be trained on what, and what to know of the data."""
-    train, valid = splits.train.samples, splits.valid.samples
-    for warning in splits.warnings:
-        console.line(f"warning: {warning}")
-    if splits.cache is not None:
-        console.line(str(splits.cache))
-    grouped = ""
-    if train.groups is not None and valid.groups is not None:
-        grouped = (
-            f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them on both sides"
-        )
-    first = parts.settings.first_epoch
-    since = f", from epoch {first} on (selection.first_epoch)" if first > 1 else ""
-    console.line(
-        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
-        f"{parts.data.updates_per_epoch} updates an epoch, {parts.settings.precision} on {parts.settings.device};"
-        f" * marks the best {parts.settings.metric} so far{since}"
-    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from classwise.compose.dataset import DatasetSplits, Split, label_counts, masked_counts, value_summary
+from classwise.compose.splits import DatasetSplits, Split, label_counts, masked_counts, value_summary
 from classwise.config.schema import Config
 from classwise.data.targets import RankingTarget
 from classwise.errors import CheckpointError

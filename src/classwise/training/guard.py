@@ -1,75 +1,58 @@
-"""No step is taken with a loss or a gradient that is not finite: the weights from before it stay.
+"""Skips or refuses updates whose loss or gradient is not finite: the weights from before such an update stay.
 
-Where the optimizer can skip a step by itself, on the word of the device (torch's fused ones can, for loss scaling), the
-host does not wait for that word: it hands the device the step and the next update's forward and backward passes, and
-asks only then what came of this one. The device always has something to do.
+Where the optimizer can skip a step by itself, at the word of the device (torch's fused optimizers can, for loss
+scaling), the check is deferred: the host hands the device the step and the next update's forward and backward passes,
+and reads only then what came of this one. So the device never waits for the host.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from classwise.data.loader import Rows, TrainingData
+from classwise.data.batch import Batch
+from classwise.data.epochs import TrainingData
 from classwise.distributed import Processes
 from classwise.errors import NonFiniteError
 from classwise.model.average import NoAverage
 from classwise.training.state import TrainState
-
-
-@dataclass
-class Update:
-    """What an update has come to before its step, on the device: the loss, and the gradient's norm where it is clipped.
-    `rows` are those of this process's micro-batches, `samples` how many there are in all processes; `before`: the
-    running statistics from before it. `loss` is None until the device has told it."""
-
-    rows: Sequence[Rows]
-    total: Tensor
-    norm: Tensor | None
-    before: Sequence[Tensor]
-    samples: int
-    loss: float | None = None
-
-
-def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor | None:
-    """The norm of the gradient, which is then scaled down to `most` if it is larger; None where that is infinite."""
-    if math.isinf(most):
-        return None
-    norm = get_total_norm([gradient for parameter in parameters if (gradient := parameter.grad) is not None])
-    clip_grads_with_norm_(parameters, most, norm)
-    return norm
-
-
-def can_defer_check(state: TrainState, device: torch.device) -> bool:
-    """Whether the host may learn of an update while the device computes the next one: on a GPU, where a step that must
-    not be taken is skipped there. Not with a loss scale, which is the host's business, nor with an average of the
-    weights, which has to be taken between two updates."""
-    skips = bool(getattr(state.optimizer, "_step_supports_amp_scaling", False))
-    averages = not isinstance(state.average, NoAverage)
-    return device.type == "cuda" and skips and not averages and not state.scaler.is_enabled()
+from classwise.training.update import Update, restore_on_error, total_loss, update_normalizer
 
 
 class NonFiniteGuard:
-    """The updates of an epoch, each refused if its loss or gradient is not finite. A context: at its end, whatever ends
-    it, nothing is left unknown."""
+    """What surrounds the updates of an epoch: accumulation across processes, clipping, and the check that loss and
+    gradient are finite.
+
+    A context manager: at its end, whatever ends it, no check is still open. Not one that can be entered twice.
+    """
 
     def __init__(
-        self, state: TrainState, data: TrainingData, device: torch.device, processes: Processes
+        self,
+        state: TrainState,
+        data: TrainingData,
+        device: torch.device,
+        processes: Processes,
+        clip_norm: float = math.inf,
     ) -> None:
-        self.state, self.data, self.processes = state, data, processes
-        self.parameters, self.statistics = state.parameters, state.model.statistics
+        self.state = state
+        self.data = data
+        self.processes = processes
+        self.clip_norm = clip_norm
+        self.parameters = state.parameters
+        self.statistics = state.model.statistics
         self.defers_checks = can_defer_check(state, device)
-        self._found, self._one = torch.zeros((), device=device), torch.ones((), device=device)
-        self._unknown: tuple[Update, Callable[[], list[float]]] | None = None
+        self._found_inf = torch.zeros((), device=device)
+        self._one = torch.ones((), device=device)
+        self._open: tuple[Update, Callable[[], list[float]]] | None = None
         self._has_moments = False
 
-    def __enter__(self) -> "NonFiniteGuard":
+    def __enter__(self) -> Self:
         if self.defers_checks:
-            self._optimizer.found_inf = self._found  # what torch's loss scaler would set
+            self._optimizer.found_inf = self._found_inf  # what torch's loss scaler would set
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -77,32 +60,58 @@ class NonFiniteGuard:
             del self._optimizer.found_inf
         self.flush()
 
+    @contextlib.contextmanager
+    def accumulate(self, micro_batches: Sequence[Batch]) -> Iterator[Update]:
+        """The forward and backward passes of one update are the block; afterwards its loss, its gradient and batch
+        norm's statistics are those of all processes. An error in one process is an error in all of them, and leaves
+        the statistics as they were; too little memory raises OutOfMemory."""
+        processes = self.processes
+        chunk_size = self.state.progress.micro_batch
+        with restore_on_error(self.statistics) as before:
+            update = Update(
+                micro_batches=micro_batches,
+                first_micro_batch_idx=self.data.first_micro_batch_idx,
+                chunk_size=chunk_size,
+                normalizer=update_normalizer(self.state.criterion, micro_batches, chunk_size, processes),
+                statistics_before=before,
+            )
+            with processes.sync_errors():
+                yield update
+            update.total = processes.sum(total_loss(update.losses, processes.world_size > 1))
+            update.samples = processes.count(sum(map(len, micro_batches)))
+            processes.sum_gradients(self.parameters)
+            labeled_batches = sum(len(batch) > 0 for batch in micro_batches)
+            processes.merge_statistics(self.state.model, self.statistics, before, labeled_batches)
+
     def check(self, update: Update) -> bool:
-        """Whether the step is to be taken: in fp16 the loss scaler skips it where the gradient is infinite. Raises
-        NonFiniteError, of this update or of the one before; it is then as if that had not been."""
-        if not (self.defers_checks and self._can_skip()):
-            taken = self._is_taken(update, float(update.total), self._is_finite(update))
-            if self.defers_checks:
-                self._found.zero_()  # the step looks at it
-            return taken
-        self.flush()  # while the device has this one's passes to do
-        if update.norm is None:
-            self._look_at_gradients()
-        else:
-            self._found.copy_(update.norm.isfinite().logical_not_())
-        finite = self._found == 0
-        self._found.copy_((finite & update.total.isfinite()).logical_not_())
-        self._unknown = update, _sent(torch.stack([update.total.double(), finite.double()]))
-        return True
+        """Clip the gradient, and return whether the step is to be taken.
+
+        It is not where fp16's gradient overflows: the loss scale is then lowered. Raises NonFiniteError, of this
+        update or, where checks are deferred, of the one before; everything is then as it was before that update.
+        """
+        scaler = self.state.scaler
+        if scaler.is_enabled():
+            update.total = update.total / scaler.get_scale()
+            scaler.unscale_(self._optimizer)
+        update.norm = clip(self.parameters, self.clip_norm)
+        if self.defers_checks and self._can_skip():
+            self._defer(update)
+            return True
+        is_finite = self._settle(update, float(update.total), self._gradient_is_finite(update))
+        if self.defers_checks:
+            self._found_inf.zero_()  # the step reads it
+        if scaler.is_enabled():
+            scaler.update()
+        return is_finite
 
     def flush(self) -> TrainState:
-        """The state, once the device has told everything. Raises NonFiniteError."""
-        if self._unknown is None:
+        """The state, once the device has reported on every update. Raises NonFiniteError."""
+        if self._open is None:
             return self.state
-        (update, told), self._unknown = self._unknown, None
-        loss, finite = told()
-        self.state.progress.undo_update(update.samples)  # it was counted with a loss of 0
-        self._is_taken(update, loss, bool(finite))
+        (update, read), self._open = self._open, None
+        loss, is_finite = read()
+        self.state.progress.undo_update(update.samples)  # counted with a loss of 0
+        self._settle(update, loss, bool(is_finite))
         self.state.progress.end_update(loss, update.samples)
         return self.state
 
@@ -110,52 +119,87 @@ class NonFiniteGuard:
     def _optimizer(self) -> Any:
         return self.state.optimizer
 
+    def _defer(self, update: Update) -> None:
+        """Let the device decide whether the step is taken, and read its decision after the next update."""
+        self.flush()  # while the device has this update's passes to do
+        if update.norm is None:
+            self._look_at_gradients()
+        else:
+            self._found_inf.copy_(update.norm.isfinite().logical_not_())
+        gradient_is_finite = self._found_inf == 0
+        self._found_inf.copy_((gradient_is_finite & update.total.isfinite()).logical_not_())
+        report = torch.stack([update.total.double(), gradient_is_finite.double()])
+        self._open = update, _to_host_async(report)
+
     def _can_skip(self) -> bool:
         """Whether every parameter that learns has its moments already. torch's fused SGD makes them in its first step,
-        and where it skips that, they stay what the memory was before."""
+        and where it skips that step, they stay uninitialized memory."""
         if not self._has_moments:
-            known = self._optimizer.state
+            moments = self._optimizer.state
             self._has_moments = all(
-                group.get("momentum") == 0 or all(p.grad is None or p in known for p in group["params"])
+                group.get("momentum") == 0 or all(p.grad is None or p in moments for p in group["params"])
                 for group in self._optimizer.param_groups
             )
         return self._has_moments
 
-    def _is_finite(self, update: Update) -> bool:
+    def _gradient_is_finite(self, update: Update) -> bool:
         if update.norm is not None:
             return math.isfinite(update.norm)
         self._look_at_gradients()
-        return not self._found.item()
+        return not self._found_inf.item()
 
     def _look_at_gradients(self) -> None:
-        """Set `_found` to 1 where some number is not finite, else to 0: in one pass over all of them, which takes a
+        """Set `_found_inf` to 1 where some number is not finite, else to 0: in one pass over all of them, which takes a
         seventh of the norm's time; that of torch.amp.GradScaler, with a scale of 1."""
-        self._found.zero_()
+        self._found_inf.zero_()
         gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
         if gradients:
-            torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found, self._one)
+            torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found_inf, self._one)
 
-    def _is_taken(self, update: Update, loss: float, finite: bool) -> bool:
-        update.loss = loss
-        if math.isfinite(loss) and finite:
+    def _settle(self, update: Update, loss: float, gradient_is_finite: bool) -> bool:
+        """Whether the update's step is taken, now that its loss is known. Raises NonFiniteError."""
+        update.loss = loss if math.isfinite(loss) else 0.0
+        if math.isfinite(loss) and gradient_is_finite:
             return True
         state = self.state
         if math.isfinite(loss) and state.scaler.is_enabled() and state.scaler.get_scale() > 1:
             state.progress.skipped_updates += 1  # and the scaler lowers its scale
             return False
-        for buffer, value in zip(self.statistics, update.before, strict=True):
+
+        # Nothing of this update stays: batch norm's statistics and the learning rate go back, the weights are untouched.
+        for buffer, value in zip(self.statistics, update.statistics_before, strict=True):
             buffer.copy_(value)
         state.schedule.set(state.optimizer, state.progress.update)
+
+        # Every process names its own samples, so that the message names them all.
+        names = [name for batch in update.micro_batches for name in self.data.names(batch.rows)]
+        samples = [name for part in self.processes.all_gather_object(names) for name in part]
         what = "the norm of the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
-        own = [name for rows in update.rows for name in self.data.names(rows)]
-        ids = [name for names in self.processes.all_gather_object(own) for name in names]
         raise NonFiniteError(
             f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"
-            f" {', '.join(ids)}"
+            f" {', '.join(samples)}"
         )
 
 
-def _sent(numbers: Tensor) -> Callable[[], list[float]]:
+def can_defer_check(state: TrainState, device: torch.device) -> bool:
+    """Whether the host may read an update's outcome while the device computes the next one: on a GPU, where the
+    optimizer skips a step that must not be taken. Not with a loss scale, which the host keeps, nor with an average of
+    the weights, which has to be taken between two updates."""
+    can_skip = bool(getattr(state.optimizer, "_step_supports_amp_scaling", False))
+    has_average = not isinstance(state.average, NoAverage)
+    return device.type == "cuda" and can_skip and not has_average and not state.scaler.is_enabled()
+
+
+def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor | None:
+    """The norm of the gradient, which is scaled down to `max_norm` if it is larger; None where that is infinite."""
+    if math.isinf(max_norm):
+        return None
+    norm = get_total_norm([gradient for parameter in parameters if (gradient := parameter.grad) is not None])
+    clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
+
+
+def _to_host_async(numbers: Tensor) -> Callable[[], list[float]]:
     """Send numbers to the host; the function waits for them, and not for what the device was given afterwards."""
     if numbers.device.type != "cuda":
         return numbers.tolist
@@ -163,9 +207,9 @@ def _sent(numbers: Tensor) -> Callable[[], list[float]]:
     host.copy_(numbers, non_blocking=True)
     arrived = torch.cuda.current_stream(numbers.device).record_event()
 
-    def told() -> list[float]:
+    def read() -> list[float]:
         arrived.synchronize()
-        found: list[float] = host.tolist()
-        return found
+        values: list[float] = host.tolist()
+        return values
 
-    return told
+    return read

@@ -18,7 +18,7 @@ from classwise.optim.schedules import Schedule
 class Progress:
     """How far the run is. Epochs and updates are counted when they are finished.
 
-    `window` counts the updates of an unfinished epoch, `loss_sum` and `samples` their losses times rows and
+    `update_in_epoch` counts the updates of an unfinished epoch, `loss_sum` and `samples` their losses times rows and
     their rows, so that an epoch that was interrupted ends with the numbers of one that was not. The training loss
     of an epoch is the mean of its updates' losses by rows: each is over its own normalizer, so with class weights it is
     near, but not equal to, one over the epoch's normalizer. `micro_batch`: the most images that are computed at once, 0
@@ -27,7 +27,7 @@ class Progress:
 
     epoch: int = 0
     update: int = 0
-    window: int = 0
+    update_in_epoch: int = 0
     loss_sum: float = 0.0
     samples: int = 0
     skipped_updates: int = 0
@@ -49,7 +49,7 @@ class Progress:
         counts = (
             "epoch",
             "update",
-            "window",
+            "update_in_epoch",
             "samples",
             "skipped_updates",
             "best_epoch",
@@ -70,16 +70,16 @@ class Progress:
         return progress
 
     def end_update(self, loss: float, samples: int) -> None:
-        """Count one update, with the loss of its window."""
+        """Count one update, with its loss."""
         self.update += 1
-        self.window += 1
+        self.update_in_epoch += 1
         self.loss_sum += loss * samples
         self.samples += samples
 
     def undo_update(self, samples: int) -> None:
         """Undo `end_update` with a loss of 0."""
         self.update -= 1
-        self.window -= 1
+        self.update_in_epoch -= 1
         self.samples -= samples
 
     def end_epoch(
@@ -93,7 +93,7 @@ class Progress:
         if better:
             self.best, self.best_epoch = value, self.epoch
         self.epochs_without_improvement = 0 if better else self.epochs_without_improvement + 1
-        self.window, self.loss_sum, self.samples, self.skipped_updates = 0, 0.0, 0, 0
+        self.update_in_epoch, self.loss_sum, self.samples, self.skipped_updates = 0, 0.0, 0, 0
         self.epoch_seconds = 0.0
         self.history.append(row)
         return better
@@ -117,10 +117,11 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     compute: Callable[[Tensor], dict[str, Tensor]] | None = None
 
-    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The model's forward pass in training: compiled, where that was found to be faster."""
-        compute = self.model if self.compute is None else self.compute  # `or` asks a module for its length
-        return compute(images)
+        if self.compute is None:
+            return self.model(images)  # type: ignore[no-any-return]
+        return self.compute(images)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -1,0 +1,48 @@
+"""The four tasks of a contributor: `nox -s tests`, `nox -s full`, `nox -s lint`, `nox -s demo`.
+
+What follows `--` is passed on: `nox -s tests -- tests/losses -k focal`. Each task has an environment of its own, kept
+between calls; `nox --no-venv -s tests` runs in the active one instead.
+"""
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "tests"]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The quick tests, on all cores."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def full(session: nox.Session) -> None:
+    """The long tests, which `tests` leaves out; one after the other, since some of them measure."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "-m", "full", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting, types, and which module may import which."""
+    install(session, "-e", ".[test]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """`classwise demo`, as a user has it; `nox -s demo -- --masks` for another one."""
+    install(session, ".")
+    session.run("classwise", "demo", *session.posargs)
+
+
+def install(session: nox.Session, *arguments: str) -> None:
+    """Into the task's own environment; with --no-venv everything is there already."""
+    if session.venv_backend != "none":
+        session.install(*arguments)

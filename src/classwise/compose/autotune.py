@@ -1,0 +1,180 @@
+"""Every `auto` of a config replaced by a value; what decides the speed is measured on this machine."""
+
+import dataclasses
+import os
+import time
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from classwise.compose.checks import single_image_batch_error
+from classwise.compose.loaders import augmentation, training_images
+from classwise.compose.losses import build_criterion
+from classwise.compose.settings import core_count, device_of, unless_auto, worker_count
+from classwise.compose.splits import DatasetSplits
+from classwise.compose.state import optimizer_of
+from classwise.config import schema as cfg
+from classwise.config.load import make_config
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.distributed import SINGLE_PROCESS, Processes
+from classwise.errors import ConfigError, ImageError
+from classwise.model.classifier import Classifier
+from classwise.training.tuning import FORMATS, Plan, SearchSpace, tune
+
+TIMED_IMAGES = 24  # training images that are read to time one
+
+
+def resolve_auto(
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    console: Console,
+    processes: Processes = SINGLE_PROCESS,
+) -> tuple[Config, torch.device, list[dict[str, Any]]]:
+    """The config without any `auto`, so that it gives the same run again; this process's device; and the plans that
+    were measured, the fastest first (none if `training.precision` is given).
+
+    With several processes, rank 0 measures for all. Raises ConfigError.
+    """
+    device = device_of(config.training.device, processes)
+
+    def resolve() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        plans = []
+        if config.training.precision == "auto":
+            plans = _measured_plans(config, splits, model, device, console)
+        plan = plans[0] if plans else _plan_as_given(config, device)
+        resolved = _with_plan(config, plan, device)
+        return resolved.to_dict(), [dataclasses.asdict(plan) for plan in plans]
+
+    values, plans = processes.from_rank_zero(resolve)
+    return make_config(values), device, plans
+
+
+def _plan_as_given(config: Config, device: torch.device) -> Plan:
+    """The plan of a config with a fixed precision: nothing is measured, each other `auto` takes its default."""
+    training = config.training
+    return Plan(
+        precision=training.precision,
+        threads=unless_auto(training.threads, torch.get_num_threads()),
+        workers=worker_count(config.data.workers, device),
+        memory_format=unless_auto(training.memory_format, "channels_last"),
+        compile=unless_auto(training.compile, False),
+    )
+
+
+def _with_plan(config: Config, plan: Plan, device: torch.device) -> Config:
+    """The config with the plan's values, and with whatever else was left to defaults."""
+    data, optimizer = config.data, config.optimizer
+
+    # A plan says nothing of `fused` where the optimizer has no such version, or the config chooses one.
+    if plan.fused is not None:
+        options = {**(optimizer.options or {}), "fused": plan.fused}
+        optimizer = optimizer.model_copy(update={"options": options})
+
+    # The preset is written out, so that another version of classwise with other presets repeats the run.
+    augment = cfg.Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
+    data = data.model_copy(
+        update={"workers": plan.workers, "augment": augment, "id": data.id or data.path},
+    )
+
+    # With several processes each has a GPU of its own, whose number does not belong into the run's config.
+    device_name = str(device) if "LOCAL_RANK" not in os.environ else device.type
+    training = config.training.model_copy(
+        update={
+            "precision": plan.precision,
+            "threads": plan.threads,
+            "memory_format": plan.memory_format,
+            "compile": plan.compile,
+            "device": device_name,
+        },
+    )
+    return config.model_copy(update={"data": data, "training": training, "optimizer": optimizer})
+
+
+def _measured_plans(
+    config: Config, splits: DatasetSplits, model: Classifier, device: torch.device, console: Console
+) -> list[Plan]:
+    """The plans that fit the device, the fastest first. Raises ConfigError if none does."""
+    seconds_per_image = _read_seconds(config, splits, model)
+    criterion = build_criterion(config, splits)
+
+    def trial_optimizer(trial: Classifier, fused: bool | None) -> Optimizer:
+        options = {**(config.optimizer.options or {}), **({} if fused is None else {"fused": fused})}
+        optimizer = config.optimizer.model_copy(update={"options": options})
+        return optimizer_of(config.model_copy(update={"optimizer": optimizer}), trial, criterion)
+
+    has_queries = splits.queries(splits.train) is not None
+    search_space = _search_space(config, device, trial_optimizer(model, None), has_queries)
+
+    # Timed with as many images at once as training will compute: a larger batch could run out of memory.
+    batch_size = config.training.batch_size
+    micro_batch = min(batch_size, unless_auto(config.training.micro_batch, batch_size))
+
+    console.line("measuring which way to train this model is the fastest on this machine ...")
+    try:
+        plans = tune(model, trial_optimizer, micro_batch, device, seconds_per_image, search_space)
+    except ValueError as error:
+        if clearer_error := single_image_batch_error(error, config):
+            raise clearer_error from error
+        raise
+    if not plans:
+        raise ConfigError(f"model.image_size: not even one image fits the memory of {device}")
+
+    console.line(f"fastest here: {plans[0]}")
+    console.note("".join(f"slower: {plan}\n" for plan in plans[1:]).rstrip())
+    return plans
+
+
+def _read_seconds(config: Config, splits: DatasetSplits, model: Classifier) -> float:
+    """Seconds to read and augment one training image in this process, the mean over some of them."""
+    dataset = training_images(config, splits, model.metadata)
+    # Spread over the whole set: neighbouring rows often hold images of one size.
+    rows = range(0, len(dataset), max(1, len(dataset) // TIMED_IMAGES))
+    started = time.perf_counter()
+    readable = sum(not isinstance(dataset[0, row], ImageError) for row in rows)
+    return (time.perf_counter() - started) / max(readable, 1)
+
+
+def _search_space(
+    config: Config, device: torch.device, optimizer: Optimizer, has_queries: bool
+) -> SearchSpace:
+    """What the config leaves open, as far as this device can do it."""
+    training = config.training
+    formats = tuple(FORMATS) if training.memory_format == "auto" else (training.memory_format,)
+
+    # On a CPU compiling takes minutes, which few runs win back; whole queries make batches of too many sizes.
+    compiled: tuple[bool, ...] = (False,)
+    if training.compile != "auto":
+        compiled = (training.compile,)
+    elif device.type == "cuda" and not has_queries:
+        compiled = (False, True)
+
+    # Only if the optimizer would be fused by default, and the config has not chosen an implementation.
+    given_options = config.optimizer.options or {}
+    is_fused = optimizer.defaults.get("fused") is True
+    chooses_fused = is_fused and not {"fused", "foreach"} & given_options.keys()
+    return SearchSpace(
+        layouts=_layouts(config, device),
+        formats=formats,
+        compiled=compiled,
+        fused=(True, False) if chooses_fused else (None,),
+    )
+
+
+def _layouts(config: Config, device: torch.device) -> list[tuple[int, int]]:
+    """The (threads, workers) worth trying. On a CPU: all cores read and train in turn, or some do either."""
+    all_threads = torch.get_num_threads()
+    if device.type == "cuda":
+        candidates = [(all_threads, worker_count("auto", device))]
+    else:
+        workers = max(1, core_count() // 4)
+        candidates = [(all_threads, 0), (max(1, all_threads - workers), workers)]
+
+    # What the config gives is fixed in each candidate, which may make two of them equal.
+    layouts = [
+        (unless_auto(config.training.threads, threads), unless_auto(config.data.workers, workers))
+        for threads, workers in candidates
+    ]
+    return list(dict.fromkeys(layouts))

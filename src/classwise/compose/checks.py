@@ -1,0 +1,105 @@
+"""Recipes that cannot be trained are refused here, before anything takes time."""
+
+from typing import Any
+
+import numpy as np
+
+from classwise.compose.losses import build_criterion
+from classwise.compose.settings import build_settings, device_of, metric_targets, selection_metric
+from classwise.compose.splits import DatasetSplits
+from classwise.compose.state import optimizer_of, schedule_of
+from classwise.config.schema import Config
+from classwise.data.sampling import batches_of, table_order
+from classwise.distributed import SINGLE_PROCESS, Processes
+from classwise.errors import ConfigError, DataError
+from classwise.losses.criterion import Criterion
+from classwise.model.classifier import Classifier
+
+
+def check_recipe(
+    config: Config, splits: DatasetSplits, model: Classifier, processes: Processes = SINGLE_PROCESS
+) -> None:
+    """Build what the recipe names, once and for nothing, so that its errors come first: loss, optimizer, schedule,
+    selection and sampling. Raises ConfigError, or DataError if no validation row can be scored."""
+    build_settings(config, device_of(config.training.device, processes))
+    class_counts = {name: len(labels) for name, labels in splits.label_lists.items()}
+    _refuse_unscored_metric(splits, selection_metric(config, class_counts))
+    _refuse_unbalanced_sampling(config, splits)
+
+    criterion = build_criterion(config, splits)
+    optimizer = optimizer_of(config, model, criterion)
+    _refuse_process_count(config, criterion, processes)
+    queries = splits.queries(splits.train)
+    _refuse_fixed_sizes(config, criterion, has_queries=queries is not None)
+
+    # Some schedules ask for more updates than a short run has.
+    order = table_order(len(splits.train.samples), queries)
+    batch_count = len(batches_of(order, config.training.batch_size, queries))
+    batches_per_update = config.training.accumulate * processes.world_size
+    updates_per_epoch = -(-batch_count // batches_per_update)
+    schedule_of(config, optimizer, updates_per_epoch)
+
+
+def single_image_batch_error(error: BaseException, config: Config) -> ConfigError | None:
+    """What to raise in place of torch's error that batch norm cannot normalize a single value per channel; None for
+    any other error."""
+    if "more than 1 value per channel" not in str(error):
+        return None
+    return ConfigError(
+        f"training.batch_size: found {config.training.batch_size}, which leaves a last batch of a single image, and"
+        " batch norm cannot normalize a single image at this image_size; choose a batch size that leaves no single"
+        " image over"
+    )
+
+
+def _refuse_unscored_metric(splits: DatasetSplits, metric: str) -> None:
+    """A metric over rows without labels would be 0 in every epoch."""
+    names = metric_targets(metric, splits)
+    labeled_N = np.all([splits.target(name).known(splits.valid.labels[name]) for name in names], axis=0)
+    if not labeled_N.any():
+        raise DataError(
+            f"selection.metric: {metric} cannot be computed: no validation row has a label for {' and '.join(names)}"
+        )
+
+
+def _refuse_unbalanced_sampling(config: Config, splits: DatasetSplits) -> None:
+    """Sampling by class needs rows with a label for every target that it balances."""
+    classes = splits.classes(splits.train)
+    if config.data.sampling != "shuffle" and classes is not None and not (classes >= 0).any():
+        names = splits.joint or tuple(splits.class_numbers(splits.train))
+        raise ConfigError(
+            f"data.sampling: found {config.data.sampling!r}, but no training row has a label for all of"
+            f" {', '.join(names)}; allowed: shuffle, or a [joint] of targets that are labeled together"
+        )
+
+
+def _refuse_process_count(config: Config, criterion: Criterion, processes: Processes) -> None:
+    """What only a single process can do, and what only several processes can."""
+    world_size = processes.world_size
+    if world_size > 1 and not criterion.additive:
+        raise ConfigError(
+            "loss.name: soft F1 is not a sum over samples, so several processes cannot share an update;"
+            f" found {world_size} processes, allowed: 1"
+        )
+    if config.training.sync_batch_norm:
+        device = device_of(config.training.device, processes)
+        if world_size == 1 or device.type != "cuda":
+            raise ConfigError(
+                f"training.sync_batch_norm: found true with {world_size} process{'es' if world_size > 1 else ''} on"
+                f" {device.type}; allowed: with several processes on GPUs"
+            )
+
+
+def _refuse_fixed_sizes(config: Config, criterion: Criterion, has_queries: bool) -> None:
+    """Options that rely on batches that can be cut, or that all have the same size."""
+    training: Any = config.training
+    if training.micro_batch != "auto" and (not criterion.additive or has_queries):
+        raise ConfigError(
+            f"training.micro_batch: found {training.micro_batch}, but neither soft F1 nor a ranking loss can be"
+            " computed on parts of a batch; allowed: auto"
+        )
+    if training.compile is True and has_queries:
+        raise ConfigError(
+            "training.compile: found true, but batches of whole queries come in too many sizes to compile for each;"
+            " allowed: auto, false"
+        )

@@ -1,0 +1,155 @@
+"""From the config to the loaders: images as training and as evaluation see them, batches, features."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from classwise.compose.settings import build_settings, worker_count
+from classwise.compose.splits import DatasetSplits, Split
+from classwise.config.schema import Config
+from classwise.data.augment import PRESETS, Augment
+from classwise.data.cache import CachedImages
+from classwise.data.dataset import ImageDataset
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.data.loader import FeatureLoader, Loader
+from classwise.data.mixing import Mixing
+from classwise.data.sources import Samples
+from classwise.distributed import SINGLE_PROCESS, Processes
+from classwise.infer.features import features_of
+from classwise.model.classifier import Classifier, ModelMetadata
+
+
+def build_data(
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    device: torch.device,
+    processes: Processes = SINGLE_PROCESS,
+    micro_batches_per_update: int | None = None,
+) -> tuple[TrainingData, ValidationData]:
+    """The training and the validation rows as batches. `micro_batches_per_update`: of all processes together
+    (default: `training.accumulate` for each process)."""
+    training = config.training
+    max_pixels = config.data.max_pixels
+    on_gpu = device.type == "cuda"
+
+    # A GPU has time to spare for the part of the augmentation that needs an image's own pixels alone.
+    train_images = training_images(config, splits, model.metadata)
+    train_images = dataclasses.replace(train_images, augments_on_host=not on_gpu)
+    valid_images = evaluation_images(splits.valid.samples, model.metadata, max_pixels, splits.valid.cached)
+
+    # While the backbone is frozen, training sees features of images that are not augmented.
+    plain_images = evaluation_images(splits.train.samples, model.metadata, max_pixels, splits.train.cached)
+    train_features = _frozen_features(config, model, device, plain_images, splits.train)
+    valid_features = _frozen_features(config, model, device, valid_images, splits.valid)
+
+    train = TrainingData(
+        loader=loader_of(train_images, splits.train.labels, config, device, pin_memory=on_gpu),
+        ids=splits.train.samples.ids,
+        classes=splits.classes(splits.train),
+        sampling=config.data.sampling,
+        seed=config.seed,
+        micro_batches_per_update=micro_batches_per_update or training.accumulate * processes.world_size,
+        queries=splits.queries(splits.train),
+        rank=processes.rank,
+        world_size=processes.world_size,
+        features=train_features,
+        frozen_epochs=training.freeze_epochs,
+        mixing=_mixing(config, splits, processes.rank),
+    )
+    valid = ValidationData(
+        loader=loader_of(valid_images, splits.valid.labels, config, device, pin_memory=on_gpu),
+        queries=splits.queries(splits.valid),
+        features=valid_features,
+        frozen_epochs=training.freeze_epochs,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    return train, valid
+
+
+def loader_of(
+    dataset: ImageDataset,
+    labels: Mapping[str, npt.NDArray[Any]],
+    config: Config,
+    device: torch.device,
+    pin_memory: bool = False,
+) -> Loader:
+    """Batches of the images with their labels by target, with the batch size and the workers of the config."""
+    data = config.data
+    return Loader(
+        dataset,
+        labels,
+        batch_size=config.training.batch_size,
+        workers=worker_count(data.workers, device),
+        pin_memory=pin_memory,
+        start=data.start_method,
+        timeout=data.worker_timeout,
+    )
+
+
+def training_images(config: Config, splits: DatasetSplits, metadata: ModelMetadata) -> ImageDataset:
+    """The training images, augmented."""
+    train = splits.train
+    images = evaluation_images(train.samples, metadata, config.data.max_pixels, train.cached)
+    return dataclasses.replace(images, seed=config.seed, augment=augmentation(config))
+
+
+def evaluation_images(
+    samples: Samples, metadata: ModelMetadata, max_pixels: int, cached: CachedImages | None = None
+) -> ImageDataset:
+    """Images as validation and prediction see them: brought to the model's size, not augmented."""
+    return ImageDataset(
+        paths=samples.paths,
+        size=metadata.image_size,
+        fit=metadata.fit,
+        max_pixels=max_pixels,
+        root=samples.root,
+        cached=cached,
+    )
+
+
+def augmentation(config: Config) -> Augment:
+    """The preset; keys that the config gives replace those of the preset."""
+    overrides = config.data.augment.model_dump(exclude={"preset"}, exclude_none=True)
+    return dataclasses.replace(PRESETS[config.data.augment.preset], **overrides)
+
+
+def model_features(model: Classifier, dataset: ImageDataset, config: Config, device: torch.device) -> Tensor:
+    """The backbone's features_ND of all images, in order, computed in the run's precision."""
+    loader = loader_of(dataset, {}, config, device)
+    with contextlib.closing(loader):
+        return features_of(model, loader, device, build_settings(config, device).autocast())
+
+
+def _frozen_features(
+    config: Config, model: Classifier, device: torch.device, dataset: ImageDataset, split: Split
+) -> FeatureLoader | None:
+    """Features for the epochs in which the backbone is frozen, computed when they are first needed."""
+    if not config.training.freeze_epochs:
+        return None
+    return FeatureLoader(
+        compute=lambda: model_features(model, dataset, config, device),
+        targets=split.labels,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _mixing(config: Config, splits: DatasetSplits, rank: int) -> Mixing:
+    """Mixup and CutMix as the config says, which may be neither."""
+    class_counts = {
+        target.name: len(target.labels) for target in splits.targets if target.type in ("class", "ordinal")
+    }
+    return Mixing(
+        mixup=config.data.mixup,
+        cutmix=config.data.cutmix,
+        share=config.data.mix_share,
+        seed=config.seed,
+        classes=class_counts,
+        rank=rank,
+    )

@@ -1,0 +1,133 @@
+"""What is refused in the data (leakage between the splits, clashing column names), and what is warned of."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
+from classwise.config.schema import Config
+from classwise.data.sources import Samples
+from classwise.data.targets import MultilabelTarget, RankingTarget, Target
+from classwise.errors import ConfigError, DataError
+from classwise.metrics.collection import joint_labels
+
+LISTED_CLASSES = 8  # named in a warning; more are only counted
+
+
+def refuse_folder_columns(config: Config) -> None:
+    """Raise ConfigError if a key names a column that a folder of class folders does not have: its only columns are
+    `path` and `label`."""
+    data = config.data
+    if not Path(data.source).is_dir():
+        return
+    allowed = {"path": ("path",), "id": (None, "path"), "group": (None,)}
+    for key, columns in allowed.items():
+        if getattr(data, key) not in columns:
+            raise ConfigError(
+                f"data.{key}: found {getattr(data, key)!r}, but data.source is a folder, whose images have no"
+                " such column; a table can have one"
+            )
+
+
+def refuse_clashing_names(targets: Sequence[Target], has_joint: bool) -> None:
+    """Raise ConfigError if two columns of predictions.csv would have the same name: target `mask` with label `wear`
+    has the columns mask, mask_true and mask_p_wear."""
+    reserved = ["id"]
+    if has_joint:
+        reserved += ["joint", "joint_true", "joint_p"]
+    owners = dict.fromkeys(reserved, "classwise itself")
+    for target in targets:
+        columns = [target.name, f"{target.name}_true"]
+        columns += [f"{target.name}_p_{label}" for label in target.labels]
+        for column in columns:
+            if column in owners:
+                raise ConfigError(
+                    f"targets.{target.name}: its predictions would have a column {column!r}, as would"
+                    f" {owners[column]}; choose another name for the target"
+                )
+        owners |= dict.fromkeys(columns, f"target {target.name!r}")
+
+
+def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target]) -> None:
+    """Raise DataError if a row, an image, a group or a query is in both splits: validation would look better than it
+    is."""
+    values: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
+    # Two folders may use the same ids for different images.
+    if train.root == valid.root:
+        values["id"] = (train.ids, valid.ids)
+    values["image"] = (train.paths, valid.paths)
+    for target in targets:
+        if isinstance(target, RankingTarget):
+            values["query"] = (train.frame[target.query].to_list(), valid.frame[target.query].to_list())
+    if train.groups is not None and valid.groups is not None:
+        values["group"] = (train.groups, valid.groups)
+
+    for what, (train_values, valid_values) in values.items():
+        shared = sorted({str(value) for value in train_values} & {str(value) for value in valid_values})
+        if shared:
+            raise DataError(
+                f"{valid.where} (data.valid): {what} {shared[0]!r} is in {train.where} too"
+                f" ({len(shared)} in all); training and validation must not share any"
+            )
+
+
+def split_warnings(splits: DatasetSplits) -> list[str]:
+    """Warnings of labels that are missing: in rows, in the validation split, or of whole classes."""
+    return [
+        *_masked_rows(splits),
+        *_unused_separators(splits),
+        *_unscored_targets(splits),
+        *_absent_classes(splits),
+    ]
+
+
+def _masked_rows(splits: DatasetSplits) -> list[str]:
+    """An empty cell masks its target for that row, which may or may not be intended."""
+    train_counts = masked_counts(splits, splits.train)
+    valid_counts = masked_counts(splits, splits.valid)
+    warnings = []
+    for name, train_count in train_counts.items():
+        count = train_count + valid_counts[name]
+        if count:
+            warnings.append(f"{name}: no label in {count} rows, which count for the other targets only")
+    return warnings
+
+
+def _unused_separators(splits: DatasetSplits) -> list[str]:
+    """A separator that no cell contains is probably not the table's."""
+    warnings = []
+    for target in splits.targets:
+        if isinstance(target, MultilabelTarget) and target.separator:
+            column = target.columns[0]
+            cells = splits.train.samples.frame[column].drop_nulls()
+            if not cells.str.contains(str(target.separator), literal=True).any():
+                warnings.append(
+                    f"{target.name}: no cell of {column!r} holds the separator {target.separator!r}, so each cell is"
+                    f" taken for one label (targets.{target.name}.separator)"
+                )
+    return warnings
+
+
+def _unscored_targets(splits: DatasetSplits) -> list[str]:
+    return [
+        f"{target.name}: no validation row has a label, so this target cannot be scored"
+        for target in splits.targets
+        if not target.known(splits.valid.labels[target.name]).any()
+    ]
+
+
+def _absent_classes(splits: DatasetSplits) -> list[str]:
+    """A class without a training row cannot be learned, one without a validation row not be scored."""
+    label_lists = {name: list(labels) for name, labels in splits.label_lists.items()}
+    if splits.joint:
+        label_lists["joint"] = joint_labels(splits.label_lists, splits.joint)
+    warnings = []
+    for split, split_name in ((splits.train, "training"), (splits.valid, "validation")):
+        for name, counts in label_counts(splits, split).items():
+            absent = [label_lists[name][k] for k, count in enumerate(counts) if count == 0]
+            if absent:
+                listed = ", ".join(absent[:LISTED_CLASSES]) + (
+                    ", ..." if len(absent) > LISTED_CLASSES else ""
+                )
+                warnings.append(f"{name}: {split_name} has no rows of {len(absent)} classes: {listed}")
+    return warnings

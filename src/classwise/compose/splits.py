@@ -1,0 +1,140 @@
+"""The data of a run once it is split: rows, labels and images of both splits, and what is counted of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from classwise.compose.labels import Labels
+from classwise.data.cache import CachedImages, ImageCache
+from classwise.data.sources import Samples
+from classwise.data.targets import RankingTarget, RegressionTarget, Target
+from classwise.errors import ImageError
+from classwise.files import json_text, sha256
+from classwise.metrics.collection import joint_labels
+from classwise.metrics.joint import joint_number
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training or the validation rows: their labels by target (encoded as data/targets.py says), a hash over
+    the bytes of their images, and the decoded images, if they are cached."""
+
+    samples: Samples
+    labels: Labels
+    images_digest: str = ""
+    cached: CachedImages | None = None
+
+
+@dataclass(frozen=True)
+class DatasetSplits:
+    """The data of a run, read, checked and split. `bad` are the images that were left out; `cache` holds the decoded
+    images, and is locked until `close`."""
+
+    targets: tuple[Target, ...]
+    joint: tuple[str, ...]
+    train: Split
+    valid: Split
+    bad: tuple[ImageError, ...]
+    warnings: tuple[str, ...]
+    cache: ImageCache | None = None
+
+    def close(self) -> None:
+        """Unlock the image cache, so that other runs may delete from it."""
+        if self.cache is not None:
+            self.cache.close()
+
+    @property
+    def label_lists(self) -> dict[str, tuple[str, ...]]:
+        """The label list of every target that has one."""
+        return {target.name: target.labels for target in self.targets if target.labels}
+
+    def target(self, name: str) -> Target:
+        """The target of that name."""
+        return next(target for target in self.targets if target.name == name)
+
+    def class_numbers(self, split: Split) -> dict[str, Numbers]:
+        """Class numbers (N,) of the targets that can be read as a class, -1 for rows without a label."""
+        return {
+            target.name: target.class_numbers(split.labels[target.name])
+            for target in self.targets
+            if target.is_class_like
+        }
+
+    def classes(self, split: Split) -> Numbers | None:
+        """The classes (N,) that sampling balances: the joint class, or without one all class targets read as one
+        class; -1 for rows that lack one of the labels. None if no target can be read as a class."""
+        class_numbers = self.class_numbers(split)
+        names = self.joint or tuple(class_numbers)
+        if not names:
+            return None
+        return joint_number(
+            [class_numbers[name] for name in names], [len(self.label_lists[name]) for name in names]
+        )
+
+    def queries(self, split: Split) -> Numbers | None:
+        """The query number (N,) of each row, which batches keep whole; None without a ranking target."""
+        for target in self.targets:
+            if isinstance(target, RankingTarget):
+                queries: Numbers = split.labels[target.name][:, 1]
+                return queries
+        return None
+
+
+def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
+    """Rows with each label, by target; for targets with a label list and, if there is one, for `joint`."""
+    counts = {}
+    for target in splits.targets:
+        labels = split.labels[target.name]
+        if target.is_class_like:
+            counts[target.name] = _count(target.class_numbers(labels), len(target.labels))
+        elif target.labels:  # multilabel: a row may count several times
+            counts[target.name] = [int(count) for count in (labels == 1).sum(axis=0)]
+    if splits.joint:
+        classes = splits.classes(split)
+        assert classes is not None
+        counts["joint"] = _count(classes, len(joint_labels(splits.label_lists, splits.joint)))
+    return counts
+
+
+def masked_counts(splits: DatasetSplits, split: Split) -> dict[str, int]:
+    """Rows without a label, by target."""
+    return {target.name: int((~target.known(split.labels[target.name])).sum()) for target in splits.targets}
+
+
+def value_summary(splits: DatasetSplits, split: Split) -> dict[str, dict[str, float]]:
+    """For every regression target: how many rows have a value (`known`), and `min`, `mean` and `max` of these."""
+    summaries: dict[str, dict[str, float]] = {}
+    for target in splits.targets:
+        if isinstance(target, RegressionTarget):
+            values = split.labels[target.name]
+            values = values[np.isfinite(values)]
+            summary: dict[str, float] = {"known": len(values)}
+            if len(values):
+                summary["min"] = float(values.min())
+                summary["mean"] = float(values.mean())
+                summary["max"] = float(values.max())
+            summaries[target.name] = summary
+    return summaries
+
+
+def data_digest(splits: DatasetSplits) -> str:
+    """A hash over what a run learns from: ids, image names, image bytes and labels of both splits, in order."""
+    contents = [
+        [
+            list(split.samples.ids),
+            list(split.samples.names),
+            split.images_digest,
+            {name: sha256(labels.tobytes()) for name, labels in split.labels.items()},
+        ]
+        for split in (splits.train, splits.valid)
+    ]
+    return sha256(json_text(contents).encode())
+
+
+def _count(numbers_N: Numbers, size: int) -> list[int]:
+    """Rows of each class number; -1 is not counted."""
+    counts: list[int] = np.bincount(numbers_N[numbers_N >= 0], minlength=size).tolist()
+    return counts

@@ -1,0 +1,118 @@
+"""From the config to the state that training changes: model, optimizer, schedule, loss scaler and weight average."""
+
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from classwise.compose.losses import cosine_scales
+from classwise.compose.settings import unless_auto
+from classwise.config.schema import Config
+from classwise.data.epochs import TrainingData
+from classwise.losses.criterion import Criterion
+from classwise.metrics.collection import higher_is_better
+from classwise.model.average import NoAverage, WeightAverage
+from classwise.model.classifier import Classifier, build_classifier
+from classwise.model.heads import Head
+from classwise.optim.groups import parameter_groups
+from classwise.optim.optimizers import build_optimizer
+from classwise.optim.schedules import Schedule, build_schedule
+from classwise.randomness import WEIGHTS, torch_seed
+from classwise.training.compiled import compiled, compiled_sizes
+from classwise.training.state import Progress, TrainState
+from classwise.training.tuning import FORMATS
+
+
+def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
+    """The model with its initial weights, on the host. Raises ModelError."""
+    model = config.model
+    return build_classifier(
+        backbone=model.backbone,
+        weights=model.weights,
+        image_size=model.image_size,
+        fit=model.fit,
+        dropout=model.dropout,
+        heads={name: head.outputs for name, head in heads.items()},
+        seed=torch_seed(config.seed, WEIGHTS),
+        cosine=cosine_scales(config),
+    )
+
+
+def build_state(
+    config: Config, model: Classifier, criterion: Criterion, data: TrainingData, device: torch.device
+) -> TrainState:
+    """All that training changes, as it is at update 0; moves `model` and `criterion` to `device`. Raises
+    ConfigError."""
+    training = config.training
+    if training.sync_batch_norm and data.world_size > 1:
+        # timm's conversion knows its own norm layers, which torch's would skip.
+        from timm.layers import convert_sync_batchnorm
+
+        model.backbone = convert_sync_batchnorm(model.backbone)
+
+    # An optimizer takes its parameters as they are: device and memory layout come first.
+    model.to(device)
+    model.arrange(FORMATS[unless_auto(training.memory_format, "channels_last")])
+    criterion.to(device)
+    optimizer = optimizer_of(config, model, criterion)
+
+    average = NoAverage(model) if training.ema is None else WeightAverage(model, training.ema)
+
+    # Compiled for every size that whole batches are cut into; which these are must not depend on where a run stopped.
+    progress = Progress(micro_batch=unless_auto(training.micro_batch, 0))
+    compute = None
+    if training.compile is True:
+        compute = compiled(model, compiled_sizes(training.batch_size, progress.micro_batch))
+
+    return TrainState(
+        model=model,
+        criterion=criterion,
+        optimizer=optimizer,
+        schedule=schedule_of(config, optimizer, data.updates_per_epoch),
+        scaler=torch.amp.GradScaler(device.type, enabled=training.precision == "fp16"),
+        average=average,
+        progress=progress,
+        compute=compute,
+    )
+
+
+def optimizer_of(config: Config, model: Classifier, criterion: Criterion) -> Optimizer:
+    """The optimizer over the parameters of backbone, heads and, where target weights are learned, criterion. Raises
+    ConfigError."""
+    optimizer = config.optimizer
+    groups = parameter_groups(
+        backbone=model.backbone,
+        heads=model.heads,
+        lr=optimizer.lr,
+        weight_decay=optimizer.weight_decay,
+        backbone_lr_factor=optimizer.backbone_lr_factor,
+        layer_decay=optimizer.layer_decay,
+        extra=tuple(criterion.parameters()),
+        apart=config.training.freeze_epochs > 0,
+    )
+    return build_optimizer(
+        name=optimizer.name,
+        groups=groups,
+        lr=optimizer.lr,
+        weight_decay=optimizer.weight_decay,
+        momentum=optimizer.momentum,
+        nesterov=optimizer.nesterov,
+        betas=optimizer.betas,
+        eps=optimizer.eps,
+        options=optimizer.options or {},
+    )
+
+
+def schedule_of(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Schedule:
+    """The learning rate schedule of every parameter group. Raises ConfigError."""
+    options: dict[str, Any] = config.schedule.model_dump()
+    if config.schedule.name == "onecycle":
+        options["lr"] = config.optimizer.lr
+    return build_schedule(
+        bases=[group["lr"] for group in optimizer.param_groups],
+        updates_per_epoch=updates_per_epoch,
+        epochs=config.training.epochs,
+        higher_is_better=higher_is_better(config.selection.metric),
+        frozen_updates=config.training.freeze_epochs * updates_per_epoch,
+        **options,
+    )

@@ -1,0 +1,70 @@
+"""Refusals that several losses share: of settings (ConfigError) and of the shapes of a batch (ValueError)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from classwise.errors import ConfigError
+from classwise.losses.labels import is_soft
+
+
+def as_epoch(from_epoch: int) -> int:
+    """`from_epoch` if it is an epoch, counted from 1; ConfigError otherwise."""
+    if from_epoch < 1:
+        raise ConfigError(f"weights_from_epoch: found {from_epoch}, allowed: 1 (the first epoch) or more")
+    return from_epoch
+
+
+def as_number(value: float, key: str, low: float, high: float = math.inf, above: bool = False) -> float:
+    """`value` if it is a finite number from `low` (or `above` it) to `high`; ConfigError otherwise."""
+    if math.isfinite(value) and low <= value <= high and not (above and value == low):
+        return float(value)
+    limits = f"{'> ' if above else '>= '}{low:g}" + (f" and <= {high:g}" if math.isfinite(high) else "")
+    raise ConfigError(f"{key}: found {value}, allowed: a finite number {limits}")
+
+
+def as_weight(weight: Tensor | None, what: str = "class weights") -> Tensor | None:
+    """`weight` (K,) as float64, so that normalizers add exactly enough; refused unless finite and not negative."""
+    if weight is None:
+        return None
+    if weight.ndim != 1 or not bool((weight.isfinite() & (weight >= 0)).all()):
+        raise ConfigError(f"{what}: found {weight.tolist()}, allowed: one finite number >= 0 for each class")
+    return weight.detach().to(torch.float64, copy=True)
+
+
+def checked_factors(factors: Sequence[float], names: Sequence[object]) -> tuple[float, ...]:
+    """The factors of a weighted sum: one finite number >= 0 for each of `names`, and at least one."""
+    if not names or len(factors) != len(names):
+        raise ConfigError(f"weights of a sum of losses: {len(factors)} weights for {len(names)} losses")
+    for name, factor in zip(names, factors, strict=True):
+        if not (math.isfinite(factor) and factor >= 0):
+            raise ConfigError(f"weight of loss {name!r}: found {factor}, allowed: a finite number >= 0")
+    return tuple(float(factor) for factor in factors)
+
+
+def check_batch(logits_BK: Tensor, labels: Tensor, classes: int | None = None, soft: bool = True) -> None:
+    """ValueError unless the logits are (B, K), the labels hard or (if `soft`) soft, and K is `classes`."""
+    plain = logits_BK.ndim == 2 and labels.ndim == 1 and len(labels) == len(logits_BK)
+    if plain and labels.dtype == torch.int64 and classes in (None, logits_BK.shape[1]):
+        return  # nearly always
+    shape = tuple(logits_BK.shape)
+    good = labels.is_floating_point() == is_soft(labels) and (soft or not is_soft(labels))
+    expected = shape if is_soft(labels) else shape[:1]
+    if logits_BK.ndim != 2 or tuple(labels.shape) != expected or not good:
+        found = f"logits {shape}, labels {tuple(labels.shape)} of {labels.dtype}"
+        allowed = "logits (B, K), labels (B,) of whole numbers, -1 where unknown"
+        raise ValueError(f"found {found}; allowed: {allowed}{', or soft labels (B, K)' if soft else ''}")
+    if classes is not None and shape[1] != classes:
+        raise ValueError(f"found logits for {shape[1]} classes; this loss was made for {classes}")
+
+
+def check_column(
+    outputs_B1: Tensor, targets: Tensor, expected: tuple[int, ...], what: str, floating: bool
+) -> None:
+    """ValueError unless outputs are (B, 1) and targets of the `expected` shape, `floating` or whole numbers."""
+    good = tuple(targets.shape) == expected and targets.is_floating_point() == floating
+    if tuple(outputs_B1.shape) != (len(targets), 1) or not good:
+        found = f"outputs {tuple(outputs_B1.shape)}, targets {tuple(targets.shape)} of {targets.dtype}"
+        raise ValueError(f"found {found}; allowed: outputs (B, 1), {what}")

@@ -1,0 +1,114 @@
+"""The objects of a run, put together: as they are at update 0, or as a checkpoint holds them."""
+
+from dataclasses import dataclass
+
+import torch
+
+from classwise.compose.checks import check_recipe
+from classwise.compose.loaders import build_data
+from classwise.compose.losses import build_criterion, build_heads
+from classwise.compose.settings import build_settings
+from classwise.compose.splits import DatasetSplits
+from classwise.compose.state import build_model, build_state
+from classwise.config.schema import Config
+from classwise.data.epochs import TrainingData, ValidationData
+from classwise.distributed import SINGLE_PROCESS, Processes
+from classwise.metrics.collection import MetricCollection
+from classwise.model.classifier import Classifier
+from classwise.model.heads import Head
+from classwise.run.checkpoint import Checkpoint, reading, restore, restored_model
+from classwise.training import loop
+from classwise.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects that the loop works with."""
+
+    state: TrainState
+    data: TrainingData
+    valid: ValidationData
+    heads: dict[str, Head]
+    metrics: MetricCollection
+    settings: loop.Settings
+
+
+def new_model(
+    config: Config, splits: DatasetSplits, processes: Processes
+) -> tuple[dict[str, Head], Classifier]:
+    """The heads and the model with its initial weights, once the recipe is known to work. Raises ConfigError,
+    DataError, ModelError."""
+    heads = build_heads(config, splits)
+    model = build_model(config, heads)
+    check_recipe(config, splits, model, processes)
+    return heads, model
+
+
+def assemble(
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    heads: dict[str, Head],
+    device: torch.device,
+    processes: Processes = SINGLE_PROCESS,
+    micro_batches_per_update: int | None = None,
+) -> Parts:
+    """The parts of a run at update 0; `micro_batches_per_update` as in `build_data`. Raises ConfigError."""
+    data, valid = build_data(
+        config,
+        splits=splits,
+        model=model,
+        device=device,
+        processes=processes,
+        micro_batches_per_update=micro_batches_per_update,
+    )
+    return Parts(
+        state=build_state(
+            config,
+            model=model,
+            criterion=build_criterion(config, splits),
+            data=data,
+            device=device,
+        ),
+        data=data,
+        valid=valid,
+        heads=heads,
+        metrics=MetricCollection(
+            heads,
+            labels=splits.label_lists,
+            joint=splits.joint,
+            device=device,
+        ),
+        settings=build_settings(config, device, processes),
+    )
+
+
+def restored_parts(
+    config: Config,
+    splits: DatasetSplits,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    processes: Processes,
+) -> Parts:
+    """All parts as the checkpoint holds them. Raises CheckpointError if it does not fit the config."""
+    # Built from the checkpoint, so that no pretrained weights are downloaded only to be replaced.
+    model = restored_model(checkpoint)
+
+    # An update keeps its size, however many processes share it now.
+    with reading(checkpoint):
+        micro_batches = checkpoint.metadata["micro_batches_per_update"]
+        is_count = isinstance(micro_batches, int) and not isinstance(micro_batches, bool)
+        if not is_count or not 1 <= micro_batches < 2**31:
+            raise ValueError(f"{micro_batches!r:.50} micro-batches in an update")
+
+    parts = assemble(
+        config,
+        splits=splits,
+        model=model,
+        heads=build_heads(config, splits),
+        device=device,
+        processes=processes,
+        micro_batches_per_update=micro_batches,
+    )
+    restore(parts.state, checkpoint)
+    return parts

@@ -1,0 +1,45 @@
+"""Training goes on in smaller chunks where memory runs out."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from classwise.data.epochs import TrainingData
+from classwise.errors import ConfigError, OutOfMemory
+from classwise.training.state import TrainState
+
+T = TypeVar("T")
+STEP_TOO_LARGE = (
+    "optimizer.name: its step does not fit the device's memory beside the model: {}. An optimizer that keeps less, such"
+    " as sgd, or a smaller model helps"
+)
+
+
+def retry_in_smaller_chunks(train: Callable[[], T], state: TrainState, data: TrainingData) -> T:
+    """What `train` returns, which is called again with half as many images at once each time that memory runs out.
+
+    The update that did not fit has changed nothing, and `train` goes on with it. Raises ConfigError where not even one
+    image fits, or where it is the optimizer's step that does not.
+    """
+    while True:
+        try:
+            return train()
+        except OutOfMemory as error:
+            reason = str(error)
+        except torch.OutOfMemoryError as error:  # clipping or the step, which smaller chunks do not help
+            raise ConfigError(STEP_TOO_LARGE.format(str(error).splitlines()[0])) from error
+        halve_chunks(state, data, reason)  # once the error is gone, whose frames hold tensors
+
+
+def halve_chunks(state: TrainState, data: TrainingData, reason: str) -> None:
+    """Half as many images at once from now on: with the update's normalizer, the gradient stays that of one batch."""
+    size = state.progress.micro_batch or data.loader.batch_size
+    if size == 1 or not state.criterion.additive or data.queries is not None:
+        what = (
+            "one image" if size == 1 else "a batch that cannot be computed in parts (soft F1, whole queries)"
+        )
+        raise ConfigError(f"training.batch_size: {what} does not fit the device's memory: {reason}")
+    state.progress.micro_batch = -(-size // 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,94 @@
+"""One update: the micro-batches that it is made of, and what comes of them before the optimizer's step."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from classwise.data.batch import Batch
+from classwise.distributed import Processes
+from classwise.losses.criterion import Criterion
+from classwise.losses.normalizer import Normalizer
+
+ScalarLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Normalizer], Tensor]
+
+
+@dataclass
+class Update:
+    """The micro-batches of one update, and what their forward and backward passes have come to.
+
+    `normalizer`: what the summed loss of all micro-batches is divided by, in all processes. `chunk_size`: the most
+    images that are computed at once, 0 for whole micro-batches. `statistics_before`: batch norm's running statistics
+    from before the update. `total`: the loss of the whole update, on the device; `norm`: the gradient's, where it is
+    clipped; `samples`: the labeled images in all processes. `loss` is 0 until the device has told `total`.
+    """
+
+    micro_batches: Sequence[Batch]
+    first_micro_batch_idx: int
+    chunk_size: int
+    normalizer: Normalizer
+    statistics_before: Sequence[Tensor]
+    losses: list[Tensor] = field(default_factory=list)
+    total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    norm: Tensor | None = None
+    samples: int = 0
+    loss: float = 0.0
+
+    def chunks(self) -> Iterator[tuple[int, int, Batch]]:
+        """(micro_batch_idx, chunk_idx, batch) of everything that is computed at once, in order."""
+        for micro_batch_idx, batch in enumerate(self.micro_batches, start=self.first_micro_batch_idx):
+            for chunk_idx, chunk in enumerate(batch.parts(self.chunk_size)):
+                yield micro_batch_idx, chunk_idx, chunk
+
+    def add(self, loss: Tensor) -> None:
+        """Add the loss of one chunk to the update's."""
+        self.losses.append(loss.detach())
+
+
+def update_normalizer(
+    criterion: Criterion, micro_batches: Sequence[Batch], chunk_size: int, processes: Processes
+) -> Normalizer:
+    """What the losses of an update are divided by: the sum over all its micro-batches, in all processes."""
+    # Several processes must all go the same way, and one of them may have no labeled rows: they always count.
+    single = processes.world_size == 1
+    parts = [criterion.normalizer(batch.targets, single and batch.complete) for batch in micro_batches]
+    is_one_chunk = len(parts) == 1 and not 0 < chunk_size < len(micro_batches[0])
+    if single and is_one_chunk:
+        return parts[0]
+    return Normalizer(processes.total(sum(parts[1:], start=parts[0]).values))
+
+
+def total_loss(losses: Sequence[Tensor], exactly: bool) -> Tensor:
+    """The sum of the losses; in float64, unless there is only one and no other process adds to it."""
+    if len(losses) == 1 and not exactly:
+        return losses[0]
+    return torch.stack(list(losses)).sum(dtype=torch.float64)
+
+
+@contextlib.contextmanager
+def restore_on_error(buffers: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Copies of the buffers from before the block, which they are set back to if it ends by an error."""
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield before
+    except BaseException:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        raise
+
+
+def scaled_loss(criterion: Criterion, scaler: torch.amp.GradScaler) -> ScalarLoss:
+    """The criterion, in fp16 times the loss scale, so that small gradients do not vanish on their way back; without a
+    loss scale it is the criterion itself."""
+    if not scaler.is_enabled():
+        return criterion
+
+    def scaled(
+        outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], normalizer: Normalizer
+    ) -> Tensor:
+        loss: Tensor = scaler.scale(criterion(outputs, targets, normalizer))
+        return loss
+
+    return scaled

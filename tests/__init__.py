@@ -1,0 +1,1 @@
+"""The tests, importable as `tests` from the root of the repository."""

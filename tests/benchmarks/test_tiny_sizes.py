@@ -1,0 +1,44 @@
+"""The programs in benchmarks/ run at tiny sizes, and what they compare computes the same. No time is looked at."""
+
+import torch
+
+import confusion
+import epoch
+import growth
+import overhead
+import reading
+
+
+def test_counting_is_exact_for_all() -> None:
+    """`measure` itself compares all of them with scikit-learn."""
+    found = confusion.measure(5, 1)
+    assert set(found) == {*confusion.WAYS, "ratio"}
+
+
+def test_the_loop_ends_where_the_one_by_hand_ends() -> None:
+    """The same weights after an epoch: what is compared is the same work."""
+    data = overhead.Data(12)
+    epochs = overhead.bare(data), overhead.classwise(data)
+    for one in epochs:
+        assert one() > 0
+    (by_hand, ours) = (torch.cat([p.detach().flatten() for p in one.model.parameters()]) for one in epochs)
+    torch.testing.assert_close(ours, by_hand, rtol=0, atol=1e-6)
+    assert (ours - torch.cat([p.detach().flatten() for p in overhead.new_model().parameters()])).norm() > 0.01
+
+
+def test_an_epoch_of_a_real_model() -> None:
+    found = epoch.measure("small_cnn", 16, 32, 1)
+    assert set(found["ratios"]) == {"classwise", "by hand (again)"}
+
+
+def test_reading_gives_every_image_once() -> None:
+    """`measure` counts the images of every way."""
+    found = reading.measure(20, 1)
+    assert len(found["speed"]) == 6
+    assert min(found["speed"].values()) > 0
+
+
+def test_classes_and_rows() -> None:
+    assert set(growth.by_classes([2, 5], 1)) == {2, 5}
+    found = growth.by_rows([60], 1)
+    assert found["us_a_row"][60] > 0

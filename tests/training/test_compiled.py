@@ -1,0 +1,60 @@
+"""The compiled forward pass: each size for itself, whatever came before, and only the sizes of whole batches."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from classwise.model.classifier import Classifier, build_classifier
+from classwise.training.compiled import compiled
+
+
+@pytest.fixture
+def made_for(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
+    """The shapes that code was made for, in order, by a compiler that leaves torch's graph as it is."""
+    shapes: list[list[Any]] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+        images = next(x for x in inputs if isinstance(x, Tensor) and x.dtype == torch.uint8)
+        shapes.append(list(images.shape))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
+    return shapes
+
+
+def model() -> Classifier:
+    """The small network."""
+    return build_classifier("small_cnn", "none", (8, 8), "squash", 0.0, {"a": 2}, seed=0).eval()
+
+
+def test_each_size_is_compiled_for_itself(made_for: list[list[Any]]) -> None:
+    """By its number: code for any number would depend on those that this process has seen. Once each, beyond the
+    number after which torch compiles nothing more, and a second model is not affected by the first."""
+    sizes = range(1, 12)
+    assert len(sizes) > torch._dynamo.config.recompile_limit
+    for _ in range(2):
+        made_for.clear()
+        eager = model()
+        run = compiled(eager, frozenset(sizes))
+        for size in (*sizes, *sizes):
+            images_BCHW = torch.full((size, 3, 8, 8), size, dtype=torch.uint8)
+            with torch.no_grad():
+                assert torch.equal(run(images_BCHW)["a"], eager(images_BCHW)["a"])
+        assert made_for == [[size, 3, 8, 8] for size in sizes]
+        assert all(type(number) is int for shape in made_for for number in shape)
+
+
+def test_other_sizes_and_features_are_not_compiled(made_for: list[list[Any]]) -> None:
+    """A short last batch, and the features of a frozen backbone."""
+    eager = model()
+    run = compiled(eager, frozenset({4}))
+    images_BCHW = torch.zeros((3, 3, 8, 8), dtype=torch.uint8)
+    features_BF = torch.zeros((4, eager.feature_count))
+    with torch.no_grad():
+        assert torch.equal(run(images_BCHW)["a"], eager(images_BCHW)["a"])
+        assert torch.equal(run(features_BF)["a"], eager(features_BF)["a"])
+    assert made_for == []
