@@ -11,7 +11,7 @@ from torch import nn
 from classwise.model.backbone import HALF, Backbone
 from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.training import tuning
-from classwise.training.tuning import FORMATS, TuningResult, SearchSpace, torch_threads, tune
+from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, torch_threads, tune
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from classwise.console import Console
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, ImageError
 from classwise.model.classifier import Classifier
-from classwise.training.tuning import FORMATS, TuningResult, SearchSpace, tune
+from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, tune
 
 TIMED_IMAGES = 24  # training images that are read to time one
 

@@ -2,8 +2,8 @@
 
 On one and the same CPU, bf16 is faster than fp32 for one network and slower for another. On few cores it is often
 better to train in one thread while another process reads images than to do both in turn with all cores. Memory format,
-compilation and a fused optimizer help or do not, depending on the shape of the model. So a few updates of each candidate
-are timed. How the candidates are narrowed down: docs/decisions/0023-measuring.md.
+compilation and a fused optimizer help or do not, depending on the shape of the model. So a few updates of each
+candidate are timed. How the candidates are narrowed down: docs/decisions/0023-measuring.md.
 """
 
 import copy
