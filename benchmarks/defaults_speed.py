@@ -159,11 +159,11 @@ def evaluated(model: Any, valid: Any) -> float:
 
 
 def lightning(folder: Path, backbone: str, size: int) -> tuple[float, float]:
-    import lightning as L
+    import pytorch_lightning as L
     import torch
     import torch.nn.functional as F
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     train, valid = loaders(folder, size)
     times: list[float] = []
 

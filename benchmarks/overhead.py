@@ -166,10 +166,10 @@ def f1_metrics() -> dict[str, Any]:
 
 def lightning(data: Data) -> Epoch:
     """pytorch-lightning with torchmetrics, its CSV logger, and no progress bar."""
-    import lightning as L
-    from lightning.pytorch.loggers import CSVLogger
+    import pytorch_lightning as L
+    from pytorch_lightning.loggers import CSVLogger
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
     class Module(L.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -124,7 +124,7 @@ def ours(paths: list[Path], cached: CachedImages | None, slots: bool = True) -> 
     dataset = ImageDataset(paths, SIZE, "squash", 10**8, 0, changes, cached=cached)
     loader = Loader(dataset, {"row": np.arange(len(paths))}, BATCH, WORKERS)
     if not slots:
-        loader._loader.collate = Collate  # type: ignore[attr-defined]
+        loader._loader.make_collate = Collate  # type: ignore[attr-defined]
 
     def epoch(number: int) -> int:
         order = np.random.default_rng(number).permutation(len(paths))
@@ -144,7 +144,7 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     checked = check_images(paths, min_size=min_image_size(SIZE), cache=cache)
     assert not checked.bad
     cache.flush()
-    cached = cache.of([checked.keys[path] for path in paths])
+    cached = cache.locate([checked.keys[path] for path in paths])
     print(f"checking and storing all images: {len(paths) / (time.perf_counter() - started):,.0f}/s")
     yield "Pillow", plain(PillowPictures(paths))
     yield "same decoder", plain(SameDecoder(paths), in_channels_last)

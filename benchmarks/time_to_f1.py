@@ -141,10 +141,10 @@ def by_hand(folder: Path, clock: Clock) -> None:
 def lightning(folder: Path, clock: Clock) -> None:
     import logging
 
-    import lightning as L
+    import pytorch_lightning as L
     import torch.nn.functional as F
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     train, valid = loaders(folder)
 
     class Module(L.LightningModule):  # type: ignore[misc]

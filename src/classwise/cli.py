@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 import classwise
 from classwise.errors import ClasswiseError, ConfigError, Interrupted
-from classwise.signals import ignore_from_now_on
+from classwise.signals import ignore_signals
 
 app = App(
     name="classwise",
@@ -400,7 +400,7 @@ def main(arguments: list[str] | None = None) -> None:
     if (
         code == Interrupted.exit_code
     ):  # torchrun sends SIGTERM to the other processes as soon as one has ended
-        ignore_from_now_on()
+        ignore_signals()
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: lines on stderr, a bar only on a terminal, and the same in a log."""
+"""What a person sees while a command runs: lines on stderr, a progress bar on a terminal, and the lines in a log."""
 
 import os
 import sys
@@ -12,7 +12,8 @@ T = TypeVar("T")
 class Console:
     """Writes lines to stderr (unless `quiet`) and, once there is a run, to its log.txt.
 
-    A log that cannot be written (a full disk) does not end a run: it is said once, and `lost_lines` counts.
+    A log that cannot be written (a full disk, say) does not end a run: there is one warning, and `lost_lines` counts
+    what was not written.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -31,14 +32,14 @@ class Console:
             self._append(self.log, text)
 
     def note(self, text: str) -> None:
-        """For the log only."""
+        """Text for the log only."""
         if text and self.log is None:
             self._earlier.append(text)
         elif text and self.log is not None:
             self._append(self.log, text)
 
     def log_to(self, path: Path) -> None:
-        """Keep the lines from now on, and those from before, in `path`."""
+        """Write all lines to `path` from now on, beginning with the earlier ones."""
         self.log = path
         if self._earlier:
             self._append(path, "\n".join(self._earlier))
@@ -51,20 +52,25 @@ class Console:
                 with path.open("a", encoding="utf-8") as file:
                     file.write(f"{text}\n")
             except OSError:
-                if path.exists():  # half a line would run into the next one
+                # A partial line would run into the next one.
+                if path.exists():
                     os.truncate(path, size)
                 raise
         except OSError as error:
             if not self.lost_lines and not self.quiet:
                 reason = error.strerror or error
-                print(f"warning: {path} cannot be written ({reason}); going on", file=sys.stderr, flush=True)
+                print(
+                    f"warning: {path} cannot be written ({reason}); continuing", file=sys.stderr, flush=True
+                )
             self.lost_lines += 1
 
     def bar(self, items: Iterable[T], title: str, total: int | None = None, done: int = 0) -> Iterator[T]:
-        """The items, with a progress bar while they go by if somebody watches."""
+        """The items, with a progress bar if stderr is a terminal. `total` and `done`: how many items there are in all,
+        and how many of them were done before."""
         if self.quiet or not on_terminal():
             yield from items
             return
+        # Imported here: most commands show no bar, and should start fast.
         from rich.console import Console as Rich
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,10 +1,11 @@
-"""Several processes that train one model: what they tell each other. `torchrun` starts them.
+"""Several processes that train one model, started by `torchrun`: what they send each other.
 
-Every process holds the whole model and the whole order of the rows, and computes its share of each update's
-micro-batches. Gradients are summed, never averaged, since the criterion divides by the normalizer of all shares; so they
-are those of one process with the same window. Why not DistributedDataParallel: docs/decisions/0018-processes.md.
+Every process holds the whole model and knows the order of all rows, and computes its share of each update's
+micro-batches. Gradients are summed, never averaged, because the criterion divides by the normalizer of all shares: the
+sum is the gradient of one process with the same micro-batches. Why not DistributedDataParallel:
+docs/decisions/0018-processes.md.
 
-A process that is alone sends nothing: every method below then gives back what it was given.
+A process that is alone sends nothing: every method below then returns what it was given.
 """
 
 import contextlib
@@ -23,24 +24,26 @@ from classwise import errors
 from classwise.errors import ClasswiseError, ImageError, OutOfMemory
 
 T = TypeVar("T")
-# The first process may check images and score baselines for long while the others wait for its word.
+# Rank 0 may check images and score baselines for a long time while the others wait for the result.
 TIMEOUT = datetime.timedelta(hours=2)
 BUCKET = 1 << 24  # numbers that are sent together: 64 MB of float32
 
 
 class Processes:
-    """Process number `rank` (from 0) of `world_size`; `local_rank` of `local_world_size` counts those on this machine. The
-    first has rank 0: it alone writes files and says anything."""
+    """Process number `rank` (from 0) of `world_size`; `local_rank` and `local_world_size` count those on this machine.
+    Rank 0 is the main process: it alone writes files and prints."""
 
     def __init__(
         self, rank: int = 0, world_size: int = 1, local_rank: int = 0, local_world_size: int | None = None
     ) -> None:
-        self.rank, self.world_size, self.local_rank = rank, world_size, local_rank
+        self.rank = rank
+        self.world_size = world_size
+        self.local_rank = local_rank
         self.local_world_size = world_size if local_world_size is None else local_world_size
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this one writes and speaks."""
+        """Whether this process has rank 0, the only one that writes and prints."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -64,9 +67,9 @@ class Processes:
     def merge_statistics(
         self, model: nn.Module, buffers: Sequence[Tensor], before: Sequence[Tensor], batches: int
     ) -> None:
-        """Bring batch norm's running statistics to where one process would have brought them, which sees all
-        micro-batches in turn. `before`: what the model's `buffers` were at the start of the update; `batches`: how
-        many micro-batches this process has seen since.
+        """Set batch norm's running statistics to what one process would have got that sees all micro-batches in turn.
+        `before`: the model's `buffers` at the start of the update; `batches`: the micro-batches that this process has
+        seen since.
 
         With momentum m, k micro-batches turn a statistic r into (1 - m)^k r + c. Processes that start from the same
         r each know their own c, and what comes after in turn makes it fade: r' = (1 - m)^K r + sum of
@@ -81,12 +84,12 @@ class Processes:
         self, model: nn.Module, buffers: Sequence[Tensor], before: Sequence[Tensor], batches: int
     ) -> None:
         old = dict(zip((id(buffer) for buffer in buffers), before, strict=True))
-        norms = [module for module in model.modules() if _keeps_statistics(module)]
+        norms = [module for module in model.modules() if _has_own_statistics(module)]
         statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
         if not norms:
             return
         own = torch.cat([statistics[0].new_tensor([batches]), *(s.reshape(-1) for s in statistics)])
-        everyones = self._gathered(own)
+        everyones = self._all_gather(own)
         counts = [int(count) for count in torch.stack([flat[0] for flat in everyones]).tolist()]
         changed = [torch.split(flat[1:], [s.numel() for s in statistics]) for flat in everyones]
         for i, norm in enumerate(norms):
@@ -98,8 +101,8 @@ class Processes:
 
     @torch.no_grad()
     def require_same_weights(self, model: nn.Module) -> None:
-        """ClasswiseError unless the weights are the same in every process, as far as their sum says: they start so
-        and take the same steps."""
+        """ClasswiseError unless the sum of the weights is the same in every process, as it is if all start alike and
+        take the same steps."""
         if self.world_size > 1:
             tensors = [*model.parameters(), *model.buffers()]
             total = torch.stack([tensor.sum(dtype=torch.float64) for tensor in tensors]).sum()
@@ -108,7 +111,8 @@ class Processes:
     def gather_outputs(
         self, outputs: Mapping[str, Tensor], sizes: Sequence[int]
     ) -> Iterator[dict[str, Tensor]]:
-        """The outputs (B, K) of as many processes as there are `sizes`, the rows of each, in the order of ranks."""
+        """The outputs (B, K) by head of each process, in the order of ranks; `sizes`: the rows of each, for as many
+        processes as have any."""
         if self.world_size == 1:
             yield dict(outputs)
             return
@@ -117,11 +121,11 @@ class Processes:
         padded_BK = flat_BK.new_zeros(max(sizes), flat_BK.shape[1])
         own = min(len(flat_BK), len(padded_BK))
         padded_BK[:own] = flat_BK[:own]
-        for found_BK, size in zip(self._gathered(padded_BK), sizes, strict=False):
+        for found_BK, size in zip(self._all_gather(padded_BK), sizes, strict=False):
             yield dict(zip(names, torch.split(found_BK[:size], widths, dim=1), strict=True))
 
     def total(self, numbers: Tensor | list[float]) -> Tensor | list[float]:
-        """The sums over all processes of numbers, which stay plain ones if they are."""
+        """The sums over all processes; plain numbers stay plain numbers."""
         if self.world_size == 1:
             return numbers
         if isinstance(numbers, Tensor):
@@ -130,11 +134,11 @@ class Processes:
         return found
 
     def count(self, number: int) -> int:
-        """The sum of the processes' numbers."""
+        """The sum over all processes of a whole number."""
         return number if self.world_size == 1 else int(self.sum(torch.tensor(number)))
 
     def any(self, *flags: bool) -> list[bool]:
-        """For each flag, whether some process has it up."""
+        """For each flag, whether it is set in any process."""
         if self.world_size == 1:
             return list(flags)
         found = torch.tensor(flags, dtype=torch.int32)
@@ -142,18 +146,18 @@ class Processes:
         return [bool(flag) for flag in found.tolist()]
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """What every process gives, plain values, in the order of ranks."""
+        """The value of every process in the order of ranks; values are plain (JSON)."""
         if self.world_size == 1:
             return [value]
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        sizes = [int(size) for size in self._gathered(torch.tensor([len(data)]))]
+        sizes = [int(size) for size in self._all_gather(torch.tensor([len(data)]))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(data)] = data
-        parts = zip(self._gathered(padded), sizes, strict=True)
+        parts = zip(self._all_gather(padded), sizes, strict=True)
         return [json.loads(part[:size].numpy().tobytes()) for part, size in parts]
 
     def on_all_ranks(self, work: Callable[[], T]) -> T:
-        """Every process does `work`; where one of them fails, all raise."""
+        """Every process does `work` and gets its own result; if it fails in one of them, all raise."""
         error, found = None, None
         try:
             found = work()
@@ -164,7 +168,7 @@ class Processes:
 
     @contextlib.contextmanager
     def sync_errors(self) -> Iterator[None]:
-        """An error in the block of one process is one in all; too little memory is OutOfMemory."""
+        """An error inside the block of one process is raised in all of them; too little memory as OutOfMemory."""
         error: Exception | None = None
         try:
             yield
@@ -177,7 +181,7 @@ class Processes:
         self._raise_any(error)
 
     def from_rank_zero(self, work: Callable[[], T]) -> T:
-        """The first process does `work`, and all get its result, plain values, or raise its error."""
+        """Rank 0 does `work`; all processes get its result, a plain value (JSON), or raise its error."""
         if self.world_size == 1:
             return work()
         found = self.on_all_ranks(lambda: work() if self.is_main_process else None)
@@ -185,7 +189,7 @@ class Processes:
         return result
 
     def broadcast(self, data: bytes | None) -> bytes:
-        """The bytes that the first process gives; the others give None."""
+        """The bytes that rank 0 gives, in all processes; the others give None."""
         if self.world_size == 1:
             assert data is not None
             return data
@@ -197,7 +201,7 @@ class Processes:
         return sent.numpy().tobytes()
 
     def in_lockstep(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, of which every process has as many; an error on the way to one stops all processes."""
+        """The items, of which every process has the same number; an error in getting one is raised in all processes."""
         if self.world_size == 1:
             yield from items
             return
@@ -207,7 +211,7 @@ class Processes:
             yield item  # type: ignore[misc]
 
     def require_same(self, value: str, what: str) -> None:
-        """ClasswiseError unless every process gives the same text."""
+        """ClasswiseError unless every process gives the same text; `what` names it in the message."""
         found = self.all_gather_object(value)
         other = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
         if other:
@@ -216,22 +220,22 @@ class Processes:
                 " files and versions"
             )
 
-    def _gathered(self, tensor: Tensor) -> list[Tensor]:
+    def _all_gather(self, tensor: Tensor) -> list[Tensor]:
         found = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(found, tensor)
         return found
 
     def _raise_any(self, error: Exception | None) -> None:
-        """Raise on all processes if one of them has an error; others than the first leave the telling to it."""
+        """Raise in all processes if one of them has an error; rank 0 reports it."""
         if not self.any(error is not None)[0]:
             return
         if self.world_size == 1:
             assert error is not None
             raise error
-        found = self.all_gather_object(error and _packed(error))
+        found = self.all_gather_object(error and _error_to_json(error))
         rank = next(rank for rank, problem in enumerate(found) if problem)
         if error is None:
-            error = _unpacked(found[rank], f"process {rank} of {self.world_size}: ")
+            error = _error_from_json(found[rank], f"process {rank} of {self.world_size}: ")
         if isinstance(error, ClasswiseError):
             error.reported_by_rank_zero = not self.is_main_process
         raise error
@@ -242,7 +246,7 @@ SINGLE_PROCESS = Processes()
 
 @contextlib.contextmanager
 def process_group() -> Iterator[Processes]:
-    """The processes that `torchrun` has started, this one among them; alone where it has not."""
+    """The processes that `torchrun` has started, joined; a single process without it."""
     if launched_world_size() == 1:
         yield SINGLE_PROCESS
         return
@@ -262,7 +266,7 @@ def process_group() -> Iterator[Processes]:
 
 
 def launched_world_size() -> int:
-    """How many processes `torchrun` has started, as it says in the environment; 1 without it."""
+    """How many processes `torchrun` has started, by its environment variable; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -279,7 +283,7 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def _keeps_statistics(module: nn.Module) -> TypeGuard[Any]:
+def _has_own_statistics(module: nn.Module) -> TypeGuard[Any]:
     """Whether it is a batch norm whose running statistics are its process's own."""
     batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
     synchronised = isinstance(module, nn.SyncBatchNorm)
@@ -307,13 +311,13 @@ def _merged(
     return result
 
 
-def _packed(error: Exception) -> dict[str, Any]:
+def _error_to_json(error: Exception) -> dict[str, Any]:
     if isinstance(error, ImageError):
         return {"type": "ImageError", "path": str(error.path), "text": error.reason}
     return {"type": type(error).__name__, "text": str(error)}
 
 
-def _unpacked(packed: Mapping[str, Any], where: str) -> Exception:
+def _error_from_json(packed: Mapping[str, Any], where: str) -> Exception:
     if packed["type"] == "ImageError":
         return ImageError(Path(packed["path"]), f"{packed['text']} (found by {where.removesuffix(': ')})")
     kind = getattr(errors, packed["type"], None)

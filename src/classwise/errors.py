@@ -1,7 +1,7 @@
-"""What can go wrong, as one tree.
+"""The exceptions, as one tree.
 
 ClasswiseError             a user's mistake or bad data: one short message, exit code 1
-├── ConfigError            a key of the config: which one, what was found, what is allowed
+├── ConfigError            a key of the config: which key, what was found, what is allowed
 ├── DataError              a table, a folder, a row or a label
 │   └── ImageError         one image file
 ├── WorkerError            a process that reads images was killed, hung or failed
@@ -9,7 +9,7 @@ ClasswiseError             a user's mistake or bad data: one short message, exit
 ├── CheckpointError        no checkpoint, a damaged one, or one of another run
 ├── OutputError            a file that would be overwritten, or that its template contradicts
 ├── NonFiniteError         a loss or gradient that is not a number; training stopped before the step
-├── OutOfMemory            a micro-batch that does not fit the device; training goes on with smaller ones
+├── OutOfMemory            a micro-batch that does not fit the device; training continues with smaller ones
 └── Interrupted            stopped by a signal, with a checkpoint written: exit code 75
 """
 
@@ -23,7 +23,7 @@ class ClasswiseError(Exception):
     """The root: catching it catches every error that classwise raises on purpose."""
 
     exit_code = 1
-    reported_by_rank_zero = False  # of several processes, the first says it for all
+    reported_by_rank_zero = False  # True: rank 0 reports it for all processes
 
 
 class ConfigError(ClasswiseError):
@@ -43,17 +43,17 @@ class ImageError(DataError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str], dict[str, Any]]:
-        # Two arguments: without this it could not travel from a loader worker to the parent.
-        # The rest are the notes (`add_note`).
+        # Pickle would pass one argument only, so the error could not be sent from a loader worker to the parent. The
+        # third value restores the notes (`add_note`).
         return type(self), (self.path, self.reason), self.__dict__
 
 
 class WorkerError(ClasswiseError):
-    """A process that reads images was killed, hung or failed. The text names the files that it was at."""
+    """A process that reads images was killed, hung or failed. The message names the file that it was reading."""
 
 
 class ModelError(ClasswiseError):
-    """A backbone is unknown, its weights do not fit or cannot be had, or a package is missing."""
+    """A backbone is unknown, its weights do not fit or cannot be obtained, or a package is missing."""
 
 
 class CheckpointError(ClasswiseError):
@@ -65,10 +65,10 @@ class OutputError(ClasswiseError):
 
 
 class NonFiniteError(ClasswiseError):
-    """The loss or a gradient stopped being a finite number. The weights are those from before the step."""
+    """The loss or a gradient is not finite. The weights are those from before the step."""
 
 
-class OutOfMemory(ClasswiseError):  # noqa: N818 - as torch calls it
+class OutOfMemory(ClasswiseError):  # noqa: N818 - torch's word for it
     """A micro-batch does not fit the device's memory. Weights and statistics are those from before the update."""
 
 
@@ -79,7 +79,7 @@ class Interrupted(ClasswiseError):  # noqa: N818 - not a mistake: the run was as
 
 
 def nearest(found: str, allowed: Iterable[str], count: int = 3) -> str:
-    """A hint such as `did you mean 'focal'?`, or the allowed names where nothing comes near."""
+    """A hint such as `did you mean 'focal'?`, or the list of allowed names if none is similar to `found`."""
     names = [str(name) for name in allowed]
     close = difflib.get_close_matches(found, names, n=count, cutoff=0.6)
     if close:

@@ -1,6 +1,7 @@
-"""Writing files so that nothing is ever half written."""
+"""Writing files atomically: no partial files, even after a crash."""
 
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -11,17 +12,16 @@ from classwise.errors import OutputError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that after a crash the old file or the new one is there, never a part.
+    """Write `data` to `path` so that after a crash either the old file or the new one is there, never a partial one.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one
-    step; on an error the temporary file is removed.
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step. On an
+    error the temporary file is removed.
     """
-    # A name of our own before there is a file: a signal that comes right after its making finds it known.
+    # The name is chosen before the file is made, so that it can be removed even if a signal comes right after that.
     new = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        with os.fdopen(
-            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb"
-        ) as file:
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` of `value` as JSON; not-a-number is refused, since JSON has none."""
+    """`write_bytes` of `value` as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json_text(value))
 
 
@@ -48,15 +48,15 @@ def json_text(value: Any) -> str:
 
 
 def make_folder(folder: Path, exist_ok: bool = True) -> None:
-    """Make a folder and those above it, so that a power cut leaves them there too: the name of each is flushed to
-    the disk in the folder above. Raises FileExistsError unless `exist_ok`, and OSError."""
-    above = [folder, *folder.parents]
-    missing = above[: next(i for i, path in enumerate(above) if path.exists())]
+    """Make a folder and its missing parents, so that they survive a power cut: the name of each is flushed to the disk
+    in its parent. Raises OSError; FileExistsError if the folder exists and not `exist_ok`."""
+    ancestry = [folder, *folder.parents]
+    missing = list(itertools.takewhile(lambda path: not path.exists(), ancestry))
     if not missing and exist_ok and folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=exist_ok)
-    for made in reversed(missing):
-        sync_folder(made.parent)
+    for new_folder in reversed(missing):
+        sync_folder(new_folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -74,10 +74,10 @@ def sha256(data: bytes) -> str:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raise OutputError if `path` exists and `force` is false, or if no file can be made there."""
+    """Raise OutputError if `path` exists and not `force`, or if no file can be made there."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file")
     if path.exists() and not force:
         raise OutputError(f"{path} exists already; it is kept. Use --force to replace it, or another name")
     if not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no folder {path.parent}; make it first, or name another place")
+        raise OutputError(f"{path}: there is no folder {path.parent}; make it first, or name another folder")

@@ -1,29 +1,29 @@
 """Random numbers as functions of where they are used, so that there is no generator state to save.
 
-The order of an epoch depends on (seed, epoch); an image's augmentation on (seed, epoch, row); dropout on
-(seed, update, micro-batch). The same numbers therefore come from any number of loader workers and from any point
-at which a run is resumed. They come from Philox, a counter-based generator (Salmon et al., 'Parallel
-random numbers: as easy as 1, 2, 3', SC 2011), a key and a counter name a stream that overlaps no other; or, where
-a seed is needed in every micro-batch, from a hash of the same numbers.
+The order of an epoch depends on (seed, epoch), an image's augmentation on (seed, epoch, row), dropout on (seed,
+update, micro-batch). So the numbers do not depend on how many workers there are, nor on where a run was resumed. They
+come from Philox, a counter-based generator (Salmon et al., 'Parallel random numbers: as easy as 1, 2, 3', SC 2011), in
+which a key and a counter name a stream that overlaps no other; or, where a seed is needed in every micro-batch, from a
+hash of the same numbers.
 """
 
 import numpy as np
 
-# One number a use: streams with different numbers never share a draw.
+# One number for each use: streams with different numbers never share a draw.
 ORDER, AUGMENT, DROPOUT, SPLIT, WEIGHTS, MIX, BOOTSTRAP = range(7)
 
 
 def generator(seed: int, stream: int, a: int = 0, b: int = 0) -> np.random.Generator:
-    """The generator of one place: `seed` is the run's, `stream` one of the constants above, `a` and `b`
-    say where (for example epoch and row). All are non-negative integers below 2**64."""
-    # The lowest counter word is the one that Philox advances, so the place goes into the other three.
+    """The generator for one use at one place: `seed` of the run, `stream` one of the constants above, `a` and `b` the
+    place (epoch and row, for example). All are non-negative integers below 2**64."""
+    # Philox advances the lowest word of the counter, so the place goes into the other three.
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, stream, a, b]))
 
 
 def mixed_seed(seed: int, stream: int, a: int, b: int, c: int) -> int:
-    """A 63-bit seed as `torch_seed` gives one, fifty times faster: the finaliser of SplitMix64 (Steele, Lea and Flood,
-    'Fast splittable pseudorandom number generators', OOPSLA 2014, figure 16) of the numbers, each times an odd
-    constant."""
+    """A 63-bit seed as from `torch_seed`, fifty times faster: the finaliser of SplitMix64 (Steele, Lea and Flood, 'Fast
+    splittable pseudorandom number generators', OOPSLA 2014, figure 16), of the sum of the numbers times an odd constant
+    each."""
     mixed = (
         seed * 0x9E3779B97F4A7C15
         + stream * 0xD1B54A32D192ED03
@@ -37,5 +37,5 @@ def mixed_seed(seed: int, stream: int, a: int, b: int, c: int) -> int:
 
 
 def torch_seed(seed: int, stream: int, a: int = 0, b: int = 0) -> int:
-    """A 63-bit seed for a torch generator that belongs to one place."""
+    """A 63-bit seed for a torch generator; the arguments as in `generator`."""
     return int(generator(seed, stream, a, b).integers(0, 2**63 - 1))

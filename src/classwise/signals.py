@@ -1,4 +1,4 @@
-"""How a process is asked to stop: SIGINT, SIGTERM, and SIGUSR1, the warning that Slurm gives."""
+"""How a process is asked to stop: SIGINT, SIGTERM, and SIGUSR1, which Slurm can send as a warning."""
 
 import contextlib
 import signal
@@ -11,86 +11,94 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class StopFlag:
     """Whether a signal has asked the process to stop.
 
-    While a run is set up there is nothing to keep, and a signal ends it at once by KeyboardInterrupt. From
-    `wait_for_updates` on it asks the loop to stop after the update that is under way; a second SIGINT stops at once.
+    While a run is set up there is nothing to save, and a signal ends it at once by KeyboardInterrupt. After
+    `wait_for_updates` a signal asks the loop to stop at the end of the current update; a second SIGINT stops at once.
     """
 
     def __init__(self) -> None:
-        self._times, self._number = 0, 0  # how often it was asked to stop, and by which signal
-        self._patient = False
-        self._holds = 0
+        self._requests = 0  # how often the process was asked to stop
+        self._number = 0  # the last signal
+        self._waits_for_updates = False
+        self._holds = 0  # blocks of `holding` that are entered
 
     def is_set(self) -> bool:
         """Whether the run has been asked to stop."""
-        return self._times > 0
+        return self._requests > 0
 
     def wait_for_updates(self) -> None:
-        """From now on the loop asks for itself: call it right before the first checkpoint is written."""
-        self._patient = True
+        """From now on the loop checks the flag itself. Call this right before the first checkpoint is written."""
+        self._waits_for_updates = True
 
     def ask(self, number: int, frame: object) -> None:
-        """The handler of a signal."""
-        if self._times and number != signal.SIGINT:
-            return  # where one has stopped the set-up, another must not stop the clearing up
-        self._times, self._number = self._times + 1, number
-        self._stop_at_once()
+        """The signal handler."""
+        # After the first signal only SIGINT counts: another one must not interrupt the cleaning up.
+        if self._requests and number != signal.SIGINT:
+            return
+        self._requests += 1
+        self._number = number
+        self._stop_if_due()
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
-        """Nothing is stopped at once within the block, but at its end."""
-        self._holds, before = self._holds + 1, self._times
+        """Within the block a signal does not stop the process at once; it does so at the end of the block."""
+        self._holds += 1
+        requests_before = self._requests
         try:
             yield
         finally:
             self._holds -= 1
-            if self._times > before:
-                self._stop_at_once()
+            if self._requests > requests_before:
+                self._stop_if_due()
 
-    def _stop_at_once(self) -> None:
-        """If that is what has been asked for, and nothing holds it."""
-        if not self._holds and (self._times > 1 or not self._patient):
+    def _stop_if_due(self) -> None:
+        """Raise KeyboardInterrupt if the process has to stop at once and no block of `holding` defers it."""
+        if not self._holds and (self._requests > 1 or not self._waits_for_updates):
             raise KeyboardInterrupt(self._number)
 
 
-_flag: StopFlag | None = None  # of the main thread, which gets all signals
+_flag: StopFlag | None = None  # of the main thread, which receives all signals
 
 
 @contextlib.contextmanager
 def stop_flag() -> Iterator[StopFlag]:
-    """STOPPING put the flag up; handlers are put back after. In a thread beside the main one it stays down, since
-    handlers belong to the main thread."""
+    """A flag that the signals STOPPING set within the block; the earlier handlers are restored at its end. In any other
+    than the main thread the flag is never set, since signals are handled in the main thread."""
     global _flag
     stop = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    outer, _flag = _flag, stop
-    before = {number: signal.signal(number, stop.ask) for number in STOPPING}
+    outer_flag = _flag
+    _flag = stop
+    earlier_handlers = {number: signal.signal(number, stop.ask) for number in STOPPING}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            # None: another library's own, which Python cannot name and so cannot put back.
+        for number, handler in earlier_handlers.items():
+            # None: a handler that was not installed from Python, and cannot be restored from there.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        _flag = outer
+        _flag = outer_flag
 
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """No signal ends anything within the block, but at its end. Processes that are started within never get STOPPING
-    unless they let them through: a new one would die of its first signal before it can say that it ignores them."""
-    in_main = threading.current_thread() is threading.main_thread()
-    # Another thread may still take a signal, whose handler then runs here: that is held as well.
-    with _flag.holding() if _flag is not None and in_main else contextlib.nullcontext():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    """Within the block no signal of STOPPING takes effect; it does at the end of the block.
+
+    Processes that are started within the block have these signals blocked until they unblock them: otherwise a new
+    process could die of a signal before it has had time to ignore it.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # Another thread may still receive a signal, whose handler then runs in the main thread: that is deferred as well.
+    with _flag.holding() if _flag is not None and in_main_thread else contextlib.nullcontext():
+        mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
 
 
-def ignore_from_now_on() -> None:
-    """For a process that is about to end, where a signal would only hide its exit code; and for loader workers, whose
-    parent ends them."""
+def ignore_signals() -> None:
+    """Ignore STOPPING from now on: in a process that is about to end, where a signal would only hide its exit code, and
+    in loader workers, which their parent ends."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -23,7 +23,7 @@ from classwise.console import Console
 from classwise.errors import ConfigError, DataError
 from classwise.model.classifier import Classifier
 from classwise.run.assembly import Parts
-from classwise.training.tuning import Plan
+from classwise.training.tuning import TuningResult
 
 UNMIXED = [name for name in COMPUTING if name != "mixing"]
 
@@ -65,9 +65,9 @@ def found_by(milliseconds: dict[str, float], **others: Any) -> Bench:
     return found if "whole" in others else dataclasses.replace(found, whole=found.expected)
 
 
-def plan(workers: int) -> Plan:
+def plan(workers: int) -> TuningResult:
     """A way to train that was measured."""
-    return Plan("bf16", 1, workers, 0.001)
+    return TuningResult("bf16", 1, workers, 0.001)
 
 
 def test_every_stage_is_timed_and_nothing_is_written(config: Path, tmp_path: Path) -> None:

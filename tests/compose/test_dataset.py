@@ -102,7 +102,7 @@ def test_an_empty_cell_masks_one_target(table: Callable[..., Path], name: str) -
     assert sorted(ids(splits.train) + ids(splits.valid)) == list(range(24))
     target = splits.target(name)
     for split in (splits.train, splits.valid):
-        known = target.known(split.labels[name])
+        known = target.is_labeled(split.labels[name])
         assert [number for number, yes in zip(ids(split), known, strict=True) if not yes] == [
             number for number in ids(split) if number in gaps
         ]

@@ -24,7 +24,7 @@ from classwise.data.dataset import ImageDataset
 from classwise.data.epochs import TrainingData
 from classwise.data.loader import Loader
 from classwise.data.sources import Samples
-from classwise.data.targets import make_target
+from classwise.data.target_from_table import make_target
 from classwise.errors import ConfigError
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.corn import Corn

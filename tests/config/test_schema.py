@@ -12,15 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from classwise.config.base import section_name
 from classwise.config.load import RENAMED, load_config, make_config
-from classwise.config.losses import LOSSES_BY_TYPE
+from classwise.config.losses import LOSSES, LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
 
-LOSSES = (
-    "cross_entropy, focal, balanced_softmax, logit_adjustment, ldam, gce, soft_f1, bce, multilabel_focal,"
-    " asymmetric, corn, mse, mae, smooth_l1, huber, pairwise_logistic, listnet"
-)
+LOSS_NAMES = ", ".join(map(section_name, LOSSES))
 LEAST = {
     "data": {"source": "samples.csv"},
     "targets": {"mask": {"column": "mask"}, "age": {"column": "age"}},
@@ -203,11 +201,11 @@ OUT_OF_RANGE = [
     (tree(loss={"name": "focl"}), "loss.name: found 'focl'; did you mean 'focal'?"),
     (
         tree(loss={"gamma": 1}),
-        "loss.name: missing; allowed: " + LOSSES + ", sum",
+        "loss.name: missing; allowed: " + LOSS_NAMES + ", sum",
     ),
     (
         tree(loss={"name": 3}),
-        "loss.name: found '3'; allowed: " + LOSSES + ", sum",
+        "loss.name: found '3'; allowed: " + LOSS_NAMES + ", sum",
     ),
     (
         tree(loss={"name": "focal", "gamma": -1}),
@@ -217,11 +215,11 @@ OUT_OF_RANGE = [
     (tree(loss={"name": "sum", "terms": []}), "loss.terms: found [], must have at least 1 item"),
     (
         tree(loss={"name": "sum", "terms": [{"gamma": 1}]}),
-        "loss.terms[0].name: missing; allowed: " + LOSSES,
+        "loss.terms[0].name: missing; allowed: " + LOSS_NAMES,
     ),
     (
         tree(loss={"name": "sum", "terms": [{"name": "sum", "terms": []}]}),
-        "loss.terms[0].name: found 'sum'; allowed: " + LOSSES,
+        "loss.terms[0].name: found 'sum'; allowed: " + LOSS_NAMES,
     ),
     (
         tree(loss={"name": "sum", "terms": [{"name": "focal", "weight": 0}]}),
@@ -368,7 +366,7 @@ def test_overrides_reach_every_key(key, text, value):
         ([("data.valid", "1.5")], "data.valid: found 1.5, must be less than 1 or a string"),
         (
             [("loss.name", "[1]")],
-            "loss.name: found '[1]'; allowed: " + LOSSES + ", sum",
+            "loss.name: found '[1]'; allowed: " + LOSS_NAMES + ", sum",
         ),
         (
             [("name", "7"), ("training.epochs", "0")],
@@ -578,7 +576,7 @@ def test_no_file_a_folder_and_no_text(tmp_path):
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 FINITE = st.floats(1e-12, 1e12)
 WEIGHTS = st.sampled_from(["none", "inverse", "effective"]) | st.lists(FINITE, min_size=1, max_size=4)
-LOSSES = [
+LOSS_TABLES = [
     st.fixed_dictionaries(
         {"name": st.just("cross_entropy")},
         optional={"label_smoothing": st.floats(0, 1, exclude_max=True), "class_weights": WEIGHTS},
@@ -588,11 +586,11 @@ LOSSES = [
     st.just({"name": "soft_f1"}),
 ]
 TERMS = st.lists(
-    st.builds(lambda loss, weight: {**loss, "weight": weight}, st.one_of(LOSSES), FINITE),
+    st.builds(lambda loss, weight: {**loss, "weight": weight}, st.one_of(LOSS_TABLES), FINITE),
     min_size=1,
     max_size=3,
 )
-LOSS = st.one_of(*LOSSES, st.builds(lambda terms: {"name": "sum", "terms": terms}, TERMS))
+LOSS = st.one_of(*LOSS_TABLES, st.builds(lambda terms: {"name": "sum", "terms": terms}, TERMS))
 TARGET = st.fixed_dictionaries(
     {"column": TEXT},
     optional={

@@ -73,7 +73,7 @@ def keys_of(paths: list[Path]) -> list[bytes]:
 
 
 def found_in(store: ImageCache, paths: list[Path]) -> CachedImages:
-    return store.of(keys_of(paths))
+    return store.locate(keys_of(paths))
 
 
 def assert_right(store: ImageCache, paths: list[Path], cached: int | None = None) -> None:
@@ -152,7 +152,10 @@ def test_bad_files_are_found_with_a_store_too(paths: list[Path], stores: Stores)
     found = check_images(paths, min_size=LEAST, cache=store)
     assert [error.path for error in found.bad] == [paths[3]]
     assert list(found.keys.items()) == [(p, content_key(p.read_bytes())) for p in paths if p != paths[3]]
-    assert (store.added, store.had) == (0, len(paths) - 2)  # neither the bad one nor the copy is counted
+    assert (store.added, store.already_there) == (
+        0,
+        len(paths) - 2,
+    )  # neither the bad one nor the copy is counted
 
 
 def test_the_folder_stands_for_all_that_the_pixels_depend_on(tmp_path: Path) -> None:
@@ -200,18 +203,18 @@ def test_a_image_damaged_without_a_look_at_its_file_is_not_used(paths: list[Path
     fill(first, paths)
     os.pwrite(first._pixels, b"\xa5\x5a\xa5", 100)
     second = stores()
-    (damaged,) = (key for key, record in first._known.items() if record["at"] == 0)
+    (damaged,) = (key for key, record in first._records.items() if record["at"] == 0)
     assert_right(second, paths, len(paths) - keys_of(paths).count(damaged))
 
 
 def test_the_limit_holds_and_is_said(paths: list[Path], stores: Stores) -> None:
     store = stores(limit=30_000)
-    with mock.patch("classwise.data.cache.AT_ONCE", 5_000):
+    with mock.patch("classwise.data.cache.APPEND_BYTES", 5_000):
         fill(store, paths)
     assert 0 < store.size <= 30_000
     assert store.left_out > 0
     assert f"{store.left_out} not kept, since they may take 3e-05 GB (data.cache_gigabytes)" in str(store)
-    kept = sum(key in store._known for key in keys_of(paths))
+    kept = sum(key in store._records for key in keys_of(paths))
     assert_right(store, paths, kept)
     assert kept >= store.added > 0
 
@@ -233,7 +236,7 @@ def test_the_last_bytes_of_a_disk_are_left_to_others(paths: list[Path], stores: 
     store = stores(reserve=shutil.disk_usage("/").total * 1000)
     fill(store, paths)
     assert (store.added, store.size) == (0, 0)
-    assert "of the disk are left to other things" in str(store)
+    assert "of the disk are left free for other things" in str(store)
     assert_right(store, paths, 0)
 
 
@@ -261,9 +264,9 @@ def test_a_failing_disk_costs_nothing_but_time(paths: list[Path], stores: Stores
                 if not store.find(key):
                     store.add(key, image)
             store.flush()
-            store.of([key for key, _ in files])
+            store.locate([key for key, _ in files])
             assert str(store).startswith("images: ")
-        assert_right(store, paths, sum(key in store._checked for key in keys_of(paths)))
+        assert_right(store, paths, sum(key in store._verified for key in keys_of(paths)))
         after = stores(name)
         fill(after, paths)
         assert_right(after, paths)
@@ -290,7 +293,7 @@ def pwrite(handle, data, at):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(handle, data, at)
 os.pwrite = pwrite
-cache.AT_ONCE = 1
+cache.APPEND_BYTES = 1
 store = cache.ImageCache(folder, 10**9, 0)
 check_images(paths, min_size=(32, 32), cache=store, threads=2)
 """
@@ -305,7 +308,7 @@ check_images(paths, min_size=(32, 32), cache=store, threads=2)
 
 def _fill_in_a_process(folder: Path, paths: list[Path]) -> None:
     store = ImageCache(folder, 10**9, 0)
-    with mock.patch("classwise.data.cache.AT_ONCE", 1000):
+    with mock.patch("classwise.data.cache.APPEND_BYTES", 1000):
         fill(store, paths)
         assert_right(store, paths)
 
@@ -369,7 +372,7 @@ def test_a_closed_store_leaves_nothing_open(paths: list[Path], tmp_path: Path) -
         gc.collect()
         assert len(list(handles.iterdir())) == before
         assert tmp_path / "store" / "pixels" not in cache._maps
-    assert cache._delete_unused(tmp_path / "store")
+    assert cache.delete_unused(tmp_path / "store")
 
 
 def test_runs_that_make_room_at_once(
@@ -381,13 +384,13 @@ def test_runs_that_make_room_at_once(
         fill(store, paths)
         store.close()
     new = stores("new")
-    real, victims = cache._delete_unused, iter(old)
+    real, victims = cache.delete_unused, iter(old)
 
     def faster(folder: Path) -> bool:
         shutil.rmtree(next(victims).folder)  # the other run
         return real(folder)
 
-    monkeypatch.setattr(cache, "_delete_unused", faster)
+    monkeypatch.setattr(cache, "delete_unused", faster)
     new.limit = 1  # room is needed
     fill(new, paths[:1])
     assert "data.cache_gigabytes" in new.full
@@ -431,7 +434,7 @@ def test_a_store_made_again_under_a_waiting_hand_is_not_deleted(
         real(handle, what)
 
     monkeypatch.setattr(cache.fcntl, "flock", late)
-    assert not cache._delete_unused(folder)
+    assert not cache.delete_unused(folder)
     fill(made[0], paths)
     assert_right(made[0], paths)
     assert_right(stores(), [], 0)
@@ -455,7 +458,7 @@ def test_a_second_record_is_not_taken_for_the_checked_one(paths: list[Path], sto
     store = stores()
     fill(store, paths)
     key = keys_of(paths)[3]
-    record = store._known[key].copy()
+    record = store._records[key].copy()
     record["at"] = store.size
     os.pwrite(store._pixels, b"\xaa" * 3 * int(record["height"]) * int(record["width"]), store.size)
     with (store.folder / "index").open("ab") as index:
@@ -478,7 +481,7 @@ def test_runs_that_begin_together_store_once(paths: list[Path], stores: Stores) 
         store.flush()
         assert_right(store, paths)
     assert one.size == alone.size
-    assert (one.added, other.added, other.had) == (alone.added, 0, alone.added)
+    assert (one.added, other.added, other.already_there) == (alone.added, 0, alone.added)
 
 
 def test_a_store_is_for_its_user_alone(paths: list[Path], tmp_path: Path, stores: Stores) -> None:

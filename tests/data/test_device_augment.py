@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.data.augment import PRESETS, Augment, DeviceAugment, augment_image, finish_image, place_image
+from classwise.data.augment import (
+    PRESETS,
+    Augment,
+    DeviceAugment,
+    augment_geometry,
+    augment_image,
+    augment_on_host,
+)
 from classwise.data.device_augment import augment_on_device
 from classwise.randomness import AUGMENT, generator
 
@@ -30,8 +37,14 @@ def halves(
         [augment_image(x, size, "squash", augment, rng) for x, rng in zip(images_BHWC, rngs, strict=True)]
     )
     rngs = [generator(3, AUGMENT, epoch, row) for row in range(len(images_BHWC))]
-    placed = [place_image(x, size, "squash", augment, rng) for x, rng in zip(images_BHWC, rngs, strict=True)]
-    return whole, np.stack([image for image, _ in placed]), np.array([finish for _, finish in placed])
+    placed = [
+        augment_geometry(x, size, "squash", augment, rng) for x, rng in zip(images_BHWC, rngs, strict=True)
+    ]
+    return (
+        whole,
+        np.stack([image for image, _ in placed]),
+        np.array([device_augment for _, device_augment in placed]),
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (24, 16), (65, 33)])
@@ -41,8 +54,8 @@ def test_the_bytes_are_the_same(size: tuple[int, int], parts: str) -> None:
     changed = 0
     for epoch in range(20):
         images = dataset(12, size, epoch)
-        whole, placed, finish = halves(images, augment, epoch)
-        found = augment_on_device(torch.from_numpy(placed), finish).numpy()
+        whole, placed, device_augment = halves(images, augment, epoch)
+        found = augment_on_device(torch.from_numpy(placed), device_augment).numpy()
         np.testing.assert_array_equal(found, whole)
         changed += int((found != placed).any())
     assert bool(changed) == (parts != "none" and (parts, size) != ("flip", (1, 1)))
@@ -54,9 +67,11 @@ def test_every_colour_has_the_same_grey() -> None:
     for red in range(0, 256, 5):
         image = np.stack(np.broadcast_arrays(np.uint8(red), values[:, None], values[None, :]), axis=-1)
         for saturation in (0.0, 0.2509765625, 1.7431640625, 2.0):
-            finish = DeviceAugment(0, 1, 1, saturation, 0, 0, 0, 0, 0)
-            found = augment_on_device(torch.from_numpy(image)[None], np.array([finish], dtype=np.float64))
-            np.testing.assert_array_equal(found[0].numpy(), finish_image(image, finish))
+            device_augment = DeviceAugment(0, 1, 1, saturation, 0, 0, 0, 0, 0)
+            found = augment_on_device(
+                torch.from_numpy(image)[None], np.array([device_augment], dtype=np.float64)
+            )
+            np.testing.assert_array_equal(found[0].numpy(), augment_on_host(image, device_augment))
 
 
 def test_rounding_at_every_mean() -> None:
@@ -65,23 +80,26 @@ def test_rounding_at_every_mean() -> None:
     for size in ((3, 5), (31, 29)):
         images = rng.integers(0, 256, (2000, *size, 3), dtype=np.uint8)
         images = (images * rng.random((2000, 1, 1, 3))).astype(np.uint8)
-        finish = np.ones((2000, 9))
-        finish[:, 0] = finish[:, 4:] = 0
-        finish[:, 1:3] = rng.random((2000, 2)) * 2
-        finish[:500, 1:3] = finish[:500, 1:3].round(1)
-        found = augment_on_device(torch.from_numpy(images), finish).numpy()
+        device_augment = np.ones((2000, 9))
+        device_augment[:, 0] = device_augment[:, 4:] = 0
+        device_augment[:, 1:3] = rng.random((2000, 2)) * 2
+        device_augment[:500, 1:3] = device_augment[:500, 1:3].round(1)
+        found = augment_on_device(torch.from_numpy(images), device_augment).numpy()
         wanted = np.stack(
-            [finish_image(x, DeviceAugment(*f)) for x, f in zip(images, finish.tolist(), strict=True)]
+            [
+                augment_on_host(x, DeviceAugment(*f))
+                for x, f in zip(images, device_augment.tolist(), strict=True)
+            ]
         )
         np.testing.assert_array_equal(found, wanted)
 
 
 def test_noise_is_noise() -> None:
     """The erased rectangle is full of bytes that are near uniform, and no two images' are alike."""
-    finish = np.zeros((50, 9))
-    finish[:, 1:4], finish[:, 6:8] = 1, 64
-    finish[:, 8] = np.random.default_rng(0).integers(0, 2**32, 50)
-    found = augment_on_device(torch.zeros(50, 64, 64, 3, dtype=torch.uint8), finish).numpy()
+    device_augment = np.zeros((50, 9))
+    device_augment[:, 1:4], device_augment[:, 6:8] = 1, 64
+    device_augment[:, 8] = np.random.default_rng(0).integers(0, 2**32, 50)
+    found = augment_on_device(torch.zeros(50, 64, 64, 3, dtype=torch.uint8), device_augment).numpy()
     counts = np.bincount(found.ravel(), minlength=256)
     expected = found.size / 256
     assert ((counts - expected) ** 2 / expected).sum() < 400  # chi squared with 255 degrees of freedom

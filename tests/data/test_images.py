@@ -551,7 +551,9 @@ def test_check_images_returns_all_bad_files_in_order(save: Save, tmp_path: Path)
 def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with three targets an image costs one decoding an image."""
     read: list[Path] = []
-    monkeypatch.setattr("classwise.data.checking.check_image", lambda path, *rest: read.append(path) or b"")
+    monkeypatch.setattr(
+        "classwise.data.checking.check_image", lambda path, *_, **__: read.append(path) or b""
+    )
     paths = [save(FILES["png"]), save(FILES["bmp"])]
     seen: list[Path] = []
 
@@ -569,7 +571,7 @@ def test_check_images_applies_the_limit(save: Save) -> None:
     assert len(check_images([save(FILES["png"])], max_pixels=100).bad) == 1
 
 
-# OOMFallback.
+# Fitting to a size.
 
 
 def test_fit_leaves_a_fitting_image_alone() -> None:

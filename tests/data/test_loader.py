@@ -142,7 +142,7 @@ def test_a_device_finishes_what_workers_leave_with_the_same_bytes(folder, worker
             batches, wanted = flat(left.updates(epoch)), flat(whole.updates(epoch))
             assert digest(batches) != digest(wanted)
             assert digest(batch.to(torch.device("cpu")) for batch in batches) == digest(wanted)
-            assert all(batch.to(torch.device("cpu")).finish is None for batch in batches)
+            assert all(batch.to(torch.device("cpu")).device_augment is None for batch in batches)
 
 
 def test_a_worker_that_lives_on_sees_each_epoch(folder):
@@ -393,7 +393,7 @@ def test_training_keeps_queries_whole(folder, workers):
 
 
 def test_validation_keeps_queries_whole(folder):
-    """Every row once, query by query; `rows` says which they are, and their images and answers are theirs."""
+    """Every row once, query by query; `rows` says which they are, and their images and labels are theirs."""
     plain = {batch.rows[0]: batch for batch in ValidationData(loader(folder, 1)).batches()}
     batches = list(ValidationData(loader(folder, 5), queries=QUERIES).batches())
     held = [set(QUERIES[batch.rows].tolist()) for batch in batches]
@@ -440,7 +440,7 @@ def test_processes_share_an_update(folder, world_size, queries):
 
 
 def test_a_rank_without_a_batch(folder):
-    """It gets the first one's images with no answers and no rows, so that every rank counts the same updates and
+    """It gets the first one's images with no labels and no rows, so that every rank counts the same updates and
     its parameters get a gradient of 0."""
     data = training(folder, 4, micro_batches_per_update=4, rank=1, world_size=2)
     assert [len(update) for update in data.updates(0)] == [1]
@@ -466,7 +466,7 @@ def features_of(rows: int = ROWS) -> tuple[FeatureLoader, list[int]]:
 
 
 def test_frozen_epochs_train_on_features(folder):
-    """The rows of every update are those that images would have, in the same order, with the same answers; the
+    """The rows of every update are those that images would have, in the same order, with the same labels; the
     features are computed once, when first needed, and forgotten after the last epoch that needs them."""
     features, calls = features_of()
     data = training(folder, features=features, frozen_epochs=2)

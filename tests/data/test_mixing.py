@@ -61,7 +61,7 @@ def test_an_update_is_a_function_of_seed_and_number() -> None:
     assert not torch.equal(first, Mixing(0.4, 0.0, 1.0, 8, CLASSES)(micro_batches([9]), 3)[0].images)
 
 
-def test_mixup_is_the_sum_of_two_images_and_of_their_answers() -> None:
+def test_mixup_is_the_sum_of_two_images_and_of_their_labels() -> None:
     """Each mixed image is own * a + (1 - own) * b of two originals, and its shares of the classes say so."""
     before, after = micro_batches([12])[0], Mixing(0.4, 0.0, 1.0, 1, CLASSES)(micro_batches([12]), 0)[0]
     flat = before.images.float().flatten(1).double()

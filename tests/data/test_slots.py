@@ -20,7 +20,7 @@ from classwise.data.dataset import ImageDataset
 from classwise.data.fit import fit_image
 from classwise.data.images import read_image
 from classwise.data.loader import Loader
-from classwise.data.slots import EACH, Slots
+from classwise.data.slots import SLOTS_PER_WORKER, Slots
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 CONTEXT = multiprocessing.get_context()
@@ -52,15 +52,15 @@ def images(count: int, value: int) -> list[np.ndarray]:
     return [np.full((*SIZE, 3), value + i, np.uint8) for i in range(count)]
 
 
-def opened(put: module.SlotRef) -> torch.Tensor:
+def opened(slot_ref: module.SlotRef) -> torch.Tensor:
     """As the queue to the parent does it."""
-    make, place = put.__reduce__()
-    tensor: torch.Tensor = make(*place)
+    make, arguments = slot_ref.__reduce__()
+    tensor: torch.Tensor = make(*arguments)
     return tensor
 
 
 def made(workers: int = 1, size: int = 4 * 360) -> Slots:
-    found = Slots.of(CONTEXT, workers, size)
+    found = Slots.allocate(CONTEXT, workers, size)
     assert found is not None
     return found
 
@@ -91,12 +91,12 @@ def test_a_batch_that_nobody_opens_is_given_back() -> None:
     """What is left of an epoch that was given up arrives, and is dropped."""
     slots = made()
     opened(slots.put(0, images(2, 1)))
-    assert list(slots.taken) == [0] * EACH
+    assert list(slots.taken) == [0] * SLOTS_PER_WORKER
 
 
 def test_where_there_is_no_room_the_usual_way_is_taken() -> None:
     slots = made(workers=2)
-    held = [slots.put(1, images(4, 0)) for _ in range(EACH)]
+    held = [slots.put(1, images(4, 0)) for _ in range(SLOTS_PER_WORKER)]
     assert None not in held
     assert slots.put(1, images(1, 0)) is None
     assert slots.put(0, images(5, 0)) is None  # more than the batch that it was made for
@@ -105,10 +105,10 @@ def test_where_there_is_no_room_the_usual_way_is_taken() -> None:
 
 def test_memory_that_cannot_be_spared_is_not_taken() -> None:
     free = shutil.disk_usage("/dev/shm").free
-    assert Slots.of(CONTEXT, 1, free) is None
-    assert Slots.of(CONTEXT, 2, 0) is None
+    assert Slots.allocate(CONTEXT, 1, free) is None
+    assert Slots.allocate(CONTEXT, 2, 0) is None
     with mock.patch.object(torch.Tensor, "share_memory_", side_effect=RuntimeError("no memory")):
-        assert Slots.of(CONTEXT, 1, 1000) is None
+        assert Slots.allocate(CONTEXT, 1, 1000) is None
 
 
 def test_a_forked_process_gives_nothing_back() -> None:
@@ -154,11 +154,11 @@ def test_slots_are_used_again_and_again(paths: list[Path]) -> None:
                 used.add(batch.images.data_ptr())
                 if epoch % 2 and i == 3:
                     break
-        assert len(used) <= 2 * EACH
+        assert len(used) <= 2 * SLOTS_PER_WORKER
         collate = reading._loader.collate_fn
         assert isinstance(collate, Collate)
         assert collate.slots is not None
-        assert sum(collate.slots.taken) <= 2 * EACH
+        assert sum(collate.slots.taken) <= 2 * SLOTS_PER_WORKER
         del batch
         list(reading.batches(parts(40), 9))
         gc.collect()

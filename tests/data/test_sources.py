@@ -58,7 +58,7 @@ def test_what_is_left_out_is_counted(tmp_path, make_images):
     assert list(samples.names) == names
     assert samples.notes == (
         f"{tmp_path}: left out 4 files that are hidden, not named as images, or links to folders",
-        f"{tmp_path}: left out 1 images that lie in no class folder",
+        f"{tmp_path}: left out 1 images that are in no class folder",
     )
 
 
@@ -150,7 +150,7 @@ def test_rows_are_taken_in_the_order_asked_for(tmp_path, make_images, make_table
     [
         ({"id": "cod"}, r"no column 'cod' \(data\.id\); did you mean 'code'\?"),
         ({"group": "persn"}, r"no column 'persn' \(data\.group\); did you mean 'person'\?"),
-        ({"id": "code"}, r"id '7' stands in rows 1, 3; each must be unique"),
+        ({"id": "code"}, r"id '7' is in rows 1, 3; each must be unique"),
         ({"id": "gap"}, r"column 'gap' \(data\.id\) is empty in row 2"),
         ({"group": "gap"}, r"column 'gap' \(data\.group\) is empty in row 2"),
     ],
@@ -178,7 +178,7 @@ def test_a_image_twice_is_refused(tmp_path, make_table):
     table = table_of(make_table, tmp_path / "p", "a.png", "b.png", "a.png", "b.png", "c.png")
     (tmp_path / "p").mkdir()
     with pytest.raises(
-        DataError, match=r"path 'a\.png' stands in rows 1, 3; each must be unique; 2 repeated in all"
+        DataError, match=r"path 'a\.png' is in rows 1, 3; each must be unique; 2 duplicates in all"
     ):
         read(table, tmp_path / "p")
 

@@ -98,7 +98,7 @@ def test_a_broken_parquet_file_is_refused(tmp_path, damage):
     path = tmp_path / "t.parquet"
     pl.DataFrame({"a": [1, 2, 3]}).write_parquet(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"t\.parquet is not a parquet file that can be read: "):
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read as a parquet file: "):
         read_table(path)
     pl.DataFrame({"a": [b"\xff"]}).write_parquet(path)
     with pytest.raises(DataError, match=r"t\.parquet: a column cannot be read as text: "):
@@ -114,7 +114,9 @@ def test_no_table_a_folder_and_another_kind(tmp_path):
         read_table(tmp_path / "folder.csv")
     for name, found in (("t.xlsx", r"\.xlsx"), ("t", "no")):
         (tmp_path / name).touch()
-        with pytest.raises(DataError, match=rf"found {found} suffix; a table is \.csv, \.tsv, \.parquet"):
+        with pytest.raises(
+            DataError, match=rf"found {found} suffix; allowed for a table: \.csv, \.tsv, \.parquet"
+        ):
             read_table(tmp_path / name)
 
 
@@ -128,7 +130,7 @@ def test_a_missing_column_comes_with_the_nearest():
 
 
 def test_empty_cells_are_named_by_row():
-    """The first row below the header is 1; blanks alone are no answer; many rows are counted."""
+    """The first row below the header is 1; blanks alone are not a label; many rows are counted."""
     frame = pl.DataFrame({"a": ["x", None, " ", "y"] + [None] * 6})
     with pytest.raises(DataError) as caught:
         full_column(frame, "a", "t.csv", "data.group")
@@ -196,7 +198,7 @@ def test_another_suffix_is_not_written(tmp_path):
 
 
 def test_what_is_empty():
-    """Nothing and white space are; a zero or a dash is an answer."""
+    """Nothing and white space are; a zero or a dash is not."""
     cells = [None, "", " ", "\t\n", "0", "-", " a "]
     assert [is_empty(cell) for cell in cells] == [True, True, True, True, False, False, False]
 

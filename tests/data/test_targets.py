@@ -1,4 +1,4 @@
-"""Targets: the label list, and the answers as numbers, for every type."""
+"""Targets: the label list, and the labels as numbers, for every type."""
 
 import json
 import math
@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 from classwise.data.cells import edge_labels
+from classwise.data.target_from_table import make_target
 from classwise.data.targets import (
     ClassTarget,
     MultilabelTarget,
     RankingTarget,
     RegressionTarget,
-    make_target,
     target_from_dict,
 )
 from classwise.errors import ConfigError, DataError
@@ -23,7 +23,7 @@ def table(**columns):
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
-def resolve_auto(
+def target_of(
     cells, labels=None, edges=None, type="class", separator=None, queries=None, where="t.csv", columns=None
 ):
     """A target of one column `c`; with `queries`, of the column `q` too."""
@@ -59,17 +59,17 @@ def test_the_order_of_labels(cells, labels):
     """Text by its characters, numbers by their value, whatever the order of the rows: the list is stable. An
     empty cell is no label."""
     for turn in range(len(cells)):
-        assert resolve_auto(cells[turn:] + cells[:turn]).labels == labels
+        assert target_of(cells[turn:] + cells[:turn]).labels == labels
 
 
 def test_labels_are_not_made_alike():
     """Spaces, case and zeros tell labels apart, as they do in the table."""
-    assert resolve_auto(["a", "A", " a", "a "]).labels == (" a", "A", "a", "a ")
+    assert target_of(["a", "A", " a", "a "]).labels == (" a", "A", "a", "a ")
 
 
 def test_fixed_labels_keep_their_order():
     """And classes without a row stay in the list: the model has a place for them."""
-    target = resolve_auto(["normal", "wear"], labels=["wear", "incorrect", "normal"])
+    target = target_of(["normal", "wear"], labels=["wear", "incorrect", "normal"])
     assert target.labels == ("wear", "incorrect", "normal")
     numbers = encode(target, ["normal", "wear", "normal"])
     assert numbers.tolist() == [2, 0, 2]
@@ -79,7 +79,7 @@ def test_fixed_labels_keep_their_order():
 def test_a_label_list_that_the_data_contradicts():
     """The label, its rows and the nearest allowed one are named."""
     with pytest.raises(DataError) as caught:
-        resolve_auto(["wear", "weer", None, "normal", "weer"], labels=["wear", "normal"])
+        target_of(["wear", "weer", None, "normal", "weer"], labels=["wear", "normal"])
     assert str(caught.value) == (
         "t.csv: column 'c': label 'weer' in rows 2, 5 is not one of target 't'; did you mean 'wear'?"
     )
@@ -87,7 +87,7 @@ def test_a_label_list_that_the_data_contradicts():
 
 def test_an_unknown_label_in_a_second_table():
     """The labels are those of training; a table to validate or evaluate on cannot add one."""
-    target = resolve_auto(["남", "여"])
+    target = target_of(["남", "여"])
     assert encode(target, ["여"], "valid.csv").tolist() == [1]
     with pytest.raises(DataError, match=r"valid\.csv: column 'c': label 'x' in row 1 .*; allowed: 남, 여"):
         encode(target, ["x"], "valid.csv")
@@ -106,14 +106,14 @@ def test_an_unknown_label_in_a_second_table():
 def test_one_class_only_is_refused(cells, options, shown):
     """There is nothing to learn, however the label list came about."""
     with pytest.raises(DataError, match=rf"column 'c' \(targets\.t\) holds one {shown}; there is nothing"):
-        resolve_auto(cells, **options)
+        target_of(cells, **options)
 
 
 @pytest.mark.parametrize("type", ["class", "ordinal", "multilabel", "regression", "ranking"])
 def test_a_column_without_any_answer_is_refused(type):
     """Empty cells mask rows, but not all of them."""
     with pytest.raises(DataError, match=r"t\.csv: column 'c' \(targets\.t\): every cell is empty"):
-        resolve_auto([None, " ", None], type=type, queries=["1", "1", "2"])
+        target_of([None, " ", None], type=type, queries=["1", "1", "2"])
 
 
 @pytest.mark.parametrize("type", ["class", "ordinal", "multilabel", "regression", "ranking"])
@@ -159,7 +159,7 @@ def test_what_the_config_lacks():
 @pytest.mark.parametrize("type", ["class", "ordinal"])
 def test_edges_cut_from_below(type):
     """[30, 60] is <30, 30 to <60, >=60: a value on an edge belongs above it, to the last bit."""
-    target = resolve_auto(["18", "60"], edges=[30, 60], type=type)
+    target = target_of(["18", "60"], edges=[30, 60], type=type)
     assert target.labels == ("<30", "30 to <60", ">=60")
     cells = [
         "-5",
@@ -182,14 +182,14 @@ def test_edges_cut_from_below(type):
 
 def test_the_competitions_old_are_those_of_exactly_sixty():
     """Ages run to 60, so the rarest class hangs on the edge being in it."""
-    assert encode(resolve_auto(["59", "60", "30"], edges=[30, 60]), ["59", "60"]).tolist() == [1, 2]
+    assert encode(target_of(["59", "60", "30"], edges=[30, 60]), ["59", "60"]).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("cell", ["old", "nan", "inf", "30 years", "3,5"])
 def test_edges_need_numbers(cell):
     """The row and what stands in it are named."""
     with pytest.raises(DataError) as caught:
-        resolve_auto(["20", "40", cell], edges=[30])
+        target_of(["20", "40", cell], edges=[30])
     assert str(caught.value) == (
         f"t.csv: row 3: column 'c': found {cell!r}, but the target is cut at [30], so it must hold numbers"
     )
@@ -197,7 +197,7 @@ def test_edges_need_numbers(cell):
 
 def test_edges_with_labels():
     """The classes that are cut may have names of their own, and a table may hold those instead of numbers."""
-    target = resolve_auto(["20", "40"], labels=["young", "old"], edges=[30])
+    target = target_of(["20", "40"], labels=["young", "old"], edges=[30])
     assert target.labels == ("young", "old")
     assert encode(target, ["29", "30", ""]).tolist() == [0, 1, -1]
     assert encode(target, ["old", "young", None, "old"]).tolist() == [1, 0, -1, 1]
@@ -226,8 +226,8 @@ def test_names_of_cut_classes(edges, labels):
 
 def test_levels_are_in_order():
     """Numbers by value, text as the config says; a class target and an ordinal one number alike."""
-    assert resolve_auto(["10", "9", "2.5", None], type="ordinal").labels == ("2.5", "9", "10")
-    target = resolve_auto(["good", "bad"], labels=["bad", "fair", "good"], type="ordinal")
+    assert target_of(["10", "9", "2.5", None], type="ordinal").labels == ("2.5", "9", "10")
+    target = target_of(["good", "bad"], labels=["bad", "fair", "good"], type="ordinal")
     assert (target.type, target.labels) == ("ordinal", ("bad", "fair", "good"))
     assert encode(target, ["good", None, "fair"]).tolist() == [2, -1, 1]
 
@@ -241,39 +241,39 @@ def test_levels_whose_order_is_not_known(cells, what):
     with pytest.raises(
         ConfigError, match=rf"targets\.t\.labels: not given, and t\.csv: column 'c' holds {what}"
     ):
-        resolve_auto(cells, type="ordinal")
+        target_of(cells, type="ordinal")
 
 
 def test_an_empty_cell_masks_the_row():
-    """-1 for a class, NaN for numbers and labels; `known` says which rows have an answer."""
+    """-1 for a class, NaN for numbers and labels; `is_labeled` says which rows have one."""
     for type in ("class", "ordinal"):
-        encoded = encode(target := resolve_auto(["1", "2"], type=type), ["2", None, "  ", "1"])
+        encoded = encode(target := target_of(["1", "2"], type=type), ["2", None, "  ", "1"])
         assert encoded.tolist() == [1, -1, -1, 0]
-        assert target.known(encoded).tolist() == [True, False, False, True]
+        assert target.is_labeled(encoded).tolist() == [True, False, False, True]
         np.testing.assert_array_equal(target.class_numbers(encoded), encoded)
         assert target.is_class_like
-    encoded = encode(target := resolve_auto(["1", "2"], type="regression"), ["2", None, "1.5"])
+    encoded = encode(target := target_of(["1", "2"], type="regression"), ["2", None, "1.5"])
     np.testing.assert_array_equal(encoded, np.array([2, math.nan, 1.5]))
-    assert target.known(encoded).tolist() == [True, False, True]
+    assert target.is_labeled(encoded).tolist() == [True, False, True]
 
 
 def test_labels_of_one_cell():
     """Split at the separator, white space around a label aside; the separator alone means none of them."""
     cells = ["dog| cat", "|", None, "cat", " ", " | ", "dog |bird"]
-    target = resolve_auto(cells, type="multilabel")
+    target = target_of(cells, type="multilabel")
     assert (target.type, target.labels, target.columns) == ("multilabel", ("bird", "cat", "dog"), ("c",))
     encoded = encode(target, cells)
     unknown = [math.nan] * 3
     expected = [[0, 1, 1], [0, 0, 0], unknown, [0, 1, 0], unknown, [0, 0, 0], [1, 0, 1]]
     np.testing.assert_array_equal(encoded, np.array(expected, dtype=np.float32))
     assert encoded.dtype == np.float32
-    assert target.known(encoded).tolist() == [True, True, False, True, False, True, True]
+    assert target.is_labeled(encoded).tolist() == [True, True, False, True, False, True, True]
 
 
 @pytest.mark.parametrize("separator", [";", ", ", " ", " - "])
 def test_another_separator(separator):
     """Of any characters, a space among them: alone it still means none, and nothing at all still unknown."""
-    target = resolve_auto([f"a{separator}b", "b"], type="multilabel", separator=separator)
+    target = target_of([f"a{separator}b", "b"], type="multilabel", separator=separator)
     encoded = encode(target, [f"b{separator}a", separator, "b", None])
     np.testing.assert_array_equal(encoded[:3], np.array([[1, 1], [0, 0], [0, 1]], dtype=np.float32))
     assert np.isnan(encoded[3]).all()
@@ -281,7 +281,7 @@ def test_another_separator(separator):
 
 def test_fixed_labels_of_one_cell():
     """Their order stays, a label without a row too; another one is an error with its row."""
-    target = resolve_auto(["a", "b|a"], labels=["b", "never", "a"], type="multilabel")
+    target = target_of(["a", "b|a"], labels=["b", "never", "a"], type="multilabel")
     assert encode(target, ["a|b"]).tolist() == [[1, 0, 1]]
     with pytest.raises(DataError, match=r"t\.csv: column 'c': label 'nevr' in row 2 is not .* mean 'never'"):
         encode(target, ["a", "b|nevr"])
@@ -294,7 +294,7 @@ def test_fixed_labels_of_one_cell():
 def test_a_cell_of_labels_that_cannot_be_read(cell, what):
     """A label twice or none beside a separator is more likely a slip than meant: row and cell are named."""
     with pytest.raises(DataError) as caught:
-        resolve_auto(["a", "b", cell], type="multilabel")
+        target_of(["a", "b", cell], type="multilabel")
     assert str(caught.value).startswith(f"t.csv: row 3: column 'c': found {cell!r}, with {what}")
 
 
@@ -305,7 +305,7 @@ def test_labels_in_columns_of_their_own():
     encoded = target.encode(table(dog=["0", None, None], cat=["true", " 1 ", ""]), "t.csv")
     nan = math.nan
     np.testing.assert_array_equal(encoded, np.array([[1, 0], [1, nan], [nan, nan]], dtype=np.float32))
-    assert target.known(encoded).tolist() == [True, True, False]
+    assert target.is_labeled(encoded).tolist() == [True, True, False]
     with pytest.raises(
         DataError, match=r"t\.csv: row 2: column 'dog': found '2'; allowed .* 0, 1, false, true"
     ):
@@ -314,17 +314,15 @@ def test_labels_in_columns_of_their_own():
 
 def test_labels_that_tell_nothing_apart():
     """Every row with the same labels: nothing to learn."""
-    with pytest.raises(
-        DataError, match=r"column 'c' \(targets\.t\): no label is there in one row and not in"
-    ):
-        resolve_auto(["a|b", "b|a", None], type="multilabel")
-    with pytest.raises(DataError, match=r"columns 'x', 'y' \(targets\.t\): no label"):
+    with pytest.raises(DataError, match=r"column 'c' \(targets\.t\): every label is in all rows or in none"):
+        target_of(["a|b", "b|a", None], type="multilabel")
+    with pytest.raises(DataError, match=r"columns 'x', 'y' \(targets\.t\): every label"):
         make_flags(x=["1", "1"], y=["0", None])
 
 
 def test_numbers_in_the_columns_unit():
     """float64, every bit of what the cell says."""
-    target = resolve_auto(["1", "2"], type="regression")
+    target = target_of(["1", "2"], type="regression")
     encoded = encode(target, ["0.1", "-3e5", " 7 "])
     assert encoded.tolist() == [0.1, -3e5, 7.0]
     assert encoded.dtype == np.float64
@@ -338,28 +336,28 @@ def test_numbers_in_the_columns_unit():
 def test_what_is_no_number(cell, type):
     """The row, the cell and what is allowed."""
     with pytest.raises(DataError, match=rf"t\.csv: row 3: column 'c': found '{cell}', but .*must"):
-        resolve_auto(["1", "2", cell], type=type, queries=["1", "1", "1"])
+        target_of(["1", "2", cell], type=type, queries=["1", "1", "1"])
 
 
 def test_a_number_with_edges_has_a_class():
     """As a class target cut at the same edges; unknown stays unknown."""
     cells = ["29.9", "30", None, "75"]
-    target = resolve_auto(cells, edges=[30, 60], type="regression")
+    target = target_of(cells, edges=[30, 60], type="regression")
     assert (target.labels, target.is_class_like) == (("<30", "30 to <60", ">=60"), True)
     numbers = target.class_numbers(encode(target, cells))
-    assert numbers.tolist() == encode(resolve_auto(cells, edges=[30, 60]), cells).tolist() == [0, 1, -1, 2]
+    assert numbers.tolist() == encode(target_of(cells, edges=[30, 60]), cells).tolist() == [0, 1, -1, 2]
     assert numbers.dtype == np.int64
-    named = resolve_auto(cells, edges=[30], labels=["young", "old"], type="regression")
+    named = target_of(cells, edges=[30], labels=["young", "old"], type="regression")
     assert named.labels == ("young", "old")
 
 
 def test_relevance_and_queries():
     """Whole numbers, and a number for each query in the order in which they come."""
-    target = resolve_auto(["0", "2", "1"], type="ranking", queries=["x", "x", "y"])
+    target = target_of(["0", "2", "1"], type="ranking", queries=["x", "x", "y"])
     encoded = encode(target, ["2", None, "0.0", "1"], queries=["b", "a", "b", "c"])
     assert encoded.tolist() == [[2, 0], [-1, 1], [0, 0], [1, 2]]
     assert encoded.dtype == np.int64
-    assert target.known(encoded).tolist() == [True, False, True, True]
+    assert target.is_labeled(encoded).tolist() == [True, False, True, True]
     assert (target.columns, target.labels, target.is_class_like) == (("c", "q"), (), False)
 
 
@@ -369,28 +367,28 @@ def test_relevance_is_a_whole_number(cell):
     with pytest.raises(
         DataError, match=rf"t\.csv: row 2: column 'c': found '{cell}', .*whole number: 0, 1, 2"
     ):
-        resolve_auto(["1", cell], type="ranking", queries=["1", "1"])
+        target_of(["1", cell], type="ranking", queries=["1", "1"])
 
 
 def test_every_row_has_a_query():
     """Also one whose relevance is unknown: its rows are named."""
     with pytest.raises(DataError, match=r"t\.csv: column 'q' \(targets\.t\.query\) is empty in rows 2, 3"):
-        resolve_auto(["1", None, "0"], type="ranking", queries=["x", None, " "])
+        target_of(["1", None, "0"], type="ranking", queries=["x", None, " "])
 
 
 def test_queries_without_an_order():
     """Where every query's images are equally relevant, there is nothing to rank."""
     with pytest.raises(DataError, match="no query has two different relevances"):
-        resolve_auto(["1", "1", "0", None], type="ranking", queries=["x", "x", "y", "y"])
+        target_of(["1", "1", "0", None], type="ranking", queries=["x", "x", "y", "y"])
 
 
 def test_strata_of_classes():
     """A class or ordinal target is its own stratum; a multilabel one has one for the rows of each label."""
     for type in ("class", "ordinal"):
-        (stratum,) = (target := resolve_auto(["1", "2"], type=type)).strata(encode(target, ["2", None, "1"]))
+        (stratum,) = (target := target_of(["1", "2"], type=type)).strata(encode(target, ["2", None, "1"]))
         assert (stratum.name, stratum.numbers.tolist(), stratum.labels) == ("t", [1, -1, 0], ("1", "2"))
         assert stratum.required
-    target = resolve_auto(["a|b", "b"], type="multilabel")
+    target = target_of(["a|b", "b"], type="multilabel")
     strata = target.strata(encode(target, ["a", None, "|", "b|a"]))
     assert [(s.name, s.numbers.tolist(), s.labels) for s in strata] == [
         ("t", [0, -1, -1, 0], ("a",)),
@@ -403,7 +401,7 @@ def test_strata_of_numbers():
     """Ten bins with as many rows each, every value its own bin where there are few, or the classes of the edges;
     nothing is required."""
     values = np.random.default_rng(0).permutation(np.arange(200) ** 2).astype(float)
-    target = resolve_auto(["1", "2"], type="regression")
+    target = target_of(["1", "2"], type="regression")
     (stratum,) = target.strata(np.append(values, math.nan))
     assert np.bincount(stratum.numbers[:-1]).tolist() == [20] * 10
     assert stratum.numbers[-1] == -1
@@ -413,14 +411,14 @@ def test_strata_of_numbers():
     assert few.numbers.tolist() == [2, 0, -1, 2, 1]
     (one,) = target.strata(np.array([5.0, math.nan, 5.0]))
     assert (one.numbers.tolist(), one.labels) == ([0, -1, 0], ["any"])
-    (cut,) = resolve_auto(["1", "50"], edges=[30], type="regression").strata(np.array([31.0, math.nan, 1.0]))
+    (cut,) = target_of(["1", "50"], edges=[30], type="regression").strata(np.array([31.0, math.nan, 1.0]))
     assert (cut.numbers.tolist(), tuple(cut.labels)) == ([1, -1, 0], ("<30", ">=30"))
     assert not any(s.required for s in (stratum, few, one, cut))
 
 
 def test_strata_of_relevance():
     """The grades, whatever the queries; nothing is required."""
-    target = resolve_auto(["1", "0"], type="ranking", queries=["x", "x"])
+    target = target_of(["1", "0"], type="ranking", queries=["x", "x"])
     (stratum,) = target.strata(np.array([[2, 0], [-1, 0], [0, 1], [7, 1], [2, 1]]))
     assert stratum.numbers.tolist() == [1, -1, 0, 2, 1]
     assert not stratum.required
@@ -428,8 +426,8 @@ def test_strata_of_relevance():
 
 def test_targets_without_classes():
     """Asking for a class where there is none is an error, not a guess."""
-    several = resolve_auto(["a|b", "b"], type="multilabel")
-    ranking = resolve_auto(["1", "0"], type="ranking", queries=["x", "x"])
+    several = target_of(["a|b", "b"], type="multilabel")
+    ranking = target_of(["1", "0"], type="ranking", queries=["x", "x"])
     for target, encoded in (
         (several, encode(several, ["a"])),
         (ranking, encode(ranking, ["1"], queries=["x"])),
@@ -442,14 +440,14 @@ def test_targets_without_classes():
 def test_a_target_travels_with_its_checkpoint():
     """As JSON and back, the edges as well: predictions need no config."""
     for target, kind in (
-        (resolve_auto(["여", "남"]), ClassTarget),
-        (resolve_auto(["20", "70"], edges=[30, 60.5]), ClassTarget),
-        (resolve_auto(["20", "70"], type="ordinal"), ClassTarget),
-        (resolve_auto(["a;b", "b"], type="multilabel", separator=";"), MultilabelTarget),
+        (target_of(["여", "남"]), ClassTarget),
+        (target_of(["20", "70"], edges=[30, 60.5]), ClassTarget),
+        (target_of(["20", "70"], type="ordinal"), ClassTarget),
+        (target_of(["a;b", "b"], type="multilabel", separator=";"), MultilabelTarget),
         (make_flags(cat=["1", "0"], dog=["0", "1"]), MultilabelTarget),
-        (resolve_auto(["20", "70"], type="regression"), RegressionTarget),
-        (resolve_auto(["20", "70"], type="regression", edges=[30.5]), RegressionTarget),
-        (resolve_auto(["1", "0"], type="ranking", queries=["x", "x"]), RankingTarget),
+        (target_of(["20", "70"], type="regression"), RegressionTarget),
+        (target_of(["20", "70"], type="regression", edges=[30.5]), RegressionTarget),
+        (target_of(["1", "0"], type="ranking", queries=["x", "x"]), RankingTarget),
     ):
         again = target_from_dict(json.loads(json.dumps(target.as_dict())))
         assert type(again) is kind

@@ -363,9 +363,9 @@ def test_inference_decodes_every_image_once(
     plain_table(tmp_path, 6, "test.csv")
     decoded, decode = list[bytes](), images.decode
 
-    def counted(kind: str, data: bytes, *arguments: object) -> object:
+    def counted(kind: str, data: bytes, **options: Any) -> object:
         decoded.append(data)
-        return decode(kind, data, *arguments)  # type: ignore[arg-type]
+        return decode(kind, data, **options)
 
     monkeypatch.setattr(images, "decode", counted)
     run = Run.open(trained / "run")

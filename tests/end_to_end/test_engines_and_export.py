@@ -175,7 +175,7 @@ def test_auto_on_few_images_gives_the_bytes_of_torch(ranked: Path, tmp_path: Pat
         said = (
             command("predict", ranked / "run", ranked / "images", "--out", out, "--engine", engine).ok().err
         )
-        assert said.startswith("--engine auto: torch is taken, since ") == (engine == "auto")
+        assert said.startswith("--engine auto: using torch, since ") == (engine == "auto")
         assert said.count("\n") == (engine == "auto")
     assert (tmp_path / "torch.csv").read_bytes() == (tmp_path / "auto.csv").read_bytes()
 

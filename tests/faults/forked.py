@@ -153,13 +153,18 @@ def start_ranks(
     port = free_port()
     ranks: list[Child] = []
     for rank in range(world_size):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
-        told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {key: str(value) for key, value in told.items()}
+        environment = rank_environment(rank, world_size, port)
         own = dict(options) | {"environment": environment | dict(options.get("environment", {}))}
         group = ranks[0].group if ranks else 0
         ranks.append(start(files / str(rank), arguments, () if rank else hooks, **(own | {"group": group})))
     return ranks
+
+
+def rank_environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """What torchrun tells a process on a machine of its own."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {key: str(value) for key, value in told.items()}
 
 
 def free_port() -> int:

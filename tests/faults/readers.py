@@ -249,7 +249,7 @@ def _table_bytes() -> dict[str, bytes]:
 def fuzz_table(tries: int) -> dict[str, Any]:
     """Tables of each kind, read as data with a target of every type."""
     from classwise.data.sources import read_source
-    from classwise.data.targets import make_target
+    from classwise.data.target_from_table import make_target
 
     folder = trials.scratch_folder()
     for name in ("a.png", "b.png", "c d.png"):

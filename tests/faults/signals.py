@@ -231,7 +231,7 @@ def random_moments(here: Place, count: Count, tries: Iterable[tuple[str, str, in
 
 def workers_take_signals() -> None:
     """Loader workers are as a DataLoader's own are."""
-    classwise.data.workers.ignore_from_now_on = lambda: None
+    classwise.data.workers.ignore_signals = lambda: None
 
 
 def everyone_for_itself() -> None:

@@ -1,21 +1,26 @@
 """Two and three processes compute what one would; without the sums, the merging or the turns they would not."""
 
+import os
 import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults import distributed
+from tests.faults.forked import Child, Hook, free_port, rank_environment, start
 from tests.helpers.same_end import differences
 
-CHECKS = ("gradients=60", "loop", "metrics=40", "runs", "non-finite")
+CHECKS = ("gradients=30", "loop", "metrics=40", "runs", "non-finite")
 SABOTAGES = ("gradients=30!mean loss", "metrics=20!padded sampler", "runs!no merging", "non-finite!unchecked")
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """All checks of two processes, in one launch of torchrun."""
-    return distributed.ranks(2, *CHECKS, *SABOTAGES)
+    return distributed.ranks(2, *CHECKS)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -27,35 +32,61 @@ def test_two_processes_are_as_one(found: dict[str, Any], check: str) -> None:
 
 def test_shards_of_every_kind_were_tried(found: dict[str, Any]) -> None:
     """Even, uneven and empty ones, in both precisions."""
-    assert {"even shards", "uneven shards", "an empty shard"} == set(found["gradients=60"]["by"])
+    assert {"even shards", "uneven shards", "an empty shard"} == set(found["gradients=30"]["by"])
     assert len(found["loop"]["by"]) == 6
 
 
-@pytest.mark.parametrize("check", SABOTAGES)
-def test_sabotage(found: dict[str, Any], check: str) -> None:
+@pytest.mark.full
+def test_sabotage() -> None:
     """The plain mean loss, a sampler that pads, statistics that are each process's own, steps by numbers that are
     not finite."""
-    assert found[check]["held"] < found[check]["tried"]
+    found = distributed.ranks(2, *SABOTAGES)
+    for check in SABOTAGES:
+        assert found[check]["held"] < found[check]["tried"], check
 
 
-def test_a_run_goes_from_two_processes_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def two(
+    files: Path,
+    arguments: Sequence[object],
+    second: Sequence[object] = (),
+    environments: Sequence[Mapping[str, str]] = ({}, {}),
+    hooks: Sequence[Hook] = (),
+) -> list[Child]:
+    """The command in two processes as torchrun starts them, forked from one that has everything imported. The second
+    gets more arguments and the hooks, each its environment. They have ended when this returns."""
+    port, ranks = free_port(), list[Child]()
+    for rank, changes in enumerate(environments):
+        given = [*arguments, *second] if rank else arguments
+        environment = rank_environment(rank, 2, port) | dict(changes)
+        group = ranks[0].group if ranks else 0
+        ranks.append(start(files / str(rank), given, hooks if rank else (), environment, group=group))
+    for rank in ranks:
+        rank.wait()
+    return ranks
+
+
+def stop_here() -> None:
+    """A signal to this process alone."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_goes_from_two_processes_to_one() -> None:
     """Stopped by a signal to the second process only; resumed alone, it ends near the run of two."""
+    stop = Hook("classwise.training.state:Progress.end_update", stop_here, call=3)
     with distributed.drawn(training__epochs=2) as (folder, config):
-        codes = distributed.stopped(folder, 2, 3, 1, "train", config, "--run", folder / "run")
-        assert codes == [75, 75]
-        done = distributed.classwise(1, "resume", folder / "run")
-        assert done.returncode == 0, done.stderr
-        assert "world_size 2 then, 1 now" in done.stderr
-        one = distributed.classwise(1, "train", config, "--run", folder / "one", "--training.accumulate", "2")
-        assert one.returncode == 0, one.stderr
-        losses = [
-            [row["train_loss"] for row in distributed.history(folder / name)] for name in ("run", "one")
-        ]
+        run, one = folder / "run", folder / "one"
+        stopped = two(folder / "stopped", ["train", config, "--run", run], hooks=[stop])
+        assert [rank.code for rank in stopped] == [75, 75], stopped[0].said
+        resumed = start(folder / "resumed", ["resume", run])
+        alone = start(folder / "alone", ["train", config, "--run", one, "--training.accumulate", "2"])
+        assert resumed.wait() == alone.wait() == 0, (resumed.said, alone.said)
+        assert "world_size 2 then, 1 now" in resumed.said
+        losses = [[row["train_loss"] for row in distributed.history(path)] for path in (run, one)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_a_mistake_is_said_once() -> None:
-    """All processes end, and one of them says why."""
+    """All processes of the real torchrun end, and one of them says why."""
     with distributed.drawn() as (folder, config):
         image = sorted((folder / "사진").iterdir())[1]
         image.write_bytes(image.read_bytes()[:200])
@@ -69,9 +100,11 @@ def test_a_mistake_is_said_once() -> None:
 def test_a_store_in_one_process_only() -> None:
     """The second process cannot keep decoded images: nobody waits for its word, and the end is the same."""
     with distributed.drawn(training__epochs=1) as (folder, config):
-        assert distributed.classwise(2, "train", config, "--run", folder / "like").returncode == 0
-        done = distributed.apart(folder, "no store", config, folder / "run")
-        assert done.returncode == 0, done.stderr
+        like = two(folder / "files like", ["train", config, "--run", folder / "like"])
+        assert [rank.code for rank in like] == [0, 0], like[0].said
+        no_folder = {"XDG_CACHE_HOME": str(config)}
+        ranks = two(folder / "files", ["train", config, "--run", folder / "run"], (), ({}, no_folder))
+        assert [rank.code for rank in ranks] == [0, 0], ranks[0].said
         assert differences(folder / "like", folder / "run") == ""
 
 
@@ -80,11 +113,15 @@ def test_another_image_on_another_machine() -> None:
     with distributed.drawn() as (folder, config):
         copy = folder / "copy"
         shutil.copytree(folder, copy)
-        dataset = sorted((copy / "사진").iterdir())
-        dataset[3].write_bytes(dataset[4].read_bytes())
-        done = distributed.apart(folder, "machines", config, folder / "run", copy)
-        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1
-        assert dataset[3].name in errors[0]
-        assert "all need the same files" in errors[0]
+        images = sorted((copy / "사진").iterdir())
+        images[3].write_bytes(images[4].read_bytes())
+        machine = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        machines = [machine | {"XDG_CACHE_HOME": str(folder / f"cache {rank}")} for rank in range(2)]
+        elsewhere = ["--data.source", copy / "samples.csv", "--data.images", copy]
+        ranks = two(folder / "files", ["train", config, "--run", folder / "run"], elsewhere, machines)
+        assert all(rank.code for rank in ranks)
+        said = [line for rank in ranks for line in rank.said.splitlines() if line.startswith("error: ")]
+        assert len(said) == 1
+        assert images[3].name in said[0]
+        assert "all need the same files" in said[0]
         assert not (folder / "run").exists()

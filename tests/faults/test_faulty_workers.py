@@ -94,7 +94,7 @@ def test_without_a_watch_a_stuck_worker_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sabotage: nobody looks after the workers, and the pass is there still at three times its limit."""
-    monkeypatch.setattr(watched.Watchdog, "_look_after", lambda self: None)
+    monkeypatch.setattr(watched.Watchdog, "_watch", lambda self: None)
     held_up = multiprocessing.get_context("fork").Process(
         target=workers.failing_pass, args=(tmp_path, "training", "fork", "asleep")
     )
@@ -201,7 +201,7 @@ def test_time_in_which_nobody_ran_does_not_count(
     lost after six looks, not after two."""
     still = Still(row=3)
     watch = watch_of(still, looks, 1000, monkeypatch)
-    watch._look_after()
+    watch._watch()
     assert (still.killed, watch.overdue) == (killed, [0] if killed else [])
 
 
@@ -215,7 +215,7 @@ def test_a_worker_between_files_owes_a_sign_only_to_who_waits(
     still = Still(row=~3)
     watch = watch_of(still, looks, 0.1, monkeypatch)
     with watch.waiting([0] if awaited else []):
-        watch._look_after()
+        watch._watch()
     assert still.killed == killed
 
 
@@ -225,7 +225,7 @@ def test_a_worker_that_is_being_started_has_longer(monkeypatch: pytest.MonkeyPat
         still = Still(watched.NOT_STARTED)
         watch = watch_of(still, looks, 0.1, monkeypatch)
         with watch.waiting([0]):
-            watch._look_after()
+            watch._watch()
         assert still.killed == killed
 
 

@@ -158,6 +158,9 @@ def test_what_another_has_filled_meanwhile_is_kept(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("classwise.run.folder.locked", fill_and_lock)
-        with pytest.raises(OutputError, match="already exists and is not overwritten"), new_folder("name", run):
+        with (
+            pytest.raises(OutputError, match="already exists and is not overwritten"),
+            new_folder("name", run),
+        ):
             pass
     assert [path.name for path in run.iterdir()] == ["status.json"]

@@ -83,7 +83,7 @@ def test_formulas_through_the_commands(found: dict[str, Any]) -> None:
 @pytest.mark.full
 def test_sabotage_of_neutral_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the cells would run."""
-    monkeypatch.setattr(table, "neutralised", lambda frame: frame)
+    monkeypatch.setattr(table, "escaped", lambda frame: frame)
     count = formulas.tables(9)
     assert count.held < count.tried
 

@@ -598,11 +598,11 @@ def failing_command(config: Path, run: Path, what: str, kind: str) -> str:
     trap = Path(next(row[3] for row in rows if row[2] == ("train" if what == "train" else "valid")))
     armed = folder / f"trap {kind} armed"
 
-    def read(path: Path, *rest: Any) -> np.ndarray:
+    def read(path: Path, *rest: Any, **options: Any) -> np.ndarray:
         if path == trap and get_worker_info() is not None and armed.exists():
             armed.unlink()
             spring(str(armed))
-        return read_image(path, *rest)
+        return read_image(path, *rest, **options)
 
     def count(progress: Progress, loss: float, samples: int) -> None:
         end_update(progress, loss, samples)

@@ -133,7 +133,8 @@ def test_auto_stays_with_torch_where_little_is_to_be_done(
         assert all(torch.equal(found[name], raw) for name, raw in expected.items())
     assert len(said) == 1
     assert re.fullmatch(
-        r"--engine auto: torch is taken, since \d+\.\d s of work are not worth another's start", said[0]
+        r"--engine auto: using torch, since \d+\.\d s of work are not worth setting up another engine",
+        said[0],
     )
 
 
@@ -185,7 +186,7 @@ def test_auto_passes_over_what_differs_or_cannot_be_had(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     found = engine_of("auto", model, CPU, FP32, 9, said.append)(images(4))
     assert all(torch.equal(found[name], raw) for name, raw in eager(images(4)).items())
-    assert said[2:] == ["--engine auto: torch is taken, since nothing else can be had"]
+    assert said[2:] == ["--engine auto: using torch, since no other engine is available"]
     assert said[0].startswith("note: --engine onnx: the package onnxruntime cannot be imported")
     assert said[1].startswith("note: --engine compile: on the first batch")
 
@@ -196,14 +197,14 @@ def test_little_work_is_done_at_once(
 ) -> None:
     """Where all of it takes less time than another engine's start, nothing is measured first."""
     count: list[int] = []
-    monkeypatch.setattr(engines, "TURN_SECONDS", 0.0)  # five turns of two passes
+    monkeypatch.setattr(engines, "TIMING_SECONDS", 0.0)  # five rounds of two passes
     monkeypatch.setattr(engines, "_checked", fail)
     model.register_forward_pre_hook(lambda _, inputs: count.append(len(inputs[0])))
     engine_of("auto", model, CPU, FP32, batches)(images(4))
     assert len(count) == passes
 
 
-def fail(*_: Any) -> None:
+def fail(*_: Any, **__: Any) -> None:
     raise ModelError("none")
 
 

@@ -107,7 +107,7 @@ def test_the_id_column_may_stand_anywhere(tmp_path: Path) -> None:
             [["a", ""], ["b", ""], ["a", ""]],
             ["s"],
             DataError,
-            r"id 'a' stands in rows 1, 3; .*unique",
+            r"id 'a' is in rows 1, 3; .*unique",
         ),
         (["id", "x"], [["a", ""], ["", "z"]], ["s"], DataError, "column 'id' .* is empty in row 2"),
     ],
@@ -246,8 +246,8 @@ def test_a_template_that_wants_another_kind_of_answer(
         ("ImageID,ans\n", "its ids are not the template's"),
         ("ImageID,ans\na,고양이\nb,고양이\nc,고양이\n", "its ids are not the template's"),
         ("ImageID,ans\na,고양이\na,고양이\n", "its ids are not the template's"),
-        ("ImageID,ans\na,고양이\nb,강아지\n", "column 'ans' holds '강아지', which is no answer"),
-        ("ImageID,ans\na,고양이\nb,\n", "column 'ans' holds '', which is no answer"),
+        ("ImageID,ans\na,고양이\nb,강아지\n", "column 'ans' holds '강아지', which is not a possible answer"),
+        ("ImageID,ans\na,고양이\nb,\n", "column 'ans' holds '', which is not a possible answer"),
         ("ImageID,answer\na,고양이\nb,고양이\n", "its columns are"),
         ("ans,ImageID\n고양이,a\n고양이,b\n", "its columns are"),
         ("a,고양이\nb,고양이\n", "its columns are"),
@@ -320,7 +320,9 @@ def test_numbers_come_back_bit_for_bit(dtype: type, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_not_finite_is_no_answer(value: float, tmp_path: Path) -> None:
     """It is never written."""
-    with pytest.raises(OutputError, match=r"column 'x' holds '.*', which is no answer; allowed: any finite"):
+    with pytest.raises(
+        OutputError, match=r"column 'x' holds '.*', which is not a possible answer; allowed: any finite"
+    ):
         filled(pl.Series([0.0, value]), None, tmp_path)
 
 
@@ -346,7 +348,7 @@ def test_sets_of_labels_are_written_as_they_are(tmp_path: Path) -> None:
 def test_a_set_with_a_foreign_part_is_no_answer(text: str, tmp_path: Path) -> None:
     """Unknown labels, empty parts, a label twice, another separator."""
     with pytest.raises(
-        OutputError, match=r"column 'x' holds .* no answer; allowed: a, b c, d, joined by '\|'"
+        OutputError, match=r"column 'x' holds .* not a possible answer; allowed: a, b c, d, joined by '\|'"
     ):
         filled(pl.Series(["a", text]), TAGS, tmp_path)
 
@@ -389,4 +391,4 @@ def test_a_template_that_wants_other_than_numbers_or_sets(
     values = pl.Series([1.5, 2.5]) if possible is None else pl.Series(["a", "d"])
     with pytest.raises(OutputError) as raised:
         filled(values, possible, tmp_path, cells)
-    assert f"'s' has the answers {allowed}; the template wants another kind" in str(raised.value)
+    assert f"'s' has the answers {allowed}; the template expects another kind" in str(raised.value)

@@ -5,7 +5,7 @@ import pytest
 from classwise.data.sources import read_source
 from classwise.data.split import split_rows
 from classwise.data.table import write_table
-from classwise.data.targets import make_target
+from classwise.data.target_from_table import make_target
 from classwise.errors import DataError
 from classwise.init.competition import competition_table, is_competition
 

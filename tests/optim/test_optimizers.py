@@ -249,8 +249,8 @@ def test_any_argument_can_be_given(name: str, options: dict[str, Any], key: str,
             {"decoupled_decay": True, "eps": -1.0},
             "eps: madgrad refuses -1.0 (beside decoupled_decay",
         ),
-        ("adamw", {"lr": 0.1}, "lr: not an option (it stands in [optimizer])"),
-        ("adamw", {"maximize": True}, "maximize: not an option (a loss is to fall)"),
+        ("adamw", {"lr": 0.1}, "lr: not an option (it is a key of [optimizer])"),
+        ("adamw", {"maximize": True}, "maximize: not an option (the loss is minimized)"),
     ],
 )
 def test_an_argument_that_it_refuses_is_named(name: str, options: dict[str, Any], message: str) -> None:
@@ -285,7 +285,7 @@ def test_values_that_it_refuses_are_config_errors() -> None:
         (
             "sgd",
             {"momentum": 0.5, "options": {"momentum": 0.5}},
-            r"optimizer\.options\.momentum: .* give it once",
+            r"optimizer\.options\.momentum: .* allowed: one of them",
         ),
     ]
     for name, options, message in cases:

@@ -344,7 +344,9 @@ def test_a_warmup_as_long_as_the_run_is_refused() -> None:
         with pytest.raises(ConfigError, match=rf"schedule\.warmup_epochs: found {warmup}, .*epochs is 3"):
             build_schedule("cosine", [1.0], 10, 3, warmup)
     assert build_schedule("cosine", [1.0], 10, 3, 2.9).lrs(29) == [1.0]
-    with pytest.raises(ConfigError, match=r"found 1, .*epochs is 3, of which 2 are frozen: nothing is left"):
+    with pytest.raises(
+        ConfigError, match=r"found 1, .*epochs is 3, of which 2 are frozen, so no epochs are left"
+    ):
         build_schedule("cosine", [1.0], 10, 3, 1, frozen_updates=20)
 
 

@@ -402,7 +402,9 @@ def test_another_schema_is_refused(schema: int, tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "SCHEMA", schema)
         saved(tmp_path / "c")
-    with pytest.raises(CheckpointError, match=f"schema {schema}, but this version of classwise reads 2 and 3"):
+    with pytest.raises(
+        CheckpointError, match=f"schema {schema}, but this version of classwise reads 2 and 3"
+    ):
         read_checkpoint(tmp_path / "c" / "last")
 
 

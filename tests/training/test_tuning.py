@@ -11,7 +11,7 @@ from torch import nn
 from classwise.model.backbone import HALF, Backbone
 from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.training import tuning
-from classwise.training.tuning import FORMATS, Plan, SearchSpace, torch_threads, tune
+from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, torch_threads, tune
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ def optimizer_of(trial: Classifier, fused: bool | None) -> torch.optim.Optimizer
 
 def fastest(
     measured: Classifier, size: int, read: float, *layouts: tuple[int, int], **others: Any
-) -> list[Plan]:
+) -> list[TuningResult]:
     return tune(measured, optimizer_of, size, CPU, read, SearchSpace(layouts, **others))
 
 
@@ -99,7 +99,7 @@ def test_the_fastest_is_changed_one_thing_at_a_time(monkeypatch: pytest.MonkeyPa
     """Memory format, compilation and optimizer are tried for what was the fastest so far, and kept if faster."""
     seconds = {"bf16": 5.0, "fp32": 9.0}
 
-    def passes(trial: Any, plan: Plan) -> list[float]:
+    def passes(trial: Any, plan: TuningResult) -> list[float]:
         found = seconds[plan.precision] * (0.5 if plan.memory_format == "contiguous" else 1)
         found *= 2 if plan.compile else 1
         return [found * (0.1 if plan.fused is False else 1) * 4] * 4

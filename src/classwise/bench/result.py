@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from classwise.training.tuning import Plan
+from classwise.training.tuning import TuningResult
 
 READING = ("reading", "decoding", "augmenting", "joining")
 """What a reader does: in loader workers beside the model, or in turn with it."""
@@ -35,7 +35,7 @@ class Bench:
     device: str
     precision: str
     batch: int
-    plans: tuple[Plan, ...] = ()
+    plans: tuple[TuningResult, ...] = ()
     other: tuple[str, float] | None = None
     hints: tuple[str, ...] = ()
 

@@ -38,7 +38,7 @@ from classwise.metrics.collection import ROWS_AT_ONCE
 from classwise.run.assembly import Parts, assemble
 from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.training import loop
-from classwise.training.tuning import Plan
+from classwise.training.tuning import TuningResult
 
 BATCHES = 3
 """Batches that are looked at, at least: whole updates of an update."""
@@ -74,10 +74,10 @@ def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: 
             console.line(str(splits.cache))
         parts = assemble(settled, splits, copy.deepcopy(model), heads, device)
         with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
-            return measure(parts, settled, tuple(Plan(**plan) for plan in plans), console)
+            return measure(parts, settled, tuple(TuningResult(**plan) for plan in plans), console)
 
 
-def measure(parts: Parts, config: Config, plans: tuple[Plan, ...], console: Console) -> Bench:
+def measure(parts: Parts, config: Config, plans: tuple[TuningResult, ...], console: Console) -> Bench:
     """Time the parts of a run; its weights change meanwhile. `plans`: the ways to train that were measured."""
     console.line("timing each stage ...")
     begin(parts)
@@ -133,7 +133,7 @@ def reading_stages(parts: Parts, updates: Sequence[list[Batch]], workers: int) -
     epoch = parts.state.progress.epoch
 
     def change(i: int) -> np.ndarray[Any, Any]:
-        return dataset.change(images[i], epoch, int(rows[i]))[0]
+        return dataset.transform(images[i], epoch, int(rows[i]))[0]
 
     with _threads_of_a_reader(workers):
         yield from _stages_of_files(dataset, rows, images)

@@ -21,7 +21,7 @@ from classwise.console import Console
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, ImageError
 from classwise.model.classifier import Classifier
-from classwise.training.tuning import FORMATS, Plan, SearchSpace, tune
+from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, tune
 
 TIMED_IMAGES = 24  # training images that are read to time one
 
@@ -52,10 +52,10 @@ def resolve_auto(
     return make_config(values), device, plans
 
 
-def _plan_as_given(config: Config, device: torch.device) -> Plan:
+def _plan_as_given(config: Config, device: torch.device) -> TuningResult:
     """The plan of a config with a fixed precision: nothing is measured, each other `auto` takes its default."""
     training = config.training
-    return Plan(
+    return TuningResult(
         precision=training.precision,
         threads=unless_auto(training.threads, torch.get_num_threads()),
         workers=worker_count(config.data.workers, device),
@@ -64,7 +64,7 @@ def _plan_as_given(config: Config, device: torch.device) -> Plan:
     )
 
 
-def _with_plan(config: Config, plan: Plan, device: torch.device) -> Config:
+def _with_plan(config: Config, plan: TuningResult, device: torch.device) -> Config:
     """The config with the plan's values, and with whatever else was left to defaults."""
     data, optimizer = config.data, config.optimizer
 
@@ -95,7 +95,7 @@ def _with_plan(config: Config, plan: Plan, device: torch.device) -> Config:
 
 def _measured_plans(
     config: Config, splits: DatasetSplits, model: Classifier, device: torch.device, console: Console
-) -> list[Plan]:
+) -> list[TuningResult]:
     """The plans that fit the device, the fastest first. Raises ConfigError if none does."""
     seconds_per_image = _read_seconds(config, splits, model)
     criterion = build_criterion(config, splits)

@@ -55,7 +55,7 @@ def single_image_batch_error(error: BaseException, config: Config) -> ConfigErro
 def _refuse_unscored_metric(splits: DatasetSplits, metric: str) -> None:
     """A metric over rows without labels would be 0 in every epoch."""
     names = metric_targets(metric, splits)
-    labeled_N = np.all([splits.target(name).known(splits.valid.labels[name]) for name in names], axis=0)
+    labeled_N = np.all([splits.target(name).is_labeled(splits.valid.labels[name]) for name in names], axis=0)
     if not labeled_N.any():
         raise DataError(
             f"selection.metric: {metric} cannot be computed: no validation row has a label for {' and '.join(names)}"

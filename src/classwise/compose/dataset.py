@@ -52,10 +52,12 @@ def prepare(
 
     # Rank 0 reports the cache for all processes.
     counts = processes.all_gather_object(
-        [0, 0, 0] if cache is None else [cache.added, cache.had, cache.left_out]
+        [0, 0, 0] if cache is None else [cache.added, cache.already_there, cache.left_out]
     )
     if cache is not None:
-        cache.added, cache.had, cache.left_out = (sum(column) for column in zip(*counts, strict=True))
+        cache.added, cache.already_there, cache.left_out = (
+            sum(column) for column in zip(*counts, strict=True)
+        )
 
     splits = processes.on_all_ranks(lambda: _split_data(config, samples, valid_samples, bad))
     return dataclasses.replace(
@@ -163,5 +165,5 @@ def _rows_of(samples: Samples, labels: Labels, rows: np.ndarray) -> Split:
 def _with_images(split: Split, keys: Mapping[Path, bytes], cache: ImageCache | None) -> Split:
     """The split with the digest of its images and, with a cache, the decoded images. `keys`: a hash by file."""
     image_keys = [keys[path] for path in split.samples.paths]
-    cached = None if cache is None else cache.of(image_keys)
+    cached = None if cache is None else cache.locate(image_keys)
     return dataclasses.replace(split, images_digest=sha256(b"".join(image_keys)), cached=cached)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from classwise.config.schema import Config
 from classwise.data.sources import Samples
 from classwise.data.table import rows_text
-from classwise.data.targets import Target, make_target
+from classwise.data.target_from_table import make_target
+from classwise.data.targets import Target
 from classwise.errors import DataError
 
 Labels = dict[str, npt.NDArray[Any]]
@@ -72,5 +73,5 @@ def _has_label(targets: Sequence[Target], samples: Samples, labels: Labels) -> n
     """Which rows (N,) have a label for at least one target."""
     labeled_N = np.zeros(len(samples), dtype=bool)
     for target in targets:
-        labeled_N |= target.known(labels[target.name])
+        labeled_N |= target.is_labeled(labels[target.name])
     return labeled_N

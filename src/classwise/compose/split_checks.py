@@ -112,7 +112,7 @@ def _unscored_targets(splits: DatasetSplits) -> list[str]:
     return [
         f"{target.name}: no validation row has a label, so this target cannot be scored"
         for target in splits.targets
-        if not target.known(splits.valid.labels[target.name]).any()
+        if not target.is_labeled(splits.valid.labels[target.name]).any()
     ]
 
 

@@ -101,7 +101,9 @@ def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
 
 def masked_counts(splits: DatasetSplits, split: Split) -> dict[str, int]:
     """Rows without a label, by target."""
-    return {target.name: int((~target.known(split.labels[target.name])).sum()) for target in splits.targets}
+    return {
+        target.name: int((~target.is_labeled(split.labels[target.name])).sum()) for target in splits.targets
+    }
 
 
 def value_summary(splits: DatasetSplits, split: Split) -> dict[str, dict[str, float]]:

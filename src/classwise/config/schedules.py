@@ -26,7 +26,7 @@ class Step(_Schedule):
 
     name: Literal["step"]
     step_size: Count = Field(10, description="epochs between two reductions")
-    gamma: Positive = Field(0.1, description="factor of each reduction")
+    gamma: Positive = Field(0.1, description="factor of the learning rate at each reduction")
 
 
 class Cosine(_Schedule):
@@ -62,7 +62,9 @@ class Plateau(_Schedule):
     """[schedule] name = "plateau" """
 
     name: Literal["plateau"]
-    factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of each reduction")
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="factor of the learning rate at each reduction"
+    )
     patience: Annotated[int, Field(ge=0)] = Field(
         10, description="epochs without improvement before a reduction"
     )

@@ -160,9 +160,12 @@ class Optimizer(Section):
         description="learning rate of each backbone layer, as a multiple of the next layer's; 1 = all the same",
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="if the optimizer has it (default: the optimizer's own; 0.9 for sgd and sgdp)"
+        None,
+        description="momentum, if the optimizer has it (default: the optimizer's own; 0.9 for sgd and sgdp)",
     )
-    nesterov: bool | None = Field(None, description="if the optimizer has it (default: the optimizer's own)")
+    nesterov: bool | None = Field(
+        None, description="Nesterov momentum, if the optimizer has it (default: its own)"
+    )
     betas: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
         None, description="if the optimizer has them (default: the optimizer's own)"
     )

@@ -1,10 +1,12 @@
 """Training-time augmentation of one image, as a function of the image and of one generator.
 
 The steps, each with a plain number whose off value is obvious: a random part of the image (Szegedy et al.,
-'Going deeper with convolutions', 2015, section 6), turned and shifted, mirrored, in other light, with a
-rectangle erased (Zhong et al., 'Random erasing data augmentation', AAAI 2020). Validation calls `fit_image`
-and nothing else; with all parts off, training sees the very same pixels. Light and mirror need nothing but the
-image's pixels at the network's size, so that a GPU can do them too: with the same bytes (device_augment.py).
+'Going deeper with convolutions', 2015, section 6), rotated and shifted, mirrored, with changed brightness, contrast and
+saturation, with a rectangle erased (Zhong et al., 'Random erasing data augmentation', AAAI 2020). Validation calls
+`fit_image` and nothing else; with all parts off, training sees the very same pixels.
+
+There are two halves. The geometry needs the image at its own size. The rest needs nothing but the pixels at the
+network's size, so a GPU can do it too, with the same bytes (device_augment.py).
 """
 
 import math
@@ -17,7 +19,7 @@ import numpy as np
 from classwise.data.fit import PAD, fit_image, fit_view, resize_image
 from classwise.errors import ConfigError
 
-# What each part may be: (least, most).
+# The allowed range of each part: (lowest, highest).
 _RANGES = {
     "flip": (0.0, 1.0),
     "crop": (0.01, 1.0),
@@ -36,12 +38,13 @@ _ERASE_RATIO = 0.3
 
 @dataclass(frozen=True)
 class Augment:
-    """How strongly a training image is changed. The values given here change nothing."""
+    """How strongly a training image is changed. The defaults change nothing. Raises ConfigError for a value out of
+    range."""
 
     flip: float = 0.0
     """Probability of a mirror image. 0 where left and right tell classes apart (text, digits, hands)."""
     crop: float = 1.0
-    """Least share of the area that is kept; the share is uniform between it and 1, the place is uniform."""
+    """Smallest share of the area that is kept. The share is uniform between it and 1; the position is uniform."""
     ratio: float = 1.0
     """Largest change of the aspect ratio: 1.25 stretches by up to 1.25 either way, at the cost of some area."""
     rotate: float = 0.0
@@ -59,9 +62,10 @@ class Augment:
 
     def __post_init__(self) -> None:
         for part in fields(self):
-            found, (min_size, most) = getattr(self, part.name), _RANGES[part.name]
-            if not min_size <= found <= most:  # NaN as well
-                raise ConfigError(f"augment {part.name}: found {found}; allowed: {min_size:g} to {most:g}")
+            value = getattr(self, part.name)
+            lowest, highest = _RANGES[part.name]
+            if not lowest <= value <= highest:  # refuses NaN as well
+                raise ConfigError(f"augment {part.name}: found {value}; allowed: {lowest:g} to {highest:g}")
 
 
 PRESETS: dict[str, Augment] = {
@@ -107,193 +111,210 @@ class _Draws(NamedTuple):
 
 
 class DeviceAugment(NamedTuple):
-    """What is still to be done to an image that has been cut out and brought to size; `finish_image` does it, and on
-    a GPU `augment_on_device` in device_augment.py. As float64 all of it is exact."""
+    """The second half of the augmentation of one image that has its final size. `augment_on_host` applies it, or on a
+    GPU `augment_on_device` in device_augment.py. All values are exact as float64."""
 
     flip: float
     """1: mirrored."""
     brightness: float
     contrast: float
     saturation: float
-    top: float
-    left: float
-    rows: float
-    """Of the erased rectangle; 0: nothing is erased."""
-    columns: float
-    noise: float
-    """The seed of what fills it, a whole number below 2**32."""
+    erase_top: float
+    erase_left: float
+    erase_height: float
+    """0: nothing is erased."""
+    erase_width: float
+    noise_seed: float
+    """Of the noise that fills the rectangle: a whole number below 2**32."""
 
 
 def augment_image(
     image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
 ) -> np.ndarray:
-    """A (height, width, 3) uint8 RGB image of `size`, changed by chance; `fit` as in `fit_view`.
+    """A (height, width, 3) uint8 RGB image of `size`, changed at random; `fit` as in `fit_view`.
 
-    Every random number comes from `rng`. The same ones are drawn whatever is switched on, so that changing
-    one part leaves the others' outcomes alone.
-    With every part off the result is that of `fit_image`: possibly the image itself, not a copy.
+    Every random number comes from `rng`. The same numbers are drawn whatever is switched on, so that changing one part
+    does not change the outcome of the others. With every part off the result is that of `fit_image`: possibly the image
+    itself, not a copy.
     """
-    return finish_image(*place_image(image_HWC, size, fit, augment, rng))
+    image_HWC, device_augment = augment_geometry(image_HWC, size=size, fit=fit, augment=augment, rng=rng)
+    return augment_on_host(image_HWC, device_augment)
 
 
-def place_image(
+def augment_geometry(
     image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
 ) -> tuple[np.ndarray, DeviceAugment]:
-    """The first half of `augment_image`, which needs the image in its own size, and what the second half has to
-    do."""
+    """The first half of `augment_image`, which needs the image at its own size; and what the second half has to do."""
     draws = _Draws(*rng.random(len(_Draws._fields)).tolist())
-    top, left, rows, columns = _erased(size, draws) if draws.erase < augment.erase else (0, 0, 0, 0)
-    finish = DeviceAugment(
-        float(draws.flip < augment.flip),
-        1 + augment.brightness * _either_way(draws.brightness),
-        1 + augment.contrast * _either_way(draws.contrast),
-        # In whole 4096ths: the sums below are then exact in float32, in whatever order they are made.
-        round(4096 * (1 + augment.saturation * _either_way(draws.saturation))) / 4096,
-        top,
-        left,
-        rows,
-        columns,
-        int(draws.erase_noise * 2**32),
+    erase_top, erase_left, erase_height, erase_width = 0, 0, 0, 0
+    if draws.erase < augment.erase:
+        erase_top, erase_left, erase_height, erase_width = _erase_box(size, draws)
+    device_augment = DeviceAugment(
+        flip=float(draws.flip < augment.flip),
+        brightness=1 + augment.brightness * _symmetric(draws.brightness),
+        contrast=1 + augment.contrast * _symmetric(draws.contrast),
+        # In whole 4096ths: the sums below are then exact in float32, whatever the order of their terms.
+        saturation=round(4096 * (1 + augment.saturation * _symmetric(draws.saturation))) / 4096,
+        erase_top=erase_top,
+        erase_left=erase_left,
+        erase_height=erase_height,
+        erase_width=erase_width,
+        noise_seed=int(draws.erase_noise * 2**32),
     )
-    return _place(image_HWC, size, fit, augment, draws), finish
+    placed_HWC = _crop_and_rotate(image_HWC, size=size, fit=fit, augment=augment, draws=draws)
+    return placed_HWC, device_augment
 
 
-def finish_image(image_HWC: np.ndarray, finish: DeviceAugment) -> np.ndarray:
-    """Mirrored, then in other light, then with a rectangle of noise (Zhong et al., RE-R, the best of their four
-    fillings)."""
-    if finish.flip:
+def augment_on_host(image_HWC: np.ndarray, device_augment: DeviceAugment) -> np.ndarray:
+    """The image mirrored, then with changed brightness, contrast and saturation, then with a rectangle of noise (Zhong
+    et al., RE-R, the best of their four fillings)."""
+    if device_augment.flip:
         image_HWC = cv2.flip(image_HWC, 1)
-    image_HWC = _relight(image_HWC, finish)
-    if finish.rows:
-        top, left, rows, columns = (int(x) for x in finish[4:8])
-        y, x, c = np.ogrid[top : top + rows, left : left + columns, :3]
+    image_HWC = _relight(image_HWC, device_augment)
+    if device_augment.erase_height:
+        top, left = int(device_augment.erase_top), int(device_augment.erase_left)
+        bottom = top + int(device_augment.erase_height)
+        right = left + int(device_augment.erase_width)
+        # Every value of the image has a number, from which its noise is computed: no generator is needed.
+        y, x, c = np.ogrid[top:bottom, left:right, :3]
         number_HWC = ((y * image_HWC.shape[1] + x) * 3 + c).astype(np.uint32)
         image_HWC = image_HWC.copy()
-        image_HWC[top : top + rows, left : left + columns] = _noise(number_HWC, int(finish.noise))
+        image_HWC[top:bottom, left:right] = _noise(number_HWC, int(device_augment.noise_seed))
     return image_HWC
 
 
-def _place(
+def _crop_and_rotate(
     image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, draws: _Draws
 ) -> np.ndarray:
-    """Cuts out, turns and shifts, in one interpolation as far as that can be."""
+    """Crops, rotates and shifts to `size`, in one interpolation where possible."""
     if augment.crop == augment.ratio == 1 and augment.rotate == augment.translate == 0:
         return fit_image(image_HWC, size, fit)
     height, width = image_HWC.shape[:2]
-    top, left, part_height, part_width = _part((height, width), size, fit, augment, draws)
-    angle = math.radians(augment.rotate * _either_way(draws.angle))
-    first_row, first_column = round(top), round(left)
-    rows, columns = max(1, round(part_height)), max(1, round(part_width))
-    inside = 0 <= first_row <= height - rows and 0 <= first_column <= width - columns
-    if angle == 0 and inside:
-        part_HWC = image_HWC[first_row : first_row + rows, first_column : first_column + columns]
-        return resize_image(part_HWC, size)
-    return _warp(image_HWC, (top, left, part_height, part_width), angle, size, padded=fit == "pad")
+    box = _crop_box((height, width), size=size, fit=fit, augment=augment, draws=draws)
+    angle = math.radians(augment.rotate * _symmetric(draws.angle))
+
+    # An upright part inside the image is cut out; anything else has to be warped.
+    top, left, rows, columns = round(box[0]), round(box[1]), max(1, round(box[2])), max(1, round(box[3]))
+    is_inside = 0 <= top <= height - rows and 0 <= left <= width - columns
+    if angle == 0 and is_inside:
+        return resize_image(image_HWC[top : top + rows, left : left + columns], size)
+    return _warp(image_HWC, box=box, angle=angle, size=size, padded=fit == "pad")
 
 
-def _part(
+def _crop_box(
     image_size: tuple[int, int], size: tuple[int, int], fit: str, augment: Augment, draws: _Draws
 ) -> tuple[float, float, float, float]:
     """(top, left, height, width) of the random part, in the image's pixels; its centre is in the image."""
-    top, left, height, width = fit_view(image_size, size, fit)
+    view_top, view_left, view_height, view_width = fit_view(image_size, size, fit)
     share = augment.crop + (1 - augment.crop) * draws.share
-    stretch = augment.ratio ** _either_way(draws.stretch)
-    part_height, part_width = height * math.sqrt(share / stretch), width * math.sqrt(share * stretch)
+    stretch = augment.ratio ** _symmetric(draws.stretch)
+    height = view_height * math.sqrt(share / stretch)
+    width = view_width * math.sqrt(share * stretch)
+
     # A part that is longer than the image shrinks as a whole: the stretch is kept, at the cost of area.
-    excess = max(1.0, part_height / height, part_width / width)
-    part_height, part_width = part_height / excess, part_width / excess
+    excess = max(1.0, height / view_height, width / view_width)
+    height, width = height / excess, width / excess
+
+    top, left = view_top, view_left
     if augment.crop < 1 or augment.ratio > 1:
-        top = _start(image_size[0], top, height, part_height, draws.top)
-        left = _start(image_size[1], left, width, part_width, draws.left)
-    top += part_height * augment.translate * _either_way(draws.down)
-    left += part_width * augment.translate * _either_way(draws.right)
-    return (
-        min(max(top, -part_height / 2), image_size[0] - part_height / 2),
-        min(max(left, -part_width / 2), image_size[1] - part_width / 2),
-        part_height,
-        part_width,
-    )
+        top = _crop_start(
+            image_size[0], view_start=view_top, view_length=view_height, crop_length=height, draw=draws.top
+        )
+        left = _crop_start(
+            image_size[1], view_start=view_left, view_length=view_width, crop_length=width, draw=draws.left
+        )
+    top += height * augment.translate * _symmetric(draws.down)
+    left += width * augment.translate * _symmetric(draws.right)
+    top = min(max(top, -height / 2), image_size[0] - height / 2)
+    left = min(max(left, -width / 2), image_size[1] - width / 2)
+    return top, left, height, width
 
 
-def _start(length: int, view_start: float, view_length: float, part_length: float, draw: float) -> float:
-    """Where a part begins along one axis: anywhere in the image, and in the padding around it where there
-    is some, as long as its centre is in the image."""
-    min_size = max(min(0.0, view_start), -part_length / 2)
-    most = min(max(length, view_start + view_length) - part_length, length - part_length / 2)
-    return min_size + draw * (most - min_size)
+def _crop_start(length: int, view_start: float, view_length: float, crop_length: float, draw: float) -> float:
+    """Where a part begins along one axis: anywhere in the image and in the padding around it, if there is any, as long
+    as the centre of the part is in the image."""
+    lowest = max(min(0.0, view_start), -crop_length / 2)
+    highest = min(max(length, view_start + view_length) - crop_length, length - crop_length / 2)
+    return lowest + draw * (highest - lowest)
 
 
 def _warp(
     image_HWC: np.ndarray,
-    part: tuple[float, float, float, float],
+    box: tuple[float, float, float, float],
     angle: float,
     size: tuple[int, int],
     padded: bool,
 ) -> np.ndarray:
-    """The part of the image, turned by `angle` (radians, about the part's centre), at `size`. What lies
-    outside the image is padding where the fit pads, and otherwise the image's mirror image."""
-    top, left, height, width = part
-    middle_y, middle_x, cos, sin = top + height / 2, left + width / 2, math.cos(angle), math.sin(angle)
-    # The upright rectangle around the turned part, shrunk to the output's resolution first: a warp takes
-    # two or four pixels a side, and would alias where it skips the rest.
+    """The part `box` (top, left, height, width) of the image, rotated by `angle` (radians, about its centre), at
+    `size`. Outside of the image there is padding if `padded`, and otherwise the image's reflection."""
+    top, left, height, width = box
+    centre_y, centre_x = top + height / 2, left + width / 2
+    cos, sin = math.cos(angle), math.sin(angle)
+
+    # The upright rectangle around the rotated part, shrunk to the output's resolution first: a warp looks at two or
+    # four pixels a side, and would alias where it skips the rest.
     reach_y = (abs(height * cos) + abs(width * sin)) / 2 + 2 * max(1.0, height / size[0])
     reach_x = (abs(width * cos) + abs(height * sin)) / 2 + 2 * max(1.0, width / size[1])
-    y, x = max(0, math.floor(middle_y - reach_y)), max(0, math.floor(middle_x - reach_x))
-    patch_HWC = image_HWC[y : math.ceil(middle_y + reach_y), x : math.ceil(middle_x + reach_x)]
-    rows = max(1, round(patch_HWC.shape[0] * min(1.0, size[0] / height)))
-    columns = max(1, round(patch_HWC.shape[1] * min(1.0, size[1] / width)))
-    scale_y, scale_x = rows / patch_HWC.shape[0], columns / patch_HWC.shape[1]
+    y = max(0, math.floor(centre_y - reach_y))
+    x = max(0, math.floor(centre_x - reach_x))
+    patch_HWC = image_HWC[y : math.ceil(centre_y + reach_y), x : math.ceil(centre_x + reach_x)]
+    patch_height, patch_width = patch_HWC.shape[:2]
+    rows = max(1, round(patch_height * min(1.0, size[0] / height)))
+    columns = max(1, round(patch_width * min(1.0, size[1] / width)))
+
     # From an output pixel (column, row) to a pixel of the shrunken patch; centres are at whole numbers + 0.5.
-    step_x, step_y = width / size[1], height / size[0]
-    turn = np.array([[cos * step_x, -sin * step_y], [sin * step_x, cos * step_y]])
-    origin = turn @ [0.5 - size[1] / 2, 0.5 - size[0] / 2] + [middle_x - x, middle_y - y]
-    matrix = np.column_stack([turn, origin]) * [[scale_x], [scale_y]] - [[0, 0, 0.5], [0, 0, 0.5]]
-    shrinks = rows < patch_HWC.shape[0] or columns < patch_HWC.shape[1]
+    scale_y, scale_x = rows / patch_height, columns / patch_width
+    step_y, step_x = height / size[0], width / size[1]
+    rotation = np.array([[cos * step_x, -sin * step_y], [sin * step_x, cos * step_y]])
+    origin = rotation @ [0.5 - size[1] / 2, 0.5 - size[0] / 2] + [centre_x - x, centre_y - y]
+    matrix = np.column_stack([rotation, origin]) * [[scale_x], [scale_y]] - [[0, 0, 0.5], [0, 0, 0.5]]
+
+    shrinks = rows < patch_height or columns < patch_width
     warped: np.ndarray = cv2.warpAffine(
         resize_image(patch_HWC, (rows, columns)),
         matrix,
         (size[1], size[0]),
         flags=cv2.WARP_INVERSE_MAP | (cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC),
-        # Not REFLECT_101: with it OpenCV 5.0 never comes back from an image of one row or column.
+        # Not REFLECT_101: with it OpenCV 5.0 never returns from an image of one row or column.
         borderMode=cv2.BORDER_CONSTANT if padded else cv2.BORDER_REFLECT,
         borderValue=(PAD, PAD, PAD),
     )
     return warped
 
 
-def _relight(image_HWC: np.ndarray, finish: DeviceAugment) -> np.ndarray:
+def _relight(image_HWC: np.ndarray, device_augment: DeviceAugment) -> np.ndarray:
     """Brightness, then contrast about the image's mean grey, then saturation. Grey images stay grey."""
-    if finish.brightness != 1 or finish.contrast != 1:
+    brightness, contrast = device_augment.brightness, device_augment.contrast
+    saturation = device_augment.saturation
+    if brightness != 1 or contrast != 1:
+        # The means times the pixels are whole numbers: the sums that device_augment.py computes.
         pixels = image_HWC.shape[0] * image_HWC.shape[1]
         red, green, blue = (round(mean * pixels) for mean in cv2.mean(image_HWC)[:3])
-        mean = finish.brightness * ((299 * red + 587 * green + 114 * blue) / (1000 * pixels))
-        levels = (np.arange(256) * finish.brightness - mean) * finish.contrast + mean
+        mean = brightness * ((299 * red + 587 * green + 114 * blue) / (1000 * pixels))
+        levels = (np.arange(256) * brightness - mean) * contrast + mean
         image_HWC = cv2.LUT(image_HWC, np.rint(levels.clip(0, 255)).astype(np.uint8))
-    if finish.saturation != 1:
+    if saturation != 1:
         grey_HWC = cv2.cvtColor(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        image_HWC = cv2.addWeighted(image_HWC, finish.saturation, grey_HWC, 1 - finish.saturation, 0)
+        image_HWC = cv2.addWeighted(image_HWC, saturation, grey_HWC, 1 - saturation, 0)
     return image_HWC
 
 
-def _erased(size: tuple[int, int], draws: _Draws) -> tuple[int, int, int, int]:
-    """(top, left, rows, columns) of the erased rectangle. One that is too long for the image is cut to fit, where
-    the paper draws again: the count of draws stays the same."""
-    height, width = size
-    min_size, most = _ERASE_AREA
-    area = (min_size + (most - min_size) * draws.erase_share) * height * width
-    stretch = _ERASE_RATIO ** _either_way(draws.erase_stretch)
-    rows = min(height, max(1, round(math.sqrt(area * stretch))))
-    columns = min(width, max(1, round(math.sqrt(area / stretch))))
-    return (
-        int(draws.erase_top * (height - rows + 1)),
-        int(draws.erase_left * (width - columns + 1)),
-        rows,
-        columns,
-    )
+def _erase_box(size: tuple[int, int], draws: _Draws) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the erased rectangle. One that is too long for the image is cut to fit, where the
+    paper draws again: the number of draws stays the same."""
+    image_height, image_width = size
+    lowest, highest = _ERASE_AREA
+    area = (lowest + (highest - lowest) * draws.erase_share) * image_height * image_width
+    stretch = _ERASE_RATIO ** _symmetric(draws.erase_stretch)
+    height = min(image_height, max(1, round(math.sqrt(area * stretch))))
+    width = min(image_width, max(1, round(math.sqrt(area / stretch))))
+    top = int(draws.erase_top * (image_height - height + 1))
+    left = int(draws.erase_left * (image_width - width + 1))
+    return top, left, height, width
 
 
 def _noise(number: np.ndarray, seed: int) -> np.ndarray:
-    """A byte for each number (uint32): the end of MurmurHash3 (its 32-bit finaliser), which device_augment.py computes too."""
+    """A byte for each number (uint32): the 32-bit finaliser of MurmurHash3, which device_augment.py computes too."""
     a, b = np.uint32(16), np.uint32(13)
     x = (number ^ np.uint32(seed)) * np.uint32(0x9E3779B1)
     x = (x ^ (x >> a)) * np.uint32(0x85EBCA6B)
@@ -301,6 +322,6 @@ def _noise(number: np.ndarray, seed: int) -> np.ndarray:
     return ((x ^ (x >> a)) & np.uint32(255)).astype(np.uint8)
 
 
-def _either_way(draw: float) -> float:
+def _symmetric(draw: float) -> float:
     """From [0, 1) to [-1, 1)."""
     return 2 * draw - 1

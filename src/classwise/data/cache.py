@@ -1,14 +1,14 @@
-"""Decoded images on the disk, so that a file is decoded once and not in every epoch of every run.
+"""The image cache: decoded images on the disk, so that a file is decoded once and not in every epoch of every run.
 
-A store is one folder: `pixels` holds images one behind the other as uint8, `index` a record for each: a hash of the
-file's bytes, where its pixels stand, their size, and their checksum. What is stored depends on nothing but the file's
-bytes, the size that was asked for and the decoders' versions, which the folder's name stands for: an image from the
-store is, byte for byte, what decoding would give.
+A cache is one folder. `pixels` holds images one after the other as uint8; `index` holds a record for each: a hash of
+the file's bytes, the offset of its pixels, their size and their checksum. What is cached depends on nothing but the
+file's bytes, the requested size and the versions of the decoders, and the folder's name is derived from the latter two:
+a cached image is, byte for byte, what decoding would give.
 
 Safe against kill, full disk and power cuts: pixels are written before their record; an image is used only once its
-pixels have been checked against their sum; half a record at the end is written over. Several processes may add at
-once: each locks the index for the moment of appending. What does not fit the limit or the disk, or cannot be read
-again, is decoded each time. Why so: docs/decisions/0022-cache.md.
+pixels have been verified by their checksum; half a record at the end is overwritten. Several processes may add images
+at the same time: each locks the index while it appends. What exceeds the limit or the disk, or cannot be read back, is
+decoded each time. Why it is done this way: docs/decisions/0022-cache.md.
 """
 
 import contextlib
@@ -30,47 +30,52 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from classwise.data.cache_files import close_all, delete_unused, inode_of, open_cache, open_file, write_all
+
 Image = npt.NDArray[np.uint8]
+# What `index` holds of each image: `at` is the offset of its first byte in `pixels`.
 RECORD = np.dtype([("key", "S32"), ("at", "<u8"), ("height", "<u4"), ("width", "<u4"), ("sum", "<u4")])
-DECODERS = ("simplejpeg", "pillow", "numpy")  # and OpenCV, which goes by several package names
-VERSION = 2  # of what is done to an image before it is stored
-AT_ONCE = 32 * 2**20  # bytes of pixels that wait in memory until they are appended
-RESERVE = 2 * 2**30  # bytes of the disk that are left to others: checkpoints, above all
+DECODERS = ("simplejpeg", "pillow", "numpy")  # and OpenCV, which is distributed under several package names
+VERSION = 2  # of what is done to an image before it is cached
+APPEND_BYTES = 32 * 2**20  # pixels are collected in memory up to this size and then appended
+RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, above all checkpoints
 
 
 def default_base() -> Path:
-    """Where programs keep what they can make again: $XDG_CACHE_HOME or ~/.cache."""
+    """The folder of all image caches, in the user's cache directory: $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "classwise" / "pictures"
 
 
 def cache_folder(base: Path, root: Path, min_size: tuple[int, int], max_pixels: int) -> Path:
-    """The folder below `base` for this user's images below `root`, of at most `max_pixels`, none smaller than
-    `min_size`, as these versions of the decoders make them."""
+    """The folder below `base` for this user's images below `root`, decoded by these versions of the decoders with
+    `min_size` and `max_pixels` as in `read_image`."""
     versions = [f"opencv {cv2.__version__}", *(f"{n} {importlib.metadata.version(n)}" for n in DECODERS)]
-    facts = repr((VERSION, versions, str(root.resolve()), tuple(min_size), max_pixels, os.geteuid()))
+    identity = repr((VERSION, versions, str(root.resolve()), tuple(min_size), max_pixels, os.geteuid()))
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.resolve().name)[:40]
-    return base / f"{name}-{min_size[0]}x{min_size[1]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    return base / f"{name}-{min_size[0]}x{min_size[1]}-{digest}"
 
 
 def content_key(data: bytes) -> bytes:
-    """A hash of a file's bytes, 32 hexadecimal digits: what its image is found by."""
+    """A hash of a file's bytes, 32 hexadecimal digits: the key of its image in the cache."""
     return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 @dataclass(frozen=True)
 class CachedImages:
-    """Where the pixels of N images stand. Travels to loader workers; the file is mapped when it is first used.
+    """Where the pixels of N images are. It is sent to loader workers; the file is mapped when it is first used.
 
-    `inode` is the file's own: one that somebody has put in its place meanwhile is not read.
+    pixels: the file; inode: its (device, inode) numbers, so that a file put in its place meanwhile is not read.
+    at: (N,) the offset of each image's first byte, -1 if it is not cached. sizes: (N, 2) height and width.
     """
 
     pixels: Path
     inode: tuple[int, int]
-    at: npt.NDArray[np.int64]  # first byte of each, -1: not stored
-    sizes: npt.NDArray[np.int32]  # (N, 2) height, width
+    at: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int32]
 
     def get(self, row: int) -> Image | None:
-        """(height, width, 3), read-only; None where the image is not stored, or is no longer."""
+        """(height, width, 3), read-only; None if the image is not cached, or is no longer."""
         at = int(self.at[row])
         if at < 0:
             return None
@@ -80,96 +85,108 @@ class CachedImages:
         return None if mapped is None else mapped[at:end].reshape(height, width, 3)
 
     def take(self, rows: Sequence[int]) -> "CachedImages":
-        """Those of some rows."""
+        """Those of these rows only, in this order."""
         return dataclasses.replace(self, at=self.at[rows], sizes=self.sizes[rows])
 
 
 class ImageCache:
-    """A store that images are looked up in and added to, from any number of threads and processes.
+    """A cache in which images are looked up and to which they are added, by any number of threads and processes.
 
-    `limit`: bytes that all stores below the same base may take together; the least recently used of the others are
-    deleted to make room, unless a run has them open. The folder is for its user alone. Raises OSError where it cannot
-    be made or read, or is somebody else's.
+    limit: bytes that all caches below the same base may take together. The least recently used of the others are
+    deleted to make room, unless a run has them open.
+    reserve: bytes of the disk to leave free.
+
+    The folder is private to its user. Raises OSError if it cannot be made or read, or belongs to somebody else.
     """
 
     def __init__(self, folder: Path, limit: int, reserve: int = RESERVE) -> None:
         self.folder, self.limit, self.reserve = folder, limit, reserve
         self.full = ""
-        """Why nothing more is stored; empty while there is room."""
-        self.added = self.had = self.left_out = 0
-        self._known: dict[bytes, np.void] = {}
-        self._checked: set[bytes] = set()
-        self._waiting: dict[bytes, tuple[np.void, bytes]] = {}
-        self._bytes = self._read_to = 0
+        """Why nothing more is cached; empty while there is room."""
+        self.added = 0
+        self.already_there = 0
+        self.left_out = 0
+        self._records: dict[bytes, np.void] = {}  # by key, as far as the index has been read
+        self._verified: set[bytes] = set()  # keys of images whose pixels agree with their checksum
+        self._pending: dict[bytes, tuple[np.void, bytes]] = {}  # by key: record and pixels, not yet appended
+        self._pending_bytes = 0
+        self._index_read_to = 0
         self._lock = threading.Lock()
-        # While `in-use` is locked, no other process deletes the store (see `_make_room`).
-        self._opened = _open_cache(folder)
+        # While `in-use` is locked, no other process deletes the cache (see `_make_room`).
+        self._opened = open_cache(folder)
         self._pixels = self._opened["pixels"]
-        self._inode = _inode(os.fstat(self._pixels))
+        self._inode = inode_of(os.fstat(self._pixels))
         self._closed = weakref.finalize(self, _close, self._opened, folder / "pixels")
-        self._read()
+        self._read_index()
 
     def __str__(self) -> str:
-        known = f"{self.added} decoded and kept" + (f", {self.had} were there already" if self.had else "")
-        left = f"; {self.left_out} not kept, since {self.full}" if self.left_out else ""
-        size = ""
+        text = f"images: {self.added} decoded and kept"
+        if self.already_there:
+            text += f", {self.already_there} were there already"
+        if self.left_out:
+            text += f"; {self.left_out} not kept, since {self.full}"
         with contextlib.suppress(OSError):
-            size = f"; {self.size / 1e6:,.1f} MB in {self.folder}"
-        return f"images: {known}{left}{size}"
+            text += f"; {self.size / 1e6:,.1f} MB in {self.folder}"
+        return text
 
     def close(self) -> None:
-        """Others may delete the store from now on; images that are in use stay. A second time does nothing."""
-        self._pixels = -1  # its number will soon be another file's
+        """Allow others to delete the cache from now on; images that are mapped stay readable. May be called twice."""
+        self._pixels = -1  # the handle's number will soon be another file's
         self._closed()
 
     def find(self, key: bytes) -> bool:
-        """Whether the image of the file with this `content_key` is stored, and whole."""
+        """Whether the image of the file with this `content_key` is cached, and its pixels are intact."""
         with self._lock:
-            record = self._known.get(key)
-            if record is None or key in self._checked:
-                return record is not None or key in self._waiting
-        whole = self._is_whole(record)
+            record = self._records.get(key)
+            if record is None or key in self._verified:
+                return record is not None or key in self._pending
+
+        # Outside of the lock: reading the pixels takes long, and other threads can verify others meanwhile.
+        is_intact = self._is_intact(record)
         with self._lock:
-            if key not in self._checked:  # as another thread may have found
-                if whole:
-                    self._checked.add(key)
-                    self.had += 1
+            if key not in self._verified:  # otherwise another thread was faster
+                if is_intact:
+                    self._verified.add(key)
+                    self.already_there += 1
                 else:
-                    self._known.pop(key, None)
-        return whole
+                    self._records.pop(key, None)
+        return is_intact
 
     def add(self, key: bytes, image_HWC: Image) -> None:
-        """Store an image that `find` has not found, if there is room; it is on the disk after `flush`."""
+        """Cache an image that `find` did not find, if there is room. It is in the file after `flush`."""
         data = image_HWC.tobytes()
         record = np.zeros(1, RECORD)[0]
-        record["key"], record["sum"] = key, zlib.crc32(data)
+        record["key"] = key
+        record["sum"] = zlib.crc32(data)
         record["height"], record["width"] = image_HWC.shape[:2]
         with self._lock:
-            if self.full or key in self._waiting:
+            if self.full or key in self._pending:
                 self.left_out += bool(self.full)
                 return
-            self._waiting[key] = record, data
-            self._bytes += len(data)
-            if self._bytes >= AT_ONCE:
+            self._pending[key] = record, data
+            self._pending_bytes += len(data)
+            if self._pending_bytes >= APPEND_BYTES:
                 self._append()
 
     def flush(self) -> None:
-        """Append what waits, and take in what other processes have added."""
+        """Append the images that are still in memory, and read the records that other processes have added."""
         with self._lock:
             self._append()
             try:
-                self._read()
+                self._read_index()
             except OSError as error:
                 self.full = self.full or f"the disk says: {error.strerror or error}"
 
-    def of(self, keys: Sequence[bytes]) -> CachedImages:
-        """Where the images of the files with those keys stand."""
-        at, sizes = np.full(len(keys), -1, np.int64), np.zeros((len(keys), 2), np.int32)
+    def locate(self, keys: Sequence[bytes]) -> CachedImages:
+        """Where the images of the files with these keys are; each is verified first."""
+        at = np.full(len(keys), -1, np.int64)
+        sizes = np.zeros((len(keys), 2), np.int32)
         with self._lock:
             for row, key in enumerate(keys):
-                if self._is_known(key):
-                    record = self._known[key]
-                    at[row], sizes[row] = record["at"], (record["height"], record["width"])
+                if self._verify(key):
+                    record = self._records[key]
+                    at[row] = record["at"]
+                    sizes[row] = record["height"], record["width"]
         return CachedImages(self.folder / "pixels", self._inode, at, sizes)
 
     @property
@@ -177,8 +194,8 @@ class ImageCache:
         """Bytes of pixels on the disk. Raises OSError."""
         return os.fstat(self._pixels).st_size
 
-    def _is_whole(self, record: np.void) -> bool:
-        """Whether the pixels are those that were written. A disk that cannot read them has not kept them."""
+    def _is_intact(self, record: np.void) -> bool:
+        """Whether the pixels are those that were written; they are not if the disk cannot read them."""
         size = 3 * int(record["height"]) * int(record["width"])
         try:
             pixels = os.pread(self._pixels, size, int(record["at"]))
@@ -187,43 +204,50 @@ class ImageCache:
         return len(pixels) == size and zlib.crc32(pixels) == int(record["sum"])
 
     def _append(self) -> None:
-        waiting, self._waiting, self._bytes = self._waiting, {}, 0
-        if not waiting:
+        """Append the pending images to the files, as far as there is room."""
+        pending = self._pending
+        self._pending = {}
+        self._pending_bytes = 0
+        if not pending:
             return
         try:
             with self._locked_index() as index:
-                self._read()
-                new = {key: found for key, found in waiting.items() if not self._is_known(key)}
-                self.had += len(waiting) - len(new)  # by another run that stores the same
-                at, room = self.size, self._make_room(sum(len(data) for _, data in new.values()))
+                # Another run may have cached some of the same images meanwhile.
+                self._read_index()
+                new = {key: image for key, image in pending.items() if not self._verify(key)}
+                self.already_there += len(pending) - len(new)
+
+                at = self.size
+                room = self._make_room(sum(len(data) for _, data in new.values()))
                 for key, (record, data) in new.items():
                     if len(data) > room:
-                        self.full = (
-                            self.full or f"they may take {self.limit / 1e9:g} GB (data.cache_gigabytes)"
-                        )
+                        limit = f"they may take {self.limit / 1e9:g} GB (data.cache_gigabytes)"
+                        self.full = self.full or limit
                         self.left_out += 1
                         continue
+                    # The pixels first: a record without its pixels would be wrong, the reverse only wastes space.
                     record["at"] = at
-                    _write_all(self._pixels, data, at)
-                    at, room = at + len(data), room - len(data)
-                    whole = os.fstat(index).st_size // RECORD.itemsize * RECORD.itemsize
-                    _write_all(index, record.tobytes(), whole)
-                    self._known[key] = record
-                    self._checked.add(key)
+                    write_all(self._pixels, data, at)
+                    at += len(data)
+                    room -= len(data)
+                    whole_records = os.fstat(index).st_size // RECORD.itemsize
+                    write_all(index, record.tobytes(), whole_records * RECORD.itemsize)
+                    self._records[key] = record
+                    self._verified.add(key)
                     self.added += 1
         except OSError as error:
             self.full = f"the disk says: {error.strerror or error}"
-            self.left_out += sum(key not in self._known for key in waiting)
+            self.left_out += sum(key not in self._records for key in pending)
 
-    def _is_known(self, key: bytes) -> bool:
-        """Whether the image is there, and whole, perhaps since a moment ago."""
-        record = self._known.get(key)
-        if record is not None and key not in self._checked and self._is_whole(record):
-            self._checked.add(key)
-        return key in self._checked
+    def _verify(self, key: bytes) -> bool:
+        """Whether the image is cached and intact; its pixels are read unless that is known already."""
+        record = self._records.get(key)
+        if record is not None and key not in self._verified and self._is_intact(record):
+            self._verified.add(key)
+        return key in self._verified
 
     def _make_room(self, wanted: int) -> int:
-        """Bytes that may be added now; other stores go first where `wanted` is more."""
+        """Bytes that may be added now; if `wanted` is more, other caches are deleted first."""
         others = []
         for folder in self.folder.parent.iterdir():
             with contextlib.suppress(OSError):
@@ -234,34 +258,37 @@ class ImageCache:
         for _, size, folder in sorted(others):
             if taken + wanted <= self.limit:
                 break
-            taken -= size if _delete_unused(folder) else 0
+            taken -= size if delete_unused(folder) else 0
         free = shutil.disk_usage(self.folder).free - self.reserve
         if free < min(wanted, self.limit - taken):
-            self.full = f"{self.reserve / 1e9:.1f} GB of the disk are left to other things"
+            self.full = f"{self.reserve / 1e9:.1f} GB of the disk are left free for other things"
         return min(self.limit - taken, free)
 
-    def _read(self) -> None:
-        """Take in the records that are new; of two for one file the later one counts, unless the first has been
-        found to be whole. Raises OSError."""
+    def _read_index(self) -> None:
+        """Read the records that are new. Of two records with the same key the later one counts, unless the image of the
+        first has been verified. Raises OSError."""
         index = self._open_index()
         try:
-            size = os.fstat(index).st_size - self._read_to
-            data = os.pread(index, size, self._read_to) if size > 0 else b""
+            size = os.fstat(index).st_size - self._index_read_to
+            data = os.pread(index, size, self._index_read_to) if size > 0 else b""
         finally:
             os.close(index)
         records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
-        self._read_to += len(records) * RECORD.itemsize
+        self._index_read_to += len(records) * RECORD.itemsize
+
+        # A record that points beyond the file, after a power cut, say, is ignored.
         end = self.size
         for record in records:
-            sides, key = int(record["height"]) * int(record["width"]), bytes(record["key"])
-            if sides > 0 and int(record["at"]) + 3 * sides <= end and key not in self._checked:
-                self._known[key] = record
+            pixels = int(record["height"]) * int(record["width"])
+            key = bytes(record["key"])
+            if pixels > 0 and int(record["at"]) + 3 * pixels <= end and key not in self._verified:
+                self._records[key] = record
 
     def _open_index(self) -> int:
-        """Raises OSError, also where somebody has deleted the store and another run has made it again."""
-        if _inode(os.fstat(self._opened["in-use"])) != _inode((self.folder / "in-use").stat()):
+        """Raises OSError; also if the cache was deleted and another run has made it again."""
+        if inode_of(os.fstat(self._opened["in-use"])) != inode_of((self.folder / "in-use").stat()):
             raise OSError(errno.ESTALE, "deleted meanwhile", str(self.folder))
-        return _open_file(self.folder / "index")
+        return open_file(self.folder / "index")
 
     @contextlib.contextmanager
     def _locked_index(self) -> Iterator[int]:
@@ -273,103 +300,26 @@ class ImageCache:
             os.close(handle)
 
 
-def _open_cache(folder: Path) -> dict[str, int]:
-    """Handles of the folder, of its pixels, and of `in-use`, locked. Another process may delete the store meanwhile, as
-    long as it is not locked: then it is made again."""
-    for _ in range(100):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        handles: dict[str, int] = {}
-        try:
-            handles["folder"] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            _require_own(handles["folder"], folder)
-            with contextlib.suppress(OSError):  # some file systems know no modes
-                os.fchmod(handles["folder"], 0o700)
-            handles["in-use"] = _open_file(folder / "in-use")
-            fcntl.flock(handles["in-use"], fcntl.LOCK_SH)
-            handles["pixels"] = _open_file(folder / "pixels")
-            if _inode(os.fstat(handles["in-use"])) == _inode((folder / "in-use").stat()):
-                os.utime(handles["in-use"])
-                return handles
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            _close(handles, None)
-            raise
-        _close(handles, None)
-    raise OSError(errno.EBUSY, "others delete it again and again", str(folder))
+def _close(handles: dict[str, int], pixels: Path) -> None:
+    close_all(handles)
+    _maps.pop(pixels, None)
 
 
-def _open_file(path: Path) -> int:
-    """A file of a store, made if it is not there. A link is refused, and what belongs to somebody else."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        _require_own(handle, path)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _require_own(handle: int, path: Path) -> None:
-    """What others may write could be swapped for images of their choice."""
-    if os.fstat(handle).st_uid != os.geteuid():
-        raise OSError(errno.EPERM, "belongs to another user", str(path))
-
-
-def _close(handles: dict[str, int], pixels: Path | None) -> None:
-    for handle in handles.values():
-        os.close(handle)
-    if pixels is not None:
-        _maps.pop(pixels, None)
-
-
+# The mapped files of this process: by path, the file's inode and its bytes.
 _maps: dict[Path, tuple[tuple[int, int], Image]] = {}
 
 
 def _mapped(path: Path, inode: tuple[int, int], end: int) -> Image | None:
-    """The whole file, at least `end` bytes, mapped once a process and again when it has grown; None if it is no
-    longer that file, or shorter."""
-    known = _maps.get(path)
-    if known is None or known[0] != inode or len(known[1]) < end:
+    """The whole file, at least `end` bytes, mapped once a process and again when it has grown; None if it is shorter,
+    or no longer the file with this `inode`."""
+    mapping = _maps.get(path)
+    if mapping is None or mapping[0] != inode or len(mapping[1]) < end:
         try:
             with path.open("rb") as file:
-                if _inode(os.fstat(file.fileno())) != inode:
+                if inode_of(os.fstat(file.fileno())) != inode:
                     return None
-                known = inode, np.memmap(file, np.uint8, "r")
-        except (OSError, ValueError):  # ValueError: empty
+                mapping = inode, np.memmap(file, np.uint8, "r")
+        except (OSError, ValueError):  # ValueError: an empty file
             return None
-        _maps[path] = known
-    return known[1] if len(known[1]) >= end else None
-
-
-def _inode(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _delete_unused(folder: Path) -> bool:
-    """Delete a store unless some process has it open: its three files, and the folder if that is all it held."""
-    try:
-        handle = os.open(folder / "in-use", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # another process was faster, or it is another user's
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _inode(os.fstat(handle)) != _inode((folder / "in-use").stat()):
-            return False  # deleted and made again in between
-        for name in ("index", "pixels", "in-use"):
-            (folder / name).unlink(missing_ok=True)
-        folder.rmdir()
-    except OSError:
-        return not (folder / "pixels").exists()
-    finally:
-        os.close(handle)
-    return True
-
-
-def _write_all(handle: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(handle, view, at)
-        view, at = view[written:], at + written
+        _maps[path] = mapping
+    return mapping[1] if len(mapping[1]) >= end else None

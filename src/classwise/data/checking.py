@@ -15,10 +15,12 @@ from classwise.data.image_file import Unreadable, read_file
 from classwise.data.images import MAX_PIXELS
 from classwise.errors import ImageError
 
+FILES_PER_SLICE = 1024
+
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check_images` has found: the error of each bad file, in the order of the paths, and the `content_key` of
+    """The result of `check_images`: the error of each bad file, in the order of the paths, and the `content_key` of
     each good one."""
 
     bad: list[ImageError]
@@ -32,15 +34,15 @@ def check_image(
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
 ) -> bytes:
-    """Reads a file as `read_image` does, sees to it that the store, if there is one, has its image, and returns the
-    file's `content_key`. Raises ImageError."""
+    """Reads a file as `read_image` does, makes sure that the image cache, if there is one, has its image, and returns
+    the file's `content_key`. Raises ImageError."""
     try:
         kind, data = read_file(path, max_pixels, root)
         key = content_key(data)
-        if cache is None:
-            decode(kind, data, max_pixels, min_size)
-        elif not cache.find(key):
-            cache.add(key, np.require(decode(kind, data, max_pixels, min_size), np.uint8, ["C"]))
+        if cache is None or not cache.find(key):
+            image_HWC = decode(kind, data, max_pixels=max_pixels, min_size=min_size)
+            if cache is not None:
+                cache.add(key, np.require(image_HWC, np.uint8, ["C"]))
         return key
     except Unreadable as error:
         raise ImageError(path, str(error)) from None
@@ -55,26 +57,29 @@ def check_images(
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
 ) -> Checked:
-    """Decodes every file once, in threads. With a `cache` (and `min_size` as in `read_image`) the images are kept
-    there, and those that it has are not decoded.
+    """Decodes every file once, in threads. With a `cache` (and `min_size` as in `read_image`) the images are added to
+    it, and those that it holds are not decoded.
 
-    A path that occurs several times is read once and reported once. `threads` defaults to one a core, at
-    most 16. `progress` wraps the sequence of distinct paths, as `tqdm` and `rich.progress.track` do.
+    A path that occurs several times is read once and reported once. `threads` defaults to one a core, at most 16.
+    `progress` wraps the sequence of distinct paths, as `tqdm` and `rich.progress.track` do.
     """
     distinct = list(dict.fromkeys(paths))
     threads = threads or min(16, os.cpu_count() or 1)
     shown = iter(progress(distinct) if progress else distinct)
 
-    def found(path: Path) -> bytes | ImageError:
+    def key_or_error(path: Path) -> bytes | ImageError:
         try:
-            return check_image(path, max_pixels, root, min_size, cache)
+            return check_image(path, max_pixels, root=root, min_size=min_size, cache=cache)
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(threads) as pool:
-        # In slices: one future a file for a million files would cost more memory than the images.
-        slices = (distinct[start : start + 1024] for start in range(0, len(distinct), 1024))
-        results = itertools.chain.from_iterable(pool.map(found, part) for part in slices)
+        # In slices: one future a file for a million files would take more memory than the images.
+        starts = range(0, len(distinct), FILES_PER_SLICE)
+        slices = (distinct[start : start + FILES_PER_SLICE] for start in starts)
+        results = itertools.chain.from_iterable(pool.map(key_or_error, part) for part in slices)
         by_path = dict(zip(shown, results, strict=True))
-    bad = [result for result in by_path.values() if isinstance(result, ImageError)]
-    return Checked(bad, {path: key for path, key in by_path.items() if isinstance(key, bytes)})
+    return Checked(
+        bad=[result for result in by_path.values() if isinstance(result, ImageError)],
+        keys={path: result for path, result in by_path.items() if isinstance(result, bytes)},
+    )

@@ -16,9 +16,12 @@ from classwise.errors import ImageError
 
 @dataclass(frozen=True)
 class Collate:
-    """Makes a batch of items: images_BHWC (permuted by the parent, which makes them channels_last for nothing), rows,
-    what is left to do for the device, and the first error, if there is one: an answer of a worker stays below what a
-    pipe takes in one piece. A worker has `slots` for its batches, if there is memory."""
+    """Makes a batch of items: (images_BHWC, rows_B, device_augment_BK, errors).
+
+    The parent permutes the images, which makes them channels_last at no cost. Only the first of several errors is
+    passed on, so that what a worker sends stays below what a pipe takes in one piece. A worker puts its images into
+    one of its `slots` where there are any (see slots.py).
+    """
 
     slots: Slots | None = None
 
@@ -26,21 +29,24 @@ class Collate:
         self, items: list[Item]
     ) -> tuple[torch.Tensor | SlotRef, Rows, npt.NDArray[np.float64], list[ImageError]]:
         errors = [item for item in items if isinstance(item, ImageError)]
-        good = [item for item in items if not isinstance(item, ImageError)]
         if errors:
             return torch.empty(0), np.empty(0, np.int64), np.empty(0), errors[:1]
-        images, rows, finish = zip(*good, strict=True)
-        return self._joined(images), np.array(rows, np.int64), np.array(finish, np.float64), []
+        read_items = [item for item in items if not isinstance(item, ImageError)]
+        images, rows, device_augment = zip(*read_items, strict=True)
+        return self._stack(images), np.array(rows, np.int64), np.array(device_augment, np.float64), []
 
-    def _joined(self, images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor | SlotRef:
-        info = get_worker_info()
-        if info is None:
+    def _stack(self, images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor | SlotRef:
+        """The images as one array: in a worker in a slot, or else in new shared memory."""
+        worker = get_worker_info()
+        if worker is None:
             return torch.from_numpy(np.stack(images))
-        put = None if self.slots is None else self.slots.put(info.id, images)
-        if put is not None:
-            return put
-        # In shared memory from the start: sent from there, and where there is none left, it is said here.
+        slot_ref = None if self.slots is None else self.slots.put(worker.id, images)
+        if slot_ref is not None:
+            return slot_ref
+
+        # In shared memory from the start: the parent reads it from there, and where there is none left, the error is
+        # raised here, where it can be reported.
         images_BHWC = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
-        images_BHWC.share_memory_()  # type: ignore[no-untyped-call]
+        images_BHWC.share_memory_()
         np.stack(images, out=images_BHWC.numpy())
         return images_BHWC

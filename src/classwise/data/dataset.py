@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from classwise.data.augment import Augment, finish_image, place_image
+from classwise.data.augment import Augment, augment_geometry, augment_on_host
 from classwise.data.cache import CachedImages
 from classwise.data.fit import fit_image
 from classwise.data.images import min_image_size, read_image
@@ -25,15 +25,18 @@ from classwise.errors import ImageError
 from classwise.randomness import AUGMENT, generator
 
 Item = tuple[npt.NDArray[np.uint8], int, Sequence[float]] | ImageError
+"""An image, its row, and what is left of its augmentation for the device (a `DeviceAugment`, or empty); or why the
+image could not be read."""
 
 
 @dataclass(frozen=True)
 class ImageDataset(Dataset[Item]):
-    """Images by (epoch, row), as (height, width, 3) uint8 of one size.
+    """Images by (epoch, row), as (height, width, 3) uint8, all of one `size` (height, width).
 
-    `augment` None is evaluation: the image is brought to `size` and nothing else. No file outside of `root` is read,
-    if one is given. Those that are `cached` are not read from their files: the pixels are the same either way.
-    `augments_on_host` False leaves the second half of the augmentation to the device (see device_augment.py).
+    augment: None for evaluation, where an image is only fitted to `size`.
+    root: no file outside of this folder is read; None allows any.
+    cached: images that are taken from the image cache instead of their files; the pixels are the same either way.
+    augments_on_host: False leaves the second half of the augmentation to the device (see device_augment.py).
     """
 
     paths: Sequence[Path]
@@ -50,65 +53,71 @@ class ImageDataset(Dataset[Item]):
         return len(self.paths)
 
     def take(self, rows: Sequence[int]) -> "ImageDataset":
-        """Those of some rows."""
+        """A dataset of these rows only, in this order."""
         cached = None if self.cached is None else self.cached.take(rows)
         return dataclasses.replace(self, paths=[self.paths[row] for row in rows], cached=cached)
 
     def read(self, row: int) -> npt.NDArray[np.uint8]:
-        """The image as it is stored, read-only, or as its file says. Raises ImageError."""
-        found = self.cached.get(row) if self.cached is not None else None
-        if found is None:
-            found = read_image(self.paths[row], self.max_pixels, self.root, min_image_size(self.size))
-        return found
+        """The image from the cache (read-only) or else from its file. Raises ImageError."""
+        image_HWC = self.cached.get(row) if self.cached is not None else None
+        if image_HWC is None:
+            min_size = min_image_size(self.size)
+            image_HWC = read_image(self.paths[row], self.max_pixels, root=self.root, min_size=min_size)
+        return image_HWC
 
-    def change(
+    def transform(
         self, image_HWC: npt.NDArray[np.uint8], epoch: int, row: int
     ) -> tuple[npt.NDArray[np.uint8], Sequence[float]]:
-        """The image that has been read as a batch wants it, and what is left to do for the device."""
+        """The image at the dataset's size, augmented for this epoch; and what is left for the device to do."""
         if self.augment is None:
             return fit_image(image_HWC, self.size, self.fit), ()
         rng = generator(self.seed, AUGMENT, epoch, row)
-        image_HWC, finish = place_image(image_HWC, self.size, self.fit, self.augment, rng)
-        return (finish_image(image_HWC, finish), ()) if self.augments_on_host else (image_HWC, finish)
+        image_HWC, device_augment = augment_geometry(
+            image_HWC, size=self.size, fit=self.fit, augment=self.augment, rng=rng
+        )
+        if self.augments_on_host:
+            return augment_on_host(image_HWC, device_augment), ()
+        return image_HWC, device_augment
 
-    def __getitem__(self, place: tuple[int, int]) -> Item:
-        epoch, row = place
+    def __getitem__(self, epoch_and_row: tuple[int, int]) -> Item:
+        epoch, row = epoch_and_row
         try:
-            image, left = self.change(self.read(row), epoch, row)
-            return image, row, left
+            image_HWC, device_augment = self.transform(self.read(row), epoch, row)
+            return image_HWC, row, device_augment
         except ImageError as error:
-            return error  # raised by the parent: a worker's traceback would hide which file it was
-        except (
-            Exception
-        ) as error:  # a mistake of ours or too little memory: which file it was helps then, too
-            return _failed(self.paths[row], error)
+            # The parent raises it: a worker's traceback would hide which file it was.
+            return error
+        except Exception as error:
+            # A bug or too little memory: which file it was helps here, too.
+            return _reading_failed(self.paths[row], error)
 
 
-def _failed(path: Path, error: Exception) -> ImageError:
-    """The error of an image on which reading itself failed; where it did shows with its traceback."""
-    found = ImageError(path, f"reading it failed with {type(error).__name__}: {error}")
-    found.add_note("".join(traceback.format_exception(error)))
-    return found
+def _reading_failed(path: Path, error: Exception) -> ImageError:
+    """An ImageError for an image on which the code itself failed; the traceback is added as a note."""
+    image_error = ImageError(path, f"reading it failed with {type(error).__name__}: {error}")
+    image_error.add_note("".join(traceback.format_exception(error)))
+    return image_error
 
 
 @dataclass(frozen=True)
 class TrackedImageDataset(Dataset[Item]):
-    """The same images in a worker, which notes what it does."""
+    """The same images, read in a worker that reports in `heartbeat` which row it is reading."""
 
     dataset: ImageDataset
-    notes: Heartbeat
+    heartbeat: Heartbeat
 
-    def __getitem__(self, place: tuple[int, int]) -> Item:
-        info = get_worker_info()
-        assert info is not None
-        self.notes.begin(info.id, place[1])
-        item = self.dataset[place]
-        self.notes.end(info.id, place[1])
+    def __getitem__(self, epoch_and_row: tuple[int, int]) -> Item:
+        worker = get_worker_info()
+        assert worker is not None
+        row = epoch_and_row[1]
+        self.heartbeat.begin(worker.id, row)
+        item = self.dataset[epoch_and_row]
+        self.heartbeat.end(worker.id, row)
         return item
 
 
 def start_worker(worker: int) -> None:
-    """One thread a worker: several workers with several threads each only get in each other's way."""
+    """Called first in every worker. One thread each: several workers with several threads only slow each other down."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     begin_worker()

@@ -12,14 +12,15 @@ from classwise.data.image_file import Unreadable
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:
+    """Raises Unreadable for an image without pixels, and for one of more than `max_pixels`."""
     if height < 1 or width < 1:
-        raise Unreadable(f"{width} × {height} pixels: nothing to see")
+        raise Unreadable(f"{width} × {height} pixels: an empty image")
     if height * width > max_pixels:
         raise Unreadable(f"{width:,} × {height:,} pixels; allowed: {max_pixels:,} in all (width × height)")
 
 
 def from_pillow(image: ImageFile, max_pixels: int) -> np.ndarray:
-    """RGB of an image that Pillow has opened but not yet decoded, over white where it is transparent."""
+    """(H, W, 3) RGB of an image that Pillow has opened but not yet decoded, over white where it is transparent."""
     check_size(image.height, image.width, max_pixels)
     image.load()
     if not image.has_transparency_data:
@@ -36,16 +37,16 @@ def over_white(image_HWC: np.ndarray) -> np.ndarray:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8, of an EXIF block; 1 where it says nothing that makes sense. EXIF 3.0, 4.6.2."""
+    """The orientation, 1 to 8, in an EXIF block (EXIF 3.0, 4.6.2); 1 where there is none, or no valid one."""
     exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
+    byte_order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if byte_order is None:
         return 1
     try:
-        (at,) = struct.unpack_from(order + "I", exif, 4)
-        (entries,) = struct.unpack_from(order + "H", exif, at)
+        (directory_at,) = struct.unpack_from(byte_order + "I", exif, 4)
+        (entries,) = struct.unpack_from(byte_order + "H", exif, directory_at)
         for entry in range(entries):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at + 2 + 12 * entry)
+            tag, _, _, value = struct.unpack_from(byte_order + "HHIH", exif, directory_at + 2 + 12 * entry)
             if tag == 0x0112:
                 return int(value) if 1 <= value <= 8 else 1
     except struct.error:  # damaged metadata says nothing about the pixels
@@ -53,6 +54,7 @@ def exif_orientation(exif: bytes) -> int:
     return 1
 
 
+# By EXIF orientation: what makes the image upright.
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda image: image,
     2: lambda image: cv2.flip(image, 1),

@@ -47,7 +47,8 @@ class TrainingData:
     @property
     def updates_per_epoch(self) -> int:
         """The same in every epoch and process; the last update may be short."""
-        batches = batches_of(table_order(len(self.ids), self.queries), self.loader.batch_size, self.queries)
+        order = table_order(len(self.ids), self.queries)
+        batches = batches_of(order, self.loader.batch_size, self.queries)
         return -(-len(batches) // self.micro_batches_per_update)
 
     @property
@@ -63,19 +64,34 @@ class TrainingData:
         Raises ImageError, ConfigError.
         """
         batches = batches_of(self._order(epoch), self.loader.batch_size, self.queries)
-        updates = rank_share(batches, self.micro_batches_per_update, self.rank, self.world_size)
-        firsts = rank_share(batches, self.micro_batches_per_update, 0, self.world_size)
-        shares = list(zip(updates, firsts, strict=True))[skip:]
+        shares = self._updates_of_rank(batches, self.rank)[skip:]
+        first_shares = self._updates_of_rank(batches, 0)[skip:]
+
+        # The batches to read: this process's share of each update or, where that is empty, the update's first batch.
+        rows_of_batches: list[Rows] = []
+        for share, first_share in zip(shares, first_shares, strict=True):
+            rows_of_batches += share or first_share[:1]
+
+        # One pass over all of them, so that the workers read ahead across updates.
         source = _source(self.loader, self.features, epoch, self.frozen_epochs)
-        found = source.batches([part for own, first in shares for part in own or first[:1]], epoch)
-        for own, _ in shares:
-            yield list(itertools.islice(found, len(own))) or [without_labels(next(found))]
+        stream = source.batches(rows_of_batches, epoch)
+        for share in shares:
+            yield list(itertools.islice(stream, len(share))) or [without_labels(next(stream))]
+
+    def _updates_of_rank(self, batches: Sequence[Rows], rank: int) -> list[list[Rows]]:
+        return rank_share(
+            batches,
+            micro_batches_per_update=self.micro_batches_per_update,
+            rank=rank,
+            world_size=self.world_size,
+        )
 
     def _order(self, epoch: int) -> Rows:
+        """The rows of an epoch in order, of all processes together."""
         if self.queries is None:
-            # Without classes no row has one: shuffle does not ask, the others refuse.
+            # Without classes every row is of unknown class: shuffle ignores that, the other samplings refuse it.
             classes = np.full(len(self.ids), -1) if self.classes is None else self.classes
-            return epoch_order(self.sampling, classes, self.seed, epoch)
+            return epoch_order(self.sampling, labels_N=classes, seed=self.seed, epoch=epoch)
         if self.sampling != "shuffle":
             raise ConfigError(
                 f"data.sampling: found {self.sampling!r}, but batches that hold whole queries cannot be drawn"
@@ -92,7 +108,8 @@ class TrainingData:
 class ValidationData:
     """All validation rows, each once; the loader's images are not augmented.
 
-    The rows come in order or, with `queries` (N,), query by query, none of them cut: `Batch.rows` says which.
+    The rows come in order or, with `queries` (N,), query by query, with no query divided between batches: `Batch.rows`
+    says which rows a batch holds.
     """
 
     loader: Loader
@@ -106,26 +123,32 @@ class ValidationData:
         return len(self.loader.dataset)
 
     def batches(self, epoch: int | None = None) -> Iterator[Batch]:
-        """One pass: after an epoch of training (counted from 0) in its form, features or images; else as
-        images."""
-        parts = batches_of(table_order(len(self), self.queries), self.loader.batch_size, self.queries)
+        """One pass over all rows. After a training epoch (counted from 0) the batches hold what that epoch was trained
+        on, features or images; with None they hold images."""
         if epoch is None:
-            return self.loader.batches(parts)
-        return _source(self.loader, self.features, epoch, self.frozen_epochs).batches(parts)
+            return self.loader.batches(self._rows_of_batches())
+        source = _source(self.loader, self.features, epoch, self.frozen_epochs)
+        return source.batches(self._rows_of_batches())
 
     def rounds(self, epoch: int) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
-        """One pass as in `batches`, in which `world_size` processes take turns: this one's batch, and the rows of the
-        batches of all. In the last round a process may find no rows of its own; its batch is then the first's."""
-        parts = batches_of(table_order(len(self), self.queries), self.loader.batch_size, self.queries)
-        rounds = [parts[start : start + self.world_size] for start in range(0, len(parts), self.world_size)]
-        own = [round[self.rank if self.rank < len(round) else 0] for round in rounds]
+        """One pass as in `batches`, in which `world_size` processes take turns: this process's batch of each round, and
+        the rows of the batches of all processes. Where the last round has no batch left for this process, it gets the
+        first process's."""
+        rows_of_batches = self._rows_of_batches()
+        starts = range(0, len(rows_of_batches), self.world_size)
+        rounds = [rows_of_batches[start : start + self.world_size] for start in starts]
+        shares = [round[self.rank if self.rank < len(round) else 0] for round in rounds]
         source = _source(self.loader, self.features, epoch, self.frozen_epochs)
-        for batch, round in zip(source.batches(own), rounds, strict=True):
+        for batch, round in zip(source.batches(shares), rounds, strict=True):
             yield batch, [torch.from_numpy(rows) for rows in round]
 
     def targets(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """The answers of all rows by name, (N, ...) on a device, in order."""
+        """The labels of all rows by target name, (N, ...), on a device and in the order of the rows."""
         return {name: labels.to(device) for name, labels in self.loader.targets.items()}
+
+    def _rows_of_batches(self) -> list[Rows]:
+        order = table_order(len(self), self.queries)
+        return batches_of(order, self.loader.batch_size, self.queries)
 
 
 def _source(

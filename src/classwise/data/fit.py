@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 FITS = ("squash", "crop", "pad")
-PAD = 128  # mid grey: next to zero after any usual normalisation, so that no edge of the padding stands out
+PAD = 128  # mid grey: near zero after any usual normalisation, so that the padding's edges do not stand out
 
 
 def fit_view(
@@ -12,8 +12,9 @@ def fit_view(
 ) -> tuple[float, float, float, float]:
     """(top, left, height, width): the part of an image, in its own pixels, that fills an output of `size`.
 
-    `fit` "squash" takes the whole and gives the aspect ratio up; "crop" keeps the ratio and takes the largest
-    centred part; "pad" keeps it and takes the smallest part that holds the whole, reaching over its edges.
+    `fit` "squash" takes the whole image and gives up its aspect ratio; "crop" keeps the ratio and takes the largest
+    centred part; "pad" keeps it and takes the smallest part that holds the whole image, which reaches over its edges.
+    Raises ValueError for any other.
     """
     height, width = image_size
     if fit == "squash":
@@ -27,38 +28,43 @@ def fit_view(
 
 
 def fit_image(image_HWC: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
-    """The image at `size` (height, width), padded with mid grey where `fit` is "pad" (see `fit_view`).
-    An image that has the size already is returned as it is, without a copy."""
+    """The image at `size` (height, width), padded with mid grey if `fit` is "pad" (see `fit_view`). An image that has
+    the size already is returned as it is, without a copy."""
     height, width = image_HWC.shape[:2]
     if (height, width) == tuple(size):
         return image_HWC
     _, _, view_height, view_width = fit_view((height, width), size, fit)
     if fit == "pad":
-        inner = (max(1, round(size[0] * height / view_height)), max(1, round(size[1] * width / view_width)))
-        top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+        rows = max(1, round(size[0] * height / view_height))
+        columns = max(1, round(size[1] * width / view_width))
+        top, left = (size[0] - rows) // 2, (size[1] - columns) // 2
         padded_HWC = np.full((*size, *image_HWC.shape[2:]), PAD, image_HWC.dtype)
-        padded_HWC[top : top + inner[0], left : left + inner[1]] = resize_image(image_HWC, inner)
+        padded_HWC[top : top + rows, left : left + columns] = resize_image(image_HWC, (rows, columns))
         return padded_HWC
+
     rows, columns = max(1, round(view_height)), max(1, round(view_width))
     top, left = (height - rows) // 2, (width - columns) // 2
     return resize_image(image_HWC[top : top + rows, left : left + columns], size)
 
 
 def resize_image(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes without aliasing: each axis that shrinks is averaged first, then the others grow (bicubic)."""
-    height, width = min(image_HWC.shape[0], size[0]), min(image_HWC.shape[1], size[1])
+    """The image at `size` (height, width), without aliasing: each axis that shrinks is averaged first, then the others
+    grow (bicubic)."""
+    height = min(image_HWC.shape[0], size[0])
+    width = min(image_HWC.shape[1], size[1])
     resized = image_HWC
     if (height, width) != resized.shape[:2]:
-        # Linear to the nearest whole multiple, then exact means over whole blocks: as close to an ideal
-        # filter as INTER_AREA at the ratio itself, in a third of the time (docs/decisions/0003-images.md).
-        down = max(1, int(resized.shape[0] / height + 0.5))
-        across = max(1, int(resized.shape[1] / width + 0.5))
-        if (height * down, width * across) != resized.shape[:2]:
-            resized = cv2.resize(resized, (width * across, height * down), interpolation=cv2.INTER_LINEAR)
-        # The linear mean of two neighbours is that of a block of two, in a third of the time.
-        means = cv2.INTER_LINEAR if max(down, across) == 2 else cv2.INTER_AREA
+        # Linear to the nearest whole multiple, then exact means over whole blocks: as close to an ideal filter as
+        # INTER_AREA at the ratio itself, in a third of the time (docs/decisions/0003-images.md).
+        block_height = max(1, int(resized.shape[0] / height + 0.5))
+        block_width = max(1, int(resized.shape[1] / width + 0.5))
+        multiple = (height * block_height, width * block_width)
+        if multiple != resized.shape[:2]:
+            resized = cv2.resize(resized, multiple[::-1], interpolation=cv2.INTER_LINEAR)
+        # In blocks of two, linear interpolation gives the same means, in a third of the time.
+        interpolation = cv2.INTER_LINEAR if max(block_height, block_width) == 2 else cv2.INTER_AREA
         if (height, width) != resized.shape[:2]:
-            resized = cv2.resize(resized, (width, height), interpolation=means)
+            resized = cv2.resize(resized, (width, height), interpolation=interpolation)
     if (height, width) != size:
         resized = cv2.resize(resized, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(resized.reshape(*size, *image_HWC.shape[2:]))

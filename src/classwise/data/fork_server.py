@@ -1,18 +1,18 @@
-"""Imported by Python's fork server and by nothing else: it then has in memory what loader workers need.
+"""Imported by Python's fork server only: the server then has in memory what loader workers need.
 
-The server is started while signals are held back, so that one to the whole group does not end it. What it forks takes
-them as ever: other parts of a program may use the same server.
+The server is started with signals blocked, so that a signal to the whole process group does not end it. The processes
+that it forks unblock them again, since other parts of a program may use the same server.
 """
 
 import os
 import signal
 
-import classwise.data.loader  # noqa: F401 - to be there when a worker is forked
+import classwise.data.loader  # noqa: F401 - imported before a worker is forked
 from classwise.signals import STOPPING
 
 
-def _take_signals() -> None:
+def _unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
-os.register_at_fork(after_in_child=_take_signals)
+os.register_at_fork(after_in_child=_unblock_signals)

@@ -1,6 +1,6 @@
 """An image file's kind and its bytes, read safely.
 
-A file is recognised by its first bytes, never by its name. Pipes, devices, and files outside the allowed folder are
+A file is recognised by its first bytes, never by its name. Pipes, devices and files outside of the allowed folder are
 refused before any of their content is read.
 """
 
@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-# First bytes of files that people do hand in as images.
+# The first bytes of files that people do hand in as images.
 _OTHER_KINDS = {
     b"GIF8": "a GIF",
     b"II*\0": "a TIFF",
@@ -23,28 +23,33 @@ _OTHER_KINDS = {
 }
 
 
-class Unreadable(Exception):  # noqa: N818 - carries a reason to read_image and never leaves this file
+class Unreadable(Exception):  # noqa: N818 - carries a reason to `read_image`, which raises ImageError
     """Why the file at hand cannot be used."""
 
 
 def read_file(path: str | Path, max_pixels: int, root: str | Path | None) -> tuple[str, bytes]:
-    """The file's kind and its bytes. A pipe or a device is refused before it is opened, a file outside of `root`
-    before a byte of it is read."""
+    """The file's kind ("JPEG", "PNG", "WebP" or "BMP") and its bytes.
+
+    Raises Unreadable: for a pipe or a device before it is opened, for a file outside of `root` before a byte of it is
+    read, for one that is too large for an image of `max_pixels`, and for any other kind.
+    """
     try:
         _require_regular(Path(path).stat().st_mode)
-        # Between the two lines a file can be swapped for a pipe, whose opening would wait for a writer.
+        # A file can be swapped for a pipe after that check, and opening a pipe would wait for a writer.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
+            # Again for the open file, which nobody can swap.
             status = os.fstat(file.fileno())
             _require_regular(status.st_mode)
             if root is not None:
                 _require_below(str(root), path, file.fileno())
-            start = file.read(32)
-            kind = _kind(start)
-            # The most that pixels take is 8 bytes (16 bits, four channels); the rest is metadata.
+
+            first_bytes = file.read(32)
+            kind = _kind(first_bytes)
+            # A pixel takes 8 bytes at most (16 bits, four channels); the rest is metadata.
             if status.st_size > 8 * max_pixels + 2**26:
                 raise Unreadable(f"{status.st_size:,} bytes, too many for an image of {max_pixels:,} pixels")
-            return kind, start + file.read()
+            return kind, first_bytes + file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
@@ -56,13 +61,13 @@ def _require_regular(mode: int) -> None:
 
 
 def _require_below(root: str, path: str | Path, handle: int) -> None:
-    """Where the open file really lies: a check of its name could be true before it is opened and false after."""
+    """Checks where the open file really is: a check of its name could be true before it is opened and false after."""
     try:
-        real = os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 - it is no path of a file
+        real_path = os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 - not the path of a file
     except OSError:  # not Linux: the name has to do
-        real = os.path.realpath(path)
-    if not real.startswith(_real_folder(root)):
-        raise Unreadable(f"lies outside of {root}, to which a link leads")
+        real_path = os.path.realpath(path)
+    if not real_path.startswith(_real_folder(root)):
+        raise Unreadable(f"is outside of {root}, reached through a link")
 
 
 @functools.lru_cache(maxsize=64)
@@ -70,22 +75,25 @@ def _real_folder(root: str) -> str:
     return os.path.realpath(root).rstrip(os.sep) + os.sep
 
 
-def _kind(start: bytes) -> str:
-    if start.startswith(b"\xff\xd8\xff"):
+def _kind(first_bytes: bytes) -> str:
+    if first_bytes.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+    if first_bytes.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
-    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+    if first_bytes.startswith(b"RIFF") and first_bytes[8:12] == b"WEBP":
         return "WebP"
-    if start.startswith(b"BM"):
+    if first_bytes.startswith(b"BM"):
         return "BMP"
-    if not start:
+    if not first_bytes:
         raise Unreadable("an empty file")
-    raise Unreadable(f"{_other_kind(start)}; allowed: JPEG, PNG, WebP, BMP")
+    raise Unreadable(f"{_other_kind(first_bytes)}; allowed: JPEG, PNG, WebP, BMP")
 
 
-def _other_kind(start: bytes) -> str:
-    if start[4:8] == b"ftyp":
+def _other_kind(first_bytes: bytes) -> str:
+    """What a file that is not supported seems to be, for the message."""
+    if first_bytes[4:8] == b"ftyp":
         return "an AVIF, HEIC or video file"
-    found = (name for magic, name in _OTHER_KINDS.items() if start.lstrip().startswith(magic))
-    return next(found, f"no image that is known here (it starts with the bytes {start[:8].hex(' ')})")
+    for magic, name in _OTHER_KINDS.items():
+        if first_bytes.lstrip().startswith(magic):
+            return name
+    return f"not an image of a known kind (it starts with the bytes {first_bytes[:8].hex(' ')})"

@@ -17,24 +17,24 @@ def read_image(
     root: str | Path | None = None,
     min_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """The image as (height, width, 3) uint8 RGB: contiguous, writable, upright by its EXIF orientation,
-    transparent parts over white, the first frame of an animation.
+    """The image as (height, width, 3) uint8 RGB: contiguous, writable, upright by its EXIF orientation, transparent
+    parts over white, the first frame of an animation.
 
-    With `min_size` (height, width) it is halved as often as it stays no smaller than that on either side, which for a
-    JPEG is less work than to decode all of it.
+    With `min_size` (height, width) the image is halved as often as it stays no smaller than that on either side; for a
+    JPEG this takes less work than decoding all of it.
 
-    Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels, and for a
-    file that does not lie below the folder `root`, if one is given, wherever links may lead at that moment.
+    Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels; and, if
+    `root` is given, for a file that is not below that folder, wherever links lead at that moment.
     """
     try:
         kind, data = read_file(path, max_pixels, root)
-        image_HWC = decode(kind, data, max_pixels, min_size)
+        image_HWC = decode(kind, data, max_pixels=max_pixels, min_size=min_size)
     except Unreadable as error:
         raise ImageError(path, str(error)) from None
     return np.require(image_HWC, np.uint8, ["C", "W"])
 
 
 def min_image_size(size: tuple[int, int]) -> tuple[int, int]:
-    """What images that are shown at `size` are halved to at most (see `read_image`): twice that, so that a random
-    part of a quarter of the area is still shown with all the detail that there is."""
+    """The `min_size` of `read_image` for images that are used at `size`: twice that, so that a random crop of a quarter
+    of the area still has all the detail that the network can see."""
     return 2 * size[0], 2 * size[1]

@@ -1,14 +1,15 @@
-"""Mixup and CutMix: every image of an update is mixed with another one, and so are their answers.
+"""Mixup and CutMix: every image of an update is mixed with another one, and so are their labels.
 
-The partners are drawn over the whole window of an update, so the mixed rows are the same however the window is
-cut into micro-batches, and accumulation stays exact. All numbers come from (seed, update). Each of several processes
-draws partners from its own share of the window, by (seed, update, rank): images do not travel.
+The partners are drawn over all images of an update, so the mixed rows are the same however the update is cut into
+micro-batches, and accumulation stays exact. All random numbers come from (seed, update). With several processes, each
+draws partners from its own share of the update, by (seed, update, rank): images are not sent between processes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,15 +17,18 @@ from torch import Tensor
 from classwise.data.batch import Batch, to_device_async
 from classwise.randomness import MIX, generator
 
+Array = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Mixing:
     """Mixup (Zhang et al. 2018, equation 1) and CutMix (Yun et al. 2019, equations 1 and 2).
 
-    `mixup` and `cutmix` are the alphas of their Beta(alpha, alpha) distributions, 0 is off; with both on, half
-    of the mixed updates are of each kind. `share` is the share of the updates that are mixed. `classes`: how
-    many classes the targets with class numbers have; their labels become shares (B, K). Multilabel and
-    regression answers are mixed as they are, and unknown where one of the two is.
+    mixup, cutmix: the alphas of their Beta(alpha, alpha) distributions; 0 is off. With both on, half of the mixed
+    updates are of each kind.
+    share: the share of the updates that are mixed.
+    classes: the number of classes of each target with class numbers, by name; its labels become shares (B, K).
+    Multilabel and regression labels are mixed as they are, and unknown where one of the two is unknown.
     """
 
     mixup: float
@@ -39,45 +43,50 @@ class Mixing:
         """Whether images are mixed at all."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def __call__(self, window: list[Batch], update: int) -> list[Batch]:
-        """The window of update number `update`, mixed; features of a frozen backbone are left as they are."""
-        if not self.is_on or window[0].images.ndim != 4:
-            return window
+    def __call__(self, batches: list[Batch], update: int) -> list[Batch]:
+        """The micro-batches of update number `update`, mixed. Features of a frozen backbone are returned unchanged."""
+        if not self.is_on or batches[0].images.ndim != 4:
+            return batches
         rng = generator(self.seed, MIX, update)
-        mixed, cut = rng.random(2)
-        if mixed >= self.share:
-            return window
-        if (
-            self.rank
-        ):  # whether and how an update is mixed is the same in all processes, the rest is each one's own
+        mix_draw, kind_draw = rng.random(2)
+        if mix_draw >= self.share:
+            return batches
+        # Whether and how an update is mixed is the same in all processes; everything else differs between them.
+        if self.rank:
             rng = generator(self.seed, MIX, update, self.rank)
-        sizes = [len(batch.images) for batch in window]
-        images = torch.cat([batch.images for batch in window])
+
+        # All images of the update at once: the partners do not depend on how it is cut into micro-batches.
+        sizes = [len(batch.images) for batch in batches]
+        images = torch.cat([batch.images for batch in batches])
         partner_N = to_device_async(rng.permutation(len(images)), images.device)
-        if self.cutmix and (not self.mixup or cut < 0.5):
-            images, own_N = _cutmix(images, partner_N, self.cutmix, rng)
+        if self.cutmix and (not self.mixup or kind_draw < 0.5):
+            images, lambda_N = _cutmix(images, partner_N, self.cutmix, rng)
         else:
-            images, own_N = _mixup(images, partner_N, self.mixup, rng)
+            images, lambda_N = _mixup(images, partner_N, self.mixup, rng)
         targets = {
-            name: self._mixed(name, torch.cat([batch.targets[name] for batch in window]), partner_N, own_N)
-            for name in window[0].targets
+            name: self._mix_labels(
+                name, torch.cat([batch.targets[name] for batch in batches]), partner_N, lambda_N
+            )
+            for name in batches[0].targets
         }
-        parts = {name: torch.split(values, sizes) for name, values in targets.items()}
+
+        # And back into micro-batches of the same sizes.
+        chunks = {name: torch.split(labels, sizes) for name, labels in targets.items()}
         return [
-            Batch(part, {name: parts[name][i] for name in parts}, window[i].rows)
-            for i, part in enumerate(torch.split(images, sizes))
+            Batch(images_of_batch, {name: chunks[name][i] for name in chunks}, batches[i].rows)
+            for i, images_of_batch in enumerate(torch.split(images, sizes))
         ]
 
-    def _mixed(self, name: str, labels: Tensor, partner_N: Tensor, own_N: Tensor) -> Tensor:
-        """own * answer + (1 - own) * the partner's."""
+    def _mix_labels(self, name: str, labels: Tensor, partner_N: Tensor, lambda_N: Tensor) -> Tensor:
+        """lambda * label + (1 - lambda) * the partner's label."""
         if name in self.classes:
             labels = _shares(labels, self.classes[name])
-        own = own_N.to(labels.dtype).reshape(-1, *[1] * (labels.ndim - 1))
-        return own * labels + (1 - own) * labels[partner_N]
+        weight = lambda_N.to(labels.dtype).reshape(-1, *[1] * (labels.ndim - 1))
+        return weight * labels + (1 - weight) * labels[partner_N]
 
 
 def _shares(labels_N: Tensor, classes: int) -> Tensor:
-    """Hard labels as shares (N, K); an unknown label has none."""
+    """Hard labels as shares (N, K); an unknown label has no share of any class."""
     one_hot_NK = F.one_hot(labels_N.clamp(min=0), classes).float()
     return one_hot_NK * (labels_N >= 0).unsqueeze(1)
 
@@ -85,31 +94,45 @@ def _shares(labels_N: Tensor, classes: int) -> Tensor:
 def _mixup(
     images_NCHW: Tensor, partner_N: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    own_N = to_device_async(rng.beta(alpha, alpha, len(images_NCHW)), images_NCHW.device).float()
+    """(mixed images as float32, lambda_N): lambda is each image's weight against its partner's."""
+    lambda_N = to_device_async(rng.beta(alpha, alpha, len(images_NCHW)), images_NCHW.device).float()
     partners_NCHW = images_NCHW[partner_N].float()
-    mixed_NCHW = torch.lerp(partners_NCHW, images_NCHW.float(), own_N.view(-1, 1, 1, 1))
-    return mixed_NCHW.contiguous(memory_format=torch.channels_last), own_N
+    mixed_NCHW = torch.lerp(partners_NCHW, images_NCHW.float(), lambda_N.view(-1, 1, 1, 1))
+    return mixed_NCHW.contiguous(memory_format=torch.channels_last), lambda_N
 
 
 def _cutmix(
     images_NCHW: Tensor, partner_N: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A rectangle of 1 - lambda of the area, its centre anywhere, comes from the partner; what it lost at the
-    border counts, so lambda is the share that is really left."""
+    """(mixed images, lambda_N): a rectangle of 1 - lambda of the area, centred anywhere, comes from the partner. It is
+    cut off at the border, so lambda is the share that is really left of the image."""
     count, _, height, width = images_NCHW.shape
     side_N = np.sqrt(1 - rng.beta(alpha, alpha, count))
-    spans = []
-    for size in (height, width):
-        centre_N, half_N = rng.random(count) * size, side_N * size / 2
-        spans.append((np.rint(centre_N - half_N).clip(0, size), np.rint(centre_N + half_N).clip(0, size)))
-    (top, bottom), (left, right) = spans
-    own_N = 1 - (bottom - top) * (right - left) / (height * width)
+    top_N, bottom_N = _span(height, side_N, rng)
+    left_N, right_N = _span(width, side_N, rng)
+    lambda_N = 1 - (bottom_N - top_N) * (right_N - left_N) / (height * width)
+
     device = images_NCHW.device
-    inside = [
-        (torch.arange(size, device=device) >= to_device_async(first, device).unsqueeze(1))
-        & (torch.arange(size, device=device) < to_device_async(last, device).unsqueeze(1))
-        for size, (first, last) in ((height, spans[0]), (width, spans[1]))
-    ]
-    box_N1HW = (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)
+    in_rows_NH = _is_inside(height, top_N, bottom_N, device)
+    in_columns_NW = _is_inside(width, left_N, right_N, device)
+    box_N1HW = (in_rows_NH.unsqueeze(2) & in_columns_NW.unsqueeze(1)).unsqueeze(1)
     mixed_NCHW = torch.where(box_N1HW, images_NCHW[partner_N], images_NCHW)
-    return mixed_NCHW.contiguous(memory_format=torch.channels_last), to_device_async(own_N, device).float()
+    mixed_NCHW = mixed_NCHW.contiguous(memory_format=torch.channels_last)
+    return mixed_NCHW, to_device_async(lambda_N, device).float()
+
+
+def _span(length: int, share_N: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """(start_N, end_N) of a rectangle along one axis: `share_N` of the length, centred anywhere, cut at the border."""
+    centre_N = rng.random(len(share_N)) * length
+    half_N = share_N * length / 2
+    start_N = np.rint(centre_N - half_N).clip(0, length)
+    end_N = np.rint(centre_N + half_N).clip(0, length)
+    return start_N, end_N
+
+
+def _is_inside(length: int, start_N: Array, end_N: Array, device: torch.device) -> Tensor:
+    """(N, length) bool, on the device."""
+    position = torch.arange(length, device=device)
+    return (position >= to_device_async(start_N, device).unsqueeze(1)) & (
+        position < to_device_async(end_N, device).unsqueeze(1)
+    )

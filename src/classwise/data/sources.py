@@ -15,9 +15,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 
 @dataclass(frozen=True)
 class Samples:
-    """The rows of one source, before anything is known of their answers.
+    """The rows of one source, before their labels are looked at.
 
-    `names` are paths relative to `root` as the table has them; `frame` keeps every column of the table.
+    where: names the source in messages. names: paths relative to `root`, as the table has them.
+    frame: every column of the table. notes: what was left out, for the user.
     """
 
     where: str
@@ -33,7 +34,7 @@ class Samples:
 
     @property
     def paths(self) -> list[Path]:
-        """The image files, in row order."""
+        """The image files, in the order of the rows."""
         return [self.root / name for name in self.names]
 
     def take(self, rows: Sequence[int]) -> "Samples":
@@ -48,20 +49,23 @@ class Samples:
 
 
 def read_source(source: Path, images: Path, path: str, id: str | None, group: str | None) -> Samples:
-    """A table or a folder of class folders as rows.
+    """The rows of a table or of a folder of class folders. `path`, `id` and `group` are columns of the table.
 
-    A folder gives the columns `path` (relative to the folder) and `label` (its sub-folder's name).
-    Raises DataError: no such file or folder, a missing column, an empty cell, an id twice, a path that
-    leaves `images`.
+    A folder gives the columns `path` (relative to the folder) and `label` (the name of its sub-folder).
+    Raises DataError for a file or folder that does not exist, a missing column, an empty cell, a duplicate id, and a
+    path that leaves the folder `images`.
     """
     if source.is_dir():
         frame, notes = folder_table(source)
-        return samples_of(frame, str(source), source, "path", None, None, notes)
+        return samples_of(
+            frame, where=str(source), root=source, path="path", id=None, group=None, notes=notes
+        )
     if not source.exists():
         raise DataError(f"data.source: there is no table or folder {source}")
     if not images.is_dir():
         raise DataError(f"data.images: there is no folder {images}")
-    return samples_of(read_table(source), str(source), images, path, id, group)
+    frame = read_table(source)
+    return samples_of(frame, where=str(source), root=images, path=path, id=id, group=group)
 
 
 def samples_of(
@@ -73,38 +77,50 @@ def samples_of(
     group: str | None,
     notes: tuple[str, ...] = (),
 ) -> Samples:
-    """Rows from a table's columns; see `read_source` for the errors."""
+    """The rows of a table that is already read; without `id` the path is the id. Errors as in `read_source`."""
     names = full_column(frame, path, where, "data.path")
-    ids = names if id in (None, path) else full_column(frame, str(id), where, "data.id")
-    refuse_repeated(ids, where, "path" if id in (None, path) else "id")
+    path_is_id = id in (None, path)
+    ids = names if path_is_id else full_column(frame, str(id), where, "data.id")
+    refuse_repeated(ids, where, "path" if path_is_id else "id")
     groups = None if group is None else tuple(full_column(frame, group, where, "data.group"))
     refuse_escapes(names, root, where)
-    return Samples(where, root, tuple(ids), tuple(names), groups, frame, notes)
+    return Samples(
+        where=where,
+        root=root,
+        ids=tuple(ids),
+        names=tuple(names),
+        groups=groups,
+        frame=frame,
+        notes=notes,
+    )
 
 
 def folder_table(folder: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """`path` and `label` of every image below a folder's class folders, sorted, and notes on what was left."""
-    found, ignored, loose = [], 0, 0
+    """`path` and `label` of every image below a folder's class folders, sorted; and notes on what was left out. Raises
+    DataError if there are no such images."""
+    rows: list[tuple[str, str]] = []
+    other_files = 0
+    images_outside_classes = 0
     for name in _files(folder):
         if not is_image_name(name):
-            ignored += 1
+            other_files += 1
         elif "/" not in name:
-            loose += 1
+            images_outside_classes += 1
         else:
-            found.append((name, name.split("/", 1)[0]))
-    if not found:
+            rows.append((name, name.split("/", 1)[0]))
+    if not rows:
         raise DataError(
-            f"{folder}: found no images in sub-folders ({loose} directly in it, {ignored} other files);"
-            f" a folder source has one sub-folder per class with files {', '.join(IMAGE_SUFFIXES)}"
+            f"{folder}: found no images in sub-folders ({images_outside_classes} directly in it, {other_files} other"
+            f" files); a folder source has one sub-folder per class with files {', '.join(IMAGE_SUFFIXES)}"
         )
     notes = []
-    if ignored:
+    if other_files:
         notes.append(
-            f"{folder}: left out {ignored} files that are hidden, not named as images, or links to folders"
+            f"{folder}: left out {other_files} files that are hidden, not named as images, or links to folders"
         )
-    if loose:
-        notes.append(f"{folder}: left out {loose} images that lie in no class folder")
-    frame = pl.DataFrame(found, schema={"path": pl.String, "label": pl.String}, orient="row")
+    if images_outside_classes:
+        notes.append(f"{folder}: left out {images_outside_classes} images that are in no class folder")
+    frame = pl.DataFrame(rows, schema={"path": pl.String, "label": pl.String}, orient="row")
     return frame, tuple(notes)
 
 
@@ -114,31 +130,33 @@ def image_names(folder: Path) -> list[str]:
 
 
 def is_image_name(name: str) -> bool:
-    """By its suffix; hidden files, among them the `._*` that macOS leaves behind, are none."""
+    """Whether a file is named as an image, by its suffix. Hidden files are not, among them macOS's `._*` files."""
     base = name.rsplit("/", 1)[-1]
     return not base.startswith(".") and base.lower().endswith(IMAGE_SUFFIXES)
 
 
 def refuse_repeated(ids: Sequence[str], where: str, what: str) -> None:
-    """Raise DataError if an id stands twice, with the rows of the first such id."""
+    """Raise DataError for duplicate ids, with the rows of the first of them; `what` an id is, for the message."""
     if len(set(ids)) == len(ids):
         return
-    rows: dict[str, list[int]] = {}
+    rows_of_id: dict[str, list[int]] = {}
     for row, id in enumerate(ids, start=1):
-        rows.setdefault(id, []).append(row)
-    twice = {id: found for id, found in rows.items() if len(found) > 1}
-    id, found = next(iter(twice.items()))
-    more = f"; {len(twice)} repeated in all" if len(twice) > 1 else ""
-    raise DataError(f"{where}: {what} {id!r} stands in {rows_text(found)}; each must be unique{more}")
+        rows_of_id.setdefault(id, []).append(row)
+    duplicates = {id: rows for id, rows in rows_of_id.items() if len(rows) > 1}
+    id, rows = next(iter(duplicates.items()))
+    more = f"; {len(duplicates)} duplicates in all" if len(duplicates) > 1 else ""
+    raise DataError(f"{where}: {what} {id!r} is in {rows_text(rows)}; each must be unique{more}")
 
 
 def _files(folder: Path) -> Iterator[str]:
+    """Every file below a folder as a path relative to it, sorted folder by folder; hidden folders are left out."""
+
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename}: this folder cannot be listed: {error.strerror}")
 
     for base, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # os.walk follows no links; a linked folder is handed on as a file, so that somebody counts it.
+        # os.walk follows no links; a link to a folder is passed on as a file, so that it is counted.
         links = [name for name in folders if os.path.islink(os.path.join(base, name))]
         for name in sorted(files + links):
             path = (Path(base) / name).relative_to(folder).as_posix()
@@ -148,7 +166,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _refuse_undecodable(folder: str, name: str) -> None:
-    """Linux allows any bytes in a name; what is not UTF-8 can stand in no table and no result."""
+    """Linux allows any bytes in a file name, but one that is not UTF-8 cannot be written to a table or a result."""
     try:
         os.path.join(folder, name).encode()
     except UnicodeEncodeError:
@@ -156,15 +174,17 @@ def _refuse_undecodable(folder: str, name: str) -> None:
 
 
 def refuse_escapes(names: Sequence[str], root: Path, where: str, key: str = "data.images") -> None:
-    """A path that leaves the folder, by its text or through a link, is refused before anything is read: DataError.
-    `key` is what names the folder."""
+    """Raise DataError for a path that leaves the folder `root`, by its text or through a link, before anything is read.
+    `key`: the config key that names the folder, for the message."""
     real_root = os.path.realpath(root)
-    escaped = []
-    real_folders: dict[str, str] = {}  # one look-up a folder, since a table names few of them
+    escapes: list[tuple[int, str]] = []
+    real_folders: dict[str, str] = {}  # one look-up for each folder: a table has many rows in few folders
     for row, name in enumerate(names, start=1):
         if "\0" in name or os.path.isabs(name):
-            escaped.append((row, name))
+            escapes.append((row, name))
             continue
+
+        # Where the file really is: its folder is resolved once, the file itself only if it is a link.
         folder, base = os.path.split(os.path.join(real_root, name))
         if folder not in real_folders:
             real_folders[folder] = os.path.realpath(folder)
@@ -172,10 +192,10 @@ def refuse_escapes(names: Sequence[str], root: Path, where: str, key: str = "dat
         if os.path.islink(real):
             real = os.path.realpath(real)
         if not os.path.normpath(real).startswith(real_root.rstrip(os.sep) + os.sep):
-            escaped.append((row, name))
-    if escaped:
-        row, name = escaped[0]
-        more = f"; {len(escaped)} such rows in all" if len(escaped) > 1 else ""
+            escapes.append((row, name))
+    if escapes:
+        row, name = escapes[0]
+        more = f"; {len(escapes)} such rows in all" if len(escapes) > 1 else ""
         raise DataError(
             f"{where}: row {row}: the path {name!r} leaves the folder {root} ({key});"
             f" paths are relative to it and stay inside{more}"

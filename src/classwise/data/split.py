@@ -1,10 +1,12 @@
 """The split into training and validation rows: stratified, grouped, exact in its share, without replacement.
 
-What is promised: the rows of one group never stand on both sides; every label of a required stratum stands on
-both sides, unless groups with several labels exclude it; and no move of one more group would bring the labels'
-shares in validation nearer to the wanted share. Groups with the same counts of labels (a *profile*: one woman
-under 30 with seven images, say) are exchangeable, so each profile gives its share exactly and only the
-remainders have to be chosen; that is what makes it exact, and fast for large tables.
+Guarantees: the rows of one group are never on both sides; every label of a required stratum is on both sides, unless
+groups with several labels rule it out; and moving one more group would not bring the labels' shares in validation
+nearer to the wanted share. Groups with the same counts of labels (a *profile*: one woman under 30 with seven images,
+say) are interchangeable, so each profile contributes its share exactly and only the remainders have to be chosen. That
+makes the split exact, and fast for large tables.
+
+Letters in names: N rows, T strata, C labels (and one more for all rows), G groups, P profiles.
 """
 
 from collections.abc import Hashable, Sequence
@@ -22,10 +24,10 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Stratum:
-    """Label numbers (N,) that a split keeps in proportion; -1: the row is not in it, and nothing is promised.
+    """Labels that a split keeps in proportion, as numbers (N,); -1: the row has none of them.
 
-    `required`: a label that cannot stand on both sides is refused, and each of the others does. Without it
-    the labels (bins of a number, say) only pull the split their way.
+    required: every label must be on both sides of the split, and one that cannot be is an error. Otherwise the labels
+    (bins of a number, say) are kept in proportion as far as possible.
     """
 
     name: str
@@ -37,45 +39,53 @@ class Stratum:
 def split_rows(
     strata: Sequence[Stratum], groups: Sequence[Hashable] | None, share: float, seed: int
 ) -> Flags:
-    """Which rows are for validation, as N booleans. `groups` are the group of each row, or None.
+    """Which rows are for validation, (N,) bool. `groups`: the group of each row; None: each row is its own.
+    `share`: of the rows that are for validation, between 0 and 1.
 
-    Raises DataError for a label of a required stratum with rows of one group only: it cannot stand on both
-    sides.
+    Raises DataError for a label of a required stratum whose rows are all of one group: it cannot be on both sides.
     """
-    label_NT, required_C = _columns(strata), _required(strata)
+    label_NT = _label_numbers(strata)
+    required_C = _required(strata)
     group_N = _group_numbers(groups, len(label_NT))
     _refuse_single_groups(label_NT, group_N, strata, grouped=groups is not None)
     profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
+
+    # Most groups by the shares of their profiles, the rest one by one.
     rng = generator(seed, SPLIT)
-    valid_G, rest = _take_profiles(profile_G, share, rng)
-    _place_rest(profile_G, counts_PC, valid_G, rest, share)
-    for _ in range(3):  # what settling moves may free a label that the pass before had to leave on one side
-        _put_on_both_sides(profile_G, counts_PC, required_C, valid_G, share)
-        _settle(profile_G, counts_PC, required_C, valid_G, share)
+    valid_G, remainders = _take_whole_parts(profile_G, share, rng)
+    _assign_remainders(profile_G, counts_PC, valid_G=valid_G, remainders=remainders, share=share)
+
+    # Several times: an improvement may free a label that had to stay on one side before.
+    for _ in range(3):
+        _put_on_both_sides(profile_G, counts_PC, required_C=required_C, valid_G=valid_G, share=share)
+        _improve(profile_G, counts_PC, required_C=required_C, valid_G=valid_G, share=share)
     return valid_G[group_N]
 
 
 def merge_groups(*groupings: Sequence[Hashable]) -> list[str]:
-    """One grouping out of several: rows that any of them holds together, directly or through other rows, are
-    together (a person's images and the queries that they stand in). Names are numbers, by first row."""
+    """One grouping out of several: rows that any of them puts together, directly or through other rows, are together (a
+    person's images and the queries that contain them). A group's name is the number of its first row."""
+    # Union-find, in which the root of each tree is its first row.
     parent: list[int] = list(range(len(groupings[0])))
 
     def root(row: int) -> int:
         while parent[row] != row:
-            parent[row] = row = parent[parent[row]]
+            parent[row] = parent[parent[row]]
+            row = parent[row]
         return row
 
     for groups in groupings:
-        first: dict[Hashable, int] = {}
+        first_row: dict[Hashable, int] = {}
         for row, group in enumerate(groups):
-            one, other = root(row), root(first.setdefault(group, row))
-            parent[max(one, other)] = min(one, other)
+            root_of_row = root(row)
+            root_of_group = root(first_row.setdefault(group, row))
+            parent[max(root_of_row, root_of_group)] = min(root_of_row, root_of_group)
     return [str(root(row)) for row in range(len(parent))]
 
 
-def _columns(strata: Sequence[Stratum]) -> Numbers:
-    """(N, T) label numbers that run on from stratum to stratum, so that each label has one number; rows that
-    are not in a stratum have the number after the last."""
+def _label_numbers(strata: Sequence[Stratum]) -> Numbers:
+    """(N, T) label numbers that continue from stratum to stratum, so that each label of all strata has its own number.
+    Rows that are not in a stratum have the number after the last."""
     ends = np.cumsum([0, *(len(stratum.labels) for stratum in strata)])
     columns = [
         np.where(stratum.numbers < 0, ends[-1], stratum.numbers + start)
@@ -85,7 +95,7 @@ def _columns(strata: Sequence[Stratum]) -> Numbers:
 
 
 def _required(strata: Sequence[Stratum]) -> Flags:
-    """Which labels have to stand on both sides, (C + 1,): the last stands for all rows, which have not."""
+    """Which labels must be on both sides, (C + 1,); the last entry is for all rows, which need not be."""
     flags = [stratum.required for stratum in strata for _ in stratum.labels]
     return np.array([*flags, False])
 
@@ -101,6 +111,7 @@ def _refuse_single_groups(
     label_NT: Numbers, group_N: Numbers, strata: Sequence[Stratum], grouped: bool
 ) -> None:
     labels = [(f"{stratum.name}={label}", stratum.required) for stratum in strata for label in stratum.labels]
+    # By label: the group of its first row (-1: no row), and whether any row is of another group.
     first_C = np.full(len(labels) + 1, -1)
     several_C = np.zeros(len(labels) + 1, dtype=bool)
     for label_N in label_NT.T:
@@ -115,60 +126,65 @@ def _refuse_single_groups(
         what = "group" if grouped else "row"
         raise DataError(
             f"only one {what} holds {', '.join(single[:10])}{' and more' if len(single) > 10 else ''}:"
-            f" a class needs at least two {what}s to stand on both sides of a split;"
+            f" a class needs at least two {what}s to be on both sides of a split;"
             " add some, merge the class into another, or set data.valid to a table"
         )
 
 
 def _profiles(label_NT: Numbers, group_N: Numbers, classes: int) -> tuple[Numbers, Numbers]:
-    """The profile of every group, and per profile its rows of each label and, in the last column, all its rows.
+    """(profile_G, counts_PC): the profile of every group; and for each profile the rows of each label in one of its
+    groups, with all rows of a group in the last column.
 
-    Groups are compared by a 64-bit sum of one random number a label, so that no table of groups by labels is
-    ever made; two profiles that differ share a sum with a chance of 2**-64. A label that is not known has a
-    number too, since it counts among all rows.
+    Groups are compared by the sum of one random 64-bit number a label, so that no table of groups by labels is ever
+    made; two different profiles have the same sum with a probability of 2**-64. An unknown label has a number too,
+    since it counts among all rows.
     """
     random_C = generator(0, SPLIT, 1).integers(0, 2**64, size=classes + 1, dtype=np.uint64)
     sums_G = np.zeros(int(group_N.max()) + 1, dtype=np.uint64)
     np.add.at(sums_G, group_N, random_C[label_NT].sum(axis=1, dtype=np.uint64))
-    _, first, profile_G = np.unique(sums_G, return_index=True, return_inverse=True)
-    row_of_G = np.full(len(sums_G), -1)
-    row_of_G[first] = np.arange(len(first))
-    rows = row_of_G[group_N]
-    counts_PC = np.zeros((len(first), classes + 1), dtype=np.int64)
+    _, first_group_P, profile_G = np.unique(sums_G, return_index=True, return_inverse=True)
+
+    # The rows of the first group of each profile stand for those of all its groups.
+    counted_profile_G = np.full(len(sums_G), -1)
+    counted_profile_G[first_group_P] = np.arange(len(first_group_P))
+    counted_profile_N = counted_profile_G[group_N]
+    is_counted_N = counted_profile_N >= 0
+    counts_PC = np.zeros((len(first_group_P), classes + 1), dtype=np.int64)
     for label_N in label_NT.T:
-        np.add.at(counts_PC, (rows[rows >= 0], label_N[rows >= 0]), 1)
-    counts_PC[:, -1] = np.bincount(rows[rows >= 0], minlength=len(first))
+        np.add.at(counts_PC, (counted_profile_N[is_counted_N], label_N[is_counted_N]), 1)
+    counts_PC[:, -1] = np.bincount(counted_profile_N[is_counted_N], minlength=len(first_group_P))
     return profile_G.reshape(-1), counts_PC
 
 
-def _take_profiles(profile_G: Numbers, share: float, rng: np.random.Generator) -> tuple[Flags, list[int]]:
-    """Of every profile the whole part of its share, drawn without replacement; one more group of each
-    profile with a fraction left is put aside."""
+def _take_whole_parts(profile_G: Numbers, share: float, rng: np.random.Generator) -> tuple[Flags, list[int]]:
+    """(valid_G, remainders): of every profile the whole part of its share, drawn without replacement; one more group of
+    each profile that has a fraction left is a remainder, still to be assigned."""
     order = rng.permutation(len(profile_G))
     order = order[np.argsort(profile_G[order], kind="stable")]
     valid_G = np.zeros(len(profile_G), dtype=bool)
-    rest = []
-    for members in np.split(order, np.flatnonzero(np.diff(profile_G[order])) + 1):
-        wanted = share * len(members)
+    remainders = []
+    for groups in np.split(order, np.flatnonzero(np.diff(profile_G[order])) + 1):
+        wanted = share * len(groups)
         whole = int(wanted + 1e-9)
-        valid_G[members[:whole]] = True
+        valid_G[groups[:whole]] = True
         if wanted - whole > 1e-9:
-            rest.append(int(members[whole]))
-    return valid_G, [rest[i] for i in rng.permutation(len(rest))]
+            remainders.append(int(groups[whole]))
+    return valid_G, [remainders[i] for i in rng.permutation(len(remainders))]
 
 
-def _place_rest(
-    profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, rest: list[int], share: float
+def _assign_remainders(
+    profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, remainders: list[int], share: float
 ) -> None:
-    """Groups put aside take, one after the other and the large ones first, the side that keeps every label's
-    count nearest to its share of what has been placed: the small ones can then mend what the large ones did."""
-    rest = sorted(rest, key=lambda g: -int(counts_PC[profile_G[g], -1]))
+    """Each remainder goes to the side that keeps every label's count nearest to its share of what has been assigned.
+    The large groups come first, so that the small ones can correct them."""
+    remainders = sorted(remainders, key=lambda g: -int(counts_PC[profile_G[g], -1]))
     weight_C = 1 / np.maximum(_totals(profile_G, counts_PC), 1)
-    placed_P = np.bincount(np.delete(profile_G, rest), minlength=len(counts_PC))
-    off_C = _valid_counts(profile_G, counts_PC, valid_G) - share * (placed_P @ counts_PC)
-    for g in rest:
+    assigned_P = np.bincount(np.delete(profile_G, remainders), minlength=len(counts_PC))
+    off_C = _valid_counts(profile_G, counts_PC, valid_G) - share * (assigned_P @ counts_PC)
+    for g in remainders:
         counts_C = counts_PC[profile_G[g]]
-        as_valid_C, as_train_C = off_C + (1 - share) * counts_C, off_C - share * counts_C
+        as_valid_C = off_C + (1 - share) * counts_C
+        as_train_C = off_C - share * counts_C
         valid_G[g] = (as_valid_C**2 @ weight_C) < (as_train_C**2 @ weight_C)
         off_C = as_valid_C if valid_G[g] else as_train_C
 
@@ -176,10 +192,10 @@ def _place_rest(
 def _put_on_both_sides(
     profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G: Flags, share: float
 ) -> None:
-    """For every required label that stands on one side only, rarest first, move the group that costs least.
+    """For every required label that is on one side only, the rarest first, move the group that costs least.
 
-    A move that takes the last group of another label with it puts that label last in the queue. No group is
-    moved twice, so this ends; where labels exclude each other, some may be left on one side.
+    A move that takes away the last group of another label puts that label at the end of the queue. No group is moved
+    twice, so this ends; where labels exclude each other, some may stay on one side.
     """
     totals_C = _totals(profile_G, counts_PC)
     groups_P = np.bincount(profile_G, minlength=len(counts_PC))
@@ -190,39 +206,47 @@ def _put_on_both_sides(
         if valid_G[holds_G].any() != valid_G[holds_G].all():
             continue
         to_valid = not valid_G[holds_G].any()
+
+        # How far validation is from its share, and how many groups hold each label on the side that the group leaves
+        # (it should not be the last there) and on the side that it enters.
         off_C = _valid_counts(profile_G, counts_PC, valid_G) - share * totals_C
         valid_P = np.bincount(profile_G[valid_G], minlength=len(counts_PC))
-        # How many groups hold each label on the side that the moved group leaves: it should not be the last.
-        leaving_C = (groups_P - valid_P if to_valid else valid_P) @ (counts_PC > 0)
-        entered_C = (valid_P if to_valid else groups_P - valid_P) @ (counts_PC > 0)
+        left_side_C = (groups_P - valid_P if to_valid else valid_P) @ (counts_PC > 0)
+        entered_side_C = (valid_P if to_valid else groups_P - valid_P) @ (counts_PC > 0)
+
+        # Of the profiles Q that hold the label, the one whose move takes fewest other labels away, then costs least.
         profiles = np.unique(profile_G[holds_G & ~moved_G])
         if not len(profiles):
             continue
         counts_QC = counts_PC[profiles]
-        broken_QC = (counts_QC > 0) & (leaving_C == 1) & (entered_C > 0) & required_C
-        costs_Q = ((off_C + (1 if to_valid else -1) * counts_QC) ** 2 / np.maximum(totals_C, 1)).sum(axis=1)
+        broken_QC = (counts_QC > 0) & (left_side_C == 1) & (entered_side_C > 0) & required_C
+        off_after_QC = off_C + (1 if to_valid else -1) * counts_QC
+        costs_Q = (off_after_QC**2 / np.maximum(totals_C, 1)).sum(axis=1)
         best = np.lexsort((costs_Q, broken_QC.sum(axis=1)))[0]
         group = np.flatnonzero((profile_G == profiles[best]) & (valid_G != to_valid) & ~moved_G)[0]
-        valid_G[group], moved_G[group] = to_valid, True
+        valid_G[group] = to_valid
+        moved_G[group] = True
         queue += np.flatnonzero(broken_QC[best]).tolist()
 
 
-def _settle(profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G: Flags, share: float) -> None:
-    """Move one group at a time, the one that gains most, while that brings the counts nearer to their shares
-    and leaves no required label on one side: putting the rare labels on both sides has taken others along."""
+def _improve(profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G: Flags, share: float) -> None:
+    """Move one group at a time, the one that gains most, as long as that brings the counts nearer to their shares and
+    takes no required label off a side: putting the rare labels on both sides has moved others along."""
     totals_C = _totals(profile_G, counts_PC)
     weight_C = 1 / np.maximum(totals_C, 1)
-    exact_PC, holds_PC = counts_PC.astype(np.float64), (counts_PC > 0).astype(np.float64)
+    exact_PC = counts_PC.astype(np.float64)
+    holds_PC = (counts_PC > 0).astype(np.float64)
     squares_P = exact_PC**2 @ weight_C
     groups_P = np.bincount(profile_G, minlength=len(counts_PC))
     valid_P = np.bincount(profile_G[valid_G], minlength=len(counts_PC))
     while True:
+        # The change of the weighted squared distance by moving one group of each profile, to validation or back.
         slope_P = 2 * exact_PC @ ((valid_P @ exact_PC - share * totals_C) * weight_C)
         moves = []
         for sign, here_P in ((1, groups_P - valid_P), (-1, valid_P)):
             lasts_P = holds_PC @ ((here_P @ holds_PC == 1) & required_C)
             change_P = np.where((here_P > 0) & (lasts_P == 0), sign * slope_P + squares_P, np.inf)
-            # Rounded, so that the order of a sum on another machine does not decide between equals.
+            # Rounded, so that the order of a sum on another machine does not decide between equal changes.
             best = int(change_P.round(9).argmin())
             moves.append((change_P[best], best, sign > 0))
         change, best, to_valid = min(moves)

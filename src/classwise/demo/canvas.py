@@ -1,4 +1,4 @@
-"""What faces are drawn with: smooth outlines, and a canvas that knows the pose."""
+"""Drawing tools for the faces: smooth outlines, and a canvas with a pose."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,8 +50,8 @@ class Canvas:
     def shade(
         self, outline: Points, depth: float, *passes: tuple[float, list[tuple[Points, Colour]]]
     ) -> None:
-        """Multiplies the inside of `outline` by soft factors. Each pass paints its shapes and then blurs, by so many
-        pixels, what has been painted so far."""
+        """Multiplies the inside of `outline` by soft factors. Each pass paints its shapes and then blurs everything
+        painted so far by that many pixels."""
         tone = np.full((HEIGHT // _COARSE, WIDTH // _COARSE, 3), 128, np.uint8)
         for blur, shapes in passes:
             for shape, factor in shapes:
@@ -67,7 +67,7 @@ class Canvas:
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """Colour a with a share of b."""
+    """The colour `a` mixed with `share` of `b`."""
     return (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share)
 
 

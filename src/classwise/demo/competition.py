@@ -1,10 +1,10 @@
 """A drawn data set in the tree and the proportions of a face-mask competition: 18 classes, seven images a person.
 
     train/train.csv                                          id,gender,race,age,path: one row per person
-    train/images/{id}_{gender}_{race}_{age}/{kind}.{ext}     and `._*` files, as macOS leaves them
+    train/images/{id}_{gender}_{race}_{age}/{kind}.{ext}     and `._*` files, as macOS leaves behind
     eval/info.csv                                            ImageID,ans: the template, ans 0 everywhere
     eval/images/{40 hex}.jpg
-    eval/truth.csv                                           what the competition keeps: the template, answered
+    eval/truth.csv                                           the true answers, which a competition keeps to itself
 
 Class = mask * 6 + gender * 3 + age: mask worn 0, worn wrongly 1, absent 2; male 0, female 1; age below 30 0,
 below 60 1, else 2. Every byte is a function of (people, seed).
@@ -31,7 +31,7 @@ from classwise.demo.canvas import Colour, Image, mix
 from classwise.demo.faces import KINDS, Look, Person, draw_face
 from classwise.errors import DataError
 
-# People a group in the competition's training set: gender, first age, last age, how many.
+# Groups in the competition's training set: gender, youngest age, oldest age, number of people.
 GROUPS = (
     ("male", 18, 29, 553),
     ("male", 30, 59, 409),
@@ -40,7 +40,7 @@ GROUPS = (
     ("female", 30, 59, 818),
     ("female", 60, 60, 109),
 )
-LEAST = 2  # people a group, so that each can stand on both sides of a split
+LEAST = 2  # people per group, so that a split can have one of each on both sides
 RACE = "Asian"
 TRAIN, EVAL = 2700, 1800  # people in the competition's two parts
 
@@ -65,7 +65,7 @@ def class_number(kind: str, gender: str, age: int) -> int:
 
 
 def group_sizes(people: int) -> list[int]:
-    """How many of `people` stand in each of GROUPS: in proportion by largest remainder, but at least LEAST."""
+    """How many of `people` are in each of GROUPS: proportionally (largest remainder), but at least LEAST."""
     weights = np.array([group[3] for group in GROUPS])
     sizes, remainders = np.divmod(people * weights, weights.sum())
     order = np.argsort(-remainders, kind="stable")
@@ -137,7 +137,7 @@ def _pair(colours: Sequence[Colour], rng: np.random.Generator) -> tuple[Colour, 
 
 @dataclass(frozen=True)
 class _Sitting:
-    """One person's seven images: `number` names their random draws, `files` are the paths in the order of KINDS."""
+    """One person's seven images: `number` seeds their random draws, `files` are the paths in the order of KINDS."""
 
     person: Person
     number: int
@@ -153,9 +153,9 @@ def write_competition(
 ) -> None:
     """Writes the data set of `people` training people, and two thirds as many for evaluation, into `folder`.
 
-    `processes` draw at once (default: one a core); the bytes do not depend on it. `progress` is told after each
-    person how many images of how many are written. Each file appears under its name only once it is whole, and
-    the tables come last. Raises DataError for fewer people than all six groups need.
+    `processes` draw in parallel (default: one per core); the bytes do not depend on it. `progress` is called after each
+    person with the number of images written and their total. Each file appears under its name only when it is
+    complete, and the tables come last. Raises DataError for fewer people than the six groups need.
     """
     if people < LEAST * len(GROUPS):
         raise DataError(
@@ -182,8 +182,8 @@ def write_competition(
 
 def _train_sittings(people: int, seed: int) -> list[_Sitting]:
     cast = _cast(people, seed, first=0)
-    # Two oddities of the real table, which a reader must survive: an id that stands twice, for different people,
-    # and one that is no number.
+    # Two oddities of the real table, which a reader must handle: an id that occurs twice, for different people, and one
+    # that is not a number.
     one = people // 2
     twin = next(
         i % people for i in range(one + 1, one + people) if cast[i % people].gender != cast[one].gender
@@ -200,7 +200,7 @@ def _train_sittings(people: int, seed: int) -> list[_Sitting]:
 
 
 def _eval_sittings(people: int, first: int, seed: int) -> list[_Sitting]:
-    """`first` is the first number, so that nobody in here looks like anybody in the training set."""
+    """`first` is the first person's number; it must differ from those in training, so that no look is repeated."""
     return [
         _Sitting(person, i, tuple(f"eval/images/{_digest(f'{seed}/{i}/{kind}')}.jpg" for kind in KINDS))
         for i, person in enumerate(_cast(people, seed, first), start=first)
@@ -267,7 +267,7 @@ def _count(done: Iterable[None], people: int, progress: Callable[[int, int], Non
 
 
 def _start_worker() -> None:
-    """Ctrl-C is for the parent, which then asks for no more people."""
+    """Ctrl-C is handled by the parent, which then assigns no more people."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
@@ -286,7 +286,7 @@ def _encode(image: Image, extension: str) -> bytes:
 
 
 def _write_junk(folder: Path, sittings: Sequence[_Sitting]) -> None:
-    """The AppleDouble files that macOS leaves beside each file and folder on foreign disks, for every tenth person."""
+    """AppleDouble files, which macOS leaves beside files and folders on non-Apple disks; for every tenth person."""
     entries = struct.pack(">6I", 9, 50, 32, 2, 82, 0)  # Finder info, and an empty resource fork
     junk = struct.pack(">2I16sH", 0x00051607, 0x00020000, b"Mac OS X        ", 2) + entries + bytes(32)
     for sitting in sittings[3::10]:
@@ -302,7 +302,7 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all under its final name."""
+    """Write the complete file or nothing under its final name."""
     partial_path = path.with_name(path.name + ".part")
     partial_path.write_bytes(data)
     partial_path.replace(path)

@@ -20,7 +20,7 @@ from classwise.files import write_text
 LABELS = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-"""In the data set's own order, which is also from frequent to rare."""
+"""In the order of the data set, which is also that from frequent to rare."""
 
 SPLITS = ("train", "test")
 _BUNDLE = Path(__file__).with_name("fashion.npz")
@@ -37,13 +37,13 @@ def write_fashion(folder: Path) -> None:
     """Write images and tables into `folder`, the same every time; paths in the tables are relative to it.
 
     images/train/*.png, train.csv; images/test/*.png, test.csv; template.csv: the paths of test.csv in another
-    order, with the first label in every row, to be replaced by answers. Raises OutputError, before anything is
-    written, if one of these stands there already.
+    order, with the first label in every row as a placeholder. Raises OutputError, before anything is written, if one of
+    these already exists.
     """
     names = ["images", *(f"{split}.csv" for split in SPLITS), "template.csv"]
     for name in names:
         if (folder / name).exists():
-            raise OutputError(f"{folder / name} exists; give a folder without {', '.join(names)}")
+            raise OutputError(f"{folder / name} already exists; name a folder without {', '.join(names)}")
     tables = {split: _write_images(folder, split) for split in SPLITS}
     for split, rows in tables.items():
         write_text(folder / f"{split}.csv", _table(rows))
@@ -71,18 +71,19 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def pixel_baseline(folder: Path) -> float:
-    """Macro F1 on the rows of test.csv of logistic regression on the pixels, classes weighted by 1 / count.
+    """Macro F1 on test.csv of logistic regression on the pixels, with classes weighted by 1 / count.
 
-    scikit-learn, its own regularisation (C = 1), values in 0 to 1. It is fitted on all rows of train.csv: also
-    on those that a run keeps back for validation, a fifth more than the network learns from.
+    scikit-learn's, with its default regularisation (C = 1) and pixels in [0, 1]. It is fitted on all rows of train.csv,
+    also on those that a run holds out for validation.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a dependency of scikit-learn
 
-    (train_ND, labels_N), (test_MD, truth_M) = (_read_pixels(folder, split) for split in SPLITS)
+    train_ND, labels_N = _read_pixels(folder, "train")
+    test_MD, truth_M = _read_pixels(folder, "test")
     model = LogisticRegression(class_weight="balanced", max_iter=2000)
-    # The products are small: on a busy machine, threads that wait for each other made it 40 times slower.
+    # On products this small, threads that wait for each other made it 40 times slower on a busy machine.
     with threadpool_limits(1):
         predicted_M = model.fit(train_ND, labels_N).predict(test_MD)
     score = f1_score(truth_M, predicted_M, labels=LABELS, average="macro", zero_division=0)

@@ -1,20 +1,19 @@
-"""A drawn data set with an answer of every type: coloured shapes on noisy ground, 48 x 48 pixels.
+"""A drawn data set with a target of every type: coloured shapes on a noisy background, 48 x 48 pixels.
 
     images/0000.png, images/0001.png, ...
-    samples.csv    path, scene, shapes, colour, size, area, query, relevance: one row an image, scenes mixed
+    samples.csv    path, scene, shapes, colour, size, area, query, relevance: a row per image, scenes mixed
     colour.csv, size.csv, area.csv    its rows where this column is not empty, for models of this target alone
 
-    scene      group: the eight images of a scene lie on ground of one colour
+    scene      group: the eight images of a scene share the colour of their background
     shapes     multilabel: which of circle, square, triangle, star, cross occur, joined by '|'; '|' alone is none
     colour     class: of the largest shape; half of the images are red, one in twenty-five is purple
     size       ordinal: tiny, small, medium, large: the radius of the largest shape
-    area       regression: per cent of the image that shapes cover
+    area       regression: the percentage of the image that shapes cover
     query      ranking: the images of a scene, asked for 'much red'
-    relevance  0 to 3: the per cent of the image that is red, cut at RED_CUTS
+    relevance  0 to 3: the percentage of the image that is red, cut at RED_CUTS
 
-A few images hold no shape: their area is 0, and they have neither colour nor size. Beyond these, one cell in
-twenty of colour, size and area is left empty, as tables of the real world have it. Every byte is a function of
-(rows, seed).
+A few images contain no shape: their area is 0, and they have neither colour nor size. In addition one in twenty cells
+of colour, size and area is left empty, as in real tables. Every byte is a function of (rows, seed).
 """
 
 import csv
@@ -35,15 +34,15 @@ from classwise.files import write_text
 _Indices = NDArray[np.int64]
 
 SIDE = 48
-SCENE = 8  # images a scene
+SCENE = 8  # images per scene
 LEAST = 5 * SCENE  # rows; fewer make no sensible split
 COLUMNS = ("path", "scene", "shapes", "colour", "size", "area", "query", "relevance")
 _WITH_GAPS = ("colour", "size", "area")
 
-# From frequent to rare, with the share that is drawn.
+# From frequent to rare, with the share of each.
 KINDS = {"circle": 0.42, "square": 0.30, "triangle": 0.17, "star": 0.07, "cross": 0.04}
 COLOURS = {"red": 0.50, "green": 0.24, "blue": 0.14, "yellow": 0.08, "purple": 0.04}
-# Radius in pixels, low and high.
+# Smallest and largest radius in pixels.
 SIZES = {"tiny": (5.0, 6.0), "small": (7.0, 8.5), "medium": (9.5, 11.5), "large": (13.0, 16.0)}
 RED_CUTS = (1.0, 6.0, 14.0)
 
@@ -76,8 +75,8 @@ _OUTLINES: dict[str, Points] = {
     ),
 }  # fmt: skip
 
-# Each kind is shaded with a pattern of its own, as cloth is: from some thirty images of a rare kind its outline
-# alone is not learnt. A pixel is dark where this sum of its coordinates is odd.
+# Each kind has a pattern of its own, since about thirty images of a rare kind are too few to learn its outline alone.
+# A pixel is dark where this function of its coordinates is odd.
 _PATTERNS: dict[str, Callable[[_Indices, _Indices], _Indices]] = {
     "circle": lambda x, y: 0 * x,
     "square": lambda x, y: x // 2,
@@ -87,20 +86,20 @@ _PATTERNS: dict[str, Callable[[_Indices, _Indices], _Indices]] = {
 }
 _CONTRAST = 0.35
 
-# What `classwise demo --shapes` trains: one model, five answers.
+# What `classwise demo --shapes` trains: one model with five targets.
 SHAPES: dict[str, Any] = {
     "name": "shapes",
     "data": {
         "source": "samples.csv",
         "group": "scene",
-        # No crop and no shift: they would change the size and the area that the table states.
+        # Neither crops nor shifts, which would change the size and the area in the table.
         "augment": {"preset": "none", "flip": 0.5, "brightness": 0.1},
     },
     "targets": {
         "colour": {"column": "colour", "labels": list(COLOURS), "loss": {"name": "balanced_softmax"}},
         "tags": {
             "column": "shapes", "type": "multilabel", "separator": "|", "labels": list(KINDS),
-            # The asymmetric loss weakens easy labels, and so is far smaller than the others.
+            # The asymmetric loss down-weights easy labels, which makes it far smaller than the others.
             "weight": 25.0, "loss": {"name": "asymmetric"},
         },
         "size": {"column": "size", "type": "ordinal", "labels": list(SIZES), "loss": {"name": "corn"}},
@@ -127,15 +126,15 @@ class _Shape:
 def write_shapes(folder: Path, rows: int = 600, seed: int = 0) -> None:
     """Write `rows` images and the tables into `folder`; paths in the tables are relative to it.
 
-    Raises DataError for fewer than LEAST rows, and OutputError, before anything is written, if one of these
-    stands there already.
+    Raises DataError for fewer than LEAST rows, and OutputError, before anything is written, if one of these already
+    exists.
     """
     if rows < LEAST:
         raise DataError(f"rows = {rows}: allowed: at least {LEAST}, five scenes of {SCENE} images")
     names = ["images", "samples.csv", *(f"{column}.csv" for column in _WITH_GAPS)]
     for name in names:
         if (folder / name).exists():
-            raise OutputError(f"{folder / name} exists; give a folder without {', '.join(names)}")
+            raise OutputError(f"{folder / name} already exists; name a folder without {', '.join(names)}")
     (folder / "images").mkdir(parents=True)
     table = _draw_rows(folder, rows, seed)
     _leave_empty(table, np.random.default_rng([seed, 3]))
@@ -145,7 +144,7 @@ def write_shapes(folder: Path, rows: int = 600, seed: int = 0) -> None:
 
 
 def _draw_rows(folder: Path, rows: int, seed: int) -> list[dict[str, str]]:
-    """Writes every image; returns its row, with no cell left empty yet."""
+    """Write every image; returns its rows of the table, before any cell is emptied."""
     plan = np.random.default_rng([seed, 0])
     scene_of_row = plan.permutation(np.arange(rows) // SCENE).tolist()
     colour_of_row = _in_proportion(COLOURS, rows, plan)
@@ -165,20 +164,20 @@ def _draw_rows(folder: Path, rows: int, seed: int) -> list[dict[str, str]]:
 
 
 def _in_proportion(shares: dict[str, float], rows: int, rng: np.random.Generator) -> list[str]:
-    """`rows` names, mixed, in these shares: no rare one is missing by bad luck."""
+    """`rows` names in random order, in exactly these shares, so that no rare one is missing by chance."""
     ends = np.cumsum(list(shares.values()))
     places = np.searchsorted(ends, rng.permutation((np.arange(rows) + 0.5) / rows))
     return [list(shares)[place] for place in places]
 
 
 def _ground(seed: int, scene: int) -> NDArray[np.float64]:
-    """A grey with a tint, weak beside the shapes' colours: ground is never taken for red."""
+    """A slightly tinted grey, never confused with the shapes' colours."""
     rng = np.random.default_rng([seed, 2, scene])
     return rng.uniform(85, 175) + rng.uniform(-18, 18, 3)
 
 
 def _arrange(colour: str, size: str, rng: np.random.Generator) -> list[_Shape]:
-    """One to four shapes that do not touch, the largest first; one that finds no room is left out."""
+    """One to four shapes that do not touch, the largest first; one without room is left out."""
     shapes: list[_Shape] = []
     largest = rng.uniform(*SIZES[size])
     for number in range(rng.choice(4, p=_HOW_MANY) + 1):
@@ -196,7 +195,7 @@ def _arrange(colour: str, size: str, rng: np.random.Generator) -> list[_Shape]:
 def _paint(
     shapes: list[_Shape], ground: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[Image, dict[str, float]]:
-    """The image, and the per cent of it that each colour covers."""
+    """The image, and the percentage of it that each colour covers."""
     image = np.tile(ground, (SIDE, SIDE, 1)) + np.linspace(-8, 8, SIDE)[:, None, None]
     covered: dict[str, float] = {}
     for shape in shapes:

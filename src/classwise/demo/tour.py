@@ -1,4 +1,4 @@
-"""`classwise demo`: real images, and then the very commands that a user would type, one after the other."""
+"""`classwise demo`: writes images, then runs the commands that a user would type, one after the other."""
 
 import shlex
 import sys
@@ -18,7 +18,7 @@ from classwise.metrics.scores import class_scores
 
 Command = Callable[[list[str]], int]
 
-# What was tried, and what each part is worth: docs/log-demo.md.
+# docs/log-demo.md says what was tried, and what each part contributes.
 CLOTHES: dict[str, Any] = {
     "name": "clothes",
     "data": {
@@ -47,47 +47,54 @@ FACES = {
 
 
 def clothes(folder: Path, command: Command, quiet: bool = False) -> int:
-    """The bundled long-tailed clothes: write, train, evaluate, submit, report. Returns an exit code."""
+    """The bundled long-tailed images of clothes: write, train, evaluate, submit, report. Returns an exit code."""
     from classwise.demo.fashion import pixel_baseline, write_fashion
 
     started = time.monotonic()
-    _refuse_full(folder)
-    say = _speaker(quiet)
+    _refuse_existing(folder)
+    say = _printer(quiet)
     say(f"writing 1,492 long-tailed training images and 1,000 balanced test images into {folder}")
     write_fashion(folder)
     config = make_config(CLOTHES)
     write_text(folder / "classwise.toml", _CLOTHES_HEAD + commented_toml(config))
-    run, out = folder / "run", folder / "submission.csv"
+
+    run = folder / "run"
+    out = folder / "submission.csv"
     steps = [
         ["train", str(folder / "classwise.toml"), "--run", str(run)],
         ["evaluate", str(run), str(folder / "test.csv")],
         ["submit", str(run), str(folder / "template.csv"), "--images", str(folder), "--out", str(out)],
         ["report", str(run)],
     ]
-    code = _walk(steps, command, quiet)
+    code = _run_steps(steps, command, quiet)
     if code:
         return code
-    ours = submission_score(out, folder / "test.csv", "path", "label")
-    say("for comparison: logistic regression on the pixels of all 1,492 rows, balanced weights")
-    theirs = pixel_baseline(folder)
+
+    # What the score is worth: a simple model on the same images.
+    score = submission_score(out, truth=folder / "test.csv", id="path", answer="label")
+    say("for comparison: logistic regression on the pixels of all 1,492 rows, with balanced class weights")
+    baseline = pixel_baseline(folder)
     print(
-        f"\nmacro F1 on the balanced test set: classwise {ours:.4f}, logistic regression on pixels"
-        f" {theirs:.4f} ({ours - theirs:+.4f})"
+        f"\nmacro F1 on the balanced test set: classwise {score:.4f}, logistic regression on pixels"
+        f" {baseline:.4f} ({score - baseline:+.4f})"
     )
-    _end(folder, run, started)
+    _print_end(folder, run, started)
     return 0
 
 
 def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> int:
-    """Drawn faces in the competition's tree: draw, init, train, evaluate, submit, report. Returns an exit code."""
+    """Drawn faces in a face-mask competition's tree: draw, init, train, evaluate, submit, report. Returns an exit
+    code."""
     from classwise.demo.competition import write_competition
 
     started = time.monotonic()
-    _refuse_full(folder)
-    say = _speaker(quiet)
-    say(f"drawing {people} people for training, and two thirds as many to be ranked, into {folder}")
+    _refuse_existing(folder)
+    say = _printer(quiet)
+    say(f"drawing {people} people for training, and two thirds as many for the evaluation, into {folder}")
     write_competition(folder, people)
-    run, out = folder / "run", folder / "submission.csv"
+
+    run = folder / "run"
+    out = folder / "submission.csv"
     images = folder / "eval" / "images"
     options = [word for key, value in FACES.items() for word in (f"--{key}", value)]
     steps = [
@@ -97,60 +104,66 @@ def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> i
         ["submit", str(run), str(folder / "eval/info.csv"), "--images", str(images), "--out", str(out)],
         ["report", str(run)],
     ]
-    code = _walk(steps, command, quiet)
+    code = _run_steps(steps, command, quiet)
     if code:
         return code
-    score = submission_score(out, folder / "eval" / "truth.csv", "ImageID", "ans")
-    print(f"\njoint macro F1 of the submission, over 18 classes and people never seen: {score:.4f}")
-    _end(folder, run, started)
+    score = submission_score(out, truth=folder / "eval" / "truth.csv", id="ImageID", answer="ans")
+    print(
+        f"\njoint macro F1 of the submission, over 18 classes, on people not in the training set: {score:.4f}"
+    )
+    _print_end(folder, run, started)
     return 0
 
 
 def shapes(folder: Path, command: Command, quiet: bool = False) -> int:
-    """Drawn shapes with an answer of every type, all in one model: write, train, evaluate, predict, report.
-    Returns an exit code."""
+    """Drawn shapes with a target of every type, learnt by one model: write, train, evaluate, predict, report. Returns
+    an exit code."""
     from classwise.demo.shapes import SHAPES, write_shapes
 
     started = time.monotonic()
-    _refuse_full(folder)
-    _speaker(quiet)(f"drawing 600 images of shapes, and a table with answers of five types, into {folder}")
+    _refuse_existing(folder)
+    say = _printer(quiet)
+    say(f"drawing 600 images of shapes, with a table of targets of five types, into {folder}")
     write_shapes(folder)
     config = make_config(SHAPES)
     write_text(folder / "classwise.toml", _SHAPES_HEAD + commented_toml(config))
-    run, out = folder / "run", folder / "predictions.csv"
+
+    run = folder / "run"
+    out = folder / "predictions.csv"
     steps = [
         ["train", str(folder / "classwise.toml"), "--run", str(run)],
         ["evaluate", str(run)],
         ["predict", str(run), str(folder / "samples.csv"), "--images", str(folder), "--out", str(out)],
         ["report", str(run)],
     ]
-    code = _walk(steps, command, quiet)
+    code = _run_steps(steps, command, quiet)
     if not code:
-        _end(folder, run, started)
+        _print_end(folder, run, started)
     return code
 
 
 def submission_score(submission: Path, truth: Path, id: str, answer: str) -> float:
-    """Macro F1 of a submission file against a table of the true answers with the same columns."""
-    given = _answers(submission, id, answer)
+    """Macro F1 of a submission file. `truth`: a table of the true answers; both have the columns `id` and `answer`."""
+    predicted = _answers(submission, id, answer)
     true = _answers(truth, id, answer)
-    labels = sorted({*true.values(), *given.values()})
+    labels = sorted({*true.values(), *predicted.values()})
     number = {label: k for k, label in enumerate(labels)}
-    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    confusion_KK = np.zeros((len(labels), len(labels)), dtype=np.int64)
     for name, label in true.items():
-        confusion[number[label], number[given[name]]] += 1
-    return float(class_scores(confusion, labels)["macro_f1"])
+        confusion_KK[number[label], number[predicted[name]]] += 1
+    return float(class_scores(confusion_KK, labels)["macro_f1"])
 
 
 def _answers(path: Path, id: str, answer: str) -> dict[str, str]:
     frame = read_table(path)
-    ids, labels = (full_column(frame, column, str(path), column) for column in (id, answer))
+    ids = full_column(frame, id, str(path), id)
+    labels = full_column(frame, answer, str(path), answer)
     return dict(zip(ids, labels, strict=True))
 
 
-def _walk(steps: list[list[str]], command: Command, quiet: bool) -> int:
-    """Name each command, then run it; stop at the first that fails."""
-    say = _speaker(quiet)
+def _run_steps(steps: list[list[str]], command: Command, quiet: bool) -> int:
+    """Print each command, then run it; stop at the first that fails. Returns its exit code, or 0."""
+    say = _printer(quiet)
     for step in steps:
         say(f"\n$ classwise {shlex.join(step)}")
         code = command([*step, "--quiet"] if quiet and step[0] == "train" else step)
@@ -159,26 +172,28 @@ def _walk(steps: list[list[str]], command: Command, quiet: bool) -> int:
     return 0
 
 
-def _speaker(quiet: bool) -> Callable[[str], None]:
+def _printer(quiet: bool) -> Callable[[str], None]:
     return lambda text: None if quiet else print(text, file=sys.stderr, flush=True)
 
 
-def _refuse_full(folder: Path) -> None:
+def _refuse_existing(folder: Path) -> None:
+    """Raises OutputError for a file, or a folder that is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder} exists already and is kept; name another folder: classwise demo FOLDER")
+        raise OutputError(f"{folder} already exists and is kept; name another folder: classwise demo FOLDER")
 
 
-def _end(folder: Path, run: Path, started: float) -> None:
-    print(f"report: {run / 'report.html'}\nall of it: {folder}, in {time.monotonic() - started:.0f} s")
+def _print_end(folder: Path, run: Path, started: float) -> None:
+    seconds = time.monotonic() - started
+    print(f"report: {run / 'report.html'}\nall files: {folder}, written in {seconds:.0f} s")
 
 
 _SHAPES_HEAD = """\
-# Drawn shapes: a class, several labels, levels in order, a number and a ranking, learnt by one model.
-# Train it again: classwise train classwise.toml
+# Drawn shapes: a class, label sets, ordered levels, a number and a ranking, learnt by one model.
+# To train again: classwise train classwise.toml
 
 """
 _CLOTHES_HEAD = """\
-# The demo's config: long-tailed clothes, 600 images of the first kind down to 6 of the last.
-# Train it again: classwise train classwise.toml
+# The demo's config: long-tailed clothes, from 600 images of the first class down to 6 of the last.
+# To train again: classwise train classwise.toml
 
 """

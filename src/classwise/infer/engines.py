@@ -1,8 +1,8 @@
-"""Ways to run a trained model over images: eager torch, torch.compile, ONNX Runtime.
+"""Engines that run a trained model over images: eager torch, torch.compile, ONNX Runtime.
 
-Eager torch, in the run's own precision, is what training and evaluation use: its outputs are the model's outputs.
-Another engine is compared with it on the first batch before its outputs are used; one that differs is refused where it
-was asked for, and passed over (and said) where `auto` was to find the fastest.
+Training and evaluation use eager torch in the run's own precision, so its outputs are the reference. Any other engine
+is compared with it on the first batch. One that differs raises an error where it was requested; `auto`, which looks
+for the fastest, reports and skips it.
 """
 
 import itertools
@@ -26,18 +26,19 @@ Outputs = dict[str, Tensor]
 Engine = Callable[[Tensor], Outputs]
 ENGINES = ("auto", "torch", "compile", "onnx")
 
-# How far outputs may be from eager torch's, as a share of the largest output (of 1, where that is less). Another order
-# of the same sums moves the last digits; of bf16 and fp16 there are 8 and 11 bits.
+# The largest difference allowed from eager torch, relative to the largest output (to 1, where that is smaller). Summing
+# in another order changes the last digits; bf16 and fp16 have 8 and 11 significant bits.
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-# Seconds that an engine takes before its first batch, on two cores. `auto` tries it where eager torch would take
-# longer than that for all the batches.
+# Seconds to set up an engine on two cores. `auto` tries one where eager torch would take longer for all batches.
 SETUP_SECONDS = {"onnx": 10.0, "compile": 60.0}
-# `auto` runs its candidates in turns: at least so often, then up to so often while seconds are left.
-LEAST_TURNS, MOST_TURNS, TURN_SECONDS = 5, 40, 4.0
+# `auto` times its candidates in rounds: at least so many, and up to so many while seconds are left.
+MIN_ROUNDS = 5
+MAX_ROUNDS = 40
+TIMING_SECONDS = 4.0
 
 
 def check_engine(name: str) -> None:
-    """Raises ConfigError for an engine that there is not, ModelError where its packages are missing."""
+    """Raises ConfigError for an unknown engine, ModelError where its packages are missing."""
     if name not in ENGINES:
         raise ConfigError(f"--engine: found {name!r}, allowed: {', '.join(ENGINES)}")
     if name == "onnx":
@@ -52,10 +53,11 @@ def engine_of(
     batches: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> Engine:
-    """The engine of that name. One other than `torch` is made, compared and, for `auto`, chosen with the first batch
-    that it is given, which has to be the largest; `batches` is how many will come, `say` is told what was chosen.
+    """The engine called `name`.
 
-    Raises ConfigError, and ModelError (with the first batch, too) where the engine cannot be had or its outputs differ.
+    An engine other than `torch` is built, checked and, for `auto`, chosen when it is given its first batch, which must
+    be the largest. `batches`: how many will come; `say` prints what was chosen. Raises ConfigError, and ModelError
+    (also with the first batch) where the engine is not available or its outputs differ.
     """
     check_engine(name)
     eager = torch_engine(model, device, dtype)
@@ -73,11 +75,23 @@ def engine_of(
             expected = eager(images)
             seconds = time.perf_counter() - started
             if not all(bool(raw.isfinite().all()) for raw in expected.values()):
-                return expected  # nothing to compare with; whoever gathers them refuses them
+                return expected  # nothing to compare with; `predict_outputs` refuses them
             if name == "auto":
-                chosen.append(_fastest(makers, eager, images, expected, device, dtype, batches, say, seconds))
+                # Only ONNX Runtime on the CPU is supported.
+                usable = {key: make for key, make in makers.items() if key != "onnx" or device.type == "cpu"}
+                engine = _fastest(
+                    usable,
+                    eager=eager,
+                    images=images,
+                    expected=expected,
+                    dtype=dtype,
+                    batches=batches,
+                    say=say,
+                    first_seconds=seconds,
+                )
             else:
-                chosen.append(_checked(name, makers[name], images, expected, dtype))
+                engine = _checked(name, make=makers[name], images=images, expected=expected, dtype=dtype)
+            chosen.append(engine)
             if chosen[0] is eager:
                 return expected
         return chosen[0](images)
@@ -86,25 +100,25 @@ def engine_of(
 
 
 def torch_engine(model: Classifier, device: torch.device, dtype: torch.dtype) -> Engine:
-    """Eager torch: what the others are compared with."""
+    """Eager torch, the reference for the other engines."""
     model.eval()
-    fitting = OOMFallback(model)
+    forward = OOMFallback(model)
 
     def run(images: Tensor) -> Outputs:
         with torch.no_grad(), _autocast(device, dtype):
-            outputs = fitting(images.to(device, non_blocking=True))
+            outputs = forward(images.to(device, non_blocking=True))
         return {name: raw.float().cpu() for name, raw in outputs.items()}
 
     return run
 
 
 def compiled_engine(model: Classifier, device: torch.device, dtype: torch.dtype, size: int) -> Engine:
-    """torch.compile for batches of `size`: smaller ones are filled up, since a fixed shape is faster than any shape
-    and is compiled once. Raises ModelError, with the first batch."""
+    """torch.compile for batches of `size`; smaller ones are padded, since a fixed shape is faster than a dynamic one
+    and is compiled once. Its first batch raises ModelError where compilation fails."""
     model.eval()
-    # What was compiled before in this process counts against a limit, beyond which torch would refuse.
+    # Earlier compilations in this process count against a limit of torch's.
     torch.compiler.reset()
-    # Frozen weights are laid out as the CPU's kernels want them, with batch norm folded in.
+    # Freezing lays out the weights for the CPU's kernels and folds batch norm into them.
     options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
     compiled = torch.compile(model, fullgraph=True, dynamic=False, options=options)
 
@@ -114,7 +128,7 @@ def compiled_engine(model: Classifier, device: torch.device, dtype: torch.dtype,
             images = torch.cat([images, images[-1:].expand(size - rows, -1, -1, -1)])
         try:
             with warnings.catch_warnings(), torch.no_grad(), _autocast(device, dtype):
-                warnings.simplefilter("ignore")  # torch's own, while it compiles
+                warnings.simplefilter("ignore")  # those that torch itself causes while it compiles
                 outputs = compiled(images.to(device, non_blocking=True))
         except Exception as error:
             raise ModelError(f"--engine compile: torch.compile fails here: {first_line(error)}") from error
@@ -137,12 +151,12 @@ def onnx_engine(model: Classifier, threads: int) -> Engine:
         raise ModelError(f"--engine onnx: {error}") from error
     except Exception as error:
         raise ModelError(
-            f"--engine onnx: ONNX Runtime refuses {model.metadata.backbone}: {first_line(error)}"
+            f"--engine onnx: ONNX Runtime cannot load {model.metadata.backbone}: {first_line(error)}"
         ) from error
 
     def run(images: Tensor) -> Outputs:
-        found = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
-        return {name: torch.from_numpy(raw) for name, raw in zip(model.metadata.heads, found, strict=True)}
+        outputs = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
+        return {name: torch.from_numpy(raw) for name, raw in zip(model.metadata.heads, outputs, strict=True)}
 
     return run
 
@@ -156,50 +170,56 @@ def _fastest(
     eager: Engine,
     images: Tensor,
     expected: Outputs,
-    device: torch.device,
     dtype: torch.dtype,
     batches: int,
     say: Callable[[str], None],
     first_seconds: float,
 ) -> Engine:
-    """That which takes the least time for a batch like this one, of those whose setup the batches to come can pay.
-    `first_seconds`: what eager torch took for its first batch, which is never its fastest."""
-    makers = {name: maker for name, maker in makers.items() if name != "onnx" or device.type == "cpu"}
+    """The engine that takes the least time for a batch like this one; only those are tried whose setup takes less time
+    than eager torch needs for all batches.
+
+    `first_seconds`: what eager torch took for its first batch, which is slower than the others."""
+    # An estimate that looks long enough for another engine is measured properly.
     seconds = first_seconds * batches
     if seconds >= min(SETUP_SECONDS[name] for name in makers):
         seconds = median_seconds({"torch": eager}, images)["torch"] * batches
-    candidates, refused = {"torch": eager}, False
-    for name, maker in makers.items():
+
+    candidates = {"torch": eager}
+    failed = False
+    for name, make in makers.items():
         if seconds < SETUP_SECONDS[name]:
             continue
         try:
-            candidates[name] = _checked(name, maker, images, expected, dtype)
+            candidates[name] = _checked(name, make=make, images=images, expected=expected, dtype=dtype)
         except ModelError as error:
             say(f"note: {error}")
-            refused = True
+            failed = True
     if len(candidates) == 1:
-        why = (
-            "nothing else can be had" if refused else f"{seconds:.1f} s of work are not worth another's start"
-        )
-        say(f"--engine auto: torch is taken, since {why}")
+        if failed:
+            reason = "no other engine is available"
+        else:
+            reason = f"{seconds:.1f} s of work are not worth setting up another engine"
+        say(f"--engine auto: using torch, since {reason}")
         return eager
+
     medians = median_seconds(candidates, images)
     fastest = min(medians, key=lambda name: medians[name])
-    shown = ", ".join(f"{name} {1000 * found:.1f} ms" for name, found in medians.items())
+    shown = ", ".join(f"{name} {1000 * median:.1f} ms" for name, median in medians.items())
     say(f"--engine auto: {fastest} is the fastest for batches of {len(images)} ({shown})")
     return candidates[fastest]
 
 
 def _checked(
-    name: str, maker: Callable[[Tensor], Engine], images: Tensor, expected: Outputs, dtype: torch.dtype
+    name: str, make: Callable[[Tensor], Engine], images: Tensor, expected: Outputs, dtype: torch.dtype
 ) -> Engine:
-    """A new engine, if its outputs for these images are those of eager torch within the tolerance."""
-    engine = maker(images)
-    found = engine(images)
+    """A new engine whose outputs for `images` equal `expected`, eager torch's, within the tolerance. Raises
+    ModelError."""
+    engine = make(images)
+    outputs = engine(images)
     for target, raw in expected.items():
         scale = max(1.0, float(raw.abs().max()))
-        difference = float((found[target] - raw).abs().max()) / scale
-        if not difference <= TOLERANCES[dtype]:  # not a number is neither
+        difference = float((outputs[target] - raw).abs().max()) / scale
+        if not difference <= TOLERANCES[dtype]:  # `not <=`, since NaN is not larger either
             raise ModelError(
                 f"--engine {name}: on the first batch the outputs of target {target!r} differ from eager torch's by"
                 f" {difference:.2g} of the largest; allowed: {TOLERANCES[dtype]:g}. Use --engine torch"
@@ -208,17 +228,19 @@ def _checked(
 
 
 def median_seconds(engines: Mapping[str, Engine], images: Tensor) -> dict[str, float]:
-    """Of batches like this one, in turns, so that what else the machine does falls on all alike. The first pass of a
-    turn does not count: the threads of the one before may still be waiting for work."""
+    """The median seconds of each engine for a batch like `images`.
+
+    The engines take turns, so that other work on the machine affects all of them alike. The first pass of a turn does
+    not count: the threads of the previous engine may still be spinning."""
     times: dict[str, list[float]] = {name: [] for name in engines}
     started = time.perf_counter()
-    for turn in itertools.count():
+    for rounds in itertools.count(start=1):
         for name, engine in engines.items():
             engine(images)
             before = time.perf_counter()
             engine(images)
             times[name].append(time.perf_counter() - before)
-        late = time.perf_counter() - started > TURN_SECONDS
-        if turn + 1 >= (LEAST_TURNS if late else MOST_TURNS):
+        out_of_time = time.perf_counter() - started > TIMING_SECONDS
+        if rounds >= (MIN_ROUNDS if out_of_time else MAX_ROUNDS):
             break
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}

@@ -27,10 +27,11 @@ OUTPUTS = (
     " label; regression: times std plus mean; ranking: the score"
 )
 PRECISION = "float32, whatever precision the run was trained in"
+LONGEST_LINE = 300  # characters of a quoted error message
 
 
 def require_packages(what: str, *packages: str) -> None:
-    """Raises ModelError where one cannot be imported; `what` needs it."""
+    """Raises ModelError where one of the `packages` that `what` needs cannot be imported."""
     for package in packages:
         try:
             importlib.import_module(package)
@@ -42,7 +43,7 @@ def require_packages(what: str, *packages: str) -> None:
 
 
 class _InOrder(nn.Module):
-    """The outputs as a tuple, in the order of the heads."""
+    """A model with its outputs as a tuple, in the order of the heads."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -55,15 +56,15 @@ class _InOrder(nn.Module):
 def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> bytes:
     """The model in float32 as an ONNX file, for any size of batch.
 
-    Its input is `images`, as INPUT says; its outputs, raw and in float32, are called `targets.NAME` and stand in the
-    order of the heads. `metadata` values that are not texts are written as JSON. Raises ModelError.
+    Its input is `images` (see INPUT); its outputs, raw and in float32, are called `targets.NAME`, in the order of the
+    heads. Values of `metadata` that are not strings are written as JSON. Raises ModelError.
     """
     require_packages("an ONNX file", "onnx", "onnxscript")
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
 
-    # In memory of its own: the caller's model keeps its device and its mode.
+    # A copy, so that the caller's model keeps its device and mode.
     copied = copy.deepcopy(model).cpu().float().eval()
-    # Two images: with one, the exporter would take the size of the batch for a constant.
+    # Two images: with one, the exporter would treat the batch size as a constant.
     example = torch.zeros(2, 3, *model.metadata.image_size, dtype=torch.uint8)
     try:
         with _silence(), torch.no_grad():
@@ -71,14 +72,14 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
                 _InOrder(copied),
                 (example,),
                 input_names=["images"],
-                # No name of a value inside has a dot, but those of weights, and they begin with `model.`.
+                # The prefix keeps these names unique: inside, only weights have a dot, and they begin with `model.`.
                 output_names=[f"targets.{name}" for name in model.metadata.heads],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 dynamo=True,
                 verbose=False,
             )
             assert program is not None
-            # Stack traces of this machine, which also differ from export to export.
+            # Removes stack traces, which show this machine's paths and differ between exports.
             ClearMetadataAndDocStringPass()(program.model)
             for key, value in (metadata or {}).items():
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -92,30 +93,30 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
 
 
 def metadata_of(model: Classifier, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is needed to feed an exported model and to read its outputs; `metadata` are the checkpoint's."""
-    known = model.metadata.as_dict()
+    """Everything needed to prepare an exported model's input and to interpret its outputs; `metadata` is the
+    checkpoint's."""
+    properties = model.metadata.as_dict()
     return {
         "classwise": __version__,
         "input": INPUT,
         "outputs": OUTPUTS,
         "precision": PRECISION,
-        **{key: known[key] for key in ("backbone", "image_size", "fit", "mean", "std")},
+        **{key: properties[key] for key in ("backbone", "image_size", "fit", "mean", "std")},
         "targets": metadata["targets"],
-        "heads": {name: metadata["heads"][name] for name in known["heads"]},
+        "heads": {name: metadata["heads"][name] for name in properties["heads"]},
         "joint": metadata["joint"],
     }
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error says, not too long; its type where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
-        :300
-    ]
+    """The first line of an error's message, cut to LONGEST_LINE; its type where it has no message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:LONGEST_LINE]
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """What the exporter prints, logs and warns of is about its own parts."""
+    """Hides what the exporter prints, logs and warns about, which concerns its own internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

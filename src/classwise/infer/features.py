@@ -1,4 +1,4 @@
-"""What a backbone makes of images, computed once: for linear probing and for the baselines."""
+"""A backbone's features, computed once for all images: for linear probing and for the baselines."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,17 +17,18 @@ from classwise.model.oom import OOMFallback
 def features_of(
     model: Classifier, loader: Loader, device: torch.device, autocast: AbstractContextManager[Any]
 ) -> Tensor:
-    """features_NF (float32, on the host) of all of the loader's images, in their order.
+    """features_NF (float32, on the host) of all images of the loader, in their order.
 
-    In eval mode, so that batch norm uses its stored statistics and nothing is dropped; the model's own mode is
-    put back.
+    Computed in eval mode, so that batch norm uses its running statistics and dropout is off; the model's mode is
+    restored afterwards.
     """
     was_training = model.training
     model.eval()
-    parts, run = [], OOMFallback(lambda images: {"": model.features(images)})
+    parts = []
+    forward = OOMFallback(lambda images: {"": model.features(images)})
     for batch in loader.batches(batches_of(np.arange(len(loader.dataset)), loader.batch_size)):
         with autocast:
-            features_BF = run(batch.images.to(device, non_blocking=True))[""]
+            features_BF = forward(batch.images.to(device, non_blocking=True))[""]
         parts.append(features_BF.float().cpu())
     model.train(was_training)
     return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""The inference process over any images: eval, no gradients, every row once and in order."""
+"""Predictions for any images, every row once and in order, and their table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Truth = npt.NDArray[Any]
 
 
 def unwatched(batches: Iterable[Batch], count: int) -> Iterable[Batch]:
-    """Nobody watches the batches go by."""
+    """The batches as they are: the default of `watch`, without a progress bar."""
     return batches
 
 
@@ -33,32 +33,35 @@ def predict_outputs(
     should_stop: Callable[[], bool] = never,
     watch: Callable[[Iterable[Batch], int], Iterable[Batch]] = unwatched,
 ) -> dict[str, Tensor]:
-    """Raw outputs (N, outputs), float32 on the host, by target for all of the loader's images, in their order;
-    `watch` sees the batches go by, and knows how many there will be. Raises ImageError, NonFiniteError, and
-    Interrupted if asked to stop."""
-    parts: dict[str, list[Tensor]] = {}
+    """Raw outputs (N, outputs) by target, float32 on the host, for all images of the loader in their order.
+
+    `watch` is given the batches and their number, for a progress bar. Raises ImageError, NonFiniteError, and
+    Interrupted where `should_stop` says so."""
     rows = np.arange(len(loader.dataset))
-    cut, seen = batches_of(rows, loader.batch_size), 0
-    for batch in watch(loader.batches(cut), len(cut)):
+    row_batches = batches_of(rows, loader.batch_size)
+    parts: dict[str, list[Tensor]] = {}
+    done = 0
+    for batch in watch(loader.batches(row_batches), len(row_batches)):
         for name, raw in run(batch.images).items():
             parts.setdefault(name, []).append(raw)
-        assert (batch.rows == rows[seen : seen + len(batch)]).all(), "a row is missing or out of order"
-        seen += len(batch)
+        assert (batch.rows == rows[done : done + len(batch)]).all(), "a row is missing or out of order"
+        done += len(batch)
         if should_stop():
-            raise Interrupted(f"stopped after {seen} of {len(rows)} predictions")
-    assert seen == len(rows), "a row is missing"
-    joined = {name: torch.cat(found) for name, found in parts.items()}
-    for name, found in joined.items():
-        broken = int((~found.isfinite()).any(dim=1).sum())
+            raise Interrupted(f"stopped after {done} of {len(rows)} predictions")
+    assert done == len(rows), "a row is missing"
+
+    outputs = {name: torch.cat(batches) for name, batches in parts.items()}
+    for name, raw in outputs.items():
+        broken = int((~raw.isfinite()).any(dim=1).sum())
         if broken:
-            raise NonFiniteError(f"target {name!r}: {broken} of {len(found)} rows have no finite prediction")
-    return joined
+            raise NonFiniteError(f"target {name!r}: {broken} of {len(raw)} rows have no finite prediction")
+    return outputs
 
 
 @dataclass(frozen=True)
-class _Labels:
-    """All that one target's columns are made of. `classes` (N,) are the predicted classes, None where the head
-    is none that can be read as one; `labels` are those of the target, empty where it has none."""
+class _TargetPredictions:
+    """What one target's columns are made of. `classes` (N,): the predicted classes, None where the head predicts no
+    classes; `labels`: the target's label list, empty where it has none; `truth`: as the loader has it."""
 
     name: str
     decoded: Tensor
@@ -68,7 +71,7 @@ class _Labels:
     truth: Truth | None
 
     @property
-    def chosen_p(self) -> npt.NDArray[np.float64]:
+    def class_probability(self) -> npt.NDArray[np.float64]:
         """The probability of the predicted class (N,)."""
         assert self.classes is not None
         p_NK = _probabilities(self.decoded)
@@ -84,7 +87,7 @@ def predictions_table(
     truth: Mapping[str, Truth] | None = None,
     separator: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
-    """`id`, and the columns of every target, from its raw outputs (N, outputs) on the host:
+    """A table with the columns `id` and, for every target, from its raw outputs (N, outputs) on the host:
 
         class, ordinal   NAME the label, NAME_true, and NAME_p_LABEL every class's probability
         multilabel       NAME the labels with a probability of 0.5 or more, joined by the target's separator (the
@@ -92,61 +95,65 @@ def predictions_table(
         regression       NAME the value in the user's unit, NAME_true
         ranking          NAME the score, NAME_true the relevance
 
-    With a joint class its number, `joint_true`, and `joint_p`: the product of the parts' probabilities of their
-    chosen classes, which are predicted apart. It is left out where a part is a number cut at edges, since that has
-    no probability.
+    With a joint class also its number, `joint_true`, and `joint_p`, the product of its targets' probabilities, since
+    they are predicted independently. `joint_p` is left out where a target is a number cut at edges, which has no
+    probability.
 
-    `truth` is as the loader has it (class numbers, -1 unknown; values or cells, NaN unknown; relevance and query);
-    a target that is not in it has no column NAME_true, and an unknown truth is null. Several labels of which one
-    is unknown are null as a whole: a set with a hole in it is not the set.
+    `truth` is as the loader has it (class numbers, -1 unknown; values or cells, NaN unknown; relevance and query). A
+    target without an entry has no column NAME_true; an unknown truth is null. A label set with an unknown label is
+    null as a whole.
     """
-    found = {}
+    predictions = {}
     for name, raw in outputs.items():
-        decoded = heads[name].decode(raw)
-        classes = heads[name].predicted(decoded).numpy() if heads[name].classes else None
-        given = np.asarray(truth[name]) if truth and name in truth else None
-        found[name] = _Labels(
-            name, decoded, classes, list(labels.get(name, ())), (separator or {}).get(name, "|"), given
+        head = heads[name]
+        decoded = head.decode(raw)
+        predictions[name] = _TargetPredictions(
+            name=name,
+            decoded=decoded,
+            classes=head.predicted(decoded).numpy() if head.classes else None,
+            labels=list(labels.get(name, ())),
+            separator=(separator or {}).get(name, "|"),
+            truth=np.asarray(truth[name]) if truth and name in truth else None,
         )
     columns: dict[str, Any] = {"id": list(ids)}
-    for name, true_labels in found.items():
-        columns |= _COLUMNS[heads[name].type](true_labels)
+    for name, target in predictions.items():
+        columns |= _COLUMNS[heads[name].type](target)
     if joint:
-        columns |= _joint_columns([heads[name] for name in joint], [found[name] for name in joint])
+        columns |= _joint_columns([heads[name] for name in joint], [predictions[name] for name in joint])
     return pl.DataFrame(columns)
 
 
-def _class_columns(a: _Labels) -> dict[str, Any]:
-    assert a.classes is not None
-    columns: dict[str, Any] = {a.name: _names(a.classes, a.labels)}
-    if a.truth is not None:
-        columns[f"{a.name}_true"] = _names(a.truth, a.labels)
-    return columns | _p_columns(a, _probabilities(a.decoded))
+def _class_columns(target: _TargetPredictions) -> dict[str, Any]:
+    assert target.classes is not None
+    columns: dict[str, Any] = {target.name: _names(target.classes, target.labels)}
+    if target.truth is not None:
+        columns[f"{target.name}_true"] = _names(target.truth, target.labels)
+    return columns | _p_columns(target, _probabilities(target.decoded))
 
 
-def _multilabel_columns(a: _Labels) -> dict[str, Any]:
-    columns: dict[str, Any] = {a.name: _joined(a.decoded.numpy() >= 0, a)}
-    if a.truth is not None:
-        true = zip(a.truth, _joined(a.truth == 1, a), strict=True)
-        columns[f"{a.name}_true"] = _texts([None if np.isnan(row).any() else text for row, text in true])
-    return columns | _p_columns(a, torch.sigmoid(a.decoded.double()).numpy())
+def _multilabel_columns(target: _TargetPredictions) -> dict[str, Any]:
+    columns: dict[str, Any] = {target.name: _joined(target.decoded.numpy() >= 0, target)}
+    if target.truth is not None:
+        true = zip(target.truth, _joined(target.truth == 1, target), strict=True)
+        columns[f"{target.name}_true"] = _texts([None if np.isnan(row).any() else text for row, text in true])
+    return columns | _p_columns(target, torch.sigmoid(target.decoded.double()).numpy())
 
 
-def _regression_columns(a: _Labels) -> dict[str, Any]:
-    columns: dict[str, Any] = {a.name: a.decoded.double().numpy()}
-    if a.truth is not None:
-        columns[f"{a.name}_true"] = pl.Series(a.truth.astype(np.float64)).fill_nan(None)
+def _regression_columns(target: _TargetPredictions) -> dict[str, Any]:
+    columns: dict[str, Any] = {target.name: target.decoded.double().numpy()}
+    if target.truth is not None:
+        columns[f"{target.name}_true"] = pl.Series(target.truth.astype(np.float64)).fill_nan(None)
     return columns
 
 
-def _ranking_columns(a: _Labels) -> dict[str, Any]:
-    columns: dict[str, Any] = {a.name: a.decoded.numpy()}
-    if a.truth is not None:
-        columns[f"{a.name}_true"] = _numbers(a.truth[:, 0])
+def _ranking_columns(target: _TargetPredictions) -> dict[str, Any]:
+    columns: dict[str, Any] = {target.name: target.decoded.numpy()}
+    if target.truth is not None:
+        columns[f"{target.name}_true"] = _numbers(target.truth[:, 0])
     return columns
 
 
-_COLUMNS: dict[str, Callable[[_Labels], dict[str, Any]]] = {
+_COLUMNS: dict[str, Callable[[_TargetPredictions], dict[str, Any]]] = {
     "class": _class_columns,
     "ordinal": _class_columns,
     "multilabel": _multilabel_columns,
@@ -155,45 +162,50 @@ _COLUMNS: dict[str, Callable[[_Labels], dict[str, Any]]] = {
 }
 
 
-def _joint_columns(heads: Sequence[Head], parts: Sequence[_Labels]) -> dict[str, Any]:
+def _joint_columns(heads: Sequence[Head], parts: Sequence[_TargetPredictions]) -> dict[str, Any]:
+    """`parts`: the targets that the joint class is made of, in order."""
     sizes = [head.classes for head in heads]
     number_N = joint_number([part.classes for part in parts if part.classes is not None], sizes)
     columns: dict[str, Any] = {"joint": _numbers(number_N)}
-    true = [_true_classes(head, part.truth) for head, part in zip(heads, parts, strict=True)]
-    known = [classes for classes in true if classes is not None]
-    if len(known) == len(parts):
-        columns["joint_true"] = _numbers(joint_number(known, sizes))
+    # The true joint class is known only where all its targets have a truth.
+    truths = [_true_classes(head, part.truth) for head, part in zip(heads, parts, strict=True)]
+    recorded = [classes for classes in truths if classes is not None]
+    if len(recorded) == len(parts):
+        columns["joint_true"] = _numbers(joint_number(recorded, sizes))
     if all(head.type != "regression" for head in heads):
-        columns["joint_p"] = np.prod([part.chosen_p for part in parts], axis=0).astype(np.float32)
+        columns["joint_p"] = np.prod([part.class_probability for part in parts], axis=0).astype(np.float32)
     return columns
 
 
 def _true_classes(head: Head, truth: Truth | None) -> npt.NDArray[np.int64] | None:
-    """(N,), -1 unknown. A number is cut as the predicted one is."""
+    """Class numbers (N,), -1 unknown. A number is cut at the same edges as the predicted one."""
     if truth is None or head.type != "regression":
         return truth
     return head.predicted(torch.from_numpy(truth.astype(np.float64))).numpy()
 
 
 def _probabilities(decoded_NK: Tensor) -> npt.NDArray[np.float64]:
-    """Of logits or log-probabilities, (N, K)."""
+    """(N, K), from logits or log-probabilities."""
     p_NK: npt.NDArray[np.float64] = torch.softmax(decoded_NK.double(), dim=1).numpy()
     return p_NK
 
 
-def _p_columns(a: _Labels, p_NK: npt.NDArray[np.float64]) -> dict[str, Any]:
-    return {f"{a.name}_p_{label}": p_NK[:, k].astype(np.float32) for k, label in enumerate(a.labels)}
+def _p_columns(target: _TargetPredictions, p_NK: npt.NDArray[np.float64]) -> dict[str, Any]:
+    return {
+        f"{target.name}_p_{label}": p_NK[:, k].astype(np.float32) for k, label in enumerate(target.labels)
+    }
 
 
-def _joined(chosen_NL: npt.NDArray[np.bool_], a: _Labels) -> list[str]:
-    """The separator alone where nothing is chosen: an empty cell would read as unknown."""
+def _joined(chosen_NL: npt.NDArray[np.bool_], target: _TargetPredictions) -> list[str]:
+    """The label sets as text; the separator alone for an empty set, since an empty cell means unknown."""
     return [
-        a.separator.join(label for label, is_in in zip(a.labels, row, strict=True) if is_in) or a.separator
+        target.separator.join(label for label, chosen in zip(target.labels, row, strict=True) if chosen)
+        or target.separator
         for row in chosen_NL
     ]
 
 
-# The dtypes are given, since a column of nulls alone would have none.
+# Columns with explicit dtypes, since one with only nulls would have none.
 
 
 def _names(classes_N: npt.NDArray[np.int64], labels: Sequence[str]) -> pl.Series:

@@ -1,4 +1,5 @@
-"""The submission: the template's ids, in its order, with its columns, and an answer in every row; or nothing."""
+"""The submission file: the template's ids and columns, in its order, with an answer in every row. Anything else is
+refused."""
 
 import csv
 import io
@@ -17,14 +18,14 @@ from classwise.model.heads import Head
 
 @dataclass(frozen=True)
 class LabelSets:
-    """The answers of a multilabel target: any of the labels, each at most once, joined by the separator; the
-    separator alone for none of them."""
+    """The possible answers of a multilabel target: any of the labels, each at most once, joined by the separator; the
+    separator alone for an empty set."""
 
     labels: tuple[str, ...]
     separator: str
 
     def allows(self, text: str) -> bool:
-        """Whether this is such an answer."""
+        """Whether `text` is one of these answers."""
         if text == self.separator:
             return True
         parts = text.split(self.separator)
@@ -32,15 +33,13 @@ class LabelSets:
 
 
 Possible = Sequence[str] | LabelSets | None
-"""The answers that may stand in a submission: one of a list, a set of labels, or (None) any finite number."""
+"""The possible answers in a submission: one of a list, a set of labels, or (None) any finite number."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A submission's template: its table, the column of ids, and which answer goes into which column.
-
-    `labels` maps a column to `joint` or to a target's name.
-    """
+    """A submission's template: its table, its id column `id`, and `labels`, which maps a column to `joint` or to the
+    name of the target that is written there."""
 
     path: Path
     frame: pl.DataFrame
@@ -54,31 +53,34 @@ class Template:
 
 
 def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | None = None) -> Template:
-    """Read a template and settle what goes where: its only other column takes the joint class or the only
-    target; several other columns must be named as targets (or `joint`). Raises DataError, OutputError."""
+    """Read a template and decide what is written into which column. A single answer column takes the joint class or the
+    only target; several must be named after targets (or `joint`). `id`: the id column, by default the first. Raises
+    DataError, OutputError."""
     frame = read_table(path)
     id = id or frame.columns[0]
     refuse_repeated(full_column(frame, id, str(path), "the template's ids"), str(path), "id")
-    others = [column for column in frame.columns if column != id]
-    known = [*targets, *(["joint"] if joint else [])]
-    if not others:
+    answer_columns = [column for column in frame.columns if column != id]
+    names = [*targets, *(["joint"] if joint else [])]
+    if not answer_columns:
         raise OutputError(f"{path}: no column for the answer beside {id!r}")
-    if len(others) == 1 and others[0] not in known:
+
+    # A single column may have any name, as long as it is clear what belongs there.
+    if len(answer_columns) == 1 and answer_columns[0] not in names:
         if not joint and len(targets) > 1:
             raise OutputError(
-                f"{path}: the answer column {others[0]!r} could be any of the targets {', '.join(targets)};"
+                f"{path}: the answer column {answer_columns[0]!r} could be any of the targets {', '.join(targets)};"
                 " name the column as one of them, or give the run a [joint]"
             )
-        return Template(path, frame, id, {others[0]: known[-1]})
-    for column in others:
-        if column not in known:
-            raise OutputError(f"{path}: column {column!r} is no target of the run; {nearest(column, known)}")
-    return Template(path, frame, id, {column: column for column in others})
+        return Template(path, frame=frame, id=id, labels={answer_columns[0]: names[-1]})
+    for column in answer_columns:
+        if column not in names:
+            raise OutputError(f"{path}: column {column!r} is no target of the run; {nearest(column, names)}")
+    return Template(path, frame=frame, id=id, labels={column: column for column in answer_columns})
 
 
 def find_images(template: Template, images: Path) -> list[str]:
-    """The image of every id, as a path relative to `images`: of that name, or the only one with that name
-    before its suffix. Raises DataError that lists ids without an image."""
+    """The image of every id, as a path relative to `images`: the file of that name, or the only one of that name with a
+    suffix. Raises DataError, which lists the ids without an image."""
     if not images.is_dir():
         raise DataError(f"--images: there is no folder {images}")
     names = image_names(images)
@@ -86,21 +88,22 @@ def find_images(template: Template, images: Path) -> list[str]:
     by_stem: dict[str, list[str]] = {}
     for name in names:
         by_stem.setdefault(name.rsplit(".", 1)[0], []).append(name)
-    found, missing = [], []
+    paths: list[str] = []
+    missing: list[tuple[int, str]] = []
     for row, id in enumerate(template.ids, start=1):
         candidates = [id] if id in exact else by_stem.get(id, [])
         if len(candidates) > 1:
             raise DataError(f"{template.path}: row {row}: id {id!r} could be {' or '.join(candidates)}")
         if not candidates:
             missing.append((row, id))
-        found.extend(candidates)
+        paths.extend(candidates)
     if missing:
         row, id = missing[0]
         raise DataError(
             f"{template.path}: id {id!r} has no image in {images}; such ids are in"
             f" {rows_text([row for row, _ in missing])}"
         )
-    return found
+    return paths
 
 
 def possible_labels(
@@ -109,7 +112,7 @@ def possible_labels(
     joint: Sequence[str] = (),
     separator: Mapping[str, str] | None = None,
 ) -> dict[str, Possible]:
-    """The answers that may stand in a submission, by target and, where there is one, for `joint`."""
+    """The possible answers by target and, where there is one, for the joint class."""
     possible: dict[str, Possible] = {}
     for name, head in heads.items():
         if head.type in ("regression", "ranking"):
@@ -124,11 +127,11 @@ def possible_labels(
 
 
 def fill(template: Template, predictions: pl.DataFrame, possible: Mapping[str, Possible]) -> pl.DataFrame:
-    """The template with the predictions' answers. `possible` has the answers by target (and `joint`).
+    """The template with the predictions in its answer columns.
 
-    `predictions` holds a row for every id of the template, in its order. Numbers are written with as many digits
-    as it takes to read the same number back. Raises OutputError if the ids differ, if a row has no prediction, or
-    if the template's own values show that another kind of answer is wanted.
+    `predictions` has a row for every id of the template, in its order; `possible` is from `possible_labels`. Numbers
+    are written with as many digits as are needed to read back the same number. Raises OutputError if the ids differ,
+    if a row has no prediction, or if the template's own values show that another kind of answer is expected.
     """
     if predictions["id"].to_list() != template.ids:
         raise OutputError(f"{template.path}: the predictions' ids are not the template's, in its order")
@@ -144,13 +147,13 @@ def _answer_texts(values: pl.Series, answer: str) -> list[str]:
     missing = [row for row, value in enumerate(values.to_list(), start=1) if value is None]
     if missing:
         raise OutputError(f"submission: {answer!r} has no prediction in {rows_text(missing)}")
-    # NumPy's numbers know their width: a float32 is written as 0.1 where Python's float is 0.10000000149011612.
-    found = values.to_numpy() if values.dtype.is_numeric() else values.to_list()
-    return [str(value) for value in found]
+    # NumPy's numbers keep their width: a float32 is written as 0.1, where Python's float is 0.10000000149011612.
+    numbers_or_texts = values.to_numpy() if values.dtype.is_numeric() else values.to_list()
+    return [str(value) for value in numbers_or_texts]
 
 
 def submission_bytes(frame: pl.DataFrame, template: Template, possible: Mapping[str, Possible]) -> bytes:
-    """The file's bytes, after reading them back and comparing them with the template."""
+    """The file's bytes; they have been read back and compared with the template. Raises OutputError."""
     buffer = io.StringIO()
     separator = "\t" if template.path.suffix.lower() == ".tsv" else ","
     writer = csv.writer(buffer, delimiter=separator, lineterminator="\n")
@@ -178,31 +181,33 @@ def check_submission(
         wrong = _foreign(columns[column], possible[answer])
         if wrong:
             raise OutputError(
-                f"submission: column {column!r} holds {wrong[0]!r}, which is no answer;"
+                f"submission: column {column!r} holds {wrong[0]!r}, which is not a possible answer;"
                 f" allowed: {_allowed(possible[answer])}"
             )
 
 
 def _refuse_other_kind(template: Template, column: str, answer: str, possible: Possible) -> None:
-    """A template may hold one placeholder in all rows. Numbers where labels would be written, or several values
-    of which some are no answers, show that something else is wanted."""
-    found = {value for value in template.frame[column].to_list() if value is not None}
-    foreign = _foreign(found, possible)
-    numbers_wanted = bool(found) and all(_is_number(value) for value in found)
+    """Raises OutputError where the template's own values show that it expects another kind of answer."""
+    values = {value for value in template.frame[column].to_list() if value is not None}
+    foreign = _foreign(values, possible)
+    if not foreign:
+        return
+    numbers_expected = all(_is_number(value) for value in values)
     labels = possible.labels if isinstance(possible, LabelSets) else possible
     numbers_given = labels is None or all(_is_number(value) for value in labels)
-    if foreign and (
-        numbers_wanted != numbers_given if len(found) == 1 and numbers_wanted else len(found) > 1
-    ):
-        raise OutputError(
-            f"{template.path}: column {column!r} holds {foreign[0]!r}, but {answer!r} has the answers"
-            f" {_allowed(possible)}; the template wants another kind of answer, or belongs to another run"
-            " (if these are mere placeholders, empty the column)"
-        )
+
+    # A single value is taken for a placeholder, unless it is a number where labels would be written.
+    if len(values) == 1 and (numbers_given or not numbers_expected):
+        return
+    raise OutputError(
+        f"{template.path}: column {column!r} holds {foreign[0]!r}, but {answer!r} has the answers"
+        f" {_allowed(possible)}; the template expects another kind of answer, or belongs to another run"
+        " (if these are only placeholders, empty the column)"
+    )
 
 
 def _foreign(values: Collection[str], possible: Possible) -> list[str]:
-    """Those that are no answers, each once and in order."""
+    """The values that are not possible answers, each once, sorted."""
     if possible is None:
         return sorted(value for value in set(values) if not _is_finite(value))
     if isinstance(possible, LabelSets):

@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's own, and every other that timm has (AdamP, SGDP, ...)."""
+"""Optimizers by name: torch's own, and all others that timm has (AdamP, SGDP, ...)."""
 
 import importlib
 import inspect
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from classwise.errors import ConfigError, nearest
 from classwise.model.backbone import import_timm
 
-# torch.optim.Muon takes matrices only, no convolution and no bias; `muon` is timm's, which gives those to AdamW.
+# Not torch.optim.Muon, which takes matrices only: `muon` is timm's, which leaves convolutions and biases to AdamW.
 TORCH: dict[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -28,8 +28,8 @@ TORCH: dict[str, type[Optimizer]] = {
     "asgd": torch.optim.ASGD,
     "rprop": torch.optim.Rprop,
 }
-# Without momentum these are seldom what anyone means; the lecture's and every paper's figures use 0.9, and so does
-# timm's factory. AdamP and SGDP have their paper's values (appendix D), from which timm's factory departs.
+# Without momentum these are rarely what is meant: papers use 0.9, and so does timm's factory. AdamP and SGDP have the
+# values of their paper (appendix D), where timm's factory has others.
 _MOMENTUM = {"momentum": 0.9}
 _ADAMP = {"wd_ratio": 0.1, "nesterov": False}
 _SGDP = {"momentum": 0.9, "nesterov": False}
@@ -41,29 +41,30 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("adamp", "cadamp"), _ADAMP),
     **dict.fromkeys(("sgdp", "csgdp"), _SGDP),
 }
-_KRON = "its steps are drawn and compiled while it runs, so that a resumed run would not be the same run"
-_CANNOT = {
-    "lbfgs": "it evaluates the loss several times a step, and the loop gives it one gradient",
-    "sparseadam": "it takes sparse gradients only, and no layer of ours gives any",
+_KRON = "it draws random numbers and compiles its steps while it runs, so a resumed run would differ"
+_UNUSABLE = {
+    "lbfgs": "it evaluates the loss several times per step, and the training loop computes one gradient",
+    "sparseadam": "it needs sparse gradients, which none of the layers produce",
     "kron": _KRON,
     "kronc": _KRON,
     "kronw": _KRON,
 }
-_CANNOT_FAMILIES = {
-    "fused": "it needs NVIDIA's APEX, which no package index has; adam, adamw, sgd and adagrad are fused as they are",
-    "bnb": "bitsandbytes keeps its state in a form that has not been shown to survive a checkpoint",
+_UNUSABLE_PREFIXES = {
+    "fused": "it needs NVIDIA's APEX, which is not on PyPI; adam, adamw, sgd and adagrad are fused already",
+    "bnb": "the state of bitsandbytes' optimizers is not known to survive a checkpoint",
 }
-_SECOND_ORDER = "it needs the graph of the gradients, which the loop does not keep"
-# Given elsewhere, or no user's choice.
+_SECOND_ORDER = "it needs the graph of the gradients, which the training loop does not keep"
 _NOT_OPTIONS = {
-    "params": "the model's",
-    "lr": "it stands in [optimizer]",
-    "weight_decay": "it stands in [optimizer]",
-    "maximize": "a loss is to fall",
-    "capturable": "the loop captures no graph",
+    "params": "these are the model's parameters",
+    "lr": "it is a key of [optimizer]",
+    "weight_decay": "it is a key of [optimizer]",
+    "maximize": "the loss is minimized",
+    "capturable": "the training loop captures no CUDA graphs",
     "differentiable": "nothing is differentiated through a step",
 }
-_LOOSE = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+"""Arguments of optimizers that users cannot give in [optimizer.options], and why."""
+_COMMON_KEYS = ("momentum", "nesterov", "betas", "eps")
+_ANNOTATIONS = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def build_optimizer(
@@ -76,67 +77,71 @@ def build_optimizer(
 ) -> Optimizer:
     """The optimizer `name` over parameter groups (each with its own lr and weight_decay).
 
-    `common` are the keys of [optimizer] (momentum, nesterov, betas, eps); those that are None are left to the
-    optimizer. `options` are any further arguments that it has, the keys of [optimizer.options]; lists stand for
-    tuples. What it lacks, and values that it refuses or cannot take a step with, are ConfigErrors.
+    `common` are the keys of [optimizer] (momentum, nesterov, betas, eps); with None the optimizer has its own default.
+    `options` are the keys of [optimizer.options]: any further arguments of the optimizer, with lists for tuples.
+
+    Raises ConfigError for an unknown optimizer, for arguments that it does not have, and for values that it refuses or
+    cannot make a step with.
     """
-    create, fixed = _factory(name)
+    # What the optimizer has, and what is given.
+    create, defaults = _factory(name)
+    defaults = defaults | DEFAULTS.get(name, {})
     accepted = inspect.signature(create).parameters
     if weight_decay and "weight_decay" not in accepted:
         raise ConfigError(f"optimizer.weight_decay: found {weight_decay}, but {name} has none; allowed: 0")
     given, keys = _given(name, accepted, common, options or {})
-    for key, value in given.items():
-        _refuse_wrong_value(name, keys[key], accepted[key], value)
+
+    # Wrong values are found before training starts: by their types, and by a few steps on a toy problem.
+    for argument, value in given.items():
+        _refuse_wrong_value(name, keys[argument], accepted[argument], value)
     decay = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
-    fixed = fixed | DEFAULTS.get(name, {})
-    _refuse_impossible(name, create, fixed, given, decay, keys)
-    arguments = fixed | given
+    _refuse_failing(name=name, create=create, defaults=defaults, given=given, decay=decay, keys=keys)
+
+    arguments = defaults | given
     if (
         name in TORCH
         and "fused" in accepted
         and not {"fused", "foreach"} & given.keys()
         and _may_fuse(groups)
     ):
-        arguments["fused"] = True  # one kernel for all parameters instead of several for each
+        arguments["fused"] = True  # one kernel for all parameters, instead of several for each
     return create([dict(group) for group in groups], lr=lr, **decay, **arguments)
 
 
 def optimizer_names() -> list[str]:
-    """Every name that `optimizer.name` may have."""
-    return sorted(name for name in {*TORCH, *_timm_optim().list_optimizers()} if _why_not(name) is None)
+    """Every name that `optimizer.name` can have, sorted."""
+    names = {*TORCH, *_timm_optim().list_optimizers()}
+    return sorted(name for name in names if _why_unusable(name) is None)
 
 
 def _factory(name: str) -> tuple[Callable[..., Optimizer], dict[str, Any]]:
-    """What builds it, and the arguments that its name stands for (`nadamw` and `cadamw` are one class)."""
+    """The class of an optimizer and the arguments that its name implies: several of timm's names share a class."""
     if name in TORCH:
         return TORCH[name], {}
-    reason = _why_not(name)
+    reason = _why_unusable(name)
     if reason is not None:
         raise ConfigError(f"optimizer.name: {name} cannot be used here: {reason}")
-    from_timm = _timm_optim()
-    if name not in from_timm.list_optimizers():
+    timm_optim = _timm_optim()
+    if name not in timm_optim.list_optimizers():
         raise ConfigError(f"optimizer.name: found {name!r}; {nearest(name, optimizer_names())}")
-    known = from_timm.get_optimizer_info(name)
-    return known.opt_class, dict(known.defaults or {})
+    info = timm_optim.get_optimizer_info(name)
+    return info.opt_class, dict(info.defaults or {})
 
 
-def _why_not(name: str) -> str | None:
-    """Why an optimizer that torch or timm has is not offered; None where it is, or where there is none."""
-    for prefix, reason in _CANNOT_FAMILIES.items():
+def _why_unusable(name: str) -> str | None:
+    """Why an optimizer of torch or timm is not offered; None if it is, or if there is no such optimizer."""
+    for prefix, reason in _UNUSABLE_PREFIXES.items():
         if name.startswith(prefix):
             return reason
-    from_timm = _timm_optim()
-    if (
-        name not in TORCH
-        and name in from_timm.list_optimizers()
-        and from_timm.get_optimizer_info(name).second_order
-    ):
+    timm_optim = _timm_optim()
+    from_timm = name not in TORCH and name in timm_optim.list_optimizers()
+    if from_timm and timm_optim.get_optimizer_info(name).second_order:
         return _SECOND_ORDER
-    return _CANNOT.get(name)
+    return _UNUSABLE.get(name)
 
 
 def _timm_optim() -> Any:
-    """timm.optim, which `import timm` alone leaves out."""
+    """timm.optim, which `import timm` alone does not import."""
     import_timm()
     return importlib.import_module("timm.optim")
 
@@ -144,36 +149,35 @@ def _timm_optim() -> Any:
 def _given(
     name: str, accepted: Mapping[str, Any], common: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """All given arguments by name, each one that the optimizer has, and the config's key of each."""
+    """The given arguments by name, and the config's key of each. Raises ConfigError for one that there is not."""
+    # The keys of [optimizer].
     given = {key: value for key, value in common.items() if value is not None}
+    has = ", ".join(key for key in _COMMON_KEYS if key in accepted) or f"none of {', '.join(_COMMON_KEYS)}"
     for key in given:
         if key not in accepted:
-            raise ConfigError(f"optimizer.{key}: {name} has no such option; it has {_common(accepted)}")
+            raise ConfigError(f"optimizer.{key}: {name} has no such option; it has {has}")
         if key in options:
-            raise ConfigError(f"optimizer.options.{key}: stands in [optimizer] too; give it once")
+            raise ConfigError(f"optimizer.options.{key}: found beside optimizer.{key}; allowed: one of them")
+
+    # Those of [optimizer.options].
     allowed = [key for key in accepted if key not in _NOT_OPTIONS]
     for key in options:
         if key in _NOT_OPTIONS:
             raise ConfigError(f"optimizer.options.{key}: not an option ({_NOT_OPTIONS[key]})")
         if key not in accepted:
             raise ConfigError(f"optimizer.options.{key}: {name} has no such option; {nearest(key, allowed)}")
+
     keys = {key: f"optimizer.{key}" for key in given} | {key: f"optimizer.options.{key}" for key in options}
-    return {key: _tupled(value) for key, value in {**given, **options}.items()}, keys
+    return {key: _as_tuples(value) for key, value in {**given, **options}.items()}, keys
 
 
-def _common(accepted: Mapping[str, Any]) -> str:
-    known = ("momentum", "nesterov", "betas", "eps")
-    return ", ".join(key for key in known if key in accepted) or "none of momentum, nesterov, betas, eps"
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def _refuse_wrong_value(name: str, key: str, parameter: inspect.Parameter, value: Any) -> None:
-    """Against the annotation or, where there is none, the type of the default; and shares against 0 to 1."""
-    default = parameter.default
-    adapter: TypeAdapter[Any] = TypeAdapter(_kind(parameter), config=_LOOSE)
+    """Raise ConfigError for a value that does not have the type of the parameter, or for a momentum of 1 or more."""
+    adapter: TypeAdapter[Any] = TypeAdapter(_type_of(parameter), config=_ANNOTATIONS)
     complaints = []
     for candidate in (value, list(value) if isinstance(value, tuple) else value):
         try:
@@ -182,14 +186,18 @@ def _refuse_wrong_value(name: str, key: str, parameter: inspect.Parameter, value
         except ValidationError as error:
             complaints.append(error.errors()[0]["msg"])
     else:
-        what = f"{key}: {name} refuses {value!r}: {complaints[0]}"
-        raise ConfigError(f"{what} (its default is {default!r})")
-    shares = value if isinstance(value, tuple) else (value,)
-    if parameter.name in ("momentum", "betas") and not all(x is None or 0 <= x < 1 for x in shares):
+        raise ConfigError(
+            f"{key}: {name} refuses {value!r}: {complaints[0]} (its default is {parameter.default!r})"
+        )
+    if parameter.name not in ("momentum", "betas"):
+        return
+    factors = value if isinstance(value, tuple) else (value,)
+    if not all(factor is None or 0 <= factor < 1 for factor in factors):
         raise ConfigError(f"{key}: {name} refuses {value!r}, allowed: from 0 to below 1")
 
 
-def _kind(parameter: inspect.Parameter) -> Any:
+def _type_of(parameter: inspect.Parameter) -> Any:
+    """The parameter's annotation or, without one, the type of its default."""
     default = parameter.default
     if parameter.annotation is not inspect.Parameter.empty and not isinstance(parameter.annotation, str):
         return parameter.annotation
@@ -197,39 +205,39 @@ def _kind(parameter: inspect.Parameter) -> Any:
         return tuple[(float,) * len(default)]  # type: ignore[misc]
     if default is None:
         return Any
-    # A default of 0 is a 0.0 more often than a count, but a switch is a switch.
+    # Most defaults of 0 mean 0.0, so an int is taken for a float; a bool is a subclass of int, and stays one.
     return type(default) if isinstance(default, bool | str) else float
 
 
-def _refuse_impossible(
+def _refuse_failing(
     name: str,
     create: Callable[..., Optimizer],
-    fixed: Mapping[str, Any],
+    defaults: Mapping[str, Any],
     given: Mapping[str, Any],
     decay: Mapping[str, float],
     keys: Mapping[str, str],
 ) -> None:
-    """Raise a ConfigError that names the argument without which it would work.
+    """Raise ConfigError for arguments with which the optimizer fails; the message names the one to blame.
 
-    Many of timm's optimizers check nothing when they are built, so they are tried.
+    Many of timm's optimizers check nothing when they are built, so they have to be tried.
     """
-    complaint = _complaint(create, {**fixed, **given, **decay})
-    if complaint is None:
+    failure = _try_steps(create, {**defaults, **given, **decay})
+    if failure is None:
         return
-    for key in given:
-        others = {other: value for other, value in given.items() if other != key}
-        if _complaint(create, {**fixed, **others, **decay}) is None:
+    for argument, value in given.items():
+        others = {other: given[other] for other in given if other != argument}
+        if _try_steps(create, {**defaults, **others, **decay}) is None:
             beside = f" (beside {_listed(others)})" if others else ""
-            raise ConfigError(f"{keys[key]}: {name} refuses {given[key]!r}{beside}: {complaint}")
-    raise ConfigError(f"optimizer: {name} refuses {_listed(given)}: {complaint}")
+            raise ConfigError(f"{keys[argument]}: {name} refuses {value!r}{beside}: {failure}")
+    raise ConfigError(f"optimizer: {name} refuses {_listed(given)}: {failure}")
 
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value!r}" for key, value in values.items()) or "its defaults"
 
 
-def _complaint(create: Callable[..., Optimizer], arguments: Mapping[str, Any]) -> str | None:
-    """What goes wrong in three steps on parameters that nobody needs; None if nothing does."""
+def _try_steps(create: Callable[..., Optimizer], arguments: Mapping[str, Any]) -> str | None:
+    """What goes wrong in three steps on throwaway parameters; None if nothing does."""
     parameters = [nn.Parameter(torch.ones(shape)) for shape in ((4, 2, 3, 3), (3, 4), (4,), ())]
     try:
         optimizer = create(parameters, lr=1e-3, **arguments)
@@ -237,7 +245,7 @@ def _complaint(create: Callable[..., Optimizer], arguments: Mapping[str, Any]) -
             for parameter in parameters:
                 parameter.grad = torch.linspace(-1, 1, parameter.numel()).view(parameter.shape)
             optimizer.step()
-    except Exception as error:  # it is timm's and torch's code: anything may come
+    except Exception as error:  # timm's and torch's code can raise anything
         return str(error).strip().partition("\n")[0] or type(error).__name__
     finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
     return None if finite else "the weights are not finite after three steps"

@@ -1,12 +1,12 @@
-"""Learning rates as functions of the update, with warm-up before any of them.
+"""Learning-rate schedules as functions of the update, with a warm-up before any of them.
 
-A learning rate is computed from the update's number, so a schedule has no state and a resumed run cannot go
-astray; only `plateau` looks at results and remembers them. What a key means is what torch's scheduler of that
-name means by it, with lengths in epochs; `cosine`, `restarts` and `polynomial` move with every update, and stand
-at the starts of epochs where torch's do.
+The learning rate is computed from the number of the update, so a schedule has no state and is exact after a resume;
+only `plateau` depends on results, and remembers them. Options mean what they mean in torch's scheduler of the same
+name, with lengths in epochs. `cosine`, `restarts` and `polynomial` change with every update, and agree with torch's at
+the start of each epoch.
 
-A run may begin with a frozen phase (only the heads learn), at the base rates. Warm-up and schedule begin when it is
-over, and count from there.
+A run can begin with a frozen phase, in which only the heads are trained, with constant rates. Warm-up and schedule
+begin after it, and count from there.
 """
 
 import math
@@ -19,22 +19,24 @@ from torch.optim import Optimizer
 
 from classwise.errors import ConfigError, nearest
 
-# (base lr, updates since the frozen phase and the warm-up) -> lr
 Curve = Callable[[float, int], float]
+"""The learning rate, from the base learning rate and the number of updates since the warm-up."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """How long a run is: updates in an epoch, in the warm-up, after it, and in the frozen phase before both."""
+    """The lengths of a run's phases, in updates."""
 
     per_epoch: int
     warmup: int
     rest: int
+    """Updates after the warm-up: those of the schedule itself."""
     frozen: int = 0
+    """Updates before the warm-up, in which only the heads are trained."""
 
     @property
     def start(self) -> int:
-        """The update with which the schedule itself begins."""
+        """The update at which the schedule itself begins."""
         return self.frozen + self.warmup
 
 
@@ -52,7 +54,7 @@ def cosine(base: float, update: int, span: Span, T_max: float | None = None, eta
     """CosineAnnealingLR: from the base down to `eta_min` over `T_max` epochs (Loshchilov and Hutter 2017,
     equation 5); without `T_max`, over all epochs after the warm-up."""
     length = span.rest if T_max is None else T_max * span.per_epoch
-    lowest = min(eta_min, base)  # a rate that is below it already stays: 0 is a part that is not to learn
+    lowest = min(eta_min, base)  # a base below eta_min stays: 0 is the rate of a part that is not trained
     return lowest + (base - lowest) * (1 + math.cos(math.pi * update / length)) / 2
 
 
@@ -64,17 +66,20 @@ def restarts(
     length = max(1, round(T_0 * span.per_epoch))
     if T_mult == 1:
         update %= length
-    while update >= length:  # in whole updates: torch's logarithm may take the first of a cycle for the last
-        update, length = update - length, length * T_mult
-    lowest = min(eta_min, base)  # a rate that is below it already stays: 0 is a part that is not to learn
+    while (
+        update >= length
+    ):  # with integers: torch's logarithm can take the first update of a cycle for the last
+        update -= length
+        length *= T_mult
+    lowest = min(eta_min, base)  # a base below eta_min stays: 0 is the rate of a part that is not trained
     return lowest + (base - lowest) * (1 + math.cos(math.pi * update / length)) / 2
 
 
 def polynomial(
     base: float, update: int, span: Span, power: float = 1.0, total_epochs: float | None = None
 ) -> float:
-    """PolynomialLR: base * (1 - share of `total_epochs` that is over) ** power, 0 from their end on; without
-    `total_epochs`, over all epochs after the warm-up."""
+    """PolynomialLR: base * (1 - fraction of `total_epochs`) ** power, then 0; without `total_epochs`, over all epochs
+    after the warm-up."""
     length = span.rest if total_epochs is None else total_epochs * span.per_epoch
     return float(base * max(0.0, 1 - update / length) ** power)
 
@@ -89,23 +94,24 @@ def onecycle(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> float:
-    """OneCycleLR over all updates after the warm-up: up from max_lr / div_factor, down to that divided by
-    `final_div_factor` (Smith and Topin 2018). `scale` is max_lr over optimizer.lr."""
+    """OneCycleLR over all updates after the warm-up: from max_lr / div_factor up to max_lr, then down to the initial
+    rate divided by `final_div_factor` (Smith and Topin 2018). `scale` is max_lr / optimizer.lr."""
     highest = base * scale
-    first = highest / div_factor
-    top, last = pct_start * span.rest - 1, span.rest - 1
+    initial = highest / div_factor
+    peak = pct_start * span.rest - 1
+    last = span.rest - 1
     anneal = _ANNEAL[anneal_strategy]
-    if 0 < top >= update:  # without room for a rise the first update stands at the top
-        return anneal(first, highest, update / top)
-    return anneal(highest, first / final_div_factor, (update - top) / max(last - top, 1e-9))
+    if 0 < peak >= update:  # if the cycle is too short for a rise, the first update has the highest rate
+        return anneal(initial, highest, update / peak)
+    return anneal(highest, initial / final_div_factor, (update - peak) / max(last - peak, 1e-9))
 
 
-def _linear(start: float, end: float, share: float) -> float:
-    return (end - start) * share + start
+def _linear(start: float, end: float, fraction: float) -> float:
+    return (end - start) * fraction + start
 
 
-def _cos(start: float, end: float, share: float) -> float:
-    return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)
+def _cos(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) / 2 * (math.cos(math.pi * fraction) + 1)
 
 
 _ANNEAL = {"linear": _linear, "cos": _cos}
@@ -118,11 +124,12 @@ CURVES: dict[str, Callable[..., float]] = {
     "onecycle": onecycle,
     "plateau": constant,
 }
+"""The function of each schedule; `plateau` reduces a constant rate."""
 
 
 @dataclass
 class Plateau:
-    """torch.optim.lr_scheduler.ReduceLROnPlateau: times `factor` after `patience` epochs without improvement."""
+    """ReduceLROnPlateau: times `factor` after more than `patience` epochs in a row without improvement."""
 
     factor: float = 0.1
     patience: int = 10
@@ -137,9 +144,10 @@ class Plateau:
     reductions: int = 0
 
     def see(self, value: float) -> None:
-        """Take an epoch's result into account."""
-        if self._better(value):
-            self.best, self.bad_epochs = value, 0
+        """Take the result of an epoch into account."""
+        if self._is_better(value):
+            self.best = value
+            self.bad_epochs = 0
         else:
             self.bad_epochs += 1
         if self.cooling > 0:
@@ -147,19 +155,20 @@ class Plateau:
             self.bad_epochs = 0
         if self.bad_epochs > self.patience:
             self.reductions += 1
-            self.cooling, self.bad_epochs = self.cooldown, 0
+            self.cooling = self.cooldown
+            self.bad_epochs = 0
 
     def lr(self, base: float) -> float:
-        """The learning rate after the reductions so far; one that is below `min_lr` already stays."""
+        """The learning rate after the reductions so far; a base below `min_lr` stays."""
         lowest = min(self.min_lr, base)
         for _ in range(self.reductions):
             reduced = max(base * self.factor, lowest)
-            if base - reduced <= 1e-8:  # torch's `eps`: too small a step is not taken
+            if base - reduced <= 1e-8:  # torch's `eps`: smaller reductions are not made
                 break
             base = reduced
         return base
 
-    def _better(self, value: float) -> bool:
+    def _is_better(self, value: float) -> bool:
         if math.isnan(value):
             return False
         if self.best is None:
@@ -179,41 +188,41 @@ class Schedule:
     plateau: Plateau | None = field(default=None)
 
     def lrs(self, update: int) -> list[float]:
-        """One learning rate a group for the update with this number, counted from 0."""
+        """The learning rate of each group for an update, counted from 0."""
         if update < self.span.frozen:
             return list(self.bases)
         if update < self.span.start:
-            share = (update - self.span.frozen + 1) / (self.span.warmup + 1)
-            return [share * self.curve(base, 0) for base in self.bases]
-        after = update - self.span.start
-        lrs = [self.curve(base, after) for base in self.bases]
+            fraction = (update - self.span.frozen + 1) / (self.span.warmup + 1)
+            return [fraction * self.curve(base, 0) for base in self.bases]
+        lrs = [self.curve(base, update - self.span.start) for base in self.bases]
         return [self.plateau.lr(lr) for lr in lrs] if self.plateau else lrs
 
     def set(self, optimizer: Optimizer, update: int) -> float:
-        """Give every group its learning rate; returns that of the last group (the heads)."""
+        """Set the learning rate of every group; returns that of the last one, which is the heads'."""
         lrs = self.lrs(update)
         for group, lr in zip(optimizer.param_groups, lrs, strict=True):
             group["lr"] = lr
         return lrs[-1]
 
     def end_epoch(self, value: float, update: int) -> None:
-        """Tell the validation result after so many updates; only `plateau` cares, and only for what it has
-        itself had a hand in: results of the frozen phase and of the warm-up say nothing about its rate."""
+        """Report the validation result after `update` updates.
+
+        Only `plateau` uses it, and only after the warm-up: earlier results say nothing about its learning rate.
+        """
         if self.plateau and update > self.span.start:
             self.plateau.see(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """What results have taught it, as plain values."""
-        p = self.plateau
-        return {} if p is None else {key: getattr(p, key) for key in _REMEMBERED}
+        """What `plateau` remembers of the results, as plain values; empty for the other schedules."""
+        return {} if self.plateau is None else {key: getattr(self.plateau, key) for key in _PLATEAU_STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The reverse of `state_dict`."""
-        for key in _REMEMBERED if self.plateau else ():
+        """Restore what `state_dict` returned."""
+        for key in _PLATEAU_STATE if self.plateau else ():
             setattr(self.plateau, key, state[key])
 
 
-_REMEMBERED = ("best", "bad_epochs", "cooling", "reductions")
+_PLATEAU_STATE = ("best", "bad_epochs", "cooling", "reductions")
 
 
 def build_schedule(
@@ -228,28 +237,34 @@ def build_schedule(
     frozen_updates: int = 0,
     **options: Any,
 ) -> Schedule:
-    """The schedule `name` for groups with these base learning rates.
+    """The schedule `name` for parameter groups with the base learning rates `bases`.
 
-    During the first `frozen_updates` updates they stay as they are; warm-up and schedule begin after those.
-    `options` are the keys of torch's scheduler (see the functions above); `max_lr` (one cycle) is for the
-    group whose base is `lr`, the others keep their proportion. Raises ConfigError.
+    The base rates hold during the first `frozen_updates` updates; warm-up and schedule begin after those.
+    `options` are those of torch's scheduler (see the functions above). `max_lr` (one cycle only) is for a group with
+    the base `lr`; the other groups keep their ratio to it.
+
+    Raises ConfigError for an unknown name, and for a warm-up that leaves no updates for the schedule.
     """
     if name not in CURVES:
         raise ConfigError(f"schedule.name: found {name!r}; {nearest(name, CURVES)}")
+
+    # The phases of the run.
     warmup = round(warmup_epochs * updates_per_epoch)
     rest = updates_per_epoch * epochs - frozen_updates - warmup
     if frozen_updates and rest == warmup == 0:
-        rest = 1  # a linear probe is frozen to its end: the schedule never begins
-    span = Span(updates_per_epoch, warmup, rest, frozen_updates)
-    if span.rest < 1:
+        rest = 1  # a linear probe is frozen to its end, so the schedule never begins
+    if rest < 1:
         frozen = f", of which {frozen_updates / updates_per_epoch:g} are frozen" if frozen_updates else ""
         raise ConfigError(
-            f"schedule.warmup_epochs: found {warmup_epochs}, but training.epochs is {epochs}{frozen}: nothing is"
-            " left for the schedule; allowed: less than the other epochs, or 0 for none"
+            f"schedule.warmup_epochs: found {warmup_epochs}, but training.epochs is {epochs}{frozen}, so no epochs are"
+            " left for the schedule; allowed: less than the other epochs, or 0 for no warm-up"
         )
+    span = Span(per_epoch=updates_per_epoch, warmup=warmup, rest=rest, frozen=frozen_updates)
+
+    # The curve, and what lowers it on a plateau.
     if name == "plateau":
         plateau = Plateau(higher_is_better=higher_is_better, **options)
-        return Schedule(tuple(bases), span, partial(constant, span=span), plateau)
+        return Schedule(tuple(bases), span=span, curve=partial(constant, span=span), plateau=plateau)
     if max_lr is not None and lr is not None:
         options["scale"] = max_lr / lr
-    return Schedule(tuple(bases), span, partial(CURVES[name], span=span, **options))
+    return Schedule(tuple(bases), span=span, curve=partial(CURVES[name], span=span, **options))

@@ -96,7 +96,7 @@ class Predictor:
             except DataError as error:
                 console.line(f"note: no true labels for {target.name!r}: {error}")
                 continue
-            if target.known(values).any():
+            if target.is_labeled(values).any():
                 labels[target.name] = values
         return labels
 

@@ -1,5 +1,7 @@
-"""The model's forward pass in training by torch.compile, such that a resumed run computes the same bits
-(docs/decisions/0002-randomness-and-resume.md)."""
+"""The model's forward pass by torch.compile, in such a way that a resumed run computes the same bits.
+
+See docs/decisions/0002-randomness-and-resume.md.
+"""
 
 from collections.abc import Callable
 
@@ -10,27 +12,28 @@ from classwise.model.classifier import Classifier
 
 
 def compiled_sizes(batch_size: int, micro_batch: int) -> frozenset[int]:
-    """Images in the pieces that whole batches are computed in, also when memory has run out some times (see
+    """The numbers of images in the chunks that whole batches are computed in, however often memory runs out (see
     `Batch.parts`)."""
-    sizes, most = set[int](), micro_batch or batch_size
-    while most:
-        pieces = -(-batch_size // most)
-        sizes |= {batch_size // pieces, -(-batch_size // pieces)}
-        most = -(-most // 2) if most > 1 else 0
+    sizes = set[int]()
+    chunk_size = micro_batch or batch_size
+    while chunk_size:
+        chunks = -(-batch_size // chunk_size)
+        sizes |= {batch_size // chunks, -(-batch_size // chunks)}
+        chunk_size = -(-chunk_size // 2) if chunk_size > 1 else 0
     return frozenset(sizes)
 
 
 def compiled(model: Classifier, sizes: frozenset[int]) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The model's forward pass by torch.compile, which is done when images in such a number first come; for others,
-    such as a short last batch, compiling would take longer than it saves. Raises ConfigError.
+    """The model's forward pass, compiled for batches of these `sizes` when one first comes. Other batches, such as a
+    short last one, are computed by the model as it is: compiling would take longer than it saves. Raises ConfigError.
 
-    Each number is compiled for itself, whatever came before: code for any number would depend on which numbers this
-    process has seen, and so a resumed run's bits on where it was stopped.
+    Each size is compiled for itself, whatever came before. Code for any size would depend on the sizes that this
+    process has seen, and so would a resumed run's bits on where it was stopped.
     """
     import torch._dynamo  # a second, and only needed here
     from torch._dynamo.exc import BackendCompilerFailed
 
-    # What was compiled before in this process counts against a limit, beyond which nothing more is.
+    # What was compiled before in this process counts against a limit, beyond which nothing is compiled any more.
     torch.compiler.reset()
     run = torch.compile(model, dynamic=False)
     unlimited = torch._dynamo.config.patch(recompile_limit=10_000)

@@ -166,7 +166,7 @@ class NonFiniteGuard:
             state.progress.skipped_updates += 1  # and the scaler lowers its scale
             return False
 
-        # Nothing of this update stays: batch norm's statistics and the learning rate go back, the weights are untouched.
+        # Nothing of this update stays: batch norm's statistics and the learning rate go back to what they were.
         for buffer, value in zip(self.statistics, update.statistics_before, strict=True):
             buffer.copy_(value)
         state.schedule.set(state.optimizer, state.progress.update)

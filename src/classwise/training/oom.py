@@ -11,8 +11,8 @@ from classwise.training.state import TrainState
 
 T = TypeVar("T")
 STEP_TOO_LARGE = (
-    "optimizer.name: its step does not fit the device's memory beside the model: {}. An optimizer that keeps less, such"
-    " as sgd, or a smaller model helps"
+    "optimizer.name: its step does not fit the device's memory beside the model: {}. Use an optimizer with less"
+    " state, such as sgd, or a smaller model"
 )
 
 

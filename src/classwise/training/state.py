@@ -58,15 +58,15 @@ class Progress:
         for name in (*counts, "micro_batch"):
             value = getattr(progress, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-                raise ValueError(f"{name} is {value!r:.50}, no count")
+                raise ValueError(f"{name} is {value!r:.50}, not a valid count")
         for name in ("loss_sum", "epoch_seconds", *(["best"] if progress.best is not None else [])):
             value = values[name]
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"{name} is {value!r:.50}, no number")
+                raise ValueError(f"{name} is {value!r:.50}, not a number")
         if not (
             isinstance(progress.history, list) and all(isinstance(row, dict) for row in progress.history)
         ):
-            raise ValueError("history is no list of tables")
+            raise ValueError("history is not a list of tables")
         return progress
 
     def end_update(self, loss: float, samples: int) -> None:
@@ -91,9 +91,13 @@ class Progress:
         sign = 1 if higher_is_better else -1
         better = self.best is None or sign * value > sign * self.best or self.epoch == first_epoch > 1
         if better:
-            self.best, self.best_epoch = value, self.epoch
+            self.best = value
+            self.best_epoch = self.epoch
         self.epochs_without_improvement = 0 if better else self.epochs_without_improvement + 1
-        self.update_in_epoch, self.loss_sum, self.samples, self.skipped_updates = 0, 0.0, 0, 0
+        self.update_in_epoch = 0
+        self.loss_sum = 0.0
+        self.samples = 0
+        self.skipped_updates = 0
         self.epoch_seconds = 0.0
         self.history.append(row)
         return better
@@ -104,7 +108,7 @@ class TrainState:
     """The parts that change while training: the weights, and all that decides how they change next.
 
     The criterion is among them, since the weights between targets may be learnt; `average.model` is what is
-    evaluated and kept: the average of the weights, or without averaging the model itself. `compute` is the model, or
+    evaluated and saved: the average of the weights, or without averaging the model itself. `compute` is the model, or
     what a compiler has made of it: the same parameters, which no checkpoint needs to know.
     """
 

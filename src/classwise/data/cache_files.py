@@ -1,0 +1,93 @@
+"""The files of an image cache: opened for one user alone, locked while in use, deleted only if nobody uses them."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+
+def open_cache(folder: Path) -> dict[str, int]:
+    """Handles of the folder, of `pixels`, and of `in-use`, which is locked. Until the lock is held, another process may
+    delete the cache: then it is made again. Raises OSError."""
+    for _ in range(100):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        handles: dict[str, int] = {}
+        try:
+            handles["folder"] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            _require_own(handles["folder"], folder)
+            with contextlib.suppress(OSError):  # some file systems have no modes
+                os.fchmod(handles["folder"], 0o700)
+            handles["in-use"] = open_file(folder / "in-use")
+            fcntl.flock(handles["in-use"], fcntl.LOCK_SH)
+            handles["pixels"] = open_file(folder / "pixels")
+            # The locked file is still the one of this name: nobody has deleted it before it was locked.
+            if inode_of(os.fstat(handles["in-use"])) == inode_of((folder / "in-use").stat()):
+                os.utime(handles["in-use"])  # when it was last used
+                return handles
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            close_all(handles)
+            raise
+        close_all(handles)
+    raise OSError(errno.EBUSY, "other processes keep deleting it", str(folder))
+
+
+def open_file(path: Path) -> int:
+    """A handle of a file of a cache, which is made if there is none. Raises OSError for a link and for another user's
+    file."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        _require_own(handle, path)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _require_own(handle: int, path: Path) -> None:
+    """Raises OSError for another user's file or folder: its owner could replace the images."""
+    if os.fstat(handle).st_uid != os.geteuid():
+        raise OSError(errno.EPERM, "belongs to another user", str(path))
+
+
+def delete_unused(folder: Path) -> bool:
+    """Delete a cache unless some process has it open: its three files, and the folder if it held nothing else. Returns
+    whether it is gone."""
+    try:
+        handle = os.open(folder / "in-use", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # another process was faster, or it is another user's
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if inode_of(os.fstat(handle)) != inode_of((folder / "in-use").stat()):
+            return False  # deleted and made again meanwhile
+        for name in ("index", "pixels", "in-use"):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError:
+        return not (folder / "pixels").exists()
+    finally:
+        os.close(handle)
+    return True
+
+
+def inode_of(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def write_all(handle: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(handle, view, at)
+        view = view[written:]
+        at += written
+
+
+def close_all(handles: dict[str, int]) -> None:
+    """Close the files, which unlocks the cache."""
+    for handle in handles.values():
+        os.close(handle)
