@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from classwise.compose import linear_probe as baselines
+from classwise.compose import linear_probe as probe_module
 from classwise.compose.baselines import Baselines, most_frequent
 from classwise.compose.linear_probe import PIXELS, linear_probe, pixel_features, probe_rows
 from classwise.demo.fashion import read_bundle
@@ -351,7 +351,7 @@ def long_tail(rows: int = 2000) -> tuple[npt.NDArray[np.float32], dict[str, torc
 def test_more_rows_than_the_budget_allows_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rare classes stay whole, the frequent ones share the rest evenly, and the note gives both numbers."""
     train_ND, targets = long_tail()
-    monkeypatch.setattr(baselines, "WORK", 2 * 8 * 4 * baselines._EXPECTED_STEPS * 200)
+    monkeypatch.setattr(probe_module, "WORK", 2 * 8 * 4 * probe_module._EXPECTED_STEPS * 200)
     heads: dict[str, Head] = {"class": ClassHead(4)}
     rows = probe_rows(heads, targets, 8)
     assert np.bincount(targets["class"].numpy()[rows]).tolist() == [71, 71, 50, 7]
@@ -371,7 +371,7 @@ def test_the_features_of_the_chosen_rows_are_enough(monkeypatch: pytest.MonkeyPa
     """With the features of `probe_rows` alone each target is learnt from the same rows, to the same answers."""
     train_ND, targets = long_tail()
     targets = masked(targets, np.arange(0, 2000, 3))
-    monkeypatch.setattr(baselines, "WORK", 1.0)
+    monkeypatch.setattr(probe_module, "WORK", 1.0)
     rows = probe_rows(HEADS, targets, 8)
     assert len(rows) < 500
     whole = linear_probe(HEADS, train_ND, targets, train_ND[:50], False)
@@ -384,7 +384,7 @@ def test_the_features_of_the_chosen_rows_are_enough(monkeypatch: pytest.MonkeyPa
 def test_ridge_regression_is_thinned_over_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """100 rows at least, ten of each tenth of the values."""
     targets = scene(2000)[1]
-    monkeypatch.setattr(baselines, "WORK", 1.0)
+    monkeypatch.setattr(probe_module, "WORK", 1.0)
     rows = probe_rows({"regression": HEADS["regression"]}, targets, 8)
     cuts = np.quantile(targets["regression"].numpy(), np.arange(1, 10) / 10)
     assert np.bincount(np.digitize(targets["regression"].numpy()[rows], cuts)).tolist() == [10] * 10
@@ -396,7 +396,7 @@ def test_a_rare_label_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = targets["multilabel"].clone()
     cells[:, 2] = 0
     cells[[5, 500, 1999], 2] = 1
-    monkeypatch.setattr(baselines, "WORK", 1.0)
+    monkeypatch.setattr(probe_module, "WORK", 1.0)
     rows = probe_rows({"m": MultilabelHead(3)}, {"m": cells}, 8)
     assert len(rows) <= 60
     assert {5, 500, 1999} <= set(rows.tolist())
@@ -413,8 +413,8 @@ def test_all_rows_are_used_where_they_fit() -> None:
 def test_a_fit_that_runs_out_of_steps_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted fit by fit, without scikit-learn's warning; the answers are still there."""
     train_ND, targets = scene()
-    monkeypatch.setattr(baselines, "MAX_STEPS", 2)
-    monkeypatch.setattr(baselines, "_MIN_STEPS", 1)
+    monkeypatch.setattr(probe_module, "MAX_STEPS", 2)
+    monkeypatch.setattr(probe_module, "_MIN_STEPS", 1)
     found = linear_probe(HEADS, train_ND, targets, train_ND[:5], True)
     assert found.notes == (
         "linear probe: 'class': stopped after 2 steps, 1 of its fits not converged",

@@ -525,7 +525,7 @@ def test_a_run_directory_that_exists_is_kept(here: Path) -> None:
     (here / "run").mkdir()
     (here / "run" / "notes.txt").write_text("precious")
     config = write_config(here)
-    says(refused(here, "train", config, "--run", "run"), "run exists already", "classwise resume run")
+    says(refused(here, "train", config, "--run", "run"), "run already exists", "classwise resume run")
 
 
 def test_an_output_of_an_unknown_kind(trained: Path, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from classwise.data.batch import Batch
 from classwise.model.classifier import Classifier, build_classifier
-from classwise.training.compiled import compiled
+from classwise.training.compiled import compiled, compiled_sizes
 
 
 @pytest.fixture
@@ -58,3 +60,14 @@ def test_other_sizes_and_features_are_not_compiled(made_for: list[list[Any]]) ->
         assert torch.equal(run(images_BCHW)["a"], eager(images_BCHW)["a"])
         assert torch.equal(run(features_BF)["a"], eager(features_BF)["a"])
     assert made_for == []
+
+
+@pytest.mark.parametrize(("batch", "micro"), [(64, 0), (50, 0), (64, 10), (7, 3), (1, 0), (33, 40)])
+def test_whole_batches_are_compiled_in_whatever_pieces(batch: int, micro: int) -> None:
+    """All sizes that a whole batch's parts have, from the given micro-batch down to one image, halved each time that
+    memory runs out."""
+    whole, most, found = Batch(torch.zeros(batch, 1), {}, np.arange(batch)), micro, set[int]()
+    while 1 not in found:
+        found |= {len(part) for part in whole.parts(most)}
+        most = -(-(most or batch) // 2)
+    assert compiled_sizes(batch, micro) == found

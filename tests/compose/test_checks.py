@@ -1,0 +1,53 @@
+"""Recipes that cannot be trained are refused before anything takes time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from classwise.compose.checks import check_recipe
+from classwise.errors import ConfigError, DataError
+from tests.helpers.noisy_images import AREA, KIND, LEVEL, Scene
+
+
+def test_a_metric_that_the_classes_are_too_few_for(scene: Callable[..., Scene]) -> None:
+    """top5_accuracy of three classes would always be 1: refused, and what there is is offered."""
+    for metric in ("top5_accuracy", "top3_accuracy"):
+        s = scene({"kind": KIND}, selection={"metric": metric})
+        with pytest.raises(ConfigError, match=f"selection.metric.*{metric}.*accuracy"):
+            check_recipe(s.config, s.splits, s.model)
+    fitting = {"column": "area", "edges": [20, 110, 215]}
+    s = scene({"area": fitting}, selection={"metric": "top3_accuracy"})
+    check_recipe(s.config, s.splits, s.model)  # four classes
+
+
+def test_what_has_no_label_is_neither_selected_by_nor_balanced(scene: Callable[..., Scene]) -> None:
+    """A metric over validation rows without a label, and sampling by classes that never meet in a row."""
+    s = scene({"kind": KIND, "area": AREA}, selection={"metric": "area.mae"})
+    s.splits.valid.labels["area"][:] = np.nan
+    with pytest.raises(DataError, match=r"selection\.metric: area\.mae cannot be computed"):
+        check_recipe(s.config, s.splits, s.model)
+    s = scene({"kind": KIND, "level": LEVEL}, data={"sampling": "balanced"}, selection={"metric": "kind.mcc"})
+    s.splits.train.labels["kind"][::2] = -1
+    s.splits.train.labels["level"][1::2] = -1
+    with pytest.raises(ConfigError, match=r"data\.sampling: found 'balanced', but no training row"):
+        check_recipe(s.config, s.splits, s.model)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"optimizer": {"name": "adamw", "options": {"nope": 1}}}, "optimizer.options.nope"),
+        ({"schedule": {"name": "cosine", "warmup_epochs": 3.0}}, "schedule.warmup_epochs"),
+        ({"loss": {"name": "focal", "class_weights": [1.0, 2.0]}}, "loss.class_weights"),
+        ({"training": {"device": "tpu"}}, "training.device"),
+    ],
+)
+def test_a_recipe_is_checked_before_anything_is_measured(
+    scene: Callable[..., Scene], sections: dict[str, Any], message: str
+) -> None:
+    """Optimizer, schedule, loss and device: the error names the key."""
+    s = scene({"kind": KIND}, **sections)
+    with pytest.raises(ConfigError, match=message):
+        check_recipe(s.config, s.splits, s.model)
