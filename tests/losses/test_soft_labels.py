@@ -32,7 +32,7 @@ OF_CLASSES: dict[str, Callable[[], nn.Module]] = {
     "focal, gamma 0.5": lambda: Focal(0.5),
     "balanced softmax": lambda: BalancedSoftmax(COUNTS_K),
     "logit adjustment": lambda: LogitAdjustment(COUNTS_K, 1.5),
-    "generalised cross entropy": lambda: GeneralizedCrossEntropy(0.7, WEIGHT_K),
+    "generalized cross entropy": lambda: GeneralizedCrossEntropy(0.7, WEIGHT_K),
     "corn": lambda: Corn(4),
     "sum": lambda: WeightedSum([Focal(), CrossEntropy(WEIGHT_K, 0.2)], [1.0, 0.5]),
 }

@@ -29,7 +29,7 @@ class BalancedSoftmax(nn.Module):
         self.register_buffer("log_prior", log_prior(counts))
 
     def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
-        """The number of labelled rows."""
+        """The number of labeled rows."""
         return label_normalizer(labels, complete=complete)
 
     def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:

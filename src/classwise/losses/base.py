@@ -15,7 +15,7 @@ class Loss(Protocol):
     `additive`: the value is a sum over rows divided by a normalizer that is a sum over rows.
     `terms`: how many fractions the value adds up, each with a normalizer of its own (1 for a simple loss).
     `soft_targets`: whether it takes the targets of mixed images.
-    `likelihood_scale`: what the value, as a negative log-likelihood, has in front under learnt weights between
+    `likelihood_scale`: what the value, as a negative log-likelihood, has in front under learned weights between
     the heads: 1, or 1/2 for a regression (Kendall et al. 2018, equations 5 and 10).
     """
 
@@ -57,7 +57,7 @@ def deferred(weight_K: Tensor | None, from_epoch: int, epoch: int) -> Tensor | N
     """The class weights in `epoch`, counted from 0: none before `from_epoch`, counted from 1.
 
     Deferred re-weighting, Cao et al. 2019, 'Learning imbalanced datasets with label-distribution-aware margin
-    loss', section 3.3: the features are learnt unweighted, the weights then move the borders.
+    loss', section 3.3: the features are learned unweighted, the weights then move the borders.
     """
     return weight_K if epoch + 1 >= from_epoch else None
 

@@ -15,7 +15,7 @@ class Corn(nn.Module):
     Shi, Cao and Raschka 2021, 'Deep neural networks for rank-consistent ordinal regression based on conditional
     probabilities', section 3 (conditional training subsets, loss). Output k, k = 0 .. K - 2, is the logit of
     P(y > k | y > k - 1); a row of level y takes part in task k if y >= k, with the answer y > k. So a row of
-    level y has min(y, K - 2) + 1 tasks, and the sum is divided by the number of tasks of all labelled rows.
+    level y has min(y, K - 2) + 1 tasks, and the sum is divided by the number of tasks of all labeled rows.
     """
 
     additive: bool = True
@@ -32,7 +32,7 @@ class Corn(nn.Module):
         self.register_buffer("tasks", tasks_K, persistent=False)
 
     def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
-        """The number of tasks of the labelled rows."""
+        """The number of tasks of the labeled rows."""
         return label_normalizer(labels, self.tasks)
 
     def forward(self, logits_BT: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:

@@ -24,7 +24,7 @@ class Criterion(nn.Module):
             loss = criterion(model(images), targets, normalizer)
             loss.backward()
 
-    With `uncertainty` the weights between the heads are learnt beside the given ones (Kendall, Gal and Cipolla
+    With `uncertainty` the weights between the heads are learned beside the given ones (Kendall, Gal and Cipolla
     2018, 'Multi-task learning using uncertainty to weigh losses', equations 7 and 10): a head's loss L becomes
     c exp(-s) L + s / 2, with s its entry of the parameter `log_variance` (heads,), which starts at 0 and belongs
     in the optimizer, without weight decay. c is the loss's `likelihood_scale`, 1 or, for a regression, 1/2.
@@ -110,8 +110,8 @@ class Criterion(nn.Module):
             return None
         return values[0] if values.count(values[0]) == len(values) == self.terms else None
 
-    def learnt_weights(self) -> dict[str, float]:
-        """exp(-s) of every head, where the weights are learnt; else nothing."""
+    def learned_weights(self) -> dict[str, float]:
+        """exp(-s) of every head, where the weights are learned; else nothing."""
         if self.log_variance is None:
             return {}
         return dict(zip(self.names, (-self.log_variance.detach()).exp().tolist(), strict=True))
@@ -123,7 +123,7 @@ class Criterion(nn.Module):
         targets: Mapping[str, Tensor],
         normalizers: Sequence[Normalizer],
     ) -> list[Tensor]:
-        """Each head's value under its learnt weight, with this micro-batch's share of the regulariser."""
+        """Each head's value under its learned weight, with this micro-batch's share of the regularizer."""
         weighted = []
         heads = zip(self._parts, log_variance_H.unbind(), values, normalizers, strict=True)
         for (name, loss), s, value, normalizer in heads:

@@ -42,7 +42,7 @@ class CrossEntropy(nn.Module):
         self.epoch = epoch
 
     def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
-        """The sum of the weights of the labelled rows."""
+        """The sum of the weights of the labeled rows."""
         return label_normalizer(
             labels, deferred(self.weight, self.weights_from_epoch, self.epoch), complete=complete
         )

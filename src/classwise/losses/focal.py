@@ -17,7 +17,7 @@ class Focal(nn.Module):
 
     Lin et al. 2017, 'Focal loss for dense object detection', equations 4 (no weight) and 5 (their alpha is
     `weight` (K,) here), carried from the sigmoid to the softmax. `gamma` >= 0; with 0 it is weighted cross
-    entropy, and it is divided by the same normalizer: the sum of the weights of the labelled rows. The weights are
+    entropy, and it is divided by the same normalizer: the sum of the weights of the labeled rows. The weights are
     used from the epoch `weights_from_epoch` on (deferred re-weighting, see `normalizer.deferred`).
     """
 
@@ -41,7 +41,7 @@ class Focal(nn.Module):
         self.epoch = epoch
 
     def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
-        """The sum of the weights of the labelled rows."""
+        """The sum of the weights of the labeled rows."""
         return label_normalizer(
             labels, deferred(self.weight, self.weights_from_epoch, self.epoch), complete=complete
         )

@@ -1,4 +1,4 @@
-"""Generalised cross entropy: between cross entropy and mean absolute error, for noisy labels."""
+"""Generalized cross entropy: between cross entropy and mean absolute error, for noisy labels."""
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ class GeneralizedCrossEntropy(nn.Module):
     Zhang and Sabuncu 2018, 'Generalized cross entropy loss for training deep neural networks with noisy labels',
     equation 6. `q` in (0, 1]: 1 is 1 - p, which shrugs off wrong labels but learns slowly; towards 0 it becomes
     cross entropy. A row's gradient is that of cross entropy times p^q, so a label that the model finds absurd
-    pulls little. Divided by the sum of the weights of the labelled rows; `weight` (K,) is used from the epoch
+    pulls little. Divided by the sum of the weights of the labeled rows; `weight` (K,) is used from the epoch
     `weights_from_epoch` on (deferred re-weighting, see `normalizer.deferred`).
     """
 
@@ -36,7 +36,7 @@ class GeneralizedCrossEntropy(nn.Module):
         self.epoch = epoch
 
     def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
-        """The sum of the weights of the labelled rows."""
+        """The sum of the weights of the labeled rows."""
         return label_normalizer(
             labels, deferred(self.weight, self.weights_from_epoch, self.epoch), complete=complete
         )

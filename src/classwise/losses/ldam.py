@@ -17,10 +17,10 @@ class LDAM(nn.Module):
     Cao et al. 2019, 'Learning imbalanced datasets with label-distribution-aware margin loss', section 3.2: the
     margin of class k is C / n_k^(1/4), n the `counts` (K,) of the training set, and C such that the largest one
     is `max_margin` (> 0). `scale` (> 0) is the authors' s: in their code the logits are cosines of
-    normalised features and weights, in [-1, 1], and 30 opens the softmax again. For plain logits take 1.
+    normalized features and weights, in [-1, 1], and 30 opens the softmax again. For plain logits take 1.
 
     `weight` (K,) with `weights_from_epoch` is their deferred re-weighting, LDAM-DRW (section 3.3). Divided by the
-    sum of the weights of the labelled rows. A class with no row gets `max_margin`.
+    sum of the weights of the labeled rows. A class with no row gets `max_margin`.
 
     Hard labels only: a row has one true class, which the margin is taken from.
     """
@@ -54,7 +54,7 @@ class LDAM(nn.Module):
         self.epoch = epoch
 
     def normalizer(self, labels_B: Tensor, complete: bool = False) -> Normalizer:
-        """The sum of the weights of the labelled rows."""
+        """The sum of the weights of the labeled rows."""
         return label_normalizer(labels_B, deferred(self.weight, self.weights_from_epoch, self.epoch))
 
     def forward(self, logits_BK: Tensor, labels_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:

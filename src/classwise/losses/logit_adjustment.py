@@ -16,7 +16,7 @@ class LogitAdjustment(nn.Module):
     equation 10); the prior is n_k / N with n the `counts` (K,), rows of each class in the training set.
 
     `tau` >= 0: 1 aims at the balanced error and is balanced softmax, 0 is plain cross entropy. Inference uses
-    the logits as they are: what the prior explains was learnt apart from them.
+    the logits as they are: what the prior explains was learned apart from them.
 
     A class with no row counts as one: with a prior of 0 it would take no part in the softmax, nothing would
     push its logit down, and inference, which adds no prior, could choose it anywhere.
@@ -34,7 +34,7 @@ class LogitAdjustment(nn.Module):
         self.register_buffer("log_prior", log_prior(counts))
 
     def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
-        """The number of labelled rows."""
+        """The number of labeled rows."""
         return label_normalizer(labels, complete=complete)
 
     def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses of a number, and the step from the user's unit to the standardised one that the model works in."""
+"""Losses of a number, and the step from the user's unit to the standardized one that the model works in."""
 
 import math
 from collections.abc import Callable
@@ -100,7 +100,7 @@ class Huber(nn.Module):
         return over_known(lambda d_B: _huber(d_B, self.delta), outputs_B1, targets_B, normalizer)
 
 
-class Standardised(nn.Module):
+class Standardized(nn.Module):
     """`loss` of targets (y - mean) / std: the model works around 0, the table keeps the user's unit.
 
     `mean` (finite) and `std` (> 0) are those of the training rows, in the user's unit. What `loss` measures,
@@ -109,7 +109,7 @@ class Standardised(nn.Module):
 
     def __init__(self, loss: nn.Module, mean: float, std: float) -> None:
         super().__init__()
-        check_part(loss, "standardised loss")
+        check_part(loss, "standardized loss")
         if not math.isfinite(mean):
             raise ConfigError(f"mean of the target: found {mean}, allowed: a finite number")
         self.mean, self.std = mean, as_number(std, "standard deviation of the target", 0, above=True)
@@ -124,7 +124,7 @@ class Standardised(nn.Module):
         return self._inner().normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
-        """The value of `loss` for `outputs_B1` (B, 1), standardised, and `targets_B` (B,) in the user's unit."""
+        """The value of `loss` for `outputs_B1` (B, 1), standardized, and `targets_B` (B,) in the user's unit."""
         _check(outputs_B1, targets_B)
         # In float64: a year such as 2024 less its mean would keep three digits in float32.
         return self._inner()(outputs_B1, (targets_B.double() - self.mean) / self.std, normalizer)

@@ -12,7 +12,7 @@ from classwise.losses.normalizer import Normalizer
 class SoftMacroF1(nn.Module):
     """1 - the mean over classes of 2 TP / (2 TP + FP + FN), the counts taken from the probabilities p.
 
-    With y the one-hot labels and sums over the labelled rows: TP = sum p y, FP = sum p (1 - y), FN = sum (1 - p) y.
+    With y the one-hot labels and sums over the labeled rows: TP = sum p y, FP = sum p (1 - y), FN = sum (1 - p) y.
 
     The mean runs over the classes that occur in the batch's labels. An absent class has TP = 0 and so F1 = 0
     whatever the model says: it would add a constant to the value and shrink the gradient of all others by
@@ -35,7 +35,7 @@ class SoftMacroF1(nn.Module):
         self.classes = classes
 
     def normalizer(self, labels_B: Tensor, complete: bool = False) -> Normalizer:
-        """The number of labelled rows: it only tells one batch from another."""
+        """The number of labeled rows: it only tells one batch from another."""
         return label_normalizer(labels_B)
 
     def forward(self, logits_BK: Tensor, labels_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
