@@ -133,7 +133,7 @@ def test_extreme_logits_stay_finite(make: Callable[[], nn.Module]) -> None:
 def test_wrong_shapes_are_refused(
     make: Callable[[], nn.Module], logits_shape: tuple[int, ...], labels: list[int]
 ) -> None:
-    """Shapes that would broadcast to something else, and labels that are no whole numbers, are refused."""
+    """Shapes that would broadcast to something else, and labels that are not integers, are refused."""
     with pytest.raises(ValueError, match=r"logits \(B, K\)"):
         make()(torch.zeros(logits_shape), torch.tensor(labels))
 
