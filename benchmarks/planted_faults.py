@@ -1,15 +1,15 @@
-"""Do the quick tests notice a mistake in one line? Thirty faults, planted one at a time.
+"""Mutation test of the quick tests: thirty one-line faults, planted one at a time.
 
     python benchmarks/planted_faults.py [--only NAME ...] [--whole] [--json FILE]
 
-Copies the tree into a temporary folder. For each fault, replaces one line there and runs the quick tests (those that
-`pytest` runs without `-m full`) until the first one fails: the files listed with the fault, which test that part of
-the package, and, with `--whole`, the whole suite where none of these fails. Prints by which test each fault was
-noticed and in how many seconds, and how many of them were. At the end the tests that noticed something run once more
-without any fault, so that a test which always fails, or fails by chance, counts for nothing.
+Copies the tree into a temporary folder. For each fault, replaces one line of the copy and runs the quick tests (those
+that `pytest` runs without `-m full`) until the first failure: the test files listed with the fault and, with `--whole`,
+the whole suite if none of these fails. Prints which test noticed each fault and after how many seconds, and how many
+faults were noticed. At the end, the tests that noticed a fault run once more without one, so that a test that fails
+anyway, or by chance, does not count.
 
-Every fault changes what users get: there are no syntax errors, and no changes without effect. A line that is no
-longer there, or stands there twice, is an error: `what` says what the fault breaks, so that its new place can be found.
+Every fault changes what users get: no syntax errors, and no changes without an effect. It is an error if a line is no
+longer there, or occurs more than once; `what` says what the fault breaks, so that its new place can be found.
 """
 
 import argparse
@@ -33,8 +33,8 @@ TIME_LIMIT = 3600.0  # seconds for one run of pytest
 
 @dataclass(frozen=True)
 class Fault:
-    """One line of `file` (below src/classwise) in which `old`, found nowhere else in that file, becomes `new`. `what`
-    says what that breaks; `tests` (below tests/) are where it should be noticed."""
+    """One line of `file` (below src/classwise) in which `old`, which occurs once in that file, becomes `new`. `what`
+    says what that breaks; `tests` (below tests/) should notice it."""
 
     name: str
     file: str
@@ -46,7 +46,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a fault: `noticed_by` is the first test that failed, None if none did; `problem` says why the
+    """The result for one fault: `noticed_by` is the first test that failed, None if none did; `problem` says why the
     tests could not run or do not count."""
 
     name: str
@@ -99,7 +99,7 @@ FAULTS = (
         "compose/split_checks.py",
         "*_absent_classes(splits),",
         "",
-        "Nobody is warned of classes without a training or validation row.",
+        "There is no warning of classes without a training or validation row.",
         ("compose/test_dataset.py",),
     ),
     Fault(
@@ -107,7 +107,7 @@ FAULTS = (
         "compose/state.py",
         "higher_is_better=higher_is_better(config.selection.metric),",
         "higher_is_better=True,",
-        "The plateau schedule takes a falling error or loss for a worse result, and lowers the learning rate.",
+        "The plateau schedule takes a falling error or loss for a worse result and lowers the learning rate.",
         ("compose/test_parts.py", "end_to_end/test_every_key.py"),
     ),
     Fault(
@@ -149,8 +149,8 @@ FAULTS = (
         "data/loader.py",
         "not bool((labels < 0).any())",
         "not bool((labels < 0).all())",
-        "A data set in which only some labels are unknown passes for one in which all are known, so rows without a"
-        " label count in what the loss is divided by.",
+        "A data set with some unknown labels passes for one without, so rows without a label count in the normalizer"
+        " of the loss.",
         ("data/test_loader.py", "training/test_loop.py"),
     ),
     Fault(
@@ -166,8 +166,8 @@ FAULTS = (
         "data/mixing.py",
         "own_N = 1 - (bottom - top) * (right - left) / (height * width)",
         "own_N = 1 - side_N**2",
-        "CutMix mixes labels by the share that was drawn, not by the one that is left where the rectangle is cut off at"
-        " the border.",
+        "CutMix mixes labels by the area that was drawn, not by what is left of it where the border cuts the rectangle"
+        " off.",
         ("data/test_mixing.py",),
     ),
     Fault(
@@ -175,7 +175,7 @@ FAULTS = (
         "data/cache.py",
         ' and zlib.crc32(pixels) == int(record["sum"])',
         "",
-        "Pixels of the image cache that have changed on the disk are used without a word.",
+        "Pixels of the image cache that have changed on the disk are used without a warning.",
         ("data/test_cache.py",),
     ),
     # model
@@ -184,7 +184,7 @@ FAULTS = (
         "model/average.py",
         "return isinstance(tensor, nn.Parameter) or bool(tensor.isfinite().all())",
         "return isinstance(tensor, nn.Parameter)",
-        "Beside averaged weights stand the running statistics of the last ones.",
+        "Averaged weights come with the running statistics of the last weights, not with their average.",
         ("model/test_average.py",),
     ),
     # losses
@@ -201,7 +201,7 @@ FAULTS = (
         "losses/criterion.py",
         "+ s / 2 * share)",
         "+ s / 2)",
-        "With learnt weights between targets, each micro-batch adds the whole regularizer, so accumulation changes the"
+        "With learned weights between targets, each micro-batch adds the whole regularizer, so accumulation changes the"
         " gradient.",
         ("losses/test_criterion.py", "properties/test_accumulation.py"),
     ),
@@ -220,8 +220,8 @@ FAULTS = (
         "metrics/ranking.py",
         "np.lexsort((relevance_N, -values_N, number_N))",
         "np.lexsort((-relevance_N, -values_N, number_N))",
-        "Among rows of equal scores the relevant ones stand first: a model that gives all the same score looks perfect"
-        " by mrr and map.",
+        "Among rows of equal scores the relevant ones come first: a model that gives every row the same score looks"
+        " perfect by mrr and map.",
         ("metrics/test_ranking.py",),
     ),
     Fault(
@@ -238,7 +238,7 @@ FAULTS = (
         "training/state.py",
         "sign * value > sign * self.best",
         "sign * value >= sign * self.best",
-        "An epoch that is only as good as the best one becomes the best, and early stopping waits anew.",
+        "An epoch that only equals the best one becomes the best, and early stopping starts to count again.",
         ("training/test_state.py", "training/test_loop.py"),
     ),
     Fault(
@@ -263,7 +263,7 @@ FAULTS = (
         "infer/predict.py",
         "None if np.isnan(row).any() else text",
         "None if np.isnan(row).all() else text",
-        "A set of labels of which some are unknown stands among the true answers as if it were complete.",
+        "A row of which only some labels are known is written as a true answer, as if it were complete.",
         ("infer/test_predict.py",),
     ),
     Fault(
@@ -288,7 +288,7 @@ FAULTS = (
         "report/thumbnails.py",
         "return file if file.is_relative_to(root) else None",
         "return file",
-        "The report shows files from outside of the image folder, wherever the paths in split.csv lead.",
+        "The report shows files outside the image folder, wherever the paths in split.csv lead.",
         ("report/test_page.py", "faults/test_paths.py"),
     ),
     # compare, bench, demo
@@ -313,7 +313,7 @@ FAULTS = (
         "demo/competition.py",
         "(age >= 30) + (age >= 60)",
         "(age >= 30) + (age > 60)",
-        "People of 60 stand in the class of those below 60, in the drawn competition's truth.",
+        "People of 60 get the class of those below 60 in the drawn competition's labels.",
         ("demo/test_faces.py",),
     ),
 )
@@ -322,7 +322,7 @@ FAULTS = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS], metavar="NAME")
-    parser.add_argument("--whole", action="store_true", help="then the whole quick suite")
+    parser.add_argument("--whole", action="store_true", help="then run the whole quick suite")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     faults = [fault for fault in FAULTS if options.only is None or fault.name in options.only]
@@ -332,7 +332,7 @@ def main() -> int:
         refuse_unplantable(tree, faults)
         outcomes: list[Outcome] = []
         for fault in faults:
-            outcomes.append(noticed(tree, fault, options.whole))
+            outcomes.append(outcome_of(tree, fault, options.whole))
             print(line(outcomes[-1]), flush=True)
             write(outcomes, options.json)
         outcomes = without_false_alarms(tree, outcomes)
@@ -350,13 +350,13 @@ def copy_tree(tree: Path) -> None:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():  # neither deleted nor a folder that is linked
+        if (ROOT / name).is_file():  # neither deleted nor a linked folder
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tree / name)
 
 
 def refuse_unplantable(tree: Path, faults: Sequence[Fault]) -> None:
-    """SystemExit unless every line is there, once, with its tests, and the copy is what the tests import."""
+    """SystemExit unless every line occurs once, its tests exist, and the tests import the copy."""
     problems = []
     for fault in faults:
         path = tree / "src/classwise" / fault.file
@@ -372,30 +372,39 @@ def refuse_unplantable(tree: Path, faults: Sequence[Fault]) -> None:
         raise SystemExit("\n".join(["cannot be planted:", *problems]))
     code = "import classwise; print(classwise.__file__)"
     command = [sys.executable, "-c", code]
-    found = subprocess.run(
+    imported = subprocess.run(
         command, env=environment(tree), check=True, capture_output=True, text=True, cwd=tree
-    )
-    if not Path(found.stdout.strip()).is_relative_to(tree):
-        raise SystemExit(f"the tests would import {found.stdout.strip()}")
+    ).stdout.strip()
+    if not Path(imported).is_relative_to(tree):
+        raise SystemExit(f"the tests would import {imported}")
 
 
-def noticed(tree: Path, fault: Fault, whole: bool) -> Outcome:
+def outcome_of(tree: Path, fault: Fault, whole: bool) -> Outcome:
     """Plant the fault, run its tests, and put the line back."""
     path = tree / "src/classwise" / fault.file
-    before, times = path.read_bytes(), path.stat()
+    before = path.read_bytes()
+    times = path.stat()
     path.write_bytes(before.replace(fault.old.encode(), fault.new.encode()))
-    # Bytecode is known by the time and size of its source: within a second both could be those of the line before.
+    # Bytecode is recognised by the time and size of its source; within a second both could still be the same.
     os.utime(path, (times.st_atime, times.st_mtime + 10))
     started = time.perf_counter()
     try:
-        found, problem = first_failure(tree, [f"tests/{test}" for test in fault.tests])
-        if whole and not found and not problem:
-            found, problem = first_failure(tree, [])
+        noticed_by, problem = first_failure(tree, [f"tests/{test}" for test in fault.tests])
+        if whole and not noticed_by and not problem:
+            noticed_by, problem = first_failure(tree, [])
     finally:
         path.write_bytes(before)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     seconds = round(time.perf_counter() - started, 1)
-    return Outcome(fault.name, fault.file, fault.what, fault.tests, found, seconds, problem)
+    return Outcome(
+        name=fault.name,
+        file=fault.file,
+        what=fault.what,
+        tests=fault.tests,
+        noticed_by=noticed_by,
+        seconds=seconds,
+        problem=problem,
+    )
 
 
 def first_failure(tree: Path, paths: Sequence[str]) -> tuple[str | None, str]:
@@ -410,8 +419,8 @@ def first_failure(tree: Path, paths: Sequence[str]) -> tuple[str | None, str]:
 
 
 def without_false_alarms(tree: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes, where a test that fails without a fault too has noticed nothing."""
-    # Without parameters, whose text may hold anything.
+    """The outcomes, in which a test that fails without a fault too has noticed nothing."""
+    # Without their parameters, whose ids may hold any text.
     tests = sorted({outcome.noticed_by.partition("[")[0] for outcome in outcomes if outcome.noticed_by})
     code, text = run_pytest(tree, tests) if tests else (0, "")
     if code not in (0, 1):
@@ -428,10 +437,10 @@ def without_false_alarms(tree: Path, outcomes: Sequence[Outcome]) -> list[Outcom
 
 
 def run_pytest(tree: Path, arguments: Sequence[str]) -> tuple[int, str]:
-    """The exit code, and all that was printed; nothing that the tests have started lives on."""
+    """The exit code and all output; processes that the tests have started are killed."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        # To a file: a process that outlives the tests would keep a pipe open, and this one waiting.
+        # To a file: a process that outlives the tests would keep a pipe open, and this one would wait for it.
         process = subprocess.Popen(
             command,
             cwd=tree,
@@ -453,10 +462,10 @@ def run_pytest(tree: Path, arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def environment(tree: Path) -> dict[str, str]:
-    """One thread, and on CI's terms, so that hypothesis draws the same examples every time."""
-    found = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "CI": "true"}
-    found.pop("PYTHONDONTWRITEBYTECODE", None)
-    return found
+    """The copy's package, one thread, and hypothesis as on CI, where it draws the same examples every time."""
+    variables = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "CI": "true"}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
 
 
 def failed(text: str) -> list[str]:
@@ -469,12 +478,12 @@ def failed(text: str) -> list[str]:
 
 def line(outcome: Outcome) -> str:
     """A row of the table."""
-    found = outcome.noticed_by or outcome.problem or f"not noticed by {', '.join(outcome.tests)}"
-    return f"{outcome.name:<22} {outcome.file:<22} {outcome.seconds:>6.0f} s  {found}"
+    result = outcome.noticed_by or outcome.problem or f"not noticed by {', '.join(outcome.tests)}"
+    return f"{outcome.name:<22} {outcome.file:<24} {outcome.seconds:>6.0f} s  {result}"
 
 
 def write(outcomes: Sequence[Outcome], path: Path | None) -> None:
-    """All that is known so far, as JSON."""
+    """All outcomes so far, as JSON."""
     if path is not None:
         path.write_text(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=1) + "\n")
 
