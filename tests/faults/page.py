@@ -10,7 +10,7 @@ START, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
 def write_page(found: dict[str, Any], figures: Sequence[Figure], path: Path) -> None:
-    """SlotRef the table between the page's two marks; a figure that was never counted says so."""
+    """Put the table between the page's two marks; a figure that was never counted says so."""
     lines = [
         "| # | what was tried | held | of which | command |",
         "|---|---|---|---|---|",

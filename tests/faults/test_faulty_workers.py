@@ -158,7 +158,7 @@ def test_other_processes_of_the_fork_server_take_signals(tmp_path: Path) -> None
 
 
 class Still:
-    """Heartbeat that never change, and a worker that is one's own."""
+    """A heartbeat that never changes, and a worker that is one's own."""
 
     def __init__(self, row: int) -> None:
         self.row, self.killed = row, False

@@ -100,7 +100,7 @@ class Board:
 
 
 def watch_phases(board: Board) -> None:
-    """SlotRef the wrappers in place, in the child."""
+    """Put the wrappers in place, in the child."""
     from classwise.run import checkpoint, session
     from classwise.run.folder import RunFolder
     from classwise.training import loop
