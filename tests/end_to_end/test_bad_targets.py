@@ -163,15 +163,15 @@ CONFIGS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ),
     (
         values("kind", "tags", joint={"targets": ["kind", "tags"]}),
-        ("joint.targets", "'tags'", "'multilabel'", "allowed: class, ordinal, or a regression with edges"),
+        ("joint.targets", "'tags'", "'multilabel'", "allowed: class, ordinal, or regression with edges"),
     ),
     (
         values("kind", "match", joint={"targets": ["kind", "match"]}),
-        ("joint.targets", "'match'", "'ranking'", "allowed: class, ordinal, or a regression with edges"),
+        ("joint.targets", "'match'", "'ranking'", "allowed: class, ordinal, or regression with edges"),
     ),
     (
         values("kind", "area", joint={"targets": ["kind", "area"]}),
-        ("joint.targets", "'area'", "'regression'", "a regression with edges"),
+        ("joint.targets", "'area'", "'regression'", "regression with edges"),
     ),
     (
         values("match", targets={"match": {"column": "relevance", "type": "ranking"}}),
@@ -195,7 +195,7 @@ CONFIGS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ),
     (
         values("flags", targets={"flags": TARGETS["flags"] | {"separator": "|"}}),
-        ("targets.flags.separator", "not with columns"),
+        ("targets.flags.separator", "found beside columns"),
     ),
     (
         values("flags", targets={"flags": {"type": "multilabel", "columns": ["red", "rund"]}}),
@@ -242,13 +242,13 @@ def test_two_scales_for_one_head(here: Path) -> None:
     """LDAM twice in a sum: the head's cosines have one scale, and the other would be ignored."""
     loss = {"name": "sum", "terms": [{"name": "ldam", "scale": 10.0}, {"name": "ldam"}]}
     message = refused_training(here, values("kind", loss=loss))
-    says(message, "loss.terms", "found ldam with the scales [10.0, 30.0]", "give all the same")
+    says(message, "loss.terms", "found ldam with the scales [10.0, 30.0]", "the same scale in all terms")
 
 
 def test_mixing_of_no_update(here: Path) -> None:
     """A share of 0 would leave data.cutmix without an effect."""
     message = refused_training(here, values("kind", data=PLAIN["data"] | {"cutmix": 1.0, "mix_share": 0.0}))
-    says(message, "data.mix_share: found 0.0", "data.cutmix without effect")
+    says(message, "data.mix_share: found 0.0", "data.cutmix is 1.0, which then has no effect")
 
 
 METRIC_OFFERS = {

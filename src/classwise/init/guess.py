@@ -72,7 +72,7 @@ def _guess_class_folders(source: Path) -> Guess:
     table, notes = folder_table(source)
     if table["label"].n_unique() < 2:
         raise DataError(
-            f"{source}: found a single class folder with images, {table['label'][0]!r}; at least two are needed"
+            f"{source}: found only one class folder with images, {table['label'][0]!r}; at least two are needed"
         )
     comment = "; ".join(["column with the labels: the names of the folders", *notes])
     return Guess(
