@@ -66,20 +66,20 @@ def _plan_as_given(config: Config, device: torch.device) -> TuningResult:
 
 def _with_plan(config: Config, plan: TuningResult, device: torch.device) -> Config:
     """The config with the plan's values, and with whatever else was left to defaults."""
-    data, optimizer = config.data, config.optimizer
-
-    # A plan says nothing of `fused` where the optimizer has no such version, or the config chooses one.
+    # A plan says nothing of `fused` if the optimizer has no such version, or if the config chooses one.
+    optimizer = config.optimizer
     if plan.fused is not None:
         options = {**(optimizer.options or {}), "fused": plan.fused}
         optimizer = optimizer.model_copy(update={"options": options})
 
     # The preset is written out, so that another version of classwise with other presets repeats the run.
+    data = config.data
     augment = cfg.Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
     data = data.model_copy(
         update={"workers": plan.workers, "augment": augment, "id": data.id or data.path},
     )
 
-    # With several processes each has a GPU of its own, whose number does not belong into the run's config.
+    # With several processes each has a GPU of its own, whose number does not belong in the run's config.
     device_name = str(device) if "LOCAL_RANK" not in os.environ else device.type
     training = config.training.model_copy(
         update={
@@ -114,7 +114,14 @@ def _measured_plans(
 
     console.line("measuring which way to train this model is the fastest on this machine ...")
     try:
-        plans = tune(model, trial_optimizer, micro_batch, device, seconds_per_image, search_space)
+        plans = tune(
+            model,
+            trial_optimizer,
+            batch_size=micro_batch,
+            device=device,
+            read_seconds=seconds_per_image,
+            space=search_space,
+        )
     except ValueError as error:
         if clearer_error := single_image_batch_error(error, config):
             raise clearer_error from error

@@ -85,14 +85,7 @@ def train(
             lambda: score_baselines(resolved, splits, model, heads=heads, device=device, console=console)
         )
         parts = processes.on_all_ranks(
-            lambda: assemble(
-                resolved,
-                splits=splits,
-                model=model,
-                heads=heads,
-                device=device,
-                processes=processes,
-            )
+            lambda: assemble(resolved, splits, model, heads=heads, device=device, processes=processes)
         )
         processes.require_same(weights_digest(parts.state.model), "the first weights")
 
@@ -107,13 +100,7 @@ def train(
         checkpointer.save(parts.state, best=False)
 
         run_to_the_end(
-            folder,
-            config=resolved,
-            splits=splits,
-            parts=parts,
-            checkpointer=checkpointer,
-            console=console,
-            stop=stop,
+            folder, resolved, splits, parts=parts, checkpointer=checkpointer, console=console, stop=stop
         )
     return Run(folder)
 
@@ -177,13 +164,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         checkpointer.save(parts.state, best=is_between_epochs and progress.best_epoch == progress.epoch)
 
         run_to_the_end(
-            folder,
-            config=config,
-            splits=splits,
-            parts=parts,
-            checkpointer=checkpointer,
-            console=console,
-            stop=stop,
+            folder, config, splits, parts=parts, checkpointer=checkpointer, console=console, stop=stop
         )
     return Run(folder)
 
