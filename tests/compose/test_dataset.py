@@ -161,6 +161,38 @@ def test_rows_without_any_answer_in_the_validation_table(table: Callable[..., Pa
     assert ids(splits.valid) == [n for n in range(24, 36) if n != 27]
 
 
+def test_classes_without_rows_are_warned_of(table: Callable[..., Path]) -> None:
+    """By split and by name: those that no training row has cannot be learned, the others not be scored."""
+    rows = [row_of(number) for number in range(24)]
+    others = [row_of(number) | {"kind": "a", "size": "low"} for number in range(24, 36)]
+    targets = {"kind": TARGETS["kind"] | {"labels": ["a", "b", "c"]}, "size": TARGETS["size"]}
+    data = {"valid": str(table(others, "valid.csv"))}
+    splits = prepared_of(table(rows), targets=targets, data=data)
+    assert splits.warnings == (
+        "kind: training has no rows of 1 classes: c",
+        "kind: validation has no rows of 2 classes: b, c",
+        "size: validation has no rows of 2 classes: mid, high",
+    )
+
+
+def test_many_absent_classes_are_counted_and_some_named(table: Callable[..., Path]) -> None:
+    """Of the joint class too; where every class has a row in both splits, nothing is said."""
+    rows = [row_of(number) for number in range(24)]
+    kinds = TARGETS["kind"] | {"labels": ["a", "b", "c", "d"]}
+    joint = {"targets": ["kind", "size"]}
+    targets = {"kind": kinds, "size": TARGETS["size"]}
+    same = {"valid": str(table([row_of(number) for number in range(24, 48)], "valid.csv"))}
+    assert prepared_of(table(rows), ["kind", "size"], data=same, joint=joint).warnings == ()
+
+    one = [row_of(number) | {"kind": "a", "size": "low"} for number in range(24, 36)]
+    data = {"valid": str(table(one, "valid.csv"))}
+    splits = prepared_of(table(rows), targets=targets, data=data, joint=joint)
+    (warning,) = [text for text in splits.warnings if text.startswith("joint: validation")]
+    assert warning.startswith("joint: validation has no rows of 11 classes: ")
+    assert warning.endswith(", ...")
+    assert warning.count(", ") == 8
+
+
 # Numbers of the training side only
 
 

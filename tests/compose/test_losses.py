@@ -35,7 +35,7 @@ from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment
 from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
 from classwise.losses.ranking import ListNet, PairwiseLogistic
-from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
+from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardized
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
 from classwise.model.classifier import CosineLinear
@@ -129,7 +129,7 @@ STD = math.sqrt(sum((area - MEAN) ** 2 for area in AREAS[:11]) / 11)
 
 def standardised(loss: nn.Module) -> nn.Module:
     """In deviations from the training rows' mean."""
-    return Standardised(loss, MEAN, STD)
+    return Standardized(loss, MEAN, STD)
 
 
 # Type, section, and the loss that it must be; together they set every key of every section away from its default.

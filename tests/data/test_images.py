@@ -125,6 +125,31 @@ def test_exif_orientation_is_applied(save: Save, format: str, orientation: int) 
     assert abs(read_image(path).astype(int) - expected).max() <= 2
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("min_size", [(128, 32), (32, 128)])
+def test_a_rotated_jpeg_is_reduced_by_its_upright_size(
+    save: Save, orientation: int, min_size: tuple[int, int]
+) -> None:
+    """`min_size` is that of the upright image: a file whose EXIF swaps height and width is decoded at the scale that
+    the swapped sizes allow."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(photo(64, 256))
+    found = read_image(save(stored, "JPEG", exif=exif), min_size=min_size)
+
+    # The same bytes without EXIF, decoded at the scale for the image as it is stored, and turned by Pillow.
+    is_swapped = orientation > 4
+    as_stored = read_image(save(stored, "JPEG"), min_size=min_size[::-1] if is_swapped else min_size)
+    turned = Image.fromarray(as_stored)
+    turned.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(found, np.array(ImageOps.exif_transpose(turned)))
+
+    # Both sides are halved once where both stay large enough, else not at all.
+    upright = (256, 64) if is_swapped else (64, 256)
+    fits = upright[0] // 2 >= min_size[0] and upright[1] // 2 >= min_size[1]
+    assert found.shape[:2] == ((upright[0] // 2, upright[1] // 2) if fits else upright)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("value", "turned"), [(6, True), (0, False), (9, False), (65535, False)])
 def test_exif_in_both_byte_orders_and_with_nonsense(save: Save, order: str, value: int, turned: bool) -> None:

@@ -367,6 +367,30 @@ def test_answers_of_every_kind(folder):
         np.testing.assert_array_equal(all_N.numpy(), answers_N)
 
 
+@pytest.mark.parametrize(
+    ("labels", "complete"),
+    [
+        (LABELS, True),
+        (np.where(np.arange(ROWS) == 3, -1, LABELS), False),
+        (np.full(ROWS, -1), False),
+        (np.ones((ROWS, 2), np.float32), False),
+        (np.arange(ROWS) / 7, False),
+        (np.stack([LABELS, LABELS], axis=1), False),
+    ],
+    ids=["all known", "one unknown", "none known", "multilabel", "numbers", "ranking"],
+)
+def test_a_batch_is_complete_where_every_label_of_the_set_is_known(folder, labels, complete):
+    """Its rows then need not be counted: one unknown class anywhere, or another type of target, and they are."""
+    for targets in ({"colour": labels}, {"other": LABELS, "colour": labels}):
+        images = Loader(loader(folder).dataset, targets, 4, 0)
+        features = FeatureLoader(lambda: torch.zeros(ROWS, 3), targets)
+        for source in (images, features):
+            rows = np.array([5, 6])  # whose own labels are known
+            (batch,) = source.batches([rows])
+            assert batch.complete == complete
+            assert [part.complete for part in batch.parts(1)] == [complete] * 2
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_those_asked_for(folder, workers):
     """Of any sizes, with rows in any order and more than once."""

@@ -83,7 +83,7 @@ def test_writing_is_deterministic(folder: Path, tmp_path: Path):
 def test_what_stands_there_is_not_overwritten(tmp_path: Path, name: str):
     """A table or a folder of images that exists is kept, and nothing is written beside it."""
     (tmp_path / name).mkdir() if name == "images" else (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputError, match=f"{name} exists"):
+    with pytest.raises(OutputError, match=f"{name} already exists"):
         write_fashion(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == [name]
 

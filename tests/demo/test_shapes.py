@@ -211,7 +211,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 def test_what_stands_there_is_not_overwritten(tmp_path: Path, name: str) -> None:
     """A table or a folder of images that exists is kept, and nothing is written beside it."""
     (tmp_path / name).mkdir() if name == "images" else (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputError, match=f"{name} exists"):
+    with pytest.raises(OutputError, match=f"{name} already exists"):
         write_shapes(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == [name]
 

@@ -20,6 +20,7 @@ import tomli_w
 import torch
 
 from classwise.compose import state as compose_state
+from classwise.run import checkpoint
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
 from tests.helpers.same_end import assert_same_end, timeless_history
@@ -175,6 +176,35 @@ def stop_after(update: int, config: Path, run: Path, monkeypatch: pytest.MonkeyP
         patch.setattr(Progress, "end_update", press)
         assert command("train", config, "--run", run).code == 75
     assert json.loads((run / "status.json").read_text())["update"] == update
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_killed_while_the_best_epoch_is_saved_the_run_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """`best` is saved before `last`. A kill when all files of the new one are written, but under the hidden name:
+    resume goes on from them, and brings both checkpoints to that epoch."""
+    plain_table(tmp_path, 16)
+    config = write_config(tmp_path, PLAIN, training__epochs=3, selection={"metric": "log_loss"})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    sync_folder = checkpoint.sync_folder
+
+    def copy_and_sync(folder: Path) -> None:
+        """What a kill at this moment would leave of the run; of several best epochs, the last one counts."""
+        if folder.name == f".staging-{name}":
+            progress = json.loads((folder / "state.json").read_text())["progress"]
+            if progress["best_epoch"] == progress["epoch"]:
+                shutil.rmtree(killed, ignore_errors=True)
+                shutil.copytree(whole, killed)
+        sync_folder(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync_folder", copy_and_sync)
+        command("train", config, "--run", whole).ok()
+    best_epoch = read_checkpoint(whole / "checkpoints" / "best").epoch
+    assert read_checkpoint(killed / "checkpoints" / name).epoch < best_epoch  # still the one from before
+    command("resume", killed).ok()
+    assert_same_end(whole, killed)
 
 
 # Neither LDAM nor a ranking loss can take mixed answers, so the options come in two sets.

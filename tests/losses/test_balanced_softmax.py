@@ -11,7 +11,7 @@ from classwise.losses.balanced_softmax import BalancedSoftmax
 
 
 def test_equals_the_equation() -> None:
-    """The loss is -log(n_y e^z_y / sum n_k e^z_k), averaged over the labelled rows."""
+    """The loss is -log(n_y e^z_y / sum n_k e^z_k), averaged over the labeled rows."""
     counts = [600, 47, 6]
     logits = torch.randn(8, 3, dtype=torch.float64)
     labels = [0, 1, 2, -1, 2, 0, -1, 1]

@@ -85,6 +85,6 @@ def test_bad_beta_is_refused(beta: float) -> None:
 
 @pytest.mark.parametrize("counts", [[0, 0], [], [3, -1]])
 def test_counts_without_rows_are_refused(counts: list[int]) -> None:
-    """No labelled row, no class or a negative count is bad data."""
+    """No labeled row, no class or a negative count is bad data."""
     with pytest.raises(DataError, match="at least one row needs a label"):
         class_weights("inverse", counts)

@@ -129,7 +129,7 @@ NUMBERS_B = torch.tensor([0.5, math.nan, -1.0, 2.0, 0.0, 1.0], dtype=torch.float
 
 
 def uncertain(s: list[float]) -> tuple[Criterion, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """A class head and a number head with learnt weights, their outputs and their targets."""
+    """A class head and a number head with learned weights, their outputs and their targets."""
     criterion = Criterion(
         {"mask": CrossEntropy(WEIGHT_K), "age": SquaredError()}, {"mask": 2.0, "age": 0.5}, uncertainty=True
     ).double()
@@ -138,7 +138,7 @@ def uncertain(s: list[float]) -> tuple[Criterion, dict[str, torch.Tensor], dict[
     return criterion, outputs, {"mask": LABELS_B, "age": NUMBERS_B}
 
 
-def test_learnt_weights_equal_the_paper() -> None:
+def test_learned_weights_equal_the_paper() -> None:
     """Value and gradient are those of L / sigma^2 + log sigma, with L / (2 sigma^2) for a number."""
     criterion, outputs, targets = uncertain([0.3, -1.2])
     value = criterion(outputs, targets)
@@ -155,7 +155,7 @@ def test_learnt_weights_equal_the_paper() -> None:
     assert criterion.log_variance.grad.tolist() == pytest.approx(slopes, rel=1e-12)
 
 
-def test_learnt_weights_are_a_parameter_only_when_asked_for() -> None:
+def test_learned_weights_are_a_parameter_only_when_asked_for() -> None:
     """With them there is one parameter that starts at 0 and goes into the state; without them there is none."""
     criterion = Criterion({"a": CrossEntropy(), "b": Huber()}, {"a": 1.0, "b": 1.0}, uncertainty=True)
     assert dict(criterion.named_parameters()).keys() == {"log_variance"}
@@ -174,7 +174,7 @@ def test_a_head_without_targets_keeps_its_weight() -> None:
     assert criterion.log_variance.grad.tolist() == [before[0].item(), 0.0]
 
 
-def test_learnt_weights_find_the_noise() -> None:
+def test_learned_weights_find_the_noise() -> None:
     """Descent on the log variance of a number with fixed outputs ends at the log of the mean squared error."""
     criterion = Criterion({"age": SquaredError()}, {"age": 1.0}, uncertainty=True).double()
     outputs, targets = {"age": LOGITS_BK[:, :1]}, {"age": NUMBERS_B}

@@ -1,4 +1,4 @@
-"""What holds for every loss of a class: masked rows, nothing labelled, half precision, exact gradients, refusals."""
+"""What holds for every loss of a class: masked rows, nothing labeled, half precision, exact gradients, refusals."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "soft F1": lambda: SoftMacroF1(4),
     "balanced softmax": lambda: BalancedSoftmax(torch.tensor([40, 3, 0, 9])),
     "logit adjustment": lambda: LogitAdjustment(torch.tensor([40, 3, 0, 9]), 1.5),
-    "generalised cross entropy": lambda: GeneralizedCrossEntropy(0.7, WEIGHT_K),
+    "generalized cross entropy": lambda: GeneralizedCrossEntropy(0.7, WEIGHT_K),
     "LDAM": lambda: LDAM(torch.tensor([40, 3, 0, 9]), weight=WEIGHT_K),
     "sum": lambda: WeightedSum([Focal(), CrossEntropy(label_smoothing=0.2)], [1.0, 0.5]),
 }
@@ -54,7 +54,7 @@ def test_follows_the_protocol(make: Callable[[], nn.Module]) -> None:
 
 @every_loss
 def test_masked_rows_are_as_if_absent(make: Callable[[], nn.Module]) -> None:
-    """Value and normalizer are those of the labelled rows alone, and masked rows get no gradient."""
+    """Value and normalizer are those of the labeled rows alone, and masked rows get no gradient."""
     loss = make()
     logits_BK, labels_B = batch()
     known_B = labels_B != -1
@@ -69,7 +69,7 @@ def test_masked_rows_are_as_if_absent(make: Callable[[], nn.Module]) -> None:
 
 @every_loss
 @pytest.mark.parametrize("rows", [0, 5])
-def test_nothing_labelled_is_zero(make: Callable[[], nn.Module], rows: int) -> None:
+def test_nothing_labeled_is_zero(make: Callable[[], nn.Module], rows: int) -> None:
     """All rows masked, or no row at all: 0 with a gradient of 0, never NaN."""
     loss = make()
     logits_BK = torch.randn(rows, 4, requires_grad=True)
@@ -133,7 +133,7 @@ def test_extreme_logits_stay_finite(make: Callable[[], nn.Module]) -> None:
 def test_wrong_shapes_are_refused(
     make: Callable[[], nn.Module], logits_shape: tuple[int, ...], labels: list[int]
 ) -> None:
-    """Shapes that would broadcast to something else, and labels that are no whole numbers, are refused."""
+    """Shapes that would broadcast to something else, and labels that are not integers, are refused."""
     with pytest.raises(ValueError, match=r"logits \(B, K\)"):
         make()(torch.zeros(logits_shape), torch.tensor(labels))
 

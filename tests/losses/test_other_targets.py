@@ -18,7 +18,7 @@ from classwise.losses.logit_adjustment import LogitAdjustment
 from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
 from classwise.losses.normalizer import Normalizer
 from classwise.losses.ranking import ListNet, PairwiseLogistic
-from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
+from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardized
 from classwise.losses.weighted_sum import WeightedSum
 
 WEIGHT_L = torch.tensor([0.2, 3.0, 1.0, 0.7], dtype=torch.float64)
@@ -32,10 +32,10 @@ LOSSES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "absolute error": ("regression", AbsoluteError),
     "smooth L1": ("regression", lambda: SmoothL1(0.3)),
     "huber": ("regression", lambda: Huber(0.3)),
-    "standardised": ("regression", lambda: Standardised(SquaredError(), 40.0, 12.0)),
-    "standardised sum": (
+    "standardized": ("regression", lambda: Standardized(SquaredError(), 40.0, 12.0)),
+    "standardized sum": (
         "regression",
-        lambda: Standardised(WeightedSum([AbsoluteError(), SquaredError()], [1.0, 0.5]), 40.0, 12.0),
+        lambda: Standardized(WeightedSum([AbsoluteError(), SquaredError()], [1.0, 0.5]), 40.0, 12.0),
     ),
     "pairwise logistic": ("ranking", PairwiseLogistic),
     "listnet": ("ranking", ListNet),
@@ -237,9 +237,9 @@ def test_the_normalizer_of_a_large_ranking_takes_little_memory() -> None:
 
 
 def test_large_numbers_keep_their_digits() -> None:
-    """Years around 2000, standardised in float64: float32 outputs lose no digit of the difference."""
+    """Years around 2000, standardized in float64: float32 outputs lose no digit of the difference."""
     years_B = torch.tensor([2020.001, 2020.003, math.nan], dtype=torch.float64)
-    found = Standardised(AbsoluteError(), 2020.0, 0.001)(torch.zeros(3, 1), years_B)
+    found = Standardized(AbsoluteError(), 2020.0, 0.001)(torch.zeros(3, 1), years_B)
     assert found.item() == pytest.approx(2.0, rel=1e-6)
 
 
@@ -263,9 +263,9 @@ def test_order_alone_counts_in_a_ranking() -> None:
         (Corn, {"levels": 1}, "levels: found 1, allowed: 2 or more"),
         (SmoothL1, {"beta": 0.0}, "beta: found 0.0, allowed: a finite number > 0"),
         (Huber, {"delta": -0.5}, "delta: found -0.5"),
-        (Standardised, {"loss": Huber(), "mean": math.nan, "std": 1.0}, "mean of the target: found nan"),
+        (Standardized, {"loss": Huber(), "mean": math.nan, "std": 1.0}, "mean of the target: found nan"),
         (
-            Standardised,
+            Standardized,
             {"loss": Huber(), "mean": 0.0, "std": 0.0},
             "standard deviation of the target: found 0",
         ),

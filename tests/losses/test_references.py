@@ -23,7 +23,7 @@ from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment
 from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
 from classwise.losses.ranking import ListNet, PairwiseLogistic
-from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
+from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardized
 from classwise.losses.soft_f1 import SoftMacroF1
 
 CASES = 200
@@ -80,7 +80,7 @@ def multilabel_case(seed: int) -> Case:
 
 
 def number_case(seed: int) -> Case:
-    """Standardised outputs, and numbers of which three in ten are unknown."""
+    """Standardized outputs, and numbers of which three in ten are unknown."""
     draw, rows, classes = numbers(seed)
     targets_B = 2 * torch.randn(rows, generator=draw).double()
     targets_B[1:][torch.rand(rows - 1, generator=draw) < 0.3] = math.nan
@@ -105,7 +105,7 @@ def softmax(row: list[float]) -> list[float]:
 
 
 def mean_over_rows(c: Case, of_row: Callable[[list[float], int], float], weighted: bool = False) -> float:
-    """The (weighted) mean of a function of logits and label over the labelled rows."""
+    """The (weighted) mean of a function of logits and label over the labeled rows."""
     total = normalizer = 0.0
     for row, label in zip(c.outputs.tolist(), c.targets.tolist(), strict=True):
         if label != -1:
@@ -148,7 +148,7 @@ def logit_adjustment(c: Case, tau: float) -> float:
     return mean_over_rows(c, of_row)
 
 
-def generalised(c: Case) -> float:
+def generalized(c: Case) -> float:
     """Zhang and Sabuncu, equation 6."""
     q = c.number / 2
     return mean_over_rows(c, lambda row, y: (1 - softmax(row)[y] ** q) / q, weighted=True)
@@ -181,7 +181,7 @@ def soft_f1(c: Case) -> float:
 
 
 def corn(c: Case) -> float:
-    """The authors' own package, on the labelled rows."""
+    """The authors' own package, on the labeled rows."""
     known_B = c.targets != -1
     return corn_loss(c.outputs[known_B], c.targets[known_B], len(c.weight)).item()
 
@@ -222,7 +222,7 @@ def asymmetric(c: Case, gamma_neg: float, gamma_pos: float, clip: float) -> floa
 
 
 def on_known(c: Case, loss: nn.Module, mean: float = 0.0, std: float = 1.0) -> float:
-    """A loss of torch on the known rows, the targets standardised first."""
+    """A loss of torch on the known rows, the targets standardized first."""
     known_B = ~c.targets.isnan()
     return loss(c.outputs[known_B, 0], (c.targets[known_B] - mean) / std).item()
 
@@ -261,7 +261,7 @@ TABLE: dict[str, Row] = {
         lambda c: LogitAdjustment(c.counts, c.number),
         lambda c: logit_adjustment(c, c.number),
     ),
-    "gce": (class_case, lambda c: GeneralizedCrossEntropy(c.number / 2, c.weight), generalised),
+    "gce": (class_case, lambda c: GeneralizedCrossEntropy(c.number / 2, c.weight), generalized),
     "ldam": (class_case, lambda c: LDAM(c.counts, c.number, 3.0, c.weight), ldam),
     "soft F1": (class_case, lambda c: SoftMacroF1(len(c.weight)), soft_f1),
     "corn": (ordinal_case, lambda c: Corn(len(c.weight)), corn),
@@ -291,9 +291,9 @@ TABLE: dict[str, Row] = {
         lambda c: on_known(c, nn.SmoothL1Loss(beta=c.number)),
     ),
     "huber": (number_case, lambda c: Huber(c.number), lambda c: on_known(c, nn.HuberLoss(delta=c.number))),
-    "standardised": (
+    "standardized": (
         number_case,
-        lambda c: Standardised(Huber(), 0.3, 1 + c.number),
+        lambda c: Standardized(Huber(), 0.3, 1 + c.number),
         lambda c: on_known(c, nn.HuberLoss(), 0.3, 1 + c.number),
     ),
     "pairwise logistic": (ranking_case, lambda c: PairwiseLogistic(), rank_net),

@@ -32,7 +32,7 @@ OF_CLASSES: dict[str, Callable[[], nn.Module]] = {
     "focal, gamma 0.5": lambda: Focal(0.5),
     "balanced softmax": lambda: BalancedSoftmax(COUNTS_K),
     "logit adjustment": lambda: LogitAdjustment(COUNTS_K, 1.5),
-    "generalised cross entropy": lambda: GeneralizedCrossEntropy(0.7, WEIGHT_K),
+    "generalized cross entropy": lambda: GeneralizedCrossEntropy(0.7, WEIGHT_K),
     "corn": lambda: Corn(4),
     "sum": lambda: WeightedSum([Focal(), CrossEntropy(WEIGHT_K, 0.2)], [1.0, 0.5]),
 }
@@ -154,13 +154,13 @@ def test_who_takes_soft_targets() -> None:
 @pytest.mark.parametrize("make", [lambda: LDAM(COUNTS_K), lambda: SoftMacroF1(4)])
 def test_hard_label_losses_refuse_soft_ones(make: Callable[[], nn.Module]) -> None:
     """A loss that is not linear in the labels refuses shares instead of reading them as something else."""
-    with pytest.raises(ValueError, match=r"labels \(B,\) of whole numbers, -1 where unknown$"):
+    with pytest.raises(ValueError, match=r"labels \(B,\) of integers, -1 where unknown$"):
         make()(torch.zeros(2, 4), torch.full((2, 4), 0.25))
 
 
 @of_classes
 def test_soft_labels_of_other_shapes_are_refused(make: Callable[[], nn.Module]) -> None:
-    """Shares of another number of classes, and whole numbers in the shape of shares, are refused."""
+    """Shares of another number of classes, and integers in the shape of shares, are refused."""
     loss = make()
     outputs = batch(loss, 0)[0]
     for labels in (torch.zeros(6, 5), torch.zeros(6, 4, dtype=torch.long)):

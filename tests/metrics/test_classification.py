@@ -29,7 +29,7 @@ def draw_rows(rows: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.T
 
 
 def test_batches_equal_the_whole() -> None:
-    """Any cut into batches counts the same, and the same as scikit-learn on the labelled rows."""
+    """Any cut into batches counts the same, and the same as scikit-learn on the labeled rows."""
     logits_BK, labels_B = draw_rows(500, 7, 0)
     for size in (1, 64, 333, 500):
         metric = ClassMetric(7)
@@ -76,7 +76,7 @@ def test_logits_without_a_largest_finite_one_are_invalid() -> None:
     assert metric.confusion.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
 
 
-def test_unlabelled_rows_are_never_invalid() -> None:
+def test_unlabeled_rows_are_never_invalid() -> None:
     """A row without a label counts as masked and nothing else, whatever its logits are."""
     metric = ClassMetric(2)
     metric.update(torch.tensor([[NAN, 0.0], [1.0, 0.0]]), torch.tensor([-1, -1]))

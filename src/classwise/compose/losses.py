@@ -23,7 +23,7 @@ from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment, log_prior
 from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
 from classwise.losses.ranking import ListNet, PairwiseLogistic
-from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardised
+from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardized
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
@@ -73,7 +73,7 @@ def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
             )
         if target.type == "regression":
             mean, std = _mean_and_std(splits, name)
-            loss = Standardised(loss, mean, std)
+            loss = Standardized(loss, mean, std)
         losses[name] = loss
     weights = {name: target.weight for name, target in config.targets.items()}
     return Criterion(losses, weights, uncertainty=config.training.target_weights == "uncertainty")

@@ -235,9 +235,9 @@ def _answers(shapes: list[_Shape], size: str, covered: dict[str, float]) -> dict
 
 def _leave_empty(table: list[dict[str, str]], rng: np.random.Generator) -> None:
     for column in _WITH_GAPS:
-        known = [row for row in table if row[column]]
-        for number in rng.choice(len(known), round(_EMPTY * len(known)), replace=False):
-            known[number][column] = ""
+        filled = [row for row in table if row[column]]
+        for number in rng.choice(len(filled), round(_EMPTY * len(filled)), replace=False):
+            filled[number][column] = ""
 
 
 def _csv(table: list[dict[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""Balanced softmax: the class counts of the training set enter the softmax instead of the weights."""
+"""Balanced softmax: the class counts of the training set enter the softmax instead of class weights."""
 
 from torch import Tensor, nn
 
@@ -10,12 +10,12 @@ from classwise.losses.normalizer import Normalizer
 class BalancedSoftmax(nn.Module):
     """Cross entropy of logits + log prior (Ren et al. 2020, 'Balanced meta-softmax', equations 3 and 4).
 
-    `counts` (K,): rows of each class in the training set. Adding the logarithm of the class frequencies while
-    training leaves logits without that bias, so inference uses them as they are: nothing is added there. It is
-    logit adjustment with tau = 1, found from the other side.
+    `counts` (K,): the rows of each class in the training set. Because the logarithm of the class frequencies is added
+    during training, the logits learn no bias towards frequent classes, and inference uses them unchanged. It is logit
+    adjustment with tau = 1, derived in another way.
 
-    A class with no row counts as one: with a prior of 0 it would take no part in the softmax, nothing would
-    push its logit down, and inference, which adds no prior, could choose it anywhere.
+    A class without rows counts as one row: with a prior of 0 it would not enter the softmax, nothing would push its
+    logit down, and inference, which adds no prior, could predict it anywhere.
     """
 
     additive: bool = True
@@ -29,9 +29,10 @@ class BalancedSoftmax(nn.Module):
         self.register_buffer("log_prior", log_prior(counts))
 
     def normalizer(self, labels: Tensor, complete: bool = False) -> Normalizer:
-        """The number of labelled rows."""
+        """The number of labeled rows."""
         return label_normalizer(labels, complete=complete)
 
     def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:
-        """The sum over the rows of `logits_BK` with `labels`, (B,) or soft (B, K), divided by `normalizer` (1,)."""
+        """The summed loss of `logits_BK` and `labels`, hard (B,) or soft (B, K), divided by `normalizer` (default: that
+        of this batch); a scalar. Raises ValueError for shapes that do not fit."""
         return adjusted_loss(logits_BK, labels, self.log_prior, normalizer)

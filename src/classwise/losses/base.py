@@ -1,4 +1,4 @@
-"""What a loss has to offer, so that it can be joined with others and accumulated exactly."""
+"""The interface of a loss: what it needs so that it can be combined with others and accumulated exactly."""
 
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
@@ -10,13 +10,13 @@ from classwise.losses.normalizer import Normalizer
 
 @runtime_checkable
 class Loss(Protocol):
-    """What a module has to offer to stand inside `WeightedSum` and `Criterion`.
+    """The interface that `WeightedSum` and `Criterion` expect of a module.
 
-    `additive`: the value is a sum over rows divided by a normalizer that is a sum over rows.
-    `terms`: how many fractions the value adds up, each with a normalizer of its own (1 for a simple loss).
-    `soft_targets`: whether it takes the targets of mixed images.
-    `likelihood_scale`: what the value, as a negative log-likelihood, has in front under learnt weights between
-    the heads: 1, or 1/2 for a regression (Kendall et al. 2018, equations 5 and 10).
+    `additive`: the value is a sum over rows divided by a normalizer that is itself a sum over rows.
+    `terms`: the number of fractions that the value adds up, each with its own normalizer (1 for a simple loss).
+    `soft_targets`: whether the loss accepts the targets of mixed images.
+    `likelihood_scale`: the factor in front of the value, read as a negative log-likelihood, when the weights between
+    heads are learned: 1, or 1/2 for a regression (Kendall et al. 2018, equations 5 and 10).
     """
 
     additive: bool
@@ -25,9 +25,9 @@ class Loss(Protocol):
     likelihood_scale: float
 
     def normalizer(self, targets: Tensor, complete: bool = False) -> Normalizer:
-        """What this batch adds to the normalizer of its update, one number for each term.
+        """What this batch adds to the normalizer of its update, one number per term.
 
-        `complete`: the caller knows that every label is known, so a loss that is divided by the number of labeled rows
+        `complete`: the caller knows that every row is labeled, so a loss that is divided by the number of labeled rows
         need not count them.
         """
 
@@ -35,38 +35,28 @@ class Loss(Protocol):
         """The same as `forward`, as for every module."""
 
     def forward(self, outputs: Tensor, targets: Tensor, normalizer: Normalizer | None = None) -> Tensor:
-        """The sums over this batch divided by `normalizer` (default: its own), a scalar."""
+        """The sums over this batch divided by `normalizer` (default: that of this batch), a scalar."""
 
 
 @runtime_checkable
 class ByEpoch(Protocol):
-    """A loss that changes with the epoch: one with deferred weights, or one that holds such losses."""
+    """A loss that changes with the epoch: one with deferred weights, or one that contains such losses."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called at the start of every epoch, counted from 0."""
 
 
 def set_epoch(losses: Iterable[object], epoch: int) -> None:
-    """Tell the epoch to those of `losses` that ask for it."""
+    """Pass the epoch, counted from 0, to those of `losses` that depend on it."""
     for loss in losses:
         if isinstance(loss, ByEpoch):
             loss.set_epoch(epoch)
 
 
-def deferred(weight_K: Tensor | None, from_epoch: int, epoch: int) -> Tensor | None:
-    """The class weights in `epoch`, counted from 0: none before `from_epoch`, counted from 1.
-
-    Deferred re-weighting, Cao et al. 2019, 'Learning imbalanced datasets with label-distribution-aware margin
-    loss', section 3.3: the features are learnt unweighted, the weights then move the borders.
-    """
-    return weight_K if epoch + 1 >= from_epoch else None
-
-
-def check_part(part: object, where: str) -> None:
-    """TypeError unless `part` follows `Loss`: an ordinary torch loss has no normalizer and cannot be accumulated."""
-    if not isinstance(part, Loss):
-        found = type(part).__name__
+def check_loss(loss: object, where: str) -> None:
+    """TypeError unless `loss` follows `Loss`: an ordinary torch loss has no normalizer and cannot be accumulated."""
+    if not isinstance(loss, Loss):
         raise TypeError(
-            f"{where}: {found} needs `additive`, `terms`, `soft_targets`, `likelihood_scale` and `normalizer(targets)`;"
-            f" see {Loss.__module__}"
+            f"{where}: {type(loss).__name__} needs `additive`, `terms`, `soft_targets`, `likelihood_scale` and"
+            f" `normalizer(targets)`; see {Loss.__module__}"
         )

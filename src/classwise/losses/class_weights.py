@@ -1,4 +1,4 @@
-"""One factor for each class, from how often the classes occur in the training rows."""
+"""Class weights: one factor per class, from the class counts of the training rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,18 +24,17 @@ def class_weights(
                  samples', equation 2, scaled to a mean of 1 over the classes; `beta` in [0, 1)
     a list       K numbers, finite, >= 0, not all 0
 
-    A class without rows gets the neutral weight 1 from both rules, which would divide by 0. No training label
-    ever picks it up, but label smoothing does: a very large weight, the rules' limit, would draw the model to
-    the very class that it never sees, and 0 would hide such rows from a validation loss.
+    A class without rows gets the neutral weight 1: both rules would divide by 0. No training label uses this weight,
+    but label smoothing does. A very large weight, the limit of both rules, would draw the model to a class that it
+    never sees, and 0 would hide such rows from a validation loss.
 
-    Raises ConfigError for an unknown kind, a list that does not fit and a beta out of range; DataError where no
-    row has a label.
+    Raises ConfigError for an unknown kind, an invalid list and a beta out of range; DataError if no row is labeled.
     """
     if not isinstance(kind, str):
-        return _given(kind, len(counts))
+        return _from_list(kind, len(counts))
     if kind not in KINDS:
         raise ConfigError(
-            f"class weights: found {kind!r}; {nearest(kind, KINDS)} Or one number for each class"
+            f"class weights: found {kind!r}; {nearest(kind, KINDS)} (a list of one number per class is also allowed)"
         )
     n_K = np.asarray(counts, dtype=np.float64)
     if n_K.ndim != 1 or not n_K.size or (n_K < 0).any() or not np.isfinite(n_K).all() or not n_K.any():
@@ -54,15 +53,15 @@ def _inverse(n_K: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _effective(n_K: npt.NDArray[np.float64], beta: float) -> npt.NDArray[np.float64]:
     if not 0 <= beta < 1:
         raise ConfigError(f"beta of the effective number of samples: found {beta}, allowed: 0 up to below 1")
-    seen_K = n_K > 0
+    present_K = n_K > 0
     weight_K = np.ones_like(n_K)
-    raw = (1 - beta) / (1 - beta ** n_K[seen_K])
-    # The mean over the classes with rows is 1, and the others have 1: so it is 1 over all classes.
-    weight_K[seen_K] = raw / raw.mean()
+    unscaled = (1 - beta) / (1 - beta ** n_K[present_K])
+    # The mean over the classes with rows becomes 1, and the other classes have 1, so the mean over all classes is 1.
+    weight_K[present_K] = unscaled / unscaled.mean()
     return weight_K
 
 
-def _given(weights: Sequence[float], classes: int) -> Tensor:
+def _from_list(weights: Sequence[float], classes: int) -> Tensor:
     weight_K = torch.tensor([float(weight) for weight in weights], dtype=torch.float64)
     if len(weight_K) != classes:
         raise ConfigError(

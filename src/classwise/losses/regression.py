@@ -1,4 +1,8 @@
-"""Losses of a number, and the step from the user's unit to the standardised one that the model works in."""
+"""Losses of a number, and the conversion from the user's unit to the standardized one that the model works in.
+
+All losses take outputs (B, 1) and targets (B,), NaN where unknown; the sum over the labeled rows is divided by their
+number. The target of a mixed image is the mixture of the two numbers, which is a number like any other.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,13 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.errors import ConfigError
-from classwise.losses.base import Loss, check_part
+from classwise.losses.base import Loss, check_loss
 from classwise.losses.checks import as_number, check_column
-from classwise.losses.labels import at_least_float32
+from classwise.losses.labels import at_least_float32, entry_normalizer
 from classwise.losses.normalizer import Normalizer
-
-# All of them take outputs (B, 1) and targets (B,), NaN where unknown; the sum over the known rows is divided by
-# their number. A mixed image's target is the mixture of both numbers, which is a number like any other.
 
 
 class SquaredError(nn.Module):
@@ -27,12 +28,12 @@ class SquaredError(nn.Module):
     likelihood_scale: float = 0.5
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
-        """The number of known rows."""
-        return known_normalizer(targets_B)
+        """The number of labeled rows."""
+        return entry_normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
-        """The sum over the known rows, divided by `normalizer` (1,)."""
-        return over_known(Tensor.square, outputs_B1, targets_B, normalizer)
+        """The summed loss, divided by `normalizer` (default: that of this batch); a scalar."""
+        return sum_over_normalizer(Tensor.square, outputs_B1, targets_B, normalizer)
 
 
 class AbsoluteError(nn.Module):
@@ -44,12 +45,12 @@ class AbsoluteError(nn.Module):
     likelihood_scale: float = 0.5
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
-        """The number of known rows."""
-        return known_normalizer(targets_B)
+        """The number of labeled rows."""
+        return entry_normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
-        """The sum over the known rows, divided by `normalizer` (1,)."""
-        return over_known(Tensor.abs, outputs_B1, targets_B, normalizer)
+        """The summed loss, divided by `normalizer` (default: that of this batch); a scalar."""
+        return sum_over_normalizer(Tensor.abs, outputs_B1, targets_B, normalizer)
 
 
 class SmoothL1(nn.Module):
@@ -65,15 +66,17 @@ class SmoothL1(nn.Module):
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
-        self.beta = as_number(beta, "beta", 0, above=True)
+        self.beta = as_number(beta, "beta", low=0, above=True)
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
-        """The number of known rows."""
-        return known_normalizer(targets_B)
+        """The number of labeled rows."""
+        return entry_normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
-        """The sum over the known rows, divided by `normalizer` (1,)."""
-        return over_known(lambda d_B: _huber(d_B, self.beta) / self.beta, outputs_B1, targets_B, normalizer)
+        """The summed loss, divided by `normalizer` (default: that of this batch); a scalar."""
+        return sum_over_normalizer(
+            lambda d_B: _huber(d_B, self.beta) / self.beta, outputs_B1, targets_B, normalizer
+        )
 
 
 class Huber(nn.Module):
@@ -89,30 +92,32 @@ class Huber(nn.Module):
 
     def __init__(self, delta: float = 1.0) -> None:
         super().__init__()
-        self.delta = as_number(delta, "delta", 0, above=True)
+        self.delta = as_number(delta, "delta", low=0, above=True)
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
-        """The number of known rows."""
-        return known_normalizer(targets_B)
+        """The number of labeled rows."""
+        return entry_normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
-        """The sum over the known rows, divided by `normalizer` (1,)."""
-        return over_known(lambda d_B: _huber(d_B, self.delta), outputs_B1, targets_B, normalizer)
+        """The summed loss, divided by `normalizer` (default: that of this batch); a scalar."""
+        return sum_over_normalizer(lambda d_B: _huber(d_B, self.delta), outputs_B1, targets_B, normalizer)
 
 
-class Standardised(nn.Module):
-    """`loss` of targets (y - mean) / std: the model works around 0, the table keeps the user's unit.
+class Standardized(nn.Module):
+    """`loss` of targets (y - mean) / std: the model's outputs are near 0, the table keeps the user's unit.
 
-    `mean` (finite) and `std` (> 0) are those of the training rows, in the user's unit. What `loss` measures,
-    such as the delta of Huber, is then in standard deviations.
+    `mean` (finite) and `std` (> 0) are those of the training rows, in the user's unit. Settings of `loss` that are
+    distances, such as the delta of Huber, are then in standard deviations. Raises ConfigError for other values, and
+    TypeError for a module that does not follow `Loss`.
     """
 
     def __init__(self, loss: nn.Module, mean: float, std: float) -> None:
         super().__init__()
-        check_part(loss, "standardised loss")
+        check_loss(loss, "standardized loss")
         if not math.isfinite(mean):
             raise ConfigError(f"mean of the target: found {mean}, allowed: a finite number")
-        self.mean, self.std = mean, as_number(std, "standard deviation of the target", 0, above=True)
+        self.mean = mean
+        self.std = as_number(std, "standard deviation of the target", low=0, above=True)
         self.loss = loss
         self.additive: bool = self._inner().additive
         self.terms: int = self._inner().terms
@@ -120,44 +125,48 @@ class Standardised(nn.Module):
         self.likelihood_scale: float = self._inner().likelihood_scale
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
-        """The normalizer of `loss`: shape (terms,), float64."""
+        """The normalizer of `loss`: `terms` numbers."""
         return self._inner().normalizer(targets_B)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
-        """The value of `loss` for `outputs_B1` (B, 1), standardised, and `targets_B` (B,) in the user's unit."""
+        """The value of `loss` for standardized `outputs_B1` and `targets_B` in the user's unit, a scalar.
+
+        Raises ValueError for shapes that do not fit.
+        """
         _check(outputs_B1, targets_B)
-        # In float64: a year such as 2024 less its mean would keep three digits in float32.
+        # In float64: in float32, a year such as 2024 minus the mean would keep three digits.
         return self._inner()(outputs_B1, (targets_B.double() - self.mean) / self.std, normalizer)
 
     def _inner(self) -> Loss:
         return cast(Loss, self.loss)
 
 
-def known_normalizer(targets_B: Tensor) -> Normalizer:
-    """The number of known rows."""
-    return Normalizer((~targets_B.isnan()).sum(dtype=torch.float64).reshape(1))
-
-
-def over_known(
-    of_difference: Callable[[Tensor], Tensor],
+def sum_over_normalizer(
+    loss_of_difference: Callable[[Tensor], Tensor],
     outputs_B1: Tensor,
     targets_B: Tensor,
     normalizer: Normalizer | None,
 ) -> Tensor:
-    """The sum over the known rows of a function of x - y that is 0 at 0, divided by `normalizer` (1,)."""
+    """The sum over the labeled rows of a function of output - target that is 0 at 0, divided by `normalizer` (default:
+    that of this batch); a scalar. Raises ValueError for shapes that do not fit."""
     _check(outputs_B1, targets_B)
     outputs_B = at_least_float32(outputs_B1).squeeze(1)
-    known_B = ~targets_B.isnan()
-    # The target is replaced before the difference is taken: no NaN can reach the gradient.
-    known_targets_B = torch.where(known_B, targets_B, 0).to(outputs_B.dtype)
-    difference_B = torch.where(known_B, outputs_B - known_targets_B, 0)
-    normalizer = known_normalizer(targets_B) if normalizer is None else normalizer
-    return normalizer.divide(of_difference(difference_B).sum())
+    labeled_B = ~targets_B.isnan()
+    # NaN is replaced before the difference is taken, so that it cannot reach the gradient.
+    finite_targets_B = torch.where(labeled_B, targets_B, 0).to(outputs_B.dtype)
+    difference_B = torch.where(labeled_B, outputs_B - finite_targets_B, 0)
+    normalizer = entry_normalizer(targets_B) if normalizer is None else normalizer
+    return normalizer.divide(loss_of_difference(difference_B).sum())
 
 
 def _check(outputs_B1: Tensor, targets_B: Tensor) -> None:
-    what = "targets (B,), floating, NaN where unknown"
-    check_column(outputs_B1, targets_B, (len(targets_B),), what, floating=True)
+    check_column(
+        outputs_B1,
+        targets_B,
+        expected_shape=(len(targets_B),),
+        allowed_targets="targets (B,) of floating-point numbers, NaN where unknown",
+        floating=True,
+    )
 
 
 def _huber(difference_B: Tensor, delta: float) -> Tensor:

@@ -89,12 +89,12 @@ class LabelMetric:
 
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
-        """Counts (K, K): rows true, columns predicted. Labelled rows with a prediction only."""
+        """Counts (K, K): rows true, columns predicted. Labeled rows with a prediction only."""
         return self._table()[2:-1, 2:-1].copy()
 
     @property
     def invalid(self) -> int:
-        """Labelled rows without a prediction: the model's answer was not finite."""
+        """Labeled rows without a prediction: the model's answer was not finite."""
         return int(self._table()[2:-1, 1].sum())
 
     @property
@@ -181,12 +181,12 @@ class ClassMetric:
 
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
-        """Counts (K, K): rows true, columns predicted. Labelled rows with a prediction only."""
+        """Counts (K, K): rows true, columns predicted. Labeled rows with a prediction only."""
         return self._counts.confusion
 
     @property
     def invalid(self) -> int:
-        """Labelled rows without a prediction: the model's answer was not finite."""
+        """Labeled rows without a prediction: the model's answer was not finite."""
         return self._counts.invalid
 
     @property

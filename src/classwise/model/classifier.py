@@ -1,4 +1,4 @@
-"""The model: normalisation, one backbone, and one head per target."""
+"""The model: normalization, one backbone, and one head per target."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -55,7 +55,7 @@ class CosineLinear(nn.Module):
 class Classifier(nn.Module):
     """images_BCHW uint8 in, raw outputs (B, outputs) by target out.
 
-    The images are normalised here, on the device: a quarter of the bytes travel, and no caller can forget
+    The images are normalized here, on the device: a quarter of the bytes travel, and no caller can forget
     it. Heads stand in the order of `facts.heads`.
     """
 
@@ -138,7 +138,7 @@ def build_classifier(
 
 
 def restore_classifier(metadata: ModelMetadata, tensors: dict[str, Tensor]) -> Classifier:
-    """The model of a checkpoint, with its weights and its own normalisation, ready for `eval()`."""
+    """The model of a checkpoint, with its weights and its own normalization, ready for `eval()`."""
     with torch.random.fork_rng(devices=[]):
         model = Classifier(build_backbone(metadata.backbone, "none", metadata.image_size), metadata)
     model.load_state_dict(tensors)

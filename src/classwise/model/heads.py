@@ -113,7 +113,7 @@ class MultilabelHead:
 
 @dataclass(frozen=True)
 class RegressionHead:
-    """A number. The model gives it standardised; `mean` and `std` are those of the training rows. With `edges`
+    """A number. The model gives it standardized; `mean` and `std` are those of the training rows. With `edges`
     it can be read as a class: the number of edges that are <= the value."""
 
     mean: float

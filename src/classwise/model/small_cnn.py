@@ -24,11 +24,11 @@ class ConvBlock(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """images_BCHW (normalised float, H and W from 8 px) -> features_BF, F = `num_features`.
+    """images_BCHW (normalized float, H and W from 8 px) -> features_BF, F = `num_features`.
 
     A stem of `width` channels, then three stages of width, 2 * width and 4 * width channels, each a block that
     halves height and width by max pooling. At the end the map is averaged over the cells of a `grid` x `grid`
-    raster, not over the whole image: what is where tells classes apart when images are taken alike (centred
+    raster, not over the whole image: what is where tells classes apart when images are taken alike (centered
     clothes, faces). `stem_stride=2` quarters the cost, for images of about 64 px and more (16 px at least).
 
     Initial weights come from torch's global generator.

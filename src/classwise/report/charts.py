@@ -171,11 +171,13 @@ def _marked_best(mark: Point, ring: Point, line: Sequence[Point], others: Sequen
 
     # In the right half the text ends at the ring, so that it stays inside the figure.
     if x > WIDTH / 2:
-        anchor, at = "end", x + 6
-        left, right = x - text_width(content), x + 6
+        anchor = "end"
+        left = x - text_width(content)
+        right = x + 6
     else:
-        anchor, at = "start", x - 6
-        left, right = x - 6, x + text_width(content)
+        anchor = "start"
+        left = x - 6
+        right = x + text_width(content)
 
     # The text must clear its own line over its whole width: also between two epochs.
     beside = [b for a, b in line if left <= a <= right]
@@ -185,7 +187,9 @@ def _marked_best(mark: Point, ring: Point, line: Sequence[Point], others: Sequen
     return [
         svg.line("guide", (x, y), (x, BASE)),
         svg.circle("best", ring, radius=4),
-        svg.text(at, baseline, content=content, style=f"halo {anchor} strong"),
+        svg.text(
+            right if anchor == "end" else left, baseline, content=content, style=f"halo {anchor} strong"
+        ),
     ]
 
 

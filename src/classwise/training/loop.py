@@ -283,7 +283,7 @@ def history_row(
         row["frozen"] = True
     if progress.micro_batch:
         row["micro_batch"] = progress.micro_batch
-    if weights := state.criterion.learnt_weights():
+    if weights := state.criterion.learned_weights():
         row["target_weights"] = weights
     if progress.skipped_updates:
         row["skipped_updates"] = progress.skipped_updates
