@@ -76,7 +76,7 @@ def train(
         heads, model = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
-        resolved, device, plans = resolve_auto(checked, splits, model, console, processes)
+        resolved, device, measured = resolve_auto(checked, splits, model, console, processes)
         set_threads(resolved)
 
         # The folder comes before the baselines: if it cannot be used, nobody should wait for them first.
@@ -91,7 +91,7 @@ def train(
 
         # A status before the first checkpoint: whoever finds a checkpoint finds a run.
         checkpointer = run_checkpointer(
-            folder, resolved, splits, parts=parts, baselines=baselines, plans=plans
+            folder, resolved, splits, parts=parts, baselines=baselines, measured=measured
         )
         processes.from_rank_zero(lambda: write_beginning(folder, resolved, splits, console))
         say_start(console, folder, splits, parts)

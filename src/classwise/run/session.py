@@ -59,9 +59,9 @@ def run_checkpointer(
     splits: DatasetSplits,
     parts: Parts,
     baselines: dict[str, Any] | None = None,
-    plans: Sequence[dict[str, Any]] = (),
+    measured: Sequence[dict[str, Any]] = (),
 ) -> RunCheckpointer:
-    """Saves the run's checkpoints, and after each brings history.jsonl and status.json up to date with it. `plans`:
+    """Saves the run's checkpoints, and after each brings history.jsonl and status.json up to date with it. `measured`:
     what was measured to replace `auto`, for status.json."""
     processes = parts.settings.processes
     machine = fingerprint(str(parts.settings.device), processes.world_size)
@@ -71,7 +71,7 @@ def run_checkpointer(
         splits=splits,
         model=parts.state.model,
         baselines=baselines,
-        plans=plans,
+        measured=measured,
         environment={"classwise": __version__, **machine},
     )
 
