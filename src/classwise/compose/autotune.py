@@ -33,27 +33,27 @@ def resolve_auto(
     console: Console,
     processes: Processes = SINGLE_PROCESS,
 ) -> tuple[Config, torch.device, list[dict[str, Any]]]:
-    """The config without any `auto`, so that it gives the same run again; this process's device; and the plans that
-    were measured, the fastest first (none if `training.precision` is given).
+    """The config without any `auto`, so that it gives the same run again; this process's device; and what
+    was measured, the fastest first (none if `training.precision` is given).
 
     With several processes, rank 0 measures for all. Raises ConfigError.
     """
     device = device_of(config.training.device, processes)
 
     def resolve() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        plans = []
+        results = []
         if config.training.precision == "auto":
-            plans = _measured_plans(config, splits, model, device, console)
-        plan = plans[0] if plans else _plan_as_given(config, device)
-        resolved = _with_plan(config, plan, device)
-        return resolved.to_dict(), [dataclasses.asdict(plan) for plan in plans]
+            results = _measured(config, splits, model, device, console)
+        choice = results[0] if results else _without_measuring(config, device)
+        resolved = _with_choice(config, choice, device)
+        return resolved.to_dict(), [dataclasses.asdict(result) for result in results]
 
-    values, plans = processes.from_rank_zero(resolve)
-    return make_config(values), device, plans
+    values, results = processes.from_rank_zero(resolve)
+    return make_config(values), device, results
 
 
-def _plan_as_given(config: Config, device: torch.device) -> TuningResult:
-    """The plan of a config with a fixed precision: nothing is measured, each other `auto` takes its default."""
+def _without_measuring(config: Config, device: torch.device) -> TuningResult:
+    """For a config with a fixed precision: nothing is measured, each other `auto` takes its default."""
     training = config.training
     return TuningResult(
         precision=training.precision,
@@ -64,39 +64,39 @@ def _plan_as_given(config: Config, device: torch.device) -> TuningResult:
     )
 
 
-def _with_plan(config: Config, plan: TuningResult, device: torch.device) -> Config:
-    """The config with the plan's values, and with whatever else was left to defaults."""
-    data, optimizer = config.data, config.optimizer
-
-    # A plan says nothing of `fused` where the optimizer has no such version, or the config chooses one.
-    if plan.fused is not None:
-        options = {**(optimizer.options or {}), "fused": plan.fused}
+def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> Config:
+    """The config with the chosen values, and with whatever else was left to defaults written out."""
+    # `fused` is None if the optimizer has no such version, or if the config chooses one.
+    optimizer = config.optimizer
+    if choice.fused is not None:
+        options = {**(optimizer.options or {}), "fused": choice.fused}
         optimizer = optimizer.model_copy(update={"options": options})
 
     # The preset is written out, so that another version of classwise with other presets repeats the run.
+    data = config.data
     augment = cfg.Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
     data = data.model_copy(
-        update={"workers": plan.workers, "augment": augment, "id": data.id or data.path},
+        update={"workers": choice.workers, "augment": augment, "id": data.id or data.path},
     )
 
-    # With several processes each has a GPU of its own, whose number does not belong into the run's config.
+    # With several processes each has a GPU of its own, whose number does not belong in the run's config.
     device_name = str(device) if "LOCAL_RANK" not in os.environ else device.type
     training = config.training.model_copy(
         update={
-            "precision": plan.precision,
-            "threads": plan.threads,
-            "memory_format": plan.memory_format,
-            "compile": plan.compile,
+            "precision": choice.precision,
+            "threads": choice.threads,
+            "memory_format": choice.memory_format,
+            "compile": choice.compile,
             "device": device_name,
         },
     )
     return config.model_copy(update={"data": data, "training": training, "optimizer": optimizer})
 
 
-def _measured_plans(
+def _measured(
     config: Config, splits: DatasetSplits, model: Classifier, device: torch.device, console: Console
 ) -> list[TuningResult]:
-    """The plans that fit the device, the fastest first. Raises ConfigError if none does."""
+    """What fits the device, the fastest first. Raises ConfigError if none does."""
     seconds_per_image = _read_seconds(config, splits, model)
     criterion = build_criterion(config, splits)
 
@@ -114,17 +114,24 @@ def _measured_plans(
 
     console.line("measuring which way to train this model is the fastest on this machine ...")
     try:
-        plans = tune(model, trial_optimizer, micro_batch, device, seconds_per_image, search_space)
+        results = tune(
+            model,
+            trial_optimizer,
+            batch_size=micro_batch,
+            device=device,
+            read_seconds=seconds_per_image,
+            space=search_space,
+        )
     except ValueError as error:
         if clearer_error := single_image_batch_error(error, config):
             raise clearer_error from error
         raise
-    if not plans:
+    if not results:
         raise ConfigError(f"model.image_size: not even one image fits the memory of {device}")
 
-    console.line(f"fastest here: {plans[0]}")
-    console.note("".join(f"slower: {plan}\n" for plan in plans[1:]).rstrip())
-    return plans
+    console.line(f"fastest here: {results[0]}")
+    console.note("".join(f"slower: {result}\n" for result in results[1:]).rstrip())
+    return results
 
 
 def _read_seconds(config: Config, splits: DatasetSplits, model: Classifier) -> float:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.compose.linear_probe import linear_probe, pixel_features, probe_rows
-from classwise.compose.loaders import evaluation_images, loader_of, model_features
+from classwise.compose.linear_probe import Probe, linear_probe, pixel_features, probe_rows
+from classwise.compose.loaders import loader_of, model_features, split_images
 from classwise.compose.raw_outputs import log_of, raw_class, raw_ordinal
 from classwise.compose.settings import build_settings, metric_targets
 from classwise.compose.splits import DatasetSplits
@@ -94,14 +94,31 @@ def run_baselines(
         scores = results["joint"] if joint else results["targets"][target or splits.targets[0].name]
         return float(scores[short_name])
 
-    max_pixels = config.data.max_pixels
-    train_images = evaluation_images(splits.train.samples, model.metadata, max_pixels, splits.train.cached)
-    valid_images = evaluation_images(splits.valid.samples, model.metadata, max_pixels, splits.valid.cached)
+    probe = _probe(config, splits, model=model, heads=heads, train_labels=train_labels, device=device)
+    return Baselines(
+        metric=metric,
+        most_frequent=score(most_frequent(heads, train_labels, len(splits.valid.samples))),
+        linear_probe=score(probe.outputs),
+        probe_on="features" if _is_pretrained(config) else "pixels",
+        notes=probe.notes,
+        kind=next(iter(heads.values())).type if len(heads) == 1 else "class",
+    )
 
-    # Features are expensive, so only rows that the probe will be fitted on get any.
-    is_pretrained = config.model.weights != "none"
+
+def _probe(
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    heads: Mapping[str, Head],
+    train_labels: Mapping[str, Tensor],
+    device: torch.device,
+) -> Probe:
+    """The linear probe on the features or the pixels of all images that it needs."""
+    train_images = split_images(splits.train, config, model.metadata)
+    valid_images = split_images(splits.valid, config, model.metadata)
     probed_rows = None
-    if is_pretrained:
+    if _is_pretrained(config):
+        # Features are expensive, so only rows that the probe will be fitted on get any.
         probed_rows = probe_rows(heads, train_labels, model.feature_count)
         train_images = train_images.take(probed_rows.tolist())
         model.to(device)
@@ -112,23 +129,19 @@ def run_baselines(
             train=_pixel_batches(train_images, config, device),
             valid=_pixel_batches(valid_images, config, device),
         )
-
-    probe = linear_probe(
+    return linear_probe(
         heads,
         train_features_ND=train_inputs,
         train_targets=train_labels,
         valid_features_MD=valid_inputs,
-        standardise=is_pretrained,
+        standardise=_is_pretrained(config),
         rows=probed_rows,
     )
-    return Baselines(
-        metric=metric,
-        most_frequent=score(most_frequent(heads, train_labels, len(splits.valid.samples))),
-        linear_probe=score(probe.outputs),
-        probe_on="features" if is_pretrained else "pixels",
-        notes=probe.notes,
-        kind=next(iter(heads.values())).type if len(heads) == 1 else "class",
-    )
+
+
+def _is_pretrained(config: Config) -> bool:
+    """Whether the backbone's features mean something before training."""
+    return config.model.weights != "none"
 
 
 def _pixel_batches(

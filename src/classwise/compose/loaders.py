@@ -35,16 +35,15 @@ def build_data(
     """The training and the validation rows as batches. `micro_batches_per_update`: of all processes together
     (default: `training.accumulate` for each process)."""
     training = config.training
-    max_pixels = config.data.max_pixels
     on_gpu = device.type == "cuda"
 
     # A GPU has time to spare for the part of the augmentation that needs an image's own pixels alone.
     train_images = training_images(config, splits, model.metadata)
     train_images = dataclasses.replace(train_images, augments_on_host=not on_gpu)
-    valid_images = evaluation_images(splits.valid.samples, model.metadata, max_pixels, splits.valid.cached)
+    valid_images = split_images(splits.valid, config, model.metadata)
 
     # While the backbone is frozen, training sees features of images that are not augmented.
-    plain_images = evaluation_images(splits.train.samples, model.metadata, max_pixels, splits.train.cached)
+    plain_images = split_images(splits.train, config, model.metadata)
     train_features = _frozen_features(config, model, device, plain_images, splits.train)
     valid_features = _frozen_features(config, model, device, valid_images, splits.valid)
 
@@ -95,9 +94,13 @@ def loader_of(
 
 def training_images(config: Config, splits: DatasetSplits, metadata: ModelMetadata) -> ImageDataset:
     """The training images, augmented."""
-    train = splits.train
-    images = evaluation_images(train.samples, metadata, config.data.max_pixels, train.cached)
+    images = split_images(splits.train, config, metadata)
     return dataclasses.replace(images, seed=config.seed, augment=augmentation(config))
+
+
+def split_images(split: Split, config: Config, metadata: ModelMetadata) -> ImageDataset:
+    """The images of a split, not augmented, from the cache where it has them."""
+    return evaluation_images(split.samples, metadata, config.data.max_pixels, cached=split.cached)
 
 
 def evaluation_images(

@@ -76,7 +76,7 @@ def train(
         heads, model = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
-        resolved, device, plans = resolve_auto(checked, splits, model, console, processes)
+        resolved, device, measured = resolve_auto(checked, splits, model, console, processes)
         set_threads(resolved)
 
         # The folder comes before the baselines: if it cannot be used, nobody should wait for them first.
@@ -85,20 +85,13 @@ def train(
             lambda: score_baselines(resolved, splits, model, heads=heads, device=device, console=console)
         )
         parts = processes.on_all_ranks(
-            lambda: assemble(
-                resolved,
-                splits=splits,
-                model=model,
-                heads=heads,
-                device=device,
-                processes=processes,
-            )
+            lambda: assemble(resolved, splits, model, heads=heads, device=device, processes=processes)
         )
         processes.require_same(weights_digest(parts.state.model), "the first weights")
 
         # A status before the first checkpoint: whoever finds a checkpoint finds a run.
         checkpointer = run_checkpointer(
-            folder, resolved, splits, parts=parts, baselines=baselines, plans=plans
+            folder, resolved, splits, parts=parts, baselines=baselines, measured=measured
         )
         processes.from_rank_zero(lambda: write_beginning(folder, resolved, splits, console))
         say_start(console, folder, splits, parts)
@@ -107,13 +100,7 @@ def train(
         checkpointer.save(parts.state, best=False)
 
         run_to_the_end(
-            folder,
-            config=resolved,
-            splits=splits,
-            parts=parts,
-            checkpointer=checkpointer,
-            console=console,
-            stop=stop,
+            folder, resolved, splits, parts=parts, checkpointer=checkpointer, console=console, stop=stop
         )
     return Run(folder)
 
@@ -177,13 +164,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         checkpointer.save(parts.state, best=is_between_epochs and progress.best_epoch == progress.epoch)
 
         run_to_the_end(
-            folder,
-            config=config,
-            splits=splits,
-            parts=parts,
-            checkpointer=checkpointer,
-            console=console,
-            stop=stop,
+            folder, config, splits, parts=parts, checkpointer=checkpointer, console=console, stop=stop
         )
     return Run(folder)
 

@@ -59,23 +59,11 @@ def run_checkpointer(
     splits: DatasetSplits,
     parts: Parts,
     baselines: dict[str, Any] | None = None,
-    plans: Sequence[dict[str, Any]] = (),
+    measured: Sequence[dict[str, Any]] = (),
 ) -> RunCheckpointer:
-    """Saves the run's checkpoints, and after each brings history.jsonl and status.json up to date with it. `plans`:
+    """Saves the run's checkpoints, and after each brings history.jsonl and status.json up to date with it. `measured`:
     what was measured to replace `auto`, for status.json."""
     processes = parts.settings.processes
-    metadata = {
-        "classwise": __version__,
-        "model": parts.state.model.metadata.as_dict(),
-        "targets": [target.as_dict() for target in splits.targets],
-        "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
-        "joint": list(splits.joint),
-        "precision": config.training.precision,
-        "memory_format": config.training.memory_format,
-        "micro_batches_per_update": parts.data.micro_batches_per_update,
-        "config": fixed_toml(config),
-        "data": data_digest(splits),
-    }
     machine = fingerprint(str(parts.settings.device), processes.world_size)
     status = status_frame(
         folder,
@@ -83,7 +71,7 @@ def run_checkpointer(
         splits=splits,
         model=parts.state.model,
         baselines=baselines,
-        plans=plans,
+        measured=measured,
         environment={"classwise": __version__, **machine},
     )
 
@@ -99,13 +87,29 @@ def run_checkpointer(
     minutes = config.training.checkpoint_minutes
     return RunCheckpointer(
         folder=folder.checkpoints,
-        metadata=metadata,
+        metadata=_metadata(config, splits, parts),
         fingerprint=machine,
         after=update_files,
         every_updates=config.training.checkpoint_updates,
         every_seconds=60 * minutes if minutes else None,
         processes=processes,
     )
+
+
+def _metadata(config: Config, splits: DatasetSplits, parts: Parts) -> dict[str, Any]:
+    """What every checkpoint of the run says besides its numbers: all that inference and a resume need to know."""
+    return {
+        "classwise": __version__,
+        "model": parts.state.model.metadata.as_dict(),
+        "targets": [target.as_dict() for target in splits.targets],
+        "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
+        "joint": list(splits.joint),
+        "precision": config.training.precision,
+        "memory_format": config.training.memory_format,
+        "micro_batches_per_update": parts.data.micro_batches_per_update,
+        "config": fixed_toml(config),
+        "data": data_digest(splits),
+    }
 
 
 def write_beginning(folder: RunFolder, config: Config, splits: DatasetSplits, console: Console) -> None:

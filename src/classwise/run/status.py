@@ -25,10 +25,10 @@ def status_frame(
     splits: DatasetSplits,
     model: Classifier,
     baselines: dict[str, Any] | None,
-    plans: Sequence[dict[str, Any]],
+    measured: Sequence[dict[str, Any]],
     environment: dict[str, Any],
 ) -> dict[str, Any]:
-    """The entries of status.json that do not change while the run goes on. `plans`: what was measured to replace
+    """The entries of status.json that do not change while the run goes on. `measured`: what was measured to replace
     `auto`; `environment`: versions, device and machine. A resumed run keeps its entries but for `environment`."""
     environment = {**environment, "platform": sys.platform}
     with contextlib.suppress(CheckpointError):
@@ -44,7 +44,7 @@ def status_frame(
             "image_size": list(config.model.image_size),
         },
         "baselines": baselines,
-        "measured": list(plans),
+        "measured": list(measured),
         "environment": environment,
     }
 
