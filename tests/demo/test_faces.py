@@ -1,6 +1,5 @@
 """The drawn competition data set: its tree, its proportions and its images."""
 
-import csv
 import hashlib
 import re
 from collections import Counter
@@ -14,6 +13,7 @@ from classwise.demo.canvas import HEIGHT, WIDTH
 from classwise.demo.competition import class_number, group_sizes, look_of, write_competition
 from classwise.demo.faces import KINDS, Person, draw_face
 from classwise.errors import DataError
+from tests.helpers.tables import read_csv
 
 PEOPLE, EVAL_PEOPLE = 14, 12
 
@@ -23,11 +23,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("masks")
     write_competition(folder, people=PEOPLE, seed=7, processes=1)
     return folder
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -79,7 +74,7 @@ def test_class_arithmetic(kind: str, gender: str, age: int, expected: int) -> No
 
 def test_training_table_names_its_folders(tree: Path) -> None:
     """One row a person; the folder is named after the row and is there; no other folder is."""
-    table = rows(tree / "train/train.csv")
+    table = read_csv(tree / "train/train.csv")
     assert list(table[0]) == ["id", "gender", "race", "age", "path"]
     assert len(table) == PEOPLE
     for row in table:
@@ -97,7 +92,7 @@ def test_odd_ids(people: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """At any size, one id stands twice, for people whose folders differ, and one id is `000600-1`."""
     monkeypatch.setattr("classwise.demo.competition._draw_person", lambda folder, seed, sitting: None)
     write_competition(tmp_path, people=people, processes=1)
-    table = rows(tmp_path / "train/train.csv")
+    table = read_csv(tmp_path / "train/train.csv")
     ids = Counter(row["id"] for row in table)
     assert sorted(ids.values()) == [1] * (people - 2) + [2]
     assert ids["000600-1"] == 1
@@ -109,7 +104,7 @@ def test_seven_images_a_person_and_mixed_extensions(tree: Path) -> None:
     """Each folder holds the seven kinds once; .jpg, .jpeg and .png all occur, and the content is what they say."""
     starts = {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".png": b"\x89PNG\r\n\x1a\n"}
     seen = set()
-    for row in rows(tree / "train/train.csv"):
+    for row in read_csv(tree / "train/train.csv"):
         files = [
             path for path in (tree / "train/images" / row["path"]).iterdir() if not path.name.startswith("._")
         ]
@@ -133,7 +128,7 @@ def test_junk_files_are_no_images(tree: Path) -> None:
 def test_template_and_truth(tree: Path) -> None:
     """The template lists the evaluation images with ans 0; the truth lists the same in the same order, and its
     classes are as many as seven images of each person make."""
-    info, truth = rows(tree / "eval/info.csv"), rows(tree / "eval/truth.csv")
+    info, truth = read_csv(tree / "eval/info.csv"), read_csv(tree / "eval/truth.csv")
     names = [row["ImageID"] for row in info]
     assert names == [row["ImageID"] for row in truth]
     assert {row["ans"] for row in info} == {"0"}

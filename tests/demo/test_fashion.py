@@ -1,6 +1,5 @@
 """The bundled images and what is written of them."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from classwise.demo.fashion import LABELS, pixel_baseline, read_bundle, write_fashion
 from classwise.errors import OutputError
+from tests.helpers.tables import read_csv
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +17,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("옷 '사진'")
     write_fashion(path)
     return path
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_training_set_is_long_tailed():

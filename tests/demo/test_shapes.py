@@ -1,6 +1,5 @@
 """The drawn shapes: what the table says is what the images show, and it can be learnt."""
 
-import csv
 import itertools
 import re
 from collections import Counter, defaultdict
@@ -13,6 +12,7 @@ from PIL import Image
 from classwise.config.load import load_config, make_config
 from classwise.demo.shapes import COLOURS, COLUMNS, KINDS, RED_CUTS, SCENE, SHAPES, SIDE, SIZES, write_shapes
 from classwise.errors import DataError, OutputError
+from tests.helpers.tables import read_csv
 
 ROWS = 400
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -27,8 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / "samples.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_csv(folder / "samples.csv")
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +70,7 @@ def test_every_answer_is_allowed(table: list[dict[str, str]]) -> None:
 @pytest.mark.parametrize("column", ["colour", "size", "area"])
 def test_tables_without_gaps(folder: Path, table: list[dict[str, str]], column: str) -> None:
     """For each column that has empty cells there is a table of the other rows, in the same order."""
-    with (folder / f"{column}.csv").open(newline="", encoding="utf-8") as file:
-        assert list(csv.DictReader(file)) == [row for row in table if row[column]]
+    assert read_csv(folder / f"{column}.csv") == [row for row in table if row[column]]
 
 
 def test_long_tails(table: list[dict[str, str]]) -> None:
@@ -192,8 +190,7 @@ def test_smallest_sets(tmp_path: Path, rows: int) -> None:
     """Any number of rows from 40 on can be drawn (the last scene then holds fewer), with every size and all colours but
     perhaps the rarest."""
     write_shapes(tmp_path, rows=rows, seed=2)
-    with (tmp_path / "samples.csv").open(newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
+    table = read_csv(tmp_path / "samples.csv")
     assert len(table) == rows
     assert {row["size"] for row in table} >= set(SIZES)
     assert {row["colour"] for row in table} >= {"red", "green", "blue", "yellow"}

@@ -1,6 +1,5 @@
 """The main job, whole: labelled images in, a checked submission and a report out, by command line and by Python."""
 
-import csv
 import json
 import shutil
 import tomllib
@@ -41,6 +40,7 @@ from tests.helpers.scenes import (
     write_config,
     write_csv,
 )
+from tests.helpers.tables import read_csv
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,6 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = write_config(folder, PEOPLE)
     command("train", config, "--run", folder / "run").ok()
     return folder
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """A CSV file's rows, read with Python's csv module."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_folder_of_class_folders_comes_to_a_submission_and_a_report(
@@ -87,9 +81,9 @@ def test_a_folder_of_class_folders_comes_to_a_submission_and_a_report(
     (run / "report.html").unlink()
     assert command("report", run).ok().path == run / "report.html"
 
-    predicted = {row["id"]: row for row in rows_of(csv_file)}
+    predicted = {row["id"]: row for row in read_csv(csv_file)}
     assert list(predicted) == [f"{seed} 번.png" for seed in range(6)]
-    labels = rows_of(out)
+    labels = read_csv(out)
     assert [row["ImageID"] for row in labels] == ["3 번", "0 번", "5 번"]
     assert [row["ans"] for row in labels] == [predicted[f"{row['ImageID']}.png"]["label"] for row in labels]
     assert pl.read_parquet(parquet)["label"].to_list() == [row["label"] for row in predicted.values()]
@@ -117,10 +111,10 @@ def test_the_python_verbs_give_what_the_commands_give(people: Path, tmp_path: Pa
     command("predict", people / "run", people / "samples.csv", "--out", tmp_path / "p.parquet").ok()
     assert frame.equals(pl.read_parquet(tmp_path / "p.parquet"))
     assert opened.report() == people / "run" / "report.html"
-    rows = [[row["path"], ""] for row in rows_of(people / "samples.csv")[:5]]
+    rows = [[row["path"], ""] for row in read_csv(people / "samples.csv")[:5]]
     template = write_csv(tmp_path / "template.csv", ("ImageID", "ans"), rows)
     out = opened.submit(template, people, tmp_path / "answers.csv")
-    assert [row["ans"] for row in rows_of(out)] == [str(k) for k in frame["joint"][:5]]
+    assert [row["ans"] for row in read_csv(out)] == [str(k) for k in frame["joint"][:5]]
 
 
 def test_a_config_made_in_python_trains_without_any_file(tmp_path: Path) -> None:
@@ -171,19 +165,19 @@ def test_the_run_directory_holds_what_the_contract_lists(people: Path) -> None:
     assert (
         metrics["value"] == status["best"]["value"] == max(row["valid"]["joint.macro_f1"] for row in history)
     )
-    split = rows_of(run / "split.csv")
+    split = read_csv(run / "split.csv")
     assert {"id", "group", "split"} <= set(split[0])
-    assert len(split) == len(rows_of(people / "samples.csv"))
+    assert len(split) == len(read_csv(people / "samples.csv"))
 
 
 def test_predictions_have_the_columns_of_the_contract(people: Path) -> None:
     """id; per target the label, the true one and every class's probability; the joint class as a number."""
-    rows = rows_of(people / "run" / "predictions.csv")
+    rows = read_csv(people / "run" / "predictions.csv")
     columns = {"id", "mask", "mask_true", "gender", "gender_true", "age", "age_true"}
     columns |= {f"mask_p_{label}" for label in MASKS} | {"gender_p_남", "gender_p_여"}
     columns |= {"age_p_<30", "age_p_30 to <60", "age_p_>=60", "joint", "joint_true", "joint_p"}
     assert set(rows[0]) == columns
-    truth = {row["path"]: row for row in rows_of(people / "samples.csv")}
+    truth = {row["path"]: row for row in read_csv(people / "samples.csv")}
     ages = ["<30", "30 to <60", ">=60"]
     for row in rows:
         true = truth[row["id"]]
@@ -198,7 +192,7 @@ def test_predictions_have_the_columns_of_the_contract(people: Path) -> None:
 
 def test_metrics_are_scikit_learns_on_the_predictions_file(people: Path) -> None:
     """metrics.json equals scikit-learn's scores of predictions.csv to 1e-12, per target and joint."""
-    rows = rows_of(people / "run" / "predictions.csv")
+    rows = read_csv(people / "run" / "predictions.csv")
     metrics = json.loads((people / "run" / "metrics.json").read_text(encoding="utf-8"))
     for name, scores in (*metrics["targets"].items(), ("joint", metrics["joint"])):
         numbers = [str(k) for k in range(18)] if name == "joint" else scores["labels"]
@@ -225,9 +219,9 @@ def test_metrics_are_scikit_learns_on_the_predictions_file(people: Path) -> None
 
 def test_no_person_stands_on_both_sides_and_the_share_is_kept(people: Path) -> None:
     """The group column of the table decides the split, and a quarter of the people validates."""
-    person = {row["path"]: row["사람"] for row in rows_of(people / "samples.csv")}
+    person = {row["path"]: row["사람"] for row in read_csv(people / "samples.csv")}
     pair: dict[str, set[str]] = {"train": set(), "valid": set()}
-    for row in rows_of(people / "run" / "split.csv"):
+    for row in read_csv(people / "run" / "split.csv"):
         assert row["group"] == person[row["id"]]
         pair[row["split"]].add(row["group"])
     assert not pair["train"] & pair["valid"]
@@ -276,9 +270,9 @@ def test_a_validation_table_of_its_own_is_used_whole(tmp_path: Path) -> None:
     valid = plain_table(tmp_path, 6, "valid.csv", first=16)
     config = write_config(tmp_path, data__valid="valid.csv")
     command("train", config, "--run", tmp_path / "run").ok()
-    split = {row["id"]: row["split"] for row in rows_of(tmp_path / "run" / "split.csv")}
+    split = {row["id"]: row["split"] for row in read_csv(tmp_path / "run" / "split.csv")}
     assert split == {path: "train" for path, _ in train} | {path: "valid" for path, _ in valid}
-    ids = [row["id"] for row in rows_of(tmp_path / "run" / "predictions.csv")]
+    ids = [row["id"] for row in read_csv(tmp_path / "run" / "predictions.csv")]
     assert ids == [path for path, _ in valid]
 
 
@@ -368,7 +362,7 @@ def test_a_run_with_targets_of_every_type(tmp_path: Path) -> None:
     types = ("class", "ordinal", "multilabel", "regression", "ranking")
     found = [scores["type"] for scores in run.metrics["targets"].values()]
     assert sorted(found) == sorted(types)
-    data, split = run.status["data"], {row["id"]: row["split"] for row in rows_of(run.path / "split.csv")}
+    data, split = run.status["data"], {row["id"]: row["split"] for row in read_csv(run.path / "split.csv")}
     columns = {"label": 1, "level": 2, "tags": 3, "size": 4, "ranked": 5}
     for name, column in columns.items():
         empty = Counter(split[row[0]] for row in many if not row[column])
@@ -426,7 +420,7 @@ def test_a_run_says_its_baselines_first_and_last_which_it_does_not_beat(
     log = (tmp_path / "run/log.txt").read_text()
     assert all(line in log for line in wanted)
 
-    split = {row["id"]: row["split"] for row in rows_of(tmp_path / "run/split.csv")}
+    split = {row["id"]: row["split"] for row in read_csv(tmp_path / "run/split.csv")}
     column = 2 if metric == "mae" else 1
     train, valid = (np.array([r[column] for r in rows if split[r[0]] == part]) for part in ("train", "valid"))
     dummy = DummyRegressor() if metric == "mae" else DummyClassifier()

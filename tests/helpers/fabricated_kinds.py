@@ -14,6 +14,7 @@ import tomli_w
 from sklearn import metrics as reference
 
 from tests.helpers.fabricated import fabricate_run, score
+from tests.helpers.tables import read_csv
 
 LEVELS = ["new", "good", "worn", "broken"]
 TAGS = ["outdoor", "안경", "hat", "scarf", "beard", "earring", "tattoo"]
@@ -24,8 +25,7 @@ def fabricate_kinds(folder: Path, *, metric: str = "wear.quadratic_kappa", **opt
     """A run as `fabricate_run` writes it, with one target of every type more; `metric` is what it is ranked by."""
     run = fabricate_run(folder, **options)
     rng = np.random.default_rng(11)
-    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        table = list(csv.DictReader(file))
+    table = read_csv(run / "predictions.csv")
     drawn = {"wear": _wear, "tags": _tags, "years": _years, "taste": _taste}
     scores = read(run, "metrics.json")
     for scored in [scores["joint"], *scores["targets"].values()]:

@@ -1,6 +1,5 @@
 """The page against the files it is made from."""
 
-import csv
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from classwise.report.mistakes import TILES
 from classwise.report.page import duration, write_report
 from tests.helpers.browsed import Page
 from tests.helpers.fabricated import LABELS, fabricate_run
+from tests.helpers.tables import read_csv
 
 HOSTILE = {
     "<script>alert(1)</script>": [
@@ -38,11 +38,6 @@ def page(run: Path) -> Page:
 @pytest.fixture(scope="module")
 def metrics(run: Path) -> dict:
     return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_headline_is_the_best_score(page: Page, metrics: dict) -> None:
@@ -73,7 +68,7 @@ def test_class_scores_equal_metrics_json(page: Page, metrics: dict) -> None:
 
 def test_row_and_group_counts_equal_split_csv(page: Page, run: Path) -> None:
     """Rows and groups per split are those of split.csv, counted here with csv and sets."""
-    rows = rows_of(run / "split.csv")
+    rows = read_csv(run / "split.csv")
     train, valid = ([row for row in rows if row["split"] == side] for side in ("train", "valid"))
     assert f"{len(train):,} training rows and {len(valid):,} validation rows" in page.text
     groups = [len({row["group"] for row in side}) for side in (train, valid)]
@@ -106,7 +101,7 @@ def test_group_on_both_sides_is_told(tmp_path: Path) -> None:
 
 def test_worst_mistakes_are_the_most_confident_wrong_rows(page: Page, run: Path) -> None:
     """Each target shows its surest wrong rows, in order, with an image each."""
-    rows = rows_of(run / "predictions.csv")
+    rows = read_csv(run / "predictions.csv")
     shown = page.values("alt")
     for place, target in enumerate(LABELS):
         wrong = [row for row in rows if row[target] != row[f"{target}_true"]]

@@ -12,6 +12,7 @@ from classwise.report.page import write_report
 from tests.helpers.browsed import Page
 from tests.helpers.fabricated import fabricate_run
 from tests.helpers.fabricated_kinds import LEVELS, TAGS, fabricate_kinds, read, write
+from tests.helpers.tables import read_csv
 
 MOST = 4  # tiles of each of the six targets that have a gallery
 
@@ -24,11 +25,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(run: Path) -> Page:
     return Page(write_report(run))
-
-
-def rows_of(run: Path) -> list[dict[str, str]]:
-    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def gallery(page: Page, target: str) -> tuple[str, list[tuple[str, str]]]:
@@ -153,7 +149,7 @@ def test_many_labels_show_the_weakest(tmp_path: Path) -> None:
 
 def test_regression_is_drawn_against_the_truth(page: Page, run: Path) -> None:
     """A dot for every validation row whose number is known, and the scores in the user's unit."""
-    known = [row for row in rows_of(run) if row["years_true"]]
+    known = [row for row in read_csv(run / "predictions.csv") if row["years_true"]]
     (cloud,) = re.findall(r'aria-label="Predicted against true years">.*?</svg>', page.source, re.DOTALL)
     assert cloud.count("<circle") == len(known)
     scores = read(run, "metrics.json")["targets"]["years"]
@@ -201,7 +197,11 @@ def test_ranking_shows_its_numbers_and_queries(page: Page, run: Path) -> None:
 
 def test_ordinal_mistakes_are_the_furthest_off(page: Page, run: Path) -> None:
     """By the distance in levels, then by the probability of the level that was taken."""
-    wrong = [row for row in rows_of(run) if row["wear_true"] and row["wear"] != row["wear_true"]]
+    wrong = [
+        row
+        for row in read_csv(run / "predictions.csv")
+        if row["wear_true"] and row["wear"] != row["wear_true"]
+    ]
 
     def order(row: dict[str, str]) -> tuple[int, float]:
         distance = abs(LEVELS.index(row["wear"]) - LEVELS.index(row["wear_true"]))
@@ -209,13 +209,17 @@ def test_ordinal_mistakes_are_the_furthest_off(page: Page, run: Path) -> None:
 
     lead, tiles = gallery(page, "wear")
     assert [id_ for id_, _ in tiles] == [row["id"] for row in sorted(wrong, key=order)[:MOST]]
-    labeled = sum(bool(row["wear_true"]) for row in rows_of(run))
+    labeled = sum(bool(row["wear_true"]) for row in read_csv(run / "predictions.csv"))
     assert lead == f"{len(wrong)} of {labeled} predictions are wrong; shown are the 4 that are furthest off."
 
 
 def test_regression_mistakes_are_the_largest_errors(page: Page, run: Path) -> None:
     """Truth, prediction and signed error of the rows furthest from the truth, either way."""
-    rows = [(r["id"], float(r["years_true"]), float(r["years"])) for r in rows_of(run) if r["years_true"]]
+    rows = [
+        (r["id"], float(r["years_true"]), float(r["years"]))
+        for r in read_csv(run / "predictions.csv")
+        if r["years_true"]
+    ]
     rows.sort(key=lambda row: -abs(row[2] - row[1]))
     wanted = [
         (id_, f"true {t:.4g} predicted → {p:.4g} {'+' if p > t else '−'}{abs(p - t):.4g}")
@@ -230,7 +234,7 @@ def test_multilabel_mistakes_name_the_labels(tmp_path: Path) -> None:
     """Most wrong labels first, missed ones and false ones. A separator alone is the empty set; unknown rows and
     right ones are not shown."""
     run = fabricate_kinds(tmp_path, people=10, epochs=2, images=False)
-    rows = rows_of(run)
+    rows = read_csv(run / "predictions.csv")
     cells = [("hat|안경", "hat"), ("|", "|"), ("hat", ""), ("|", "beard|outdoor|scarf"), ("hat|beard", "|")]
     for k, row in enumerate(rows):
         row["tags"], row["tags_true"] = cells[k] if k < len(cells) else ("hat|scarf", "scarf|hat")
