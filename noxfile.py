@@ -15,12 +15,12 @@ nox.options.sessions = ["lint", "tests"]
 def tests(session: nox.Session) -> None:
     """The quick tests, on all cores."""
     install(session, "-e", ".[test]")
-    session.run("pytest", "-n", "auto", *session.posargs)
+    session.run("pytest", *session.posargs)
 
 
 @nox.session
 def full(session: nox.Session) -> None:
-    """The long tests, which `tests` leaves out; one after the other, since some of them measure."""
+    """The tests that `tests` leaves out: what repeats, takes long, or takes a protection out."""
     install(session, "-e", ".[test]")
     session.run("pytest", "-m", "full", *session.posargs)
 
