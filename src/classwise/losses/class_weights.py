@@ -33,7 +33,9 @@ def class_weights(
     if not isinstance(kind, str):
         return _from_list(kind, len(counts))
     if kind not in KINDS:
-        raise ConfigError(f"class weights: found {kind!r}; {nearest(kind, KINDS)} (a list of one number per class is also allowed)")
+        raise ConfigError(
+            f"class weights: found {kind!r}; {nearest(kind, KINDS)} (a list of one number per class is also allowed)"
+        )
     n_K = np.asarray(counts, dtype=np.float64)
     if n_K.ndim != 1 or not n_K.size or (n_K < 0).any() or not np.isfinite(n_K).all() or not n_K.any():
         raise DataError(f"class weights: found class counts {n_K.tolist()}; at least one row needs a label")

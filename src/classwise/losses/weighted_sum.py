@@ -33,9 +33,7 @@ class WeightedSum(nn.Module):
         self.soft_targets: bool = all(loss.soft_targets for loss in self._losses())
         scales = {loss.likelihood_scale for loss in self._losses()}
         if len(scales) > 1:
-            raise ConfigError(
-                f"weighted sum of losses: found {names}, allowed: losses of one kind of target"
-            )
+            raise ConfigError(f"weighted sum of losses: found {names}, allowed: losses of one kind of target")
         self.likelihood_scale: float = scales.pop()
 
     def set_epoch(self, epoch: int) -> None:
