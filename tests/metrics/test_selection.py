@@ -50,16 +50,16 @@ def test_what_cannot_be_selected(metric: str, targets: list[str], joint: bool, m
             "age.macro_f1",
             {"age": "regression", "b": "class"},
             False,
-            r"'macro_f1' is no score of the regression target 'age'; allowed: b\.macro_f1, or of the regression"
+            r"'macro_f1' is not a score of the regression target 'age'; allowed: b\.macro_f1, or of the regression"
             r" target 'age': mae, mse, rmse, r2$",
         ),
         (
             "mae",
             {"age": "regression", "b": "class"},
             True,
-            r"'mae' is no score of \[joint\]; allowed: age\.mae, or",
+            r"'mae' is not a score of \[joint\]; allowed: age\.mae, or",
         ),
-        ("joint.log_loss", {"a": "class", "b": "class"}, True, r"'log_loss' is no score of \[joint\]"),
+        ("joint.log_loss", {"a": "class", "b": "class"}, True, r"'log_loss' is not a score of \[joint\]"),
         ("mae", {"age": "regression", "b": "class"}, False, r"'mae' of which target\?.* allowed: age\.mae$"),
         ("ndcg", {"a": "multilabel"}, False, r"found 'ndcg'; "),
         ("top5_accuracy", {"a": "class"}, False, r"found 'top5_accuracy'; did you mean 'top3_accuracy'"),

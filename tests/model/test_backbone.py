@@ -1,4 +1,4 @@
-"""Backbones: the right weights in the right places, and a clear message wherever they cannot be had."""
+"""Backbones: the right weights in the right places, and a clear message wherever they cannot be loaded."""
 
 import builtins
 import importlib
@@ -247,7 +247,7 @@ def test_a_torch_and_torchvision_that_do_not_fit(monkeypatch: pytest.MonkeyPatch
     """`operator torchvision::nms does not exist` becomes a message with the pip command."""
     _fail_import_of(monkeypatch, "timm", RuntimeError("operator torchvision::nms does not exist"))
     with pytest.raises(
-        ModelError, match=r"do not belong together.*pip install --force-reinstall torch torchvision"
+        ModelError, match=r"do not match.*pip install --force-reinstall torch torchvision"
     ):
         import_timm()
 

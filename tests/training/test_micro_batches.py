@@ -222,7 +222,7 @@ def test_what_fits_is_computed_at_once() -> None:
     assert all(torch.equal(found[name], raw) for name, raw in wanted.items())
     assert sizes == [11, 11]
     limited(model, 0)
-    with pytest.raises(ConfigError, match="not even one image fits the memory of cpu"):
+    with pytest.raises(ConfigError, match="not even one image fits in the memory of cpu"):
         OOMFallback(model)(images)
 
 

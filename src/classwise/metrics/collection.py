@@ -1,4 +1,4 @@
-"""All metrics of a model with several targets, and the numbers that come out of them."""
+"""The metrics of all targets of a model and of their joint class, and the names of their scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -17,28 +17,29 @@ from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
 from classwise.model.heads import Head
 
 ROWS_AT_ONCE = 4096
+"""Collected batches are counted when they have this many rows."""
 
 
 class Metric(Protocol):
-    """Counts of one target over a whole set."""
+    """The counts of one target over a whole set."""
 
     def update(self, decoded: Tensor, targets: Tensor, /) -> None:
-        """Count one batch: what the head decodes, against the truth. Waits for nothing."""
+        """Count one batch of decoded outputs and targets, without waiting for the device."""
 
     def reset(self) -> None:
         """Start again from zero."""
 
     @property
     def invalid(self) -> int:
-        """Known rows whose decoded output is not finite."""
+        """The number of labeled rows whose decoded output is not finite."""
 
     def compute(self) -> dict[str, Any]:
-        """As in metrics.json: plain values."""
+        """The scores as in metrics.json: plain values."""
 
     def intervals(
         self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
     ) -> dict[str, list[float]]:
-        """The 95 % interval of every score. Raises ValueError where the rows were not kept."""
+        """The 95 % interval of every score. Raises ValueError if the rows were not kept."""
 
 
 Outputs = Mapping[str, Tensor]
@@ -47,14 +48,14 @@ LossOf = Callable[[Outputs, Targets], Tensor]
 
 
 class MetricCollection:
-    """Counts for every target and for the joint class, over a whole set.
+    """The counts of every target and of the joint class, over a whole set.
 
-    `heads`: what the outputs of each target mean. `labels`: the label list by target, of a regression with edges
-    the names of its classes; none where the target has no classes. `joint`: the targets read as one class, the
-    first most significant. `keep_rows`: remember the rows, for intervals.
+    `heads`: by target, what its outputs mean. `labels`: the label list by target, for a regression with edges the names
+    of its classes; no entry for a target without classes. `joint`: the targets read as one class, the first most
+    significant. `keep_rows`: store the rows, for intervals.
 
-    Batches are collected, and counted ROWS_AT_ONCE rows at a time: counting is a dozen operations a target, which cost
-    the same for one batch as for a hundred.
+    Batches are collected, and counted ROWS_AT_ONCE rows at a time: counting takes a dozen operations per target, which
+    cost the same for one batch as for a hundred.
     """
 
     def __init__(
@@ -66,26 +67,28 @@ class MetricCollection:
         keep_rows: bool = False,
     ) -> None:
         self.heads = dict(heads)
-        self.labels = {name: list(list_) for name, list_ in labels.items()}
+        self.labels = {name: list(names) for name, names in labels.items()}
         self.joint = tuple(joint)
         self.keep_rows = keep_rows
-        self._sizes = [self.heads[name].classes for name in self.joint]
-        self._metrics = {
-            name: make_metric(head, self.labels.get(name, ()), device, keep_rows)
-            for name, head in self.heads.items()
-        }
-        self._loss_of: LossOf | None = None
-        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+
+        # Batches that are not counted yet.
         self._collected: list[tuple[Outputs, Targets]] = []
         self._collected_rows = 0
+        self._loss_of: LossOf | None = None
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+
+        self._metrics = {
+            name: make_metric(head, self.labels.get(name, ()), device=device, keep_rows=keep_rows)
+            for name, head in self.heads.items()
+        }
+        self._sizes = [self.heads[name].classes for name in self.joint]
         self._joint_metric: LabelMetric | None = None
         if joint:
             names = joint_labels(self.labels, self.joint)
-            self._joint_metric = LabelMetric(len(names), device, keep_rows, names)
+            self._joint_metric = LabelMetric(len(names), device=device, keep_rows=keep_rows, labels=names)
 
     def reset(self, loss_of: LossOf | None = None) -> None:
-        """Start again from zero. `loss_of` (outputs, targets): a loss that adds up over the rows, summed beside the
-        scores as `loss`."""
+        """Start again from zero. `loss_of` (outputs, targets): a loss that is a sum over rows, added up in `loss`."""
         self._loss_of = loss_of
         self._loss.zero_()
         self._collected.clear()
@@ -96,8 +99,11 @@ class MetricCollection:
             self._joint_metric.reset()
 
     def update(self, outputs: Outputs, targets: Targets) -> None:
-        """Add one batch: by target the raw outputs (B, outputs) and the truth, as each metric takes it. Raises
-        ValueError for what does not fit a target's metric, now or when it is counted."""
+        """Add one batch: by target the raw outputs (B, outputs), and the targets in the form that its metric takes.
+
+        Raises ValueError, now or when the batch is counted, for shapes that do not fit a metric.
+        """
+        # Copies, since the caller may reuse the memory of a batch before it is counted.
         self._collected.append(
             (
                 {name: outputs[name].detach().clone() for name in self.heads},
@@ -106,79 +112,91 @@ class MetricCollection:
         )
         self._collected_rows += len(next(iter(outputs.values())))
         if self._collected_rows >= ROWS_AT_ONCE:
-            self._count()
+            self._count_collected()
 
-    def _count(self) -> None:
-        """Count what has been collected."""
+    def _count_collected(self) -> None:
+        """Count the collected batches as one."""
         if not self._collected:
             return
-        batches, self._collected, self._collected_rows = self._collected, [], 0
+        # Taken off the list first: a batch that a metric refuses is not counted again.
+        batches = self._collected
+        self._collected = []
+        self._collected_rows = 0
         outputs = {name: torch.cat([batch[name] for batch, _ in batches]) for name in self.heads}
         targets = {name: torch.cat([batch[name] for _, batch in batches]) for name in self.heads}
+
         if self._loss_of is not None:
             self._loss += self._loss_of(outputs, targets)
         decoded = {name: head.decode(outputs[name]) for name, head in self.heads.items()}
         for name, metric in self._metrics.items():
             metric.update(decoded[name], targets[name])
+
+        # The joint class follows from the classes of its targets, predicted and true.
         if self._joint_metric is not None:
-            parts = [(self.heads[name], decoded[name], targets[name]) for name in self.joint]
-            self._joint_metric.update(
-                joint_number([head.predicted(found) for head, found, _ in parts], self._sizes),
-                joint_number([_true_classes(head, truth) for head, _, truth in parts], self._sizes),
-            )
+            predicted = [self.heads[name].predicted(decoded[name]) for name in self.joint]
+            true = [_true_classes(self.heads[name], targets[name]) for name in self.joint]
+            self._joint_metric.update(joint_number(predicted, self._sizes), joint_number(true, self._sizes))
 
     @property
     def invalid(self) -> int:
-        """Rows that some target has no finite prediction for; they are in no score."""
-        self._count()
+        """The largest number, over targets, of labeled rows without a finite prediction; they are in no score."""
+        self._count_collected()
         return max(metric.invalid for metric in self._metrics.values())
 
     @property
     def loss(self) -> Tensor:
         """The sum of `loss_of` over all rows (scalar, float64)."""
-        self._count()
+        self._count_collected()
         return self._loss
 
     def compute(
         self, groups: Groups | None = None, seed: int = 0, resamples: int = 0
     ) -> dict[str, dict[str, Any]]:
-        """`targets` by name and, where there is one, `joint`: each as in metrics.json.
+        """The scores of all targets by name under `targets`, and of the joint class under `joint`, as in metrics.json.
 
-        With `resamples` each has `intervals` too, [low, high] by score, from so many bootstrap samples; drawn are
-        `groups`, one for each row in the order of the updates, or rows. Raises ValueError where the rows were not
-        kept.
+        With `resamples` > 0 each has `intervals` too, [low, high] by score, from that many bootstrap samples. `groups`,
+        one for each row in the order of the updates, are drawn if given, else rows. Raises ValueError if the rows were
+        not kept.
         """
         if resamples:
             require_rows(self.keep_rows)
-        self._count()
+        self._count_collected()
 
-        def result(metric: Metric) -> dict[str, Any]:
-            found = metric.compute()
-            if not found["samples"]:  # nothing was measured: an error of 0 would look perfect
-                return found | {name: None for name in found if name in HIGHER_IS_BETTER}
-            return found | ({"intervals": metric.intervals(groups, seed, resamples)} if resamples else {})
+        def scores_of(metric: Metric) -> dict[str, Any]:
+            scores = metric.compute()
+            if not scores["samples"]:  # nothing was measured: an error of 0 would look perfect
+                return scores | {name: None for name in scores if name in HIGHER_IS_BETTER}
+            return scores | ({"intervals": metric.intervals(groups, seed, resamples)} if resamples else {})
 
-        found: dict[str, Any] = {"targets": {name: result(metric) for name, metric in self._metrics.items()}}
+        results: dict[str, Any] = {
+            "targets": {name: scores_of(metric) for name, metric in self._metrics.items()}
+        }
         if self._joint_metric is not None:
-            found["joint"] = result(self._joint_metric)
-        return found
+            results["joint"] = scores_of(self._joint_metric)
+        return results
 
 
 def make_metric(head: Head, labels: Sequence[str], device: Device = "cpu", keep_rows: bool = False) -> Metric:
-    """The metric for what a head decodes."""
+    """The metric for the decoded outputs of a head."""
     if head.type == "multilabel":
         return MultilabelMetric(labels, device, keep_rows)
     if head.type == "regression":
         return RegressionMetric(device, keep_rows)
     if head.type == "ranking":
         return RankingMetric(device, keep_rows)
-    ordinal = head.type == "ordinal"
-    return ClassMetric(head.classes, device, keep_rows, labels, head.predicted, ordinal)
+    return ClassMetric(
+        head.classes,
+        device=device,
+        keep_rows=keep_rows,
+        labels=labels,
+        predicted=head.predicted,
+        ordinal=head.type == "ordinal",
+    )
 
 
-def _true_classes(head: Head, truth: Tensor) -> Tensor:
-    """A part of the joint class: labels as they are, a number by the edges of its head; -1 where unknown."""
-    return head.predicted(truth) if head.type == "regression" else truth
+def _true_classes(head: Head, targets: Tensor) -> Tensor:
+    """The true classes (B,) of one target: labels unchanged, numbers by the edges of their head; -1 where unknown."""
+    return head.predicted(targets) if head.type == "regression" else targets
 
 
 def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> list[str]:
@@ -190,21 +208,26 @@ def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> l
 
 
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every selectable number by name: `macro_f1` for the only target, else `age.mae`, `joint.macro_f1`. Targets
-    without a known row have none."""
+    """Every selectable score by name: `macro_f1` for a single target, else `age.mae`; and `joint.macro_f1`.
+
+    `results` as from `MetricCollection.compute`. Targets without a labeled row have no scores.
+    """
     targets = results["targets"]
-    parts = {"joint.": results["joint"]} if "joint" in results else {}
-    parts |= {"" if len(targets) == 1 else f"{target}.": scores for target, scores in targets.items()}
+    by_prefix = {"joint.": results["joint"]} if "joint" in results else {}
+    by_prefix |= {"" if len(targets) == 1 else f"{target}.": scores for target, scores in targets.items()}
     return {
         f"{prefix}{name}": value
-        for prefix, scores in parts.items()
+        for prefix, scores in by_prefix.items()
         for name, value in scores.items()
         if name in HIGHER_IS_BETTER and value is not None
     }
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether more of a metric is better; a target's name may stand before it, as in `age.mae`."""
+    """Whether higher is better for a metric, with or without the name of a target, as in `age.mae`.
+
+    Raises ValueError for an unknown metric.
+    """
     name = metric.rpartition(".")[2]
     if name not in HIGHER_IS_BETTER:
         raise ValueError(f"found the metric {metric!r}; {nearest(name, HIGHER_IS_BETTER)}")
@@ -214,20 +237,25 @@ def higher_is_better(metric: str) -> bool:
 def resolve_metric(
     metric: str, types: Mapping[str, str], joint: bool, classes: Mapping[str, int] | None = None
 ) -> str:
-    """The name in `flat_scores` that `selection.metric` means. Raises ConfigError.
+    """The name in `flat_scores` that `selection.metric` refers to.
 
-    `types`: every target's type. `classes`: how many classes they have, where known, so that a top-k accuracy
-    of k classes or fewer is refused.
+    `types`: the type of every target. `classes`: the numbers of classes of those that have classes, so that a top-k
+    accuracy of k classes or fewer is refused. Raises ConfigError for a metric that no target has, an unknown target,
+    and a metric without a target's name if there are several targets and no joint class.
     """
     target, _, name = metric.rpartition(".")
-    scores = {part: _scores_of(type_, (classes or {}).get(part)) for part, type_ in types.items()}
+    scores = {key: _scores_of(type_, (classes or {}).get(key)) for key, type_ in types.items()}
     scores |= {"joint": LABEL_SCORES} if joint else {}
-    allowed = [f"{part}.{name}" for part, names in scores.items() if name in names]
+
+    # A name that nothing has, and a target that does not exist.
+    allowed = [f"{key}.{name}" for key, names in scores.items() if name in names]
     if not allowed:
-        known = list(dict.fromkeys(score for names in scores.values() for score in names))
-        raise ConfigError(f"selection.metric: found {metric!r}; {nearest(name, known)}")
+        all_scores = list(dict.fromkeys(score for names in scores.values() for score in names))
+        raise ConfigError(f"selection.metric: found {metric!r}; {nearest(name, all_scores)}")
     if target and target not in scores:
         raise ConfigError(f"selection.metric: no target {target!r}; {nearest(metric, allowed)}")
+
+    # Without a target's name, the joint class or the only target is meant.
     if not target:
         target = "joint" if joint else next(iter(types)) if len(types) == 1 else ""
     if not target:
@@ -238,12 +266,12 @@ def resolve_metric(
     if name not in scores[target]:
         what = "[joint]" if target == "joint" else f"the {types[target]} target {target!r}"
         raise ConfigError(
-            f"selection.metric: {name!r} is no score of {what}; allowed: {', '.join(allowed)},"
+            f"selection.metric: {name!r} is not a score of {what}; allowed: {', '.join(allowed)},"
             f" or of {what}: {', '.join(scores[target])}"
         )
     return name if len(types) == 1 and target != "joint" else f"{target}.{name}"
 
 
 def _scores_of(type_: str, classes: int | None) -> tuple[str, ...]:
-    """The scores that a target of this type has, without the top-k accuracies that would always be 1."""
+    """The scores of a target of this type, without the top-k accuracies that would always be 1."""
     return tuple(name for name in SCORES[type_] if classes is None or TOP.get(name, 0) < classes)

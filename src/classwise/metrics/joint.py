@@ -1,4 +1,4 @@
-"""Several class targets read as one class: a number in mixed radix, the first target most significant.
+"""Several class targets read as one joint class: a number in mixed radix, the first target most significant.
 
 With mask, gender and age of 3, 2 and 3 classes the joint class is mask * 6 + gender * 3 + age.
 """
@@ -17,32 +17,35 @@ Labels = TypeVar("Labels", npt.NDArray[Any], torch.Tensor)
 def joint_number(labels: Sequence[Labels], sizes: Sequence[int]) -> Labels:
     """The joint class (N,) of the targets' classes (N,), all arrays or all tensors; int64.
 
-    `sizes`: how many classes each target has. -1 where any of the parts is -1. Raises ValueError for a class
-    outside its target; on an accelerator that is not looked at, since it would wait for the device.
+    `sizes`: the number of classes of each target. -1 where the class of any target is -1. Raises ValueError for a class
+    outside its target; on an accelerator this is not checked, since it would wait for the device.
     """
-    _check_parts(labels, sizes)
-    parts = [_int64(part) for part in labels]
-    number = parts[0]
-    unknown = number == -1
-    for part, size in zip(parts[1:], sizes[1:], strict=True):
-        number = number * size + part
-        unknown = unknown | (part == -1)
-    number[unknown] = -1
+    _check_targets(labels, sizes)
+    targets = [_int64(target) for target in labels]
+    number = targets[0]
+    is_unknown = number == -1
+    for target, size in zip(targets[1:], sizes[1:], strict=True):
+        number = number * size + target
+        is_unknown = is_unknown | (target == -1)
+    number[is_unknown] = -1
     return number
 
 
 def split_joint(number: Labels, sizes: Sequence[int]) -> list[Labels]:
-    """The targets' classes (N,) of joint classes (N,): the inverse of `joint_number`. -1 gives -1 in all parts."""
+    """The targets' classes (N,) of joint classes (N,), the inverse of `joint_number`; -1 gives -1 for every target.
+
+    Raises ValueError for a number that is not a joint class.
+    """
     _check_range(number, math.prod(sizes), "joint class")
-    parts = []
+    targets = []
     rest = _int64(number)
-    unknown = rest == -1
+    is_unknown = rest == -1
     for size in reversed(sizes):
-        part = rest % size
+        target = rest % size
         rest = rest // size
-        part[unknown] = -1
-        parts.append(part)
-    return parts[::-1]
+        target[is_unknown] = -1
+        targets.append(target)
+    return targets[::-1]
 
 
 def _int64(labels: Labels) -> Labels:
@@ -52,16 +55,17 @@ def _int64(labels: Labels) -> Labels:
     return labels.astype(np.int64)
 
 
-def _check_parts(labels: Sequence[Labels], sizes: Sequence[int]) -> None:
+def _check_targets(labels: Sequence[Labels], sizes: Sequence[int]) -> None:
+    """ValueError unless there is one size per target, one shape for all, and every class is within its target."""
     if not labels or len(labels) != len(sizes):
         raise ValueError(
             f"found {len(labels)} targets and {len(sizes)} sizes; allowed: one size for each target"
         )
-    shapes = {tuple(part.shape) for part in labels}
+    shapes = {tuple(target.shape) for target in labels}
     if len(shapes) > 1:
         raise ValueError(f"found targets of shapes {sorted(shapes)}; allowed: one shape for all")
-    for position, (part, size) in enumerate(zip(labels, sizes, strict=True)):
-        _check_range(part, size, f"target {position} of the joint class")
+    for position, (target, size) in enumerate(zip(labels, sizes, strict=True)):
+        _check_range(target, size, f"target {position} of the joint class")
 
 
 def _check_range(labels: Labels, size: int, what: str) -> None:

@@ -1,7 +1,7 @@
-"""From counts to scores: what is said about one class of many comes from hits, rows and predictions of each class.
+"""Scores from counts: those of a class target follow from the hits, true rows and predicted rows of each class.
 
-The functions of arrays work on any number of leading axes, so that the thousand resamples of a bootstrap are
-scored like the one set of counts.
+The functions of arrays accept any number of leading axes, so that the thousand resamples of a bootstrap are scored like
+a single set of counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "ndcg_at_5": True,
     "ndcg_at_10": True,
 }
-"""Every score by which a checkpoint can be selected, and whether more of it is better."""
+"""Every score by which a checkpoint can be selected, and whether higher is better."""
 
 LABEL_SCORES = (
     "accuracy",
@@ -59,10 +59,10 @@ LABEL_SCORES = (
     "mcc",
     "kappa",
 )
-"""What predicted classes alone give: the scores of the joint class."""
+"""The scores that need predicted classes only: those of the joint class."""
 
 TOP = {"top3_accuracy": 3, "top5_accuracy": 5}
-"""Among how many classes the true one has to be; only where there are more classes than that."""
+"""The k of each top-k accuracy, which exists only for targets of more than k classes."""
 
 _CLASS_SCORES = (*LABEL_SCORES, *TOP, "log_loss", "calibration_error")
 
@@ -87,23 +87,25 @@ SCORES: dict[str, tuple[str, ...]] = {
 """The scores of each type of target, in the order of metrics.json."""
 
 BINS = 15
+"""The number of equal bins of the calibration error."""
 
 LOSS_LIMIT = float(-np.log(np.finfo(np.float64).eps))
-"""No row's log loss is more: probabilities below 2.2e-16 count as that, as in scikit-learn's `log_loss`."""
+"""The largest log loss of a row: probabilities are at least 2.2e-16, as in scikit-learn's `log_loss`."""
 
 
 def class_scores(
     confusion: npt.NDArray[Any],
     labels: Sequence[str],
-    more: Mapping[str, float] | None = None,
+    extra_scores: Mapping[str, float] | None = None,
     type: str = "class",
 ) -> dict[str, Any]:
-    """The scores of a class target as they stand in metrics.json: plain floats, ints, strings, lists and dicts.
+    """The scores of a class target as in metrics.json: plain floats, ints, strings, lists and dicts.
 
-    `confusion` (K, K): counts, rows true, columns predicted. `labels`: the names of the K classes. `more`: scores
-    that do not come from predicted classes alone. See `label_scores` for the formulas.
+    `confusion` (K, K): counts, rows true, columns predicted. `labels`: the names of the K classes. `extra_scores`:
+    scores that need more than the predicted classes. See `label_scores` for the formulas. Raises ValueError for what is
+    not a confusion matrix of K classes.
     """
-    counts_KK = _checked(confusion, len(labels))
+    counts_KK = _checked_confusion(confusion, len(labels))
     marginals = confusion_marginals(counts_KK.astype(np.float64))
     support_K = counts_KK.sum(axis=1)
     columns = (*(column.tolist() for column in precision_recall_f1(*marginals)), support_K.tolist())
@@ -111,8 +113,8 @@ def class_scores(
         "type": type,
         "labels": list(labels),
         "samples": int(support_K.sum()),
-        **plain(label_scores(*marginals)),
-        **(more or {}),
+        **as_floats(label_scores(*marginals)),
+        **(extra_scores or {}),
         "per_class": [
             {"label": label, "precision": precision, "recall": recall, "f1": f1, "support": support}
             for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
@@ -139,16 +141,21 @@ def precision_recall_f1(hits_K: Array, support_K: Array, predicted_K: Array) -> 
 def label_scores(hits_K: Array, support_K: Array, predicted_K: Array) -> dict[str, Array]:
     """`LABEL_SCORES` (...) from counts (..., K): of each class the hits h, the true rows n, the predicted rows p.
 
-    Macro averages run over all K classes, and a ratio with nothing below the line is 0: scikit-learn's
+    Macro averages are over all K classes, and a ratio with a denominator of 0 is 0: scikit-learn's
     `f1_score(labels=range(K), average="macro", zero_division=0)`. `balanced_accuracy` is the mean recall over the
-    classes that occur in the truth, as in scikit-learn. With N rows, c hits in all and e = sum n p:
+    classes that occur among the true ones, as in scikit-learn. With N rows, c hits in all and e = sum n p:
     `mcc` = (c N - e) / sqrt((N^2 - sum p^2) (N^2 - sum n^2)) (Gorodkin 2004, 'Comparing two K-category
     assignments', equation 8), `kappa` = (c N - e) / (N^2 - e) (Cohen 1960). Without any row every score is 0.
     """
     precision_K, recall_K, f1_K = precision_recall_f1(hits_K, support_K, predicted_K)
-    rows, hits = support_K.sum(axis=-1), hits_K.sum(axis=-1)
+    rows = support_K.sum(axis=-1)
+    hits = hits_K.sum(axis=-1)
+
+    # For mcc and kappa: N times the hits by chance, and N^2 times the variances of the true and the predicted classes.
     by_chance = (support_K * predicted_K).sum(axis=-1)
-    spread = [rows**2 - (counts_K**2).sum(axis=-1) for counts_K in (support_K, predicted_K)]
+    true_spread = rows**2 - (support_K**2).sum(axis=-1)
+    predicted_spread = rows**2 - (predicted_K**2).sum(axis=-1)
+
     accuracy = ratio(hits, rows)
     return {
         "accuracy": accuracy,
@@ -156,11 +163,11 @@ def label_scores(hits_K: Array, support_K: Array, predicted_K: Array) -> dict[st
         "macro_f1": f1_K.mean(axis=-1),
         "macro_precision": precision_K.mean(axis=-1),
         "macro_recall": recall_K.mean(axis=-1),
-        "micro_f1": accuracy,  # each row has one class, so that a miss is one false positive and one false negative
+        "micro_f1": accuracy,  # each row has one class, so a miss is one false positive and one false negative
         "weighted_f1": ratio((f1_K * support_K).sum(axis=-1), rows),
         "weighted_precision": ratio((precision_K * support_K).sum(axis=-1), rows),
         "weighted_recall": accuracy,
-        "mcc": ratio(hits * rows - by_chance, np.sqrt(spread[0]) * np.sqrt(spread[1])),
+        "mcc": ratio(hits * rows - by_chance, np.sqrt(true_spread) * np.sqrt(predicted_spread)),
         "kappa": ratio(hits * rows - by_chance, rows**2 - by_chance),
     }
 
@@ -168,16 +175,18 @@ def label_scores(hits_K: Array, support_K: Array, predicted_K: Array) -> dict[st
 def level_scores(support_K: Array, predicted_K: Array, distance: Array, square: Array) -> dict[str, Array]:
     """`mae_levels` and `quadratic_kappa` (...) of levels 0 to K - 1 in order.
 
-    From the true and predicted rows of each level (..., K), and the sums (...) over the rows of |true - predicted|
-    and its square. quadratic kappa = 1 - (sum of squares) / (that sum where truth and prediction are independent):
-    Cohen 1968, 'Weighted kappa', with weights (i - j)^2. 0 where all rows have the same one level in both.
+    From the true and predicted rows of each level (..., K), and the sums (...) over the rows of |true - predicted| and
+    its square. quadratic kappa = 1 - (sum of squares) / (its expectation for independent true and predicted levels):
+    Cohen 1968, 'Weighted kappa', with weights (i - j)^2. It is 0 where one level is the only true and predicted one.
     """
     level_K = np.arange(support_K.shape[-1], dtype=np.float64)
     rows = support_K.sum(axis=-1)
-    moments = [(support_K * level_K**power).sum(axis=-1) for power in (1, 2)]
-    moments += [(predicted_K * level_K**power).sum(axis=-1) for power in (1, 2)]
-    # N times the expected sum, since sum_ij n_i p_j (i - j)^2 is a product of moments.
-    by_chance = rows * (moments[1] + moments[3]) - 2 * moments[0] * moments[2]
+
+    # N times the expected sum of squares: sum_ij n_i p_j (i - j)^2, from the first and second moments.
+    true_first, true_second = ((support_K * level_K**power).sum(axis=-1) for power in (1, 2))
+    predicted_first, predicted_second = ((predicted_K * level_K**power).sum(axis=-1) for power in (1, 2))
+    by_chance = rows * (true_second + predicted_second) - 2 * true_first * predicted_first
+
     return {
         "mae_levels": ratio(distance, rows),
         "quadratic_kappa": ratio(by_chance - rows * square, by_chance),
@@ -187,7 +196,7 @@ def level_scores(support_K: Array, predicted_K: Array, distance: Array, square: 
 def probability_scores(sums: Array, rows: Array, classes: int) -> dict[str, Array]:
     """Top-k accuracies, `log_loss` and `calibration_error` (...) from sums (..., 3 + BINS) over rows (...).
 
-    The sums are those of `metric.probability_statistics`. Calibration error: sum over 15 equal bins of the
+    The sums are those of `classification.probability_statistics`. Calibration error: sum over 15 equal bins of the
     confidence, |sum of (confidence - hit)| / rows (Guo et al. 2017, equation 3).
     """
     top = {name: ratio(sums[..., i], rows) for i, (name, k) in enumerate(TOP.items()) if classes > k}
@@ -198,24 +207,23 @@ def probability_scores(sums: Array, rows: Array, classes: int) -> dict[str, Arra
     }
 
 
-def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Array:
-    """above / below, and 0 where below is 0."""
-    above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    shape = np.broadcast_shapes(above.shape, below.shape)
-    result: Array = np.divide(above, below, out=np.zeros(shape), where=below > 0)
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Array:
+    """numerator / denominator, and 0 where the denominator is 0."""
+    numerator = np.asarray(numerator, dtype=np.float64)
+    denominator = np.asarray(denominator, dtype=np.float64)
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    result: Array = np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)
     return result
 
 
-def plain(scores: Mapping[str, Array]) -> dict[str, float]:
-    """Scores of one set of counts, whatever axes of length 1 they have, as Python's floats."""
+def as_floats(scores: Mapping[str, Array]) -> dict[str, float]:
+    """The scores of a single set of counts, in arrays of one element each, as Python floats."""
     return {name: float(value.item()) for name, value in scores.items()}
 
 
-def _checked(confusion: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
+def _checked_confusion(confusion: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
     if confusion.shape != (classes, classes) or not classes:
         raise ValueError(f"found a confusion matrix of shape {confusion.shape} for {classes} labels")
     if not np.issubdtype(confusion.dtype, np.integer) or (confusion < 0).any():
-        raise ValueError(
-            f"found a confusion matrix of {confusion.dtype}; allowed: counts, whole numbers >= 0"
-        )
+        raise ValueError(f"found a confusion matrix of {confusion.dtype}; allowed: counts, integers >= 0")
     return confusion.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Scores as text for a terminal."""
+"""Scores as text for the terminal."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -43,9 +43,9 @@ SHOWN: dict[str, dict[str, str]] = {
         "map": "MAP",
     },
 }
-"""What stands in the terminal, of each type of target, and how it is called there; metrics.json has the rest."""
+"""The scores that the terminal shows for each type of target, and their names there; metrics.json has all of them."""
 
-# What the two baselines are, by the type of the target that the metric is taken over.
+# The two baselines, by the type of the target of the selection metric.
 SIMPLEST = {
     "class": "most frequent class",
     "ordinal": "median level",
@@ -56,26 +56,28 @@ SIMPLEST = {
 PROBES = dict.fromkeys(("class", "ordinal", "multilabel"), "balanced linear probe")
 
 COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1", "ap": "AP"}
-_IN_A_UNIT = ("mae", "mse", "rmse")
+_WITH_UNIT = ("mae", "mse", "rmse")
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
-    """The headline, and each target's scores, class by class where it has classes. `metrics` is as in metrics.json;
-    where it has intervals, they stand behind the scores: `macro F1 0.7512 [0.710, 0.793]`."""
-    parts = dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
-    lines = [_headline(metrics, parts)]
-    for name, scores in parts.items():
+    """A headline, then the scores of each target, class by class where it has classes.
+
+    `metrics` is as in metrics.json; intervals, if any, follow the scores: `macro F1 0.7512 [0.710, 0.793]`.
+    """
+    by_target = dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
+    lines = [_headline(metrics, by_target)]
+    for name, scores in by_target.items():
         lines += ["", *_score_lines(name, scores), *_class_lines(scores.get("per_class", []))]
     return "\n".join(lines)
 
 
 def score_text(name: str, value: float, interval: list[float] | None = None) -> str:
-    """A value, and its interval where there is one. Values in the user's unit have four digits that count."""
-    in_a_unit = name in _IN_A_UNIT
-    text = _four_digits(value) if in_a_unit else f"{value:.4f}"
+    """A score, and its interval if any. Scores in the user's unit have four significant digits."""
+    has_unit = name in _WITH_UNIT
+    text = _four_digits(value) if has_unit else f"{value:.4f}"
     if interval is None:
         return text
-    low, high = (_four_digits(end) if in_a_unit else f"{end:.3f}" for end in interval)
+    low, high = (_four_digits(end) if has_unit else f"{end:.3f}" for end in interval)
     return f"{text} [{low}, {high}]"
 
 
@@ -84,12 +86,12 @@ def _four_digits(value: float) -> str:
 
 
 def display_width(text: str) -> int:
-    """Columns on a terminal: East Asian wide characters take two."""
+    """The number of columns on a terminal, where East Asian wide characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def cut(text: str, width: int) -> str:
-    """The text where it has at most `width` columns, else its beginning and `…`."""
+    """`text` if it has at most `width` columns, else its beginning and `…`."""
     if display_width(text) <= width:
         return text
     while display_width(text) > width - 1:
@@ -97,17 +99,19 @@ def cut(text: str, width: int) -> str:
     return text + "…"
 
 
-def _headline(metrics: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+def _headline(metrics: Mapping[str, Any], by_target: Mapping[str, Any]) -> str:
     target, _, name = metrics["metric"].rpartition(".")
-    intervals = (parts[target] if target else next(iter(parts.values()))).get("intervals", {})
+    intervals = (by_target[target] if target else next(iter(by_target.values()))).get("intervals", {})
     value = score_text(name, metrics["value"], intervals.get(name))
     return f"{metrics['metric']} {value} on {metrics['samples']} rows"
 
 
 def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
-    """`name: macro F1 0.7512, accuracy ..`, broken into lines between scores."""
+    """`name: macro F1 0.7512, accuracy ..`, broken between scores into lines of at most WIDTH columns."""
     if not scores["samples"]:
         return [f"{name}: no row with a known value"]
+
+    # A ranking also has the number of its queries.
     intervals = scores.get("intervals", {})
     items = [
         f"{shown} {score_text(key, scores[key], intervals.get(key))}"
@@ -118,9 +122,11 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
         items.append(f"{scores['queries']} queries")
         if left_out := scores["queries_without_relevant"]:
             items.append(f"{left_out} more without a relevant row")
+
+    # A line has room for an item, and for a comma at its own end or before it.
     lines = [f"{name}: {items[0]}"]
     for item in items[1:]:
-        if display_width(lines[-1]) + 3 + len(item) > WIDTH:  # a comma at its end, or at the next one's
+        if display_width(lines[-1]) + 3 + len(item) > WIDTH:
             lines[-1] += ","
             lines.append(f"  {item}")
         else:
@@ -129,16 +135,21 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
 
 
 def _class_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """A table with a row per class: its label, cut to fit WIDTH, its scores and its number of rows."""
     if not rows:
         return []
+
+    # Labels get what the scores, of 11 columns each, and the number of rows leave.
     columns = [column for column in COLUMNS if column in rows[0]]
-    support = max(5, *(len(str(row["support"])) for row in rows))
-    room = WIDTH - 2 - 11 * len(columns) - 2 - support
-    labels = [cut(row["label"], room) for row in rows]
+    support_width = max(5, *(len(str(row["support"])) for row in rows))
+    label_room = WIDTH - 2 - 11 * len(columns) - 2 - support_width
+    labels = [cut(row["label"], label_room) for row in rows]
     width = max(display_width(label) for label in labels)
+
     head = "".join(f"  {COLUMNS[column]:>9}" for column in columns)
-    lines = [f"  {'':<{width}}{head}  {'rows':>{support}}"]
+    lines = [f"  {'':<{width}}{head}  {'rows':>{support_width}}"]
     for row, label in zip(rows, labels, strict=True):
         values = "".join(f"  {row[column]:>9.4f}" for column in columns)
-        lines.append(f"  {label}{' ' * (width - display_width(label))}{values}  {row['support']:>{support}}")
+        padded_label = label + " " * (width - display_width(label))
+        lines.append(f"  {padded_label}{values}  {row['support']:>{support_width}}")
     return lines

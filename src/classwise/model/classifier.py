@@ -1,4 +1,4 @@
-"""The model: normalization, one backbone, and one head per target."""
+"""The model: normalization of the images, one backbone, and one head per target."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,9 +13,9 @@ from classwise.model.backbone import Backbone, Three, build_backbone
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """All that is needed to build the model again and to feed it: it travels with every checkpoint, so that
-    inference cannot differ from training. `image_size` is (height, width), `heads` is outputs by target, `cosine`
-    the scale of those heads that compare directions only."""
+    """Everything needed to build the model again and to prepare its images, saved with every checkpoint, so that
+    inference cannot differ from training. `image_size` is (height, width), `heads` the number of outputs by target,
+    `cosine` the scale of those heads that are CosineLinear."""
 
     backbone: str
     image_size: tuple[int, int]
@@ -27,20 +27,20 @@ class ModelMetadata:
     cosine: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The metadata as plain values for JSON."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "ModelMetadata":
-        """The reverse of `as_dict`."""
-        fixed = {key: tuple(values[key]) for key in ("image_size", "mean", "std")}
-        return ModelMetadata(**{**values, **fixed})
+        """The inverse of `as_dict`."""
+        tuples = {key: tuple(values[key]) for key in ("image_size", "mean", "std")}
+        return ModelMetadata(**{**values, **tuples})
 
 
 class CosineLinear(nn.Module):
-    """features_BF -> scale * cos(features, class direction), (B, outputs): a linear layer on unit vectors, without
-    bias, so that no class wins by the length of its weights. What LDAM's margins are made for (Cao et al. 2019,
-    section 3.2, after Wang et al. 2018, 'CosFace', equation 4)."""
+    """features_BF -> scale * cos(features, weight of the class), (B, outputs): a linear layer on unit vectors, without
+    bias, so that no class wins by the norm of its weights. LDAM's margins are meant for it (Cao et al. 2019, section
+    3.2, after Wang et al. 2018, 'CosFace', equation 4)."""
 
     def __init__(self, features: int, outputs: int, scale: float) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ class CosineLinear(nn.Module):
 class Classifier(nn.Module):
     """images_BCHW uint8 in, raw outputs (B, outputs) by target out.
 
-    The images are normalized here, on the device: a quarter of the bytes travel, and no caller can forget
-    it. Heads stand in the order of `facts.heads`.
+    The images are normalized here, on the device: a quarter of the bytes are transferred, and no caller can forget it.
+    Heads are in the order of `metadata.heads`.
     """
 
     mean: Tensor
@@ -69,6 +69,7 @@ class Classifier(nn.Module):
         self.feature_count = backbone.features
         self.memory_format = torch.contiguous_format
         self.dropout = nn.Dropout(metadata.dropout)
+
         # A list, since a target may be called `type` or `keys`, which a ModuleDict refuses.
         self.heads = nn.ModuleList(
             CosineLinear(backbone.features, outputs, metadata.cosine[name])
@@ -76,35 +77,37 @@ class Classifier(nn.Module):
             else nn.Linear(backbone.features, outputs)
             for name, outputs in metadata.heads.items()
         )
-        # Not in the state dict: they are facts about the weights, kept beside them in readable form.
+
+        # Not in the state dict: they are metadata, which is saved next to the weights in readable form.
         self.register_buffer("mean", 255 * torch.tensor(metadata.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(metadata.std).view(1, 3, 1, 1), persistent=False)
 
     @property
     def statistics(self) -> list[Tensor]:
-        """The buffers that a forward pass in training may change: running statistics of norms."""
+        """The buffers that a forward pass in training may change: the running statistics of norms."""
         return [*self.backbone.buffers(), *self.heads.buffers()]
 
     def arrange(self, memory_format: torch.memory_format) -> None:
-        """Lay weights and images out so from now on; the numbers stay, but for their last digits."""
+        """Use this memory layout for weights and images; outputs may differ in their last digits."""
         self.memory_format = memory_format
         self.to(memory_format=memory_format)
 
     def features(self, images_BCHW: Tensor) -> Tensor:
-        """What the backbone makes of the images, (B, F)."""
+        """The backbone's features (B, F) of images_BCHW uint8."""
         images_BCHW = (images_BCHW - self.mean) / self.std
         features_BF: Tensor = self.backbone(images_BCHW.contiguous(memory_format=self.memory_format))
         return features_BF
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Raw outputs by target, in float32 or wider; what they mean is in heads.py.
+        """Raw outputs (B, outputs) by target, in float32 or wider; heads.py says what they mean.
 
-        `images`: images (B, C, H, W), or features (B, F) that a frozen backbone has made of them before.
+        `images`: images (B, C, H, W) uint8, or features (B, F) that a frozen backbone computed before.
         """
         features_BF = images if images.ndim == 2 else self.features(images)
         if features_BF.dtype.itemsize < 4:
             features_BF = features_BF.float()
-        # The heads are a thousandth of the work. In bf16 a number would be rounded to 8 bits, and scores would tie.
+
+        # The heads are a thousandth of the work. In bf16, numbers would be rounded to 8 bits, and scores would tie.
         with torch.autocast(features_BF.device.type, enabled=False):
             features_BF = self.dropout(features_BF)
             return {
@@ -122,23 +125,31 @@ def build_classifier(
     seed: int,
     cosine: Mapping[str, float] | None = None,
 ) -> Classifier:
-    """A model whose fresh weights are a function of `seed`; the caller's generators stay as they were.
+    """A new model. Its random weights are a function of `seed`; the caller's generators do not change.
 
-    `heads`: number of outputs by target; `cosine`: the scale of those that are CosineLinear. Raises ModelError.
+    `image_size`: (height, width); `heads`: the number of outputs by target; `cosine`: the scale of those that are
+    CosineLinear. See `build_backbone` for `backbone` and `weights`. Raises ModelError.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        body = build_backbone(backbone, weights, image_size)
+        built = build_backbone(backbone, weights, image_size)
         metadata = ModelMetadata(
-            backbone, image_size, fit, body.mean, body.std, dropout, heads, dict(cosine or {})
+            backbone=backbone,
+            image_size=image_size,
+            fit=fit,
+            mean=built.mean,
+            std=built.std,
+            dropout=dropout,
+            heads=heads,
+            cosine=dict(cosine or {}),
         )
-        model = Classifier(body, metadata)
+        model = Classifier(built, metadata)
         model.arrange(torch.channels_last)
         return model
 
 
 def restore_classifier(metadata: ModelMetadata, tensors: dict[str, Tensor]) -> Classifier:
-    """The model of a checkpoint, with its weights and its own normalization, ready for `eval()`."""
+    """The model of a checkpoint, with its weights and normalization, in training mode. Raises ModelError."""
     with torch.random.fork_rng(devices=[]):
         model = Classifier(build_backbone(metadata.backbone, "none", metadata.image_size), metadata)
     model.load_state_dict(tensors)

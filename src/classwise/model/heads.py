@@ -1,15 +1,15 @@
-"""What the raw outputs of a head mean: one kind of head for each type of target.
+"""The meaning of a head's raw outputs: one kind of head for each type of target.
 
-A head's `decode` turns raw outputs into what scores and predictions are made from:
+A head's `decode` turns raw outputs into what metrics and predictions are computed from:
 
-    class        log-odds (B, K), less tau * log prior where the answer is adjusted after training
+    class        logits (B, K), minus tau * log prior with post-hoc adjustment
     ordinal      log-probabilities (B, K) of the levels, from the conditional tasks of CORN
-    multilabel   log-odds (B, L), one an independent label
+    multilabel   logits (B, L), one per independent label
     regression   values (B,) in the user's unit, float64
     ranking      scores (B,)
 
-Heads that can be read as one class (`classes` > 0) also have `predicted(decoded)`: class numbers (B,), -1 where
-there is no finite answer. Heads travel with every checkpoint, so that inference cannot differ from training.
+Heads that can be read as one class (`classes` > 0) also have `predicted(decoded)`: class numbers (B,), -1 where the
+decoded output is not finite. Heads are saved with every checkpoint, so that inference cannot differ from training.
 """
 
 import math
@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 class Head(Protocol):
-    """What the kinds of heads have in common."""
+    """The interface that all kinds of heads share."""
 
     @property
     def type(self) -> str:
@@ -31,22 +31,22 @@ class Head(Protocol):
 
     @property
     def outputs(self) -> int:
-        """Numbers that the model gives for each row."""
+        """The number of raw outputs per row."""
 
     @property
     def classes(self) -> int:
-        """Classes as which it can be read, 0 for none."""
+        """The number of classes that the target can be read as, 0 for none."""
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """From raw outputs (B, outputs) to what is scored; see the module's text."""
+        """From raw outputs (B, outputs) to what metrics take; see the module's docstring."""
 
     def predicted(self, decoded: Tensor) -> Tensor:
-        """Class numbers (B,), int64, -1 where there is no finite answer."""
+        """Class numbers (B,), int64, -1 where `decoded` is not finite. ValueError for a head without classes."""
 
 
 @dataclass(frozen=True)
 class ClassHead:
-    """One class of `classes`. `adjustment` (K numbers, or none) is added to the logits after training: with
+    """One of `classes` classes. `adjustment` (K numbers, or none) is added to the logits after training: with
     -tau * log prior it is the post-hoc logit adjustment of Menon et al. 2021, equation 9."""
 
     classes: int
@@ -70,8 +70,8 @@ class ClassHead:
 
 @dataclass(frozen=True)
 class OrdinalHead:
-    """Levels in order. The outputs are the logits of P(y > k | y > k - 1), k = 0 to K - 2 (CORN: Shi, Cao,
-    Raschka 2023, section 3.3); the products of the conditionals are P(y > k)."""
+    """Ordered levels. The outputs are the logits of P(y > k | y > k - 1), k = 0 to K - 2 (CORN: Shi, Cao, Raschka
+    2023, section 3.3); the products of the conditional probabilities are P(y > k)."""
 
     classes: int
     type: str = "ordinal"
@@ -94,7 +94,7 @@ class OrdinalHead:
 
 @dataclass(frozen=True)
 class MultilabelHead:
-    """`labels` independent yes-or-no answers."""
+    """`labels` independent binary labels."""
 
     labels: int
     classes: int = 0
@@ -113,8 +113,8 @@ class MultilabelHead:
 
 @dataclass(frozen=True)
 class RegressionHead:
-    """A number. The model gives it standardized; `mean` and `std` are those of the training rows. With `edges`
-    it can be read as a class: the number of edges that are <= the value."""
+    """A number, which the model outputs standardized; `mean` and `std` are those of the training rows. With `edges` it
+    can be read as a class: the number of edges that are <= the value."""
 
     mean: float
     std: float
@@ -134,13 +134,13 @@ class RegressionHead:
 
     def predicted(self, decoded: Tensor) -> Tensor:
         edges = torch.tensor(self.edges, dtype=torch.float64, device=decoded.device)
-        number_B = torch.bucketize(decoded.double(), edges, right=True)
-        return torch.where(decoded.isfinite(), number_B, -1)
+        class_B = torch.bucketize(decoded.double(), edges, right=True)
+        return torch.where(decoded.isfinite(), class_B, -1)
 
 
 @dataclass(frozen=True)
 class RankingHead:
-    """A score by which the images of one query are ordered, the highest first."""
+    """A score that orders the images of one query, the highest first."""
 
     classes: int = 0
     type: str = "ranking"
@@ -166,12 +166,12 @@ _KINDS: dict[str, Any] = {
 
 
 def head_as_dict(head: Head) -> dict[str, Any]:
-    """Plain values for JSON."""
+    """The head as plain values for JSON."""
     return asdict(head)  # type: ignore[call-overload,no-any-return]
 
 
 def head_from_dict(values: Mapping[str, Any]) -> Head:
-    """The reverse of `head_as_dict`."""
+    """The inverse of `head_as_dict`."""
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     head: Head = _KINDS[str(values["type"])](**plain)
     return head

@@ -1,4 +1,4 @@
-"""Forward passes without gradients, all images at once or in as many pieces as the memory needs."""
+"""Forward passes without gradients that fall back to smaller chunks when memory runs out."""
 
 from collections.abc import Callable
 
@@ -9,32 +9,36 @@ from classwise.errors import ConfigError
 
 
 class OOMFallback:
-    """`run` (images_BCHW to outputs by name), which is given half as many images each time that memory runs out,
-    and from then on no more than that. Where it does not, this is `run`, to the bit."""
+    """`run` (images_BCHW to outputs by name) in chunks that are halved whenever memory runs out.
+
+    The smaller size applies to later calls too. As long as memory suffices, the result is that of `run`, bit for bit.
+    """
 
     def __init__(self, run: Callable[[Tensor], dict[str, Tensor]]) -> None:
         self.run = run
-        self.most = 0
-        """Images at once; 0: as many as come."""
+        self.max_images = 0
+        """The largest number of images at once; 0 for no limit."""
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Outputs of all images, in order. Raises ConfigError where not even one of them fits."""
-        # Halved out here: an error that is being handled holds what did not fit.
-        while (found := self._found(images)) is None:
-            size = min(len(images), self.most or len(images))
+        """The outputs of all images, in order. Raises ConfigError if not even one image fits in memory."""
+        # Halved outside the handler of the error: while it is handled, it holds the tensors that did not fit.
+        while (outputs := self._outputs_or_none(images)) is None:
+            size = min(len(images), self.max_images or len(images))
             if size <= 1:
-                raise ConfigError(f"model.image_size: not even one image fits the memory of {images.device}")
-            self.most = -(-size // 2)
+                raise ConfigError(
+                    f"model.image_size: not even one image fits in the memory of {images.device}"
+                )
+            self.max_images = -(-size // 2)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        return found
+        return outputs
 
-    def _found(self, images: Tensor) -> dict[str, Tensor] | None:
-        """None where memory has run out."""
+    def _outputs_or_none(self, images: Tensor) -> dict[str, Tensor] | None:
+        """The outputs, or None if memory ran out."""
         try:
-            pieces = [self.run(piece) for piece in torch.split(images, self.most or max(1, len(images)))]
+            chunks = [self.run(chunk) for chunk in images.split(self.max_images or max(1, len(images)))]
         except torch.OutOfMemoryError:
             return None
-        if len(pieces) == 1:
-            return pieces[0]
-        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        if len(chunks) == 1:
+            return chunks[0]
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}

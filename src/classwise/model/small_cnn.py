@@ -1,8 +1,7 @@
-"""The built-in backbone: a plain convolutional network for small images, quick on two CPU cores.
+"""The built-in backbone: a plain convolutional network for small images, fast on two CPU cores.
 
-Every block is convolution, batch norm (Ioffe and Szegedy, 2015, section 3.2), ReLU. Residual blocks and more
-depth were no better at equal time (docs/log.md): with few images and little time, more passes over the
-images buy more than more layers.
+Every block is convolution, batch norm (Ioffe and Szegedy, 2015, section 3.2), ReLU. Residual blocks and more depth were
+no better in equal time (docs/log.md): with few images and little time, more epochs help more than more layers.
 """
 
 from torch import Tensor, nn
@@ -10,12 +9,12 @@ from torch.nn import functional as F
 
 
 class ConvBlock(nn.Module):
-    """images_BCHW -> (B, out_channels, H / stride, W / stride), in three steps: convolve 3 x 3, norm, ReLU."""
+    """images_BCHW -> (B, out_channels, H / stride, W / stride): 3 x 3 convolution, batch norm, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         # No bias: the norm subtracts the mean that a bias would add.
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
@@ -26,10 +25,10 @@ class ConvBlock(nn.Module):
 class SmallCNN(nn.Module):
     """images_BCHW (normalized float, H and W from 8 px) -> features_BF, F = `num_features`.
 
-    A stem of `width` channels, then three stages of width, 2 * width and 4 * width channels, each a block that
-    halves height and width by max pooling. At the end the map is averaged over the cells of a `grid` x `grid`
-    raster, not over the whole image: what is where tells classes apart when images are taken alike (centered
-    clothes, faces). `stem_stride=2` quarters the cost, for images of about 64 px and more (16 px at least).
+    A stem of `width` channels, then three stages of width, 2 * width and 4 * width channels, each a block followed by
+    max pooling, which halves height and width. At the end the feature map is averaged over the cells of a `grid` x
+    `grid` raster, not over the whole image: positions help to tell classes apart when all images are framed alike
+    (centered clothes, faces). `stem_stride=2` quarters the cost, for images of about 64 px and more (16 px at least).
 
     Initial weights come from torch's global generator.
     """
@@ -50,5 +49,5 @@ class SmallCNN(nn.Module):
         return F.adaptive_avg_pool2d(maps_BCHW, self.grid).flatten(1)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Which parameters are one layer, and their order, in the form of timm's models: stem, stages 1 to 3."""
+        """The parameters of each layer group, in order, in the format of timm's models: stem, stages 1 to 3."""
         return {"stem": r"^stem", "stages": r"^stage(\d+)"}
