@@ -16,7 +16,8 @@ from classwise.errors import ConfigError
 from classwise.model.backbone import import_timm
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import TORCH, _timm_optim, build_optimizer, optimizer_names
-from classwise.run.checkpoint import _flatten, _lay_out_as_parameters, _plain, _unflatten
+from classwise.run.checkpoint import _lay_out_as_parameters, _plain
+from classwise.run.tensor_tree import flatten, unflatten
 
 
 def group(*parameters: Tensor, lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -82,8 +83,8 @@ def take_steps(model: nn.Module, optimizer: Optimizer, count: int) -> None:
 def through_a_checkpoint(optimizer: Optimizer) -> dict[str, Any]:
     """Its state as a checkpoint writes and reads it: JSON and safetensors."""
     tensors: dict[str, Tensor] = {}
-    tree = json.loads(json.dumps(_flatten({"optimizer": optimizer.state_dict()}, "", tensors)))
-    state: dict[str, Any] = _unflatten(tree, load(save(_plain(tensors))))["optimizer"]
+    tree = json.loads(json.dumps(flatten({"optimizer": optimizer.state_dict()}, "", tensors)))
+    state: dict[str, Any] = unflatten(tree, load(save(_plain(tensors))))["optimizer"]
     return state
 
 

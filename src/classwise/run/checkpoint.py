@@ -32,6 +32,7 @@ from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import CheckpointError
 from classwise.files import json_text, make_folder, sha256, sync_folder
 from classwise.model.classifier import Classifier, ModelMetadata, restore_classifier
+from classwise.run.tensor_tree import flatten, unflatten
 from classwise.training.state import Progress, TrainState
 
 SCHEMA = 3
@@ -39,9 +40,6 @@ SCHEMA = 3
 READABLE_SCHEMAS = (2, SCHEMA)
 RENAMED_METADATA = {"window": "micro_batches_per_update"}
 RENAMED_PROGRESS = {"window": "update_in_epoch", "waited": "epochs_without_improvement"}
-_DTYPES = {
-    str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
-}
 # Other versions of these may decode, resize or normalise images differently, or build another model.
 IMAGE_AND_MODEL_PACKAGES = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
 FILES = ("model.safetensors", "training.safetensors", "state.json")
@@ -325,7 +323,7 @@ def read_on_rank_zero(processes: Processes, read: Callable[[], Checkpoint]) -> C
 def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     """Load a checkpoint into a freshly built state. Raises CheckpointError if it does not fit."""
     try:
-        training = _unflatten(checkpoint.state["training"], checkpoint.training)
+        training = unflatten(checkpoint.state["training"], checkpoint.training)
         # With averaging, model.safetensors holds the average; the weights that are trained are in `training`.
         averaged = training["average"]
         state.average.load_state_dict(averaged and {**averaged, "model": checkpoint.model})
@@ -361,7 +359,7 @@ def _serialise(state: TrainState, metadata: dict[str, Any], made_on: dict[str, A
         "scaler": state.scaler.state_dict(),
     }
     tensors: dict[str, Tensor] = {}
-    tree = _flatten(training, "", tensors)
+    tree = flatten(training, "", tensors)
     text = {"schema": SCHEMA, "metadata": metadata, "progress": state.progress.as_dict(), "training": tree}
     files = {
         "model.safetensors": save(_plain(state.average.model.state_dict())),
@@ -415,42 +413,3 @@ def _write_flushed(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """A tree as JSON. Tensors move to `tensors` and leave their key; integer keys, tuples and dtypes are marked."""
-    if isinstance(value, Tensor):
-        tensors[path] = value
-        return {"$tensor": path}
-    if isinstance(value, dict):
-        inner = {
-            str(key): _flatten(item, f"{path}.{key}".lstrip("."), tensors) for key, item in value.items()
-        }
-        return {"$numbered": inner} if any(isinstance(key, int) for key in value) else inner
-    if isinstance(value, list | tuple):
-        items = [_flatten(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
-        return {"$tuple": items} if isinstance(value, tuple) else items
-    if isinstance(value, torch.dtype):
-        return {"$dtype": str(value).removeprefix("torch.")}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise CheckpointError(
-        f"the optimizer's state has a {type(value).__name__} at {path}, which cannot be saved"
-    )
-
-
-def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The tree that `_flatten` was given."""
-    if isinstance(value, list):
-        return [_unflatten(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "$tensor" in value:
-        return tensors[value["$tensor"]]
-    if "$numbered" in value:
-        return {int(key): _unflatten(item, tensors) for key, item in value["$numbered"].items()}
-    if "$dtype" in value:
-        return _DTYPES[value["$dtype"]]
-    if "$tuple" in value:
-        return tuple(_unflatten(item, tensors) for item in value["$tuple"])
-    return {key: _unflatten(item, tensors) for key, item in value.items()}
