@@ -438,7 +438,8 @@ def without_false_alarms(tree: Path, outcomes: Sequence[Outcome]) -> list[Outcom
 
 def run_pytest(tree: Path, arguments: Sequence[str]) -> tuple[int, str]:
     """The exit code and all output; processes that the tests have started are killed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    # In one process, so that the first failure is the same one every time.
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *arguments]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         # To a file: a process that outlives the tests would keep a pipe open, and this one would wait for it.
         process = subprocess.Popen(
