@@ -2,7 +2,7 @@
 
     python benchmarks/planted_faults.py [--only NAME ...] [--whole] [--json FILE]
 
-Copies the tree into a temporary folder. For each fault, replaces one line of the copy and runs the quick tests (those
+Copies the tree into a temporary folder. For each fault, changes one line of the copy and runs the quick tests (those
 that `pytest` runs without `-m full`) until the first failure: the test files listed with the fault and, with `--whole`,
 the whole suite if none of these fails. Prints which test noticed each fault and after how many seconds, and how many
 faults were noticed. At the end, the tests that noticed a fault run once more without one, so that a test that fails
@@ -33,8 +33,8 @@ TIME_LIMIT = 3600.0  # seconds for one run of pytest
 
 @dataclass(frozen=True)
 class Fault:
-    """One line of `file` (below src/classwise) in which `old`, which occurs once in that file, becomes `new`. `what`
-    says what that breaks; `tests` (below tests/) should notice it."""
+    """A change in `file` (below src/classwise): `old`, which occurs once there, becomes `new`. `what` says what that
+    breaks; `tests` (below tests/) should notice it."""
 
     name: str
     file: str
@@ -108,12 +108,12 @@ FAULTS = (
         "higher_is_better=higher_is_better(config.selection.metric),",
         "higher_is_better=True,",
         "The plateau schedule takes a falling error or loss for a worse result and lowers the learning rate.",
-        ("compose/test_parts.py", "end_to_end/test_every_key.py"),
+        ("compose/test_state.py", "end_to_end/test_every_key.py"),
     ),
     Fault(
         "best-after-kill",
         "run/api.py",
-        "best=p.epoch > 0 and p.update_in_epoch == 0 and p.best_epoch == p.epoch",
+        "best=is_between_epochs and progress.best_epoch == progress.epoch",
         "best=False",
         "A run that was killed while it saved its best epoch keeps the older checkpoint as `best` when it is resumed.",
         ("run/test_checkpoint.py", "end_to_end/test_interrupt.py"),
@@ -164,8 +164,8 @@ FAULTS = (
     Fault(
         "cutmix-share",
         "data/mixing.py",
-        "own_N = 1 - (bottom - top) * (right - left) / (height * width)",
-        "own_N = 1 - side_N**2",
+        "lambda_N = 1 - (bottom_N - top_N) * (right_N - left_N) / (height * width)",
+        "lambda_N = 1 - side_N**2",
         "CutMix mixes labels by the area that was drawn, not by what is left of it where the border cuts the rectangle"
         " off.",
         ("data/test_mixing.py",),
@@ -190,9 +190,9 @@ FAULTS = (
     # losses
     Fault(
         "deferred-weights",
-        "losses/base.py",
-        "epoch + 1 >= from_epoch",
-        "epoch + 1 > from_epoch",
+        "losses/class_weighted.py",
+        "self.epoch + 1 >= self.weights_from_epoch",
+        "self.epoch + 1 > self.weights_from_epoch",
         "Deferred class weights begin one epoch late.",
         ("losses/test_deferred_weights.py",),
     ),
@@ -209,7 +209,7 @@ FAULTS = (
     Fault(
         "plateau-reset",
         "optim/schedules.py",
-        "self.cooling, self.bad_epochs = self.cooldown, 0",
+        "self.cooling = self.cooldown\n            self.bad_epochs = 0",
         "self.cooling = self.cooldown",
         "After the plateau schedule has lowered the learning rate, the bad epochs before it still count.",
         ("optim/test_schedules.py",),
@@ -438,7 +438,8 @@ def without_false_alarms(tree: Path, outcomes: Sequence[Outcome]) -> list[Outcom
 
 def run_pytest(tree: Path, arguments: Sequence[str]) -> tuple[int, str]:
     """The exit code and all output; processes that the tests have started are killed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    # In one process, so that the first failure is the same one every time.
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *arguments]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         # To a file: a process that outlives the tests would keep a pipe open, and this one would wait for it.
         process = subprocess.Popen(

@@ -200,7 +200,7 @@ CASES: dict[str, Case] = {
         play=composed,
     ),
     "data.worker_timeout": Case(
-        (120.0, 5.0, 0.0), lambda loader: loader.watch_timeout, section={"workers": 1}, play=composed
+        (120.0, 5.0, 0.0), lambda loader: loader.watchdog_timeout, section={"workers": 1}, play=composed
     ),
     "data.bad_images": Case(("error", "skip"), refusal, section={"source": "@bad.csv"}),
     "data.unlabeled": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),

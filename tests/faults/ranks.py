@@ -22,6 +22,7 @@ from classwise.data.epochs import ValidationData
 from classwise.data.sampling import rank_share
 from classwise.distributed import SINGLE_PROCESS, Processes, process_group
 from classwise.errors import NonFiniteError
+from classwise.losses.normalizer import Normalizer
 from classwise.metrics.collection import MetricCollection, flat_scores
 from classwise.model.heads import (
     ClassHead,
@@ -97,8 +98,8 @@ def window_gradients(processes: Processes, cases: int, sabotage: str = "") -> Co
             processes.sum_gradients(model.parameters())
             found = torch.cat([p.grad.flatten() for p in model.parameters()]) / processes.world_size  # type: ignore[union-attr]
         else:
-            normalizer = processes.sum(
-                torch.stack([criterion.normalizer(targets) for _, targets in own]).sum(0)
+            normalizer = Normalizer(
+                processes.total(sum(criterion.normalizer(targets) for _, targets in own).values)
             )
             for images, targets in own:
                 criterion(model(images), targets, normalizer).backward()
@@ -153,18 +154,12 @@ def _gradients(
     )
     criterion = criterion_of(uncertainty=learnt).to(next(model.parameters()).dtype)
     state = state_of(model, data, "sgd", lr=1e-12, criterion=criterion)
+    dtype = next(model.parameters()).dtype
     found: list[Tensor] = []
-    clip = loop.clip
-
-    def noted(parameters: Sequence[nn.Parameter], most: float) -> Tensor | None:
-        found.append(torch.cat([p.grad.flatten().to(next(model.parameters()).dtype) for p in parameters]))  # type: ignore[union-attr]
-        return clip(parameters, most)
-
-    loop.clip = noted  # type: ignore[attr-defined]
-    try:
-        loop.train_one_epoch(state, data.updates(0), data, dataclasses.replace(SETTINGS, processes=who))
-    finally:
-        loop.clip = clip  # type: ignore[attr-defined]
+    state.optimizer.register_step_pre_hook(
+        lambda *_: found.append(torch.cat([p.grad.flatten().to(dtype) for p in state.parameters]))  # type: ignore[union-attr]
+    )
+    loop.train_one_epoch(state, data.updates(0), data, dataclasses.replace(SETTINGS, processes=who))
     return found
 
 
