@@ -20,15 +20,15 @@ def test_equals_the_equation() -> None:
         if label != -1:
             scaled = [n * math.exp(z) for n, z in zip(counts, row, strict=True)]
             rows.append(-math.log(scaled[label] / sum(scaled)))
-    found = BalancedSoftmax(torch.tensor(counts))(logits, torch.tensor(labels))
-    assert found.item() == pytest.approx(sum(rows) / len(rows), rel=1e-12)
+    actual = BalancedSoftmax(torch.tensor(counts))(logits, torch.tensor(labels))
+    assert actual.item() == pytest.approx(sum(rows) / len(rows), rel=1e-12)
 
 
-def test_equal_counts_are_cross_entropy() -> None:
+def test_equal_counts_give_cross_entropy() -> None:
     """With balanced classes it is plain cross entropy."""
     logits_BK, labels_B = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 2, 1, 1])
-    found = BalancedSoftmax(torch.tensor([9, 9, 9, 9]))(logits_BK, labels_B)
-    torch.testing.assert_close(found, F.cross_entropy(logits_BK, labels_B))
+    actual = BalancedSoftmax(torch.tensor([9, 9, 9, 9]))(logits_BK, labels_B)
+    torch.testing.assert_close(actual, F.cross_entropy(logits_BK, labels_B))
 
 
 def test_a_class_without_rows_counts_as_one() -> None:
@@ -41,7 +41,7 @@ def test_a_class_without_rows_counts_as_one() -> None:
 
 
 @pytest.mark.parametrize("counts", [[0, 0], [3, -1], [[1, 2]], [1.0, float("nan")]])
-def test_bad_counts_are_refused(counts: list[float]) -> None:
-    """Counts that are negative, not finite, all 0 or not one a class are refused."""
+def test_invalid_counts_are_refused(counts: list[float]) -> None:
+    """Counts that are negative, not finite, all 0 or not one per class are refused."""
     with pytest.raises(ConfigError, match="counts: found"):
         BalancedSoftmax(torch.tensor(counts))

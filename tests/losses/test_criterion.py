@@ -19,8 +19,8 @@ LABELS_B = torch.tensor([0, 1, 2, -1, 1, 1])
 WEIGHT_K = torch.tensor([1.0, 0.25, 4.0])
 
 
-def test_weighted_sum_adds_its_parts() -> None:
-    """The value is the weighted sum of the parts' own means, which have different normalizers."""
+def test_weighted_sum_adds_its_losses() -> None:
+    """The value is the weighted sum of the losses' own means, which have different normalizers."""
     parts = [Focal(2.0, WEIGHT_K), CrossEntropy(label_smoothing=0.1)]
     loss = WeightedSum(parts, [0.7, 0.3])
     expected = 0.7 * parts[0](LOGITS_BK, LABELS_B) + 0.3 * parts[1](LOGITS_BK, LABELS_B)
@@ -38,8 +38,8 @@ def test_weighted_sums_nest() -> None:
     torch.testing.assert_close(outer(LOGITS_BK, LABELS_B), expected, rtol=1e-14, atol=0)
 
 
-def test_one_part_that_is_not_additive_makes_the_whole_so() -> None:
-    """Soft F1 inside a sum inside a criterion is seen from outside, and refuses a window's normalizer."""
+def test_one_loss_that_is_not_additive_makes_the_criterion_so() -> None:
+    """Soft F1 inside a sum inside a criterion makes the criterion not additive, and refuses an update's normalizer."""
     mixed = WeightedSum([CrossEntropy(), SoftMacroF1(3)], [1.0, 1.0])
     criterion = Criterion({"a": CrossEntropy(), "b": mixed}, {"a": 1.0, "b": 1.0})
     assert WeightedSum([CrossEntropy(), Focal()], [1.0, 1.0]).additive
@@ -65,7 +65,7 @@ def test_criterion_adds_its_heads() -> None:
 
 
 def test_a_head_without_labels_adds_nothing() -> None:
-    """A head whose rows are all masked gives 0 and no gradient, beside one that counts."""
+    """A head whose rows are all unlabeled adds 0 and no gradient to a head with labels."""
     criterion = Criterion({"a": CrossEntropy(), "b": Focal()}, {"a": 1.0, "b": 1.0})
     outputs = {name: LOGITS_BK.clone().requires_grad_() for name in "ab"}
     targets = {"a": LABELS_B, "b": torch.full_like(LABELS_B, -1)}
@@ -76,7 +76,7 @@ def test_a_head_without_labels_adds_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["type", "a.b", "", "나이", 'it\'s "x"', "forward"])
-def test_any_text_names_a_head(name: str) -> None:
+def test_any_text_can_name_a_head(name: str) -> None:
     """Head names may hold any characters, also those that an nn.ModuleDict refuses."""
     criterion = Criterion({name: CrossEntropy(WEIGHT_K)}, {name: 1.0})
     assert criterion({name: LOGITS_BK}, {name: LABELS_B}).isfinite()
@@ -103,7 +103,7 @@ def test_losses_without_a_normalizer_are_refused() -> None:
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, float("nan")]])
-def test_bad_weights_of_a_sum_are_refused(weights: list[float]) -> None:
+def test_invalid_weights_of_a_sum_are_refused(weights: list[float]) -> None:
     """One finite weight >= 0 for each loss."""
     with pytest.raises(ConfigError, match="weight"):
         WeightedSum([CrossEntropy(), Focal()], weights)
@@ -112,15 +112,15 @@ def test_bad_weights_of_a_sum_are_refused(weights: list[float]) -> None:
 
 
 def test_empty_sums_are_refused() -> None:
-    """A sum of nothing has no gradient to train with."""
+    """A sum without losses has no gradient to train with."""
     with pytest.raises(ConfigError, match="0 losses"):
         WeightedSum([], [])
     with pytest.raises(ConfigError, match="0 losses"):
         Criterion({}, {})
 
 
-def test_losses_of_two_kinds_of_target_are_no_sum() -> None:
-    """A class loss and a regression loss stand in one sum only by mistake."""
+def test_losses_of_two_kinds_of_target_cannot_be_summed() -> None:
+    """A class loss and a regression loss in one sum are a mistake."""
     with pytest.raises(ConfigError, match="losses of one kind of target"):
         WeightedSum([CrossEntropy(), Huber()], [1.0, 1.0])
 
@@ -129,7 +129,7 @@ NUMBERS_B = torch.tensor([0.5, math.nan, -1.0, 2.0, 0.0, 1.0], dtype=torch.float
 
 
 def uncertain(s: list[float]) -> tuple[Criterion, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """A class head and a number head with learned weights, their outputs and their targets."""
+    """A class head and a regression head with learned weights, their outputs and their targets."""
     criterion = Criterion(
         {"mask": CrossEntropy(WEIGHT_K), "age": SquaredError()}, {"mask": 2.0, "age": 0.5}, uncertainty=True
     ).double()
@@ -139,7 +139,7 @@ def uncertain(s: list[float]) -> tuple[Criterion, dict[str, torch.Tensor], dict[
 
 
 def test_learned_weights_equal_the_paper() -> None:
-    """Value and gradient are those of L / sigma^2 + log sigma, with L / (2 sigma^2) for a number."""
+    """Value and gradient are those of L / sigma^2 + log sigma, with L / (2 sigma^2) for a regression."""
     criterion, outputs, targets = uncertain([0.3, -1.2])
     value = criterion(outputs, targets)
     value.backward()
@@ -155,7 +155,7 @@ def test_learned_weights_equal_the_paper() -> None:
     assert criterion.log_variance.grad.tolist() == pytest.approx(slopes, rel=1e-12)
 
 
-def test_learned_weights_are_a_parameter_only_when_asked_for() -> None:
+def test_learned_weights_are_a_parameter_only_with_uncertainty() -> None:
     """With them there is one parameter that starts at 0 and goes into the state; without them there is none."""
     criterion = Criterion({"a": CrossEntropy(), "b": Huber()}, {"a": 1.0, "b": 1.0}, uncertainty=True)
     assert dict(criterion.named_parameters()).keys() == {"log_variance"}
@@ -165,7 +165,7 @@ def test_learned_weights_are_a_parameter_only_when_asked_for() -> None:
 
 
 def test_a_head_without_targets_keeps_its_weight() -> None:
-    """Where all rows of a head are masked its log variance gets no gradient, and no other does more than before."""
+    """The log variance of a head without labeled rows gets no gradient; those of the other heads do not change."""
     criterion, outputs, targets = uncertain([0.3, -1.2])
     criterion(outputs, targets).backward()
     before = criterion.log_variance.grad.clone()
@@ -174,8 +174,8 @@ def test_a_head_without_targets_keeps_its_weight() -> None:
     assert criterion.log_variance.grad.tolist() == [before[0].item(), 0.0]
 
 
-def test_learned_weights_find_the_noise() -> None:
-    """Descent on the log variance of a number with fixed outputs ends at the log of the mean squared error."""
+def test_learned_weights_converge_to_the_noise() -> None:
+    """For fixed outputs, descent on the log variance of a regression ends at the log of the mean squared error."""
     criterion = Criterion({"age": SquaredError()}, {"age": 1.0}, uncertainty=True).double()
     outputs, targets = {"age": LOGITS_BK[:, :1]}, {"age": NUMBERS_B}
     optimizer = torch.optim.SGD(criterion.parameters(), lr=0.5)

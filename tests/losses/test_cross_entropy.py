@@ -9,7 +9,7 @@ from classwise.losses.cross_entropy import CrossEntropy
 
 
 def random_case(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, float]:
-    """Logits, labels with masked rows (the first one is always known), weights and smoothing."""
+    """Logits, labels with masked rows (the first one is always labeled), weights and smoothing."""
     draw = torch.Generator().manual_seed(seed)
     rows, classes = (
         int(torch.randint(1, 20, (), generator=draw)),
@@ -37,7 +37,7 @@ def test_equals_torch(start: int) -> None:
 
 
 def test_normalizer_is_the_sum_of_the_weights() -> None:
-    """The normalizer adds the weights of the known labels, in float64, as one number."""
+    """The normalizer adds the weights of the labeled rows, in float64, as one number."""
     labels_B = torch.tensor([0, 2, 2, -1])
     weighted = CrossEntropy(torch.tensor([1.0, 10.0, 0.5])).normalizer(labels_B)
     assert weighted.tolist() == [2.0]
@@ -45,14 +45,14 @@ def test_normalizer_is_the_sum_of_the_weights() -> None:
 
 
 def test_given_normalizer_divides_the_sum() -> None:
-    """A given normalizer takes the place of the batch's own."""
+    """A given normalizer replaces that of the batch."""
     logits_BK, labels_B, weight_K, smoothing = random_case(5)
     loss = CrossEntropy(weight_K, smoothing)
     own = loss.normalizer(labels_B)
     torch.testing.assert_close(loss(logits_BK, labels_B, sum([own] * 4)), loss(logits_BK, labels_B) / 4)
 
 
-def test_label_bytes_without_sign() -> None:
+def test_labels_in_unsigned_bytes() -> None:
     """Class 255 in unsigned bytes is a class and not the ignored label -1."""
     loss = CrossEntropy()
     labels_B = torch.tensor([255, 0], dtype=torch.uint8)
@@ -62,14 +62,14 @@ def test_label_bytes_without_sign() -> None:
 
 
 @pytest.mark.parametrize("weight", [[1.0, -1.0], [1.0, float("nan")], [float("inf"), 1.0], [[1.0, 1.0]]])
-def test_bad_weights_are_refused(weight: list[float]) -> None:
-    """Weights that are negative, not finite or not one a class are refused with what was found."""
+def test_invalid_weights_are_refused(weight: list[float]) -> None:
+    """Weights that are negative, not finite or not one per class are refused; the error shows them."""
     with pytest.raises(ConfigError, match="class weights: found"):
         CrossEntropy(torch.tensor(weight))
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, float("nan")])
-def test_bad_smoothing_is_refused(smoothing: float) -> None:
+def test_invalid_smoothing_is_refused(smoothing: float) -> None:
     """The error names the key and the range."""
     with pytest.raises(ConfigError, match=r"label_smoothing: found .*allowed: 0 to 1"):
         CrossEntropy(label_smoothing=smoothing)

@@ -28,7 +28,7 @@ every_loss = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
-    """Whether value and normalizer are the same, with hard and, where they are taken, soft labels."""
+    """Whether value and normalizer are the same, with hard and, where they are accepted, soft labels."""
     soft_BK = torch.full((6, 3), 0.3, dtype=torch.float64)
     targets = [LABELS_B, soft_BK] if first.soft_targets else [LABELS_B]
     return all(
@@ -39,8 +39,8 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 @every_loss
-def test_weights_start_with_their_epoch(make: Callable[[Tensor | None, int], nn.Module]) -> None:
-    """With weights from epoch 4, three epochs are unweighted (also before any is told), the fourth is not."""
+def test_weights_apply_from_their_epoch(make: Callable[[Tensor | None, int], nn.Module]) -> None:
+    """With weights from epoch 4, three epochs are unweighted (also before `set_epoch`), the fourth is not."""
     loss, plain, weighted = make(WEIGHT_K, 4), make(None, 1), make(WEIGHT_K, 1)
     assert not same(plain, weighted)
     assert same(loss, plain)
@@ -53,8 +53,8 @@ def test_weights_start_with_their_epoch(make: Callable[[Tensor | None, int], nn.
 
 
 @every_loss
-def test_a_resumed_run_knows_its_epoch(make: Callable[[Tensor | None, int], nn.Module]) -> None:
-    """Only the epoch decides: a fresh loss that is told epoch 7 is that of a run that got there; back is back."""
+def test_only_the_epoch_decides_after_a_resume(make: Callable[[Tensor | None, int], nn.Module]) -> None:
+    """Only the current epoch decides: a new loss set to epoch 7 is weighted, set back to 0 it is unweighted."""
     loss = make(WEIGHT_K, 4)
     loss.set_epoch(7)
     assert same(loss, make(WEIGHT_K, 1))
@@ -63,7 +63,7 @@ def test_a_resumed_run_knows_its_epoch(make: Callable[[Tensor | None, int], nn.M
 
 
 def test_sums_and_criteria_pass_the_epoch_on() -> None:
-    """The epoch reaches losses inside a sum inside a criterion, beside losses that know none."""
+    """The epoch reaches losses inside a sum inside a criterion, next to losses that do not depend on it."""
     inner = WeightedSum([Focal(2.0, WEIGHT_K, 2), CrossEntropy()], [1.0, 0.5])
     criterion = Criterion({"a": inner, "b": CrossEntropy(WEIGHT_K, 0.0, 3)}, {"a": 1.0, "b": 1.0})
     targets = {"a": LABELS_B, "b": LABELS_B}

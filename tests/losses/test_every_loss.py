@@ -1,4 +1,4 @@
-"""What holds for every loss of a class: masked rows, nothing labeled, half precision, exact gradients, refusals."""
+"""What holds for every loss of a class target: unlabeled rows, half precision, exact gradients, refusals."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ every_loss = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
 
 
 def batch(rows: int = 7, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits (rows, 4) in float64 and labels, every third of them masked."""
+    """Logits (rows, 4) in float64 and labels, every third of them unknown."""
     draw = torch.Generator().manual_seed(seed)
     logits_BK = 2 * torch.randn(rows, 4, generator=draw, dtype=torch.float64)
     labels_B = torch.randint(0, 4, (rows,), generator=draw)
@@ -44,7 +44,7 @@ def batch(rows: int = 7, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 @every_loss
 def test_follows_the_protocol(make: Callable[[], nn.Module]) -> None:
-    """Every loss says whether it is additive and has one float64 normalizer for each of its terms."""
+    """Every loss follows `Loss` and has one float64 number per term in its normalizer."""
     loss = make()
     assert isinstance(loss, Loss)
     normalizer = loss.normalizer(batch()[1])
@@ -53,24 +53,24 @@ def test_follows_the_protocol(make: Callable[[], nn.Module]) -> None:
 
 
 @every_loss
-def test_masked_rows_are_as_if_absent(make: Callable[[], nn.Module]) -> None:
-    """Value and normalizer are those of the labeled rows alone, and masked rows get no gradient."""
+def test_unlabeled_rows_have_no_influence(make: Callable[[], nn.Module]) -> None:
+    """Value and normalizer are those of the labeled rows alone, and unlabeled rows get no gradient."""
     loss = make()
     logits_BK, labels_B = batch()
-    known_B = labels_B != -1
+    labeled_B = labels_B != -1
     logits_BK.requires_grad_()
     value = loss(logits_BK, labels_B)
     value.backward()
-    torch.testing.assert_close(value, loss(logits_BK[known_B], labels_B[known_B]), rtol=1e-13, atol=0)
-    assert loss.normalizer(labels_B).tolist() == loss.normalizer(labels_B[known_B]).tolist()
-    assert not logits_BK.grad[~known_B].any()
-    assert logits_BK.grad[known_B].any()
+    torch.testing.assert_close(value, loss(logits_BK[labeled_B], labels_B[labeled_B]), rtol=1e-13, atol=0)
+    assert loss.normalizer(labels_B).tolist() == loss.normalizer(labels_B[labeled_B]).tolist()
+    assert not logits_BK.grad[~labeled_B].any()
+    assert logits_BK.grad[labeled_B].any()
 
 
 @every_loss
 @pytest.mark.parametrize("rows", [0, 5])
-def test_nothing_labeled_is_zero(make: Callable[[], nn.Module], rows: int) -> None:
-    """All rows masked, or no row at all: 0 with a gradient of 0, never NaN."""
+def test_loss_without_labeled_rows_is_zero(make: Callable[[], nn.Module], rows: int) -> None:
+    """All rows unlabeled, or no row at all: 0 with a gradient of 0, never NaN."""
     loss = make()
     logits_BK = torch.randn(rows, 4, requires_grad=True)
     labels_B = torch.full((rows,), -1)
@@ -107,7 +107,7 @@ def test_half_precision_logits_are_summed_in_float32(
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_precision_is_kept(make: Callable[[], nn.Module], dtype: torch.dtype) -> None:
+def test_loss_has_the_dtype_of_its_logits(make: Callable[[], nn.Module], dtype: torch.dtype) -> None:
     """The loss has the precision of its logits, although the normalizer is float64."""
     logits_BK, labels_B = batch()
     loss = make()
@@ -167,7 +167,7 @@ def test_normalizer_of_another_shape_is_refused(make: Callable[[], nn.Module]) -
     ],
 )
 def test_weights_for_another_number_of_classes_are_refused(make: Callable[[], nn.Module]) -> None:
-    """Weights of 4 classes do not fit logits of 18: a loss never falls back on some number of classes."""
+    """Weights of 4 classes do not fit logits of 18: a loss never guesses the number of classes."""
     with pytest.raises(ValueError, match="18 classes; this loss was made for 4"):
         make()(torch.zeros(2, 18), torch.tensor([0, 1]))
 

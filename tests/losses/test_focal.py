@@ -10,7 +10,7 @@ from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.focal import Focal
 
 
-def written_out(logits: list[list[float]], labels: list[int], gamma: float, weights: list[float]) -> float:
+def by_formula(logits: list[list[float]], labels: list[int], gamma: float, weights: list[float]) -> float:
     """Equation 5 of the paper, row by row, with the softmax's probability of the true class."""
     total = normalizer = 0.0
     for row, label in zip(logits, labels, strict=True):
@@ -31,7 +31,7 @@ def test_equals_the_formula(gamma: float) -> None:
         labels_B = torch.randint(-1, 5, (9,), generator=draw)
         labels_B[0] = 3
         weight_K = torch.rand(5, generator=draw, dtype=torch.float64) + 0.1
-        expected = written_out(logits_BK.tolist(), labels_B.tolist(), gamma, weight_K.tolist())
+        expected = by_formula(logits_BK.tolist(), labels_B.tolist(), gamma, weight_K.tolist())
         assert Focal(gamma, weight_K)(logits_BK, labels_B).item() == pytest.approx(expected, rel=1e-11)
 
 
@@ -60,7 +60,7 @@ def test_gradient_at_certainty(gamma: float, lead: float) -> None:
     assert logits_BK.grad[0, 0].item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-def test_one_class_is_no_question() -> None:
+def test_a_single_class_has_no_loss() -> None:
     """With a single class p is 1 and the loss 0, with a finite gradient."""
     logits_BK = torch.randn(3, 1, requires_grad=True)
     value = Focal(2.0)(logits_BK, torch.tensor([0, 0, -1]))
@@ -70,7 +70,7 @@ def test_one_class_is_no_question() -> None:
 
 
 @pytest.mark.parametrize("gamma", [-1.0, float("nan"), float("inf")])
-def test_bad_gamma_is_refused(gamma: float) -> None:
+def test_invalid_gamma_is_refused(gamma: float) -> None:
     """The error names the key and the range."""
     with pytest.raises(ConfigError, match="gamma: found"):
         Focal(gamma)

@@ -45,10 +45,10 @@ Make = Callable[[], nn.Module]
 
 
 def batch(kind: str, rows: int = 9) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, targets with every third row unknown, and which rows (B,) are known."""
+    """Outputs, targets with every third row unlabeled, and which rows (B,) are labeled."""
     draw = torch.Generator().manual_seed(0)
     outputs = torch.randn(rows, 4 if kind in ("multilabel", "ordinal") else 1, generator=draw).double()
-    known_B = torch.arange(rows) % 3 != 0
+    labeled_B = torch.arange(rows) % 3 != 0
     whole_B5 = torch.randint(0, 5, (rows, 5), generator=draw)
     targets = {
         "multilabel": (whole_B5[:, :4] % 2).float(),
@@ -57,11 +57,11 @@ def batch(kind: str, rows: int = 9) -> tuple[Tensor, Tensor, Tensor]:
         # Two queries, whose rows alternate.
         "ranking": torch.stack([whole_B5[:, 0], torch.arange(rows) % 2], dim=1),
     }[kind]
-    return outputs, unknown_at(kind, targets, ~known_B), known_B
+    return outputs, unknown_at(kind, targets, ~labeled_B), labeled_B
 
 
 def unknown_at(kind: str, targets: Tensor, where_B: Tensor) -> Tensor:
-    """The targets with some rows unknown."""
+    """The targets with some rows unlabeled."""
     targets = targets.clone()
     if kind == "ranking":
         targets[where_B, 0] = -1
@@ -72,7 +72,7 @@ def unknown_at(kind: str, targets: Tensor, where_B: Tensor) -> Tensor:
 
 @every_loss
 def test_follows_the_protocol(kind: str, make: Make) -> None:
-    """Every loss says what it is and has one float64 normalizer for each of its terms; the scale is by its kind."""
+    """Every loss has the attributes of `Loss`, one float64 number per term, and the scale of its kind of target."""
     loss = make()
     assert isinstance(loss, Loss)
     assert loss.additive
@@ -84,22 +84,22 @@ def test_follows_the_protocol(kind: str, make: Make) -> None:
 
 
 @every_loss
-def test_unknown_rows_are_as_if_absent(kind: str, make: Make) -> None:
-    """Value and normalizer are those of the known rows alone, and unknown rows get a gradient of 0, never NaN."""
+def test_unlabeled_rows_have_no_influence(kind: str, make: Make) -> None:
+    """Value and normalizer are those of the labeled rows alone, and unlabeled rows get a gradient of 0, never NaN."""
     loss = make()
-    outputs, targets, known_B = batch(kind)
+    outputs, targets, labeled_B = batch(kind)
     outputs.requires_grad_()
     value = loss(outputs, targets)
     value.backward()
-    torch.testing.assert_close(value, loss(outputs[known_B], targets[known_B]), rtol=1e-13, atol=0)
-    assert loss.normalizer(targets).tolist() == loss.normalizer(targets[known_B]).tolist()
-    assert torch.equal(outputs.grad[~known_B], torch.zeros_like(outputs.grad[~known_B]))
-    assert outputs.grad[known_B].isfinite().all()
-    assert outputs.grad[known_B].any()
+    torch.testing.assert_close(value, loss(outputs[labeled_B], targets[labeled_B]), rtol=1e-13, atol=0)
+    assert loss.normalizer(targets).tolist() == loss.normalizer(targets[labeled_B]).tolist()
+    assert torch.equal(outputs.grad[~labeled_B], torch.zeros_like(outputs.grad[~labeled_B]))
+    assert outputs.grad[labeled_B].isfinite().all()
+    assert outputs.grad[labeled_B].any()
 
 
-def test_single_unknown_cells_are_as_if_absent() -> None:
-    """In a multilabel row one cell may be unknown: it counts in neither sum nor normalizer, and gets no gradient."""
+def test_single_unlabeled_cells_have_no_influence() -> None:
+    """An unlabeled cell of a multilabel row counts in neither sum nor normalizer, and gets no gradient."""
     logits_BL = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     targets_BL = torch.tensor([[1, math.nan, 0, 1], [math.nan, 1, 1, 0]])
     for make in (lambda: BinaryCrossEntropy(), MultilabelFocal, lambda: Asymmetric(clip=0.0)):
@@ -111,8 +111,8 @@ def test_single_unknown_cells_are_as_if_absent() -> None:
 
 @every_loss
 @pytest.mark.parametrize("rows", [0, 5])
-def test_nothing_known_is_zero(kind: str, make: Make, rows: int) -> None:
-    """All rows unknown, or no row at all: 0 with a gradient of 0, never NaN."""
+def test_loss_without_labeled_rows_is_zero(kind: str, make: Make, rows: int) -> None:
+    """All rows unlabeled, or no row at all: 0 with a gradient of 0, never NaN."""
     loss = make()
     outputs, targets, _ = batch(kind, rows)
     targets = unknown_at(kind, targets, torch.ones(rows, dtype=torch.bool))
@@ -152,7 +152,7 @@ def test_extreme_outputs_stay_finite(kind: str, make: Make, size: float) -> None
 
 @every_loss
 def test_a_given_normalizer_divides_the_sum(kind: str, make: Make) -> None:
-    """A given normalizer takes the place of the batch's own; another shape is refused."""
+    """A given normalizer replaces that of the batch; another shape is refused."""
     loss = make()
     outputs, targets, _ = batch(kind)
     quarter = loss(outputs, targets, sum([loss.normalizer(targets)] * 4))
@@ -163,17 +163,17 @@ def test_a_given_normalizer_divides_the_sum(kind: str, make: Make) -> None:
 
 @every_loss
 def test_wrong_shapes_are_refused(kind: str, make: Make) -> None:
-    """Outputs or targets that would broadcast to something else, and targets of another sort, are refused."""
+    """Outputs or targets that would broadcast to something else, and targets of another dtype, are refused."""
     loss = make()
     outputs, targets, _ = batch(kind)
-    other_sort = targets.long() if targets.is_floating_point() else targets.double()
+    other_dtype = targets.long() if targets.is_floating_point() else targets.double()
     for bad in (
         (outputs[:1], targets),
         (outputs[:, 0], targets),
         (torch.cat([outputs, outputs], dim=1), targets),
         (outputs, targets[:-1]),
         (outputs, targets.unsqueeze(-1)),
-        (outputs, other_sort),
+        (outputs, other_dtype),
     ):
         with pytest.raises(ValueError, match=r"^found .*; allowed"):
             loss(*bad)
@@ -193,41 +193,41 @@ def test_levels_outside_the_scale_are_refused(level: int) -> None:
 
 
 def test_normalizers() -> None:
-    """What each kind is divided by: cells, tasks, rows, pairs, queries with two known rows or more."""
+    """What each loss is divided by: cells, tasks, rows, pairs, queries with at least two labeled rows."""
     assert Asymmetric().normalizer(torch.tensor([[1, 0.4], [math.nan, 0]])).tolist() == [3]
     # Levels 0, 1, 2 and 3 of four have 1, 2, 3 and 3 tasks.
     assert Corn(4).normalizer(torch.tensor([0, 1, 2, 3, -1])).tolist() == [9]
     assert Huber().normalizer(torch.tensor([1.0, math.nan, 3.0])).tolist() == [2]
-    # Query 7: relevance 2, 0, 0 and one unknown; query 3: a single row, and one unknown; query 5: two equal.
+    # Query 7: relevance 2, 0, 0 and one unlabeled; query 3: a single row, and one unlabeled; query 5: two equal.
     ranking_B2 = torch.tensor([[2, 7], [1, 3], [0, 7], [-1, 7], [1, 5], [0, 7], [-1, 3], [1, 5]])
     assert PairwiseLogistic().normalizer(ranking_B2).tolist() == [2]
     assert ListNet().normalizer(ranking_B2).tolist() == [2]
 
 
 def counted(targets_B2: Tensor) -> tuple[int, int]:
-    """The pairs of one query with different known relevance, and the queries with two known rows, one by one."""
+    """The number of pairs of one query with different relevance, and of queries with two labeled rows, by loops."""
     rows = [(query, relevance) for relevance, query in targets_B2.tolist() if relevance != -1]
     pairs = sum(q == p and r > s for q, r in rows for p, s in rows)
     queries = [query for query, _ in rows]
     return pairs, sum(queries.count(query) > 1 for query in set(queries))
 
 
-def test_ranking_masses_are_counts() -> None:
-    """200 random tables: pairs and queries as a loop over all rows counts them, and no fraction of one."""
+def test_ranking_normalizers_are_exact_counts() -> None:
+    """200 random tables: the numbers of pairs and queries equal those of a loop over all rows."""
     draw = torch.Generator().manual_seed(0)
     for case in range(200):
         rows, queries, levels = case % 40, 1 + case % 7, 1 + case % 5
         relevance_B = torch.randint(-1, levels, (rows,), generator=draw)
         targets_B2 = torch.stack([relevance_B, torch.randint(0, queries, (rows,), generator=draw)], dim=1)
-        for loss, wanted in zip((PairwiseLogistic(), ListNet()), counted(targets_B2), strict=True):
+        for loss, expected in zip((PairwiseLogistic(), ListNet()), counted(targets_B2), strict=True):
             normalizer = loss.normalizer(targets_B2)
-            assert normalizer.tolist() == [float(wanted)]
+            assert normalizer.tolist() == [float(expected)]
 
 
 def test_the_normalizer_of_a_large_ranking_takes_little_memory() -> None:
-    """Validation asks for that of all its rows at once: 200,000 of them, each with each, would take 40 GB."""
+    """Validation asks for that of all rows at once: comparing 200,000 of them pairwise would take 40 GB."""
     rows = torch.arange(200_000)
-    # Each of 20,000 queries has the relevances 0 to 4 twice, but for the last row, which is unknown.
+    # Each of 20,000 queries has the relevances 0 to 4 twice, except for the last row, which is unlabeled.
     targets_B2 = torch.stack([rows // 20_000 % 5, rows % 20_000], dim=1)
     targets_B2[-1, 0] = -1
     assert PairwiseLogistic().normalizer(targets_B2).tolist() == [20_000 * 40 - 8]
@@ -237,13 +237,13 @@ def test_the_normalizer_of_a_large_ranking_takes_little_memory() -> None:
 
 
 def test_large_numbers_keep_their_digits() -> None:
-    """Years around 2000, standardized in float64: float32 outputs lose no digit of the difference."""
+    """Years around 2000, standardized in float64: no digit of the difference is lost with float32 outputs."""
     years_B = torch.tensor([2020.001, 2020.003, math.nan], dtype=torch.float64)
-    found = Standardized(AbsoluteError(), 2020.0, 0.001)(torch.zeros(3, 1), years_B)
-    assert found.item() == pytest.approx(2.0, rel=1e-6)
+    actual = Standardized(AbsoluteError(), 2020.0, 0.001)(torch.zeros(3, 1), years_B)
+    assert actual.item() == pytest.approx(2.0, rel=1e-6)
 
 
-def test_order_alone_counts_in_a_ranking() -> None:
+def test_only_the_order_within_a_query_counts_in_a_ranking() -> None:
     """Adding a number to all scores of a query changes nothing; two queries are never compared."""
     scores_B1, targets_B2, _ = batch("ranking")
     moved_B1 = scores_B1 + 10.0 * targets_B2[:, 1:]
@@ -279,7 +279,7 @@ def test_order_alone_counts_in_a_ranking() -> None:
         (LDAM, {"counts": torch.ones(3), "weight": torch.ones(2)}, "2 numbers for 3 classes"),
     ],
 )
-def test_bad_settings_are_refused(
+def test_invalid_settings_are_refused(
     make: Callable[..., nn.Module], settings: dict[str, Any], message: str
 ) -> None:
     """The error names the key, what was found and the range."""
@@ -288,7 +288,7 @@ def test_bad_settings_are_refused(
 
 
 def test_special_cases() -> None:
-    """tau 0 and q near 0 are cross entropy; LDAM's rarest class, and one without rows, have the largest margin."""
+    """tau 0 and q near 0 give cross entropy; LDAM's rarest class, and one without rows, have the largest margin."""
     logits_BK, labels_B = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 2, 1, -1])
     plain = CrossEntropy()(logits_BK, labels_B)
     torch.testing.assert_close(LogitAdjustment(torch.tensor([5, 1, 9, 2]), 0.0)(logits_BK, labels_B), plain)

@@ -1,4 +1,4 @@
-"""Every loss against an independent reference: 200 random cases each, masked targets among them."""
+"""Every loss against an independent reference: 200 random cases each, some targets unlabeled."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Rows = list[list[float]]
 
 @dataclass(frozen=True)
 class Case:
-    """What a random case consists of; a loss takes from it what it needs."""
+    """A random case; each loss uses the fields that it needs."""
 
     outputs: Tensor
     targets: Tensor
@@ -50,7 +50,7 @@ def numbers(seed: int) -> tuple[torch.Generator, int, int]:
 
 
 def case(draw: torch.Generator, outputs: Tensor, targets: Tensor, classes: int) -> Case:
-    """The rest of a case: counts as far apart as imbalanced data make them, weights, a parameter."""
+    """A case with random counts, as different as in imbalanced data, class weights and a parameter."""
     counts_K = torch.randint(1, 500, (classes,), generator=draw)
     weight_K = torch.rand(classes, generator=draw, dtype=torch.float64) + 0.1
     number = 0.1 + 1.9 * torch.rand((), generator=draw, dtype=torch.float64).item()
@@ -58,7 +58,7 @@ def case(draw: torch.Generator, outputs: Tensor, targets: Tensor, classes: int) 
 
 
 def class_case(seed: int, spare: int = 0) -> Case:
-    """Logits and labels, three in ten unknown; the first one is known."""
+    """Logits and labels, three in ten unknown; the first one is labeled."""
     draw, rows, classes = numbers(seed)
     labels_B = torch.randint(0, classes, (rows,), generator=draw)
     labels_B[1:][torch.rand(rows - 1, generator=draw) < 0.3] = -1
@@ -72,7 +72,7 @@ def ordinal_case(seed: int) -> Case:
 
 
 def multilabel_case(seed: int) -> Case:
-    """Logits and cells 1, 0 or unknown; the first one is known."""
+    """Logits and cells of 1, 0 or unknown; the first one is labeled."""
     draw, rows, classes = numbers(seed)
     targets_BL = torch.randint(0, 2, (rows, classes), generator=draw).float()
     targets_BL.view(-1)[1:][torch.rand(rows * classes - 1, generator=draw) < 0.3] = math.nan
@@ -88,7 +88,7 @@ def number_case(seed: int) -> Case:
 
 
 def ranking_case(seed: int) -> Case:
-    """Scores, and relevance 0 to 3 in about four queries; two rows at least can be compared."""
+    """Scores, and relevance 0 to 3 in about four queries; at least two rows can be compared."""
     draw, rows, classes = numbers(seed)
     rows += 4
     targets_B2 = torch.stack(
@@ -115,7 +115,7 @@ def mean_over_rows(c: Case, of_row: Callable[[list[float], int], float], weighte
 
 
 def mean_over_cells(c: Case, of_cell: Callable[[float, float], float]) -> float:
-    """The mean of a function of logit and target over the known cells."""
+    """The mean of a function of logit and target over the labeled cells."""
     cells = zip(c.outputs.flatten().tolist(), c.targets.flatten().tolist(), strict=True)
     values = [of_cell(x, t) for x, t in cells if not math.isnan(t)]
     return math.fsum(values) / len(values)
@@ -182,29 +182,29 @@ def soft_f1(c: Case) -> float:
 
 def corn(c: Case) -> float:
     """The authors' own package, on the labeled rows."""
-    known_B = c.targets != -1
-    return corn_loss(c.outputs[known_B], c.targets[known_B], len(c.weight)).item()
+    labeled_B = c.targets != -1
+    return corn_loss(c.outputs[labeled_B], c.targets[labeled_B], len(c.weight)).item()
 
 
 def binary_cross_entropy(c: Case) -> float:
-    """Torch's own, on the known cells with the weight of each cell's label."""
-    known_BL = ~c.targets.isnan()
-    weight_BL = c.weight.expand_as(c.outputs)[known_BL]
+    """Torch's own, on the labeled cells with the weight of each cell's label."""
+    labeled_BL = ~c.targets.isnan()
+    weight_BL = c.weight.expand_as(c.outputs)[labeled_BL]
     loss = nn.BCEWithLogitsLoss(pos_weight=weight_BL)
-    return loss(c.outputs[known_BL], c.targets[known_BL].double()).item()
+    return loss(c.outputs[labeled_BL], c.targets[labeled_BL].double()).item()
 
 
 def timm_binary_cross_entropy(c: Case) -> float:
-    """timm's, on the known cells as one row."""
-    known_BL = ~c.targets.isnan()
+    """timm's, on the labeled cells as one row."""
+    labeled_BL = ~c.targets.isnan()
     loss = TimmBinaryCrossEntropy(smoothing=0.0)
-    return loss(c.outputs[known_BL].unsqueeze(0), c.targets[known_BL].double().unsqueeze(0)).item()
+    return loss(c.outputs[labeled_BL].unsqueeze(0), c.targets[labeled_BL].double().unsqueeze(0)).item()
 
 
 def multilabel_focal(c: Case) -> float:
-    """torchvision's, on the known cells."""
-    known_BL = ~c.targets.isnan()
-    outputs, targets = c.outputs[known_BL], c.targets[known_BL].double()
+    """torchvision's, on the labeled cells."""
+    labeled_BL = ~c.targets.isnan()
+    outputs, targets = c.outputs[labeled_BL], c.targets[labeled_BL].double()
     return sigmoid_focal_loss(outputs, targets, c.number / 2, c.number, reduction="mean").item()
 
 
@@ -221,10 +221,10 @@ def asymmetric(c: Case, gamma_neg: float, gamma_pos: float, clip: float) -> floa
     return mean_over_cells(c, of_cell)
 
 
-def on_known(c: Case, loss: nn.Module, mean: float = 0.0, std: float = 1.0) -> float:
-    """A loss of torch on the known rows, the targets standardized first."""
-    known_B = ~c.targets.isnan()
-    return loss(c.outputs[known_B, 0], (c.targets[known_B] - mean) / std).item()
+def on_labeled(c: Case, loss: nn.Module, mean: float = 0.0, std: float = 1.0) -> float:
+    """A loss of torch on the labeled rows, with standardized targets."""
+    labeled_B = ~c.targets.isnan()
+    return loss(c.outputs[labeled_B, 0], (c.targets[labeled_B] - mean) / std).item()
 
 
 def rank_net(c: Case) -> float:
@@ -240,7 +240,7 @@ def rank_net(c: Case) -> float:
 
 
 def list_net(c: Case) -> float:
-    """The mean over queries of two known rows or more of the cross entropy of their two softmaxes."""
+    """The mean, over queries with at least two labeled rows, of the cross entropy of their two softmaxes."""
     losses = []
     for query in range(4):
         rows = zip(c.outputs[:, 0].tolist(), c.targets.tolist(), strict=True)
@@ -283,18 +283,18 @@ TABLE: dict[str, Row] = {
         lambda c: Asymmetric(c.number, 0, 0),
         lambda c: asymmetric(c, c.number, 0, 0),
     ),
-    "squared error": (number_case, lambda c: SquaredError(), lambda c: on_known(c, nn.MSELoss())),
-    "absolute error": (number_case, lambda c: AbsoluteError(), lambda c: on_known(c, nn.L1Loss())),
+    "squared error": (number_case, lambda c: SquaredError(), lambda c: on_labeled(c, nn.MSELoss())),
+    "absolute error": (number_case, lambda c: AbsoluteError(), lambda c: on_labeled(c, nn.L1Loss())),
     "smooth L1": (
         number_case,
         lambda c: SmoothL1(c.number),
-        lambda c: on_known(c, nn.SmoothL1Loss(beta=c.number)),
+        lambda c: on_labeled(c, nn.SmoothL1Loss(beta=c.number)),
     ),
-    "huber": (number_case, lambda c: Huber(c.number), lambda c: on_known(c, nn.HuberLoss(delta=c.number))),
+    "huber": (number_case, lambda c: Huber(c.number), lambda c: on_labeled(c, nn.HuberLoss(delta=c.number))),
     "standardized": (
         number_case,
         lambda c: Standardized(Huber(), 0.3, 1 + c.number),
-        lambda c: on_known(c, nn.HuberLoss(), 0.3, 1 + c.number),
+        lambda c: on_labeled(c, nn.HuberLoss(), 0.3, 1 + c.number),
     ),
     "pairwise logistic": (ranking_case, lambda c: PairwiseLogistic(), rank_net),
     "listnet": (ranking_case, lambda c: ListNet(), list_net),
@@ -311,9 +311,9 @@ def test_value_equals_the_reference(row: Row) -> None:
         expected = reference(c)
         loss = make(c)
         for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
-            found = loss(c.outputs.to(dtype), c.targets)
-            assert found.dtype == dtype
-            assert abs(found.item() - expected) <= tolerance * max(1.0, abs(expected)), (seed, dtype)
+            actual = loss(c.outputs.to(dtype), c.targets)
+            assert actual.dtype == dtype
+            assert abs(actual.item() - expected) <= tolerance * max(1.0, abs(expected)), (seed, dtype)
 
 
 @every_row
@@ -328,11 +328,11 @@ def test_gradient_equals_finite_differences(row: Row) -> None:
         assert torch.autograd.gradcheck(make(c), (outputs, c.targets), **checked), seed
 
 
-def test_asymmetric_is_timms() -> None:
+def test_asymmetric_equals_timm() -> None:
     """200 random cases of whole tables: timm's asymmetric loss, which computes in float32."""
     for seed in range(CASES):
         c = multilabel_case(seed)
         targets_BL = c.targets.nan_to_num(0)
         reference = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=1, clip=0.05, reduction="mean")
-        found = Asymmetric()(c.outputs, targets_BL).item()
-        assert abs(found - reference(c.outputs, targets_BL).item()) <= 1e-6
+        actual = Asymmetric()(c.outputs, targets_BL).item()
+        assert abs(actual - reference(c.outputs, targets_BL).item()) <= 1e-6

@@ -11,7 +11,7 @@ from classwise.losses.normalizer import Normalizer
 from classwise.losses.soft_f1 import SoftMacroF1
 
 
-def written_out(
+def by_formula(
     logits: list[list[float]], labels: list[int]
 ) -> tuple[float, list[tuple[float, float, float]]]:
     """1 - mean soft F1 over the classes in `labels`, and each class's TP, FP and FN."""
@@ -33,13 +33,13 @@ def written_out(
 
 
 def test_equals_the_loops() -> None:
-    """Random batches with masked rows and absent classes equal the definition written out."""
+    """Random batches with unlabeled rows and absent classes equal the definition written out."""
     draw = torch.Generator().manual_seed(3)
     for _ in range(50):
         logits_BK = 3 * torch.randn(6, 5, generator=draw, dtype=torch.float64)
         labels_B = torch.randint(-1, 5, (6,), generator=draw)
         labels_B[0] = 2
-        expected, counts = written_out(logits_BK.tolist(), labels_B.tolist())
+        expected, counts = by_formula(logits_BK.tolist(), labels_B.tolist())
         assert any(abs(fp - fn) > 0.1 for _, fp, fn in counts)
         assert SoftMacroF1(5)(logits_BK, labels_B).item() == pytest.approx(expected, rel=1e-12)
 
@@ -53,7 +53,7 @@ def test_certain_predictions_give_the_hard_f1() -> None:
 
 
 def test_absent_classes_do_not_shrink_the_gradient() -> None:
-    """Classes that neither the labels nor the probabilities hold change neither value nor gradient."""
+    """Classes without labels and without probability change neither value nor gradient."""
     small_BK = torch.tensor([[1.0, 0.3], [0.2, 0.1]], dtype=torch.float64, requires_grad=True)
     padding = torch.full((2, 6), -1000.0, dtype=torch.float64)
     large_BK = torch.cat([small_BK.detach(), padding], dim=1).requires_grad_()
@@ -65,15 +65,15 @@ def test_absent_classes_do_not_shrink_the_gradient() -> None:
     torch.testing.assert_close(small_BK.grad, large_BK.grad[:, :2])
 
 
-def test_probability_for_an_absent_class_is_punished() -> None:
-    """The logit of a class that no label names is pushed down."""
+def test_probability_for_an_absent_class_is_penalized() -> None:
+    """The logit of a class without labels is pushed down."""
     logits_BK = torch.zeros(2, 3, requires_grad=True)
     SoftMacroF1(3)(logits_BK, torch.tensor([0, 1])).backward()
     assert (logits_BK.grad[:, 2] > 0).all()
 
 
 def test_another_normalizer_is_refused() -> None:
-    """A normalizer that is not the batch's own means accumulation, which this loss cannot do."""
+    """A normalizer that differs from the batch's means accumulation, which this loss cannot do."""
     loss, logits_BK, labels_B = SoftMacroF1(3), torch.randn(4, 3), torch.tensor([0, 1, 2, -1])
     assert loss.additive is False
     own = loss.normalizer(labels_B)

@@ -1,4 +1,4 @@
-"""Soft labels: a mixture of two labels costs the mixture of what the two cost, normalizers too."""
+"""Soft labels: the loss and the normalizer of a mixture of two labels are the mixtures of those of the labels."""
 
 import math
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def shares(labels_B: Tensor) -> Tensor:
 
 
 @of_classes
-def test_a_mixture_costs_the_mixture(make: Callable[[], nn.Module]) -> None:
+def test_soft_labels_give_the_mixture_of_the_losses(make: Callable[[], nn.Module]) -> None:
     """In 200 random cases sum, normalizer and gradient of lam a + (1 - lam) b are those of a and b, mixed."""
     loss = make()
     one = Normalizer([1.0] * loss.terms)
@@ -68,21 +68,21 @@ def test_a_mixture_costs_the_mixture(make: Callable[[], nn.Module]) -> None:
     for seed in range(200):
         outputs, first_B, second_B, lam = batch(loss, seed)
         soft_BK = lam * shares(first_B) + (1 - lam) * shares(second_B)
-        of_both = zip(loss.normalizer(first_B).tolist(), loss.normalizer(second_B).tolist(), strict=True)
-        expected = [lam * first + (1 - lam) * second for first, second in of_both]
+        normalizers = zip(loss.normalizer(first_B).tolist(), loss.normalizer(second_B).tolist(), strict=True)
+        expected = [lam * first + (1 - lam) * second for first, second in normalizers]
         assert loss.normalizer(soft_BK).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-14)
         soft_outputs, hard_outputs = (outputs.clone().requires_grad_() for _ in range(2))
-        found = loss(soft_outputs, soft_BK, one)
+        actual = loss(soft_outputs, soft_BK, one)
         expected = lam * loss(hard_outputs, first_B, one) + (1 - lam) * loss(hard_outputs, second_B, one)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-        found.backward()
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-14)
+        actual.backward()
         expected.backward()
         torch.testing.assert_close(soft_outputs.grad, hard_outputs.grad, rtol=1e-11, atol=1e-13)
 
 
 @of_classes
 def test_one_hot_rows_are_hard_labels(make: Callable[[], nn.Module]) -> None:
-    """Shares of 0 and 1 give the mean of hard labels, and a row of 0 is an unknown one without a gradient."""
+    """Shares of 0 and 1 give the mean of hard labels, and a row of zeros is unlabeled and has no gradient."""
     loss = make()
     outputs, labels_B, _, _ = batch(loss, 3)
     outputs.requires_grad_()
@@ -94,7 +94,7 @@ def test_one_hot_rows_are_hard_labels(make: Callable[[], nn.Module]) -> None:
 
 @of_classes
 def test_gradient_of_soft_labels(make: Callable[[], nn.Module]) -> None:
-    """The gradient in float64 equals finite differences, with rows known in part."""
+    """The gradient in float64 equals finite differences, with partly unknown rows."""
     loss = make()
     outputs, first_B, second_B, lam = batch(loss, 5)
     soft_BK = lam * shares(first_B) + (1 - lam) * shares(second_B)
@@ -113,7 +113,7 @@ def test_soft_labels_at_certainty(make: Callable[[], nn.Module]) -> None:
     assert outputs.grad.isfinite().all()
 
 
-def test_cross_entropy_of_shares_is_torchs() -> None:
+def test_cross_entropy_of_soft_labels_equals_torch() -> None:
     """Where every row sums to 1, torch's cross entropy of probabilities is the same, with smoothing."""
     draw = torch.Generator().manual_seed(1)
     logits_BK = torch.randn(5, 4, generator=draw, dtype=torch.float64)
@@ -124,24 +124,24 @@ def test_cross_entropy_of_shares_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("make", OF_CELLS.values(), ids=OF_CELLS.keys())
-def test_a_mixture_of_cells_costs_the_mixture(make: Callable[[], nn.Module]) -> None:
-    """In 200 random cases a cell between 0 and 1 costs the mixture of both; unknown in one is unknown."""
+def test_mixed_cells_give_the_mixture_of_the_losses(make: Callable[[], nn.Module]) -> None:
+    """In 200 random cases a cell between 0 and 1 has the mixture of both losses; if one is unknown, so is it."""
     loss = make()
     draw = torch.Generator().manual_seed(2)
     for _ in range(200):
         logits_BL = 2 * torch.randn(3, 4, generator=draw, dtype=torch.float64)
         first_BL, second_BL = torch.randint(0, 2, (2, 3, 4), generator=draw).double()
-        unknown_BL = torch.rand(3, 4, generator=draw) < 0.3
+        unlabeled_BL = torch.rand(3, 4, generator=draw) < 0.3
         lam = torch.rand((), generator=draw).item()
-        parts = [cells.masked_fill(unknown_BL, math.nan) for cells in (first_BL, second_BL)]
+        parts = [cells.masked_fill(unlabeled_BL, math.nan) for cells in (first_BL, second_BL)]
         mixed_BL = lam * parts[0] + (1 - lam) * second_BL
         expected = lam * loss(logits_BL, parts[0]) + (1 - lam) * loss(logits_BL, parts[1])
         torch.testing.assert_close(loss(logits_BL, mixed_BL), expected, rtol=1e-12, atol=1e-14)
-        assert loss.normalizer(mixed_BL).tolist() == [float((~unknown_BL).sum())]
+        assert loss.normalizer(mixed_BL).tolist() == [float((~unlabeled_BL).sum())]
 
 
-def test_who_takes_soft_targets() -> None:
-    """The attribute says it, and a sum or a criterion takes them if all parts do."""
+def test_which_losses_accept_soft_targets() -> None:
+    """`soft_targets` says so; a sum or a criterion accepts them if all of its losses do."""
     hard = [LDAM(COUNTS_K), SoftMacroF1(4), PairwiseLogistic(), ListNet()]
     assert [loss.soft_targets for loss in hard] == [False] * 4
     assert SquaredError().soft_targets
@@ -153,7 +153,7 @@ def test_who_takes_soft_targets() -> None:
 
 @pytest.mark.parametrize("make", [lambda: LDAM(COUNTS_K), lambda: SoftMacroF1(4)])
 def test_hard_label_losses_refuse_soft_ones(make: Callable[[], nn.Module]) -> None:
-    """A loss that is not linear in the labels refuses shares instead of reading them as something else."""
+    """A loss that is not linear in the labels refuses shares instead of misreading them."""
     with pytest.raises(ValueError, match=r"labels \(B,\) of integers, -1 where unknown$"):
         make()(torch.zeros(2, 4), torch.full((2, 4), 0.25))
 

@@ -1,4 +1,4 @@
-"""Intervals against plain loops over resampled rows, and whether they cover what they should."""
+"""Intervals against plain loops over resampled rows, and their coverage."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def weights_of(units: int, seed: int, resamples: int) -> np.ndarray:
 
 
 def drawn_rows(rows: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels, some rows masked and one without an answer."""
+    """Logits and labels, some rows unlabeled and one without a prediction."""
     draw = torch.Generator().manual_seed(seed)
     logits_BK = torch.randn(rows, classes, generator=draw, dtype=torch.float64)
     labels_B = torch.randint(-1, classes, (rows,), generator=draw)
@@ -32,9 +32,9 @@ def drawn_rows(rows: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.
 @pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
 @pytest.mark.parametrize("ordinal", [False, True], ids=["class", "ordinal"])
 def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
-    """Every score's interval: for each resample the rows are written out as often as they are drawn and counted
-    anew by another metric, which has been compared with scikit-learn; masked rows and groups are never drawn. A metric
-    of classes alone, as the joint's, says the same."""
+    """Every score's interval: in each resample the rows are repeated as often as they are drawn and counted by
+    another metric, which is tested against scikit-learn; unlabeled rows and groups are never drawn. A metric of classes
+    only, as for the joint class, agrees."""
     logits_BK, labels_B = drawn_rows(60, 6, 0)
     groups_B = np.array([f"person {i % 17}" for i in range(60)])
     labels_B[groups_B == "person 5"] = -1
@@ -43,7 +43,7 @@ def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
     metric = ClassMetric(6, keep_rows=True, predicted=predicted, ordinal=ordinal)
     for part in range(0, 60, 13):
         metric.update(decoded_BK[part : part + 13], labels_B[part : part + 13])
-    found = metric.intervals(groups_B if grouped else None, seed=3, resamples=40)
+    actual = metric.intervals(groups_B if grouped else None, seed=3, resamples=40)
 
     known = [row for row in range(60) if labels_B[row] >= 0 and row != 3]
     names = sorted({groups_B[row] for row in known})
@@ -52,7 +52,7 @@ def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
         if grouped
         else [[row] for row in known]
     )
-    scores: dict[str, list[float]] = {name: [] for name in found}
+    scores: dict[str, list[float]] = {name: [] for name in actual}
     for weights in weights_of(len(units), 3, 40).T:
         rows = [row for unit, count in zip(units, weights, strict=True) for row in unit * count]
         again = ClassMetric(6, predicted=predicted, ordinal=ordinal)
@@ -64,14 +64,14 @@ def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
     joint = labels_only.intervals(groups_B if grouped else None, seed=3, resamples=40)
     assert tuple(joint) == LABEL_SCORES
     for name, interval in joint.items():
-        assert interval == pytest.approx(found[name], abs=1e-12), name
-    assert len(found) == (17 if ordinal else 15)
+        assert interval == pytest.approx(actual[name], abs=1e-12), name
+    assert len(actual) == (17 if ordinal else 15)
     for name, values in scores.items():
-        assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
+        assert actual[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
 
 
 def test_macro_f1_and_log_loss_by_scikit_learn() -> None:
-    """The same by scikit-learn alone on rows that are written out."""
+    """The same by scikit-learn on repeated rows."""
     logits_BK, labels_B = drawn_rows(50, 4, 1)
     metric = ClassMetric(4, keep_rows=True)
     metric.update(logits_BK, labels_B)
@@ -83,9 +83,9 @@ def test_macro_f1_and_log_loss_by_scikit_learn() -> None:
         options = {"labels": range(4), "average": "macro", "zero_division": 0}
         f1.append(f1_score(truth[rows], p[rows].argmax(axis=1), **options))
         loss.append(log_loss(truth[rows], p[rows], labels=np.arange(4)))
-    found = metric.intervals(resamples=30)
-    assert found["macro_f1"] == pytest.approx(np.percentile(f1, [2.5, 97.5]), abs=1e-12)
-    assert found["log_loss"] == pytest.approx(np.percentile(loss, [2.5, 97.5]), abs=1e-12)
+    actual = metric.intervals(resamples=30)
+    assert actual["macro_f1"] == pytest.approx(np.percentile(f1, [2.5, 97.5]), abs=1e-12)
+    assert actual["log_loss"] == pytest.approx(np.percentile(loss, [2.5, 97.5]), abs=1e-12)
 
 
 def test_a_95_percent_interval_covers_the_truth() -> None:
@@ -94,22 +94,22 @@ def test_a_95_percent_interval_covers_the_truth() -> None:
     covered = 0
     for seed in range(200):
         truth = rng.integers(0, 3, 300)
-        found = np.where(rng.random(300) < 0.8, truth, (truth + 1) % 3)
+        actual = np.where(rng.random(300) < 0.8, truth, (truth + 1) % 3)
         metric = LabelMetric(3, keep_rows=True)
-        metric.update(torch.from_numpy(found), torch.from_numpy(truth))
+        metric.update(torch.from_numpy(actual), torch.from_numpy(truth))
         low, high = metric.intervals(seed=seed, resamples=400)["accuracy"]
         covered += low <= 0.8 <= high
     assert 0.90 <= covered / 200 <= 0.99
 
 
-def test_rows_that_are_alike_are_not_independent() -> None:
+def test_copies_of_a_row_are_not_independent() -> None:
     """Each row ten times, in one group: the interval over groups is that of the rows without copies, about sqrt(10)
-    times as wide as the one that takes copies for rows."""
+    times as wide as the one over rows."""
     rng = np.random.default_rng(0)
-    truth, found = rng.integers(0, 2, 80).repeat(10), rng.integers(0, 2, 80).repeat(10)
+    truth, actual = rng.integers(0, 2, 80).repeat(10), rng.integers(0, 2, 80).repeat(10)
     copied, once = LabelMetric(2, keep_rows=True), LabelMetric(2, keep_rows=True)
-    copied.update(torch.from_numpy(found), torch.from_numpy(truth))
-    once.update(torch.from_numpy(found[::10]), torch.from_numpy(truth[::10]))
+    copied.update(torch.from_numpy(actual), torch.from_numpy(truth))
+    once.update(torch.from_numpy(actual[::10]), torch.from_numpy(truth[::10]))
     by_group = copied.intervals(np.arange(80).repeat(10))["accuracy"]
     by_row = copied.intervals()["accuracy"]
     assert by_group == pytest.approx(once.intervals()["accuracy"], abs=1e-12)
@@ -117,7 +117,7 @@ def test_rows_that_are_alike_are_not_independent() -> None:
 
 
 def test_an_interval_over_groups_covers_the_truth() -> None:
-    """200 simulated sets of 40 people with 8 alike numbers each, the true mean error 1: it lies in about 95 of 100
+    """200 simulated sets of 40 people with 8 similar numbers each, the true mean error 1: it lies in about 95 of 100
     intervals over people, and in far fewer over rows, which would be narrower."""
     rng = np.random.default_rng(9)
     person_N = np.arange(40).repeat(8)
@@ -126,17 +126,17 @@ def test_an_interval_over_groups_covers_the_truth() -> None:
         error_N = 1 + 0.3 * rng.normal(size=40)[person_N] + 0.1 * rng.normal(size=320)
         metric = RegressionMetric(keep_rows=True)
         metric.update(torch.from_numpy(error_N), torch.zeros(320, dtype=torch.float64))
-        found = {"groups": metric.intervals(person_N, seed, 400), "rows": metric.intervals(None, seed, 400)}
-        (low, high), (inner_low, inner_high) = found["groups"]["mae"], found["rows"]["mae"]
+        actual = {"groups": metric.intervals(person_N, seed, 400), "rows": metric.intervals(None, seed, 400)}
+        (low, high), (inner_low, inner_high) = actual["groups"]["mae"], actual["rows"]["mae"]
         assert high - low > inner_high - inner_low
-        for name, interval in found.items():
+        for name, interval in actual.items():
             covered[name] += interval["mae"][0] <= 1 <= interval["mae"][1]
     assert 0.90 <= covered["groups"] / 200 <= 0.99
     assert covered["rows"] / 200 < 0.75
 
 
 def test_the_seed_decides() -> None:
-    """The same seed gives the same interval, another seed another one, near it."""
+    """The same seed gives the same interval, another seed a different one near it."""
     logits_BK, labels_B = drawn_rows(200, 5, 2)
     metric = ClassMetric(5, keep_rows=True)
     metric.update(logits_BK, labels_B)
@@ -146,8 +146,8 @@ def test_the_seed_decides() -> None:
 
 
 def test_weights_are_draws_with_replacement() -> None:
-    """Each resample draws as many units as there are, in any number of chunks; a unit's count has mean 1 and, nearly,
-    variance 1."""
+    """Each resample draws as many units as there are, in any number of chunks; the counts of a unit have mean 1 and a
+    variance of nearly 1."""
     weights = weights_of(2000, 0, 600)
     assert weights.shape == (2000, 600)
     assert (weights.sum(axis=0) == 2000).all()
@@ -155,7 +155,7 @@ def test_weights_are_draws_with_replacement() -> None:
     assert weights.mean(axis=1).std() == pytest.approx(600**-0.5, rel=0.1)
 
 
-def test_few_groups_of_many_rows_are_weighed_in_small_parts() -> None:
+def test_few_groups_of_many_rows_are_weighted_in_small_chunks() -> None:
     """The weights of 20 groups over 100,000 rows stay within 4 MiB at a time, and the draws are the same ones."""
     group_N = np.arange(100_000) % 20
     sizes = []
@@ -164,16 +164,16 @@ def test_few_groups_of_many_rows_are_weighed_in_small_parts() -> None:
         sizes.append(weights_NR.nbytes)
         return {"first": weights_NR[0]}
 
-    found = bootstrap_intervals(scorer, 20, group_N, seed=5, resamples=60)
+    actual = bootstrap_intervals(scorer, 20, group_N, seed=5, resamples=60)
     assert max(sizes) <= 4 * 2**20
-    assert found["first"] == np.percentile(weights_of(20, 5, 60)[0], [2.5, 97.5]).tolist()
+    assert actual["first"] == np.percentile(weights_of(20, 5, 60)[0], [2.5, 97.5]).tolist()
     chunks = list(resampled_weights(20, 5, 60, rows=100_000))
     assert len(chunks) > 1
     assert (np.concatenate(chunks, axis=1) == weights_of(20, 5, 60)).all()
 
 
 def test_batches_do_not_matter() -> None:
-    """The rows are the same however they came."""
+    """The intervals do not depend on the batches."""
     logits_BK, labels_B = drawn_rows(90, 4, 7)
     whole, parts = ClassMetric(4, keep_rows=True), ClassMetric(4, keep_rows=True)
     whole.update(logits_BK, labels_B)
@@ -189,7 +189,7 @@ def test_batches_do_not_matter() -> None:
 
 
 def test_sums_by_category() -> None:
-    """Against a loop over rows; categories without a row are 0, and there may be none at all."""
+    """Against a loop over rows; categories without a row are 0, and there may be no row at all."""
     rng = np.random.default_rng(0)
     category, values = rng.integers(0, 9, 40), rng.random((40, 3))
     category[category == 4] = 5
@@ -200,8 +200,8 @@ def test_sums_by_category() -> None:
     assert summed_by(np.zeros(0, dtype=int), 2)(np.zeros((0, 3))).tolist() == [[0] * 3] * 2
 
 
-def test_where_nothing_can_vary_there_is_no_interval() -> None:
-    """One row, one group, or nothing known: no interval rather than one of width 0."""
+def test_no_interval_where_nothing_can_vary() -> None:
+    """One row, one group, or no labeled row: no interval rather than one of width 0."""
     metric = ClassMetric(2, keep_rows=True)
     assert metric.intervals() == {}
     metric.update(torch.eye(2), torch.tensor([0, 1]))
@@ -211,7 +211,7 @@ def test_where_nothing_can_vary_there_is_no_interval() -> None:
 
 
 def test_what_cannot_be_resampled_is_refused() -> None:
-    """Rows that were not kept; groups of another number of rows."""
+    """Rows that were not stored; another number of groups than rows."""
     for metric in (ClassMetric(2), LabelMetric(2), RegressionMetric()):
         with pytest.raises(ValueError, match="keep_rows=True"):
             metric.intervals()

@@ -1,4 +1,4 @@
-"""Streaming counts against scikit-learn's confusion matrix, and the rows that are no ordinary count."""
+"""Streaming counts against scikit-learn's confusion matrix, and rows that are unlabeled, invalid or out of range."""
 
 import json
 
@@ -29,7 +29,7 @@ def draw_rows(rows: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.T
 
 
 def test_batches_equal_the_whole() -> None:
-    """Any cut into batches counts the same, and the same as scikit-learn on the labeled rows."""
+    """Any split into batches gives the same counts, those of scikit-learn on the labeled rows."""
     logits_BK, labels_B = draw_rows(500, 7, 0)
     for size in (1, 64, 333, 500):
         metric = ClassMetric(7)
@@ -43,14 +43,14 @@ def test_batches_equal_the_whole() -> None:
 
 
 def test_rows_are_true_and_columns_predicted() -> None:
-    """One row of truth 0 predicted as 2 stands in row 0, column 2."""
+    """One row of true class 0 predicted as 2 is in row 0, column 2."""
     metric = LabelMetric(3)
     metric.update(torch.tensor([2]), torch.tensor([0]))
     assert metric.confusion.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
-def test_mean_of_batch_f1_is_another_number() -> None:
-    """Sabotage: macro F1 averaged over batches is not the macro F1 of all rows, which the metric gives."""
+def test_mean_of_batch_f1_differs_from_the_f1_of_all_rows() -> None:
+    """Macro F1 averaged over batches is not the macro F1 of all rows, which the metric gives."""
     logits_BK, labels_B = draw_rows(200, 6, 1)
     logits_BK += 2 * torch.nn.functional.one_hot(labels_B.clamp(min=0), 6)
     whole = ClassMetric(6)
@@ -68,7 +68,7 @@ def test_mean_of_batch_f1_is_another_number() -> None:
 
 
 def test_logits_without_a_largest_finite_one_are_invalid() -> None:
-    """NaN, +inf or -inf throughout is no prediction; a class switched off by -inf is."""
+    """NaN, +inf or -inf for every class gives no prediction; -inf for some classes does."""
     logits_BK = torch.tensor([[0, NAN, 1], [NAN, 0, 0], [INF, 0, 0], [-INF, -INF, -INF], [-INF, 2, 1]])
     metric = ClassMetric(3)
     metric.update(logits_BK, torch.tensor([0, 1, 2, 0, 1]))
@@ -77,7 +77,7 @@ def test_logits_without_a_largest_finite_one_are_invalid() -> None:
 
 
 def test_unlabeled_rows_are_never_invalid() -> None:
-    """A row without a label counts as masked and nothing else, whatever its logits are."""
+    """A row without a label counts as masked and nothing else, whatever its logits."""
     metric = ClassMetric(2)
     metric.update(torch.tensor([[NAN, 0.0], [1.0, 0.0]]), torch.tensor([-1, -1]))
     assert (metric.masked, metric.invalid, metric.confusion.sum()) == (2, 0, 0)
@@ -86,7 +86,7 @@ def test_unlabeled_rows_are_never_invalid() -> None:
 @pytest.mark.parametrize(
     ("predicted", "label"), [(0, 3), (0, 99), (0, -2), (3, 0), (99, 0), (-2, 0), (3, -1)]
 )
-def test_what_is_no_class_is_never_counted_as_one(predicted: int, label: int) -> None:
+def test_values_outside_the_classes_are_never_counted(predicted: int, label: int) -> None:
     """A label or prediction outside the classes makes the counts raise, until the metric is reset."""
     metric = LabelMetric(3)
     metric.update(torch.tensor([predicted, 1]), torch.tensor([label, 1]))
@@ -98,7 +98,7 @@ def test_what_is_no_class_is_never_counted_as_one(predicted: int, label: int) ->
 
 
 def test_merge_adds_everything() -> None:
-    """Merging is the same as counting both sets; other numbers of classes are refused."""
+    """Merging is the same as counting both sets; another number of classes is refused."""
     logits_BK, labels_B = draw_rows(50, 4, 2)
     logits_BK[3] = NAN
     labels_B[3] = 0
@@ -115,7 +115,7 @@ def test_merge_adds_everything() -> None:
 
 
 def test_the_matrix_is_a_copy() -> None:
-    """Writing into a returned matrix, or counting on, changes no earlier answer."""
+    """Writing into a returned matrix, or counting on, changes no earlier result."""
     metric = LabelMetric(2)
     metric.update(torch.tensor([1]), torch.tensor([1]))
     before = metric.confusion
@@ -125,8 +125,8 @@ def test_the_matrix_is_a_copy() -> None:
     assert metric.confusion.tolist() == [[0, 0], [0, 2]]
 
 
-def test_labels_of_any_whole_type() -> None:
-    """Bytes and 32 bits count as 64 bits do, also beyond what a byte can multiply."""
+def test_labels_of_any_integer_type() -> None:
+    """Bytes, 16 and 32 bits count as 64 bits do, also where a cell number exceeds a byte."""
     for dtype in (torch.uint8, torch.int16, torch.int32):
         metric = LabelMetric(200)
         metric.update(torch.tensor([150], dtype=dtype), torch.tensor([199], dtype=dtype))
@@ -141,7 +141,7 @@ def test_no_rows() -> None:
 
 
 def test_wrong_shapes_are_refused() -> None:
-    """Nothing broadcasts: (B, 1) against (B,) would count B times B rows; soft labels are no truth to count."""
+    """Nothing broadcasts: (B, 1) against (B,) would count B times B rows; soft labels cannot be counted."""
     with pytest.raises(ValueError, match=r"allowed: \(B, 3\)"):
         ClassMetric(3).update(torch.zeros(2, 18), torch.tensor([0, 1]))
     for labels_B in (torch.zeros(2, 3), torch.zeros(2)):
@@ -154,8 +154,8 @@ def test_wrong_shapes_are_refused() -> None:
 
 
 def test_probability_scores_equal_the_references() -> None:
-    """Log loss and top-k of scikit-learn, calibration error of torchmetrics: 200 random cases, classes and rows
-    masked or without an answer among them, in batches of any size."""
+    """Log loss and top-k of scikit-learn, calibration error of torchmetrics: 200 random cases, with unlabeled
+    rows and rows without a prediction, in batches."""
     for seed in range(200):
         rng = np.random.default_rng(seed)
         classes, rows = int(rng.integers(2, 10)), int(rng.integers(1, 50))
@@ -167,19 +167,19 @@ def test_probability_scores_equal_the_references() -> None:
         metric = ClassMetric(classes)
         for logits, labels in zip(logits_BK.split(7), labels_B.split(7), strict=True):
             metric.update(logits, labels)
-        found = metric.compute()
+        actual = metric.compute()
         logits, labels = logits_BK[known_B], labels_B[known_B]
         p = logits.softmax(dim=1)
         every = np.arange(classes)
         loss = log_loss(labels, p.numpy(), labels=every)
-        assert found["log_loss"] == pytest.approx(loss, abs=1e-12), seed
+        assert actual["log_loss"] == pytest.approx(loss, abs=1e-12), seed
         error = multiclass_calibration_error(p, labels, classes, n_bins=15, norm="l1")
-        assert found["calibration_error"] == pytest.approx(float(error), abs=1e-6), seed
+        assert actual["calibration_error"] == pytest.approx(float(error), abs=1e-6), seed
         for name, k in (("top3_accuracy", 3), ("top5_accuracy", 5)):
-            assert (name in found) == (classes > k)
+            assert (name in actual) == (classes > k)
             if classes > k:
                 top = top_k_accuracy_score(labels, logits.numpy(), k=k, labels=every)
-                assert found[name] == pytest.approx(top, abs=1e-12), seed
+                assert actual[name] == pytest.approx(top, abs=1e-12), seed
 
 
 def test_calibration_error_by_plain_loops() -> None:
@@ -191,12 +191,12 @@ def test_calibration_error_by_plain_loops() -> None:
         logits_BK[:5] = torch.tensor([900.0, 0, 0, 0])
         metric = ClassMetric(4)
         metric.update(logits_BK, labels_B)
-        found = metric.compute()["calibration_error"]
-        assert found == pytest.approx(calibration_error(logits_BK, labels_B), abs=1e-12), seed
+        actual = metric.compute()["calibration_error"]
+        assert actual == pytest.approx(calibration_error(logits_BK, labels_B), abs=1e-12), seed
 
 
 def calibration_error(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> float:
-    """Of the rows with a label, by bins that are lists."""
+    """Of the labeled rows, with lists as bins."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for logits, label in zip(logits_BK, labels_B.tolist(), strict=True):
         confidence, predicted = logits.softmax(dim=0).max(dim=0)
@@ -213,15 +213,15 @@ def calibration_error(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> float:
 
 
 def test_impossible_labels_have_a_finite_loss() -> None:
-    """A class switched off by -inf that is the truth costs what scikit-learn says, and JSON can hold it."""
+    """A true class with a logit of -inf has scikit-learn's finite loss, which JSON can hold."""
     metric = ClassMetric(3)
     metric.update(torch.tensor([[-INF, 2.0, 1.0]]), torch.tensor([0]))
     p = torch.tensor([[-INF, 2.0, 1.0]]).double().softmax(dim=1)
     assert metric.compute()["log_loss"] == pytest.approx(log_loss([0], p.numpy(), labels=range(3)), abs=1e-12)
 
 
-def test_equal_logits_rank_as_they_stand() -> None:
-    """Of equal logits the first classes are the top ones, as argmax takes them."""
+def test_equal_logits_rank_in_class_order() -> None:
+    """Of equal logits the first classes are the top ones, as for argmax."""
     metric = ClassMetric(5)
     metric.update(torch.zeros(5, 5), torch.arange(5))
     scores = metric.compute()
@@ -229,8 +229,8 @@ def test_equal_logits_rank_as_they_stand() -> None:
 
 
 def test_levels_equal_scikit_learn() -> None:
-    """MAE in levels and quadratic kappa of 200 random cases, the predictions by CORN's rule, masked rows among
-    them; the class scores are those of the same predictions."""
+    """MAE in levels and quadratic kappa of 200 random cases, the predictions by CORN's rule, some rows unlabeled; the
+    class scores are those of the same predictions."""
     for seed in range(200):
         rng = np.random.default_rng(seed)
         levels, rows = int(rng.integers(2, 8)), int(rng.integers(2, 60))
@@ -242,19 +242,19 @@ def test_levels_equal_scikit_learn() -> None:
         metric = ClassMetric(levels, predicted=head.predicted, ordinal=True)
         for part, labels in zip(decoded.split(9), labels_B.split(9), strict=True):
             metric.update(part, labels)
-        found, known_B = metric.compute(), labels_B != -1
+        actual, known_B = metric.compute(), labels_B != -1
         truth, predicted = labels_B[known_B].numpy(), head.predicted(decoded)[known_B].numpy()
         mae = mean_absolute_error(truth, predicted)
-        assert found["mae_levels"] == pytest.approx(mae, abs=1e-12), seed
+        assert actual["mae_levels"] == pytest.approx(mae, abs=1e-12), seed
         kappa = cohen_kappa_score(truth, predicted, labels=range(levels), weights="quadratic")
-        assert found["quadratic_kappa"] == pytest.approx(kappa, abs=1e-12), seed
+        assert actual["quadratic_kappa"] == pytest.approx(kappa, abs=1e-12), seed
         f1 = f1_score(truth, predicted, labels=range(levels), average="macro", zero_division=0)
-        assert found["macro_f1"] == pytest.approx(f1, abs=1e-12), seed
-        assert (found["type"], found["samples"]) == ("ordinal", len(truth))
+        assert actual["macro_f1"] == pytest.approx(f1, abs=1e-12), seed
+        assert (actual["type"], actual["samples"]) == ("ordinal", len(truth))
 
 
-def test_the_confidence_of_a_level_is_that_of_the_level_said() -> None:
-    """CORN's answer is the median, which need not be the most probable level: here 1 of p = 0.4, 0.2, 0.4."""
+def test_the_confidence_of_a_level_is_that_of_the_predicted_level() -> None:
+    """CORN's prediction is the median, which need not be the most probable level: here 1 of p = 0.4, 0.2, 0.4."""
     decoded = torch.tensor([[0.4, 0.2, 0.4]], dtype=torch.float64).log()
     metric = ClassMetric(3, predicted=OrdinalHead(3).predicted, ordinal=True)
     metric.update(decoded, torch.tensor([1]))
@@ -264,7 +264,7 @@ def test_the_confidence_of_a_level_is_that_of_the_level_said() -> None:
 
 
 def test_no_row_gives_zeros() -> None:
-    """Every score of nothing is 0, and JSON holds it; one level alone has a kappa of 0."""
+    """Without rows every score is 0, which JSON can hold; a single level has a kappa of 0."""
     empty = ClassMetric(7, ordinal=True).compute()
     assert {empty[name] for name in SCORES["ordinal"]} == {0.0}
     assert json.dumps(empty, allow_nan=False)
@@ -278,7 +278,7 @@ def test_no_row_gives_zeros() -> None:
 
 
 def test_the_keys_of_metrics_json() -> None:
-    """Every score of the type is there and is a float, before the classes and the matrix."""
+    """Every score of the type is a float, before the table of classes and the matrix."""
     for ordinal, type_ in ((False, "class"), (True, "ordinal")):
         metric = ClassMetric(6, labels=list("abcdef"), ordinal=ordinal)
         metric.update(torch.eye(6), torch.arange(6))

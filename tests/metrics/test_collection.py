@@ -1,4 +1,4 @@
-"""The metrics: every target and the joint class over the whole set."""
+"""The metric collection: every target and the joint class over the whole set."""
 
 import json
 import math
@@ -61,7 +61,7 @@ def drawn(count: int, seed: int, masked: float = 0.0) -> tuple[dict[str, Tensor]
 
 
 def drawn_mixed(count: int, seed: int, masked: float = 0.0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Raw outputs and truth for a target of every type, each masked on its own."""
+    """Raw outputs and truth for a target of every type, each with its own unlabeled rows."""
     draw = torch.Generator().manual_seed(seed)
     outputs = {name: torch.randn(count, head.outputs, generator=draw) for name, head in MIXED.items()}
     known = {name: torch.rand(count, generator=draw) >= masked for name in MIXED}
@@ -82,16 +82,16 @@ def drawn_mixed(count: int, seed: int, masked: float = 0.0) -> tuple[dict[str, T
 def counted_mixed(
     outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], size: int = 1000
 ) -> MetricCollection:
-    """A metrics over every type of target that has seen the rows in batches, and kept them."""
-    board = MetricCollection(MIXED, MIXED_LABELS, MIXED_JOINT, keep_rows=True)
+    """A collection over every type of target that was updated with the rows in batches, and stored them."""
+    collection = MetricCollection(MIXED, MIXED_LABELS, MIXED_JOINT, keep_rows=True)
     for start in range(0, len(targets["mask"]), size):
         rows = slice(start, start + size)
-        board.update(*({name: x[rows] for name, x in each.items()} for each in (outputs, targets)))
-    return board
+        collection.update(*({name: x[rows] for name, x in each.items()} for each in (outputs, targets)))
+    return collection
 
 
 def assert_same(found: object, wanted: object) -> None:
-    """Counts and names equal, sums of floats to the last digits."""
+    """Equal counts and names, and floats equal up to rounding."""
     if isinstance(wanted, dict):
         assert isinstance(found, dict)
         assert list(found) == list(wanted)
@@ -109,50 +109,50 @@ def assert_same(found: object, wanted: object) -> None:
 def counted(
     outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], sizes: Sequence[int]
 ) -> MetricCollection:
-    """A metrics that has seen the rows in batches of these sizes."""
-    board = MetricCollection(HEADS, LABELS, JOINT)
+    """A collection that was updated with the rows in batches of these sizes."""
+    collection = MetricCollection(HEADS, LABELS, JOINT)
     parts = [{name: x.split(list(sizes)) for name, x in each.items()} for each in (outputs, targets)]
     for i in range(len(sizes)):
-        board.update(*({name: x[i] for name, x in part.items()} for part in parts))
-    return board
+        collection.update(*({name: x[i] for name, x in part.items()} for part in parts))
+    return collection
 
 
 @pytest.mark.parametrize("masked", [0.0, 0.3])
 def test_the_joint_class_by_plain_loops(masked: float) -> None:
-    """Class = mask * 6 + gender * 3 + age, counted row by row; a row with an unknown part is in no joint cell but
-    in the cells of its known parts."""
+    """Class = mask * 6 + gender * 3 + age, counted row by row; a row with an unlabeled target is in no joint cell but
+    in the cells of its labeled targets."""
     outputs, targets = drawn(200, 3, masked)
     results = counted(outputs, targets, [64, 64, 64, 8]).compute()
     confusion, parts = np.zeros((18, 18), dtype=int), dict.fromkeys(LABELS, 0)
     for row in range(200):
         true = {name: int(targets[name][row]) for name in LABELS}
-        found = {name: int(outputs[name][row].argmax()) for name in LABELS}
+        actual = {name: int(outputs[name][row].argmax()) for name in LABELS}
         for name in LABELS:
             parts[name] += true[name] >= 0
         if min(true.values()) >= 0:
-            numbers = [each["mask"] * 6 + each["gender"] * 3 + each["age"] for each in (true, found)]
+            numbers = [each["mask"] * 6 + each["gender"] * 3 + each["age"] for each in (true, actual)]
             confusion[numbers[0], numbers[1]] += 1
     assert results["joint"]["confusion"] == confusion.tolist()
     assert {name: int(np.sum(results["targets"][name]["confusion"])) for name in LABELS} == parts
 
 
-def test_the_scores_are_scikit_learns() -> None:
+def test_the_scores_equal_scikit_learn() -> None:
     """Macro F1 over the whole label list, accuracy and confusion of the joint class and of each target, 1e-12."""
     outputs, targets = drawn(40, 5)  # fewer rows than would fill 18 classes
     results = counted(outputs, targets, [40]).compute()
     truths = {name: x.numpy() for name, x in targets.items()}
-    found = {name: x.argmax(dim=1).numpy() for name, x in outputs.items()}
-    for each in (truths, found):
+    actual = {name: x.argmax(dim=1).numpy() for name, x in outputs.items()}
+    for each in (truths, actual):
         each["joint"] = each["mask"] * 6 + each["gender"] * 3 + each["age"]
     assert len(set(truths["joint"])) < 18
     for name, size in (("mask", 3), ("gender", 2), ("age", 3), ("joint", 18)):
         scores = results["joint"] if name == "joint" else results["targets"][name]
         classes = range(size)
-        f1 = f1_score(truths[name], found[name], labels=classes, average="macro", zero_division=0)
+        f1 = f1_score(truths[name], actual[name], labels=classes, average="macro", zero_division=0)
         assert scores["macro_f1"] == pytest.approx(f1, abs=1e-12)
-        assert scores["accuracy"] == pytest.approx(accuracy_score(truths[name], found[name]), abs=1e-12)
-        wanted = confusion_matrix(truths[name], found[name], labels=list(classes))
-        assert scores["confusion"] == wanted.tolist()
+        assert scores["accuracy"] == pytest.approx(accuracy_score(truths[name], actual[name]), abs=1e-12)
+        expected = confusion_matrix(truths[name], actual[name], labels=list(classes))
+        assert scores["confusion"] == expected.tolist()
 
 
 @pytest.mark.parametrize("sizes", [[50], [7] * 7 + [1], [1] * 50, [49, 1]])
@@ -163,28 +163,28 @@ def test_batches_do_not_matter(sizes: list[int]) -> None:
 
 
 def test_reset_starts_from_zero() -> None:
-    """After a reset the rows before count nowhere, in the joint class neither."""
+    """After a reset the earlier rows are not counted, nor in the joint class."""
     outputs, targets = drawn(30, 1)
-    board = counted(outputs, targets, [30])
-    board.reset()
-    assert np.sum(board.compute()["joint"]["confusion"]) == 0
-    board.update(outputs, targets)
-    assert_same(board.compute(), counted(outputs, targets, [30]).compute())
+    collection = counted(outputs, targets, [30])
+    collection.reset()
+    assert np.sum(collection.compute()["joint"]["confusion"]) == 0
+    collection.update(outputs, targets)
+    assert_same(collection.compute(), counted(outputs, targets, [30]).compute())
 
 
-def test_rows_without_a_prediction_are_counted_apart() -> None:
-    """NaN in one target's logits: the row is in none of that target's cells, and `invalid` tells."""
+def test_rows_without_a_prediction_are_counted_as_invalid() -> None:
+    """NaN in one target's logits: the row is in none of that target's cells, and counts in `invalid`."""
     outputs, targets = drawn(10, 2)
     assert counted(outputs, targets, [10]).invalid == 0
     outputs["gender"][3] = math.nan
     outputs["gender"][7, 0] = math.inf
-    board = counted(outputs, targets, [10])
-    assert board.invalid == 2
-    assert np.sum(board.compute()["targets"]["gender"]["confusion"]) == 8
-    assert np.sum(board.compute()["targets"]["age"]["confusion"]) == 10
+    collection = counted(outputs, targets, [10])
+    assert collection.invalid == 2
+    assert np.sum(collection.compute()["targets"]["gender"]["confusion"]) == 8
+    assert np.sum(collection.compute()["targets"]["age"]["confusion"]) == 10
 
 
-def test_joint_labels_stand_in_the_order_of_their_numbers() -> None:
+def test_joint_labels_are_in_the_order_of_their_numbers() -> None:
     """18 names, the first target most significant."""
     names = joint_labels(LABELS, JOINT)
     assert len(names) == 18
@@ -193,18 +193,18 @@ def test_joint_labels_stand_in_the_order_of_their_numbers() -> None:
     assert joint_labels(LABELS, ("age", "mask"))[1] == "<30 / incorrect"
 
 
-def test_without_a_joint_there_is_none() -> None:
-    """No `joint` in the results and none among the selectable numbers."""
-    board = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]})
-    board.update({"a": torch.eye(2)}, {"a": torch.tensor([0, 1])})
-    assert set(board.compute()) == {"targets"}
-    flat = flat_scores(board.compute())
+def test_results_without_a_joint_class() -> None:
+    """Neither the results nor the selectable scores have a `joint`."""
+    collection = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]})
+    collection.update({"a": torch.eye(2)}, {"a": torch.tensor([0, 1])})
+    assert set(collection.compute()) == {"targets"}
+    flat = flat_scores(collection.compute())
     assert flat["macro_f1"] == 1.0
     assert not any("." in name for name in flat)
 
 
 def test_flat_names_are_those_that_resolve_metric_gives() -> None:
-    """Whatever a config may select exists under the name that it is resolved to."""
+    """Every metric that a config may select exists under the name that it is resolved to."""
     outputs, targets = drawn(20, 4)
     flat = flat_scores(counted(outputs, targets, [20]).compute())
     for metric in ("macro_f1", "accuracy", "joint.macro_f1", "age.macro_f1", "mask.weighted_f1"):
@@ -217,8 +217,8 @@ def test_flat_names_are_those_that_resolve_metric_gives() -> None:
 
 @pytest.mark.parametrize("masked", [0.0, 0.3])
 def test_every_type_in_one_joint_by_plain_loops(masked: float) -> None:
-    """A class, a level by CORN's rule and a number by its edges make one class, row by row; a row with an unknown
-    part is in no joint cell, and in the scores of its known parts."""
+    """A class, a level by CORN's rule and a number by its edges make one class, row by row; a row with an unlabeled
+    target is in no joint cell, but in the scores of its labeled targets."""
     outputs, targets = drawn_mixed(150, 2, masked)
     results = counted_mixed(outputs, targets, 64).compute()
     confusion = np.zeros((36, 36), dtype=int)
@@ -234,11 +234,11 @@ def test_every_type_in_one_joint_by_plain_loops(masked: float) -> None:
             int(targets["blur"][row]),
             -1 if math.isnan(age) else sum(age >= edge for edge in (30, 60)),
         ]
-        found = [int(outputs["mask"][row].argmax()), level, sum(value >= edge for edge in (30, 60))]
+        actual = [int(outputs["mask"][row].argmax()), level, sum(value >= edge for edge in (30, 60))]
         for name, part in zip(MIXED_JOINT, true, strict=True):
             known[name] += part >= 0
         if min(true) >= 0:
-            confusion[true[0] * 12 + true[1] * 3 + true[2], found[0] * 12 + found[1] * 3 + found[2]] += 1
+            confusion[true[0] * 12 + true[1] * 3 + true[2], actual[0] * 12 + actual[1] * 3 + actual[2]] += 1
     assert results["joint"]["confusion"] == confusion.tolist()
     assert results["joint"]["samples"] == confusion.sum()
     assert results["joint"]["labels"][13] == "incorrect / none / 30 to <60"
@@ -246,45 +246,47 @@ def test_every_type_in_one_joint_by_plain_loops(masked: float) -> None:
 
 
 def test_numbers_at_an_edge_belong_to_the_class_above() -> None:
-    """Edges [30, 60]: <30, 30 to <60, >=60, in the truth as in the prediction."""
-    board = MetricCollection({name: MIXED[name] for name in ("age", "mask")}, MIXED_LABELS, ("age", "mask"))
+    """Edges [30, 60]: <30, 30 to <60, >=60, for true and predicted values."""
+    collection = MetricCollection(
+        {name: MIXED[name] for name in ("age", "mask")}, MIXED_LABELS, ("age", "mask")
+    )
     ages = torch.tensor([29.99, 30.0, 59.99, 60.0], dtype=torch.float64)
     outputs = {"age": ((ages - 45) / 20)[:, None], "mask": torch.eye(3)[[0, 0, 0, 0]]}
-    board.update(outputs, {"age": ages, "mask": torch.zeros(4, dtype=torch.int64)})
-    assert np.diag(board.compute()["joint"]["confusion"]).tolist() == [1, 0, 0, 2, 0, 0, 1, 0, 0]
+    collection.update(outputs, {"age": ages, "mask": torch.zeros(4, dtype=torch.int64)})
+    assert np.diag(collection.compute()["joint"]["confusion"]).tolist() == [1, 0, 0, 2, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("size", [1, 7, 150])
 def test_batches_of_every_type(size: int) -> None:
-    """Every score and interval of every type is over the whole set, whichever batches it came in."""
+    """Every score and interval of every type is that of the whole set, whatever the batches."""
     outputs, targets = drawn_mixed(60, 4, 0.2)
     whole, parts = counted_mixed(outputs, targets, 60), counted_mixed(outputs, targets, size)
     assert_same(parts.compute(resamples=200), whole.compute(resamples=200))
 
 
 def test_the_raw_outputs_are_decoded() -> None:
-    """The scores are in the user's unit, of CORN's levels and of adjusted logits: what the head says they mean."""
+    """Outputs are decoded by their head before they are counted: adjusted logits, numbers in the user's unit."""
     heads: dict[str, Head] = {
         "a": ClassHead(2, adjustment=(0.0, 5.0)),
         "b": RegressionHead(mean=100.0, std=10.0),
     }
-    board = MetricCollection(heads, {"a": ["x", "y"]})
+    collection = MetricCollection(heads, {"a": ["x", "y"]})
     outputs = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[0.5]])}
-    board.update(outputs, {"a": torch.tensor([1]), "b": torch.tensor([103.0], dtype=torch.float64)})
-    results = board.compute()["targets"]
+    collection.update(outputs, {"a": torch.tensor([1]), "b": torch.tensor([103.0], dtype=torch.float64)})
+    results = collection.compute()["targets"]
     assert results["a"]["accuracy"] == 1.0
     assert results["b"]["mae"] == 2.0
 
 
 @pytest.mark.parametrize("name", list(MIXED))
-def test_an_output_that_is_not_finite_is_seen_in_every_type(name: str) -> None:
-    """`invalid` tells of one NaN, whichever target it is in, and JSON can still hold the scores; where the truth is
-    unknown it is none of them."""
+def test_an_output_that_is_not_finite_is_invalid_for_every_type(name: str) -> None:
+    """One NaN counts in `invalid`, whatever its target, and JSON can still hold the scores; it does not count in an
+    unlabeled row."""
     outputs, targets = drawn_mixed(20, 3)
     outputs[name][4] = NAN
-    board = counted_mixed(outputs, targets)
-    assert board.invalid == 1
-    assert json.dumps(board.compute(resamples=200), allow_nan=False)
+    collection = counted_mixed(outputs, targets)
+    assert collection.invalid == 1
+    assert json.dumps(collection.compute(resamples=200), allow_nan=False)
     unknown = {"age": NAN, "things": NAN}.get(name, -1)
     if name == "taste":
         targets[name][4, 0] = unknown
@@ -293,31 +295,31 @@ def test_an_output_that_is_not_finite_is_seen_in_every_type(name: str) -> None:
     assert counted_mixed(outputs, targets).invalid == 0
 
 
-def test_intervals_stand_beside_every_score() -> None:
-    """Each target and the joint has [low, high] for every selectable number, the groups decide what is drawn, and
-    nothing else has changed; with rows that were not kept they are refused."""
+def test_every_score_has_an_interval() -> None:
+    """Each target and the joint has [low, high] for every selectable number, the groups change what is drawn, and
+    nothing else differs; without stored rows intervals are refused."""
     outputs, targets = drawn_mixed(100, 1, 0.1)
-    board, groups = counted_mixed(outputs, targets), np.arange(100) // 10
-    plain, found = board.compute(), board.compute(resamples=200)
-    grouped = board.compute(groups, resamples=200)
-    parts = {**{name: found["targets"][name] for name in MIXED}, "joint": found["joint"]}
+    collection, groups = counted_mixed(outputs, targets), np.arange(100) // 10
+    plain, actual = collection.compute(), collection.compute(resamples=200)
+    grouped = collection.compute(groups, resamples=200)
+    parts = {**{name: actual["targets"][name] for name in MIXED}, "joint": actual["joint"]}
     for name, scores in parts.items():
         assert list(scores)[-1] == "intervals"
         assert set(scores["intervals"]) == set(scores) & set(HIGHER_IS_BETTER)
         assert all(low <= high for low, high in scores["intervals"].values())
         assert scores["type"] == ("class" if name == "joint" else MIXED[name].type)
     for name in MIXED:
-        assert grouped["targets"][name]["intervals"] != found["targets"][name].pop("intervals")
-    assert grouped["joint"]["intervals"] != found["joint"].pop("intervals")
-    assert found == plain
+        assert grouped["targets"][name]["intervals"] != actual["targets"][name].pop("intervals")
+    assert grouped["joint"]["intervals"] != actual["joint"].pop("intervals")
+    assert actual == plain
     with pytest.raises(ValueError, match="keep_rows=True"):
         MetricCollection(MIXED, MIXED_LABELS, MIXED_JOINT).compute(resamples=200)
 
 
 def test_the_seed_of_the_intervals() -> None:
     """The same seed gives the same bytes, another one others."""
-    board = counted_mixed(*drawn_mixed(60, 1))
-    first, again, other = (json.dumps(board.compute(seed=seed, resamples=200)) for seed in (0, 0, 1))
+    collection = counted_mixed(*drawn_mixed(60, 1))
+    first, again, other = (json.dumps(collection.compute(seed=seed, resamples=200)) for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -338,14 +340,14 @@ def test_every_score_of_every_type_can_be_selected() -> None:
     assert flat_scores(MetricCollection({"age": MIXED["age"]}, {}).compute()) == {}  # before the first row
 
 
-def test_a_target_without_a_known_row_has_no_score() -> None:
+def test_a_target_without_a_labeled_row_has_no_score() -> None:
     """None in metrics.json and nothing to select by: an error of 0 over no rows would look perfect."""
-    board = MetricCollection(
+    collection = MetricCollection(
         {"a": RegressionHead(0.0, 1.0), "b": ClassHead(2)}, {"b": ["x", "y"]}, keep_rows=True
     )
     unknown = {"a": torch.full((3,), float("nan"), dtype=torch.float64), "b": torch.tensor([0, 1, 1])}
-    board.update({"a": torch.zeros(3, 1), "b": torch.eye(3)[:, :2]}, unknown)
-    results = board.compute(resamples=20)
+    collection.update({"a": torch.zeros(3, 1), "b": torch.eye(3)[:, :2]}, unknown)
+    results = collection.compute(resamples=20)
     assert results["targets"]["a"]["mae"] is None
     assert results["targets"]["a"]["samples"] == 0
     assert "intervals" not in results["targets"]["a"]

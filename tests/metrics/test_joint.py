@@ -36,7 +36,7 @@ def test_split_is_the_inverse(make: Callable[[Any], Any]) -> None:
 
 
 @kinds
-def test_the_parts_stay_as_they_were(make: Callable[[Any], Any]) -> None:
+def test_the_arguments_are_not_changed(make: Callable[[Any], Any]) -> None:
     """Nothing is written into the arguments, also where there is only one part."""
     first, second = make([0, 1]), make([-1, 1])
     joint_number([first, second], [2, 2])
@@ -69,7 +69,7 @@ def test_classes_outside_their_target_are_refused(make: Callable[[Any], Any], va
         split_joint(make([value + 3 if value > 0 else value]), [2, 3])
 
 
-def test_parts_that_do_not_fit_are_refused() -> None:
+def test_targets_that_do_not_fit_are_refused() -> None:
     """One size a target, and as many rows in each: nothing broadcasts."""
     with pytest.raises(ValueError, match="found 1 targets and 2 sizes"):
         joint_number([np.array([0])], [2, 3])

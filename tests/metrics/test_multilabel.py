@@ -1,4 +1,4 @@
-"""Multilabel scores against scikit-learn and torchmetrics, the unknown cells by plain loops."""
+"""Multilabel scores against scikit-learn and torchmetrics, and unlabeled cells by plain loops."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ SEEDS = pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 200)
 
 
 def drawn(seed: int, unknown: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Logits with ties, and truth; some labels without a true cell, some rows with nothing true."""
+    """Logits with ties, and targets; some labels and some rows have no true cell."""
     rng = np.random.default_rng(seed)
     rows, labels = int(rng.integers(2, 50)), int(rng.integers(1, 8))
     targets = (rng.random((rows, labels)) < rng.random(labels) * 0.7).astype(float)
@@ -36,7 +36,7 @@ def drawn(seed: int, unknown: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 def counted(logits: Tensor, targets: Tensor, size: int = 11) -> MultilabelMetric:
-    """A metric that has seen the rows in batches."""
+    """A metric that was updated with the rows in batches."""
     metric = MultilabelMetric([f"l{k}" for k in range(logits.shape[1])], keep_rows=True)
     for part, truth in zip(logits.split(size), targets.split(size), strict=True):
         metric.update(part, truth)
@@ -44,30 +44,30 @@ def counted(logits: Tensor, targets: Tensor, size: int = 11) -> MultilabelMetric
 
 
 def expected_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """scikit-learn's numbers of fully known cells."""
+    """scikit-learn's scores without unlabeled cells."""
     predicted, p = logits >= 0, 1 / (1 + np.exp(-logits))
-    found = {}
+    actual = {}
     for average in ("micro", "macro"):
         three = reference.precision_recall_fscore_support(
             *two_columns(truth, predicted), average=average, zero_division=0, labels=range(truth.shape[1])
         )
         names = (f"{average}_{name}" for name in ("precision", "recall", "f1"))
-        found |= dict(zip(names, three[:3], strict=True))
+        actual |= dict(zip(names, three[:3], strict=True))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No positive class found", category=UserWarning)
         columns = zip(truth.T, logits.T, strict=True)
-        found["map"] = np.mean([reference.average_precision_score(*column) for column in columns])
-    found["sample_f1"] = reference.f1_score(
+        actual["map"] = np.mean([reference.average_precision_score(*column) for column in columns])
+    actual["sample_f1"] = reference.f1_score(
         *two_columns(truth, predicted), average="samples", zero_division=0
     )
-    found["exact_match"] = (truth == predicted).all(axis=1).mean()
-    found["log_loss"] = reference.log_loss(truth.ravel(), p.ravel(), labels=[0, 1])
-    return found
+    actual["exact_match"] = (truth == predicted).all(axis=1).mean()
+    actual["log_loss"] = reference.log_loss(truth.ravel(), p.ravel(), labels=[0, 1])
+    return actual
 
 
 def two_columns(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn takes a single column for a binary target: a second one that is always empty keeps it apart.
-    No average asked for here counts it."""
+    """scikit-learn takes a single column for a binary target: a second one that is always empty avoids that.
+    No average used here counts it."""
     if truth.shape[1] > 1:
         return truth, predicted
     empty = np.zeros_like(truth)
@@ -80,11 +80,11 @@ def test_equals_scikit_learn(seeds: range) -> None:
     absent = 0
     for seed in seeds:
         logits, targets = drawn(seed)
-        found = counted(logits, targets).compute()
+        actual = counted(logits, targets).compute()
         expected = expected_scores(logits.numpy(), targets.numpy())
         assert set(expected) == set(SCORES["multilabel"])
         for name, value in expected.items():
-            assert found[name] == pytest.approx(value, abs=1e-12), (seed, name)
+            assert actual[name] == pytest.approx(value, abs=1e-12), (seed, name)
         absent += not targets.any(dim=0).all()
     assert absent > 0.15 * len(seeds)
 
@@ -98,30 +98,30 @@ def test_equals_torchmetrics() -> None:
         if labels < 2 or not targets.any(dim=0).all():
             continue
         cases += 1
-        found, options = counted(logits, targets).compute(), {"num_labels": labels, "validate_args": False}
+        actual, options = counted(logits, targets).compute(), {"num_labels": labels, "validate_args": False}
         truth, p = targets.long(), logits.sigmoid()
         for average in ("micro", "macro"):
             f1 = multilabel_f1_score(p, truth, average=average, **options)
-            assert found[f"{average}_f1"] == pytest.approx(float(f1), abs=1e-6), seed
+            assert actual[f"{average}_f1"] == pytest.approx(float(f1), abs=1e-6), seed
         exact = multilabel_exact_match(p, truth, **options)
-        assert found["exact_match"] == pytest.approx(float(exact), abs=1e-6), seed
+        assert actual["exact_match"] == pytest.approx(float(exact), abs=1e-6), seed
         # Not p: torch's sigmoid of two equal logits may differ in the last digit, which would break the tie.
         precision = multilabel_average_precision(logits / 20 + 0.5, truth, average="macro", **options)
-        assert found["map"] == pytest.approx(float(precision), abs=1e-6), seed
+        assert actual["map"] == pytest.approx(float(precision), abs=1e-6), seed
         if cases == 200:
             return
     pytest.fail(f"{cases} cases only")
 
 
 @SEEDS
-def test_unknown_cells_count_nowhere(seeds: range) -> None:
-    """200 random cases by loops over the known cells, per label, per row and all together."""
+def test_unlabeled_cells_are_not_counted(seeds: range) -> None:
+    """200 random cases by loops over the labeled cells, per label, per row and all together."""
     for seed in seeds:
         logits, targets = drawn(seed, unknown=0.4)
-        found = counted(logits, targets).compute()
+        actual = counted(logits, targets).compute()
         z, t = logits.numpy(), targets.numpy()
         rows = [[k for k in range(t.shape[1]) if not np.isnan(t[i, k])] for i in range(len(t))]
-        assert found["samples"] == sum(bool(known) for known in rows)
+        assert actual["samples"] == sum(bool(known) for known in rows)
         f1, exact, losses = [], [], []
         for i, known in enumerate(rows):
             truth, said = [t[i, k] for k in known], [float(z[i, k] >= 0) for k in known]
@@ -131,13 +131,13 @@ def test_unknown_cells_count_nowhere(seeds: range) -> None:
                 exact.append(truth == said)
             losses += [float(np.log1p(np.exp(-z[i, k] if t[i, k] else z[i, k]))) for k in known]
         for name, values in (("sample_f1", f1), ("exact_match", exact), ("log_loss", losses)):
-            assert found[name] == pytest.approx(np.mean(values) if values else 0.0, abs=1e-12), (seed, name)
+            assert actual[name] == pytest.approx(np.mean(values) if values else 0.0, abs=1e-12), (seed, name)
         known_NL = ~np.isnan(t)
         micro = three_scores(t[known_NL], z[known_NL])
         for name, value in micro.items():
-            assert found[f"micro_{name}"] == pytest.approx(value, abs=1e-12), (seed, name)
+            assert actual[f"micro_{name}"] == pytest.approx(value, abs=1e-12), (seed, name)
         columns: dict[str, list[float]] = {"precision": [], "recall": [], "f1": [], "ap": []}
-        for k, row in enumerate(found["per_class"]):
+        for k, row in enumerate(actual["per_class"]):
             truth, scores = t[known_NL[:, k], k], z[known_NL[:, k], k]
             ap = reference.average_precision_score(truth, scores) if truth.any() else 0.0
             for name, value in (three_scores(truth, scores) | {"ap": ap}).items():
@@ -146,22 +146,22 @@ def test_unknown_cells_count_nowhere(seeds: range) -> None:
             assert row["support"] == truth.sum()
         for name, values in columns.items():
             key = "map" if name == "ap" else f"macro_{name}"
-            assert found[key] == pytest.approx(np.mean(values), abs=1e-12), (seed, name)
+            assert actual[key] == pytest.approx(np.mean(values), abs=1e-12), (seed, name)
 
 
 def three_scores(truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """scikit-learn's precision, recall and F1 of the answer yes; 0 where there is no cell."""
+    """scikit-learn's precision, recall and F1 of the positive class; 0 without cells."""
     names = ("precision", "recall", "f1")
     if not len(truth):
         return dict.fromkeys(names, 0.0)
     options = {"average": "binary", "zero_division": 0}
-    found = reference.precision_recall_fscore_support(truth == 1, logits >= 0, **options)
-    return dict(zip(names, found[:3], strict=True))
+    actual = reference.precision_recall_fscore_support(truth == 1, logits >= 0, **options)
+    return dict(zip(names, actual[:3], strict=True))
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
 def test_intervals_by_a_plain_loop(grouped: bool) -> None:
-    """Every interval: rows written out as often as they are drawn and counted anew, unknown rows never drawn."""
+    """Every interval: rows repeated as often as they are drawn and counted again; unlabeled rows are never drawn."""
     logits, targets = drawn(11, unknown=0.3)
     targets[4] = NAN
     known = [row for row in range(len(targets)) if not targets[row].isnan().all()]
@@ -175,14 +175,14 @@ def test_intervals_by_a_plain_loop(grouped: bool) -> None:
         again = counted(logits[rows], targets[rows]).compute()
         for name, values in scores.items():
             values.append(again[name])
-    found = counted(logits, targets).intervals(groups if grouped else None, seed=2, resamples=40)
-    assert list(found) == list(scores)
+    actual = counted(logits, targets).intervals(groups if grouped else None, seed=2, resamples=40)
+    assert list(actual) == list(scores)
     for name, values in scores.items():
-        assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
+        assert actual[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
 
 
 def test_batches_do_not_matter() -> None:
-    """Average precision is about the order of all rows: the mean over batches is another number."""
+    """Average precision depends on the order of all rows: the mean over batches is another number."""
     logits, targets = drawn(6)
     whole = counted(logits, targets, len(logits)).compute()
     assert counted(logits, targets, 1).compute() == counted(logits, targets, 7).compute() == whole
@@ -190,8 +190,8 @@ def test_batches_do_not_matter() -> None:
     assert abs(np.mean(parts) - whole["map"]) > 0.01
 
 
-def test_invalid_and_impossible_rows() -> None:
-    """A known cell without a finite logit takes its row out of every score; a truth in between is refused."""
+def test_invalid_outputs_and_targets() -> None:
+    """A row with a labeled cell without a finite logit is in no score; a target between 0 and 1 is refused."""
     metric = MultilabelMetric(["a", "b"])
     metric.update(
         torch.tensor([[NAN, 1.0], [NAN, 2.0], [-1.0, 3.0]]),
@@ -207,7 +207,7 @@ def test_invalid_and_impossible_rows() -> None:
 
 
 def test_the_keys_of_metrics_json() -> None:
-    """Plain values in the order of the scores, zeros for nothing; rows not kept give no interval."""
+    """Plain values in the order of the scores, zeros without rows; no interval without stored rows."""
     empty = MultilabelMetric(["눈", "b"]).compute()
     assert list(empty) == ["type", "labels", "samples", *SCORES["multilabel"], "per_class"]
     assert {empty[name] for name in SCORES["multilabel"]} == {0.0}

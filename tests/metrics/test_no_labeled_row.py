@@ -1,4 +1,4 @@
-"""A target without a known row, from the metrics to the page and the table of a comparison."""
+"""A target without a labeled row, from the metrics to the page and the table of a comparison."""
 
 import json
 import re
@@ -37,8 +37,8 @@ UNKNOWN = [name for name in HEADS if name != "sort"]
 
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
-    """Three rows, of which only `sort` is known; as in metrics.json, intervals included."""
-    board = MetricCollection(HEADS, LABELS, keep_rows=True)
+    """Three rows that are labeled for `sort` only; as in metrics.json, with intervals."""
+    collection = MetricCollection(HEADS, LABELS, keep_rows=True)
     outputs = {name: torch.zeros(3, head.outputs) for name, head in HEADS.items()}
     targets = {
         "sort": torch.tensor([0, 1, 0]),
@@ -48,8 +48,8 @@ def metrics() -> dict[str, Any]:
         "years": torch.full((3,), NAN, dtype=torch.float64),
         "taste": torch.tensor([[-1, 0], [-1, 0], [-1, 1]]),
     }
-    board.update(outputs, targets)
-    results = board.compute(["a", "b", "c"], resamples=20)
+    collection.update(outputs, targets)
+    results = collection.compute(["a", "b", "c"], resamples=20)
     accuracy = results["targets"]["sort"]["accuracy"]
     text = json.dumps(
         {"metric": "sort.accuracy", "value": accuracy, "samples": 3, **results}, allow_nan=False
@@ -58,21 +58,21 @@ def metrics() -> dict[str, Any]:
 
 
 def test_every_score_of_every_type_is_null(metrics: dict[str, Any]) -> None:
-    """None of the scores that could be selected has a number or an interval; the known target has all of its own."""
+    """No selectable score has a number or an interval; the labeled target has all of its scores."""
     for name in UNKNOWN:
         scores = metrics["targets"][name]
-        found = {key: value for key, value in scores.items() if key in HIGHER_IS_BETTER}
+        actual = {key: value for key, value in scores.items() if key in HIGHER_IS_BETTER}
         classes = len(LABELS.get(name, ()))
-        wanted = [key for key in SCORES[HEADS[name].type] if TOP.get(key, 0) < max(classes, 1)]
-        assert found == dict.fromkeys(wanted), name
+        expected = [key for key in SCORES[HEADS[name].type] if TOP.get(key, 0) < max(classes, 1)]
+        assert actual == dict.fromkeys(expected), name
         assert (scores["samples"], scores.get("intervals", {})) == (0, {}), name
     known = metrics["targets"]["sort"]
     assert known["accuracy"] > 0
     assert "accuracy" in known["intervals"]
 
 
-def test_the_terminal_says_so(metrics: dict[str, Any]) -> None:
-    """One line a target instead of scores."""
+def test_the_terminal_names_the_unlabeled_targets(metrics: dict[str, Any]) -> None:
+    """One line per target instead of scores."""
     lines = metrics_text(metrics).splitlines()
     assert [f"{name}: no row with a known value" in lines for name in UNKNOWN] == [True] * len(UNKNOWN)
 
@@ -99,8 +99,8 @@ def test_the_page_shows_no_score(metrics: dict[str, Any], tmp_path: Path) -> Non
     assert "nan" not in re.sub(r"<[^>]*>", " ", source.split("<body", 1)[1]).lower().split()
 
 
-def test_a_comparison_leaves_them_out(metrics: dict[str, Any]) -> None:
-    """Neither 0 nor null stands in the scores of a compared run."""
+def test_a_comparison_leaves_null_scores_out(metrics: dict[str, Any]) -> None:
+    """The scores of a compared run contain neither 0 nor null."""
     scores = _scalars(metrics)
     assert scores["sort.accuracy"] == metrics["value"]
     assert not [name for name in scores if name.partition(".")[2] in HIGHER_IS_BETTER and name[:5] != "sort."]

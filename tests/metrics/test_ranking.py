@@ -17,8 +17,8 @@ NAN = float("nan")
 
 
 def drawn(seed: int, masked: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Scores (N,), and relevance and query (N, 2) of rows that stand in no order; some queries without a relevant
-    row. No two scores are equal, since each reference orders ties in its own way."""
+    """Scores (N,), and relevance and query (N, 2) of rows in random order; some queries without a relevant
+    row. No two scores are equal, since each reference breaks ties in its own way."""
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(5, 120))
     query = rng.integers(0, max(1, rows // 8), rows) * 7 + 3
@@ -31,7 +31,7 @@ def drawn(seed: int, masked: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 def counted(scores: Tensor, targets: Tensor, size: int = 10) -> RankingMetric:
-    """A metric that has seen the rows in batches."""
+    """A metric that was updated with the rows in batches."""
     metric = RankingMetric(keep_rows=True)
     for part, truth in zip(scores.split(size), targets.split(size), strict=True):
         metric.update(part, truth)
@@ -39,7 +39,7 @@ def counted(scores: Tensor, targets: Tensor, size: int = 10) -> RankingMetric:
 
 
 def by_query(scores: Tensor, targets: Tensor) -> dict[int, list[tuple[float, int]]]:
-    """Score and relevance of the known rows of each query that has a relevant one."""
+    """Score and relevance of the labeled rows of each query that has a relevant one."""
     queries: dict[int, list[tuple[float, int]]] = {}
     for score, (relevance, query) in zip(scores.tolist(), targets.tolist(), strict=True):
         if relevance >= 0:
@@ -49,7 +49,7 @@ def by_query(scores: Tensor, targets: Tensor) -> dict[int, list[tuple[float, int
 
 @pytest.mark.full  # its first run compiles for a minute
 def test_equals_ranx() -> None:
-    """200 random cases: MRR, MAP, NDCG over all places, the first 5 and the first 10."""
+    """200 random cases: MRR, MAP, NDCG over all ranks, the first 5 and the first 10."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own text has escapes that Python warns of
         import ranx
@@ -67,11 +67,11 @@ def test_equals_ranx() -> None:
         said = {str(q): {d: s for d, (s, _) in zip(ids[q], rows, strict=True)} for q, rows in queries.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numba's, when it compiles
-            wanted = ranx.evaluate(ranx.Qrels(truth), ranx.Run(said), list(names.values()))
-        found = counted(scores, targets).compute()
-        assert found["queries"] == len(queries)
+            expected = ranx.evaluate(ranx.Qrels(truth), ranx.Run(said), list(names.values()))
+        actual = counted(scores, targets).compute()
+        assert actual["queries"] == len(queries)
         for name, theirs in names.items():
-            assert found[name] == pytest.approx(wanted[theirs], abs=1e-12), (seed, name)
+            assert actual[name] == pytest.approx(expected[theirs], abs=1e-12), (seed, name)
 
 
 @pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 200), marks=pytest.mark.full)])
@@ -79,55 +79,54 @@ def test_equals_scikit_learn(seeds: range) -> None:
     """200 random cases: NDCG, average precision and reciprocal rank (a plain loop) of each query, averaged."""
     for seed in seeds:
         scores, targets = drawn(seed, masked=0.1)
-        found, queries = counted(scores, targets).compute(), by_query(scores, targets).values()
+        actual, queries = counted(scores, targets).compute(), by_query(scores, targets).values()
         for name, k in (("ndcg", None), ("ndcg_at_5", 5), ("ndcg_at_10", 10)):
             each = []
             for rows in queries:
                 said, truth = [[value] for value in zip(*rows, strict=True)]
-                # It does not take a query of one row, which is in its best order.
+                # It refuses a query of one row, which is always in its best order.
                 each.append(ndcg_score(truth, said, k=k) if len(rows) > 1 else 1.0)
-            assert found[name] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), (seed, name)
+            assert actual[name] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), (seed, name)
         each = []
-        for rows in queries:  # the reciprocal of the first relevant row's place
+        for rows in queries:  # the reciprocal of the first relevant row's rank
             best_first = sorted(rows, key=lambda row: -row[0])
             each.append(1 / (1 + next(place for place, (_, r) in enumerate(best_first) if r > 0)))
-        assert found["mrr"] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), seed
+        assert actual["mrr"] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), seed
         each = [average_precision_score([r > 0 for _, r in rows], [s for s, _ in rows]) for rows in queries]
-        assert found["map"] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), seed
+        assert actual["map"] == pytest.approx(np.mean(each) if each else 0.0, abs=1e-12), seed
 
 
-def test_the_order_of_the_table_says_nothing_about_equal_scores() -> None:
-    """A model that says the same of all rows is not perfect on a table sorted by relevance: NDCG shares the places
-    as scikit-learn does, MRR and MAP take the relevant rows last."""
+def test_the_order_of_the_table_does_not_break_ties() -> None:
+    """A model with the same score for all rows is not perfect on a table sorted by relevance: NDCG shares the ranks as
+    scikit-learn does, and for MRR and MAP the relevant rows come last."""
     best_first = torch.tensor([[3, 5], [2, 5], [0, 5], [0, 5]])
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
-        found = counted(torch.zeros(4), best_first[order], 2).compute()
-        assert found["ndcg"] == pytest.approx(ndcg_score([[3, 2, 0, 0]], [[0, 0, 0, 0]]), abs=1e-12)
-        assert (found["mrr"], found["map"]) == (pytest.approx(1 / 3), pytest.approx((1 / 3 + 2 / 4) / 2))
+        actual = counted(torch.zeros(4), best_first[order], 2).compute()
+        assert actual["ndcg"] == pytest.approx(ndcg_score([[3, 2, 0, 0]], [[0, 0, 0, 0]]), abs=1e-12)
+        assert (actual["mrr"], actual["map"]) == (pytest.approx(1 / 3), pytest.approx((1 / 3 + 2 / 4) / 2))
     rng = np.random.default_rng(0)
     for _ in range(200):
         rows = int(rng.integers(2, 12))
         relevance, scores = rng.integers(0, 4, rows), rng.integers(0, 3, rows).astype(float)
         if relevance.max():
             truth = torch.from_numpy(np.stack([relevance, np.zeros(rows, dtype=np.int64)], axis=1))
-            found = counted(torch.from_numpy(scores), truth).compute()
+            actual = counted(torch.from_numpy(scores), truth).compute()
             for name, k in (("ndcg", None), ("ndcg_at_5", 5), ("ndcg_at_10", 10)):
-                assert found[name] == pytest.approx(ndcg_score([relevance], [scores], k=k), abs=1e-12)
+                assert actual[name] == pytest.approx(ndcg_score([relevance], [scores], k=k), abs=1e-12)
 
 
 def test_queries_without_a_relevant_row_are_left_out() -> None:
-    """They are counted apart, and so is nothing of a query whose rows are all unknown."""
+    """They are counted separately; a query whose rows are all unlabeled is not counted at all."""
     scores = torch.tensor([1.0, 0.5, 0.3, 0.2, 0.1])
     targets = torch.tensor([[1, 0], [0, 0], [0, 1], [0, 1], [-1, 2]])
-    found = counted(scores, targets).compute()
-    assert (found["queries"], found["queries_without_relevant"], found["samples"]) == (1, 1, 4)
-    assert found["mrr"] == found["ndcg"] == found["map"] == 1.0
+    actual = counted(scores, targets).compute()
+    assert (actual["queries"], actual["queries_without_relevant"], actual["samples"]) == (1, 1, 4)
+    assert actual["mrr"] == actual["ndcg"] == actual["map"] == 1.0
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["queries", "groups"])
 def test_intervals_by_a_plain_loop(grouped: bool) -> None:
-    """What is drawn are queries, or groups of them: each drawn query is written out under a new number as often as
-    it is drawn."""
+    """Queries, or groups of them, are drawn: each query is repeated under a new number as often as it is drawn."""
     scores, targets = drawn(3, masked=0.1)
     queries = list(by_query(scores, targets).items())
     queries.sort()
@@ -145,18 +144,18 @@ def test_intervals_by_a_plain_loop(grouped: bool) -> None:
         again = counted(table[:, 0], table[:, 1:].long(), len(rows)).compute()
         for name, values in columns.items():
             values.append(again[name])
-    found = counted(scores, targets).intervals(groups if grouped else None, seed=6, resamples=40)
-    assert list(found) == list(columns)
+    actual = counted(scores, targets).intervals(groups if grouped else None, seed=6, resamples=40)
+    assert list(actual) == list(columns)
     for name, values in columns.items():
-        assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
+        assert actual[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
 
 
-def test_groups_and_queries_that_cross_are_drawn_together() -> None:
-    """A query with rows in two groups ties the groups together; groups of another number of rows are refused."""
+def test_groups_that_share_a_query_are_drawn_together() -> None:
+    """Groups with rows of one query form one unit; another number of groups than rows is refused."""
     scores, targets = torch.tensor([1.0, 0.5, 0.2]), torch.tensor([[1, 4], [0, 4], [1, 9]])
     metric = counted(scores, targets)
     assert len(metric.intervals(["a", "a", "b"], resamples=5)) == 5
-    assert metric.intervals(["a", "b", "b"], resamples=5) == {}  # all of it is one unit: nothing to draw from
+    assert metric.intervals(["a", "b", "b"], resamples=5) == {}  # a single unit
     more = torch.cat([targets, torch.tensor([[1, 11], [0, 11]])])
     crossing = counted(torch.tensor([1.0, 0.5, 0.2, 0.1, 0.3]), more)
     crossed = crossing.intervals(["a", "b", "b", "c", "c"], seed=1, resamples=50)
@@ -167,8 +166,8 @@ def test_groups_and_queries_that_cross_are_drawn_together() -> None:
         RankingMetric().intervals()
 
 
-def test_invalid_and_impossible_rows() -> None:
-    """A known row without a finite score stands apart; a relevance below -1 is refused."""
+def test_invalid_outputs_and_targets() -> None:
+    """A labeled row without a finite score is invalid; a relevance below -1 is refused."""
     metric = RankingMetric()
     metric.update(torch.tensor([NAN, NAN, 1.0]), torch.tensor([[1, 0], [-1, 0], [2, 0]]))
     assert (metric.invalid, metric.compute()["samples"]) == (1, 1)
@@ -180,7 +179,7 @@ def test_invalid_and_impossible_rows() -> None:
 
 
 def test_the_keys_of_metrics_json() -> None:
-    """Plain values in the order of the scores, zeros for nothing; shapes that do not fit are refused."""
+    """Plain values in the order of the scores, zeros without rows; shapes that do not fit are refused."""
     empty = RankingMetric(keep_rows=True).compute()
     keys = ["type", *SCORES["ranking"], "queries", "queries_without_relevant", "samples"]
     assert list(empty) == keys

@@ -15,7 +15,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def expected_scores(truth: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """scikit-learn's numbers."""
+    """scikit-learn's scores."""
     return {
         "mae": reference.mean_absolute_error(truth, values),
         "mse": reference.mean_squared_error(truth, values),
@@ -25,7 +25,7 @@ def expected_scores(truth: np.ndarray, values: np.ndarray) -> dict[str, float]:
 
 
 def counted(values: np.ndarray, truth: np.ndarray, size: int) -> RegressionMetric:
-    """A metric that has seen the rows in batches."""
+    """A metric that was updated with the rows in batches."""
     metric = RegressionMetric(keep_rows=True)
     for part, targets in zip(
         torch.from_numpy(values).split(size), torch.from_numpy(truth).split(size), strict=True
@@ -35,7 +35,7 @@ def counted(values: np.ndarray, truth: np.ndarray, size: int) -> RegressionMetri
 
 
 def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values and truth in many units, the truth now and then unknown."""
+    """Predicted and true values in many units, some true values unknown."""
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(3, 80))
     scale = 10.0 ** rng.uniform(-3, 3)
@@ -46,39 +46,39 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_equals_scikit_learn() -> None:
-    """200 random cases in batches of 7, masked rows among them."""
+    """200 random cases in batches of 7, some rows unlabeled."""
     for seed in range(200):
         values, truth = drawn(seed)
-        found, known = counted(values, truth, 7).compute(), ~np.isnan(truth)
+        actual, known = counted(values, truth, 7).compute(), ~np.isnan(truth)
         for name, value in expected_scores(truth[known], values[known]).items():
-            assert found[name] == pytest.approx(value, rel=1e-12, abs=1e-12), (seed, name)
-        assert found["samples"] == known.sum()
+            assert actual[name] == pytest.approx(value, rel=1e-12, abs=1e-12), (seed, name)
+        assert actual["samples"] == known.sum()
 
 
 def test_a_large_mean_costs_no_digits() -> None:
-    """Years as numbers: the difference of two sums of squares near 4e6 would leave a fraction of the digits."""
+    """A large mean: the difference of two sums of squares would lose most of the digits."""
     rng = np.random.default_rng(0)
     truth = 1e7 + rng.normal(size=1000)
     values = truth + 0.5 * rng.normal(size=1000)
-    found = counted(values, truth, 32).compute()
-    assert found["r2"] == pytest.approx(reference.r2_score(truth, values), abs=1e-8)
+    actual = counted(values, truth, 32).compute()
+    assert actual["r2"] == pytest.approx(reference.r2_score(truth, values), abs=1e-8)
     naive = 1 - ((values - truth) ** 2).sum() / ((truth**2).sum() - truth.sum() ** 2 / 1000)
-    assert abs(naive - found["r2"]) > 1e-4
+    assert abs(naive - actual["r2"]) > 1e-4
 
 
 def test_batches_do_not_matter() -> None:
-    """Sums over the whole set, whichever batches it came in."""
+    """The scores are those of the whole set, whatever the batches."""
     values, truth = drawn(9)
     whole = counted(values, truth, len(truth)).compute()
     for size in (1, 5, len(truth) - 1):
-        found = counted(values, truth, size).compute()
-        assert found.pop("type") == "regression"
-        assert found == pytest.approx({name: whole[name] for name in found}, rel=1e-12)
+        actual = counted(values, truth, size).compute()
+        assert actual.pop("type") == "regression"
+        assert actual == pytest.approx({name: whole[name] for name in actual}, rel=1e-12)
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
 def test_intervals_by_a_plain_loop(grouped: bool) -> None:
-    """Rows written out as often as they are drawn and scored by scikit-learn; unknown rows are never drawn."""
+    """Rows repeated as often as they are drawn, scored by scikit-learn; unlabeled rows are never drawn."""
     values, truth = drawn(4)
     groups = np.arange(len(truth)) // 3
     known = np.flatnonzero(~np.isnan(truth))
@@ -90,13 +90,13 @@ def test_intervals_by_a_plain_loop(grouped: bool) -> None:
         rows = [row for unit, count in zip(units, weights, strict=True) for row in unit * int(count)]
         for name, value in expected_scores(truth[rows], values[rows]).items():
             scores[name].append(value)
-    found = counted(values, truth, 7).intervals(groups if grouped else None, seed=8, resamples=50)
-    assert list(found) == list(scores)
+    actual = counted(values, truth, 7).intervals(groups if grouped else None, seed=8, resamples=50)
+    assert list(actual) == list(scores)
     for name, column in scores.items():
-        assert found[name] == pytest.approx(np.percentile(column, [2.5, 97.5]), rel=1e-9), name
+        assert actual[name] == pytest.approx(np.percentile(column, [2.5, 97.5]), rel=1e-9), name
 
 
-def test_truth_that_does_not_vary() -> None:
+def test_true_values_that_do_not_vary() -> None:
     """R2 as in scikit-learn: 1 without an error, 0 with one; also where a resample draws one row again and again,
     and where the mean of equal numbers is not exactly them."""
     for truth, values, r2 in ((2.0, 2.0, 1.0), (2.0, 3.0, 0.0), (0.1, 0.2, 0.0)):
@@ -109,8 +109,8 @@ def test_truth_that_does_not_vary() -> None:
     assert low >= 1 - 2 / 0.02 - 1e-9
 
 
-def test_unknown_invalid_and_impossible_rows() -> None:
-    """NaN truth counts nowhere, a prediction that is not finite stands apart, infinite truth is refused."""
+def test_unlabeled_invalid_and_infinite_rows() -> None:
+    """A NaN target is not counted, a prediction that is not finite is invalid, an infinite target is refused."""
     metric = RegressionMetric()
     metric.update(
         torch.tensor([1.0, NAN, INF, NAN, 4.0]), torch.tensor([2.0, 3.0, 1.0, NAN, NAN], dtype=torch.float64)
@@ -125,7 +125,7 @@ def test_unknown_invalid_and_impossible_rows() -> None:
 
 
 def test_the_keys_of_metrics_json() -> None:
-    """Plain floats in the order of the scores, zeros for nothing; shapes that do not fit are refused."""
+    """Plain floats in the order of the scores, zeros without rows; shapes that do not fit are refused."""
     empty = RegressionMetric().compute()
     assert list(empty) == ["type", *SCORES["regression"], "samples"]
     assert {empty[name] for name in SCORES["regression"]} == {0.0}

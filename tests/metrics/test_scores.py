@@ -22,10 +22,10 @@ KEYS = ["type", "labels", "samples", *LABEL_SCORES, "per_class", "confusion"]
 
 
 def expected_scores(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
-    """scikit-learn's numbers over the whole label list, absent classes as 0."""
+    """scikit-learn's scores over the whole label list, with absent classes as 0."""
     whole = {"labels": range(classes), "zero_division": 0}
     with warnings.catch_warnings(), sklearn.config_context(skip_parameter_validation=True):
-        # Said by balanced_accuracy_score where a predicted class never occurs, and where only one class occurs
+        # Warnings of balanced_accuracy_score where a predicted class never occurs, and where only one class occurs
         # at all: both are part of what is tested.
         for message in ("y_pred contains classes not in y_true", "A single label was found in 'y_true'"):
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
@@ -57,7 +57,7 @@ def counted(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarra
 
 
 def random_rows(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Truth and predictions, in most cases with classes absent from one of them or both."""
+    """True and predicted classes, in most cases with classes absent from one or both of them."""
     rng = np.random.default_rng(seed)
     classes, rows = int(rng.integers(2, 19)), int(rng.integers(1, 60))
     used = rng.choice(classes, size=int(rng.integers(1, classes + 1)), replace=False)
@@ -68,17 +68,17 @@ def random_rows(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
 
 @pytest.mark.parametrize("seeds", [range(50), pytest.param(range(50, 1000), marks=pytest.mark.full)])
 def test_equals_scikit_learn(seeds: range) -> None:
-    """1,000 random cases, absent classes among them: every score within 1e-12."""
+    """1,000 random cases, many with absent classes: every score within 1e-12."""
     absent = 0
     for seed in seeds:
         truth, predicted, classes = random_rows(seed)
         confusion = counted(truth, predicted, classes)
         absent += not confusion.sum(axis=1).all()
-        found = class_scores(confusion, [str(k) for k in range(classes)])
+        actual = class_scores(confusion, [str(k) for k in range(classes)])
         expected = expected_scores(truth, predicted, classes)
         assert set(expected) == set(LABEL_SCORES)
         for name, value in expected.items():
-            assert found[name] == pytest.approx(value, abs=1e-12), (seed, name)
+            assert actual[name] == pytest.approx(value, abs=1e-12), (seed, name)
     assert absent > 0.4 * len(seeds)
 
 
@@ -86,55 +86,55 @@ def test_per_class_equals_scikit_learn() -> None:
     """Precision, recall, F1 and support of each class, absent ones as 0."""
     truth, predicted, classes = random_rows(17)
     rows = reference.precision_recall_fscore_support(truth, predicted, labels=range(classes), zero_division=0)
-    found = class_scores(counted(truth, predicted, classes), [f"c{k}" for k in range(classes)])
-    assert [row["label"] for row in found["per_class"]] == [f"c{k}" for k in range(classes)]
+    actual = class_scores(counted(truth, predicted, classes), [f"c{k}" for k in range(classes)])
+    assert [row["label"] for row in actual["per_class"]] == [f"c{k}" for k in range(classes)]
     for name, column in zip(("precision", "recall", "f1", "support"), rows, strict=True):
-        assert [row[name] for row in found["per_class"]] == pytest.approx(column.tolist(), abs=1e-12)
+        assert [row[name] for row in actual["per_class"]] == pytest.approx(column.tolist(), abs=1e-12)
 
 
 def test_absent_classes_count_as_zero() -> None:
     """Two perfect classes of four: macro F1 is a half over the label list, balanced accuracy 1."""
-    found = class_scores(np.diag([3, 0, 2, 0]), ["a", "b", "c", "d"])
-    assert (found["macro_f1"], found["balanced_accuracy"], found["accuracy"]) == (0.5, 1.0, 1.0)
+    actual = class_scores(np.diag([3, 0, 2, 0]), ["a", "b", "c", "d"])
+    assert (actual["macro_f1"], actual["balanced_accuracy"], actual["accuracy"]) == (0.5, 1.0, 1.0)
 
 
 def test_keys_and_plain_types() -> None:
-    """The keys of metrics.json in their order, of types that JSON keeps as they are, in any script."""
-    found = class_scores(np.array([[2, 1], [0, 3]], dtype=np.int64), ["마스크", 'it\'s "b"'])
-    assert list(found) == KEYS
-    assert list(found["per_class"][0]) == ["label", "precision", "recall", "f1", "support"]
-    assert json.loads(json.dumps(found)) == found
-    assert found["confusion"] == [[2, 1], [0, 3]]
-    assert {type(found[name]) for name in LABEL_SCORES} == {float}
-    assert {type(row["support"]) for row in found["per_class"]} == {int}
-    assert found["type"] == "class"
-    assert found["labels"] == ["마스크", 'it\'s "b"']
+    """The keys of metrics.json in their order, of types that survive JSON, with labels in any script."""
+    actual = class_scores(np.array([[2, 1], [0, 3]], dtype=np.int64), ["마스크", 'it\'s "b"'])
+    assert list(actual) == KEYS
+    assert list(actual["per_class"][0]) == ["label", "precision", "recall", "f1", "support"]
+    assert json.loads(json.dumps(actual)) == actual
+    assert actual["confusion"] == [[2, 1], [0, 3]]
+    assert {type(actual[name]) for name in LABEL_SCORES} == {float}
+    assert {type(row["support"]) for row in actual["per_class"]} == {int}
+    assert actual["type"] == "class"
+    assert actual["labels"] == ["마스크", 'it\'s "b"']
 
 
 def test_nothing_counted_is_zero() -> None:
     """Without any row all scores are 0: no NaN, which JSON cannot hold, and no warning."""
-    found = class_scores(np.zeros((3, 3), dtype=np.int64), ["a", "b", "c"])
-    assert {found[name] for name in LABEL_SCORES} == {0.0}
-    assert json.dumps(found, allow_nan=False)
+    actual = class_scores(np.zeros((3, 3), dtype=np.int64), ["a", "b", "c"])
+    assert {actual[name] for name in LABEL_SCORES} == {0.0}
+    assert json.dumps(actual, allow_nan=False)
 
 
-def test_selectable_scores_are_the_numbers_given() -> None:
-    """Every number of a class target can be selected by, and no type has a score of unknown direction."""
-    found = class_scores(np.eye(2, dtype=np.int64), ["a", "b"])
-    assert tuple(name for name, value in found.items() if isinstance(value, float)) == LABEL_SCORES
+def test_every_float_is_a_selectable_score() -> None:
+    """Every float of a class target is a selectable score, and every score of every type has a direction."""
+    actual = class_scores(np.eye(2, dtype=np.int64), ["a", "b"])
+    assert tuple(name for name, value in actual.items() if isinstance(value, float)) == LABEL_SCORES
     assert {name for names in SCORES.values() for name in names} == set(HIGHER_IS_BETTER)
     errors = {"log_loss", "calibration_error", "mae_levels", "mae", "mse", "rmse"}
     assert {name for name, higher in HIGHER_IS_BETTER.items() if not higher} == errors
 
 
-def test_a_stack_of_matrices_is_scored_like_each() -> None:
+def test_a_stack_of_matrices_is_scored_like_single_ones() -> None:
     """(R, K, K) gives (R,): the numbers of each matrix on its own, bit by bit."""
     rng = np.random.default_rng(0)
     stack_RKK = rng.integers(0, 9, (30, 5, 5)) * (rng.random((30, 5, 1)) < 0.7)
-    found = label_scores(*confusion_marginals(stack_RKK.astype(np.float64)))
+    actual = label_scores(*confusion_marginals(stack_RKK.astype(np.float64)))
     for i, confusion in enumerate(stack_RKK):
         alone = class_scores(confusion, list("abcde"))
-        assert {name: values[i] for name, values in found.items()} == {name: alone[name] for name in found}
+        assert {name: values[i] for name, values in actual.items()} == {name: alone[name] for name in actual}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_stack_of_matrices_is_scored_like_each() -> None:
         (np.zeros((0, 0), dtype=int), []),
     ],
 )
-def test_what_is_no_confusion_matrix_is_refused(confusion: np.ndarray, labels: list[str]) -> None:
-    """Not square, not of the labels' number, not counts: refused."""
+def test_invalid_confusion_matrices_are_refused(confusion: np.ndarray, labels: list[str]) -> None:
+    """Not square, not of the number of labels, or not counts."""
     with pytest.raises(ValueError, match="found a confusion matrix of"):
         class_scores(confusion, labels)

@@ -19,7 +19,7 @@ from classwise.metrics.collection import higher_is_better, resolve_metric
     ],
 )
 def test_what_the_selection_means(metric: str, targets: list[str], joint: bool, wanted: str) -> None:
-    """Of [joint] if there is one, else of the only target; or of the target that is named."""
+    """The metric of [joint] if there is one, else of the only target, or of the named target."""
     assert resolve_metric(metric, dict.fromkeys(targets, "class"), joint) == wanted
 
 
@@ -68,13 +68,13 @@ def test_what_cannot_be_selected(metric: str, targets: list[str], joint: bool, m
 def test_a_metric_that_the_target_does_not_have_is_refused(
     metric: str, types: dict[str, str], joint: bool, message: str
 ) -> None:
-    """By name, with what the target has instead; a target of 5 classes has no top 5."""
+    """The message names it and the scores of the target; a target of 5 classes has no top-5 accuracy."""
     with pytest.raises(ConfigError, match=r"^selection\.metric: " + message):
         resolve_metric(metric, types, joint, {"a": 5})
 
 
 def test_directions() -> None:
-    """Errors and losses are better when less, with and without the target's name; a name that is none is refused."""
+    """Lower is better for errors and losses, with and without the target's name; an unknown name is refused."""
     assert higher_is_better("macro_f1")
     assert higher_is_better("joint.macro_f1")
     assert not higher_is_better("age.mae")

@@ -27,9 +27,9 @@ NAN = float("nan")
 
 
 def metrics(intervals: bool, metric: str = "joint.macro_f1", known: bool = True) -> dict:
-    """As in metrics.json, of a target of each type."""
+    """Metrics as in metrics.json, of one target of each type."""
     draw = torch.Generator().manual_seed(0)
-    board = MetricCollection(HEADS, LABELS, ("mask", "나이"), keep_rows=True)
+    collection = MetricCollection(HEADS, LABELS, ("mask", "나이"), keep_rows=True)
     outputs = {name: torch.randn(60, head.outputs, generator=draw) for name, head in HEADS.items()}
     targets = {
         "mask": torch.arange(60) % 7,
@@ -38,26 +38,26 @@ def metrics(intervals: bool, metric: str = "joint.macro_f1", known: bool = True)
         "things": torch.randint(0, 2, (60, 2), generator=draw).float(),
         "taste": torch.stack([torch.arange(60) % 4 * (torch.arange(60) >= 6), torch.arange(60) // 6], dim=1),
     }
-    board.update(outputs, targets)
-    results = board.compute(resamples=100 if intervals else 0)
+    collection.update(outputs, targets)
+    results = collection.compute(resamples=100 if intervals else 0)
     return {"metric": metric, "value": flat_scores(results)[metric], "samples": 60, **results}
 
 
 @pytest.mark.parametrize("intervals", [False, True])
 def test_it_fits_80_columns(intervals: bool) -> None:
-    """No line is wider, whatever the script and with every interval."""
+    """No line is wider, for labels in any script and with every interval."""
     text = metrics_text(metrics(intervals))
     assert max(display_width(line) for line in text.splitlines()) <= 80
     assert not any(line != line.rstrip() for line in text.splitlines())
 
 
-def test_lines_are_full_and_no_fuller() -> None:
+def test_lines_are_filled_up_to_80_columns() -> None:
     """Whatever the length of a target's name, its lines have at most 80 columns, and none breaks where the next score
     would still have fitted."""
-    found, longest = metrics(intervals=True), 0
+    actual, longest = metrics(intervals=True), 0
     for length in range(1, 40):
         name = "n" * length
-        shown = {**found, "metric": f"{name}.macro_f1", "targets": {name: found["targets"]["나이"]}}
+        shown = {**actual, "metric": f"{name}.macro_f1", "targets": {name: actual["targets"]["나이"]}}
         lines = metrics_text(shown).splitlines()
         start = next(i for i, line in enumerate(lines) if line.startswith(f"{name}: "))
         block = lines[start : next(i for i, line in enumerate(lines) if "precision" in line)]
@@ -70,30 +70,30 @@ def test_lines_are_full_and_no_fuller() -> None:
     assert longest == 80
 
 
-def test_every_shown_score_stands_there_with_its_interval() -> None:
-    """Of each type, under the name that people use, the numbers of metrics.json."""
-    found = metrics(intervals=True)
-    text = " ".join(metrics_text(found).split())
-    for name, scores in (*found["targets"].items(), ("joint", found["joint"])):
+def test_every_shown_score_has_its_interval() -> None:
+    """The scores of metrics.json for every type, under their display names."""
+    actual = metrics(intervals=True)
+    text = " ".join(metrics_text(actual).split())
+    for name, scores in (*actual["targets"].items(), ("joint", actual["joint"])):
         assert f"{name}: " in text
         shown = [key for key in SHOWN[scores["type"]] if key in scores]
         assert len(shown) >= 4
         for key in shown:
             value = score_text(key, scores[key], scores["intervals"][key])
             assert f"{SHOWN[scores['type']][key]} {value}" in text
-    value = score_text("macro_f1", found["value"], found["joint"]["intervals"]["macro_f1"])
+    value = score_text("macro_f1", actual["value"], actual["joint"]["intervals"]["macro_f1"])
     assert text.startswith(f"joint.macro_f1 {value} on 60 rows")
 
 
 def test_only_scores_that_exist_are_shown() -> None:
-    """Each name in the table is a score of its type, and no type is left out."""
+    """Each shown name is a score of its type, and no type is missing."""
     assert {type_: set(names) - set(SCORES[type_]) for type_, names in SHOWN.items()} == {
         type_: set() for type_ in SCORES
     }
 
 
-def test_how_a_value_reads() -> None:
-    """Shares with four digits behind the point, their intervals with three; values in a unit with four that count."""
+def test_format_of_values() -> None:
+    """Shares with four decimals, their intervals with three; values in a unit with four significant digits."""
     assert score_text("macro_f1", 0.75123) == "0.7512"
     assert score_text("macro_f1", 0.75123, [0.71004, 0.79]) == "0.7512 [0.710, 0.790]"
     assert score_text("mae", 4213.49, [4000.2, 4400.0]) == "4213 [4000, 4400]"
@@ -102,17 +102,17 @@ def test_how_a_value_reads() -> None:
 
 
 def class_metrics(labels: list[str], rows: int) -> dict:
-    """As in metrics.json, of a target whose every row is in the first class."""
-    board = MetricCollection({"a": ClassHead(len(labels))}, {"a": labels})
-    board.update({"a": torch.eye(len(labels))[[0] * rows]}, {"a": torch.zeros(rows, dtype=torch.int64)})
-    results = board.compute()
+    """Metrics as in metrics.json, of a target whose rows are all in the first class."""
+    collection = MetricCollection({"a": ClassHead(len(labels))}, {"a": labels})
+    collection.update({"a": torch.eye(len(labels))[[0] * rows]}, {"a": torch.zeros(rows, dtype=torch.int64)})
+    results = collection.compute()
     return {"metric": "macro_f1", "value": flat_scores(results)["macro_f1"], "samples": rows, **results}
 
 
 @pytest.mark.parametrize("letter", ["b", "한"])
 @pytest.mark.parametrize("rows", [3, 1_234_567])
 def test_labels_are_cut_where_they_do_not_fit(letter: str, rows: int) -> None:
-    """A long label ends in `…`, the table stays in 80 columns and aligned; many rows take their place from it."""
+    """A long label ends in `…`, and the table is aligned within 80 columns, also with a large number of rows."""
     table = metrics_text(class_metrics([letter * 60, "short"], rows)).splitlines()[-3:]
     assert {78, 79, 80} >= {display_width(line) for line in table}
     assert len({display_width(line) for line in table}) == 1
@@ -122,8 +122,8 @@ def test_labels_are_cut_where_they_do_not_fit(letter: str, rows: int) -> None:
     assert table[2].split()[0] == "short"
 
 
-def test_where_a_label_is_cut() -> None:
-    """A label that just fits stays whole; a wide character that would stand half outside goes altogether."""
+def test_cut_labels() -> None:
+    """A label that just fits is not cut; a wide character that would not fit entirely is dropped."""
     assert cut("abcdef", 6) == "abcdef"
     assert cut("abcdefg", 6) == "abcde…"
     assert cut("한국어", 6) == "한국어"
@@ -132,7 +132,7 @@ def test_where_a_label_is_cut() -> None:
 
 
 def test_the_lines_of_the_classes() -> None:
-    """Labels in any script, their columns under each other; a multilabel target has average precisions too."""
+    """Labels in any script, with aligned columns; a multilabel target has average precisions too."""
     lines = metrics_text(metrics(intervals=False)).splitlines()
     start = next(i for i, line in enumerate(lines) if "precision" in line)
     table = lines[start : start + 8]
@@ -148,8 +148,8 @@ def per_class(row: int) -> np.ndarray:
     return np.array([scores[name] for name in ("precision", "recall", "f1")])
 
 
-def test_queries_and_rows_that_do_not_count() -> None:
-    """A ranking says how many queries it is about; a target without a known row says so and gives no zeros."""
+def test_queries_and_targets_without_scores() -> None:
+    """A ranking shows its number of queries; a target without a labeled row says so and shows no zeros."""
     text = metrics_text(metrics(intervals=False, known=False))
     assert "9 queries, 1 more without a relevant row" in " ".join(text.split())
     assert "price: no row with a known value" in text
@@ -158,9 +158,9 @@ def test_queries_and_rows_that_do_not_count() -> None:
 
 def test_the_only_target_needs_no_name() -> None:
     """The headline finds the interval of `macro_f1` where there is one target and no joint class."""
-    board = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]}, keep_rows=True)
-    board.update({"a": torch.eye(2).repeat(9, 1)}, {"a": torch.tensor([0, 1, 1] * 6)})
-    results = board.compute(resamples=100)
+    collection = MetricCollection({"a": ClassHead(2)}, {"a": ["x", "y"]}, keep_rows=True)
+    collection.update({"a": torch.eye(2).repeat(9, 1)}, {"a": torch.tensor([0, 1, 1] * 6)})
+    results = collection.compute(resamples=100)
     low, high = results["targets"]["a"]["intervals"]["macro_f1"]
     value = results["targets"]["a"]["macro_f1"]
     text = metrics_text({"metric": "macro_f1", "value": value, "samples": 18, **results})

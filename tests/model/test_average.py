@@ -1,4 +1,4 @@
-"""The average of the weights: torch's and timm's, a resume to the bit, and batch norms that fit their weights."""
+"""The average of the weights: equal to torch's and timm's, exact resume, and batch norms that fit their weights."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ from classwise.model.small_cnn import SmallCNN
 
 
 def model_with_everything() -> nn.Module:
-    """Convolutions, norms with counters, and a head, in channels_last."""
+    """A model with convolutions, norms with counters, and a head, in channels_last."""
     torch.manual_seed(0)
     model = nn.Sequential(SmallCNN(width=4, grid=1), nn.Linear(16, 3))
     return model.to(memory_format=torch.channels_last)
@@ -43,7 +43,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.4, 0.9, 0.999])
-def test_a_hundred_updates_are_torchs_and_timms(decay: float):
+def test_a_hundred_updates_equal_torch_and_timm(decay: float):
     """With a constant decay, every bit is that of torch's AveragedModel and of timm's ModelEmaV3."""
     model = model_with_everything()
     ours = WeightAverage(model, decay, warmup=False)
@@ -64,24 +64,24 @@ def test_a_hundred_updates_are_torchs_and_timms(decay: float):
 
 
 def test_the_rule_with_warmup_in_plain_numbers():
-    """average <- d average + (1 - d) weights with d = min(decay, (1 + n) / (10 + n)), written out for a scalar."""
+    """average <- d average + (1 - d) weights with d = min(decay, (1 + n) / (10 + n)), computed for a scalar."""
     model = nn.Linear(1, 1, bias=False).double()
     average = WeightAverage(model, 0.5)
-    wanted, decays = model.weight.item(), []
+    expected, decays = model.weight.item(), []
     for n in range(1, 40):
         nn.init.constant_(model.weight, math.sin(n))
         average.update(model)
         decays.append(min(0.5, (1 + n) / (10 + n)))
-        wanted = decays[-1] * wanted + (1 - decays[-1]) * math.sin(n)
-        assert average.model.weight.item() == pytest.approx(wanted, abs=1e-14)
+        expected = decays[-1] * expected + (1 - decays[-1]) * math.sin(n)
+        assert average.model.weight.item() == pytest.approx(expected, abs=1e-14)
     assert decays[0] == 2 / 11
     assert decays[-1] == 0.5
 
 
 @pytest.mark.parametrize("cut", [1, 7, 30])
-def test_a_resume_is_exact_to_the_bit(cut: int):
-    """State and model taken after any update go on, in the warm-up of the decay too, as without the cut; the
-    state holds the count."""
+def test_a_resume_is_bit_exact(cut: int):
+    """A run continued from the state and the model after any update ends in the same bits, also during the decay's
+    warmup; the state contains the number of updates."""
     model = model_with_everything()
     average, taken = WeightAverage(model, 0.9), {}
     history: list[nn.Module] = []
@@ -104,7 +104,7 @@ def test_a_resume_is_exact_to_the_bit(cut: int):
 
 
 def test_the_copy_is_for_evaluation_only():
-    """Eval mode, no gradients, the layout of the original, memory of its own; the original is not touched."""
+    """Eval mode, no gradients, the layout of the original, memory of its own; the original does not change."""
     model = model_with_everything().train()
     average = WeightAverage(model, 0.9)
     assert model.training
@@ -123,8 +123,8 @@ def test_the_copy_is_for_evaluation_only():
     assert not same(average.model, before)
 
 
-def test_frozen_weights_stay_exactly():
-    """A weight that is frozen for the first half is, to the bit, what it was, and then follows."""
+def test_frozen_weights_do_not_change():
+    """The average of a frozen weight is bit for bit the weight; after it is unfrozen, the average follows."""
     model = model_with_everything()
     body = model[0]
     body.stem.conv.weight.requires_grad_(False)
@@ -140,7 +140,7 @@ def test_frozen_weights_stay_exactly():
 
 
 class Masked(nn.Module):
-    """Buffers of every kind: infinities, whole numbers, a switch, and one that is not in the state dict."""
+    """Buffers of every kind: infinities, integers, booleans, and one that is not in the state dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class Masked(nn.Module):
 
 
 def test_buffers_that_have_no_mean_are_copied():
-    """Masks with infinities, counts and switches are the last ones; constants stay what they are, to the bit."""
+    """Masks with infinities, counts and booleans are copied; constant buffers do not change."""
     model = Masked()
     average = WeightAverage(model, 0.9)
     for n in range(5):
@@ -170,7 +170,7 @@ def drifting() -> tuple[nn.Module, list[Tensor]]:
     return model, [torch.randn(64, 8) + 3 for _ in range(300)]
 
 
-def test_averaged_statistics_belong_to_averaged_weights():
+def test_averaged_statistics_fit_averaged_weights():
     """While what enters a batch norm drifts, averaged statistics are near those that torch's update_bn computes
     for the averaged weights from the data, and so are the outputs; copied ones are several times as far off."""
     model, batches = drifting()
@@ -203,7 +203,7 @@ def test_averaged_statistics_belong_to_averaged_weights():
 
 
 def test_no_average_is_the_model_itself():
-    """The null object: the same interface, nothing kept, nothing lost; states of one are no states of the other."""
+    """The null object has the same interface and no state; neither class loads the state of the other."""
     model = model_with_everything()
     average = NoAverage(model)
     before = copy.deepcopy(model)
@@ -221,7 +221,7 @@ def test_no_average_is_the_model_itself():
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5, math.nan])
-def test_a_decay_that_is_none_is_refused(decay: float):
+def test_invalid_decays_are_refused(decay: float):
     """The message says what was found and what is allowed."""
     with pytest.raises(ValueError, match=r"^decay: found .*, allowed: from 0 to below 1"):
         WeightAverage(nn.Linear(1, 1), decay)

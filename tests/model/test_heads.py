@@ -1,4 +1,4 @@
-"""Heads: from raw outputs to what is scored."""
+"""Heads: from raw outputs to decoded outputs and classes."""
 
 import json
 import math
@@ -19,8 +19,8 @@ from classwise.model.heads import (
 )
 
 
-def test_class_head_leaves_logits_alone_or_adds_its_adjustment() -> None:
-    """Post-hoc adjustment is a sum on the logits, and changes which class is the largest."""
+def test_class_head_adds_its_adjustment_if_any() -> None:
+    """Post-hoc adjustment is added to the logits, and changes the largest one."""
     logits = torch.tensor([[2.0, 1.0], [0.5, 0.4]])
     assert torch.equal(ClassHead(2).decode(logits), logits)
     adjusted = ClassHead(2, (-math.log(0.9), -math.log(0.1))).decode(logits)
@@ -28,8 +28,8 @@ def test_class_head_leaves_logits_alone_or_adds_its_adjustment() -> None:
     assert ClassHead(2).predicted(logits).tolist() == [0, 0]
 
 
-def test_class_head_has_no_answer_where_nothing_is_finite() -> None:
-    """NaN, +inf, or -inf in all places gives -1; one class switched off by -inf does not."""
+def test_class_head_has_no_prediction_without_a_finite_logit() -> None:
+    """NaN, +inf, or -inf for every class gives -1; -inf for a single class does not."""
     nan, inf = math.nan, math.inf
     rows = torch.tensor([[nan, 1.0], [inf, 0.0], [-inf, -inf], [-inf, 3.0]])
     assert ClassHead(2).predicted(rows).tolist() == [-1, -1, -1, 1]
@@ -43,19 +43,19 @@ def test_ordinal_probabilities_are_the_products_of_the_conditionals() -> None:
         outputs = rng.normal(0, 2, (4, levels - 1))
         head = OrdinalHead(levels)
         decoded = head.decode(torch.tensor(outputs))
-        for row, found in zip(outputs, decoded.exp().numpy(), strict=True):
+        for row, actual in zip(outputs, decoded.exp().numpy(), strict=True):
             above = [1.0]
             for logit in row:
                 above.append(above[-1] / (1 + math.exp(-logit)))
             above.append(0.0)
             expected = [above[k] - above[k + 1] for k in range(levels)]
-            assert found == pytest.approx(expected, abs=1e-12)
-            assert found.sum() == pytest.approx(1, abs=1e-12)
+            assert actual == pytest.approx(expected, abs=1e-12)
+            assert actual.sum() == pytest.approx(1, abs=1e-12)
         median = [sum(np.cumprod(1 / (1 + np.exp(-row))) > 0.5) for row in outputs]
         assert head.predicted(decoded).tolist() == median
 
 
-def test_ordinal_head_has_no_answer_for_nan() -> None:
+def test_ordinal_head_has_no_prediction_for_nan() -> None:
     """A NaN anywhere in the row gives -1."""
     head = OrdinalHead(3)
     assert head.predicted(
@@ -67,7 +67,7 @@ def test_ordinal_head_has_no_answer_for_nan() -> None:
     ]
 
 
-def test_regression_head_speaks_the_users_unit_and_cuts_at_its_edges() -> None:
+def test_regression_head_uses_the_users_unit_and_its_edges() -> None:
     """Value = output * std + mean; the class is numpy's digitize."""
     head = RegressionHead(40.0, 10.0, (30.0, 60.0))
     decoded = head.decode(torch.tensor([[-1.0], [0.0], [2.0], [-2.0], [math.nan]]))
@@ -89,13 +89,13 @@ def test_regression_head_speaks_the_users_unit_and_cuts_at_its_edges() -> None:
         RankingHead(),
     ],
 )
-def test_heads_travel_as_json(head: Head) -> None:
-    """What a checkpoint keeps gives the same head again."""
+def test_heads_survive_json(head: Head) -> None:
+    """The JSON in a checkpoint gives the same head again."""
     assert head_from_dict(json.loads(json.dumps(head_as_dict(head)))) == head
 
 
-def test_several_labels_and_scores_are_no_class() -> None:
-    """Asked for a class, they refuse."""
+def test_heads_without_classes_refuse_to_predict_one() -> None:
+    """`predicted` of a multilabel or ranking head raises ValueError."""
     for head in (MultilabelHead(2), RankingHead()):
         with pytest.raises(ValueError, match="not"):
             head.predicted(torch.zeros(1, 2))

@@ -44,8 +44,8 @@ def test_gradients_reach_every_parameter():
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_features_keep_what_is_where():
-    """An image and its upside-down copy give different features: the cells of the grid are told apart."""
+def test_features_depend_on_positions():
+    """An image and its upside-down copy give different features: the cells of the grid are not interchangeable."""
     torch.manual_seed(0)
     backbone = SmallCNN(width=8).eval()
     image_BCHW = torch.zeros(1, 3, 32, 32)
@@ -67,7 +67,7 @@ def test_initial_weights_come_from_the_global_generator():
 
 
 def test_bf16_and_channels_last_change_little():
-    """The quick setting of the loop gives the features of plain fp32, up to bf16's three digits."""
+    """The fast setting of the loop gives the features of plain fp32, up to bf16's three digits."""
     torch.manual_seed(0)
     backbone = SmallCNN(width=8).eval()
     images_BCHW = torch.randn(4, 3, 28, 28)
