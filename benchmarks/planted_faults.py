@@ -227,8 +227,8 @@ FAULTS = (
     Fault(
         "r2-of-a-resample",
         "metrics/regression.py",
-        "spread = around_square - ratio(around**2, count)",
-        "spread = around_square",
+        "spread = squared_deviation - ratio(deviation**2, count)",
+        "spread = squared_deviation",
         "The interval of r2 takes the spread of each resample around the mean of all rows instead of its own.",
         ("metrics/test_regression.py", "metrics/test_bootstrap.py"),
     ),
