@@ -385,7 +385,7 @@ def outcome_of(tree: Path, fault: Fault, whole: bool) -> Outcome:
     before = path.read_bytes()
     times = path.stat()
     path.write_bytes(before.replace(fault.old.encode(), fault.new.encode()))
-    # Bytecode is recognised by the time and size of its source; within a second both could still be the same.
+    # Bytecode is recognized by the time and size of its source; within a second both could still be the same.
     os.utime(path, (times.st_atime, times.st_mtime + 10))
     started = time.perf_counter()
     try:
