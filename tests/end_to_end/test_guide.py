@@ -240,7 +240,7 @@ def _frozen(run: Trained) -> None:
 
 
 def _warned(run: Trained) -> None:
-    assert any("overweighted" in warning for warning in run.status["data"]["warnings"])
+    assert any("overweight" in warning for warning in run.status["data"]["warnings"])
 
 
 def _in_order(run: Trained) -> None:

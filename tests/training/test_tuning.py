@@ -104,7 +104,7 @@ def test_the_fastest_is_changed_one_thing_at_a_time(monkeypatch: pytest.MonkeyPa
         found *= 2 if plan.compile else 1
         return [found * (0.1 if plan.fused is False else 1) * 4] * 4
 
-    monkeypatch.setattr(tuning._Trial, "_passes", passes)
+    monkeypatch.setattr(tuning._Trial, "_time_passes", passes)
     choices = {"formats": tuple(FORMATS), "compiled": (False, True), "fused": (True, False)}
     plans = fastest(model(), 4, 0.0, (1, 0), **choices)
     found = [(p.precision, p.memory_format, p.compile, p.fused, p.seconds) for p in plans]
