@@ -129,7 +129,8 @@ def report_overhead(old: Path, new: Path, options: argparse.Namespace) -> None:
         )
     old_us, new_us = (statistics.median(values) for values in extras.values())
     print(
-        f"medians: old {old_us:.0f} us, new {new_us:.0f} us; of the differences {statistics.median(differences):+.0f} us"
+        f"medians: old {old_us:.0f} us, new {new_us:.0f} us;"
+        f" of the differences {statistics.median(differences):+.0f} us"
     )
 
 
