@@ -97,7 +97,7 @@ def faces(folder: Path) -> dict[str, Any]:
     }
 
 
-def labelled_score(run: Path, folder: Path) -> float:
+def labeled_score(run: Path, folder: Path) -> float:
     """Macro F1 on test.csv."""
     metrics = Run.open(run).evaluate(folder / "test.csv")
     return float(metrics["targets"]["label"]["macro_f1"])
@@ -112,8 +112,8 @@ def ranked_score(run: Path, folder: Path) -> float:
 
 # What is drawn, how it is scored, and the image sizes for a fresh and for a pretrained network.
 DATA = {
-    "clothes": (clothes, labelled_score, {"fresh": "[28, 28]", "pretrained": "[48, 48]"}),
-    "digits": (digits, labelled_score, {"fresh": "[16, 16]"}),
+    "clothes": (clothes, labeled_score, {"fresh": "[28, 28]", "pretrained": "[48, 48]"}),
+    "digits": (digits, labeled_score, {"fresh": "[16, 16]"}),
     "faces": (faces, ranked_score, {"fresh": "[64, 48]", "pretrained": "[72, 54]"}),
 }
 KINDS = {"fresh": (FRESH, SMALL, 30), "pretrained": (PRETRAINED, LITE, 8)}

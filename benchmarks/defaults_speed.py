@@ -7,7 +7,7 @@ Drawn JPEG files of 256 x 192 pixels in eight classes, the rarest a tenth of the
 `classwise init` writes, with the backbone, size, epochs and batch size given. The others, each as its tutorial does:
 a DataLoader with two workers, Pillow and torchvision (random resized crop, mirror image), fp32, cross entropy, AdamW.
 timm has no trainer that can be imported: its script's order of steps is written out (forward, zero_grad, backward,
-step, with its loss meter's synchronisation). All in turns, in one process each time; the speed is that of the epochs
+step, with its loss meter's synchronization). All in turns, in one process each time; the speed is that of the epochs
 after the first, training alone, with whatever each does meanwhile; macro F1 is that of the last epoch on the same rows.
 Every block has another seed, for all.
 """

@@ -81,7 +81,7 @@ class Job:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether there are events, graphs and synchronisation at all."""
+        """Whether there are events, graphs and synchronization at all."""
         return self.device.type == "cuda"
 
     def wait(self) -> None:

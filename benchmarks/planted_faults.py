@@ -227,8 +227,8 @@ FAULTS = (
     Fault(
         "r2-of-a-resample",
         "metrics/regression.py",
-        "spread = around_square - ratio(around**2, count)",
-        "spread = around_square",
+        "spread = squared_deviation - ratio(deviation**2, count)",
+        "spread = squared_deviation",
         "The interval of r2 takes the spread of each resample around the mean of all rows instead of its own.",
         ("metrics/test_regression.py", "metrics/test_bootstrap.py"),
     ),
@@ -385,7 +385,7 @@ def outcome_of(tree: Path, fault: Fault, whole: bool) -> Outcome:
     before = path.read_bytes()
     times = path.stat()
     path.write_bytes(before.replace(fault.old.encode(), fault.new.encode()))
-    # Bytecode is recognised by the time and size of its source; within a second both could still be the same.
+    # Bytecode is recognized by the time and size of its source; within a second both could still be the same.
     os.utime(path, (times.st_atime, times.st_mtime + 10))
     started = time.perf_counter()
     try:

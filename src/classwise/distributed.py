@@ -74,7 +74,7 @@ class Processes:
         With momentum m, k micro-batches turn a statistic r into (1 - m)^k r + c. Processes that start from the same
         r each know their own c, and what comes after in turn makes it fade: r' = (1 - m)^K r + sum of
         (1 - m)^(micro-batches of later processes) c. A norm without momentum (a mean over all time) is weighted by
-        the counts. Synchronised norms agree already.
+        the counts. Synchronized norms agree already.
         """
         if self.world_size > 1:
             self._merge_statistics(model, buffers, before, batches)
@@ -286,8 +286,8 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def _has_own_statistics(module: nn.Module) -> TypeGuard[Any]:
     """Whether it is a batch norm whose running statistics are its process's own."""
     batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-    synchronised = isinstance(module, nn.SyncBatchNorm)
-    return batch_norm and not synchronised and module.running_mean is not None
+    synchronized = isinstance(module, nn.SyncBatchNorm)
+    return batch_norm and not synchronized and module.running_mean is not None
 
 
 def _merged(

@@ -21,7 +21,7 @@ def generator(seed: int, stream: int, a: int = 0, b: int = 0) -> np.random.Gener
 
 
 def mixed_seed(seed: int, stream: int, a: int, b: int, c: int) -> int:
-    """A 63-bit seed as from `torch_seed`, fifty times faster: the finaliser of SplitMix64 (Steele, Lea and Flood, 'Fast
+    """A 63-bit seed as from `torch_seed`, fifty times faster: the finalizer of SplitMix64 (Steele, Lea and Flood, 'Fast
     splittable pseudorandom number generators', OOPSLA 2014, figure 16), of the sum of the numbers times an odd constant
     each."""
     mixed = (

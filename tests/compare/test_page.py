@@ -12,7 +12,7 @@ import pytest
 
 from classwise.compare.page import write_results
 from classwise.compare.result import Comparison, Result, values_of
-from classwise.compare.stats import summarise
+from classwise.compare.stats import summarize
 from classwise.compare.text import signed
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -59,7 +59,7 @@ def fabricate(
         for variant, scores in values.items()
         for seed, value in scores.items()
     )
-    summary = tuple(summarise(values_of(results)))
+    summary = tuple(summarize(values_of(results)))
     found = Comparison(folder, metric, higher, results, summary, ("<i>a warning</i>",))
     write_results(found)
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from classwise.compare.stats import difference, estimate, holm, summarise
+from classwise.compare.stats import difference, estimate, holm, summarize
 
 
 def test_mean_and_interval_are_students() -> None:
@@ -79,7 +79,7 @@ def test_summaries_are_against_the_first_variant() -> None:
     """The first has no difference; the others' adjusted p-values are Holm's over all of them."""
     rng = np.random.default_rng(4)
     values = {name: dict(enumerate(rng.normal(0.5, 0.1, 6).tolist())) for name in "abcd"}
-    first, *others = summarise(values)
+    first, *others = summarize(values)
     assert first.variant == "a"
     assert first.difference is None
     p_values = []
@@ -103,5 +103,5 @@ def test_without_spread_nothing_is_claimed() -> None:
         assert (found.interval, found.p, found.p_holm) == (None, None, None)
         assert found.mean == pytest.approx(one[1] - other[1])
     assert difference({1: 0.5}, {2: 0.5}) is None
-    (_, empty) = summarise({"a": {1: 0.5}, "b": {}})
+    (_, empty) = summarize({"a": {1: 0.5}, "b": {}})
     assert (empty.score, empty.difference) == (None, None)

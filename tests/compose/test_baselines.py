@@ -82,10 +82,10 @@ def test_log_loss_of_the_dummy_is_the_entropy_of_the_frequencies(scene: Callable
     assert s.baselines().most_frequent == pytest.approx(want, abs=1e-9)
 
 
-def test_the_probe_looks_at_features_where_weights_were_learnt_before(
+def test_the_probe_looks_at_features_where_weights_were_learned_before(
     scene: Callable[..., Scene], tmp_path: Path
 ) -> None:
-    """With weights from a file: standardised features of the backbone in eval mode, not pixels."""
+    """With weights from a file: standardized features of the backbone in eval mode, not pixels."""
     weights = tmp_path / "body.safetensors"
     body = build_classifier("small_cnn", "none", (SIDE, SIDE), "squash", 0.0, {"k": 3}, seed=9)
     save_file({key: value.contiguous() for key, value in body.state_dict().items()}, weights)

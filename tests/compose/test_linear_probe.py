@@ -64,10 +64,10 @@ def masked(targets: dict[str, torch.Tensor], rows: npt.NDArray[np.int64]) -> dic
 
 
 def probe(
-    name: str, features: npt.NDArray[np.float32], targets: dict[str, torch.Tensor], standardise: bool = True
+    name: str, features: npt.NDArray[np.float32], targets: dict[str, torch.Tensor], standardize: bool = True
 ) -> torch.Tensor:
     """The decoded answers for one target on other rows."""
-    found = linear_probe({name: HEADS[name]}, features, targets, scene(100, 1)[0], standardise)
+    found = linear_probe({name: HEADS[name]}, features, targets, scene(100, 1)[0], standardize)
     assert found.notes == ()
     return HEADS[name].decode(found.outputs[name])
 
@@ -155,14 +155,14 @@ def test_numbers_are_the_training_mean_and_scores_are_level() -> None:
 # The linear probe.
 
 
-@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize("standardize", [True, False])
 @pytest.mark.parametrize("name", ["class", "ordinal"])
-def test_classes_and_levels_are_scikit_learns(name: str, standardise: bool) -> None:
+def test_classes_and_levels_are_scikit_learns(name: str, standardize: bool) -> None:
     """The head decodes the very probabilities of balanced logistic regression, and so its answers."""
     train_ND, targets = scene()
-    decoded = probe(name, train_ND, targets, standardise)
+    decoded = probe(name, train_ND, targets, standardize)
     logistic = LogisticRegression(class_weight="balanced", max_iter=2000)
-    reference = make_pipeline(StandardScaler(), logistic) if standardise else logistic
+    reference = make_pipeline(StandardScaler(), logistic) if standardize else logistic
     p_MK = reference.fit(train_ND, targets[name].numpy()).predict_proba(scene(100, 1)[0])
     np.testing.assert_allclose(softmax(decoded), p_MK, atol=1e-6)
     assert min(np.bincount(targets[name].numpy())) < 40 < 80 < max(np.bincount(targets[name].numpy()))
@@ -180,7 +180,7 @@ def test_two_classes() -> None:
     train_ND, targets = scene()
     labels_N = (targets["class"] > 0).long()
     valid_MD, head = scene(100, 1)[0], ClassHead(2)
-    found = linear_probe({"c": head}, train_ND, {"c": labels_N}, valid_MD, standardise=False)
+    found = linear_probe({"c": head}, train_ND, {"c": labels_N}, valid_MD, standardize=False)
     reference = LogisticRegression(class_weight="balanced", max_iter=2000).fit(train_ND, labels_N.numpy())
     np.testing.assert_allclose(
         softmax(head.decode(found.outputs["c"])), reference.predict_proba(valid_MD), atol=1e-6
@@ -226,21 +226,21 @@ def test_unknown_rows_are_left_out(name: str) -> None:
     train_ND, targets = scene()
     hidden = np.random.default_rng(2).choice(300, 120, replace=False)
     seen = np.setdiff1d(np.arange(300), hidden)
-    found = probe(name, train_ND, masked(targets, hidden), standardise=False)
+    found = probe(name, train_ND, masked(targets, hidden), standardize=False)
     alone = {key: target[torch.from_numpy(seen)] for key, target in targets.items()}
-    wanted = probe(name, train_ND[seen], alone, standardise=False)
+    wanted = probe(name, train_ND[seen], alone, standardize=False)
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
-    assert not torch.allclose(found, probe(name, train_ND, targets, standardise=False))
+    assert not torch.allclose(found, probe(name, train_ND, targets, standardize=False))
 
 
 def test_unknown_cells_are_left_out_label_by_label() -> None:
-    """Each label is learnt from the rows that it is known of."""
+    """Each label is learned from the rows that it is known of."""
     train_ND, targets = scene()
     cells = targets["multilabel"].clone()
     cells[:100, 0] = math.nan
     cells[50:200, 2] = math.nan
     valid_MD = scene(100, 1)[0]
-    found = linear_probe({"m": MultilabelHead(3)}, train_ND, {"m": cells}, valid_MD, standardise=False)
+    found = linear_probe({"m": MultilabelHead(3)}, train_ND, {"m": cells}, valid_MD, standardize=False)
     for label in range(3):
         known = ~cells[:, label].isnan().numpy()
         reference = LogisticRegression(class_weight="balanced", max_iter=2000)
@@ -368,7 +368,7 @@ def test_more_rows_than_the_budget_allows_are_thinned(monkeypatch: pytest.Monkey
 
 
 def test_the_features_of_the_chosen_rows_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the features of `probe_rows` alone each target is learnt from the same rows, to the same answers."""
+    """With the features of `probe_rows` alone each target is learned from the same rows, to the same answers."""
     train_ND, targets = long_tail()
     targets = masked(targets, np.arange(0, 2000, 3))
     monkeypatch.setattr(probe_module, "WORK", 1.0)
@@ -493,7 +493,7 @@ def test_the_bundled_images_probe() -> None:
     pair = [[np.repeat(images[..., None], 3, axis=3)] for images in (train, test)]
     head, targets = ClassHead(10), {"c": torch.from_numpy(labels_N.astype(np.int64))}
     train_ND, test_MD = pixel_features(*pair)
-    found = linear_probe({"c": head}, train_ND, targets, test_MD, standardise=False)
+    found = linear_probe({"c": head}, train_ND, targets, test_MD, standardize=False)
     reference = LogisticRegression(class_weight="balanced", max_iter=2000)
     with threadpool_limits(1):  # as the probe: another number of threads gives other last digits
         reference.fit(train.reshape(-1, 784) / np.float32(255), labels_N)

@@ -127,7 +127,7 @@ MEAN = sum(AREAS[:11]) / 11
 STD = math.sqrt(sum((area - MEAN) ** 2 for area in AREAS[:11]) / 11)
 
 
-def standardised(loss: nn.Module) -> nn.Module:
+def standardized(loss: nn.Module) -> nn.Module:
     """In deviations from the training rows' mean."""
     return Standardized(loss, MEAN, STD)
 
@@ -158,10 +158,10 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
         {"name": "asymmetric", "gamma_neg": 3.0, "gamma_pos": 0.5, "clip": 0.2},
         Asymmetric(3, 0.5, 0.2),
     ),
-    ("regression", {"name": "mse"}, standardised(SquaredError())),
-    ("regression", {"name": "mae"}, standardised(AbsoluteError())),
-    ("regression", {"name": "smooth_l1", "beta": 0.3}, standardised(SmoothL1(0.3))),
-    ("regression", {"name": "huber", "delta": 0.3}, standardised(Huber(0.3))),
+    ("regression", {"name": "mse"}, standardized(SquaredError())),
+    ("regression", {"name": "mae"}, standardized(AbsoluteError())),
+    ("regression", {"name": "smooth_l1", "beta": 0.3}, standardized(SmoothL1(0.3))),
+    ("regression", {"name": "huber", "delta": 0.3}, standardized(Huber(0.3))),
     ("ranking", {"name": "pairwise_logistic"}, PairwiseLogistic()),
     ("ranking", {"name": "listnet"}, ListNet()),
     (
@@ -317,7 +317,7 @@ def test_soft_f1_is_refused_with_accumulation() -> None:
 
 
 def test_weights_between_targets() -> None:
-    """targets.NAME.weight by target, in order; learnt ones are a parameter beside them."""
+    """targets.NAME.weight by target, in order; learned ones are a parameter beside them."""
     targets = {
         "a": TARGETS["class"] | {"weight": 0.5},
         "b": TARGETS["regression"],
@@ -333,7 +333,7 @@ def test_weights_between_targets() -> None:
     assert criterion.weights == (0.5, 1.0, 3.0)
 
 
-def test_learnt_weights_are_trained_and_not_decayed() -> None:
+def test_learned_weights_are_trained_and_not_decayed() -> None:
     """They stand in the optimizer, at lr, in a group without weight decay: that of the heads' biases."""
     targets = {"a": TARGETS["class"], "b": TARGETS["regression"]}
     training = {"target_weights": "uncertainty", "device": "cpu", "precision": "fp32"}

@@ -1,4 +1,4 @@
-"""The drawn shapes: what the table says is what the images show, and it can be learnt."""
+"""The drawn shapes: what the table says is what the images show, and it can be learned."""
 
 import itertools
 import re

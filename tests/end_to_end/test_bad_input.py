@@ -197,7 +197,7 @@ def test_one_class_only(here: Path) -> None:
     class_folder(here / "images", {"single": 4})
     message = refused_training(here, data__source="images", data__valid=0.5)
     says(message, "one class only", "'single'")
-    says(refused(here, "init", here / "images", "--out", here / "new"), "only one class folder", "'single'")
+    says(refused(here, "init", here / "images", "--out", here / "new"), "only one class", "'single'")
 
 
 def test_a_class_with_one_row(here: Path) -> None:
@@ -613,7 +613,7 @@ def test_resuming_over_other_data_is_refused(trained: Path, run: Path, tmp_path:
 
 @pytest.mark.parametrize("verb", ["resume", "evaluate"])
 def test_rows_with_other_labels_are_other_data(trained: Path, run: Path, tmp_path: Path, verb: str) -> None:
-    """Relabelled rows keep their ids and sides, but scores and outputs would mean something else."""
+    """Relabeled rows keep their ids and sides, but scores and outputs would mean something else."""
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))
     data = tmp_path / "data"

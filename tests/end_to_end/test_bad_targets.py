@@ -147,7 +147,7 @@ def test_a_column_without_an_answer(here: Path, name: str, column: str, parts: t
 def test_a_column_that_says_nothing(
     here: Path, name: str, column: str, cell: object, parts: tuple[str, ...]
 ) -> None:
-    """One value, one label, one row a query: nothing could be learnt from it."""
+    """One value, one label, one row a query: nothing could be learned from it."""
     cells = {(row, column): f"alone-{row}" if cell is None else cell for row in range(1, 17)}
     write_table(here / "samples.csv", cells)
     says(refused_training(here, values(name)), *parts)

@@ -40,7 +40,7 @@ def test_a_run_is_timed_and_nothing_written(
 
 
 def test_every_type_of_target_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learnt weights between targets, an average of the weights, and a backbone that thaws after an epoch."""
+    """Learned weights between targets, an average of the weights, and a backbone that thaws after an epoch."""
     monkeypatch.chdir(tmp_path)
     many_table(tmp_path)
     write_config(tmp_path, MANY)

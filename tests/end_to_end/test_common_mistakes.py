@@ -444,7 +444,7 @@ def test_mistake_11_f1_averaged_over_batches() -> None:
 
 
 def test_mistake_12_best_starts_at_infinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """12. 'best F1 initialised to +inf, so nothing was ever saved': the first epoch is the best so far, even
+    """12. 'best F1 initialized to +inf, so nothing was ever saved': the first epoch is the best so far, even
     with a score of 0."""
     plain_table(tmp_path)
     parts = build(tmp_path)

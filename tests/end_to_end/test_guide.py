@@ -185,7 +185,7 @@ def _masked(run: Trained) -> None:
     assert any("left out" in warning for warning in run.status["data"]["warnings"])
 
 
-def _learnt_weights(run: Trained) -> None:
+def _learned_weights(run: Trained) -> None:
     weights = run.history[-1]["target_weights"]
     assert set(weights) == {"colour", "area"}
     assert 1.0 not in weights.values()
@@ -263,7 +263,7 @@ PROMISES: dict[str, Callable[[Trained], None]] = {
     "Ranking": has("match", "mrr", "ndcg", "map", "ndcg_at_5", "ndcg_at_10"),
     "Empty cells": _masked,
     "A joint class": _joint,
-    "Weights between targets": _learnt_weights,
+    "Weights between targets": _learned_weights,
     "Logit adjustment after training": _adjusted,
     "LDAM, and deferred re-weighting": _late_weights,
     "Constant, with warm-up": _warmed_up,

@@ -223,7 +223,7 @@ SETS: dict[str, dict[str, Any]] = {
 def test_with_every_option_the_bytes_are_the_same_after_any_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
 ) -> None:
-    """An average of the weights, learnt weights between targets of every type, weights that begin with the second
+    """An average of the weights, learned weights between targets of every type, weights that begin with the second
     epoch, a first epoch with a frozen backbone; and mixup with CutMix, or LDAM and whole queries. Stopped after
     each update of both epochs and resumed, the run ends in the bytes of the one that was not."""
     many_table(tmp_path)

@@ -1,4 +1,4 @@
-"""The main job, whole: labelled images in, a checked submission and a report out, by command line and by Python."""
+"""The main job, whole: labeled images in, a checked submission and a report out, by command line and by Python."""
 
 import json
 import shutil
@@ -291,7 +291,7 @@ def test_skipped_images_are_counted_in_status_and_report(tmp_path: Path) -> None
     assert "08.png" in page
 
 
-def test_a_labelled_folder_and_a_labelled_table_can_be_evaluated(tmp_path: Path) -> None:
+def test_a_labeled_folder_and_a_labeled_table_can_be_evaluated(tmp_path: Path) -> None:
     """evaluate RUN TABLE scores rows that training never saw, from a table or from class folders."""
     plain_table(tmp_path, 16)
     command("train", write_config(tmp_path), "--run", tmp_path / "run").ok()

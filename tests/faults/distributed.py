@@ -427,7 +427,7 @@ FIGURES = [
     Figure(
         8,
         "distributed-gradients",
-        "windows shared by 2 and 3 processes, all losses, masks, learnt weights, and the loop itself: gradients of one"
+        "windows shared by 2 and 3 processes, all losses, masks, learned weights, and the loop itself: gradients of one"
         " process to 1e-12 (float64) and 1e-6 (float32)",
         lambda: together("gradients=400", "loop"),
     ),

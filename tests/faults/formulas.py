@@ -1,4 +1,4 @@
-"""Cells that a spreadsheet would run: neutralised in tables for people, and everything comes back as it was."""
+"""Cells that a spreadsheet would run: neutralized in tables for people, and everything comes back as it was."""
 
 import itertools
 import re

@@ -67,7 +67,7 @@ EXACT = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 
 def window_gradients(processes: Processes, cases: int, sabotage: str = "") -> Count:
-    """Every loss family, drawn windows, masks and learnt weights; the sum over the processes against one process."""
+    """Every loss family, drawn windows, masks and learned weights; the sum over the processes against one process."""
     count = Count()
     names = [(kind, loss) for kind, losses in LOSSES.items() for loss in losses]
     for number in range(cases):
@@ -125,9 +125,9 @@ def loop_gradients(processes: Processes) -> Count:
     for name, make in makers.items():
         for rows in (1, 2, 3, 5, 8, 11, 13, 16):
             for batch, accumulate in ((2, 1), (3, 2), (1, 2)):
-                for learnt in (False, True):
+                for learned in (False, True):
                     runs = [
-                        _gradients(make(), rows, batch, accumulate, learnt, who, processes.world_size)
+                        _gradients(make(), rows, batch, accumulate, learned, who, processes.world_size)
                         for who in (processes, SINGLE_PROCESS)
                     ]
                     error = max(
@@ -146,13 +146,13 @@ def loop_gradients(processes: Processes) -> Count:
 
 
 def _gradients(
-    model: Any, rows: int, batch: int, accumulate: int, learnt: bool, who: Processes, world_size: int
+    model: Any, rows: int, batch: int, accumulate: int, learned: bool, who: Processes, world_size: int
 ) -> list[Tensor]:
     """The flat gradient of every update of an epoch, as `who` sees it."""
     data = dataclasses.replace(
         training(rows, batch, accumulate * world_size), rank=who.rank, world_size=who.world_size
     )
-    criterion = criterion_of(uncertainty=learnt).to(next(model.parameters()).dtype)
+    criterion = criterion_of(uncertainty=learned).to(next(model.parameters()).dtype)
     state = state_of(model, data, "sgd", lr=1e-12, criterion=criterion)
     dtype = next(model.parameters()).dtype
     found: list[Tensor] = []

@@ -36,7 +36,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "training__batch_size": 12,
         },
     ),
-    "mixup and CutMix, five target types, learnt weights, a frozen first epoch": (
+    "mixup and CutMix, five target types, learned weights, a frozen first epoch": (
         "many",
         {"data__mixup": 0.4, "data__cutmix": 1.0, "data__mix_share": 0.9},
     ),

@@ -259,7 +259,7 @@ LOOP = {
         "classwise.run.checkpoint:sync_folder",
     ],
     "starting a worker": ["multiprocessing.process:BaseProcess.start"],
-    "the first checkpoint": ["classwise.run.checkpoint:_serialise"],
+    "the first checkpoint": ["classwise.run.checkpoint:_serialize"],
 }
 ENDING = [
     "classwise.run.session:_write_results",

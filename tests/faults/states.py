@@ -29,7 +29,7 @@ def trained(updates: int) -> TrainState:
 
 def files_of(updates: int) -> dict[str, bytes]:
     """The files of a checkpoint after so many updates."""
-    return checkpoints._serialise(trained(updates), FACTS, MADE_ON)
+    return checkpoints._serialize(trained(updates), FACTS, MADE_ON)
 
 
 def checkpointer(folder: Path) -> RunCheckpointer:

@@ -139,7 +139,7 @@ def test_a_run_that_has_begun_keeps_its_folder(tmp_path: Path, name: str) -> Non
 
 def test_a_run_without_a_checkpoint_is_not_said_to_be_in_use(here: signals.Place, tmp_path: Path) -> None:
     """Killed right before its first checkpoint took its name: resume says that there is none."""
-    hook = Hook("classwise.run.checkpoint:_serialise", os.kill, (0, signal.SIGKILL))
+    hook = Hook("classwise.run.checkpoint:_serialize", os.kill, (0, signal.SIGKILL))
     start(tmp_path / "files", here.train(tmp_path / "run", 1), [hook]).wait()
     assert (tmp_path / "run/status.json").exists()
     found = command("resume", tmp_path / "run")

@@ -47,7 +47,7 @@ class Scene(NamedTuple):
 
 
 def reference_features(s: Scene, split: Any) -> npt.NDArray[np.float32]:
-    """The backbone in eval mode on normalised pixels, written out; one image at a time."""
+    """The backbone in eval mode on normalized pixels, written out; one image at a time."""
     body = build_model(s.config, s.heads).backbone.eval()
     rows = []
     for path in split.samples.paths:

@@ -37,7 +37,7 @@ def outputs(data: bytes, images: np.ndarray) -> list[Any]:
 
 @pytest.mark.parametrize("cosine", [{}, {"relu": 5.0}], ids=["linear", "cosine"])
 def test_outputs_in_the_order_of_the_heads_for_any_size_of_batch(cosine: dict[str, float]) -> None:
-    """Target names that clash with the exporter's own among them; normalisation is inside, dropout is off."""
+    """Target names that clash with the exporter's own among them; normalization is inside, dropout is off."""
     built = model(NAMES, cosine)
     data = onnx_bytes(built)
     proto = onnx.load_model_from_string(data)

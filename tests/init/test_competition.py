@@ -72,7 +72,7 @@ def test_an_id_of_two_people_stays_on_one_side(tree, tmp_path):
         assert not sides[0] & sides[1]
 
 
-def test_the_tree_is_recognised(tree, tmp_path):
+def test_the_tree_is_recognized(tree, tmp_path):
     """By its table and its folder, also from inside `train`; the evaluation half and other folders are none."""
     assert is_competition(tree)
     assert is_competition(tree / "train")

@@ -1,4 +1,4 @@
-"""`classwise init`: what it recognises in a folder, a table and a competition tree, and the config that it writes."""
+"""`classwise init`: what it recognizes in a folder, a table and a competition tree, and the config that it writes."""
 
 import tomllib
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_a_table_is_used_where_it_stands(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_every_kind_of_table(tmp_path: Path, suffix: str) -> None:
-    """A table is recognised by its suffix, and a folder that holds one is that table."""
+    """A table is recognized by its suffix, and a folder that holds one is that table."""
     plain_table(tmp_path, 8)
     frame = pl.read_csv(tmp_path / "samples.csv")
     (tmp_path / "samples.csv").unlink()

@@ -155,10 +155,10 @@ def test_with_a_layer_decay_nothing_is_lost() -> None:
 def test_parameters_of_the_criterion() -> None:
     """They learn at lr without decay, beside the heads' biases, which learn so too; the heads stay the last."""
     backbone, heads = parts()
-    learnt, fixed = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3), requires_grad=False)
-    groups = parameter_groups(backbone, heads, 0.2, 0.01, 0.5, extra=(learnt, fixed))
-    (own,) = [group for group in groups if any(p is learnt for p in group["params"])]
+    learned, fixed = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3), requires_grad=False)
+    groups = parameter_groups(backbone, heads, 0.2, 0.01, 0.5, extra=(learned, fixed))
+    (own,) = [group for group in groups if any(p is learned for p in group["params"])]
     assert (own["lr"], own["weight_decay"]) == (0.2, 0.0)
-    assert {id(p) for p in own["params"]} == {id(learnt), *(id(head.bias) for head in heads)}
+    assert {id(p) for p in own["params"]} == {id(learned), *(id(head.bias) for head in heads)}
     assert not any(p is fixed for group in groups for p in group["params"])
     assert groups[-1]["part"] == "heads"

@@ -60,7 +60,7 @@ LOSSES: dict[str, dict[str, Make]] = {
         "absolute error": lambda _: AbsoluteError(),
         "smooth L1": lambda _: SmoothL1(0.5),
         "huber": lambda _: Huber(0.5),
-        "standardised": lambda _: Standardized(Huber(), 0.5, 3.0),
+        "standardized": lambda _: Standardized(Huber(), 0.5, 3.0),
     },
     "ranking": {
         "pairwise logistic": lambda _: PairwiseLogistic(),
@@ -180,7 +180,7 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 
 def drawn_criterion(heads: dict[str, Head], uncertainty: bool, epoch: int, seed: int) -> Criterion:
-    """The heads' losses joined, with log variances that are not 0 where they are learnt."""
+    """The heads' losses joined, with log variances that are not 0 where they are learned."""
     losses = {
         name: LOSSES[head.type][head.loss](random_weight(CLASSES, seed + i))
         for i, (name, head) in enumerate(heads.items())
@@ -341,16 +341,16 @@ def test_two_processes_add_their_normalizers() -> None:
 @pytest.mark.parametrize(
     ("kind", "loss"), [(kind, loss) for kind, losses in LOSSES.items() for loss in losses]
 )
-@pytest.mark.parametrize("learnt", [False, True])
+@pytest.mark.parametrize("learned", [False, True])
 def test_no_loss_waits_for_the_device(
-    kind: str, loss: str, learnt: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str, loss: str, learned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Normalizers that are tensors, values and gradients: no operation whose result the host has to know."""
     for module in (labels, normalizers):  # as if the tensors lay on a GPU
         monkeypatch.setattr(module, "is_on_host", lambda tensor: False)
     heads = {"0": Head(kind, loss, 1.0, 0.3, False)}
     window = cut(rows_of(heads, drawn_queries([[3], [4]], 0), 0), [3, 4])
-    criterion, model = drawn_criterion(heads, learnt, 0, 1), Heads({"0": OUTPUTS[kind]}, 0)
+    criterion, model = drawn_criterion(heads, learned, 0, 1), Heads({"0": OUTPUTS[kind]}, 0)
     with Waiting() as waiting:
         normalizer = sum(criterion.normalizer(targets) for _, targets in window)
         for images, targets in window:

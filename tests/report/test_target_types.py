@@ -277,14 +277,14 @@ def test_data_section_tells_every_type(page: Page, run: Path) -> None:
     assert page.text.count("have no label") == 3  # not of taste, where both counts are 0
 
 
-def test_frozen_epochs_and_learnt_weights_are_told(page: Page, tmp_path: Path) -> None:
+def test_frozen_epochs_and_learned_weights_are_told(page: Page, tmp_path: Path) -> None:
     """Both only where the history has them: a note under the charts, and a chart with a line a target."""
     assert "The backbone was frozen in epochs 1 to 2: only the heads were trained." in page.text
-    (chart,) = re.findall(r'aria-label="Learnt target weights per epoch">.*?</svg>', page.source, re.DOTALL)
+    (chart,) = re.findall(r'aria-label="Learned target weights per epoch">.*?</svg>', page.source, re.DOTALL)
     assert chart.count("<polyline") == 5
     plain = Page(write_report(fabricate_run(tmp_path, people=10, epochs=3, images=False)))
     assert "backbone was frozen" not in plain.text
-    assert "Learnt target weights" not in plain.source
+    assert "Learned target weights" not in plain.source
 
 
 def test_scattered_frozen_epochs(tmp_path: Path) -> None:

@@ -55,11 +55,11 @@ def fresh(
     schedule: str = "plateau",
     fp16: bool = False,
     decay: float | None = None,
-    learnt: bool = False,
+    learned: bool = False,
 ) -> TrainState:
-    """A state at update 0; `decay` is that of the average of the weights, `learnt`: the target's weight is."""
+    """A state at update 0; `decay` is that of the average of the weights, `learned`: the target's weight is."""
     module = model()
-    criterion = Criterion({"종류": CrossEntropy()}, {"종류": 1.0}, uncertainty=learnt)
+    criterion = Criterion({"종류": CrossEntropy()}, {"종류": 1.0}, uncertainty=learned)
     average = NoAverage(module) if decay is None else WeightAverage(module, decay)
     groups = parameter_groups(module.backbone, module.heads, 0.01, 1e-2, 0.5, extra=criterion.parameters())
     built = build_optimizer(optimizer, groups, 0.01, 1e-2)
@@ -174,14 +174,14 @@ def assert_same_tree(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "sgdp"])
 @pytest.mark.parametrize("frozen", [False, True], ids=["whole", "frozen"])
 @pytest.mark.parametrize("updates", [0, 3])
-def test_an_average_and_learnt_weights_go_on_as_if_nothing_had_happened(
+def test_an_average_and_learned_weights_go_on_as_if_nothing_had_happened(
     updates: int, frozen: bool, optimizer: str, tmp_path: Path
 ) -> None:
-    """The weights that learn, their average and its count, and the learnt weights between targets come back; three
+    """The weights that learn, their average and its count, and the learned weights between targets come back; three
     more updates end in the same bytes, also where a backbone that was frozen has no moments yet."""
-    state = advance(fresh(optimizer, decay=0.5, learnt=True), updates, frozen)
+    state = advance(fresh(optimizer, decay=0.5, learned=True), updates, frozen)
     checkpointer(tmp_path / "c").save(state, best=False)
-    again = advance(fresh(optimizer, decay=0.5, learnt=True), 1)
+    again = advance(fresh(optimizer, decay=0.5, learned=True), 1)
     restore(again, newest_checkpoint(tmp_path / "c", no_warning))
     assert again.average.state_dict()["updates"] == updates
     assert_same_state(again, state)
@@ -222,9 +222,9 @@ def test_the_average_is_the_model_of_the_checkpoint(tmp_path: Path) -> None:
     assert not any(name.startswith(("model.", "average.")) for name in plain.training)
 
 
-@pytest.mark.parametrize("option", [{"decay": 0.9}, {"learnt": True}], ids=["average", "learnt weights"])
+@pytest.mark.parametrize("option", [{"decay": 0.9}, {"learned": True}], ids=["average", "learned weights"])
 @pytest.mark.parametrize("there", [True, False], ids=["saved only", "asked for only"])
-def test_an_average_or_learnt_weights_are_not_lost_silently(
+def test_an_average_or_learned_weights_are_not_lost_silently(
     option: dict[str, Any], there: bool, tmp_path: Path
 ) -> None:
     """Where only the checkpoint has them, or only the config, it is refused."""
@@ -291,7 +291,7 @@ def test_what_cannot_be_saved_is_named() -> None:
     bias = state.optimizer.param_groups[0]["params"][0]
     state.optimizer.state[bias]["draw"] = random.Random(0)
     with pytest.raises(CheckpointError, match=r"has a Random at optimizer\.state\.0\.draw"):
-        checkpoints._serialise(state, {}, {})
+        checkpoints._serialize(state, {}, {})
 
 
 # The order of writing.
@@ -411,7 +411,7 @@ def test_another_schema_is_refused(schema: int, tmp_path: Path, monkeypatch: pyt
 def test_the_schema_before_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Schema 2 has other names for three values; everything else of the two checkpoints is the same."""
     saved(tmp_path / "new", 5)
-    serialise = checkpoints.json_text
+    serialize = checkpoints.json_text
 
     def old_names(tree: Any) -> str:
         if "progress" in tree:
@@ -422,7 +422,7 @@ def test_the_schema_before_is_still_read(tmp_path: Path, monkeypatch: pytest.Mon
             progress["window"] = progress.pop("update_in_epoch")
             progress["waited"] = progress.pop("epochs_without_improvement")
             tree |= {"facts": metadata, "progress": progress}
-        return serialise(tree)
+        return serialize(tree)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "SCHEMA", 2)

@@ -177,7 +177,9 @@ def test_a_step_that_does_not_fit_is_an_error_of_ours() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB.\nMore.")
 
     state.optimizer.step = step  # type: ignore[method-assign]
-    with pytest.raises(ConfigError, match=r"optimizer\.name: .* Tried to allocate 3 GiB\.\. Use an optimizer"):
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.name: .* Tried to allocate 3 GiB\.\. Use an optimizer"
+    ):
         run(state, data, SETTINGS, Shelf())
 
 

@@ -1,4 +1,4 @@
-"""What a run may add to the loop: re-weighting by the epoch, mixing, averaging, learnt weights, a frozen backbone."""
+"""What a run may add to the loop: re-weighting by the epoch, mixing, averaging, learned weights, a frozen backbone."""
 
 import contextlib
 import os
@@ -194,10 +194,10 @@ def test_the_average_is_what_is_evaluated_and_kept(tmp_path: Path) -> None:
     assert not same(average, own)
 
 
-# Learnt weights between targets.
+# Learned weights between targets.
 
 
-def test_learnt_weights_move_and_stand_in_history() -> None:
+def test_learned_weights_move_and_stand_in_history() -> None:
     """exp(-s) of each target after every epoch, said as it is kept; the s learn by the optimizer, undecayed."""
     data, said = training(10, 2, 2), []
     state = state_of(dense(), data, lr=0.05, criterion=criterion_of(uncertainty=True))
@@ -221,7 +221,7 @@ def test_fixed_weights_are_not_said() -> None:
     assert all("target_weights" not in row for row in state.progress.history)
 
 
-def test_a_step_of_learnt_weights_is_that_of_the_big_batch() -> None:
+def test_a_step_of_learned_weights_is_that_of_the_big_batch() -> None:
     """Five micro-batches move weights and s as one batch does, to 1e-12 of the way."""
     ends = []
     for batch_size, accumulate in ((22, 1), (5, 5)):
@@ -340,7 +340,7 @@ def test_a_resumed_run_makes_features_only_where_it_needs_them(
 
 
 def everything(mixing: bool) -> tuple[TrainState, TrainingData, ValidationData]:
-    """Averaging, learnt weights, one frozen epoch, weights from epoch 2; with mixup and CutMix, or with LDAM."""
+    """Averaging, learned weights, one frozen epoch, weights from epoch 2; with mixup and CutMix, or with LDAM."""
     model = convolutional()
     rows = training(14, 2, 2)
     if mixing:
@@ -384,7 +384,7 @@ def test_stopped_anywhere_with_all_of_it_the_bytes_are_the_same(
     mixing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after any update, inside the frozen epoch, between the two or after it, or after all of them: weights,
-    average, learnt weights, moments, history and checkpoints are those of the uninterrupted run."""
+    average, learned weights, moments, history and checkpoints are those of the uninterrupted run."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # fifty checkpoints; the order is tested elsewhere
     wanted = bytes_of(whole_run(tmp_path / "whole", [], mixing))
     files = [f"{name}/{part}.safetensors" for name in ("best", "last") for part in ("model", "training")]

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from classwise.compare.plan import PlannedRun
-from classwise.compare.stats import Summary, summarise
+from classwise.compare.stats import Summary, summarize
 from classwise.compare.text import HEADER, columns_to_show, digits_for, shown, table
 from classwise.compare.work import DONE, Outcome, is_done
 from classwise.metrics.collection import higher_is_better
@@ -86,7 +86,7 @@ def collect(folder: Path, runs: Sequence[PlannedRun], outcomes: dict[Path, Outco
         metric=metric,
         higher_is_better=not metrics or higher_is_better(metric),
         results=tuple(results),
-        summary=tuple(summarise(values_of(results))),
+        summary=tuple(summarize(values_of(results))),
         warnings=tuple(_warnings(results, metrics)),
     )
 

@@ -47,7 +47,7 @@ class Summary:
     difference: Difference | None
 
 
-def summarise(values: Mapping[str, Mapping[int, float]]) -> list[Summary]:
+def summarize(values: Mapping[str, Mapping[int, float]]) -> list[Summary]:
     """`values`: score by seed, by variant; the first variant is the baseline of the differences."""
     baseline = next(iter(values.values()), {})
     summaries = [

@@ -134,7 +134,7 @@ def _probe(
         train_features_ND=train_inputs,
         train_targets=train_labels,
         valid_features_MD=valid_inputs,
-        standardise=_is_pretrained(config),
+        standardize=_is_pretrained(config),
         rows=probed_rows,
     )
 

@@ -62,7 +62,7 @@ def linear_probe(
     train_features_ND: Features,
     train_targets: Mapping[str, Tensor],
     valid_features_MD: Features,
-    standardise: bool,
+    standardize: bool,
     rows: Numbers | None = None,
 ) -> Probe:
     """Fit a linear model per target on the training rows (scikit-learn's, with its default regularization).
@@ -71,7 +71,7 @@ def linear_probe(
     training row is never predicted. multilabel: the same, each label against the rest. regression, and ranking
     (on the relevance): ridge regression, alpha = 1. Rows without a label are left out.
 
-    `standardise`: scale every feature to mean 0 and standard deviation 1 over the training rows. Features of a
+    `standardize`: scale every feature to mean 0 and standard deviation 1 over the training rows. Features of a
     backbone need it; pixels are on one scale already. WORK bounds the cost: of more rows than it allows, some are
     fitted (see `probe_rows`), and the notes say so. `rows`: the training rows that `train_features_ND` holds, as
     `probe_rows` chose them (default: all); `train_targets` always holds all. Raises NonFiniteError.
@@ -80,8 +80,8 @@ def linear_probe(
     valid = valid_features_MD
     _refuse_non_finite(train, "training")
     _refuse_non_finite(valid, "validation")
-    if standardise:
-        train, valid = _standardised(train, valid)
+    if standardize:
+        train, valid = _standardized(train, valid)
 
     outputs: dict[str, Tensor] = {}
     notes: list[str] = []
@@ -204,7 +204,7 @@ def _ridge(fit: _Fit, values_N: Floats) -> Floats:
     return predicted_M[:, None]
 
 
-def _standardised(train_ND: Features, valid_MD: Features) -> tuple[Features, Features]:
+def _standardized(train_ND: Features, valid_MD: Features) -> tuple[Features, Features]:
     """Both, scaled by the means and the deviations of the training rows."""
     from sklearn.preprocessing import StandardScaler
 

@@ -314,7 +314,7 @@ def _erase_box(size: tuple[int, int], draws: _Draws) -> tuple[int, int, int, int
 
 
 def _noise(number: np.ndarray, seed: int) -> np.ndarray:
-    """A byte for each number (uint32): the 32-bit finaliser of MurmurHash3, which device_augment.py computes too."""
+    """A byte for each number (uint32): the 32-bit finalizer of MurmurHash3, which device_augment.py computes too."""
     a, b = np.uint32(16), np.uint32(13)
     x = (number ^ np.uint32(seed)) * np.uint32(0x9E3779B1)
     x = (x ^ (x >> a)) * np.uint32(0x85EBCA6B)

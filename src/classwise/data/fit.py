@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 FITS = ("squash", "crop", "pad")
-PAD = 128  # mid grey: near zero after any usual normalisation, so that the padding's edges do not stand out
+PAD = 128  # mid grey: near zero after any usual normalization, so that the padding's edges do not stand out
 
 
 def fit_view(

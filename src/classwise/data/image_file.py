@@ -1,6 +1,6 @@
 """An image file's kind and its bytes, read safely.
 
-A file is recognised by its first bytes, never by its name. Pipes, devices and files outside of the allowed folder are
+A file is recognized by its first bytes, never by its name. Pipes, devices and files outside of the allowed folder are
 refused before any of their content is read.
 """
 

@@ -73,7 +73,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 def pixel_baseline(folder: Path) -> float:
     """Macro F1 on test.csv of logistic regression on the pixels, with classes weighted by 1 / count.
 
-    scikit-learn's, with its default regularisation (C = 1) and pixels in [0, 1]. It is fitted on all rows of train.csv,
+    scikit-learn's, with its default regularization (C = 1) and pixels in [0, 1]. It is fitted on all rows of train.csv,
     also on those that a run holds out for validation.
     """
     from sklearn.linear_model import LogisticRegression

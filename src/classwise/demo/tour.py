@@ -116,7 +116,7 @@ def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> i
 
 
 def shapes(folder: Path, command: Command, quiet: bool = False) -> int:
-    """Drawn shapes with a target of every type, learnt by one model: write, train, evaluate, predict, report. Returns
+    """Drawn shapes with a target of every type, learned by one model: write, train, evaluate, predict, report. Returns
     an exit code."""
     from classwise.demo.shapes import SHAPES, write_shapes
 
@@ -188,7 +188,7 @@ def _print_end(folder: Path, run: Path, started: float) -> None:
 
 
 _SHAPES_HEAD = """\
-# Drawn shapes: a class, label sets, ordered levels, a number and a ranking, learnt by one model.
+# Drawn shapes: a class, label sets, ordered levels, a number and a ranking, learned by one model.
 # To train again: classwise train classwise.toml
 
 """

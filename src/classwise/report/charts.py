@@ -39,7 +39,7 @@ class Dot:
 def line_chart(
     series: Sequence[Series], title: str, x_label: str, *, mark: Point | None = None, zero: bool = False
 ) -> Markup:
-    """Lines over whole-numbered x (epochs). `mark` is ringed and labelled; with `zero` the y axis starts at 0.
+    """Lines over whole-numbered x (epochs). `mark` is ringed and labeled; with `zero` the y axis starts at 0.
 
     Empty where there is no point at all."""
     points = [point for line in series for point in line.points]

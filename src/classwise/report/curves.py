@@ -1,5 +1,5 @@
 """Charts of the epochs in `history.jsonl`: loss, the selected metric, the learning rate, and the weights between the
-targets where they are learnt."""
+targets where they are learned."""
 
 import statistics
 from dataclasses import dataclass
@@ -101,8 +101,8 @@ def _target_weights(run: RunFiles) -> Curve:
         Series(name, _points(run, name, part="target_weights"), style=style)
         for style, name in enumerate(drawn)
     ]
-    chart = line_chart(lines, "Learnt target weights per epoch", "epoch", zero=True)
-    title = "Learnt target weights"
+    chart = line_chart(lines, "Learned target weights per epoch", "epoch", zero=True)
+    title = "Learned target weights"
     if len(names) > len(drawn):
         title += f", {len(drawn)} of {len(names)}"
     return Curve(title, svg=chart, legend=_legend(lines))

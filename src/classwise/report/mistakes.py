@@ -55,7 +55,7 @@ class Mistakes:
 
 
 def galleries(run: RunFiles) -> list[Gallery]:
-    """One gallery for each target with predictions of labelled rows, in the config's order.
+    """One gallery for each target with predictions of labeled rows, in the config's order.
 
     A ranking has none: the score of a single image is neither right nor wrong."""
     names = mapping(run.config.get("targets")) or mapping(run.metrics.get("targets"))
@@ -166,7 +166,7 @@ def _lead(mistakes: int, rows: int, shown: int, which: str, are: str = "are wron
 
 
 def _labeled_and_wrong(run: RunFiles, target: str) -> tuple[int, pl.DataFrame]:
-    """The number of labelled rows, and those of them with a wrong prediction."""
+    """The number of labeled rows, and those of them with a wrong prediction."""
     labeled = run.predictions.filter(pl.col(f"{target}_true").is_not_null())
     return labeled.height, labeled.filter(pl.col(target) != pl.col(f"{target}_true"))
 

@@ -70,7 +70,7 @@ class TargetScores:
     key: str
     title: str
     kind: str
-    samples: int  # labelled rows; 0 where they are not recorded
+    samples: int  # labeled rows; 0 where they are not recorded
     numbers: list[Number]
     classes: int = 0
     unseen: int = 0  # classes without a validation row

@@ -40,7 +40,7 @@ SCHEMA = 3
 READABLE_SCHEMAS = (2, SCHEMA)
 RENAMED_METADATA = {"window": "micro_batches_per_update"}
 RENAMED_PROGRESS = {"window": "update_in_epoch", "waited": "epochs_without_improvement"}
-# Other versions of these may decode, resize or normalise images differently, or build another model.
+# Other versions of these may decode, resize or normalize images differently, or build another model.
 IMAGE_AND_MODEL_PACKAGES = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
 FILES = ("model.safetensors", "training.safetensors", "state.json")
 
@@ -104,7 +104,7 @@ class RunCheckpointer:
         self._saved = state.progress.update, time.monotonic()
 
     def _write(self, state: TrainState, best: bool) -> None:
-        files = _serialise(state, self.metadata, self.fingerprint)
+        files = _serialize(state, self.metadata, self.fingerprint)
         for name in ("best", "last") if best else ("last",):
             write_checkpoint(self.folder, name, files)
         self.after(state)
@@ -347,7 +347,7 @@ def _lay_out_as_parameters(optimizer: Optimizer) -> None:
                 moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _serialise(state: TrainState, metadata: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
+def _serialize(state: TrainState, metadata: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
     """The files of a checkpoint by name, the manifest last."""
     # The average is what inference uses; without averaging it is the model itself, which is saved once.
     training = {

@@ -107,7 +107,7 @@ class Progress:
 class TrainState:
     """The parts that change while training: the weights, and all that decides how they change next.
 
-    The criterion is among them, since the weights between targets may be learnt; `average.model` is what is
+    The criterion is among them, since the weights between targets may be learned; `average.model` is what is
     evaluated and saved: the average of the weights, or without averaging the model itself. `compute` is the model, or
     what a compiler has made of it: the same parameters, which no checkpoint needs to know.
     """
