@@ -197,7 +197,7 @@ def test_one_class_only(here: Path) -> None:
     class_folder(here / "images", {"single": 4})
     message = refused_training(here, data__source="images", data__valid=0.5)
     says(message, "one class only", "'single'")
-    says(refused(here, "init", here / "images", "--out", here / "new"), "only one class", "'single'")
+    says(refused(here, "init", here / "images", "--out", here / "new"), "only one class folder", "'single'")
 
 
 def test_a_class_with_one_row(here: Path) -> None:
