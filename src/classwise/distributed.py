@@ -67,13 +67,13 @@ class Processes:
     def merge_statistics(
         self, model: nn.Module, buffers: Sequence[Tensor], before: Sequence[Tensor], batches: int
     ) -> None:
-        """Set batch norm's running statistics to what one process would have got that sees all micro-batches in turn.
-        `before`: the model's `buffers` at the start of the update; `batches`: the micro-batches that this process has
-        seen since.
+        """Set batch norm's running statistics to what one process would have got that computes all batches in turn.
+        `before`: the model's `buffers` at the start of the update; `batches`: the forward passes (chunks) that this
+        process has made since.
 
-        With momentum m, k micro-batches turn a statistic r into (1 - m)^k r + c. Processes that start from the same
+        With momentum m, k batches turn a statistic r into (1 - m)^k r + c. Processes that start from the same
         r each know their own c, and what comes after in turn makes it fade: r' = (1 - m)^K r + sum of
-        (1 - m)^(micro-batches of later processes) c. A norm without momentum (a mean over all time) is weighted by
+        (1 - m)^(batches of later processes) c. A norm without momentum (a mean over all time) is weighted by
         the counts. Synchronized norms agree already.
         """
         if self.world_size > 1:

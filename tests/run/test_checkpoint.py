@@ -421,6 +421,7 @@ def test_the_schema_before_is_still_read(tmp_path: Path, monkeypatch: pytest.Mon
                 metadata["window"] = metadata.pop("micro_batches_per_update")
             progress["window"] = progress.pop("update_in_epoch")
             progress["waited"] = progress.pop("epochs_without_improvement")
+            progress["micro_batch"] = progress.pop("chunk_size")
             tree |= {"facts": metadata, "progress": progress}
         return serialize(tree)
 

@@ -546,7 +546,7 @@ def test_micro_batches_of_an_update_do_not_share_their_dropout(chunk_size: int, 
     micro-batch is computed in chunks."""
     data, masks = training(16, 4, 2), []
     state = state_of(dense(0.5), data)
-    state.progress.micro_batch = chunk_size
+    state.progress.chunk_size = chunk_size
     state.model.dropout.register_forward_hook(
         lambda module, inputs, output: masks.append((output == 0).flatten().tolist())
     )

@@ -54,7 +54,7 @@ def test_the_update_does_not_depend_on_the_micro_batch(most: int) -> None:
     data = training(22, 11, 2)
     wanted, found = (state_of(dense(), data, lr=0.5) for _ in range(2))
     start = flat(wanted.model)
-    found.progress.micro_batch = most
+    found.progress.chunk_size = most
     for state in (wanted, found):
         loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
     assert (flat(found.model) - flat(wanted.model)).norm() <= 1e-12 * (flat(wanted.model) - start).norm()
@@ -84,11 +84,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_run_is_that_of_the_half() -
     """Weights, moments, statistics of the norms, dropout, history: all as if it had been asked for."""
     data = training(20, 8, 2)
     wanted, found = (state_of(convolutional(), data, "adamw", 0.01) for _ in range(2))
-    wanted.progress.micro_batch = 2
+    wanted.progress.chunk_size = 2
     small = Small(found, 3)
     for state in (wanted, found):
         assert run(state, data, SETTINGS, Shelf()) == "finished"
-    assert found.progress.micro_batch == 2
+    assert found.progress.chunk_size == 2
     assert max(small.sizes) == 2
     assert found.progress.history[0]["micro_batch"] == 2
     assert bytes_of(wanted) == bytes_of(found)
@@ -108,7 +108,7 @@ def test_memory_that_runs_out_later_changes_nothing_before() -> None:
 
     run(state, data, SETTINGS, Watching())
     assert [update for update, _ in seen] == list(range(1, 2 * data.updates_per_epoch + 1))
-    assert state.progress.micro_batch == 4
+    assert state.progress.chunk_size == 4
     assert "micro_batch" not in state.progress.history[0]
     undisturbed = state_of(convolutional(), data, "adamw", 0.01)
     loop.train_one_epoch(undisturbed, data.updates(0), data, SETTINGS)
@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_with_the_size_that_fitted() -> None:
     resumed.model.load_state_dict(stopped.model.state_dict())
     resumed.optimizer.load_state_dict(stopped.optimizer.state_dict())
     resumed.progress = type(stopped.progress).from_dict(stopped.progress.as_dict())
-    assert resumed.progress.micro_batch == 2
+    assert resumed.progress.chunk_size == 2
     small = Small(resumed, 3)
     run(resumed, data, SETTINGS, Shelf())
     assert max(small.sizes) == 2

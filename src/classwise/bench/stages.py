@@ -214,7 +214,7 @@ def _staged_passes(parts: Parts, updates: Sequence[list[Batch]]) -> dict[str, fl
 def _counting(parts: Parts, batch: Batch) -> float:
     """Milliseconds an image, of as many at once as validation counts."""
     device, board = parts.settings.device, parts.metrics
-    batch = next(batch.to(device).parts(parts.state.progress.micro_batch))
+    batch = next(batch.to(device).parts(parts.state.progress.chunk_size))
     with parts.settings.autocast():
         found = parts.state.model(batch.images)
     times = -(-min(ROWS_AT_ONCE, len(parts.valid)) // len(batch))

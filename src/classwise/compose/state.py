@@ -59,10 +59,10 @@ def build_state(
     average = NoAverage(model) if training.ema is None else WeightAverage(model, training.ema)
 
     # Compiled for every size that whole batches are cut into; which these are must not depend on where a run stopped.
-    progress = Progress(micro_batch=unless_auto(training.micro_batch, 0))
+    progress = Progress(chunk_size=unless_auto(training.micro_batch, 0))
     compute = None
     if training.compile is True:
-        compute = compiled(model, compiled_sizes(training.batch_size, progress.micro_batch))
+        compute = compiled(model, compiled_sizes(training.batch_size, progress.chunk_size))
 
     return TrainState(
         model=model,

@@ -39,7 +39,11 @@ SCHEMA = 3
 # Schema 2 holds the same values under other names.
 READABLE_SCHEMAS = (2, SCHEMA)
 RENAMED_METADATA = {"window": "micro_batches_per_update"}
-RENAMED_PROGRESS = {"window": "update_in_epoch", "waited": "epochs_without_improvement"}
+RENAMED_PROGRESS = {
+    "window": "update_in_epoch",
+    "waited": "epochs_without_improvement",
+    "micro_batch": "chunk_size",
+}
 # Other versions of these may decode, resize or normalize images differently, or build another model.
 IMAGE_AND_MODEL_PACKAGES = ("timm", "torchvision", "opencv-python-headless", "simplejpeg", "pillow")
 FILES = ("model.safetensors", "training.safetensors", "state.json")

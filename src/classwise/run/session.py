@@ -181,9 +181,9 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
     """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`."""
     settings = parts.settings
 
-    def watch(updates: Iterable[list[Batch]], epoch: int, skipped: int) -> Iterable[list[Batch]]:
+    def watch(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
         title = f"epoch {epoch + 1}/{settings.epochs}"
-        return console.bar(updates, title, total=parts.data.updates_per_epoch, done=skipped)
+        return console.bar(updates, title, total=parts.data.updates_per_epoch, done=first_update)
 
     def report(row: dict[str, Any], best: bool) -> None:
         console.line(epoch_line(row, settings, best))

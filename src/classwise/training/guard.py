@@ -1,8 +1,8 @@
 """Skips or refuses updates whose loss or gradient is not finite: the weights from before such an update stay.
 
-Where the optimizer can skip a step by itself, at the word of the device (torch's fused optimizers can, for loss
-scaling), the check is deferred: the host hands the device the step and the next update's forward and backward passes,
-and reads only then what came of this one. So the device never waits for the host.
+torch's fused optimizers can skip a step by themselves: they do where `optimizer.found_inf` is 1, which loss scaling
+uses. With such an optimizer on a GPU the check is deferred. The host queues this update's step and the next update's
+passes, and only then reads whether this step was taken; it never waits in between.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class NonFiniteGuard:
     """What surrounds the updates of an epoch: accumulation across processes, clipping, and the check that loss and
     gradient are finite.
 
-    A context manager: at its end, whatever ends it, no check is still open. Not one that can be entered twice.
+    A context manager, to be entered once: at its end, whatever ends it, every check is settled.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class NonFiniteGuard:
         self.defers_checks = can_defer_check(state, device)
         self._found_inf = torch.zeros((), device=device)
         self._one = torch.ones((), device=device)
-        self._open: tuple[Update, Callable[[], list[float]]] | None = None
+        # An update whose outcome the device has not reported yet, and how to read its report.
+        self._pending: tuple[Update, Callable[[], list[float]]] | None = None
         self._has_moments = False
 
     def __enter__(self) -> Self:
@@ -62,11 +63,12 @@ class NonFiniteGuard:
 
     @contextlib.contextmanager
     def accumulate(self, micro_batches: Sequence[Batch]) -> Iterator[Update]:
-        """The forward and backward passes of one update are the block; afterwards its loss, its gradient and batch
-        norm's statistics are those of all processes. An error in one process is an error in all of them, and leaves
-        the statistics as they were; too little memory raises OutOfMemory."""
+        """The forward and backward passes of one update run inside the block; after it, loss, gradient and batch
+        norm's
+        statistics are those of all processes. An error in one process is raised in all of them, and leaves the
+        statistics as they were; too little memory raises OutOfMemory."""
         processes = self.processes
-        chunk_size = self.state.progress.micro_batch
+        chunk_size = self.state.progress.chunk_size
         with restore_on_error(self.statistics) as before:
             update = Update(
                 micro_batches=micro_batches,
@@ -80,14 +82,14 @@ class NonFiniteGuard:
             update.total = processes.sum(total_loss(update.losses, processes.world_size > 1))
             update.samples = processes.count(sum(map(len, micro_batches)))
             processes.sum_gradients(self.parameters)
-            labeled_batches = sum(len(batch) > 0 for batch in micro_batches)
-            processes.merge_statistics(self.state.model, self.statistics, before, labeled_batches)
+            processes.merge_statistics(self.state.model, self.statistics, before, update.labeled_chunks)
 
     def check(self, update: Update) -> bool:
         """Clip the gradient, and return whether the step is to be taken.
 
-        It is not where fp16's gradient overflows: the loss scale is then lowered. Raises NonFiniteError, of this
-        update or, where checks are deferred, of the one before; everything is then as it was before that update.
+        False where fp16's gradient overflowed: the loss scale is then lowered, and batch norm's statistics stay as
+        this update has left them, as with torch's own scaler. Raises NonFiniteError, of this update or, where checks
+        are deferred, of the one before; everything is then as it was before that update.
         """
         scaler = self.state.scaler
         if scaler.is_enabled():
@@ -106,11 +108,12 @@ class NonFiniteGuard:
 
     def flush(self) -> TrainState:
         """The state, once the device has reported on every update. Raises NonFiniteError."""
-        if self._open is None:
+        if self._pending is None:
             return self.state
-        (update, read), self._open = self._open, None
-        loss, is_finite = read()
-        self.state.progress.undo_update(update.samples)  # counted with a loss of 0
+        (update, read_report), self._pending = self._pending, None
+        loss, is_finite = read_report()
+        # The loop has counted it with a loss of 0, before the loss was known: undone here, and counted again below.
+        self.state.progress.undo_update(update.samples)
         self._settle(update, loss, bool(is_finite))
         self.state.progress.end_update(loss, update.samples)
         return self.state
@@ -121,7 +124,7 @@ class NonFiniteGuard:
 
     def _defer(self, update: Update) -> None:
         """Let the device decide whether the step is taken, and read its decision after the next update."""
-        self.flush()  # while the device has this update's passes to do
+        self.flush()  # reads the report on the update before, while the device computes this one
         if update.norm is None:
             self._look_at_gradients()
         else:
@@ -129,7 +132,7 @@ class NonFiniteGuard:
         gradient_is_finite = self._found_inf == 0
         self._found_inf.copy_((gradient_is_finite & update.total.isfinite()).logical_not_())
         report = torch.stack([update.total.double(), gradient_is_finite.double()])
-        self._open = update, _to_host_async(report)
+        self._pending = update, _to_host_async(report)
 
     def _can_skip(self) -> bool:
         """Whether every parameter that learns has its moments already. torch's fused SGD makes them in its first step,
@@ -149,16 +152,18 @@ class NonFiniteGuard:
         return not self._found_inf.item()
 
     def _look_at_gradients(self) -> None:
-        """Set `_found_inf` to 1 where some number is not finite, else to 0: in one pass over all of them, which takes a
-        seventh of the norm's time; that of torch.amp.GradScaler, with a scale of 1."""
+        """Set `_found_inf` to 1 if some gradient is not finite, else to 0: by the kernel of torch.amp.GradScaler with
+        a
+        scale of 1, which takes a seventh of the norm's time."""
         self._found_inf.zero_()
         gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
         if gradients:
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found_inf, self._one)
 
     def _settle(self, update: Update, loss: float, gradient_is_finite: bool) -> bool:
-        """Whether the update's step is taken, now that its loss is known. Raises NonFiniteError."""
-        update.loss = loss if math.isfinite(loss) else 0.0
+        """Whether the update's step is taken, now that its loss is known, which is set in `update`. Counts a skipped
+        step; otherwise restores what the update has changed and raises NonFiniteError."""
+        update.loss = loss if math.isfinite(loss) else 0.0  # NaN must not enter the epoch's sum
         if math.isfinite(loss) and gradient_is_finite:
             return True
         state = self.state
@@ -191,7 +196,8 @@ def can_defer_check(state: TrainState, device: torch.device) -> bool:
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor | None:
-    """The norm of the gradient, which is scaled down to `max_norm` if it is larger; None where that is infinite."""
+    """The norm of the gradient, which is scaled down to `max_norm` if it is larger; None for an infinite
+    `max_norm`."""
     if math.isinf(max_norm):
         return None
     norm = get_total_norm([gradient for parameter in parameters if (gradient := parameter.grad) is not None])

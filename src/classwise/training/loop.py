@@ -1,13 +1,19 @@
 """The training process: the loop that really runs, written to be read.
 
-`train` holds the epochs, `train_one_epoch` the lecture's lines (train, zero_grad, criterion, backward, step), and
-`evaluate` the inference process (eval, no gradients, metrics). Everything they work with is handed to them. What
-production adds stands behind these names:
+`train` holds the epochs, `train_one_epoch` the lines of every lecture on PyTorch (train, zero_grad, criterion,
+backward, step), and `evaluate` the inference process (eval, no gradients, metrics). Everything they work with is
+passed in.
 
-    settings.processes     several processes that train one model; one process alone sends nothing (distributed.py)
-    NonFiniteGuard         adds up an update's gradient, clips it, and refuses one that is not finite (guard.py)
-    ValidationResults      turns the outputs of all validation rows into scores (validation.py)
-    retry_in_smaller_chunks    calls `train` again where memory ran out (oom.py)
+An *update* is one step of the optimizer. It is made of one or more *micro-batches* (gradient accumulation); each of
+these is computed whole, or in *chunks* where memory is short.
+
+What production adds is behind these names:
+
+    settings.processes   several processes that train one model; a single process sends nothing (distributed.py)
+    NonFiniteGuard       adds up an update's gradient, clips it, and refuses one that is not finite (guard.py)
+    ValidationResults    turns the outputs of all validation rows into scores (validation.py)
+
+Where memory runs out, `train` raises OutOfMemory, and a run calls it again with smaller chunks (training/oom.py).
 """
 
 import contextlib
@@ -62,8 +68,13 @@ NULL_CHECKPOINTER = NullCheckpointer()
 
 @dataclass(frozen=True)
 class Settings:
-    """What stays fixed while training. `metric` is a name in `flat_scores`; `clip_norm` may be infinite;
-    `processes` are those that train together, usually one."""
+    """What stays fixed while training.
+
+    `metric` is the score that selects the best epoch, by its name in what `evaluate` returns; from `first_epoch` on,
+    which replaces whatever was best before it. `patience`: epochs without improvement until early stopping, None for
+    never. `clip_norm`: the largest norm of the gradient, infinite for no clipping. `processes` are those that train
+    together, usually one.
+    """
 
     seed: int
     epochs: int
@@ -99,7 +110,7 @@ def never() -> bool:
     return False
 
 
-def unwatched(updates: Iterable[list[Batch]], epoch: int, skipped: int) -> Iterable[list[Batch]]:
+def unwatched(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
     """No progress bar."""
     return updates
 
@@ -121,22 +132,27 @@ def train(
 ) -> str:
     """Train until the last epoch, or until the metric stops improving; returns `finished` or `early_stopped`.
 
-    Goes on from wherever `state.progress` is, also in mid-epoch. Raises Interrupted if asked to stop, NonFiniteError
-    for a loss or gradient that is not finite (both with the state saved), and OutOfMemory.
+    Continues from wherever `state.progress` is, also in mid-epoch. Once `should_stop` returns True it has to stay
+    True.
+
+    Raises Interrupted if asked to stop, and NonFiniteError if a training loss or gradient is not finite, both after
+    the state is saved; NonFiniteError from validation, and OutOfMemory, without saving.
     """
     progress = state.progress
     while progress.epoch < settings.epochs and not out_of_patience(progress, settings):
         # One pass over the training rows, or the rest of one that was interrupted.
-        epoch, skipped = progress.epoch, progress.update_in_epoch
+        epoch = progress.epoch
+        first_update = progress.update_in_epoch
         state.criterion.set_epoch(epoch)
-        updates = watch(data.updates(epoch, skip=skipped), epoch, skipped)
+        updates = watch(data.updates(epoch, skip=first_update), epoch, first_update)
         try:
             train_one_epoch(state, updates, data, settings, checkpointer, should_stop)
         except NonFiniteError:
             checkpointer.save(state, best=False)
             raise
 
-        # One pass over the validation rows. Whoever asked for a stop gets it after the state is saved.
+        # One pass over the validation rows, unless training was stopped before the end of the epoch. A requested stop
+        # happens only after the state is saved.
         started = time.perf_counter()
         is_whole_epoch = progress.update_in_epoch == data.updates_per_epoch
         scores = evaluate(state, valid, metrics, settings, should_stop) if is_whole_epoch else None
@@ -165,8 +181,8 @@ def train_one_epoch(
 ) -> None:
     """One step of the optimizer for each list of micro-batches in `updates`, with the gradient of one big batch.
 
-    Returns early where `should_stop` says so. Raises NonFiniteError and OutOfMemory; the update that raised has then
-    changed nothing.
+    Returns early when `should_stop` says so. Raises NonFiniteError (of the update before, where a GPU reports late)
+    and OutOfMemory; the update that it is about has then changed nothing.
     """
     model, optimizer, progress = state.model, state.optimizer, state.progress
     forward = settings.in_precision(state.forward)
@@ -182,27 +198,30 @@ def train_one_epoch(
             optimizer.zero_grad()
 
             # Each chunk adds its part of the gradient: the sum over its rows, divided by the normalizer of the whole
-            # update. A mean of means would be another gradient wherever sizes, weights or missing labels differ.
+            # update. A mean of means would be another gradient wherever sizes, weights or missing labels differ. At the
+            # end of the block the gradients are summed over all ranks.
             with guard.accumulate(batches) as update:
-                for micro_batch_idx, chunk_idx, batch in update.chunks():
+                for micro_batch_idx, chunk_idx, chunk in update.chunks():
                     seed_dropout(settings, progress.update, micro_batch_idx, chunk_idx)
-                    outputs = forward(batch.images)
-                    loss = criterion(outputs, batch.targets, update.normalizer)
+                    outputs = forward(chunk.images)
+                    loss = criterion(outputs, chunk.targets, update.normalizer)
                     loss.backward()
                     update.add(loss)
 
-            # The gradient is clipped and checked; one that fp16 could not hold is skipped.
+            # Clip the gradient, and ask whether to step: not if fp16 overflowed. A loss or gradient that is not finite
+            # raises an error. On a GPU the answer may come one update late, and the device skips the step by itself.
             if guard.check(update):
                 optimizer.step()
                 state.average.update(model)
             progress.end_update(update.loss, update.samples)
 
-            # Between two updates is the only time to save a checkpoint, or to stop.
+            # Only here, between two updates, is it safe to save a checkpoint or to stop.
             should_save, stop = settings.processes.any(checkpointer.should_save(progress), should_stop())
             if stop:
                 return
             if should_save:
-                checkpointer.save(guard.flush(), best=False)
+                guard.flush()  # waits until the device has reported on this update
+                checkpointer.save(state, best=False)
 
 
 @torch.no_grad()
@@ -213,13 +232,13 @@ def evaluate(
     settings: Settings,
     should_stop: Callable[[], bool] = never,
 ) -> dict[str, float] | None:
-    """Scores over all validation rows at once, by name; `loss` is the criterion's over the whole set. None if asked
-    to stop before the end. Raises NonFiniteError.
+    """Scores over all validation rows at once, by name; `loss` is that of the whole set, where the criterion is a sum
+    over rows. None if asked to stop before the end. Raises NonFiniteError.
 
-    With averaged weights, these are the ones that are evaluated. Several processes take the batches in turn, and each
-    counts them all, in order: the scores are those of one process.
+    In each round every process computes one batch, and all count the batches of all, in order: the scores are those of
+    one process. The epoch says whether the rows come as images or as features of a frozen backbone.
     """
-    model = state.average.model
+    model = state.average.model  # the averaged weights; without averaging, the model itself
     settings.processes.require_same_weights(model)
     model.eval()
     forward = settings.in_precision(OOMFallback(model))
@@ -233,23 +252,24 @@ def evaluate(
     return results.compute()
 
 
-def seed_dropout(settings: Settings, update: int, micro_batch_idx: int, chunk_idx: int) -> None:
+def seed_dropout(settings: Settings, update_idx: int, micro_batch_idx: int, chunk_idx: int) -> None:
     """Dropout depends on (seed, update, micro-batch, chunk), so that a resumed run draws what an uninterrupted one
-    would have drawn, and several processes what one process would have."""
-    seed = mixed_seed(settings.seed, DROPOUT, update, micro_batch_idx, chunk_idx)
+    would have drawn, and several processes what one process would have drawn."""
+    seed = mixed_seed(settings.seed, DROPOUT, update_idx, micro_batch_idx, chunk_idx)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 30 times longer: it walks all devices
     if settings.device.type == "cuda":
         torch.cuda.manual_seed(seed)
 
 
-def timed(updates: Iterable[T], guard: NonFiniteGuard) -> Iterator[T]:
-    """The updates, whose seconds are added to the epoch's one by one, so that an interrupted epoch keeps count; the
-    last ones are over when the device has done what it was given."""
+def timed(items: Iterable[T], guard: NonFiniteGuard) -> Iterator[T]:
+    """Yields the items and adds the time of each to the epoch's seconds, so that an interrupted epoch keeps its time.
+    At
+    the end it waits until the device has reported on the last update."""
     progress = guard.state.progress
     started = time.perf_counter()
-    for update in updates:
+    for item in items:
         try:
-            yield update
+            yield item
         finally:  # the last update before an interruption counts as well
             now = time.perf_counter()
             progress.epoch_seconds += now - started
@@ -259,7 +279,7 @@ def timed(updates: Iterable[T], guard: NonFiniteGuard) -> Iterator[T]:
 
 
 def out_of_patience(progress: Progress, settings: Settings) -> bool:
-    """Whether early stopping ends the run: as many epochs without improvement as it has patience for."""
+    """Whether early stopping ends the run: `patience` epochs in a row have not improved on the best one."""
     if settings.patience is None or progress.epoch < settings.first_epoch:
         return False
     return progress.epochs_without_improvement >= settings.patience
@@ -273,16 +293,17 @@ def history_row(
     row: dict[str, Any] = {
         "epoch": progress.epoch + 1,
         "update": progress.update,
-        "lr": state.optimizer.param_groups[-1]["lr"],
-        "train_loss": progress.loss_sum / progress.samples,
+        "lr": state.optimizer.param_groups[-1]["lr"],  # that of the heads: a backbone may have a lower one
+        "train_loss": progress.loss_sum
+        / progress.samples,  # the mean of the updates' losses, weighted by rows
         "valid": scores,
         "seconds": round(progress.epoch_seconds + valid_seconds, 3),
         "images_per_second": round(progress.samples / max(progress.epoch_seconds, 1e-9), 1),
     }
     if is_frozen:
-        row["frozen"] = True
-    if progress.micro_batch:
-        row["micro_batch"] = progress.micro_batch
+        row["frozen"] = True  # trained on features of the frozen backbone
+    if progress.chunk_size:
+        row["micro_batch"] = progress.chunk_size  # the name of the config key
     if weights := state.criterion.learned_weights():
         row["target_weights"] = weights
     if progress.skipped_updates:

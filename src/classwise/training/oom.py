@@ -34,12 +34,12 @@ def retry_in_smaller_chunks(train: Callable[[], T], state: TrainState, data: Tra
 
 def halve_chunks(state: TrainState, data: TrainingData, reason: str) -> None:
     """Half as many images at once from now on: with the update's normalizer, the gradient stays that of one batch."""
-    size = state.progress.micro_batch or data.loader.batch_size
+    size = state.progress.chunk_size or data.loader.batch_size
     if size == 1 or not state.criterion.additive or data.queries is not None:
         what = (
             "one image" if size == 1 else "a batch that cannot be computed in parts (soft F1, whole queries)"
         )
         raise ConfigError(f"training.batch_size: {what} does not fit the device's memory: {reason}")
-    state.progress.micro_batch = -(-size // 2)
+    state.progress.chunk_size = -(-size // 2)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

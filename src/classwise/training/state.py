@@ -21,7 +21,7 @@ class Progress:
     `update_in_epoch` counts the updates of an unfinished epoch, `loss_sum` and `samples` their losses times rows and
     their rows, so that an epoch that was interrupted ends with the numbers of one that was not. The training loss
     of an epoch is the mean of its updates' losses by rows: each is over its own normalizer, so with class weights it is
-    near, but not equal to, one over the epoch's normalizer. `micro_batch`: the most images that are computed at once, 0
+    near, but not equal to, one over the epoch's normalizer. `chunk_size`: the most images that are computed at once, 0
     for whole batches; it falls where memory runs out.
     """
 
@@ -35,7 +35,7 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     epochs_without_improvement: int = 0
-    micro_batch: int = 0
+    chunk_size: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Progress:
             "best_epoch",
             "epochs_without_improvement",
         )
-        for name in (*counts, "micro_batch"):
+        for name in (*counts, "chunk_size"):
             value = getattr(progress, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
                 raise ValueError(f"{name} is {value!r:.50}, not a valid count")

@@ -21,8 +21,10 @@ class Update:
 
     `normalizer`: what the summed loss of all micro-batches is divided by, in all processes. `chunk_size`: the most
     images that are computed at once, 0 for whole micro-batches. `statistics_before`: batch norm's running statistics
-    from before the update. `total`: the loss of the whole update, on the device; `norm`: the gradient's, where it is
-    clipped; `samples`: the labeled images in all processes. `loss` is 0 until the device has told `total`.
+    from before the update. `total`: the loss of the whole update, on the device (times the loss scale until it is
+    checked); `norm`: the gradient's, where it is clipped; `samples`: images in all processes; `labeled_chunks`: chunks
+    in this one, without those of a process that has no share. `loss` is `total` on the host, 0 until the device
+    reports it.
     """
 
     micro_batches: Sequence[Batch]
@@ -34,12 +36,14 @@ class Update:
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
     norm: Tensor | None = None
     samples: int = 0
+    labeled_chunks: int = 0
     loss: float = 0.0
 
     def chunks(self) -> Iterator[tuple[int, int, Batch]]:
-        """(micro_batch_idx, chunk_idx, batch) of everything that is computed at once, in order."""
+        """(micro_batch_idx, chunk_idx, chunk) of everything that is computed at once, in order."""
         for micro_batch_idx, batch in enumerate(self.micro_batches, start=self.first_micro_batch_idx):
             for chunk_idx, chunk in enumerate(batch.parts(self.chunk_size)):
+                self.labeled_chunks += len(chunk) > 0
                 yield micro_batch_idx, chunk_idx, chunk
 
     def add(self, loss: Tensor) -> None:
@@ -51,25 +55,25 @@ def update_normalizer(
     criterion: Criterion, micro_batches: Sequence[Batch], chunk_size: int, processes: Processes
 ) -> Normalizer:
     """What the losses of an update are divided by: the sum over all its micro-batches, in all processes."""
-    # Several processes must all go the same way, and one of them may have no labeled rows: they always count.
+    # Several processes have to take the same branch, and one of them may have no labeled rows: they always count.
     single = processes.world_size == 1
     parts = [criterion.normalizer(batch.targets, single and batch.complete) for batch in micro_batches]
     is_one_chunk = len(parts) == 1 and not 0 < chunk_size < len(micro_batches[0])
     if single and is_one_chunk:
-        return parts[0]
+        return parts[0]  # may still be a row count, for which a loss takes torch's own mean
     return Normalizer(processes.total(sum(parts[1:], start=parts[0]).values))
 
 
-def total_loss(losses: Sequence[Tensor], exactly: bool) -> Tensor:
-    """The sum of the losses; in float64, unless there is only one and no other process adds to it."""
-    if len(losses) == 1 and not exactly:
+def total_loss(losses: Sequence[Tensor], in_float64: bool) -> Tensor:
+    """The sum of the losses; a single one as it is, unless `in_float64`."""
+    if len(losses) == 1 and not in_float64:
         return losses[0]
     return torch.stack(list(losses)).sum(dtype=torch.float64)
 
 
 @contextlib.contextmanager
 def restore_on_error(buffers: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Copies of the buffers from before the block, which they are set back to if it ends by an error."""
+    """Copies of the buffers from before the block; they are restored if it raises."""
     before = [buffer.clone() for buffer in buffers]
     try:
         yield before
