@@ -62,10 +62,13 @@ class Criterion(nn.Module):
         # For the shortcut of `forward`: sums that are divided only once, at the end.
         self._ones = [Normalizer([1.0] * terms) for terms in self._terms]
         self._can_divide_once = self.additive and not uncertainty
+        # Normalizers of fully labeled batches, by their rows: the same for every such batch of an epoch.
+        self._row_count_normalizers: dict[int, Normalizer] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch, counted from 0, to the losses that change with it."""
         set_epoch((loss for _, loss in self._heads), epoch)
+        self._row_count_normalizers.clear()  # class weights may apply from this epoch on
 
     def normalizer(self, targets: Mapping[str, Tensor], complete: bool = False) -> Normalizer:
         """What one micro-batch adds to its update's normalizer, head after head: one number for each of `terms`.
@@ -74,7 +77,15 @@ class Criterion(nn.Module):
         ValueError for a head without an entry.
         """
         self._check_names("targets", targets)
-        return Normalizer.concat([loss.normalizer(targets[name], complete) for name, loss in self._heads])
+        rows = len(targets[self.names[0]])
+        if complete and rows in self._row_count_normalizers:
+            return self._row_count_normalizers[rows]
+        normalizer = Normalizer.concat(
+            [loss.normalizer(targets[name], complete) for name, loss in self._heads]
+        )
+        if normalizer.is_row_count:
+            self._row_count_normalizers[rows] = normalizer
+        return normalizer
 
     def forward(
         self,

@@ -25,7 +25,7 @@ class Normalizer:
     divided by it is then the plain mean, and a loss may use torch's own. It is never set on a sum of normalizers.
     """
 
-    __slots__ = ("is_row_count", "values")
+    __slots__ = ("_split", "is_row_count", "values")
 
     values: list[float] | Tensor
     is_row_count: bool
@@ -35,6 +35,9 @@ class Normalizer:
             values = values.tolist()  # waits for nothing
         self.values = values
         self.is_row_count = is_row_count
+        self._split: tuple[Sequence[int], list[Normalizer]] | None = (
+            None  # the last one, for the chunks of an update
+        )
 
     @staticmethod
     def concat(normalizers: Sequence["Normalizer"]) -> "Normalizer":
@@ -67,13 +70,14 @@ class Normalizer:
 
     def split(self, terms: Sequence[int]) -> list["Normalizer"]:
         """The inverse of `concat`: one normalizer per loss, in order, given the number of `terms` of each."""
+        if self._split is not None and self._split[0] == terms:
+            return self._split[1]
         self.require_terms(sum(terms))
-        if len(terms) == 1:
-            return [self]
         ends = list(itertools.accumulate(terms, initial=0))
-        return [
-            Normalizer(self.values[start:end], self.is_row_count) for start, end in itertools.pairwise(ends)
-        ]
+        stretches = [self.values[start:end] for start, end in itertools.pairwise(ends)]
+        parts = [Normalizer(stretch, self.is_row_count) for stretch in stretches]
+        self._split = terms, parts
+        return parts
 
     def divide(self, total: Tensor) -> Tensor:
         """`total` (scalar) divided by the only number; 0 with a zero gradient where that number is 0.

@@ -98,18 +98,16 @@ class MetricCollection:
         if self._joint_metric is not None:
             self._joint_metric.reset()
 
-    def update(self, outputs: Outputs, targets: Targets) -> None:
+    def update(self, outputs: Outputs, targets: Targets, copy: bool = True) -> None:
         """Add one batch: by target the raw outputs (B, outputs), and the targets in the form that its metric takes.
 
-        Raises ValueError, now or when the batch is counted, for shapes that do not fit a metric.
+        `copy=False` is for a caller that does not change these tensors until they are counted. Raises ValueError, now
+        or when the batch is counted, for shapes that do not fit a metric.
         """
-        # Copies, since the caller may reuse the memory of a batch before it is counted.
-        self._collected.append(
-            (
-                {name: outputs[name].detach().clone() for name in self.heads},
-                {name: targets[name].clone() for name in self.heads},
-            )
-        )
+        if copy:
+            outputs = {name: outputs[name].detach().clone() for name in self.heads}
+            targets = {name: targets[name].clone() for name in self.heads}
+        self._collected.append((outputs, targets))
         self._collected_rows += len(next(iter(outputs.values())))
         if self._collected_rows >= ROWS_AT_ONCE:
             self._count_collected()

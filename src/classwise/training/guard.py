@@ -50,6 +50,7 @@ class NonFiniteGuard:
         # An update whose outcome the device has not reported yet, and how to read its report.
         self._pending: tuple[Update, Callable[[], list[float]]] | None = None
         self._has_moments = False
+        self._optimizer: Any = state.optimizer  # `found_inf` is not among the attributes that types know
 
     def __enter__(self) -> Self:
         if self.defers_checks:
@@ -117,10 +118,6 @@ class NonFiniteGuard:
         self._settle(update, loss, bool(is_finite))
         self.state.progress.end_update(loss, update.samples)
         return self.state
-
-    @property
-    def _optimizer(self) -> Any:
-        return self.state.optimizer
 
     def _defer(self, update: Update) -> None:
         """Let the device decide whether the step is taken, and read its decision after the next update."""

@@ -12,10 +12,11 @@ from classwise.distributed import Processes
 from classwise.losses.criterion import Criterion
 from classwise.losses.normalizer import Normalizer
 
+NO_LOSS = torch.zeros(())
 ScalarLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Normalizer], Tensor]
 
 
-@dataclass
+@dataclass(slots=True)
 class Update:
     """The micro-batches of one update, and what their forward and backward passes have come to.
 
@@ -33,7 +34,7 @@ class Update:
     normalizer: Normalizer
     statistics_before: Sequence[Tensor]
     losses: list[Tensor] = field(default_factory=list)
-    total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    total: Tensor = NO_LOSS
     norm: Tensor | None = None
     samples: int = 0
     labeled_chunks: int = 0

@@ -43,7 +43,7 @@ class ValidationResults:
     def update(self, batch: Batch, outputs: dict[str, Tensor], rows_by_rank: Sequence[Tensor]) -> None:
         """Add a batch with its outputs, by head; `rows_by_rank`: the rows that each process has computed meanwhile."""
         for outputs_of_rank, targets in self._of_all_ranks(batch, outputs, rows_by_rank):
-            self.metrics.update(outputs_of_rank, targets)
+            self.metrics.update(outputs_of_rank, targets, copy=False)  # fresh tensors, which nobody changes
 
     def compute(self) -> dict[str, float]:
         """Every score by name (see `flat_scores`), and `loss`. Raises NonFiniteError where a score would leave rows
