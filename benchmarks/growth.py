@@ -248,10 +248,10 @@ def main() -> None:
     torch.set_num_threads(1)
     classes = [2, 18, 1000]
     found = by_rows(arguments.rows, arguments.runs) if arguments.runs else {"us_a_row": {}}
-    found |= {"classes": by_classes(classes, 9), "ms_a_image": whole_by_classes(classes, 9)}
+    found |= {"classes": by_classes(classes, 9), "ms_an_image": whole_by_classes(classes, 9)}
     for count, microseconds in found["us_a_row"].items():
         print(f"{count:>9,} rows: {microseconds:8.0f} us a row")
-    whole = found["ms_a_image"]
+    whole = found["ms_an_image"]
     for count, milliseconds in whole.items():
         ratio = milliseconds / whole[2]
         print(

@@ -70,7 +70,7 @@ def fashion_long_tail(
 
 
 def digits_long_tail(folder: Path, imbalance: float, seed: int) -> LongTail:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 grey levels, enlarged to 16 x 16 pixels.
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 gray levels, enlarged to 16 x 16 pixels.
 
     DIGITS_TEST of each class are the test set; of the rest, as many as the imbalance allows (134 to 143 of '0').
     """

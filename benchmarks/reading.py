@@ -57,7 +57,7 @@ def draw_images(folder: Path, count: int, height: int = 375, width: int = 500) -
     return paths
 
 
-class PillowPictures(Dataset[Any]):
+class PillowImages(Dataset[Any]):
     """As in torchvision's and timm's training scripts, up to the tensor of bytes."""
 
     def __init__(self, paths: list[Path]) -> None:
@@ -146,7 +146,7 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     cache.flush()
     cached = cache.locate([checked.keys[path] for path in paths])
     print(f"checking and storing all images: {len(paths) / (time.perf_counter() - started):,.0f}/s")
-    yield "Pillow", plain(PillowPictures(paths))
+    yield "Pillow", plain(PillowImages(paths))
     yield "same decoder", plain(SameDecoder(paths), in_channels_last)
     yield "classwise", ours(paths, None)
     yield "classwise (again)", ours(paths, None)

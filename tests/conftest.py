@@ -59,12 +59,12 @@ def _make_images(
         for i in range(count):
             name = f"{label}/{i:03d}{suffix}"
             # cv2.imwrite does not take every name; bytes do.
-            (folder / name).write_bytes(cv2.imencode(suffix, _picture(k, i, size)[:, :, ::-1])[1].tobytes())
+            (folder / name).write_bytes(cv2.imencode(suffix, _image(k, i, size)[:, :, ::-1])[1].tobytes())
             names.append(name)
     return names
 
 
-def _picture(k: int, i: int, size: tuple[int, int]) -> np.ndarray:
+def _image(k: int, i: int, size: tuple[int, int]) -> np.ndarray:
     """(height, width, 3) uint8 RGB in the class's colour, each with its own smooth shading."""
     rng = np.random.default_rng((k, i))
     shade = cv2.resize(rng.uniform(-35, 35, (4, 4, 3)), size[::-1], interpolation=cv2.INTER_LINEAR)

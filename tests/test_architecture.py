@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import tokenize
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,37 @@ def test_evaluation_is_eval_without_gradients() -> None:
     assert not any(".train()" in text for text in texts)
     decorators = ast.parse(inspect.getsource(evaluate)).body[0].decorator_list
     assert [ast.unparse(decorator) for decorator in decorators] == ["torch.no_grad()"]
+
+
+# What the field calls otherwise: see docs/decisions/0025-names-and-rooms.md.
+# fmt: off
+OWN_WORDS = frozenset({
+    "ALONE", "AllRows", "CheckpointKeeper", "Choices", "ClassTally", "Fitting", "FiniteUpdates", "Keeper",
+    "LabelTally", "ModelFacts", "NOWHERE", "Notes", "Nowhere", "PictureStore", "Pictures", "Prepared", "Put",
+    "Scoreboard", "Side", "StoredPictures", "Tally", "UNBORN", "Watch", "counts_rows", "for_people",
+    "held_back", "host_mass", "is_first", "joined_processes", "keeper", "label_mass", "least_size",
+    "make_tally", "mass", "masses", "may_run_ahead", "over_mass", "prepared", "scoreboard", "settle", "_mass",
+    "started_together", "take_back", "tallies", "tally", "told_by_first", "torch_kept", "unanswered", "waited",
+    "window_mass", "without_answers", "world",
+})
+# fmt: on
+
+
+@pytest.mark.parametrize("folder", ["src", "tests", "benchmarks"])
+def test_words_of_our_own_do_not_come_back(folder: str) -> None:
+    """No identifier is one of the names that the field's own terms have replaced, and none speaks of pictures."""
+    found = set()
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        with tokenize.open(path) as file:
+            names = [
+                token for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.NAME
+            ]
+        found |= {
+            f"{path.relative_to(ROOT)}:{token.start[0]}: {token.string}"
+            for token in names
+            if token.string in OWN_WORDS or "picture" in token.string.lower()
+        }
+    assert not found
 
 
 @pytest.mark.parametrize(

@@ -248,14 +248,14 @@ def test_a_bad_config_and_a_bad_image_are_errors(config: Path, tmp_path: Path) -
         ({"reading": 1, "forward": 2}, {}, "data.workers = 1 would hide it, up to 1.5 times faster"),
         ({"reading": 9, "forward": 2}, {}, "data.workers = 1 would hide a part of it"),
         ({"augmenting": 9, "forward": 2}, {"workers": 2, "cores": 8}, "data.workers = 5 would keep up"),
-        ({"augmenting": 9, "forward": 2}, {"workers": 2}, "all 2 cores read already"),
+        ({"augmenting": 9, "forward": 2}, {"workers": 2}, "all 2 cores are already used for reading"),
         (
             {"augmenting": 9, "forward": 1},
             {"workers": 2, "cores": 3},
             "data.workers = 3 would bring it to 3.00 ms at best: there are no more cores",
         ),
         ({"augmenting": 9, "forward": 2}, {"workers": 2}, "a lighter data.augment than 'light'"),
-        ({"decoding": 9, "forward": 2}, {"workers": 1}, "for the reason that is said above"),
+        ({"decoding": 9, "forward": 2}, {"workers": 1}, "does not hold all of them"),
         ({"update": 1, "forward": 1}, {}, "a larger training.batch_size than 4"),
         ({"transfer": 1, "forward": 1}, {"device": "cuda"}, "moving the images to cuda takes 1.00 of 2.00"),
         (

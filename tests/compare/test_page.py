@@ -129,7 +129,7 @@ def test_marks_stand_where_their_numbers_say(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("higher", "style"), [(True, "p0"), (False, "p1")])
 def test_the_colour_knows_which_way_is_better(tmp_path: Path, higher: bool, style: str) -> None:
-    """The same clear rise is blue for a score and orange for an error; an unclear one is grey."""
+    """The same clear rise is blue for a score and orange for an error; an unclear one is gray."""
     steps = {"base": [0] * 5, "up": [3.1, 3.2, 3.0, 3.1, 3.2], "noise": [1.0, -1.1, 0.9, -1.0, 0.1]}
     values = {name: {s: 30 + s + step for s, step in enumerate(row)} for name, row in steps.items()}
     found = fabricate(tmp_path, values, "age.mae", higher)

@@ -1,5 +1,6 @@
 """The grid, the folders' names, and what counts as another config."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,23 @@ def plan_of(
     config = folder / "classwise.toml"
     config.write_text(f'[data]\nsource = "t.csv"\n[targets.label]\ncolumn = "label"\n{more}')
     return plan_runs(config, variants=grid(vary), seeds=2, out=None, overrides=overrides)
+
+
+def test_a_comparison_from_before_a_key_was_renamed_is_continued(tmp_path: Path) -> None:
+    """compare.json holds the old name of a key; its value is the same, so the runs are those of this config."""
+    plan = plan_of(tmp_path, ["training.epochs=1,2"])
+    folder = plan.runs[0].folder.parents[1]
+    file = read_plan_file(folder)
+    file.add(plan.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write()
+    content = json.loads(file.path.read_text())
+    for variant in content["variants"].values():
+        variant["config"]["data.unanswered"] = variant["config"].pop("data.unlabeled")
+    file.path.write_text(json.dumps(content))
+    for run in plan.runs:
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+    read_plan_file(folder).add(plan.runs)
 
 
 def test_keys_that_contradict_each_other_are_refused_by_variant(tmp_path: Path) -> None:

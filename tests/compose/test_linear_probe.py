@@ -427,7 +427,7 @@ def test_a_fit_that_runs_out_of_steps_is_noted(monkeypatch: pytest.MonkeyPatch) 
 # Images as features.
 
 
-def test_small_grey_images_stay_as_they_are() -> None:
+def test_small_gray_images_stay_as_they_are() -> None:
     """28 x 28 with equal channels: 784 numbers, pixel / 255, batch after batch."""
     images_NHW = read_bundle("train")[0][:10]
     images_NHWC = np.repeat(images_NHW[..., None], 3, axis=3)
@@ -440,11 +440,11 @@ def test_small_grey_images_stay_as_they_are() -> None:
 def test_large_images_are_averaged_over_areas() -> None:
     """Where the sides divide, each number is the mean of its block; in colour, channel by channel."""
     draw = np.random.default_rng(0)
-    grey = np.repeat(draw.integers(0, 256, (2, 128, 64, 1), dtype=np.uint8), 3, axis=3)
-    train_ND, _ = pixel_features([grey], [grey])
+    gray = np.repeat(draw.integers(0, 256, (2, 128, 64, 1), dtype=np.uint8), 3, axis=3)
+    train_ND, _ = pixel_features([gray], [gray])
     # 1,024 numbers in the proportions 2 : 1 are 45 x 22; the mean is kept whatever the blocks are.
     assert train_ND.shape == (2, 45 * 22)
-    np.testing.assert_allclose(train_ND.mean(axis=1), grey.mean(axis=(1, 2, 3)) / 255, atol=2e-3)
+    np.testing.assert_allclose(train_ND.mean(axis=1), gray.mean(axis=(1, 2, 3)) / 255, atol=2e-3)
     square = np.repeat(draw.integers(0, 256, (2, 96, 96, 1), dtype=np.uint8), 3, axis=3)
     blocks = square[..., 0].reshape(2, 32, 3, 32, 3).mean(axis=(2, 4)) / 255
     np.testing.assert_allclose(pixel_features([square], [square])[0], blocks.reshape(2, -1), atol=1e-6)
@@ -454,14 +454,14 @@ def test_large_images_are_averaged_over_areas() -> None:
 
 
 def test_one_coloured_image_makes_all_coloured() -> None:
-    """On either side; both sides have the same numbers an image, the grey ones' three channels alike."""
+    """On either side; both sides have the same numbers an image, the gray ones' three channels alike."""
     draw = np.random.default_rng(0)
-    grey = np.repeat(draw.integers(0, 256, (3, 28, 28, 1), dtype=np.uint8), 3, axis=3)
-    colour = grey.copy()
+    gray = np.repeat(draw.integers(0, 256, (3, 28, 28, 1), dtype=np.uint8), 3, axis=3)
+    colour = gray.copy()
     colour[2, 5, 5, 1] ^= 1
     pair: list[tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.uint8]]]] = [
-        ([grey, colour], [grey]),
-        ([grey], [grey, colour]),
+        ([gray, colour], [gray]),
+        ([gray], [gray, colour]),
     ]
     for train, valid in pair:
         train_ND, valid_MD = pixel_features(train, valid)
@@ -473,16 +473,16 @@ def test_one_coloured_image_makes_all_coloured() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 900), (32, 32), (33, 32), (224, 224)])
-@pytest.mark.parametrize("grey", [True, False])
-def test_no_image_has_more_numbers_than_allowed(size: tuple[int, int], grey: bool) -> None:
+@pytest.mark.parametrize("gray", [True, False])
+def test_no_image_has_more_numbers_than_allowed(size: tuple[int, int], gray: bool) -> None:
     """Of any proportions; white stays white."""
     images = np.full((2, *size, 3), 255, dtype=np.uint8)
-    if not grey:
+    if not gray:
         images[1, 0, 0, 0] = 0
     train_ND, _ = pixel_features([images], [images])
     assert 1 <= train_ND.shape[1] <= PIXELS
     np.testing.assert_allclose(train_ND[0], 1.0, rtol=1e-6)
-    if size == (32, 32) and grey:
+    if size == (32, 32) and gray:
         assert train_ND.shape[1] == PIXELS
 
 

@@ -282,8 +282,8 @@ def test_no_image_is_only_padding(shape: tuple[int, int]) -> None:
         assert (draw(image_HWC, hardest, key, (32, 32), "pad") > 128).any()
 
 
-def test_padding_is_mid_grey_under_augmentation_too() -> None:
-    """What fit "pad" adds is the same grey in training as in validation."""
+def test_padding_is_mid_gray_under_augmentation_too() -> None:
+    """What fit "pad" adds is the same gray in training as in validation."""
     image_HWC = np.full((20, 100, 3), 250, np.uint8)
     for augment in (Augment(rotate=5), Augment(crop=0.9), Augment(translate=0.1)):
         found = draw(image_HWC, augment, 3, (64, 64), "pad")
@@ -292,7 +292,7 @@ def test_padding_is_mid_grey_under_augmentation_too() -> None:
 
 
 def test_shrinking_does_not_alias_with_any_geometry() -> None:
-    """A one-pixel checkerboard turns grey, turned or not; a warp alone would show moire."""
+    """A one-pixel checkerboard turns gray, turned or not; a warp alone would show moire."""
     board = (np.indices((400, 500)).sum(axis=0)[..., None].repeat(3, axis=-1) % 2 * 255).astype(np.uint8)
     for augment in (Augment(crop=0.6), Augment(rotate=15), Augment(crop=0.8, rotate=30, translate=0.1)):
         for key in range(5):
@@ -316,19 +316,19 @@ def test_brightness_is_a_factor_about_black() -> None:
 
 
 def test_contrast_is_a_factor_about_the_mean() -> None:
-    """The mean of a grey image stays, the distance from it is scaled."""
-    grey = np.tile(np.arange(100, 156, dtype=np.uint8)[:, None, None], (1, 56, 3))
+    """The mean of a gray image stays, the distance from it is scaled."""
+    gray = np.tile(np.arange(100, 156, dtype=np.uint8)[:, None, None], (1, 56, 3))
     spreads = []
     for key in range(100):
-        found = draw(grey, Augment(contrast=0.5), key, (56, 56)).astype(float)
-        assert found.mean() == pytest.approx(grey.mean(), abs=0.6)
-        spreads.append(found.std() / grey.std())
+        found = draw(gray, Augment(contrast=0.5), key, (56, 56)).astype(float)
+        assert found.mean() == pytest.approx(gray.mean(), abs=0.6)
+        spreads.append(found.std() / gray.std())
     assert min(spreads) == pytest.approx(0.5, abs=0.04)
     assert max(spreads) == pytest.approx(1.5, abs=0.04)
 
 
-def test_saturation_reaches_grey_and_keeps_the_luma() -> None:
-    """Pillow's own grey stays as it was, while the colours move to it or away from it."""
+def test_saturation_reaches_gray_and_keeps_the_luma() -> None:
+    """Pillow's own gray stays as it was, while the colours move to it or away from it."""
     image_HWC = np.full((8, 8, 3), (120, 90, 100), np.uint8)
     luma = image_HWC[0, 0] @ [0.299, 0.587, 0.114]
     spreads = []
@@ -341,11 +341,11 @@ def test_saturation_reaches_grey_and_keeps_the_luma() -> None:
 
 
 @pytest.mark.parametrize("preset", ["light", "standard"])
-def test_grey_images_stay_grey(preset: str) -> None:
-    """The three channels of a grey image remain equal, byte for byte."""
-    grey = photo(28, 28)[..., :1].repeat(3, axis=-1)
+def test_gray_images_stay_gray(preset: str) -> None:
+    """The three channels of a gray image remain equal, byte for byte."""
+    gray = photo(28, 28)[..., :1].repeat(3, axis=-1)
     for key in range(20):
-        found = draw(grey, PRESETS[preset], key, (28, 28))
+        found = draw(gray, PRESETS[preset], key, (28, 28))
         assert (found == found[..., :1]).all()
 
 

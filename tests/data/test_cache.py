@@ -197,7 +197,7 @@ def test_damage_is_noticed_and_mended(paths: list[Path], stores: Stores, tmp_pat
         assert_right(store, paths)
 
 
-def test_a_image_damaged_without_a_look_at_its_file_is_not_used(paths: list[Path], stores: Stores) -> None:
+def test_an_image_damaged_without_a_look_at_its_file_is_not_used(paths: list[Path], stores: Stores) -> None:
     """What another process has stored is checked, too."""
     first = stores()
     fill(first, paths)

@@ -19,7 +19,7 @@ PARTS = {"flip": 1.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "er
 
 
 def dataset(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Noise, flat colours, black, white and grey."""
+    """Noise, flat colours, black, white and gray."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
     for i, colour in enumerate(((0, 0, 0), (255, 255, 255), (127, 127, 127), (255, 0, 0), (3, 250, 77))):
@@ -61,7 +61,7 @@ def test_the_bytes_are_the_same(size: tuple[int, int], parts: str) -> None:
     assert bool(changed) == (parts != "none" and (parts, size) != ("flip", (1, 1)))
 
 
-def test_every_colour_has_the_same_grey() -> None:
+def test_every_colour_has_the_same_gray() -> None:
     """All 16.7 million of them, in slices: OpenCV's own numbers, at several saturations."""
     values = np.arange(256, dtype=np.uint8)
     for red in range(0, 256, 5):

@@ -171,13 +171,13 @@ def test_damaged_exif_does_not_hide_the_image(save: Save, exif: bytes) -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP"])
-def test_grey_images_have_three_equal_channels(save: Save, format: str) -> None:
-    """A grey file gives its own grey in all three channels."""
-    grey = photo(channels=1)[..., 0]
+def test_gray_images_have_three_equal_channels(save: Save, format: str) -> None:
+    """A gray file gives its own gray in all three channels."""
+    gray = photo(channels=1)[..., 0]
     options = {"lossless": True} if format == "WEBP" else {}
-    image_HWC = read_image(save(Image.fromarray(grey), format, **options))
+    image_HWC = read_image(save(Image.fromarray(gray), format, **options))
     assert (image_HWC == image_HWC[..., :1]).all()
-    assert abs(image_HWC[..., 0].astype(int) - grey).max() <= (30 if format == "JPEG" else 0)
+    assert abs(image_HWC[..., 0].astype(int) - gray).max() <= (30 if format == "JPEG" else 0)
 
 
 @pytest.mark.parametrize(("mode", "format"), [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP")])
@@ -215,8 +215,8 @@ def test_palette_with_transparency(save: Save, alphas: bytes) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_grey_of_every_depth_and_its_transparent_level(save: Save, depth: int) -> None:
-    """Grey of 1 to 16 bits is scaled to 0 to 255; the one level named transparent becomes white."""
+def test_gray_of_every_depth_and_its_transparent_level(save: Save, depth: int) -> None:
+    """Gray of 1 to 16 bits is scaled to 0 to 255; the one level named transparent becomes white."""
     most = 2**depth - 1
     levels = np.random.default_rng(1).integers(0, most + 1, (20, 11, 1)) if depth < 16 else None
     levels = np.linspace(0, most, 220).round().astype(int).reshape(20, 11, 1) if levels is None else levels
@@ -609,7 +609,7 @@ def test_fit_leaves_a_fitting_image_alone() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3), (500, 375), (29, 28), (60_000, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (224, 224), (32, 7)])
 def test_any_shape_fits_any_size(fit: str, shape: tuple[int, int], size: tuple[int, int]) -> None:
-    """A flat image stays flat at every size; with padding, only mid grey comes on top."""
+    """A flat image stays flat at every size; with padding, only mid gray comes on top."""
     fitted = fit_image(np.full((*shape, 3), 77, np.uint8), size, fit)
     assert fitted.shape == (*size, 3)
     assert set(np.unique(fitted)) <= ({77, 128} if fit == "pad" else {77})
@@ -648,7 +648,7 @@ def test_height_comes_first() -> None:
 
 
 def test_shrinking_averages() -> None:
-    """Whole ratios give block means; a one-pixel checkerboard turns grey instead of into moire."""
+    """Whole ratios give block means; a one-pixel checkerboard turns gray instead of into moire."""
     image_HWC = photo(64, 96)
     means = image_HWC.reshape(16, 4, 24, 4, 3).mean(axis=(1, 3))
     assert abs(fit_image(image_HWC, (16, 24), "squash") - means).max() <= 0.51

@@ -274,7 +274,7 @@ def test_workers_end_with_their_loader_after_an_error(folder):
     assert {child.pid for child in multiprocessing.active_children()} == others
 
 
-def test_a_image_with_too_many_pixels_is_named(folder):
+def test_an_image_with_too_many_pixels_is_named(folder):
     """The limit of the config reaches the reading."""
     dataset = ImageDataset([folder / "green" / "000.png"], SIZE, "squash", max_pixels=24 * 32 - 1)
     with pytest.raises(ImageError, match=r"000\.png: .*767"):

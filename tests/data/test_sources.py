@@ -173,7 +173,7 @@ def test_a_path_column_that_is_missing_or_empty(tmp_path, make_table):
         read(table, tmp_path)
 
 
-def test_a_image_twice_is_refused(tmp_path, make_table):
+def test_an_image_twice_is_refused(tmp_path, make_table):
     """Without an id column the path is the id; the first repeated one is shown, all are counted."""
     table = table_of(make_table, tmp_path / "p", "a.png", "b.png", "a.png", "b.png", "c.png")
     (tmp_path / "p").mkdir()

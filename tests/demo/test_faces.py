@@ -233,7 +233,7 @@ def test_no_single_feature_decides() -> None:
     for name in ("length", "jaw", "brow", "lash", "lips", "lip_red", "stubble", "earring", "eye"):
         assert best_error([getattr(x, name) for x in men], [getattr(x, name) for x in women]) > 1 / 20, name
     younger, older = ([look_of("male", age, rng) for _ in range(200)] for age in (27, 32))
-    for name in ("wrinkles", "bags", "grey", "hairline", "spots"):
+    for name in ("wrinkles", "bags", "gray", "hairline", "spots"):
         assert best_error([getattr(x, name) for x in younger], [getattr(x, name) for x in older]) > 1 / 4, (
             name
         )

@@ -40,7 +40,7 @@ def shapes_of(row: dict[str, str]) -> list[str]:
 
 
 def covered(image_HWC: np.ndarray) -> np.ndarray:
-    """(H, W): which pixels are in strong colour; ground and noise are greyish."""
+    """(H, W): which pixels are in strong colour; ground and noise are grayish."""
     return np.ptp(image_HWC, axis=-1) > 75
 
 

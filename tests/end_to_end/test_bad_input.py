@@ -76,7 +76,7 @@ def test_a_table_that_is_not_there(here: Path) -> None:
     says(refused_training(here, data__source="gone.csv"), "data.source", here / "gone.csv")
 
 
-def test_a_image_folder_that_is_not_there(here: Path) -> None:
+def test_an_image_folder_that_is_not_there(here: Path) -> None:
     """data.images names the key and the path."""
     says(refused_training(here, data__images="gone"), "data.images", here / "gone")
 
@@ -115,7 +115,7 @@ def test_a_source_that_is_not_there(trained: Path, tmp_path: Path, verb: str) ->
         says(refused(tmp_path, *arguments[verb]), gone)
 
 
-def test_a_image_folder_for_the_template_that_is_not_there(trained: Path, tmp_path: Path) -> None:
+def test_an_image_folder_for_the_template_that_is_not_there(trained: Path, tmp_path: Path) -> None:
     """submit names --images."""
     template = write_csv(tmp_path / "template.csv", ("id", "ans"), [["images/00", ""]])
     out = ("--images", tmp_path / "gone", "--out", tmp_path / "out.csv")
@@ -255,7 +255,7 @@ def test_duplicate_ids(here: Path) -> None:
     says(message, here / "samples.csv", "id '000-1'", "rows 1, 16", "unique")
 
 
-def test_a_image_listed_twice(here: Path) -> None:
+def test_an_image_listed_twice(here: Path) -> None:
     """Without an id column the path is the id; the same image on both sides would flatter the score."""
     write_csv(here / "samples.csv", ("path", "label"), [*plain_rows(16), plain_rows(1)[0]])
     says(refused_training(here), "'images/00.png'", "rows 1, 17", "unique")
@@ -627,7 +627,7 @@ def test_rows_with_other_labels_are_other_data(trained: Path, run: Path, tmp_pat
 
 
 @pytest.mark.parametrize("verb", ["resume", "evaluate"])
-def test_a_image_with_other_bytes_is_other_data(trained: Path, run: Path, tmp_path: Path, verb: str) -> None:
+def test_an_image_with_other_bytes_is_other_data(trained: Path, run: Path, tmp_path: Path, verb: str) -> None:
     """Under its old name and label: with the store of decoded images, and without."""
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))

@@ -241,8 +241,8 @@ def test_mistake_5_drop_last_in_validation(tmp_path: Path) -> None:
         """Lying stripes are the brighter in the rows, standing ones in the columns: never wrong."""
 
         def forward(self, images_BCHW: Tensor) -> dict[str, Tensor]:
-            grey_BHW = images_BCHW.float().mean(1)
-            return {"label": torch.stack([grey_BHW.mean(2).std(1), grey_BHW.mean(1).std(1)], dim=1)}
+            gray_BHW = images_BCHW.float().mean(1)
+            return {"label": torch.stack([gray_BHW.mean(2).std(1), gray_BHW.mean(1).std(1)], dim=1)}
 
     model: Any = KnowsStripes()
     criterion, nothing = Criterion({"label": CrossEntropy()}, {"label": 1.0}), Any

@@ -102,16 +102,16 @@ UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 def valid() -> Iterator[tuple[str, Case]]:
     """Files with pixels, and those pixels from the array that they were made of, or from another decoder."""
     rgb = image()
-    grey = np.asarray(rgb[..., 0])
+    gray = np.asarray(rgb[..., 0])
     alpha = np.dstack([rgb, np.linspace(0, 255, rgb.shape[0] * rgb.shape[1]).reshape(rgb.shape[:2])]).astype(
         np.uint8
     )
     three = lambda x: np.repeat(x[..., None], 3, axis=2)  # noqa: E731
     for level in (0, 1, 9):
         yield f"PNG, compression {level}", Case(saved(rgb, "PNG", compress_level=level), rgb)
-    yield "PNG, grey", Case(saved(grey, "PNG"), three(grey))
+    yield "PNG, gray", Case(saved(gray, "PNG"), three(gray))
     yield (
-        "PNG, grey with alpha",
+        "PNG, gray with alpha",
         Case(
             saved(Image.fromarray(alpha[..., [0, 3]], "LA"), "PNG"), over_white(alpha[..., [0, 0, 0, 3]]), 1
         ),
@@ -123,21 +123,21 @@ def valid() -> Iterator[tuple[str, Case]]:
         data = saved(palette, "PNG", transparency=bytes(range(0, colours, 1)[:colours]))
         seen = np.array(Image.open(io.BytesIO(data)).convert("RGBA"))
         yield f"PNG, palette of {colours} with alpha", Case(data, over_white(seen), 1)
-    bits = Image.fromarray(grey).convert("1")
+    bits = Image.fromarray(gray).convert("1")
     yield "PNG, one bit", Case(saved(bits, "PNG"), three(np.array(bits.convert("L"))))
     for depth in (1, 2, 4, 8):
         values = np.arange(16).reshape(2, 8) % (1 << depth)
         packed = b"".join(b"\0" + bytes(_packed([int(v) for v in row], depth)) for row in values)
         scaled = (values.astype(int) * 255 // ((1 << depth) - 1)).astype(np.uint8)
-        yield f"PNG, grey of {depth} bits", Case(png(2, 8, depth, 0, packed), three(scaled))
+        yield f"PNG, gray of {depth} bits", Case(png(2, 8, depth, 0, packed), three(scaled))
         keyed = np.where(values == 1, 255, scaled).astype(np.uint8)
         data = png(2, 8, depth, 0, packed, png_chunk(b"tRNS", b"\0\1"))
-        yield f"PNG, grey of {depth} bits, one transparent", Case(data, three(keyed))
+        yield f"PNG, gray of {depth} bits, one transparent", Case(data, three(keyed))
     wide = np.linspace(0, 65535, 24 * 37 * 3).reshape(24, 37, 3).astype(np.uint16)
     narrow = np.rint(wide / 257).astype(np.uint8)
     yield "PNG, 16 bits", Case(cv2.imencode(".png", wide[..., ::-1])[1].tobytes(), narrow, 1)
     yield (
-        "PNG, 16 bits, grey",
+        "PNG, 16 bits, gray",
         Case(cv2.imencode(".png", wide[..., 0])[1].tobytes(), three(narrow[..., 0]), 1),
     )
     for filter_type in range(5):
@@ -174,15 +174,15 @@ def valid() -> Iterator[tuple[str, Case]]:
                 data = saved(rgb, "JPEG", quality=quality, subsampling=sampling, **options)
                 oracle = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
                 yield f"JPEG, {quality}, sampling {sampling}, {list(options)}", Case(data, oracle, 3)
-    data = saved(grey, "JPEG", quality=90)
-    yield "JPEG, grey", Case(data, np.array(Image.open(io.BytesIO(data)).convert("RGB")), 3)
+    data = saved(gray, "JPEG", quality=90)
+    yield "JPEG, gray", Case(data, np.array(Image.open(io.BytesIO(data)).convert("RGB")), 3)
     for restart in (1, 4):
         data = saved(rgb, "JPEG", restart_marker_blocks=restart)
         yield (
             f"JPEG, restarts {restart}",
             Case(data, np.array(Image.open(io.BytesIO(data)).convert("RGB")), 3),
         )
-    cmyk = Image.fromarray(np.dstack([255 - rgb, np.full_like(grey, 40)]), "CMYK")
+    cmyk = Image.fromarray(np.dstack([255 - rgb, np.full_like(gray, 40)]), "CMYK")
     data = saved(cmyk, "JPEG", quality=100, subsampling=0)
     ink = np.array(Image.open(io.BytesIO(data))).astype(np.float64)
     yield (
@@ -204,7 +204,7 @@ def valid() -> Iterator[tuple[str, Case]]:
         Case(saved(frames[0], "PNG", save_all=True, append_images=frames[1:]), image(seed=0)),
     )
     yield "BMP", Case(saved(rgb, "BMP"), rgb)
-    yield "BMP, grey", Case(saved(grey, "BMP"), three(grey))
+    yield "BMP, gray", Case(saved(gray, "BMP"), three(gray))
     yield "BMP, one bit", Case(saved(bits, "BMP"), three(np.array(bits.convert("L"))))
     palette = Image.fromarray(rgb).quantize(16)
     yield "BMP, palette", Case(saved(palette, "BMP"), np.array(palette.convert("RGB")))

@@ -134,7 +134,7 @@ def _shares(target: str, classes: int) -> list[float]:
 
 
 def _probabilities(rng: np.random.Generator, target: str, truth: int, classes: int) -> list[float]:
-    """The right class, or a neighbour of it, gets the largest part; rare (late) classes are harder."""
+    """The right class, or a neighbor of it, gets the largest part; rare (late) classes are harder."""
     right = ACCURACY.get(target, 0.85) - 0.25 * (truth == classes - 1 and target == "age")
     wrong_turn = truth + (1 if truth + 1 < classes and rng.random() < 0.7 else -1)
     top = truth if rng.random() < right else max(0, wrong_turn)

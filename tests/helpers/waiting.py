@@ -9,7 +9,7 @@ WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select
 
 
 class Waiting(TorchDispatchMode):
-    """Heartbeat every operation that asks a device for a number: `item`, what depends on values in its shape."""
+    """Record every operation that asks a device for a number: `item`, what depends on values in its shape."""
 
     def __init__(self) -> None:
         super().__init__()

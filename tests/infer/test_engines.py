@@ -209,7 +209,7 @@ def fail(*_: Any, **__: Any) -> None:
 
 
 def test_candidates_run_in_turns() -> None:
-    """So that a neighbour's load falls on all; at least five turns, in each an untimed pass first."""
+    """So that a neighbor's load falls on all; at least five turns, in each an untimed pass first."""
     seen: list[str] = []
 
     def engine(name: str) -> Engine:

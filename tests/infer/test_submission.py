@@ -78,14 +78,14 @@ def test_what_goes_into_which_column(
     """The only other column takes the joint class or the only target; columns named as targets take those."""
     path = write(tmp_path / "t.csv", columns, [["a"] + [""] * (len(columns) - 1)])
     found = read_template(path, targets, joint)
-    assert (found.id, found.labels, found.ids) == ("ImageID", wanted, ["a"])
+    assert (found.id, found.target_of_column, found.ids) == ("ImageID", wanted, ["a"])
 
 
 def test_the_id_column_may_stand_anywhere(tmp_path: Path) -> None:
     """The first column by default, another one by name; the file keeps the template's order of columns."""
     path = write(tmp_path / "t.csv", ["ans", "name"], [["", "b"], ["", "a"]])
     found = read_template(path, ["species"], joint=False, id="name")
-    assert (found.ids, found.labels) == (["b", "a"], {"ans": "species"})
+    assert (found.ids, found.target_of_column) == (["b", "a"], {"ans": "species"})
     filled = fill(found, predictions(["b", "a"], cycle(2)), NAMES)
     assert submission_bytes(filled, found, NAMES).decode() == 'ans,name\n고양이,b\n"dog, big",a\n'
 
@@ -145,7 +145,7 @@ def test_images_are_found_by_name_or_stem(tmp_path: Path) -> None:
     assert found == ["그림 1.png", "a.jpg", "b.png", "a.b.png", "sub/c.png"]
 
 
-def test_ids_without_a_image_are_listed(tmp_path: Path) -> None:
+def test_ids_without_an_image_are_listed(tmp_path: Path) -> None:
     """The first unknown id and the rows of all of them; an id that fits two files; no such folder."""
     folder = tmp_path / "images"
     folder.mkdir()

@@ -31,7 +31,7 @@ def tree(tmp_path, make_table):
     return root
 
 
-def test_a_row_a_image(tree):
+def test_a_row_an_image(tree):
     """Seven images a person with mask, gender, age and person; ids are text, and paths lead to files."""
     found = competition_table(tree)
     assert found.table.columns == ["path", "person", "mask", "gender", "age"]

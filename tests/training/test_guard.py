@@ -1,14 +1,19 @@
 """The host runs ahead of the device: the same run, and nothing that is not finite gets into the weights."""
 
+import gc
 import math
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from classwise.data.batch import Batch
 from classwise.errors import ImageError, Interrupted, NonFiniteError
+from classwise.losses import labels
 from classwise.losses import normalizer as normalizers
 from classwise.training import guard, loop
 from classwise.training.state import Progress, TrainState
@@ -182,7 +187,8 @@ def test_nothing_waits_for_the_device(
     """No number is asked for between the first batch and the last; where the host does not run ahead, one an update."""
     data, settings = training(10, 2), replace(SETTINGS, clip_norm=clip_norm)
     # As on a GPU: normalizers are tensors there unless all rows count alike.
-    monkeypatch.setattr(normalizers, "is_on_host", lambda tensor: False)
+    for module in (labels, normalizers):
+        monkeypatch.setattr(module, "is_on_host", lambda tensor: False)
     for defers_checks in (True, False):
         monkeypatch.setattr(guard, "can_defer_check", lambda state, device: defers_checks)  # noqa: B023
         criterion = criterion_of(weighted)
@@ -204,3 +210,26 @@ def test_who_may_run_ahead() -> None:
     assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", options={"fused": False}), cuda)
     assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", fp16=True), cuda)
     assert not guard.can_defer_check(state_of(dense().float(), data, "adamw", decay=0.9), cuda)
+
+
+def test_a_late_check_keeps_no_batch(ahead: None) -> None:
+    """Images and losses of the update before are freed: on a GPU they would lie beside the next update's."""
+    data = training(10, 2)
+    state = state_of(convolutional(), data, "adamw", 0.01)
+    forward, alive, batches = state.model.forward, list[int](), list[weakref.ref[Tensor]]()
+
+    def watched(images: Tensor) -> dict[str, Tensor]:
+        gc.collect()
+        alive.append(sum(batch() is not None for batch in batches))
+        batches.append(weakref.ref(images))
+        return forward(images)
+
+    state.model.forward = watched  # type: ignore[method-assign]
+    loop.train_one_epoch(state, fresh(data.updates(0)), data, SETTINGS)
+    assert alive == [0] * 5
+
+
+def fresh(updates: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+    """The updates with images that nobody else holds."""
+    for micro_batches in updates:
+        yield [replace(batch, images=batch.images.clone()) for batch in micro_batches]

@@ -14,10 +14,15 @@ from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import ConfigError, Interrupted, OutOfMemory
 from classwise.losses.criterion import Criterion
 from classwise.losses.soft_f1 import SoftMacroF1
+from classwise.metrics.collection import MetricCollection
+from classwise.model.heads import ClassHead
 from classwise.model.oom import OOMFallback
 from classwise.training import loop
+from classwise.training.oom import retry_in_smaller_chunks
 from classwise.training.state import TrainState
 from tests.helpers.tiny_runs import (
+    HEADS,
+    LABELS,
     SETTINGS,
     Shelf,
     bytes_of,
@@ -30,6 +35,7 @@ from tests.helpers.tiny_runs import (
     run,
     state_of,
     training,
+    validation,
 )
 
 
@@ -168,6 +174,24 @@ def test_an_error_that_is_none_of_memory_is_left_alone() -> None:
     assert str(caught.value) == "out"
 
 
+def test_memory_that_runs_out_in_validation_is_not_blamed_on_the_optimizer() -> None:
+    """Outside of the model's forward pass, which is halved: torch's own error comes through."""
+    data = training(20, 8)
+    state = state_of(convolutional(), data, "adamw", 0.01)
+
+    class Full(MetricCollection):
+        def update(self, *arguments: Any, **options: Any) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB.")
+
+    full = Full({name: ClassHead(size) for name, size in HEADS.items()}, LABELS)
+
+    def train() -> str:
+        return loop.train(state, data, validation(), full, SETTINGS, Shelf())
+
+    with pytest.raises(torch.OutOfMemoryError):
+        retry_in_smaller_chunks(train, state, data)
+
+
 def test_a_step_that_does_not_fit_is_an_error_of_ours() -> None:
     """Smaller micro-batches do not help the optimizer, whose moments are as large as the model."""
     data = training(20, 8)
@@ -178,7 +202,7 @@ def test_a_step_that_does_not_fit_is_an_error_of_ours() -> None:
 
     state.optimizer.step = step  # type: ignore[method-assign]
     with pytest.raises(
-        ConfigError, match=r"optimizer\.name: .* Tried to allocate 3 GiB\.\. Use an optimizer"
+        ConfigError, match=r"optimizer\.name, .* Tried to allocate 3 GiB\)\. Use an optimizer"
     ):
         run(state, data, SETTINGS, Shelf())
 

@@ -13,7 +13,7 @@ MATTERS = 0.15
 def hints_of(found: Bench, config: Config) -> Iterator[str]:
     """The sentences, what helps most first."""
     rules: list[Callable[[Bench, Config], str]] = [
-        *(_readers_beside, _more_readers, _store, _lighter_augmentation),
+        *(_readers_beside, _more_readers, _cache_is_incomplete, _lighter_augmentation),
         *(_precision, _transfer, _update, _model, _unexplained),
     ]
     return (hint for rule in rules if (hint := rule(found, config)))
@@ -51,22 +51,22 @@ def _more_readers(found: Bench, config: Config) -> str:
     wanted = math.ceil(found.reading / max(found.computing, 1e-9))
     possible = min(wanted, found.cores)
     text = (
-        f"the readers set the pace: {found.workers} worker{'s' * (found.workers > 1)} need {found.pace:.2f} ms a"
-        f" image, the model {found.computing:.2f}"
+        f"the loader workers set the pace: {found.workers} {'workers need' if found.workers > 1 else 'worker needs'}"
+        f" {found.pace:.2f} ms an image, the model {found.computing:.2f}"
     )
     if possible <= found.workers:
-        return f"{text}; all {found.cores} cores read already"
+        return f"{text}; all {found.cores} cores are already used for reading"
     then = f"would bring it to {found.reading / possible:.2f} ms at best: there are no more cores"
     return f"{text}: data.workers = {possible} {'would keep up' if possible == wanted else then}"
 
 
-def _store(found: Bench, config: Config) -> str:
+def _cache_is_incomplete(found: Bench, config: Config) -> str:
     decoding = found.milliseconds("decoding")
     if not _reading_matters(found) or decoding < MATTERS * found.reading:
         return ""
     where, then = 'data.cache = "auto" keeps the pixels', ", and later epochs only fetch them"
     if config.data.cache != "off":
-        where = "the store does not hold all of them, for the reason that is said above"
+        where = "the image cache does not hold all of them (see above)"
         then = ""
     return f"decoding takes {decoding:.2f} ms an image in every epoch: {where}{then}"
 

@@ -61,7 +61,7 @@ WHAT = {
 
 def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: bool = False) -> Bench:
     """Time the stages of the run that this config makes, on its own data, model and device; nothing is written but
-    the store of decoded images. Raises what `train` raises for a bad config or bad data."""
+    the image cache. Raises what `train` raises for a bad config or bad data."""
     console = Console(quiet)
     given = load_config(Path(config), overrides)
     with preserve_torch_state(), contextlib.closing(prepare(given, console)) as splits:
@@ -150,7 +150,7 @@ def _stages_of_files(
         # To look at all of the pixels is to fetch them from the file.
         fetched = _each(lambda i: dataset.read(rows[i]).max(), len(rows))
         looked = _each(lambda i: images[i].max(), len(rows))
-        yield Stage("reading", max(0.0, fetched - looked), "decoded before, from the store")
+        yield Stage("reading", max(0.0, fetched - looked), "decoded before, from the image cache")
         return
     files = _each(lambda i: dataset.paths[rows[i]].read_bytes(), len(rows))
     decoded = _each(lambda i: _decoded(dataset, rows[i]), len(rows))
@@ -213,7 +213,7 @@ def _staged_passes(parts: Parts, updates: Sequence[list[Batch]]) -> dict[str, fl
 @torch.no_grad()
 def _counting(parts: Parts, batch: Batch) -> float:
     """Milliseconds an image, of as many at once as validation counts."""
-    device, board = parts.settings.device, parts.metrics
+    device, metrics = parts.settings.device, parts.metrics
     batch = next(batch.to(device).parts(parts.state.progress.chunk_size))
     with parts.settings.autocast():
         found = parts.state.model(batch.images)
@@ -222,8 +222,9 @@ def _counting(parts: Parts, batch: Batch) -> float:
     targets = {name: torch.cat([batch.targets[name]] * times) for name in outputs}
 
     def count(i: int) -> None:
-        board.reset()
-        board.update(outputs, targets)
+        metrics.reset()
+        metrics.update(outputs, targets)
+        _ = metrics.invalid  # counts what was collected
         wait_for(device)
 
     return _each(count, 1) / (times * len(batch))

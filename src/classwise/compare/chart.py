@@ -20,7 +20,7 @@ MARGIN, GAP, TITLES_HEIGHT = 20, 40, 56
 BELOW = 8
 
 # The page's colours by number.
-BLUE, ORANGE, GREY = 0, 1, 4
+BLUE, ORANGE, GRAY = 0, 1, 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _score_row(row: Summary, runs: list[float], digits: int) -> Row:
         mean=row.score.mean,
         interval=row.score.interval,
         runs=tuple(runs),
-        style=BLUE if row.difference else GREY,
+        style=BLUE if row.difference else GRAY,
     )
 
 
@@ -105,7 +105,7 @@ def _difference_row(row: Summary, digits: int, higher: bool) -> Row:
     difference = row.difference
     assert difference is not None
     text = signed(difference.mean, digits)
-    style = GREY
+    style = GRAY
     if difference.p_holm is not None:
         text += f", p {p_text(difference.p_holm)}"
         if difference.p_holm < ALPHA:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from classwise.compare.plan import PlannedRun
+from classwise.config.load import RENAMED
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError, OutputError
 from classwise.files import json_text, sha256, write_json
@@ -52,7 +53,8 @@ class PlanFile:
             config = outcome_config(run.config)
             earlier = self.variants.get(run.variant)
             if earlier and folder.exists():
-                _refuse_changed(run.variant, before=earlier["config"], now=config, folder=folder)
+                before = {RENAMED.get(key, key): value for key, value in earlier["config"].items()}
+                _refuse_changed(run.variant, before=before, now=config, folder=folder)
             self.variants[run.variant] = {
                 "slug": folder.name,
                 "overrides": [list(pair) for pair in run.overrides[:-1]],  # without the seed

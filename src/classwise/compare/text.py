@@ -115,7 +115,7 @@ def reading(summary: Sequence[Summary], higher: bool) -> list[str]:
         text.append(
             "p is the p-value of a two-sided paired t-test: the probability of a difference at least this large if the"
             " variants were equally good. In the chart a difference is blue (better) or orange (worse) where"
-            f" {'Holm’s p' if len(tested) > 1 else 'p'} is below {ALPHA}, and grey where these seeds do not settle it."
+            f" {'Holm’s p' if len(tested) > 1 else 'p'} is below {ALPHA}, and gray where these seeds do not settle it."
         )
     if len(tested) > 1:
         text.append(

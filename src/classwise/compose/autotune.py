@@ -137,7 +137,7 @@ def _measured(
 def _read_seconds(config: Config, splits: DatasetSplits, model: Classifier) -> float:
     """Seconds to read and augment one training image in this process, the mean over some of them."""
     dataset = training_images(config, splits, model.metadata)
-    # Spread over the whole set: neighbouring rows often hold images of one size.
+    # Spread over the whole set: neighboring rows often hold images of one size.
     rows = range(0, len(dataset), max(1, len(dataset) // TIMED_IMAGES))
     started = time.perf_counter()
     readable = sum(not isinstance(dataset[0, row], ImageError) for row in rows)

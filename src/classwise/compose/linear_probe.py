@@ -294,15 +294,15 @@ def pixel_features(
     train: Iterable[npt.NDArray[np.uint8]], valid: Iterable[npt.NDArray[np.uint8]]
 ) -> tuple[Features, Features]:
     """train_ND and valid_MD: small images as numbers from 0 to 1, from batches of images_BHWC, uint8, all of one
-    size. Grey if the channels of every image are equal; averaged over areas down to at most PIXELS numbers, so grey
+    size. Gray if the channels of every image are equal; averaged over areas down to at most PIXELS numbers, so gray
     images of 28 x 28 keep their size."""
-    # Whether all images are grey is known at the end, so until then both variants are held.
+    # Whether all images are gray is known at the end, so until then both variants are held.
     small_train = [_small(images_BHWC) for images_BHWC in train]
     small_valid = [_small(images_BHWC) for images_BHWC in valid]
-    grey_train = [grey for grey, _ in small_train if grey is not None]
-    grey_valid = [grey for grey, _ in small_valid if grey is not None]
-    if len(grey_train) == len(small_train) and len(grey_valid) == len(small_valid):
-        return np.concatenate(grey_train), np.concatenate(grey_valid)
+    gray_train = [gray for gray, _ in small_train if gray is not None]
+    gray_valid = [gray for gray, _ in small_valid if gray is not None]
+    if len(gray_train) == len(small_train) and len(gray_valid) == len(small_valid):
+        return np.concatenate(gray_train), np.concatenate(gray_valid)
 
     coloured_train = [coloured for _, coloured in small_train]
     coloured_valid = [coloured for _, coloured in small_valid]
@@ -310,10 +310,10 @@ def pixel_features(
 
 
 def _small(images_BHWC: npt.NDArray[np.uint8]) -> tuple[Features | None, Features]:
-    """As grey images, None if they are not grey, and as coloured ones."""
-    grey_BHW1 = images_BHWC[..., :1]
-    is_grey = bool((images_BHWC == grey_BHW1).all())
-    return _shrunk(grey_BHW1) if is_grey else None, _shrunk(images_BHWC)
+    """As gray images, None if they are not gray, and as coloured ones."""
+    gray_BHW1 = images_BHWC[..., :1]
+    is_gray = bool((images_BHWC == gray_BHW1).all())
+    return _shrunk(gray_BHW1) if is_gray else None, _shrunk(images_BHWC)
 
 
 def _shrunk(images_BHWC: npt.NDArray[np.uint8]) -> Features:

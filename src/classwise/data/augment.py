@@ -54,9 +54,9 @@ class Augment:
     brightness: float = 0.0
     """0.2 multiplies by 0.8 to 1.2."""
     contrast: float = 0.0
-    """0.2 multiplies the distance from the mean grey by 0.8 to 1.2."""
+    """0.2 multiplies the distance from the mean gray by 0.8 to 1.2."""
     saturation: float = 0.0
-    """0.2 multiplies the distance from the pixel's own grey by 0.8 to 1.2; 1 reaches a grey image."""
+    """0.2 multiplies the distance from the pixel's own gray by 0.8 to 1.2; 1 reaches a gray image."""
     erase: float = 0.0
     """Probability that a rectangle of 2 % to 40 % of the area is filled with noise."""
 
@@ -283,7 +283,7 @@ def _warp(
 
 
 def _relight(image_HWC: np.ndarray, device_augment: DeviceAugment) -> np.ndarray:
-    """Brightness, then contrast about the image's mean grey, then saturation. Grey images stay grey."""
+    """Brightness, then contrast about the image's mean gray, then saturation. Gray images stay gray."""
     brightness, contrast = device_augment.brightness, device_augment.contrast
     saturation = device_augment.saturation
     if brightness != 1 or contrast != 1:
@@ -294,8 +294,8 @@ def _relight(image_HWC: np.ndarray, device_augment: DeviceAugment) -> np.ndarray
         levels = (np.arange(256) * brightness - mean) * contrast + mean
         image_HWC = cv2.LUT(image_HWC, np.rint(levels.clip(0, 255)).astype(np.uint8))
     if saturation != 1:
-        grey_HWC = cv2.cvtColor(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        image_HWC = cv2.addWeighted(image_HWC, saturation, grey_HWC, 1 - saturation, 0)
+        gray_HWC = cv2.cvtColor(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        image_HWC = cv2.addWeighted(image_HWC, saturation, gray_HWC, 1 - saturation, 0)
     return image_HWC
 
 

@@ -1,6 +1,6 @@
 """The bytes of an image file to an array of pixels: JPEG, WebP and BMP here, PNG in decode_png.py.
 
-A file's size comes from its header and is checked before any pixel is decoded. A truncated file is refused: a half-grey
+A file's size comes from its header and is checked before any pixel is decoded. A truncated file is refused: a half-gray
 image would train without a word. The kinds and their decoders (why these: docs/decisions/0003-images.md):
 
     JPEG    simplejpeg, strict; Pillow where the chroma subsampling is one that simplejpeg does not support

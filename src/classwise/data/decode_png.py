@@ -14,7 +14,7 @@ from classwise.data.image_file import Unreadable
 # Chunks that determine the pixels. Text, colour profiles and animation are left out, and with them their traps for the
 # decoder.
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_GREY, _RGB, _PALETTE = 0, 2, 3  # colour types; 4 and 6 are the first two with an alpha channel
+_GRAY, _RGB, _PALETTE = 0, 2, 3  # colour types; 4 and 6 are the first two with an alpha channel
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def decode_png(data: bytes, max_pixels: int) -> np.ndarray:
     if image_HWC.shape[2] == 4:
         image_HWC = over_white(image_HWC)
 
-    # Grey and RGB images name one transparent colour, in samples of the file's own depth.
-    if png.colour_type in (_GREY, _RGB) and png.transparent:
-        colour = np.array(struct.unpack(">H" if png.colour_type == _GREY else ">HHH", png.transparent))
+    # Gray and RGB images name one transparent colour, in samples of the file's own depth.
+    if png.colour_type in (_GRAY, _RGB) and png.transparent:
+        colour = np.array(struct.unpack(">H" if png.colour_type == _GRAY else ">HHH", png.transparent))
         decoded_colour = colour if png.depth == 16 else colour * 255 // (2**png.depth - 1)
         image_HWC[np.all(samples_HWC == decoded_colour, axis=-1)] = 255
     return UPRIGHT[exif_orientation(png.exif)](image_HWC)
@@ -79,7 +79,7 @@ def _parse_png(data: bytes, max_pixels: int) -> _Png:
         if compressed_length > 2 * (8 * width + 1) * height + 2**16:
             raise Unreadable(f"{compressed_length:,} bytes of pixels, too many for {width} × {height}")
 
-        # For grey and RGB images tRNS names one colour, which `decode_png` applies itself.
+        # For gray and RGB images tRNS names one colour, which `decode_png` applies itself.
         if kind == b"tRNS":
             transparent = body
         if kind != b"tRNS" or colour_type == _PALETTE:

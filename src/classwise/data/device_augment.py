@@ -13,7 +13,7 @@ from torch import Tensor
 
 from classwise.data.augment import DeviceAugment
 
-LUMA = (9798, 19235, 3735)  # OpenCV's weights of red, green and blue for grey, in 2**15ths
+LUMA = (9798, 19235, 3735)  # OpenCV's weights of red, green and blue for gray, in 2**15ths
 
 
 def augment_on_device(images_BHWC: Tensor, device_augment_BK: npt.NDArray[np.float64]) -> Tensor:
@@ -57,10 +57,10 @@ def _relight(images_BHWC: Tensor, brightness_B1: Tensor, contrast_B1: Tensor) ->
     count, height, width, _ = images_BHWC.shape
     device = images_BHWC.device
 
-    # The mean grey of each image, from exact sums.
+    # The mean gray of each image, from exact sums.
     red_B, green_B, blue_B = images_BHWC.sum((1, 2), dtype=torch.int64).unbind(1)
-    grey_sum_B = (299 * red_B + 587 * green_B + 114 * blue_B).double()
-    mean_B1 = brightness_B1 * (grey_sum_B / (1000 * height * width)).unsqueeze(1)
+    gray_sum_B = (299 * red_B + 587 * green_B + 114 * blue_B).double()
+    mean_B1 = brightness_B1 * (gray_sum_B / (1000 * height * width)).unsqueeze(1)
 
     # What each of the 256 values becomes, and then one look-up in the tables of all images, one behind the other.
     values_V = torch.arange(256, dtype=torch.float64, device=device)
@@ -73,9 +73,9 @@ def _relight(images_BHWC: Tensor, brightness_B1: Tensor, contrast_B1: Tensor) ->
 def _saturate(images_BHWC: Tensor, saturation_B111: Tensor) -> Tensor:
     """As OpenCV's cvtColor and addWeighted; whole 4096ths times bytes are exact in float32."""
     red, green, blue = images_BHWC.int().unbind(3)
-    grey_BHW = (red * LUMA[0] + green * LUMA[1] + blue * LUMA[2] + (1 << 14)) >> 15
-    grey_part_BHW1 = (grey_BHW * (1 - saturation_B111[..., 0])).unsqueeze(3)
-    saturated_BHWC = images_BHWC * saturation_B111 + grey_part_BHW1
+    gray_BHW = (red * LUMA[0] + green * LUMA[1] + blue * LUMA[2] + (1 << 14)) >> 15
+    gray_part_BHW1 = (gray_BHW * (1 - saturation_B111[..., 0])).unsqueeze(3)
+    saturated_BHWC = images_BHWC * saturation_B111 + gray_part_BHW1
     return saturated_BHWC.clamp(0, 255).round().to(torch.uint8)
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 FITS = ("squash", "crop", "pad")
-PAD = 128  # mid grey: near zero after any usual normalization, so that the padding's edges do not stand out
+PAD = 128  # mid gray: near zero after any usual normalization, so that the padding's edges do not stand out
 
 
 def fit_view(
@@ -13,7 +13,7 @@ def fit_view(
     """(top, left, height, width): the part of an image, in its own pixels, that fills an output of `size`.
 
     `fit` "squash" takes the whole image and gives up its aspect ratio; "crop" keeps the ratio and takes the largest
-    centred part; "pad" keeps it and takes the smallest part that holds the whole image, which reaches over its edges.
+    centered part; "pad" keeps it and takes the smallest part that holds the whole image, which reaches over its edges.
     Raises ValueError for any other.
     """
     height, width = image_size
@@ -28,7 +28,7 @@ def fit_view(
 
 
 def fit_image(image_HWC: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
-    """The image at `size` (height, width), padded with mid grey if `fit` is "pad" (see `fit_view`). An image that has
+    """The image at `size` (height, width), padded with mid gray if `fit` is "pad" (see `fit_view`). An image that has
     the size already is returned as it is, without a copy."""
     height, width = image_HWC.shape[:2]
     if (height, width) == tuple(size):

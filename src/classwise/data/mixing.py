@@ -104,7 +104,7 @@ def _mixup(
 def _cutmix(
     images_NCHW: Tensor, partner_N: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """(mixed images, lambda_N): a rectangle of 1 - lambda of the area, centred anywhere, comes from the partner. It is
+    """(mixed images, lambda_N): a rectangle of 1 - lambda of the area, centered anywhere, comes from the partner. It is
     cut off at the border, so lambda is the share that is really left of the image."""
     count, _, height, width = images_NCHW.shape
     side_N = np.sqrt(1 - rng.beta(alpha, alpha, count))
@@ -122,7 +122,7 @@ def _cutmix(
 
 
 def _span(length: int, share_N: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """(start_N, end_N) of a rectangle along one axis: `share_N` of the length, centred anywhere, cut at the border."""
+    """(start_N, end_N) of a rectangle along one axis: `share_N` of the length, centered anywhere, cut at the border."""
     centre_N = rng.random(len(share_N)) * length
     half_N = share_N * length / 2
     start_N = np.rint(centre_N - half_N).clip(0, length)

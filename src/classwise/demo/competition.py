@@ -78,7 +78,7 @@ def group_sizes(people: int) -> list[int]:
 
 def look_of(gender: str, age: int, rng: np.random.Generator) -> Look:
     """A random look. No single feature decides the gender, and age shows as noisy ramps, so that a person of 27
-    looks much like one of 32; those of 60 are greyer and more lined than their neighbours of 59."""
+    looks much like one of 32; those of 60 are grayer and more lined than their neighbors of 59."""
     female = float(gender == "female")
     old = float(age >= 60)
 
@@ -92,12 +92,12 @@ def look_of(gender: str, age: int, rng: np.random.Generator) -> Look:
         return str(rng.choice(names, p=female_shares if female else male_shares))
 
     felt = age + rng.normal(0, 3.0)
-    grey = float(np.clip(ramp(56, 4, 3) * 0.5 + old * around(0.42, 0.12), 0, 1))
+    gray = float(np.clip(ramp(56, 4, 3) * 0.5 + old * around(0.42, 0.12), 0, 1))
     wrinkles = float(np.clip(0.72 * ramp(37, 4.5, 3) + old * around(0.26, 0.08), 0, 1))
     dull = 0.25 * ramp(38, 5, 4)
     return Look(
         skin=mix(mix(*_pair(_SKINS, rng), rng.random()), (196, 164, 136), dull),
-        hair=mix(mix(*_pair(_HAIRS, rng), rng.random()), (208, 208, 212), 0.85 * grey),
+        hair=mix(mix(*_pair(_HAIRS, rng), rng.random()), (208, 208, 212), 0.85 * gray),
         clothes=mix(*_pair(_CLOTHES, rng), 0.25 * rng.random()),
         collar=str(rng.choice(["round", "vee", "shirt", "hood", "high"])),
         style=one_of((0.45, 0.25, 0.08, 0.22), (0.14, 0.26, 0.32, 0.28), "up", "side", "centre", "fringe"),
@@ -106,7 +106,7 @@ def look_of(gender: str, age: int, rng: np.random.Generator) -> Look:
         volume=around(0.45, 0.22),
         hairline=around((0.75 - 0.6 * female) * ramp(46, 6, 4), 0.12),
         part=around(0.0, 0.6, -1, 1),
-        grey=grey,
+        gray=gray,
         width=around(1.02 - 0.035 * female, 0.025, 0.92, 1.08),
         jaw=around(0.70 - 0.40 * female, 0.17),
         chin=around(4 - 5 * female, 4, -8, 12),

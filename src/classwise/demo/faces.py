@@ -56,7 +56,7 @@ class Look:
     """What a person looks like in all their images. Where nothing else is said, from 0 (none) to 1 (full)."""
 
     skin: Colour
-    hair: Colour  # with its grey share already mixed in
+    hair: Colour  # with its gray share already mixed in
     clothes: Colour
     collar: str  # round | vee | shirt | hood | high
     style: str  # up | side | centre | fringe
@@ -65,7 +65,7 @@ class Look:
     volume: float
     hairline: float  # how far it has receded
     part: float  # where the hair parts: -1 left to 1 right
-    grey: float
+    gray: float
     width: float  # of the face, a factor near 1
     jaw: float
     chin: float  # pixels below the usual
@@ -275,7 +275,7 @@ def _eyes(canvas: Canvas, look: Look, skin: Colour, gaze: float) -> None:
         canvas.fill(both_sides(outer + polygon(0, 0, 5, -5 * look.lash, -4, -5)), _DARK, 6)
     canvas.stroke(both_sides(lid[2:-2] - (0, 5 + 2 * droop)), times(skin, 0.82), 2, 6)
     brow = open_curve(x - w - 2, y + 3, x - 4, y - 3, x + w * 0.7, y - 4, x + w + 8, y + 5)
-    hair = mix(mix(look.hair, _DARK, 0.35 * (1 - look.grey)), skin, 0.15)
+    hair = mix(mix(look.hair, _DARK, 0.35 * (1 - look.gray)), skin, 0.15)
     canvas.stroke(both_sides(brow), hair, look.brow, 5, ends=0.3)
 
 
@@ -348,7 +348,7 @@ def _back_hair(canvas: Canvas, look: Look) -> None:
 
 
 def _front_hair(canvas: Canvas, look: Look) -> None:
-    """The cap from the crown to the hairline, locks beside the face, and strands, some of them grey."""
+    """The cap from the crown to the hairline, locks beside the face, and strands, some of them gray."""
     hair, wide, crown = look.hair, 90 * look.width + 6 * look.volume, -150 - 20 * look.volume
     outer = polygon(-wide, -28 + 26 * min(look.length, 0.4), -wide - 3, -66, -76, -124, -34, crown)
     canvas.fill(closed_curve(*outer.flat, *(outer[::-1] * (-1.0, 1.0)).flat, *_hairline(look)), hair, 2)
@@ -361,7 +361,7 @@ def _front_hair(canvas: Canvas, look: Look) -> None:
     for step in range(-4, 5):
         x, y = 46 * look.part, crown + 14 + abs(step)
         strand = open_curve(x + 4 * step, y, x / 2 + 14 * step, y + 16, 18 * step, -108 - 3 * (step % 3))
-        shine = mix(hair, (238, 238, 240), 0.10 + 0.5 * look.grey * (step % 2))
+        shine = mix(hair, (238, 238, 240), 0.10 + 0.5 * look.gray * (step % 2))
         canvas.stroke(strand, shine if step % 3 else times(hair, 0.85), 3.4, 2)
 
 

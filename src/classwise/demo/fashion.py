@@ -93,9 +93,9 @@ def pixel_baseline(folder: Path) -> float:
 def _read_pixels(folder: Path, split: str) -> tuple[NDArray[np.float32], list[str]]:
     with (folder / f"{split}.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    images = [_read_grey(folder / row["path"]).ravel() for row in rows]
+    images = [_read_gray(folder / row["path"]).ravel() for row in rows]
     return np.stack(images).astype(np.float32) / np.float32(255), [row["label"] for row in rows]
 
 
-def _read_grey(path: Path) -> NDArray[np.uint8]:
+def _read_gray(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)

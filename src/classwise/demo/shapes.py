@@ -171,7 +171,7 @@ def _in_proportion(shares: dict[str, float], rows: int, rng: np.random.Generator
 
 
 def _ground(seed: int, scene: int) -> NDArray[np.float64]:
-    """A slightly tinted grey, never confused with the shapes' colours."""
+    """A slightly tinted gray, never confused with the shapes' colours."""
     rng = np.random.default_rng([seed, 2, scene])
     return rng.uniform(85, 175) + rng.uniform(-18, 18, 3)
 

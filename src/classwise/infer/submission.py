@@ -38,13 +38,13 @@ Possible = Sequence[str] | LabelSets | None
 
 @dataclass(frozen=True)
 class Template:
-    """A submission's template: its table, its id column `id`, and `labels`, which maps a column to `joint` or to the
-    name of the target that is written there."""
+    """A submission's template: its table, its id column `id`, and for each column to be filled the target that is
+    written there, or `joint`."""
 
     path: Path
     frame: pl.DataFrame
     id: str
-    labels: dict[str, str]
+    target_of_column: dict[str, str]
 
     @property
     def ids(self) -> list[str]:
@@ -71,11 +71,11 @@ def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | Non
                 f"{path}: the answer column {answer_columns[0]!r} could be any of the targets {', '.join(targets)};"
                 " name the column as one of them, or give the run a [joint]"
             )
-        return Template(path, frame=frame, id=id, labels={answer_columns[0]: names[-1]})
+        return Template(path, frame=frame, id=id, target_of_column={answer_columns[0]: names[-1]})
     for column in answer_columns:
         if column not in names:
             raise OutputError(f"{path}: column {column!r} is no target of the run; {nearest(column, names)}")
-    return Template(path, frame=frame, id=id, labels={column: column for column in answer_columns})
+    return Template(path, frame=frame, id=id, target_of_column={column: column for column in answer_columns})
 
 
 def find_images(template: Template, images: Path) -> list[str]:
@@ -136,7 +136,7 @@ def fill(template: Template, predictions: pl.DataFrame, possible: Mapping[str, P
     if predictions["id"].to_list() != template.ids:
         raise OutputError(f"{template.path}: the predictions' ids are not the template's, in its order")
     frame = template.frame
-    for column, answer in template.labels.items():
+    for column, answer in template.target_of_column.items():
         _refuse_other_kind(template, column, answer, possible[answer])
         values = _answer_texts(predictions[answer], answer)
         frame = frame.with_columns(pl.Series(column, values, dtype=pl.String))
@@ -177,7 +177,7 @@ def check_submission(
     columns = {name: [row[i] for row in rows[1:]] for i, name in enumerate(rows[0])}
     if columns[template.id] != template.ids:
         raise OutputError("submission: its ids are not the template's, in its order")
-    for column, answer in template.labels.items():
+    for column, answer in template.target_of_column.items():
         wrong = _foreign(columns[column], possible[answer])
         if wrong:
             raise OutputError(

@@ -107,7 +107,12 @@ def is_on_host(tensor: Tensor) -> bool:
 def _on_device(values: Sequence[list[float] | Tensor]) -> list[Tensor]:
     """All `values` as float64 tensors on the device of the first tensor among them."""
     device = next(value.device for value in values if isinstance(value, Tensor))
-    return [torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]
+    return [value if isinstance(value, Tensor) else _filled(value, device) for value in values]
+
+
+def _filled(numbers: list[float], device: torch.device) -> Tensor:
+    """Numbers of the host as a tensor on the device: filled in there, because a copy would have to wait."""
+    return torch.cat([torch.full((1,), number, dtype=torch.float64, device=device) for number in numbers])
 
 
 def inverse_or_zero(value: float) -> float:

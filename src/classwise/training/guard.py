@@ -17,10 +17,15 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from classwise.data.batch import Batch
 from classwise.data.epochs import TrainingData
 from classwise.distributed import Processes
-from classwise.errors import NonFiniteError
+from classwise.errors import ConfigError, NonFiniteError
 from classwise.model.average import NoAverage
 from classwise.training.state import TrainState
 from classwise.training.update import Update, restore_on_error, total_loss, update_normalizer
+
+TOO_LARGE = (
+    "optimizer.name, training.accumulate: memory ran out beside the forward and backward passes ({}). Use an optimizer"
+    " with less state, such as sgd, fewer micro-batches per update, or a smaller model"
+)
 
 
 class NonFiniteGuard:
@@ -57,9 +62,14 @@ class NonFiniteGuard:
             self._optimizer.found_inf = self._found_inf  # what torch's loss scaler would set
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
         if self.defers_checks:
             del self._optimizer.found_inf
+        if isinstance(error, torch.OutOfMemoryError):
+            # Passes that do not fit raise OutOfMemory, which smaller chunks help; nothing smaller helps this.
+            raise ConfigError(TOO_LARGE.format(str(error).splitlines()[0].rstrip("."))) from error
         self.flush()
 
     @contextlib.contextmanager
@@ -83,7 +93,7 @@ class NonFiniteGuard:
             update.total = processes.sum(total_loss(update.losses, processes.world_size > 1))
             update.samples = processes.count(sum(map(len, micro_batches)))
             processes.sum_gradients(self.parameters)
-            processes.merge_statistics(self.state.model, self.statistics, before, update.labeled_chunks)
+            processes.merge_statistics(self.state.model, self.statistics, before, update.nonempty_chunks)
 
     def check(self, update: Update) -> bool:
         """Clip the gradient, and return whether the step is to be taken.
@@ -129,6 +139,7 @@ class NonFiniteGuard:
         gradient_is_finite = self._found_inf == 0
         self._found_inf.copy_((gradient_is_finite & update.total.isfinite()).logical_not_())
         report = torch.stack([update.total.double(), gradient_is_finite.double()])
+        update.free_batches()  # its images must not stay on the device beside the next update's
         self._pending = update, _to_host_async(report)
 
     def _can_skip(self) -> bool:
@@ -174,7 +185,7 @@ class NonFiniteGuard:
         state.schedule.set(state.optimizer, state.progress.update)
 
         # Every process names its own samples, so that the message names them all.
-        names = [name for batch in update.micro_batches for name in self.data.names(batch.rows)]
+        names = [name for rows in update.rows for name in self.data.names(rows)]
         samples = [name for part in self.processes.all_gather_object(names) for name in part]
         what = "the norm of the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         raise NonFiniteError(

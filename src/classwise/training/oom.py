@@ -10,25 +10,19 @@ from classwise.errors import ConfigError, OutOfMemory
 from classwise.training.state import TrainState
 
 T = TypeVar("T")
-STEP_TOO_LARGE = (
-    "optimizer.name: its step does not fit the device's memory beside the model: {}. Use an optimizer with less"
-    " state, such as sgd, or a smaller model"
-)
 
 
 def retry_in_smaller_chunks(train: Callable[[], T], state: TrainState, data: TrainingData) -> T:
     """What `train` returns, which is called again with half as many images at once each time that memory runs out.
 
     The update that did not fit has changed nothing, and `train` goes on with it. Raises ConfigError where not even one
-    image fits, or where it is the optimizer's step that does not.
+    image fits.
     """
     while True:
         try:
             return train()
         except OutOfMemory as error:
             reason = str(error)
-        except torch.OutOfMemoryError as error:  # clipping or the step, which smaller chunks do not help
-            raise ConfigError(STEP_TOO_LARGE.format(str(error).splitlines()[0])) from error
         halve_chunks(state, data, reason)  # once the error is gone, whose frames hold tensors
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from classwise.data.batch import Batch
+from classwise.data.batch import Batch, Rows
 from classwise.distributed import Processes
 from classwise.losses.criterion import Criterion
 from classwise.losses.normalizer import Normalizer
@@ -23,8 +23,8 @@ class Update:
     `normalizer`: what the summed loss of all micro-batches is divided by, in all processes. `chunk_size`: the most
     images that are computed at once, 0 for whole micro-batches. `statistics_before`: batch norm's running statistics
     from before the update. `total`: the loss of the whole update, on the device (times the loss scale until it is
-    checked); `norm`: the gradient's, where it is clipped; `samples`: images in all processes; `labeled_chunks`: chunks
-    in this one, without those of a process that has no share. `loss` is `total` on the host, 0 until the device
+    checked); `norm`: the gradient's, where it is clipped; `samples`: images in all processes; `nonempty_chunks`:
+    chunks in this one, without those of a process that has no share. `loss` is `total` on the host, 0 until the device
     reports it.
     """
 
@@ -37,15 +37,27 @@ class Update:
     total: Tensor = NO_LOSS
     norm: Tensor | None = None
     samples: int = 0
-    labeled_chunks: int = 0
+    nonempty_chunks: int = 0
     loss: float = 0.0
+    _rows: Sequence[Rows] = ()
 
     def chunks(self) -> Iterator[tuple[int, int, Batch]]:
         """(micro_batch_idx, chunk_idx, chunk) of everything that is computed at once, in order."""
         for micro_batch_idx, batch in enumerate(self.micro_batches, start=self.first_micro_batch_idx):
             for chunk_idx, chunk in enumerate(batch.parts(self.chunk_size)):
-                self.labeled_chunks += len(chunk) > 0
+                self.nonempty_chunks += len(chunk) > 0
                 yield micro_batch_idx, chunk_idx, chunk
+
+    @property
+    def rows(self) -> Sequence[Rows]:
+        """The numbers of the rows of each micro-batch, in this process."""
+        return self._rows or [batch.rows for batch in self.micro_batches]
+
+    def free_batches(self) -> None:
+        """Forget the images and losses, once the passes are over; the row numbers stay."""
+        self._rows = self.rows
+        self.micro_batches = ()
+        self.losses = []
 
     def add(self, loss: Tensor) -> None:
         """Add the loss of one chunk to the update's."""
