@@ -108,6 +108,7 @@ def _split_data(
     samples, labels = labeled_rows(targets, samples, config)
     warnings = list(samples.notes)
 
+    # A share is drawn; a table of its own must share nothing with training.
     if valid_samples is None:
         assert isinstance(config.data.valid, float)
         train, valid = _random_split(samples, labels, targets, share=config.data.valid, seed=config.seed)
@@ -118,6 +119,7 @@ def _split_data(
         train = Split(samples, labels)
         valid = Split(valid_samples, valid_labels)
 
+    # What the user should know, and what would make predictions ambiguous.
     if bad:
         warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     refuse_clashing_names(targets, has_joint=bool(joint))

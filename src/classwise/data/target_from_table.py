@@ -39,6 +39,7 @@ def make_target(
     for an unknown type or a missing key, and DataError for a column that is missing, has cells that are not allowed, or
     has nothing to learn from (only one class, say).
     """
+    # One maker for each type; each uses the keys that its type has.
     cut = None if edges is None else tuple(edges)
 
     def class_target() -> ClassTarget:
@@ -84,6 +85,8 @@ def make_target(
     }
     if type not in makers:
         raise ConfigError(f"targets.{name}.type: found {type!r}, {nearest(type, makers)}")
+
+    # Encoding the table shows whether its cells are what the target allows, and whether there are two to tell apart.
     target = makers[type]()
     _refuse_nothing_to_learn(target, target.encode(frame, where), where)
     return target

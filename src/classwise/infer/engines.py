@@ -184,6 +184,7 @@ def _fastest(
     if seconds >= min(SETUP_SECONDS[name] for name in makers):
         seconds = median_seconds({"torch": eager}, images)["torch"] * batches
 
+    # An engine that is not available here is a note, since nobody has asked for it by name.
     candidates = {"torch": eager}
     failed = False
     for name, make in makers.items():
@@ -194,6 +195,7 @@ def _fastest(
         except ModelError as error:
             say(f"note: {error}")
             failed = True
+    # Nothing to choose from: say why.
     if len(candidates) == 1:
         if failed:
             reason = "no other engine is available"

@@ -45,6 +45,7 @@ def competition_table(folder: Path) -> Competition:
         raise DataError(
             f"{folder}: not the folder of the face-mask competition: train/train.csv with train/images is missing"
         )
+    # One row of train.csv is a person, with a folder of images.
     where = str(train / "train.csv")
     people = read_table(train / "train.csv")
     columns = [full_column(people, name, where, "competition") for name in ("id", "gender", "age", "path")]
@@ -59,6 +60,7 @@ def competition_table(folder: Path) -> Competition:
         ignored += len(files) - len(images)
         if not images:
             raise DataError(f"{where}: row {number}: no images in {person}")
+        # The name of an image says how the mask is worn; nothing else does.
         for file in images:
             if file.stem not in MASKS:
                 raise DataError(f"{file}: found the name {file.stem!r}, allowed: {', '.join(MASKS)}")

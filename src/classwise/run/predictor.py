@@ -47,12 +47,14 @@ class Predictor:
         metadata = checkpoint.metadata
         model = restored_model(checkpoint)
         with reading(checkpoint):
+            # A checkpoint may be whole by its hashes and still not be ours: its parts have to fit each other.
             targets = tuple(target_from_dict(target) for target in metadata["targets"])
             heads = {name: head_from_dict(metadata["heads"][name]) for name in model.metadata.heads}
             joint = tuple(metadata["joint"])
             if [target.name for target in targets] != list(heads) or not set(joint) <= set(heads):
                 raise ValueError("targets, heads and joint do not fit each other")
 
+            # Inference computes as validation did.
             precision = metadata["precision"]
             if precision not in loop.PRECISIONS:
                 raise ValueError(f"precision {precision!r:.50}")

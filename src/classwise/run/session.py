@@ -201,6 +201,7 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
             report=report,
         )
 
+    # Workers ignore signals, so the loaders have to be closed whatever ends the loop.
     with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
         return retry_in_smaller_chunks(train, parts.state, parts.data)
 

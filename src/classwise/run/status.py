@@ -51,6 +51,7 @@ def status_frame(
 
 def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
     """The entry `data`: rows, labels and images of both splits."""
+    # Rows of each label, so that the report can show how rare a class is on either side.
     train = splits.train
     valid = splits.valid
     train_counts = label_counts(splits, train)
@@ -71,6 +72,7 @@ def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
             "valid": valid_counts["joint"],
         }
 
+    # No group stands on both sides, so each side is counted for itself.
     groups = None
     if train.samples.groups is not None and valid.samples.groups is not None:
         groups = {"train": len(set(train.samples.groups)), "valid": len(set(valid.samples.groups))}

@@ -55,6 +55,7 @@ class Progress:
             "best_epoch",
             "epochs_without_improvement",
         )
+        # JSON knows neither whole numbers nor their size: what is read may be anything.
         for name in (*counts, "chunk_size"):
             value = getattr(progress, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
