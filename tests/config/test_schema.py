@@ -461,6 +461,13 @@ def test_a_renamed_key_is_still_read(old, new):
     assert old_key not in make_config(tree(**{section: {old_key: "skip"}})).to_toml()
 
 
+@pytest.mark.parametrize("key", ["data.unanswered", "data.unlabeled"])
+def test_a_table_with_an_old_name_may_be_overridden(key):
+    """Both on the command line: the key beside the table, under either name."""
+    table = '{ source = "t.csv", unanswered = "skip" }'
+    assert make_config(LEAST, [("data", table), (key, "error")]).data.unlabeled == "error"
+
+
 def test_both_names_of_a_key_are_refused():
     """In one file, or in one table on the command line: it could not be said which of them counts."""
     message = ["data.unanswered: found beside data.unlabeled, its new name; allowed: data.unlabeled alone"]

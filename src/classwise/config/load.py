@@ -53,7 +53,7 @@ def make_config(
     overrides = sorted(overrides, key=lambda pair: (pair[0].count("."), not pair[0].endswith(".name")))
     for key, text in overrides:
         _override(tree, key, _toml_value(text))
-    _rename_keys(tree, where)  # a whole table on the command line may have an old key, too
+        _rename_keys(tree, where)  # a whole table on the command line may have an old key, too
 
     try:
         return Config.model_validate(tree)
