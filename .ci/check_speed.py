@@ -25,14 +25,14 @@ def confusion_counting() -> dict[str, tuple[float, float]]:
     return {"torchmetrics' time over ours, counting": (confusion.measure(500, 5)["ratio"], 2.0)}
 
 
-def reading_pictures() -> dict[str, tuple[float, float]]:
+def reading_images() -> dict[str, tuple[float, float]]:
     ratios = reading.measure(300, 3)["ratios"]
     least = {"classwise / Pillow": 1.1, "classwise / same decoder": 0.9, "classwise, stored / Pillow": 2.0}
     return {name: (statistics.median(ratios[name]), limit) for name, limit in least.items()}
 
 
 def the_loop() -> dict[str, tuple[float, float]]:
-    """40 us more than a bare step of 300 us is the goal: at half of it, 80 us more. Over a picture's time with two
+    """40 us more than a bare step of 300 us is the goal: at half of it, 80 us more. Over a image's time with two
     classes, that with a thousand."""
     found = overhead.measure(200, 5, ["classwise"])
     bare = found["bare_us"]
@@ -42,7 +42,7 @@ def the_loop() -> dict[str, tuple[float, float]]:
             bare / (bare + statistics.median(found["extra_us"]["classwise"])),
             300 / 380,
         ),
-        "time a picture, 2 classes / 1,000": (classes[2] / classes[1000], 1 / 1.2),
+        "time per image, 2 classes / 1,000": (classes[2] / classes[1000], 1 / 1.2),
     }
 
 
@@ -61,7 +61,7 @@ def best_of_three(measure: Callable[[], dict[str, tuple[float, float]]]) -> list
 
 def main() -> None:
     torch.set_num_threads(1)
-    measures = (confusion_counting, reading_pictures, the_loop)
+    measures = (confusion_counting, reading_images, the_loop)
     missed = [name for measure in measures for name in best_of_three(measure)]
     if missed:
         sys.exit(f"not reached: {', '.join(missed)}")
