@@ -76,21 +76,28 @@ def main() -> None:
             if options.overhead:
                 report_overhead(old, ROOT, options)
             else:
-                report(old / "src", ROOT / "src", prepare(data, ROOT / "src"), options)
+                report(old / "src", ROOT / "src", prepare(data, old / "src"), options)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(old)], cwd=ROOT, check=True)
 
 
+PREPARE = """
+import sys
+from pathlib import Path
+from classwise import make_config
+from classwise.demo.fashion import write_fashion
+from classwise.demo.tour import CLOTHES
+folder = Path(sys.argv[1])
+folder.mkdir()
+write_fashion(folder)
+(folder / "classwise.toml").write_text(make_config(CLOTHES).to_toml())
+"""
+
+
 def prepare(data: Path, source: Path) -> Path:
-    """The demo's data and its config, whose keys have been the same since the first version."""
-    script = (
-        "import sys; from pathlib import Path; from classwise.demo.fashion import write_fashion;"
-        "from classwise.demo.tour import CLOTHES; from classwise.config.load import make_config;"
-        "folder = Path(sys.argv[1]); folder.mkdir(); write_fashion(folder);"
-        "(folder / 'classwise.toml').write_text(make_config(CLOTHES).to_toml())"
-    )
+    """The demo's data, and its config as the package in `source` writes it."""
     environment = os.environ | {"PYTHONPATH": str(source)}
-    subprocess.run([sys.executable, "-c", script, str(data)], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", PREPARE, str(data)], env=environment, check=True)
     return data
 
 
