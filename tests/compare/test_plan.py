@@ -137,8 +137,11 @@ def plan_of(
     return plan_runs(config, variants=grid(vary), seeds=2, out=None, overrides=overrides)
 
 
-def test_a_comparison_from_before_a_key_was_renamed_is_continued(tmp_path: Path) -> None:
+def test_a_comparison_from_before_a_key_was_renamed_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """compare.json holds the old name of a key; its value is the same, so the runs are those of this config."""
+    monkeypatch.chdir(tmp_path)  # a comparison's folder is made where the command runs
     plan = plan_of(tmp_path, ["training.epochs=1,2"])
     folder = plan.runs[0].folder.parents[1]
     file = read_plan_file(folder)
