@@ -75,8 +75,7 @@ class NonFiniteGuard:
     @contextlib.contextmanager
     def accumulate(self, micro_batches: Sequence[Batch]) -> Iterator[Update]:
         """The forward and backward passes of one update run inside the block; after it, loss, gradient and batch
-        norm's
-        statistics are those of all processes. An error in one process is raised in all of them, and leaves the
+        norm's statistics are those of all processes. An error in one process is raised in all of them, and leaves the
         statistics as they were; too little memory raises OutOfMemory."""
         processes = self.processes
         chunk_size = self.state.progress.chunk_size
@@ -161,8 +160,7 @@ class NonFiniteGuard:
 
     def _look_at_gradients(self) -> None:
         """Set `_found_inf` to 1 if some gradient is not finite, else to 0: by the kernel of torch.amp.GradScaler with
-        a
-        scale of 1, which takes a seventh of the norm's time."""
+        a scale of 1, which takes a seventh of the norm's time."""
         self._found_inf.zero_()
         gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
         if gradients:

@@ -263,8 +263,7 @@ def seed_dropout(settings: Settings, update_idx: int, micro_batch_idx: int, chun
 
 def timed(items: Iterable[T], guard: NonFiniteGuard) -> Iterator[T]:
     """Yields the items and adds the time of each to the epoch's seconds, so that an interrupted epoch keeps its time.
-    At
-    the end it waits until the device has reported on the last update."""
+    At the end it waits until the device has reported on the last update."""
     progress = guard.state.progress
     started = time.perf_counter()
     for item in items:
