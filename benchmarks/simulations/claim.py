@@ -1,0 +1,39 @@
+"""A claim about a number that classwise reports, and what a simulation found."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of docs/results/honesty.md.
+
+    `setting`: what was simulated; `found`: the number, with its unit; `allowed`: what it has to be; `count`: the number
+    of simulated data sets (or runs) behind it.
+    """
+
+    setting: str
+    found: str
+    allowed: str
+    count: int
+    holds: bool
+
+
+def within(setting: str, value: float, low: float, high: float, count: int, unit: str = "") -> Claim:
+    """A number that has to lie in [low, high]."""
+    allowed = f"{low:g} to {high:g}{unit}"
+    return Claim(setting, f"{value:.3g}{unit}", allowed, count, holds=low <= value <= high)
+
+
+def at_most(setting: str, value: float, limit: float, count: int, unit: str = "") -> Claim:
+    """A number that must not be larger than `limit`."""
+    return Claim(setting, f"{value:.3g}{unit}", f"at most {limit:g}{unit}", count, holds=value <= limit)
+
+
+def markdown(claims: list[Claim]) -> str:
+    """The claims as a table."""
+    lines = ["| setting | found | allowed | data sets | holds |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {claim.setting} | {claim.found} | {claim.allowed} | {claim.count:,} | {'yes' if claim.holds else 'NO'} |"
+        for claim in claims
+    ]
+    return "\n".join(lines)
