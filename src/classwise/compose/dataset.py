@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from classwise.compose.contents import split_groups
 from classwise.compose.image_check import image_count_text, open_cache, usable_rows
 from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.split_checks import (
@@ -18,9 +19,10 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache
+from classwise.data.checking import ImageHashes
 from classwise.data.sources import Samples, read_source
-from classwise.data.split import merge_groups, split_rows
-from classwise.data.targets import RankingTarget, Target
+from classwise.data.split import split_rows
+from classwise.data.targets import Target
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import DataError, ImageError
 from classwise.files import sha256
@@ -42,11 +44,11 @@ def prepare(
     )
 
     # Rows whose images cannot be used must be gone before the split, which the numbers of rows decide.
-    keys: dict[Path, bytes] = {}
-    samples, bad = usable_rows(samples, config, console, processes, cache=cache, keys=keys)
+    hashes: dict[Path, ImageHashes] = {}
+    samples, bad = usable_rows(samples, config, console, processes, cache=cache, hashes=hashes)
     if valid_samples is not None:
         valid_samples, bad_valid = usable_rows(
-            valid_samples, config, console, processes, cache=cache, keys=keys
+            valid_samples, config, console, processes, cache=cache, hashes=hashes
         )
         bad += bad_valid
 
@@ -62,8 +64,8 @@ def prepare(
     splits = processes.on_all_ranks(lambda: _split_data(config, samples, valid_samples, bad))
     return dataclasses.replace(
         splits,
-        train=_with_images(splits.train, keys, cache),
-        valid=_with_images(splits.valid, keys, cache),
+        train=_with_images(splits.train, hashes, cache),
+        valid=_with_images(splits.valid, hashes, cache),
         cache=cache,
     )
 
@@ -140,16 +142,9 @@ def _random_split(
     """Training and validation rows, stratified by the labels; groups and queries are never cut. Raises DataError."""
     strata = [stratum for target in targets for stratum in target.strata(labels[target.name])]
 
-    # Rows that share a group or a query, also through other rows, are on the same side.
-    groupings = [] if samples.groups is None else [list(samples.groups)]
-    groupings += [
-        [str(query) for query in labels[target.name][:, 1]]
-        for target in targets
-        if isinstance(target, RankingTarget)
-    ]
-    groups = merge_groups(*groupings) if groupings else None
-
-    is_valid_N = split_rows(strata, groups, share, seed)
+    # Rows that share a group, a query or their image, also through other rows, are on the same side.
+    groups = split_groups(samples, labels, targets)
+    is_valid_N = split_rows(strata, groups, share=share, seed=seed, ids=samples.ids)
     if is_valid_N.all() or not is_valid_N.any():
         raise DataError(
             f"{samples.where}: a share of {share} of {len(samples)} rows leaves one side of the split empty"
@@ -164,8 +159,8 @@ def _rows_of(samples: Samples, labels: Labels, rows: np.ndarray) -> Split:
     return Split(samples.take(rows.tolist()), {name: values[rows] for name, values in labels.items()})
 
 
-def _with_images(split: Split, keys: Mapping[Path, bytes], cache: ImageCache | None) -> Split:
-    """The split with the digest of its images and, with a cache, the decoded images. `keys`: a hash by file."""
-    image_keys = [keys[path] for path in split.samples.paths]
+def _with_images(split: Split, hashes: Mapping[Path, ImageHashes], cache: ImageCache | None) -> Split:
+    """The split with the digest of its images and, with a cache, the decoded images."""
+    image_keys = [hashes[path].file for path in split.samples.paths]
     cached = None if cache is None else cache.locate(image_keys)
     return dataclasses.replace(split, images_digest=sha256(b"".join(image_keys)), cached=cached)

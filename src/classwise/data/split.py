@@ -10,7 +10,7 @@ Letters in names: N rows, T strata, C labels (and one more for all rows), G grou
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,29 @@ class Stratum:
 
 
 def split_rows(
-    strata: Sequence[Stratum], groups: Sequence[Hashable] | None, share: float, seed: int
+    strata: Sequence[Stratum],
+    groups: Sequence[Hashable] | None,
+    share: float,
+    seed: int,
+    ids: Sequence[str] | None = None,
 ) -> Flags:
     """Which rows are for validation, (N,) bool. `groups`: the group of each row; None: each row is its own.
-    `share`: of the rows that are for validation, between 0 and 1.
+    `share`: of the rows that are for validation, between 0 and 1. `ids`: a unique name of each row; the rows are drawn
+    in the order of these, so that the order of the table makes no difference.
 
     Raises DataError for a label of a required stratum whose rows are all of one group: it cannot be on both sides.
     """
+    if ids is not None:
+        order = np.array(sorted(range(len(ids)), key=ids.__getitem__))
+        valid_N = np.zeros(len(ids), dtype=bool)
+        valid_N[order] = split_rows(
+            [replace(stratum, numbers=stratum.numbers[order]) for stratum in strata],
+            None if groups is None else [groups[row] for row in order],
+            share=share,
+            seed=seed,
+        )
+        return valid_N
+
     label_NT = _label_numbers(strata)
     required_C = _required(strata)
     group_N = _group_numbers(groups, len(label_NT))

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.autotune import resolve_auto
+from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
 from classwise.compose.labels import labeled_rows
 from classwise.compose.settings import device_of
@@ -226,7 +227,7 @@ class Run:
                 console.line(f"warning: {note}")
             warn_of_training_rows(self.folder, samples, console)
         outputs = predictor.outputs(samples, config, console=console)
-        return predictor.score(outputs, labels, groups=samples.groups, config=config)
+        return predictor.score(outputs, labels, groups=resampling_groups(samples), config=config)
 
     def predict(
         self,

@@ -9,6 +9,7 @@ import torch
 
 from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
+from classwise.compose.contents import resampling_groups
 from classwise.compose.splits import DatasetSplits, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -237,7 +238,7 @@ def _write_results(
     samples = splits.valid.samples
     labels = splits.valid.labels
     outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=splits.valid.cached)
-    metrics = predictor.score(outputs, labels, groups=samples.groups, config=config)
+    metrics = predictor.score(outputs, labels, groups=resampling_groups(samples), config=config)
 
     # What most readers look for comes first in the file.
     metrics["epoch"] = checkpoint.epoch
