@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classwise.compose.contents import split_groups
+from classwise.compose.contents import leak_warning, refuse_shared_content, split_groups
 from classwise.compose.image_check import image_count_text, open_cache, usable_rows
 from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.split_checks import (
@@ -29,9 +29,16 @@ from classwise.files import sha256
 
 
 def prepare(
-    config: Config, console: Console, processes: Processes = SINGLE_PROCESS, use_cache: bool = True
+    config: Config,
+    console: Console,
+    processes: Processes = SINGLE_PROCESS,
+    use_cache: bool = True,
+    sides: Mapping[str, str] | None = None,
 ) -> DatasetSplits:
     """Read, check and split the data. Nothing is written but decoded images, and these only with `use_cache`.
+
+    `sides`: the split of a run that exists, by id `train` or `valid`. It is used in place of a new draw if its ids are
+    those of the data.
 
     Every image is read once; with several processes, each reads its share. Raises DataError, ConfigError.
     """
@@ -61,7 +68,9 @@ def prepare(
             sum(column) for column in zip(*counts, strict=True)
         )
 
-    splits = processes.on_all_ranks(lambda: _split_data(config, samples, valid_samples, bad))
+    splits = processes.on_all_ranks(lambda: _split_data(config, samples, valid_samples, bad, sides))
+    if sides is not None and (warning := leak_warning(splits.train.samples, splits.valid.samples)):
+        console.line(f"warning: {warning}")
     return dataclasses.replace(
         splits,
         train=_with_images(splits.train, hashes, cache),
@@ -100,24 +109,32 @@ def _read_valid_samples(config: Config) -> Samples:
 
 
 def _split_data(
-    config: Config, samples: Samples, valid_samples: Samples | None, bad: Sequence[ImageError]
+    config: Config,
+    samples: Samples,
+    valid_samples: Samples | None,
+    bad: Sequence[ImageError],
+    sides: Mapping[str, str] | None,
 ) -> DatasetSplits:
     """Targets, labels and splits of rows whose images have been checked. `valid_samples`: the rows of a validation
-    set of its own; without it, validation rows are taken from `samples`."""
+    set of its own; without it, validation rows are taken from `samples`, as `sides` says or by a draw."""
     # Label lists come from the training table, so that validation cannot add a class.
     targets = tuple(build_target(name, config, samples) for name in config.targets)
     joint = config.joint.targets if config.joint else ()
     samples, labels = labeled_rows(targets, samples, config)
     warnings = list(samples.notes)
 
-    # A share is drawn; a table of its own must share nothing with training.
-    if valid_samples is None:
+    # A share is drawn, once for a run; a table of its own must share nothing with training.
+    if valid_samples is None and sides is not None and sides.keys() == set(samples.ids):
+        is_valid_N = np.array([sides[id] == "valid" for id in samples.ids])
+        train, valid = _both_sides(samples, labels, is_valid_N)
+    elif valid_samples is None:
         assert isinstance(config.data.valid, float)
         train, valid = _random_split(samples, labels, targets, share=config.data.valid, seed=config.seed)
     else:
         valid_samples, valid_labels = labeled_rows(targets, valid_samples, config)
         warnings += valid_samples.notes
         refuse_overlap(samples, valid_samples, targets)
+        refuse_shared_content(samples, valid_samples)
         train = Split(samples, labels)
         valid = Split(valid_samples, valid_labels)
 
@@ -150,6 +167,11 @@ def _random_split(
             f"{samples.where}: a share of {share} of {len(samples)} rows leaves one side of the split empty"
             " (data.valid)"
         )
+    return _both_sides(samples, labels, is_valid_N)
+
+
+def _both_sides(samples: Samples, labels: Labels, is_valid_N: np.ndarray) -> tuple[Split, Split]:
+    """Training and validation rows, in the order of the table."""
     train = _rows_of(samples, labels, np.flatnonzero(~is_valid_N))
     valid = _rows_of(samples, labels, np.flatnonzero(is_valid_N))
     return train, valid

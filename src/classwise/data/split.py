@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from classwise.data.split_repair import put_all_on_both_sides
 from classwise.errors import DataError
 from classwise.randomness import SPLIT, generator
 
@@ -74,6 +75,8 @@ def split_rows(
     # Several times: an improvement may free a label that had to stay on one side before.
     for _ in range(3):
         _put_on_both_sides(profile_G, counts_PC, required_C=required_C, valid_G=valid_G, share=share)
+        _improve(profile_G, counts_PC, required_C=required_C, valid_G=valid_G, share=share)
+    if _search_the_rest(profile_G, counts_PC, required_C=required_C, valid_G=valid_G):
         _improve(profile_G, counts_PC, required_C=required_C, valid_G=valid_G, share=share)
     return valid_G[group_N]
 
@@ -142,7 +145,8 @@ def _refuse_single_groups(
         what = "group" if grouped else "row"
         raise DataError(
             f"only one {what} holds {', '.join(single[:10])}{' and more' if len(single) > 10 else ''}:"
-            f" a class needs at least two {what}s to be on both sides of a split;"
+            f" a class needs at least two {what}s to be on both sides of a split"
+            f"{' (rows with the same image are one group)' if grouped else ''};"
             " add some, merge the class into another, or set data.valid to a table"
         )
 
@@ -270,6 +274,22 @@ def _improve(profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G:
             return
         valid_G[np.flatnonzero((profile_G == best) & (valid_G != to_valid))[0]] = to_valid
         valid_P[best] += 1 if to_valid else -1
+
+
+def _search_the_rest(profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G: Flags) -> bool:
+    """Where moves of single groups have left required labels on one side, search for a split that has all of them on
+    both sides. Whether there was one to find and it was found."""
+    holds_PC = counts_PC > 0
+    valid_P = np.bincount(profile_G[valid_G], minlength=len(counts_PC))
+    train_P = np.bincount(profile_G[~valid_G], minlength=len(counts_PC))
+    has_rows_C = holds_PC.any(axis=0)
+    one_sided_C = required_C & has_rows_C & ((valid_P @ holds_PC == 0) | (train_P @ holds_PC == 0))
+    return bool(one_sided_C.any()) and put_all_on_both_sides(
+        holds_PC[:, required_C & has_rows_C],
+        profile_G=profile_G,
+        sizes_G=counts_PC[profile_G, -1],
+        valid_G=valid_G,
+    )
 
 
 def _totals(profile_G: Numbers, counts_PC: Numbers) -> Numbers:

@@ -12,7 +12,6 @@ import polars as pl
 from classwise.compose.autotune import resolve_auto
 from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
-from classwise.compose.labels import labeled_rows
 from classwise.compose.settings import device_of
 from classwise.compose.splits import data_digest
 from classwise.config.conflicts import check_conflicts
@@ -36,7 +35,7 @@ from classwise.run.checkpoint import (
     weights_digest,
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
-from classwise.run.inputs import read_labeled, read_rows, warn_of_training_rows, with_groups
+from classwise.run.inputs import note_absent_classes, read_rows, rows_to_score
 from classwise.run.messages import say_start
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
@@ -143,7 +142,10 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
 
         # A changed config or changed data would give a run that is neither the old one nor a new one.
         processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
-        splits = stack.enter_context(contextlib.closing(prepare(config, console, processes)))
+        sides = processes.from_rank_zero(folder.sides)
+        splits = stack.enter_context(
+            contextlib.closing(prepare(config, console, processes, sides=sides)),
+        )
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
         processes.require_same(data_digest(splits), "the data")
 
@@ -208,7 +210,10 @@ class Run:
     ) -> dict[str, Any]:
         """Metrics as in metrics.json, on the validation rows or on another labeled table or folder of class folders.
 
-        `images`: the folder that the table's paths are relative to (default: that of the run's config).
+        `images`: the folder that the table's paths are relative to (default: that of the run's config). For a table,
+        `warnings` says what makes the scores mean less than it seems: rows that were trained on, classes without rows
+        (with `macro_f1_present`, the mean F1 of those that have rows), a missing group column.
+
         Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
         """
         console = Console(quiet)
@@ -216,18 +221,28 @@ class Run:
         predictor = self._predictor()
         if table is None:
             # The images are read once, for which a cache saves nothing.
-            splits = prepare(config, console, use_cache=False)
+            splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
             refuse_changed_data(self.folder, splits, predictor.metadata)
             samples = splits.valid.samples
             labels = splits.valid.labels
         else:
-            samples = with_groups(read_labeled(config, Path(table), images), config)
-            samples, labels = labeled_rows(predictor.targets, samples, config)
-            for note in samples.notes:
-                console.line(f"warning: {note}")
-            warn_of_training_rows(self.folder, samples, console)
+            samples, labels, warnings = rows_to_score(
+                self.folder,
+                config,
+                predictor.targets,
+                table=Path(table),
+                images=images,
+                console=console,
+            )
         outputs = predictor.outputs(samples, config, console=console)
-        return predictor.score(outputs, labels, groups=resampling_groups(samples), config=config)
+        metrics = predictor.score(outputs, labels, groups=resampling_groups(samples), config=config)
+        if table is None:
+            return metrics
+
+        warnings += note_absent_classes(metrics)
+        for warning in warnings:
+            console.line(f"warning: {warning}")
+        return metrics | {"warnings": warnings}
 
     def predict(
         self,

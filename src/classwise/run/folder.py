@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.splits import DatasetSplits
-from classwise.data.table import read_table, write_table
+from classwise.data.table import full_column, read_table, write_table
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, write_json, write_text
@@ -81,8 +81,15 @@ class RunFolder:
         write_table(frame, self.path / "split.csv")
 
     def split(self) -> pl.DataFrame:
-        """split.csv: id, group, split, path."""
+        """split.csv: id, group, split, path, content."""
         return read_table(self.path / "split.csv")
+
+    def sides(self) -> dict[str, str]:
+        """By id, the side that split.csv puts the row on: `train` or `valid`. Raises DataError for a damaged file."""
+        frame = self.split()
+        where = str(self.path / "split.csv")
+        ids = full_column(frame, "id", where, "id")
+        return dict(zip(ids, full_column(frame, "split", where, "split"), strict=True))
 
     def write_predictions(self, frame: pl.DataFrame) -> None:
         """Replace predictions.csv in one step."""
@@ -105,7 +112,8 @@ class RunFolder:
 
 
 def split_table(splits: DatasetSplits) -> pl.DataFrame:
-    """The contents of split.csv: id, group (null if there are none), split and path of every row, training first."""
+    """The contents of split.csv, training rows first: id, group (null if there are none), split, path and content (a
+    hash of the decoded image)."""
     tables = []
     for name, split in (("train", splits.train), ("valid", splits.valid)):
         samples = split.samples
@@ -114,6 +122,7 @@ def split_table(splits: DatasetSplits) -> pl.DataFrame:
             "group": [None] * len(samples) if samples.groups is None else list(samples.groups),
             "split": [name] * len(samples),
             "path": [str(path) for path in samples.paths],
+            "content": [None] * len(samples) if samples.contents is None else list(samples.contents),
         }
         tables.append(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
     return pl.concat(tables)
