@@ -24,12 +24,12 @@ first = torch.tensor([0.95, 0.1]), torch.tensor([1, 0])
 second = torch.tensor([0.6, 0.6, 0.6]), torch.tensor([1, 1, 1])
 found = {}
 for compute_groups in (True, False):
-    metrics = {"half": BinaryF1Score(threshold=0.5), "nine tenths": BinaryF1Score(threshold=0.9)}
+    metrics = {"threshold_50": BinaryF1Score(threshold=0.5), "threshold_90": BinaryF1Score(threshold=0.9)}
     collection = MetricCollection(metrics, compute_groups=compute_groups)
     collection.update(*first)
     collection.update(*second)
     found[compute_groups] = {name: round(float(value), 4) for name, value in collection.compute().items()}
     print(f"compute_groups={compute_groups}: F1 {found[compute_groups]}")
-assert found[False] == {"half": 1.0, "nine tenths": 0.4}, found
-assert found[True] == {"half": 1.0, "nine tenths": 1.0}, found
+assert found[False] == {"threshold_50": 1.0, "threshold_90": 0.4}, found
+assert found[True] == {"threshold_50": 1.0, "threshold_90": 1.0}, found
 PY
