@@ -147,7 +147,7 @@ def test_a_copy_is_on_the_side_of_its_original(
         assert content_counts(splits) == {"rows": 2, "images": 1, "conflicts": 0}
         warning = "2 rows hold an image that another row holds too (1 different images)"
         assert [text for text in splits.warnings if "image" in text] == [
-            f"{warning}; rows with the same image are never on both sides of the split"
+            f"{warning}; rows with the same image are never in two splits"
         ]
         splits.close()
 

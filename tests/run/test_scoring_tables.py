@@ -193,7 +193,7 @@ def interrupted(folder: Path, run: Path, **changes: Any) -> Path:
 def with_another_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on a split of the same seed comes out differently, as in another version."""
 
-    def other(strata: Any, groups: Any, share: float, seed: int, ids: Any = None) -> Any:
+    def other(strata: Any, groups: Any, share: float, seed: int, ids: Any) -> Any:
         return split_rows(strata, groups, share=share, seed=seed + 1, ids=ids)
 
     monkeypatch.setattr(dataset, "split_rows", other)

@@ -1,4 +1,4 @@
-"""Rows that hold the same image, under whatever name: they are one group, never on both sides of a split."""
+"""Rows that hold the same image, under whatever name: they are one group, never in two splits."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def _groupings(samples: Samples) -> list[Sequence[str]]:
 def content_counts(splits: DatasetSplits) -> dict[str, int]:
     """The entry `shared_content` of status.json: how many `rows` hold an image that another row holds too, how many
     different `images` these are, and how many of the images have rows with different labels (`conflicts`)."""
-    by_split = [_rows_by_content(split.samples) for split in (splits.train, splits.valid)]
+    by_split = [_rows_by_content(split.samples) for split in splits.by_name.values()]
     return {
         "rows": sum(len(rows) for found in by_split for rows in found.values()),
         "images": sum(len(found) for found in by_split),
@@ -61,7 +61,7 @@ def content_warnings(splits: DatasetSplits) -> list[str]:
     if counts["rows"]:
         warnings.append(
             f"{counts['rows']} rows hold an image that another row holds too ({counts['images']} different images);"
-            " rows with the same image are never on both sides of the split"
+            " rows with the same image are never in two splits"
         )
     if conflicts := _conflicts(splits):
         listed = "; ".join(conflicts[:LISTED_PAIRS])
@@ -72,10 +72,11 @@ def content_warnings(splits: DatasetSplits) -> list[str]:
     return warnings
 
 
-def leak_warning(train: Samples, valid: Samples) -> str | None:
+def leak_warning(splits: DatasetSplits) -> str | None:
     """A warning of validation rows whose image is a training image too, or None. Only runs of versions that did not
-    compare images have such rows."""
-    trained = set(train.contents or ())
+    compare images have such rows, and these have no test rows."""
+    valid = splits.valid.samples
+    trained = set(splits.train.samples.contents or ())
     leaked = sum(content in trained for content in valid.contents or ())
     if not leaked:
         return None
@@ -85,8 +86,9 @@ def leak_warning(train: Samples, valid: Samples) -> str | None:
     )
 
 
-def refuse_shared_content(train: Samples, valid: Samples) -> None:
-    """Raise DataError with the pairs of rows if an image of `valid` is one of `train`, under whatever name."""
+def refuse_shared_content(train: Samples, valid: Samples, key: str) -> None:
+    """Raise DataError with the pairs of rows if an image of `valid` is one of `train`, under whatever name. `key`: the
+    key of `data` that names the second."""
     train_names = _names_by_content(train)
     pairs = [
         f"{name!r} is {train_names[content]!r}"
@@ -94,11 +96,12 @@ def refuse_shared_content(train: Samples, valid: Samples) -> None:
         if content in train_names
     ]
     if pairs:
+        what = "training and validation" if key == "valid" else "the test and the other rows"
         listed = ", ".join(pairs[:LISTED_PAIRS])
         more = f" and {len(pairs) - LISTED_PAIRS} more" if len(pairs) > LISTED_PAIRS else ""
         raise DataError(
-            f"{valid.where} (data.valid): {len(pairs)} of {len(valid)} rows hold an image that is in {train.where} too,"
-            f" pixel for pixel: {listed}{more}; training and validation must not share any"
+            f"{valid.where} (data.{key}): {len(pairs)} of {len(valid)} rows hold an image that is in {train.where} too,"
+            f" pixel for pixel: {listed}{more}; {what} must not share any"
         )
 
 
@@ -122,7 +125,7 @@ def _conflicts(splits: DatasetSplits) -> list[str]:
     """For each image whose rows have different labels, two of these rows and their labels. Relevance is left out: it
     belongs to a query and not to the image alone."""
     conflicts = []
-    for split in (splits.train, splits.valid):
+    for split in splits.by_name.values():
         for rows in _rows_by_content(split.samples).values():
             found = (_conflict(target, split, rows) for target in splits.targets)
             texts = [text for text in found if text]

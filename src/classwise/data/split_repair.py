@@ -18,15 +18,25 @@ def put_all_on_both_sides(
     holds_PC: npt.NDArray[np.bool_],
     profile_G: npt.NDArray[np.int64],
     sizes_G: npt.NDArray[np.int64],
+    held_G: npt.NDArray[np.bool_],
     valid_G: npt.NDArray[np.bool_],
+    least_left: int = 1,
 ) -> bool:
-    """Move groups until each of the C labels has a group on either side; `valid_G` is changed in place, or left as it
-    is if that fails. Whether it succeeded.
+    """Move groups until each of the C labels has at least one group drawn (`valid_G`) and `least_left` groups that are
+    not. `valid_G` is changed in place; it stays as it is if there is nothing to do, or the search fails. Whether it was
+    changed.
 
     `holds_PC`: which labels a group of each profile holds. `sizes_G`: the rows of each group; small ones are moved
-    first. The search fails where no such split exists, and after MAX_STEPS.
+    first. `held_G`: groups that may not move. The search fails where no such split exists, and after MAX_STEPS.
     """
-    search = _Search(holds_PC, profile_G=profile_G, sizes_G=sizes_G, valid_G=valid_G)
+    valid_P = np.bincount(profile_G[valid_G], minlength=len(holds_PC))
+    left_P = np.bincount(profile_G[~valid_G], minlength=len(holds_PC))
+    is_short_C = (valid_P @ holds_PC == 0) | (left_P @ holds_PC < least_left)
+    if not is_short_C.any():
+        return False
+    search = _Search(
+        holds_PC, profile_G=profile_G, sizes_G=sizes_G, held_G=held_G, valid_G=valid_G, least_left=least_left
+    )
     if not search.solve(0):
         return False
     valid_G[:] = search.is_valid
@@ -34,21 +44,25 @@ def put_all_on_both_sides(
 
 
 class _Search:
-    """Depth-first search with backtracking. Of the labels on one side, the one with the fewest groups that may still
-    move is next: one of these has to move. They are tried in turn; what was tried stays where it was, so that no split
-    is visited twice. Groups of one profile are interchangeable, so one of them is tried for all."""
+    """Depth-first search with backtracking. Of the labels that are short of groups on a side, the one with the fewest
+    groups that may still move there is next: one of these has to move. They are tried in turn; what was tried stays
+    where it was, so that no split is visited twice. Groups of one profile are interchangeable, so one of them is tried
+    for all."""
 
     def __init__(
         self,
         holds_PC: npt.NDArray[np.bool_],
         profile_G: npt.NDArray[np.int64],
         sizes_G: npt.NDArray[np.int64],
+        held_G: npt.NDArray[np.bool_],
         valid_G: npt.NDArray[np.bool_],
+        least_left: int,
     ) -> None:
         self.is_valid: list[bool] = valid_G.tolist()
         self._profile: list[int] = profile_G.tolist()
         self._sizes: list[int] = sizes_G.tolist()
-        self._fixed = [False] * len(self.is_valid)
+        self._fixed: list[bool] = held_G.tolist()
+        self._least_left = least_left
         # By profile and by label: which labels a group holds, and which groups hold a label.
         self._labels: list[list[int]] = [np.flatnonzero(holds_C).tolist() for holds_C in holds_PC]
         self._holders: list[list[int]] = [
@@ -57,19 +71,16 @@ class _Search:
         self._on_valid: list[int] = [
             sum(self.is_valid[group] for group in groups) for groups in self._holders
         ]
-        self._one_sided = {label for label in range(len(self._holders)) if self._is_one_sided(label)}
+        self._short = {label for label in range(len(self._holders)) if self._is_short(label)}
         self._steps = 0
 
     def solve(self, depth: int) -> bool:
-        """Whether every label is on both sides, after moves of groups that are not fixed. If not, all is as before."""
-        if not self._one_sided:
+        """Whether no label is short, after moves of groups that are not fixed. If one is, all is as before."""
+        if not self._short:
             return True
         if depth == MAX_DEPTH:
             return False
-        free_of = {
-            label: [group for group in self._holders[label] if not self._fixed[group]]
-            for label in sorted(self._one_sided)
-        }
+        free_of = {label: self._free_groups(label) for label in sorted(self._short)}
         label = min(free_of, key=lambda label: len(free_of[label]))
 
         # One group a profile; those whose move takes fewest other labels off a side come first.
@@ -99,26 +110,36 @@ class _Search:
             self._fixed[group] = False
         return solved
 
+    def _free_groups(self, label: int) -> list[int]:
+        """The groups that hold a label that is short, and may move to the side where it is."""
+        to_valid = not self._on_valid[label]
+        return [
+            group
+            for group in self._holders[label]
+            if not self._fixed[group] and self.is_valid[group] != to_valid
+        ]
+
     def _move(self, group: int) -> None:
         """To the other side."""
         self.is_valid[group] = not self.is_valid[group]
         for label in self._labels[self._profile[group]]:
             self._on_valid[label] += 1 if self.is_valid[group] else -1
-            if self._is_one_sided(label):
-                self._one_sided.add(label)
+            if self._is_short(label):
+                self._short.add(label)
             else:
-                self._one_sided.discard(label)
+                self._short.discard(label)
 
     def _broken_by(self, group: int) -> int:
-        """How many labels would be on one side only because this group moves."""
+        """How many labels would be short only because this group moves."""
+        least = 1 if self.is_valid[group] else self._least_left
         return sum(
-            label not in self._one_sided
-            and (self._on_valid[label] if self.is_valid[group] else self._on_train(label)) == 1
+            label not in self._short
+            and (self._on_valid[label] if self.is_valid[group] else self._on_train(label)) == least
             for label in self._labels[self._profile[group]]
         )
 
     def _on_train(self, label: int) -> int:
         return len(self._holders[label]) - self._on_valid[label]
 
-    def _is_one_sided(self, label: int) -> bool:
-        return not self._on_valid[label] or not self._on_train(label)
+    def _is_short(self, label: int) -> bool:
+        return not self._on_valid[label] or self._on_train(label) < self._least_left

@@ -13,7 +13,7 @@ from classwise.compose.autotune import resolve_auto
 from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
 from classwise.compose.settings import device_of
-from classwise.compose.splits import data_digest
+from classwise.compose.splits import Split, data_digest
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
@@ -143,9 +143,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         # A changed config or changed data would give a run that is neither the old one nor a new one.
         processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
         sides = processes.from_rank_zero(folder.sides)
-        splits = stack.enter_context(
-            contextlib.closing(prepare(config, console, processes, sides=sides)),
-        )
+        splits = stack.enter_context(contextlib.closing(prepare(config, console, processes, sides=sides)))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
         processes.require_same(data_digest(splits), "the data")
 
@@ -197,7 +195,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json: of the best checkpoint on the validation rows."""
+        """metrics.json: of the best checkpoint on the validation rows and, under `test`, on the test rows if any."""
         return self.folder.metrics()
 
     @property
@@ -209,6 +207,7 @@ class Run:
         self, table: str | Path | None = None, images: str | Path | None = None, quiet: bool = True
     ) -> dict[str, Any]:
         """Metrics as in metrics.json, on the validation rows or on another labeled table or folder of class folders.
+        Without a table, `test` has those on the test rows, if the run has any.
 
         `images`: the folder that the table's paths are relative to (default: that of the run's config). For a table,
         `warnings` says what makes the scores mean less than it seems: rows that were trained on, classes without rows
@@ -223,22 +222,14 @@ class Run:
             # The images are read once, for which a cache saves nothing.
             splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
             refuse_changed_data(self.folder, splits, predictor.metadata)
-            samples = splits.valid.samples
-            labels = splits.valid.labels
-        else:
-            samples, labels, warnings = rows_to_score(
-                self.folder,
-                config,
-                predictor.targets,
-                table=Path(table),
-                images=images,
-                console=console,
-            )
-        outputs = predictor.outputs(samples, config, console=console)
-        metrics = predictor.score(outputs, labels, groups=resampling_groups(samples), config=config)
-        if table is None:
+            metrics = _scored(predictor, splits.valid, config, console)
+            if splits.test is not None:
+                metrics["test"] = _scored(predictor, splits.test, config, console)
             return metrics
-
+        split, warnings = rows_to_score(
+            self.folder, config, predictor.targets, table=Path(table), images=images, console=console
+        )
+        metrics = _scored(predictor, split, config, console)
         warnings += note_absent_classes(metrics)
         for warning in warnings:
             console.line(f"warning: {warning}")
@@ -334,6 +325,12 @@ class Run:
 
     def _predictor(self) -> Predictor:
         return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
+
+
+def _scored(predictor: Predictor, split: Split, config: Config, console: Console) -> dict[str, Any]:
+    """The metrics of one split's rows."""
+    outputs = predictor.outputs(split.samples, config, console=console)
+    return predictor.score(outputs, split.labels, groups=resampling_groups(split.samples), config=config)
 
 
 def _checked_config(

@@ -84,16 +84,16 @@ class RunFolder:
         """split.csv: id, group, split, path, content."""
         return read_table(self.path / "split.csv")
 
-    def sides(self) -> dict[str, str]:
-        """By id, the side that split.csv puts the row on: `train` or `valid`. Raises DataError for a damaged file."""
+    def sides(self) -> list[list[str]]:
+        """The id of every row in split.csv, and the split that it is in. Raises DataError for a damaged file."""
         frame = self.split()
-        where = str(self.path / "split.csv")
-        ids = full_column(frame, "id", where, "id")
-        return dict(zip(ids, full_column(frame, "split", where, "split"), strict=True))
+        columns = [full_column(frame, name, str(self.path / "split.csv"), name) for name in ("id", "split")]
+        return [list(row) for row in zip(*columns, strict=True)]
 
-    def write_predictions(self, frame: pl.DataFrame) -> None:
-        """Replace predictions.csv in one step."""
-        write_table(frame, self.path / "predictions.csv", escape_formulas=True)
+    def write_predictions(self, frame: pl.DataFrame, split: str = "valid") -> None:
+        """Replace predictions.csv, or predictions-test.csv for the `test` split, in one step."""
+        name = "predictions.csv" if split == "valid" else f"predictions-{split}.csv"
+        write_table(frame, self.path / name, escape_formulas=True)
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -115,7 +115,7 @@ def split_table(splits: DatasetSplits) -> pl.DataFrame:
     """The contents of split.csv, training rows first: id, group (null if there are none), split, path and content (a
     hash of the decoded image)."""
     tables = []
-    for name, split in (("train", splits.train), ("valid", splits.valid)):
+    for name, split in splits.by_name.items():
         samples = split.samples
         columns = {
             "id": list(samples.ids),

@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.image_check import check_with_progress, refuse_bad, with_contents
-from classwise.compose.labels import Labels, labeled_rows
+from classwise.compose.labels import labeled_rows
 from classwise.compose.split_checks import LISTED_CLASSES
+from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.images import min_image_size
@@ -55,7 +56,7 @@ def rows_to_score(
     table: Path,
     images: str | Path | None,
     console: Console,
-) -> tuple[Samples, Labels, list[str]]:
+) -> tuple[Split, list[str]]:
     """The rows of a labeled table or folder with their groups, contents and labels, and warnings of what makes their
     scores mean less than it seems. Every image is decoded once for its content. Raises DataError."""
     samples, warnings = _with_groups(read_labeled(config, table, images), config)
@@ -69,7 +70,7 @@ def rows_to_score(
     )
     refuse_bad(checked.bad, samples.where)
     samples = with_contents(samples, checked.hashes)
-    return samples, labels, [*samples.notes, *warnings, *_training_row_warnings(folder, samples)]
+    return Split(samples, labels), [*samples.notes, *warnings, *_training_row_warnings(folder, samples)]
 
 
 def _with_groups(samples: Samples, config: Config) -> tuple[Samples, list[str]]:
