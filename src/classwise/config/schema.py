@@ -260,13 +260,21 @@ class Selection(Section):
         ' or "age.macro_f1", "age.mae", ...',
     )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
-        1,
-        description="the best checkpoint is selected from this epoch on (for small, noisy validation sets); below 1:"
-        " after this fraction of the epochs",
+        0.8,
+        description="the best checkpoint is selected from this epoch on; below 1: after this fraction of the epochs. The"
+        " fewer epochs to choose from, the less luck (default: 0.8; with patience 1)",
     )
     patience: Count | None = Field(
         None, description="early stopping: epochs to wait for an improvement (default: off)"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_early_from_the_start(cls, values: Any) -> Any:
+        """Who wants to stop early does not want to train for most of the epochs first."""
+        if isinstance(values, Mapping) and values.get("patience") is not None:
+            return {"first_epoch": 1, **values}
+        return values
 
 
 class Report(Section):

@@ -20,7 +20,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.sources import Samples, image_names, refuse_escapes
 from classwise.distributed import process_group
-from classwise.errors import ConfigError, OutputError
+from classwise.errors import CheckpointError, ConfigError, OutputError
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
@@ -223,6 +223,9 @@ class Run:
             splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
             refuse_changed_data(self.folder, splits, predictor.metadata)
             metrics = _scored(predictor, splits.valid, config, console)
+            # What the choice of the epoch does to the score is known from training.
+            with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
+                metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
             if splits.test is not None:
                 metrics["test"] = _scored(predictor, splits.test, config, console)
             return metrics
