@@ -50,6 +50,11 @@ class _ClassWeighted(LossSection):
     weights_from_epoch: Count = Field(
         1, description="first epoch with class weights (deferred re-weighting, Cao et al. 2019)"
     )
+    normalize_by: Literal["rows", "weights"] = Field(
+        "rows",
+        description="what a weighted loss is divided by: rows = their number, so that class weights act as given;"
+        " weights = the summed weights of the update, as torch does",
+    )
 
 
 class CrossEntropy(_ClassWeighted):
