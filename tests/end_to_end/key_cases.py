@@ -306,6 +306,7 @@ WEIGHTED: dict[str, Case] = {
     "weights_from_epoch": Case(
         (1, 2), section={"class_weights": "inverse"}, base={"training": {"epochs": 2}}
     ),
+    "normalize_by": Case(("rows", "weights"), section={"class_weights": "inverse"}),
 }
 LOSSES: dict[str, dict[str, Case]] = {
     "cross_entropy": {**WEIGHTED, "label_smoothing": Case((0.0, 0.2))},
