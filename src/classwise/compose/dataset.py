@@ -11,6 +11,7 @@ from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.split_checks import (
     refuse_clashing_names,
     refuse_folder_columns,
+    refuse_large_joint,
     refuse_overlap,
     split_warnings,
 )
@@ -123,6 +124,7 @@ def _split_data(
     if bad:
         warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     refuse_clashing_names(targets, has_joint=bool(joint))
+    refuse_large_joint(targets, joint)
     splits = DatasetSplits(
         targets=targets,
         joint=joint,

@@ -1,6 +1,6 @@
 """From the config to the criterion and the heads: one loss and one head for each target."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ class LossInputs:
     """Training rows with each of the K labels."""
     labeled: list[int]
     """Multilabel: training rows whose cell for each of the K labels is filled; an empty cell is no negative."""
-    drawn: list[float]
+    drawn: Sequence[float]
     """Rows of each of the K classes that an epoch draws on average: `counts`, unless sampling prefers some classes."""
 
     def class_weights(self, section: Any) -> Tensor | None:
@@ -67,7 +67,7 @@ class LossInputs:
 def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
     """One loss for each target, joined. Raises ConfigError."""
     counts = label_counts(splits, splits.train)
-    drawn = _drawn_counts(splits, config.data.sampling)
+    drawn = counts if config.data.sampling == "shuffle" else _drawn_counts(splits, config.data.sampling)
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
