@@ -174,8 +174,8 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
     ("multilabel", {"name": "multilabel_focal", "gamma": 0.5, "alpha": 0.2}, MultilabelFocal(0.5, 0.2)),
     (
         "multilabel",
-        {"name": "asymmetric", "gamma_neg": 3.0, "gamma_pos": 0.5, "clip": 0.2},
-        Asymmetric(3, 0.5, 0.2),
+        {"name": "asymmetric", "gamma_neg": 3.0, "gamma_pos": 0.5, "clip": 0.2, "focusing_gradient": False},
+        Asymmetric(3, 0.5, 0.2, False),
     ),
     ("regression", {"name": "mse"}, standardized(SquaredError())),
     ("regression", {"name": "mae"}, standardized(AbsoluteError())),

@@ -322,6 +322,7 @@ LOSSES: dict[str, dict[str, Case]] = {
         "gamma_neg": Case((4.0, 2.0)),
         "gamma_pos": Case((1.0, 0.0)),
         "clip": Case((0.05, 0.4)),
+        "focusing_gradient": Case((True, False)),
     },
     "smooth_l1": {"beta": Case((1.0, 0.1))},
     "huber": {"delta": Case((1.0, 0.1))},

@@ -131,7 +131,10 @@ _BUILDERS: dict[str, Callable[[Any, LossInputs], nn.Module]] = {
     "bce": lambda section, inputs: BinaryCrossEntropy(inputs.pos_weight(section)),
     "multilabel_focal": lambda section, inputs: MultilabelFocal(section.gamma, section.alpha),
     "asymmetric": lambda section, inputs: Asymmetric(
-        gamma_neg=section.gamma_neg, gamma_pos=section.gamma_pos, clip=section.clip
+        gamma_neg=section.gamma_neg,
+        gamma_pos=section.gamma_pos,
+        clip=section.clip,
+        focusing_gradient=section.focusing_gradient,
     ),
     "corn": lambda section, inputs: Corn(levels=len(inputs.counts)),
     "mse": lambda section, inputs: SquaredError(),

@@ -160,6 +160,11 @@ class Asymmetric(LossSection):
     clip: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="subtracted from the probabilities of negatives; those below it cost nothing"
     )
+    focusing_gradient: bool = Field(
+        True,
+        description="true: the gradient of the whole formula, as in the paper | false: the focusing factors are held"
+        " constant, as in the authors' training script",
+    )
 
 
 class Corn(LossSection):
