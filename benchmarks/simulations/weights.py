@@ -25,7 +25,7 @@ Values = npt.NDArray[np.float64]
 
 def simulate(quick: bool) -> list[Claim]:
     """The ratio of the rarest class to the commonest; accumulation; the scale of the weighted loss."""
-    epochs = 60 if quick else 1500
+    epochs = 60 if quick else 600
     claims: list[Claim] = []
     for kind, weight_K in weights().items():
         asked = float(weight_K[-1] / weight_K[0])
