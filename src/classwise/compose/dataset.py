@@ -13,6 +13,7 @@ from classwise.compose.split_checks import (
     listed,
     refuse_clashing_names,
     refuse_folder_columns,
+    refuse_large_joint,
     refuse_overlap,
     split_warnings,
 )
@@ -153,6 +154,7 @@ def _split_data(
     if bad:
         warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     refuse_clashing_names(targets, has_joint=bool(joint))
+    refuse_large_joint(targets, joint)
     splits = DatasetSplits(
         targets=targets,
         joint=joint,

@@ -165,7 +165,11 @@ class Optimizer(Section):
         "adamw", description="adam | adamw | sgd | adamp | sgdp | any other optimizer of torch or timm"
     )
     lr: Positive = Field(1e-3, description="learning rate")
-    weight_decay: NotNegative = Field(1e-2, description="weight decay; never applied to norms and biases")
+    weight_decay: NotNegative = Field(
+        1e-2,
+        description="weight decay of the weights of layers; not of norms, biases, layer scales, tokens, position"
+        " embeddings and relative positions, nor of what a timm model exempts itself",
+    )
     backbone_lr_factor: NotNegative = Field(
         1.0, description="learning rate of the backbone, as a multiple of lr; the heads always have lr"
     )
