@@ -96,9 +96,8 @@ def _truth(name: str, splits: DatasetSplits) -> tuple[np.ndarray[Any, Any], int]
     target_name = name.rpartition(".")[0] or splits.targets[0].name
     split = splits.valid
     if target_name == "joint":
-        classes = splits.classes(split)
-        assert classes is not None
-        return classes, math.prod(len(splits.label_lists[part]) for part in splits.joint)
+        size = math.prod(len(splits.label_lists[part]) for part in splits.joint)
+        return splits.joint_classes(split), size
     target = splits.target(target_name)
     labels = split.labels[target_name]
     if target.type in ("class", "ordinal"):
