@@ -101,6 +101,14 @@ REFUSED = [
         "optimizer.backbone_lr_factor: found 0.1",
     ),
     (
+        {"training": {"batch_norm": "frozen", "sync_batch_norm": True}},
+        "training.sync_batch_norm: found true, but training.batch_norm is 'frozen'",
+    ),
+    (
+        {"training": {"epochs": 2, "freeze_epochs": 2, "batch_norm": "frozen"}},
+        "training.batch_norm: found 'frozen', but training.freeze_epochs freezes the whole backbone",
+    ),
+    (
         {"targets": {"a": RANK, "b": RANK | {"query": "other"}}},
         "targets.a.query = 'q', targets.b.query = 'other'",
     ),
@@ -138,6 +146,7 @@ WARNED = [
         ["class_weights = 'inverse'", "name = 'balanced_softmax'"],
     ),
     ({"training": {"epochs": 3, "freeze_epochs": 1}}, ["training.freeze_epochs = 1", "random features"]),
+    ({"training": {"batch_norm": "frozen"}}, ["training.batch_norm = 'frozen'", "mean 0, variance 1"]),
     (
         {"loss": {"name": "focal"}, "targets": {"label": CLASS | {"loss": {"name": "gce"}}}},
         ["[loss]: every target has a loss of its own"],

@@ -285,6 +285,7 @@ CASES: dict[str, Case] = {
     "training.target_weights": Case(("fixed", "uncertainty"), base=TWO),
     "training.checkpoint_minutes": Case((0.0, 1e-6), lambda count: count, play=saves),
     "training.checkpoint_updates": Case((LEFT_OUT, 1), lambda count: count, play=saves),
+    "training.batch_norm": Case(("micro_batch", "frozen")),
     "training.sync_batch_norm": Case((False, True), refusal),  # needs GPUs
     "training.precision": Case(("fp32", "bf16")),
     "training.micro_batch": Case(("auto", 2)),

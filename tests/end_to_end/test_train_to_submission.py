@@ -170,6 +170,18 @@ def test_the_run_directory_holds_what_the_contract_lists(people: Path) -> None:
     assert len(split) == len(read_csv(people / "samples.csv"))
 
 
+def test_the_log_names_batch_norm_where_it_makes_updates_inexact(people: Path, tmp_path: Path) -> None:
+    """Two micro-batches per update: how many layers, and how many images each pass and each update has; once. With
+    group norm nothing is said."""
+    log = (people / "run" / "log.txt").read_text()
+    assert log.count("note: small_cnn has 4 batch norm layers, which normalize by the 8 images") == 1
+    assert "the 16 of an update" in log
+    plain_table(tmp_path)
+    config = write_config(tmp_path, PLAIN, training__accumulate=2, model__backbone="small_cnn_gn")
+    command("train", config, "--run", tmp_path / "run").ok()
+    assert "batch norm" not in (tmp_path / "run" / "log.txt").read_text()
+
+
 def test_predictions_have_the_columns_of_the_contract(people: Path) -> None:
     """id; per target the label, the true one and every class's probability; the joint class as a number."""
     rows = read_csv(people / "run" / "predictions.csv")

@@ -233,6 +233,11 @@ class Training(Section):
         None,
         description="also save a checkpoint within an epoch, every so many updates (default: off)",
     )
+    batch_norm: Literal["micro_batch", "frozen"] = Field(
+        "micro_batch",
+        description="micro_batch: normalize by the images that are computed at once; frozen: by the running statistics"
+        " of the pretrained weights, which makes accumulation exact for networks with batch norm",
+    )
     sync_batch_norm: bool = Field(
         False, description="compute batch norm's statistics over all processes (several GPUs only)"
     )
