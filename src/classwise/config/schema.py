@@ -8,7 +8,7 @@ writes and the text of `classwise keys`.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
@@ -237,6 +237,17 @@ class Training(Section):
     device: str = Field("auto", description="auto | cpu | cuda (one GPU per process) | cuda:N")
 
 
+def _kind_of_prior(value: Any) -> str:
+    return "shares" if isinstance(value, Mapping) else "name"
+
+
+# By the kind of value, so that a message is about what was meant: a name, or one of the shares.
+Prior = Annotated[
+    Annotated[str, Tag("name")] | Annotated[dict[str, Positive], Tag("shares")], Discriminator(_kind_of_prior)
+]
+PRIORS = ("as_validation", "balanced")
+
+
 class Selection(Section):
     """[selection]"""
 
@@ -244,6 +255,11 @@ class Selection(Section):
         "macro_f1",
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
         ' or "age.macro_f1", "age.mae", ...',
+    )
+    prior: Prior = Field(
+        "as_validation",
+        description="class shares where the model will be used, for metric and predictions: as_validation | balanced |"
+        " { label = share, ... }",
     )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
         1,
@@ -253,6 +269,14 @@ class Selection(Section):
     patience: Count | None = Field(
         None, description="early stopping: epochs to wait for an improvement (default: off)"
     )
+
+    @model_validator(mode="after")
+    def _known_prior(self) -> "Selection":
+        if isinstance(self.prior, str) and self.prior not in PRIORS:
+            raise ValueError(
+                f"prior: found {self.prior!r}, allowed: {', '.join(PRIORS)}, or a table {{ label = share, ... }}"
+            )
+        return self
 
 
 class Report(Section):
