@@ -8,8 +8,8 @@ nor chosen on. Everything else is arithmetic on the probabilities of the pool: a
 shares of the training rows, and the rows are weighted so that the classes have the wanted shares. `--write` puts the
 tables into docs/results/defaults.md.
 
-The pool of clothes is 1,000 of each class from the whole of Fashion-MNIST (Debian's package dataset-fashion-mnist, whose
-files are in --package), without the bundled images; if it is not installed, the bundled test set, 100 of each.
+The pool of clothes is 1,000 of each class from the whole of Fashion-MNIST (Debian's package dataset-fashion-mnist,
+whose files are in --package), without the bundled images; if it is not installed, the bundled test set, 100 of each.
 """
 
 import argparse
@@ -48,25 +48,36 @@ LOSSES: dict[str, dict[str, str]] = {
     "cross entropy": {"loss.name": "cross_entropy"},
     "balanced softmax": {"loss.name": "balanced_softmax"},
     "logit adjustment, tau 0.5": {"loss.name": "logit_adjustment", "loss.tau": "0.5"},
+    "balanced softmax, prior = as_validation": {
+        "loss.name": "balanced_softmax",
+        "selection.prior": "as_validation",
+    },
+    "balanced softmax, prior = balanced": {"loss.name": "balanced_softmax", "selection.prior": "balanced"},
 }
+"""The last two are what `init` writes; here selection.prior also chooses the epoch."""
 CANDIDATES: dict[str, tuple[str, float]] = {
-    "cross entropy": ("cross entropy", 0.0),
-    "cross entropy, adjusted by 0.25": ("cross entropy", -0.25),
-    "cross entropy, adjusted by 0.5": ("cross entropy", -0.5),
-    "cross entropy, adjusted by 0.75": ("cross entropy", -0.75),
-    "cross entropy, adjusted by 1": ("cross entropy", -1.0),
-    "logit adjustment, tau 0.5": ("logit adjustment, tau 0.5", 0.0),
-    "logit adjustment, tau 0.5, adjusted by -0.25": ("logit adjustment, tau 0.5", 0.25),
-    "logit adjustment, tau 0.5, adjusted by -0.5": ("logit adjustment, tau 0.5", 0.5),
-    "logit adjustment, tau 0.5, adjusted by 0.5": ("logit adjustment, tau 0.5", -0.5),
-    "balanced softmax": ("balanced softmax", 0.0),
-    "balanced softmax, adjusted by -0.25": ("balanced softmax", 0.25),
-    "balanced softmax, adjusted by -0.5": ("balanced softmax", 0.5),
-    "balanced softmax, adjusted by -0.75": ("balanced softmax", 0.75),
-    "balanced softmax, adjusted by -1": ("balanced softmax", 1.0),
-}
-"""By name: the loss, and how often the log shares are added to its logits. `adjusted by t` is targets.NAME.adjust = t,
-which subtracts them."""
+    **{
+        f"cross entropy{name}": ("cross entropy", multiple)
+        for name, multiple in {
+            "": 0.0, ", - 0.25 log share": -0.25, ", - 0.5 log share": -0.5, ", - 0.75 log share": -0.75,
+            ", - log share": -1.0,
+        }.items()
+    },
+    **{
+        f"logit adjustment, tau 0.5{name}": ("logit adjustment, tau 0.5", multiple)
+        for name, multiple in {"": 0.0, ", + 0.5 log share": 0.5, ", - 0.5 log share": -0.5}.items()
+    },
+    **{
+        f"balanced softmax{name}": ("balanced softmax", multiple)
+        for name, multiple in {
+            "": 0.0, ", + 0.25 log share": 0.25, ", + 0.5 log share": 0.5, ", + 0.75 log share": 0.75,
+            ", + log share": 1.0,
+        }.items()
+    },
+    "balanced softmax, prior = as_validation": ("balanced softmax, prior = as_validation", 0.0),
+    "balanced softmax, prior = balanced": ("balanced softmax, prior = balanced", 0.0),
+}  # fmt: skip
+"""By name: the loss, and how often the log shares of the training rows are added to its logits."""
 TODAY = "balanced softmax"
 
 
@@ -124,7 +135,11 @@ DATA = {
     "digits": DataSet(make_digits, SMALL, "[16, 16]", epochs=30),
     "faces": DataSet(make_faces, SMALL, "[64, 48]", epochs=30),
     "pretrained": DataSet(
-        make_clothes, LITE | {"optimizer.backbone_lr_factor": "0.3"}, "[48, 48]", epochs=8, losses=tuple(LOSSES)[:2]
+        make_clothes,
+        LITE | {"optimizer.backbone_lr_factor": "0.3"},
+        "[48, 48]",
+        epochs=8,
+        losses=tuple(LOSSES)[:2],
     ),
 }
 
@@ -132,26 +147,26 @@ DATA = {
 @dataclass(frozen=True)
 class Pool:
     """What one model says of the pool: for each target log probabilities (N, K) and the log shares (K,) of its training
-    rows; the true joint class (N,), and the shares (J,) of the joint classes in training."""
+    rows; `true_joint` (N,), the true joint classes, and `joint_share` (J,), their shares in training."""
 
     log_p: list[Floats]
     log_share: list[Floats]
-    true_N: Ints
-    share_J: Floats
+    true_joint: Ints
+    joint_share: Floats
 
     def macro_f1(self, multiple: float, balanced: bool) -> float:
         """With `multiple` times the log shares added to the logits, at the shares of training or at equal ones.
 
         Joint classes that training or the pool does not have are left out of the shares and of the mean.
         """
-        number_N = np.zeros(len(self.true_N), dtype=np.int64)
+        number_N = np.zeros(len(self.true_joint), dtype=np.int64)
         for log_p_NK, log_share_K in zip(self.log_p, self.log_share, strict=True):
             number_N = number_N * len(log_share_K) + (log_p_NK + multiple * log_share_K).argmax(axis=1)
-        size = len(self.share_J)
-        confusion = np.bincount(self.true_N * size + number_N, minlength=size * size).reshape(size, size)
+        size = len(self.joint_share)
+        confusion = np.bincount(self.true_joint * size + number_N, minlength=size * size).reshape(size, size)
         support_J = confusion.sum(axis=1)
-        present_J = (support_J > 0) & (self.share_J > 0)
-        wanted_J = np.where(present_J, 1.0 if balanced else self.share_J, 0.0)
+        present_J = (support_J > 0) & (self.joint_share > 0)
+        wanted_J = np.where(present_J, 1.0 if balanced else self.joint_share, 0.0)
         weight_J = wanted_J / wanted_J.sum() / np.maximum(support_J, 1)
         scores = label_scores(*confusion_marginals(confusion * weight_J[:, None]))
         return float(scores["macro_f1"]) * size / int(present_J.sum())
@@ -173,18 +188,18 @@ def pool_of(run: Run, folder: Path) -> Pool:
     counts = {name: np.array([row["train"] for row in rows]) for name, rows in data["labels"].items()}
     counts_J = np.array(data["joint"]["train"]) if data["joint"] else next(iter(counts.values()))
 
-    true_N = np.zeros(predictions.height, dtype=np.int64)
+    true_joint = np.zeros(predictions.height, dtype=np.int64)
     log_p = []
     for name, names in labels.items():
         columns = [f"{name}_p_{label}" for label in names]
         log_p.append(np.log(np.maximum(predictions.select(columns).to_numpy().astype(np.float64), 1e-300)))
         label_N = np.array([names.index(label) for label in predictions[f"{name}_true"]])
-        true_N = true_N * len(names) + label_N
+        true_joint = true_joint * len(names) + label_N
     return Pool(
         log_p=log_p,
         log_share=[np.log(np.maximum(n_K, 1) / np.maximum(n_K, 1).sum()) for n_K in counts.values()],
-        true_N=true_N,
-        share_J=counts_J / counts_J.sum(),
+        true_joint=true_joint,
+        joint_share=counts_J / counts_J.sum(),
     )
 
 

@@ -6,10 +6,11 @@ proportional to p(y | x) q_y / pi_y, with pi the prior that the loss has taught 
 sampling of the rows.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,90 +25,55 @@ from classwise.losses.logit_adjustment import log_prior
 from classwise.metrics.collection import joint_labels
 from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES
 
-Shares = dict[str, tuple[float, ...]]
-LABEL_LISTS = Mapping[str, Sequence[str]]
+Floats = npt.NDArray[np.float64]
+LISTED_LABELS = 8  # named in a message
 
-LEARNED_PRIORS = ("cross_entropy", "balanced_softmax", "logit_adjustment")
-"""The losses of which it is known which prior the logits have learned: proper scoring rules of shifted logits."""
+# Proper scoring rules of the logits plus a known shift, so that it is known which prior the logits learn.
+KNOWN_LOSSES = ("cross_entropy", "balanced_softmax", "logit_adjustment")
 
 
-def class_shares(config: Config, labels: LABEL_LISTS) -> Shares:
-    """The shares (K,), adding up to 1, of the target that selection.metric scores; if that is the joint class, also
-    those of its targets, which follow. Empty for `as_validation`.
+def class_shares(config: Config, labels: Mapping[str, Sequence[str]]) -> dict[str, tuple[float, ...]]:
+    """The shares (K,), adding up to 1, at which targets, and `joint`, are scored. Empty where rows count as they are.
 
-    `labels`: the label list of each target. Raises ConfigError for a metric without class shares, and for labels that
-    the target does not have or that are left out.
+    `balanced` is for every class target and for the joint class. A table of shares is for what selection.metric scores;
+    if that is the joint class, the shares of its targets follow from it.
+
+    `labels`: the label list of each target. Raises ConfigError for a metric that has no class shares, and for labels
+    that the target does not have or that are left out.
     """
     prior = config.selection.prior
-    if prior == "as_validation":
+    if prior is None or prior == "as_validation":
         return {}
-    name = prior_target(config)
-    parts = config.joint.targets if name == "joint" and config.joint else ()
-    names = joint_labels(labels, parts) if parts else list(labels[name])
-    share_K = np.ones(len(names)) if prior == "balanced" else _given_shares(prior, names, name)
-    shares = {name: tuple((share_K / share_K.sum()).tolist())}
+    scored = _scored_target(config)
+    joint = config.joint.targets if config.joint else ()
+    if isinstance(prior, str):
+        sizes = {name: len(labels[name]) for name in _class_targets(config)}
+        if scored == "joint":
+            sizes["joint"] = len(joint_labels(labels, joint))
+        return {name: (1 / size,) * size for name, size in sizes.items()}
 
-    # The shares of a part are sums over the joint classes.
-    sizes = [len(labels[part]) for part in parts]
-    share_of_cell = np.array(shares[name]).reshape(sizes or -1)
-    for axis, part in enumerate(parts):
-        others = tuple(i for i in range(len(parts)) if i != axis)
-        shares[part] = tuple(share_of_cell.sum(axis=others).tolist())
+    names = joint_labels(labels, joint) if scored == "joint" else list(labels[scored])
+    share_K = _shares_in_order(prior, names, scored)
+    shares = {scored: tuple(share_K.tolist())}
+    if scored == "joint":
+        share_of_cell = share_K.reshape([len(labels[name]) for name in joint])
+        for axis, name in enumerate(joint):
+            others = tuple(i for i in range(len(joint)) if i != axis)
+            shares[name] = tuple(share_of_cell.sum(axis=others).tolist())
     return shares
 
 
-def prior_target(config: Config) -> str:
-    """The target that selection.metric scores, or `joint`. Raises ConfigError where it has no class shares."""
-    metric = selection_metric(config).removesuffix(AT_PRIOR)
-    target, _, score = metric.rpartition(".")
-    name = target or next(iter(config.targets))
-    found = f"selection.prior: found {_text(config.selection.prior)}"
-    parts = config.joint.targets if name == "joint" and config.joint else (name,)
-    for part in parts:
-        if config.targets[part].type != "class":
-            raise ConfigError(
-                f"{found}, but selection.metric {metric} scores {part!r}, a target of type"
-                f" {config.targets[part].type!r}; allowed: as_validation, or a metric of targets of type 'class'"
-            )
-    if score not in LABEL_SCORES:
-        raise ConfigError(
-            f"{found}, but selection.metric is {metric}, which is not computed from the predicted classes alone;"
-            f" allowed: as_validation, or one of {', '.join(LABEL_SCORES)}"
-        )
-    return name
-
-
-def _given_shares(prior: Mapping[str, float], names: Sequence[str], target: str) -> np.ndarray:
-    """The shares in the order of the labels."""
-    for label in prior:
-        if label not in names:
-            raise ConfigError(f"selection.prior: {target} has no label {label!r}; {nearest(label, names)}")
-    missing = [label for label in names if label not in prior]
-    if missing:
-        raise ConfigError(
-            f"selection.prior: no share for {', '.join(map(repr, missing[:8]))}{', ...' if len(missing) > 8 else ''};"
-            f" every label of {target} needs one (positive numbers; they are divided by their sum)"
-        )
-    return np.array([prior[label] for label in names], dtype=np.float64)
-
-
-def _text(prior: str | Mapping[str, float]) -> str:
-    return repr(prior) if isinstance(prior, str) else "a table of shares"
-
-
 def absent_at_prior(config: Config, splits: DatasetSplits) -> list[str]:
-    """A warning for classes that cannot be scored at the shares of selection.prior: no validation row can be weighted
-    to stand for them."""
+    """A warning for the classes that cannot be scored at the shares of selection.prior, since no validation row can be
+    weighted to stand for them."""
     counts = label_counts(splits, splits.valid)
     warnings = []
     for name, shares in class_shares(config, splits.label_lists).items():
-        if name != prior_target(config):
-            continue
         absent = [share for share, count in zip(shares, counts[name], strict=True) if not count]
         if absent:
             warnings.append(
-                f"selection.prior: {len(absent)} classes of {name} have a share of {sum(absent):.3g} together, but no"
-                " validation row; their F1 counts as 0, and the shares of the others are relative to each other"
+                f"selection.prior: {len(absent)} classes of {name}, with {sum(absent):.1%} of the rows, have no"
+                " validation row: their F1 counts as 0, and only the shares of the other classes are taken into account"
             )
     return warnings
 
@@ -115,64 +81,120 @@ def absent_at_prior(config: Config, splits: DatasetSplits) -> list[str]:
 def prior_adjustment(config: Config, splits: DatasetSplits, name: str) -> tuple[float, ...]:
     """What is added to the logits (K,) of a class target so that they are posteriors at the shares of selection.prior,
     up to a constant; empty where nothing has to be added. Raises ConfigError where it is not known what to add."""
-    shares = class_shares(config, splits.label_lists).get(name)
-    if shares is None:
+    share_K = _wanted_shares(config, splits, name)
+    if share_K is None:
         return ()
-    offset_K = torch.tensor(shares, dtype=torch.float64).log() - _learned_log_prior(config, splits, name)
-    offset_K -= offset_K.max()
-    return tuple(offset_K.tolist()) if float(offset_K.min()) < -1e-9 else ()
+    learned = [_learned_log_prior(config, splits, name, loss) for loss in losses_of(config, name)]
+    offsets = [torch.from_numpy(np.log(share_K)) - log_learned_K for log_learned_K in learned]
+    # A constant makes no difference; without it, terms of a sum can be compared, and a shift by nothing is seen.
+    offsets = [offset_K - offset_K.mean() for offset_K in offsets]
+    if not all(torch.allclose(offset_K, offsets[0], atol=1e-9) for offset_K in offsets):
+        raise ConfigError(_unknown_prior(config, name, "has terms that learn different priors"))
+    return tuple(offsets[0].tolist()) if float(offsets[0].abs().max()) > 1e-9 else ()
 
 
-def _learned_log_prior(config: Config, splits: DatasetSplits, name: str) -> Tensor:
-    """The log prior (K,) that the model of a class target learns, up to a constant: that of the rows as they are
-    sampled and weighted, minus what the loss adds to the logits in training."""
-    learned = [_learned_by(config, splits, name, loss) for loss in losses_of(config, name)]
-    first = learned[0]
-    if any(not torch.allclose(other - other.mean(), first - first.mean()) for other in learned[1:]):
-        raise ConfigError(_unknown_prior(config, name, "whose terms learn different priors"))
-    return first
+def _class_targets(config: Config) -> list[str]:
+    return [name for name, target in config.targets.items() if target.type == "class"]
 
 
-def _learned_by(config: Config, splits: DatasetSplits, name: str, loss: object) -> Tensor:
-    """The log prior of one loss, or of one term of a sum."""
-    values = vars(loss)
-    if values["name"] not in LEARNED_PRIORS:
-        raise ConfigError(_unknown_prior(config, name, f"{values['name']!r}, which learns no known prior"))
-    if values.get("label_smoothing"):
+def _scored_target(config: Config) -> str:
+    """The target that selection.metric scores, or `joint`. Raises ConfigError where it has no class shares."""
+    metric = selection_metric(config).removesuffix(AT_PRIOR)
+    target, _, score = metric.rpartition(".")
+    name = target or next(iter(config.targets))
+    found = f"selection.prior: found {_text(config)}, but selection.metric is {metric}"
+    parts = config.joint.targets if name == "joint" and config.joint else (name,)
+    for part in parts:
+        if config.targets[part].type != "class":
+            raise ConfigError(
+                f"{found}, and the target {part!r} has type {config.targets[part].type!r}; allowed: with metrics of"
+                " targets of type 'class'"
+            )
+    if score not in LABEL_SCORES:
         raise ConfigError(
-            _unknown_prior(config, name, f"{values['name']!r} with label_smoothing, which flattens the posterior")
+            f"{found}, which does not follow from the predicted classes alone; allowed:"
+            f" {', '.join(LABEL_SCORES)}"
         )
-    if values.get("weights_from_epoch", 1) > 1:
-        raise ConfigError(
-            _unknown_prior(config, name, f"{values['name']!r} with weights that change (weights_from_epoch)")
-        )
+    return name
 
+
+def _shares_in_order(prior: Mapping[str, float], names: Sequence[str], target: str) -> Floats:
+    """The shares in the order of the labels, adding up to 1. Raises ConfigError unless every label has one."""
+    for label in prior:
+        if label not in names:
+            raise ConfigError(f"selection.prior: {target} has no label {label!r}; {nearest(label, names)}")
+    missing = [label for label in names if label not in prior]
+    if missing:
+        more = ", ..." if len(missing) > LISTED_LABELS else ""
+        raise ConfigError(
+            f"selection.prior: no share for {', '.join(map(repr, missing[:LISTED_LABELS]))}{more}; every label of"
+            f" {target} needs one (a positive number; they are divided by their sum)"
+        )
+    share_K: Floats = np.array([prior[label] for label in names], dtype=np.float64)
+    share_K /= share_K.sum()
+    return share_K
+
+
+def _wanted_shares(config: Config, splits: DatasetSplits, name: str) -> Floats | None:
+    """The shares (K,) that a class target's predictions are meant for; None where the loss decides."""
+    if config.selection.prior != "as_validation":
+        shares = class_shares(config, splits.label_lists).get(name)
+        return None if shares is None else np.array(shares)
+
+    # A fraction of the rows is drawn so that it has the shares of the others. A table may have its own: with one row
+    # more, spread like those in training, so that no share is 0.
+    share_K: Floats = log_prior(torch.tensor(label_counts(splits, splits.train)[name])).exp().numpy()
+    if isinstance(config.data.valid, str):
+        count_K = np.array(label_counts(splits, splits.valid)[name]) + share_K
+        share_K = count_K / count_K.sum()
+    return share_K
+
+
+def _learned_log_prior(config: Config, splits: DatasetSplits, name: str, loss: Any) -> Tensor:
+    """The log prior (K,) that a loss teaches, up to a constant: that of the rows as they are sampled and weighted, less
+    what the loss adds to the logits in training."""
+    if loss.name not in KNOWN_LOSSES:
+        raise ConfigError(_unknown_prior(config, name, f"is {loss.name!r}"))
+    if getattr(loss, "label_smoothing", 0):
+        raise ConfigError(_unknown_prior(config, name, "has label_smoothing"))
+    if getattr(loss, "weights_from_epoch", 1) > 1:
+        raise ConfigError(_unknown_prior(config, name, "has weights_from_epoch"))
+
+    # How often each class is seen.
     counts = label_counts(splits, splits.train)[name]
-    log_learned_K = log_prior(torch.from_numpy(_sampled_counts(config, splits, name)))
-    weight_K = class_weights(values.get("class_weights", "none"), counts, values.get("beta", 0.0))
+    log_learned_K = log_prior(torch.from_numpy(_drawn_rows(config, splits, name)))
+    weight_K = class_weights(getattr(loss, "class_weights", "none"), counts, getattr(loss, "beta", 0.0))
     if weight_K is not None:
         if not bool((weight_K > 0).all()):
-            raise ConfigError(_unknown_prior(config, name, f"{values['name']!r} with a class weight of 0"))
+            raise ConfigError(_unknown_prior(config, name, "has a class weight of 0"))
         log_learned_K = log_learned_K + weight_K.log()
-    tau = {"balanced_softmax": 1.0, "logit_adjustment": values.get("tau", 0.0)}.get(values["name"], 0.0)
+
+    # What the loss explains, the logits do not learn.
+    tau = 1.0 if loss.name == "balanced_softmax" else getattr(loss, "tau", 0.0)
     return log_learned_K - tau * log_prior(torch.tensor(counts))
 
 
-def _sampled_counts(config: Config, splits: DatasetSplits, name: str) -> np.ndarray:
-    """The rows of each class (K,) that an epoch draws on average."""
+def _drawn_rows(config: Config, splits: DatasetSplits, name: str) -> Floats:
+    """How many rows of each class (K,) an epoch draws on average."""
     number_N = splits.class_numbers(splits.train)[name]
-    sampling_classes_N = splits.classes(splits.train)
-    assert sampling_classes_N is not None
-    draws_N = expected_draws(config.data.sampling, sampling_classes_N)
+    sampled_N = splits.classes(splits.train)
+    assert sampled_N is not None
+    draws_N = expected_draws(config.data.sampling, sampled_N)
     is_labeled_N = number_N >= 0
-    return np.bincount(
-        number_N[is_labeled_N], weights=draws_N[is_labeled_N], minlength=len(splits.label_lists[name])
+    size = len(splits.label_lists[name])
+    return np.bincount(number_N[is_labeled_N], weights=draws_N[is_labeled_N], minlength=size).astype(
+        np.float64
     )
 
 
-def _unknown_prior(config: Config, name: str, loss: str) -> str:
+def _text(config: Config) -> str:
+    prior = config.selection.prior
+    return repr(prior) if isinstance(prior, str) else "a table of shares"
+
+
+def _unknown_prior(config: Config, name: str, what: str) -> str:
     return (
-        f"selection.prior: found {_text(config.selection.prior)}, but {loss_key(config, name)} of {name} is {loss}, so"
-        f" it is not known what to add to the logits; allowed: {', '.join(LEARNED_PRIORS)} (plain or with class weights),"
-        f" or targets.{name}.adjust = 0 to add nothing"
+        f"selection.prior: found {_text(config)}, but {loss_key(config, name)} of {name!r} {what}, so that it is not"
+        f" known which class shares the model learns; allowed: {', '.join(KNOWN_LOSSES)}, also with class weights, or"
+        f" targets.{name}.adjust = 0 to leave the predictions as they are"
     )

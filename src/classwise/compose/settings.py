@@ -45,7 +45,7 @@ def selection_metric(config: Config, class_counts: Mapping[str, int] | None = No
     """
     types = {name: target.type for name, target in config.targets.items()}
     metric = resolve_metric(config.selection.metric, types, config.joint is not None, class_counts)
-    return metric if config.selection.prior == "as_validation" else f"{metric}{AT_PRIOR}"
+    return metric if config.selection.prior in (None, "as_validation") else f"{metric}{AT_PRIOR}"
 
 
 def metric_targets(metric: str, splits: DatasetSplits) -> tuple[str, ...]:

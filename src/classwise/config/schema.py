@@ -256,10 +256,10 @@ class Selection(Section):
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
         ' or "age.macro_f1", "age.mae", ...',
     )
-    prior: Prior = Field(
-        "as_validation",
-        description="class shares where the model will be used, for metric and predictions: as_validation | balanced |"
-        " { label = share, ... }",
+    prior: Prior | None = Field(
+        None,
+        description="class shares where the model will be used, for the metric and the predictions: as_validation |"
+        " balanced | { label = share, ... } (default: predictions as the loss makes them)",
     )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
         1,

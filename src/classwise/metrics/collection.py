@@ -157,8 +157,8 @@ class MetricCollection:
         """The scores of all targets by name under `targets`, and of the joint class under `joint`, as in metrics.json.
 
         With `resamples` > 0 each has `intervals` too, [low, high] by score, from that many bootstrap samples. `groups`,
-        one for each row in the order of the updates, are drawn if given, else rows. What has class shares in `priors` is
-        scored at these in `at_prior`. Raises ValueError if the rows were not kept.
+        one for each row in the order of the updates, are drawn if given, else rows. What has class shares in `priors`
+        is scored at these in `at_prior`. Raises ValueError if the rows were not kept.
         """
         if resamples:
             require_rows(self.keep_rows)

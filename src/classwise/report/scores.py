@@ -183,8 +183,8 @@ def _target_scores(run: RunFiles, name: str, scores: Json) -> TargetScores:
 
 
 def _numbers(scores: Json, kind: str) -> list[Number]:
-    """The scores with a name of ours in their order, then whatever else is a number; last, where there are any, the same
-    scores at the class shares of selection.prior."""
+    """The scores with a name of ours in their order, then whatever else is a number; last, where there are any, the
+    same scores at the class shares of selection.prior."""
     at_prior = mapping(scores.get("at_prior"))
     if at_prior:
         inner = mapping(at_prior.get("intervals"))
