@@ -13,7 +13,7 @@ whose files are in --package), without the bundled images; if it is not installe
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ DATA = {
         LITE | {"optimizer.backbone_lr_factor": "0.3"},
         "[48, 48]",
         epochs=8,
-        losses=tuple(LOSSES)[:2],
+        losses=("cross entropy", "balanced softmax"),
     ),
 }
 
@@ -206,24 +206,35 @@ def pool_of(run: Run, folder: Path) -> Pool:
 def pools(name: str, options: argparse.Namespace) -> dict[str, dict[int, Pool]]:
     """By loss and seed: what the models say of the pool."""
     data = DATA[name]
-    folder, out = options.work / name, options.work / f"compare-{name}"
+    folder = options.work / name
     folder.mkdir(parents=True, exist_ok=True)
     values = common(data.epochs) | data.make(folder, options.package)
     values["selection"] = {"metric": "macro_f1", "first_epoch": 0.67}
     values["training"]["threads"] = 1
     path = folder / "prior.toml"
     path.write_text(tomli_w.dumps({"name": "prior"} | values), encoding="utf-8")
-    variants = [
-        Variant(loss, tuple((data.model | {"model.image_size": data.size} | keys).items()))
-        for loss, keys in LOSSES.items()
-        if loss in data.losses
-    ]
-    comparison = compare(path, variants, options.seeds, out, jobs=options.jobs)
     found: dict[str, dict[int, Pool]] = {loss: {} for loss in data.losses}
-    for result in comparison.results:
-        if result.done:
-            found[result.variant][result.seed] = pool_of(Run.open(result.folder), folder)
+    for losses, out, seeds in _comparisons(data.losses, options.work / f"compare-{name}", options.seeds):
+        variants = [
+            Variant(loss, tuple((data.model | {"model.image_size": data.size} | LOSSES[loss]).items()))
+            for loss in losses
+        ]
+        for result in compare(path, variants, seeds, out, jobs=options.jobs).results:
+            if result.done:
+                found[result.variant][result.seed] = pool_of(Run.open(result.folder), folder)
     return found
+
+
+def _comparisons(losses: Sequence[str], out: Path, seeds: int) -> Iterator[tuple[list[str], Path, int]]:
+    """(losses, folder, seeds) of what is trained: those selected at other class shares are a comparison of their own,
+    and the loss that is neither today's nor a candidate for it takes three seeds at most."""
+    balanced = [loss for loss in losses if LOSSES[loss].get("selection.prior") == "balanced"]
+    few = [loss for loss in losses if LOSSES[loss]["loss.name"] == "logit_adjustment"]
+    yield [loss for loss in losses if loss not in balanced + few], out, seeds
+    if balanced:
+        yield balanced, out.with_name(f"{out.name}-balanced"), seeds
+    if few:
+        yield few, out, min(seeds, 3)
 
 
 def table(found: dict[str, dict[int, Pool]]) -> list[str]:
