@@ -13,11 +13,11 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from simulations.batch_norm import HEAD, LITE, PACKAGE, Setting, _batch, _model, gradient
 from classwise.data.batch import Batch
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.model.batch_norm import batch_norms
+from simulations.batch_norm import HEAD, LITE, PACKAGE, Setting, _batch, _model, gradient
 
 
 class GivenStatistics(nn.Module):
@@ -61,7 +61,11 @@ def errors(setting: Setting, images: int, micro_batch: int) -> tuple[int, dict[s
     batch = _batch(images, setting.size, seed=0)
     model = _model(setting, seed=0)
     whole = gradient(model, [batch])
-    found = {"statistics of the micro-batches (1 pass)": _distance(gradient(model, _cut(batch, micro_batch)), whole)}
+    found = {
+        "statistics of the micro-batches (1 pass)": _distance(
+            gradient(model, _cut(batch, micro_batch)), whole
+        )
+    }
 
     # From the running statistics of the start, which the calls above have moved.
     model = _model(setting, seed=0)

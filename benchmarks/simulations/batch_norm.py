@@ -151,7 +151,9 @@ def _batch(count: int, size: int, seed: int) -> Batch:
     images_NHW, labels_N = read_bundle("test")
     rows = np.random.default_rng(seed).permutation(len(labels_N))[:count]
     gray_N1HW = torch.from_numpy(images_NHW[rows])[:, None].float()
-    images_NCHW = F.interpolate(gray_N1HW, size=(size, size), mode="bilinear").to(torch.uint8).repeat(1, 3, 1, 1)
+    images_NCHW = (
+        F.interpolate(gray_N1HW, size=(size, size), mode="bilinear").to(torch.uint8).repeat(1, 3, 1, 1)
+    )
     labels = torch.from_numpy(labels_N[rows]).long()
     labels[::7] = -1
     return Batch(images_NCHW, {HEAD: labels}, rows)

@@ -296,6 +296,7 @@ CASES: dict[str, Case] = {
     "training.threads": Case((1, 2), status("environment", "threads")),
     "training.device": Case(("cpu", "cuda:99"), refusal),  # no machine has a hundred GPUs
     "selection.metric": Case(("macro_f1", "accuracy", "log_loss"), status("best", "metric")),
+    "selection.prior": Case((LEFT_OUT, "balanced", {"a": 1, "b": 1, "c": 8}), predictions),
     "selection.first_epoch": Case((1, 2), status("best", "epoch"), base=STILL),
     "selection.patience": Case((LEFT_OUT, 1), status("state"), base=STILL),
     "report.baselines": Case((True, False), status("baselines")),

@@ -212,6 +212,9 @@ def _corrected_twice(config: Config) -> Iterator[str]:
     for name, target in config.targets.items():
         if target.type != "class":
             continue
+        # With selection.prior, what all of them have changed together is taken into account after training.
+        if config.selection.prior is not None and target.adjust is None:
+            continue
         corrections = [f"data.sampling = {sampling!r}"] if sampling != "shuffle" else []
         for loss in losses_of(config, name):
             key = loss_key(config, name)

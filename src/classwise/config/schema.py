@@ -8,7 +8,7 @@ writes and the text of `classwise keys`.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
@@ -260,6 +260,17 @@ class Training(Section):
     device: str = Field("auto", description="auto | cpu | cuda (one GPU per process) | cuda:N")
 
 
+def _kind_of_prior(value: Any) -> str:
+    return "shares" if isinstance(value, Mapping) else "name"
+
+
+# By the kind of value, so that a message is about what was meant: a name, or one of the shares.
+Prior = Annotated[
+    Annotated[str, Tag("name")] | Annotated[dict[str, Positive], Tag("shares")], Discriminator(_kind_of_prior)
+]
+PRIORS = ("as_validation", "balanced")
+
+
 class Selection(Section):
     """[selection]"""
 
@@ -267,6 +278,11 @@ class Selection(Section):
         "macro_f1",
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
         ' or "age.macro_f1", "age.mae", ...',
+    )
+    prior: Prior | None = Field(
+        None,
+        description="class shares where the model will be used, for the metric and the predictions: as_validation |"
+        " balanced | { label = share, ... } (default: predictions as the loss makes them)",
     )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
         0.8,
@@ -284,6 +300,14 @@ class Selection(Section):
         if isinstance(values, Mapping) and values.get("patience") is not None:
             return {"first_epoch": 1, **values}
         return values
+
+    @model_validator(mode="after")
+    def _known_prior(self) -> "Selection":
+        if isinstance(self.prior, str) and self.prior not in PRIORS:
+            raise ValueError(
+                f"prior: found {self.prior!r}, allowed: {', '.join(PRIORS)}, or a table {{ label = share, ... }}"
+            )
+        return self
 
 
 class Report(Section):

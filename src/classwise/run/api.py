@@ -12,6 +12,7 @@ import polars as pl
 from classwise.compose.autotune import resolve_auto
 from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
+from classwise.compose.prior import absent_at_prior
 from classwise.compose.settings import device_of
 from classwise.compose.splits import Split, data_digest
 from classwise.config.conflicts import check_conflicts
@@ -74,6 +75,7 @@ def train(
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         heads, model = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
+        splits = dataclasses.replace(splits, warnings=(*splits.warnings, *absent_at_prior(checked, splits)))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
         resolved, device, measured = resolve_auto(checked, splits, model, console, processes)
