@@ -17,6 +17,7 @@ from pathlib import Path
 from simulations.claim import Claim, markdown
 
 SIMULATIONS: dict[str, str] = {
+    "leaks": "copies of images, and what the split promises",
     "weights": "class weights act in training as given",
     "batch_norm": "gradients under accumulation, with batch norm and without",
     "prior": "scores and predictions at other class shares",
