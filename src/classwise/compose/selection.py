@@ -14,6 +14,8 @@ from classwise.metrics.collection import higher_is_better
 from classwise.metrics.outcomes import MOST_BYTES, outcome_dtype, selection_optimism
 from classwise.training.state import TrainState
 
+MAY_BE_NEGATIVE = ("mcc", "kappa", "quadratic_kappa", "r2")
+
 
 def recorded_metric(config: Config, splits: DatasetSplits) -> str:
     """The metric whose outcomes are recorded in every epoch; empty if none are."""
@@ -60,15 +62,17 @@ def selection_summary(
 def _corrected(metrics: Mapping[str, Any], name: str, estimate: float) -> dict[str, Any]:
     """The score and its interval without the optimism."""
     target, _, score = name.rpartition(".")
-    scores = (
-        metrics["joint"]
-        if target == "joint"
-        else metrics["targets"][target or next(iter(metrics["targets"]))]
-    )
+    target = target or next(iter(metrics["targets"]))
+
+    # An estimate must not lead to where no score can be.
     shift = -estimate if higher_is_better(name) else estimate
-    found = {"optimism": estimate, "corrected": metrics["value"] + shift}
+    lowest = -math.inf if score in MAY_BE_NEGATIVE else 0.0
+    corrected = max(lowest, metrics["value"] + shift)
+    found = {"optimism": abs(metrics["value"] - corrected), "corrected": corrected}
+
+    scores = metrics["joint"] if target == "joint" else metrics["targets"][target]
     interval = scores.get("intervals", {}).get(score)
-    return found | ({"interval": [end + shift for end in interval]} if interval else {})
+    return found | ({"interval": [max(lowest, end + shift) for end in interval]} if interval else {})
 
 
 def _reason_against(config: Config, splits: DatasetSplits) -> str:
