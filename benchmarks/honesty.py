@@ -16,7 +16,11 @@ from pathlib import Path
 
 from simulations.claim import Claim, markdown
 
-SIMULATIONS: dict[str, str] = {}
+SIMULATIONS: dict[str, str] = {
+    "weights": "class weights act in training as given",
+    "batch_norm": "gradients under accumulation, with batch norm and without",
+    "prior": "scores and predictions at other class shares",
+}
 """By name: what the simulation is about. Each is a module in simulations/ with `simulate(quick) -> list[Claim]`."""
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "honesty.md"

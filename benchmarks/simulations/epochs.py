@@ -47,7 +47,8 @@ def perceptron(
     constant: bool = False,
     lr: float = 2e-3,
 ) -> Training:
-    """A perceptron with two hidden layers, trained with AdamW, a cosine schedule, flips and shifts on `counts[k]` clothes of each class of Fashion-MNIST. Some seconds on one core."""
+    """A perceptron with two hidden layers, trained with AdamW, flips, shifts and a cosine schedule on `counts[k]`
+    clothes of each class of Fashion-MNIST. Some seconds on one core."""
     images_NHW, labels_N = (
         read_idx(SOURCE / f"train-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1")
     )

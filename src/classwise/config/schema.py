@@ -8,7 +8,7 @@ writes and the text of `classwise keys`.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
@@ -165,7 +165,11 @@ class Optimizer(Section):
         "adamw", description="adam | adamw | sgd | adamp | sgdp | any other optimizer of torch or timm"
     )
     lr: Positive = Field(1e-3, description="learning rate")
-    weight_decay: NotNegative = Field(1e-2, description="weight decay; never applied to norms and biases")
+    weight_decay: NotNegative = Field(
+        1e-2,
+        description="weight decay of the weights of layers; not of norms, biases, layer scales, tokens, position"
+        " embeddings and relative positions, nor of what a timm model exempts itself",
+    )
     backbone_lr_factor: NotNegative = Field(
         1.0, description="learning rate of the backbone, as a multiple of lr; the heads always have lr"
     )
@@ -229,6 +233,11 @@ class Training(Section):
         None,
         description="also save a checkpoint within an epoch, every so many updates (default: off)",
     )
+    batch_norm: Literal["micro_batch", "frozen"] = Field(
+        "micro_batch",
+        description="micro_batch: normalize by the images that are computed at once; frozen: by the running statistics"
+        " of the pretrained weights, which makes accumulation exact for networks with batch norm",
+    )
     sync_batch_norm: bool = Field(
         False, description="compute batch norm's statistics over all processes (several GPUs only)"
     )
@@ -251,6 +260,17 @@ class Training(Section):
     device: str = Field("auto", description="auto | cpu | cuda (one GPU per process) | cuda:N")
 
 
+def _kind_of_prior(value: Any) -> str:
+    return "shares" if isinstance(value, Mapping) else "name"
+
+
+# By the kind of value, so that a message is about what was meant: a name, or one of the shares.
+Prior = Annotated[
+    Annotated[str, Tag("name")] | Annotated[dict[str, Positive], Tag("shares")], Discriminator(_kind_of_prior)
+]
+PRIORS = ("as_validation", "balanced")
+
+
 class Selection(Section):
     """[selection]"""
 
@@ -258,6 +278,11 @@ class Selection(Section):
         "macro_f1",
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
         ' or "age.macro_f1", "age.mae", ...',
+    )
+    prior: Prior | None = Field(
+        None,
+        description="class shares where the model will be used, for the metric and the predictions: as_validation |"
+        " balanced | { label = share, ... } (default: predictions as the loss makes them)",
     )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
         0.8,
@@ -275,6 +300,14 @@ class Selection(Section):
         if isinstance(values, Mapping) and values.get("patience") is not None:
             return {"first_epoch": 1, **values}
         return values
+
+    @model_validator(mode="after")
+    def _known_prior(self) -> "Selection":
+        if isinstance(self.prior, str) and self.prior not in PRIORS:
+            raise ValueError(
+                f"prior: found {self.prior!r}, allowed: {', '.join(PRIORS)}, or a table {{ label = share, ... }}"
+            )
+        return self
 
 
 class Report(Section):

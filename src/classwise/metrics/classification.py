@@ -202,6 +202,11 @@ class ClassMetric:
         self._rows.clear()
 
     @property
+    def counts(self) -> LabelMetric:
+        """What is counted of the predicted classes alone."""
+        return self._counts
+
+    @property
     def confusion(self) -> npt.NDArray[np.int64]:
         """Counts (K, K) of the labeled rows with a prediction: rows true, columns predicted."""
         return self._counts.confusion

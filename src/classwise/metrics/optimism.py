@@ -15,15 +15,15 @@ collapses strata with a single unit (Cochran 1977, 'Sampling techniques', sectio
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from classwise.metrics.bootstrap import Groups
+from classwise.metrics.bootstrap import Groups, summed_by
 from classwise.metrics.classification import marginal_sums
 from classwise.metrics.regression import regression_scores
-from classwise.metrics.scores import LABEL_SCORES, Array, label_scores, level_scores
+from classwise.metrics.scores import LABEL_SCORES, Array, label_scores, level_scores, ratio
 from classwise.randomness import BOOTSTRAP, generator
 
 Numbers = npt.NDArray[np.int64]
@@ -63,20 +63,27 @@ def resampled_class_scores(
     groups: Groups | None,
     seed: int,
     resamples: int,
+    shares: Sequence[float] | None = None,
 ) -> Array:
     """The score `name`, of `LABEL_SCORES` or `LEVEL_SCORES`, of each epoch on each resample: (R, E).
 
     `true_N`, `predicted_EN`: class numbers. Units are rows, or whole `groups` (one for each row). A unit is resampled
-    within its class, a group within the rarest class that it holds.
+    within its class, a group within the rarest class that it holds. `shares` (K,): class shares to which each resample
+    is weighted, as in `scores_at_prior`.
     """
     unit_N, stratum_U, single = _strata(true_N, classes, groups)
     hit_EN = predicted_EN == true_N
+    sum_by_class = summed_by(true_N, classes)
     marginals_of = [marginal_sums(true_N, predicted_N, classes) for predicted_N in predicted_EN]
     rng = generator(seed, BOOTSTRAP, 1)
     chunks = []
     for weights_UR in _stratified_weights(stratum_U, resamples, rows=len(true_N), rng=rng):
         weights_NR = weights_UR.take(unit_N, axis=0)
         gain_RE = {k: _borrowed_hits(k, true_N, hit_EN, weights_UR.shape[1], rng) for k in single}
+        if shares is not None:
+            factor_KR = ratio(np.asarray(shares)[:, None], sum_by_class(weights_NR))
+            weights_NR *= factor_KR[true_N]
+            gain_RE = {k: gain * factor_KR[k][:, None] for k, gain in gain_RE.items()}
         columns = []
         for epoch, marginals in enumerate(marginals_of):
             hits_RK, support_RK, predicted_RK = marginals(weights_NR)

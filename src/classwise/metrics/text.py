@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from classwise.metrics.scores import HIGHER_IS_BETTER
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
 
 WIDTH = 80
 
@@ -110,8 +110,11 @@ def headline_text(metrics: Mapping[str, Any]) -> str:
     """`macro_f1 0.7512 [0.710, 0.793] on 250 rows`: the metric that selects, its interval if any, and its rows."""
     target, _, name = metrics["metric"].rpartition(".")
     by_target = _by_target(metrics)
-    intervals = (by_target[target] if target else next(iter(by_target.values()))).get("intervals", {})
-    value = score_text(name, metrics["value"], intervals.get(name))
+    scores = by_target[target] if target else next(iter(by_target.values()))
+    if name.endswith(AT_PRIOR):
+        name = name.removesuffix(AT_PRIOR)
+        scores = scores["at_prior"]
+    value = score_text(name, metrics["value"], scores.get("intervals", {}).get(name))
     return f"{metrics['metric']} {value} on {metrics['samples']} rows"
 
 
@@ -171,6 +174,15 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
         items.append(f"{scores['queries']} queries")
         if left_out := scores["queries_without_relevant"]:
             items.append(f"{left_out} more without a relevant row")
+
+    # The same scores at other class shares.
+    if at_prior := scores.get("at_prior"):
+        intervals = at_prior.get("intervals", {})
+        items += [
+            f"{shown} at prior {score_text(key, at_prior[key], intervals.get(key))}"
+            for key, shown in SHOWN[scores["type"]].items()
+            if key in at_prior
+        ]
 
     # A line has room for an item, and for a comma at its own end or before it.
     lines = [f"{name}: {items[0]}"]

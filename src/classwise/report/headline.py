@@ -3,6 +3,7 @@ its confidence interval, and the baselines to beat."""
 
 from dataclasses import dataclass
 
+from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, mapping, number
@@ -80,7 +81,8 @@ def headline(run: RunFiles, best: Best) -> Headline:
     text = interval = ""
     if value is not None:
         text = number_text(best.key, value)
-        limits = ends(mapping(scores.get("intervals")).get(best.key))
+        scored = mapping(scores.get("at_prior")) if best.key.endswith(AT_PRIOR) else scores
+        limits = ends(mapping(scored.get("intervals")).get(best.key.removesuffix(AT_PRIOR)))
         interval = interval_text(best.key, value, limits) if limits else ""
     baselines_of, baselines = _baselines(run, best)
     return Headline(

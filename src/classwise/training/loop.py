@@ -190,6 +190,7 @@ def train_one_epoch(
     forward = settings.in_precision(state.forward)
     criterion = scaled_loss(state.criterion, state.scaler)
     model.train()
+    state.criterion.train()
     with NonFiniteGuard(state, data, settings.device, settings.processes, settings.clip_norm) as guard:
         for micro_batches in timed(settings.processes.in_lockstep(updates), guard):
             # The images go to the device, and may be mixed there (mixup, CutMix).
@@ -243,6 +244,7 @@ def evaluate(
     model = state.average.model  # the averaged weights; without averaging, the model itself
     settings.processes.require_same_weights(model)
     model.eval()
+    state.criterion.eval()
     forward = settings.in_precision(OOMFallback(model))
     results = ValidationResults(state.criterion, valid, metrics, settings.device, settings.processes)
     for batch, rows_by_rank in settings.processes.in_lockstep(valid.rounds(state.progress.epoch)):
