@@ -286,8 +286,8 @@ class Selection(Section):
     )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
         0.8,
-        description="the best checkpoint is selected from this epoch on; below 1: after this fraction of the epochs. The"
-        " fewer epochs to choose from, the less luck (default: 0.8; with patience 1)",
+        description="the best checkpoint is selected from this epoch on; below 1: after this fraction of the epochs."
+        " The fewer epochs to choose from, the less luck (default: 0.8; with patience: 1)",
     )
     patience: Count | None = Field(
         None, description="early stopping: epochs to wait for an improvement (default: off)"
