@@ -115,7 +115,10 @@ def table(rows: list[dict[str, str]], names: list[str]) -> str:
     for row in rows:
         if row.get("macro_f1"):
             scores[row["variant"]][int(row["seed"])] = float(row["macro_f1"])
-    lines = ["| an update of 32 images | macro F1 | 95 % | against the first, paired | p |", "|---|---|---|---|---|"]
+    lines = [
+        "| an update of 32 images | macro F1 | 95 % | against the first, paired | p |",
+        "|---|---|---|---|---|",
+    ]
     for name in names:
         gain = difference(scores[name], scores[names[0]]) if name != names[0] else None
         lines.append(table_line(name, estimate(list(scores[name].values())), gain, []))

@@ -57,7 +57,9 @@ def distance(make: Callable[[], Classifier], parts: TrainState) -> float:
 
 
 @pytest.mark.parametrize("make", [frozen, grouped])
-@pytest.mark.parametrize(("batch_size", "accumulate", "chunk_size"), [(5, 2, 0), (2, 5, 0), (1, 10, 0), (10, 1, 3), (5, 2, 2)])
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "chunk_size"), [(5, 2, 0), (2, 5, 0), (1, 10, 0), (10, 1, 3), (5, 2, 2)]
+)
 def test_micro_batches_and_chunks_are_one_batch(
     make: Callable[[], Classifier], batch_size: int, accumulate: int, chunk_size: int
 ) -> None:
@@ -80,4 +82,6 @@ def test_frozen_statistics_stay_through_a_run() -> None:
     for model in (state.model, state.average.model):
         after = copy_of(model)
         same = {name for name in before if torch.equal(before[name], after[name])}
-        assert same == {f"backbone.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+        assert same == {
+            f"backbone.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
+        }
