@@ -171,7 +171,7 @@ def test_variants_are_judged_at_one_prior(tmp_path: Path) -> None:
         plan_of(tmp_path, ["selection.prior=as_validation,balanced"])
     plain = Variant("plain", ())
     adjusted = Variant("adjusted", (("selection.prior", "as_validation"),))
-    assert len(plan_runs(tmp_path / "config.toml", [plain, adjusted], 1, tmp_path / "out", ()).runs) == 2
+    assert len(plan_runs(tmp_path / "classwise.toml", [plain, adjusted], 1, tmp_path / "out", ()).runs) == 2
 
 
 def test_warnings_are_kept_once_a_variant(tmp_path: Path) -> None:
