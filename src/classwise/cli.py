@@ -242,14 +242,14 @@ def evaluate(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Print the metrics of a run on its validation rows, or on another labeled table or folder.
+    """Print the metrics of a run on its own test and validation rows, or on another labeled table or folder.
 
     Parameters
     ----------
     run
         The run directory.
     table
-        A labeled table, or a folder with one sub-folder per class [default: the validation rows].
+        A labeled table, or a folder with one sub-folder per class [default: the run's own test and validation rows].
     """
     from classwise.metrics.text import metrics_text
     from classwise.run.api import Run

@@ -178,6 +178,7 @@ CASES: dict[str, Case] = {
     "data.id": Case((LEFT_OUT, "name"), split),
     "data.group": Case((LEFT_OUT, "person"), split),
     "data.valid": Case((0.25, 0.5, "@more.csv"), split),
+    "data.test": Case((LEFT_OUT, 0.25, "@more.csv"), split),
     "data.augment.preset": Case(("none", "light", "standard", "strong")),
     "data.augment.flip": Case((LEFT_OUT, 1.0)),
     "data.augment.crop": Case((LEFT_OUT, 0.3)),

@@ -119,7 +119,7 @@ def outcome_config(config: Config) -> dict[str, Any]:
     digest of its content."""
     flat = _flatten(config.model_dump(mode="json"), "")
     keys = {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
-    for key in ("data.source", "data.valid", "model.weights"):
+    for key in ("data.source", "data.valid", "data.test", "model.weights"):
         file = Path(keys[key]) if isinstance(keys[key], str) else None
         if file is not None and file.is_absolute() and file.is_file():  # load_config made the paths absolute
             keys[f"{key} (content)"] = _digest(file)

@@ -1,4 +1,4 @@
-"""The data of a run once it is split: rows, labels and images of both splits, and what is counted of them."""
+"""The data of a run once it is split: rows, labels and images of each split, and what is counted of them."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """The training or the validation rows: their labels by target (encoded as data/targets.py says), a hash over
+    """The training, validation or test rows: their labels by target (encoded as data/targets.py says), a hash over
     the bytes of their images, and the decoded images, if they are cached."""
 
     samples: Samples
@@ -31,7 +31,7 @@ class Split:
 @dataclass(frozen=True)
 class DatasetSplits:
     """The data of a run, read, checked and split. `bad` are the images that were left out; `cache` holds the decoded
-    images, and is locked until `close`."""
+    images, and is locked until `close`. `test` is None unless the config wants test rows."""
 
     targets: tuple[Target, ...]
     joint: tuple[str, ...]
@@ -40,11 +40,18 @@ class DatasetSplits:
     bad: tuple[ImageError, ...]
     warnings: tuple[str, ...]
     cache: ImageCache | None = None
+    test: Split | None = None
 
     def close(self) -> None:
         """Unlock the image cache, so that other runs may delete from it."""
         if self.cache is not None:
             self.cache.close()
+
+    @property
+    def by_name(self) -> dict[str, Split]:
+        """The splits that there are, by their names in split.csv: `train`, `valid` and `test`."""
+        splits = {"train": self.train, "valid": self.valid}
+        return splits if self.test is None else {**splits, "test": self.test}
 
     @property
     def label_lists(self) -> dict[str, tuple[str, ...]]:
@@ -123,7 +130,8 @@ def value_summary(splits: DatasetSplits, split: Split) -> dict[str, dict[str, fl
 
 
 def data_digest(splits: DatasetSplits) -> str:
-    """A hash over what a run learns from: ids, image names, image bytes and labels of both splits, in order."""
+    """A hash over what a run learns from and is scored on: ids, image names, image bytes and labels of each split, in
+    order."""
     contents = [
         [
             list(split.samples.ids),
@@ -131,7 +139,7 @@ def data_digest(splits: DatasetSplits) -> str:
             split.images_digest,
             {name: sha256(labels.tobytes()) for name, labels in split.labels.items()},
         ]
-        for split in (splits.train, splits.valid)
+        for split in splits.by_name.values()
     ]
     return sha256(json_text(contents).encode())
 

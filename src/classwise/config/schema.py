@@ -71,6 +71,11 @@ class Data(Section):
     valid: Annotated[float, Field(gt=0, lt=1)] | str = Field(
         0.2, description="fraction of the rows to validate on, or a table of validation rows"
     )
+    test: Annotated[float, Field(gt=0, lt=1)] | str | None = Field(
+        None,
+        description="fraction of the rows, or a table of rows, to test on: neither trained on nor selected by, and"
+        " scored once at the end (default: none)",
+    )
     augment: Annotated[Augment, BeforeValidator(_preset)] = Field(
         Augment(),
         description="none | light | standard | strong, or a table [data.augment] that changes a preset",
@@ -117,6 +122,15 @@ class Data(Section):
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = Field(
         100_000_000, description="images with more pixels than this are refused before they are decoded"
     )
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> "Data":
+        if isinstance(self.valid, float) and isinstance(self.test, float) and self.valid + self.test >= 1:
+            raise ValueError(
+                f"test: found {self.test} beside data.valid = {self.valid}, which leaves no training rows; the two"
+                " must add up to less than 1"
+            )
+        return self
 
 
 class Model(Section):

@@ -60,15 +60,37 @@ _WITH_UNIT = ("mae", "mse", "rmse")
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
-    """A headline, then the scores of each target, class by class where it has classes.
+    """A headline, then the scores of each target, class by class where it has classes. With test rows these come first,
+    the validation rows second.
 
     `metrics` is as in metrics.json; intervals, if any, follow the scores: `macro F1 0.7512 [0.710, 0.793]`.
     """
-    by_target = dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
-    lines = [_headline(metrics, by_target)]
-    for name, scores in by_target.items():
-        lines += ["", *_score_lines(name, scores), *_class_lines(scores.get("per_class", []))]
+    if "test" not in metrics:
+        return "\n".join([headline_text(metrics), *_target_lines(metrics)])
+    lines = [f"test: {headline_text(metrics['test'])}", *_target_lines(metrics["test"])]
+    lines += ["", f"validation: {headline_text(metrics)}", *_target_lines(metrics)]
     return "\n".join(lines)
+
+
+def headline_text(metrics: Mapping[str, Any]) -> str:
+    """`macro_f1 0.7512 [0.710, 0.793] on 250 rows`: the metric that selects, its interval if any, and its rows."""
+    target, _, name = metrics["metric"].rpartition(".")
+    by_target = _by_target(metrics)
+    intervals = (by_target[target] if target else next(iter(by_target.values()))).get("intervals", {})
+    value = score_text(name, metrics["value"], intervals.get(name))
+    return f"{metrics['metric']} {value} on {metrics['samples']} rows"
+
+
+def _by_target(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of each target, and of the joint class if there is one."""
+    return dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
+
+
+def _target_lines(metrics: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, scores in _by_target(metrics).items():
+        lines += ["", *_score_lines(name, scores), *_class_lines(scores.get("per_class", []))]
+    return lines
 
 
 def score_text(name: str, value: float, interval: list[float] | None = None) -> str:
@@ -97,13 +119,6 @@ def cut(text: str, width: int) -> str:
     while display_width(text) > width - 1:
         text = text[:-1]
     return text + "…"
-
-
-def _headline(metrics: Mapping[str, Any], by_target: Mapping[str, Any]) -> str:
-    target, _, name = metrics["metric"].rpartition(".")
-    intervals = (by_target[target] if target else next(iter(by_target.values()))).get("intervals", {})
-    value = score_text(name, metrics["value"], intervals.get(name))
-    return f"{metrics['metric']} {value} on {metrics['samples']} rows"
 
 
 def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:

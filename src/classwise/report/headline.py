@@ -1,4 +1,5 @@
-"""The number at the top of the page: the selected metric, its confidence interval, and the baselines to beat."""
+"""The number at the top of the page: the selected metric on the test rows or, without these, on the validation rows;
+its confidence interval, and the baselines to beat."""
 
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ class Headline:
     subject: str
     lower: bool
     samples: int  # rows behind the score; 0 where they are not recorded
+    is_test: bool  # else of the validation rows
+    validation: str  # the value on the validation rows
     baselines_of: str  # the metric of the baselines, where it is not the headline's own
     baselines: list[Baseline]
 
@@ -66,14 +69,18 @@ def best_of(run: RunFiles) -> Best:
 
 
 def headline(run: RunFiles, best: Best) -> Headline:
-    """The best value as text, with everything that is shown beside and below it."""
+    """The value as text, with everything that is shown beside and below it."""
     target = target_of(run, best.metric)
-    scores = mapping(run.metrics.get("joint")) if target == "joint" else _scores(run, target)
+    test = mapping(run.metrics.get("test"))
+    is_test = number(test.get("value")) is not None
+    metrics = test if is_test else run.metrics
+    value = number(test.get("value")) if is_test else best.value
+    scores = mapping(metrics.get("joint")) if target == "joint" else _scores(metrics, target)
     text = interval = ""
-    if best.value is not None:
-        text = number_text(best.key, best.value)
+    if value is not None:
+        text = number_text(best.key, value)
         limits = ends(mapping(scores.get("intervals")).get(best.key))
-        interval = interval_text(best.key, best.value, limits) if limits else ""
+        interval = interval_text(best.key, value, limits) if limits else ""
     baselines_of, baselines = _baselines(run, best)
     return Headline(
         name=metric_name(best.key, kind_of(run, target)),
@@ -81,7 +88,9 @@ def headline(run: RunFiles, best: Best) -> Headline:
         interval=interval,
         subject=subject(run, best),
         lower=not higher_is_better(best.key),
-        samples=count(scores.get("samples")) or count(run.metrics.get("samples")),
+        samples=count(scores.get("samples")) or count(metrics.get("samples")),
+        is_test=is_test,
+        validation="" if best.value is None else number_text(best.key, best.value),
         baselines_of=baselines_of,
         baselines=baselines,
     )
@@ -104,8 +113,8 @@ def target_of(run: RunFiles, metric: str) -> str:
     return targets[0] if len(targets) == 1 else ""
 
 
-def _scores(run: RunFiles, target: str) -> Json:
-    return mapping(mapping(run.metrics.get("targets")).get(target))
+def _scores(metrics: Json, target: str) -> Json:
+    return mapping(mapping(metrics.get("targets")).get(target))
 
 
 def _baselines(run: RunFiles, best: Best) -> tuple[str, list[Baseline]]:

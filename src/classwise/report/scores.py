@@ -1,11 +1,11 @@
-"""The validation scores as the page shows them: an overview per type of target, then each target by itself.
+"""The scores as the page shows them: an overview per type of target, then each target by itself on the validation rows.
 
 Scores are read from `metrics.json`, and the dots of a regression from `predictions.csv`. Nothing is computed anew, so
 the page cannot disagree with the files.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -118,6 +118,11 @@ def all_scores(run: RunFiles) -> list[TargetScores]:
     for name, values in mapping(run.metrics.get("targets")).items():
         scores.append(_target_scores(run, name, mapping(values)))
     return scores
+
+
+def test_run(run: RunFiles) -> RunFiles:
+    """The run with the scores of its test rows in place of the validation rows'; without test rows it has none."""
+    return replace(run, metrics=mapping(run.metrics.get("test")), predictions=pl.DataFrame())
 
 
 def overviews(run: RunFiles, scores: Sequence[TargetScores], best: Best) -> list[Overview]:

@@ -13,7 +13,7 @@ from classwise.compose.autotune import resolve_auto
 from classwise.compose.dataset import prepare
 from classwise.compose.labels import labeled_rows
 from classwise.compose.settings import device_of
-from classwise.compose.splits import data_digest
+from classwise.compose.splits import Split, data_digest
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
@@ -194,7 +194,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json: of the best checkpoint on the validation rows."""
+        """metrics.json: of the best checkpoint on the validation rows and, under `test`, on the test rows if any."""
         return self.folder.metrics()
 
     @property
@@ -206,6 +206,7 @@ class Run:
         self, table: str | Path | None = None, images: str | Path | None = None, quiet: bool = True
     ) -> dict[str, Any]:
         """Metrics as in metrics.json, on the validation rows or on another labeled table or folder of class folders.
+        Without a table, `test` has those on the test rows, if the run has any.
 
         `images`: the folder that the table's paths are relative to (default: that of the run's config).
         Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
@@ -217,16 +218,16 @@ class Run:
             # The images are read once, for which a cache saves nothing.
             splits = prepare(config, console, use_cache=False)
             refuse_changed_data(self.folder, splits, predictor.metadata)
-            samples = splits.valid.samples
-            labels = splits.valid.labels
-        else:
-            samples = with_groups(read_labeled(config, Path(table), images), config)
-            samples, labels = labeled_rows(predictor.targets, samples, config)
-            for note in samples.notes:
-                console.line(f"warning: {note}")
-            warn_of_training_rows(self.folder, samples, console)
-        outputs = predictor.outputs(samples, config, console=console)
-        return predictor.score(outputs, labels, groups=samples.groups, config=config)
+            metrics = _scored(predictor, splits.valid, config, console)
+            if splits.test is not None:
+                metrics["test"] = _scored(predictor, splits.test, config, console)
+            return metrics
+        samples = with_groups(read_labeled(config, Path(table), images), config)
+        samples, labels = labeled_rows(predictor.targets, samples, config)
+        for note in samples.notes:
+            console.line(f"warning: {note}")
+        warn_of_training_rows(self.folder, samples, console)
+        return _scored(predictor, Split(samples, labels), config, console)
 
     def predict(
         self,
@@ -318,6 +319,12 @@ class Run:
 
     def _predictor(self) -> Predictor:
         return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
+
+
+def _scored(predictor: Predictor, split: Split, config: Config, console: Console) -> dict[str, Any]:
+    """The metrics of one split's rows."""
+    outputs = predictor.outputs(split.samples, config, console=console)
+    return predictor.score(outputs, split.labels, groups=split.samples.groups, config=config)
 
 
 def _checked_config(

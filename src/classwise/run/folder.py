@@ -84,9 +84,10 @@ class RunFolder:
         """split.csv: id, group, split, path."""
         return read_table(self.path / "split.csv")
 
-    def write_predictions(self, frame: pl.DataFrame) -> None:
-        """Replace predictions.csv in one step."""
-        write_table(frame, self.path / "predictions.csv", escape_formulas=True)
+    def write_predictions(self, frame: pl.DataFrame, split: str = "valid") -> None:
+        """Replace predictions.csv, or predictions-test.csv for the `test` split, in one step."""
+        name = "predictions.csv" if split == "valid" else f"predictions-{split}.csv"
+        write_table(frame, self.path / name, escape_formulas=True)
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -107,7 +108,7 @@ class RunFolder:
 def split_table(splits: DatasetSplits) -> pl.DataFrame:
     """The contents of split.csv: id, group (null if there are none), split and path of every row, training first."""
     tables = []
-    for name, split in (("train", splits.train), ("valid", splits.valid)):
+    for name, split in splits.by_name.items():
         samples = split.samples
         columns = {
             "id": list(samples.ids),

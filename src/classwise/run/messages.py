@@ -1,10 +1,12 @@
 """What a run prints: at its start, after each epoch, at its end."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
+from classwise.metrics.text import headline_text
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.training import loop
@@ -22,12 +24,19 @@ def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts:
     grouped = ""
     if train.groups is not None and valid.groups is not None:
         grouped = f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them in both"
+    rows = f"{len(train)} training and {len(valid)} validation rows"
+    if splits.test is not None:
+        test = splits.test.samples
+        rows = f"{len(train)} training, {len(valid)} validation and {len(test)} test rows"
+        if train.groups is not None and valid.groups is not None and test.groups is not None:
+            counts = [len(set(groups)) for groups in (train.groups, valid.groups, test.groups)]
+            grouped = f"\n{counts[0]}, {counts[1]} and {counts[2]} groups, none of them in two of these"
     settings = parts.settings
     since = ""
     if settings.first_epoch > 1:
         since = f", from epoch {settings.first_epoch} on (selection.first_epoch)"
     console.line(
-        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
+        f"{folder.path}: {rows}{grouped}\n"
         f"{parts.data.updates_per_epoch} updates an epoch, {settings.precision} on {settings.device};"
         f" * marks the best {settings.metric} so far{since}"
     )
@@ -45,7 +54,7 @@ def epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
 
 
 def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> None:
-    """Print the best epoch, where the report is, and which baselines the run does not beat."""
+    """Print the best epoch, where the report is, which baselines the run does not beat, and the score on the test."""
     settings = parts.settings
     progress = parts.state.progress
     since = f" (of those from epoch {settings.first_epoch} on)" if settings.first_epoch > 1 else ""
@@ -62,3 +71,12 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
         unbeaten = Baselines(**scores).not_beaten_by(value, settings.higher_is_better)
         for name, score in unbeaten.items():
             console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
+
+    # The score on rows that chose nothing is the one to quote.
+    if test := folder.metrics().get("test"):
+        console.line(test_line(test))
+
+
+def test_line(test: Mapping[str, Any]) -> str:
+    """The headline of a run with test rows; `test` as in metrics.json."""
+    return f"{headline_text(test)}: the test, which selected nothing"

@@ -9,7 +9,7 @@ import torch
 
 from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
-from classwise.compose.splits import DatasetSplits, data_digest
+from classwise.compose.splits import DatasetSplits, Split, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
@@ -231,19 +231,26 @@ class _EndingStatus:
 def _write_results(
     folder: RunFolder, config: Config, splits: DatasetSplits, should_stop: Callable[[], bool]
 ) -> None:
-    """Write metrics.json and predictions.csv of the best checkpoint on the validation rows. Raises Interrupted."""
+    """Write metrics.json, predictions.csv and, with test rows, predictions-test.csv of the best checkpoint. Raises
+    Interrupted."""
     checkpoint = read_checkpoint(folder.checkpoints / "best")
     predictor = Predictor.of(checkpoint)
-    samples = splits.valid.samples
-    labels = splits.valid.labels
-    outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=splits.valid.cached)
-    metrics = predictor.score(outputs, labels, groups=samples.groups, config=config)
+
+    def scored(name: str, split: Split) -> dict[str, Any]:
+        samples = split.samples
+        outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=split.cached)
+        folder.write_predictions(predictor.table(samples, outputs, split.labels), name)
+        return predictor.score(outputs, split.labels, groups=samples.groups, config=config)
 
     # What most readers look for comes first in the file.
+    metrics = scored("valid", splits.valid)
     metrics["epoch"] = checkpoint.epoch
     headline = {key: metrics[key] for key in ("metric", "value", "epoch")}
+
+    # The test rows are scored here only: nothing was chosen by them.
+    if splits.test is not None:
+        metrics["test"] = scored("test", splits.test)
     folder.write_metrics(headline | metrics)
-    folder.write_predictions(predictor.table(samples, outputs, labels))
 
 
 def _try_report(folder: RunFolder, console: Console) -> None:
