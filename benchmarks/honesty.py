@@ -16,7 +16,9 @@ from pathlib import Path
 
 from simulations.claim import Claim, markdown
 
-SIMULATIONS: dict[str, str] = {}
+SIMULATIONS: dict[str, str] = {
+    "compare": "are variants called different that are equally good?",
+}
 """By name: what the simulation is about. Each is a module in simulations/ with `simulate(quick) -> list[Claim]`."""
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "honesty.md"

@@ -1,7 +1,7 @@
 """Learners that are equally good by construction: each sees another part of features that are exchangeable.
 
-Rows have one of K classes, long-tailed, and V parts of F features each. Given the class, the parts are independent and
-have the same normal distribution. So linear discriminant analysis of one part is as good as that of another, whatever
+Rows have one of K classes, long-tailed, and V parts of F features each. Given the class, all parts have the same normal
+distribution. So linear discriminant analysis of one part is as good as that of another, whatever
 the training rows: which part wins is chance alone.
 
 Letters in names: D data sets, J seeds, V variants, N rows, K classes, F features.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classwise.data.split import Stratum, split_rows
+from classwise.data.split import Stratum, draw_test_rows, split_rows
 from classwise.metrics.scores import label_scores
 
 Array = npt.NDArray[np.float64]
@@ -24,29 +24,33 @@ Numbers = npt.NDArray[np.int64]
 CLASSES = 5
 FEATURES = 6
 COUNTS = (200, 125, 85, 55, 35)  # rows by class
-STRATUM_LABELS = [str(k) for k in range(CLASSES)]
+VALID = 0.2  # data.valid
 
 
 @dataclass(frozen=True)
 class World:
     """Where data sets come from. `means` (V, K, F): of each part of the features, by class; `noise`: the share of the
-    training rows that a learner leaves out at random, as another seed of a network would learn something else."""
+    training rows that a learner leaves out at random, as another seed of a network would learn something else;
+    `agreement`: the correlation between the parts of a row, so that variants mostly agree on it, as real ones do."""
 
     means_VKF: Array
     noise: float
+    agreement: float
 
     def features(self, rng: np.random.Generator, sets: int, labels_N: Numbers) -> Array:
         """The features (D, V, N, F) of new rows with these labels."""
         means_VNF = self.means_VKF[:, labels_N]
-        features: Array = rng.normal(size=(sets, *means_VNF.shape)) + means_VNF
+        own = rng.normal(size=(sets, *means_VNF.shape))
+        common = rng.normal(size=(sets, 1, *means_VNF.shape[1:]))
+        features: Array = means_VNF + np.sqrt(1 - self.agreement) * own + np.sqrt(self.agreement) * common
         return features
 
 
-def world(variants: int, signal: float, noise: float, gain: float = 0.0) -> World:
+def world(variants: int, signal: float, noise: float, gain: float = 0.0, agreement: float = 0.0) -> World:
     """A world whose classes lie `signal` apart. `gain`: how much farther apart they are for the last variant."""
     means_KF = np.random.default_rng(7).normal(size=(CLASSES, FEATURES)) * signal
     means_VKF = np.stack([means_KF * (1 + gain * (v == variants - 1)) for v in range(variants)])
-    return World(means_VKF, noise)
+    return World(means_VKF, noise, agreement)
 
 
 def long_tailed(counts: tuple[int, ...] = COUNTS) -> Numbers:
@@ -54,13 +58,19 @@ def long_tailed(counts: tuple[int, ...] = COUNTS) -> Numbers:
     return np.repeat(np.arange(len(counts)), counts)
 
 
-def drawn_share(labels_N: Numbers, share: float, seed: int, within_N: Flags | None = None) -> Flags:
-    """The rows (N,) that classwise draws with this seed, of those in `within_N`."""
-    rows = np.arange(len(labels_N)) if within_N is None else np.flatnonzero(within_N)
-    stratum = Stratum("label", labels_N[rows], STRATUM_LABELS, required=True)
-    drawn_N = np.zeros(len(labels_N), dtype=np.bool_)
-    drawn_N[rows[split_rows([stratum], None, share, seed)]] = True
-    return drawn_N
+def drawn_splits(labels_N: Numbers, test: float, seed: int) -> tuple[Flags, Flags]:
+    """The training and the test rows (N,) that classwise draws with this seed, with data.valid = 0.2. `test`: the share
+    of the test; 0: the validation rows are the second part, as in a comparison at a fixed epoch."""
+    stratum = Stratum("label", labels_N, [str(k) for k in range(CLASSES)], required=True)
+    if not test:
+        valid_N = split_rows([stratum], None, VALID, seed)
+        return ~valid_N, valid_N
+    test_N, _ = draw_test_rows([stratum], None, test, seed, parts_left=2)
+    rows = np.flatnonzero(~test_N)
+    stratum = Stratum("label", labels_N[rows], stratum.labels, required=True)
+    train_N = np.zeros(len(labels_N), dtype=np.bool_)
+    train_N[rows[~split_rows([stratum], None, VALID * len(labels_N) / len(rows), seed)]] = True
+    return train_N, test_N
 
 
 def trained(
@@ -106,5 +116,7 @@ def macro_f1(predicted: Numbers, labels_N: Numbers, counted: npt.NDArray[Any]) -
         )
         for k in range(CLASSES)
     ]
-    hits, support, guessed = (np.stack(column, axis=-1).astype(np.float64) for column in zip(*columns, strict=True))
+    hits, support, guessed = (
+        np.stack(column, axis=-1).astype(np.float64) for column in zip(*columns, strict=True)
+    )
     return label_scores(hits, support, guessed)["macro_f1"]

@@ -31,8 +31,8 @@ ALPHA = 0.05  # level of significance
 POWER = 0.8  # of the smallest detectable difference
 
 # How much a score varies with the training rows, as a multiple of its variance over as many scored rows. Nadeau and
-# Bengio leave it out; simulated learners have 0 to 0.5.
-TRAINING_NOISE = 0.5
+# Bengio leave it out; simulated learners have 0.1 to 0.75.
+TRAINING_NOISE = 0.75
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,14 @@ class Design:
     """What the runs have in common. Numbers of rows (of one run, or on average): those that are scored, those that
     the weights are fitted to, and all that these are drawn from, validation rows included.
 
-    redrawn: every seed draws its scored rows; otherwise these are the same for all seeds.
+    units: the groups that the scored rows come in, or these rows. redrawn: every seed draws its scored rows; otherwise
+    these are the same for all seeds.
     """
 
     scored: float
     trained: float
     rows: float
+    units: float
     redrawn: bool
 
     @property
@@ -283,12 +285,12 @@ def _fixed_error(values_J: Values, resampled_JR: Values, design: Design) -> tupl
     resamples, which whole groups make up where there are groups, times 1 + TRAINING_NOISE * n_s / n_t for the training
     rows, see `Design.correlation`. Both contain what rows and seeds do together (a seed gets other rows wrong than the
     next one), which is therefore taken off once: with the variance V_j of each seed, it is (mean V_j - V) / (J - 1).
-    Degrees of freedom by Satterthwaite (1946), Biometrics Bulletin 2, with those of the rows as of scored rows.
+    Degrees of freedom by Satterthwaite (1946), Biometrics Bulletin 2, where the rows have as many as there are units.
     """
     seeds, _ = resampled_JR.shape
     rows = float(resampled_JR.mean(axis=0).var(ddof=1))
     row_part = rows * (1 + TRAINING_NOISE * design.scored / design.trained)
-    row_freedom = max(design.scored - 1, 1)
+    row_freedom = max(design.units - 1, 1)
     if seeds < 2:
         return math.sqrt(row_part), row_freedom
 
