@@ -52,19 +52,19 @@ class Simulated:
     """The scores (D, V, J) of many data sets, for a table those on resamples (D, V, J, R), and how they came about.
     `truth` (D, V): the expected score of each variant's models on new rows."""
 
-    scores_DVJ: Array
-    resampled_DVJR: Array | None
-    truth_DV: Array
+    scores: Array
+    resampled: Array | None
+    truth: Array
     design: Design
 
     def summaries(
         self, seeds: int, variants: Sequence[int], margin: float | None = None
     ) -> Iterator[list[Summary]]:
         """What `compare` makes of the first `seeds` seeds of each data set."""
-        for index, scores_VJ in enumerate(self.scores_DVJ):
+        for index, scores_VJ in enumerate(self.scores):
             runs = {}
             for v in variants:
-                resampled = {} if self.resampled_DVJR is None else self.resampled_DVJR[index, v, :seeds]
+                resampled = {} if self.resampled is None else self.resampled[index, v, :seeds]
                 runs[f"variant {v}"] = Runs(
                     scores=dict(enumerate(scores_VJ[v, :seeds].tolist())),
                     resampled=dict(enumerate(resampled)) if len(resampled) else {},
@@ -137,9 +137,9 @@ def _simulated(setting: Setting, sets: int, seed: int, with_truth: bool = False)
             truths.append(macro_f1(new, new_M, np.ones(len(new_M), dtype=bool)).mean(axis=-1))
     scored = len(table_M) if setting.scored == "table" else int(splits[0][0][1].sum())
     return Simulated(
-        scores_DVJ=np.concatenate(scores),
-        resampled_DVJR=np.concatenate(resampled) if resampled else None,
-        truth_DV=np.concatenate(truths) if truths else np.empty(0),
+        scores=np.concatenate(scores),
+        resampled=np.concatenate(resampled) if resampled else None,
+        truth=np.concatenate(truths) if truths else np.empty(0),
         design=Design(
             scored=scored,
             trained=int(splits[0][0][0].sum()),
@@ -163,7 +163,7 @@ def _on_resamples(predicted_VJM: Numbers, labels_M: Numbers, seed: int) -> Array
 def _no_difference(setting: Setting, simulated: Simulated, limit: float) -> list[Claim]:
     """How often equally good variants are called different: one pair, and any of two differences after Holm."""
     claims = []
-    count = len(simulated.scores_DVJ)
+    count = len(simulated.scores)
     for seeds in SEEDS:
         one = [summary[1].difference for summary in simulated.summaries(seeds, variants=(0, 1))]
         wrong = sum(found is not None and found.verdict in ("better", "worse") for found in one)
@@ -186,7 +186,7 @@ def _real_differences(sets: int, limit: float) -> list[Claim]:
         two = world(2, signal=0.5, noise=0.3, gain=gain, agreement=0.9)
         setting = Setting("", two, "nested", tuple(4 * count for count in COUNTS))
         simulated = _simulated(setting, sets, seed=2, with_truth=True)
-        truth = float((simulated.truth_DV[:, 1] - simulated.truth_DV[:, 0]).mean())
+        truth = float((simulated.truth[:, 1] - simulated.truth[:, 0]).mean())
         for seeds in SEEDS:
             name = f"2,000 rows, a true difference of {truth:.3f}, {seeds} seeds"
             found = [

@@ -33,13 +33,13 @@ class World:
     training rows that a learner leaves out at random, as another seed of a network would learn something else;
     `agreement`: the correlation between the parts of a row, so that variants mostly agree on it, as real ones do."""
 
-    means_VKF: Array
+    means: Array
     noise: float
     agreement: float
 
     def features(self, rng: np.random.Generator, sets: int, labels_N: Numbers) -> Array:
         """The features (D, V, N, F) of new rows with these labels."""
-        means_VNF = self.means_VKF[:, labels_N]
+        means_VNF = self.means[:, labels_N]
         own = rng.normal(size=(sets, *means_VNF.shape))
         common = rng.normal(size=(sets, 1, *means_VNF.shape[1:]))
         features: Array = means_VNF + np.sqrt(1 - self.agreement) * own + np.sqrt(self.agreement) * common
