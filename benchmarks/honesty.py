@@ -18,6 +18,7 @@ from simulations.claim import Claim, markdown
 
 SIMULATIONS: dict[str, str] = {
     "compare": "are variants called different that are equally good?",
+    "weights": "class weights act in training as given",
 }
 """By name: what the simulation is about. Each is a module in simulations/ with `simulate(quick) -> list[Claim]`."""
 

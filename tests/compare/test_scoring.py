@@ -48,7 +48,8 @@ def test_at_a_fixed_epoch_the_validation_rows_are_scored() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        (("training.epochs", "3"),),
+        (("training.epochs", "3"), ("selection.first_epoch", "1")),
+        (("training.epochs", "30"),),
         (("training.epochs", "3"), ("selection.first_epoch", "2")),
         (("training.epochs", "3"), ("selection.first_epoch", "3"), ("selection.patience", "1")),
         (("training.epochs", "3"), ("selection.first_epoch", "3"), ("schedule.name", "plateau")),

@@ -85,6 +85,10 @@ REFUSED = [
         "loss.weights_from_epoch: found 5, but training.epochs is 4",
     ),
     (
+        {"loss": {"name": "focal", "normalize_by": "weights"}},
+        "loss.normalize_by: found 'weights', but class_weights is 'none'",
+    ),
+    (
         {"training": {"target_weights": "uncertainty"}},
         "training.target_weights: found 'uncertainty', but there is only one target",
     ),

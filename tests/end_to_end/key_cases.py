@@ -307,6 +307,7 @@ WEIGHTED: dict[str, Case] = {
     "weights_from_epoch": Case(
         (1, 2), section={"class_weights": "inverse"}, base={"training": {"epochs": 2}}
     ),
+    "normalize_by": Case(("rows", "weights"), section={"class_weights": "inverse"}),
 }
 LOSSES: dict[str, dict[str, Case]] = {
     "cross_entropy": {**WEIGHTED, "label_smoothing": Case((0.0, 0.2))},
@@ -322,6 +323,7 @@ LOSSES: dict[str, dict[str, Case]] = {
         "gamma_neg": Case((4.0, 2.0)),
         "gamma_pos": Case((1.0, 0.0)),
         "clip": Case((0.05, 0.4)),
+        "focusing_gradient": Case((True, False)),
     },
     "smooth_l1": {"beta": Case((1.0, 0.1))},
     "huber": {"delta": Case((1.0, 0.1))},

@@ -136,6 +136,11 @@ def _class_weights(config: Config) -> Iterator[str]:
                     f"{key}.weights_from_epoch: found {loss.weights_from_epoch}, but class_weights is 'none', so there"
                     ' is nothing to defer; allowed: with class_weights = "effective", "inverse" or a list'
                 )
+            if loss.normalize_by == "weights" and loss.class_weights == "none":
+                yield (
+                    f"{key}.normalize_by: found 'weights', but class_weights is 'none', so there are no weights to"
+                    ' divide by; allowed: with class_weights = "effective", "inverse" or a list'
+                )
             if loss.weights_from_epoch > epochs:
                 yield (
                     f"{key}.weights_from_epoch: found {loss.weights_from_epoch}, but training.epochs is {epochs}, so"

@@ -165,7 +165,11 @@ class Optimizer(Section):
         "adamw", description="adam | adamw | sgd | adamp | sgdp | any other optimizer of torch or timm"
     )
     lr: Positive = Field(1e-3, description="learning rate")
-    weight_decay: NotNegative = Field(1e-2, description="weight decay; never applied to norms and biases")
+    weight_decay: NotNegative = Field(
+        1e-2,
+        description="weight decay of the weights of layers; not of norms, biases, layer scales, tokens, position"
+        " embeddings and relative positions, nor of what a timm model exempts itself",
+    )
     backbone_lr_factor: NotNegative = Field(
         1.0, description="learning rate of the backbone, as a multiple of lr; the heads always have lr"
     )
@@ -260,13 +264,21 @@ class Selection(Section):
         ' or "age.macro_f1", "age.mae", ...',
     )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
-        1,
-        description="the best checkpoint is selected from this epoch on (for small, noisy validation sets); below 1:"
-        " after this fraction of the epochs",
+        0.8,
+        description="the best checkpoint is selected from this epoch on; below 1: after this fraction of the epochs. The"
+        " fewer epochs to choose from, the less luck (default: 0.8; with patience 1)",
     )
     patience: Count | None = Field(
         None, description="early stopping: epochs to wait for an improvement (default: off)"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_early_from_the_start(cls, values: Any) -> Any:
+        """Who wants to stop early does not want to train for most of the epochs first."""
+        if isinstance(values, Mapping) and values.get("patience") is not None:
+            return {"first_epoch": 1, **values}
+        return values
 
 
 class Report(Section):
