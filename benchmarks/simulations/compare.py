@@ -18,12 +18,12 @@ from simulations.learners import (
     COUNTS,
     Array,
     Numbers,
-    World,
+    Population,
     drawn_splits,
     long_tailed,
     macro_f1,
     trained,
-    world,
+    population,
 )
 from simulations.selected_epochs import FEW, MANY, mean_differences
 
@@ -32,7 +32,7 @@ VARIANTS = 3
 LIMIT = 5.5  # % of the data sets
 AT_ONCE = 25  # data sets
 RESAMPLES = 200
-POPULATION = 8  # times the rows of a data set: new rows on which a learner's true score is measured
+NEW = 8  # times the rows of a data set: new rows on which a learner's true score is measured
 GAINS = (0.03, 0.06, 0.15)  # how much farther apart the classes are for the better learner
 
 
@@ -42,7 +42,7 @@ class Setting:
     validation share, at a fixed epoch) or table (a test table of its own, `table` times as large as data.test)."""
 
     name: str
-    world: World
+    population: Population
     scored: str
     counts: tuple[int, ...] = COUNTS
 
@@ -85,15 +85,15 @@ def simulate(quick: bool) -> list[Claim]:
 
 
 def _settings(quick: bool) -> list[Setting]:
-    clear = world(VARIANTS, signal=0.5, noise=0.3)
+    clear = population(VARIANTS, signal=0.5, noise=0.3)
     settings = [
         Setting("500 rows, a fifth is the test", clear, "nested"),
         Setting("500 rows and a test table of 125", clear, "table"),
     ]
     if quick:
         return settings
-    near_chance = world(VARIANTS, signal=0.25, noise=0.0)
-    separate = world(VARIANTS, signal=1.0, noise=0.3)
+    near_chance = population(VARIANTS, signal=0.25, noise=0.0)
+    separate = population(VARIANTS, signal=1.0, noise=0.3)
     large = tuple(4 * count for count in COUNTS)
     return [
         *settings,
@@ -112,28 +112,28 @@ def _simulated(setting: Setting, sets: int, seed: int, with_truth: bool = False)
     rng = np.random.default_rng(seed)
     labels_N = long_tailed(setting.counts)
     table_M = long_tailed(tuple(count // 4 for count in setting.counts))
-    new_M = long_tailed(tuple(POPULATION * count for count in setting.counts))
+    new_M = long_tailed(tuple(NEW * count for count in setting.counts))
     scores, resampled, truths = [], [], []
     for start in range(0, sets, AT_ONCE):
-        features = setting.world.features(rng, AT_ONCE, labels_N)
+        features = setting.population.features(rng, AT_ONCE, labels_N)
         test = {"nested": 0.2, "valid": 0.0, "table": 0.0}[setting.scored]
         splits = [
             [drawn_splits(labels_N, test, seed=1000 * (start + i) + j) for j in range(seeds)]
             for i in range(AT_ONCE)
         ]
         train_DJN = np.array([[train_N for train_N, _ in of_set] for of_set in splits])
-        predict = trained(features, labels_N, train_DJN, setting.world.noise, rng)
+        predict = trained(features, labels_N, train_DJN, setting.population.noise, rng)
 
         # On the rows that the comparison scores, and on many new ones.
         if setting.scored == "table":
-            predicted = predict(setting.world.features(rng, AT_ONCE, table_M))
+            predicted = predict(setting.population.features(rng, AT_ONCE, table_M))
             scores.append(macro_f1(predicted, table_M, np.ones(len(table_M), dtype=bool)))
             resampled.append(np.array([_on_resamples(found, table_M, start) for found in predicted]))
         else:
             test_DJN = np.array([[test_N for _, test_N in of_set] for of_set in splits])
             scores.append(macro_f1(predict(features), labels_N, test_DJN[:, None]))
         if with_truth:
-            new = predict(setting.world.features(rng, AT_ONCE, new_M))
+            new = predict(setting.population.features(rng, AT_ONCE, new_M))
             truths.append(macro_f1(new, new_M, np.ones(len(new_M), dtype=bool)).mean(axis=-1))
     scored = len(table_M) if setting.scored == "table" else int(splits[0][0][1].sum())
     return Simulated(
@@ -183,7 +183,7 @@ def _real_differences(sets: int, limit: float) -> list[Claim]:
     the differences is called equivalent where it is the margin. The variants agree on most rows."""
     claims = []
     for gain in GAINS:
-        two = world(2, signal=0.5, noise=0.3, gain=gain, agreement=0.9)
+        two = population(2, signal=0.5, noise=0.3, gain=gain, agreement=0.9)
         setting = Setting("", two, "nested", tuple(4 * count for count in COUNTS))
         simulated = _simulated(setting, sets, seed=2, with_truth=True)
         truth = float((simulated.truth[:, 1] - simulated.truth[:, 0]).mean())

@@ -28,7 +28,7 @@ VALID = 0.2  # data.valid
 
 
 @dataclass(frozen=True)
-class World:
+class Population:
     """Where data sets come from. `means` (V, K, F): of each part of the features, by class; `noise`: the share of the
     training rows that a learner leaves out at random, as another seed of a network would learn something else;
     `agreement`: the correlation between the parts of a row, so that variants mostly agree on it, as real ones do."""
@@ -46,11 +46,11 @@ class World:
         return features
 
 
-def world(variants: int, signal: float, noise: float, gain: float = 0.0, agreement: float = 0.0) -> World:
-    """A world whose classes lie `signal` apart. `gain`: how much farther apart they are for the last variant."""
+def population(variants: int, signal: float, noise: float, gain: float = 0.0, agreement: float = 0.0) -> Population:
+    """A population whose classes lie `signal` apart. `gain`: how much farther apart they are for the last variant."""
     means_KF = np.random.default_rng(7).normal(size=(CLASSES, FEATURES)) * signal
     means_VKF = np.stack([means_KF * (1 + gain * (v == variants - 1)) for v in range(variants)])
-    return World(means_VKF, noise, agreement)
+    return Population(means_VKF, noise, agreement)
 
 
 def long_tailed(counts: tuple[int, ...] = COUNTS) -> Numbers:

@@ -208,7 +208,7 @@ def test_a_comparison_of_an_earlier_version_is_not_mixed(
 ) -> None:
     """Its runs were scored on the rows that chose their epochs: the message says so, and what to do."""
     monkeypatch.chdir(tmp_path)
-    plan = plan_of(tmp_path, ["training.epochs=1,2"])
+    plan = plan_of(tmp_path, ["training.epochs=1,2"], (("selection.first_epoch", "1"),))
     as_before_data_test(plan)
     says = r"data.test: \(not set\) before, 0.2 now. These runs were scored .* Name another --out"
     with pytest.raises(ConfigError, match=says):
