@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from classwise.errors import ConfigError, nearest
-from classwise.metrics.bootstrap import Groups
+from classwise.metrics.bootstrap import Groups, Resampling
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric, require_rows
 from classwise.metrics.joint import joint_number
 from classwise.metrics.multilabel import MultilabelMetric
@@ -43,6 +43,9 @@ class Metric(Protocol):
         self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
     ) -> dict[str, list[float]]:
         """The 95 % interval of every score. Raises ValueError if the rows were not kept."""
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """What `intervals` draws, and the scores of it."""
 
 
 Outputs = Mapping[str, Tensor]
