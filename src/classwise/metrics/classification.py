@@ -8,22 +8,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.metrics.bootstrap import (
-    Groups,
-    Scorer,
-    Weights,
-    bootstrap_intervals,
-    sampling_units,
-    summed_by,
+from classwise.metrics.bootstrap import Groups, mean_intervals, sampling_units, within
+from classwise.metrics.intervals import (
+    CALIBRATION,
+    MIN_MEAN_UNITS,
+    MIN_UNITS,
+    Intervals,
+    confusion_intervals,
+    share_interval,
+    too_few,
+    units_by_class,
+    withheld_all,
 )
+from classwise.metrics.posterior import Ints, design_effects
 from classwise.metrics.scores import (
     BINS,
+    LABEL_SCORES,
     LOSS_LIMIT,
+    SCORES,
     TOP,
-    Array,
     as_floats,
     class_scores,
-    label_scores,
     level_scores,
     probability_scores,
 )
@@ -108,21 +113,46 @@ class LabelMetric:
         """The scores as in metrics.json: see `class_scores`."""
         return class_scores(self.confusion, self.labels)
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score: see `bootstrap_intervals`. `groups`: one for each row of the updates.
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score that has one: see `confusion_intervals`. `groups`: one for each row of the
+        updates.
 
         Raises ValueError if the rows were not kept.
         """
         true_N, predicted_N, counted_N = self.rows()
-        marginals = marginal_sums(true_N[counted_N], predicted_N[counted_N], self.classes)
         units, unit_N = sampling_units(groups, counted_N)
+        return self.unit_intervals(
+            true_N[counted_N], predicted_N[counted_N], units, unit_N, seed=seed, draws=resamples
+        )
 
-        def scorer(weights_NR: Weights) -> dict[str, Array]:
-            return label_scores(*marginals(weights_NR))
-
-        return bootstrap_intervals(scorer, units, unit_N, seed=seed, resamples=resamples)
+    def unit_intervals(
+        self,
+        true_N: Ints,
+        predicted_N: Ints,
+        units: int,
+        unit_N: Ints | None,
+        seed: int,
+        draws: int,
+        ordinal: bool = False,
+    ) -> Intervals:
+        """The same for the counted rows with the sampling units of `sampling_units`."""
+        noun = "rows" if unit_N is None else "groups"
+        if reason := too_few(units, MIN_UNITS, noun):
+            names = LABEL_SCORES if not ordinal else (*LABEL_SCORES, "mae_levels", "quadratic_kappa")
+            return withheld_all(names, reason, self.classes)
+        effects = None
+        if unit_N is not None:
+            effects = design_effects(true_N, true_N == predicted_N, unit_N, self.classes)
+        return confusion_intervals(
+            self.confusion,
+            self.labels,
+            effects=effects,
+            units_K=units_by_class(true_N, unit_N, self.classes),
+            noun=noun,
+            seed=seed,
+            draws=draws,
+            ordinal=ordinal,
+        )
 
     def rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """For every row: the true class, the predicted class, and whether it is in `confusion`; each (N,).
@@ -238,40 +268,49 @@ class ClassMetric:
             type="ordinal" if self._ordinal else "class",
         )
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score: see `bootstrap_intervals`. `groups`: one for each row of the updates.
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score that has one: scores of predicted classes by `confusion_intervals`, top-k
+        accuracies by `share_interval`, the log loss by `mean_intervals`. `groups`: one for each row of the updates.
 
         Raises ValueError if the rows were not kept.
         """
-        units, unit_N = sampling_units(groups, self._counts.rows()[2])
-        return bootstrap_intervals(self._scorer(), units, unit_N, seed=seed, resamples=resamples)
-
-    def _scorer(self) -> Scorer:
-        """From weights (N, R) of the counted rows to every score (R,)."""
         true_N, predicted_N, counted_N = self._counts.rows()
-        true_N = true_N[counted_N]
-        predicted_N = predicted_N[counted_N]
-        marginals = marginal_sums(true_N, predicted_N, self.classes)
-
-        # One matrix of everything that is summed over rows, so that a resample is one product.
-        steps_N = np.abs(true_N - predicted_N)[:, None]
+        units, unit_N = sampling_units(groups, counted_N)
+        found = self._counts.unit_intervals(
+            true_N[counted_N],
+            predicted_N[counted_N],
+            units,
+            unit_N,
+            seed=seed,
+            draws=resamples,
+            ordinal=self._ordinal,
+        )
+        scores = dict(found.scores)
+        withheld = dict(found.withheld) | {"calibration_error": CALIBRATION}
         statistics_NS = concat_rows(self._rows, torch.float64, self.sums.shape)[counted_N]
-        columns_NS = np.concatenate([statistics_NS, steps_N, steps_N**2], axis=1)
 
-        def scorer(weights_NR: Weights) -> dict[str, Array]:
-            hits_RK, support_RK, predicted_RK = marginals(weights_NR)
-            sums_RS = weights_NR.T @ columns_NS
-            scores = label_scores(hits_RK, support_RK, predicted_RK)
-            scores |= probability_scores(sums_RS[:, :-2], support_RK.sum(axis=1), self.classes)
-            if self._ordinal:
-                scores |= level_scores(
-                    support_RK, predicted_RK, distance=sums_RS[:, -2], square=sums_RS[:, -1]
-                )
-            return scores
+        noun = "rows" if unit_N is None else "groups"
+        reason = too_few(units, MIN_UNITS, noun)
+        for column, (name, k) in enumerate(TOP.items()):
+            if self.classes > k and reason:
+                withheld[name] = reason
+            elif self.classes > k:
+                scores[name] = share_interval(statistics_NS[:, column] > 0, unit_N, seed, resamples)
 
-        return scorer
+        if reason := too_few(units, MIN_MEAN_UNITS, noun):
+            withheld["log_loss"] = reason
+        else:
+            losses = {"log_loss": statistics_NS[:, len(TOP)]}
+            ones_N = np.ones(len(statistics_NS))
+            means = mean_intervals(losses, ones_N, units, unit_N, seed=seed, resamples=resamples)
+            scores |= {name: within(interval, 0, LOSS_LIMIT) for name, interval in means.items()}
+
+        order = SCORES["ordinal" if self._ordinal else "class"]
+        return Intervals(
+            {name: scores[name] for name in order if name in scores},
+            {name: withheld[name] for name in order if name in withheld},
+            found.classes,
+        )
 
 
 def probability_statistics(
@@ -324,25 +363,6 @@ def _row_statistics(
     bin_B1 = (confidence_B1.nan_to_num() * BINS).ceil().long().clamp(1, BINS) - 1
     gap_B1 = confidence_B1 - (predicted_B1 == label_B1).double()
     return rank_B, loss_B1.squeeze(1), bin_B1.squeeze(1), gap_B1.squeeze(1)
-
-
-def marginal_sums(
-    true_N: npt.NDArray[np.int64], predicted_N: npt.NDArray[np.int64], classes: int
-) -> Callable[[Weights], tuple[Array, Array, Array]]:
-    """A function from weights (N, R) of the rows to hits, true rows and predicted rows (R, K) of each class."""
-    # By way of the cells that occur, of which there are far fewer than rows, and without a matrix (R, K, K).
-    cells, cell_N = np.unique(true_N * classes + predicted_N, return_inverse=True)
-    row_C, column_C = divmod(cells, classes)
-    sum_by_cell = summed_by(cell_N, len(cells))
-    sum_by_row = summed_by(row_C, classes)
-    sum_by_column = summed_by(column_C, classes)
-
-    def marginals(weights_NR: Weights) -> tuple[Array, Array, Array]:
-        counts_CR = sum_by_cell(weights_NR)
-        hits_CR = counts_CR * (row_C == column_C)[:, None]
-        return sum_by_row(hits_CR).T, sum_by_row(counts_CR).T, sum_by_column(counts_CR).T
-
-    return marginals
 
 
 def concat_rows(batches: Sequence[Tensor], dtype: torch.dtype, shape: Sequence[int] = ()) -> npt.NDArray[Any]:

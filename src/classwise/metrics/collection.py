@@ -9,6 +9,7 @@ from torch import Tensor
 from classwise.errors import ConfigError, nearest
 from classwise.metrics.bootstrap import Groups
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric, require_rows
+from classwise.metrics.intervals import Intervals, with_intervals
 from classwise.metrics.joint import joint_number
 from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.ranking import RankingMetric
@@ -36,10 +37,8 @@ class Metric(Protocol):
     def compute(self) -> dict[str, Any]:
         """The scores as in metrics.json: plain values."""
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score. Raises ValueError if the rows were not kept."""
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score that has one. Raises ValueError if the rows were not kept."""
 
 
 Outputs = Mapping[str, Tensor]
@@ -152,8 +151,9 @@ class MetricCollection:
     ) -> dict[str, dict[str, Any]]:
         """The scores of all targets by name under `targets`, and of the joint class under `joint`, as in metrics.json.
 
-        With `resamples` > 0 each has `intervals` too, [low, high] by score, from that many bootstrap samples. `groups`,
-        one for each row in the order of the updates, are drawn if given, else rows. Raises ValueError if the rows were
+        With `resamples` > 0 each has `intervals` too, [low, high] by score, from that many draws, and `no_interval`, why
+        a score has none; so does each class. `groups`, one for each row in the order of the updates, are the sampling
+        units if given, else rows. Raises ValueError if the rows were
         not kept.
         """
         if resamples:
@@ -164,7 +164,7 @@ class MetricCollection:
             scores = metric.compute()
             if not scores["samples"]:  # nothing was measured: an error of 0 would look perfect
                 return scores | {name: None for name in scores if name in HIGHER_IS_BETTER}
-            return scores | ({"intervals": metric.intervals(groups, seed, resamples)} if resamples else {})
+            return with_intervals(scores, metric.intervals(groups, seed, resamples)) if resamples else scores
 
         results: dict[str, Any] = {
             "targets": {name: scores_of(metric) for name, metric in self._metrics.items()}

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from classwise.data.split import merge_groups
-from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.bootstrap import Groups, mean_intervals, sampling_units, within
 from classwise.metrics.classification import Device, concat_rows, require_rows
+from classwise.metrics.intervals import EQUAL, MIN_MEAN_UNITS, Intervals, too_few, withheld_all
 from classwise.metrics.scores import SCORES, Array, as_floats, ratio
 
 Ints = npt.NDArray[np.int64]
@@ -72,10 +73,8 @@ class RankingMetric:
             "samples": int(counted_N.sum()),
         }
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score: see `bootstrap_intervals`. Its units are queries or groups of queries.
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score: see `mean_intervals`. Its units are queries or groups of queries.
 
         `groups`: one for each row of the updates. Groups that share a query form one unit. Raises ValueError if the
         rows were not kept.
@@ -91,15 +90,16 @@ class RankingMetric:
             group_Q = number_N[counted_N][first_Q]
         units, unit_Q = sampling_units(group_Q, relevant_Q)
 
-        # A column of ones gives the number of queries of each resample.
-        values_QS = np.concatenate([values_QS, np.ones_like(values_QS[:, :1])], axis=1)[relevant_Q]
-
-        def scorer(weights_QR: Weights) -> dict[str, Array]:
-            sums_RS = weights_QR.T @ values_QS
-            means_RS = ratio(sums_RS[:, :-1], sums_RS[:, -1:])
-            return dict(zip(SCORES["ranking"], means_RS.T, strict=True))
-
-        return bootstrap_intervals(scorer, units, unit_Q, seed=seed, resamples=resamples)
+        names = SCORES["ranking"]
+        if reason := too_few(units, MIN_MEAN_UNITS, "queries" if unit_Q is None else "groups"):
+            return withheld_all(names, reason)
+        values = dict(zip(names, values_QS[relevant_Q].T, strict=True))
+        ones_Q = np.ones(int(relevant_Q.sum()))
+        means = mean_intervals(values, ones_Q, units, unit_Q, seed=seed, resamples=resamples)
+        return Intervals(
+            {name: within(interval, 0, 1) for name, interval in means.items()},
+            {name: EQUAL for name in names if name not in means},
+        )
 
     def _rows(self) -> tuple[Array, Ints, npt.NDArray[np.bool_]]:
         """Scores (N,), relevance and query (N, 2) of all rows, and which of them count (N,)."""
