@@ -16,7 +16,9 @@ from pathlib import Path
 
 from simulations.claim import Claim, markdown
 
-SIMULATIONS: dict[str, str] = {}
+SIMULATIONS: dict[str, str] = {
+    "intervals": "95 % intervals of scores, over few rows and few groups",
+}
 """By name: what the simulation is about. Each is a module in simulations/ with `simulate(quick) -> list[Claim]`."""
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "honesty.md"

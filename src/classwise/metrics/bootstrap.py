@@ -32,14 +32,18 @@ def percentile_interval(draws_R: Array, value: float) -> Interval:
 
 
 def mean_intervals(
-    sums: Mapping[str, Array], counts_N: Array | Mapping[str, Array], units: int, unit_N: npt.NDArray[np.int64] | None,
-    seed: int, resamples: int = 1000
+    sums: Mapping[str, Array],
+    counts_N: Array | Mapping[str, Array],
+    units: int,
+    unit_N: npt.NDArray[np.int64] | None,
+    seed: int,
+    resamples: int = 1000,
 ) -> dict[str, Interval]:
     """The 95 % interval of (sum of values) / (sum of counts) over rows, for values (N,) by name.
 
     `counts_N`: one array for all values, or one for each by name. `units`: the number of sampling units, of which as
     many are drawn with replacement. `unit_N`: the unit of each row, or None where each row is one. The result depends
-    on (seed, units, resamples) and the rows. A mean whose units are all equal, which shows no variance, has none.
+    on (seed, units, resamples) and the rows. A mean of units that are nearly all equal has none.
     """
     names = list(sums)
     counts = counts_N if isinstance(counts_N, Mapping) else dict.fromkeys(names, counts_N)
@@ -51,19 +55,27 @@ def mean_intervals(
     mean_S, error_S = _means_and_errors(columns.sum(axis=0))
     # The products are small: threads that wait for each other cost more than they save, on a busy machine tenfold.
     with threadpool_limits(1, "blas"):
-        drawn = [_means_and_errors(weights_UR.T @ columns) for weights_UR in resampled_weights(units, seed, resamples)]
+        drawn = [
+            _means_and_errors(weights_UR.T @ columns)
+            for weights_UR in resampled_weights(units, seed, resamples)
+        ]
     mean_RS = np.concatenate([mean for mean, _ in drawn])
     error_RS = np.concatenate([error for _, error in drawn])
 
     intervals = {}
     for s, name in enumerate(names):
-        # A resample without variance says nothing of the distribution of t.
+        # A resample of equal values has an infinite t. Where there are many, one end would be infinite as well.
+        distance_R = mean_RS[:, s] - mean_S[s]
         varies_R = error_RS[:, s] > 1e-9 * error_S[s]
-        if error_S[s] <= 1e-12 * abs(mean_S[s]) or not varies_R.any():
-            continue
-        t_R = (mean_RS[varies_R, s] - mean_S[s]) / error_RS[varies_R, s]
-        low_t, high_t = np.percentile(t_R, PERCENTILES)
-        intervals[name] = [float(mean_S[s] - high_t * error_S[s]), float(mean_S[s] - low_t * error_S[s])]
+        infinite_R = np.where(distance_R < 0, -np.inf, np.inf)
+        t_R = np.where(varies_R, distance_R / np.where(varies_R, error_RS[:, s], 1), infinite_R)
+        with np.errstate(invalid="ignore"):  # between a finite t and an infinite one
+            low_t, high_t = np.percentile(t_R, PERCENTILES)
+        if error_S[s] > 1e-12 * abs(mean_S[s]) and np.isfinite(low_t) and np.isfinite(high_t):
+            intervals[name] = [
+                float(mean_S[s] - high_t * error_S[s]),
+                float(mean_S[s] - low_t * error_S[s]),
+            ]
     return intervals
 
 
@@ -105,7 +117,7 @@ def resampled_weights(units: int, seed: int, resamples: int, rows: int = 0) -> I
 def sampling_units(
     groups: Groups | None, counted_N: npt.NDArray[np.bool_]
 ) -> tuple[int, npt.NDArray[np.int64] | None]:
-    """The number of sampling units and the unit of each counted row: the counted rows (None), or the groups that have one.
+    """The number of sampling units and the unit of each counted row: rows (None), or the groups that have one.
 
     `counted_N`: which of all rows count. `groups`: of all rows, in their order. Raises ValueError for another number of
     them.

@@ -11,6 +11,7 @@ from torch import Tensor
 from classwise.metrics.bootstrap import Groups, mean_intervals, sampling_units, within
 from classwise.metrics.intervals import (
     CALIBRATION,
+    EQUAL,
     MIN_MEAN_UNITS,
     MIN_UNITS,
     Intervals,
@@ -303,7 +304,10 @@ class ClassMetric:
             losses = {"log_loss": statistics_NS[:, len(TOP)]}
             ones_N = np.ones(len(statistics_NS))
             means = mean_intervals(losses, ones_N, units, unit_N, seed=seed, resamples=resamples)
-            scores |= {name: within(interval, 0, LOSS_LIMIT) for name, interval in means.items()}
+            if "log_loss" in means:
+                scores["log_loss"] = within(means["log_loss"], 0, LOSS_LIMIT)
+            else:
+                withheld["log_loss"] = EQUAL
 
         order = SCORES["ordinal" if self._ordinal else "class"]
         return Intervals(

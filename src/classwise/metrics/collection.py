@@ -151,10 +151,9 @@ class MetricCollection:
     ) -> dict[str, dict[str, Any]]:
         """The scores of all targets by name under `targets`, and of the joint class under `joint`, as in metrics.json.
 
-        With `resamples` > 0 each has `intervals` too, [low, high] by score, from that many draws, and `no_interval`, why
-        a score has none; so does each class. `groups`, one for each row in the order of the updates, are the sampling
-        units if given, else rows. Raises ValueError if the rows were
-        not kept.
+        With `resamples` > 0 each, and each of its classes, has `intervals` too, [low, high] by score, from that many
+        draws, and `no_interval`, why a score has none. The sampling units are the `groups`, one for each row in the
+        order of the updates, or else the rows. Raises ValueError if the rows were not kept.
         """
         if resamples:
             require_rows(self.keep_rows)

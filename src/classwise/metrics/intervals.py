@@ -21,7 +21,13 @@ from classwise.metrics.posterior import (
     independent,
     share_design_effect,
 )
-from classwise.metrics.scores import Array, label_scores, level_scores, precision_recall_f1
+from classwise.metrics.scores import (
+    Array,
+    confusion_marginals,
+    label_scores,
+    level_scores,
+    precision_recall_f1,
+)
 
 MIN_UNITS = 10
 """Rows, or groups, below which no score has an interval."""
@@ -32,9 +38,9 @@ MIN_MEAN_UNITS = 20
 MIN_CLASS_UNITS = 3
 """Rows of a class, or groups with one, below which its own scores have no interval: it would be most of [0, 1]."""
 
-CALIBRATION = "biased upwards by an amount that depends on the unknown calibration of each bin"
+CALIBRATION = "it is biased upwards, by an unknown amount"
 
-EQUAL = "all rows have the same value"
+EQUAL = "too few different values"
 
 _NAMED = 3  # classes without a row that a reason names
 
@@ -115,9 +121,7 @@ def confusion_intervals(
     whole = drawn(effects.whole)
     within = whole if np.array_equal(effects.whole, effects.within) else drawn(effects.within)
 
-    support_K = confusion_KK.sum(axis=1)
-    predicted_K = confusion_KK.sum(axis=0)
-    hits_K = np.diagonal(confusion_KK)
+    hits_K, support_K, predicted_K = confusion_marginals(confusion_KK.astype(np.float64))
     values = label_scores(hits_K, support_K, predicted_K)
     draws_by_score = label_scores(whole.hits, whole.support, whole.predicted)
     if ordinal:
@@ -178,4 +182,3 @@ def share_interval(is_hit_N: npt.NDArray[np.bool_], unit_N: Ints | None, seed: i
     hits = float(is_hit_N.sum())
     rows = len(is_hit_N)
     return percentile_interval(draw_shares(hits / effect, rows / effect, seed, draws), hits / rows)
-

@@ -20,7 +20,7 @@ from classwise.metrics.scores import LOSS_LIMIT, SCORES, Array, precision_recall
 
 Bools = npt.NDArray[np.bool_]
 
-AVERAGE_PRECISION = "average precision depends on the order of all rows, and has no interval that holds for rare labels"
+AVERAGE_PRECISION = "none holds where labels are rare"
 
 
 def label_intervals(
@@ -41,7 +41,9 @@ def label_intervals(
     labeled_NL = ~np.isnan(targets_NL)
     true_NL = targets_NL == 1
     predicted_NL = (logits_NL >= 0) & labeled_NL
-    scores, withheld, classes = _count_intervals(labeled_NL, true_NL, predicted_NL, labels, unit_N, seed, draws)
+    scores, withheld, classes = _count_intervals(
+        labeled_NL, true_NL, predicted_NL, labels, unit_N, seed, draws
+    )
     withheld["map"] = AVERAGE_PRECISION
     scores["exact_match"] = share_interval((true_NL == predicted_NL).all(axis=1), unit_N, seed, draws)
 
@@ -87,7 +89,9 @@ def _count_intervals(
     class_C = true_C * count + label_C
     unit_C = row_C if unit_N is None else unit_N[row_C]
     effects = design_effects(class_C, true_C == predicted_C, unit_C, 2 * count)
-    counts_2L2 = np.bincount(2 * class_C + predicted_C, minlength=4 * count).reshape(2, count, 2)
+    counts_2L2 = (
+        np.bincount(2 * class_C + predicted_C, minlength=4 * count).reshape(2, count, 2).astype(np.float64)
+    )
 
     share_effect_L = np.array([_share_effect(true_NL[:, k], labeled_NL[:, k], unit_N) for k in range(count)])
     whole = draw_labels(counts_2L2, effects.whole.reshape(2, count), share_effect_L, seed, draws)
@@ -108,7 +112,9 @@ def _count_intervals(
             withheld[f"macro_{name}"] = reason
         else:
             macro_R = precision_recall_f1(*whole)[i].mean(axis=1)
-            scores[f"macro_{name}"] = percentile_interval(macro_R, float(precision_recall_f1(*values)[i].mean()))
+            scores[f"macro_{name}"] = percentile_interval(
+                macro_R, float(precision_recall_f1(*values)[i].mean())
+            )
 
     units_L = support_L
     if unit_N is not None:

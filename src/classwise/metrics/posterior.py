@@ -73,7 +73,9 @@ def independent(classes: int) -> DesignEffects:
     return DesignEffects(ones, ones, ones)
 
 
-def design_effects(true_N: Ints, is_hit_N: npt.NDArray[np.bool_], unit_N: Ints, classes: int) -> DesignEffects:
+def design_effects(
+    true_N: Ints, is_hit_N: npt.NDArray[np.bool_], unit_N: Ints, classes: int
+) -> DesignEffects:
     """The design effects of rows of the classes `true_N` in the groups `unit_N`.
 
     1 + (m - 1) r: m is the mean number of rows of a row's group, r the correlation of hits within groups.
@@ -133,7 +135,9 @@ def _share_effects(true_N: Ints, unit_N: Ints, count_K: Ints) -> Array:
     unit_C, class_C = divmod(cells, classes)
 
     # sum over groups of (count - size share)^2, written by the cells that are not empty.
-    squares_K = np.bincount(class_C, counts_C**2 - 2 * counts_C * size_U[unit_C] * share_K[class_C], minlength=classes)
+    squares_K = np.bincount(
+        class_C, counts_C**2 - 2 * counts_C * size_U[unit_C] * share_K[class_C], minlength=classes
+    )
     squares_K = squares_K + (size_U**2).sum() * share_K**2
     return np.asarray(np.maximum(squares_K, 0) / np.maximum(rows * share_K * (1 - share_K), _TINY))
 
@@ -154,7 +158,9 @@ def draw_rates(hits_K: Array, misses_K: Array, rng: np.random.Generator, draws: 
     log_likelihood_MS = np.zeros(alpha_MS1.shape[:2])
     for hits, misses in zip(hits_K, misses_K, strict=True):
         if hits + misses > 0:
-            log_likelihood_MS += (betaln(hits + alpha_MS1, misses + beta_MS1) - betaln(alpha_MS1, beta_MS1))[..., 0]
+            log_likelihood_MS += (betaln(hits + alpha_MS1, misses + beta_MS1) - betaln(alpha_MS1, beta_MS1))[
+                ..., 0
+            ]
     posterior = np.exp(log_likelihood_MS - log_likelihood_MS.max()).ravel()
     cell_R = rng.choice(len(posterior), p=posterior / posterior.sum(), size=draws)
     alpha_R = alpha_MS1.ravel()[cell_R]
@@ -188,7 +194,8 @@ def draw_confusions(
     support_RK = rng.standard_gamma(np.maximum(rows_K / effect_K, _TINY), size=(draws, classes)) * effect_K
     support_RK[:, rows_K == 0] = 0.0
 
-    missed_RK = support_RK * (1 - rates_RK)
+    # A single class cannot be missed.
+    missed_RK = support_RK * (1 - rates_RK) * (classes > 1)
     hits_RK = support_RK - missed_RK
     wrong_RK, distance_R, square_R = _draw_misses(counts_KK, rows_K, missed_RK, rng, ordinal)
     return Drawn(hits_RK, support_RK, hits_RK + wrong_RK, distance_R, square_R)
@@ -251,7 +258,9 @@ def _draw_misses(
         )
         weight = np.concatenate([rng.standard_gamma(count_C, size=(size, len(count_C))), weight], axis=1)
         true = np.concatenate([np.broadcast_to(true_C, (size, len(true_C))), extra_true], axis=1)
-        predicted = np.concatenate([np.broadcast_to(predicted_C, (size, len(true_C))), extra_predicted], axis=1)
+        predicted = np.concatenate(
+            [np.broadcast_to(predicted_C, (size, len(true_C))), extra_predicted], axis=1
+        )
 
         # Each true class divides its missed rows in proportion to the weights.
         draw = np.arange(size)[:, None] * classes

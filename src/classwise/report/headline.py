@@ -44,6 +44,7 @@ class Headline:
     name: str
     text: str
     interval: str
+    no_interval: str  # why there is none
     subject: str
     lower: bool
     samples: int  # rows behind the score; 0 where they are not recorded
@@ -79,6 +80,7 @@ def headline(run: RunFiles, best: Best) -> Headline:
         name=metric_name(best.key, kind_of(run, target)),
         text=text,
         interval=interval,
+        no_interval=str(mapping(scores.get("no_interval")).get(best.key, "")),
         subject=subject(run, best),
         lower=not higher_is_better(best.key),
         samples=count(scores.get("samples")) or count(run.metrics.get("samples")),
