@@ -15,7 +15,6 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from classwise.metrics.bootstrap import PERCENTILES, resampled_weights
 from classwise.metrics.classification import ClassMetric, LabelMetric
 from classwise.metrics.collection import MetricCollection, flat_scores, higher_is_better
 from classwise.metrics.prior import intervals_at_prior, scores_at_prior
@@ -107,22 +106,32 @@ def test_a_class_without_rows_is_named() -> None:
 
 
 @pytest.mark.parametrize("groups", [None, 30])
-def test_intervals_weight_every_resample_to_the_same_shares(groups: int | None) -> None:
-    """The percentiles of scikit-learn's score of each resample, its rows weighted anew."""
+def test_intervals_are_meant_at_the_shares(groups: int | None) -> None:
+    """They hold the score at the shares; recalls, which do not depend on shares, have the same intervals at any."""
     true_N, predicted_N = rows(3)
+    metric = metric_of(true_N, predicted_N)
     group_N = None if groups is None else np.arange(len(true_N)) % groups
-    units = groups or len(true_N)
-    found = intervals_at_prior(metric_of(true_N, predicted_N), SHARES, group_N, seed=5, resamples=40)
+    plain = metric.intervals(group_N, seed=5)
+    found = intervals_at_prior(metric, SHARES, group_N, seed=5)
+    expected = scores_at_prior(metric, SHARES)
+    for name, (low, high) in found.scores.items():
+        assert low <= expected[name] <= high, name
+    assert found.scores["macro_f1"] != plain.scores["macro_f1"]
+    recalls = [of_class.scores.get("recall") for of_class in found.classes]
+    assert recalls == [
+        pytest.approx(of_class.scores["recall"], abs=0.02) if "recall" in of_class.scores else None
+        for of_class in plain.classes
+    ]
 
-    expected = []
-    for weights_UR in resampled_weights(units, 5, 40, rows=len(true_N)):
-        for weights_U in weights_UR.T:
-            draws_N = weights_U if group_N is None else weights_U[group_N]
-            support_K = np.bincount(true_N, weights=draws_N, minlength=4)
-            weights_N = draws_N * (np.array(SHARES) / np.maximum(support_K, 1e-9))[true_N]
-            expected.append(by_scikit_learn(true_N, predicted_N, weights_N)["macro_f1"])
-    assert found["macro_f1"] == pytest.approx(np.percentile(expected, PERCENTILES), abs=1e-12)
-    assert set(found) == set(LABEL_SCORES)
+
+def test_known_shares_leave_less_to_chance() -> None:
+    """At the shares of the rows themselves, the interval of accuracy is not wider than where the shares vary too."""
+    true_N, predicted_N = rows(3)
+    metric = metric_of(true_N, predicted_N)
+    shares = (np.bincount(true_N, minlength=4) / len(true_N)).tolist()
+    low, high = intervals_at_prior(metric, shares, seed=5).scores["accuracy"]
+    plain_low, plain_high = metric.intervals(seed=5).scores["accuracy"]
+    assert high - low <= (plain_high - plain_low) * 1.02
 
 
 def test_a_collection_has_both() -> None:
