@@ -17,7 +17,7 @@ from classwise.data.batch import Batch
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.model.batch_norm import batch_norms
-from simulations.batch_norm import HEAD, LITE, PACKAGE, Setting, _batch, _model, gradient
+from simulations.batch_norm import HEAD, LITE, PACKAGE, Setting, draw_batch, draw_model, gradient
 
 
 class GivenStatistics(nn.Module):
@@ -58,8 +58,8 @@ class GivenStatistics(nn.Module):
 
 def errors(setting: Setting, images: int, micro_batch: int) -> tuple[int, dict[str, float]]:
     """The number of batch norms, and the gradient's error by what was done."""
-    batch = _batch(images, setting.size, seed=0)
-    model = _model(setting, seed=0)
+    batch = draw_batch(images, setting.size, seed=0)
+    model = draw_model(setting, seed=0)
     whole = gradient(model, [batch])
     found = {
         "statistics of the micro-batches (1 pass)": _distance(
@@ -68,7 +68,7 @@ def errors(setting: Setting, images: int, micro_batch: int) -> tuple[int, dict[s
     }
 
     # From the running statistics of the start, which the calls above have moved.
-    model = _model(setting, seed=0)
+    model = draw_model(setting, seed=0)
     layers = _replace_norms(model)
     parts = _cut(batch, micro_batch)
     depth = len(layers)

@@ -1,4 +1,4 @@
-"""Mutation test of the quick tests: ninety one-line faults (planted/), planted one at a time.
+"""Mutation test of the quick tests: one-line faults (planted/), planted one at a time.
 
     python benchmarks/planted_faults.py [--only NAME ...] [--whole] [--json FILE]
 

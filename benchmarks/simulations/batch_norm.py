@@ -82,8 +82,8 @@ def errors(setting: Setting, draws: int) -> list[float]:
     """The relative error of the gradient for some drawn updates."""
     found = []
     for draw in range(draws):
-        model = _model(setting, draw)
-        batch = _batch(sum(setting.sizes), setting.size, draw)
+        model = draw_model(setting, draw)
+        batch = draw_batch(sum(setting.sizes), setting.size, draw)
         whole = gradient(model, [batch])
         micro_batches = [
             Batch(images, {HEAD: labels}, rows)
@@ -125,7 +125,7 @@ def _reported(setting: Setting, found: list[float]) -> Claim:
     return Claim(f"gradient: {setting.name}, batch norm", text, "(reported)", len(found), holds=True)
 
 
-def _model(setting: Setting, seed: int) -> Classifier:
+def draw_model(setting: Setting, seed: int) -> Classifier:
     """The network in float64; a fresh one whose batch norm is to be frozen is first given running statistics that are
     not those of the start."""
     model = build_classifier(
@@ -140,13 +140,13 @@ def _model(setting: Setting, seed: int) -> Classifier:
     if setting.frozen and setting.weights == "none":
         model.train()
         with torch.no_grad():
-            model(_batch(64, setting.size, seed=1000 + seed).images)
+            model(draw_batch(64, setting.size, seed=1000 + seed).images)
     if setting.frozen:
         model.freeze_batch_norm()
     return model
 
 
-def _batch(count: int, size: int, seed: int) -> Batch:
+def draw_batch(count: int, size: int, seed: int) -> Batch:
     """Clothes, enlarged to `size` pixels; every seventh label is unknown."""
     images_NHW, labels_N = read_bundle("test")
     rows = np.random.default_rng(seed).permutation(len(labels_N))[:count]

@@ -77,6 +77,7 @@ def test_every_command_predicts_for_the_shares(folder: Path) -> None:
         )
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "macro F1 at prior" in page
+    assert "at the class shares of selection.prior" in page
     shown = command("evaluate", run.path).ok().out
     assert shown.startswith(f"macro_f1_at_prior {run.metrics['value']:.4f} [")
     assert "macro F1 at prior" in shown

@@ -258,8 +258,8 @@ def _without_effect(config: Config) -> Iterator[str]:
         )
     if training.batch_norm == "frozen" and config.model.weights == "none":
         yield (
-            "training.batch_norm = 'frozen': the backbone has no pretrained weights, so the running statistics are those"
-            " of the start (mean 0, variance 1), and batch norm normalizes nothing"
+            "training.batch_norm = 'frozen': the backbone has no pretrained weights, so the running statistics are"
+            " those of the start (mean 0, variance 1), and batch norm normalizes nothing"
         )
     if training.freeze_epochs >= training.epochs and data.augment.preset != "none":
         yield (

@@ -136,7 +136,10 @@ class Data(Section):
 class Model(Section):
     """[model]"""
 
-    backbone: str = Field("small_cnn", description="small_cnn (built in), or the name of any timm model")
+    backbone: str = Field(
+        "small_cnn",
+        description="small_cnn, small_cnn_gn (built in; the second with group norm), or the name of any timm model",
+    )
     weights: str = Field(
         "none",
         description='none | pretrained (timm\'s, from the hub) | path of a .safetensors file | "package:NAME"',
@@ -201,12 +204,12 @@ class Training(Section):
     micro_batch: Count | Literal["auto"] = Field(
         "auto",
         description="images computed at once; auto: the whole batch, halved whenever the device runs out of"
-        " memory. The gradient is always that of the whole batch",
+        " memory. The gradient stays that of the whole batch, unless the backbone has batch norm (see batch_norm)",
     )
     accumulate: Count = Field(
         1,
         description="gradient accumulation: micro-batches per update, in each process. The gradient is that of one"
-        " large batch",
+        " large batch, unless the backbone has batch norm (see batch_norm)",
     )
     clip_norm: Positive | None = Field(
         None, description="maximum norm of the gradient (default: no clipping)"
@@ -235,8 +238,8 @@ class Training(Section):
     )
     batch_norm: Literal["micro_batch", "frozen"] = Field(
         "micro_batch",
-        description="micro_batch: normalize by the images that are computed at once; frozen: by the running statistics"
-        " of the pretrained weights, which makes accumulation exact for networks with batch norm",
+        description="what batch norm normalizes by: micro_batch: the images that are computed at once, so accumulation"
+        " is not exact; frozen: the running statistics of the pretrained weights, so it is",
     )
     sync_batch_norm: bool = Field(
         False, description="compute batch norm's statistics over all processes (several GPUs only)"

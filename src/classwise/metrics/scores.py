@@ -156,7 +156,7 @@ def label_scores(hits_K: Array, support_K: Array, predicted_K: Array) -> dict[st
 
     # For mcc and kappa: N times the hits by chance, and N^2 times the variances of the true and the predicted classes.
     by_chance = (support_K * predicted_K).sum(axis=-1)
-    # Weights that are not whole numbers may miss a variance of 0 by a rounding error, from below too.
+    # Counts that are no whole numbers may miss 0 by a rounding error.
     true_spread = np.maximum(rows**2 - (support_K**2).sum(axis=-1), 0)
     predicted_spread = np.maximum(rows**2 - (predicted_K**2).sum(axis=-1), 0)
 

@@ -1,8 +1,8 @@
 """Batch norm, whose outputs depend on which images are computed at once.
 
-In training it normalizes by the mean and variance of the images of one forward pass (Ioffe and Szegedy 2015, section 3).
-So the gradient of a batch that is computed in parts is not that of the batch computed whole. In eval mode it normalizes
-by the running statistics, which are constants: an image's outputs no longer depend on the others.
+In training it normalizes by the mean and variance of the images of one forward pass (Ioffe and Szegedy 2015, section
+3). So the gradient of a batch that is computed in parts is not that of the batch computed whole. In eval mode it
+normalizes by the running statistics, which are constants: an image's outputs no longer depend on the others.
 """
 
 from torch import Tensor, nn

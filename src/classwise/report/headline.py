@@ -46,7 +46,9 @@ class Headline:
     name: str
     text: str
     interval: str
+    no_interval: str  # why there is none
     subject: str
+    prior: str  # the class shares of the score, where they are not those of the rows
     lower: bool
     samples: int  # rows behind the score; 0 where they are not recorded
     is_test: bool  # else of the validation rows
@@ -89,7 +91,9 @@ def headline(run: RunFiles, best: Best) -> Headline:
         name=metric_name(best.key, kind_of(run, target)),
         text=text,
         interval=interval,
+        no_interval=str(mapping(scores.get("no_interval")).get(best.key, "")),
         subject=subject(run, best),
+        prior=_prior(run) if best.key.endswith(AT_PRIOR) else "",
         lower=not higher_is_better(best.key),
         samples=count(scores.get("samples")) or count(metrics.get("samples")),
         is_test=is_test,
@@ -98,6 +102,12 @@ def headline(run: RunFiles, best: Best) -> Headline:
         baselines_of=baselines_of,
         baselines=baselines,
     )
+
+
+def _prior(run: RunFiles) -> str:
+    """The class shares of selection.prior in words."""
+    prior = mapping(run.config.get("selection")).get("prior")
+    return "all classes equally frequent" if prior == "balanced" else "at the class shares of selection.prior"
 
 
 def subject(run: RunFiles, best: Best) -> str:

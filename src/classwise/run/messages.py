@@ -14,8 +14,8 @@ from classwise.run.folder import RunFolder
 from classwise.training import loop
 
 INEXACT = (
-    "note: {model} has {layers}, which normalize{s} by the {images} images of a forward pass; the {total} of an update are"
-    " not computed in one, so the gradient is not exactly that of one large batch. It is with training.batch_norm ="
+    "note: {model} has {layers}, which normalize{s} by the {images} images of a forward pass; the {total} of an update"
+    " are not computed in one, so the gradient is not exactly that of one large batch. It is with training.batch_norm ="
     ' "frozen" (for pretrained weights) or a backbone without batch norm, such as small_cnn_gn{or_sync}'
 )
 
