@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
 from classwise.data.sources import Samples
@@ -88,8 +89,10 @@ def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], ke
 
 
 def split_warnings(splits: DatasetSplits) -> list[str]:
-    """Warnings of labels that are missing: in rows, in the validation split, or of whole classes."""
+    """Warnings of images in several rows, and of labels that are missing: in rows, in the validation split, or of whole
+    classes."""
     return [
+        *content_warnings(splits),
         *_masked_rows(splits),
         *_unused_separators(splits),
         *_unscored_targets(splits),

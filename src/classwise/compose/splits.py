@@ -79,6 +79,13 @@ class DatasetSplits:
         names = self.joint or tuple(class_numbers)
         return combination_numbers([class_numbers[name] for name in names]) if names else None
 
+    def joint_classes(self, split: Split) -> Numbers:
+        """The joint class (N,) of each row, numbered over all combinations of labels (see metrics/joint.py); -1 for
+        rows that lack one of the labels. Only where there is a joint."""
+        class_numbers = self.class_numbers(split)
+        sizes = [len(self.label_lists[name]) for name in self.joint]
+        return joint_number([class_numbers[name] for name in self.joint], sizes)
+
     def queries(self, split: Split) -> Numbers | None:
         """The query number (N,) of each row, which batches keep whole; None without a ranking target."""
         for target in self.targets:
@@ -111,10 +118,8 @@ def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
         elif target.labels:  # multilabel: a row may count several times
             counts[target.name] = [int(count) for count in (labels == 1).sum(axis=0)]
     if splits.joint:
-        class_numbers = splits.class_numbers(split)
-        sizes = [len(splits.label_lists[name]) for name in splits.joint]
-        joint_N = joint_number([class_numbers[name] for name in splits.joint], sizes)
-        counts["joint"] = _count(joint_N, math.prod(sizes))
+        size = math.prod(len(splits.label_lists[name]) for name in splits.joint)
+        counts["joint"] = _count(splits.joint_classes(split), size)
     return counts
 
 

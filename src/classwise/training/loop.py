@@ -161,11 +161,13 @@ def train(
             raise Interrupted(f"stopped after update {progress.update}, in epoch {epoch + 1}")
         valid_seconds = time.perf_counter() - started
 
-        # The schedule may follow the metric; the best epoch by the metric is the one whose weights are kept.
+        # The schedule may follow the metric; the best epoch by the metric is the one whose weights are kept. How the
+        # rows came out stays too: it tells how much of the best score is luck.
         value = scores[settings.metric]
         state.schedule.end_epoch(value, progress.update)
         row = history_row(state, scores, valid_seconds, is_frozen=epoch < data.frozen_epochs)
         best = progress.end_epoch(value, row, settings.first_epoch, settings.higher_is_better)
+        state.outcomes.add(progress.epoch, metrics.outcomes, settings.first_epoch)
         checkpointer.save(state, best)
         report(row, best)
     return "early_stopped" if out_of_patience(progress, settings) else "finished"
@@ -180,6 +182,9 @@ def train_one_epoch(
     should_stop: Callable[[], bool] = never,
 ) -> None:
     """One step of the optimizer for each list of micro-batches in `updates`, with the gradient of one big batch.
+
+    Exactly so unless an image's outputs depend on the others of its forward pass, as with batch norm that is not frozen
+    (model/batch_norm.py).
 
     Returns early when `should_stop` says so. Raises NonFiniteError (of the update before, where a GPU reports late)
     and OutOfMemory; the update that it is about has then changed nothing.
