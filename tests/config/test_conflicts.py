@@ -37,6 +37,18 @@ def test_an_ordinary_config_has_none() -> None:
     )
 
 
+def test_a_prior_accounts_for_all_corrections() -> None:
+    """What sampling and class weights have changed together is taken off after training, unless adjust is given."""
+    twice: dict[str, Any] = {
+        "data": {"sampling": "balanced"},
+        "loss": {"name": "cross_entropy", "class_weights": "inverse"},
+    }
+    assert len(warnings_of(**twice)) == 1
+    assert warnings_of(**twice, selection={"prior": "balanced"}) == []
+    targets = {"label": CLASS | {"adjust": 0.0}}
+    assert len(warnings_of(**twice, targets=targets, selection={"prior": "balanced"})) == 1
+
+
 REFUSED = [
     ({"data": {"mix_share": 0.5}}, "data.mix_share: found 0.5, but data.mixup and data.cutmix are 0"),
     ({"data": {"mixup": 0.2}, "loss": {"name": "ldam"}}, "data.mixup: found 0.2, but loss.name is 'ldam'"),
@@ -83,6 +95,10 @@ REFUSED = [
             "training": {"epochs": 4},
         },
         "loss.weights_from_epoch: found 5, but training.epochs is 4",
+    ),
+    (
+        {"loss": {"name": "focal", "normalize_by": "weights"}},
+        "loss.normalize_by: found 'weights', but class_weights is 'none'",
     ),
     (
         {"training": {"target_weights": "uncertainty"}},

@@ -285,6 +285,19 @@ def test_what_a_run_may_be_given_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     assert timeless_history(run) == timeless_history(tmp_path / "whole")
 
 
+def test_a_resumed_run_counts_the_seconds_from_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What status.json says a run has taken is what all of its parts have taken."""
+    plain_table(tmp_path, 16)
+    run = tmp_path / "run"
+    stop_after(1, write_config(tmp_path, PLAIN), run, monkeypatch)
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"seconds": 5000.0}))
+    command("resume", run).ok()
+    assert 5000 < json.loads((run / "status.json").read_text())["seconds"] < 6000
+
+
 @pytest.mark.full  # compiling takes a minute; tests/training/test_compiled.py says quickly what is compiled
 @pytest.mark.parametrize("careful", [True, False])
 def test_compiled_too_the_run_ends_in_the_same_bytes(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import (
     accuracy_score,
@@ -268,12 +269,23 @@ def test_another_seed_gives_other_weights(people: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / weights).read_bytes() != (people / "run" / weights).read_bytes()
 
 
-def test_the_callers_random_numbers_stay_as_they_were(people: Path, tmp_path: Path) -> None:
-    """Neither training nor inference touches Python's, numpy's or torch's global generators."""
-    with generators_untouched():
-        run = classwise.train(people / "classwise.toml", tmp_path / "run", quiet=True)
-        run.evaluate()
-        run.predict(people / "samples.csv")
+def test_the_callers_random_numbers_and_threads_stay_as_they_were(people: Path, tmp_path: Path) -> None:
+    """Neither training nor inference touches Python's, numpy's or torch's global generators; and torch has as many
+    threads as before, whatever the run's config says."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with generators_untouched():
+            run = classwise.train(
+                people / "classwise.toml", tmp_path / "run", [("training.threads", "1")], quiet=True
+            )
+            assert torch.get_num_threads() == 3
+            run.evaluate()
+            run.predict(people / "samples.csv")
+        assert torch.get_num_threads() == 3
+        assert run.status["environment"]["threads"] == 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_validation_table_of_its_own_is_used_whole(tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ def _class_weights(config: Config) -> Iterator[str]:
                     f"{key}.weights_from_epoch: found {loss.weights_from_epoch}, but class_weights is 'none', so there"
                     ' is nothing to defer; allowed: with class_weights = "effective", "inverse" or a list'
                 )
+            if loss.normalize_by == "weights" and loss.class_weights == "none":
+                yield (
+                    f"{key}.normalize_by: found 'weights', but class_weights is 'none', so there are no weights to"
+                    ' divide by; allowed: with class_weights = "effective", "inverse" or a list'
+                )
             if loss.weights_from_epoch > epochs:
                 yield (
                     f"{key}.weights_from_epoch: found {loss.weights_from_epoch}, but training.epochs is {epochs}, so"
@@ -206,6 +211,9 @@ def _corrected_twice(config: Config) -> Iterator[str]:
     sampling = config.data.sampling
     for name, target in config.targets.items():
         if target.type != "class":
+            continue
+        # With selection.prior, what all of them have changed together is taken into account after training.
+        if config.selection.prior is not None and target.adjust is None:
             continue
         corrections = [f"data.sampling = {sampling!r}"] if sampling != "shuffle" else []
         for loss in losses_of(config, name):

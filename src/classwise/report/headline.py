@@ -3,6 +3,7 @@ its confidence interval, and the baselines to beat."""
 
 from dataclasses import dataclass
 
+from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, mapping, number
@@ -46,10 +47,12 @@ class Headline:
     text: str
     interval: str
     subject: str
+    prior: str  # the class shares of the score, where they are not those of the rows
     lower: bool
     samples: int  # rows behind the score; 0 where they are not recorded
     is_test: bool  # else of the validation rows
     validation: str  # the value on the validation rows
+    selection: str  # what the choice of the epoch does to that value; empty if no epoch was chosen
     baselines_of: str  # the metric of the baselines, where it is not the headline's own
     baselines: list[Baseline]
 
@@ -79,7 +82,8 @@ def headline(run: RunFiles, best: Best) -> Headline:
     text = interval = ""
     if value is not None:
         text = number_text(best.key, value)
-        limits = ends(mapping(scores.get("intervals")).get(best.key))
+        scored = mapping(scores.get("at_prior")) if best.key.endswith(AT_PRIOR) else scores
+        limits = ends(mapping(scored.get("intervals")).get(best.key.removesuffix(AT_PRIOR)))
         interval = interval_text(best.key, value, limits) if limits else ""
     baselines_of, baselines = _baselines(run, best)
     return Headline(
@@ -87,13 +91,21 @@ def headline(run: RunFiles, best: Best) -> Headline:
         text=text,
         interval=interval,
         subject=subject(run, best),
+        prior=_prior(run) if best.key.endswith(AT_PRIOR) else "",
         lower=not higher_is_better(best.key),
         samples=count(scores.get("samples")) or count(metrics.get("samples")),
         is_test=is_test,
         validation="" if best.value is None else number_text(best.key, best.value),
+        selection=_selection(run, best),
         baselines_of=baselines_of,
         baselines=baselines,
     )
+
+
+def _prior(run: RunFiles) -> str:
+    """The class shares of selection.prior in words."""
+    prior = mapping(run.config.get("selection")).get("prior")
+    return "all classes equally frequent" if prior == "balanced" else "at the class shares of selection.prior"
 
 
 def subject(run: RunFiles, best: Best) -> str:
@@ -111,6 +123,26 @@ def target_of(run: RunFiles, metric: str) -> str:
         return named or "joint"
     targets = [*(mapping(run.metrics.get("targets")) or mapping(run.config.get("targets")))]
     return targets[0] if len(targets) == 1 else ""
+
+
+def _selection(run: RunFiles, best: Best) -> str:
+    """The number of epochs that the best one was chosen from, and by how much that makes its score too good."""
+    selection = mapping(run.metrics.get("selection"))
+    epochs = count(selection.get("epochs"))
+    if epochs <= 1:
+        return ""
+    side = "high" if higher_is_better(best.key) else "low"
+    optimism, corrected = number(selection.get("optimism")), number(selection.get("corrected"))
+    if optimism is None or corrected is None:
+        reason = str(selection.get("reason") or "not recorded")
+        return (
+            f"the best of {epochs} epochs on these rows, so rather too {side}; by how much is not estimated"
+            f" ({reason})"
+        )
+    return (
+        f"the best of {epochs} epochs on these rows, so about {number_text(best.key, optimism)} too {side}:"
+        f" expect {number_text(best.key, corrected)} on other rows"
+    )
 
 
 def _scores(metrics: Json, target: str) -> Json:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
+from classwise.metrics.scores import AT_PRIOR
 from classwise.report.charts import Dot, agreement_chart, scatter_chart
 from classwise.report.confusion import (
     ConfusedPair,
@@ -187,7 +188,16 @@ def _target_scores(run: RunFiles, name: str, scores: Json) -> TargetScores:
 
 
 def _numbers(scores: Json, kind: str) -> list[Number]:
-    """The scores with a name of ours in their order, then whatever else is a number."""
+    """The scores with a name of ours in their order, then whatever else is a number; last, where there are any, the
+    same scores at the class shares of selection.prior."""
+    at_prior = mapping(scores.get("at_prior"))
+    if at_prior:
+        inner = mapping(at_prior.get("intervals"))
+        suffixed = {f"{key}{AT_PRIOR}": at_prior.get(key) for key in NUMBER_NAMES if key in at_prior}
+        intervals = {f"{key}{AT_PRIOR}": limits for key, limits in inner.items()}
+        plain = {key: value for key, value in scores.items() if key != "at_prior"}
+        return [*_numbers(plain, kind), *_numbers(suffixed | {"intervals": intervals}, kind)]
+
     intervals = mapping(scores.get("intervals"))
     others = [key for key in scores if key not in NUMBER_NAMES and key not in COUNTS]
     numbers = []

@@ -8,7 +8,7 @@ from torch import nn
 from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
-from classwise.metrics.text import headline_text
+from classwise.metrics.text import headline_text, selection_text
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.training import loop
@@ -105,10 +105,13 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
     settings = parts.settings
     progress = parts.state.progress
     since = f" (of those from epoch {settings.first_epoch} on)" if settings.first_epoch > 1 else ""
+    metrics = folder.metrics()
+    chosen = selection_text(metrics)
     console.line(
         f"{outcome.replace('_', ' ')}: best {settings.metric} {progress.best:.4f}"
         f" in epoch {progress.best_epoch}{since}\n"
-        f"report: {folder.report}"
+        + (f"{chosen}\n" if chosen else "")
+        + f"report: {folder.report}"
     )
 
     # The last lines, since a run that a simple baseline matches is rarely worth keeping.
@@ -120,7 +123,7 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
             console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
 
     # The score on rows that chose nothing is the one to quote.
-    if test := folder.metrics().get("test"):
+    if test := metrics.get("test"):
         console.line(test_line(test))
 
 

@@ -9,6 +9,8 @@ import torch
 
 from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
+from classwise.compose.contents import resampling_groups
+from classwise.compose.selection import selection_summary
 from classwise.compose.splits import DatasetSplits, Split, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -146,7 +148,7 @@ def run_to_the_end(
         outcome = _train(parts, checkpointer, console, stop)
         if not is_main_process:
             return
-        _write_results(folder, config, splits, stop.is_set)
+        _write_results(folder, config, splits, parts.state, stop.is_set)
     except (Interrupted, KeyboardInterrupt) as error:
         # A second signal raises KeyboardInterrupt, which brings no message.
         reason = (
@@ -233,7 +235,11 @@ class _EndingStatus:
 
 
 def _write_results(
-    folder: RunFolder, config: Config, splits: DatasetSplits, should_stop: Callable[[], bool]
+    folder: RunFolder,
+    config: Config,
+    splits: DatasetSplits,
+    state: TrainState,
+    should_stop: Callable[[], bool],
 ) -> None:
     """Write metrics.json, predictions.csv and, with test rows, predictions-test.csv of the best checkpoint. Raises
     Interrupted."""
@@ -244,12 +250,13 @@ def _write_results(
         samples = split.samples
         outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=split.cached)
         folder.write_predictions(predictor.table(samples, outputs, split.labels), name)
-        return predictor.score(outputs, split.labels, groups=samples.groups, config=config)
+        return predictor.score(outputs, split.labels, groups=resampling_groups(samples), config=config)
 
     # What most readers look for comes first in the file.
     metrics = scored("valid", splits.valid)
     metrics["epoch"] = checkpoint.epoch
-    headline = {key: metrics[key] for key in ("metric", "value", "epoch")}
+    metrics["selection"] = selection_summary(config, splits, state, metrics)
+    headline = {key: metrics[key] for key in ("metric", "value", "epoch", "selection")}
 
     # The test rows are scored here only: nothing was chosen by them.
     if splits.test is not None:
