@@ -97,6 +97,10 @@ REFUSED = [
         "loss.weights_from_epoch: found 5, but training.epochs is 4",
     ),
     (
+        {"loss": {"name": "focal", "normalize_by": "weights"}},
+        "loss.normalize_by: found 'weights', but class_weights is 'none'",
+    ),
+    (
         {"training": {"target_weights": "uncertainty"}},
         "training.target_weights: found 'uncertainty', but there is only one target",
     ),
@@ -107,6 +111,14 @@ REFUSED = [
     (
         {"training": {"epochs": 2, "freeze_epochs": 2}, "optimizer": {"backbone_lr_factor": 0.1}},
         "optimizer.backbone_lr_factor: found 0.1",
+    ),
+    (
+        {"training": {"batch_norm": "frozen", "sync_batch_norm": True}},
+        "training.sync_batch_norm: found true, but training.batch_norm is 'frozen'",
+    ),
+    (
+        {"training": {"epochs": 2, "freeze_epochs": 2, "batch_norm": "frozen"}},
+        "training.batch_norm: found 'frozen', but training.freeze_epochs freezes the whole backbone",
     ),
     (
         {"targets": {"a": RANK, "b": RANK | {"query": "other"}}},
@@ -146,6 +158,7 @@ WARNED = [
         ["class_weights = 'inverse'", "name = 'balanced_softmax'"],
     ),
     ({"training": {"epochs": 3, "freeze_epochs": 1}}, ["training.freeze_epochs = 1", "random features"]),
+    ({"training": {"batch_norm": "frozen"}}, ["training.batch_norm = 'frozen'", "mean 0, variance 1"]),
     (
         {"loss": {"name": "focal"}, "targets": {"label": CLASS | {"loss": {"name": "gce"}}}},
         ["[loss]: every target has a loss of its own"],

@@ -285,6 +285,7 @@ CASES: dict[str, Case] = {
     "training.target_weights": Case(("fixed", "uncertainty"), base=TWO),
     "training.checkpoint_minutes": Case((0.0, 1e-6), lambda count: count, play=saves),
     "training.checkpoint_updates": Case((LEFT_OUT, 1), lambda count: count, play=saves),
+    "training.batch_norm": Case(("micro_batch", "frozen")),
     "training.sync_batch_norm": Case((False, True), refusal),  # needs GPUs
     "training.precision": Case(("fp32", "bf16")),
     "training.micro_batch": Case(("auto", 2)),
@@ -308,6 +309,7 @@ WEIGHTED: dict[str, Case] = {
     "weights_from_epoch": Case(
         (1, 2), section={"class_weights": "inverse"}, base={"training": {"epochs": 2}}
     ),
+    "normalize_by": Case(("rows", "weights"), section={"class_weights": "inverse"}),
 }
 LOSSES: dict[str, dict[str, Case]] = {
     "cross_entropy": {**WEIGHTED, "label_smoothing": Case((0.0, 0.2))},
@@ -323,6 +325,7 @@ LOSSES: dict[str, dict[str, Case]] = {
         "gamma_neg": Case((4.0, 2.0)),
         "gamma_pos": Case((1.0, 0.0)),
         "clip": Case((0.05, 0.4)),
+        "focusing_gradient": Case((True, False)),
     },
     "smooth_l1": {"beta": Case((1.0, 0.1))},
     "huber": {"delta": Case((1.0, 0.1))},

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from classwise.compose.contents import leak_warning, refuse_shared_content, split_groups
 from classwise.compose.image_check import image_count_text, open_cache, usable_rows
 from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.split_checks import (
     listed,
     refuse_clashing_names,
     refuse_folder_columns,
+    refuse_large_joint,
     refuse_overlap,
     split_warnings,
 )
@@ -19,18 +21,26 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache
+from classwise.data.checking import ImageHashes
 from classwise.data.sources import Samples, read_source
-from classwise.data.split import Stratum, draw_test_rows, merge_groups, split_rows
-from classwise.data.targets import RankingTarget, Target
+from classwise.data.split import Stratum, draw_test_rows, split_rows
+from classwise.data.targets import Target
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import DataError, ImageError
 from classwise.files import sha256
 
 
 def prepare(
-    config: Config, console: Console, processes: Processes = SINGLE_PROCESS, use_cache: bool = True
+    config: Config,
+    console: Console,
+    processes: Processes = SINGLE_PROCESS,
+    use_cache: bool = True,
+    sides: Sequence[Sequence[str]] | None = None,
 ) -> DatasetSplits:
     """Read, check and split the data. Nothing is written but decoded images, and these only with `use_cache`.
+
+    `sides`: the id of every row of a run that exists, and the name of the split that it is in. They are used in place
+    of a new draw if the ids are those of the data.
 
     Every image is read once; with several processes, each reads its share. Raises DataError, ConfigError.
     """
@@ -41,10 +51,10 @@ def prepare(
     )
 
     # Rows whose images cannot be used must be gone before the split, which the numbers of rows decide.
-    keys: dict[Path, bytes] = {}
-    samples, bad = usable_rows(samples, config, console, processes, cache=cache, keys=keys)
+    hashes: dict[Path, ImageHashes] = {}
+    samples, bad = usable_rows(samples, config, console, processes, cache=cache, hashes=hashes)
     for key, table in tables.items():
-        tables[key], bad_of_table = usable_rows(table, config, console, processes, cache=cache, keys=keys)
+        tables[key], bad_of_table = usable_rows(table, config, console, processes, cache=cache, hashes=hashes)
         bad += bad_of_table
 
     # Rank 0 reports the cache for all processes.
@@ -56,12 +66,14 @@ def prepare(
             sum(column) for column in zip(*counts, strict=True)
         )
 
-    splits = processes.on_all_ranks(lambda: _split_data(config, samples, tables, bad))
+    splits = processes.on_all_ranks(lambda: _split_data(config, samples, tables, bad, sides))
+    if sides is not None and (warning := leak_warning(splits)):
+        console.line(f"warning: {warning}")
     return dataclasses.replace(
         splits,
-        train=_with_images(splits.train, keys, cache),
-        valid=_with_images(splits.valid, keys, cache),
-        test=None if splits.test is None else _with_images(splits.test, keys, cache),
+        train=_with_images(splits.train, hashes, cache),
+        valid=_with_images(splits.valid, hashes, cache),
+        test=None if splits.test is None else _with_images(splits.test, hashes, cache),
         cache=cache,
     )
 
@@ -105,10 +117,14 @@ def _read_table(config: Config, key: str) -> Samples:
 
 
 def _split_data(
-    config: Config, samples: Samples, tables: Mapping[str, Samples], bad: Sequence[ImageError]
+    config: Config,
+    samples: Samples,
+    tables: Mapping[str, Samples],
+    bad: Sequence[ImageError],
+    sides: Sequence[Sequence[str]] | None,
 ) -> DatasetSplits:
     """Targets, labels and splits of rows whose images have been checked. `tables`: the rows of a table of its own for
-    `valid` or `test`; without it, validation and test rows are taken from `samples`."""
+    `valid` or `test`; without it, validation and test rows are taken from `samples`, as `sides` says or by a draw."""
     # Label lists come from the training table, so that validation and test cannot add a class.
     targets = tuple(build_target(name, config, samples) for name in config.targets)
     joint = config.joint.targets if config.joint else ()
@@ -122,44 +138,76 @@ def _split_data(
         warnings += own[key].samples.notes
         for other in (samples, *(split.samples for name, split in own.items() if name != key)):
             refuse_overlap(other, own[key].samples, targets, key)
+            refuse_shared_content(other, own[key].samples, key)
 
-    # A share is drawn: the test rows first, so that they are the same for any way to split the others.
-    train = Split(samples, labels)
-    valid = own.get("valid")
-    test = own.get("test")
-    rows = len(samples)
-    if isinstance(config.data.test, float):
-        train, test, untested = _draw_test(train, targets, config)
+    # A share is drawn, once for a run: its split stays what it was, even if this version would draw another.
+    rest = Split(samples, labels)
+    side_of = {id: name for id, name in sides or () if name not in own}
+    if side_of.keys() == set(samples.ids):
+        own |= _recorded(rest, side_of)
+    else:
+        drawn, untested = _draw(rest, own, targets, config)
+        own |= drawn
         warnings += untested
-    if valid is None:
-        assert isinstance(config.data.valid, float)
-        share = config.data.valid * (rows / len(train.samples))  # of the rows that the test has left
-        train, valid = _draw_valid(train, targets, share, config)
 
     # What the user should know, and what would make predictions ambiguous.
     if bad:
         warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     refuse_clashing_names(targets, has_joint=bool(joint))
+    refuse_large_joint(targets, joint)
     splits = DatasetSplits(
         targets=targets,
         joint=joint,
-        train=train,
-        valid=valid,
-        test=test,
+        train=own["train"],
+        valid=own["valid"],
+        test=own.get("test"),
         bad=tuple(bad),
         warnings=tuple(warnings),
     )
     return dataclasses.replace(splits, warnings=(*warnings, *split_warnings(splits)))
 
 
+def _recorded(split: Split, side_of: Mapping[str, str]) -> dict[str, Split]:
+    """The splits by name, as the run at hand has recorded them by id."""
+    names = np.array([side_of[id] for id in split.samples.ids])
+    return {
+        name: _rows_of(split.samples, split.labels, np.flatnonzero(names == name))
+        for name in dict.fromkeys(["train", *names.tolist()])
+    }
+
+
+def _draw(
+    split: Split, own: Mapping[str, Split], targets: Sequence[Target], config: Config
+) -> tuple[dict[str, Split], list[str]]:
+    """The splits that have no table of their own, by name, and warnings. The test rows are drawn first, so that they
+    are the same for any way to split the others. Raises DataError."""
+    drawn = {"train": split}
+    warnings: list[str] = []
+    if isinstance(config.data.test, float):
+        drawn["train"], drawn["test"], warnings = _draw_test(split, targets, config)
+    if "valid" not in own:
+        assert isinstance(config.data.valid, float)
+        rest = drawn["train"]
+        share = config.data.valid * (
+            len(split.samples) / len(rest.samples)
+        )  # of the rows that the test has left
+        drawn["train"], drawn["valid"] = _draw_valid(rest, targets, share, config)
+    return drawn, warnings
+
+
 def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple[Split, Split, list[str]]:
     """The other rows, the test rows, and a warning for labels that are not tested; stratified by the labels, groups are
     never cut. Raises DataError."""
     samples, labels = split.samples, split.labels
-    groups = _groups_of(samples, labels, targets)
+    groups = split_groups(samples, labels, targets)
     parts_left = 2 if isinstance(config.data.valid, float) else 1
     is_test_N, untested = draw_test_rows(
-        _strata(labels, targets), groups, float(config.data.test or 0), config.seed, parts_left
+        _strata(labels, targets),
+        groups,
+        share=float(config.data.test or 0),
+        seed=config.seed,
+        parts_left=parts_left,
+        ids=samples.ids,
     )
     if is_test_N.all() or not is_test_N.any():
         raise DataError(
@@ -186,7 +234,11 @@ def _draw_valid(split: Split, targets: Sequence[Target], share: float, config: C
     """Training and validation rows, stratified by the labels; groups are never cut. Raises DataError."""
     samples, labels = split.samples, split.labels
     is_valid_N = split_rows(
-        _strata(labels, targets), _groups_of(samples, labels, targets), share, config.seed
+        _strata(labels, targets),
+        split_groups(samples, labels, targets),
+        share=share,
+        seed=config.seed,
+        ids=samples.ids,
     )
     if is_valid_N.all() or not is_valid_N.any():
         raise DataError(
@@ -204,24 +256,12 @@ def _strata(labels: Labels, targets: Sequence[Target]) -> list[Stratum]:
     return [stratum for target in targets for stratum in target.strata(labels[target.name])]
 
 
-def _groups_of(samples: Samples, labels: Labels, targets: Sequence[Target]) -> list[str] | None:
-    """The group of each row; None where every row is its own. Rows that share a group or a query, also through other
-    rows, are in the same split."""
-    groupings = [] if samples.groups is None else [list(samples.groups)]
-    groupings += [
-        [str(query) for query in labels[target.name][:, 1]]
-        for target in targets
-        if isinstance(target, RankingTarget)
-    ]
-    return merge_groups(*groupings) if groupings else None
-
-
 def _rows_of(samples: Samples, labels: Labels, rows: np.ndarray) -> Split:
     return Split(samples.take(rows.tolist()), {name: values[rows] for name, values in labels.items()})
 
 
-def _with_images(split: Split, keys: Mapping[Path, bytes], cache: ImageCache | None) -> Split:
-    """The split with the digest of its images and, with a cache, the decoded images. `keys`: a hash by file."""
-    image_keys = [keys[path] for path in split.samples.paths]
+def _with_images(split: Split, hashes: Mapping[Path, ImageHashes], cache: ImageCache | None) -> Split:
+    """The split with the digest of its images and, with a cache, the decoded images."""
+    image_keys = [hashes[path].file for path in split.samples.paths]
     cached = None if cache is None else cache.locate(image_keys)
     return dataclasses.replace(split, images_digest=sha256(b"".join(image_keys)), cached=cached)

@@ -1,15 +1,18 @@
 """What is refused in the data (leakage between the splits, clashing column names), and what is warned of."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
 from classwise.metrics.collection import joint_labels
+from classwise.metrics.joint import MAX_JOINT_CLASSES
 
 LISTED_CLASSES = 8  # named in a warning; more are only counted
 SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
@@ -49,6 +52,18 @@ def refuse_clashing_names(targets: Sequence[Target], has_joint: bool) -> None:
         owners |= dict.fromkeys(columns, f"target {target.name!r}")
 
 
+def refuse_large_joint(targets: Sequence[Target], joint: Sequence[str]) -> None:
+    """Raise ConfigError if the joint class has more classes than its metrics can list."""
+    sizes = [len(target.labels) for name in joint for target in targets if target.name == name]
+    count = math.prod(sizes)
+    if count > MAX_JOINT_CLASSES:
+        factors = " x ".join(map(str, sizes))
+        raise ConfigError(
+            f"joint.targets: found {len(joint)} targets with {factors} = {count} joint classes; allowed: up to"
+            f" {MAX_JOINT_CLASSES}, since each is scored"
+        )
+
+
 def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], key: str = "valid") -> None:
     """Raise DataError if a row, an image, a group or a query is in both splits: validation, or the test, would look
     better than it is. `key`: the key of `data` that names the second."""
@@ -74,8 +89,10 @@ def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], ke
 
 
 def split_warnings(splits: DatasetSplits) -> list[str]:
-    """Warnings of labels that are missing: in rows, in the validation split, or of whole classes."""
+    """Warnings of images in several rows, and of labels that are missing: in rows, in the validation split, or of whole
+    classes."""
     return [
+        *content_warnings(splits),
         *_masked_rows(splits),
         *_unused_separators(splits),
         *_unscored_targets(splits),

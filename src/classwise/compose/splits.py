@@ -1,5 +1,7 @@
 """The data of a run once it is split: rows, labels and images of each split, and what is counted of them."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,6 @@ from classwise.data.sources import Samples
 from classwise.data.targets import RankingTarget, RegressionTarget, Target
 from classwise.errors import ImageError
 from classwise.files import json_text, sha256
-from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import joint_number
 
 Numbers = npt.NDArray[np.int64]
@@ -71,15 +72,19 @@ class DatasetSplits:
         }
 
     def classes(self, split: Split) -> Numbers | None:
-        """The classes (N,) that sampling balances: the joint class, or without one all class targets read as one
-        class; -1 for rows that lack one of the labels. None if no target can be read as a class."""
+        """The classes (N,) that sampling balances: the combinations of labels that occur, of the joint targets or,
+        without a joint, of all class targets. They are numbered from 0 in sorted order; -1 for rows that lack one of
+        the labels. None if no target can be read as a class."""
         class_numbers = self.class_numbers(split)
         names = self.joint or tuple(class_numbers)
-        if not names:
-            return None
-        return joint_number(
-            [class_numbers[name] for name in names], [len(self.label_lists[name]) for name in names]
-        )
+        return combination_numbers([class_numbers[name] for name in names]) if names else None
+
+    def joint_classes(self, split: Split) -> Numbers:
+        """The joint class (N,) of each row, numbered over all combinations of labels (see metrics/joint.py); -1 for
+        rows that lack one of the labels. Only where there is a joint."""
+        class_numbers = self.class_numbers(split)
+        sizes = [len(self.label_lists[name]) for name in self.joint]
+        return joint_number([class_numbers[name] for name in self.joint], sizes)
 
     def queries(self, split: Split) -> Numbers | None:
         """The query number (N,) of each row, which batches keep whole; None without a ranking target."""
@@ -88,6 +93,19 @@ class DatasetSplits:
                 queries: Numbers = split.labels[target.name][:, 1]
                 return queries
         return None
+
+
+def combination_numbers(classes: Sequence[Numbers]) -> Numbers:
+    """Which combination of the targets' `classes` (N,) each row has (N,): numbered from 0 in sorted order, -1 where one
+    is -1.
+
+    Only combinations that occur get a number: of 40 targets with two classes each there could be 2 ** 40.
+    """
+    rows_NT = np.stack(classes, axis=1)
+    is_labeled_N = (rows_NT >= 0).all(axis=1)
+    number_N = np.full(len(rows_NT), -1, dtype=np.int64)
+    _, number_N[is_labeled_N] = np.unique(rows_NT[is_labeled_N], axis=0, return_inverse=True)
+    return number_N
 
 
 def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
@@ -100,9 +118,8 @@ def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
         elif target.labels:  # multilabel: a row may count several times
             counts[target.name] = [int(count) for count in (labels == 1).sum(axis=0)]
     if splits.joint:
-        classes = splits.classes(split)
-        assert classes is not None
-        counts["joint"] = _count(classes, len(joint_labels(splits.label_lists, splits.joint)))
+        size = math.prod(len(splits.label_lists[name]) for name in splits.joint)
+        counts["joint"] = _count(splits.joint_classes(split), size)
     return counts
 
 

@@ -136,7 +136,10 @@ class Data(Section):
 class Model(Section):
     """[model]"""
 
-    backbone: str = Field("small_cnn", description="small_cnn (built in), or the name of any timm model")
+    backbone: str = Field(
+        "small_cnn",
+        description="small_cnn, small_cnn_gn (built in; the second with group norm), or the name of any timm model",
+    )
     weights: str = Field(
         "none",
         description='none | pretrained (timm\'s, from the hub) | path of a .safetensors file | "package:NAME"',
@@ -165,7 +168,11 @@ class Optimizer(Section):
         "adamw", description="adam | adamw | sgd | adamp | sgdp | any other optimizer of torch or timm"
     )
     lr: Positive = Field(1e-3, description="learning rate")
-    weight_decay: NotNegative = Field(1e-2, description="weight decay; never applied to norms and biases")
+    weight_decay: NotNegative = Field(
+        1e-2,
+        description="weight decay of the weights of layers; not of norms, biases, layer scales, tokens, position"
+        " embeddings and relative positions, nor of what a timm model exempts itself",
+    )
     backbone_lr_factor: NotNegative = Field(
         1.0, description="learning rate of the backbone, as a multiple of lr; the heads always have lr"
     )
@@ -197,12 +204,12 @@ class Training(Section):
     micro_batch: Count | Literal["auto"] = Field(
         "auto",
         description="images computed at once; auto: the whole batch, halved whenever the device runs out of"
-        " memory. The gradient is always that of the whole batch",
+        " memory. The gradient stays that of the whole batch, unless the backbone has batch norm (see batch_norm)",
     )
     accumulate: Count = Field(
         1,
         description="gradient accumulation: micro-batches per update, in each process. The gradient is that of one"
-        " large batch",
+        " large batch, unless the backbone has batch norm (see batch_norm)",
     )
     clip_norm: Positive | None = Field(
         None, description="maximum norm of the gradient (default: no clipping)"
@@ -228,6 +235,11 @@ class Training(Section):
     checkpoint_updates: Count | None = Field(
         None,
         description="also save a checkpoint within an epoch, every so many updates (default: off)",
+    )
+    batch_norm: Literal["micro_batch", "frozen"] = Field(
+        "micro_batch",
+        description="what batch norm normalizes by: micro_batch: the images that are computed at once, so accumulation"
+        " is not exact; frozen: the running statistics of the pretrained weights, so it is",
     )
     sync_batch_norm: bool = Field(
         False, description="compute batch norm's statistics over all processes (several GPUs only)"
@@ -276,13 +288,21 @@ class Selection(Section):
         " balanced | { label = share, ... } (default: predictions as the loss makes them)",
     )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
-        1,
-        description="the best checkpoint is selected from this epoch on (for small, noisy validation sets); below 1:"
-        " after this fraction of the epochs",
+        0.8,
+        description="the best checkpoint is selected from this epoch on; below 1: after this fraction of the epochs."
+        " The fewer epochs to choose from, the less luck (default: 0.8; with patience: 1)",
     )
     patience: Count | None = Field(
         None, description="early stopping: epochs to wait for an improvement (default: off)"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_early_from_the_start(cls, values: Any) -> Any:
+        """Who wants to stop early does not want to train for most of the epochs first."""
+        if isinstance(values, Mapping) and values.get("patience") is not None:
+            return {"first_epoch": 1, **values}
+        return values
 
     @model_validator(mode="after")
     def _known_prior(self) -> "Selection":

@@ -1,10 +1,12 @@
 """The split into training, validation and test rows: stratified, grouped, exact in its share, without replacement.
 
-Guarantees: the rows of one group are never on both sides; every label of a required stratum is on both sides, unless
-groups with several labels rule it out; and moving one more group would not bring the labels' shares in validation
-nearer to the wanted share. Groups with the same counts of labels (a *profile*: one woman under 30 with seven images,
-say) are interchangeable, so each profile contributes its share exactly and only the remainders have to be chosen. That
-makes the split exact, and fast for large tables.
+Guarantees: the rows of one group are never on both sides; every label of a required stratum is on both sides, if any
+split has that and a bounded search finds it (split_repair.py); moving one more group would not bring the labels' shares
+in validation nearer to the wanted share; and with the ids of the rows, their order makes no difference.
+
+Groups with the same counts of labels (a *profile*: one woman under 30 with seven images, say) are interchangeable, so
+each profile contributes its share exactly and only the remainders have to be chosen. That makes the split exact, and
+fast for large tables.
 
 The test rows, if any, are drawn first (`draw_test_rows`), and the others are then split into training and validation
 (`split_rows`).
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from classwise.data.split_repair import put_all_on_both_sides
 from classwise.errors import DataError
 from classwise.randomness import SPLIT, generator
 
@@ -40,26 +43,38 @@ class Stratum:
 
 
 def split_rows(
-    strata: Sequence[Stratum], groups: Sequence[Hashable] | None, share: float, seed: int
+    strata: Sequence[Stratum],
+    groups: Sequence[Hashable] | None,
+    share: float,
+    seed: int,
+    ids: Sequence[str] | None = None,
 ) -> Flags:
     """Which rows are for validation, (N,) bool. `groups`: the group of each row; None: each row is its own.
-    `share`: of the rows that are for validation, between 0 and 1.
+    `share`: of the rows that are for validation, between 0 and 1. `ids`: a unique name for each row. Rows are drawn in
+    the order of these, so that the order of the table makes no difference; without them in the order given.
 
     Raises DataError for a label of a required stratum whose rows are all of one group: it cannot be on both sides.
     """
     label_NT = _label_numbers(strata)
+    order_N = _drawing_order(ids, len(label_NT))
+    label_NT = label_NT[order_N]
     required_C = _required(strata)
-    group_N = _group_numbers(groups, len(label_NT))
+    group_N = _group_numbers(groups, order_N)
     _refuse_single_groups(label_NT, group_N, strata, grouped=groups is not None)
     profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
 
     held_P = np.zeros(len(counts_PC), dtype=bool)
     valid_G = _draw(profile_G, counts_PC, required_C, held_P, share, rng=generator(seed, SPLIT))
-    return valid_G[group_N]
+    return _in_table_order(valid_G[group_N], order_N)
 
 
 def draw_test_rows(
-    strata: Sequence[Stratum], groups: Sequence[Hashable] | None, share: float, seed: int, parts_left: int
+    strata: Sequence[Stratum],
+    groups: Sequence[Hashable] | None,
+    share: float,
+    seed: int,
+    parts_left: int,
+    ids: Sequence[str] | None = None,
 ) -> tuple[Flags, list[str]]:
     """Which rows are for the test, (N,) bool, and the labels that are not tested. The arguments as in `split_rows`.
 
@@ -69,8 +84,10 @@ def draw_test_rows(
     several labels rule it out.
     """
     label_NT = _label_numbers(strata)
+    order_N = _drawing_order(ids, len(label_NT))
+    label_NT = label_NT[order_N]
     required_C = _required(strata)
-    group_N = _group_numbers(groups, len(label_NT))
+    group_N = _group_numbers(groups, order_N)
     profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
 
     # The groups of a label that is too rare are held, whichever other labels they have.
@@ -84,7 +101,7 @@ def draw_test_rows(
     # A stream of its own, so that the split of the other rows is drawn independently.
     rng = generator(seed, SPLIT, 2)
     test_G = _draw(profile_G, counts_PC, required_C & ~rare_C, held_P, share, rng=rng, least_left=parts_left)
-    return test_G[group_N], untested
+    return _in_table_order(test_G[group_N], order_N), untested
 
 
 def merge_groups(*groupings: Sequence[Hashable]) -> list[str]:
@@ -125,11 +142,25 @@ def _required(strata: Sequence[Stratum]) -> Flags:
     return np.array([*flags, False])
 
 
-def _group_numbers(groups: Sequence[Hashable] | None, rows: int) -> Numbers:
+def _drawing_order(ids: Sequence[str] | None, rows: int) -> Numbers:
+    """The rows (N,) in the order in which they are drawn."""
+    return np.arange(rows) if ids is None else np.array(sorted(range(rows), key=ids.__getitem__))
+
+
+def _in_table_order(flags_N: Flags, order_N: Numbers) -> Flags:
+    """Flags of the rows in the order of drawing, in that of the table."""
+    table_flags_N = np.zeros_like(flags_N)
+    table_flags_N[order_N] = flags_N
+    return table_flags_N
+
+
+def _group_numbers(groups: Sequence[Hashable] | None, order_N: Numbers) -> Numbers:
+    """The number of each row's group, (N,), for the rows in the order of drawing; groups are numbered as they come."""
     if groups is None:
-        return np.arange(rows)
-    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    return np.array([number[group] for group in groups], dtype=np.int64)
+        return np.arange(len(order_N))
+    ordered = [groups[row] for row in order_N]
+    number = {group: i for i, group in enumerate(dict.fromkeys(ordered))}
+    return np.array([number[group] for group in ordered], dtype=np.int64)
 
 
 def _refuse_single_groups(
@@ -151,7 +182,8 @@ def _refuse_single_groups(
         what = "group" if grouped else "row"
         raise DataError(
             f"only one {what} holds {', '.join(single[:10])}{' and more' if len(single) > 10 else ''}:"
-            f" a class needs at least two {what}s to be on both sides of a split;"
+            f" a class needs at least two {what}s to be on both sides of a split"
+            f"{' (rows with the same image are one group)' if grouped else ''};"
             " add some, merge the class into another, or set data.valid to a table"
         )
 
@@ -200,6 +232,20 @@ def _draw(
     rules = _Rules(required_C, held_P, share, least_left)
     for _ in range(3):
         _put_on_both_sides(profile_G, counts_PC, valid_G, rules)
+        _improve(profile_G, counts_PC, valid_G, rules)
+
+    # What moves of single groups have not reached is searched for.
+    holds_PC = counts_PC > 0
+    wanted_C = required_C & holds_PC.any(axis=0)
+    searched = put_all_on_both_sides(
+        holds_PC[:, wanted_C],
+        profile_G=profile_G,
+        sizes_G=counts_PC[profile_G, -1],
+        held_G=held_P[profile_G],
+        valid_G=valid_G,
+        least_left=least_left,
+    )
+    if searched:
         _improve(profile_G, counts_PC, valid_G, rules)
     return valid_G
 

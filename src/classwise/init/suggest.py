@@ -68,9 +68,9 @@ def suggest(guess: Guess, name: str, prior: str | None = None) -> Config:
         "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05},
         "schedule": {"name": "cosine", "warmup_epochs": 0.5},
         "training": {"epochs": 30, "batch_size": 32, "clip_norm": 1.0},
-        # In small validation sets the luckiest epoch is not the best one: docs/results/defaults.md.
+        # The luckiest epoch is not the best one: docs/results/honesty.md.
         # Balanced softmax learns no class shares; those of `prior` are added to what it has learned.
-        "selection": {"metric": _metric(guess), "prior": prior, "first_epoch": 0.67},
+        "selection": {"metric": _metric(guess), "prior": prior, "first_epoch": 0.8},
     }
     if guess.joint:
         values["joint"] = {"targets": guess.joint}

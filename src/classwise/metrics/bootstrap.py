@@ -20,6 +20,9 @@ Weights = Array
 Scorer = Callable[[Weights], Mapping[str, Array]]
 """From weights (N, R), of N rows in R resamples, to scores (R,) by name."""
 Groups = Sequence[Any] | npt.NDArray[Any]
+Resampling = tuple[Scorer, int, npt.NDArray[np.int64] | None]
+"""What the bootstrap of a metric needs: the `scorer` of the weights of the rows that count, and their `units` and
+`unit_N` as in `bootstrap_intervals`."""
 
 PERCENTILES = (2.5, 97.5)
 _CHUNK = 2**19  # weights at a time: 4 MiB, which fits a processor's cache
@@ -39,6 +42,13 @@ def bootstrap_intervals(
     """
     if units < 2:
         return {}
+    resampled = resampled_scores((scorer, units, unit_N), seed=seed, resamples=resamples)
+    return {name: np.percentile(values_R, PERCENTILES).tolist() for name, values_R in resampled.items()}
+
+
+def resampled_scores(resampling: Resampling, seed: int, resamples: int) -> dict[str, Array]:
+    """Every score on each of the resamples, (R,). The draws depend on (seed, units, resamples) alone."""
+    scorer, units, unit_N = resampling
     rows = units if unit_N is None else len(unit_N)
     # The products are small: threads that wait for each other cost more than they save, on a busy machine tenfold.
     with threadpool_limits(1, "blas"):
@@ -46,10 +56,7 @@ def bootstrap_intervals(
             scorer(weights_UR if unit_N is None else weights_UR.take(unit_N, axis=0))
             for weights_UR in resampled_weights(units, seed, resamples, rows=rows)
         ]
-    return {
-        name: np.percentile(np.concatenate([chunk[name] for chunk in chunks]), PERCENTILES).tolist()
-        for name in chunks[0]
-    }
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def resampled_weights(units: int, seed: int, resamples: int, rows: int = 0) -> Iterator[Weights]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from classwise.metrics.bootstrap import (
     Groups,
+    Resampling,
     Scorer,
     Weights,
     bootstrap_intervals,
@@ -115,6 +116,10 @@ class LabelMetric:
 
         Raises ValueError if the rows were not kept.
         """
+        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """What `intervals` draws, and the scores of it; arguments and errors as there."""
         true_N, predicted_N, counted_N = self.rows()
         marginals = marginal_sums(true_N[counted_N], predicted_N[counted_N], self.classes)
         units, unit_N = sampling_units(groups, counted_N)
@@ -122,7 +127,7 @@ class LabelMetric:
         def scorer(weights_NR: Weights) -> dict[str, Array]:
             return label_scores(*marginals(weights_NR))
 
-        return bootstrap_intervals(scorer, units, unit_N, seed=seed, resamples=resamples)
+        return scorer, units, unit_N
 
     def rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """For every row: the true class, the predicted class, and whether it is in `confusion`; each (N,).
@@ -250,8 +255,12 @@ class ClassMetric:
 
         Raises ValueError if the rows were not kept.
         """
+        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """What `intervals` draws, and the scores of it; arguments and errors as there."""
         units, unit_N = sampling_units(groups, self._counts.rows()[2])
-        return bootstrap_intervals(self._scorer(), units, unit_N, seed=seed, resamples=resamples)
+        return self._scorer(), units, unit_N
 
     def _scorer(self) -> Scorer:
         """From weights (N, R) of the counted rows to every score (R,)."""

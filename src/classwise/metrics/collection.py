@@ -1,5 +1,6 @@
 """The metrics of all targets of a model and of their joint class, and the names of their scores."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -7,10 +8,11 @@ import torch
 from torch import Tensor
 
 from classwise.errors import ConfigError, nearest
-from classwise.metrics.bootstrap import Groups
+from classwise.metrics.bootstrap import Groups, Resampling
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric, require_rows
 from classwise.metrics.joint import joint_number
 from classwise.metrics.multilabel import MultilabelMetric
+from classwise.metrics.outcomes import class_outcome, outcome_dtype
 from classwise.metrics.prior import intervals_at_prior, scores_at_prior
 from classwise.metrics.ranking import RankingMetric
 from classwise.metrics.regression import RegressionMetric
@@ -42,6 +44,9 @@ class Metric(Protocol):
     ) -> dict[str, list[float]]:
         """The 95 % interval of every score. Raises ValueError if the rows were not kept."""
 
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """What `intervals` draws, and the scores of it."""
+
 
 Outputs = Mapping[str, Tensor]
 Targets = Mapping[str, Tensor]
@@ -53,8 +58,9 @@ class MetricCollection:
 
     `heads`: by target, what its outputs mean. `labels`: the label list by target, for a regression with edges the names
     of its classes; no entry for a target without classes. `joint`: the targets read as one class, the first most
-    significant. `keep_rows`: store the rows, for intervals. `priors`: class shares (K,) by target, and of `joint`, at
-    which these are also scored; see `scores_at_prior`.
+    significant. `keep_rows`: store the rows, for intervals. `record`: a score by its name in `flat_scores`, whose
+    `outcomes` are stored. `priors`: class shares (K,) by target, and of `joint`, at which these are also scored; see
+    `scores_at_prior`.
 
     Batches are collected, and counted ROWS_AT_ONCE rows at a time: counting takes a dozen operations per target, which
     cost the same for one batch as for a hundred.
@@ -67,6 +73,7 @@ class MetricCollection:
         joint: Sequence[str] = (),
         device: torch.device | str = "cpu",
         keep_rows: bool = False,
+        record: str = "",
         priors: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.heads = dict(heads)
@@ -74,6 +81,9 @@ class MetricCollection:
         self.labels = {name: list(names) for name, names in labels.items()}
         self.joint = tuple(joint)
         self.keep_rows = keep_rows
+
+        self._record = record
+        self._outcomes: list[Tensor] = []
 
         # Batches that are not counted yet.
         self._collected: list[tuple[Outputs, Targets]] = []
@@ -97,6 +107,7 @@ class MetricCollection:
         self._loss.zero_()
         self._collected.clear()
         self._collected_rows = 0
+        self._outcomes.clear()
         for metric in self._metrics.values():
             metric.reset()
         if self._joint_metric is not None:
@@ -138,6 +149,34 @@ class MetricCollection:
             predicted = [self.heads[name].predicted(decoded[name]) for name in self.joint]
             true = [_true_classes(self.heads[name], targets[name]) for name in self.joint]
             self._joint_metric.update(joint_number(predicted, self._sizes), joint_number(true, self._sizes))
+        if self._record:
+            self._outcomes.append(self._outcome(decoded, targets))
+
+    def _outcome(self, decoded: Mapping[str, Tensor], targets: Targets) -> Tensor:
+        """(B,): what each row came to, as far as the recorded score needs it."""
+        name, _, metric = self._record.rpartition(".")
+        if name == "joint":
+            predicted = [self.heads[part].predicted(decoded[part]) for part in self.joint]
+            return joint_number(predicted, self._sizes)
+        name = name or next(iter(self.heads))
+        head = self.heads[name]
+        if head.type == "regression":
+            return decoded[name] - targets[name]
+        return class_outcome(metric, decoded[name], head.predicted(decoded[name]), targets[name])
+
+    @property
+    def outcomes(self) -> Tensor | None:
+        """What each row came to (N,), in the order of the updates; None where nothing is recorded."""
+        self._count_collected()
+        if not self._outcomes:
+            return None
+        name, _, metric = self._record.rpartition(".")
+        if name == "joint":
+            dtype = outcome_dtype(metric, "joint", math.prod(self._sizes))
+        else:
+            head = self.heads[name or next(iter(self.heads))]
+            dtype = outcome_dtype(metric, head.type, head.classes)
+        return torch.cat(self._outcomes).to(dtype).cpu()
 
     @property
     def invalid(self) -> int:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, bootstrap_intervals, sampling_units
 from classwise.metrics.classification import Device, concat_rows, require_rows
 from classwise.metrics.scores import LOSS_LIMIT, Array, as_floats, precision_recall_f1, ratio
 
@@ -93,6 +93,10 @@ class MultilabelMetric:
 
         Raises ValueError if the rows were not kept.
         """
+        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """What `intervals` draws, and the scores of it; arguments and errors as there."""
         require_rows(self.keep_rows)
         logits_NL, targets_NL, counted_N = self._rows()
         cells = prepare_cells(logits_NL[counted_N], targets_NL[counted_N])
@@ -101,7 +105,7 @@ class MultilabelMetric:
         def scorer(weights_NR: Weights) -> dict[str, Array]:
             return multilabel_scores(*cells.sums(weights_NR), cells.average_precisions(weights_NR))
 
-        return bootstrap_intervals(scorer, units, unit_N, seed=seed, resamples=resamples)
+        return scorer, units, unit_N
 
     def _rows(self) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
         """Logits and targets (N, L) of all rows, and which of them count (N,)."""

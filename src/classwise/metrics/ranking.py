@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from classwise.data.split import merge_groups
-from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, bootstrap_intervals, sampling_units
 from classwise.metrics.classification import Device, concat_rows, require_rows
 from classwise.metrics.scores import SCORES, Array, as_floats, ratio
 
@@ -80,6 +80,10 @@ class RankingMetric:
         `groups`: one for each row of the updates. Groups that share a query form one unit. Raises ValueError if the
         rows were not kept.
         """
+        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """What `intervals` draws, and the scores of it; arguments and errors as there."""
         require_rows(self.keep_rows)
         scores_N, targets_N2, counted_N = self._rows()
         values_QS, relevant_Q, first_Q = query_scores(scores_N[counted_N], *targets_N2[counted_N].T)
@@ -99,7 +103,7 @@ class RankingMetric:
             means_RS = ratio(sums_RS[:, :-1], sums_RS[:, -1:])
             return dict(zip(SCORES["ranking"], means_RS.T, strict=True))
 
-        return bootstrap_intervals(scorer, units, unit_Q, seed=seed, resamples=resamples)
+        return scorer, units, unit_Q
 
     def _rows(self) -> tuple[Array, Ints, npt.NDArray[np.bool_]]:
         """Scores (N,), relevance and query (N, 2) of all rows, and which of them count (N,)."""

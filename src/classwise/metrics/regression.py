@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, bootstrap_intervals, sampling_units
 from classwise.metrics.classification import Device, concat_rows, require_rows
 from classwise.metrics.scores import Array, as_floats, ratio
 
@@ -87,6 +87,10 @@ class RegressionMetric:
 
         Raises ValueError if the rows were not kept.
         """
+        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """What `intervals` draws, and the scores of it; arguments and errors as there."""
         require_rows(self.keep_rows)
         mean = self._sums_on_host()[3]
         rows_N2 = concat_rows(self._rows, torch.float64, (2,))
@@ -103,7 +107,7 @@ class RegressionMetric:
             return regression_scores(statistics_SN @ weights_NR, mean)
 
         units, unit_N = sampling_units(groups, counted_N)
-        return bootstrap_intervals(scorer, units, unit_N, seed=seed, resamples=resamples)
+        return scorer, units, unit_N
 
     def _sums_on_host(self) -> Array:
         sums: Array = self.sums.cpu().numpy()

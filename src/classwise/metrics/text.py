@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from classwise.metrics.scores import AT_PRIOR
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
 
 WIDTH = 80
 
@@ -68,10 +68,42 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     `metrics` is as in metrics.json; intervals, if any, follow the scores: `macro F1 0.7512 [0.710, 0.793]`.
     """
     if "test" not in metrics:
-        return "\n".join([headline_text(metrics), *_target_lines(metrics)])
+        return "\n".join([headline_text(metrics), *_selection_lines(metrics), *_target_lines(metrics)])
     lines = [f"test: {headline_text(metrics['test'])}", *_target_lines(metrics["test"])]
-    lines += ["", f"validation: {headline_text(metrics)}", *_target_lines(metrics)]
+    lines += [
+        "",
+        f"validation: {headline_text(metrics)}",
+        *_selection_lines(metrics),
+        *_target_lines(metrics),
+    ]
     return "\n".join(lines)
+
+
+def selection_text(metrics: Mapping[str, Any]) -> str:
+    """What the choice of the epoch does to its score, as a sentence; empty where no epoch was chosen.
+
+    `metrics` is as in metrics.json. Files of earlier versions do not have the entry.
+    """
+    selection = metrics.get("selection") or {}
+    epochs = selection.get("epochs", 1)
+    if epochs <= 1:
+        return ""
+    name = metrics["metric"].rpartition(".")[2]
+    side = "high" if HIGHER_IS_BETTER.get(name, True) else "low"
+    if selection["optimism"] is None:
+        return (
+            f"the best of {epochs} epochs on these rows, so rather too {side} for other rows; by how much is not"
+            f" estimated ({selection['reason']})"
+        )
+    return (
+        f"the best of {epochs} epochs on these rows, so about {score_text(name, selection['optimism'])} too {side}:"
+        f" expect {score_text(name, selection['corrected'])} on other rows"
+    )
+
+
+def _selection_lines(metrics: Mapping[str, Any]) -> list[str]:
+    text = selection_text(metrics)
+    return [text] if text else []
 
 
 def headline_text(metrics: Mapping[str, Any]) -> str:

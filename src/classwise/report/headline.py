@@ -52,6 +52,7 @@ class Headline:
     samples: int  # rows behind the score; 0 where they are not recorded
     is_test: bool  # else of the validation rows
     validation: str  # the value on the validation rows
+    selection: str  # what the choice of the epoch does to that value; empty if no epoch was chosen
     baselines_of: str  # the metric of the baselines, where it is not the headline's own
     baselines: list[Baseline]
 
@@ -95,6 +96,7 @@ def headline(run: RunFiles, best: Best) -> Headline:
         samples=count(scores.get("samples")) or count(metrics.get("samples")),
         is_test=is_test,
         validation="" if best.value is None else number_text(best.key, best.value),
+        selection=_selection(run, best),
         baselines_of=baselines_of,
         baselines=baselines,
     )
@@ -121,6 +123,26 @@ def target_of(run: RunFiles, metric: str) -> str:
         return named or "joint"
     targets = [*(mapping(run.metrics.get("targets")) or mapping(run.config.get("targets")))]
     return targets[0] if len(targets) == 1 else ""
+
+
+def _selection(run: RunFiles, best: Best) -> str:
+    """The number of epochs that the best one was chosen from, and by how much that makes its score too good."""
+    selection = mapping(run.metrics.get("selection"))
+    epochs = count(selection.get("epochs"))
+    if epochs <= 1:
+        return ""
+    side = "high" if higher_is_better(best.key) else "low"
+    optimism, corrected = number(selection.get("optimism")), number(selection.get("corrected"))
+    if optimism is None or corrected is None:
+        reason = str(selection.get("reason") or "not recorded")
+        return (
+            f"the best of {epochs} epochs on these rows, so rather too {side}; by how much is not estimated"
+            f" ({reason})"
+        )
+    return (
+        f"the best of {epochs} epochs on these rows, so about {number_text(best.key, optimism)} too {side}:"
+        f" expect {number_text(best.key, corrected)} on other rows"
+    )
 
 
 def _scores(metrics: Json, target: str) -> Json:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.splits import DatasetSplits
-from classwise.data.table import read_table, write_table
+from classwise.data.table import full_column, read_table, write_table
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, write_json, write_text
@@ -81,8 +81,14 @@ class RunFolder:
         write_table(frame, self.path / "split.csv")
 
     def split(self) -> pl.DataFrame:
-        """split.csv: id, group, split, path."""
+        """split.csv: id, group, split, path, content."""
         return read_table(self.path / "split.csv")
+
+    def sides(self) -> list[list[str]]:
+        """The id of every row in split.csv, and the split that it is in. Raises DataError for a damaged file."""
+        frame = self.split()
+        columns = [full_column(frame, name, str(self.path / "split.csv"), name) for name in ("id", "split")]
+        return [list(row) for row in zip(*columns, strict=True)]
 
     def write_predictions(self, frame: pl.DataFrame, split: str = "valid") -> None:
         """Replace predictions.csv, or predictions-test.csv for the `test` split, in one step."""
@@ -106,7 +112,8 @@ class RunFolder:
 
 
 def split_table(splits: DatasetSplits) -> pl.DataFrame:
-    """The contents of split.csv: id, group (null if there are none), split and path of every row, training first."""
+    """The contents of split.csv, training rows first: id, group (null if there are none), split, path and content (a
+    hash of the decoded image)."""
     tables = []
     for name, split in splits.by_name.items():
         samples = split.samples
@@ -115,6 +122,7 @@ def split_table(splits: DatasetSplits) -> pl.DataFrame:
             "group": [None] * len(samples) if samples.groups is None else list(samples.groups),
             "split": [name] * len(samples),
             "path": [str(path) for path in samples.paths],
+            "content": [None] * len(samples) if samples.contents is None else list(samples.contents),
         }
         tables.append(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
     return pl.concat(tables)

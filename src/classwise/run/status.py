@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from classwise.compose.contents import content_counts
 from classwise.compose.splits import DatasetSplits, Split, label_counts, masked_counts, value_summary
 from classwise.config.schema import Config
 from classwise.data.targets import RankingTarget
@@ -85,6 +86,7 @@ def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
         "queries": _by_target(_query_counts, splits),
         "masked": _by_target(masked_counts, splits),
         "groups": groups,
+        "shared_content": content_counts(splits),
         "warnings": list(splits.warnings),
     }
 
