@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units, summed_by
+from classwise.metrics.bootstrap import (
+    Groups,
+    Resampling,
+    Weights,
+    bootstrap_intervals,
+    sampling_units,
+    summed_by,
+)
 from classwise.metrics.classification import LabelMetric
 from classwise.metrics.scores import (
     Array,
@@ -54,8 +61,16 @@ def intervals_at_prior(
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, list[float]]:
-    """The 95 % interval of every score of `scores_at_prior`: see `bootstrap_intervals`. Each resample is weighted to
-    the same shares, which are given, not estimated. Raises ValueError if the rows were not kept."""
+    """The 95 % interval of every score of `scores_at_prior`: see `bootstrap_intervals`. Raises ValueError if the rows
+    were not kept."""
+    return bootstrap_intervals(*resampling_at_prior(metric, shares, groups), seed=seed, resamples=resamples)
+
+
+def resampling_at_prior(
+    metric: LabelMetric, shares: Sequence[float], groups: Groups | None = None
+) -> Resampling:
+    """What `intervals_at_prior` draws, and the scores of it. Each resample is weighted to the same shares, which are
+    given, not estimated."""
     true_N, predicted_N, counted_N = metric.rows()
     share_K = np.asarray(shares, dtype=np.float64)
 
@@ -80,4 +95,4 @@ def intervals_at_prior(
         )
 
     units, unit_N = sampling_units(groups, counted_N)
-    return bootstrap_intervals(scorer, units, unit_N, seed=seed, resamples=resamples)
+    return scorer, units, unit_N
