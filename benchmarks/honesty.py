@@ -22,6 +22,7 @@ SIMULATIONS: dict[str, str] = {
     "weights": "class weights act in training as given",
     "batch_norm": "gradients under accumulation, with batch norm and without",
     "prior": "scores and predictions at other class shares",
+    "intervals": "95 % intervals of scores, over few rows and few groups",
 }
 """By name: what the simulation is about. Each is a module in simulations/ with `simulate(quick) -> list[Claim]`."""
 

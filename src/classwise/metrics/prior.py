@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from classwise.metrics.bootstrap import (
-    Groups,
-    Resampling,
-    Weights,
-    bootstrap_intervals,
-    sampling_units,
-    summed_by,
-)
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units, summed_by
 from classwise.metrics.classification import LabelMetric
+from classwise.metrics.intervals import Intervals
 from classwise.metrics.scores import (
     Array,
     as_floats,
@@ -60,17 +54,17 @@ def intervals_at_prior(
     groups: Groups | None = None,
     seed: int = 0,
     resamples: int = 1000,
-) -> dict[str, list[float]]:
-    """The 95 % interval of every score of `scores_at_prior`: see `bootstrap_intervals`. Raises ValueError if the rows
-    were not kept."""
-    return bootstrap_intervals(*resampling_at_prior(metric, shares, groups), seed=seed, resamples=resamples)
+) -> Intervals:
+    """The 95 % interval of every score of `scores_at_prior` that has one: see `confusion_intervals`. The shares are
+    given, not estimated. Raises ValueError if the rows were not kept."""
+    return metric.intervals(groups, seed=seed, resamples=resamples, shares=shares)
 
 
 def resampling_at_prior(
     metric: LabelMetric, shares: Sequence[float], groups: Groups | None = None
 ) -> Resampling:
-    """What `intervals_at_prior` draws, and the scores of it. Each resample is weighted to the same shares, which are
-    given, not estimated."""
+    """What a bootstrap of these scores draws. Each resample is weighted to the same shares. Raises ValueError if the
+    rows were not kept."""
     true_N, predicted_N, counted_N = metric.rows()
     share_K = np.asarray(shares, dtype=np.float64)
 

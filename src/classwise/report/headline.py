@@ -46,6 +46,7 @@ class Headline:
     name: str
     text: str
     interval: str
+    no_interval: str  # why there is none
     subject: str
     prior: str  # the class shares of the score, where they are not those of the rows
     lower: bool
@@ -90,6 +91,7 @@ def headline(run: RunFiles, best: Best) -> Headline:
         name=metric_name(best.key, kind_of(run, target)),
         text=text,
         interval=interval,
+        no_interval=str(mapping(scores.get("no_interval")).get(best.key, "")),
         subject=subject(run, best),
         prior=_prior(run) if best.key.endswith(AT_PRIOR) else "",
         lower=not higher_is_better(best.key),
