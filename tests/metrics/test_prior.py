@@ -15,9 +15,10 @@ from sklearn.metrics import (
     recall_score,
 )
 
+from classwise.metrics.bootstrap import resampled_scores, resampled_weights
 from classwise.metrics.classification import ClassMetric, LabelMetric
 from classwise.metrics.collection import MetricCollection, flat_scores, higher_is_better
-from classwise.metrics.prior import intervals_at_prior, scores_at_prior
+from classwise.metrics.prior import intervals_at_prior, resampling_at_prior, scores_at_prior
 from classwise.metrics.scores import LABEL_SCORES
 from classwise.model.heads import ClassHead
 
@@ -106,32 +107,37 @@ def test_a_class_without_rows_is_named() -> None:
 
 
 @pytest.mark.parametrize("groups", [None, 30])
-def test_intervals_are_meant_at_the_shares(groups: int | None) -> None:
-    """They hold the score at the shares; recalls, which do not depend on shares, have the same intervals at any."""
+def test_every_resample_is_weighted_to_the_same_shares(groups: int | None) -> None:
+    """scikit-learn's score of each resample, its rows weighted anew."""
     true_N, predicted_N = rows(3)
-    metric = metric_of(true_N, predicted_N)
     group_N = None if groups is None else np.arange(len(true_N)) % groups
-    plain = metric.intervals(group_N, seed=5)
-    found = intervals_at_prior(metric, SHARES, group_N, seed=5)
-    expected = scores_at_prior(metric, SHARES)
-    for name, (low, high) in found.scores.items():
-        assert low <= expected[name] <= high, name
-    assert found.scores["macro_f1"] != plain.scores["macro_f1"]
-    recalls = [of_class.scores.get("recall") for of_class in found.classes]
-    assert recalls == [
-        pytest.approx(of_class.scores["recall"], abs=0.02) if "recall" in of_class.scores else None
-        for of_class in plain.classes
-    ]
+    units = groups or len(true_N)
+    resampling = resampling_at_prior(metric_of(true_N, predicted_N), SHARES, group_N)
+    found = resampled_scores(resampling, seed=5, resamples=40)
+
+    expected = []
+    for weights_UR in resampled_weights(units, 5, 40, rows=len(true_N)):
+        for weights_U in weights_UR.T:
+            draws_N = weights_U if group_N is None else weights_U[group_N]
+            support_K = np.bincount(true_N, weights=draws_N, minlength=4)
+            weights_N = draws_N * (np.array(SHARES) / np.maximum(support_K, 1e-9))[true_N]
+            expected.append(by_scikit_learn(true_N, predicted_N, weights_N)["macro_f1"])
+    assert found["macro_f1"] == pytest.approx(expected, abs=1e-12)
+    assert set(found) == set(LABEL_SCORES)
 
 
-def test_known_shares_leave_less_to_chance() -> None:
-    """At the shares of the rows themselves, the interval of accuracy is not wider than where the shares vary too."""
-    true_N, predicted_N = rows(3)
+def test_intervals_are_those_of_the_scores_at_the_shares() -> None:
+    """Around scores at two extremes, which the plain interval does not contain; accuracy tells them apart."""
+    true_N = np.repeat([0, 1, 2, 3], [200, 60, 30, 20])
+    predicted_N = np.where(np.arange(len(true_N)) % 10 < 9, true_N, 0)
+    predicted_N[true_N == 3] = np.where(np.arange(20) < 4, 3, 0)
     metric = metric_of(true_N, predicted_N)
-    shares = (np.bincount(true_N, minlength=4) / len(true_N)).tolist()
-    low, high = intervals_at_prior(metric, shares, seed=5).scores["accuracy"]
-    plain_low, plain_high = metric.intervals(seed=5).scores["accuracy"]
-    assert high - low <= (plain_high - plain_low) * 1.02
+    plain = metric.intervals(seed=1, resamples=200).scores["accuracy"]
+    for shares in ((0.97, 0.01, 0.01, 0.01), (0.01, 0.01, 0.01, 0.97)):
+        value = scores_at_prior(metric, shares)["accuracy"]
+        low, high = intervals_at_prior(metric, shares, seed=1, resamples=200).scores["accuracy"]
+        assert low <= value <= high
+        assert not plain[0] <= value <= plain[1]
 
 
 def test_a_collection_has_both() -> None:
@@ -163,3 +169,13 @@ def test_counts_of_a_class_metric() -> None:
     metric.update(torch.eye(4), torch.tensor([0, 1, 2, 0]))
     assert metric.counts.confusion.tolist() == metric.confusion.tolist()
     assert metric.counts.labels == list(LABELS)
+
+
+def test_known_shares_leave_less_to_chance() -> None:
+    """At the shares of the rows themselves, the interval of accuracy is not wider than where the shares vary too."""
+    true_N, predicted_N = rows(3)
+    metric = metric_of(true_N, predicted_N)
+    shares = (np.bincount(true_N, minlength=4) / len(true_N)).tolist()
+    low, high = intervals_at_prior(metric, shares, seed=5).scores["accuracy"]
+    plain_low, plain_high = metric.intervals(seed=5).scores["accuracy"]
+    assert high - low <= (plain_high - plain_low) * 1.02
