@@ -52,14 +52,23 @@ def record(name: str, counts: list[int], seed: int, epochs: int, **sections: Any
     pool_rows = np.concatenate([rows[k][-POOL_ROWS:] for k in rows])
 
     with tempfile.TemporaryDirectory() as folder, preserve_torch_state():
-        for table, start, size in (("train", np.zeros(10, dtype=int), counts), ("valid", np.array(counts), valid_counts)):
+        for table, start, size in (
+            ("train", np.zeros(10, dtype=int), counts),
+            ("valid", np.array(counts), valid_counts),
+        ):
             chosen = np.concatenate([rows[k][start[k] : start[k] + size[k]] for k in rows])
             _write(Path(folder), table, images_NHW, labels_N, rng.permutation(chosen))
         config = absolute_paths(
             make_config(
                 {
                     "seed": seed,
-                    "data": {"source": "train.csv", "valid": "valid.csv", "augment": "light", "cache": "off", "workers": 0},
+                    "data": {
+                        "source": "train.csv",
+                        "valid": "valid.csv",
+                        "augment": "light",
+                        "cache": "off",
+                        "workers": 0,
+                    },
                     "targets": {"label": {"column": "label"}},
                     "model": {"image_size": [28, 28]},
                     "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05},
@@ -112,7 +121,9 @@ def record(name: str, counts: list[int], seed: int, epochs: int, **sections: Any
 
 
 @torch.no_grad()
-def _outputs(model: torch.nn.Module, pool_NCHW: torch.Tensor, true_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _outputs(
+    model: torch.nn.Module, pool_NCHW: torch.Tensor, true_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Predicted classes, and -log p of the true ones."""
     model.eval()
     log_p = [model(batch.contiguous())["label"].log_softmax(dim=1) for batch in pool_NCHW.split(500)]
@@ -126,11 +137,17 @@ def _write(folder: Path, table: str, images_NHW: np.ndarray, labels_N: np.ndarra
     for row in rows:
         names.append(f"{table}/{row}.png")
         (folder / names[-1]).write_bytes(cv2.imencode(".png", images_NHW[row])[1].tobytes())
-    pl.DataFrame({"path": names, "label": [str(k) for k in labels_N[rows]]}).write_csv(folder / f"{table}.csv")
+    pl.DataFrame({"path": names, "label": [str(k) for k in labels_N[rows]]}).write_csv(
+        folder / f"{table}.csv"
+    )
 
 
 def save(recording: Recording, path: Path) -> None:
-    arrays = {f"{kind}_{key}": array for kind in ("predicted", "loss") for key, array in getattr(recording, kind).items()}
+    arrays = {
+        f"{kind}_{key}": array
+        for kind in ("predicted", "loss")
+        for key, array in getattr(recording, kind).items()
+    }
     np.savez_compressed(path, name=recording.name, true=recording.true_N, weight=recording.weight_N, **arrays)
 
 
