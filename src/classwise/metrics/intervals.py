@@ -163,7 +163,8 @@ def class_intervals(
     names = ("precision", "recall", "f1")
     result = []
     for k, units in enumerate(units_K):
-        if reason := too_few(int(units), MIN_CLASS_UNITS, noun):
+        if units < MIN_CLASS_UNITS:
+            reason = f"fewer than {MIN_CLASS_UNITS} {noun} of the class"
             result.append(Intervals(withheld=dict.fromkeys(names, reason)))
             continue
         withheld = {} if predicted_K[k] else {"precision": "never predicted, counted as 0"}
