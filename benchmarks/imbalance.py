@@ -1,19 +1,25 @@
 """Which means against imbalance helps: Fashion-MNIST with imbalance 10 and 100, a small network from scratch.
 
-    python benchmarks/imbalance.py WORK [--seeds 3] [--jobs 2] [--epochs 15] [--write]
+    python benchmarks/imbalance.py WORK [--seeds 3] [--jobs 2] [--epochs 15] [--tables] [--write]
 
 Trains every method below with the same seeds in WORK (resumable: what is done is not done again), on 800 images
 of the most frequent class down to 80 or 8 of the rarest, and scores the last epoch on a balanced test of 1,000
-images that nothing is chosen by. `--write` puts the tables and images into docs/results/.
+images that nothing is chosen by; and at the shares of the training set, by weighting the test images of each class
+so that they stand for its share. `--write` puts the tables and images into docs/results/.
 
 The full set comes from Debian's package dataset-fashion-mnist; without it the bundled subset is used and said.
 """
 
 import argparse
 import csv
+import json
 import shutil
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tomli_w
 
 from classwise.compare import compare
@@ -24,10 +30,31 @@ from longtail import fashion_long_tail
 METHODS: dict[str, dict[str, str]] = {
     "cross entropy": {},
     "weighted CE (inverse)": {"loss.class_weights": "inverse"},
+    "weighted CE, by the batch's weights": {
+        "loss.class_weights": "inverse",
+        "loss.normalize_by": "weights",
+    },
     "focal": {"loss.name": "focal"},
-    "class-balanced CE": {"loss.class_weights": "effective"},
+    "class-balanced CE, beta .999": {"loss.class_weights": "effective", "loss.beta": "0.999"},
+    "class-balanced CE, beta .9999": {"loss.class_weights": "effective", "loss.beta": "0.9999"},
+    "class-balanced CE, by the batch's weights": {
+        "loss.class_weights": "effective",
+        "loss.beta": "0.999",
+        "loss.normalize_by": "weights",
+    },
     "LDAM": {"loss.name": "ldam"},
-    "LDAM-DRW": {"loss.name": "ldam", "loss.class_weights": "effective", "loss.weights_from_epoch": "DRW"},
+    "LDAM-DRW, beta .999": {
+        "loss.name": "ldam",
+        "loss.class_weights": "effective",
+        "loss.beta": "0.999",
+        "loss.weights_from_epoch": "DRW",
+    },
+    "LDAM-DRW, beta .9999": {
+        "loss.name": "ldam",
+        "loss.class_weights": "effective",
+        "loss.beta": "0.9999",
+        "loss.weights_from_epoch": "DRW",
+    },
     "balanced softmax": {"loss.name": "balanced_softmax"},
     "logit adjustment, loss, tau 1.5": {"loss.name": "logit_adjustment", "loss.tau": "1.5"},
     "logit adjustment, post-hoc": {"targets.label.adjust": "1.0"},
@@ -44,6 +71,7 @@ def config(epochs: int) -> dict[str, object]:
         "data": {
             "source": "train.csv",
             "valid": "test.csv",
+            "workers": 0,
             "augment": {"preset": "none", "crop": 0.9, "ratio": 1.05, "rotate": 3.0, "erase": 0.25},
         },
         "targets": {"label": {"column": "label"}},
@@ -51,7 +79,16 @@ def config(epochs: int) -> dict[str, object]:
         "loss": {"name": "cross_entropy"},
         "optimizer": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.1},
         "schedule": {"name": "onecycle", "pct_start": 0.2},
-        "training": {"epochs": epochs, "batch_size": 32, "clip_norm": 1.0},
+        # Nothing is measured at the start: the numbers do not depend on what else the machine is doing.
+        "training": {
+            "epochs": epochs,
+            "batch_size": 32,
+            "clip_norm": 1.0,
+            "precision": "bf16",
+            "memory_format": "channels_last",
+            "threads": 1,
+            "compile": False,
+        },
         "selection": {"metric": "macro_f1", "first_epoch": epochs},
         "report": {"resamples": 0, "baselines": False},
     }
@@ -66,8 +103,8 @@ def variants(epochs: int) -> list[Variant]:
     ]
 
 
-def run(folder: Path, imbalance: int, options: argparse.Namespace) -> dict[str, object]:
-    """One imbalance: scores by method and seed."""
+def run(folder: Path, imbalance: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One imbalance: its scores, the number of training images, where they come from, and the folder of the runs."""
     data = folder / f"fashion-{imbalance}"
     if not (data / "train.csv").exists():
         data.mkdir(parents=True, exist_ok=True)
@@ -75,47 +112,79 @@ def run(folder: Path, imbalance: int, options: argparse.Namespace) -> dict[str, 
         (data / "origin.txt").write_text(made.source)
     (data / "classwise.toml").write_text(tomli_w.dumps(config(options.epochs)))
     out = folder / f"compare-{imbalance}"
-    compare(data / "classwise.toml", variants(options.epochs), options.seeds, out, jobs=options.jobs)
-    with (out / "compare.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    if not options.tables:
+        compare(data / "classwise.toml", variants(options.epochs), options.seeds, out, jobs=options.jobs)
+
     with (data / "train.csv").open(newline="") as file:
-        count = sum(1 for _ in file) - 1
-    return {"rows": rows, "count": count, "origin": (data / "origin.txt").read_text(), "out": out}
+        counts = Counter(row["label"] for row in csv.DictReader(file))
+    origin = (data / "origin.txt").read_text()
+    return {"scores": read_scores(out, counts), "count": counts.total(), "origin": origin, "out": out}
 
 
-def by_method(rows: list[dict[str, str]], score: str) -> dict[str, dict[int, float]]:
-    """score[method][seed]."""
-    found: dict[str, dict[int, float]] = {name: {} for name in METHODS}
-    for row in rows:
-        if row.get(score):
-            found[row["variant"]][int(row["seed"])] = float(row[score])
-    return found
+def read_scores(out: Path, counts: Mapping[str, int]) -> dict[str, dict[str, dict[int, float]]]:
+    """scores[score][method][seed] of all runs that are done: as measured, and macro F1 at the shares of training."""
+    slugs = {
+        name: entry["slug"]
+        for name, entry in json.loads((out / "compare.json").read_text())["variants"].items()
+    }
+    scores: dict[str, dict[str, dict[int, float]]] = {
+        score: {name: {} for name in METHODS} for score in ("macro_f1", "accuracy", "at_shares")
+    }
+    for name in METHODS:
+        for path in sorted((out / slugs[name]).glob("seed-*/metrics.json")):
+            seed = int(path.parent.name.removeprefix("seed-"))
+            metrics = json.loads(path.read_text())["targets"]["label"]
+            found = {**metrics, "at_shares": f1_at_shares(metrics, counts)}
+            for score, by_method in scores.items():
+                by_method[name][seed] = found[score]
+    return scores
 
 
-def table(rows: list[dict[str, str]]) -> list[str]:
-    """Markdown: macro F1 and accuracy with their 95 % intervals, and the gain over cross entropy, paired by seed."""
+def f1_at_shares(metrics: dict[str, Any], counts: Mapping[str, int]) -> float:
+    """Macro F1 if the test rows came in the proportions of `counts`: every row of the confusion matrix is scaled to the
+    share of its class. The errors within a class are those that were measured."""
+    confusion_KK = np.asarray(metrics["confusion"], dtype=np.float64)
+    share_K = np.array([counts[label] for label in metrics["labels"]]) / sum(counts.values())
+    confusion_KK *= (share_K / confusion_KK.sum(axis=1))[:, np.newaxis]
+    hits_K = np.diag(confusion_KK)
+    return float((2 * hits_K / (confusion_KK.sum(axis=0) + confusion_KK.sum(axis=1))).mean())
+
+
+def table(scores: dict[str, dict[str, dict[int, float]]]) -> list[str]:
+    """Markdown: macro F1 and accuracy with their 95 % intervals, and the gain over cross entropy, paired by seed; then
+    macro F1 at the shares of training, and its gain."""
     lines = [
-        "| method | macro F1 | 95 % | accuracy | 95 % | macro F1 over cross entropy, paired | p |",
-        "|---|---|---|---|---|---|---|",
+        "| method | macro F1 | 95 % | accuracy | 95 % | macro F1 over cross entropy, paired | p |"
+        " macro F1 at the training shares | over cross entropy, paired |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    f1, accuracy = by_method(rows, "macro_f1"), by_method(rows, "accuracy")
+    f1, accuracy, at_shares = (scores[score] for score in ("macro_f1", "accuracy", "at_shares"))
     for name in METHODS:
         other = estimate(list(accuracy[name].values()))
-        gain = difference(f1[name], f1["cross entropy"]) if name != "cross entropy" else None
+        is_baseline = name == "cross entropy"
+        gain = None if is_baseline else difference(f1[name], f1["cross entropy"])
         more = ["", ""] if other is None else [f"{other.mean:.3f}", interval_text(other)]
-        lines.append(table_line(name, estimate(list(f1[name].values())), gain, more))
+        line = table_line(name, estimate(list(f1[name].values())), gain, more)
+        shifted = estimate(list(at_shares[name].values()))
+        shifted_gain = None if is_baseline else difference(at_shares[name], at_shares["cross entropy"])
+        cells = ["" if shifted is None else f"{shifted.mean:.3f}", gain_text(shifted_gain)]
+        lines.append(f"{line} {cells[0]} | {cells[1]} |")
     return lines
 
 
 def table_line(name: str, own: Estimate | None, gain: Difference | None, more: list[str]) -> str:
     """One line of a result: the mean and its interval, `more`, and the paired difference with its p-value."""
     cells = [name, *(["failed", ""] if own is None else [f"{own.mean:.3f}", interval_text(own)]), *more]
-    if gain is None:
-        cells += ["", ""]
-    else:
-        interval = f" ({interval_text(gain)})" if gain.interval else ""
-        cells += [f"{gain.mean:+.3f}{interval}", "" if gain.p is None else f"{gain.p:.3f}"]
+    cells += [gain_text(gain), "" if gain is None or gain.p is None else f"{gain.p:.3f}"]
     return "| " + " | ".join(cells) + " |"
+
+
+def gain_text(gain: Difference | None) -> str:
+    """`+0.012 (-0.022 to 0.045)`, or nothing for the method that the others are compared with."""
+    if gain is None:
+        return ""
+    interval = f" ({interval_text(gain)})" if gain.interval else ""
+    return f"{gain.mean:+.3f}{interval}"
 
 
 def interval_text(own: Estimate | Difference) -> str:
@@ -139,20 +208,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--largest", type=int, default=800)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--tables", action="store_true", help="train nothing: the tables of the runs in WORK")
     options = parser.parse_args()
     found = {imbalance: run(options.work, imbalance, options) for imbalance in (100, 10)}
     for imbalance, result in found.items():
         print(f"\nimbalance {imbalance}: {result['count']} training images, from {result['origin']}")
-        print("\n".join(table(result["rows"])))
+        print("\n".join(table(result["scores"])))
     if options.write:
         write(found)
 
 
-def write(found: dict[int, dict[str, object]]) -> None:
+def write(found: dict[int, dict[str, Any]]) -> None:
     """The tables into docs/results/imbalance.md, and the images beside it."""
     for imbalance, result in found.items():
         origin = f"{result['count']:,} training images, from {str(result['origin']).split(' (')[0]}."
-        replace_between("imbalance.md", f"table {imbalance}", "\n".join([origin, "", *table(result["rows"])]))
+        replace_between(
+            "imbalance.md", f"table {imbalance}", "\n".join([origin, "", *table(result["scores"])])
+        )
         image = Path(__file__).parents[1] / "docs" / "results" / f"imbalance-{imbalance}.svg"
         shutil.copy(Path(str(result["out"])) / "compare.svg", image)
 

@@ -29,6 +29,11 @@ def at_most(setting: str, value: float, limit: float, count: int, unit: str = ""
     return Claim(setting, f"{value:.3g}{unit}", f"at most {limit:g}{unit}", count, holds=value <= limit)
 
 
+def for_information(setting: str, value: float, count: int, unit: str = "") -> Claim:
+    """A number that is no claim, such as what the method of before comes to."""
+    return Claim(setting, f"{value:.3g}{unit}", "(for information)", count, holds=True)
+
+
 def markdown(claims: list[Claim]) -> str:
     """The claims as a table."""
     lines = ["| setting | found | allowed | data sets | holds |", "|---|---|---|---|---|"]

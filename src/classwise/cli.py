@@ -195,10 +195,20 @@ def compare(
     seeds: Annotated[int, Parameter(help="Runs per variant, with the seeds seed, seed + 1, ...")] = 5,
     out: Annotated[Path | None, Parameter(help="Folder for the comparison [default: compare/NAME].")] = None,
     jobs: Annotated[int, Parameter(help="Number of runs to train at the same time.")] = 1,
+    margin: Annotated[
+        float | None,
+        Parameter(
+            help="Smaller differences do not matter: variants that certainly differ by less are equivalent [0.01; none"
+            " for MAE, MSE and RMSE]."
+        ),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train variants of a config over several seeds, and compare each with the first one by paired differences.
+
+    Scored are rows that chose nothing: data.test; without it, where every variant has a fixed epoch, the validation
+    rows; else the rows of data.valid, and each run selects its epoch on a share of its training rows.
 
     For example: --vary loss.name=cross_entropy,focal --vary optimizer.lr=1e-3,3e-3 --seeds 5 --training.epochs 5.
     Finished runs are not repeated: the same command continues after a stop, and can be given more seeds or variants.
@@ -218,6 +228,7 @@ def compare(
         out=out,
         overrides=parse_overrides(overrides),
         jobs=jobs,
+        margin=margin,
         quiet=quiet,
     )
     print_table(comparison)
@@ -242,14 +253,14 @@ def evaluate(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Print the metrics of a run on its validation rows, or on another labeled table or folder.
+    """Print the metrics of a run on its own test and validation rows, or on another labeled table or folder.
 
     Parameters
     ----------
     run
         The run directory.
     table
-        A labeled table, or a folder with one sub-folder per class [default: the validation rows].
+        A labeled table, or a folder with one sub-folder per class [default: the run's own test and validation rows].
     """
     from classwise.metrics.text import metrics_text
     from classwise.run.api import Run

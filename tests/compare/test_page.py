@@ -12,9 +12,10 @@ import pytest
 
 from classwise.compare.page import write_results
 from classwise.compare.result import Comparison, Result, values_of
-from classwise.compare.stats import summarize
+from classwise.compare.stats import Design, Runs, summarize
 from classwise.compare.text import signed
 
+DESIGN = Design(scored=20, trained=60, rows=100, units=20, redrawn=True)
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = [
     "base",
@@ -53,14 +54,24 @@ def fabricate(
 ) -> Comparison:
     """A comparison with these scores; None is a run that failed."""
     results = tuple(
-        Result(variant, seed, folder, "finished", "", metric, value, 3, 1.5, {"accuracy": value})
+        Result(variant, seed, folder, "finished", "", metric, value, 0.9, 3, 1.5, {"accuracy": value})
         if value is not None
-        else Result(variant, seed, folder, "failed", f"{variant}: <b>no</b>", "", None, None, None, {})
+        else Result(variant, seed, folder, "failed", f"{variant}: <b>no</b>", "", None, None, None, None, {})
         for variant, scores in values.items()
         for seed, value in scores.items()
     )
-    summary = tuple(summarize(values_of(results)))
-    found = Comparison(folder, metric, higher, results, summary, ("<i>a warning</i>",))
+    runs = {variant: Runs(scores, {}) for variant, scores in values_of(results).items()}
+    summary = tuple(summarize(runs, DESIGN, margin=0.01, higher=higher))
+    found = Comparison(
+        folder,
+        metric,
+        higher,
+        scored="rows that <b>nobody</b> chose by",
+        margin=0.01,
+        results=results,
+        summary=summary,
+        warnings=("<i>a warning</i>",),
+    )
     write_results(found)
     return found
 
@@ -129,23 +140,32 @@ def test_marks_stand_where_their_numbers_say(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("higher", "style"), [(True, "p0"), (False, "p1")])
 def test_the_colour_knows_which_way_is_better(tmp_path: Path, higher: bool, style: str) -> None:
-    """The same clear rise is blue for a score and orange for an error; an unclear one is gray."""
-    steps = {"base": [0] * 5, "up": [3.1, 3.2, 3.0, 3.1, 3.2], "noise": [1.0, -1.1, 0.9, -1.0, 0.1]}
+    """The same clear rise is blue for a score, orange for an error; an unclear one gray, a negligible one green."""
+    steps = {
+        "base": [0] * 5,
+        "up": [3.1, 3.2, 3.0, 3.1, 3.2],
+        "noise": [1.0, -1.1, 0.9, -1.0, 0.1],
+        "same": [1e-4, -1e-4, 0, 2e-4, -1e-4],
+    }
     values = {name: {s: 30 + s + step for s, step in enumerate(row)} for name, row in steps.items()}
     found = fabricate(tmp_path, values, "age.mae", higher)
     root = ET.fromstring((tmp_path / "compare.svg").read_text(encoding="utf-8"))
     against = root.findall(f"{SVG}g")[1]
-    assert [circle.attrib["class"] for circle in against.iter(f"{SVG}circle")] == [style, "p4"]
+    assert [circle.attrib["class"] for circle in against.iter(f"{SVG}circle")] == [style, "p4", "p2"]
     assert ("higher" if higher else "lower") + " is better" in (tmp_path / "compare.html").read_text()
     assert found.table[1][:3] == ["base", "5", "32.00"]
     assert found.table[2][5] == "+3.12"
+    verdicts = ["better" if higher else "worse", "undecided", "equivalent"]
+    assert [row[-1] for row in found.table] == ["verdict", "", *verdicts]
+    assert pl.read_csv(tmp_path / "summary.csv")["verdict"].to_list() == [None, *verdicts]
 
 
 def test_the_tables_hold_every_run_and_every_variant(tmp_path: Path) -> None:
     """compare.csv has a line a run with its scores, summary.csv a line a variant with full precision."""
     found = fabricate(tmp_path, {"a": {1: 0.25, 2: 0.5}, "b": {1: 0.5, 2: None}})
     runs = pl.read_csv(tmp_path / "compare.csv")
-    assert runs.columns[:7] == ["variant", "seed", "metric", "value", "epoch", "seconds", "status"]
+    assert runs.columns[:8] == ["variant", "seed", "metric", "value", "valid", "epoch", "seconds", "status"]
+    assert runs["valid"].to_list() == [0.9, 0.9, 0.9, None]
     assert runs["status"].to_list() == ["finished", "finished", "finished", "failed"]
     assert runs["value"].to_list() == runs["accuracy"].to_list() == [0.25, 0.5, 0.5, None]
     summary = pl.read_csv(tmp_path / "summary.csv")
@@ -153,8 +173,12 @@ def test_the_tables_hold_every_run_and_every_variant(tmp_path: Path) -> None:
     assert summary["mean"].to_list() == [0.375, 0.5]
     assert summary["difference"].to_list() == [None, 0.25]
     assert summary["p"].to_list() == [None, None]
+    assert summary["scored"].to_list() == ["rows that <b>nobody</b> chose by"] * 2
     assert found.table[0] == ["variant", "n", "mean", "sd", "95% CI", "difference"]
-    assert "3 of 4 runs done" in (tmp_path / "compare.html").read_text()
+    page = (tmp_path / "compare.html").read_text()
+    assert "3 of 4 runs done" in page
+    assert "Scored: rows that &lt;b&gt;nobody" in page
+    assert "on validation rows" in page
 
 
 def test_one_seed_shows_means_only(tmp_path: Path) -> None:
@@ -166,6 +190,22 @@ def test_one_seed_shows_means_only(tmp_path: Path) -> None:
         ["b", "1", "0.500", "+0.250"],
     ]
     assert "p is the p-value" not in (tmp_path / "compare.html").read_text()
+
+
+def test_what_could_have_been_shown_is_told(tmp_path: Path) -> None:
+    """In the table by difference, below it in words, and that undecided is not equal."""
+    steps = {"base": [0] * 5, "noise": [1.0, -1.1, 0.9, -1.0, 0.1]}
+    values = {name: {s: 30 + s + step for s, step in enumerate(row)} for name, row in steps.items()}
+    found = fabricate(tmp_path, values)
+    difference = found.summary[1].difference
+    assert difference is not None
+    assert difference.detectable is not None
+    assert found.table[0][-3:] == ["detectable", "p", "verdict"]
+    assert found.table[2][-3] == f"{difference.detectable:.3f}"
+    assert pl.read_csv(tmp_path / "summary.csv")["detectable"][1] == difference.detectable
+    page = (tmp_path / "compare.html").read_text()
+    assert f"true differences of {difference.detectable:.3f} or more are found in 80% of comparisons" in page
+    assert "undecided does not mean equal" in page
 
 
 def test_signs_are_always_written() -> None:

@@ -145,7 +145,7 @@ def test_a_comparison_from_before_a_key_was_renamed_is_continued(
     plan = plan_of(tmp_path, ["training.epochs=1,2"])
     folder = plan.runs[0].folder.parents[1]
     file = read_plan_file(folder)
-    file.add(plan.runs)
+    file.add(plan.runs, plan.scoring)
     folder.mkdir(parents=True, exist_ok=True)
     file.write()
     content = json.loads(file.path.read_text())
@@ -154,7 +154,7 @@ def test_a_comparison_from_before_a_key_was_renamed_is_continued(
     file.path.write_text(json.dumps(content))
     for run in plan.runs:
         run.folder.parent.mkdir(parents=True, exist_ok=True)
-    read_plan_file(folder).add(plan.runs)
+    read_plan_file(folder).add(plan.runs, plan.scoring)
 
 
 def test_keys_that_contradict_each_other_are_refused_by_variant(tmp_path: Path) -> None:
@@ -163,6 +163,15 @@ def test_keys_that_contradict_each_other_are_refused_by_variant(tmp_path: Path) 
         plan_of(tmp_path, ["loss.name=focal,soft_f1"], (("data.mixup", "0.5"),))
     with pytest.raises(ConfigError, match=r"^data.mix_share: found 0.5, but"):
         plan_of(tmp_path, [], (("data.mix_share", "0.5"),))
+
+
+def test_variants_are_judged_at_one_prior(tmp_path: Path) -> None:
+    """Scores at different class shares cannot be compared; without a prior rows count as with as_validation."""
+    with pytest.raises(ConfigError, match=r"^selection.prior: the variants are judged at as_validation and balanced;"):
+        plan_of(tmp_path, ["selection.prior=as_validation,balanced"])
+    plain = Variant("plain", ())
+    adjusted = Variant("adjusted", (("selection.prior", "as_validation"),))
+    assert len(plan_runs(tmp_path / "classwise.toml", [plain, adjusted], 1, tmp_path / "out", ()).runs) == 2
 
 
 def test_warnings_are_kept_once_a_variant(tmp_path: Path) -> None:
@@ -186,3 +195,40 @@ def test_baselines_are_off_unless_asked_for(
     plan = plan_of(tmp_path, ["training.epochs=1,2"], overrides, more)
     wanted = override if override is not None else bool(written)
     assert [run.config.report.baselines for run in plan.runs] == [wanted] * 4
+
+
+def as_before_data_test(plan: Plan) -> None:
+    """Write the compare.json of a version without data.test, and the folders of its runs."""
+    folder = plan.folder
+    file = read_plan_file(folder)
+    file.add(plan.runs, plan.scoring)
+    for run in plan.runs:
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+    file.write()
+    content = json.loads(file.path.read_text())
+    for variant in content["variants"].values():
+        del variant["config"]["data.test"]
+        variant["config"]["data.valid"] = 0.2
+    file.path.write_text(json.dumps(content))
+
+
+def test_a_comparison_of_an_earlier_version_is_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs were scored on the rows that chose their epochs: the message says so, and what to do."""
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(tmp_path, ["training.epochs=1,2"], (("selection.first_epoch", "1"),))
+    as_before_data_test(plan)
+    says = r"data.test: \(not set\) before, 0.2 now. These runs were scored .* Name another --out"
+    with pytest.raises(ConfigError, match=says):
+        read_plan_file(plan.folder).add(plan.runs, plan.scoring)
+
+
+def test_a_comparison_of_an_earlier_version_at_a_fixed_epoch_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its validation rows chose nothing, and a key that is not set is as one that did not exist."""
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(tmp_path, ["loss.name=cross_entropy,focal"], (("training.epochs", "1"),))
+    as_before_data_test(plan)
+    read_plan_file(plan.folder).add(plan.runs, plan.scoring)

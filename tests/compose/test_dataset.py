@@ -19,6 +19,7 @@ from classwise.compose.state import build_model
 from classwise.config.load import absolute_paths, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.sampling import epoch_order
 from classwise.data.sources import read_source
 from classwise.errors import ConfigError, DataError
 from classwise.model.heads import RegressionHead
@@ -310,7 +311,8 @@ JOINT = {
 
 
 def test_a_joint_class_of_three_types(table: Callable[..., Path]) -> None:
-    """Class, ordinal and a number with edges: kind * 6 + size * 2 + (area >= 30), -1 where one is unknown."""
+    """Class, ordinal and a number with edges: kind * 6 + size * 2 + (area >= 30), -1 where one is unknown. It is
+    counted by that number, and balanced by its place among the numbers that occur."""
     rows = [row_of(number) for number in range(24)]
     rows[2]["area"] = rows[9]["size"] = rows[14]["kind"] = ""
     config = config_of(
@@ -327,9 +329,12 @@ def test_a_joint_class_of_three_types(table: Callable[..., Path]) -> None:
             known = "" not in (row["kind"], row["size"], row["area"])
             place = ("low", "mid", "high").index(row["size"]) if known else 0
             wanted.append("ab".index(row["kind"]) * 6 + place * 2 + (row["area"] >= 30) if known else -1)
+        counts = label_counts(splits, split)["joint"]
+        assert counts == [wanted.count(number) for number in range(12)]
         classes = splits.classes(split)
         assert classes is not None
-        assert classes.tolist() == wanted
+        occurring = sorted(set(wanted) - {-1})
+        assert classes.tolist() == [-1 if number < 0 else occurring.index(number) for number in wanted]
     assert [len(splits.label_lists[name]) for name in splits.joint] == [2, 3, 2]
 
 
@@ -354,6 +359,47 @@ def test_balanced_sampling_leaves_unknown_classes_alone(table: Callable[..., Pat
         assert sorted(drawn[classes[drawn] < 0].tolist()) == unknown
         a, b = ((classes[drawn] == k).sum() for k in (0, 1))
         assert abs(a - b) <= 1
+
+
+@pytest.mark.parametrize(("count", "labels"), [(40, 2), (21, 10)], ids=["40 of two classes", "21 of ten"])
+def test_balanced_sampling_of_many_targets(table: Callable[..., Path], count: int, labels: int) -> None:
+    """It balances the four combinations that occur, of 2 ** 40 or 10 ** 21 that there could be: the rarest has an
+    eighth of the rows and comes as often as the others."""
+    names = [f"t{place:02}" for place in range(count)]
+    rows = []
+    for number in range(64):
+        combination = (0, 0, 0, 1, 1, 2, 2, 3)[number % 8]
+        # The lowest or the highest class of each target.
+        bits = {name: combination >> place % 2 & 1 for place, name in enumerate(names)}
+        cells = {name: f"c{bit * (labels - 1)}" for name, bit in bits.items()}
+        rows.append({"path": f"{number:02}.png", **cells})
+    listed = [f"c{k}" for k in range(labels)]
+    targets = {name: {"column": name, "labels": listed} for name in names}
+    config = config_of(table(rows), targets=targets, data={"sampling": "balanced"})
+    splits = prepare(config, Console(quiet=True))
+    classes = splits.classes(splits.train)
+    assert classes is not None
+    assert np.bincount(classes).tolist() == [len(classes) * share // 8 for share in (3, 2, 2, 1)]
+    drawn = np.bincount(classes[epoch_order("balanced", classes, seed=0, epoch=0)])
+    assert drawn.max() - drawn.min() <= 1
+
+
+def test_a_joint_class_that_is_too_large_is_refused(table: Callable[..., Path]) -> None:
+    """It would be scored class by class: 13 targets of two classes are 8,192. Twelve are 4,096, which is allowed."""
+    names = [f"t{place:02}" for place in range(13)]
+    rows = [{"path": f"{number:02}.png", **dict.fromkeys(names, "ab"[number % 2])} for number in range(24)]
+    targets = {name: {"column": name} for name in names}
+    path = table(rows)
+
+    def prepared(joint: Sequence[str]) -> DatasetSplits:
+        selection = {"metric": "macro_f1"}
+        return prepared_of(path, targets=targets, joint={"targets": joint}, selection=selection)
+
+    assert len(prepared(names[:12]).joint) == 12
+    with pytest.raises(
+        ConfigError, match=r"^joint\.targets: found 13 targets with 2 x 2 .* = 8192 joint classes"
+    ):
+        prepared(names)
 
 
 def test_what_cannot_be_read_as_a_class_has_none(table: Callable[..., Path]) -> None:

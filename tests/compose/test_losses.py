@@ -23,6 +23,7 @@ from classwise.config.schema import Config
 from classwise.data.dataset import ImageDataset
 from classwise.data.epochs import TrainingData
 from classwise.data.loader import Loader
+from classwise.data.sampling import epoch_order
 from classwise.data.sources import Samples
 from classwise.data.target_from_table import make_target
 from classwise.errors import ConfigError
@@ -116,12 +117,15 @@ def built(type: str, section: dict[str, Any], **training: Any) -> Any:
     return criterion.losses[0]
 
 
+# Weights of three classes with 6, 3 and 1 training rows, divided by their mean over these ten rows.
 INVERSE = torch.from_numpy(compute_class_weight("balanced", classes=np.arange(3), y=[0] * 6 + [1] * 3 + [2]))
 _RAW = torch.tensor([0.1 / (1 - 0.9**n) for n in (6, 3, 1)], dtype=torch.float64)
-EFFECTIVE = _RAW / _RAW.mean()
-GIVEN = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+EFFECTIVE = _RAW * 10 / (_RAW[0] * 6 + _RAW[1] * 3 + _RAW[2])
+LISTED = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+GIVEN = LISTED / 1.6
 BETA = {"class_weights": "effective", "beta": 0.9}
 LATER = {"class_weights": "inverse", "weights_from_epoch": 2}
+BY_WEIGHTS = {"class_weights": [1.0, 2.0, 4.0], "normalize_by": "weights"}
 # Mean and deviation of the eleven known areas, in plain Python.
 MEAN = sum(AREAS[:11]) / 11
 STD = math.sqrt(sum((area - MEAN) ** 2 for area in AREAS[:11]) / 11)
@@ -134,15 +138,30 @@ def standardized(loss: nn.Module) -> nn.Module:
 
 # Type, section, and the loss that it must be; together they set every key of every section away from its default.
 CASES: list[tuple[str, dict[str, Any], Any]] = [
-    ("class", {"name": "cross_entropy", "label_smoothing": 0.3, **BETA}, CrossEntropy(EFFECTIVE, 0.3)),
-    ("class", {"name": "cross_entropy", **LATER}, CrossEntropy(INVERSE, 0.0, 2)),
-    ("class", {"name": "cross_entropy", "class_weights": [1.0, 2.0, 4.0]}, CrossEntropy(GIVEN)),
-    ("class", {"name": "focal", "gamma": 0.7, **BETA}, Focal(0.7, EFFECTIVE)),
-    ("class", {"name": "focal", **LATER}, Focal(2.0, INVERSE, 2)),
+    (
+        "class",
+        {"name": "cross_entropy", "label_smoothing": 0.3, **BETA},
+        CrossEntropy(EFFECTIVE, 0.3, normalize_by="rows"),
+    ),
+    ("class", {"name": "cross_entropy", **LATER}, CrossEntropy(INVERSE, 0.0, 2, "rows")),
+    (
+        "class",
+        {"name": "cross_entropy", "class_weights": [1.0, 2.0, 4.0]},
+        CrossEntropy(GIVEN, normalize_by="rows"),
+    ),
+    ("class", {"name": "cross_entropy", **BY_WEIGHTS}, CrossEntropy(LISTED)),
+    ("class", {"name": "focal", "gamma": 0.7, **BETA}, Focal(0.7, EFFECTIVE, normalize_by="rows")),
+    ("class", {"name": "focal", **LATER}, Focal(2.0, INVERSE, 2, "rows")),
+    ("class", {"name": "focal", **BY_WEIGHTS}, Focal(2.0, LISTED)),
     ("class", {"name": "balanced_softmax"}, BalancedSoftmax(COUNTS)),
     ("class", {"name": "logit_adjustment", "tau": 1.6}, LogitAdjustment(COUNTS, 1.6)),
-    ("class", {"name": "ldam", "max_margin": 0.3, "scale": 12.0, **BETA}, LDAM(COUNTS, 0.3, 12.0, EFFECTIVE)),
-    ("class", {"name": "ldam", **LATER}, LDAM(COUNTS, 0.5, 30.0, INVERSE, 2)),
+    (
+        "class",
+        {"name": "ldam", "max_margin": 0.3, "scale": 12.0, **BETA},
+        LDAM(COUNTS, 0.3, 12.0, EFFECTIVE, normalize_by="rows"),
+    ),
+    ("class", {"name": "ldam", **LATER}, LDAM(COUNTS, 0.5, 30.0, INVERSE, 2, "rows")),
+    ("class", {"name": "ldam", **BY_WEIGHTS}, LDAM(COUNTS, 0.5, 30.0, LISTED)),
     ("class", {"name": "gce", "q": 0.4}, GeneralizedCrossEntropy(0.4)),
     ("class", {"name": "soft_f1"}, SoftMacroF1(3)),
     ("ordinal", {"name": "corn"}, Corn(3)),
@@ -155,8 +174,8 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
     ("multilabel", {"name": "multilabel_focal", "gamma": 0.5, "alpha": 0.2}, MultilabelFocal(0.5, 0.2)),
     (
         "multilabel",
-        {"name": "asymmetric", "gamma_neg": 3.0, "gamma_pos": 0.5, "clip": 0.2},
-        Asymmetric(3, 0.5, 0.2),
+        {"name": "asymmetric", "gamma_neg": 3.0, "gamma_pos": 0.5, "clip": 0.2, "focusing_gradient": False},
+        Asymmetric(3, 0.5, 0.2, False),
     ),
     ("regression", {"name": "mse"}, standardized(SquaredError())),
     ("regression", {"name": "mae"}, standardized(AbsoluteError())),
@@ -173,7 +192,7 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
                 {"name": "gce", "q": 0.3, "weight": 2.0},
             ],
         },
-        WeightedSum([Focal(0.5, EFFECTIVE), GeneralizedCrossEntropy(0.3)], [0.7, 2.0]),
+        WeightedSum([Focal(0.5, EFFECTIVE, normalize_by="rows"), GeneralizedCrossEntropy(0.3)], [0.7, 2.0]),
     ),
 ]
 
@@ -231,6 +250,33 @@ def test_class_weights_that_do_not_fit_name_their_key() -> None:
         ConfigError, match=r"^targets\.it\.loss\.terms\[1\]\.class_weights: .*found 2 numbers"
     ):
         built("class", {"name": "sum", "terms": [{"name": "gce"}, section]})
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "sqrt", "balanced"])
+def test_class_weights_have_mean_one_over_the_rows_that_are_drawn(sampling: str) -> None:
+    """Averaged over 200 epochs as they are sampled: so the weighted loss keeps the scale of the unweighted one."""
+    target = TARGETS["class"] | {"loss": {"name": "cross_entropy", "class_weights": [1.0, 2.0, 40.0]}}
+    config = config_of({"it": target}, data={"source": "samples.csv", "workers": 0, "sampling": sampling})
+    splits = prepared_of(config)
+    weight_K = build_criterion(config, splits).losses[0].weight
+    torch.testing.assert_close(weight_K / weight_K[0], torch.tensor([1.0, 2.0, 40.0], dtype=torch.float64))
+    classes = splits.classes(splits.train)
+    labels = splits.train.labels["it"]
+    drawn = np.concatenate([labels[epoch_order(sampling, classes, 7, epoch)] for epoch in range(200)])
+    assert weight_K[drawn[drawn >= 0]].mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_weights_of_zero_for_every_class_with_rows_are_refused() -> None:
+    """Nothing would be learned; 'c' is the only class that no training row has here."""
+    config = config_of(
+        {"it": TARGETS["class"] | {"loss": {"name": "focal", "class_weights": [0.0, 0.0, 1.0]}}}
+    )
+    splits = prepared_of(config)
+    splits.train.labels["it"][splits.train.labels["it"] == 2] = -1
+    with pytest.raises(
+        ConfigError, match=r"^targets\.it\.loss\.class_weights: .*every class with training rows"
+    ):
+        build_criterion(config, splits)
 
 
 def test_a_label_that_no_row_has_is_not_weighted() -> None:

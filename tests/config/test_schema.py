@@ -91,7 +91,8 @@ UNKNOWN_KEYS = [
     (tree(loss={"name": "focal", "gama": 1}), "loss.gama: no such key; did you mean 'gamma'?"),
     (
         tree(loss={"name": "focal", "label_smoothing": 0.1}),
-        "loss.label_smoothing: no such key; allowed: name, class_weights, beta, weights_from_epoch, gamma",
+        "loss.label_smoothing: no such key; allowed: name, class_weights, beta, weights_from_epoch,"
+        " normalize_by, gamma",
     ),
     (
         tree(loss={"name": "sum", "terms": [{"name": "soft_f1"}, {"name": "focal", "gama": 1}]}),
@@ -295,16 +296,19 @@ def test_missing_tables_are_named():
     assert refusal({}) == ["data: missing", "targets: missing"]
 
 
+UNSHARED = {"beta", "weights_from_epoch", "normalize_by"}
+
+
 def test_a_targets_loss_without_a_name_changes_the_shared_one():
     """Its keys lie over [loss]; the other targets and [loss] itself stay as they are."""
     shared = {"name": "focal", "gamma": 1.0, "class_weights": "inverse"}
     config = make_config(tree(loss=shared, targets=age(loss={"gamma": 3.0})))
-    assert config.targets["age"].loss.model_dump(exclude={"beta", "weights_from_epoch"}) == {
+    assert config.targets["age"].loss.model_dump(exclude=UNSHARED) == {
         **shared,
         "gamma": 3.0,
     }
     assert config.targets["mask"].loss is None
-    assert config.loss.model_dump(exclude={"beta", "weights_from_epoch"}) == shared
+    assert config.loss.model_dump(exclude=UNSHARED) == shared
 
 
 def test_without_a_shared_loss_it_changes_the_default():
@@ -405,6 +409,7 @@ def test_another_loss_drops_the_keys_of_the_one_before():
         "class_weights": "inverse",
         "beta": 0.999,
         "weights_from_epoch": 1,
+        "normalize_by": "rows",
     }
     values = tree(schedule={"name": "step", "step_size": 5, "warmup_epochs": 2})
     assert make_config(values, [("schedule.name", "cosine")]).schedule.model_dump() == {
@@ -429,7 +434,7 @@ def test_the_order_of_overrides_does_not_matter(turn):
     assert (config.data.augment.preset, config.data.augment.flip) == ("strong", 0)
     contradiction = [("loss.name", "focal"), ("loss.label_smoothing", "0.1")]
     assert refusal(LEAST, *contradiction[::turn]) == [
-        "loss.label_smoothing: no such key; allowed: name, class_weights, beta, weights_from_epoch, gamma"
+        "loss.label_smoothing: no such key; allowed: name, class_weights, beta, weights_from_epoch, normalize_by, gamma"
     ]
 
 

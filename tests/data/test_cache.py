@@ -18,7 +18,7 @@ import pytest
 
 from classwise.data import cache
 from classwise.data.augment import PRESETS
-from classwise.data.cache import CachedImages, ImageCache, cache_folder, content_key
+from classwise.data.cache import CachedImages, ImageCache, cache_folder, content_key, pixels_key
 from classwise.data.checking import check_image, check_images
 from classwise.data.dataset import ImageDataset
 from classwise.data.images import min_image_size, read_image
@@ -151,7 +151,11 @@ def test_bad_files_are_found_with_a_store_too(paths: list[Path], stores: Stores)
     store = stores()
     found = check_images(paths, min_size=LEAST, cache=store)
     assert [error.path for error in found.bad] == [paths[3]]
-    assert list(found.keys.items()) == [(p, content_key(p.read_bytes())) for p in paths if p != paths[3]]
+    good = [path for path in paths if path != paths[3]]
+    assert list(found.hashes) == good
+    for path in good:
+        image = read_image(path, min_size=LEAST)
+        assert found.hashes[path] == (content_key(path.read_bytes()), pixels_key(image))
     assert (store.added, store.already_there) == (
         0,
         len(paths) - 2,

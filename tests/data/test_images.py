@@ -17,7 +17,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from classwise.data.checking import Checked, check_images
+from classwise.data.checking import Checked, ImageHashes, check_images
 from classwise.data.fit import fit_image
 from classwise.data.images import read_image
 from classwise.errors import ImageError
@@ -577,7 +577,8 @@ def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest
     """A table with three targets an image costs one decoding an image."""
     read: list[Path] = []
     monkeypatch.setattr(
-        "classwise.data.checking.check_image", lambda path, *_, **__: read.append(path) or b""
+        "classwise.data.checking.check_image",
+        lambda path, *_, **__: read.append(path) or ImageHashes(b"", b""),
     )
     paths = [save(FILES["png"]), save(FILES["bmp"])]
     seen: list[Path] = []

@@ -178,6 +178,7 @@ CASES: dict[str, Case] = {
     "data.id": Case((LEFT_OUT, "name"), split),
     "data.group": Case((LEFT_OUT, "person"), split),
     "data.valid": Case((0.25, 0.5, "@more.csv"), split),
+    "data.test": Case((LEFT_OUT, 0.25, "@more.csv"), split),
     "data.augment.preset": Case(("none", "light", "standard", "strong")),
     "data.augment.flip": Case((LEFT_OUT, 1.0)),
     "data.augment.crop": Case((LEFT_OUT, 0.3)),
@@ -284,6 +285,7 @@ CASES: dict[str, Case] = {
     "training.target_weights": Case(("fixed", "uncertainty"), base=TWO),
     "training.checkpoint_minutes": Case((0.0, 1e-6), lambda count: count, play=saves),
     "training.checkpoint_updates": Case((LEFT_OUT, 1), lambda count: count, play=saves),
+    "training.batch_norm": Case(("micro_batch", "frozen")),
     "training.sync_batch_norm": Case((False, True), refusal),  # needs GPUs
     "training.precision": Case(("fp32", "bf16")),
     "training.micro_batch": Case(("auto", 2)),
@@ -294,6 +296,7 @@ CASES: dict[str, Case] = {
     "training.threads": Case((1, 2), status("environment", "threads")),
     "training.device": Case(("cpu", "cuda:99"), refusal),  # no machine has a hundred GPUs
     "selection.metric": Case(("macro_f1", "accuracy", "log_loss"), status("best", "metric")),
+    "selection.prior": Case((LEFT_OUT, "balanced", {"a": 1, "b": 1, "c": 8}), predictions),
     "selection.first_epoch": Case((1, 2), status("best", "epoch"), base=STILL),
     "selection.patience": Case((LEFT_OUT, 1), status("state"), base=STILL),
     "report.baselines": Case((True, False), status("baselines")),
@@ -306,6 +309,7 @@ WEIGHTED: dict[str, Case] = {
     "weights_from_epoch": Case(
         (1, 2), section={"class_weights": "inverse"}, base={"training": {"epochs": 2}}
     ),
+    "normalize_by": Case(("rows", "weights"), section={"class_weights": "inverse"}),
 }
 LOSSES: dict[str, dict[str, Case]] = {
     "cross_entropy": {**WEIGHTED, "label_smoothing": Case((0.0, 0.2))},
@@ -321,6 +325,7 @@ LOSSES: dict[str, dict[str, Case]] = {
         "gamma_neg": Case((4.0, 2.0)),
         "gamma_pos": Case((1.0, 0.0)),
         "clip": Case((0.05, 0.4)),
+        "focusing_gradient": Case((True, False)),
     },
     "smooth_l1": {"beta": Case((1.0, 0.1))},
     "huber": {"delta": Case((1.0, 0.1))},

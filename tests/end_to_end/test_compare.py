@@ -239,14 +239,59 @@ def test_where_every_run_fails_there_is_still_a_page(whole: Path, tmp_path: Path
 
 
 def test_one_seed_and_other_rows_are_said_plainly(whole: Path, tmp_path: Path) -> None:
-    """Without a second seed there is no interval; variants that validate on other rows are no pairs."""
+    """One seed has an interval over rows and no verdict; variants that are scored on other rows are no pairs."""
     found = compare(whole / "classwise.toml", grid(["data.valid=0.25,0.5"]), 1, tmp_path / "out", quiet=True)
     assert "a single seed does not show" in found.warnings[0]
-    assert found.warnings[1].startswith(
-        "seed 42: data.valid=0.5 validated on other rows than data.valid=0.25"
-    )
+    assert found.warnings[1].startswith("seed 42: data.valid=0.5 scored on other rows than data.valid=0.25")
     assert found.summary[0].score is not None
-    assert found.summary[0].score.interval is None
+    assert found.summary[0].score.interval is not None
+    assert found.summary[1].difference is not None
+    assert found.summary[1].difference.interval is None
+
+
+def test_a_choice_of_epochs_is_not_scored_by_the_rows_that_made_it(whole: Path, tmp_path: Path) -> None:
+    """Where an epoch is chosen, what data.valid describes becomes the test; the tables hold the test's score, beside
+    it that of the rows which chose, and everything says what was scored."""
+    vary = ("--vary", "training.epochs=1,3", "--selection.first_epoch", 1, "--seeds", 2)
+    out = tmp_path / "out"
+    found = command("compare", whole / "classwise.toml", *vary, "--out", out).ok()
+    assert "scored: the rows that data.valid describes; each run chooses its epoch on other rows" in found.err
+    table = pl.read_csv(out / "compare.csv")
+    for row, folder in zip(table.iter_rows(named=True), runs(out), strict=True):
+        metrics = json.loads((out / folder / "metrics.json").read_text())
+        assert row["value"] == metrics["test"]["value"]
+        assert row["accuracy"] == metrics["test"]["targets"]["label"]["accuracy"]
+        assert row["valid"] == metrics["value"]
+        split = pl.read_csv(out / folder / "split.csv")["split"].value_counts()
+        assert dict(split.iter_rows()) == {"train": 8, "valid": 4, "test": 4}
+    scored = json.loads((out / "compare.json").read_text())["scored"]
+    assert (scored["kind"], scored["split"]) == ("nested", "test")
+    assert scored["text"] in (out / "compare.html").read_text()
+    assert set(pl.read_csv(out / "summary.csv")["scored"]) == {scored["text"]}
+
+
+def test_a_table_is_scored_by_all_seeds(whole: Path, tmp_path: Path) -> None:
+    """data.test as a table: its rows are resampled, and the interval of the differences is wider than over the seeds
+    alone; --margin decides what is equivalent."""
+    plain_table(whole, 24, "other.csv", first=100)
+    options = ("--data.test", whole / "other.csv", "--seeds", 2, "--margin", 10)
+    found = command("compare", whole / "classwise.toml", *LOSSES, *options, "--out", tmp_path / "out").ok()
+    assert "scored: data.test" in found.err
+    summary = pl.read_csv(tmp_path / "out/summary.csv")
+    assert summary["difference_low"][1] < summary["difference"][1] < summary["difference_high"][1]
+    assert summary["low"][0] < summary["mean"][0] < summary["high"][0]
+    assert summary["verdict"].to_list() == [None, "equivalent"]
+    assert summary["margin"][1] == 10
+    assert found.out.splitlines()[2].split()[-1] == "equivalent"
+
+
+@pytest.mark.parametrize("margin", ["0", "-0.1", "nan", "inf"])
+def test_a_margin_is_a_number_above_0(whole: Path, tmp_path: Path, margin: str) -> None:
+    """Anything else is refused before a run is trained."""
+    found = command("compare", whole / "classwise.toml", f"--margin={margin}", "--out", tmp_path / "out")
+    assert found.code == 1
+    assert "--margin: found" in found.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_auto_is_measured_once(whole: Path, tmp_path: Path) -> None:

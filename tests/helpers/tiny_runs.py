@@ -88,6 +88,17 @@ def convolutional(dropout: float = 0.3) -> Classifier:
         return model.to(memory_format=torch.channels_last)
 
 
+def frozen(dropout: float = 0.0) -> Classifier:
+    """The convolutional model in float64, with drawn running statistics that its batch norm is frozen at."""
+    model = convolutional(dropout).double()
+    draw = torch.Generator().manual_seed(1)
+    norm = model.backbone[1]
+    norm.running_mean.normal_(generator=draw)
+    norm.running_var.uniform_(0.2, 3.0, generator=draw)
+    model.freeze_batch_norm()
+    return model
+
+
 def metadata(dropout: float) -> ModelMetadata:
     """Facts of a model that no backbone's name stands for."""
     return ModelMetadata("none", (6, 6), "squash", HALF, HALF, dropout, HEADS)
@@ -120,11 +131,15 @@ def state_of(
     return TrainState(model, criterion, built, rates, scaler, average)
 
 
-def criterion_of(weighted: bool = True, from_epoch: int = 1, uncertainty: bool = False) -> Criterion:
+def criterion_of(
+    weighted: bool = True, from_epoch: int = 1, uncertainty: bool = False, normalize_by: str = "weights"
+) -> Criterion:
     """Cross entropy for both heads, which count differently; with class weights far apart."""
     weights = {"mask": torch.tensor([0.1, 1.0, 12.0]), "age": torch.tensor([3.0, 0.2, 1.0, 7.0])}
     losses = {
-        name: CrossEntropy(weights[name] if weighted else None, weights_from_epoch=from_epoch)
+        name: CrossEntropy(
+            weights[name] if weighted else None, weights_from_epoch=from_epoch, normalize_by=normalize_by
+        )
         for name in HEADS
     }
     return Criterion(losses, {"mask": 1.0, "age": 0.4}, uncertainty)

@@ -328,11 +328,41 @@ def test_gradient_equals_finite_differences(row: Row) -> None:
         assert torch.autograd.gradcheck(make(c), (outputs, c.targets), **checked), seed
 
 
-def test_asymmetric_equals_timm() -> None:
-    """200 random cases of whole tables: timm's asymmetric loss, which computes in float32."""
+@pytest.mark.parametrize("focusing_gradient", [True, False])
+def test_asymmetric_equals_timm(focusing_gradient: bool) -> None:
+    """200 random cases of whole tables: value and gradient of timm's asymmetric loss, which computes in float32, with
+    and without the gradient of the focusing factors. The authors' code is the same formula."""
     for seed in range(CASES):
         c = multilabel_case(seed)
         targets_BL = c.targets.nan_to_num(0)
-        reference = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=1, clip=0.05, reduction="mean")
-        actual = Asymmetric()(c.outputs, targets_BL).item()
-        assert abs(actual - reference(c.outputs, targets_BL).item()) <= 1e-6
+        reference = AsymmetricLossMultiLabel(
+            gamma_neg=4,
+            gamma_pos=1,
+            clip=0.05,
+            disable_torch_grad_focal_loss=not focusing_gradient,
+            reduction="mean",
+        )
+        values, gradients = [], []
+        for loss in (Asymmetric(focusing_gradient=focusing_gradient), reference):
+            outputs = c.outputs.clone().requires_grad_()
+            value = loss(outputs, targets_BL)
+            values.append(value.item())
+            gradients += torch.autograd.grad(value, outputs)
+        assert abs(values[0] - values[1]) <= 1e-6
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+
+
+def test_asymmetric_without_the_gradient_of_its_factors() -> None:
+    """The value stays; the gradient is the factor times that of the logarithm, in the formula of each cell."""
+    logits_BL = torch.linspace(-3, 3, 7, dtype=torch.float64).unsqueeze(1).requires_grad_()
+    p_BL = logits_BL.detach().sigmoid()
+    expected = {
+        1.0: -(1 - p_BL) * (1 - p_BL),  # (1 - p)^1 times d -log p / dz
+        0.0: (p_BL - 0.05).clamp(min=0) ** 4 * p_BL * (1 - p_BL) / (1 - p_BL + 0.05),
+    }
+    for target, gradient_BL in expected.items():
+        targets_BL = torch.full_like(p_BL, target)
+        whole, constant = Asymmetric(), Asymmetric(focusing_gradient=False)
+        assert whole(logits_BL, targets_BL).item() == constant(logits_BL, targets_BL).item()
+        (found_BL,) = torch.autograd.grad(constant(logits_BL, targets_BL) * 7, logits_BL)
+        torch.testing.assert_close(found_BL, gradient_BL, rtol=1e-12, atol=1e-14)

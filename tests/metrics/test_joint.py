@@ -36,6 +36,15 @@ def test_split_is_the_inverse(make: Callable[[Any], Any]) -> None:
 
 
 @kinds
+def test_more_classes_than_64_bits_can_number_are_refused(make: Callable[[Any], Any]) -> None:
+    """21 targets of ten classes would overflow, into negative class numbers."""
+    parts = [make([9, 0])] * 21
+    with pytest.raises(ValueError, match=r"found 21 targets with 1e\+21 joint classes"):
+        joint_number(parts, [10] * 21)
+    assert joint_number(parts[:18], [10] * 18).tolist() == [10**18 - 1, 0]
+
+
+@kinds
 def test_the_arguments_are_not_changed(make: Callable[[Any], Any]) -> None:
     """Nothing is written into the arguments, also where there is only one part."""
     first, second = make([0, 1]), make([-1, 1])

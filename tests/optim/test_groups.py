@@ -8,7 +8,7 @@ from torch import nn
 
 from classwise.errors import ConfigError
 from classwise.model.small_cnn import SmallCNN
-from classwise.optim.groups import parameter_groups
+from classwise.optim.groups import parameter_groups, undecayed
 
 
 def parts() -> tuple[nn.Module, nn.Module]:
@@ -30,6 +30,64 @@ def test_norms_and_biases_are_not_decayed() -> None:
     }
     assert decayed == wanted
     assert {group["weight_decay"] for group in groups} == {0.01, 0.0}
+
+
+# By model: its parameters of two and more dimensions that have no weight decay, by the last part of their names. Those
+# of convolutions and linear layers are in it only where the model itself lists them.
+EXEMPT: dict[str, set[str]] = {
+    "vit_tiny_patch16_224": {"cls_token", "pos_embed"},
+    "vit_small_patch14_reg4_dinov2": {"cls_token", "reg_token", "pos_embed"},
+    "deit_tiny_distilled_patch16_224": {"cls_token", "dist_token", "pos_embed"},
+    "deit3_small_patch16_224": {"cls_token", "pos_embed"},
+    "cait_xxs24_224": {"cls_token", "pos_embed"},
+    "beit_base_patch16_224": {"cls_token", "relative_position_bias_table"},
+    "swin_tiny_patch4_window7_224": {"relative_position_bias_table"},
+    "swinv2_tiny_window8_256": {"logit_scale", "cpb_mlp.0.weight", "cpb_mlp.2.weight"},
+    "coatnet_nano_rw_224": {"relative_position_bias_table"},
+    "botnet26t_256": {"height_rel", "width_rel"},
+    "levit_128": {"attention_biases"},
+    "samvit_base_patch16": {"pos_embed", "rel_pos_h", "rel_pos_w"},
+    "hiera_small_abswin_256": {"pos_embed", "pos_embed_win"},
+    "xcit_nano_12_p8_224": {"cls_token", "temperature", "pos_embed.token_projection.weight"},
+    "fastvit_t8": {"gamma"},
+    "nf_regnet_b0": {"gain"},
+    "convnext_atto": set(),
+    "resnet18": set(),
+    "tf_efficientnet_lite0": set(),
+}
+
+
+@pytest.mark.parametrize("name", EXEMPT)
+def test_positions_tokens_and_scales_are_not_decayed(name: str) -> None:
+    """Nothing else of two and more dimensions is exempt, and all that timm exempts is."""
+    with torch.device("meta"):  # only names and shapes matter
+        model = timm.create_model(name, num_classes=0)
+    exempt = undecayed(model)
+    ends = {key: key.split(".")[-3:] if key.endswith(".weight") else key.split(".")[-1:] for key in exempt}
+    assert {".".join(ends[key]) for key, parameter in exempt.items() if parameter.ndim > 1} == EXEMPT[name]
+
+    groups = timm.optim.param_groups_weight_decay(model, 0.1, no_weight_decay_list=model_list(model))
+    timms = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    assert {id(parameter) for parameter in exempt.values()} >= timms
+
+    groups = parameter_groups(model, nn.Linear(4, 2), 0.1, 0.01, 1.0)
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed.isdisjoint(id(parameter) for parameter in exempt.values())
+    assert len(decayed) == len(list(model.parameters())) - len(exempt) + 1
+
+
+def model_list(model: nn.Module) -> set[str]:
+    """What a timm model lists itself."""
+    return set(getattr(model, "no_weight_decay", set)())
+
+
+def test_a_layer_of_a_single_output_is_decayed() -> None:
+    """Its weight has one dimension of more than one entry, as a scale has; but it is a layer's weight."""
+    model = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 1, 1), nn.Linear(1, 1))
+    assert set(undecayed(model)) == {"0.bias", "1.bias", "2.bias"}
+    assert set(undecayed(SmallCNN(width=4))) == {
+        key for key, parameter in SmallCNN(width=4).named_parameters() if parameter.ndim == 1
+    }
 
 
 def test_every_parameter_stands_in_one_group() -> None:

@@ -36,8 +36,10 @@ LOSSES: dict[str, dict[str, Make]] = {
     "class": {
         "cross entropy": lambda _: CrossEntropy(),
         "weighted, smoothed": lambda weight_K: CrossEntropy(weight_K, 0.1),
+        "weighted, by rows": lambda weight_K: CrossEntropy(weight_K, 0.1, normalize_by="rows"),
         "deferred": lambda weight_K: CrossEntropy(weight_K, weights_from_epoch=2),
         "focal": lambda weight_K: Focal(2.0, weight_K),
+        "focal, by rows": lambda weight_K: Focal(2.0, weight_K, normalize_by="rows"),
         "balanced softmax": lambda weight_K: BalancedSoftmax(100 * weight_K),
         "logit adjustment": lambda weight_K: LogitAdjustment(100 * weight_K, 1.5),
         "gce": lambda weight_K: GeneralizedCrossEntropy(0.7, weight_K),

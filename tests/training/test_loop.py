@@ -350,6 +350,23 @@ def test_validation_counts_every_row_without_gradients() -> None:
     assert np.sum(metrics.compute()["targets"]["mask"]["confusion"]) == 11  # counts start again from zero
 
 
+@pytest.mark.parametrize("uncertainty", [False, True])
+def test_validation_loss_is_the_weighted_mean(uncertainty: bool) -> None:
+    """Also where training divides by the row count, so that it has the same scale on a set with other class
+    frequencies; and after a validation training divides by the row count again."""
+    model, data, valid, seen = dense(), training(8, 4, 2), validation(11, 4), []
+    state = state_of(model, data, criterion=criterion_of(uncertainty=uncertainty, normalize_by="rows"))
+    scores = loop.evaluate(state, valid, board(), SETTINGS)
+    loader = valid.loader
+    with torch.no_grad():
+        outputs = model.eval()(loader.images)  # type: ignore[attr-defined]
+    wanted = criterion_of(uncertainty=uncertainty)(outputs, loader.targets).item()
+    assert scores["loss"] == pytest.approx(wanted, rel=1e-12)
+    state.criterion.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2].tolist()))
+    loop.train_one_epoch(state, data.updates(0), data, SETTINGS)
+    assert seen == [[8, 8], [8, 8]]
+
+
 def test_validation_leaves_no_trace_in_training() -> None:
     """A run with and one without evaluation between its epochs end in the same bytes, dropout included."""
     ends = []

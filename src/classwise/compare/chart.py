@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from classwise.compare.stats import Summary
-from classwise.compare.text import ALPHA, digits_for, direction, fixed, p_text, score_name, shown, signed
+from classwise.compare.text import digits_for, direction, fixed, p_text, score_name, shown, signed
 from classwise.report import svg
 from classwise.report.names import short_number
 from classwise.report.svg import Axis, text_width
@@ -20,7 +20,8 @@ MARGIN, GAP, TITLES_HEIGHT = 20, 40, 56
 BELOW = 8
 
 # The page's colours by number.
-BLUE, ORANGE, GRAY = 0, 1, 4
+BLUE, ORANGE, GREEN, GRAY = 0, 1, 2, 4
+STYLES = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "undecided": GRAY}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def panels(
         title = f"{name} of every run, and the mean"
         drawn.append(_panel(scores, title=title, axis_title=f"{name}, {direction(higher)}", zero=False))
 
-    differences = [_difference_row(row, digits, higher) for row in summary if row.difference]
+    differences = [_difference_row(row, digits) for row in summary if row.difference]
     if differences:
         baseline = svg.fit(shown(summary[0].variant), 190)
         title = f"Difference in {name} from {baseline}"
@@ -100,24 +101,20 @@ def _score_row(row: Summary, runs: list[float], digits: int) -> Row:
     )
 
 
-def _difference_row(row: Summary, digits: int, higher: bool) -> Row:
-    """Coloured where the difference is significant: blue for better, orange for worse."""
+def _difference_row(row: Summary, digits: int) -> Row:
+    """Coloured by the verdict: blue for better, orange for worse, green for equivalent, gray for undecided."""
     difference = row.difference
     assert difference is not None
     text = signed(difference.mean, digits)
-    style = GRAY
     if difference.p_holm is not None:
-        text += f", p {p_text(difference.p_holm)}"
-        if difference.p_holm < ALPHA:
-            better = (difference.mean > 0) == higher
-            style = BLUE if better else ORANGE
+        text += f", p {p_text(difference.p_holm)}, {difference.verdict}"
     return Row(
         label=shown(row.variant),
         text=text,
         mean=difference.mean,
         interval=difference.interval,
         runs=(),
-        style=style,
+        style=STYLES[difference.verdict],
     )
 
 

@@ -22,7 +22,7 @@ def write_results(comparison: Comparison) -> None:
     """Write compare.csv, summary.csv, compare.svg and compare.html into the comparison's folder."""
     folder = comparison.path
     write_table(run_table(comparison.results), folder / "compare.csv")
-    write_table(summary_table(comparison.summary), folder / "summary.csv")
+    write_table(summary_table(comparison), folder / "summary.csv")
 
     # The page and the SVG file show the same panels.
     values = values_of(comparison.results)
@@ -36,7 +36,8 @@ def write_results(comparison: Comparison) -> None:
     metric = text.score_name(comparison.metric)
     write_text(folder / "compare.svg", chart_file(drawn, f"{name}: {metric}"))
 
-    rows = text.table(comparison.summary, text.digits_for(comparison.summary, comparison.metric))
+    digits = text.digits_for(comparison.summary, comparison.metric)
+    rows = text.table(comparison.summary, digits)
     page = _template().render(
         name=name,
         metric=metric,
@@ -50,19 +51,26 @@ def write_results(comparison: Comparison) -> None:
         header=text.HEADER,
         columns=text.columns_to_show(rows),
         rows=rows,
-        reading=text.reading(comparison.summary, comparison.higher_is_better),
+        scored=comparison.scored,
+        power=text.power_text(comparison.summary, digits),
+        reading=text.reading(comparison.summary, comparison.higher_is_better, comparison.margin),
         runs=[_run_cells(result) for result in comparison.results],
+        with_selected=any(result.selected is not None for result in comparison.results),
     )
     write_text(folder / "compare.html", page)
 
 
 def _run_cells(result: Result) -> dict[str, Any]:
-    value = "" if result.value is None else number_text(result.metric, result.value)
+    value, selected = (
+        "" if score is None else number_text(result.metric, score)
+        for score in (result.value, result.selected)
+    )
     seconds = "" if result.seconds is None else f"{result.seconds:,.1f}"
     return {
         "variant": text.shown(result.variant),
         "seed": result.seed,
         "value": value,
+        "selected": selected,
         "epoch": result.epoch,
         "seconds": seconds,
         "state": result.state.replace("_", " "),

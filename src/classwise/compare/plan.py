@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from classwise.compare.scoring import Scoring, scoring_of
 from classwise.compare.variants import Overrides, Variant, check_names, slug
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import load_config
@@ -26,17 +27,20 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """The comparison's folder and its runs; `warnings` are pairs (variant's name, warning about its config)."""
+    """The comparison's folder, its runs and what they are scored on; `warnings` are pairs (variant's name, warning
+    about its config)."""
 
     folder: Path
     runs: list[PlannedRun]
+    scoring: Scoring
     warnings: list[tuple[str, str]]
 
 
 def plan_runs(
     config_path: Path, variants: Sequence[Variant], seeds: int, out: Path | None, overrides: Overrides
 ) -> Plan:
-    """Read and check every variant's config, also for keys that contradict each other.
+    """Read and check every variant's config, also for keys that contradict each other. Where the validation rows would
+    choose and be scored, the configs are nested: see `scoring_of`.
 
     The runs are ordered by seed, so that a comparison that is stopped early has complete pairs. Baselines, for which
     the comparison has no column, are computed only where the config or the overrides set report.baselines.
@@ -44,7 +48,8 @@ def plan_runs(
     """
     check_names([variant.name for variant in variants])
     loaded = {variant.name: _load(config_path, overrides, variant) for variant in variants}
-    configs = {name: config for name, (config, _) in loaded.items()}
+    scoring = scoring_of({name: config for name, (config, _) in loaded.items()})
+    configs = scoring.variants
     warnings = [(name, warning) for name, (_, texts) in loaded.items() for warning in texts]
 
     # Scores of different metrics cannot be compared.
@@ -52,6 +57,12 @@ def plan_runs(
     if len(metrics) > 1:
         raise ConfigError(
             f"selection.metric: the variants are judged by {', '.join(sorted(metrics))}; use one metric for all"
+        )
+    # So cannot scores at different class shares; rows count as they are without a prior and with as_validation.
+    priors = {str(config.selection.prior or "as_validation") for config in configs.values()}
+    if len(priors) > 1:
+        raise ConfigError(
+            f"selection.prior: the variants are judged at {' and '.join(sorted(priors))}; use one prior for all"
         )
 
     # All variants share the baseline's seeds: seed, seed + 1, ...
@@ -70,7 +81,7 @@ def plan_runs(
         for seed in range(baseline.seed, baseline.seed + seeds)
         for variant in variants
     ]
-    return Plan(folder, runs, warnings)
+    return Plan(folder, runs, scoring, warnings)
 
 
 def _load(path: Path, overrides: Overrides, variant: Variant) -> tuple[Config, list[str]]:

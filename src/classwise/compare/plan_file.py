@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from classwise.compare.plan import PlannedRun
+from classwise.compare.scoring import Scoring
 from classwise.config.load import RENAMED
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError, OutputError
@@ -18,6 +19,11 @@ from classwise.files import json_text, sha256, write_json
 
 FILE = "compare.json"
 MOST_KEYS = 10  # named in a message
+# Of a comparison that an earlier version began, which had no test rows.
+_SCORED_OTHERWISE = (
+    "These runs were scored on the rows that chose their epochs; runs are now scored on rows that chose nothing, so the"
+    " two cannot be compared. "
+)
 # Keys that do not change what a run learns (the seed does, but every run has its own).
 WITHOUT_EFFECT = (
     "seed",
@@ -34,27 +40,37 @@ WITHOUT_EFFECT = (
 
 @dataclass(frozen=True)
 class PlanFile:
-    """The contents of compare.json: `variants` by name (slug, overrides, sha256, config), `runs`, and `plans`, the
-    measured settings (precision, threads, workers and so on) by what they were measured for."""
+    """The contents of compare.json: `variants` by name (slug, overrides, sha256, config), `runs`, `plans`, the measured
+    settings (precision, threads, workers and so on) by what they were measured for, and `scored`: the split that the
+    runs are scored on, and why (`split`, `kind`, `text`)."""
 
     path: Path
     variants: dict[str, Any]
     runs: list[dict[str, Any]]
     plans: dict[str, dict[str, Any]]
+    scored: dict[str, str] = field(default_factory=dict)
 
     def write(self) -> None:
         """Replace the file in one step."""
-        write_json(self.path, {"variants": self.variants, "runs": self.runs, "plans": self.plans})
+        content = {
+            "scored": self.scored,
+            "variants": self.variants,
+            "runs": self.runs,
+            "plans": self.plans,
+        }
+        write_json(self.path, content)
 
-    def add(self, runs: Sequence[PlannedRun]) -> None:
+    def add(self, runs: Sequence[PlannedRun], scoring: Scoring) -> None:
         """Add these runs, or replace them. Raises ConfigError where a folder holds runs of another config."""
+        self.scored.update(kind=scoring.kind, split=scoring.split, text=scoring.text)
         for run in {run.variant: run for run in runs}.values():
             folder = run.folder.parent
             config = outcome_config(run.config)
             earlier = self.variants.get(run.variant)
             if earlier and folder.exists():
                 before = {RENAMED.get(key, key): value for key, value in earlier["config"].items()}
-                _refuse_changed(run.variant, before=before, now=config, folder=folder)
+                advice = _SCORED_OTHERWISE if scoring.kind == "nested" and "data.test" not in before else ""
+                _refuse_changed(run.variant, before=before, now=config, folder=folder, advice=advice)
             self.variants[run.variant] = {
                 "slug": folder.name,
                 "overrides": [list(pair) for pair in run.overrides[:-1]],  # without the seed
@@ -119,7 +135,7 @@ def outcome_config(config: Config) -> dict[str, Any]:
     digest of its content."""
     flat = _flatten(config.model_dump(mode="json"), "")
     keys = {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
-    for key in ("data.source", "data.valid", "model.weights"):
+    for key in ("data.source", "data.valid", "data.test", "model.weights"):
         file = Path(keys[key]) if isinstance(keys[key], str) else None
         if file is not None and file.is_absolute() and file.is_file():  # load_config made the paths absolute
             keys[f"{key} (content)"] = _digest(file)
@@ -143,9 +159,11 @@ def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
-def _refuse_changed(variant: str, before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    missing = object()
-    changed = [key for key in {**before, **now} if before.get(key, missing) != now.get(key, missing)]
+def _refuse_changed(
+    variant: str, before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, advice: str
+) -> None:
+    # A key without a value counts like one that did not exist yet.
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         listed = "; ".join(
             f"{key}: {_value_text(before, key)} before, {_value_text(now, key)} now"
@@ -153,10 +171,10 @@ def _refuse_changed(variant: str, before: Mapping[str, Any], now: Mapping[str, A
         )
         more = f"; and {len(changed) - MOST_KEYS} more" if len(changed) > MOST_KEYS else ""
         raise ConfigError(
-            f"{folder} was trained with another config of {variant}: {listed}{more}. Name another --out, or remove"
-            " that folder to train it again"
+            f"{folder} was trained with another config of {variant}: {listed}{more}. {advice}Name another --out, or"
+            " remove that folder to train it again"
         )
 
 
 def _value_text(config: Mapping[str, Any], key: str) -> str:
-    return repr(config[key]) if key in config else "(not set)"
+    return repr(config[key]) if config.get(key) is not None else "(not set)"

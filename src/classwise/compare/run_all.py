@@ -4,15 +4,16 @@ A seed determines the split, the initial weights, the order of the rows and the 
 seed share their validation rows, so the difficulty of the split cancels out of their difference.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from classwise.compare.page import write_results
-from classwise.compare.plan import PlannedRun, plan_runs
+from classwise.compare.plan import Plan, PlannedRun, plan_runs
 from classwise.compare.plan_file import PlanFile, lock_folder, read_plan_file
 from classwise.compare.result import Comparison, Result, collect, result_of
-from classwise.compare.text import shown
+from classwise.compare.text import digits_for, power_text, shown
 from classwise.compare.tuning import SharedTuning
 from classwise.compare.variants import Variant
 from classwise.compare.work import Outcome, in_processes, is_done, one_by_one, state_of
@@ -28,15 +29,18 @@ def compare(
     out: str | Path | None = None,
     overrides: Sequence[tuple[str, str]] = (),
     jobs: int = 1,
+    margin: float | None = None,
     quiet: bool = False,
 ) -> Comparison:
     """Train every variant with the seeds `seed`, `seed + 1`, ... and write the results into `out`.
 
     `out` (default: compare/NAME) holds compare.csv (a line per run), summary.csv (a line per variant), compare.svg,
     compare.html, compare.json and the run directories. A run that is done there is not trained again, an interrupted
-    one is resumed, and variants and seeds may be added. The other variants are compared with the first one. `jobs`:
-    how many processes train at the same time. Baselines, for which the tables have no column, are computed only where
-    the config or `overrides` set report.baselines.
+    one is resumed, and variants and seeds may be added. The other variants are compared with the first one, on rows
+    that chose nothing: those of data.test or, without it, see `scoring_of`. `jobs`: how many processes train at the
+    same time. `margin`: smaller differences do not matter (default: 0.01; none for errors in a target's own unit).
+    Baselines, for which the tables have no column, are computed only where the config or `overrides` set
+    report.baselines.
 
     Raises ConfigError before anything is trained where a config is invalid, contradicts itself or differs from the one
     that `out` was trained with; Interrupted after a signal. A run that fails is part of the result and does not stop
@@ -46,6 +50,8 @@ def compare(
         if number < 1:
             raise ConfigError(f"--{name}: found {number}, must be 1 or more")
     console = Console(quiet)
+    if margin is not None and not 0 < margin < math.inf:
+        raise ConfigError(f"--margin: found {margin}, must be a number above 0")
     plan = plan_runs(
         Path(config_path),
         variants=variants,
@@ -56,21 +62,23 @@ def compare(
     file = read_plan_file(plan.folder)
     for name, warning in plan.warnings:
         console.line(f"warning: {shown(name)}: {warning}")
+    console.line(f"scored: {plan.scoring.text}")
 
     # From here on files are written: one process at a time in this folder.
     plan.folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(plan.folder):
-        file.add(plan.runs)
+        file.add(plan.runs, plan.scoring)
         file.write()
-        outcomes = _train(file, runs=plan.runs, jobs=jobs, console=console)
-        comparison = collect(plan.folder, plan.runs, outcomes)
+        outcomes = _train(file, plan, jobs=jobs, console=console)
+        comparison = collect(plan, outcomes, margin)
         write_results(comparison)
     _print_end(comparison, console)
     return comparison
 
 
-def _train(file: PlanFile, runs: Sequence[PlannedRun], jobs: int, console: Console) -> dict[Path, Outcome]:
+def _train(file: PlanFile, plan: Plan, jobs: int, console: Console) -> dict[Path, Outcome]:
     """Train the runs that are not done yet; returns how each of these ended, by folder."""
+    runs = plan.runs
     to_do = [run for run in runs if not is_done(run.folder)]
     _print_start(file.path.parent, runs=runs, to_do=to_do, console=console)
     numbers = {run.folder: index for index, run in enumerate(runs, 1)}
@@ -92,7 +100,7 @@ def _train(file: PlanFile, runs: Sequence[PlannedRun], jobs: int, console: Conso
         for run, outcome in endings:
             outcomes[run.folder] = outcome
             tuning.run_ended(run)
-            result = result_of(run, outcome)
+            result = result_of(run, outcome, plan.scoring.split)
             print_run(run, f"{shown(run.variant)}, seed {run.seed}: {_result_text(result)}")
     except KeyboardInterrupt:
         pass  # between two runs: `_print_end` finds that some are missing
@@ -126,6 +134,8 @@ def _print_end(comparison: Comparison, console: Console) -> None:
         )
     for warning in comparison.warnings:
         console.line(f"warning: {warning}")
+    if power := power_text(comparison.summary, digits_for(comparison.summary, comparison.metric)):
+        console.line(power)
     for result in comparison.failed:
         console.line(f"failed: {shown(result.variant)}, seed {result.seed}: {result.message}")
 

@@ -2,12 +2,23 @@
 
 from collections.abc import Sequence
 
-from classwise.compare.stats import Difference, Estimate, Summary
+from classwise.compare.stats import ALPHA, POWER, Difference, Estimate, Summary
 from classwise.report.names import metric_name, number_text
 
-ALPHA = 0.05  # level of significance
 MOST_DIGITS = 9  # decimals, where a report would write 1.2e−05: a column has no room for exponents
-HEADER = ("variant", "n", "mean", "sd", "95% CI", "difference", "95% CI", "p", "Holm p")
+HEADER = (
+    "variant",
+    "n",
+    "mean",
+    "sd",
+    "95% CI",
+    "difference",
+    "95% CI",
+    "detectable",
+    "p",
+    "Holm p",
+    "verdict",
+)
 P_COLUMN = HEADER.index("p")
 HOLM_COLUMN = HEADER.index("Holm p")
 
@@ -68,6 +79,18 @@ def signed(value: float, digits: int) -> str:
     return ("±" + text[1:] if is_zero else text).replace("-", "−")
 
 
+def _margin_text(margin: float | None, tested: int) -> str:
+    """What equivalent means."""
+    if margin is None:
+        return "No difference is called too small to matter, since this score has no usual margin: --margin gives one."
+    adjusted = ", by Holm’s method where there are several" if tested > 1 else ""
+    return (
+        f"The verdict is equivalent (green) where the difference is certainly smaller than the margin of {margin:g}"
+        f" (--margin): two one-sided tests at {ALPHA:.0%}{adjusted}, so the 90% interval lies within ±{margin:g}. It"
+        " takes precedence: a difference may be significant and yet too small to matter."
+    )
+
+
 def _score_cells(score: Estimate | None, digits: int) -> list[str]:
     """n, mean, sd, interval."""
     if score is None:
@@ -81,18 +104,34 @@ def _score_cells(score: Estimate | None, digits: int) -> list[str]:
 
 
 def _difference_cells(difference: Difference | None, digits: int) -> list[str]:
-    """Mean difference, interval, p, Holm's p."""
+    """Mean difference, interval, what was detectable, p, Holm's p, verdict."""
     if difference is None:
-        return ["", "", "", ""]
+        return [""] * 6
     interval = ""
     if difference.interval is not None:
         low, high = (signed(end, digits) for end in difference.interval)
         interval = f"[{low}, {high}]"
+    detectable = "" if difference.detectable is None else fixed(difference.detectable, digits)
     p_values = ["" if p is None else p_text(p) for p in (difference.p, difference.p_holm)]
-    return [signed(difference.mean, digits), interval, *p_values]
+    verdict = "" if difference.p is None else difference.verdict
+    return [signed(difference.mean, digits), interval, detectable, *p_values, verdict]
 
 
-def reading(summary: Sequence[Summary], higher: bool) -> list[str]:
+def power_text(summary: Sequence[Summary], digits: int) -> str:
+    """What the comparison could have shown, for the terminal; empty where nothing was tested."""
+    found = [row.difference.detectable for row in summary if row.difference and row.difference.detectable]
+    if not found:
+        return ""
+    sizes = list(dict.fromkeys(fixed(size, digits) for size in (min(found), max(found))))
+    undecided = any(row.difference and row.difference.verdict == "undecided" for row in summary)
+    more = ": undecided does not mean equal; more seeds and more scored rows show more" if undecided else ""
+    return (
+        f"with these seeds and rows, true differences of {' to '.join(sizes)} or more are found in"
+        f" {POWER:.0%} of comparisons{more}"
+    )
+
+
+def reading(summary: Sequence[Summary], higher: bool, margin: float | None) -> list[str]:
     """How to read the table and the chart: a paragraph on everything that they contain."""
     differences = [row.difference for row in summary if row.difference]
     tested = [difference for difference in differences if difference.p is not None]
@@ -102,9 +141,10 @@ def reading(summary: Sequence[Summary], higher: bool) -> list[str]:
     ]
     if any(row.score and row.score.interval for row in summary):
         text.append(
-            "The 95% confidence interval (CI) of a mean, from Student’s t, shows how far this mean may be from that of"
-            " very many runs. The intervals of two variants may overlap although their difference is significant,"
-            " because the variants share their splits."
+            "The 95% confidence interval (CI) of a mean shows how far this mean may be from what the variant scores on"
+            " very many rows and seeds. Seeds share rows, so their scores are not independent; the interval is as much"
+            " wider. The intervals of two variants may overlap although their difference is significant, because the"
+            " variants share their splits."
         )
     if differences:
         text.append(
@@ -113,9 +153,20 @@ def reading(summary: Sequence[Summary], higher: bool) -> list[str]:
         )
     if tested:
         text.append(
-            "p is the p-value of a two-sided paired t-test: the probability of a difference at least this large if the"
-            " variants were equally good. In the chart a difference is blue (better) or orange (worse) where"
-            f" {'Holm’s p' if len(tested) > 1 else 'p'} is below {ALPHA}, and gray where these seeds do not settle it."
+            "p is the p-value of a two-sided paired t-test, corrected for the rows that the seeds share: the"
+            " probability of a difference at least this large if the variants were equally good. The verdict is better"
+            f" or worse (blue or orange in the chart) where {'Holm’s p' if len(tested) > 1 else 'p'} is below {ALPHA}."
+        )
+        text.append(_margin_text(margin, len(tested)))
+        text.append(
+            "Undecided (gray) means that nothing was shown, not that the variants are equal. Detectable is what this"
+            f" comparison could have shown: a true difference of that size is found in {POWER:.0%} of such comparisons,"
+            " a smaller one mostly is not. More seeds help at first, more scored rows help always."
+        )
+    if any(difference.pairs == 1 and difference.interval for difference in differences):
+        text.append(
+            "With a single seed, the interval of a difference holds for the two trained models on other rows. Another"
+            " seed would change the models, so it says nothing about the variants, and there is no verdict."
         )
     if len(tested) > 1:
         text.append(

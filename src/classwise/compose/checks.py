@@ -6,6 +6,7 @@ import numpy as np
 
 from classwise.compose.losses import build_criterion
 from classwise.compose.settings import build_settings, device_of, metric_targets, selection_metric
+from classwise.compose.split_checks import SPLIT_NAMES
 from classwise.compose.splits import DatasetSplits
 from classwise.compose.state import optimizer_of, schedule_of
 from classwise.config.schema import Config
@@ -13,6 +14,7 @@ from classwise.data.sampling import batches_of, table_order
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, DataError
 from classwise.losses.criterion import Criterion
+from classwise.model.batch_norm import freezable_norms
 from classwise.model.classifier import Classifier
 
 
@@ -20,11 +22,13 @@ def check_recipe(
     config: Config, splits: DatasetSplits, model: Classifier, processes: Processes = SINGLE_PROCESS
 ) -> None:
     """Build what the recipe names, once and for nothing, so that its errors come first: loss, optimizer, schedule,
-    selection and sampling. Raises ConfigError, or DataError if no validation row can be scored."""
+    selection and sampling. Raises ConfigError, or DataError if no validation or test row can be
+    scored."""
     build_settings(config, device_of(config.training.device, processes))
     class_counts = {name: len(labels) for name, labels in splits.label_lists.items()}
     _refuse_unscored_metric(splits, selection_metric(config, class_counts))
     _refuse_unbalanced_sampling(config, splits)
+    _refuse_nothing_to_freeze(config, model)
 
     criterion = build_criterion(config, splits)
     optimizer = optimizer_of(config, model, criterion)
@@ -55,11 +59,13 @@ def single_image_batch_error(error: BaseException, config: Config) -> ConfigErro
 def _refuse_unscored_metric(splits: DatasetSplits, metric: str) -> None:
     """A metric over rows without labels would be 0 in every epoch."""
     names = metric_targets(metric, splits)
-    labeled_N = np.all([splits.target(name).is_labeled(splits.valid.labels[name]) for name in names], axis=0)
-    if not labeled_N.any():
-        raise DataError(
-            f"selection.metric: {metric} cannot be computed: no validation row has a label for {' and '.join(names)}"
-        )
+    for split_name, split in splits.by_name.items():
+        labeled_N = np.all([splits.target(name).is_labeled(split.labels[name]) for name in names], axis=0)
+        if split_name != "train" and not labeled_N.any():
+            raise DataError(
+                f"selection.metric: {metric} cannot be computed: no {SPLIT_NAMES[split_name]} row has a label for"
+                f" {' and '.join(names)}"
+            )
 
 
 def _refuse_unbalanced_sampling(config: Config, splits: DatasetSplits) -> None:
@@ -70,6 +76,15 @@ def _refuse_unbalanced_sampling(config: Config, splits: DatasetSplits) -> None:
         raise ConfigError(
             f"data.sampling: found {config.data.sampling!r}, but no training row has a label for all of"
             f" {', '.join(names)}; allowed: shuffle, or a [joint] of targets that are labeled together"
+        )
+
+
+def _refuse_nothing_to_freeze(config: Config, model: Classifier) -> None:
+    """A key without effect, which only the model can tell."""
+    if config.training.batch_norm == "frozen" and not freezable_norms(model):
+        raise ConfigError(
+            f"training.batch_norm: found 'frozen', but {config.model.backbone} has no batch norm, so its gradients are"
+            ' exact as they are; allowed: "micro_batch", the default'
         )
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from classwise.compose.contents import leak_warning, refuse_shared_content, split_groups
 from classwise.compose.image_check import image_count_text, open_cache, usable_rows
 from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.split_checks import (
+    listed,
     refuse_clashing_names,
     refuse_folder_columns,
+    refuse_large_joint,
     refuse_overlap,
     split_warnings,
 )
@@ -18,37 +21,41 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache
+from classwise.data.checking import ImageHashes
 from classwise.data.sources import Samples, read_source
-from classwise.data.split import merge_groups, split_rows
-from classwise.data.targets import RankingTarget, Target
+from classwise.data.split import Stratum, draw_test_rows, split_rows
+from classwise.data.targets import Target
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import DataError, ImageError
 from classwise.files import sha256
 
 
 def prepare(
-    config: Config, console: Console, processes: Processes = SINGLE_PROCESS, use_cache: bool = True
+    config: Config,
+    console: Console,
+    processes: Processes = SINGLE_PROCESS,
+    use_cache: bool = True,
+    sides: Sequence[Sequence[str]] | None = None,
 ) -> DatasetSplits:
     """Read, check and split the data. Nothing is written but decoded images, and these only with `use_cache`.
+
+    `sides`: the id of every row of a run that exists, and the name of the split that it is in. They are used in place
+    of a new draw if the ids are those of the data.
 
     Every image is read once; with several processes, each reads its share. Raises DataError, ConfigError.
     """
     samples = processes.on_all_ranks(lambda: _read_samples(config))
-    valid_samples = None
-    if isinstance(config.data.valid, str):
-        valid_samples = processes.on_all_ranks(lambda: _read_valid_samples(config))
+    tables = processes.on_all_ranks(lambda: _read_tables(config))
     cache = processes.on_all_ranks(
         lambda: open_cache(config, samples.root, console) if use_cache else None,
     )
 
     # Rows whose images cannot be used must be gone before the split, which the numbers of rows decide.
-    keys: dict[Path, bytes] = {}
-    samples, bad = usable_rows(samples, config, console, processes, cache=cache, keys=keys)
-    if valid_samples is not None:
-        valid_samples, bad_valid = usable_rows(
-            valid_samples, config, console, processes, cache=cache, keys=keys
-        )
-        bad += bad_valid
+    hashes: dict[Path, ImageHashes] = {}
+    samples, bad = usable_rows(samples, config, console, processes, cache=cache, hashes=hashes)
+    for key, table in tables.items():
+        tables[key], bad_of_table = usable_rows(table, config, console, processes, cache=cache, hashes=hashes)
+        bad += bad_of_table
 
     # Rank 0 reports the cache for all processes.
     counts = processes.all_gather_object(
@@ -59,11 +66,14 @@ def prepare(
             sum(column) for column in zip(*counts, strict=True)
         )
 
-    splits = processes.on_all_ranks(lambda: _split_data(config, samples, valid_samples, bad))
+    splits = processes.on_all_ranks(lambda: _split_data(config, samples, tables, bad, sides))
+    if sides is not None and (warning := leak_warning(splits)):
+        console.line(f"warning: {warning}")
     return dataclasses.replace(
         splits,
-        train=_with_images(splits.train, keys, cache),
-        valid=_with_images(splits.valid, keys, cache),
+        train=_with_images(splits.train, hashes, cache),
+        valid=_with_images(splits.valid, hashes, cache),
+        test=None if splits.test is None else _with_images(splits.test, hashes, cache),
         cache=cache,
     )
 
@@ -81,12 +91,21 @@ def _read_samples(config: Config) -> Samples:
     )
 
 
-def _read_valid_samples(config: Config) -> Samples:
-    """The rows of data.valid, where it is a table or a folder."""
+def _read_tables(config: Config) -> dict[str, Samples]:
+    """The rows of data.valid and data.test, as far as they are tables or folders."""
+    return {
+        key: _read_table(config, key)
+        for key in ("valid", "test")
+        if isinstance(getattr(config.data, key), str)
+    }
+
+
+def _read_table(config: Config, key: str) -> Samples:
+    """The rows of data.valid or data.test (`key`), where it is a table or a folder."""
     data = config.data
     try:
         return read_source(
-            source=Path(str(data.valid)),
+            source=Path(str(getattr(data, key))),
             images=Path(data.images),
             path=data.path,
             id=data.id,
@@ -94,78 +113,155 @@ def _read_valid_samples(config: Config) -> Samples:
         )
     except DataError as error:
         # The reader names the key that usually holds a source.
-        raise DataError(str(error).replace("data.source", "data.valid")) from None
+        raise DataError(str(error).replace("data.source", f"data.{key}")) from None
 
 
 def _split_data(
-    config: Config, samples: Samples, valid_samples: Samples | None, bad: Sequence[ImageError]
+    config: Config,
+    samples: Samples,
+    tables: Mapping[str, Samples],
+    bad: Sequence[ImageError],
+    sides: Sequence[Sequence[str]] | None,
 ) -> DatasetSplits:
-    """Targets, labels and splits of rows whose images have been checked. `valid_samples`: the rows of a validation
-    set of its own; without it, validation rows are taken from `samples`."""
-    # Label lists come from the training table, so that validation cannot add a class.
+    """Targets, labels and splits of rows whose images have been checked. `tables`: the rows of a table of its own for
+    `valid` or `test`; without it, validation and test rows are taken from `samples`, as `sides` says or by a draw."""
+    # Label lists come from the training table, so that validation and test cannot add a class.
     targets = tuple(build_target(name, config, samples) for name in config.targets)
     joint = config.joint.targets if config.joint else ()
     samples, labels = labeled_rows(targets, samples, config)
     warnings = list(samples.notes)
 
-    # A share is drawn; a table of its own must share nothing with training.
-    if valid_samples is None:
-        assert isinstance(config.data.valid, float)
-        train, valid = _random_split(samples, labels, targets, share=config.data.valid, seed=config.seed)
+    # A table of its own must share nothing with the others.
+    own: dict[str, Split] = {}
+    for key, table in tables.items():
+        own[key] = Split(*labeled_rows(targets, table, config))
+        warnings += own[key].samples.notes
+        for other in (samples, *(split.samples for name, split in own.items() if name != key)):
+            refuse_overlap(other, own[key].samples, targets, key)
+            refuse_shared_content(other, own[key].samples, key)
+
+    # A share is drawn, once for a run: its split stays what it was, even if this version would draw another.
+    rest = Split(samples, labels)
+    side_of = {id: name for id, name in sides or () if name not in own}
+    if side_of.keys() == set(samples.ids):
+        own |= _recorded(rest, side_of)
     else:
-        valid_samples, valid_labels = labeled_rows(targets, valid_samples, config)
-        warnings += valid_samples.notes
-        refuse_overlap(samples, valid_samples, targets)
-        train = Split(samples, labels)
-        valid = Split(valid_samples, valid_labels)
+        drawn, untested = _draw(rest, own, targets, config)
+        own |= drawn
+        warnings += untested
 
     # What the user should know, and what would make predictions ambiguous.
     if bad:
         warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     refuse_clashing_names(targets, has_joint=bool(joint))
+    refuse_large_joint(targets, joint)
     splits = DatasetSplits(
         targets=targets,
         joint=joint,
-        train=train,
-        valid=valid,
+        train=own["train"],
+        valid=own["valid"],
+        test=own.get("test"),
         bad=tuple(bad),
         warnings=tuple(warnings),
     )
     return dataclasses.replace(splits, warnings=(*warnings, *split_warnings(splits)))
 
 
-def _random_split(
-    samples: Samples, labels: Labels, targets: Sequence[Target], share: float, seed: int
-) -> tuple[Split, Split]:
-    """Training and validation rows, stratified by the labels; groups and queries are never cut. Raises DataError."""
-    strata = [stratum for target in targets for stratum in target.strata(labels[target.name])]
+def _recorded(split: Split, side_of: Mapping[str, str]) -> dict[str, Split]:
+    """The splits by name, as the run at hand has recorded them by id."""
+    names = np.array([side_of[id] for id in split.samples.ids])
+    return {
+        name: _rows_of(split.samples, split.labels, np.flatnonzero(names == name))
+        for name in dict.fromkeys(["train", *names.tolist()])
+    }
 
-    # Rows that share a group or a query, also through other rows, are on the same side.
-    groupings = [] if samples.groups is None else [list(samples.groups)]
-    groupings += [
-        [str(query) for query in labels[target.name][:, 1]]
-        for target in targets
-        if isinstance(target, RankingTarget)
-    ]
-    groups = merge_groups(*groupings) if groupings else None
 
-    is_valid_N = split_rows(strata, groups, share, seed)
+def _draw(
+    split: Split, own: Mapping[str, Split], targets: Sequence[Target], config: Config
+) -> tuple[dict[str, Split], list[str]]:
+    """The splits that have no table of their own, by name, and warnings. The test rows are drawn first, so that they
+    are the same for any way to split the others. Raises DataError."""
+    drawn = {"train": split}
+    warnings: list[str] = []
+    if isinstance(config.data.test, float):
+        drawn["train"], drawn["test"], warnings = _draw_test(split, targets, config)
+    if "valid" not in own:
+        assert isinstance(config.data.valid, float)
+        rest = drawn["train"]
+        share = config.data.valid * (
+            len(split.samples) / len(rest.samples)
+        )  # of the rows that the test has left
+        drawn["train"], drawn["valid"] = _draw_valid(rest, targets, share, config)
+    return drawn, warnings
+
+
+def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple[Split, Split, list[str]]:
+    """The other rows, the test rows, and a warning for labels that are not tested; stratified by the labels, groups are
+    never cut. Raises DataError."""
+    samples, labels = split.samples, split.labels
+    groups = split_groups(samples, labels, targets)
+    parts_left = 2 if isinstance(config.data.valid, float) else 1
+    is_test_N, untested = draw_test_rows(
+        _strata(labels, targets),
+        groups,
+        share=float(config.data.test or 0),
+        seed=config.seed,
+        parts_left=parts_left,
+        ids=samples.ids,
+    )
+    if is_test_N.all() or not is_test_N.any():
+        raise DataError(
+            f"{samples.where}: a share of {config.data.test} of {len(samples)} rows leaves"
+            f" {'no other rows' if is_test_N.all() else 'no row for the test'} (data.test)"
+        )
+    warnings = []
+    if untested:
+        # The least number of groups is one more than there are other parts.
+        what = "row" if groups is None else "group"
+        parts = "training and validation" if parts_left == 2 else "training"
+        warnings.append(
+            f"no test rows for {listed(untested)}: fewer than {parts_left + 1} {what}s each, which are left to {parts}"
+            " (data.test)"
+        )
+    return (
+        _rows_of(samples, labels, np.flatnonzero(~is_test_N)),
+        _rows_of(samples, labels, np.flatnonzero(is_test_N)),
+        warnings,
+    )
+
+
+def _draw_valid(split: Split, targets: Sequence[Target], share: float, config: Config) -> tuple[Split, Split]:
+    """Training and validation rows, stratified by the labels; groups are never cut. Raises DataError."""
+    samples, labels = split.samples, split.labels
+    is_valid_N = split_rows(
+        _strata(labels, targets),
+        split_groups(samples, labels, targets),
+        share=share,
+        seed=config.seed,
+        ids=samples.ids,
+    )
     if is_valid_N.all() or not is_valid_N.any():
         raise DataError(
-            f"{samples.where}: a share of {share} of {len(samples)} rows leaves one side of the split empty"
-            " (data.valid)"
+            f"{samples.where}: a share of {config.data.valid} of {len(samples)} rows leaves one side of the split"
+            " empty (data.valid)"
         )
-    train = _rows_of(samples, labels, np.flatnonzero(~is_valid_N))
-    valid = _rows_of(samples, labels, np.flatnonzero(is_valid_N))
-    return train, valid
+    return (
+        _rows_of(samples, labels, np.flatnonzero(~is_valid_N)),
+        _rows_of(samples, labels, np.flatnonzero(is_valid_N)),
+    )
+
+
+def _strata(labels: Labels, targets: Sequence[Target]) -> list[Stratum]:
+    """The labels that every draw keeps in proportion."""
+    return [stratum for target in targets for stratum in target.strata(labels[target.name])]
 
 
 def _rows_of(samples: Samples, labels: Labels, rows: np.ndarray) -> Split:
     return Split(samples.take(rows.tolist()), {name: values[rows] for name, values in labels.items()})
 
 
-def _with_images(split: Split, keys: Mapping[Path, bytes], cache: ImageCache | None) -> Split:
-    """The split with the digest of its images and, with a cache, the decoded images. `keys`: a hash by file."""
-    image_keys = [keys[path] for path in split.samples.paths]
+def _with_images(split: Split, hashes: Mapping[Path, ImageHashes], cache: ImageCache | None) -> Split:
+    """The split with the digest of its images and, with a cache, the decoded images."""
+    image_keys = [hashes[path].file for path in split.samples.paths]
     cached = None if cache is None else cache.locate(image_keys)
     return dataclasses.replace(split, images_digest=sha256(b"".join(image_keys)), cached=cached)

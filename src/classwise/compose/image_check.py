@@ -1,13 +1,14 @@
-"""Every image of a run is read once before anything is written: to find those that cannot be used, to hash the
-files, and to fill the image cache."""
+"""Every image of a run is read once before anything is written: to find those that cannot be used, to hash
+files and pixels, and to fill the image cache."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache, cache_folder, default_base
-from classwise.data.checking import Checked, check_images
+from classwise.data.checking import Checked, ImageHashes, check_images
 from classwise.data.images import min_image_size
 from classwise.data.sources import Samples
 from classwise.distributed import Processes
@@ -42,9 +43,10 @@ def usable_rows(
     console: Console,
     processes: Processes,
     cache: ImageCache | None,
-    keys: dict[Path, bytes],
+    hashes: dict[Path, ImageHashes],
 ) -> tuple[Samples, list[ImageError]]:
-    """The rows whose images can be used, and an error for each bad image. Adds a hash of each file to `keys`.
+    """The rows whose images can be used, with their contents, and an error for each bad image. Adds the hashes of each
+    file to `hashes`.
 
     Raises DataError for a bad image, unless data.bad_images skips them, or if processes see different files.
     """
@@ -63,43 +65,59 @@ def usable_rows(
         cache.flush()
 
     bad = checked.bad
-    keys |= checked.keys
+    hashes |= checked.hashes
     if processes.world_size > 1:
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
-        bad = _merge_checks(checked, paths, keys, processes)
+        bad = _merge_checks(checked, paths, hashes, processes)
         if cache is not None:
             cache.flush()  # reads what the other processes on this machine have added
-    return processes.on_all_ranks(lambda: (_without_bad(samples, bad, config), bad))
+    samples = processes.on_all_ranks(lambda: _without_bad(samples, bad, config))
+    return with_contents(samples, hashes), bad
+
+
+def with_contents(samples: Samples, hashes: Mapping[Path, ImageHashes]) -> Samples:
+    """The rows with the hashes of their pixels."""
+    contents = tuple(hashes[path].pixels.decode() for path in samples.paths)
+    return dataclasses.replace(samples, contents=contents)
 
 
 def _merge_checks(
-    checked: Checked, paths: Sequence[Path], keys: dict[Path, bytes], processes: Processes
+    checked: Checked, paths: Sequence[Path], hashes: dict[Path, ImageHashes], processes: Processes
 ) -> list[ImageError]:
-    """The bad images of all processes, in the order of `paths`; adds their hashes to `keys`."""
+    """The bad images of all processes, in the order of `paths`; adds their hashes to `hashes`."""
     # Paths can be long and are the same everywhere, so their numbers are sent instead.
     number_of = {path: number for number, path in enumerate(paths)}
     errors = processes.all_gather_object([[number_of[error.path], error.reason] for error in checked.bad])
-    hashes = processes.all_gather_object(
-        [[number_of[path], key.decode()] for path, key in checked.keys.items()],
+    hashes_by_rank = processes.all_gather_object(
+        [
+            [number_of[path], found.file.decode(), found.pixels.decode()]
+            for path, found in checked.hashes.items()
+        ],
     )
 
-    processes.on_all_ranks(lambda: _merge_keys(keys, hashes, paths))
+    processes.on_all_ranks(lambda: _merge_hashes(hashes, hashes_by_rank, paths))
     reasons = {paths[number]: reason for rank_errors in errors for number, reason in rank_errors}
     return [ImageError(path, reasons[path]) for path in paths if path in reasons]
 
 
-def _merge_keys(
-    keys: dict[Path, bytes], hashes: Sequence[Sequence[tuple[int, str]]], paths: Sequence[Path]
+def _merge_hashes(
+    hashes: dict[Path, ImageHashes],
+    hashes_by_rank: Sequence[Sequence[tuple[int, str, str]]],
+    paths: Sequence[Path],
 ) -> None:
-    """Add the hashes of every process, in the order of ranks, to `keys`. Raises DataError if two machines hold
+    """Put the hashes of every process, in the order of ranks, into `hashes`. Raises DataError if two machines hold
     different images under one name."""
-    for rank, rank_hashes in enumerate(hashes):
-        for number, key in rank_hashes:
-            if keys.setdefault(paths[number], key.encode()) != key.encode():
+    merged: dict[Path, ImageHashes] = {}
+    for rank, rank_hashes in enumerate(hashes_by_rank):
+        for number, file, pixels in rank_hashes:
+            # Of the pixels the first rank's hash counts everywhere: decoders of several machines may differ.
+            first = merged.setdefault(paths[number], ImageHashes(file.encode(), pixels.encode()))
+            if first.file != file.encode():
                 raise DataError(
                     f"{paths[number]}: process {rank} has a different image than a process on another machine;"
                     " all need the same files"
                 )
+    hashes |= merged
 
 
 def _without_bad(samples: Samples, bad: Sequence[ImageError], config: Config) -> Samples:

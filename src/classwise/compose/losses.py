@@ -1,6 +1,6 @@
 """From the config to the criterion and the heads: one loss and one head for each target."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from classwise.compose.prior import prior_adjustment
 from classwise.compose.splits import DatasetSplits, label_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
+from classwise.data.sampling import expected_draws
 from classwise.errors import ConfigError, DataError
 from classwise.losses.balanced_softmax import BalancedSoftmax
-from classwise.losses.class_weights import class_weights
+from classwise.losses.class_weights import class_weights, scaled_to_mean_one
 from classwise.losses.corn import Corn
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
@@ -39,11 +41,16 @@ class LossInputs:
     """Training rows with each of the K labels."""
     labeled: list[int]
     """Multilabel: training rows whose cell for each of the K labels is filled; an empty cell is no negative."""
+    drawn: Sequence[float]
+    """Rows of each of the K classes that an epoch draws on average: `counts`, unless sampling prefers some classes."""
 
     def class_weights(self, section: Any) -> Tensor | None:
         """The class weights (K,) that the section asks for; None for none. Raises ConfigError."""
         try:
-            return class_weights(section.class_weights, self.counts, section.beta)
+            weight_K = class_weights(section.class_weights, self.counts, section.beta)
+            if weight_K is None or section.normalize_by == "weights":
+                return weight_K
+            return scaled_to_mean_one(weight_K, self.drawn)
         except ConfigError as error:
             raise ConfigError(f"{self.key}.class_weights: {error}") from None
 
@@ -61,10 +68,16 @@ class LossInputs:
 def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
     """One loss for each target, joined. Raises ConfigError."""
     counts = label_counts(splits, splits.train)
+    drawn = counts if config.data.sampling == "shuffle" else _drawn_counts(splits, config.data.sampling)
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
-        inputs = LossInputs(key=key, counts=counts.get(name, []), labeled=_labeled_cells(splits, name))
+        inputs = LossInputs(
+            key=key,
+            counts=counts.get(name, []),
+            labeled=_labeled_cells(splits, name),
+            drawn=drawn.get(name, []),
+        )
         loss = _build(config.loss_of(name), inputs)
         if not loss.additive and config.training.accumulate > 1:
             raise ConfigError(
@@ -95,11 +108,13 @@ _BUILDERS: dict[str, Callable[[Any, LossInputs], nn.Module]] = {
         weight=inputs.class_weights(section),
         label_smoothing=section.label_smoothing,
         weights_from_epoch=section.weights_from_epoch,
+        normalize_by=section.normalize_by,
     ),
     "focal": lambda section, inputs: Focal(
         gamma=section.gamma,
         weight=inputs.class_weights(section),
         weights_from_epoch=section.weights_from_epoch,
+        normalize_by=section.normalize_by,
     ),
     "balanced_softmax": lambda section, inputs: BalancedSoftmax(torch.tensor(inputs.counts)),
     "logit_adjustment": lambda section, inputs: LogitAdjustment(torch.tensor(inputs.counts), section.tau),
@@ -110,13 +125,17 @@ _BUILDERS: dict[str, Callable[[Any, LossInputs], nn.Module]] = {
         scale=1.0,
         weight=inputs.class_weights(section),
         weights_from_epoch=section.weights_from_epoch,
+        normalize_by=section.normalize_by,
     ),
     "gce": lambda section, inputs: GeneralizedCrossEntropy(section.q),
     "soft_f1": lambda section, inputs: SoftMacroF1(classes=len(inputs.counts)),
     "bce": lambda section, inputs: BinaryCrossEntropy(inputs.pos_weight(section)),
     "multilabel_focal": lambda section, inputs: MultilabelFocal(section.gamma, section.alpha),
     "asymmetric": lambda section, inputs: Asymmetric(
-        gamma_neg=section.gamma_neg, gamma_pos=section.gamma_pos, clip=section.clip
+        gamma_neg=section.gamma_neg,
+        gamma_pos=section.gamma_pos,
+        clip=section.clip,
+        focusing_gradient=section.focusing_gradient,
     ),
     "corn": lambda section, inputs: Corn(levels=len(inputs.counts)),
     "mse": lambda section, inputs: SquaredError(),
@@ -136,7 +155,7 @@ def build_heads(config: Config, splits: DatasetSplits) -> dict[str, Head]:
     for target in splits.targets:
         name, size = target.name, len(target.labels)
         if target.type == "class":
-            heads[name] = ClassHead(size, _adjustment(config.targets[name].adjust, counts[name]))
+            heads[name] = ClassHead(size, _adjustment(config, splits, name, counts[name]))
         elif target.type == "ordinal":
             heads[name] = OrdinalHead(size)
         elif target.type == "multilabel":
@@ -156,11 +175,13 @@ def cosine_scales(config: Config) -> dict[str, float]:
     }
 
 
-def _adjustment(tau: float | None, counts: list[int]) -> tuple[float, ...]:
-    """Added to the logits after training: -tau * log prior (Menon et al. 2021, equation 9)."""
-    if not tau:
-        return ()
-    return tuple((-tau * log_prior(torch.tensor(counts))).tolist())
+def _adjustment(config: Config, splits: DatasetSplits, name: str, counts: list[int]) -> tuple[float, ...]:
+    """Added to the logits after training: -tau * log prior (Menon et al. 2021, equation 9) where `adjust` is given,
+    else what the class shares of selection.prior ask for."""
+    tau = config.targets[name].adjust
+    if tau is None:
+        return prior_adjustment(config, splits, name)
+    return tuple((-tau * log_prior(torch.tensor(counts))).tolist()) if tau else ()
 
 
 def _mean_and_std(splits: DatasetSplits, name: str) -> tuple[float, float]:
@@ -173,6 +194,22 @@ def _mean_and_std(splits: DatasetSplits, name: str) -> tuple[float, float]:
             " needed"
         )
     return float(values.mean()), float(values.std())
+
+
+def _drawn_counts(splits: DatasetSplits, sampling: str) -> dict[str, list[float]]:
+    """Rows of each class that an epoch draws on average, for every target that can be read as a class."""
+    class_numbers = splits.class_numbers(splits.train)
+    classes_N = splits.classes(splits.train)
+    if classes_N is None:
+        return {}
+    draws_N = expected_draws(sampling, classes_N)
+    drawn: dict[str, list[float]] = {}
+    for name, class_N in class_numbers.items():
+        labeled_N = class_N >= 0
+        drawn[name] = np.bincount(
+            class_N[labeled_N], weights=draws_N[labeled_N], minlength=len(splits.target(name).labels)
+        ).tolist()
+    return drawn
 
 
 def _labeled_cells(splits: DatasetSplits, name: str) -> list[int]:

@@ -1,17 +1,21 @@
 """What is refused in the data (leakage between the splits, clashing column names), and what is warned of."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
 from classwise.metrics.collection import joint_labels
+from classwise.metrics.joint import MAX_JOINT_CLASSES
 
 LISTED_CLASSES = 8  # named in a warning; more are only counted
+SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def refuse_folder_columns(config: Config) -> None:
@@ -48,9 +52,21 @@ def refuse_clashing_names(targets: Sequence[Target], has_joint: bool) -> None:
         owners |= dict.fromkeys(columns, f"target {target.name!r}")
 
 
-def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target]) -> None:
-    """Raise DataError if a row, an image, a group or a query is in both splits: validation would look better than it
-    is."""
+def refuse_large_joint(targets: Sequence[Target], joint: Sequence[str]) -> None:
+    """Raise ConfigError if the joint class has more classes than its metrics can list."""
+    sizes = [len(target.labels) for name in joint for target in targets if target.name == name]
+    count = math.prod(sizes)
+    if count > MAX_JOINT_CLASSES:
+        factors = " x ".join(map(str, sizes))
+        raise ConfigError(
+            f"joint.targets: found {len(joint)} targets with {factors} = {count} joint classes; allowed: up to"
+            f" {MAX_JOINT_CLASSES}, since each is scored"
+        )
+
+
+def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], key: str = "valid") -> None:
+    """Raise DataError if a row, an image, a group or a query is in both splits: validation, or the test, would look
+    better than it is. `key`: the key of `data` that names the second."""
     values: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
     # Two folders may use the same ids for different images.
     if train.root == valid.root:
@@ -62,18 +78,21 @@ def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target]) ->
     if train.groups is not None and valid.groups is not None:
         values["group"] = (train.groups, valid.groups)
 
+    sides = "training and validation" if key == "valid" else "the test and the other rows"
     for what, (train_values, valid_values) in values.items():
         shared = sorted({str(value) for value in train_values} & {str(value) for value in valid_values})
         if shared:
             raise DataError(
-                f"{valid.where} (data.valid): {what} {shared[0]!r} is in {train.where} too"
-                f" ({len(shared)} in all); training and validation must not share any"
+                f"{valid.where} (data.{key}): {what} {shared[0]!r} is in {train.where} too"
+                f" ({len(shared)} in all); {sides} must not share any"
             )
 
 
 def split_warnings(splits: DatasetSplits) -> list[str]:
-    """Warnings of labels that are missing: in rows, in the validation split, or of whole classes."""
+    """Warnings of images in several rows, and of labels that are missing: in rows, in the validation split, or of whole
+    classes."""
     return [
+        *content_warnings(splits),
         *_masked_rows(splits),
         *_unused_separators(splits),
         *_unscored_targets(splits),
@@ -83,11 +102,10 @@ def split_warnings(splits: DatasetSplits) -> list[str]:
 
 def _masked_rows(splits: DatasetSplits) -> list[str]:
     """An empty cell masks its target for that row, which may or may not be intended."""
-    train_counts = masked_counts(splits, splits.train)
-    valid_counts = masked_counts(splits, splits.valid)
+    counts = [masked_counts(splits, split) for split in splits.by_name.values()]
     warnings = []
-    for name, train_count in train_counts.items():
-        count = train_count + valid_counts[name]
+    for name in counts[0]:
+        count = sum(counts_of_split[name] for counts_of_split in counts)
         if count:
             warnings.append(f"{name}: no label in {count} rows, which count for the other targets only")
     return warnings
@@ -110,24 +128,30 @@ def _unused_separators(splits: DatasetSplits) -> list[str]:
 
 def _unscored_targets(splits: DatasetSplits) -> list[str]:
     return [
-        f"{target.name}: no validation row has a label, so this target cannot be scored"
+        f"{target.name}: no {SPLIT_NAMES[name]} row has a label, so this target cannot be scored"
+        f"{' there' if name == 'test' else ''}"
+        for name, split in splits.by_name.items()
         for target in splits.targets
-        if not target.is_labeled(splits.valid.labels[target.name]).any()
+        if name != "train" and not target.is_labeled(split.labels[target.name]).any()
     ]
 
 
 def _absent_classes(splits: DatasetSplits) -> list[str]:
-    """A class without a training row cannot be learned, one without a validation row not be scored."""
+    """A class without a training row cannot be learned, one without a validation or test row not be scored."""
     label_lists = {name: list(labels) for name, labels in splits.label_lists.items()}
     if splits.joint:
         label_lists["joint"] = joint_labels(splits.label_lists, splits.joint)
     warnings = []
-    for split, split_name in ((splits.train, "training"), (splits.valid, "validation")):
+    for split_name, split in splits.by_name.items():
         for name, counts in label_counts(splits, split).items():
             absent = [label_lists[name][k] for k, count in enumerate(counts) if count == 0]
             if absent:
-                listed = ", ".join(absent[:LISTED_CLASSES]) + (
-                    ", ..." if len(absent) > LISTED_CLASSES else ""
+                warnings.append(
+                    f"{name}: {SPLIT_NAMES[split_name]} has no rows of {len(absent)} classes: {listed(absent)}"
                 )
-                warnings.append(f"{name}: {split_name} has no rows of {len(absent)} classes: {listed}")
     return warnings
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names, or the first of many."""
+    return ", ".join(names[:LISTED_CLASSES]) + (", ..." if len(names) > LISTED_CLASSES else "")

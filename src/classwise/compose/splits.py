@@ -1,5 +1,7 @@
-"""The data of a run once it is split: rows, labels and images of both splits, and what is counted of them."""
+"""The data of a run once it is split: rows, labels and images of each split, and what is counted of them."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,6 @@ from classwise.data.sources import Samples
 from classwise.data.targets import RankingTarget, RegressionTarget, Target
 from classwise.errors import ImageError
 from classwise.files import json_text, sha256
-from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import joint_number
 
 Numbers = npt.NDArray[np.int64]
@@ -19,7 +20,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """The training or the validation rows: their labels by target (encoded as data/targets.py says), a hash over
+    """The training, validation or test rows: their labels by target (encoded as data/targets.py says), a hash over
     the bytes of their images, and the decoded images, if they are cached."""
 
     samples: Samples
@@ -31,7 +32,7 @@ class Split:
 @dataclass(frozen=True)
 class DatasetSplits:
     """The data of a run, read, checked and split. `bad` are the images that were left out; `cache` holds the decoded
-    images, and is locked until `close`."""
+    images, and is locked until `close`. `test` is None unless the config wants test rows."""
 
     targets: tuple[Target, ...]
     joint: tuple[str, ...]
@@ -40,11 +41,18 @@ class DatasetSplits:
     bad: tuple[ImageError, ...]
     warnings: tuple[str, ...]
     cache: ImageCache | None = None
+    test: Split | None = None
 
     def close(self) -> None:
         """Unlock the image cache, so that other runs may delete from it."""
         if self.cache is not None:
             self.cache.close()
+
+    @property
+    def by_name(self) -> dict[str, Split]:
+        """The splits that there are, by their names in split.csv: `train`, `valid` and `test`."""
+        splits = {"train": self.train, "valid": self.valid}
+        return splits if self.test is None else {**splits, "test": self.test}
 
     @property
     def label_lists(self) -> dict[str, tuple[str, ...]]:
@@ -64,15 +72,19 @@ class DatasetSplits:
         }
 
     def classes(self, split: Split) -> Numbers | None:
-        """The classes (N,) that sampling balances: the joint class, or without one all class targets read as one
-        class; -1 for rows that lack one of the labels. None if no target can be read as a class."""
+        """The classes (N,) that sampling balances: the combinations of labels that occur, of the joint targets or,
+        without a joint, of all class targets. They are numbered from 0 in sorted order; -1 for rows that lack one of
+        the labels. None if no target can be read as a class."""
         class_numbers = self.class_numbers(split)
         names = self.joint or tuple(class_numbers)
-        if not names:
-            return None
-        return joint_number(
-            [class_numbers[name] for name in names], [len(self.label_lists[name]) for name in names]
-        )
+        return combination_numbers([class_numbers[name] for name in names]) if names else None
+
+    def joint_classes(self, split: Split) -> Numbers:
+        """The joint class (N,) of each row, numbered over all combinations of labels (see metrics/joint.py); -1 for
+        rows that lack one of the labels. Only where there is a joint."""
+        class_numbers = self.class_numbers(split)
+        sizes = [len(self.label_lists[name]) for name in self.joint]
+        return joint_number([class_numbers[name] for name in self.joint], sizes)
 
     def queries(self, split: Split) -> Numbers | None:
         """The query number (N,) of each row, which batches keep whole; None without a ranking target."""
@@ -81,6 +93,19 @@ class DatasetSplits:
                 queries: Numbers = split.labels[target.name][:, 1]
                 return queries
         return None
+
+
+def combination_numbers(classes: Sequence[Numbers]) -> Numbers:
+    """Which combination of the targets' `classes` (N,) each row has (N,): numbered from 0 in sorted order, -1 where one
+    is -1.
+
+    Only combinations that occur get a number: of 40 targets with two classes each there could be 2 ** 40.
+    """
+    rows_NT = np.stack(classes, axis=1)
+    is_labeled_N = (rows_NT >= 0).all(axis=1)
+    number_N = np.full(len(rows_NT), -1, dtype=np.int64)
+    _, number_N[is_labeled_N] = np.unique(rows_NT[is_labeled_N], axis=0, return_inverse=True)
+    return number_N
 
 
 def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
@@ -93,9 +118,8 @@ def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
         elif target.labels:  # multilabel: a row may count several times
             counts[target.name] = [int(count) for count in (labels == 1).sum(axis=0)]
     if splits.joint:
-        classes = splits.classes(split)
-        assert classes is not None
-        counts["joint"] = _count(classes, len(joint_labels(splits.label_lists, splits.joint)))
+        size = math.prod(len(splits.label_lists[name]) for name in splits.joint)
+        counts["joint"] = _count(splits.joint_classes(split), size)
     return counts
 
 
@@ -123,7 +147,8 @@ def value_summary(splits: DatasetSplits, split: Split) -> dict[str, dict[str, fl
 
 
 def data_digest(splits: DatasetSplits) -> str:
-    """A hash over what a run learns from: ids, image names, image bytes and labels of both splits, in order."""
+    """A hash over what a run learns from and is scored on: ids, image names, image bytes and labels of each split, in
+    order."""
     contents = [
         [
             list(split.samples.ids),
@@ -131,7 +156,7 @@ def data_digest(splits: DatasetSplits) -> str:
             split.images_digest,
             {name: sha256(labels.tobytes()) for name, labels in split.labels.items()},
         ]
-        for split in (splits.train, splits.valid)
+        for split in splits.by_name.values()
     ]
     return sha256(json_text(contents).encode())
 

@@ -73,8 +73,9 @@ def absolute_paths(config: Config, folder: Path) -> Config:
     Raises ConfigError for a path that no file can have.
     """
     data = {key: _absolute(f"data.{key}", getattr(config.data, key), folder) for key in ("source", "images")}
-    if isinstance(config.data.valid, str):
-        data["valid"] = _absolute("data.valid", config.data.valid, folder)
+    for key in ("valid", "test"):
+        if isinstance(getattr(config.data, key), str):
+            data[key] = _absolute(f"data.{key}", getattr(config.data, key), folder)
     if config.data.cache not in ("auto", "off"):
         data["cache"] = _absolute("data.cache", config.data.cache, folder)
     weights = config.model.weights

@@ -50,6 +50,11 @@ class _ClassWeighted(LossSection):
     weights_from_epoch: Count = Field(
         1, description="first epoch with class weights (deferred re-weighting, Cao et al. 2019)"
     )
+    normalize_by: Literal["rows", "weights"] = Field(
+        "rows",
+        description="what a weighted loss is divided by: rows = their number, so that class weights act as given;"
+        " weights = the summed weights of the update, as torch does",
+    )
 
 
 class CrossEntropy(_ClassWeighted):
@@ -154,6 +159,11 @@ class Asymmetric(LossSection):
     gamma_pos: NotNegative = Field(1.0, description="focusing parameter of positives")
     clip: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="subtracted from the probabilities of negatives; those below it cost nothing"
+    )
+    focusing_gradient: bool = Field(
+        True,
+        description="true: the gradient of the whole formula, as in the paper | false: the focusing factors are held"
+        " constant, as in the authors' training script",
     )
 
 

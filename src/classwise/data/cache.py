@@ -1,9 +1,9 @@
 """The image cache: decoded images on the disk, so that a file is decoded once and not in every epoch of every run.
 
 A cache is one folder. `pixels` holds images one after the other as uint8; `index` holds a record for each: a hash of
-the file's bytes, the offset of its pixels, their size and their checksum. What is cached depends on nothing but the
-file's bytes, the requested size and the versions of the decoders, and the folder's name is derived from the latter two:
-a cached image is, byte for byte, what decoding would give.
+the file's bytes, the offset of its pixels, their size, their checksum and a hash of them. What is cached depends on
+nothing but the file's bytes, the requested size and the versions of the decoders, and the folder's name is derived from
+the latter two: a cached image is, byte for byte, what decoding would give.
 
 Safe against kill, full disk and power cuts: pixels are written before their record; an image is used only once its
 pixels have been verified by their checksum; half a record at the end is overwritten. Several processes may add images
@@ -34,9 +34,18 @@ from classwise.data.cache_files import close_all, delete_unused, inode_of, open_
 
 Image = npt.NDArray[np.uint8]
 # What `index` holds of each image: `at` is the offset of its first byte in `pixels`.
-RECORD = np.dtype([("key", "S32"), ("at", "<u8"), ("height", "<u4"), ("width", "<u4"), ("sum", "<u4")])
+RECORD = np.dtype(
+    [
+        ("key", "S32"),
+        ("at", "<u8"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+        ("sum", "<u4"),
+        ("pixels_key", "S16"),
+    ]
+)
 DECODERS = ("simplejpeg", "pillow", "numpy")  # and OpenCV, which is distributed under several package names
-VERSION = 2  # of what is done to an image before it is cached
+VERSION = 3  # of what is done to an image before it is cached, and of RECORD
 APPEND_BYTES = 32 * 2**20  # pixels are collected in memory up to this size and then appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, above all checkpoints
 
@@ -59,6 +68,13 @@ def cache_folder(base: Path, root: Path, min_size: tuple[int, int], max_pixels: 
 def content_key(data: bytes) -> bytes:
     """A hash of a file's bytes, 32 hexadecimal digits: the key of its image in the cache."""
     return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
+
+
+def pixels_key(image_HWC: Image) -> bytes:
+    """A hash of a decoded image, 16 hexadecimal digits: the same for a PNG and a BMP that hold the same pixels."""
+    digest = hashlib.blake2b(repr(image_HWC.shape).encode(), digest_size=8)
+    digest.update(np.ascontiguousarray(image_HWC).data)
+    return digest.hexdigest().encode()
 
 
 @dataclass(frozen=True)
@@ -134,12 +150,16 @@ class ImageCache:
         self._pixels = -1  # the handle's number will soon be another file's
         self._closed()
 
-    def find(self, key: bytes) -> bool:
-        """Whether the image of the file with this `content_key` is cached, and its pixels are intact."""
+    def find(self, key: bytes) -> bytes | None:
+        """The `pixels_key` of the image of the file with this `content_key`; None unless it is cached, and its pixels
+        are intact."""
         with self._lock:
             record = self._records.get(key)
-            if record is None or key in self._verified:
-                return record is not None or key in self._pending
+            if record is None:
+                record, _ = self._pending.get(key, (None, b""))
+                return None if record is None else bytes(record["pixels_key"])
+            if key in self._verified:
+                return bytes(record["pixels_key"])
 
         # Outside of the lock: reading the pixels takes long, and other threads can verify others meanwhile.
         is_intact = self._is_intact(record)
@@ -150,23 +170,27 @@ class ImageCache:
                     self.already_there += 1
                 else:
                     self._records.pop(key, None)
-        return is_intact
+        return bytes(record["pixels_key"]) if is_intact else None
 
-    def add(self, key: bytes, image_HWC: Image) -> None:
-        """Cache an image that `find` did not find, if there is room. It is in the file after `flush`."""
+    def add(self, key: bytes, image_HWC: Image) -> bytes:
+        """Cache an image that `find` did not find, if there is room, and return its `pixels_key`. It is in the file
+        after `flush`."""
         data = image_HWC.tobytes()
+        pixels = pixels_key(image_HWC)
         record = np.zeros(1, RECORD)[0]
         record["key"] = key
+        record["pixels_key"] = pixels
         record["sum"] = zlib.crc32(data)
         record["height"], record["width"] = image_HWC.shape[:2]
         with self._lock:
             if self.full or key in self._pending:
                 self.left_out += bool(self.full)
-                return
+                return pixels
             self._pending[key] = record, data
             self._pending_bytes += len(data)
             if self._pending_bytes >= APPEND_BYTES:
                 self._append()
+        return pixels
 
     def flush(self) -> None:
         """Append the images that are still in memory, and read the records that other processes have added."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from classwise.data.cache import ImageCache, content_key
+from classwise.data.cache import ImageCache, content_key, pixels_key
 from classwise.data.decode import decode
 from classwise.data.image_file import Unreadable, read_file
 from classwise.data.images import MAX_PIXELS
@@ -18,13 +19,21 @@ from classwise.errors import ImageError
 FILES_PER_SLICE = 1024
 
 
+class ImageHashes(NamedTuple):
+    """The `content_key` of an image file, and the `pixels_key` of its decoded image: files with different bytes (a PNG
+    and a BMP, say) may hold the same pixels."""
+
+    file: bytes
+    pixels: bytes
+
+
 @dataclass(frozen=True)
 class Checked:
-    """The result of `check_images`: the error of each bad file, in the order of the paths, and the `content_key` of
-    each good one."""
+    """The result of `check_images`: the error of each bad file, in the order of the paths, and the hashes of each good
+    one."""
 
     bad: list[ImageError]
-    keys: dict[Path, bytes]
+    hashes: dict[Path, ImageHashes]
 
 
 def check_image(
@@ -33,17 +42,18 @@ def check_image(
     root: Path | None = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
-) -> bytes:
+) -> ImageHashes:
     """Reads a file as `read_image` does, makes sure that the image cache, if there is one, has its image, and returns
-    the file's `content_key`. Raises ImageError."""
+    its hashes. Raises ImageError."""
     try:
         kind, data = read_file(path, max_pixels, root)
         key = content_key(data)
-        if cache is None or not cache.find(key):
+        pixels = None if cache is None else cache.find(key)
+        if pixels is None:
             image_HWC = decode(kind, data, max_pixels=max_pixels, min_size=min_size)
-            if cache is not None:
-                cache.add(key, np.require(image_HWC, np.uint8, ["C"]))
-        return key
+            image_HWC = np.require(image_HWC, np.uint8, ["C"])
+            pixels = pixels_key(image_HWC) if cache is None else cache.add(key, image_HWC)
+        return ImageHashes(key, pixels)
     except Unreadable as error:
         raise ImageError(path, str(error)) from None
 
@@ -67,7 +77,7 @@ def check_images(
     threads = threads or min(16, os.cpu_count() or 1)
     shown = iter(progress(distinct) if progress else distinct)
 
-    def key_or_error(path: Path) -> bytes | ImageError:
+    def hashes_or_error(path: Path) -> ImageHashes | ImageError:
         try:
             return check_image(path, max_pixels, root=root, min_size=min_size, cache=cache)
         except ImageError as error:
@@ -77,9 +87,9 @@ def check_images(
         # In slices: one future a file for a million files would take more memory than the images.
         starts = range(0, len(distinct), FILES_PER_SLICE)
         slices = (distinct[start : start + FILES_PER_SLICE] for start in starts)
-        results = itertools.chain.from_iterable(pool.map(key_or_error, part) for part in slices)
+        results = itertools.chain.from_iterable(pool.map(hashes_or_error, part) for part in slices)
         by_path = dict(zip(shown, results, strict=True))
     return Checked(
         bad=[result for result in by_path.values() if isinstance(result, ImageError)],
-        keys={path: result for path, result in by_path.items() if isinstance(result, bytes)},
+        hashes={path: result for path, result in by_path.items() if isinstance(result, ImageHashes)},
     )

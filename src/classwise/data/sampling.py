@@ -40,6 +40,17 @@ def epoch_order(sampling: str, labels_N: npt.NDArray[np.int64], seed: int, epoch
     return rows[rng.permutation(len(rows))]
 
 
+def expected_draws(sampling: str, labels_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """How often `epoch_order` draws each row in an epoch on average (N,); 1 throughout for shuffle."""
+    draws_N = np.ones(len(labels_N))
+    is_labeled_N = labels_N >= 0
+    if sampling in _POWERS and is_labeled_N.any():
+        _, class_of_row, counts_K = np.unique(labels_N[is_labeled_N], return_inverse=True, return_counts=True)
+        share_K = counts_K ** _POWERS[sampling] / (counts_K ** _POWERS[sampling]).sum()
+        draws_N[is_labeled_N] = (len(class_of_row) * share_K / counts_K)[class_of_row]
+    return draws_N
+
+
 def query_order(queries_N: npt.NDArray[np.int64], seed: int, epoch: int) -> Order:
     """N row numbers for one epoch: each row once, the queries shuffled, a query's rows together and in order."""
     _, query_number_N = np.unique(queries_N, return_inverse=True)

@@ -19,6 +19,8 @@ class Samples:
 
     where: names the source in messages. names: paths relative to `root`, as the table has them.
     frame: every column of the table. notes: what was left out, for the user.
+    contents: a hash of each row's decoded image, once the images have been read: rows with the same one hold the same
+    pixels, whatever their files are called.
     """
 
     where: str
@@ -28,6 +30,7 @@ class Samples:
     groups: tuple[str, ...] | None
     frame: pl.DataFrame
     notes: tuple[str, ...] = field(default=())
+    contents: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,6 +48,7 @@ class Samples:
             names=tuple(self.names[row] for row in rows),
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
             frame=self.frame[list(rows)],
+            contents=None if self.contents is None else tuple(self.contents[row] for row in rows),
         )
 
 

@@ -1,10 +1,15 @@
-"""The split into training and validation rows: stratified, grouped, exact in its share, without replacement.
+"""The split into training, validation and test rows: stratified, grouped, exact in its share, without replacement.
 
-Guarantees: the rows of one group are never on both sides; every label of a required stratum is on both sides, unless
-groups with several labels rule it out; and moving one more group would not bring the labels' shares in validation
-nearer to the wanted share. Groups with the same counts of labels (a *profile*: one woman under 30 with seven images,
-say) are interchangeable, so each profile contributes its share exactly and only the remainders have to be chosen. That
-makes the split exact, and fast for large tables.
+Guarantees: the rows of one group are never on both sides; every label of a required stratum is on both sides, if any
+split has that and a bounded search finds it (split_repair.py); moving one more group would not bring the labels' shares
+in validation nearer to the wanted share; and with the ids of the rows, their order makes no difference.
+
+Groups with the same counts of labels (a *profile*: one woman under 30 with seven images, say) are interchangeable, so
+each profile contributes its share exactly and only the remainders have to be chosen. That makes the split exact, and
+fast for large tables.
+
+The test rows, if any, are drawn first (`draw_test_rows`), and the others are then split into training and validation
+(`split_rows`).
 
 Letters in names: N rows, T strata, C labels (and one more for all rows), G groups, P profiles.
 """
@@ -15,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from classwise.data.split_repair import put_all_on_both_sides
 from classwise.errors import DataError
 from classwise.randomness import SPLIT, generator
 
@@ -37,29 +43,65 @@ class Stratum:
 
 
 def split_rows(
-    strata: Sequence[Stratum], groups: Sequence[Hashable] | None, share: float, seed: int
+    strata: Sequence[Stratum],
+    groups: Sequence[Hashable] | None,
+    share: float,
+    seed: int,
+    ids: Sequence[str] | None = None,
 ) -> Flags:
     """Which rows are for validation, (N,) bool. `groups`: the group of each row; None: each row is its own.
-    `share`: of the rows that are for validation, between 0 and 1.
+    `share`: of the rows that are for validation, between 0 and 1. `ids`: a unique name for each row. Rows are drawn in
+    the order of these, so that the order of the table makes no difference; without them in the order given.
 
     Raises DataError for a label of a required stratum whose rows are all of one group: it cannot be on both sides.
     """
     label_NT = _label_numbers(strata)
+    order_N = _drawing_order(ids, len(label_NT))
+    label_NT = label_NT[order_N]
     required_C = _required(strata)
-    group_N = _group_numbers(groups, len(label_NT))
+    group_N = _group_numbers(groups, order_N)
     _refuse_single_groups(label_NT, group_N, strata, grouped=groups is not None)
     profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
 
-    # Most groups by the shares of their profiles, the rest one by one.
-    rng = generator(seed, SPLIT)
-    valid_G, remainders = _take_whole_parts(profile_G, share, rng)
-    _assign_remainders(profile_G, counts_PC, valid_G=valid_G, remainders=remainders, share=share)
+    held_P = np.zeros(len(counts_PC), dtype=bool)
+    valid_G = _draw(profile_G, counts_PC, required_C, held_P, share, rng=generator(seed, SPLIT))
+    return _in_table_order(valid_G[group_N], order_N)
 
-    # Several times: an improvement may free a label that had to stay on one side before.
-    for _ in range(3):
-        _put_on_both_sides(profile_G, counts_PC, required_C=required_C, valid_G=valid_G, share=share)
-        _improve(profile_G, counts_PC, required_C=required_C, valid_G=valid_G, share=share)
-    return valid_G[group_N]
+
+def draw_test_rows(
+    strata: Sequence[Stratum],
+    groups: Sequence[Hashable] | None,
+    share: float,
+    seed: int,
+    parts_left: int,
+    ids: Sequence[str] | None = None,
+) -> tuple[Flags, list[str]]:
+    """Which rows are for the test, (N,) bool, and the labels that are not tested. The arguments as in `split_rows`.
+
+    `parts_left`: into how many parts the other rows will be split (training and validation: 2). A label of a required
+    stratum needs a group for each of these and one for the test; where it has fewer, none of its groups is drawn. Of
+    every other required label the test gets at least one group and leaves at least `parts_left`, unless groups with
+    several labels rule it out.
+    """
+    label_NT = _label_numbers(strata)
+    order_N = _drawing_order(ids, len(label_NT))
+    label_NT = label_NT[order_N]
+    required_C = _required(strata)
+    group_N = _group_numbers(groups, order_N)
+    profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
+
+    # The groups of a label that is too rare are held, whichever other labels they have.
+    holds_PC = counts_PC > 0
+    groups_C = np.bincount(profile_G, minlength=len(counts_PC)) @ holds_PC
+    rare_C = required_C & (groups_C > 0) & (groups_C <= parts_left)
+    held_P: Flags = np.asarray((holds_PC & rare_C).any(axis=1))
+    names = [f"{stratum.name}={label}" for stratum in strata for label in stratum.labels]
+    untested = [names[c] for c in np.flatnonzero(rare_C)]
+
+    # A stream of its own, so that the split of the other rows is drawn independently.
+    rng = generator(seed, SPLIT, 2)
+    test_G = _draw(profile_G, counts_PC, required_C & ~rare_C, held_P, share, rng=rng, least_left=parts_left)
+    return _in_table_order(test_G[group_N], order_N), untested
 
 
 def merge_groups(*groupings: Sequence[Hashable]) -> list[str]:
@@ -100,11 +142,25 @@ def _required(strata: Sequence[Stratum]) -> Flags:
     return np.array([*flags, False])
 
 
-def _group_numbers(groups: Sequence[Hashable] | None, rows: int) -> Numbers:
+def _drawing_order(ids: Sequence[str] | None, rows: int) -> Numbers:
+    """The rows (N,) in the order in which they are drawn."""
+    return np.arange(rows) if ids is None else np.array(sorted(range(rows), key=ids.__getitem__))
+
+
+def _in_table_order(flags_N: Flags, order_N: Numbers) -> Flags:
+    """Flags of the rows in the order of drawing, in that of the table."""
+    table_flags_N = np.zeros_like(flags_N)
+    table_flags_N[order_N] = flags_N
+    return table_flags_N
+
+
+def _group_numbers(groups: Sequence[Hashable] | None, order_N: Numbers) -> Numbers:
+    """The number of each row's group, (N,), for the rows in the order of drawing; groups are numbered as they come."""
     if groups is None:
-        return np.arange(rows)
-    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    return np.array([number[group] for group in groups], dtype=np.int64)
+        return np.arange(len(order_N))
+    ordered = [groups[row] for row in order_N]
+    number = {group: i for i, group in enumerate(dict.fromkeys(ordered))}
+    return np.array([number[group] for group in ordered], dtype=np.int64)
 
 
 def _refuse_single_groups(
@@ -126,7 +182,8 @@ def _refuse_single_groups(
         what = "group" if grouped else "row"
         raise DataError(
             f"only one {what} holds {', '.join(single[:10])}{' and more' if len(single) > 10 else ''}:"
-            f" a class needs at least two {what}s to be on both sides of a split;"
+            f" a class needs at least two {what}s to be on both sides of a split"
+            f"{' (rows with the same image are one group)' if grouped else ''};"
             " add some, merge the class into another, or set data.valid to a table"
         )
 
@@ -156,15 +213,64 @@ def _profiles(label_NT: Numbers, group_N: Numbers, classes: int) -> tuple[Number
     return profile_G.reshape(-1), counts_PC
 
 
-def _take_whole_parts(profile_G: Numbers, share: float, rng: np.random.Generator) -> tuple[Flags, list[int]]:
-    """(valid_G, remainders): of every profile the whole part of its share, drawn without replacement; one more group of
-    each profile that has a fraction left is a remainder, still to be assigned."""
+def _draw(
+    profile_G: Numbers,
+    counts_PC: Numbers,
+    required_C: Flags,
+    held_P: Flags,
+    share: float,
+    rng: np.random.Generator,
+    least_left: int = 1,
+) -> Flags:
+    """Which groups (G,) are drawn, for validation say. None of a profile in `held_P`; and of each required label at
+    least one, while at least `least_left` are left."""
+    # Most groups by the shares of their profiles, the rest one by one.
+    valid_G, remainders = _take_whole_parts(profile_G, held_P, share, rng)
+    _assign_remainders(profile_G, counts_PC, valid_G=valid_G, remainders=remainders, share=share)
+
+    # Several times: an improvement may free a label that had to stay on one side before.
+    rules = _Rules(required_C, held_P, share, least_left)
+    for _ in range(3):
+        _put_on_both_sides(profile_G, counts_PC, valid_G, rules)
+        _improve(profile_G, counts_PC, valid_G, rules)
+
+    # What moves of single groups have not reached is searched for.
+    holds_PC = counts_PC > 0
+    wanted_C = required_C & holds_PC.any(axis=0)
+    searched = put_all_on_both_sides(
+        holds_PC[:, wanted_C],
+        profile_G=profile_G,
+        sizes_G=counts_PC[profile_G, -1],
+        held_G=held_P[profile_G],
+        valid_G=valid_G,
+        least_left=least_left,
+    )
+    if searched:
+        _improve(profile_G, counts_PC, valid_G, rules)
+    return valid_G
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What a draw has to keep to: see `_draw`."""
+
+    required: Flags  # (C + 1,)
+    held: Flags  # (P,)
+    share: float
+    least_left: int
+
+
+def _take_whole_parts(
+    profile_G: Numbers, held_P: Flags, share: float, rng: np.random.Generator
+) -> tuple[Flags, list[int]]:
+    """(valid_G, remainders): of every profile that is not held the whole part of its share, drawn without replacement;
+    one more group of each profile that has a fraction left is a remainder, still to be assigned."""
     order = rng.permutation(len(profile_G))
     order = order[np.argsort(profile_G[order], kind="stable")]
     valid_G = np.zeros(len(profile_G), dtype=bool)
     remainders = []
     for groups in np.split(order, np.flatnonzero(np.diff(profile_G[order])) + 1):
-        wanted = share * len(groups)
+        wanted = 0.0 if held_P[profile_G[groups[0]]] else share * len(groups)
         whole = int(wanted + 1e-9)
         valid_G[groups[:whole]] = True
         if wanted - whole > 1e-9:
@@ -189,47 +295,54 @@ def _assign_remainders(
         off_C = as_valid_C if valid_G[g] else as_train_C
 
 
-def _put_on_both_sides(
-    profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G: Flags, share: float
-) -> None:
-    """For every required label that is on one side only, the rarest first, move the group that costs least.
+def _put_on_both_sides(profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, rules: _Rules) -> None:
+    """For every required label that has too few groups on a side, the rarest first, move the group that costs least.
 
     A move that takes away the last group of another label puts that label at the end of the queue. No group is moved
     twice, so this ends; where labels exclude each other, some may stay on one side.
     """
     totals_C = _totals(profile_G, counts_PC)
+    required_C = rules.required
     groups_P = np.bincount(profile_G, minlength=len(counts_PC))
     moved_G = np.zeros_like(valid_G)
     queue = [int(c) for c in np.argsort(totals_C[:-1], kind="stable") if totals_C[c] and required_C[c]]
     while queue:
-        holds_G = counts_PC[:, queue.pop(0)][profile_G] > 0
-        if valid_G[holds_G].any() != valid_G[holds_G].all():
-            continue
+        label = queue.pop(0)
+        holds_G = counts_PC[:, label][profile_G] > 0
         to_valid = not valid_G[holds_G].any()
+        is_short_left = (~valid_G[holds_G]).sum() < rules.least_left
+        if not to_valid and not is_short_left:
+            continue
 
         # How far validation is from its share, and how many groups hold each label on the side that the group leaves
         # (it should not be the last there) and on the side that it enters.
-        off_C = _valid_counts(profile_G, counts_PC, valid_G) - share * totals_C
+        off_C = _valid_counts(profile_G, counts_PC, valid_G) - rules.share * totals_C
         valid_P = np.bincount(profile_G[valid_G], minlength=len(counts_PC))
         left_side_C = (groups_P - valid_P if to_valid else valid_P) @ (counts_PC > 0)
         entered_side_C = (valid_P if to_valid else groups_P - valid_P) @ (counts_PC > 0)
+        least, least_entered = (rules.least_left, 1) if to_valid else (1, rules.least_left)
 
         # Of the profiles Q that hold the label, the one whose move takes fewest other labels away, then costs least.
-        profiles = np.unique(profile_G[holds_G & ~moved_G])
+        movable_G = holds_G & ~moved_G & (valid_G != to_valid) & ~(rules.held[profile_G] & to_valid)
+        profiles = np.unique(profile_G[movable_G])
         if not len(profiles):
             continue
         counts_QC = counts_PC[profiles]
-        broken_QC = (counts_QC > 0) & (left_side_C == 1) & (entered_side_C > 0) & required_C
+        broken_QC = (counts_QC > 0) & (left_side_C == least) & (entered_side_C >= least_entered) & required_C
         off_after_QC = off_C + (1 if to_valid else -1) * counts_QC
         costs_Q = (off_after_QC**2 / np.maximum(totals_C, 1)).sum(axis=1)
         best = np.lexsort((costs_Q, broken_QC.sum(axis=1)))[0]
-        group = np.flatnonzero((profile_G == profiles[best]) & (valid_G != to_valid) & ~moved_G)[0]
+        group = np.flatnonzero((profile_G == profiles[best]) & movable_G)[0]
         valid_G[group] = to_valid
         moved_G[group] = True
         queue += np.flatnonzero(broken_QC[best]).tolist()
 
+        # One group may not be enough.
+        if not to_valid and (~valid_G[holds_G]).sum() < rules.least_left:
+            queue.append(label)
 
-def _improve(profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G: Flags, share: float) -> None:
+
+def _improve(profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, rules: _Rules) -> None:
     """Move one group at a time, the one that gains most, as long as that brings the counts nearer to their shares and
     takes no required label off a side: putting the rare labels on both sides has moved others along."""
     totals_C = _totals(profile_G, counts_PC)
@@ -241,11 +354,16 @@ def _improve(profile_G: Numbers, counts_PC: Numbers, required_C: Flags, valid_G:
     valid_P = np.bincount(profile_G[valid_G], minlength=len(counts_PC))
     while True:
         # The change of the weighted squared distance by moving one group of each profile, to validation or back.
-        slope_P = 2 * exact_PC @ ((valid_P @ exact_PC - share * totals_C) * weight_C)
+        slope_P = 2 * exact_PC @ ((valid_P @ exact_PC - rules.share * totals_C) * weight_C)
+        left_P = groups_P - valid_P
         moves = []
-        for sign, here_P in ((1, groups_P - valid_P), (-1, valid_P)):
-            lasts_P = holds_PC @ ((here_P @ holds_PC == 1) & required_C)
-            change_P = np.where((here_P > 0) & (lasts_P == 0), sign * slope_P + squares_P, np.inf)
+        for sign, here_P, is_free_P, least in (
+            (1, left_P, ~rules.held, rules.least_left),
+            (-1, valid_P, np.ones_like(rules.held), 1),
+        ):
+            lasts_P = holds_PC @ ((here_P @ holds_PC <= least) & rules.required)
+            may_move_P = (here_P > 0) & is_free_P & (lasts_P == 0)
+            change_P = np.where(may_move_P, sign * slope_P + squares_P, np.inf)
             # Rounded, so that the order of a sum on another machine does not decide between equal changes.
             best = int(change_P.round(9).argmin())
             moves.append((change_P[best], best, sign > 0))

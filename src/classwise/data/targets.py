@@ -28,6 +28,7 @@ from classwise.errors import DataError, nearest
 Labels = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Encoded = npt.NDArray[Any]
+LISTED_LABELS = 8  # unknown labels named in an error; more are only counted
 
 
 class Target(Protocol):
@@ -91,10 +92,12 @@ class ClassTarget:
             why = f"the target is cut at {list(self.edges)}, so it must hold numbers"
             return cut_at(number_cells(cells, where, self.column, why), self.edges)
         number_of: dict[str | None, int] = {label: k for k, label in enumerate(self.labels)}
-        for cell in cells:
-            if cell not in number_of and not is_empty(cell):
-                rows = [i for i, other in enumerate(cells) if other == cell]
-                raise _unknown_label(self, cell, rows, where)
+        unknown: dict[str, list[int]] = {}
+        for row, cell in enumerate(cells, start=1):
+            if cell is not None and cell not in number_of and not is_empty(cell):
+                unknown.setdefault(cell, []).append(row)
+        if unknown:
+            raise _unknown_labels(self, unknown, where)
         return np.array([number_of.get(cell, -1) for cell in cells], dtype=np.int64)
 
     def is_labeled(self, encoded: Encoded) -> Mask:
@@ -142,14 +145,18 @@ class MultilabelTarget:
         cells = table_column(frame, self.columns[0], where, f"targets.{self.name}.column")
         number_of = {label: k for k, label in enumerate(self.labels)}
         encoded_NL = np.zeros((len(cells), len(number_of)), dtype=np.float32)
+        unknown: dict[str, list[int]] = {}
         for i, labels in enumerate(label_sets(cells, self.separator, where, self.columns[0])):
             if labels is None:
                 encoded_NL[i] = math.nan
                 continue
             for label in labels:
-                if label not in number_of:
-                    raise _unknown_label(self, label, [i], where)
-                encoded_NL[i, number_of[label]] = 1
+                if label in number_of:
+                    encoded_NL[i, number_of[label]] = 1
+                else:
+                    unknown.setdefault(label, []).append(i + 1)
+        if unknown:
+            raise _unknown_labels(self, unknown, where)
         return encoded_NL
 
     def is_labeled(self, encoded: Encoded) -> Mask:
@@ -293,10 +300,16 @@ def _as_dict(target: Any) -> dict[str, Any]:
     return {**fields, "type": target.type}
 
 
-def _unknown_label(target: Target, label: str | None, rows: Sequence[int], where: str) -> DataError:
+def _unknown_labels(target: Target, rows_of_label: Mapping[str, Sequence[int]], where: str) -> DataError:
+    """The error for labels that the target does not have, with the rows of each."""
+    found = [f"{label!r} in {rows_text(rows)}" for label, rows in rows_of_label.items()]
+    listed = "; ".join(found[:LISTED_LABELS])
+    more = f"; and {len(found) - LISTED_LABELS} more labels" if len(found) > LISTED_LABELS else ""
+    what = "label" if len(found) == 1 else f"{len(found)} labels"
+    of = "is not one" if len(found) == 1 else "are none"
     return DataError(
-        f"{where}: column {target.columns[0]!r}: label {label!r} in {rows_text([i + 1 for i in rows])}"
-        f" is not one of target {target.name!r}; {nearest(str(label), target.labels)}"
+        f"{where}: column {target.columns[0]!r}: {what} {listed}{more} {of} of target {target.name!r};"
+        f" {nearest(next(iter(rows_of_label)), target.labels)}"
     )
 
 

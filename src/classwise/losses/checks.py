@@ -17,6 +17,13 @@ def as_epoch(from_epoch: int) -> int:
     return from_epoch
 
 
+def as_normalize_by(normalize_by: str) -> str:
+    """`normalize_by` if it is known; ConfigError otherwise."""
+    if normalize_by not in ("rows", "weights"):
+        raise ConfigError(f"normalize_by: found {normalize_by!r}, allowed: rows, weights")
+    return normalize_by
+
+
 def as_number(value: float, key: str, low: float, high: float = math.inf, above: bool = False) -> float:
     """`value` if it is finite and in [low, high], or in (low, high] with `above`; ConfigError otherwise."""
     if math.isfinite(value) and low <= value <= high and not (above and value == low):

@@ -44,6 +44,21 @@ def class_weights(
     return torch.from_numpy(_inverse(n_K) if kind == "inverse" else _effective(n_K, beta))
 
 
+def scaled_to_mean_one(weight_K: Tensor, counts: Sequence[float] | npt.NDArray[Any]) -> Tensor:
+    """The weights (K,) divided by their mean over the rows, `counts` (K,) of each class.
+
+    Divided by the number of rows, a weighted loss then has the scale of an unweighted one. Raises ConfigError if every
+    class with rows has the weight 0.
+    """
+    counts_K = torch.as_tensor(np.asarray(counts, dtype=np.float64))
+    mean = float((weight_K * counts_K).sum() / counts_K.sum())
+    if not mean > 0:
+        raise ConfigError(
+            "class weights: every class with training rows has the weight 0; allowed: one above 0"
+        )
+    return weight_K / mean
+
+
 def _inverse(n_K: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     weight_K = np.ones_like(n_K)
     np.divide(n_K.sum(), n_K.size * n_K, out=weight_K, where=n_K > 0)

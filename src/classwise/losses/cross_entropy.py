@@ -14,9 +14,9 @@ from classwise.losses.normalizer import Normalizer
 class CrossEntropy(ClassWeightedLoss):
     """`torch.nn.functional.cross_entropy`, but the caller may set the normalizer that its mean divides by.
 
-    `weight` (K,) and `weights_from_epoch`: see `ClassWeightedLoss`. `label_smoothing` in [0, 1]: the share of the
-    target that is spread evenly over all classes (Szegedy et al. 2016, section 7). As in torch, weights apply to the
-    spread share class by class, while the normalizer stays the summed weights of the rows' own classes.
+    `weight` (K,), `weights_from_epoch` and `normalize_by`: see `ClassWeightedLoss`. `label_smoothing` in [0, 1]: the
+    share of the target that is spread evenly over all classes (Szegedy et al. 2016, section 7). As in torch, weights
+    apply to the spread share class by class, while the normalizer takes the rows' own classes only.
     """
 
     additive: bool = True
@@ -25,9 +25,13 @@ class CrossEntropy(ClassWeightedLoss):
     likelihood_scale: float = 1.0
 
     def __init__(
-        self, weight: Tensor | None = None, label_smoothing: float = 0.0, weights_from_epoch: int = 1
+        self,
+        weight: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        weights_from_epoch: int = 1,
+        normalize_by: str = "weights",
     ) -> None:
-        super().__init__(weight, weights_from_epoch)
+        super().__init__(weight, weights_from_epoch, normalize_by)
         if not 0 <= label_smoothing <= 1:
             raise ConfigError(f"label_smoothing: found {label_smoothing}, allowed: 0 to 1")
         self.label_smoothing = label_smoothing

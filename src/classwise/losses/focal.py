@@ -17,8 +17,7 @@ class Focal(ClassWeightedLoss):
 
     Lin et al. 2017, 'Focal loss for dense object detection', equations 4 (no weight) and 5 (their alpha is `weight`
     (K,) here), with the softmax in place of the sigmoid. `gamma` >= 0; with 0 it is weighted cross entropy, and it is
-    divided by the same normalizer: the summed weights of the labeled rows. `weights_from_epoch`: see
-    `ClassWeightedLoss`.
+    divided by the same normalizer. `weights_from_epoch` and `normalize_by`: see `ClassWeightedLoss`.
     """
 
     additive: bool = True
@@ -26,8 +25,14 @@ class Focal(ClassWeightedLoss):
     soft_targets: bool = True
     likelihood_scale: float = 1.0
 
-    def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, weights_from_epoch: int = 1) -> None:
-        super().__init__(weight, weights_from_epoch)
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        weight: Tensor | None = None,
+        weights_from_epoch: int = 1,
+        normalize_by: str = "weights",
+    ) -> None:
+        super().__init__(weight, weights_from_epoch, normalize_by)
         if not (math.isfinite(gamma) and gamma >= 0):
             raise ConfigError(f"gamma: found {gamma}, allowed: a finite number >= 0")
         self.gamma = gamma

@@ -14,8 +14,7 @@ class GeneralizedCrossEntropy(ClassWeightedLoss):
     Zhang and Sabuncu 2018, 'Generalized cross entropy loss for training deep neural networks with noisy labels',
     equation 6. `q` in (0, 1]: with 1 it is 1 - p, which is robust to wrong labels but learns slowly; towards 0 it
     becomes cross entropy. A row's gradient is that of cross entropy times p^q, so a label that the model finds very
-    improbable has little influence. Divided by the summed weights of the labeled rows. `weight` (K,) and
-    `weights_from_epoch`: see `ClassWeightedLoss`.
+    improbable has little influence. `weight` (K,), `weights_from_epoch` and `normalize_by`: see `ClassWeightedLoss`.
     """
 
     additive: bool = True
@@ -23,8 +22,14 @@ class GeneralizedCrossEntropy(ClassWeightedLoss):
     soft_targets: bool = True
     likelihood_scale: float = 1.0
 
-    def __init__(self, q: float = 0.7, weight: Tensor | None = None, weights_from_epoch: int = 1) -> None:
-        super().__init__(weight, weights_from_epoch)
+    def __init__(
+        self,
+        q: float = 0.7,
+        weight: Tensor | None = None,
+        weights_from_epoch: int = 1,
+        normalize_by: str = "weights",
+    ) -> None:
+        super().__init__(weight, weights_from_epoch, normalize_by)
         self.q = as_number(q, "q", low=0, high=1, above=True)
 
     def forward(self, logits_BK: Tensor, labels: Tensor, normalizer: Normalizer | None = None) -> Tensor:

@@ -6,7 +6,7 @@ from classwise.errors import ConfigError
 from classwise.losses.checks import as_counts, as_number, check_batch
 from classwise.losses.class_weighted import ClassWeightedLoss
 from classwise.losses.cross_entropy import cross_entropy_sum
-from classwise.losses.labels import at_least_float32, is_labeled, label_index, label_normalizer
+from classwise.losses.labels import at_least_float32, is_labeled, label_index
 from classwise.losses.normalizer import Normalizer
 
 
@@ -19,8 +19,8 @@ class LDAM(ClassWeightedLoss):
     logits are cosines of normalized features and weights, in [-1, 1], and 30 makes the softmax sharp again. Use 1 for
     ordinary logits.
 
-    `weight` (K,) with `weights_from_epoch` is their deferred re-weighting, LDAM-DRW (section 3.3). Divided by the
-    summed weights of the labeled rows.
+    `weight` (K,) with `weights_from_epoch` is their deferred re-weighting, LDAM-DRW (section 3.3); their code takes
+    effective weights with a beta of 0.9999, and divides by the summed weights. `normalize_by`: see `ClassWeightedLoss`.
 
     Hard labels only: the margin is that of the one true class of a row.
     """
@@ -38,8 +38,9 @@ class LDAM(ClassWeightedLoss):
         scale: float = 30.0,
         weight: Tensor | None = None,
         weights_from_epoch: int = 1,
+        normalize_by: str = "weights",
     ) -> None:
-        super().__init__(weight, weights_from_epoch)
+        super().__init__(weight, weights_from_epoch, normalize_by)
         self.scale = as_number(scale, "scale", low=0, above=True)
         max_margin = as_number(max_margin, "max_margin", low=0, above=True)
         self.register_buffer("margin", _relative_margins(counts) * max_margin)
@@ -47,9 +48,9 @@ class LDAM(ClassWeightedLoss):
             raise ConfigError(f"class weights: {len(self.weight)} numbers for {len(self.margin)} classes")
 
     def normalizer(self, labels_B: Tensor, complete: bool = False) -> Normalizer:
-        """The summed weights of the labeled rows; without active weights, their number."""
-        # Counted even if `complete`: this loss has no torch mean to take a shortcut to.
-        return label_normalizer(labels_B, self.active_weight)
+        """As of every class-weighted loss, but counted even if `complete`: this loss has no torch mean to take a
+        shortcut to."""
+        return super().normalizer(labels_B)
 
     def forward(self, logits_BK: Tensor, labels_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The summed loss of `logits_BK` and `labels_B`, divided by `normalizer` (default: that of this batch); a

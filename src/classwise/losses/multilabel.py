@@ -95,10 +95,15 @@ class MultilabelFocal(nn.Module):
 class Asymmetric(nn.Module):
     """-(1 - p)^gamma_pos log p for a 1, -m^gamma_neg log(1 - m) for a 0 with m = max(p - clip, 0).
 
-    Ridnik et al. 2021, 'Asymmetric loss for multi-label classification', equations 4 to 7; the defaults are
-    those of the authors' code. `gamma_pos`, `gamma_neg` >= 0; `clip` in [0, 0.99]: a 0 with a probability below it adds
-    no loss, since images have far more absent labels than present ones. The authors' code takes the plain sum; here it
-    is divided by the number of labeled cells.
+    Ridnik et al. 2021, 'Asymmetric loss for multi-label classification', equations 4 to 7; the default gammas and clip
+    are those of the class in the authors' code. `gamma_pos`, `gamma_neg` >= 0; `clip` in [0, 0.99]: a 0 with a
+    probability below it adds no loss, since images have far more absent labels than present ones. The authors' code
+    takes the plain sum; here it is divided by the number of labeled cells.
+
+    `focusing_gradient`: whether the gradient includes that of the focusing factors (1 - p)^gamma_pos and m^gamma_neg.
+    It does in the paper, whose gradient analysis is that of the formula as a whole, and in timm. The authors' training
+    script holds the factors constant (`disable_torch_grad_focal_loss=True`, with gamma_pos = 0): the value is the same,
+    the gradient smaller, since it lacks the part that comes from the factors.
     """
 
     additive: bool = True
@@ -106,8 +111,15 @@ class Asymmetric(nn.Module):
     soft_targets: bool = True
     likelihood_scale: float = 1.0
 
-    def __init__(self, gamma_neg: float = 4.0, gamma_pos: float = 1.0, clip: float = 0.05) -> None:
+    def __init__(
+        self,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 1.0,
+        clip: float = 0.05,
+        focusing_gradient: bool = True,
+    ) -> None:
         super().__init__()
+        self.focusing_gradient = focusing_gradient
         self.gamma_neg = as_number(gamma_neg, "gamma_neg", low=0)
         self.gamma_pos = as_number(gamma_pos, "gamma_pos", low=0)
         self.clip = as_number(clip, "clip", low=0, high=0.99)
@@ -124,7 +136,8 @@ class Asymmetric(nn.Module):
         check_cells(logits_BL, targets_BL)
         logits_BL = at_least_float32(logits_BL)
         log_not_p_BL = F.logsigmoid(-logits_BL)
-        positive_BL = -(self.gamma_pos * log_not_p_BL).exp() * F.logsigmoid(logits_BL)
+        factor_BL = self._focusing((self.gamma_pos * log_not_p_BL).exp())
+        positive_BL = -factor_BL * F.logsigmoid(logits_BL)
         negative_BL = self._negative(logits_BL, log_not_p_BL)
         normalizer = self.normalizer(targets_BL) if normalizer is None else normalizer
         return normalizer.divide(cell_sum(positive_BL, negative_BL, targets_BL))
@@ -135,11 +148,15 @@ class Asymmetric(nn.Module):
         # of a clipped cell is NaN.
         shifted_BL = logits_BL.sigmoid() - self.clip
         unclipped_BL = shifted_BL > torch.finfo(shifted_BL.dtype).eps
-        power_BL = torch.where(unclipped_BL, shifted_BL, 1) ** self.gamma_neg
+        power_BL = self._focusing(torch.where(unclipped_BL, shifted_BL, 1) ** self.gamma_neg)
 
         # log(1 - m) = log((1 - p) + clip), added in logarithms since 1 - p may be 0 in this precision.
         log_clip = log_not_p_BL.new_full((), math.log(self.clip) if self.clip else -math.inf)
         return torch.where(unclipped_BL, -power_BL * torch.logaddexp(log_not_p_BL, log_clip), 0)
+
+    def _focusing(self, factor_BL: Tensor) -> Tensor:
+        """The focusing factor as it enters the gradient."""
+        return factor_BL if self.focusing_gradient else factor_BL.detach()
 
 
 def check_cells(logits_BL: Tensor, targets_BL: Tensor, labels: int | None = None) -> None:

@@ -6,7 +6,7 @@ far enough to the long side. With groups it is the cluster bootstrap (Davison an
 groups are drawn, so that similar rows do not count as independent ones.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,12 @@ from classwise.randomness import BOOTSTRAP, generator
 Interval = list[float]
 """[low, high]."""
 Weights = Array
+Scorer = Callable[[Weights], Mapping[str, Array]]
+"""From weights (N, R), of N rows in R resamples, to scores (R,) by name."""
 Groups = Sequence[Any] | npt.NDArray[Any]
+Resampling = tuple[Scorer, int, npt.NDArray[np.int64] | None]
+"""What resampling a metric needs: the `scorer` of the weights of the rows that count, and their `units` and `unit_N` as
+in `mean_intervals`."""
 
 PERCENTILES = (2.5, 97.5)
 _CHUNK = 2**19  # weights at a time: 4 MiB, which fits a processor's cache
@@ -97,6 +102,19 @@ def _by_unit(values_N: Array, units: int, unit_N: npt.NDArray[np.int64] | None) 
     return np.bincount(unit_N, values_N, minlength=units).astype(np.float64)
 
 
+def resampled_scores(resampling: Resampling, seed: int, resamples: int) -> dict[str, Array]:
+    """Every score on each of the resamples, (R,). The draws depend on (seed, units, resamples) alone."""
+    scorer, units, unit_N = resampling
+    rows = units if unit_N is None else len(unit_N)
+    # The products are small: threads that wait for each other cost more than they save, on a busy machine tenfold.
+    with threadpool_limits(1, "blas"):
+        chunks = [
+            scorer(weights_UR if unit_N is None else weights_UR.take(unit_N, axis=0))
+            for weights_UR in resampled_weights(units, seed, resamples, rows=rows)
+        ]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
 def resampled_weights(units: int, seed: int, resamples: int, rows: int = 0) -> Iterator[Weights]:
     """Chunks (units, R), of `resamples` columns in all: how often each unit is drawn, each column summing to `units`.
 
@@ -128,3 +146,17 @@ def sampling_units(
         raise ValueError(f"found {len(groups)} groups for {len(counted_N)} rows; allowed: one for each row")
     counted_groups, unit_N = np.unique(np.asarray(groups)[counted_N], return_inverse=True)
     return len(counted_groups), unit_N.astype(np.int64)
+
+
+def summed_by(category_N: npt.NDArray[np.int64], size: int) -> Callable[[Array], Array]:
+    """A function that sums values (N, R) over the rows of each of `size` categories: (size, R)."""
+    order = np.argsort(category_N, kind="stable")
+    present, starts = np.unique(category_N[order], return_index=True)
+
+    def summed(values_NR: Array) -> Array:
+        sums = np.zeros((size, values_NR.shape[1]))
+        if len(present):  # reduceat needs at least one segment
+            sums[present] = np.add.reduceat(values_NR.take(order, axis=0), starts, axis=0)
+        return sums
+
+    return summed

@@ -8,7 +8,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.metrics.bootstrap import Groups, mean_intervals, sampling_units, within
+from classwise.metrics.bootstrap import (
+    Groups,
+    Resampling,
+    Scorer,
+    Weights,
+    mean_intervals,
+    sampling_units,
+    summed_by,
+    within,
+)
 from classwise.metrics.intervals import (
     CALIBRATION,
     EQUAL,
@@ -28,8 +37,10 @@ from classwise.metrics.scores import (
     LOSS_LIMIT,
     SCORES,
     TOP,
+    Array,
     as_floats,
     class_scores,
+    label_scores,
     level_scores,
     probability_scores,
 )
@@ -114,16 +125,28 @@ class LabelMetric:
         """The scores as in metrics.json: see `class_scores`."""
         return class_scores(self.confusion, self.labels)
 
-    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+    def intervals(
+        self,
+        groups: Groups | None = None,
+        seed: int = 0,
+        resamples: int = 1000,
+        shares: Sequence[float] | None = None,
+    ) -> Intervals:
         """The 95 % interval of every score that has one: see `confusion_intervals`. `groups`: one for each row of the
-        updates.
+        updates. `shares` (K,): given class shares, of the scores of `scores_at_prior`.
 
         Raises ValueError if the rows were not kept.
         """
         true_N, predicted_N, counted_N = self.rows()
         units, unit_N = sampling_units(groups, counted_N)
         return self.unit_intervals(
-            true_N[counted_N], predicted_N[counted_N], units, unit_N, seed=seed, draws=resamples
+            true_N[counted_N],
+            predicted_N[counted_N],
+            units,
+            unit_N,
+            seed=seed,
+            draws=resamples,
+            shares=shares,
         )
 
     def unit_intervals(
@@ -135,6 +158,7 @@ class LabelMetric:
         seed: int,
         draws: int,
         ordinal: bool = False,
+        shares: Sequence[float] | None = None,
     ) -> Intervals:
         """The same for the counted rows with the sampling units of `sampling_units`."""
         noun = "rows" if unit_N is None else "groups"
@@ -153,7 +177,20 @@ class LabelMetric:
             seed=seed,
             draws=draws,
             ordinal=ordinal,
+            shares=shares,
         )
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
+        true_N, predicted_N, counted_N = self.rows()
+        marginals = marginal_sums(true_N[counted_N], predicted_N[counted_N], self.classes)
+        units, unit_N = sampling_units(groups, counted_N)
+
+        def scorer(weights_NR: Weights) -> dict[str, Array]:
+            return label_scores(*marginals(weights_NR))
+
+        return scorer, units, unit_N
 
     def rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """For every row: the true class, the predicted class, and whether it is in `confusion`; each (N,).
@@ -231,6 +268,11 @@ class ClassMetric:
         self._counts.reset()
         self.sums.zero_()
         self._rows.clear()
+
+    @property
+    def counts(self) -> LabelMetric:
+        """What is counted of the predicted classes alone."""
+        return self._counts
 
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
@@ -316,6 +358,37 @@ class ClassMetric:
             found.classes,
         )
 
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
+        units, unit_N = sampling_units(groups, self._counts.rows()[2])
+        return self._scorer(), units, unit_N
+
+    def _scorer(self) -> Scorer:
+        """From weights (N, R) of the counted rows to every score (R,)."""
+        true_N, predicted_N, counted_N = self._counts.rows()
+        true_N = true_N[counted_N]
+        predicted_N = predicted_N[counted_N]
+        marginals = marginal_sums(true_N, predicted_N, self.classes)
+
+        # One matrix of everything that is summed over rows, so that a resample is one product.
+        steps_N = np.abs(true_N - predicted_N)[:, None]
+        statistics_NS = concat_rows(self._rows, torch.float64, self.sums.shape)[counted_N]
+        columns_NS = np.concatenate([statistics_NS, steps_N, steps_N**2], axis=1)
+
+        def scorer(weights_NR: Weights) -> dict[str, Array]:
+            hits_RK, support_RK, predicted_RK = marginals(weights_NR)
+            sums_RS = weights_NR.T @ columns_NS
+            scores = label_scores(hits_RK, support_RK, predicted_RK)
+            scores |= probability_scores(sums_RS[:, :-2], support_RK.sum(axis=1), self.classes)
+            if self._ordinal:
+                scores |= level_scores(
+                    support_RK, predicted_RK, distance=sums_RS[:, -2], square=sums_RS[:, -1]
+                )
+            return scores
+
+        return scorer
+
 
 def probability_statistics(
     logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor
@@ -367,6 +440,25 @@ def _row_statistics(
     bin_B1 = (confidence_B1.nan_to_num() * BINS).ceil().long().clamp(1, BINS) - 1
     gap_B1 = confidence_B1 - (predicted_B1 == label_B1).double()
     return rank_B, loss_B1.squeeze(1), bin_B1.squeeze(1), gap_B1.squeeze(1)
+
+
+def marginal_sums(
+    true_N: npt.NDArray[np.int64], predicted_N: npt.NDArray[np.int64], classes: int
+) -> Callable[[Weights], tuple[Array, Array, Array]]:
+    """A function from weights (N, R) of the rows to hits, true rows and predicted rows (R, K) of each class."""
+    # By way of the cells that occur, of which there are far fewer than rows, and without a matrix (R, K, K).
+    cells, cell_N = np.unique(true_N * classes + predicted_N, return_inverse=True)
+    row_C, column_C = divmod(cells, classes)
+    sum_by_cell = summed_by(cell_N, len(cells))
+    sum_by_row = summed_by(row_C, classes)
+    sum_by_column = summed_by(column_C, classes)
+
+    def marginals(weights_NR: Weights) -> tuple[Array, Array, Array]:
+        counts_CR = sum_by_cell(weights_NR)
+        hits_CR = counts_CR * (row_C == column_C)[:, None]
+        return sum_by_row(hits_CR).T, sum_by_row(counts_CR).T, sum_by_column(counts_CR).T
+
+    return marginals
 
 
 def concat_rows(batches: Sequence[Tensor], dtype: torch.dtype, shape: Sequence[int] = ()) -> npt.NDArray[Any]:

@@ -13,12 +13,16 @@ import torch
 
 Labels = TypeVar("Labels", npt.NDArray[Any], torch.Tensor)
 
+MAX_JOINT_CLASSES = 5000
+"""Its metrics have a confusion matrix, which has 200 MB at this size, and a list with a name for each class."""
+
 
 def joint_number(labels: Sequence[Labels], sizes: Sequence[int]) -> Labels:
     """The joint class (N,) of the targets' classes (N,), all arrays or all tensors; int64.
 
-    `sizes`: the number of classes of each target. -1 where the class of any target is -1. Raises ValueError for a class
-    outside its target; on an accelerator this is not checked, since it would wait for the device.
+    `sizes`: the number of classes of each target. -1 where the class of any target is -1. Raises ValueError for more
+    joint classes than 64 bits can number, and for a class outside its target; on an accelerator the latter is not
+    checked, since it would wait for the device.
     """
     _check_targets(labels, sizes)
     targets = [_int64(target) for target in labels]
@@ -60,6 +64,10 @@ def _check_targets(labels: Sequence[Labels], sizes: Sequence[int]) -> None:
     if not labels or len(labels) != len(sizes):
         raise ValueError(
             f"found {len(labels)} targets and {len(sizes)} sizes; allowed: one size for each target"
+        )
+    if math.prod(sizes) > 2**63:
+        raise ValueError(
+            f"found {len(sizes)} targets with {math.prod(sizes):.3g} joint classes; allowed: 2 ** 63"
         )
     shapes = {tuple(target.shape) for target in labels}
     if len(shapes) > 1:

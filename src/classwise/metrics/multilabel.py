@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.metrics.bootstrap import Groups, Weights, sampling_units
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units
 from classwise.metrics.classification import Device, concat_rows, require_rows
 from classwise.metrics.intervals import MIN_UNITS, Intervals, too_few, withheld_all
 from classwise.metrics.label_intervals import label_intervals
@@ -108,6 +108,19 @@ class MultilabelMetric:
             seed=seed,
             draws=resamples,
         )
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
+        require_rows(self.keep_rows)
+        logits_NL, targets_NL, counted_N = self._rows()
+        cells = prepare_cells(logits_NL[counted_N], targets_NL[counted_N])
+        units, unit_N = sampling_units(groups, counted_N)
+
+        def scorer(weights_NR: Weights) -> dict[str, Array]:
+            return multilabel_scores(*cells.sums(weights_NR), cells.average_precisions(weights_NR))
+
+        return scorer, units, unit_N
 
     def _rows(self) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
         """Logits and targets (N, L) of all rows, and which of them count (N,)."""

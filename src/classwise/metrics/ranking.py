@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from classwise.data.split import merge_groups
-from classwise.metrics.bootstrap import Groups, mean_intervals, sampling_units, within
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, mean_intervals, sampling_units, within
 from classwise.metrics.classification import Device, concat_rows, require_rows
 from classwise.metrics.intervals import EQUAL, MIN_MEAN_UNITS, Intervals, too_few, withheld_all
 from classwise.metrics.scores import SCORES, Array, as_floats, ratio
@@ -100,6 +100,30 @@ class RankingMetric:
             {name: within(interval, 0, 1) for name, interval in means.items()},
             {name: EQUAL for name in names if name not in means},
         )
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
+        require_rows(self.keep_rows)
+        scores_N, targets_N2, counted_N = self._rows()
+        values_QS, relevant_Q, first_Q = query_scores(scores_N[counted_N], *targets_N2[counted_N].T)
+
+        # A query belongs to the group of its first row: groups that share a query are one.
+        group_Q = None
+        if groups is not None:
+            number_N = _group_numbers(groups, targets_N2[:, 1])
+            group_Q = number_N[counted_N][first_Q]
+        units, unit_Q = sampling_units(group_Q, relevant_Q)
+
+        # A column of ones gives the number of queries of each resample.
+        values_QS = np.concatenate([values_QS, np.ones_like(values_QS[:, :1])], axis=1)[relevant_Q]
+
+        def scorer(weights_QR: Weights) -> dict[str, Array]:
+            sums_RS = weights_QR.T @ values_QS
+            means_RS = ratio(sums_RS[:, :-1], sums_RS[:, -1:])
+            return dict(zip(SCORES["ranking"], means_RS.T, strict=True))
+
+        return scorer, units, unit_Q
 
     def _rows(self) -> tuple[Array, Ints, npt.NDArray[np.bool_]]:
         """Scores (N,), relevance and query (N, 2) of all rows, and which of them count (N,)."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classwise.metrics.bootstrap import Groups, mean_intervals, sampling_units, within
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, mean_intervals, sampling_units, within
 from classwise.metrics.classification import Device, concat_rows, require_rows
 from classwise.metrics.intervals import EQUAL, MIN_MEAN_UNITS, Intervals, too_few, withheld_all
 from classwise.metrics.scores import SCORES, Array, as_floats, ratio
@@ -113,6 +113,27 @@ class RegressionMetric:
             scores["r2"] = [1 - end for end in reversed(scores["r2"])]
         withheld = {name: EQUAL for name in SCORES["regression"] if name not in scores}
         return Intervals({name: scores[name] for name in SCORES["regression"] if name in scores}, withheld)
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
+        require_rows(self.keep_rows)
+        mean = self._sums_on_host()[3]
+        rows_N2 = concat_rows(self._rows, torch.float64, (2,))
+        counted_N = np.isfinite(rows_N2).all(axis=1)
+
+        # The row-wise terms of the sums that the scores are made from.
+        value_N, true_N = rows_N2[counted_N].T
+        error_N = value_N - true_N
+        deviation_N = true_N - mean
+        terms = (np.ones_like(error_N), np.abs(error_N), error_N**2, deviation_N, deviation_N**2)
+        statistics_SN = np.stack(terms)
+
+        def scorer(weights_NR: Weights) -> dict[str, Array]:
+            return regression_scores(statistics_SN @ weights_NR, mean)
+
+        units, unit_N = sampling_units(groups, counted_N)
+        return scorer, units, unit_N
 
     def _sums_on_host(self) -> Array:
         sums: Array = self.sums.cpu().numpy()

@@ -61,6 +61,9 @@ LABEL_SCORES = (
 )
 """The scores that need predicted classes only: those of the joint class."""
 
+AT_PRIOR = "_at_prior"
+"""Ends the name of a score at the class shares of selection.prior: `macro_f1_at_prior`, one of `LABEL_SCORES`."""
+
 TOP = {"top3_accuracy": 3, "top5_accuracy": 5}
 """The k of each top-k accuracy, which exists only for targets of more than k classes."""
 

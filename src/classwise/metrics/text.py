@@ -4,6 +4,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
+
 WIDTH = 80
 
 SHOWN: dict[str, dict[str, str]] = {
@@ -61,21 +63,79 @@ _WITH_UNIT = ("mae", "mse", "rmse")
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
-    """A headline, then the scores of each target, class by class where it has classes.
+    """A headline, then the scores of each target, class by class where it has classes. With test rows these come first,
+    the validation rows second.
 
     `metrics` is as in metrics.json; intervals, if any, follow the scores: `macro F1 0.7512 [0.710, 0.793]`. Where there
     is none, a dash stands in its place, and the reason below.
     """
-    by_target = dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
-    lines = [_headline(metrics, by_target)]
-    for name, scores in by_target.items():
+    if "test" not in metrics:
+        return "\n".join([headline_text(metrics), *_selection_lines(metrics), *_target_lines(metrics)])
+    lines = [f"test: {headline_text(metrics['test'])}", *_target_lines(metrics["test"])]
+    lines += [
+        "",
+        f"validation: {headline_text(metrics)}",
+        *_selection_lines(metrics),
+        *_target_lines(metrics),
+    ]
+    return "\n".join(lines)
+
+
+def selection_text(metrics: Mapping[str, Any]) -> str:
+    """What the choice of the epoch does to its score, as a sentence; empty where no epoch was chosen.
+
+    `metrics` is as in metrics.json. Files of earlier versions do not have the entry.
+    """
+    selection = metrics.get("selection") or {}
+    epochs = selection.get("epochs", 1)
+    if epochs <= 1:
+        return ""
+    name = metrics["metric"].rpartition(".")[2]
+    side = "high" if HIGHER_IS_BETTER.get(name, True) else "low"
+    if selection["optimism"] is None:
+        return (
+            f"the best of {epochs} epochs on these rows, so rather too {side} for other rows; by how much is not"
+            f" estimated ({selection['reason']})"
+        )
+    return (
+        f"the best of {epochs} epochs on these rows, so about {score_text(name, selection['optimism'])} too {side}:"
+        f" expect {score_text(name, selection['corrected'])} on other rows"
+    )
+
+
+def _selection_lines(metrics: Mapping[str, Any]) -> list[str]:
+    text = selection_text(metrics)
+    return [text] if text else []
+
+
+def headline_text(metrics: Mapping[str, Any]) -> str:
+    """`macro_f1 0.7512 [0.710, 0.793] on 250 rows`: the metric that selects, its interval if any, and its rows."""
+    target, _, name = metrics["metric"].rpartition(".")
+    by_target = _by_target(metrics)
+    scores = by_target[target] if target else next(iter(by_target.values()))
+    if name.endswith(AT_PRIOR):
+        name = name.removesuffix(AT_PRIOR)
+        scores = scores["at_prior"]
+    interval = scores.get("intervals", {}).get(name)
+    value = score_text(name, metrics["value"], interval, withheld=name in scores.get("no_interval", {}))
+    return f"{metrics['metric']} {value} on {metrics['samples']} rows"
+
+
+def _by_target(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of each target, and of the joint class if there is one."""
+    return dict(metrics["targets"]) | ({"joint": metrics["joint"]} if "joint" in metrics else {})
+
+
+def _target_lines(metrics: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, scores in _by_target(metrics).items():
         lines += [
             "",
             *_score_lines(name, scores),
             *_reason_lines(scores),
             *_class_lines(scores.get("per_class", [])),
         ]
-    return "\n".join(lines)
+    return lines
 
 
 def score_text(name: str, value: float, interval: list[float] | None = None, withheld: bool = False) -> str:
@@ -112,14 +172,6 @@ def cut(text: str, width: int) -> str:
     return text + "…"
 
 
-def _headline(metrics: Mapping[str, Any], by_target: Mapping[str, Any]) -> str:
-    target, _, name = metrics["metric"].rpartition(".")
-    scores = by_target[target] if target else next(iter(by_target.values()))
-    interval = scores.get("intervals", {}).get(name)
-    value = score_text(name, metrics["value"], interval, withheld=name in scores.get("no_interval", {}))
-    return f"{metrics['metric']} {value} on {metrics['samples']} rows"
-
-
 def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
     """`name: macro F1 0.7512, accuracy ..`, broken between scores into lines of at most WIDTH columns."""
     if not scores["samples"]:
@@ -137,6 +189,15 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
         items.append(f"{scores['queries']} queries")
         if left_out := scores["queries_without_relevant"]:
             items.append(f"{left_out} more without a relevant row")
+
+    # The same scores at other class shares.
+    if at_prior := scores.get("at_prior"):
+        intervals = at_prior.get("intervals", {})
+        items += [
+            f"{shown} at prior {score_text(key, at_prior[key], intervals.get(key))}"
+            for key, shown in SHOWN[scores["type"]].items()
+            if key in at_prior
+        ]
 
     # A line has room for an item, and for a comma at its own end or before it.
     lines = [f"{name}: {items[0]}"]

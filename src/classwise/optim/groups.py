@@ -1,5 +1,7 @@
 """Parameter groups: which parameters have weight decay, and the learning rate of each part and each layer."""
 
+import fnmatch
+import re
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +10,11 @@ from torch import nn
 
 from classwise.errors import ConfigError
 from classwise.model.backbone import import_timm
+
+# By the last part of their names: position embeddings (pos_embed, pos_embed_win), and tables of relative positions
+# (relative_position_bias_table of Swin and BEiT, rel_pos_h of MViT and SAM, height_rel of BoTNet, attention_biases of
+# LeViT).
+_POSITIONS = re.compile(r"pos_embed|rel_pos|relative_position|^(height|width)_rel$|^attention_biases$")
 
 
 def parameter_groups(
@@ -26,8 +33,7 @@ def parameter_groups(
     are merged, since each group costs a step of its own; "part" is then that of the last. `apart` keeps them separate:
     torch's fused SGD cannot step a group in which some parameters start to learn later than others.
 
-    Norms and biases (parameters with at most one dimension) have no weight decay: shrinking the scale of a norm
-    regularizes nothing, since the next norm undoes it (van Laarhoven 2017, section 2). Parameters with
+    Weight decay is for the weights of layers; see `undecayed` for the parameters that have none. Parameters with
     `requires_grad=False` are in no group.
 
     The heads have the rate lr, the backbone lr * backbone_lr_factor. With `layer_decay` below 1, a layer's rate is
@@ -39,17 +45,56 @@ def parameter_groups(
     """
     # The backbone, layer by layer.
     groups: list[dict[str, Any]] = []
+    exempt = {id(parameter) for parameter in undecayed(backbone).values()}
     for scale, parameters in _by_layer(backbone, layer_decay):
         groups += _decayed_and_not(
-            parameters, lr=lr * backbone_lr_factor * scale, weight_decay=weight_decay, part="backbone"
+            parameters,
+            lr=lr * backbone_lr_factor * scale,
+            weight_decay=weight_decay,
+            part="backbone",
+            exempt=exempt,
         )
 
     # What is beside the model, and the heads, whose groups come last: Schedule.set returns the last group's rate.
     trained = [parameter for parameter in extra if parameter.requires_grad]
     if trained:
         groups.append({"params": trained, "lr": lr, "weight_decay": 0.0, "part": "criterion"})
-    groups += _decayed_and_not(heads.parameters(), lr=lr, weight_decay=weight_decay, part="heads")
+    groups += _decayed_and_not(
+        heads.parameters(),
+        lr=lr,
+        weight_decay=weight_decay,
+        part="heads",
+        exempt={id(parameter) for parameter in undecayed(heads).values()},
+    )
     return groups if apart else _merged(groups)
+
+
+def undecayed(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a model that have no weight decay, by name; they hold no weights of a layer:
+
+    - norms and biases, which are all parameters with at most one dimension. Shrinking the scale of a norm regularizes
+      nothing, since the next norm undoes it (van Laarhoven 2017, section 2);
+    - scales that have one number for each channel or head: layer scales, temperatures, gains. They have at least three
+      dimensions, of which all but one have size 1. So do class, register and distillation tokens;
+    - position embeddings and tables of relative positions, by their names;
+    - what the model itself lists in `no_weight_decay()`, as timm's models do. Patterns are allowed, as in timm.
+    """
+    listed = set(getattr(model, "no_weight_decay", set)())
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if _is_scale_or_bias(name, parameter)
+        or _POSITIONS.search(name.rpartition(".")[2])
+        or any(fnmatch.fnmatchcase(name, pattern) for pattern in listed)
+    }
+
+
+def _is_scale_or_bias(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter has at most one dimension, apart from those of size 1 in scales and tokens."""
+    if parameter.ndim <= 1:
+        return True
+    is_vector = sum(size > 1 for size in parameter.shape) <= 1
+    return parameter.ndim > 2 and is_vector and not name.endswith("weight")
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -63,15 +108,15 @@ def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _decayed_and_not(
-    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, part: str
+    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, part: str, exempt: set[int]
 ) -> list[dict[str, Any]]:
-    """Up to two groups: the weights, and the norms and biases."""
+    """Up to two groups: the parameters with weight decay, and those without, whose ids are in `exempt`."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    weights = [parameter for parameter in trained if parameter.ndim > 1]
-    norms_and_biases = [parameter for parameter in trained if parameter.ndim <= 1]
+    decayed = [parameter for parameter in trained if id(parameter) not in exempt]
+    others = [parameter for parameter in trained if id(parameter) in exempt]
     groups = [
-        {"params": weights, "lr": lr, "weight_decay": weight_decay, "part": part},
-        {"params": norms_and_biases, "lr": lr, "weight_decay": 0.0, "part": part},
+        {"params": decayed, "lr": lr, "weight_decay": weight_decay, "part": part},
+        {"params": others, "lr": lr, "weight_decay": 0.0, "part": part},
     ]
     return [group for group in groups if group["params"]]
 

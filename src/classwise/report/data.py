@@ -10,20 +10,21 @@ from classwise.report.names import short_number
 from classwise.report.read import Json, RunFiles, count, joint_title, kind_of, listing, mapping, number
 
 MOST_IMAGES = 50  # unreadable images listed one by one
-SPLITS = {"train": "training", "valid": "validation"}
+SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Training and validation rows of one class or label."""
+    """Rows of one class or label in each split; `test` is None where the run has no test rows."""
 
     label: str
     train: int
     valid: int
+    test: int | None = None
 
     @property
     def valid_share(self) -> float | None:
-        rows = self.train + self.valid
+        rows = self.train + self.valid + (self.test or 0)
         return self.valid / rows if rows else None
 
 
@@ -72,13 +73,12 @@ def data_section(run: RunFiles) -> dict[str, Any]:
     """Everything that the section shows."""
     data = mapping(run.status.get("data"))
     skipped = [mapping(row) for row in listing(data.get("bad_images"))]
-    train, valid = split_rows(run)
-    requested = number(mapping(run.config.get("data")).get("valid"))
+    rows = split_rows(run)
     return {
-        "train": train,
-        "valid": valid,
-        # Where data.valid names a table, no share was requested.
-        "requested": requested if requested is not None and 0 < requested < 1 else None,
+        **rows,
+        "rows": sum(rows.values()),
+        # Where data.valid or data.test names a table, no share was requested.
+        "requested": {key: _share(mapping(run.config.get("data")).get(key)) for key in ("valid", "test")},
         "groups": _groups(run, data),
         "group": str(mapping(run.config.get("data")).get("group") or ""),
         "targets": _targets(run, data),
@@ -87,28 +87,33 @@ def data_section(run: RunFiles) -> dict[str, Any]:
     }
 
 
-def split_rows(run: RunFiles) -> tuple[int, int]:
-    """The numbers of training and validation rows: from split.csv, else from status.json."""
+def split_rows(run: RunFiles) -> dict[str, int]:
+    """The numbers of training, validation and test rows: from split.csv, else from status.json."""
     if "split" in run.split.columns:
-        split = run.split["split"]
-        return int((split == "train").sum()), int((split == "valid").sum())
+        return {name: int((run.split["split"] == name).sum()) for name in SPLITS}
     data = mapping(run.status.get("data"))
-    return count(data.get("train")), count(data.get("valid"))
+    return {name: count(data.get(name)) for name in SPLITS}
+
+
+def _share(value: Any) -> float | None:
+    share = number(value)
+    return share if share is not None and 0 < share < 1 else None
 
 
 def _groups(run: RunFiles, data: Json) -> dict[str, int | None] | None:
-    """The numbers of groups in training, in validation and in both: from split.csv, else from status.json, which does
-    not record those in both. None without groups."""
+    """The numbers of groups in each split, and of those in several: from split.csv, else from status.json, which does
+    not record the latter. None without groups."""
     if {"group", "split"} <= set(run.split.columns) and run.split["group"].null_count() < run.split.height:
-        train, valid = (
-            set(run.split.filter(pl.col("split") == split)["group"].drop_nulls().to_list())
+        groups_of = {
+            split: set(run.split.filter(pl.col("split") == split)["group"].drop_nulls().to_list())
             for split in SPLITS
-        )
-        return {"train": len(train), "valid": len(valid), "both": len(train & valid)}
+        }
+        several = sum(len(found) for found in groups_of.values()) - len(set().union(*groups_of.values()))
+        return {**{split: len(found) for split, found in groups_of.items()}, "several": several}
     groups = mapping(data.get("groups"))
     if not groups:
         return None
-    return {"train": count(groups.get("train")), "valid": count(groups.get("valid")), "both": None}
+    return {**{split: count(groups.get(split)) for split in SPLITS}, "several": None}
 
 
 def _targets(run: RunFiles, data: Json) -> list[TargetData]:
@@ -123,27 +128,31 @@ def _targets(run: RunFiles, data: Json) -> list[TargetData]:
 
 
 def _joint(run: RunFiles, joint: Json) -> TargetData:
-    columns = [listing(joint.get(key)) for key in ("labels", "train", "valid")]
-    rows = [
-        ClassCount(str(label), train=count(train), valid=count(valid))
-        for label, train, valid in zip(*columns, strict=False)
-    ]
+    keys = ("label", *(split for split in SPLITS if split in joint))
+    columns = [listing(joint.get(key)) for key in ("labels", *keys[1:])]
+    rows = [_class_count(dict(zip(keys, cells, strict=True))) for cells in zip(*columns, strict=False)]
     return TargetData(joint_title(run), counts=_counts(rows, "class"))
 
 
 def _target(run: RunFiles, name: str, data: Json) -> TargetData:
     """What status.json records of the target `name`."""
     recorded = {part: mapping(data.get(part)).get(name) for part in ("labels", "values", "queries", "masked")}
-    rows = [
-        ClassCount(str(row.get("label")), train=count(row.get("train")), valid=count(row.get("valid")))
-        for row in map(mapping, listing(recorded["labels"]))
-    ]
+    rows = [_class_count(row) for row in map(mapping, listing(recorded["labels"]))]
     return TargetData(
         name,
         counts=_counts(rows, kind_of(run, name)),
         spreads=_spreads(mapping(recorded["values"])),
         queries=_by_split(mapping(recorded["queries"])),
         unlabeled=_by_split(mapping(recorded["masked"])),
+    )
+
+
+def _class_count(row: Json) -> ClassCount:
+    return ClassCount(
+        str(row.get("label")),
+        train=count(row.get("train")),
+        valid=count(row.get("valid")),
+        test=count(row["test"]) if "test" in row else None,
     )
 
 

@@ -1,7 +1,9 @@
-"""The number at the top of the page: the selected metric, its confidence interval, and the baselines to beat."""
+"""The number at the top of the page: the selected metric on the test rows or, without these, on the validation rows;
+its confidence interval, and the baselines to beat."""
 
 from dataclasses import dataclass
 
+from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, mapping, number
@@ -46,8 +48,12 @@ class Headline:
     interval: str
     no_interval: str  # why there is none
     subject: str
+    prior: str  # the class shares of the score, where they are not those of the rows
     lower: bool
     samples: int  # rows behind the score; 0 where they are not recorded
+    is_test: bool  # else of the validation rows
+    validation: str  # the value on the validation rows
+    selection: str  # what the choice of the epoch does to that value; empty if no epoch was chosen
     baselines_of: str  # the metric of the baselines, where it is not the headline's own
     baselines: list[Baseline]
 
@@ -67,26 +73,42 @@ def best_of(run: RunFiles) -> Best:
 
 
 def headline(run: RunFiles, best: Best) -> Headline:
-    """The best value as text, with everything that is shown beside and below it."""
+    """The value as text, with everything that is shown beside and below it."""
     target = target_of(run, best.metric)
-    scores = mapping(run.metrics.get("joint")) if target == "joint" else _scores(run, target)
-    text = interval = ""
-    if best.value is not None:
-        text = number_text(best.key, best.value)
-        limits = ends(mapping(scores.get("intervals")).get(best.key))
-        interval = interval_text(best.key, best.value, limits) if limits else ""
+    test = mapping(run.metrics.get("test"))
+    is_test = number(test.get("value")) is not None
+    metrics = test if is_test else run.metrics
+    value = number(test.get("value")) if is_test else best.value
+    scores = mapping(metrics.get("joint")) if target == "joint" else _scores(metrics, target)
+    text = interval = no_interval = ""
+    if value is not None:
+        text = number_text(best.key, value)
+        scored = mapping(scores.get("at_prior")) if best.key.endswith(AT_PRIOR) else scores
+        limits = ends(mapping(scored.get("intervals")).get(best.key.removesuffix(AT_PRIOR)))
+        interval = interval_text(best.key, value, limits) if limits else ""
+        no_interval = str(mapping(scored.get("no_interval")).get(best.key.removesuffix(AT_PRIOR), ""))
     baselines_of, baselines = _baselines(run, best)
     return Headline(
         name=metric_name(best.key, kind_of(run, target)),
         text=text,
         interval=interval,
-        no_interval=str(mapping(scores.get("no_interval")).get(best.key, "")),
+        no_interval=no_interval,
         subject=subject(run, best),
+        prior=_prior(run) if best.key.endswith(AT_PRIOR) else "",
         lower=not higher_is_better(best.key),
-        samples=count(scores.get("samples")) or count(run.metrics.get("samples")),
+        samples=count(scores.get("samples")) or count(metrics.get("samples")),
+        is_test=is_test,
+        validation="" if best.value is None else number_text(best.key, best.value),
+        selection=_selection(run, best),
         baselines_of=baselines_of,
         baselines=baselines,
     )
+
+
+def _prior(run: RunFiles) -> str:
+    """The class shares of selection.prior in words."""
+    prior = mapping(run.config.get("selection")).get("prior")
+    return "all classes equally frequent" if prior == "balanced" else "at the class shares of selection.prior"
 
 
 def subject(run: RunFiles, best: Best) -> str:
@@ -106,8 +128,28 @@ def target_of(run: RunFiles, metric: str) -> str:
     return targets[0] if len(targets) == 1 else ""
 
 
-def _scores(run: RunFiles, target: str) -> Json:
-    return mapping(mapping(run.metrics.get("targets")).get(target))
+def _selection(run: RunFiles, best: Best) -> str:
+    """The number of epochs that the best one was chosen from, and by how much that makes its score too good."""
+    selection = mapping(run.metrics.get("selection"))
+    epochs = count(selection.get("epochs"))
+    if epochs <= 1:
+        return ""
+    side = "high" if higher_is_better(best.key) else "low"
+    optimism, corrected = number(selection.get("optimism")), number(selection.get("corrected"))
+    if optimism is None or corrected is None:
+        reason = str(selection.get("reason") or "not recorded")
+        return (
+            f"the best of {epochs} epochs on these rows, so rather too {side}; by how much is not estimated"
+            f" ({reason})"
+        )
+    return (
+        f"the best of {epochs} epochs on these rows, so about {number_text(best.key, optimism)} too {side}:"
+        f" expect {number_text(best.key, corrected)} on other rows"
+    )
+
+
+def _scores(metrics: Json, target: str) -> Json:
+    return mapping(mapping(metrics.get("targets")).get(target))
 
 
 def _baselines(run: RunFiles, best: Best) -> tuple[str, list[Baseline]]:

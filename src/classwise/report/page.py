@@ -14,13 +14,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from classwise.files import write_bytes
 from classwise.report.curves import curves, frozen_epochs, pace
-from classwise.report.data import data_section, split_rows
+from classwise.report.data import SPLITS, data_section, split_rows
 from classwise.report.headline import best_of, headline
 from classwise.report.kinds import MOST_CLASSES
 from classwise.report.mistakes import galleries
 from classwise.report.names import shorten
 from classwise.report.read import RunFiles, count, listing, mapping, number, read_run
-from classwise.report.scores import all_scores, overviews
+from classwise.report.scores import all_scores, overviews, test_run
 from classwise.report.svg import legend_key
 
 LOG_LINES = 40
@@ -51,6 +51,8 @@ def render(run: RunFiles) -> str:
     """The page as text."""
     best = best_of(run)
     scores = all_scores(run)
+    test = test_run(run)
+    test_scores = all_scores(test)
     warnings = [str(text) for text in listing(mapping(run.status.get("data")).get("warnings"))]
     return _template().render(
         name=run.name,
@@ -64,6 +66,7 @@ def render(run: RunFiles) -> str:
         frozen=frozen_epochs(run),
         scores=scores,
         overviews=overviews(run, scores, best),
+        test_overviews=overviews(test, test_scores, best),
         galleries=galleries(run),
         data=data_section(run),
         config=run.config_text,
@@ -121,14 +124,18 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str, str]]:
     size = " × ".join(str(side) for side in listing(model.get("image_size")))
     parameters = number(model.get("parameters"))
     planned = number(mapping(run.config.get("training")).get("epochs"))
-    train, valid = split_rows(run)
+    rows = split_rows(run)
+    total = max(1, sum(rows.values()))
     figures = [
-        ("Training rows", f"{train:,}" if train else "", ""),
         (
-            "Validation rows",
-            f"{valid:,}" if valid else "",
-            f"{valid / (train + valid):.1%} of all rows" if valid else "",
-        ),
+            f"{SPLITS[name].capitalize()} rows",
+            f"{n:,}",
+            "" if name == "train" else f"{n / total:.1%} of all rows",
+        )
+        for name, n in rows.items()
+        if n
+    ]
+    figures += [
         ("Epochs", f"{_epochs(run)}", f"of {planned:.0f}" if planned else ""),
         ("Duration", duration(number(run.status.get("seconds"))), ""),
         (

@@ -1,16 +1,17 @@
-"""The validation scores as the page shows them: an overview per type of target, then each target by itself.
+"""The scores as the page shows them: an overview per type of target, then each target by itself on the validation rows.
 
 Scores are read from `metrics.json`, and the dots of a regression from `predictions.csv`. Nothing is computed anew, so
 the page cannot disagree with the files.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 from markupsafe import Markup
 
+from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import NO_INTERVAL, short_interval
 from classwise.report.charts import Dot, agreement_chart, scatter_chart
 from classwise.report.confusion import (
@@ -144,6 +145,11 @@ def all_scores(run: RunFiles) -> list[TargetScores]:
     return scores
 
 
+def test_run(run: RunFiles) -> RunFiles:
+    """The run with the scores of its test rows in place of the validation rows'; without test rows it has none."""
+    return replace(run, metrics=mapping(run.metrics.get("test")), predictions=pl.DataFrame())
+
+
 def overviews(run: RunFiles, scores: Sequence[TargetScores], best: Best) -> list[Overview]:
     """One table per type, in the order in which the types first occur."""
     tables = []
@@ -206,7 +212,20 @@ def _target_scores(run: RunFiles, name: str, scores: Json) -> TargetScores:
 
 
 def _numbers(scores: Json, kind: str) -> list[Number]:
-    """The scores with a name of ours in their order, then whatever else is a number."""
+    """The scores with a name of ours in their order, then whatever else is a number; last, where there are any, the
+    same scores at the class shares of selection.prior."""
+    at_prior = mapping(scores.get("at_prior"))
+    if at_prior:
+        inner = mapping(at_prior.get("intervals"))
+        suffixed = {f"{key}{AT_PRIOR}": at_prior.get(key) for key in NUMBER_NAMES if key in at_prior}
+        intervals = {f"{key}{AT_PRIOR}": limits for key, limits in inner.items()}
+        plain = {key: value for key, value in scores.items() if key != "at_prior"}
+        withheld = {
+            f"{key}{AT_PRIOR}": reason for key, reason in mapping(at_prior.get("no_interval")).items()
+        }
+        suffixed |= {"intervals": intervals, "no_interval": withheld}
+        return [*_numbers(plain, kind), *_numbers(suffixed, kind)]
+
     intervals = mapping(scores.get("intervals"))
     withheld = mapping(scores.get("no_interval"))
     others = [key for key in scores if key not in NUMBER_NAMES and key not in COUNTS]

@@ -10,17 +10,18 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.autotune import resolve_auto
+from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
-from classwise.compose.labels import labeled_rows
+from classwise.compose.prior import absent_at_prior
 from classwise.compose.settings import device_of
-from classwise.compose.splits import data_digest
+from classwise.compose.splits import Split, data_digest
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.sources import Samples, image_names, refuse_escapes
 from classwise.distributed import process_group
-from classwise.errors import ConfigError, OutputError
+from classwise.errors import CheckpointError, ConfigError, OutputError
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
@@ -35,8 +36,8 @@ from classwise.run.checkpoint import (
     weights_digest,
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
-from classwise.run.inputs import read_labeled, read_rows, warn_of_training_rows, with_groups
-from classwise.run.messages import say_start
+from classwise.run.inputs import note_absent_classes, read_rows, rows_to_score
+from classwise.run.messages import say_batch_norm, say_start
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config
@@ -74,6 +75,7 @@ def train(
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         heads, model = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
+        splits = dataclasses.replace(splits, warnings=(*splits.warnings, *absent_at_prior(checked, splits)))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
         resolved, device, measured = resolve_auto(checked, splits, model, console, processes)
@@ -142,7 +144,8 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
 
         # A changed config or changed data would give a run that is neither the old one nor a new one.
         processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
-        splits = stack.enter_context(contextlib.closing(prepare(config, console, processes)))
+        sides = processes.from_rank_zero(folder.sides)
+        splits = stack.enter_context(contextlib.closing(prepare(config, console, processes, sides=sides)))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
         processes.require_same(data_digest(splits), "the data")
 
@@ -155,6 +158,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         if splits.cache is not None:
             console.line(str(splits.cache))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
+        say_batch_norm(console, parts)
 
         # A kill may have come between the saves of `best` and `last`: both are brought to where the run is.
         checkpointer = run_checkpointer(folder, config, splits, parts)
@@ -194,7 +198,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json: of the best checkpoint on the validation rows."""
+        """metrics.json: of the best checkpoint on the validation rows and, under `test`, on the test rows if any."""
         return self.folder.metrics()
 
     @property
@@ -206,8 +210,12 @@ class Run:
         self, table: str | Path | None = None, images: str | Path | None = None, quiet: bool = True
     ) -> dict[str, Any]:
         """Metrics as in metrics.json, on the validation rows or on another labeled table or folder of class folders.
+        Without a table, `test` has those on the test rows, if the run has any.
 
-        `images`: the folder that the table's paths are relative to (default: that of the run's config).
+        `images`: the folder that the table's paths are relative to (default: that of the run's config). For a table,
+        `warnings` says what makes the scores mean less than it seems: rows that were trained on, classes without rows
+        (with `macro_f1_present`, the mean F1 of those that have rows), a missing group column.
+
         Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
         """
         console = Console(quiet)
@@ -215,18 +223,23 @@ class Run:
         predictor = self._predictor()
         if table is None:
             # The images are read once, for which a cache saves nothing.
-            splits = prepare(config, console, use_cache=False)
+            splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
             refuse_changed_data(self.folder, splits, predictor.metadata)
-            samples = splits.valid.samples
-            labels = splits.valid.labels
-        else:
-            samples = with_groups(read_labeled(config, Path(table), images), config)
-            samples, labels = labeled_rows(predictor.targets, samples, config)
-            for note in samples.notes:
-                console.line(f"warning: {note}")
-            warn_of_training_rows(self.folder, samples, console)
-        outputs = predictor.outputs(samples, config, console=console)
-        return predictor.score(outputs, labels, groups=samples.groups, config=config)
+            metrics = _scored(predictor, splits.valid, config, console)
+            # What the choice of the epoch does to the score is known from training.
+            with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
+                metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
+            if splits.test is not None:
+                metrics["test"] = _scored(predictor, splits.test, config, console)
+            return metrics
+        split, warnings = rows_to_score(
+            self.folder, config, predictor.targets, table=Path(table), images=images, console=console
+        )
+        metrics = _scored(predictor, split, config, console)
+        warnings += note_absent_classes(metrics)
+        for warning in warnings:
+            console.line(f"warning: {warning}")
+        return metrics | {"warnings": warnings}
 
     def predict(
         self,
@@ -318,6 +331,12 @@ class Run:
 
     def _predictor(self) -> Predictor:
         return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
+
+
+def _scored(predictor: Predictor, split: Split, config: Config, console: Console) -> dict[str, Any]:
+    """The metrics of one split's rows."""
+    outputs = predictor.outputs(split.samples, config, console=console)
+    return predictor.score(outputs, split.labels, groups=resampling_groups(split.samples), config=config)
 
 
 def _checked_config(

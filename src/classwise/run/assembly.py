@@ -7,6 +7,8 @@ import torch
 from classwise.compose.checks import check_recipe
 from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
+from classwise.compose.prior import class_shares
+from classwise.compose.selection import recorded_metric
 from classwise.compose.settings import build_settings
 from classwise.compose.splits import DatasetSplits
 from classwise.compose.state import build_model, build_state
@@ -78,6 +80,8 @@ def assemble(
             labels=splits.label_lists,
             joint=splits.joint,
             device=device,
+            record=recorded_metric(config, splits),
+            priors=class_shares(config, splits.label_lists),
         ),
         settings=build_settings(config, device, processes),
     )

@@ -337,6 +337,7 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
         _lay_out_as_parameters(state.optimizer)
         state.schedule.load_state_dict(training["schedule"])
         state.scaler.load_state_dict(training["scaler"])
+        state.outcomes.load_state_dict(training.get("outcomes", {}))  # earlier versions recorded none
         state.progress = Progress.from_dict(checkpoint.state["progress"])
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{checkpoint.folder} belongs to another configuration: {error}") from error
@@ -361,6 +362,7 @@ def _serialize(state: TrainState, metadata: dict[str, Any], made_on: dict[str, A
         "optimizer": state.optimizer.state_dict(),
         "schedule": state.schedule.state_dict(),
         "scaler": state.scaler.state_dict(),
+        "outcomes": state.outcomes.state_dict(),
     }
     tensors: dict[str, Tensor] = {}
     tree = flatten(training, "", tensors)

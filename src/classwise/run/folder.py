@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.splits import DatasetSplits
-from classwise.data.table import read_table, write_table
+from classwise.data.table import full_column, read_table, write_table
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, write_json, write_text
@@ -81,12 +81,19 @@ class RunFolder:
         write_table(frame, self.path / "split.csv")
 
     def split(self) -> pl.DataFrame:
-        """split.csv: id, group, split, path."""
+        """split.csv: id, group, split, path, content."""
         return read_table(self.path / "split.csv")
 
-    def write_predictions(self, frame: pl.DataFrame) -> None:
-        """Replace predictions.csv in one step."""
-        write_table(frame, self.path / "predictions.csv", escape_formulas=True)
+    def sides(self) -> list[list[str]]:
+        """The id of every row in split.csv, and the split that it is in. Raises DataError for a damaged file."""
+        frame = self.split()
+        columns = [full_column(frame, name, str(self.path / "split.csv"), name) for name in ("id", "split")]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def write_predictions(self, frame: pl.DataFrame, split: str = "valid") -> None:
+        """Replace predictions.csv, or predictions-test.csv for the `test` split, in one step."""
+        name = "predictions.csv" if split == "valid" else f"predictions-{split}.csv"
+        write_table(frame, self.path / name, escape_formulas=True)
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -105,15 +112,17 @@ class RunFolder:
 
 
 def split_table(splits: DatasetSplits) -> pl.DataFrame:
-    """The contents of split.csv: id, group (null if there are none), split and path of every row, training first."""
+    """The contents of split.csv, training rows first: id, group (null if there are none), split, path and content (a
+    hash of the decoded image)."""
     tables = []
-    for name, split in (("train", splits.train), ("valid", splits.valid)):
+    for name, split in splits.by_name.items():
         samples = split.samples
         columns = {
             "id": list(samples.ids),
             "group": [None] * len(samples) if samples.groups is None else list(samples.groups),
             "split": [name] * len(samples),
             "path": [str(path) for path in samples.paths],
+            "content": [None] * len(samples) if samples.contents is None else list(samples.contents),
         }
         tables.append(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
     return pl.concat(tables)

@@ -1,13 +1,22 @@
-"""The rows that `evaluate` and `predict` are given: a table, or a folder of images."""
+"""The rows that `evaluate` and `predict` are given: a table, or a folder of images; and what to say of their scores."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from classwise.compose.image_check import check_with_progress, refuse_bad, with_contents
+from classwise.compose.labels import labeled_rows
+from classwise.compose.split_checks import LISTED_CLASSES
+from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.images import min_image_size
 from classwise.data.sources import Samples, image_names, read_source, samples_of
+from classwise.data.table import full_column
+from classwise.data.targets import Target
 from classwise.errors import DataError
 from classwise.run.folder import RunFolder
 
@@ -40,19 +49,82 @@ def read_rows(config: Config, source: Path, images: str | Path | None) -> Sample
     )
 
 
-def with_groups(samples: Samples, config: Config) -> Samples:
-    """The same rows with their groups, if the table has the run's group column: the bootstrap then draws groups."""
+def rows_to_score(
+    folder: RunFolder,
+    config: Config,
+    targets: Sequence[Target],
+    table: Path,
+    images: str | Path | None,
+    console: Console,
+) -> tuple[Split, list[str]]:
+    """The rows of a labeled table or folder with their groups, contents and labels, and warnings of what makes their
+    scores mean less than it seems. Every image is decoded once for its content. Raises DataError."""
+    samples, warnings = _with_groups(read_labeled(config, table, images), config)
+    samples, labels = labeled_rows(targets, samples, config)
+    checked = check_with_progress(
+        samples.paths,
+        max_pixels=config.data.max_pixels,
+        console=console,
+        root=samples.root,
+        min_size=min_image_size(config.model.image_size),
+    )
+    refuse_bad(checked.bad, samples.where)
+    samples = with_contents(samples, checked.hashes)
+    return Split(samples, labels), [*samples.notes, *warnings, *_training_row_warnings(folder, samples)]
+
+
+def _with_groups(samples: Samples, config: Config) -> tuple[Samples, list[str]]:
+    """The same rows with their groups, which the bootstrap draws, and a warning if the table has none although the
+    run's had. Raises DataError for an empty cell, as for the run's own table."""
     column = config.data.group
-    if column is None or column not in samples.frame.columns or samples.frame[column].null_count():
-        return samples
-    return dataclasses.replace(samples, groups=tuple(samples.frame[column].to_list()))
+    if column is None:
+        return samples, []
+    if column not in samples.frame.columns:
+        warning = (
+            f"{samples.where} has no column {column!r} (data.group): its intervals are those of independent rows, too"
+            " narrow if its rows belong to groups"
+        )
+        return samples, [warning]
+    groups = tuple(full_column(samples.frame, column, samples.where, "data.group"))
+    return dataclasses.replace(samples, groups=groups), []
 
 
-def warn_of_training_rows(folder: RunFolder, samples: Samples, console: Console) -> None:
-    """Warn if some of the images were trained on: their scores say nothing about new images."""
+def _training_row_warnings(folder: RunFolder, samples: Samples) -> list[str]:
+    """A warning if some of the images were trained on, under the same path or another: their scores say nothing about
+    new images."""
     split = folder.split()
-    trained = set(split.filter(pl.col("split") == "train")["path"].to_list())
+    train = split.filter(pl.col("split") == "train")
     root = samples.root.resolve()  # the config's folders, and so the paths in split.csv, are resolved too
-    seen = sum(str(root / name) in trained for name in samples.names)
-    if seen:
-        console.line(f"warning: the model was trained on {seen} of these {len(samples)} images (split.csv)")
+    paths = set(train["path"].to_list())
+    is_path_N = [str(root / name) in paths for name in samples.names]
+
+    # Runs of earlier versions have no contents.
+    contents = set(train["content"].drop_nulls().to_list()) if "content" in train.columns else set()
+    is_content_N = [content in contents for content in samples.contents or ()]
+    seen = sum(path or content for path, content in zip(is_path_N, is_content_N, strict=True))
+    if not seen:
+        return []
+    copies = seen - sum(is_path_N)
+    under = f", {copies} of them under another path" if copies else ""
+    return [f"the model was trained on {seen} of these {len(samples)} images (split.csv){under}"]
+
+
+def note_absent_classes(metrics: dict[str, Any]) -> list[str]:
+    """Warnings of classes without a row, whose F1 counts as 0 in the macro F1; adds `macro_f1_present`, the mean F1 of
+    the classes that have rows, to the scores of each such target."""
+    warnings = []
+    scored = metrics["targets"] | ({"joint": metrics["joint"]} if "joint" in metrics else {})
+    for name, scores in scored.items():
+        per_class = scores.get("per_class", [])
+        absent = [entry["label"] for entry in per_class if not entry["support"]]
+        present = [entry["f1"] for entry in per_class if entry["support"]]
+        if not absent or not present:
+            continue
+        scores["macro_f1_present"] = sum(present) / len(present)
+        listed = ", ".join(absent[:LISTED_CLASSES]) + (", ..." if len(absent) > LISTED_CLASSES else "")
+        warnings.append(
+            f"{name}: no rows of {len(absent)} of {len(per_class)} classes ({listed}), which count as F1 0 in the macro"
+            f" F1 of {scores['macro_f1']:.4f}; over the classes with rows it is {scores['macro_f1_present']:.4f}"
+            " (macro_f1_present)"
+        )
+    return warnings

@@ -1,13 +1,23 @@
 """What a run prints: at its start, after each epoch, at its end."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import nn
 
 from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
+from classwise.metrics.text import headline_text, selection_text
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.training import loop
+
+INEXACT = (
+    "note: {model} has {layers}, which normalize{s} by the {images} images of a forward pass; the {total} of an update"
+    " are not computed in one, so the gradient is not exactly that of one large batch. It is with training.batch_norm ="
+    ' "frozen" (for pretrained weights) or a backbone without batch norm, such as small_cnn_gn{or_sync}'
+)
 
 
 def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts: Parts) -> None:
@@ -22,14 +32,60 @@ def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts:
     grouped = ""
     if train.groups is not None and valid.groups is not None:
         grouped = f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them in both"
+    rows = f"{len(train)} training and {len(valid)} validation rows"
+    if splits.test is not None:
+        test = splits.test.samples
+        rows = f"{len(train)} training, {len(valid)} validation and {len(test)} test rows"
+        if train.groups is not None and valid.groups is not None and test.groups is not None:
+            counts = [len(set(groups)) for groups in (train.groups, valid.groups, test.groups)]
+            grouped = f"\n{counts[0]}, {counts[1]} and {counts[2]} groups, none of them in two of these"
     settings = parts.settings
     since = ""
     if settings.first_epoch > 1:
         since = f", from epoch {settings.first_epoch} on (selection.first_epoch)"
     console.line(
-        f"{folder.path}: {len(train)} training and {len(valid)} validation rows{grouped}\n"
+        f"{folder.path}: {rows}{grouped}\n"
         f"{parts.data.updates_per_epoch} updates an epoch, {settings.precision} on {settings.device};"
         f" * marks the best {settings.metric} so far{since}"
+    )
+    say_batch_norm(console, parts)
+
+
+def say_batch_norm(console: Console, parts: Parts) -> None:
+    """Print which layers keep an update from being exact: batch norm, where the update takes several forward passes."""
+    note = batch_norm_note(parts)
+    if note:
+        console.line(note)
+
+
+def batch_norm_note(parts: Parts) -> str:
+    """The line about batch norm; empty where every update is one forward pass, or no layer depends on the batch."""
+    state, data = parts.state, parts.data
+    norms = state.model.batch_dependent_norms
+    if not norms or data.frozen_epochs >= parts.settings.epochs:
+        return ""
+
+    # The images of a forward pass, and of an update: all processes' micro-batches, each perhaps in chunks. Synchronized
+    # norms see one such pass of all processes.
+    batch_size = data.loader.batch_size
+    chunks = -(-batch_size // (state.progress.chunk_size or batch_size))
+    images = -(-batch_size // chunks)
+    total = batch_size * data.micro_batches_per_update
+    world_size = data.world_size
+    is_synchronized = all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    if is_synchronized:
+        images *= world_size
+    if images >= total:
+        return ""
+    can_synchronize = world_size > 1 and not is_synchronized
+    count = len(norms)
+    return INEXACT.format(
+        model=state.model.metadata.backbone,
+        layers=f"{count} batch norm layer{'s' if count > 1 else ''}",
+        s="" if count > 1 else "s",
+        images=images,
+        total=total,
+        or_sync="; training.sync_batch_norm normalizes over all processes" if can_synchronize else "",
     )
 
 
@@ -45,14 +101,17 @@ def epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
 
 
 def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> None:
-    """Print the best epoch, where the report is, and which baselines the run does not beat."""
+    """Print the best epoch, where the report is, which baselines the run does not beat, and the score on the test."""
     settings = parts.settings
     progress = parts.state.progress
     since = f" (of those from epoch {settings.first_epoch} on)" if settings.first_epoch > 1 else ""
+    metrics = folder.metrics()
+    chosen = selection_text(metrics)
     console.line(
         f"{outcome.replace('_', ' ')}: best {settings.metric} {progress.best:.4f}"
         f" in epoch {progress.best_epoch}{since}\n"
-        f"report: {folder.report}"
+        + (f"{chosen}\n" if chosen else "")
+        + f"report: {folder.report}"
     )
 
     # The last lines, since a run that a simple baseline matches is rarely worth keeping.
@@ -62,3 +121,12 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
         unbeaten = Baselines(**scores).not_beaten_by(value, settings.higher_is_better)
         for name, score in unbeaten.items():
             console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
+
+    # The score on rows that chose nothing is the one to quote.
+    if test := metrics.get("test"):
+        console.line(test_line(test))
+
+
+def test_line(test: Mapping[str, Any]) -> str:
+    """The headline of a run with test rows; `test` as in metrics.json."""
+    return f"{headline_text(test)}: the test, which selected nothing"

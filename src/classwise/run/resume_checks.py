@@ -43,7 +43,7 @@ def refuse_changed_data(folder: RunFolder, splits: DatasetSplits, metadata: dict
     elif metadata["targets"] != [target.as_dict() for target in splits.targets]:
         difference = "its targets or their label lists differ"
     elif metadata["data"] != data_digest(splits):
-        difference = "some rows have other labels, or their images have other bytes"
+        difference = "some rows have another label, order or split, or their images have other bytes"
     if difference:
         raise CheckpointError(
             f"{folder.path}: the data is not what the run was trained on: {difference}; start a new run, or bring"

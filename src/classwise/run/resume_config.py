@@ -22,6 +22,7 @@ FREE_KEYS = (
     "data.source",
     "data.images",
     "data.valid",
+    "data.test",
     # How images are read.
     "data.workers",
     "data.start_method",

@@ -9,7 +9,9 @@ import torch
 
 from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
-from classwise.compose.splits import DatasetSplits, data_digest
+from classwise.compose.contents import resampling_groups
+from classwise.compose.selection import selection_summary
+from classwise.compose.splits import DatasetSplits, Split, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
@@ -22,7 +24,7 @@ from classwise.report.page import write_report
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint, read_checkpoint
 from classwise.run.folder import RunFolder, split_table
-from classwise.run.messages import epoch_line, say_end
+from classwise.run.messages import epoch_line, say_batch_norm, say_end
 from classwise.run.predictor import Predictor
 from classwise.run.resume_config import fixed_toml
 from classwise.run.status import ending_text, status_frame, status_now
@@ -146,7 +148,7 @@ def run_to_the_end(
         outcome = _train(parts, checkpointer, console, stop)
         if not is_main_process:
             return
-        _write_results(folder, config, splits, stop.is_set)
+        _write_results(folder, config, splits, parts.state, stop.is_set)
     except (Interrupted, KeyboardInterrupt) as error:
         # A second signal raises KeyboardInterrupt, which brings no message.
         reason = (
@@ -188,6 +190,10 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
     def report(row: dict[str, Any], best: bool) -> None:
         console.line(epoch_line(row, settings, best))
 
+    def report_chunks(size: int) -> None:
+        console.line(f"memory ran out: from now on {size} images at once")
+        say_batch_norm(console, parts)
+
     def train() -> str:
         return loop.train(
             state=parts.state,
@@ -203,7 +209,7 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
 
     # Workers ignore signals, so the loaders have to be closed whatever ends the loop.
     with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
-        return retry_in_smaller_chunks(train, parts.state, parts.data)
+        return retry_in_smaller_chunks(train, parts.state, parts.data, report_chunks)
 
 
 class _EndingStatus:
@@ -229,21 +235,33 @@ class _EndingStatus:
 
 
 def _write_results(
-    folder: RunFolder, config: Config, splits: DatasetSplits, should_stop: Callable[[], bool]
+    folder: RunFolder,
+    config: Config,
+    splits: DatasetSplits,
+    state: TrainState,
+    should_stop: Callable[[], bool],
 ) -> None:
-    """Write metrics.json and predictions.csv of the best checkpoint on the validation rows. Raises Interrupted."""
+    """Write metrics.json, predictions.csv and, with test rows, predictions-test.csv of the best checkpoint. Raises
+    Interrupted."""
     checkpoint = read_checkpoint(folder.checkpoints / "best")
     predictor = Predictor.of(checkpoint)
-    samples = splits.valid.samples
-    labels = splits.valid.labels
-    outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=splits.valid.cached)
-    metrics = predictor.score(outputs, labels, groups=samples.groups, config=config)
+
+    def scored(name: str, split: Split) -> dict[str, Any]:
+        samples = split.samples
+        outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=split.cached)
+        folder.write_predictions(predictor.table(samples, outputs, split.labels), name)
+        return predictor.score(outputs, split.labels, groups=resampling_groups(samples), config=config)
 
     # What most readers look for comes first in the file.
+    metrics = scored("valid", splits.valid)
     metrics["epoch"] = checkpoint.epoch
-    headline = {key: metrics[key] for key in ("metric", "value", "epoch")}
+    metrics["selection"] = selection_summary(config, splits, state, metrics)
+    headline = {key: metrics[key] for key in ("metric", "value", "epoch", "selection")}
+
+    # The test rows are scored here only: nothing was chosen by them.
+    if splits.test is not None:
+        metrics["test"] = scored("test", splits.test)
     folder.write_metrics(headline | metrics)
-    folder.write_predictions(predictor.table(samples, outputs, labels))
 
 
 def _try_report(folder: RunFolder, console: Console) -> None:

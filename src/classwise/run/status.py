@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from classwise.compose.contents import content_counts
 from classwise.compose.splits import DatasetSplits, Split, label_counts, masked_counts, value_summary
 from classwise.config.schema import Config
 from classwise.data.targets import RankingTarget
@@ -50,37 +51,34 @@ def status_frame(
 
 
 def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
-    """The entry `data`: rows, labels and images of both splits."""
-    # Rows of each label, so that the report can show how rare a class is on either side.
-    train = splits.train
-    valid = splits.valid
-    train_counts = label_counts(splits, train)
-    valid_counts = label_counts(splits, valid)
+    """The entry `data`: rows, labels and images of each split."""
+    # Rows of each label, so that the report can show how rare a class is in each split.
+    counts = {split_name: label_counts(splits, split) for split_name, split in splits.by_name.items()}
     labels = {
         name: [
-            {"label": label, "train": train_counts[name][k], "valid": valid_counts[name][k]}
+            {"label": label, **{split_name: counts[split_name][name][k] for split_name in counts}}
             for k, label in enumerate(target_labels)
         ]
         for name, target_labels in splits.label_lists.items()
     }
 
-    joint = None
+    joint: dict[str, Any] | None = None
     if splits.joint:
         joint = {
             "labels": joint_labels(splits.label_lists, splits.joint),
-            "train": train_counts["joint"],
-            "valid": valid_counts["joint"],
+            **{split_name: counts[split_name]["joint"] for split_name in counts},
         }
 
-    # No group stands on both sides, so each side is counted for itself.
+    # No group is in two splits, so each split is counted for itself.
+    group_sets = {name: split.samples.groups for name, split in splits.by_name.items()}
     groups = None
-    if train.samples.groups is not None and valid.samples.groups is not None:
-        groups = {"train": len(set(train.samples.groups)), "valid": len(set(valid.samples.groups))}
+    if all(found is not None for found in group_sets.values()):
+        groups = {name: len(set(found or ())) for name, found in group_sets.items()}
 
+    rows = {name: len(split.samples) for name, split in splits.by_name.items()}
     return {
-        "rows": len(train.samples) + len(valid.samples),
-        "train": len(train.samples),
-        "valid": len(valid.samples),
+        "rows": sum(rows.values()),
+        **rows,
         "bad_images": [{"path": str(error.path), "reason": error.reason} for error in splits.bad],
         "labels": labels,
         "joint": joint,
@@ -88,6 +86,7 @@ def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
         "queries": _by_target(_query_counts, splits),
         "masked": _by_target(masked_counts, splits),
         "groups": groups,
+        "shared_content": content_counts(splits),
         "warnings": list(splits.warnings),
     }
 
@@ -95,10 +94,9 @@ def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
 def _by_target(
     count: Callable[[DatasetSplits, Split], dict[str, Any]], splits: DatasetSplits
 ) -> dict[str, Any]:
-    """What `count` says of each target, for both splits."""
-    train = count(splits, splits.train)
-    valid = count(splits, splits.valid)
-    return {name: {"train": train[name], "valid": valid[name]} for name in train}
+    """What `count` says of each target, for each split."""
+    counts = {split_name: count(splits, split) for split_name, split in splits.by_name.items()}
+    return {name: {split_name: counts[split_name][name] for split_name in counts} for name in counts["train"]}
 
 
 def _query_counts(splits: DatasetSplits, split: Split) -> dict[str, int]:

@@ -161,11 +161,13 @@ def train(
             raise Interrupted(f"stopped after update {progress.update}, in epoch {epoch + 1}")
         valid_seconds = time.perf_counter() - started
 
-        # The schedule may follow the metric; the best epoch by the metric is the one whose weights are kept.
+        # The schedule may follow the metric; the best epoch by the metric is the one whose weights are kept. How the
+        # rows came out stays too: it tells how much of the best score is luck.
         value = scores[settings.metric]
         state.schedule.end_epoch(value, progress.update)
         row = history_row(state, scores, valid_seconds, is_frozen=epoch < data.frozen_epochs)
         best = progress.end_epoch(value, row, settings.first_epoch, settings.higher_is_better)
+        state.outcomes.add(progress.epoch, metrics.outcomes, settings.first_epoch)
         checkpointer.save(state, best)
         report(row, best)
     return "early_stopped" if out_of_patience(progress, settings) else "finished"
@@ -181,6 +183,9 @@ def train_one_epoch(
 ) -> None:
     """One step of the optimizer for each list of micro-batches in `updates`, with the gradient of one big batch.
 
+    Exactly so unless an image's outputs depend on the others of its forward pass, as with batch norm that is not frozen
+    (model/batch_norm.py).
+
     Returns early when `should_stop` says so. Raises NonFiniteError (of the update before, where a GPU reports late)
     and OutOfMemory; the update that it is about has then changed nothing.
     """
@@ -188,6 +193,7 @@ def train_one_epoch(
     forward = settings.in_precision(state.forward)
     criterion = scaled_loss(state.criterion, state.scaler)
     model.train()
+    state.criterion.train()
     with NonFiniteGuard(state, data, settings.device, settings.processes, settings.clip_norm) as guard:
         for micro_batches in timed(settings.processes.in_lockstep(updates), guard):
             # The images go to the device, and may be mixed there (mixup, CutMix).
@@ -241,6 +247,7 @@ def evaluate(
     model = state.average.model  # the averaged weights; without averaging, the model itself
     settings.processes.require_same_weights(model)
     model.eval()
+    state.criterion.eval()
     forward = settings.in_precision(OOMFallback(model))
     results = ValidationResults(state.criterion, valid, metrics, settings.device, settings.processes)
     for batch, rows_by_rank in settings.processes.in_lockstep(valid.rounds(state.progress.epoch)):

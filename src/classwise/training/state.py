@@ -105,6 +105,27 @@ class Progress:
 
 
 @dataclass
+class EpochOutcomes:
+    """What each validation row came to in every epoch that could be selected, (N,) an epoch; empty where this is not
+    recorded. From it the optimism of the selection is estimated."""
+
+    rows: list[Tensor] = field(default_factory=list)
+
+    def add(self, epoch: int, outcomes_N: Tensor | None, first_epoch: int) -> None:
+        """Keep the outcomes of an epoch, from `first_epoch` on."""
+        if outcomes_N is not None and epoch >= first_epoch:
+            self.rows.append(outcomes_N)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """One tensor (E, N); empty if there is nothing."""
+        return {"rows": torch.stack(self.rows)} if self.rows else {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """What `state_dict` gave."""
+        self.rows = list(state["rows"].unbind()) if state else []
+
+
+@dataclass
 class TrainState:
     """The parts that change while training: the weights, and all that decides how they change next.
 
@@ -120,6 +141,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     average: WeightAverage | NoAverage
     progress: Progress = field(default_factory=Progress)
+    outcomes: EpochOutcomes = field(default_factory=EpochOutcomes)
     compute: Callable[[Tensor], dict[str, Tensor]] | None = None
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

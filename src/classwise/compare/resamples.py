@@ -1,0 +1,126 @@
+"""A run's score on resamples of its scored rows, from the predictions that it wrote: the same resamples for every run
+that was scored on the same rows, so that differences between runs are paired.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from classwise.compare.plan import PlannedRun
+from classwise.compare.stats import Values
+from classwise.data.table import plain, read_table
+from classwise.metrics.bootstrap import resampled_scores
+from classwise.metrics.classification import ClassMetric, LabelMetric
+from classwise.metrics.collection import Metric
+from classwise.metrics.multilabel import MultilabelMetric
+from classwise.metrics.regression import RegressionMetric
+from classwise.run.folder import RunFolder
+
+RESAMPLES = 1000
+SEED = 0  # of the resamples
+TOLERANCE = 1e-4  # predictions are written with seven digits
+FILES = {"valid": "predictions.csv", "test": "predictions-test.csv"}
+
+
+def resampled_runs(
+    runs: Sequence[PlannedRun], metric: str, values: Mapping[Path, float], split: str
+) -> dict[Path, Values]:
+    """The score (R,) on each resample by run directory, of every run that was scored on the rows of the first one.
+    `values`: the score of each run on the rows themselves.
+
+    A run is left out where its predictions do not lead to its score: rows of a ranking target without their queries,
+    and label sets that are known in part.
+    """
+    found: dict[Path, Values] = {}
+    first_ids: list[str] = []
+    for run in runs:
+        predictions = plain(read_table(run.folder / FILES[split]))
+        ids = predictions["id"].to_list()
+        first_ids = first_ids or ids
+        if ids != first_ids:
+            continue
+        counted = _metric_of(predictions, metric, run, split)
+        key = metric.rpartition(".")[2]
+        if counted is None or not math.isclose(
+            counted.compute()[key], values[run.folder], rel_tol=TOLERANCE, abs_tol=TOLERANCE
+        ):
+            continue
+        resampling = counted.resampling(_groups_of(run.folder, ids, split))
+        found[run.folder] = resampled_scores(resampling, seed=SEED, resamples=RESAMPLES)[key]
+    return found
+
+
+def _metric_of(predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str) -> Metric | None:
+    """The metric of the target that `metric` is of, with all rows counted; None for a ranking target."""
+    name = metric.rpartition(".")[0] or next(iter(run.config.targets))
+    scores = RunFolder(run.folder).metrics()
+    scores = scores["test"] if split == "test" else scores
+    if name == "joint":
+        return _joint_metric(predictions, scores)
+
+    target = run.config.targets[name]
+    if target.type == "regression":
+        regression = RegressionMetric(keep_rows=True)
+        columns = (predictions[column].cast(pl.Float64) for column in (name, f"{name}_true"))
+        regression.update(*(torch.tensor(column.fill_null(math.nan).to_list()) for column in columns))
+        return regression
+    if target.type == "ranking":
+        return None
+
+    labels = list(scores["targets"][name]["labels"])
+    columns_NK = predictions.select(pl.col(f"{name}_p_{label}").cast(pl.Float64) for label in labels)
+    p_NK = torch.tensor(columns_NK.rows(), dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    if target.type == "multilabel":
+        multilabel = MultilabelMetric(labels, keep_rows=True)
+        multilabel.update(
+            p_NK.logit(), _label_sets(predictions[f"{name}_true"], labels, target.separator or "|")
+        )
+        return multilabel
+
+    # The predicted classes are those that were written: not every head takes the most probable one.
+    predicted_N = _numbers(predictions[name], labels)
+    classes = ClassMetric(
+        len(labels),
+        keep_rows=True,
+        labels=labels,
+        predicted=lambda _: predicted_N,
+        ordinal=target.type == "ordinal",
+    )
+    classes.update(p_NK.log(), _numbers(predictions[f"{name}_true"], labels))
+    return classes
+
+
+def _joint_metric(predictions: pl.DataFrame, scores: Mapping[str, Any]) -> LabelMetric:
+    metric = LabelMetric(len(scores["joint"]["labels"]), keep_rows=True)
+    columns = (predictions[column].cast(pl.Int64).fill_null(-1) for column in ("joint", "joint_true"))
+    metric.update(*(torch.tensor(column.to_list()) for column in columns))
+    return metric
+
+
+def _numbers(names: pl.Series, labels: Sequence[str]) -> torch.Tensor:
+    """Class numbers (N,), -1 where there is no label."""
+    number = {label: k for k, label in enumerate(labels)}
+    return torch.tensor([-1 if name is None else number[name] for name in names.to_list()])
+
+
+def _label_sets(cells: pl.Series, labels: Sequence[str], separator: str) -> torch.Tensor:
+    """1 and 0 by label (N, L), NaN for rows without a set."""
+    flags_NL: npt.NDArray[np.float64] = np.full((len(cells), len(labels)), math.nan)
+    for row, cell in enumerate(cells.to_list()):
+        if cell is not None:
+            flags_NL[row] = [label in cell.split(separator) for label in labels]
+    return torch.from_numpy(flags_NL)
+
+
+def _groups_of(folder: Path, ids: Sequence[str], split: str) -> list[str] | None:
+    """The group of each scored row; None where there are no groups."""
+    rows = RunFolder(folder).split().filter(pl.col("split") == split)
+    group = dict(zip(rows["id"].to_list(), rows["group"].to_list(), strict=True))
+    groups = [group[id] for id in ids]
+    return None if None in groups else groups

@@ -1,0 +1,77 @@
+"""Which rows a comparison is scored on: rows that have chosen nothing.
+
+A run reports the best of its epochs on the validation rows, so its score there is too high, and the more so the more
+epochs it may choose from. A comparison of such scores takes many epochs for a merit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from classwise.config.schema import Config
+from classwise.errors import ConfigError
+
+Kind = Literal["test", "fixed_epoch", "nested"]
+VALID_SHARE = 0.2  # of a nested comparison whose data.valid is a table
+
+REASONS: dict[Kind, str] = {
+    "test": "data.test, whose rows train nothing and choose nothing",
+    "fixed_epoch": "data.valid, whose rows choose nothing: every variant ends with a fixed epoch",
+    "nested": "the rows that data.valid describes; each run chooses its epoch on other rows, taken from training",
+}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """kind: test, the config has test rows; fixed_epoch, no run chooses an epoch, so the validation rows are scored;
+    nested, test rows are made of what data.valid describes. `variants`: the configs to train, by name."""
+
+    kind: Kind
+    variants: Mapping[str, Config]
+
+    @property
+    def split(self) -> str:
+        """The split of split.csv that is scored: test or valid."""
+        return "valid" if self.kind == "fixed_epoch" else "test"
+
+    @property
+    def text(self) -> str:
+        """What is scored, and why these rows."""
+        return REASONS[self.kind]
+
+    @property
+    def redrawn(self) -> bool:
+        """Whether every seed draws its scored rows, in at least one variant."""
+        return any(isinstance(getattr(config.data, self.split), float) for config in self.variants.values())
+
+
+def scoring_of(variants: Mapping[str, Config]) -> Scoring:
+    """How the variants are scored. Raises ConfigError where some have test rows and others have none."""
+    tested = [name for name, config in variants.items() if config.data.test is not None]
+    if tested and len(tested) < len(variants):
+        without = next(name for name in variants if name not in tested)
+        raise ConfigError(
+            f"data.test: set for variant {tested[0]}, but not for {without}; variants are compared on the same rows, so"
+            " set it for all or for none"
+        )
+    if tested:
+        return Scoring("test", dict(variants))
+    if all(_has_fixed_epoch(config) for config in variants.values()):
+        return Scoring("fixed_epoch", dict(variants))
+    return Scoring("nested", {name: _nested(config) for name, config in variants.items()})
+
+
+def _has_fixed_epoch(config: Config) -> bool:
+    """Whether the validation rows have no say: the last epoch is taken, and none ends a run or lowers its rate."""
+    return (
+        config.first_epoch == config.training.epochs
+        and config.selection.patience is None
+        and config.schedule.name != "plateau"
+    )
+
+
+def _nested(config: Config) -> Config:
+    """The config with what data.valid describes as its test, and another validation share."""
+    valid = config.data.valid
+    share = min(valid, (1 - valid) / 2) if isinstance(valid, float) else VALID_SHARE
+    return config.model_copy(update={"data": config.data.model_copy(update={"test": valid, "valid": share})})

@@ -1,0 +1,316 @@
+"""Equal content is one group: copies of an image are on one side of the split, under whatever name."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from classwise.compose.contents import content_counts, resampling_groups
+from classwise.compose.dataset import prepare
+from classwise.compose.splits import DatasetSplits
+from classwise.config.load import absolute_paths, make_config
+from classwise.console import Console
+from classwise.errors import DataError
+
+Row = dict[str, Any]
+
+
+def pixels(number: int) -> np.ndarray:
+    """A drawn image (8, 8, 3), another one for each number."""
+    return np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+
+
+def write_image(path: Path, number: int) -> None:
+    """The drawn image as PNG or BMP, by the path's suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, pixels(number))[1].tobytes())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Thirty different images, 00.png to 29.png."""
+    for number in range(30):
+        write_image(tmp_path / f"{number:02}.png", number)
+    return tmp_path
+
+
+def splits_of(
+    folder: Path,
+    make_table: Callable[..., Path],
+    rows: Sequence[Row],
+    targets: dict[str, Any] | None = None,
+    data: Row | None = None,
+    seed: int = 0,
+) -> DatasetSplits:
+    """What `prepare` makes of a table of these rows."""
+    make_table(folder / "samples.csv", rows)
+    targets = targets or {"kind": {"column": "kind"}}
+    metric = "mae" if any(target.get("type") == "regression" for target in targets.values()) else "macro_f1"
+    tree = {
+        "seed": seed,
+        "data": {"source": "samples.csv", "id": "id", "valid": 0.3, "workers": 0, "cache": "off"}
+        | (data or {}),
+        "targets": targets,
+        "selection": {"metric": metric},
+        "model": {"image_size": [8, 8]},
+    }
+    return prepare(absolute_paths(make_config(tree), folder), Console(quiet=True))
+
+
+def plain_rows(count: int = 30) -> list[Row]:
+    """A row for each image, of two kinds."""
+    return [
+        {"id": f"r{number:02}", "path": f"{number:02}.png", "kind": "ab"[number % 2]}
+        for number in range(count)
+    ]
+
+
+def side_of(splits: DatasetSplits) -> dict[str, str]:
+    """By id, the side that the row is on."""
+    sides = dict.fromkeys(splits.train.samples.ids, "train")
+    return sides | dict.fromkeys(splits.valid.samples.ids, "valid")
+
+
+def same_path(folder: Path) -> str:
+    return "00.png"
+
+
+def other_spelling(folder: Path) -> str:
+    return "./00.png"
+
+
+def through_a_folder(folder: Path) -> str:
+    (folder / "sub").mkdir()
+    return "sub/../00.png"
+
+
+def symbolic_link(folder: Path) -> str:
+    (folder / "link.png").symlink_to(folder / "00.png")
+    return "link.png"
+
+
+def hard_link(folder: Path) -> str:
+    os.link(folder / "00.png", folder / "hard.png")
+    return "hard.png"
+
+
+def copied_bytes(folder: Path) -> str:
+    (folder / "copy.png").write_bytes((folder / "00.png").read_bytes())
+    return "copy.png"
+
+
+def other_compression(folder: Path) -> str:
+    Image.fromarray(pixels(0)[..., ::-1]).save(folder / "again.png", compress_level=0)
+    assert (folder / "again.png").read_bytes() != (folder / "00.png").read_bytes()
+    return "again.png"
+
+
+def other_format(folder: Path) -> str:
+    write_image(folder / "other.bmp", 0)
+    return "other.bmp"
+
+
+COPIES = (
+    same_path,
+    other_spelling,
+    through_a_folder,
+    symbolic_link,
+    hard_link,
+    copied_bytes,
+    other_compression,
+    other_format,
+)
+
+
+@pytest.mark.parametrize("cache", ["off", "auto"])
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_copy_is_on_the_side_of_its_original(
+    folder: Path,
+    make_table: Callable[..., Path],
+    copy: Callable[[Path], str],
+    cache: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For every seed, with the image cache (filled and filled before) and without; and the user is told."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    rows = plain_rows()
+    rows.append({"id": "copy", "path": copy(folder), "kind": "a"})
+    for seed in range(12):
+        splits = splits_of(folder, make_table, rows, seed=seed, data={"cache": cache})
+        sides = side_of(splits)
+        assert sides["copy"] == sides["r00"]
+        assert content_counts(splits) == {"rows": 2, "images": 1, "conflicts": 0}
+        warning = "2 rows hold an image that another row holds too (1 different images)"
+        assert [text for text in splits.warnings if "image" in text] == [
+            f"{warning}; rows with the same image are never in two splits"
+        ]
+        splits.close()
+
+
+def test_copies_bind_the_groups_of_a_table(folder: Path, make_table: Callable[..., Path]) -> None:
+    """Two people with one image between them are on the same side with all of their rows."""
+    rows = [row | {"person": f"p{number // 2}"} for number, row in enumerate(plain_rows())]
+    rows[10]["path"] = rows[1]["path"]
+    for seed in range(12):
+        sides = side_of(splits_of(folder, make_table, rows, data={"group": "person"}, seed=seed))
+        assert len({sides[f"r{number:02}"] for number in (0, 1, 10, 11)}) == 1
+
+
+def test_the_bootstrap_draws_copies_together(folder: Path, make_table: Callable[..., Path]) -> None:
+    """Without copies its groups are those of the table, None if that has none."""
+    plain = splits_of(folder, make_table, plain_rows())
+    assert resampling_groups(plain.train.samples) is None
+    people = [row | {"person": f"p{number // 2}"} for number, row in enumerate(plain_rows())]
+    grouped = splits_of(folder, make_table, people, data={"group": "person"}).train.samples
+    assert resampling_groups(grouped) == grouped.groups
+
+    rows = [*plain_rows(), {"id": "copy", "path": "00.png", "kind": "a"}]
+    splits = splits_of(folder, make_table, rows)
+    samples = next(split.samples for split in (splits.train, splits.valid) if "copy" in split.samples.ids)
+    groups = dict(zip(samples.ids, resampling_groups(samples) or (), strict=True))
+    assert groups["copy"] == groups["r00"]
+    assert len(set(groups.values())) == len(samples) - 1
+
+
+def test_without_copies_the_contents_change_nothing(folder: Path, make_table: Callable[..., Path]) -> None:
+    """The split of different images is that of the same rows with other different images."""
+    first = side_of(splits_of(folder, make_table, plain_rows()))
+    for number in range(30):
+        write_image(folder / f"{number:02}.png", 100 + number)
+    splits = splits_of(folder, make_table, plain_rows())
+    assert side_of(splits) == first
+    assert splits.warnings == ()
+
+
+def test_the_order_of_the_rows_changes_no_split(folder: Path, make_table: Callable[..., Path]) -> None:
+    """With groups and copies: every id is on the same side, however the table is sorted."""
+    rows = [row | {"person": f"p{number // 2}"} for number, row in enumerate(plain_rows())]
+    rows[20]["path"] = rows[3]["path"]
+    first = side_of(splits_of(folder, make_table, rows, data={"group": "person"}))
+    for seed in range(5):
+        shuffled = [rows[row] for row in np.random.default_rng(seed).permutation(len(rows))]
+        assert side_of(splits_of(folder, make_table, shuffled, data={"group": "person"})) == first
+
+
+# Contradictory labels
+
+
+@pytest.mark.parametrize(
+    ("target", "first", "second", "message"),
+    [
+        ({}, "a", "b", "'a' in 'r00' (00.png) and 'b' in 'copy' (00.png)"),
+        (
+            {"type": "ordinal", "labels": ["a", "b"]},
+            "a",
+            "b",
+            "'a' in 'r00' (00.png) and 'b' in 'copy' (00.png)",
+        ),
+        ({"type": "multilabel"}, "a|b", "a", "'a|b' in 'r00' (00.png) and 'a' in 'copy' (00.png)"),
+        ({"type": "regression"}, "1.5", "2", "1.5 in 'r00' (00.png) and 2.0 in 'copy' (00.png)"),
+    ],
+)
+def test_contradictory_labels_are_named(
+    folder: Path, make_table: Callable[..., Path], target: Row, first: str, second: str, message: str
+) -> None:
+    """The two rows and what each says, for every type of target whose labels belong to the image; and counted."""
+    rows = plain_rows()
+    if target.get("type") == "regression":
+        rows = [row | {"kind": number} for number, row in enumerate(rows)]
+    rows[0]["kind"] = first
+    rows.append({"id": "copy", "path": "00.png", "kind": second})
+    targets = {"kind": {"column": "kind"} | target}
+    splits = splits_of(folder, make_table, rows, targets=targets)
+    assert f"1 image with contradictory labels: kind is {message}" in splits.warnings
+    assert content_counts(splits)["conflicts"] == 1
+
+    # The same label, and an unknown one, contradict nothing.
+    for harmless in (first, ""):
+        rows[-1]["kind"] = harmless
+        data = {"unlabeled": "skip"}
+        splits = splits_of(folder, make_table, rows, targets=targets, data=data)
+        assert content_counts(splits)["conflicts"] == 0
+
+
+def test_many_contradictions_are_counted_and_some_named(
+    folder: Path, make_table: Callable[..., Path]
+) -> None:
+    """Each image once, whatever the number of its rows."""
+    rows = plain_rows()
+    for number in range(8):
+        rows += [{"id": f"c{number}{k}", "path": f"{number:02}.png", "kind": "ab"[k]} for k in range(2)]
+    splits = splits_of(folder, make_table, rows)
+    assert content_counts(splits) == {"rows": 24, "images": 8, "conflicts": 8}
+    (warning,) = [text for text in splits.warnings if "contradictory" in text]
+    assert warning.startswith("8 images with contradictory labels: kind is ")
+    assert warning.endswith("; and 3 more images")
+    assert warning.count(" in 'c") == 5
+
+
+# Between two tables
+
+
+@pytest.mark.parametrize("copy", [copied_bytes, other_compression, other_format, hard_link, through_a_folder])
+def test_a_validation_table_with_a_training_image_is_refused(
+    folder: Path, make_table: Callable[..., Path], copy: Callable[[Path], str]
+) -> None:
+    """Under another name and id; both names are in the message."""
+    valid = [row | {"id": f"v{number}"} for number, row in enumerate(plain_rows()[20:])]
+    make_table(folder / "valid.csv", valid)
+    rows = plain_rows(20)
+    data = {"valid": "valid.csv"}
+    assert len(splits_of(folder, make_table, rows, data=data).valid.samples) == 10
+    name = copy(folder)
+    make_table(folder / "valid.csv", [*valid, {"id": "v10", "path": name, "kind": "a"}])
+    with pytest.raises(DataError) as error:
+        splits_of(folder, make_table, rows, data=data)
+    assert "valid.csv (data.valid): 1 of 11 rows hold an image that is in" in str(error.value)
+    assert f"pixel for pixel: {name!r} is '00.png'" in str(error.value)
+
+
+def test_a_validation_table_of_copies_is_refused_with_pairs(
+    folder: Path, make_table: Callable[..., Path]
+) -> None:
+    """The first pairs are named, all are counted."""
+    valid = []
+    for number in range(20):
+        write_image(folder / "copies" / f"{number}.png", number)
+        valid.append({"id": f"v{number}", "path": f"copies/{number}.png", "kind": "ab"[number % 2]})
+    make_table(folder / "valid.csv", valid)
+    with pytest.raises(DataError, match=r"20 of 20 rows hold an image.* and 15 more; training") as error:
+        splits_of(folder, make_table, plain_rows(), data={"valid": "valid.csv"})
+    assert str(error.value).count(" is '") == 5
+
+
+def test_a_validation_row_with_the_path_of_a_training_row_is_refused(
+    folder: Path, make_table: Callable[..., Path]
+) -> None:
+    """By its path, before any pixels are compared: other ids do not hide it."""
+    make_table(folder / "valid.csv", [row | {"id": f"v{row['id']}"} for row in plain_rows()[19:]])
+    with pytest.raises(DataError, match=r"data\.valid\): image '.*19\.png' is in .* \(1 in all\)"):
+        splits_of(folder, make_table, plain_rows(20), data={"valid": "valid.csv"})
+
+
+def test_two_class_folders_with_one_image(tmp_path: Path) -> None:
+    """A folder of class folders has no groups and no ids but its paths, and its copies count all the same."""
+    for number in range(20):
+        write_image(tmp_path / "data" / "ab"[number % 2] / f"{number}.png", number)
+    write_image(tmp_path / "data" / "b" / "copy.png", 0)
+    tree = {
+        "data": {"source": "data", "valid": 0.3, "workers": 0, "cache": "off"},
+        "targets": {"label": {"column": "label"}},
+        "model": {"image_size": [8, 8]},
+    }
+    for seed in range(8):
+        config = absolute_paths(make_config(tree | {"seed": seed}), tmp_path)
+        splits = prepare(config, Console(quiet=True))
+        sides = side_of(splits)
+        assert sides["a/0.png"] == sides["b/copy.png"]
+        assert (
+            "1 image with contradictory labels: label is 'a' in 'a/0.png' and 'b' in 'b/copy.png'"
+            in splits.warnings
+        )
