@@ -1,162 +1,134 @@
-"""What each epoch of a real run predicts for thousands of rows that the run has never seen.
+"""What each epoch of a training predicts for thousands of rows that it has never seen.
 
-A validation set is then a draw from these rows (with replacement), and an epoch's score on all of them is its score on
-fresh rows, exactly: any number of validation sets can be drawn for one training.
+A validation set is then a draw from these rows (with replacement), and an epoch's expected score on fresh rows is its
+mean over other draws: any number of validation sets can be drawn for one training.
 """
 
-import tempfile
+import copy
+import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-import polars as pl
 import torch
 
-from classwise.compose.dataset import prepare
-from classwise.compose.settings import device_of
-from classwise.config.load import absolute_paths, make_config
-from classwise.console import Console
-from classwise.run.assembly import assemble, new_model
-from classwise.run.predictor import preserve_torch_state
-from classwise.distributed import SINGLE_PROCESS
-from classwise.training import loop
 from make_fashion import SOURCE, read_idx
 
-POOL_ROWS = 300  # of each class
-VALID_ROWS = 100  # of the run itself, which this measurement does not use
+CLASSES = 10
+POOL_ROWS = 600  # of each class
 DECAY = 0.99
+
+TAIL = [max(5, round(480 * 0.6**k)) for k in range(CLASSES)]
+EVEN = [100] * CLASSES
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A run's epochs on the pool: true classes (N,), the weight of each row so that classes have their natural shares
-    (N,), and by the weights that predicted (`last` or `average`) the predicted classes and -log p(true), (E, N)."""
+class Training:
+    """A training's epochs on the pool: true classes (N,), the share of each class in natural data (K,), and predicted
+    classes (E, N): of the weights as they are after each epoch, and of their average (the same where there is none)."""
 
     name: str
-    true_N: np.ndarray
-    weight_N: np.ndarray
-    predicted: dict[str, np.ndarray]
-    loss: dict[str, np.ndarray]
+    true: np.ndarray  # (N,)
+    shares: np.ndarray  # (K,)
+    predicted: np.ndarray  # (E, N)
+    averaged: np.ndarray  # (E, N)
+
+    @property
+    def rows_of(self) -> list[np.ndarray]:
+        """The pool's rows of each class."""
+        return [np.flatnonzero(self.true == k) for k in range(CLASSES)]
 
 
-def record(name: str, counts: list[int], seed: int, epochs: int, **sections: Any) -> Recording:
-    """Train a small network on `counts[k]` clothes of each class and record its epochs. `sections`: of the config."""
+def perceptron(
+    name: str,
+    counts: list[int],
+    seed: int,
+    epochs: int = 30,
+    balanced: bool = True,
+    constant: bool = False,
+    lr: float = 2e-3,
+) -> Training:
+    """A perceptron with two hidden layers, trained with AdamW, flips, shifts and a cosine schedule on `counts[k]`
+    clothes of each class of Fashion-MNIST. Some seconds on one core."""
+    images_NHW, labels_N = (
+        read_idx(SOURCE / f"train-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1")
+    )
     rng = np.random.default_rng([seed, 1])
-    images_NHW = read_idx(SOURCE / "train-images-idx3-ubyte.gz")
-    labels_N = read_idx(SOURCE / "train-labels-idx1-ubyte.gz")
-    rows = {k: rng.permutation(np.flatnonzero(labels_N == k)) for k in range(len(counts))}
+    rows = [rng.permutation(np.flatnonzero(labels_N == k)) for k in range(CLASSES)]
+    train = np.concatenate([rows[k][: counts[k]] for k in range(CLASSES)])
+    pool = np.concatenate([rows[k][-POOL_ROWS:] for k in range(CLASSES)])
+    images, pool_images = (_normalized(images_NHW[chosen]) for chosen in (train, pool))
+    labels, true_N = torch.from_numpy(labels_N[train].astype(np.int64)), labels_N[pool].astype(np.int64)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        hidden = [torch.nn.Linear(784, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU()]
+        model = torch.nn.Sequential(torch.nn.Flatten(), *hidden, torch.nn.Linear(128, CLASSES))
+    averaged = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
+    log_prior = torch.log(torch.tensor(counts, dtype=torch.float32)) if balanced else torch.zeros(CLASSES)
+    updates = math.ceil(len(train) / 32) * epochs
+    update = 0
+    found: dict[str, list[np.ndarray]] = {"model": [], "averaged": []}
+    for _ in range(epochs):
+        for batch in torch.from_numpy(rng.permutation(len(train))).split(32):
+            flips = torch.from_numpy(rng.random(len(batch)) < 0.5)
+            moved = torch.where(flips[:, None, None], images[batch].flip(2), images[batch])
+            moved = torch.roll(moved, tuple(int(step) for step in rng.integers(-2, 3, 2)), (1, 2))
+            for group in optimizer.param_groups:
+                group["lr"] = lr * (1 if constant else (1 + math.cos(math.pi * update / updates)) / 2)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(moved) + log_prior, labels[batch]).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            update += 1
+            decay = min(DECAY, (1 + update) / (10 + update))
+            with torch.no_grad():
+                for average, parameter in zip(averaged.parameters(), model.parameters(), strict=True):
+                    average.lerp_(parameter, 1 - decay)
+        with torch.no_grad():
+            for key, network in (("model", model), ("averaged", averaged)):
+                found[key].append(network(pool_images).argmax(dim=1).numpy())
+    torch.set_num_threads(threads)
     shares_K = np.array(counts) / sum(counts)
-    valid_counts = np.maximum(1, np.rint(VALID_ROWS * shares_K)).astype(int)
-    pool_rows = np.concatenate([rows[k][-POOL_ROWS:] for k in rows])
+    return Training(name, true_N, shares_K, np.stack(found["model"]), np.stack(found["averaged"]))
 
-    with tempfile.TemporaryDirectory() as folder, preserve_torch_state():
-        for table, start, size in (
-            ("train", np.zeros(10, dtype=int), counts),
-            ("valid", np.array(counts), valid_counts),
-        ):
-            chosen = np.concatenate([rows[k][start[k] : start[k] + size[k]] for k in rows])
-            _write(Path(folder), table, images_NHW, labels_N, rng.permutation(chosen))
-        config = absolute_paths(
-            make_config(
-                {
-                    "seed": seed,
-                    "data": {
-                        "source": "train.csv",
-                        "valid": "valid.csv",
-                        "augment": "light",
-                        "cache": "off",
-                        "workers": 0,
-                    },
-                    "targets": {"label": {"column": "label"}},
-                    "model": {"image_size": [28, 28]},
-                    "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05},
-                    "schedule": {"name": "cosine", "warmup_epochs": 0.5},
-                    **sections,
-                    "training": {
-                        "epochs": epochs,
-                        "clip_norm": 1.0,
-                        "ema": DECAY,
-                        "precision": "fp32",
-                        "threads": 1,
-                        "device": "cpu",
-                        "compile": False,
-                        "memory_format": "channels_last",
-                    },
-                }
-            ),
-            Path(folder),
-        )
-        torch.set_num_threads(1)
-        splits = prepare(config, Console(quiet=True), use_cache=False)
-        heads, model = new_model(config, splits, SINGLE_PROCESS)
-        parts = assemble(config, splits, model, heads=heads, device=device_of("cpu"))
 
-        # The classes' names are digits, so that a class's number is its label.
-        pool = torch.from_numpy(images_NHW[pool_rows]).unsqueeze(1).expand(-1, 3, -1, -1)
-        true_N = labels_N[pool_rows].astype(np.int64)
-        found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"last": [], "average": []}
+def generated(name: str, counts: list[int], seed: int, epochs: int = 30, flicker: float = 0.5) -> Training:
+    """Epochs from a model instead of a training: a row of difficulty d, standard normal, is right in epoch e where
+    d + noise is below the skill of its class then. Skills rise along a learning curve and wander from epoch to epoch;
+    the noise of a row is correlated over epochs (AR(1), 0.8). A wrong row is taken for the same other class each time.
+    """
+    rng = np.random.default_rng([seed, 2])
+    true_N = np.repeat(np.arange(CLASSES), POOL_ROWS)
+    curve_E = 1 - np.exp(-np.arange(1, epochs + 1) / (epochs / 6))
+    final_K = rng.uniform(0.2, 1.4, CLASSES)
+    skill_EK = curve_E[:, None] * final_K + rng.normal(0, 0.12, (epochs, CLASSES)) * (1.2 - curve_E)[:, None]
+    noise_EN = np.empty((epochs, len(true_N)))
+    noise_EN[0] = rng.normal(size=len(true_N))
+    for epoch in range(1, epochs):
+        noise_EN[epoch] = 0.8 * noise_EN[epoch - 1] + 0.6 * rng.normal(size=len(true_N))
+    difficulty_N = rng.normal(size=len(true_N))
+    is_right_EN = difficulty_N + flicker * noise_EN < skill_EK[:, true_N]
+    mistaken_N = (true_N + rng.integers(1, CLASSES, len(true_N))) % CLASSES
+    predicted_EN = np.where(is_right_EN, true_N, mistaken_N)
+    return Training(name, true_N, np.array(counts) / sum(counts), predicted_EN, predicted_EN)
 
-        def keep(row: dict[str, Any], best: bool) -> None:
-            for weights, model in (("last", parts.state.model), ("average", parts.state.average.model)):
-                found[weights].append(_outputs(model, pool, true_N))
 
-        loop.train(
-            parts.state,
-            parts.data,
-            parts.valid,
-            parts.metrics,
-            parts.settings,
-            loop.NULL_CHECKPOINTER,
-            report=keep,
-        )
-    return Recording(
-        name,
-        true_N,
-        weight_N=shares_K[true_N] / POOL_ROWS,
-        predicted={key: np.stack([predicted for predicted, _ in pairs]) for key, pairs in found.items()},
-        loss={key: np.stack([loss for _, loss in pairs]) for key, pairs in found.items()},
+def validation_counts(training: Training, rows: int) -> np.ndarray:
+    """Rows of each class in a stratified validation set of natural shares: at least one, as the split guarantees."""
+    counts_K = np.maximum(1, np.rint(rows * training.shares)).astype(int)
+    counts_K[counts_K.argmax()] += rows - counts_K.sum()
+    return counts_K
+
+
+def draw(training: Training, counts_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The rows of one validation set."""
+    return np.concatenate(
+        [rng.choice(rows, count) for rows, count in zip(training.rows_of, counts_K, strict=True)]
     )
 
 
-@torch.no_grad()
-def _outputs(
-    model: torch.nn.Module, pool_NCHW: torch.Tensor, true_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted classes, and -log p of the true ones."""
-    model.eval()
-    log_p = [model(batch.contiguous())["label"].log_softmax(dim=1) for batch in pool_NCHW.split(500)]
-    log_p_NK = torch.cat(log_p).numpy()
-    return log_p_NK.argmax(axis=1).astype(np.uint8), -log_p_NK[np.arange(len(true_N)), true_N]
-
-
-def _write(folder: Path, table: str, images_NHW: np.ndarray, labels_N: np.ndarray, rows: np.ndarray) -> None:
-    (folder / table).mkdir()
-    names = []
-    for row in rows:
-        names.append(f"{table}/{row}.png")
-        (folder / names[-1]).write_bytes(cv2.imencode(".png", images_NHW[row])[1].tobytes())
-    pl.DataFrame({"path": names, "label": [str(k) for k in labels_N[rows]]}).write_csv(
-        folder / f"{table}.csv"
-    )
-
-
-def save(recording: Recording, path: Path) -> None:
-    arrays = {
-        f"{kind}_{key}": array
-        for kind in ("predicted", "loss")
-        for key, array in getattr(recording, kind).items()
-    }
-    np.savez_compressed(path, name=recording.name, true=recording.true_N, weight=recording.weight_N, **arrays)
-
-
-def load(path: Path) -> Recording:
-    with np.load(path) as file:
-        return Recording(
-            str(file["name"]),
-            file["true"],
-            file["weight"],
-            {key: file[f"predicted_{key}"] for key in ("last", "average")},
-            {key: file[f"loss_{key}"] for key in ("last", "average")},
-        )
+def _normalized(images_NHW: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy((images_NHW.astype(np.float32) / 255 - 0.286) / 0.353)

@@ -83,11 +83,18 @@ class Processes:
     def _merge_statistics(
         self, model: nn.Module, buffers: Sequence[Tensor], before: Sequence[Tensor], batches: int
     ) -> None:
+        # Those that have seen a batch: not those that are frozen, nor those of a backbone that was not called. Merging
+        # would be right for them too, but for the last digits, which must not change.
         old = dict(zip((id(buffer) for buffer in buffers), before, strict=True))
         norms = [module for module in model.modules() if _has_own_statistics(module)]
-        statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
         if not norms:
             return
+        seen_by_norm = [norm.num_batches_tracked - old[id(norm.num_batches_tracked)] for norm in norms]
+        is_used = torch.stack(seen_by_norm).tolist()
+        norms = [norm for norm, used in zip(norms, is_used, strict=True) if used]
+        if not norms:
+            return
+        statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
         own = torch.cat([statistics[0].new_tensor([batches]), *(s.reshape(-1) for s in statistics)])
         everyones = self._all_gather(own)
         counts = [int(count) for count in torch.stack([flat[0] for flat in everyones]).tolist()]

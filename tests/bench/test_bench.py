@@ -351,3 +351,12 @@ def test_the_command(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (out.splitlines()[0], err) == ("stage       ms an image  share", "")
     assert run_command(["bench", str(config), "--training.batch_sise", "8"]) == 1
     assert "training.batch_sise" in capsys.readouterr().err
+
+
+def test_a_stage_that_comes_again_adds_up(counting: None) -> None:
+    """The seconds of a stage are those of all updates; what is not timed is in none."""
+    clock = stages.StageClock(torch.device("cpu"))
+    for _ in range(3):
+        for stage in ("forward", "loss", None):
+            clock.enter(stage)
+    assert clock.spent == pytest.approx({"forward": 0.003, "loss": 0.003})

@@ -165,6 +165,17 @@ def test_keys_that_contradict_each_other_are_refused_by_variant(tmp_path: Path) 
         plan_of(tmp_path, [], (("data.mix_share", "0.5"),))
 
 
+def test_variants_are_judged_at_one_prior(tmp_path: Path) -> None:
+    """Scores at different class shares cannot be compared; without a prior rows count as with as_validation."""
+    with pytest.raises(
+        ConfigError, match=r"^selection.prior: the variants are judged at as_validation and balanced;"
+    ):
+        plan_of(tmp_path, ["selection.prior=as_validation,balanced"])
+    plain = Variant("plain", ())
+    adjusted = Variant("adjusted", (("selection.prior", "as_validation"),))
+    assert len(plan_runs(tmp_path / "classwise.toml", [plain, adjusted], 1, tmp_path / "out", ()).runs) == 2
+
+
 def test_warnings_are_kept_once_a_variant(tmp_path: Path) -> None:
     """Two seeds share them; a variant without any has none."""
     vary = ["loss.name=cross_entropy,balanced_softmax"]

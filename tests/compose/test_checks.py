@@ -51,3 +51,16 @@ def test_a_recipe_is_checked_before_anything_is_measured(
     s = scene({"kind": KIND}, **sections)
     with pytest.raises(ConfigError, match=message):
         check_recipe(s.config, s.splits, s.model)
+
+
+def test_there_has_to_be_batch_norm_to_freeze(scene: Callable[..., Scene]) -> None:
+    """A key without effect is refused, and the network is named; with batch norm it is not."""
+    frozen = {"batch_norm": "frozen"}
+    s = scene({"kind": KIND}, model={"backbone": "small_cnn_gn"}, training=frozen)
+    with pytest.raises(
+        ConfigError, match=r"training\.batch_norm: found 'frozen', but small_cnn_gn has no batch norm"
+    ):
+        check_recipe(s.config, s.splits, s.model)
+    s = scene({"kind": KIND}, training=frozen)
+    check_recipe(s.config, s.splits, s.model)
+    assert s.model.has_frozen_batch_norm  # already here: single images can be timed, and train

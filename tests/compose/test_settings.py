@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classwise.compose.settings import device_of, worker_count
+from classwise.compose.settings import core_count, device_of, worker_count
 from classwise.errors import ConfigError
 from tests.helpers.noisy_images import CPU
 
@@ -22,3 +22,13 @@ def test_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("classwise.compose.settings.core_count", lambda cores=cores: cores)
         assert (worker_count("auto", CPU), worker_count("auto", gpu)) == (on_cpu, on_gpu)
         assert worker_count(5, CPU) == worker_count(5, gpu) == 5
+
+
+def test_processes_on_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16 cores a process alone may use all, each of four that torchrun has started there four, and always one."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert core_count() == 16
+    for processes, cores in (("1", 16), ("4", 4), ("32", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert core_count() == cores

@@ -37,6 +37,18 @@ def test_an_ordinary_config_has_none() -> None:
     )
 
 
+def test_a_prior_accounts_for_all_corrections() -> None:
+    """What sampling and class weights have changed together is taken off after training, unless adjust is given."""
+    twice: dict[str, Any] = {
+        "data": {"sampling": "balanced"},
+        "loss": {"name": "cross_entropy", "class_weights": "inverse"},
+    }
+    assert len(warnings_of(**twice)) == 1
+    assert warnings_of(**twice, selection={"prior": "balanced"}) == []
+    targets = {"label": CLASS | {"adjust": 0.0}}
+    assert len(warnings_of(**twice, targets=targets, selection={"prior": "balanced"})) == 1
+
+
 REFUSED = [
     ({"data": {"mix_share": 0.5}}, "data.mix_share: found 0.5, but data.mixup and data.cutmix are 0"),
     ({"data": {"mixup": 0.2}, "loss": {"name": "ldam"}}, "data.mixup: found 0.2, but loss.name is 'ldam'"),
@@ -101,6 +113,14 @@ REFUSED = [
         "optimizer.backbone_lr_factor: found 0.1",
     ),
     (
+        {"training": {"batch_norm": "frozen", "sync_batch_norm": True}},
+        "training.sync_batch_norm: found true, but training.batch_norm is 'frozen'",
+    ),
+    (
+        {"training": {"epochs": 2, "freeze_epochs": 2, "batch_norm": "frozen"}},
+        "training.batch_norm: found 'frozen', but training.freeze_epochs freezes the whole backbone",
+    ),
+    (
         {"targets": {"a": RANK, "b": RANK | {"query": "other"}}},
         "targets.a.query = 'q', targets.b.query = 'other'",
     ),
@@ -138,6 +158,7 @@ WARNED = [
         ["class_weights = 'inverse'", "name = 'balanced_softmax'"],
     ),
     ({"training": {"epochs": 3, "freeze_epochs": 1}}, ["training.freeze_epochs = 1", "random features"]),
+    ({"training": {"batch_norm": "frozen"}}, ["training.batch_norm = 'frozen'", "mean 0, variance 1"]),
     (
         {"loss": {"name": "focal"}, "targets": {"label": CLASS | {"loss": {"name": "gce"}}}},
         ["[loss]: every target has a loss of its own"],

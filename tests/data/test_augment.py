@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.data.augment import PRESETS, Augment, augment_image
+from classwise.data.augment import PRESETS, Augment, augment_geometry, augment_image
 from classwise.data.fit import fit_image
 from classwise.errors import ConfigError
 from classwise.randomness import AUGMENT, generator
@@ -325,6 +325,21 @@ def test_contrast_is_a_factor_about_the_mean() -> None:
         spreads.append(found.std() / gray.std())
     assert min(spreads) == pytest.approx(0.5, abs=0.04)
     assert max(spreads) == pytest.approx(1.5, abs=0.04)
+
+
+def test_the_changes_of_light_are_drawn_apart() -> None:
+    """Over many images, none of brightness, contrast and saturation says anything of another."""
+    augment = Augment(brightness=0.5, contrast=0.5, saturation=0.5)
+    image_HWC = photo(8, 8)
+    drawn = [
+        augment_geometry(
+            image_HWC, size=(8, 8), fit="squash", augment=augment, rng=generator(0, AUGMENT, 1, key)
+        )
+        for key in range(400)
+    ]
+    factors_N3 = np.array([(rest.brightness, rest.contrast, rest.saturation) for _, rest in drawn])
+    correlation_33 = np.corrcoef(factors_N3.T)
+    assert np.abs(correlation_33 - np.eye(3)).max() < 0.15
 
 
 def test_saturation_reaches_gray_and_keeps_the_luma() -> None:

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.data.sampling import batches_of, epoch_order, query_order, rank_share, table_order
+from classwise.data.sampling import (
+    batches_of,
+    epoch_order,
+    expected_draws,
+    query_order,
+    rank_share,
+    table_order,
+)
 from classwise.errors import ConfigError
 
 COUNTS = np.array([600, 97, 30, 6, 1])
@@ -271,3 +278,16 @@ def test_two_processes_share_the_rows_of_one():
             ]
             assert together == single
             assert all(len(update) == 16 for update in first[0][:-1] + second[0][:-1])
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_expected_draws_are_the_average_over_epochs(sampling):
+    """Of every class over 400 epochs, to 2 %; rows of unknown class are drawn once."""
+    labels = np.array([0] * 60 + [2] * 12 + [1] * 3 + [-1] * 5)
+    draws = expected_draws(sampling, labels)
+    counted = sum(np.bincount(drawn(sampling, epoch, labels), minlength=80) for epoch in range(400)) / 400
+    for label in (0, 1, 2):
+        assert draws[labels == label].sum() == pytest.approx(counted[labels == label].sum(), rel=0.02)
+        assert len(set(draws[labels == label])) == 1
+    assert draws[labels < 0].tolist() == [1] * 5
+    assert draws.sum() == pytest.approx(80)

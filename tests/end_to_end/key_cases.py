@@ -285,6 +285,7 @@ CASES: dict[str, Case] = {
     "training.target_weights": Case(("fixed", "uncertainty"), base=TWO),
     "training.checkpoint_minutes": Case((0.0, 1e-6), lambda count: count, play=saves),
     "training.checkpoint_updates": Case((LEFT_OUT, 1), lambda count: count, play=saves),
+    "training.batch_norm": Case(("micro_batch", "frozen")),
     "training.sync_batch_norm": Case((False, True), refusal),  # needs GPUs
     "training.precision": Case(("fp32", "bf16")),
     "training.micro_batch": Case(("auto", 2)),
@@ -295,6 +296,7 @@ CASES: dict[str, Case] = {
     "training.threads": Case((1, 2), status("environment", "threads")),
     "training.device": Case(("cpu", "cuda:99"), refusal),  # no machine has a hundred GPUs
     "selection.metric": Case(("macro_f1", "accuracy", "log_loss"), status("best", "metric")),
+    "selection.prior": Case((LEFT_OUT, "balanced", {"a": 1, "b": 1, "c": 8}), predictions),
     "selection.first_epoch": Case((1, 2), status("best", "epoch"), base=STILL),
     "selection.patience": Case((LEFT_OUT, 1), status("state"), base=STILL),
     "report.baselines": Case((True, False), status("baselines")),

@@ -19,6 +19,7 @@ from classwise.config.schema import Schedule
 from classwise.console import Console
 from classwise.demo.shapes import write_shapes
 from classwise.metrics.scores import SCORES, TOP
+from classwise.model.backbone import build_backbone
 from classwise.run.checkpoint import read_checkpoint
 from tests.helpers.scenes import command
 
@@ -239,6 +240,14 @@ def _frozen(run: Trained) -> None:
     assert all(row["frozen"] for row in run.history)
 
 
+def _norms_stay(run: Trained) -> None:
+    """The statistics are those of the package, whose weights have moved on."""
+    model = read_checkpoint(run.path / "checkpoints" / "last").model
+    given = build_backbone(run.asked["model"]["backbone"], run.asked["model"]["weights"], (32, 32)).module
+    assert all(buffer.equal(model[f"backbone.{name}"]) for name, buffer in given.named_buffers())
+    assert not any(weight.equal(model[f"backbone.{name}"]) for name, weight in given.named_parameters())
+
+
 def _warned(run: Trained) -> None:
     assert any("overweight" in warning for warning in run.status["data"]["warnings"])
 
@@ -273,6 +282,7 @@ PROMISES: dict[str, Callable[[Trained], None]] = {
     "An average of the weights": _averaged,
     "Linear probing, then fine-tuning": _frozen_first,
     "A linear probe alone": _frozen,
+    "Batch norm": _norms_stay,
     "Keys that undo each other": _warned,
     "Intervals": _in_order,
     "Baselines": _baselines,
@@ -340,6 +350,7 @@ def test_the_guide_runs_every_type_loss_and_schedule() -> None:
     assert keys >= {
         *("target.columns", "target.separator", "target.query", "target.edges", "target.adjust"),
         *("target.weight", "target.loss", "joint.targets", "data.sampling", "data.mixup", "data.cutmix"),
+        "data.test",
         *("loss.class_weights", "loss.weights_from_epoch", "loss.label_smoothing", "loss.pos_weight"),
         *("optimizer.layer_decay", "optimizer.backbone_lr_factor", "optimizer.options"),
         *("schedule.warmup_epochs", "training.ema", "training.freeze_epochs", "training.target_weights"),

@@ -18,6 +18,7 @@ from typing import IO, Any, cast
 import pytest
 import tomli_w
 import torch
+from safetensors.torch import load_file
 
 from classwise.compose import state as compose_state
 from classwise.run import checkpoint
@@ -242,6 +243,19 @@ def test_with_every_option_the_bytes_are_the_same_after_any_update(
         assert_same_end(tmp_path / "whole", run)
 
 
+def test_batch_norm_stays_frozen_in_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint does not say so, the config does: the same end, with the statistics of the start."""
+    plain_table(tmp_path, 16)
+    config = write_config(tmp_path, PLAIN, training__batch_norm="frozen", training__accumulate=2)
+    command("train", config, "--run", tmp_path / "whole").ok()
+    stop_after(1, config, tmp_path / "run", monkeypatch)
+    command("resume", tmp_path / "run").ok()
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+    tensors = load_file(tmp_path / "run" / "checkpoints" / "last" / "model.safetensors")
+    assert not tensors["backbone.stem.norm.running_mean"].any()
+    assert tensors["backbone.stem.norm.weight"].std() > 0  # which began as 1
+
+
 def test_what_a_run_may_be_given_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its images lie, how they are read, how often it saves: edited in config.toml, and the same end."""
     plain_table(tmp_path, 16)
@@ -269,6 +283,19 @@ def test_what_a_run_may_be_given_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     ):
         assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert timeless_history(run) == timeless_history(tmp_path / "whole")
+
+
+def test_a_resumed_run_counts_the_seconds_from_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What status.json says a run has taken is what all of its parts have taken."""
+    plain_table(tmp_path, 16)
+    run = tmp_path / "run"
+    stop_after(1, write_config(tmp_path, PLAIN), run, monkeypatch)
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"seconds": 5000.0}))
+    command("resume", run).ok()
+    assert 5000 < json.loads((run / "status.json").read_text())["seconds"] < 6000
 
 
 @pytest.mark.full  # compiling takes a minute; tests/training/test_compiled.py says quickly what is compiled

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import (
     accuracy_score,
@@ -170,6 +171,18 @@ def test_the_run_directory_holds_what_the_contract_lists(people: Path) -> None:
     assert len(split) == len(read_csv(people / "samples.csv"))
 
 
+def test_the_log_names_batch_norm_where_it_makes_updates_inexact(people: Path, tmp_path: Path) -> None:
+    """Two micro-batches per update: how many layers, and how many images each pass and each update has; once. With
+    group norm nothing is said."""
+    log = (people / "run" / "log.txt").read_text()
+    assert log.count("note: small_cnn has 4 batch norm layers, which normalize by the 8 images") == 1
+    assert "the 16 of an update" in log
+    plain_table(tmp_path)
+    config = write_config(tmp_path, PLAIN, training__accumulate=2, model__backbone="small_cnn_gn")
+    command("train", config, "--run", tmp_path / "run").ok()
+    assert "batch norm" not in (tmp_path / "run" / "log.txt").read_text()
+
+
 def test_predictions_have_the_columns_of_the_contract(people: Path) -> None:
     """id; per target the label, the true one and every class's probability; the joint class as a number."""
     rows = read_csv(people / "run" / "predictions.csv")
@@ -256,12 +269,23 @@ def test_another_seed_gives_other_weights(people: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / weights).read_bytes() != (people / "run" / weights).read_bytes()
 
 
-def test_the_callers_random_numbers_stay_as_they_were(people: Path, tmp_path: Path) -> None:
-    """Neither training nor inference touches Python's, numpy's or torch's global generators."""
-    with generators_untouched():
-        run = classwise.train(people / "classwise.toml", tmp_path / "run", quiet=True)
-        run.evaluate()
-        run.predict(people / "samples.csv")
+def test_the_callers_random_numbers_and_threads_stay_as_they_were(people: Path, tmp_path: Path) -> None:
+    """Neither training nor inference touches Python's, numpy's or torch's global generators; and torch has as many
+    threads as before, whatever the run's config says."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with generators_untouched():
+            run = classwise.train(
+                people / "classwise.toml", tmp_path / "run", [("training.threads", "1")], quiet=True
+            )
+            assert torch.get_num_threads() == 3
+            run.evaluate()
+            run.predict(people / "samples.csv")
+        assert torch.get_num_threads() == 3
+        assert run.status["environment"]["threads"] == 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_validation_table_of_its_own_is_used_whole(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from tests.helpers.tiny_runs import (
     convolutional,
     criterion_of,
     dense,
+    frozen,
     state_of,
     training,
     validation,
@@ -121,7 +122,11 @@ def window_gradients(processes: Processes, cases: int, sabotage: str = "") -> Co
 def loop_gradients(processes: Processes) -> Count:
     """The loop itself: the gradients before each step, over epochs with a short last window."""
     count = Count()
-    makers: dict[str, Callable[[], Any]] = {"float64": dense, "float32 with batch norm": convolutional}
+    makers: dict[str, Callable[[], Any]] = {
+        "float64": dense,
+        "float64 with batch norm frozen": frozen,
+        "float32 with batch norm": convolutional,
+    }
     for name, make in makers.items():
         for rows in (1, 2, 3, 5, 8, 11, 13, 16):
             for batch, accumulate in ((2, 1), (3, 2), (1, 2)):

@@ -31,9 +31,9 @@ def test_two_processes_are_as_one(found: dict[str, Any], check: str) -> None:
 
 
 def test_shards_of_every_kind_were_tried(found: dict[str, Any]) -> None:
-    """Even, uneven and empty ones, in both precisions."""
+    """Even, uneven and empty ones, with each of three models."""
     assert {"even shards", "uneven shards", "an empty shard"} == set(found["gradients=30"]["by"])
-    assert len(found["loop"]["by"]) == 6
+    assert len(found["loop"]["by"]) == 9
 
 
 @pytest.mark.full

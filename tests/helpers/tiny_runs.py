@@ -88,6 +88,17 @@ def convolutional(dropout: float = 0.3) -> Classifier:
         return model.to(memory_format=torch.channels_last)
 
 
+def frozen(dropout: float = 0.0) -> Classifier:
+    """The convolutional model in float64, with drawn running statistics that its batch norm is frozen at."""
+    model = convolutional(dropout).double()
+    draw = torch.Generator().manual_seed(1)
+    norm = model.backbone[1]
+    norm.running_mean.normal_(generator=draw)
+    norm.running_var.uniform_(0.2, 3.0, generator=draw)
+    model.freeze_batch_norm()
+    return model
+
+
 def metadata(dropout: float) -> ModelMetadata:
     """Facts of a model that no backbone's name stands for."""
     return ModelMetadata("none", (6, 6), "squash", HALF, HALF, dropout, HEADS)

@@ -295,3 +295,74 @@ def test_files_that_exist_are_kept_unless_forced(tmp_path: Path, there: str) -> 
     with untouched(out), pytest.raises(OutputError, match=f"{there} exists already"):
         write_config(source, out)
     loads(write_config(source, out, force=True))
+
+
+# Class shares
+
+TAIL = ["a"] * 8 + ["b"] * 4 + ["c"] * 2
+
+
+def shares_of(source: Path, out: Path) -> tuple[Any, str]:
+    """selection.prior of the written config, and the line on class shares."""
+    said: list[str] = []
+    config = loads(write_config(source, out, say=said.append))
+    lines = [line for line in said if line.startswith("class shares: ")]
+    return config.selection.prior, lines[0] if lines else ""
+
+
+@pytest.mark.parametrize(
+    ("test", "prior", "says"),
+    [
+        (
+            ["a", "b", "c"] * 4,
+            "balanced",
+            "balanced, since test.csv has its classes equally often, label from 2 to 8 rows",
+        ),
+        (TAIL, "as_validation", "those of the rows here; if classes will be equally frequent"),
+        (["c"] * 8 + ["b"] * 4 + ["a"] * 2, "as_validation", "test.csv has others"),
+        (
+            ["a"] * 12,
+            "as_validation",
+            "those of the rows here; if classes will be equally frequent",
+        ),  # placeholders
+        ([""] * 12, "as_validation", "those of the rows here; if classes will be equally frequent"),
+        (
+            ["a", "b", "d"] * 4,
+            "as_validation",
+            "those of the rows here; if classes will be equally frequent",
+        ),  # other classes
+    ],
+)
+def test_class_shares_follow_a_labeled_test_table(
+    tmp_path: Path, test: list[str], prior: str, says: str
+) -> None:
+    """Balanced only where a table beside the source is, and the source is not; one line says why."""
+    source = table(tmp_path / "data", {"label": TAIL})
+    table(tmp_path / "data", {"label": test}, name="test.csv", images="test_images")
+    found, line = shares_of(source, tmp_path / "out")
+    assert found == prior
+    assert says in line
+
+
+def test_class_shares_of_a_balanced_source(tmp_path: Path) -> None:
+    """Equal here and there: nothing to choose."""
+    source = table(tmp_path / "data", {"label": ["a", "b"] * 6})
+    table(tmp_path / "data", {"label": ["a", "b"] * 4}, name="test.csv", images="test_images")
+    assert shares_of(source, tmp_path / "out")[0] == "as_validation"
+
+
+def test_class_shares_follow_a_folder_beside_the_source(tmp_path: Path) -> None:
+    """data/train and data/test, each with a folder per class."""
+    source = class_folder(tmp_path / "train", {"a": 9, "b": 3})
+    assert shares_of(source, tmp_path / "one")[0] == "as_validation"
+    class_folder(tmp_path / "test", {"a": 4, "b": 4})
+    found, line = shares_of(source, tmp_path / "two")
+    assert found == "balanced"
+    assert "since test has its classes equally often, label from 3 to 9 rows here" in line
+
+
+def test_class_shares_are_for_class_targets(tmp_path: Path) -> None:
+    """A regression has none, and one target's test table says nothing of joint classes."""
+    source = table(tmp_path / "data", {"weight": [n + 0.5 for n in range(12)]})
+    assert shares_of(source, tmp_path / "one") == (None, "")
+    assert shares_of(competition(tmp_path / "tree"), tmp_path / "two")[0] == "as_validation"

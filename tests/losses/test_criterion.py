@@ -64,6 +64,16 @@ def test_criterion_adds_its_heads() -> None:
     assert criterion.additive
 
 
+def test_only_what_is_the_same_for_every_labeled_batch_is_kept() -> None:
+    """Beside a head whose normalizer is the row count, one with class weights is counted anew in each batch."""
+    losses = {"mask": CrossEntropy(), "age": CrossEntropy(WEIGHT_K)}
+    criterion = Criterion(losses, {"mask": 1.0, "age": 1.0})
+    for label, weight in enumerate(WEIGHT_K.tolist()):
+        labels_B = torch.full((4,), label)
+        normalizer = criterion.normalizer({"mask": labels_B, "age": labels_B}, complete=True)
+        assert normalizer.tolist() == [4.0, 4 * weight]
+
+
 def test_a_head_without_labels_adds_nothing() -> None:
     """A head whose rows are all unlabeled adds 0 and no gradient to a head with labels."""
     criterion = Criterion({"a": CrossEntropy(), "b": Focal()}, {"a": 1.0, "b": 1.0})

@@ -128,6 +128,16 @@ def test_evaluation_gives_the_weighted_mean(make: Make) -> None:
 
 
 @every_loss
+def test_a_remembered_row_count_is_not_that_of_evaluation(make: Make) -> None:
+    """A criterion remembers row counts of fully labeled batches, for training alone."""
+    criterion = Criterion({"a": make(normalize_by="rows")}, {"a": 1.0})
+    targets = {"a": torch.tensor([0, 2, 1, 0])}
+    for _ in range(2):
+        assert criterion.train().normalizer(targets, complete=True).tolist() == [4]
+        assert criterion.eval().normalizer(targets, complete=True).tolist() == [25.5]
+
+
+@every_loss
 def test_an_unknown_normalizer_is_refused(make: Make) -> None:
     """The error names the key, what was found and what is allowed."""
     with pytest.raises(ConfigError, match=r"^normalize_by: found 'row', allowed: rows, weights$"):

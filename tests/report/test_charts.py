@@ -116,6 +116,7 @@ def test_agreement_chart_takes_out_powers_of_ten() -> None:
 def test_texts_of_numbers() -> None:
     """Ticks show the digits that tell them apart; long labels end in an ellipsis."""
     assert [short_number(v) for v in (0.30000000000000004, -2.0, 12000.0)] == ["0.3", "−2", "12,000"]
+    assert short_number(-12345.6) == "−12,346"
     assert shorten("가" * 30, 10) == "가" * 9 + "…"
     assert shorten("short", 10) == "short"
 

@@ -35,7 +35,7 @@ from classwise.run.checkpoint import (
     restore,
     write_checkpoint,
 )
-from classwise.training.state import TrainState
+from classwise.training.state import Progress, TrainState
 
 FILES = ("model.safetensors", "training.safetensors", "state.json", "manifest.json")
 MADE_ON = {"torch": "x", "기계": 'a "quoted" name'}
@@ -646,3 +646,10 @@ def test_the_files_are_readable_by_others(tmp_path: Path) -> None:
     assert (tmp_path / "c" / "last" / "model.safetensors").read_bytes() == save(plain)
     assert "종류" in (tmp_path / "c" / "last" / "state.json").read_text(encoding="utf-8")
     assert isinstance(read_checkpoint(tmp_path / "c" / "last"), Checkpoint)
+
+
+def test_a_checkpoint_within_an_epoch_is_due_after_so_many_updates(tmp_path: Path) -> None:
+    """With every_updates = 3 after the third update since the last one; without it, never."""
+    checkpointer = RunCheckpointer(tmp_path, {}, {}, every_updates=3)
+    assert [checkpointer.should_save(Progress(update=update)) for update in (1, 2, 3)] == [False, False, True]
+    assert not RunCheckpointer(tmp_path, {}, {}).should_save(Progress(update=1000))

@@ -25,6 +25,7 @@ from tests.helpers.tiny_runs import (
     LABELS,
     SETTINGS,
     Shelf,
+    board,
     bytes_of,
     convolutional,
     copy_of,
@@ -98,6 +99,20 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_run_is_that_of_the_half() -
     assert max(small.sizes) == 2
     assert found.progress.history[0]["micro_batch"] == 2
     assert bytes_of(wanted) == bytes_of(found)
+
+
+def test_each_halving_is_reported() -> None:
+    """With the new size, once for each time that memory ran out."""
+    data = training(20, 8, 2)
+    state = state_of(dense(), data)
+    small, sizes = Small(state, 2), list[int]()
+
+    def train() -> str:
+        return loop.train(state, data, validation(), board(), SETTINGS, Shelf())
+
+    assert retry_in_smaller_chunks(train, state, data, sizes.append) == "finished"
+    assert sizes == [4, 2]
+    assert max(small.sizes) == 2
 
 
 def test_memory_that_runs_out_later_changes_nothing_before() -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from classwise.training.state import Progress
@@ -43,6 +44,24 @@ def test_it_survives_json() -> None:
     progress.end_epoch(0.1 + 0.2, {"epoch": 1, "valid": {"loss": 2 / 3}})
     progress.end_update(1 / 7, 3)
     assert Progress(**json.loads(json.dumps(progress.as_dict()))) == progress
+
+
+@pytest.mark.parametrize("count", [-1, 2**63, 1.0, True, "1", None])
+def test_counts_that_no_run_can_have_are_refused(count: object) -> None:
+    """A checkpoint may hold anything that JSON can: a whole number from 0 is meant."""
+    values = Progress().as_dict()
+    assert Progress.from_dict(values) == Progress()
+    for name in (
+        "epoch",
+        "update",
+        "update_in_epoch",
+        "samples",
+        "skipped_updates",
+        "best_epoch",
+        "chunk_size",
+    ):
+        with pytest.raises(ValueError, match=f"{name} is .*, not a valid count"):
+            Progress.from_dict(values | {name: count})
 
 
 def test_two_runs_share_no_history() -> None:

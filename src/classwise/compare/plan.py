@@ -58,6 +58,12 @@ def plan_runs(
         raise ConfigError(
             f"selection.metric: the variants are judged by {', '.join(sorted(metrics))}; use one metric for all"
         )
+    # So cannot scores at different class shares; rows count as they are without a prior and with as_validation.
+    priors = {str(config.selection.prior or "as_validation") for config in configs.values()}
+    if len(priors) > 1:
+        raise ConfigError(
+            f"selection.prior: the variants are judged at {' and '.join(sorted(priors))}; use one prior for all"
+        )
 
     # All variants share the baseline's seeds: seed, seed + 1, ...
     baseline = configs[variants[0].name]

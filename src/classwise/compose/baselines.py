@@ -17,13 +17,14 @@ from torch import Tensor
 
 from classwise.compose.linear_probe import Probe, linear_probe, pixel_features, probe_rows
 from classwise.compose.loaders import loader_of, model_features, split_images
+from classwise.compose.prior import class_shares
 from classwise.compose.raw_outputs import log_of, raw_class, raw_ordinal
 from classwise.compose.settings import build_settings, metric_targets
 from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.data.dataset import ImageDataset
 from classwise.data.sampling import batches_of
-from classwise.metrics.collection import MetricCollection
+from classwise.metrics.collection import MetricCollection, score_named
 from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
@@ -87,12 +88,14 @@ def run_baselines(
 
     def score(outputs: Mapping[str, Tensor]) -> float:
         joint = splits.joint if metric.startswith("joint.") else ()
-        metrics = MetricCollection(heads, splits.label_lists, joint)
+        metrics = MetricCollection(
+            heads, splits.label_lists, joint, priors=class_shares(config, splits.label_lists)
+        )
         metrics.update(outputs, valid_labels)
         results = metrics.compute()
         target, _, short_name = metric.rpartition(".")
         scores = results["joint"] if joint else results["targets"][target or splits.targets[0].name]
-        return float(scores[short_name])
+        return score_named(scores, short_name)
 
     probe = _probe(config, splits, model=model, heads=heads, train_labels=train_labels, device=device)
     return Baselines(

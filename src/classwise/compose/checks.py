@@ -14,6 +14,7 @@ from classwise.data.sampling import batches_of, table_order
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, DataError
 from classwise.losses.criterion import Criterion
+from classwise.model.batch_norm import freezable_norms
 from classwise.model.classifier import Classifier
 
 
@@ -27,6 +28,7 @@ def check_recipe(
     class_counts = {name: len(labels) for name, labels in splits.label_lists.items()}
     _refuse_unscored_metric(splits, selection_metric(config, class_counts))
     _refuse_unbalanced_sampling(config, splits)
+    _refuse_nothing_to_freeze(config, model)
 
     criterion = build_criterion(config, splits)
     optimizer = optimizer_of(config, model, criterion)
@@ -74,6 +76,15 @@ def _refuse_unbalanced_sampling(config: Config, splits: DatasetSplits) -> None:
         raise ConfigError(
             f"data.sampling: found {config.data.sampling!r}, but no training row has a label for all of"
             f" {', '.join(names)}; allowed: shuffle, or a [joint] of targets that are labeled together"
+        )
+
+
+def _refuse_nothing_to_freeze(config: Config, model: Classifier) -> None:
+    """A key without effect, which only the model can tell."""
+    if config.training.batch_norm == "frozen" and not freezable_norms(model):
+        raise ConfigError(
+            f"training.batch_norm: found 'frozen', but {config.model.backbone} has no batch norm, so its gradients are"
+            ' exact as they are; allowed: "micro_batch", the default'
         )
 
 

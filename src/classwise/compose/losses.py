@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from classwise.compose.prior import prior_adjustment
 from classwise.compose.splits import DatasetSplits, label_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
@@ -154,7 +155,7 @@ def build_heads(config: Config, splits: DatasetSplits) -> dict[str, Head]:
     for target in splits.targets:
         name, size = target.name, len(target.labels)
         if target.type == "class":
-            heads[name] = ClassHead(size, _adjustment(config.targets[name].adjust, counts[name]))
+            heads[name] = ClassHead(size, _adjustment(config, splits, name, counts[name]))
         elif target.type == "ordinal":
             heads[name] = OrdinalHead(size)
         elif target.type == "multilabel":
@@ -174,11 +175,13 @@ def cosine_scales(config: Config) -> dict[str, float]:
     }
 
 
-def _adjustment(tau: float | None, counts: list[int]) -> tuple[float, ...]:
-    """Added to the logits after training: -tau * log prior (Menon et al. 2021, equation 9)."""
-    if not tau:
-        return ()
-    return tuple((-tau * log_prior(torch.tensor(counts))).tolist())
+def _adjustment(config: Config, splits: DatasetSplits, name: str, counts: list[int]) -> tuple[float, ...]:
+    """Added to the logits after training: -tau * log prior (Menon et al. 2021, equation 9) where `adjust` is given,
+    else what the class shares of selection.prior ask for."""
+    tau = config.targets[name].adjust
+    if tau is None:
+        return prior_adjustment(config, splits, name)
+    return tuple((-tau * log_prior(torch.tensor(counts))).tolist()) if tau else ()
 
 
 def _mean_and_std(splits: DatasetSplits, name: str) -> tuple[float, float]:

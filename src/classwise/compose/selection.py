@@ -1,18 +1,22 @@
 """What choosing the best epoch does to its score: which rows' outcomes a run records, and what they say at its end."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from classwise.compose.prior import class_shares
 from classwise.compose.settings import selection_metric
 from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.data.sampling import table_order
 from classwise.metrics.collection import higher_is_better
 from classwise.metrics.outcomes import MOST_BYTES, outcome_dtype, selection_optimism
+from classwise.metrics.scores import AT_PRIOR
 from classwise.training.state import TrainState
+
+MAY_BE_NEGATIVE = ("mcc", "kappa", "quadratic_kappa", "r2")
 
 
 def recorded_metric(config: Config, splits: DatasetSplits) -> str:
@@ -53,6 +57,7 @@ def selection_summary(
         seed=config.seed,
         resamples=config.report.resamples,
         higher_is_better=higher_is_better(name),
+        shares=_shares(config, splits, name),
     )
     return summary | _corrected(metrics, name, estimate)
 
@@ -60,15 +65,19 @@ def selection_summary(
 def _corrected(metrics: Mapping[str, Any], name: str, estimate: float) -> dict[str, Any]:
     """The score and its interval without the optimism."""
     target, _, score = name.rpartition(".")
-    scores = (
-        metrics["joint"]
-        if target == "joint"
-        else metrics["targets"][target or next(iter(metrics["targets"]))]
-    )
+    target = target or next(iter(metrics["targets"]))
+
+    # An estimate must not lead to where no score can be.
     shift = -estimate if higher_is_better(name) else estimate
-    found = {"optimism": estimate, "corrected": metrics["value"] + shift}
+    lowest = -math.inf if score.removesuffix(AT_PRIOR) in MAY_BE_NEGATIVE else 0.0
+    corrected = max(lowest, metrics["value"] + shift)
+    found = {"optimism": abs(metrics["value"] - corrected), "corrected": corrected}
+
+    scores = metrics["joint"] if target == "joint" else metrics["targets"][target]
+    if score.endswith(AT_PRIOR):
+        scores, score = scores["at_prior"], score.removesuffix(AT_PRIOR)
     interval = scores.get("intervals", {}).get(score)
-    return found | ({"interval": [end + shift for end in interval]} if interval else {})
+    return found | ({"interval": [max(lowest, end + shift) for end in interval]} if interval else {})
 
 
 def _reason_against(config: Config, splits: DatasetSplits) -> str:
@@ -89,6 +98,13 @@ def _reason_against(config: Config, splits: DatasetSplits) -> str:
     if rows * epochs * dtype.itemsize > MOST_BYTES:
         return f"{rows:,} validation rows in {epochs} epochs would take more than {limit} MiB of every checkpoint"
     return ""
+
+
+def _shares(config: Config, splits: DatasetSplits, name: str) -> Sequence[float] | None:
+    """The class shares of a metric at the prior; None for any other."""
+    if not name.endswith(AT_PRIOR):
+        return None
+    return class_shares(config, splits.label_lists)[name.rpartition(".")[0] or splits.targets[0].name]
 
 
 def _truth(name: str, splits: DatasetSplits) -> tuple[np.ndarray[Any, Any], int]:

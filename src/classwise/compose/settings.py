@@ -11,6 +11,7 @@ from classwise.config.schema import Config
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError
 from classwise.metrics.collection import higher_is_better, resolve_metric
+from classwise.metrics.scores import AT_PRIOR
 from classwise.training.loop import Settings
 
 ALLOWED_DEVICES = "auto, cpu, cuda, cuda:N"
@@ -36,13 +37,15 @@ def build_settings(config: Config, device: torch.device, processes: Processes = 
 
 
 def selection_metric(config: Config, class_counts: Mapping[str, int] | None = None) -> str:
-    """The full name of the metric that selects the best epoch, such as `colour.macro_f1`.
+    """The full name of the metric that selects the best epoch, such as `colour.macro_f1`; at the class shares of
+    selection.prior `colour.macro_f1_at_prior`.
 
     With `class_counts` (classes by target) the metric is also checked against the number of classes.
     Raises ConfigError.
     """
     types = {name: target.type for name, target in config.targets.items()}
-    return resolve_metric(config.selection.metric, types, config.joint is not None, class_counts)
+    metric = resolve_metric(config.selection.metric, types, config.joint is not None, class_counts)
+    return metric if config.selection.prior in (None, "as_validation") else f"{metric}{AT_PRIOR}"
 
 
 def metric_targets(metric: str, splits: DatasetSplits) -> tuple[str, ...]:

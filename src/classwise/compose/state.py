@@ -26,7 +26,7 @@ from classwise.training.tuning import FORMATS
 def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
     """The model with its initial weights, on the host. Raises ModelError."""
     model = config.model
-    return build_classifier(
+    classifier = build_classifier(
         backbone=model.backbone,
         weights=model.weights,
         image_size=model.image_size,
@@ -36,6 +36,15 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
         seed=torch_seed(config.seed, WEIGHTS),
         cosine=cosine_scales(config),
     )
+    # Already here, since the fastest way to train is measured with this model.
+    freeze_norms(config, classifier)
+    return classifier
+
+
+def freeze_norms(config: Config, model: Classifier) -> None:
+    """Freeze batch norm if the config says so; harmless if it is frozen already."""
+    if config.training.batch_norm == "frozen":
+        model.freeze_batch_norm()
 
 
 def build_state(
@@ -44,6 +53,7 @@ def build_state(
     """All that training changes, as it is at update 0; moves `model` and `criterion` to `device`. Raises
     ConfigError."""
     training = config.training
+    freeze_norms(config, model)  # a checkpoint does not know it
     if training.sync_batch_norm and data.world_size > 1:
         # timm's conversion knows its own norm layers, which torch's would skip.
         from timm.layers import convert_sync_batchnorm

@@ -23,6 +23,7 @@ def check_conflicts(config: Config) -> list[str]:
         _class_weights,
         _target_weights,
         _frozen_backbone,
+        _frozen_batch_norm,
         _ranking,
     )
     for check in checks:
@@ -182,6 +183,22 @@ def _frozen_backbone(config: Config) -> Iterator[str]:
         )
 
 
+def _frozen_batch_norm(config: Config) -> Iterator[str]:
+    training = config.training
+    if training.batch_norm != "frozen":
+        return
+    if training.sync_batch_norm:
+        yield (
+            "training.sync_batch_norm: found true, but training.batch_norm is 'frozen', so there are no statistics to"
+            " compute; allowed: one of them"
+        )
+    if training.freeze_epochs >= training.epochs:
+        yield (
+            "training.batch_norm: found 'frozen', but training.freeze_epochs freezes the whole backbone in all epochs;"
+            ' allowed: "micro_batch", the default'
+        )
+
+
 def _ranking(config: Config) -> Iterator[str]:
     queries = {name: target.query for name, target in config.targets.items() if target.type == "ranking"}
     if len(set(queries.values())) > 1:
@@ -194,6 +211,9 @@ def _corrected_twice(config: Config) -> Iterator[str]:
     sampling = config.data.sampling
     for name, target in config.targets.items():
         if target.type != "class":
+            continue
+        # With selection.prior, what all of them have changed together is taken into account after training.
+        if config.selection.prior is not None and target.adjust is None:
             continue
         corrections = [f"data.sampling = {sampling!r}"] if sampling != "shuffle" else []
         for loss in losses_of(config, name):
@@ -235,6 +255,11 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield (
             f"training.freeze_epochs = {training.freeze_epochs}: the backbone has no pretrained weights, so the heads"
             " are trained on random features"
+        )
+    if training.batch_norm == "frozen" and config.model.weights == "none":
+        yield (
+            "training.batch_norm = 'frozen': the backbone has no pretrained weights, so the running statistics are"
+            " those of the start (mean 0, variance 1), and batch norm normalizes nothing"
         )
     if training.freeze_epochs >= training.epochs and data.augment.preset != "none":
         yield (

@@ -65,7 +65,8 @@ def _comments(section: BaseModel, where: str) -> Iterator[tuple[str, str]]:
             yield from _comments(value, f"{where}{name}.")
         elif isinstance(value, dict):
             for key, item in value.items():
-                yield from _comments(item, f"{where}{name}.{key}.")
+                if isinstance(item, BaseModel):
+                    yield from _comments(item, f"{where}{name}.{key}.")
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:

@@ -8,7 +8,7 @@ writes and the text of `classwise keys`.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
@@ -66,7 +66,7 @@ class Data(Section):
     id: str | None = Field(None, description="column that identifies the rows (default: the path column)")
     group: str | None = Field(
         None,
-        description="column of groups, such as persons; a group is never split between training and validation",
+        description="column of groups, such as persons; a group is never split between training and validation, nor are rows with the same image",
     )
     valid: Annotated[float, Field(gt=0, lt=1)] | str = Field(
         0.2, description="fraction of the rows to validate on, or a table of validation rows"
@@ -136,7 +136,10 @@ class Data(Section):
 class Model(Section):
     """[model]"""
 
-    backbone: str = Field("small_cnn", description="small_cnn (built in), or the name of any timm model")
+    backbone: str = Field(
+        "small_cnn",
+        description="small_cnn, small_cnn_gn (built in; the second with group norm), or the name of any timm model",
+    )
     weights: str = Field(
         "none",
         description='none | pretrained (timm\'s, from the hub) | path of a .safetensors file | "package:NAME"',
@@ -201,12 +204,12 @@ class Training(Section):
     micro_batch: Count | Literal["auto"] = Field(
         "auto",
         description="images computed at once; auto: the whole batch, halved whenever the device runs out of"
-        " memory. The gradient is always that of the whole batch",
+        " memory. The gradient stays that of the whole batch, unless the backbone has batch norm (see batch_norm)",
     )
     accumulate: Count = Field(
         1,
         description="gradient accumulation: micro-batches per update, in each process. The gradient is that of one"
-        " large batch",
+        " large batch, unless the backbone has batch norm (see batch_norm)",
     )
     clip_norm: Positive | None = Field(
         None, description="maximum norm of the gradient (default: no clipping)"
@@ -233,6 +236,11 @@ class Training(Section):
         None,
         description="also save a checkpoint within an epoch, every so many updates (default: off)",
     )
+    batch_norm: Literal["micro_batch", "frozen"] = Field(
+        "micro_batch",
+        description="what batch norm normalizes by: micro_batch: the images that are computed at once, so accumulation"
+        " is not exact; frozen: the running statistics of the pretrained weights, so it is",
+    )
     sync_batch_norm: bool = Field(
         False, description="compute batch norm's statistics over all processes (several GPUs only)"
     )
@@ -255,6 +263,17 @@ class Training(Section):
     device: str = Field("auto", description="auto | cpu | cuda (one GPU per process) | cuda:N")
 
 
+def _kind_of_prior(value: Any) -> str:
+    return "shares" if isinstance(value, Mapping) else "name"
+
+
+# By the kind of value, so that a message is about what was meant: a name, or one of the shares.
+Prior = Annotated[
+    Annotated[str, Tag("name")] | Annotated[dict[str, Positive], Tag("shares")], Discriminator(_kind_of_prior)
+]
+PRIORS = ("as_validation", "balanced")
+
+
 class Selection(Section):
     """[selection]"""
 
@@ -263,10 +282,15 @@ class Selection(Section):
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
         ' or "age.macro_f1", "age.mae", ...',
     )
+    prior: Prior | None = Field(
+        None,
+        description="class shares where the model will be used, for the metric and the predictions: as_validation |"
+        " balanced | { label = share, ... } (default: predictions as the loss makes them)",
+    )
     first_epoch: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
         0.8,
-        description="the best checkpoint is selected from this epoch on; below 1: after this fraction of the epochs. The"
-        " fewer epochs to choose from, the less luck (default: 0.8; with patience 1)",
+        description="the best checkpoint is selected from this epoch on; below 1: after this fraction of the epochs."
+        " The fewer epochs to choose from, the less luck (default: 0.8; with patience: 1)",
     )
     patience: Count | None = Field(
         None, description="early stopping: epochs to wait for an improvement (default: off)"
@@ -279,6 +303,14 @@ class Selection(Section):
         if isinstance(values, Mapping) and values.get("patience") is not None:
             return {"first_epoch": 1, **values}
         return values
+
+    @model_validator(mode="after")
+    def _known_prior(self) -> "Selection":
+        if isinstance(self.prior, str) and self.prior not in PRIORS:
+            raise ValueError(
+                f"prior: found {self.prior!r}, allowed: {', '.join(PRIORS)}, or a table {{ label = share, ... }}"
+            )
+        return self
 
 
 class Report(Section):

@@ -15,6 +15,7 @@ from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
 from classwise.init.guess import Guess, guess_source
+from classwise.init.prior import choose_prior
 
 _HEADER = """\
 # Written by `classwise init`, and ready to train: classwise train classwise.toml
@@ -38,7 +39,9 @@ def write_config(
     table_path = out / "samples.csv"
     guess.data["source"] = _relative(guess.source, out) if guess.source else table_path.name
     guess.data["images"] = _relative(guess.root, out)
-    config = suggest(guess, _run_name(source))
+    prior, reason = choose_prior(guess)
+    guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
+    config = suggest(guess, _run_name(source), prior)
     text = _HEADER + commented_toml(config, guess.notes)
 
     # Refuse before anything is written.
@@ -49,14 +52,14 @@ def write_config(
         write_table(guess.table, table_path)
         say(f"{table_path}: {guess.table.height} rows")
     write_text(config_path, text)
-    for line in _summary(guess, config):
+    for line in _summary(guess, config, reason):
         say(line)
     return config_path
 
 
-def suggest(guess: Guess, name: str) -> Config:
+def suggest(guess: Guess, name: str, prior: str | None = None) -> Config:
     """The config for a source: pretrained weights if they are installed and the images are not tiny, else a small
-    network that is trained from scratch. Raises DataError if no image can be read."""
+    network that is trained from scratch. `prior`: selection.prior. Raises DataError if no image can be read."""
     values: dict[str, Any] = {
         "name": name,
         "data": {"augment": "light", **guess.data},
@@ -66,7 +69,8 @@ def suggest(guess: Guess, name: str) -> Config:
         "schedule": {"name": "cosine", "warmup_epochs": 0.5},
         "training": {"epochs": 30, "batch_size": 32, "clip_norm": 1.0},
         # The luckiest epoch is not the best one: docs/results/honesty.md.
-        "selection": {"metric": _metric(guess), "first_epoch": 0.8},
+        # Balanced softmax learns no class shares; those of `prior` are added to what it has learned.
+        "selection": {"metric": _metric(guess), "prior": prior, "first_epoch": 0.8},
     }
     if guess.joint:
         values["joint"] = {"targets": guess.joint}
@@ -100,8 +104,8 @@ def _metric(guess: Guess) -> str:
     return f"{name}.{metric}" if len(guess.targets) > 1 else metric
 
 
-def _summary(guess: Guess, config: Config) -> list[str]:
-    """What was recognized: targets, group and model."""
+def _summary(guess: Guess, config: Config, prior: str) -> list[str]:
+    """What was recognized: targets, group and model; `prior` says for which class shares, and why."""
     targets = []
     for name, target in config.targets.items():
         labels = guess.table[str(target.column)].drop_nulls()
@@ -115,6 +119,7 @@ def _summary(guess: Guess, config: Config) -> list[str]:
     height, width = config.model.image_size
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
+        *([f"class shares: {prior} (selection.prior)"] if prior else []),
         f"model: {config.model.backbone} at {height} x {width}, weights {config.model.weights}",
     ]
 

@@ -78,12 +78,13 @@ class Criterion(nn.Module):
         """
         self._check_names("targets", targets)
         rows = len(targets[self.names[0]])
-        if complete and rows in self._row_count_normalizers:
+        # In evaluation, losses with class weights are divided by the summed weights instead.
+        if complete and self.training and rows in self._row_count_normalizers:
             return self._row_count_normalizers[rows]
         normalizer = Normalizer.concat(
             [loss.normalizer(targets[name], complete) for name, loss in self._heads]
         )
-        if normalizer.is_row_count:
+        if normalizer.is_row_count and self.training:
             self._row_count_normalizers[rows] = normalizer
         return normalizer
 

@@ -3,7 +3,8 @@
 The mean loss of a batch is a sum over its rows divided by a normalizer: the number of labeled rows, or the sum of their
 class weights. The sums and the normalizers of several micro-batches can be added; their means cannot. So the training
 loop first adds up the normalizers of all micro-batches of an update, and passes the total to each of them. The
-gradients then add up to that of one big batch, whatever the batch sizes, class weights and masked labels.
+gradients then add up to that of one big batch, whatever the batch sizes, class weights and masked labels. That is the
+loss's part; the model's is that the outputs of a row do not depend on the other rows (see model/batch_norm.py).
 """
 
 import itertools

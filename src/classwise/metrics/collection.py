@@ -10,12 +10,14 @@ from torch import Tensor
 from classwise.errors import ConfigError, nearest
 from classwise.metrics.bootstrap import Groups, Resampling
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric, require_rows
+from classwise.metrics.intervals import Intervals, with_intervals
 from classwise.metrics.joint import joint_number
 from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.outcomes import class_outcome, outcome_dtype
+from classwise.metrics.prior import intervals_at_prior, scores_at_prior
 from classwise.metrics.ranking import RankingMetric
 from classwise.metrics.regression import RegressionMetric
-from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
 from classwise.model.heads import Head
 
 ROWS_AT_ONCE = 4096
@@ -38,10 +40,8 @@ class Metric(Protocol):
     def compute(self) -> dict[str, Any]:
         """The scores as in metrics.json: plain values."""
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score. Raises ValueError if the rows were not kept."""
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score that has one. Raises ValueError if the rows were not kept."""
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
         """What `intervals` draws, and the scores of it."""
@@ -58,7 +58,8 @@ class MetricCollection:
     `heads`: by target, what its outputs mean. `labels`: the label list by target, for a regression with edges the names
     of its classes; no entry for a target without classes. `joint`: the targets read as one class, the first most
     significant. `keep_rows`: store the rows, for intervals. `record`: a score by its name in `flat_scores`, whose
-    `outcomes` are stored.
+    `outcomes` are stored. `priors`: class shares (K,) by target, and of `joint`, at which these are also scored; see
+    `scores_at_prior`.
 
     Batches are collected, and counted ROWS_AT_ONCE rows at a time: counting takes a dozen operations per target, which
     cost the same for one batch as for a hundred.
@@ -72,8 +73,10 @@ class MetricCollection:
         device: torch.device | str = "cpu",
         keep_rows: bool = False,
         record: str = "",
+        priors: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.heads = dict(heads)
+        self.priors = dict(priors or {})
         self.labels = {name: list(names) for name, names in labels.items()}
         self.joint = tuple(joint)
         self.keep_rows = keep_rows
@@ -191,25 +194,37 @@ class MetricCollection:
     ) -> dict[str, dict[str, Any]]:
         """The scores of all targets by name under `targets`, and of the joint class under `joint`, as in metrics.json.
 
-        With `resamples` > 0 each has `intervals` too, [low, high] by score, from that many bootstrap samples. `groups`,
-        one for each row in the order of the updates, are drawn if given, else rows. Raises ValueError if the rows were
-        not kept.
+        With `resamples` > 0 each, and each of its classes, has `intervals` too, [low, high] by score, from that many
+        draws, and `no_interval`, why a score has none. The sampling units are the `groups`, one for each row in the
+        order of the updates, or else the rows. What has class shares in `priors` is scored at these in `at_prior`.
+        Raises ValueError if the rows were not kept.
         """
         if resamples:
             require_rows(self.keep_rows)
         self._count_collected()
 
-        def scores_of(metric: Metric) -> dict[str, Any]:
+        def scores_of(name: str, metric: Metric) -> dict[str, Any]:
             scores = metric.compute()
             if not scores["samples"]:  # nothing was measured: an error of 0 would look perfect
                 return scores | {name: None for name in scores if name in HIGHER_IS_BETTER}
-            return scores | ({"intervals": metric.intervals(groups, seed, resamples)} if resamples else {})
+            if resamples:
+                scores = with_intervals(scores, metric.intervals(groups, seed, resamples))
+            if shares := self.priors.get(name):
+                counts = metric.counts if isinstance(metric, ClassMetric) else metric
+                assert isinstance(counts, LabelMetric)
+                at_prior = scores_at_prior(counts, shares)
+                if resamples:
+                    at_prior = with_intervals(
+                        at_prior, intervals_at_prior(counts, shares, groups, seed=seed, resamples=resamples)
+                    )
+                scores["at_prior"] = at_prior
+            return scores
 
         results: dict[str, Any] = {
-            "targets": {name: scores_of(metric) for name, metric in self._metrics.items()}
+            "targets": {name: scores_of(name, metric) for name, metric in self._metrics.items()}
         }
         if self._joint_metric is not None:
-            results["joint"] = scores_of(self._joint_metric)
+            results["joint"] = scores_of("joint", self._joint_metric)
         return results
 
 
@@ -245,7 +260,8 @@ def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> l
 
 
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every selectable score by name: `macro_f1` for a single target, else `age.mae`; and `joint.macro_f1`.
+    """Every selectable score by name: `macro_f1` for a single target, else `age.mae`; and `joint.macro_f1`. Those at
+    the class shares of selection.prior end with `_at_prior`.
 
     `results` as from `MetricCollection.compute`. Targets without a labeled row have no scores.
     """
@@ -253,11 +269,18 @@ def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
     by_prefix = {"joint.": results["joint"]} if "joint" in results else {}
     by_prefix |= {"" if len(targets) == 1 else f"{target}.": scores for target, scores in targets.items()}
     return {
-        f"{prefix}{name}": value
+        f"{prefix}{name}{suffix}": value
         for prefix, scores in by_prefix.items()
-        for name, value in scores.items()
+        for suffix, part in (("", scores), (AT_PRIOR, scores.get("at_prior", {})))
+        for name, value in part.items()
         if name in HIGHER_IS_BETTER and value is not None
     }
+
+
+def score_named(scores: Mapping[str, Any], name: str) -> float:
+    """One score of a target: `macro_f1`, or `macro_f1_at_prior`."""
+    at_prior = name.endswith(AT_PRIOR)
+    return float(scores["at_prior"][name.removesuffix(AT_PRIOR)] if at_prior else scores[name])
 
 
 def higher_is_better(metric: str) -> bool:
@@ -265,7 +288,7 @@ def higher_is_better(metric: str) -> bool:
 
     Raises ValueError for an unknown metric.
     """
-    name = metric.rpartition(".")[2]
+    name = metric.rpartition(".")[2].removesuffix(AT_PRIOR)
     if name not in HIGHER_IS_BETTER:
         raise ValueError(f"found the metric {metric!r}; {nearest(name, HIGHER_IS_BETTER)}")
     return HIGHER_IS_BETTER[name]

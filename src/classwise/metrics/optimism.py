@@ -15,15 +15,15 @@ collapses strata with a single unit (Cochran 1977, 'Sampling techniques', sectio
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from classwise.metrics.bootstrap import Groups
+from classwise.metrics.bootstrap import Groups, summed_by
 from classwise.metrics.classification import marginal_sums
 from classwise.metrics.regression import regression_scores
-from classwise.metrics.scores import LABEL_SCORES, Array, label_scores, level_scores
+from classwise.metrics.scores import LABEL_SCORES, Array, label_scores, level_scores, ratio
 from classwise.randomness import BOOTSTRAP, generator
 
 Numbers = npt.NDArray[np.int64]
@@ -63,32 +63,39 @@ def resampled_class_scores(
     groups: Groups | None,
     seed: int,
     resamples: int,
+    shares: Sequence[float] | None = None,
 ) -> Array:
     """The score `name`, of `LABEL_SCORES` or `LEVEL_SCORES`, of each epoch on each resample: (R, E).
 
     `true_N`, `predicted_EN`: class numbers. Units are rows, or whole `groups` (one for each row). A unit is resampled
-    within its class, a group within the rarest class that it holds.
+    within its class, a group within the rarest class that it holds. `shares` (K,): class shares to which each resample
+    is weighted, as in `scores_at_prior`.
     """
     unit_N, stratum_U, single = _strata(true_N, classes, groups)
-    hit_EN = predicted_EN == true_N
+    sum_by_class = summed_by(true_N, classes)
     marginals_of = [marginal_sums(true_N, predicted_N, classes) for predicted_N in predicted_EN]
     rng = generator(seed, BOOTSTRAP, 1)
     chunks = []
     for weights_UR in _stratified_weights(stratum_U, resamples, rows=len(true_N), rng=rng):
         weights_NR = weights_UR.take(unit_N, axis=0)
-        gain_RE = {k: _borrowed_hits(k, true_N, hit_EN, weights_UR.shape[1], rng) for k in single}
+        lent_RE = {k: _borrowed(k, true_N, predicted_EN, weights_UR.shape[1], rng) for k in single}
+        if shares is not None:
+            factor_KR = ratio(np.asarray(shares)[:, None], sum_by_class(weights_NR))
+            weights_NR *= factor_KR[true_N]
         columns = []
         for epoch, marginals in enumerate(marginals_of):
             hits_RK, support_RK, predicted_RK = marginals(weights_NR)
             if name in LABEL_SCORES:
-                # A row that is hit is predicted as its class.
                 for k in single:
-                    hits_RK[:, k] += gain_RE[k][:, epoch]
-                    predicted_RK[:, k] += gain_RE[k][:, epoch]
+                    own_N = true_N == k
+                    lent_R = lent_RE[k][:, epoch]
+                    weight_R = weights_NR[own_N].sum(axis=0)
+                    hits_RK[:, k] = np.where(lent_R == k, weight_R, 0.0)
+                    _move(predicted_RK, predicted_EN[epoch][own_N], weights_NR[own_N], lent_R)
                 scores = label_scores(hits_RK, support_RK, predicted_RK)
             else:
                 steps_N = np.abs(true_N - predicted_EN[epoch]).astype(np.float64)
-                sums = steps_N @ weights_NR, steps_N**2 @ weights_NR
+                sums = _weighted_sum(steps_N, weights_NR), _weighted_sum(steps_N**2, weights_NR)
                 scores = level_scores(support_RK, predicted_RK, distance=sums[0], square=sums[1])
             columns.append(scores[name])
         chunks.append(np.stack(columns, axis=1))
@@ -103,10 +110,13 @@ def resampled_regression_scores(
     deviation_N = true_N - mean
     columns: list[Array] = []
     for weights_NR in _unstratified_weights(len(true_N), groups, seed, resamples):
-        shared = [weights_NR.sum(axis=0), deviation_N @ weights_NR, deviation_N**2 @ weights_NR]
+        count_R = weights_NR.sum(axis=0)
+        spread = [_weighted_sum(deviation_N, weights_NR), _weighted_sum(deviation_N**2, weights_NR)]
         of_epochs = []
         for error_N in error_EN:
-            sums = np.stack([shared[0], np.abs(error_N) @ weights_NR, error_N**2 @ weights_NR, *shared[1:]])
+            size, square = np.abs(error_N), error_N**2
+            errors = [_weighted_sum(size, weights_NR), _weighted_sum(square, weights_NR)]
+            sums = np.stack([count_R, *errors, *spread])
             of_epochs.append(regression_scores(sums, mean)[name])
         columns.append(np.stack(of_epochs, axis=1))
     return np.concatenate(columns)
@@ -114,9 +124,18 @@ def resampled_regression_scores(
 
 def resampled_means(value_EN: Array, groups: Groups | None, seed: int, resamples: int) -> Array:
     """The mean of each epoch's values (E, N) on each resample: (R, E)."""
-    weights = _unstratified_weights(value_EN.shape[1], groups, seed, resamples)
-    chunks = [(value_EN @ weights_NR / weights_NR.sum(axis=0)).T for weights_NR in weights]
+    chunks = []
+    for weights_NR in _unstratified_weights(value_EN.shape[1], groups, seed, resamples):
+        count_R = weights_NR.sum(axis=0)
+        means = [_weighted_sum(value_N, weights_NR) / count_R for value_N in value_EN]
+        chunks.append(np.stack(means, axis=1))
     return np.concatenate(chunks)
+
+
+def _weighted_sum(value_N: Array, weights_NR: Array) -> Array:
+    """(R,). Not by BLAS, whose last digits depend on where its operands lie in memory."""
+    total_R: Array = (value_N[:, None] * weights_NR).sum(axis=0)
+    return total_R
 
 
 def _strata(true_N: Numbers, classes: int, groups: Groups | None) -> tuple[Numbers, Numbers, list[int]]:
@@ -163,17 +182,27 @@ def _unstratified_weights(rows: int, groups: Groups | None, seed: int, resamples
         yield weights_UR.take(unit_N, axis=0)
 
 
-def _borrowed_hits(
-    label: int, true_N: Numbers, hit_EN: npt.NDArray[np.bool_], resamples: int, rng: np.random.Generator
-) -> Array:
-    """(R, E): by how many hits the rows of a class would have more if a row of another class stood for them. Each other
-    class is as likely as another, since rare ones are more like this one than frequent ones."""
-    own_N = true_N == label
-    own_E = hit_EN[:, own_N].sum(axis=1).astype(np.float64)
-    others = np.flatnonzero(~own_N)
+def _borrowed(
+    label: int, true_N: Numbers, predicted_EN: Numbers, resamples: int, rng: np.random.Generator
+) -> Numbers:
+    """(R, E): what the rows of a class would be predicted as if a row of another class stood for them: `label` where
+    that row is right. Each other class is as likely as another, since rare ones are more like this one than frequent
+    ones. Where there is no other class, the class's own row."""
+    others = np.flatnonzero(true_N != label)
     if not len(others):
-        return np.zeros((resamples, len(hit_EN)))
+        return np.repeat(predicted_EN[:, :1].T, resamples, axis=0)
     weight_N = 1 / np.bincount(true_N)[true_N[others]]
-    lenders = rng.choice(others, size=resamples, p=weight_N / weight_N.sum())
-    gain_RE: Array = hit_EN[:, lenders].T * float(own_N.sum()) - own_E
-    return gain_RE
+    lenders_R = rng.choice(others, size=resamples, p=weight_N / weight_N.sum())
+    predicted_RE = predicted_EN[:, lenders_R].T
+    true_R1 = true_N[lenders_R][:, None]
+    # A wrong one must not become right by being taken for this very class.
+    wrong_RE = np.where(predicted_RE == label, true_R1, predicted_RE)
+    lent_RE: Numbers = np.where(predicted_RE == true_R1, label, wrong_RE)
+    return lent_RE
+
+
+def _move(predicted_RK: Array, before_M: Numbers, weights_MR: Array, after_R: Numbers) -> None:
+    """Count M rows as predicted as `after_R` in each resample, in place of what they were predicted as."""
+    for before, weight_R in zip(before_M, weights_MR, strict=True):
+        predicted_RK[:, before] -= weight_R
+        predicted_RK[np.arange(len(after_R)), after_R] += weight_R

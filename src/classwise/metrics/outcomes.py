@@ -1,5 +1,6 @@
 """What each row came to in one epoch, as far as the metric that selects needs it: a few bytes a row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from classwise.metrics.optimism import (
     resampled_means,
     resampled_regression_scores,
 )
-from classwise.metrics.scores import LABEL_SCORES, Array
+from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
 
 MOST_BYTES = 32 * 2**20
 """Of all rows and epochs together: they are written with every checkpoint."""
@@ -29,6 +30,7 @@ def outcome_dtype(metric: str, type: str, classes: int) -> torch.dtype | None:
     as few bytes as hold it, or a number. None where the score is not a function of such rows: a calibration error, a
     mean average precision, the scores of multilabel and ranking targets."""
     if type in ("class", "ordinal", "joint"):
+        metric = metric.removesuffix(AT_PRIOR)
         if metric in LABEL_SCORES or metric in LEVEL_SCORES:
             return torch.uint8 if classes <= 256 else torch.int16 if classes <= 2**15 else torch.int32
         return torch.float32 if metric in ROW_MEANS else None
@@ -54,9 +56,11 @@ def selection_optimism(
     seed: int,
     resamples: int,
     higher_is_better: bool,
+    shares: Sequence[float] | None = None,
 ) -> float:
     """See `optimism`. `metric`: a score without the name of its target; `true_N`: classes, -1 where unknown, or values,
-    NaN where unknown; `outcomes_EN`: as recorded, of the epochs that could be selected; `scores_E`: their scores."""
+    NaN where unknown; `outcomes_EN`: as recorded, of the epochs that could be selected; `scores_E`: their scores.
+    `shares`: the class shares of a score at prior."""
     known_N = true_N >= 0 if classes else np.isfinite(true_N)
     true_N = true_N[known_N]
     outcomes_EN = outcomes_EN[:, known_N]
@@ -66,7 +70,14 @@ def selection_optimism(
     elif classes:
         predicted_EN = outcomes_EN.astype(np.int64)
         resampled_RE = resampled_class_scores(
-            metric, true_N.astype(np.int64), predicted_EN, classes, groups, seed=seed, resamples=resamples
+            metric.removesuffix(AT_PRIOR),
+            true_N.astype(np.int64),
+            predicted_EN,
+            classes,
+            groups,
+            seed=seed,
+            resamples=resamples,
+            shares=shares,
         )
     else:
         errors_EN = outcomes_EN.astype(np.float64)

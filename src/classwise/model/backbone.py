@@ -18,18 +18,26 @@ from torch import Tensor, nn
 
 from classwise.errors import ModelError, nearest
 from classwise.files import sha256
-from classwise.model.small_cnn import SmallCNN
+from classwise.model.small_cnn import SmallCNN, group_norm
 
 Three = tuple[float, float, float]
 HALF: Three = (0.5, 0.5, 0.5)
 
 
-def _small_cnn(image_size: tuple[int, int]) -> nn.Module:
+def _small_cnn(image_size: tuple[int, int], norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Module:
     """From 64 px up, the stem halves height and width: a quarter of the cost."""
-    return SmallCNN(stem_stride=2 if min(image_size) >= 64 else 1)
+    return SmallCNN(stem_stride=2 if min(image_size) >= 64 else 1, norm=norm)
 
 
-BUILT_IN: dict[str, Callable[[tuple[int, int]], nn.Module]] = {"small_cnn": _small_cnn}
+def _small_cnn_gn(image_size: tuple[int, int]) -> nn.Module:
+    """With group norm, named as timm names such variants."""
+    return _small_cnn(image_size, group_norm)
+
+
+BUILT_IN: dict[str, Callable[[tuple[int, int]], nn.Module]] = {
+    "small_cnn": _small_cnn,
+    "small_cnn_gn": _small_cnn_gn,
+}
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.model.backbone import Backbone, Three, build_backbone
+from classwise.model.batch_norm import batch_norms, freezable_norms
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Classifier(nn.Module):
         self.backbone = backbone.module
         self.feature_count = backbone.features
         self.memory_format = torch.contiguous_format
+        self.has_frozen_batch_norm = False
         self.dropout = nn.Dropout(metadata.dropout)
 
         # A list, since a target may be called `type` or `keys`, which a ModuleDict refuses.
@@ -86,6 +88,25 @@ class Classifier(nn.Module):
     def statistics(self) -> list[Tensor]:
         """The buffers that a forward pass in training may change: the running statistics of norms."""
         return [*self.backbone.buffers(), *self.heads.buffers()]
+
+    @property
+    def batch_dependent_norms(self) -> list[nn.Module]:
+        """The layers through which an image's outputs in training depend on the other images of its forward pass."""
+        frozen = freezable_norms(self) if self.has_frozen_batch_norm else []
+        return [norm for norm in batch_norms(self) if norm not in frozen]
+
+    def freeze_batch_norm(self) -> None:
+        """From now on batch norm normalizes by its running statistics in training as well, and does not update them;
+        its weights and biases are trained."""
+        self.has_frozen_batch_norm = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, without batch norm where that is frozen; with `mode=False`, eval mode."""
+        super().train(mode)
+        for norm in freezable_norms(self) if self.has_frozen_batch_norm else ():
+            norm.eval()
+        return self
 
     def arrange(self, memory_format: torch.memory_format) -> None:
         """Use this memory layout for weights and images; outputs may differ in their last digits."""

@@ -1,21 +1,37 @@
 """The built-in backbone: a plain convolutional network for small images, fast on two CPU cores.
 
-Every block is convolution, batch norm (Ioffe and Szegedy, 2015, section 3.2), ReLU. Residual blocks and more depth were
-no better in equal time (docs/log.md): with few images and little time, more epochs help more than more layers.
+Every block is convolution, norm, ReLU. The norm is batch norm (Ioffe and Szegedy, 2015, section 3.2) or group norm (Wu
+and He, 2018, section 3), which looks at one image at a time. Residual blocks and more depth were no better in equal
+time (docs/log.md): with few images and little time, more epochs help more than more layers.
 """
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CHANNELS_PER_GROUP = 8  # of group norm
+
+
+def group_norm(channels: int) -> nn.Module:
+    """Group norm over groups of 8 channels."""
+    return nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
+
 
 class ConvBlock(nn.Module):
-    """images_BCHW -> (B, out_channels, H / stride, W / stride): 3 x 3 convolution, batch norm, ReLU."""
+    """images_BCHW -> (B, out_channels, H / stride, W / stride): 3 x 3 convolution, norm, ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
-        # No bias: the norm subtracts the mean that a bias would add.
+        # No bias: batch norm subtracts the mean that a bias would add, and every norm has a bias of its own.
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = norm(out_channels)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         convolved: Tensor = self.norm(self.conv(features_BCHW))
@@ -29,16 +45,24 @@ class SmallCNN(nn.Module):
     max pooling, which halves height and width. At the end the feature map is averaged over the cells of a `grid` x
     `grid` raster, not over the whole image: positions help to tell classes apart when all images are framed alike
     (centered clothes, faces). `stem_stride=2` quarters the cost, for images of about 64 px and more (16 px at least).
+    `norm` makes the norm of so many channels.
 
     Initial weights come from torch's global generator.
     """
 
-    def __init__(self, width: int = 24, in_channels: int = 3, stem_stride: int = 1, grid: int = 3) -> None:
+    def __init__(
+        self,
+        width: int = 24,
+        in_channels: int = 3,
+        stem_stride: int = 1,
+        grid: int = 3,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
-        self.stem = ConvBlock(in_channels, width, stem_stride)
-        self.stage1 = ConvBlock(width, width)
-        self.stage2 = ConvBlock(width, 2 * width)
-        self.stage3 = ConvBlock(2 * width, 4 * width)
+        self.stem = ConvBlock(in_channels, width, stem_stride, norm)
+        self.stage1 = ConvBlock(width, width, norm=norm)
+        self.stage2 = ConvBlock(width, 2 * width, norm=norm)
+        self.stage3 = ConvBlock(2 * width, 4 * width, norm=norm)
         self.grid = grid
         self.num_features = 4 * width * grid * grid
 

@@ -3,6 +3,7 @@ its confidence interval, and the baselines to beat."""
 
 from dataclasses import dataclass
 
+from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, mapping, number
@@ -45,7 +46,9 @@ class Headline:
     name: str
     text: str
     interval: str
+    no_interval: str  # why there is none
     subject: str
+    prior: str  # the class shares of the score, where they are not those of the rows
     lower: bool
     samples: int  # rows behind the score; 0 where they are not recorded
     is_test: bool  # else of the validation rows
@@ -80,14 +83,17 @@ def headline(run: RunFiles, best: Best) -> Headline:
     text = interval = ""
     if value is not None:
         text = number_text(best.key, value)
-        limits = ends(mapping(scores.get("intervals")).get(best.key))
+        scored = mapping(scores.get("at_prior")) if best.key.endswith(AT_PRIOR) else scores
+        limits = ends(mapping(scored.get("intervals")).get(best.key.removesuffix(AT_PRIOR)))
         interval = interval_text(best.key, value, limits) if limits else ""
     baselines_of, baselines = _baselines(run, best)
     return Headline(
         name=metric_name(best.key, kind_of(run, target)),
         text=text,
         interval=interval,
+        no_interval=str(mapping(scores.get("no_interval")).get(best.key, "")),
         subject=subject(run, best),
+        prior=_prior(run) if best.key.endswith(AT_PRIOR) else "",
         lower=not higher_is_better(best.key),
         samples=count(scores.get("samples")) or count(metrics.get("samples")),
         is_test=is_test,
@@ -96,6 +102,12 @@ def headline(run: RunFiles, best: Best) -> Headline:
         baselines_of=baselines_of,
         baselines=baselines,
     )
+
+
+def _prior(run: RunFiles) -> str:
+    """The class shares of selection.prior in words."""
+    prior = mapping(run.config.get("selection")).get("prior")
+    return "all classes equally frequent" if prior == "balanced" else "at the class shares of selection.prior"
 
 
 def subject(run: RunFiles, best: Best) -> str:

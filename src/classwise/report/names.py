@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from classwise.metrics.scores import HIGHER_IS_BETTER
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
 
 # In the order of display.
 NUMBER_NAMES = {
@@ -47,12 +47,14 @@ LONGEST = 7  # decimals; smaller numbers would show zeros only, so they are writ
 
 def metric_name(key: str, kind: str = "class") -> str:
     """`macro_f1` as `macro F1`; an unknown name stays as it is. `map` is MAP over queries but mAP over labels."""
+    if key.endswith(AT_PRIOR):
+        return f"{metric_name(key.removesuffix(AT_PRIOR), kind)} at prior"
     return "mAP" if key == "map" and kind == "multilabel" else NUMBER_NAMES.get(key, key)
 
 
 def higher_is_better(key: str) -> bool:
     """The direction of `macro_f1` or `age.mae`. Of a loss lower is better, of an unknown metric higher."""
-    name = key.rpartition(".")[2]
+    name = key.rpartition(".")[2].removesuffix(AT_PRIOR)
     return HIGHER_IS_BETTER.get(name, name != "loss")
 
 

@@ -12,6 +12,7 @@ import polars as pl
 from classwise.compose.autotune import resolve_auto
 from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
+from classwise.compose.prior import absent_at_prior
 from classwise.compose.settings import device_of
 from classwise.compose.splits import Split, data_digest
 from classwise.config.conflicts import check_conflicts
@@ -36,7 +37,7 @@ from classwise.run.checkpoint import (
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
 from classwise.run.inputs import note_absent_classes, read_rows, rows_to_score
-from classwise.run.messages import say_start
+from classwise.run.messages import say_batch_norm, say_start
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config
@@ -74,6 +75,7 @@ def train(
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         heads, model = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
+        splits = dataclasses.replace(splits, warnings=(*splits.warnings, *absent_at_prior(checked, splits)))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
         resolved, device, measured = resolve_auto(checked, splits, model, console, processes)
@@ -156,6 +158,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         if splits.cache is not None:
             console.line(str(splits.cache))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
+        say_batch_norm(console, parts)
 
         # A kill may have come between the saves of `best` and `last`: both are brought to where the run is.
         checkpointer = run_checkpointer(folder, config, splits, parts)

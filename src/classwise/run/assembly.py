@@ -7,6 +7,7 @@ import torch
 from classwise.compose.checks import check_recipe
 from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
+from classwise.compose.prior import class_shares
 from classwise.compose.selection import recorded_metric
 from classwise.compose.settings import build_settings
 from classwise.compose.splits import DatasetSplits
@@ -80,6 +81,7 @@ def assemble(
             joint=splits.joint,
             device=device,
             record=recorded_metric(config, splits),
+            priors=class_shares(config, splits.label_lists),
         ),
         settings=build_settings(config, device, processes),
     )

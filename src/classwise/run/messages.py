@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
@@ -10,6 +12,12 @@ from classwise.metrics.text import headline_text, selection_text
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.training import loop
+
+INEXACT = (
+    "note: {model} has {layers}, which normalize{s} by the {images} images of a forward pass; the {total} of an update"
+    " are not computed in one, so the gradient is not exactly that of one large batch. It is with training.batch_norm ="
+    ' "frozen" (for pretrained weights) or a backbone without batch norm, such as small_cnn_gn{or_sync}'
+)
 
 
 def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts: Parts) -> None:
@@ -39,6 +47,45 @@ def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts:
         f"{folder.path}: {rows}{grouped}\n"
         f"{parts.data.updates_per_epoch} updates an epoch, {settings.precision} on {settings.device};"
         f" * marks the best {settings.metric} so far{since}"
+    )
+    say_batch_norm(console, parts)
+
+
+def say_batch_norm(console: Console, parts: Parts) -> None:
+    """Print which layers keep an update from being exact: batch norm, where the update takes several forward passes."""
+    note = batch_norm_note(parts)
+    if note:
+        console.line(note)
+
+
+def batch_norm_note(parts: Parts) -> str:
+    """The line about batch norm; empty where every update is one forward pass, or no layer depends on the batch."""
+    state, data = parts.state, parts.data
+    norms = state.model.batch_dependent_norms
+    if not norms or data.frozen_epochs >= parts.settings.epochs:
+        return ""
+
+    # The images of a forward pass, and of an update: all processes' micro-batches, each perhaps in chunks. Synchronized
+    # norms see one such pass of all processes.
+    batch_size = data.loader.batch_size
+    chunks = -(-batch_size // (state.progress.chunk_size or batch_size))
+    images = -(-batch_size // chunks)
+    total = batch_size * data.micro_batches_per_update
+    world_size = data.world_size
+    is_synchronized = all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    if is_synchronized:
+        images *= world_size
+    if images >= total:
+        return ""
+    can_synchronize = world_size > 1 and not is_synchronized
+    count = len(norms)
+    return INEXACT.format(
+        model=state.model.metadata.backbone,
+        layers=f"{count} batch norm layer{'s' if count > 1 else ''}",
+        s="" if count > 1 else "s",
+        images=images,
+        total=total,
+        or_sync="; training.sync_batch_norm normalizes over all processes" if can_synchronize else "",
     )
 
 

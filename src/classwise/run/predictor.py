@@ -11,6 +11,7 @@ import torch
 from classwise.compose.image_check import check_with_progress, refuse_bad
 from classwise.compose.labels import Labels
 from classwise.compose.loaders import evaluation_images, loader_of
+from classwise.compose.prior import class_shares
 from classwise.compose.settings import device_of, selection_metric
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -173,7 +174,13 @@ class Predictor:
         """Metrics over the whole set as in metrics.json, with bootstrap intervals; `groups` are resampled whole. Raises
         DataError if no row has a label for the metric that selects."""
         resamples = config.report.resamples
-        metrics = MetricCollection(self.heads, self.labels, joint=self.joint, keep_rows=resamples > 0)
+        metrics = MetricCollection(
+            self.heads,
+            labels=self.labels,
+            joint=self.joint,
+            keep_rows=resamples > 0,
+            priors=class_shares(config, self.labels),
+        )
         metrics.update(outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()})
         results = metrics.compute(groups, config.seed, resamples)
 

@@ -24,7 +24,7 @@ from classwise.report.page import write_report
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint, read_checkpoint
 from classwise.run.folder import RunFolder, split_table
-from classwise.run.messages import epoch_line, say_end
+from classwise.run.messages import epoch_line, say_batch_norm, say_end
 from classwise.run.predictor import Predictor
 from classwise.run.resume_config import fixed_toml
 from classwise.run.status import ending_text, status_frame, status_now
@@ -190,6 +190,10 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
     def report(row: dict[str, Any], best: bool) -> None:
         console.line(epoch_line(row, settings, best))
 
+    def report_chunks(size: int) -> None:
+        console.line(f"memory ran out: from now on {size} images at once")
+        say_batch_norm(console, parts)
+
     def train() -> str:
         return loop.train(
             state=parts.state,
@@ -205,7 +209,7 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
 
     # Workers ignore signals, so the loaders have to be closed whatever ends the loop.
     with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
-        return retry_in_smaller_chunks(train, parts.state, parts.data)
+        return retry_in_smaller_chunks(train, parts.state, parts.data, report_chunks)
 
 
 class _EndingStatus:

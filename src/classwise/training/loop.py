@@ -183,6 +183,9 @@ def train_one_epoch(
 ) -> None:
     """One step of the optimizer for each list of micro-batches in `updates`, with the gradient of one big batch.
 
+    Exactly so unless an image's outputs depend on the others of its forward pass, as with batch norm that is not frozen
+    (model/batch_norm.py).
+
     Returns early when `should_stop` says so. Raises NonFiniteError (of the update before, where a GPU reports late)
     and OutOfMemory; the update that it is about has then changed nothing.
     """

@@ -12,8 +12,15 @@ from classwise.training.state import TrainState
 T = TypeVar("T")
 
 
-def retry_in_smaller_chunks(train: Callable[[], T], state: TrainState, data: TrainingData) -> T:
+def silent(size: int) -> None:
+    """Nobody is told that chunks are smaller now."""
+
+
+def retry_in_smaller_chunks(
+    train: Callable[[], T], state: TrainState, data: TrainingData, report: Callable[[int], None] = silent
+) -> T:
     """What `train` returns, which is called again with half as many images at once each time that memory runs out.
+    `report` is then told their number.
 
     The update that did not fit has changed nothing, and `train` goes on with it. Raises ConfigError where not even one
     image fits.
@@ -24,10 +31,12 @@ def retry_in_smaller_chunks(train: Callable[[], T], state: TrainState, data: Tra
         except OutOfMemory as error:
             reason = str(error)
         halve_chunks(state, data, reason)  # once the error is gone, whose frames hold tensors
+        report(state.progress.chunk_size)
 
 
 def halve_chunks(state: TrainState, data: TrainingData, reason: str) -> None:
-    """Half as many images at once from now on: with the update's normalizer, the gradient stays that of one batch."""
+    """Half as many images at once from now on. With the update's normalizer, the gradient stays that of one batch, as
+    far as an image's outputs do not depend on the others: batch norm sees smaller batches from here on."""
     size = state.progress.chunk_size or data.loader.batch_size
     if size == 1 or not state.criterion.additive or data.queries is not None:
         what = (

@@ -1,0 +1,83 @@
+"""For which class shares `init` makes a config: those of the rows, unless a labeled test table shows others."""
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from classwise.data.sources import folder_table
+from classwise.data.table import SUFFIXES, read_table
+from classwise.errors import DataError
+from classwise.init.guess import Guess
+
+TEST_NAMES = ("test", "valid", "val", "validation", "eval", "evaluation", "holdout", "dev")
+"""Names of tables and folders beside the source that may show how frequent the classes will be."""
+EVEN = 1.25
+"""Classes are equally frequent if the largest has at most this many times the rows of the smallest."""
+UNEVEN = 1.5
+"""From here on the classes of the source are not."""
+DIFFERENT = 0.1
+"""From this share of rows that would have to change their class, two tables have different class shares."""
+
+
+def choose_prior(guess: Guess) -> tuple[str | None, str]:
+    """selection.prior, and why; (None, "") where selection.metric scores no class target.
+
+    `balanced` if a test table beside the source has every class equally often and the source has not; else
+    `as_validation`, since validation rows are drawn with the shares of the source.
+    """
+    target, keys = next(iter(guess.targets.items()))
+    if keys.get("type", "class") != "class":
+        return None, ""
+    column = str(keys["column"])
+    counts = _counts(guess.table, column)
+    # Equal shares of one target say nothing about those of the joint classes.
+    for name, table in [] if guess.joint else _test_tables(guess):
+        test_counts = _counts(table, column) if column in table.columns else {}
+        if len(counts) < 2 or set(test_counts) != set(counts):
+            continue  # no labels, or placeholders
+        if _ratio(test_counts) <= EVEN and _ratio(counts) >= UNEVEN:
+            few, many = min(counts.values()), max(counts.values())
+            return "balanced", (
+                f"balanced, since {name} has its classes equally often, {target} from {few} to {many} rows here"
+            )
+        if _distance(test_counts, counts) > DIFFERENT:
+            return "as_validation", (
+                f"those of {target} here; {name} has others, which a table of shares can give"
+            )
+    return "as_validation", (
+        "those of the rows here; if classes will be equally frequent where the model is used: balanced"
+    )
+
+
+def _test_tables(guess: Guess) -> Iterator[tuple[str, pl.DataFrame]]:
+    """(name, table) of what lies beside the source: tables beside a table, folders beside a folder of class folders."""
+    own = (guess.source or guess.root).resolve()
+    try:
+        beside = [path for path in sorted(own.parent.iterdir()) if path != own]
+    except OSError:
+        return  # a folder whose parent may not be listed
+    for name in TEST_NAMES:
+        for path in (path for path in beside if path.stem.lower() == name):
+            try:
+                if guess.source is not None and path.suffix.lower() in SUFFIXES:
+                    yield path.name, read_table(path)
+                elif guess.source is None and path.is_dir():
+                    yield path.name, folder_table(path)[0]
+            except (DataError, OSError):
+                continue  # no table, or no images in folders of classes: it shows nothing
+
+
+def _counts(table: pl.DataFrame, column: str) -> dict[str, int]:
+    """Rows of each label; a blank cell is none."""
+    cells = table[column].cast(pl.String).str.strip_chars().replace("", None).drop_nulls()
+    return {str(label): int(count) for label, count in cells.value_counts().rows()}
+
+
+def _ratio(counts: Mapping[str, int]) -> float:
+    return max(counts.values()) / min(counts.values())
+
+
+def _distance(one: Mapping[str, int], other: Mapping[str, int]) -> float:
+    """The total variation distance of the shares."""
+    rows, other_rows = sum(one.values()), sum(other.values())
+    return sum(abs(one[label] / rows - other[label] / other_rows) for label in one) / 2
