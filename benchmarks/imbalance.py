@@ -23,9 +23,10 @@ import numpy as np
 import tomli_w
 
 from classwise.compare import compare
-from classwise.compare.stats import Difference, Estimate, difference, estimate
+from classwise.compare.stats import Difference, Estimate
 from classwise.compare.variants import Variant
 from longtail import fashion_long_tail
+from over_seeds import difference, estimate
 
 METHODS: dict[str, dict[str, str]] = {
     "cross entropy": {},

@@ -36,7 +36,7 @@ def simulate(quick: bool) -> list[Claim]:
     trainings = _quick_trainings() if quick else _trainings() | _generated()
     sizes = (100,) if quick else (100, 300, 1000)
     sets = 20 if quick else 60
-    limit = 0.02 if quick else 0.01
+    limit = 0.012 if quick else 0.01
     for name, of_seeds in trainings.items():
         for rows in sizes:
             for rule in ("all epochs", DEFAULT):

@@ -1,17 +1,15 @@
-"""Intervals against plain loops over resampled rows, and their coverage."""
+"""Intervals of means against plain loops over resampled units, and their coverage."""
 
 import numpy as np
 import pytest
-import torch
-from sklearn.metrics import f1_score, log_loss
 
-from classwise.metrics.bootstrap import bootstrap_intervals, resampled_weights, sampling_units, summed_by
-from classwise.metrics.classification import ClassMetric, LabelMetric
-from classwise.metrics.regression import RegressionMetric
-from classwise.metrics.scores import LABEL_SCORES
-from classwise.model.heads import ClassHead, OrdinalHead
-
-NAN = float("nan")
+from classwise.metrics.bootstrap import (
+    mean_intervals,
+    percentile_interval,
+    resampled_weights,
+    sampling_units,
+    within,
+)
 
 
 def weights_of(units: int, seed: int, resamples: int) -> np.ndarray:
@@ -19,101 +17,51 @@ def weights_of(units: int, seed: int, resamples: int) -> np.ndarray:
     return np.concatenate(list(resampled_weights(units, seed, resamples)), axis=1).astype(int)
 
 
-def drawn_rows(rows: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels, some rows unlabeled and one without a prediction."""
-    draw = torch.Generator().manual_seed(seed)
-    logits_BK = torch.randn(rows, classes, generator=draw, dtype=torch.float64)
-    labels_B = torch.randint(-1, classes, (rows,), generator=draw)
-    logits_BK += torch.nn.functional.one_hot(labels_B.clamp(min=0), classes)
-    logits_BK[3], labels_B[3] = NAN, 0
-    return logits_BK, labels_B
+def plain_interval(values: np.ndarray, counts: np.ndarray, seed: int, resamples: int) -> list[float]:
+    """Efron and Tibshirani 1993, equations 12.20 and 12.21, with the delta method's standard error of a ratio."""
+
+    def mean_and_error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+        mean = a.sum() / b.sum()
+        return mean, np.sqrt(((a - mean * b) ** 2).sum()) / b.sum()
+
+    mean, error = mean_and_error(values, counts)
+    t = []
+    for weights in weights_of(len(values), seed, resamples).T:
+        drawn_mean, drawn_error = mean_and_error(values.repeat(weights), counts.repeat(weights))
+        t.append((drawn_mean - mean) / drawn_error)
+    low, high = np.percentile(t, [2.5, 97.5])
+    return [mean - high * error, mean - low * error]
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
-@pytest.mark.parametrize("ordinal", [False, True], ids=["class", "ordinal"])
-def test_intervals_by_a_plain_loop(grouped: bool, ordinal: bool) -> None:
-    """Every score's interval: in each resample the rows are repeated as often as they are drawn and counted by
-    another metric, which is tested against scikit-learn; unlabeled rows and groups are never drawn. A metric of classes
-    only, as for the joint class, agrees."""
-    logits_BK, labels_B = drawn_rows(60, 6, 0)
-    groups_B = np.array([f"person {i % 17}" for i in range(60)])
-    labels_B[groups_B == "person 5"] = -1
-    predicted = OrdinalHead(6).predicted if ordinal else None
-    decoded_BK = logits_BK.log_softmax(dim=1)
-    metric = ClassMetric(6, keep_rows=True, predicted=predicted, ordinal=ordinal)
-    for part in range(0, 60, 13):
-        metric.update(decoded_BK[part : part + 13], labels_B[part : part + 13])
-    actual = metric.intervals(groups_B if grouped else None, seed=3, resamples=40)
-
-    known = [row for row in range(60) if labels_B[row] >= 0 and row != 3]
-    names = sorted({groups_B[row] for row in known})
-    units = (
-        [[row for row in known if groups_B[row] == name] for name in names]
-        if grouped
-        else [[row] for row in known]
-    )
-    scores: dict[str, list[float]] = {name: [] for name in actual}
-    for weights in weights_of(len(units), 3, 40).T:
-        rows = [row for unit, count in zip(units, weights, strict=True) for row in unit * count]
-        again = ClassMetric(6, predicted=predicted, ordinal=ordinal)
-        again.update(decoded_BK[rows], labels_B[rows])
-        for name, values in scores.items():
-            values.append(again.compute()[name])
-    labels_only = LabelMetric(6, keep_rows=True)
-    labels_only.update((predicted or ClassHead(6).predicted)(decoded_BK), labels_B)
-    joint = labels_only.intervals(groups_B if grouped else None, seed=3, resamples=40)
-    assert tuple(joint) == LABEL_SCORES
-    for name, interval in joint.items():
-        assert interval == pytest.approx(actual[name], abs=1e-12), name
-    assert len(actual) == (17 if ordinal else 15)
-    for name, values in scores.items():
-        assert actual[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
-
-
-def test_macro_f1_and_log_loss_by_scikit_learn() -> None:
-    """The same by scikit-learn on repeated rows."""
-    logits_BK, labels_B = drawn_rows(50, 4, 1)
-    metric = ClassMetric(4, keep_rows=True)
-    metric.update(logits_BK, labels_B)
-    rows_N = np.flatnonzero((labels_B.numpy() >= 0) & (np.arange(50) != 3))
-    truth, p = labels_B.numpy()[rows_N], logits_BK.softmax(dim=1).numpy()[rows_N]
-    f1, loss = [], []
-    for weights in weights_of(len(rows_N), 0, 30).T:
-        rows = np.repeat(np.arange(len(rows_N)), weights)
-        options = {"labels": range(4), "average": "macro", "zero_division": 0}
-        f1.append(f1_score(truth[rows], p[rows].argmax(axis=1), **options))
-        loss.append(log_loss(truth[rows], p[rows], labels=np.arange(4)))
-    actual = metric.intervals(resamples=30)
-    assert actual["macro_f1"] == pytest.approx(np.percentile(f1, [2.5, 97.5]), abs=1e-12)
-    assert actual["log_loss"] == pytest.approx(np.percentile(loss, [2.5, 97.5]), abs=1e-12)
-
-
-def test_a_95_percent_interval_covers_the_truth() -> None:
-    """200 simulated sets of 300 rows, the true accuracy 0.8: it lies in about 95 of 100 intervals."""
-    rng = np.random.default_rng(5)
-    covered = 0
-    for seed in range(200):
-        truth = rng.integers(0, 3, 300)
-        actual = np.where(rng.random(300) < 0.8, truth, (truth + 1) % 3)
-        metric = LabelMetric(3, keep_rows=True)
-        metric.update(torch.from_numpy(actual), torch.from_numpy(truth))
-        low, high = metric.intervals(seed=seed, resamples=400)["accuracy"]
-        covered += low <= 0.8 <= high
-    assert 0.90 <= covered / 200 <= 0.99
-
-
-def test_copies_of_a_row_are_not_independent() -> None:
-    """Each row ten times, in one group: the interval over groups is that of the rows without copies, about sqrt(10)
-    times as wide as the one over rows."""
+def test_intervals_by_a_plain_loop(grouped: bool) -> None:
+    """Units are repeated as often as they are drawn; a group is the sum of its rows. Counts may differ by name."""
     rng = np.random.default_rng(0)
-    truth, actual = rng.integers(0, 2, 80).repeat(10), rng.integers(0, 2, 80).repeat(10)
-    copied, once = LabelMetric(2, keep_rows=True), LabelMetric(2, keep_rows=True)
-    copied.update(torch.from_numpy(actual), torch.from_numpy(truth))
-    once.update(torch.from_numpy(actual[::10]), torch.from_numpy(truth[::10]))
-    by_group = copied.intervals(np.arange(80).repeat(10))["accuracy"]
-    by_row = copied.intervals()["accuracy"]
-    assert by_group == pytest.approx(once.intervals()["accuracy"], abs=1e-12)
-    assert np.diff(by_group) / np.diff(by_row) == pytest.approx(10**0.5, rel=0.15)
+    values_N, other_N = rng.exponential(size=60), rng.normal(size=60)
+    weights_N = rng.integers(1, 4, 60).astype(float)
+    unit_N = np.arange(60) % 17 if grouped else np.arange(60)
+    units = 17 if grouped else 60
+    counts = {"values": np.ones(60), "other": weights_N}
+    sums = {"values": values_N, "other": other_N}
+    actual = mean_intervals(sums, counts, units, unit_N if grouped else None, seed=3, resamples=80)
+    for name in sums:
+        a, b = (np.bincount(unit_N, column) for column in (sums[name], counts[name]))
+        assert actual[name] == pytest.approx(plain_interval(a, b, 3, 80), rel=1e-9), name
+
+
+def test_an_interval_covers_a_skewed_mean() -> None:
+    """300 simulated sets of 20 exponential losses: the true mean lies in about 95 of 100 intervals, and in at most 91
+    of 100 percentile intervals, which reach less far to the long side."""
+    rng = np.random.default_rng(5)
+    covered = {"studentized": 0, "percentile": 0}
+    for seed in range(300):
+        losses_N = rng.exponential(size=20)
+        low, high = mean_intervals({"loss": losses_N}, np.ones(20), 20, None, seed, 400)["loss"]
+        covered["studentized"] += low <= 1 <= high
+        low, high = np.percentile(weights_of(20, seed, 400).T @ losses_N / 20, [2.5, 97.5])
+        covered["percentile"] += low <= 1 <= high
+    assert 0.92 <= covered["studentized"] / 300 <= 0.98
+    assert covered["percentile"] / 300 < 0.91
 
 
 def test_an_interval_over_groups_covers_the_truth() -> None:
@@ -124,25 +72,20 @@ def test_an_interval_over_groups_covers_the_truth() -> None:
     covered = {"groups": 0, "rows": 0}
     for seed in range(200):
         error_N = 1 + 0.3 * rng.normal(size=40)[person_N] + 0.1 * rng.normal(size=320)
-        metric = RegressionMetric(keep_rows=True)
-        metric.update(torch.from_numpy(error_N), torch.zeros(320, dtype=torch.float64))
-        actual = {"groups": metric.intervals(person_N, seed, 400), "rows": metric.intervals(None, seed, 400)}
-        (low, high), (inner_low, inner_high) = actual["groups"]["mae"], actual["rows"]["mae"]
-        assert high - low > inner_high - inner_low
-        for name, interval in actual.items():
-            covered[name] += interval["mae"][0] <= 1 <= interval["mae"][1]
+        for name, units, unit_N in (("groups", 40, person_N), ("rows", 320, None)):
+            low, high = mean_intervals({"error": error_N}, np.ones(320), units, unit_N, seed, 400)["error"]
+            covered[name] += low <= 1 <= high
     assert 0.90 <= covered["groups"] / 200 <= 0.99
     assert covered["rows"] / 200 < 0.75
 
 
-def test_the_seed_decides() -> None:
-    """The same seed gives the same interval, another seed a different one near it."""
-    logits_BK, labels_B = drawn_rows(200, 5, 2)
-    metric = ClassMetric(5, keep_rows=True)
-    metric.update(logits_BK, labels_B)
-    first, again, other = (metric.intervals(seed=seed)["log_loss"] for seed in (1, 1, 2))
-    assert first == again != other
-    assert first == pytest.approx(other, rel=0.03)
+def test_nearly_equal_values_have_no_interval() -> None:
+    """Without variance there is nothing to resample; a single other value is missing from a third of the resamples."""
+    ones = np.ones(20)
+    assert mean_intervals({"same": ones * 0.1}, ones, 20, None, 0, 200) == {}
+    assert mean_intervals({"one": np.eye(20)[0]}, ones, 20, None, 0, 200) == {}
+    low, high = mean_intervals({"half": np.arange(20) % 2.0}, ones, 20, None, 0, 200)["half"]
+    assert 0.1 < low < 0.5 < high < 0.9
 
 
 def test_weights_are_draws_with_replacement() -> None:
@@ -155,65 +98,18 @@ def test_weights_are_draws_with_replacement() -> None:
     assert weights.mean(axis=1).std() == pytest.approx(600**-0.5, rel=0.1)
 
 
-def test_few_groups_of_many_rows_are_weighted_in_small_chunks() -> None:
-    """The weights of 20 groups over 100,000 rows stay within 4 MiB at a time, and the draws are the same ones."""
-    group_N = np.arange(100_000) % 20
-    sizes = []
-
-    def scorer(weights_NR: np.ndarray) -> dict[str, np.ndarray]:
-        sizes.append(weights_NR.nbytes)
-        return {"first": weights_NR[0]}
-
-    actual = bootstrap_intervals(scorer, 20, group_N, seed=5, resamples=60)
-    assert max(sizes) <= 4 * 2**20
-    assert actual["first"] == np.percentile(weights_of(20, 5, 60)[0], [2.5, 97.5]).tolist()
-    chunks = list(resampled_weights(20, 5, 60, rows=100_000))
-    assert len(chunks) > 1
-    assert (np.concatenate(chunks, axis=1) == weights_of(20, 5, 60)).all()
+def test_an_interval_contains_its_score() -> None:
+    """The central 95 % of the draws, extended to the score; a score has limits."""
+    draws_R = np.linspace(0, 1, 1001)
+    assert percentile_interval(draws_R, 0.5) == pytest.approx([0.025, 0.975])
+    assert percentile_interval(draws_R, 1.0) == pytest.approx([0.025, 1.0])
+    assert percentile_interval(draws_R, 0.0) == pytest.approx([0.0, 0.975])
+    assert within([-0.2, 1.3], 0, 1) == [0, 1]
 
 
-def test_batches_do_not_matter() -> None:
-    """The intervals do not depend on the batches."""
-    logits_BK, labels_B = drawn_rows(90, 4, 7)
-    whole, parts = ClassMetric(4, keep_rows=True), ClassMetric(4, keep_rows=True)
-    whole.update(logits_BK, labels_B)
-    for start in range(0, 90, 7):
-        parts.update(logits_BK[start : start + 7], labels_B[start : start + 7])
-    assert whole.intervals(resamples=50) == parts.intervals(resamples=50)
-    other = ClassMetric(4, keep_rows=True)
-    other.update(logits_BK[:40], labels_B[:40])
-    rest = ClassMetric(4, keep_rows=True)
-    rest.update(logits_BK[40:], labels_B[40:])
-    other.merge(rest)
-    assert whole.intervals(resamples=50) == other.intervals(resamples=50)
-
-
-def test_sums_by_category() -> None:
-    """Against a loop over rows; categories without a row are 0, and there may be no row at all."""
-    rng = np.random.default_rng(0)
-    category, values = rng.integers(0, 9, 40), rng.random((40, 3))
-    category[category == 4] = 5
-    expected = np.zeros((9, 3))
-    for row in range(40):
-        expected[category[row]] += values[row]
-    np.testing.assert_allclose(summed_by(category, 9)(values), expected, rtol=1e-12)
-    assert summed_by(np.zeros(0, dtype=int), 2)(np.zeros((0, 3))).tolist() == [[0] * 3] * 2
-
-
-def test_no_interval_where_nothing_can_vary() -> None:
-    """One row, one group, or no labeled row: no interval rather than one of width 0."""
-    metric = ClassMetric(2, keep_rows=True)
-    assert metric.intervals() == {}
-    metric.update(torch.eye(2), torch.tensor([0, 1]))
-    assert metric.intervals(["a", "a"]) == {}
-    assert len(metric.intervals(["a", "b"], resamples=5)) == 13
-    assert bootstrap_intervals(lambda w: {"sum": w.sum(axis=0)}, 1, None, 0) == {}
-
-
-def test_what_cannot_be_resampled_is_refused() -> None:
-    """Rows that were not stored; another number of groups than rows."""
-    for metric in (ClassMetric(2), LabelMetric(2), RegressionMetric()):
-        with pytest.raises(ValueError, match="keep_rows=True"):
-            metric.intervals()
+def test_another_number_of_groups_than_rows_is_refused() -> None:
+    """Groups are of all rows, in their order; those without a counted row are no units."""
     with pytest.raises(ValueError, match="found 1 groups for 2 rows; allowed: one for each row"):
         sampling_units(["a"], np.array([True, False]))
+    units, unit_N = sampling_units(["b", "a", "c", "b"], np.array([True, True, False, True]))
+    assert (units, unit_N.tolist()) == (2, [1, 0, 1])

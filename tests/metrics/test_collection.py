@@ -295,22 +295,24 @@ def test_an_output_that_is_not_finite_is_invalid_for_every_type(name: str) -> No
     assert counted_mixed(outputs, targets).invalid == 0
 
 
-def test_every_score_has_an_interval() -> None:
-    """Each target and the joint has [low, high] for every selectable number, the groups change what is drawn, and
-    nothing else differs; without stored rows intervals are refused."""
+def test_every_score_has_an_interval_or_a_reason() -> None:
+    """Each target and the joint has [low, high] or a reason for every selectable number, the groups change the
+    intervals, and nothing else differs; without stored rows intervals are refused."""
     outputs, targets = drawn_mixed(100, 1, 0.1)
-    collection, groups = counted_mixed(outputs, targets), np.arange(100) // 10
+    collection, groups = counted_mixed(outputs, targets), np.arange(100) // 4
     plain, actual = collection.compute(), collection.compute(resamples=200)
     grouped = collection.compute(groups, resamples=200)
     parts = {**{name: actual["targets"][name] for name in MIXED}, "joint": actual["joint"]}
+    of_groups = grouped["targets"] | {"joint": grouped["joint"]}
     for name, scores in parts.items():
-        assert list(scores)[-1] == "intervals"
-        assert set(scores["intervals"]) == set(scores) & set(HIGHER_IS_BETTER)
-        assert all(low <= high for low, high in scores["intervals"].values())
         assert scores["type"] == ("class" if name == "joint" else MIXED[name].type)
-    for name in MIXED:
-        assert grouped["targets"][name]["intervals"] != actual["targets"][name].pop("intervals")
-    assert grouped["joint"]["intervals"] != actual["joint"].pop("intervals")
+        for row in scores.get("per_class", []):
+            assert {*row.pop("intervals"), *row.pop("no_interval", {})} == {"precision", "recall", "f1"}
+        intervals = scores.pop("intervals")
+        assert {*intervals, *scores.pop("no_interval", {})} == set(scores) & set(HIGHER_IS_BETTER)
+        assert len(intervals) >= 3
+        assert all(low <= scores[key] <= high for key, (low, high) in intervals.items())
+        assert of_groups[name]["intervals"] != intervals
     assert actual == plain
     with pytest.raises(ValueError, match="keep_rows=True"):
         MetricCollection(MIXED, MIXED_LABELS, MIXED_JOINT).compute(resamples=200)

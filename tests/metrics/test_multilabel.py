@@ -14,7 +14,6 @@ from torchmetrics.functional.classification import (
     multilabel_f1_score,
 )
 
-from classwise.metrics.bootstrap import resampled_weights
 from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.scores import SCORES
 
@@ -160,25 +159,23 @@ def three_scores(truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
-def test_intervals_by_a_plain_loop(grouped: bool) -> None:
-    """Every interval: rows repeated as often as they are drawn and counted again; unlabeled rows are never drawn."""
-    logits, targets = drawn(11, unknown=0.3)
-    targets[4] = NAN
-    known = [row for row in range(len(targets)) if not targets[row].isnan().all()]
-    groups = np.arange(len(targets)) % 7
-    units = [[row] for row in known]
+def test_intervals_contain_their_scores(grouped: bool) -> None:
+    """Every score but mAP has one, and so has each label; over groups of equal rows they are wider."""
+    logits, targets = drawn(15, unknown=0.1)
+    copies = torch.arange(len(targets)).repeat_interleave(3)
+    metric = counted(logits[copies], targets[copies])
+    scores, actual = metric.compute(), metric.intervals(copies.numpy() if grouped else None, resamples=300)
+    assert set(actual.scores) == set(SCORES["multilabel"]) - {"map"}
+    assert list(actual.withheld) == ["map"]
+    for name, (low, high) in actual.scores.items():
+        assert low <= scores[name] <= high, name
+    for row, of_label in zip(scores["per_class"], actual.classes, strict=True):
+        for name, (low, high) in of_label.scores.items():
+            assert 0 <= low <= row[name] <= high <= 1, name
     if grouped:
-        units = [[row for row in known if groups[row] == group] for group in np.unique(groups[known])]
-    scores: dict[str, list[float]] = {name: [] for name in SCORES["multilabel"]}
-    for weights in np.concatenate(list(resampled_weights(len(units), 2, 40)), axis=1).T:
-        rows = [row for unit, count in zip(units, weights, strict=True) for row in unit * int(count)]
-        again = counted(logits[rows], targets[rows]).compute()
-        for name, values in scores.items():
-            values.append(again[name])
-    actual = counted(logits, targets).intervals(groups if grouped else None, seed=2, resamples=40)
-    assert list(actual) == list(scores)
-    for name, values in scores.items():
-        assert actual[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
+        over_rows = metric.intervals(resamples=300)
+        for name in ("macro_f1", "exact_match", "log_loss"):
+            assert np.diff(actual.scores[name]) > 1.2 * np.diff(over_rows.scores[name]), name
 
 
 def test_batches_do_not_matter() -> None:

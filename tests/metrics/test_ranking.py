@@ -9,8 +9,8 @@ import torch
 from sklearn.metrics import average_precision_score, ndcg_score
 from torch import Tensor
 
-from classwise.metrics.bootstrap import resampled_weights
-from classwise.metrics.ranking import RankingMetric
+from classwise.metrics.bootstrap import mean_intervals
+from classwise.metrics.ranking import RankingMetric, query_scores
 from classwise.metrics.scores import SCORES
 
 NAN = float("nan")
@@ -124,43 +124,34 @@ def test_queries_without_a_relevant_row_are_left_out() -> None:
     assert actual["mrr"] == actual["ndcg"] == actual["map"] == 1.0
 
 
-@pytest.mark.parametrize("grouped", [False, True], ids=["queries", "groups"])
-def test_intervals_by_a_plain_loop(grouped: bool) -> None:
-    """Queries, or groups of them, are drawn: each query is repeated under a new number as often as it is drawn."""
-    scores, targets = drawn(3, masked=0.1)
-    queries = list(by_query(scores, targets).items())
-    queries.sort()
-    groups = targets[:, 1].numpy() % 4
-    units = [[query] for query in queries]
-    if grouped:
-        present = sorted({number % 4 for number, _ in queries})
-        units = [[query for query in queries if query[0] % 4 == group] for group in present]
-    assert len(units) > 2
-    columns: dict[str, list[float]] = {name: [] for name in SCORES["ranking"]}
-    for weights in np.concatenate(list(resampled_weights(len(units), 6, 40)), axis=1).T:
-        drawn_queries = [q for unit, count in zip(units, weights, strict=True) for q in unit * int(count)]
-        rows = [(s, r, number) for number, (_, query) in enumerate(drawn_queries) for s, r in query]
-        table = torch.tensor(rows, dtype=torch.float64)
-        again = counted(table[:, 0], table[:, 1:].long(), len(rows)).compute()
-        for name, values in columns.items():
-            values.append(again[name])
-    actual = counted(scores, targets).intervals(groups if grouped else None, seed=6, resamples=40)
-    assert list(actual) == list(columns)
-    for name, values in columns.items():
-        assert actual[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12), name
+def two_rows_each(queries: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and targets of queries with one relevant row, which ranks first in about half of them."""
+    scores = torch.rand(2 * queries, generator=torch.Generator().manual_seed(0))
+    return scores, torch.stack([torch.arange(2 * queries) % 2, torch.arange(2 * queries) // 2], dim=1)
+
+
+def test_intervals_are_over_queries() -> None:
+    """Those of means over queries; copies of a query in one group are worth one query."""
+    scores, targets = two_rows_each(40)
+    once = counted(scores, targets).intervals(seed=6, resamples=200)
+    assert list(once.scores) == [*SCORES["ranking"]]
+    values_QS = query_scores(scores.numpy(), *targets.numpy().T)[0]
+    means = mean_intervals({"mrr": values_QS[:, 0]}, np.ones(40), 40, None, seed=6, resamples=200)
+    assert once.scores["mrr"] == pytest.approx(means["mrr"])
+    copied = torch.cat([targets, targets + torch.tensor([0, 40])])
+    metric = counted(scores.repeat(2), copied)
+    by_group = metric.intervals((copied[:, 1] % 40).numpy(), seed=6, resamples=200)
+    assert by_group.scores["mrr"] == pytest.approx(once.scores["mrr"])
+    assert np.diff(by_group.scores["mrr"]) > 1.2 * np.diff(metric.intervals(resamples=200).scores["mrr"])
 
 
 def test_groups_that_share_a_query_are_drawn_together() -> None:
     """Groups with rows of one query form one unit; another number of groups than rows is refused."""
-    scores, targets = torch.tensor([1.0, 0.5, 0.2]), torch.tensor([[1, 4], [0, 4], [1, 9]])
-    metric = counted(scores, targets)
-    assert len(metric.intervals(["a", "a", "b"], resamples=5)) == 5
-    assert metric.intervals(["a", "b", "b"], resamples=5) == {}  # a single unit
-    more = torch.cat([targets, torch.tensor([[1, 11], [0, 11]])])
-    crossing = counted(torch.tensor([1.0, 0.5, 0.2, 0.1, 0.3]), more)
-    crossed = crossing.intervals(["a", "b", "b", "c", "c"], seed=1, resamples=50)
-    assert crossed == crossing.intervals(["a", "a", "a", "c", "c"], seed=1, resamples=50)
-    with pytest.raises(ValueError, match="found 2 groups for 3 rows"):
+    metric = counted(*two_rows_each(30))
+    assert metric.intervals(np.arange(60) // 2).scores
+    crossing = (np.arange(60) + 1) // 2  # each query in two groups, so that all of them are linked
+    assert metric.intervals(crossing).withheld["mrr"].startswith("1 group;")
+    with pytest.raises(ValueError, match="found 2 groups for 60 rows"):
         metric.intervals(["a", "b"])
     with pytest.raises(ValueError, match="keep_rows=True"):
         RankingMetric().intervals()
@@ -185,6 +176,6 @@ def test_the_keys_of_metrics_json() -> None:
     assert list(empty) == keys
     assert {empty[name] for name in SCORES["ranking"]} == {0.0}
     assert json.loads(json.dumps(empty, allow_nan=False)) == empty
-    assert RankingMetric(keep_rows=True).intervals() == {}
+    assert RankingMetric(keep_rows=True).intervals().scores == {}
     with pytest.raises(ValueError, match=r"allowed: \(B,\) and \(B, 2\)"):
         RankingMetric().update(torch.zeros(3), torch.zeros(3))

@@ -8,7 +8,7 @@ import torch
 
 from classwise.metrics.collection import MetricCollection, flat_scores
 from classwise.metrics.scores import SCORES
-from classwise.metrics.text import SHOWN, cut, display_width, metrics_text, score_text
+from classwise.metrics.text import SHOWN, cut, display_width, metrics_text, score_text, short_interval
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
 
 HEADS: dict[str, Head] = {
@@ -71,7 +71,8 @@ def test_lines_are_filled_up_to_80_columns() -> None:
 
 
 def test_every_shown_score_has_its_interval() -> None:
-    """The scores of metrics.json for every type, under their display names."""
+    """The scores of metrics.json for every type, under their display names: with the interval, or a dash and the reason
+    below."""
     actual = metrics(intervals=True)
     text = " ".join(metrics_text(actual).split())
     for name, scores in (*actual["targets"].items(), ("joint", actual["joint"])):
@@ -79,8 +80,10 @@ def test_every_shown_score_has_its_interval() -> None:
         shown = [key for key in SHOWN[scores["type"]] if key in scores]
         assert len(shown) >= 4
         for key in shown:
-            value = score_text(key, scores[key], scores["intervals"][key])
+            reason = scores.get("no_interval", {}).get(key)
+            value = score_text(key, scores[key], scores["intervals"].get(key), withheld=reason is not None)
             assert f"{SHOWN[scores['type']][key]} {value}" in text
+            assert reason is None or (value.endswith(" [—]") and f": {reason}" in text)
     value = score_text("macro_f1", actual["value"], actual["joint"]["intervals"]["macro_f1"])
     assert text.startswith(f"joint.macro_f1 {value} on 60 rows")
 
@@ -140,6 +143,23 @@ def test_the_lines_of_the_classes() -> None:
     assert table[2].startswith("  마스크 없음  ")
     assert table[1].split() == ["wear", *(f"{x:.4f}" for x in per_class(0)), "9"]
     assert any(line.split() == ["precision", "recall", "f1", "AP", "rows"] for line in lines)
+
+
+def test_the_intervals_of_the_classes() -> None:
+    """Each beside its score, in aligned columns; a dash where there is none, and the reason below."""
+    actual = metrics(intervals=True)
+    actual["joint"]["per_class"][0] |= {"intervals": {}, "no_interval": {"f1": "2 rows; too few"}}
+    lines = metrics_text(actual).splitlines()
+    start = next(i for i, line in enumerate(lines) if "precision" in line)
+    table = lines[start : start + 8]
+    assert len({display_width(line) for line in table}) == 1
+    low, high = actual["targets"]["mask"]["per_class"][0]["intervals"]["recall"]
+    assert f"{per_class(0)[1]:.3f} {short_interval([low, high])}" in table[1]
+    assert short_interval([0.514, 1.0]) == "[.51, 1.0]"
+    joint = lines[next(i for i, line in enumerate(lines) if line.startswith("joint: ")) :]
+    row = next(line for line in joint if line.startswith("  wear / 어린이"))
+    assert row.count("—") == 3
+    assert "2 rows; too few" in " ".join(joint)
 
 
 def per_class(row: int) -> np.ndarray:

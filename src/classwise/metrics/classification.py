@@ -13,13 +13,29 @@ from classwise.metrics.bootstrap import (
     Resampling,
     Scorer,
     Weights,
-    bootstrap_intervals,
+    mean_intervals,
     sampling_units,
     summed_by,
+    within,
 )
+from classwise.metrics.intervals import (
+    CALIBRATION,
+    EQUAL,
+    MIN_MEAN_UNITS,
+    MIN_UNITS,
+    Intervals,
+    confusion_intervals,
+    share_interval,
+    too_few,
+    units_by_class,
+    withheld_all,
+)
+from classwise.metrics.posterior import Ints, design_effects
 from classwise.metrics.scores import (
     BINS,
+    LABEL_SCORES,
     LOSS_LIMIT,
+    SCORES,
     TOP,
     Array,
     as_floats,
@@ -110,16 +126,63 @@ class LabelMetric:
         return class_scores(self.confusion, self.labels)
 
     def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score: see `bootstrap_intervals`. `groups`: one for each row of the updates.
+        self,
+        groups: Groups | None = None,
+        seed: int = 0,
+        resamples: int = 1000,
+        shares: Sequence[float] | None = None,
+    ) -> Intervals:
+        """The 95 % interval of every score that has one: see `confusion_intervals`. `groups`: one for each row of the
+        updates. `shares` (K,): given class shares, of the scores of `scores_at_prior`.
 
         Raises ValueError if the rows were not kept.
         """
-        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+        true_N, predicted_N, counted_N = self.rows()
+        units, unit_N = sampling_units(groups, counted_N)
+        return self.unit_intervals(
+            true_N[counted_N],
+            predicted_N[counted_N],
+            units,
+            unit_N,
+            seed=seed,
+            draws=resamples,
+            shares=shares,
+        )
+
+    def unit_intervals(
+        self,
+        true_N: Ints,
+        predicted_N: Ints,
+        units: int,
+        unit_N: Ints | None,
+        seed: int,
+        draws: int,
+        ordinal: bool = False,
+        shares: Sequence[float] | None = None,
+    ) -> Intervals:
+        """The same for the counted rows with the sampling units of `sampling_units`."""
+        noun = "rows" if unit_N is None else "groups"
+        if reason := too_few(units, MIN_UNITS, noun):
+            names = LABEL_SCORES if not ordinal else (*LABEL_SCORES, "mae_levels", "quadratic_kappa")
+            return withheld_all(names, reason, self.classes)
+        effects = None
+        if unit_N is not None:
+            effects = design_effects(true_N, true_N == predicted_N, unit_N, self.classes)
+        return confusion_intervals(
+            self.confusion,
+            self.labels,
+            effects=effects,
+            units_K=units_by_class(true_N, unit_N, self.classes),
+            noun=noun,
+            seed=seed,
+            draws=draws,
+            ordinal=ordinal,
+            shares=shares,
+        )
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
-        """What `intervals` draws, and the scores of it; arguments and errors as there."""
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
         true_N, predicted_N, counted_N = self.rows()
         marginals = marginal_sums(true_N[counted_N], predicted_N[counted_N], self.classes)
         units, unit_N = sampling_units(groups, counted_N)
@@ -248,17 +311,56 @@ class ClassMetric:
             type="ordinal" if self._ordinal else "class",
         )
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score: see `bootstrap_intervals`. `groups`: one for each row of the updates.
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score that has one: scores of predicted classes by `confusion_intervals`, top-k
+        accuracies by `share_interval`, the log loss by `mean_intervals`. `groups`: one for each row of the updates.
 
         Raises ValueError if the rows were not kept.
         """
-        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+        true_N, predicted_N, counted_N = self._counts.rows()
+        units, unit_N = sampling_units(groups, counted_N)
+        found = self._counts.unit_intervals(
+            true_N[counted_N],
+            predicted_N[counted_N],
+            units,
+            unit_N,
+            seed=seed,
+            draws=resamples,
+            ordinal=self._ordinal,
+        )
+        scores = dict(found.scores)
+        withheld = dict(found.withheld) | {"calibration_error": CALIBRATION}
+        statistics_NS = concat_rows(self._rows, torch.float64, self.sums.shape)[counted_N]
+
+        noun = "rows" if unit_N is None else "groups"
+        reason = too_few(units, MIN_UNITS, noun)
+        for column, (name, k) in enumerate(TOP.items()):
+            if self.classes > k and reason:
+                withheld[name] = reason
+            elif self.classes > k:
+                scores[name] = share_interval(statistics_NS[:, column] > 0, unit_N, seed, resamples)
+
+        if reason := too_few(units, MIN_MEAN_UNITS, noun):
+            withheld["log_loss"] = reason
+        else:
+            losses = {"log_loss": statistics_NS[:, len(TOP)]}
+            ones_N = np.ones(len(statistics_NS))
+            means = mean_intervals(losses, ones_N, units, unit_N, seed=seed, resamples=resamples)
+            if "log_loss" in means:
+                scores["log_loss"] = within(means["log_loss"], 0, LOSS_LIMIT)
+            else:
+                withheld["log_loss"] = EQUAL
+
+        order = SCORES["ordinal" if self._ordinal else "class"]
+        return Intervals(
+            {name: scores[name] for name in order if name in scores},
+            {name: withheld[name] for name in order if name in withheld},
+            found.classes,
+        )
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
-        """What `intervals` draws, and the scores of it; arguments and errors as there."""
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
         units, unit_N = sampling_units(groups, self._counts.rows()[2])
         return self._scorer(), units, unit_N
 

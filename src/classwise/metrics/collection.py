@@ -10,6 +10,7 @@ from torch import Tensor
 from classwise.errors import ConfigError, nearest
 from classwise.metrics.bootstrap import Groups, Resampling
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric, require_rows
+from classwise.metrics.intervals import Intervals, with_intervals
 from classwise.metrics.joint import joint_number
 from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.outcomes import class_outcome, outcome_dtype
@@ -39,10 +40,8 @@ class Metric(Protocol):
     def compute(self) -> dict[str, Any]:
         """The scores as in metrics.json: plain values."""
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score. Raises ValueError if the rows were not kept."""
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score that has one. Raises ValueError if the rows were not kept."""
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
         """What `intervals` draws, and the scores of it."""
@@ -195,9 +194,10 @@ class MetricCollection:
     ) -> dict[str, dict[str, Any]]:
         """The scores of all targets by name under `targets`, and of the joint class under `joint`, as in metrics.json.
 
-        With `resamples` > 0 each has `intervals` too, [low, high] by score, from that many bootstrap samples. `groups`,
-        one for each row in the order of the updates, are drawn if given, else rows. What has class shares in `priors`
-        is scored at these in `at_prior`. Raises ValueError if the rows were not kept.
+        With `resamples` > 0 each, and each of its classes, has `intervals` too, [low, high] by score, from that many
+        draws, and `no_interval`, why a score has none. The sampling units are the `groups`, one for each row in the
+        order of the updates, or else the rows. What has class shares in `priors` is scored at these in `at_prior`.
+        Raises ValueError if the rows were not kept.
         """
         if resamples:
             require_rows(self.keep_rows)
@@ -208,14 +208,14 @@ class MetricCollection:
             if not scores["samples"]:  # nothing was measured: an error of 0 would look perfect
                 return scores | {name: None for name in scores if name in HIGHER_IS_BETTER}
             if resamples:
-                scores["intervals"] = metric.intervals(groups, seed, resamples)
+                scores = with_intervals(scores, metric.intervals(groups, seed, resamples))
             if shares := self.priors.get(name):
                 counts = metric.counts if isinstance(metric, ClassMetric) else metric
                 assert isinstance(counts, LabelMetric)
                 scores["at_prior"] = scores_at_prior(counts, shares)
                 if resamples:
                     intervals = intervals_at_prior(counts, shares, groups, seed=seed, resamples=resamples)
-                    scores["at_prior"]["intervals"] = intervals
+                    scores["at_prior"] = with_intervals(scores["at_prior"], intervals)
             return scores
 
         results: dict[str, Any] = {

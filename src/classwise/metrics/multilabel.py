@@ -9,9 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.metrics.bootstrap import Groups, Resampling, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units
 from classwise.metrics.classification import Device, concat_rows, require_rows
-from classwise.metrics.scores import LOSS_LIMIT, Array, as_floats, precision_recall_f1, ratio
+from classwise.metrics.intervals import MIN_UNITS, Intervals, too_few, withheld_all
+from classwise.metrics.label_intervals import label_intervals
+from classwise.metrics.scores import LOSS_LIMIT, SCORES, Array, as_floats, precision_recall_f1, ratio
 
 
 class MultilabelMetric:
@@ -86,17 +88,30 @@ class MultilabelMetric:
             ],
         }
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score: see `bootstrap_intervals`. `groups`: one for each row of the updates.
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score that has one: see `label_intervals`. `groups`: one for each row of the
+        updates.
 
         Raises ValueError if the rows were not kept.
         """
-        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+        require_rows(self.keep_rows)
+        logits_NL, targets_NL, counted_N = self._rows()
+        units, unit_N = sampling_units(groups, counted_N)
+        if reason := too_few(units, MIN_UNITS, "rows" if unit_N is None else "groups"):
+            return withheld_all(SCORES["multilabel"], reason, len(self.labels))
+        return label_intervals(
+            logits_NL[counted_N],
+            targets_NL[counted_N],
+            labels=self.labels,
+            units=units,
+            unit_N=unit_N,
+            seed=seed,
+            draws=resamples,
+        )
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
-        """What `intervals` draws, and the scores of it; arguments and errors as there."""
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
         require_rows(self.keep_rows)
         logits_NL, targets_NL, counted_N = self._rows()
         cells = prepare_cells(logits_NL[counted_N], targets_NL[counted_N])

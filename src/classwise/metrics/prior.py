@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from classwise.metrics.bootstrap import Groups, Weights, bootstrap_intervals, sampling_units, summed_by
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units, summed_by
 from classwise.metrics.classification import LabelMetric
+from classwise.metrics.intervals import Intervals
 from classwise.metrics.scores import (
     Array,
     as_floats,
@@ -53,9 +54,17 @@ def intervals_at_prior(
     groups: Groups | None = None,
     seed: int = 0,
     resamples: int = 1000,
-) -> dict[str, list[float]]:
-    """The 95 % interval of every score of `scores_at_prior`: see `bootstrap_intervals`. Each resample is weighted to
-    the same shares, which are given, not estimated. Raises ValueError if the rows were not kept."""
+) -> Intervals:
+    """The 95 % interval of every score of `scores_at_prior` that has one: see `confusion_intervals`. The shares are
+    given, not estimated. Raises ValueError if the rows were not kept."""
+    return metric.intervals(groups, seed=seed, resamples=resamples, shares=shares)
+
+
+def resampling_at_prior(
+    metric: LabelMetric, shares: Sequence[float], groups: Groups | None = None
+) -> Resampling:
+    """What a bootstrap of these scores draws. Each resample is weighted to the same shares. Raises ValueError if the
+    rows were not kept."""
     true_N, predicted_N, counted_N = metric.rows()
     share_K = np.asarray(shares, dtype=np.float64)
 
@@ -80,4 +89,4 @@ def intervals_at_prior(
         )
 
     units, unit_N = sampling_units(groups, counted_N)
-    return bootstrap_intervals(scorer, units, unit_N, seed=seed, resamples=resamples)
+    return scorer, units, unit_N

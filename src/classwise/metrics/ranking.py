@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from classwise.data.split import merge_groups
-from classwise.metrics.bootstrap import Groups, Resampling, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, mean_intervals, sampling_units, within
 from classwise.metrics.classification import Device, concat_rows, require_rows
+from classwise.metrics.intervals import EQUAL, MIN_MEAN_UNITS, Intervals, too_few, withheld_all
 from classwise.metrics.scores import SCORES, Array, as_floats, ratio
 
 Ints = npt.NDArray[np.int64]
@@ -72,18 +73,37 @@ class RankingMetric:
             "samples": int(counted_N.sum()),
         }
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score: see `bootstrap_intervals`. Its units are queries or groups of queries.
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score: see `mean_intervals`. Its units are queries or groups of queries.
 
         `groups`: one for each row of the updates. Groups that share a query form one unit. Raises ValueError if the
         rows were not kept.
         """
-        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+        require_rows(self.keep_rows)
+        scores_N, targets_N2, counted_N = self._rows()
+        values_QS, relevant_Q, first_Q = query_scores(scores_N[counted_N], *targets_N2[counted_N].T)
+
+        # A query belongs to the group of its first row: groups that share a query are one.
+        group_Q = None
+        if groups is not None:
+            number_N = _group_numbers(groups, targets_N2[:, 1])
+            group_Q = number_N[counted_N][first_Q]
+        units, unit_Q = sampling_units(group_Q, relevant_Q)
+
+        names = SCORES["ranking"]
+        if reason := too_few(units, MIN_MEAN_UNITS, "queries" if unit_Q is None else "groups"):
+            return withheld_all(names, reason)
+        values = dict(zip(names, values_QS[relevant_Q].T, strict=True))
+        ones_Q = np.ones(int(relevant_Q.sum()))
+        means = mean_intervals(values, ones_Q, units, unit_Q, seed=seed, resamples=resamples)
+        return Intervals(
+            {name: within(interval, 0, 1) for name, interval in means.items()},
+            {name: EQUAL for name in names if name not in means},
+        )
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
-        """What `intervals` draws, and the scores of it; arguments and errors as there."""
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
         require_rows(self.keep_rows)
         scores_N, targets_N2, counted_N = self._rows()
         values_QS, relevant_Q, first_Q = query_scores(scores_N[counted_N], *targets_N2[counted_N].T)

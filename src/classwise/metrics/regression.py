@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classwise.metrics.bootstrap import Groups, Resampling, Weights, bootstrap_intervals, sampling_units
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, mean_intervals, sampling_units, within
 from classwise.metrics.classification import Device, concat_rows, require_rows
-from classwise.metrics.scores import Array, as_floats, ratio
+from classwise.metrics.intervals import EQUAL, MIN_MEAN_UNITS, Intervals, too_few, withheld_all
+from classwise.metrics.scores import SCORES, Array, as_floats, ratio
 
 
 class RegressionMetric:
@@ -80,17 +81,42 @@ class RegressionMetric:
         scores = regression_scores(np.array([count, absolute, square, 0.0, spread]), mean)
         return {"type": "regression", **as_floats(scores), "samples": int(count)}
 
-    def intervals(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000
-    ) -> dict[str, list[float]]:
-        """The 95 % interval of every score: see `bootstrap_intervals`. `groups`: one for each row of the updates.
+    def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
+        """The 95 % interval of every score: see `mean_intervals`. `groups`: one for each row of the updates.
 
         Raises ValueError if the rows were not kept.
         """
-        return bootstrap_intervals(*self.resampling(groups), seed=seed, resamples=resamples)
+        require_rows(self.keep_rows)
+        mean = self._sums_on_host()[3]
+        rows_N2 = concat_rows(self._rows, torch.float64, (2,))
+        counted_N = np.isfinite(rows_N2).all(axis=1)
+        units, unit_N = sampling_units(groups, counted_N)
+        if reason := too_few(units, MIN_MEAN_UNITS, "rows" if unit_N is None else "groups"):
+            return withheld_all(SCORES["regression"], reason)
+
+        # 1 - r2 is the ratio of two means: of squared errors, and of squared deviations of the true values.
+        value_N, true_N = rows_N2[counted_N].T
+        square_N = (value_N - true_N) ** 2
+        ones_N = np.ones_like(square_N)
+        means = mean_intervals(
+            {"mae": np.abs(value_N - true_N), "mse": square_N, "r2": square_N},
+            {"mae": ones_N, "mse": ones_N, "r2": (true_N - mean) ** 2},
+            units,
+            unit_N,
+            seed=seed,
+            resamples=resamples,
+        )
+        scores = {name: within(interval, 0) for name, interval in means.items()}
+        if "mse" in scores:
+            scores["rmse"] = [end**0.5 for end in scores["mse"]]
+        if "r2" in scores:
+            scores["r2"] = [1 - end for end in reversed(scores["r2"])]
+        withheld = {name: EQUAL for name in SCORES["regression"] if name not in scores}
+        return Intervals({name: scores[name] for name in SCORES["regression"] if name in scores}, withheld)
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
-        """What `intervals` draws, and the scores of it; arguments and errors as there."""
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
         require_rows(self.keep_rows)
         mean = self._sums_on_host()[3]
         rows_N2 = concat_rows(self._rows, torch.float64, (2,))

@@ -156,8 +156,9 @@ def label_scores(hits_K: Array, support_K: Array, predicted_K: Array) -> dict[st
 
     # For mcc and kappa: N times the hits by chance, and N^2 times the variances of the true and the predicted classes.
     by_chance = (support_K * predicted_K).sum(axis=-1)
-    true_spread = rows**2 - (support_K**2).sum(axis=-1)
-    predicted_spread = rows**2 - (predicted_K**2).sum(axis=-1)
+    # Counts that are no whole numbers may miss 0 by a rounding error.
+    true_spread = np.maximum(rows**2 - (support_K**2).sum(axis=-1), 0)
+    predicted_spread = np.maximum(rows**2 - (predicted_K**2).sum(axis=-1), 0)
 
     accuracy = ratio(hits, rows)
     return {

@@ -1,7 +1,7 @@
 """Scores as text for the terminal."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
@@ -58,6 +58,7 @@ SIMPLEST = {
 PROBES = dict.fromkeys(("class", "ordinal", "multilabel"), "balanced linear probe")
 
 COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1", "ap": "AP"}
+NO_INTERVAL = "—"
 _WITH_UNIT = ("mae", "mse", "rmse")
 
 
@@ -65,7 +66,8 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     """A headline, then the scores of each target, class by class where it has classes. With test rows these come first,
     the validation rows second.
 
-    `metrics` is as in metrics.json; intervals, if any, follow the scores: `macro F1 0.7512 [0.710, 0.793]`.
+    `metrics` is as in metrics.json; intervals, if any, follow the scores: `macro F1 0.7512 [0.710, 0.793]`. Where there
+    is none, a dash stands in its place, and the reason below.
     """
     if "test" not in metrics:
         return "\n".join([headline_text(metrics), *_selection_lines(metrics), *_target_lines(metrics)])
@@ -114,7 +116,8 @@ def headline_text(metrics: Mapping[str, Any]) -> str:
     if name.endswith(AT_PRIOR):
         name = name.removesuffix(AT_PRIOR)
         scores = scores["at_prior"]
-    value = score_text(name, metrics["value"], scores.get("intervals", {}).get(name))
+    interval = scores.get("intervals", {}).get(name)
+    value = score_text(name, metrics["value"], interval, withheld=name in scores.get("no_interval", {}))
     return f"{metrics['metric']} {value} on {metrics['samples']} rows"
 
 
@@ -126,18 +129,29 @@ def _by_target(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _target_lines(metrics: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, scores in _by_target(metrics).items():
-        lines += ["", *_score_lines(name, scores), *_class_lines(scores.get("per_class", []))]
+        lines += [
+            "",
+            *_score_lines(name, scores),
+            *_reason_lines(scores),
+            *_class_lines(scores.get("per_class", [])),
+        ]
     return lines
 
 
-def score_text(name: str, value: float, interval: list[float] | None = None) -> str:
+def score_text(name: str, value: float, interval: list[float] | None = None, withheld: bool = False) -> str:
     """A score, and its interval if any. Scores in the user's unit have four significant digits."""
     has_unit = name in _WITH_UNIT
     text = _four_digits(value) if has_unit else f"{value:.4f}"
     if interval is None:
-        return text
+        return f"{text} [{NO_INTERVAL}]" if withheld else text
     low, high = (_four_digits(end) if has_unit else f"{end:.3f}" for end in interval)
     return f"{text} [{low}, {high}]"
+
+
+def short_interval(ends: Sequence[float]) -> str:
+    """`[.51, 1.0]`: an interval of a share between 0 and 1, with two decimals and no 0 before them."""
+    texts = (f"{end:.2f}" for end in ends)
+    return f"[{', '.join(text[1:] if text.startswith('0') else text[:3] for text in texts)}]"
 
 
 def _four_digits(value: float) -> str:
@@ -165,8 +179,9 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
 
     # A ranking also has the number of its queries.
     intervals = scores.get("intervals", {})
+    withheld = scores.get("no_interval", {})
     items = [
-        f"{shown} {score_text(key, scores[key], intervals.get(key))}"
+        f"{shown} {score_text(key, scores[key], intervals.get(key), withheld=key in withheld)}"
         for key, shown in SHOWN[scores["type"]].items()
         if key in scores
     ]
@@ -195,22 +210,70 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _reason_lines(scores: Mapping[str, Any]) -> list[str]:
+    """`no interval for macro F1: ...`, for the scores that are shown."""
+    shown = SHOWN[scores["type"]]
+    names: dict[str, list[str]] = {}
+    for key, reason in scores.get("no_interval", {}).items():
+        if key in shown:
+            names.setdefault(reason, []).append(shown[key])
+    return [
+        line
+        for reason, scores_of in names.items()
+        for line in _wrapped(f"no interval for {', '.join(scores_of)}: {reason}")
+    ]
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines of at most WIDTH columns, indented."""
+    lines = [" "]
+    for word in text.split(" "):
+        if len(lines[-1]) > 1 and display_width(f"{lines[-1]} {word}") > WIDTH:
+            lines.append("   ")
+        lines[-1] += f" {cut(word, WIDTH - 4)}"
+    return lines
+
+
 def _class_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """A table with a row per class: its label, cut to fit WIDTH, its scores and its number of rows."""
+    """A table with a row per class: its label, cut to fit WIDTH, its scores, with intervals if any, and its number of
+    rows."""
     if not rows:
         return []
 
-    # Labels get what the scores, of 11 columns each, and the number of rows leave.
-    columns = [column for column in COLUMNS if column in rows[0]]
+    # Labels get what the columns of scores and the number of rows leave. Average precision has no interval.
+    has_intervals = "intervals" in rows[0]
+    widths = {
+        column: (16 if column != "ap" else 5) if has_intervals else 9
+        for column in COLUMNS
+        if column in rows[0]
+    }
     support_width = max(5, *(len(str(row["support"])) for row in rows))
-    label_room = WIDTH - 2 - 11 * len(columns) - 2 - support_width
+    label_room = WIDTH - 2 - sum(2 + width for width in widths.values()) - 2 - support_width
     labels = [cut(row["label"], label_room) for row in rows]
-    width = max(display_width(label) for label in labels)
+    label_width = max(display_width(label) for label in labels)
 
-    head = "".join(f"  {COLUMNS[column]:>9}" for column in columns)
-    lines = [f"  {'':<{width}}{head}  {'rows':>{support_width}}"]
+    # With intervals the names stand above the scores, which begin each column.
+    side = "<" if has_intervals else ">"
+    head = "".join(f"  {COLUMNS[column]:{side}{width}}" for column, width in widths.items())
+    lines = [f"  {'':<{label_width}}{head}  {'rows':>{support_width}}"]
     for row, label in zip(rows, labels, strict=True):
-        values = "".join(f"  {row[column]:>9.4f}" for column in columns)
-        padded_label = label + " " * (width - display_width(label))
+        values = "".join(f"  {_class_cell(row, column):>{width}}" for column, width in widths.items())
+        padded_label = label + " " * (label_width - display_width(label))
         lines.append(f"  {padded_label}{values}  {row['support']:>{support_width}}")
-    return lines
+    return lines + _class_reasons(rows)
+
+
+def _class_cell(row: Mapping[str, Any], column: str) -> str:
+    """`0.7512` without intervals, else `0.751 [.51, .93]`."""
+    if "intervals" not in row:
+        return f"{row[column]:.4f}"
+    if column == "ap":
+        return f"{row[column]:.3f}"
+    interval = row["intervals"].get(column)
+    return f"{row[column]:.3f} {short_interval(interval) if interval else NO_INTERVAL:<10}"
+
+
+def _class_reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """What the dashes in the table mean."""
+    reasons = dict.fromkeys(reason for row in rows for reason in row.get("no_interval", {}).values())
+    return _wrapped(f"{NO_INTERVAL} no interval: {' / '.join(reasons)}") if reasons else []

@@ -12,6 +12,7 @@ import polars as pl
 from markupsafe import Markup
 
 from classwise.metrics.scores import AT_PRIOR
+from classwise.metrics.text import NO_INTERVAL, short_interval
 from classwise.report.charts import Dot, agreement_chart, scatter_chart
 from classwise.report.confusion import (
     ConfusedPair,
@@ -22,7 +23,13 @@ from classwise.report.confusion import (
 )
 from classwise.report.headline import Best, target_of
 from classwise.report.kinds import KINDS, MOST_CLASSES
-from classwise.report.names import NUMBER_NAMES, higher_is_better, interval_text, metric_name, number_text
+from classwise.report.names import (
+    NUMBER_NAMES,
+    higher_is_better,
+    interval_text,
+    metric_name,
+    number_text,
+)
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, listing, mapping, number
 
 WEAKEST = 20  # classes shown of more than MOST_CLASSES
@@ -38,12 +45,13 @@ COUNTS = ("samples", *QUERY_COUNTS, "invalid")
 
 @dataclass(frozen=True)
 class Number:
-    """One score as text, with its 95% confidence interval where there is one."""
+    """One score as text, with its 95% confidence interval where there is one, or the reason why there is none."""
 
     key: str
     name: str
     text: str
     interval: str
+    no_interval: str = ""
 
     @property
     def lower(self) -> bool:
@@ -62,6 +70,8 @@ class ClassRow:
     precision: float
     recall: float
     ap: float | None = None
+    intervals: dict[str, str] = field(default_factory=dict)  # by score; a dash where there is none
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,20 @@ class TargetScores:
     chart: Markup = field(default_factory=Markup)
     dots: int = 0  # in a regression's chart
     query_counts: list[tuple[str, int]] = field(default_factory=list)  # of a ranking: name and count
+
+    @property
+    def no_intervals(self) -> list[tuple[str, str]]:
+        """The names of the scores without an interval, and the reason, by reason."""
+        names: dict[str, list[str]] = {}
+        for score in self.numbers:
+            if score.no_interval:
+                names.setdefault(score.no_interval, []).append(score.name)
+        return [(", ".join(named), reason) for reason, named in names.items()]
+
+    @property
+    def class_reasons(self) -> str:
+        """Why precision, recall or F1 of a class has no interval."""
+        return " / ".join(dict.fromkeys(reason for row in self.rows for reason in row.reasons))
 
     @property
     def in_full(self) -> bool:
@@ -196,9 +220,14 @@ def _numbers(scores: Json, kind: str) -> list[Number]:
         suffixed = {f"{key}{AT_PRIOR}": at_prior.get(key) for key in NUMBER_NAMES if key in at_prior}
         intervals = {f"{key}{AT_PRIOR}": limits for key, limits in inner.items()}
         plain = {key: value for key, value in scores.items() if key != "at_prior"}
-        return [*_numbers(plain, kind), *_numbers(suffixed | {"intervals": intervals}, kind)]
+        withheld = {
+            f"{key}{AT_PRIOR}": reason for key, reason in mapping(at_prior.get("no_interval")).items()
+        }
+        suffixed |= {"intervals": intervals, "no_interval": withheld}
+        return [*_numbers(plain, kind), *_numbers(suffixed, kind)]
 
     intervals = mapping(scores.get("intervals"))
+    withheld = mapping(scores.get("no_interval"))
     others = [key for key in scores if key not in NUMBER_NAMES and key not in COUNTS]
     numbers = []
     for key in [*NUMBER_NAMES, *others]:
@@ -211,6 +240,7 @@ def _numbers(scores: Json, kind: str) -> list[Number]:
                     name=metric_name(key, kind),
                     text=number_text(key, value),
                     interval=interval_text(key, value, interval) if interval else "",
+                    no_interval=str(withheld.get(key, "")),
                 )
             )
     return numbers
@@ -282,6 +312,11 @@ def _evenly_spaced(rows: int) -> list[int]:
 
 def _class_row(row: Json, train: dict[str, int]) -> ClassRow:
     label = str(row.get("label"))
+    withheld = mapping(row.get("no_interval"))
+    intervals = dict.fromkeys(withheld, NO_INTERVAL)
+    for key, value in mapping(row.get("intervals")).items():
+        if limits := ends(value):
+            intervals[key] = short_interval(limits)
     return ClassRow(
         label,
         train=train.get(label),
@@ -290,6 +325,8 @@ def _class_row(row: Json, train: dict[str, int]) -> ClassRow:
         precision=number(row.get("precision")) or 0.0,
         recall=number(row.get("recall")) or 0.0,
         ap=number(row.get("ap")),
+        intervals=intervals,
+        reasons=tuple(map(str, withheld.values())),
     )
 
 
