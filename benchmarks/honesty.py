@@ -17,12 +17,12 @@ from pathlib import Path
 from simulations.claim import Claim, markdown
 
 SIMULATIONS: dict[str, str] = {
+    "intervals": "95 % intervals of scores, over few rows and few groups",
     "leaks": "copies of images, and what the split promises",
     "compare": "are variants called different that are equally good?",
     "weights": "class weights act in training as given",
     "batch_norm": "gradients under accumulation, with batch norm and without",
     "prior": "scores and predictions at other class shares",
-    "intervals": "95 % intervals of scores, over few rows and few groups",
     "optimism": "how much too good the score of a selected epoch is, and which epochs to select from",
 }
 """By name: what the simulation is about. Each is a module in simulations/ with `simulate(quick) -> list[Claim]`."""

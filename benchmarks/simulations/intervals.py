@@ -1,8 +1,8 @@
 """How often the 95 % intervals contain the score of the same classifier on the whole population.
 
 Classifiers are drawn at random: recalls of 0.3 to 0.99 that differ by class, misses that prefer common or neighbouring
-classes. Their confusion matrix over the population gives the true scores. Validation rows are then drawn from it, n rows
-(or groups) in the rarest class, as `metrics.json` would have them, and their intervals come from the package's metrics.
+classes. Their confusion matrix over the population gives the true scores. Validation rows are then drawn from it, n
+rows (or groups) in the rarest class, and their intervals come from the package's metrics.
 """
 
 from collections import defaultdict
@@ -36,9 +36,9 @@ Intervaller = Callable[[ClassMetric, "np.ndarray | None", int], Intervals]
 
 @dataclass(frozen=True)
 class Setting:
-    """`classes`: their number. `tail`: the commonest class has 5 to 100 times the rows of the rarest; otherwise all have
-    as many. `draw`: `fixed` class counts, as of a stratified split, or `random` ones. `groups`: None, `one class` in
-    each group, or `all classes` in each."""
+    """`classes`: their number. `tail`: the commonest class has 5 to 100 times the rows of the rarest; else all have as
+    many. `draw`: `fixed` class counts, as of a stratified split, or `random` ones. `groups`: None, `one class` in each
+    group, or `all classes` in each."""
 
     classes: int
     tail: bool
@@ -68,7 +68,7 @@ GROUPED = [
 
 def simulate(quick: bool) -> list[Claim]:
     """Scores of classes by n and score, over rows and over groups; the worst setting of each; then the other scores."""
-    sets = 40 if quick else 1000
+    sets = 40 if quick else 200
     margin = 3.0 if quick else 0.0
     claims = []
     for what, settings in (("rows", SETTINGS), ("groups", GROUPED)):

@@ -137,9 +137,9 @@ def test_few_rows_have_no_interval() -> None:
     assert metric.intervals().classes[1].withheld["f1"] == "9 rows; an interval needs 10 or more"
     many = label_metric([0] * 2 + [1] * 20, [0] * 2 + [1] * 20, 2)
     assert many.intervals(np.arange(22) // 3).withheld["accuracy"] == "8 groups; an interval needs 10 or more"
-    assert many.intervals().classes[0].withheld["recall"] == "2 rows; an interval needs 3 or more"
+    assert many.intervals().classes[0].withheld["recall"] == "fewer than 3 rows of the class"
     by_group = many.intervals([0, 0, *range(1, 21)])
-    assert by_group.classes[0].withheld["recall"] == "1 group; an interval needs 3 or more"
+    assert by_group.classes[0].withheld["recall"] == "fewer than 3 groups of the class"
     assert by_group.classes[1].scores["recall"][0] < 1
     assert LabelMetric(2, keep_rows=True).intervals().scores == {}
 
@@ -152,7 +152,7 @@ def test_what_counts_as_0_has_no_interval() -> None:
     assert actual.withheld["macro_f1"] == "no row of 2, counted as 0"
     assert actual.classes[1].withheld == {"precision": "never predicted, counted as 0"}
     assert list(actual.classes[1].scores) == ["recall", "f1"]
-    assert actual.classes[2].withheld["f1"] == "0 rows; an interval needs 3 or more"
+    assert actual.classes[2].withheld["f1"] == "fewer than 3 rows of the class"
 
 
 def test_metrics_json_has_both() -> None:

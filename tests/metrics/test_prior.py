@@ -171,6 +171,34 @@ def test_counts_of_a_class_metric() -> None:
     assert metric.counts.labels == list(LABELS)
 
 
+@pytest.mark.parametrize("groups", [None, 30])
+def test_intervals_at_given_shares(groups: int | None) -> None:
+    """Every interval contains its score; recalls have those of the rows' own shares, and nothing varies that the shares
+    decide: with all rows correct, the weighted F1 is as certain as the accuracy."""
+    true_N, predicted_N = rows(3)
+    group_N = None if groups is None else np.arange(len(true_N)) % groups
+    metric = metric_of(true_N, predicted_N)
+    actual = intervals_at_prior(metric, SHARES, group_N, seed=5, resamples=300)
+    found = scores_at_prior(metric, SHARES)
+    assert set(actual.scores) == set(LABEL_SCORES)
+    for name, (low, high) in actual.scores.items():
+        assert low <= found[name] <= high, name
+    plain = metric.intervals(group_N, seed=5, resamples=300)
+    assert actual.scores["macro_recall"] == pytest.approx(plain.scores["macro_recall"], abs=0.04)
+    assert actual.scores["accuracy"] != pytest.approx(plain.scores["accuracy"], abs=0.02)
+
+
+def test_many_rows_at_other_shares() -> None:
+    """Two classes with recalls of 0.9 and 0.6 at even shares: the accuracy has the standard error of their mean."""
+    true_N = np.array([0] * 3000 + [1] * 1000)
+    predicted_N = np.where(np.arange(4000) % 10 < np.where(true_N == 0, 9, 6), true_N, 1 - true_N)
+    metric = LabelMetric(2, keep_rows=True)
+    metric.update(torch.from_numpy(predicted_N), torch.from_numpy(true_N))
+    low, high = intervals_at_prior(metric, (0.5, 0.5), resamples=4000).scores["accuracy"]
+    error = (0.25 * (0.09 / 3000 + 0.24 / 1000)) ** 0.5
+    assert (low, high) == pytest.approx((0.75 - 1.96 * error, 0.75 + 1.96 * error), abs=0.2 * error)
+
+
 def test_known_shares_leave_less_to_chance() -> None:
     """At the shares of the rows themselves, the interval of accuracy is not wider than where the shares vary too."""
     true_N, predicted_N = rows(3)

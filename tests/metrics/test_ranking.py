@@ -147,11 +147,11 @@ def test_intervals_are_over_queries() -> None:
 
 def test_groups_that_share_a_query_are_drawn_together() -> None:
     """Groups with rows of one query form one unit; another number of groups than rows is refused."""
-    metric = counted(*two_rows_each(20))
-    assert metric.intervals(np.arange(40) // 2).scores
-    crossing = (np.arange(40) + 1) // 2  # each query in two groups, so that all of them are linked
+    metric = counted(*two_rows_each(30))
+    assert metric.intervals(np.arange(60) // 2).scores
+    crossing = (np.arange(60) + 1) // 2  # each query in two groups, so that all of them are linked
     assert metric.intervals(crossing).withheld["mrr"].startswith("1 group;")
-    with pytest.raises(ValueError, match="found 2 groups for 40 rows"):
+    with pytest.raises(ValueError, match="found 2 groups for 60 rows"):
         metric.intervals(["a", "b"])
     with pytest.raises(ValueError, match="keep_rows=True"):
         RankingMetric().intervals()

@@ -82,16 +82,16 @@ def test_validation_is_computed_in_the_precision_of_training(
 
 
 def test_intervals_draw_the_groups_of_the_table(trained: Path) -> None:
-    """Rows of eight in a group are not independent: the interval is another than that of rows, and that of rows is the
+    """Rows of four in a group are not independent: the interval is another than that of rows, and that of rows is the
     one of groups of one."""
     rows = rows_of(trained, 100, 48)
     alone = scores(trained, [[*row[:3], row[0]] for row in rows])
-    grouped = scores(trained, [[*row[:3], f"g{number // 8}"] for number, row in enumerate(rows)])
-    assert interval(alone) != interval(grouped)
+    grouped = scores(trained, [[*row[:3], f"g{number // 4}"] for number, row in enumerate(rows)])
+    assert interval(grouped) != pytest.approx(interval(alone), rel=1e-3)
     assert alone["value"] == grouped["value"]
 
     without = scores(trained, [row[:3] for row in rows], HEADER[:3])
-    assert interval(without) == interval(alone)
+    assert interval(without) == pytest.approx(interval(alone))
     assert without["warnings"] == [
         f"{trained / 'test.csv'} has no column 'person' (data.group): its intervals are those of independent rows, too"
         " narrow if its rows belong to groups"
@@ -108,10 +108,11 @@ def test_an_empty_group_is_refused(trained: Path) -> None:
 
 def test_copies_in_a_table_are_drawn_together(trained: Path) -> None:
     """Each image three times: the interval is that of the images, not that of three times as many rows."""
-    rows = rows_of(trained, 100, 9)
+    rows = rows_of(trained, 100, 36)
     copies = [[f"{row[0]}-{k}", *row[1:3], f"{row[0]}-{k}"] for k in range(3) for row in rows]
-    once = interval(scores(trained, [[*row[:3], row[0]] for row in rows]))
-    assert interval(scores(trained, copies)) == pytest.approx(once)
+    low, high = interval(scores(trained, [[*row[:3], row[0]] for row in rows]))
+    copies_low, copies_high = interval(scores(trained, copies))
+    assert copies_high - copies_low == pytest.approx(high - low, rel=0.2)  # by rows: 0.58 times as wide
 
 
 @pytest.mark.parametrize("how", ["path", "copy", "reencoded"])

@@ -144,8 +144,6 @@ def _label_sets(cells: pl.Series, labels: Sequence[str], separator: str) -> torc
 
 
 def _groups_of(folder: Path, ids: Sequence[str], split: str) -> list[str] | None:
-    """The group of each scored row; None where there are no groups."""
-    rows = RunFolder(folder).split().filter(pl.col("split") == split)
-    group = dict(zip(rows["id"].to_list(), rows["group"].to_list(), strict=True))
-    groups = [group[id] for id in ids]
-    return None if None in groups else groups
+    """The group of each scored row; None where each row is its own."""
+    groups = RunFolder(folder).groups(split)
+    return None if groups is None else [groups[id] for id in ids]

@@ -24,8 +24,8 @@ Scorer = Callable[[Weights], Mapping[str, Array]]
 Groups = Sequence[Any] | npt.NDArray[Any]
 
 Resampling = tuple[Scorer, int, npt.NDArray[np.int64] | None]
-"""What a bootstrap of a metric needs: the `scorer` of the weights of the rows that count, and the number of units and
-the unit of each row, as in `sampling_units`."""
+"""What resampling a metric needs: the `scorer` of the weights of the rows that count, and their `units` and `unit_N` as
+in `mean_intervals`."""
 
 PERCENTILES = (2.5, 97.5)
 _CHUNK = 2**19  # weights at a time: 4 MiB, which fits a processor's cache

@@ -133,7 +133,7 @@ class LabelMetric:
         shares: Sequence[float] | None = None,
     ) -> Intervals:
         """The 95 % interval of every score that has one: see `confusion_intervals`. `groups`: one for each row of the
-        updates. `shares` (K,): class shares at which the scores are meant, other than those of the rows.
+        updates. `shares` (K,): given class shares, of the scores of `scores_at_prior`.
 
         Raises ValueError if the rows were not kept.
         """
@@ -148,18 +148,6 @@ class LabelMetric:
             draws=resamples,
             shares=shares,
         )
-
-    def resampling(self, groups: Groups | None = None) -> Resampling:
-        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
-        several models on the same rows. Arguments and errors as of `intervals`."""
-        true_N, predicted_N, counted_N = self.rows()
-        marginals = marginal_sums(true_N[counted_N], predicted_N[counted_N], self.classes)
-        units, unit_N = sampling_units(groups, counted_N)
-
-        def scorer(weights_NR: Weights) -> dict[str, Array]:
-            return label_scores(*marginals(weights_NR))
-
-        return scorer, units, unit_N
 
     def unit_intervals(
         self,
@@ -189,8 +177,20 @@ class LabelMetric:
             seed=seed,
             draws=draws,
             ordinal=ordinal,
-            shares_K=None if shares is None else np.asarray(shares, dtype=np.float64),
+            shares=shares,
         )
+
+    def resampling(self, groups: Groups | None = None) -> Resampling:
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
+        several models on the same rows. Arguments and errors as of `intervals`."""
+        true_N, predicted_N, counted_N = self.rows()
+        marginals = marginal_sums(true_N[counted_N], predicted_N[counted_N], self.classes)
+        units, unit_N = sampling_units(groups, counted_N)
+
+        def scorer(weights_NR: Weights) -> dict[str, Array]:
+            return label_scores(*marginals(weights_NR))
+
+        return scorer, units, unit_N
 
     def rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """For every row: the true class, the predicted class, and whether it is in `confusion`; each (N,).

@@ -212,12 +212,10 @@ class MetricCollection:
             if shares := self.priors.get(name):
                 counts = metric.counts if isinstance(metric, ClassMetric) else metric
                 assert isinstance(counts, LabelMetric)
-                at_prior = scores_at_prior(counts, shares)
+                scores["at_prior"] = scores_at_prior(counts, shares)
                 if resamples:
-                    at_prior = with_intervals(
-                        at_prior, intervals_at_prior(counts, shares, groups, seed=seed, resamples=resamples)
-                    )
-                scores["at_prior"] = at_prior
+                    intervals = intervals_at_prior(counts, shares, groups, seed=seed, resamples=resamples)
+                    scores["at_prior"] = with_intervals(scores["at_prior"], intervals)
             return scores
 
         results: dict[str, Any] = {

@@ -108,31 +108,31 @@ def confusion_intervals(
     seed: int,
     draws: int,
     ordinal: bool = False,
-    shares_K: Array | None = None,
+    shares: Sequence[float] | None = None,
 ) -> Intervals:
     """The intervals of all scores that follow from a confusion matrix (rows true, columns predicted).
 
     `effects`: None for rows without groups. `units_K`: the rows, or groups, of each class; `noun`: what they are, in
-    the plural. `shares_K`: class shares other than those of the rows, at which the scores are meant.
+    the plural. `shares`: class shares that the rows are weighted to, as in `scores_at_prior`.
     """
     effects = effects or independent(len(confusion_KK))
 
     def drawn(effect_K: Array) -> Drawn:
-        return draw_confusions(confusion_KK, effect_K, effects.shares, seed, draws, ordinal, shares_K)
+        return draw_confusions(confusion_KK, effect_K, effects.shares, seed, draws, ordinal, shares)
 
     whole = drawn(effects.whole)
     within = whole if np.array_equal(effects.whole, effects.within) else drawn(effects.within)
 
-    weighted_KK = confusion_KK.astype(np.float64)
-    if shares_K is not None:
-        weighted_KK *= ratio(shares_K, weighted_KK.sum(axis=1))[:, None]
-    hits_K, support_K, predicted_K = confusion_marginals(weighted_KK)
+    counted_KK = confusion_KK.astype(np.float64)
+    if shares is not None:
+        counted_KK *= ratio(np.asarray(shares), counted_KK.sum(axis=1))[:, None]
+    hits_K, support_K, predicted_K = confusion_marginals(counted_KK)
     values = label_scores(hits_K, support_K, predicted_K)
     draws_by_score = label_scores(whole.hits, whole.support, whole.predicted)
     if ordinal:
         steps_KK = np.abs(np.subtract.outer(range(len(labels)), range(len(labels))))
-        distance = np.asarray((confusion_KK * steps_KK).sum())
-        square = np.asarray((confusion_KK * steps_KK**2).sum())
+        distance = np.asarray((counted_KK * steps_KK).sum())
+        square = np.asarray((counted_KK * steps_KK**2).sum())
         values |= level_scores(support_K, predicted_K, distance, square)
         draws_by_score |= level_scores(whole.support, whole.predicted, whole.distance, whole.square)
 
@@ -168,7 +168,8 @@ def class_intervals(
     names = ("precision", "recall", "f1")
     result = []
     for k, units in enumerate(units_K):
-        if reason := too_few(int(units), MIN_CLASS_UNITS, noun):
+        if units < MIN_CLASS_UNITS:
+            reason = f"fewer than {MIN_CLASS_UNITS} {noun} of the class"
             result.append(Intervals(withheld=dict.fromkeys(names, reason)))
             continue
         withheld = {} if predicted_K[k] else {"precision": "never predicted, counted as 0"}

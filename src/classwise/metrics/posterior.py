@@ -15,6 +15,7 @@ Rows of one group are worth fewer independent ones: all counts are divided by de
 simple method for the analysis of clustered binary data').
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,12 +176,12 @@ def draw_confusions(
     seed: int,
     draws: int,
     ordinal: bool = False,
-    shares_K: Array | None = None,
+    shares: Sequence[float] | None = None,
 ) -> Drawn:
     """Confusion matrices that may be the true one, from counts (rows true, columns predicted) and design effects.
 
-    `ordinal`: misses of a distance as observed, whatever the class, are likelier than others. `shares_K`: the class
-    shares, where they are known; else they vary as in a random draw of rows. Depends on nothing but the arguments.
+    `ordinal`: misses of a distance as observed, whatever the class, are likelier than others. `shares` (K,): class
+    shares that are given rather than drawn. Depends on nothing but the arguments.
     """
     rng = generator(seed, BOOTSTRAP)
     classes = len(confusion_KK)
@@ -191,10 +192,13 @@ def draw_confusions(
 
     # The number of rows of each class; none where there is none.
     rows_K = confusion_KK.sum(axis=1).astype(np.float64)
-    effect_K = np.clip(share_effect_K, 0.01, None)
-    support_RK = rng.standard_gamma(np.maximum(rows_K / effect_K, _TINY), size=(draws, classes)) * effect_K
-    if shares_K is not None:
-        support_RK = np.tile(shares_K * rows_K.sum(), (draws, 1))
+    if shares is not None:
+        support_RK = np.tile(np.asarray(shares, dtype=np.float64), (draws, 1))
+    else:
+        effect_K = np.clip(share_effect_K, 0.01, None)
+        support_RK = (
+            rng.standard_gamma(np.maximum(rows_K / effect_K, _TINY), size=(draws, classes)) * effect_K
+        )
     support_RK[:, rows_K == 0] = 0.0
 
     # A single class cannot be missed.

@@ -80,18 +80,19 @@ def headline(run: RunFiles, best: Best) -> Headline:
     metrics = test if is_test else run.metrics
     value = number(test.get("value")) if is_test else best.value
     scores = mapping(metrics.get("joint")) if target == "joint" else _scores(metrics, target)
-    text = interval = ""
+    text = interval = no_interval = ""
     if value is not None:
         text = number_text(best.key, value)
         scored = mapping(scores.get("at_prior")) if best.key.endswith(AT_PRIOR) else scores
         limits = ends(mapping(scored.get("intervals")).get(best.key.removesuffix(AT_PRIOR)))
         interval = interval_text(best.key, value, limits) if limits else ""
+        no_interval = str(mapping(scored.get("no_interval")).get(best.key.removesuffix(AT_PRIOR), ""))
     baselines_of, baselines = _baselines(run, best)
     return Headline(
         name=metric_name(best.key, kind_of(run, target)),
         text=text,
         interval=interval,
-        no_interval=str(mapping(scores.get("no_interval")).get(best.key, "")),
+        no_interval=no_interval,
         subject=subject(run, best),
         prior=_prior(run) if best.key.endswith(AT_PRIOR) else "",
         lower=not higher_is_better(best.key),

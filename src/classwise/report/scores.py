@@ -219,9 +219,11 @@ def _numbers(scores: Json, kind: str) -> list[Number]:
         inner = mapping(at_prior.get("intervals"))
         suffixed = {f"{key}{AT_PRIOR}": at_prior.get(key) for key in NUMBER_NAMES if key in at_prior}
         intervals = {f"{key}{AT_PRIOR}": limits for key, limits in inner.items()}
-        reasons = {f"{key}{AT_PRIOR}": reason for key, reason in mapping(at_prior.get("no_interval")).items()}
         plain = {key: value for key, value in scores.items() if key != "at_prior"}
-        suffixed |= {"intervals": intervals, "no_interval": reasons}
+        withheld = {
+            f"{key}{AT_PRIOR}": reason for key, reason in mapping(at_prior.get("no_interval")).items()
+        }
+        suffixed |= {"intervals": intervals, "no_interval": withheld}
         return [*_numbers(plain, kind), *_numbers(suffixed, kind)]
 
     intervals = mapping(scores.get("intervals"))
