@@ -82,11 +82,11 @@ def test_validation_is_computed_in_the_precision_of_training(
 
 
 def test_intervals_draw_the_groups_of_the_table(trained: Path) -> None:
-    """Rows of eight in a group are not independent: the interval is another than that of rows, and that of rows is the
+    """Rows of four in a group are not independent: the interval is another than that of rows, and that of rows is the
     one of groups of one."""
     rows = rows_of(trained, 100, 48)
     alone = scores(trained, [[*row[:3], row[0]] for row in rows])
-    grouped = scores(trained, [[*row[:3], f"g{number // 8}"] for number, row in enumerate(rows)])
+    grouped = scores(trained, [[*row[:3], f"g{number // 4}"] for number, row in enumerate(rows)])
     assert interval(alone) != interval(grouped)
     assert alone["value"] == grouped["value"]
 
@@ -107,11 +107,14 @@ def test_an_empty_group_is_refused(trained: Path) -> None:
 
 
 def test_copies_in_a_table_are_drawn_together(trained: Path) -> None:
-    """Each image three times: the interval is that of the images, not that of three times as many rows."""
-    rows = rows_of(trained, 100, 9)
+    """Each image three times: the interval is nearly that of the images, not that of three times as many rows."""
+    rows = rows_of(trained, 100, 24)
     copies = [[f"{row[0]}-{k}", *row[1:3], f"{row[0]}-{k}"] for k in range(3) for row in rows]
-    once = interval(scores(trained, [[*row[:3], row[0]] for row in rows]))
-    assert interval(scores(trained, copies)) == pytest.approx(once)
+    widths = {
+        name: float(np.diff(interval(scores(trained, table)))[0])
+        for name, table in (("once", [[*row[:3], row[0]] for row in rows]), ("copies", copies))
+    }
+    assert 0.85 * widths["once"] < widths["copies"] < 1.1 * widths["once"]
 
 
 @pytest.mark.parametrize("how", ["path", "copy", "reencoded"])
