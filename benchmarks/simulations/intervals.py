@@ -67,7 +67,7 @@ GROUPED = [
 
 
 def simulate(quick: bool) -> list[Claim]:
-    """Scores of classes by n, over rows and over groups, the same by the percentile bootstrap; then means and labels."""
+    """Scores of classes by n, over rows and groups, the same by the percentile bootstrap; then means and labels."""
     margin = 3.0 if quick else 0.0
     claims = []
     for what, settings in (("rows", SETTINGS), ("groups", GROUPED)):
