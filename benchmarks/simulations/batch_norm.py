@@ -69,7 +69,7 @@ EXACT_ONES = (
 
 def simulate(quick: bool) -> list[Claim]:
     """The gradient errors of batch norm over micro-batches, and those of what is exact."""
-    draws = 1 if quick else 5
+    draws = 1 if quick else 3
     reported = REPORTED[:1] if quick else REPORTED
     exact = EXACT_ONES[:4] if quick else EXACT_ONES
     claims = [_reported(setting, errors(setting, draws)) for setting in reported]
