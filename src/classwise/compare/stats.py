@@ -18,6 +18,7 @@ Letters in names: J seeds, R resamples.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -217,12 +218,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def detectable_difference(error: float, freedom: float, tests: int = 1) -> float:
     """The true difference that a two-sided t-test finds with probability POWER, where one of `tests` differences has
     to pass the level ALPHA / tests, as the smallest p-value has to by Holm's method. From the noncentral t."""
+    return error * _detectable_errors(freedom, tests)
+
+
+@lru_cache(maxsize=1024)
+def _detectable_errors(freedom: float, tests: int) -> float:
+    """`detectable_difference` in standard errors."""
     critical = float(stats.t.isf(ALPHA / tests / 2, freedom))
 
     def missing_power(shift: float) -> float:
         return float(stats.nct.sf(critical, freedom, shift)) - POWER
 
-    return error * float(optimize.brentq(missing_power, 0.0, 10 * critical + 10, xtol=1e-4))
+    return float(optimize.brentq(missing_power, 0.0, 10 * critical + 10, xtol=1e-4))
 
 
 def _judged(
