@@ -39,7 +39,7 @@ def test_without_training_noise_the_correlation_is_that_of_nadeau_and_bengio(
     larger = plain.correlation
     monkeypatch.setattr(compare_stats, "TRAINING_NOISE", 0.0)
     assert plain.correlation == pytest.approx(0.2)
-    assert larger == pytest.approx(0.2 * 1.75 / (1 + 0.75 * 0.25))
+    assert larger == pytest.approx(0.2 * 2 / (1 + 0.25))
 
 
 def test_the_interval_of_a_mean_is_corrected_for_shared_rows() -> None:
@@ -114,14 +114,14 @@ def test_equal_rows_show_the_noise_of_training_and_of_the_rows() -> None:
 
 def test_the_training_rows_add_to_the_noise_of_equal_rows() -> None:
     """The variance over rows is multiplied by 1 + TRAINING_NOISE * scored / trained; the degrees of freedom are those
-    of the groups where the rows alone vary."""
+    of 50 groups and 1,000 resamples where the rows alone vary."""
     resampled = np.random.default_rng(6).normal(0.5, 0.02, 1000)
     one = Runs({1: 0.5}, {1: resampled})
     zero = Runs({1: 0.0}, {1: np.zeros(1000)})
     found = difference(one, zero, FIXED)
     assert found is not None
-    assert found.error == pytest.approx(resampled.std(ddof=1) * math.sqrt(1 + 0.75 * 200 / 800), rel=1e-12)
-    assert found.freedom == 49
+    assert found.error == pytest.approx(resampled.std(ddof=1) * math.sqrt(1 + 200 / 800), rel=1e-12)
+    assert found.freedom == pytest.approx(1 / (1 / 49 + 1 / 999))
 
 
 def step_down(p_values: Sequence[float], level: float) -> set[int]:

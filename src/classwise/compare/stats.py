@@ -18,6 +18,7 @@ Letters in names: J seeds, R resamples.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -31,8 +32,8 @@ ALPHA = 0.05  # level of significance
 POWER = 0.8  # of the smallest detectable difference
 
 # How much a score varies with the training rows, as a multiple of its variance over as many scored rows. Nadeau and
-# Bengio leave it out; simulated learners have 0.1 to 0.75.
-TRAINING_NOISE = 0.75
+# Bengio leave it out; with 1, the tests hold their level for all simulated learners, also near chance.
+TRAINING_NOISE = 1.0
 
 
 @dataclass(frozen=True)
@@ -217,12 +218,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def detectable_difference(error: float, freedom: float, tests: int = 1) -> float:
     """The true difference that a two-sided t-test finds with probability POWER, where one of `tests` differences has
     to pass the level ALPHA / tests, as the smallest p-value has to by Holm's method. From the noncentral t."""
+    return error * _detectable_errors(freedom, tests)
+
+
+@lru_cache(maxsize=1024)
+def _detectable_errors(freedom: float, tests: int) -> float:
+    """`detectable_difference` in standard errors."""
     critical = float(stats.t.isf(ALPHA / tests / 2, freedom))
 
     def missing_power(shift: float) -> float:
         return float(stats.nct.sf(critical, freedom, shift)) - POWER
 
-    return error * float(optimize.brentq(missing_power, 0.0, 10 * critical + 10, xtol=1e-4))
+    return float(optimize.brentq(missing_power, 0.0, 10 * critical + 10, xtol=1e-4))
 
 
 def _judged(
@@ -285,12 +292,13 @@ def _fixed_error(values_J: Values, resampled_JR: Values, design: Design) -> tupl
     resamples, which whole groups make up where there are groups, times 1 + TRAINING_NOISE * n_s / n_t for the training
     rows, see `Design.correlation`. Both contain what rows and seeds do together (a seed gets other rows wrong than the
     next one), which is therefore taken off once: with the variance V_j of each seed, it is (mean V_j - V) / (J - 1).
-    Degrees of freedom by Satterthwaite (1946), Biometrics Bulletin 2, where the rows have as many as there are units.
+    Degrees of freedom by Satterthwaite (1946), Biometrics Bulletin 2; those of the rows are as many as there are
+    units, and fewer because their variance is estimated from R resamples.
     """
-    seeds, _ = resampled_JR.shape
+    seeds, resamples = resampled_JR.shape
     rows = float(resampled_JR.mean(axis=0).var(ddof=1))
     row_part = rows * (1 + TRAINING_NOISE * design.scored / design.trained)
-    row_freedom = max(design.units - 1, 1)
+    row_freedom = 1 / (1 / max(design.units - 1, 1) + 1 / (resamples - 1))
     if seeds < 2:
         return math.sqrt(row_part), row_freedom
 
