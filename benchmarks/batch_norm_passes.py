@@ -78,7 +78,7 @@ def errors(setting: Setting, images: int, micro_batch: int) -> tuple[int, dict[s
             plural = "es" if passes > 1 else ""
             name = f"{passes} pass{plural} for the statistics, which then are constants"
             found[name] = _distance(_gradient_pass(model, layers, parts, keep_slopes=False), whole)
-    for passes in range(depth + 1):
+    for _ in range(depth + 1):
         error = _distance(_gradient_pass(model, layers, parts, keep_slopes=True), whole)
     found[f"{depth} passes for the statistics, {depth + 1} for the gradient"] = error
     return depth, found

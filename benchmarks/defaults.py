@@ -15,7 +15,6 @@ import tomli_w
 
 from classwise import Run
 from classwise.compare import compare
-from classwise.compare.stats import difference, estimate
 from classwise.compare.variants import Variant
 from classwise.demo.competition import write_competition
 from classwise.demo.fashion import write_fashion
@@ -23,6 +22,7 @@ from classwise.demo.tour import submission_score
 from classwise.init.suggest import write_config
 from imbalance import replace_between, table_line
 from longtail import digits_long_tail
+from over_seeds import difference, estimate
 
 FRESH: dict[str, dict[str, str]] = {
     "balanced softmax": {},
@@ -70,14 +70,15 @@ def clothes(folder: Path) -> dict[str, Any]:
     if not (folder / "train.csv").exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_fashion(folder)
-    return {"data": {"source": "train.csv", "augment": "light"}, "targets": {"label": {"column": "label"}}}
+    data = {"source": "train.csv", "test": "test.csv", "augment": "light"}
+    return {"data": data, "targets": {"label": {"column": "label"}}}
 
 
 def digits(folder: Path) -> dict[str, Any]:
     """scikit-learn's digits with an imbalance of 15."""
     if not (folder / "train.csv").exists():
         digits_long_tail(folder, 15, seed=0)
-    data = {"source": "train.csv", "augment": {"preset": "light", "flip": 0.0}}
+    data = {"source": "train.csv", "test": "test.csv", "augment": {"preset": "light", "flip": 0.0}}
     return {"data": data, "targets": {"label": {"column": "label"}}}
 
 
@@ -86,8 +87,10 @@ def faces(folder: Path) -> dict[str, Any]:
     if not (folder / "eval" / "truth.csv").exists():
         write_competition(folder, 150)
         write_config(folder, folder)
+    # The ranked images have no table of labels, so `compare` takes a test as large as `valid` from the others.
+    data = {"source": "samples.csv", "images": "train/images", "group": "person", "augment": "light"}
     return {
-        "data": {"source": "samples.csv", "images": "train/images", "group": "person", "augment": "light"},
+        "data": data | {"valid": 0.1},
         "targets": {
             "mask": {"column": "mask", "labels": ["wear", "incorrect", "normal"]},
             "gender": {"column": "gender", "labels": ["male", "female"]},

@@ -23,6 +23,7 @@ SIMULATIONS: dict[str, str] = {
     "weights": "class weights act in training as given",
     "batch_norm": "gradients under accumulation, with batch norm and without",
     "prior": "scores and predictions at other class shares",
+    "optimism": "how much too good the score of a selected epoch is, and which epochs to select from",
 }
 """By name: what the simulation is about. Each is a module in simulations/ with `simulate(quick) -> list[Claim]`."""
 

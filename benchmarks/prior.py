@@ -245,19 +245,21 @@ def table(found: dict[str, dict[int, Pool]]) -> list[str]:
             for balanced in (False, True)
         ]
         for name, (loss, multiple) in CANDIDATES.items()
-        if loss in found
+        if found.get(loss)
     }
     lines = [
-        f"| loss and adjustment | as in training | against {TODAY}, paired | balanced | against {TODAY}, paired |",
-        "|---|---|---|---|---|",
+        f"| loss and adjustment | seeds | as in training | against {TODAY}, paired | balanced |"
+        f" against {TODAY}, paired |",
+        "|---|---|---|---|---|---|",
     ]
     for name, both in scores.items():
-        cells = [name]
+        cells = [name, str(len(both[0]))]
         for by_seed, today in zip(both, scores[TODAY], strict=True):
             own, gain = estimate(list(by_seed.values())), difference(by_seed, today)
             cells.append("failed" if own is None else f"{own.mean:.3f}")
             known = gain is not None and name != TODAY
-            cells.append(f"{gain.mean:+.3f} ({interval_text(gain)})" if known and gain else "")
+            interval = f" ({interval_text(gain)})" if gain and gain.interval else ""
+            cells.append(f"{gain.mean:+.3f}{interval}" if known and gain else "")
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

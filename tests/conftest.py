@@ -10,6 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# No test depends on timing: an example may take long on a busy machine.
+settings.register_profile("classwise", deadline=None)
+settings.load_profile("classwise")
 
 # The tensors here are small: threads that wait for each other make the tests many times slower on a busy machine.
 # Before torch is imported, and for the commands that tests start as well.

@@ -22,7 +22,7 @@ FAULTS = (
     Fault(
         "copies-are-no-group",
         "compose/contents.py",
-        "groupings.append(samples.contents)",
+        "groupings.append(contents)",
         "pass",
         "Copies of an image come on both sides of a drawn split.",
         ("compose/test_contents.py",),

@@ -1,8 +1,8 @@
 """Accumulation and batch norm: how far the gradient of micro-batches is from that of the update as one batch.
 
-The truth is the gradient of the same images in one forward pass, in float64. Batches are drawn from the bundled clothes,
-with class weights and some unknown labels; errors are relative L2 distances over all parameters. Where statistics are
-constants, or are those of one image, the gradient has to be exact; that of batch norm is reported.
+The truth is the gradient of the same images in one forward pass, in float64. Batches are drawn from the bundled
+clothes, with class weights and some unknown labels; errors are relative L2 distances over all parameters. Where
+statistics are constants, or are those of one image, the gradient has to be exact; that of batch norm is reported.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ EXACT_ONES = (
 
 def simulate(quick: bool) -> list[Claim]:
     """The gradient errors of batch norm over micro-batches, and those of what is exact."""
-    draws = 1 if quick else 5
+    draws = 1 if quick else 3
     reported = REPORTED[:1] if quick else REPORTED
     exact = EXACT_ONES[:4] if quick else EXACT_ONES
     claims = [_reported(setting, errors(setting, draws)) for setting in reported]

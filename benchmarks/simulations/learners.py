@@ -46,7 +46,9 @@ class Population:
         return features
 
 
-def population(variants: int, signal: float, noise: float, gain: float = 0.0, agreement: float = 0.0) -> Population:
+def population(
+    variants: int, signal: float, noise: float, gain: float = 0.0, agreement: float = 0.0
+) -> Population:
     """A population whose classes lie `signal` apart. `gain`: how much farther apart they are for the last variant."""
     means_KF = np.random.default_rng(7).normal(size=(CLASSES, FEATURES)) * signal
     means_VKF = np.stack([means_KF * (1 + gain * (v == variants - 1)) for v in range(variants)])

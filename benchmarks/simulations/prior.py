@@ -75,7 +75,7 @@ def score_claims(sets: int) -> list[Claim]:
             errors[name].append(scores_at_prior(metric, share_K.tolist())["macro_f1"] - truth)
             if name == "equal shares":
                 unweighted.append(metric.compute()["macro_f1"] - truth)
-                low, high = intervals_at_prior(metric, share_K.tolist(), seed=number, resamples=400)[
+                low, high = intervals_at_prior(metric, share_K.tolist(), seed=number, resamples=400).scores[
                     "macro_f1"
                 ]
                 covered.append(low <= truth <= high)

@@ -167,7 +167,9 @@ def test_keys_that_contradict_each_other_are_refused_by_variant(tmp_path: Path) 
 
 def test_variants_are_judged_at_one_prior(tmp_path: Path) -> None:
     """Scores at different class shares cannot be compared; without a prior rows count as with as_validation."""
-    with pytest.raises(ConfigError, match=r"^selection.prior: the variants are judged at as_validation and balanced;"):
+    with pytest.raises(
+        ConfigError, match=r"^selection.prior: the variants are judged at as_validation and balanced;"
+    ):
         plan_of(tmp_path, ["selection.prior=as_validation,balanced"])
     plain = Variant("plain", ())
     adjusted = Variant("adjusted", (("selection.prior", "as_validation"),))

@@ -13,7 +13,7 @@ from classwise.config.load import load_config
 from classwise.metrics.collection import flat_scores
 from classwise.run import api
 from classwise.run.folder import RunFolder
-from tests.helpers.scenes import MANY, PEOPLE, many_table, people_table, write_config
+from tests.helpers.scenes import MANY, PEOPLE, PLAIN, many_table, people_table, plain_table, write_config
 
 
 def planned(folder: Path) -> PlannedRun:
@@ -67,6 +67,22 @@ def test_the_joint_class_is_resampled_by_groups(people: Path, monkeypatch: pytes
     assert list(resampled_runs([planned(people)], "joint.macro_f1", {people: value}, "valid")) == [people]
     split = RunFolder(people).split()
     assert drawn == [split.filter(split["split"] == "valid")["group"].n_unique()]
+
+
+def test_scores_at_a_prior_are_resampled_at_it(tmp_path: Path) -> None:
+    """Those of the class shares that the run was selected at, which are not those of its rows."""
+    plain_table(tmp_path, 40)
+    changes = {"selection": {"prior": {"a": 0.9, "b": 0.1}}, "training__epochs": 1}
+    api.train(write_config(tmp_path, PLAIN, **changes), tmp_path / "run", quiet=True)
+    metrics = RunFolder(tmp_path / "run").metrics()
+    assert metrics["metric"] == "macro_f1_at_prior"
+    found = resampled_runs(
+        [planned(tmp_path / "run")], metrics["metric"], {tmp_path / "run": metrics["value"]}, "valid"
+    )
+    assert list(found) == [tmp_path / "run"]
+    interval = metrics["targets"]["label"]["at_prior"]["intervals"]["macro_f1"]
+    middle = (np.percentile(found[tmp_path / "run"], 2.5) + np.percentile(found[tmp_path / "run"], 97.5)) / 2
+    assert interval[0] - 0.1 <= middle <= interval[1] + 0.1
 
 
 def test_equal_runs_have_equal_resamples(many: Path, tmp_path: Path) -> None:

@@ -391,15 +391,15 @@ def test_a_joint_class_that_is_too_large_is_refused(table: Callable[..., Path]) 
     targets = {name: {"column": name} for name in names}
     path = table(rows)
 
-    def prepared(joint: Sequence[str]) -> DatasetSplits:
+    def splits_of(joint: Sequence[str]) -> DatasetSplits:
         selection = {"metric": "macro_f1"}
         return prepared_of(path, targets=targets, joint={"targets": joint}, selection=selection)
 
-    assert len(prepared(names[:12]).joint) == 12
+    assert len(splits_of(names[:12]).joint) == 12
     with pytest.raises(
         ConfigError, match=r"^joint\.targets: found 13 targets with 2 x 2 .* = 8192 joint classes"
     ):
-        prepared(names)
+        splits_of(names)
 
 
 def test_what_cannot_be_read_as_a_class_has_none(table: Callable[..., Path]) -> None:

@@ -233,6 +233,10 @@ def test_adjust_wins() -> None:
             {"name": "cross_entropy", "class_weights": "inverse", "weights_from_epoch": 5},
             "has weights_from_epoch",
         ),
+        (
+            {"name": "cross_entropy", "class_weights": "inverse", "normalize_by": "weights"},
+            "has class weights with normalize_by = 'weights'",
+        ),
         ({"name": "cross_entropy", "class_weights": [1, 0, 1]}, "has a class weight of 0"),
         (
             {"name": "sum", "terms": [{"name": "cross_entropy"}, {"name": "balanced_softmax"}]},

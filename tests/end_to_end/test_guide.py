@@ -350,6 +350,7 @@ def test_the_guide_runs_every_type_loss_and_schedule() -> None:
     assert keys >= {
         *("target.columns", "target.separator", "target.query", "target.edges", "target.adjust"),
         *("target.weight", "target.loss", "joint.targets", "data.sampling", "data.mixup", "data.cutmix"),
+        "data.test",
         *("loss.class_weights", "loss.weights_from_epoch", "loss.label_smoothing", "loss.pos_weight"),
         *("optimizer.layer_decay", "optimizer.backbone_lr_factor", "optimizer.options"),
         *("schedule.warmup_epochs", "training.ema", "training.freeze_epochs", "training.target_weights"),

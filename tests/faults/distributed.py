@@ -81,6 +81,7 @@ CHANGES: dict[str, Any] = {
     "training__threads": 1,
     "training__ema": 0.9,
     "training__epochs": 4,
+    "selection__first_epoch": 1,
     "training__accumulate": 1,
     "optimizer": {"name": "sgd", "lr": 0.05},
     "data__sampling": "balanced",

@@ -225,6 +225,7 @@ def scene(folder: Path, board: Board, **changes: Any) -> Scene:
         "training__threads": 1,
         "training__ema": 0.9,
         "training__epochs": 2,
+        "selection__first_epoch": 1,
         "data__augment": "strong",
         "report": {"baselines": False, "resamples": 10},
         "targets__age": None,

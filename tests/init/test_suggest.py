@@ -316,13 +316,21 @@ def shares_of(source: Path, out: Path) -> tuple[Any, str]:
         (
             ["a", "b", "c"] * 4,
             "balanced",
-            "balanced, since test.csv has its classes equally often, label from 2 to 8",
+            "balanced, since test.csv has its classes equally often, label from 2 to 8 rows",
         ),
-        (TAIL, "as_validation", "if classes will be equally frequent"),
+        (TAIL, "as_validation", "those of the rows here; if classes will be equally frequent"),
         (["c"] * 8 + ["b"] * 4 + ["a"] * 2, "as_validation", "test.csv has others"),
-        (["a"] * 12, "as_validation", "if classes will be equally frequent"),  # placeholders
-        ([""] * 12, "as_validation", "if classes will be equally frequent"),
-        (["a", "b", "d"] * 4, "as_validation", "if classes will be equally frequent"),  # other classes
+        (
+            ["a"] * 12,
+            "as_validation",
+            "those of the rows here; if classes will be equally frequent",
+        ),  # placeholders
+        ([""] * 12, "as_validation", "those of the rows here; if classes will be equally frequent"),
+        (
+            ["a", "b", "d"] * 4,
+            "as_validation",
+            "those of the rows here; if classes will be equally frequent",
+        ),  # other classes
     ],
 )
 def test_class_shares_follow_a_labeled_test_table(

@@ -15,9 +15,10 @@ from sklearn.metrics import (
     recall_score,
 )
 
+from classwise.metrics.bootstrap import resampled_scores, resampled_weights
 from classwise.metrics.classification import ClassMetric, LabelMetric
 from classwise.metrics.collection import MetricCollection, flat_scores, higher_is_better
-from classwise.metrics.prior import intervals_at_prior, scores_at_prior
+from classwise.metrics.prior import intervals_at_prior, resampling_at_prior, scores_at_prior
 from classwise.metrics.scores import LABEL_SCORES
 from classwise.model.heads import ClassHead
 
@@ -106,31 +107,37 @@ def test_a_class_without_rows_is_named() -> None:
 
 
 @pytest.mark.parametrize("groups", [None, 30])
-def test_intervals_at_given_shares(groups: int | None) -> None:
-    """Every interval contains its score; recalls have those of the rows' own shares, and nothing varies that the shares
-    decide: with all rows correct, the weighted F1 is as certain as the accuracy."""
+def test_every_resample_is_weighted_to_the_same_shares(groups: int | None) -> None:
+    """scikit-learn's score of each resample, its rows weighted anew."""
     true_N, predicted_N = rows(3)
     group_N = None if groups is None else np.arange(len(true_N)) % groups
+    units = groups or len(true_N)
+    resampling = resampling_at_prior(metric_of(true_N, predicted_N), SHARES, group_N)
+    found = resampled_scores(resampling, seed=5, resamples=40)
+
+    expected = []
+    for weights_UR in resampled_weights(units, 5, 40, rows=len(true_N)):
+        for weights_U in weights_UR.T:
+            draws_N = weights_U if group_N is None else weights_U[group_N]
+            support_K = np.bincount(true_N, weights=draws_N, minlength=4)
+            weights_N = draws_N * (np.array(SHARES) / np.maximum(support_K, 1e-9))[true_N]
+            expected.append(by_scikit_learn(true_N, predicted_N, weights_N)["macro_f1"])
+    assert found["macro_f1"] == pytest.approx(expected, abs=1e-12)
+    assert set(found) == set(LABEL_SCORES)
+
+
+def test_intervals_are_those_of_the_scores_at_the_shares() -> None:
+    """Around scores at two extremes, which the plain interval does not contain; accuracy tells them apart."""
+    true_N = np.repeat([0, 1, 2, 3], [200, 60, 30, 20])
+    predicted_N = np.where(np.arange(len(true_N)) % 10 < 9, true_N, 0)
+    predicted_N[true_N == 3] = np.where(np.arange(20) < 4, 3, 0)
     metric = metric_of(true_N, predicted_N)
-    actual = intervals_at_prior(metric, SHARES, group_N, seed=5, resamples=300)
-    found = scores_at_prior(metric, SHARES)
-    assert set(actual.scores) == set(LABEL_SCORES)
-    for name, (low, high) in actual.scores.items():
-        assert low <= found[name] <= high, name
-    plain = metric.intervals(group_N, seed=5, resamples=300)
-    assert actual.scores["macro_recall"] == pytest.approx(plain.scores["macro_recall"], abs=0.04)
-    assert actual.scores["accuracy"] != pytest.approx(plain.scores["accuracy"], abs=0.02)
-
-
-def test_many_rows_at_other_shares() -> None:
-    """Two classes with recalls of 0.9 and 0.6 at even shares: the accuracy has the standard error of their mean."""
-    true_N = np.array([0] * 3000 + [1] * 1000)
-    predicted_N = np.where(np.arange(4000) % 10 < np.where(true_N == 0, 9, 6), true_N, 1 - true_N)
-    metric = LabelMetric(2, keep_rows=True)
-    metric.update(torch.from_numpy(predicted_N), torch.from_numpy(true_N))
-    low, high = intervals_at_prior(metric, (0.5, 0.5), resamples=4000).scores["accuracy"]
-    error = (0.25 * (0.09 / 3000 + 0.24 / 1000)) ** 0.5
-    assert (low, high) == pytest.approx((0.75 - 1.96 * error, 0.75 + 1.96 * error), abs=0.2 * error)
+    plain = metric.intervals(seed=1, resamples=200).scores["accuracy"]
+    for shares in ((0.97, 0.01, 0.01, 0.01), (0.01, 0.01, 0.01, 0.97)):
+        value = scores_at_prior(metric, shares)["accuracy"]
+        low, high = intervals_at_prior(metric, shares, seed=1, resamples=200).scores["accuracy"]
+        assert low <= value <= high
+        assert not plain[0] <= value <= plain[1]
 
 
 def test_a_collection_has_both() -> None:
@@ -162,3 +169,41 @@ def test_counts_of_a_class_metric() -> None:
     metric.update(torch.eye(4), torch.tensor([0, 1, 2, 0]))
     assert metric.counts.confusion.tolist() == metric.confusion.tolist()
     assert metric.counts.labels == list(LABELS)
+
+
+@pytest.mark.parametrize("groups", [None, 30])
+def test_intervals_at_given_shares(groups: int | None) -> None:
+    """Every interval contains its score; recalls have those of the rows' own shares, and nothing varies that the shares
+    decide: with all rows correct, the weighted F1 is as certain as the accuracy."""
+    true_N, predicted_N = rows(3)
+    group_N = None if groups is None else np.arange(len(true_N)) % groups
+    metric = metric_of(true_N, predicted_N)
+    actual = intervals_at_prior(metric, SHARES, group_N, seed=5, resamples=300)
+    found = scores_at_prior(metric, SHARES)
+    assert set(actual.scores) == set(LABEL_SCORES)
+    for name, (low, high) in actual.scores.items():
+        assert low <= found[name] <= high, name
+    plain = metric.intervals(group_N, seed=5, resamples=300)
+    assert actual.scores["macro_recall"] == pytest.approx(plain.scores["macro_recall"], abs=0.04)
+    assert actual.scores["accuracy"] != pytest.approx(plain.scores["accuracy"], abs=0.02)
+
+
+def test_many_rows_at_other_shares() -> None:
+    """Two classes with recalls of 0.9 and 0.6 at even shares: the accuracy has the standard error of their mean."""
+    true_N = np.array([0] * 3000 + [1] * 1000)
+    predicted_N = np.where(np.arange(4000) % 10 < np.where(true_N == 0, 9, 6), true_N, 1 - true_N)
+    metric = LabelMetric(2, keep_rows=True)
+    metric.update(torch.from_numpy(predicted_N), torch.from_numpy(true_N))
+    low, high = intervals_at_prior(metric, (0.5, 0.5), resamples=4000).scores["accuracy"]
+    error = (0.25 * (0.09 / 3000 + 0.24 / 1000)) ** 0.5
+    assert (low, high) == pytest.approx((0.75 - 1.96 * error, 0.75 + 1.96 * error), abs=0.2 * error)
+
+
+def test_known_shares_leave_less_to_chance() -> None:
+    """At the shares of the rows themselves, the interval of accuracy is not wider than where the shares vary too."""
+    true_N, predicted_N = rows(3)
+    metric = metric_of(true_N, predicted_N)
+    shares = (np.bincount(true_N, minlength=4) / len(true_N)).tolist()
+    low, high = intervals_at_prior(metric, shares, seed=5).scores["accuracy"]
+    plain_low, plain_high = metric.intervals(seed=5).scores["accuracy"]
+    assert high - low <= (plain_high - plain_low) * 1.02

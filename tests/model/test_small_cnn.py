@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
-from classwise.model.small_cnn import SmallCNN
+from classwise.model.backbone import build_backbone
+from classwise.model.small_cnn import SmallCNN, group_norm
 
 
 @pytest.mark.parametrize("stem_stride", [1, 2])
@@ -33,15 +35,29 @@ def test_arguments_set_the_shapes(width: int, in_channels: int, grid: int):
     assert backbone(torch.randn(2, in_channels, 28, 28)).shape == (2, backbone.num_features)
 
 
-def test_gradients_reach_every_parameter():
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, group_norm])
+def test_gradients_reach_every_parameter(norm):
     """After one backward pass every parameter has a finite gradient that is not all zero."""
     torch.manual_seed(0)
-    backbone = SmallCNN(width=8)
+    backbone = SmallCNN(width=8, norm=norm)
     backbone(torch.randn(4, 3, 28, 28)).square().sum().backward()
     for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (96, 72)])
+def test_the_variant_with_group_norm_is_the_same_network(size: tuple[int, int]):
+    """The same weights but for the norms, which have groups of 8 channels and no statistics."""
+    plain = build_backbone("small_cnn", "none", size)
+    grouped = build_backbone("small_cnn_gn", "none", size)
+    shapes = [[tuple(p.shape) for p in found.module.parameters()] for found in (plain, grouped)]
+    assert shapes[0] == shapes[1]
+    assert plain.module.stem.conv.stride == grouped.module.stem.conv.stride
+    norms = [module for module in grouped.module.modules() if isinstance(module, nn.GroupNorm)]
+    assert [norm.num_channels // norm.num_groups for norm in norms] == [8, 8, 8, 8]
+    assert not list(grouped.module.buffers())
 
 
 def test_features_depend_on_positions():

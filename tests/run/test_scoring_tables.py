@@ -87,11 +87,11 @@ def test_intervals_draw_the_groups_of_the_table(trained: Path) -> None:
     rows = rows_of(trained, 100, 48)
     alone = scores(trained, [[*row[:3], row[0]] for row in rows])
     grouped = scores(trained, [[*row[:3], f"g{number // 4}"] for number, row in enumerate(rows)])
-    assert interval(alone) != interval(grouped)
+    assert interval(grouped) != pytest.approx(interval(alone), rel=1e-3)
     assert alone["value"] == grouped["value"]
 
     without = scores(trained, [row[:3] for row in rows], HEADER[:3])
-    assert interval(without) == interval(alone)
+    assert interval(without) == pytest.approx(interval(alone))
     assert without["warnings"] == [
         f"{trained / 'test.csv'} has no column 'person' (data.group): its intervals are those of independent rows, too"
         " narrow if its rows belong to groups"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from classwise.compare.stats import Summary
-from classwise.compare.text import digits_for, direction, fixed, p_text, score_name, shown, signed
+from classwise.compare.text import digits_for, direction, fixed, score_name, shown, signed
 from classwise.report import svg
 from classwise.report.names import short_number
 from classwise.report.svg import Axis, text_width
@@ -107,7 +107,7 @@ def _difference_row(row: Summary, digits: int) -> Row:
     assert difference is not None
     text = signed(difference.mean, digits)
     if difference.p_holm is not None:
-        text += f", p {p_text(difference.p_holm)}, {difference.verdict}"
+        text += f", {difference.verdict}"
     return Row(
         label=shown(row.variant),
         text=text,

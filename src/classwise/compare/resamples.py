@@ -15,11 +15,13 @@ import torch
 from classwise.compare.plan import PlannedRun
 from classwise.compare.stats import Values
 from classwise.data.table import plain, read_table
-from classwise.metrics.bootstrap import resampled_scores
+from classwise.metrics.bootstrap import Resampling, resampled_scores
 from classwise.metrics.classification import ClassMetric, LabelMetric
 from classwise.metrics.collection import Metric
 from classwise.metrics.multilabel import MultilabelMetric
+from classwise.metrics.prior import resampling_at_prior, scores_at_prior
 from classwise.metrics.regression import RegressionMetric
+from classwise.metrics.scores import AT_PRIOR
 from classwise.run.folder import RunFolder
 
 RESAMPLES = 1000
@@ -46,13 +48,36 @@ def resampled_runs(
         if ids != first_ids:
             continue
         counted = _metric_of(predictions, metric, run, split)
-        key = metric.rpartition(".")[2]
-        if counted is None or not math.isclose(
-            counted.compute()[key], values[run.folder], rel_tol=TOLERANCE, abs_tol=TOLERANCE
-        ):
+        if counted is None:
             continue
-        resampling = counted.resampling(_groups_of(run.folder, ids, split))
-        found[run.folder] = resampled_scores(resampling, seed=SEED, resamples=RESAMPLES)[key]
+        key = metric.rpartition(".")[2]
+        groups = _groups_of(run.folder, ids, split)
+        if key.endswith(AT_PRIOR):
+            key = key.removesuffix(AT_PRIOR)
+            value, resampling = _at_prior(counted, key, _scores_of(metric, run, split), groups)
+        else:
+            value, resampling = counted.compute()[key], counted.resampling(groups)
+        if math.isclose(value, values[run.folder], rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            found[run.folder] = resampled_scores(resampling, seed=SEED, resamples=RESAMPLES)[key]
+    return found
+
+
+def _at_prior(
+    counted: Metric, key: str, scores: Mapping[str, Any], groups: list[str] | None
+) -> tuple[float, Resampling]:
+    """The score at the class shares of selection.prior, and its resampling. Only class targets have it."""
+    counts = counted.counts if isinstance(counted, ClassMetric) else counted
+    assert isinstance(counts, LabelMetric)
+    shares = [float(share) for share in scores["at_prior"]["shares"].values()]
+    return scores_at_prior(counts, shares)[key], resampling_at_prior(counts, shares, groups)
+
+
+def _scores_of(metric: str, run: PlannedRun, split: str) -> dict[str, Any]:
+    """The scores of the target, or the joint class, that `metric` is of, as in metrics.json."""
+    name = metric.rpartition(".")[0] or next(iter(run.config.targets))
+    scores = RunFolder(run.folder).metrics()
+    scores = scores["test"] if split == "test" else scores
+    found: dict[str, Any] = scores["joint"] if name == "joint" else scores["targets"][name]
     return found
 
 
@@ -119,8 +144,6 @@ def _label_sets(cells: pl.Series, labels: Sequence[str], separator: str) -> torc
 
 
 def _groups_of(folder: Path, ids: Sequence[str], split: str) -> list[str] | None:
-    """The group of each scored row; None where there are no groups."""
-    rows = RunFolder(folder).split().filter(pl.col("split") == split)
-    group = dict(zip(rows["id"].to_list(), rows["group"].to_list(), strict=True))
-    groups = [group[id] for id in ids]
-    return None if None in groups else groups
+    """The group of each scored row; None where each row is its own."""
+    groups = RunFolder(folder).groups(split)
+    return None if groups is None else [groups[id] for id in ids]

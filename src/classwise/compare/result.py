@@ -139,13 +139,13 @@ def _design(folders: Sequence[Path], scoring: Scoring) -> Design | None:
     for folder in folders:
         split = RunFolder(folder).split()
         scored = split.filter(pl.col("split") == scoring.split)
-        groups = scored["group"].drop_nulls()
+        groups = RunFolder(folder).groups(scoring.split)
         counts.append(
             [
                 len(scored),
                 int((split["split"] == "train").sum()),
                 int(split["split"].is_in(drawn).sum()),
-                groups.n_unique() if len(groups) else len(scored),
+                len(scored) if groups is None else len(set(groups.values())),
             ]
         )
     scored_rows, trained, rows, units = np.mean(counts, axis=0).tolist()

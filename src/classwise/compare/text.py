@@ -123,12 +123,11 @@ def power_text(summary: Sequence[Summary], digits: int) -> str:
     if not found:
         return ""
     sizes = list(dict.fromkeys(fixed(size, digits) for size in (min(found), max(found))))
+    which = f"{sizes[0]} to {sizes[1]}, depending on the variant," if len(sizes) > 1 else sizes[0]
     undecided = any(row.difference and row.difference.verdict == "undecided" for row in summary)
-    more = ": undecided does not mean equal; more seeds and more scored rows show more" if undecided else ""
-    return (
-        f"with these seeds and rows, true differences of {' to '.join(sizes)} or more are found in"
-        f" {POWER:.0%} of comparisons{more}"
-    )
+    more = "; undecided does not mean equal" if undecided else ""
+    share = f"{POWER:.0%} of such comparisons"
+    return f"a true difference of {which} would be found in {share}, a smaller one less often{more}"
 
 
 def reading(summary: Sequence[Summary], higher: bool, margin: float | None) -> list[str]:

@@ -19,7 +19,7 @@ LISTED_PAIRS = 5  # named in a message; more are only counted
 def split_groups(samples: Samples, labels: Labels, targets: Sequence[Target]) -> list[str] | None:
     """The group of each row, for a split: rows that share a group, a query or their image, also through other rows.
     None if each row is its own."""
-    groupings = [*_groupings(samples)]
+    groupings = _groupings(samples.groups, samples.contents)
     groupings += [
         [str(query) for query in labels[target.name][:, 1]]
         for target in targets
@@ -29,17 +29,21 @@ def split_groups(samples: Samples, labels: Labels, targets: Sequence[Target]) ->
 
 
 def resampling_groups(samples: Samples) -> Sequence[str] | None:
-    """The group of each row, for the bootstrap: rows that share a group or their image vary together. None if each row
-    is its own."""
-    groupings = _groupings(samples)
+    """The group of each row, for the bootstrap: see `dependent_rows`."""
+    return dependent_rows(samples.groups, samples.contents)
+
+
+def dependent_rows(groups: Sequence[str] | None, contents: Sequence[str] | None) -> Sequence[str] | None:
+    """The group of each row: rows that share a group or their image vary together. None if each row is its own."""
+    groupings = _groupings(groups, contents)
     return merge_groups(*groupings) if len(groupings) > 1 else next(iter(groupings), None)
 
 
-def _groupings(samples: Samples) -> list[Sequence[str]]:
+def _groupings(groups: Sequence[str] | None, contents: Sequence[str] | None) -> list[Sequence[str]]:
     """The groups of the table, if it has any, and the contents, if any two rows have the same."""
-    groupings: list[Sequence[str]] = [] if samples.groups is None else [samples.groups]
-    if samples.contents is not None and len(set(samples.contents)) < len(samples):
-        groupings.append(samples.contents)
+    groupings = [] if groups is None else [groups]
+    if contents is not None and len(set(contents)) < len(contents):
+        groupings.append(contents)
     return groupings
 
 

@@ -165,6 +165,9 @@ def _learned_log_prior(config: Config, splits: DatasetSplits, name: str, loss: A
     log_learned_K = log_prior(torch.from_numpy(_drawn_rows(config, splits, name)))
     weight_K = class_weights(getattr(loss, "class_weights", "none"), counts, getattr(loss, "beta", 0.0))
     if weight_K is not None:
+        # Divided by the weights of the same update, a rare class counts less than its weight says.
+        if getattr(loss, "normalize_by", "rows") != "rows":
+            raise ConfigError(_unknown_prior(config, name, "has class weights with normalize_by = 'weights'"))
         if not bool((weight_K > 0).all()):
             raise ConfigError(_unknown_prior(config, name, "has a class weight of 0"))
         log_learned_K = log_learned_K + weight_K.log()

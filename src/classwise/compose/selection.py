@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from classwise.compose.contents import resampling_groups
 from classwise.compose.prior import class_shares
 from classwise.compose.settings import selection_metric
 from classwise.compose.splits import DatasetSplits
@@ -46,7 +47,7 @@ def selection_summary(
     # Validation goes through its rows query by query, where there are queries.
     true_N, classes = _truth(name, splits)
     order_N = table_order(len(true_N), splits.queries(splits.valid))
-    groups = splits.valid.samples.groups
+    groups = resampling_groups(splits.valid.samples)
     estimate = selection_optimism(
         metric=name.rpartition(".")[2],
         true_N=true_N[order_N],

@@ -66,7 +66,8 @@ class Data(Section):
     id: str | None = Field(None, description="column that identifies the rows (default: the path column)")
     group: str | None = Field(
         None,
-        description="column of groups, such as persons; a group is never split between training and validation",
+        description="column of groups, such as persons; a group is never split between training and validation, nor are"
+        " rows with the same image",
     )
     valid: Annotated[float, Field(gt=0, lt=1)] | str = Field(
         0.2, description="fraction of the rows to validate on, or a table of validation rows"

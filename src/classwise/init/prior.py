@@ -20,7 +20,7 @@ DIFFERENT = 0.1
 
 
 def choose_prior(guess: Guess) -> tuple[str | None, str]:
-    """selection.prior, and the line that says why; (None, "") where selection.metric scores no class target.
+    """selection.prior, and why; (None, "") where selection.metric scores no class target.
 
     `balanced` if a test table beside the source has every class equally often and the source has not; else
     `as_validation`, since validation rows are drawn with the shares of the source.
@@ -38,33 +38,33 @@ def choose_prior(guess: Guess) -> tuple[str | None, str]:
         if _ratio(test_counts) <= EVEN and _ratio(counts) >= UNEVEN:
             few, many = min(counts.values()), max(counts.values())
             return "balanced", (
-                f"class shares: balanced, since {name} has its classes equally often, {target} from {few} to {many}"
-                " rows here (selection.prior)"
+                f"balanced, since {name} has its classes equally often, {target} from {few} to {many} rows here"
             )
         if _distance(test_counts, counts) > DIFFERENT:
             return "as_validation", (
-                f"class shares: those of {target} here; {name} has others, which selection.prior can give as a table"
-                " { label = share, ... }"
+                f"those of {target} here; {name} has others, which a table of shares can give"
             )
     return "as_validation", (
-        "class shares: where the model will be used they are taken to be those here; if classes will be equally"
-        ' frequent: selection.prior = "balanced"'
+        "those of the rows here; if classes will be equally frequent where the model is used: balanced"
     )
 
 
 def _test_tables(guess: Guess) -> Iterator[tuple[str, pl.DataFrame]]:
     """(name, table) of what lies beside the source: tables beside a table, folders beside a folder of class folders."""
-    beside = guess.root.parent if guess.source is None else guess.source.parent
+    own = (guess.source or guess.root).resolve()
+    try:
+        beside = [path for path in sorted(own.parent.iterdir()) if path != own]
+    except OSError:
+        return  # a folder whose parent may not be listed
     for name in TEST_NAMES:
-        paths = [path for path in sorted(beside.iterdir()) if path.stem.lower() == name]
-        for path in paths:
+        for path in (path for path in beside if path.stem.lower() == name):
             try:
-                if guess.source is not None and path != guess.source and path.suffix.lower() in SUFFIXES:
+                if guess.source is not None and path.suffix.lower() in SUFFIXES:
                     yield path.name, read_table(path)
-                elif guess.source is None and path != guess.root and path.is_dir():
+                elif guess.source is None and path.is_dir():
                     yield path.name, folder_table(path)[0]
-            except DataError:
-                continue  # not a table of images with labels, so it shows nothing
+            except (DataError, OSError):
+                continue  # no table, or no images in folders of classes: it shows nothing
 
 
 def _counts(table: pl.DataFrame, column: str) -> dict[str, int]:

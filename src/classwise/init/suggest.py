@@ -40,6 +40,7 @@ def write_config(
     guess.data["source"] = _relative(guess.source, out) if guess.source else table_path.name
     guess.data["images"] = _relative(guess.root, out)
     prior, reason = choose_prior(guess)
+    guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
     config = suggest(guess, _run_name(source), prior)
     text = _HEADER + commented_toml(config, guess.notes)
 
@@ -104,7 +105,7 @@ def _metric(guess: Guess) -> str:
 
 
 def _summary(guess: Guess, config: Config, prior: str) -> list[str]:
-    """What was recognized: targets, group and model; `prior` is the line on class shares."""
+    """What was recognized: targets, group and model; `prior` says for which class shares, and why."""
     targets = []
     for name, target in config.targets.items():
         labels = guess.table[str(target.column)].drop_nulls()
@@ -118,7 +119,7 @@ def _summary(guess: Guess, config: Config, prior: str) -> list[str]:
     height, width = config.model.image_size
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
-        *([prior] if prior else []),
+        *([f"class shares: {prior} (selection.prior)"] if prior else []),
         f"model: {config.model.backbone} at {height} x {width}, weights {config.model.weights}",
     ]
 

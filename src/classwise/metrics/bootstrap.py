@@ -22,6 +22,7 @@ Weights = Array
 Scorer = Callable[[Weights], Mapping[str, Array]]
 """From weights (N, R), of N rows in R resamples, to scores (R,) by name."""
 Groups = Sequence[Any] | npt.NDArray[Any]
+
 Resampling = tuple[Scorer, int, npt.NDArray[np.int64] | None]
 """What resampling a metric needs: the `scorer` of the weights of the rows that count, and their `units` and `unit_N` as
 in `mean_intervals`."""

@@ -72,26 +72,26 @@ def resampled_class_scores(
     is weighted, as in `scores_at_prior`.
     """
     unit_N, stratum_U, single = _strata(true_N, classes, groups)
-    hit_EN = predicted_EN == true_N
     sum_by_class = summed_by(true_N, classes)
     marginals_of = [marginal_sums(true_N, predicted_N, classes) for predicted_N in predicted_EN]
     rng = generator(seed, BOOTSTRAP, 1)
     chunks = []
     for weights_UR in _stratified_weights(stratum_U, resamples, rows=len(true_N), rng=rng):
         weights_NR = weights_UR.take(unit_N, axis=0)
-        gain_RE = {k: _borrowed_hits(k, true_N, hit_EN, weights_UR.shape[1], rng) for k in single}
+        lent_RE = {k: _borrowed(k, true_N, predicted_EN, weights_UR.shape[1], rng) for k in single}
         if shares is not None:
             factor_KR = ratio(np.asarray(shares)[:, None], sum_by_class(weights_NR))
             weights_NR *= factor_KR[true_N]
-            gain_RE = {k: gain * factor_KR[k][:, None] for k, gain in gain_RE.items()}
         columns = []
         for epoch, marginals in enumerate(marginals_of):
             hits_RK, support_RK, predicted_RK = marginals(weights_NR)
             if name in LABEL_SCORES:
-                # A row that is hit is predicted as its class.
                 for k in single:
-                    hits_RK[:, k] += gain_RE[k][:, epoch]
-                    predicted_RK[:, k] += gain_RE[k][:, epoch]
+                    own_N = true_N == k
+                    lent_R = lent_RE[k][:, epoch]
+                    weight_R = weights_NR[own_N].sum(axis=0)
+                    hits_RK[:, k] = np.where(lent_R == k, weight_R, 0.0)
+                    _move(predicted_RK, predicted_EN[epoch][own_N], weights_NR[own_N], lent_R)
                 scores = label_scores(hits_RK, support_RK, predicted_RK)
             else:
                 steps_N = np.abs(true_N - predicted_EN[epoch]).astype(np.float64)
@@ -182,17 +182,27 @@ def _unstratified_weights(rows: int, groups: Groups | None, seed: int, resamples
         yield weights_UR.take(unit_N, axis=0)
 
 
-def _borrowed_hits(
-    label: int, true_N: Numbers, hit_EN: npt.NDArray[np.bool_], resamples: int, rng: np.random.Generator
-) -> Array:
-    """(R, E): by how many hits the rows of a class would have more if a row of another class stood for them. Each other
-    class is as likely as another, since rare ones are more like this one than frequent ones."""
-    own_N = true_N == label
-    own_E = hit_EN[:, own_N].sum(axis=1).astype(np.float64)
-    others = np.flatnonzero(~own_N)
+def _borrowed(
+    label: int, true_N: Numbers, predicted_EN: Numbers, resamples: int, rng: np.random.Generator
+) -> Numbers:
+    """(R, E): what the rows of a class would be predicted as if a row of another class stood for them: `label` where
+    that row is right. Each other class is as likely as another, since rare ones are more like this one than frequent
+    ones. Where there is no other class, the class's own row."""
+    others = np.flatnonzero(true_N != label)
     if not len(others):
-        return np.zeros((resamples, len(hit_EN)))
+        return np.repeat(predicted_EN[:, :1].T, resamples, axis=0)
     weight_N = 1 / np.bincount(true_N)[true_N[others]]
-    lenders = rng.choice(others, size=resamples, p=weight_N / weight_N.sum())
-    gain_RE: Array = hit_EN[:, lenders].T * float(own_N.sum()) - own_E
-    return gain_RE
+    lenders_R = rng.choice(others, size=resamples, p=weight_N / weight_N.sum())
+    predicted_RE = predicted_EN[:, lenders_R].T
+    true_R1 = true_N[lenders_R][:, None]
+    # A wrong one must not become right by being taken for this very class.
+    wrong_RE = np.where(predicted_RE == label, true_R1, predicted_RE)
+    lent_RE: Numbers = np.where(predicted_RE == true_R1, label, wrong_RE)
+    return lent_RE
+
+
+def _move(predicted_RK: Array, before_M: Numbers, weights_MR: Array, after_R: Numbers) -> None:
+    """Count M rows as predicted as `after_R` in each resample, in place of what they were predicted as."""
+    for before, weight_R in zip(before_M, weights_MR, strict=True):
+        predicted_RK[:, before] -= weight_R
+        predicted_RK[np.arange(len(after_R)), after_R] += weight_R

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from classwise.metrics.bootstrap import Groups
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units, summed_by
 from classwise.metrics.classification import LabelMetric
 from classwise.metrics.intervals import Intervals
 from classwise.metrics.scores import (
+    Array,
     as_floats,
     confusion_marginals,
     label_scores,
@@ -57,3 +58,35 @@ def intervals_at_prior(
     """The 95 % interval of every score of `scores_at_prior` that has one: see `confusion_intervals`. The shares are
     given, not estimated. Raises ValueError if the rows were not kept."""
     return metric.intervals(groups, seed=seed, resamples=resamples, shares=shares)
+
+
+def resampling_at_prior(
+    metric: LabelMetric, shares: Sequence[float], groups: Groups | None = None
+) -> Resampling:
+    """What a bootstrap of these scores draws. Each resample is weighted to the same shares. Raises ValueError if the
+    rows were not kept."""
+    true_N, predicted_N, counted_N = metric.rows()
+    share_K = np.asarray(shares, dtype=np.float64)
+
+    # By way of the cells that occur, as in `marginal_sums`.
+    cells, cell_N = np.unique(
+        true_N[counted_N] * metric.classes + predicted_N[counted_N], return_inverse=True
+    )
+    row_C, column_C = divmod(cells, metric.classes)
+    sum_by_cell = summed_by(cell_N, len(cells))
+    sum_by_row = summed_by(row_C, metric.classes)
+    sum_by_column = summed_by(column_C, metric.classes)
+    is_hit_C1 = (row_C == column_C)[:, None]
+
+    def scorer(weights_NR: Weights) -> dict[str, Array]:
+        counts_CR = sum_by_cell(weights_NR)
+        weight_KR = ratio(share_K[:, None], sum_by_row(counts_CR))
+        weighted_CR = counts_CR * weight_KR[row_C]
+        return label_scores(
+            hits_K=sum_by_row(weighted_CR * is_hit_C1).T,
+            support_K=sum_by_row(weighted_CR).T,
+            predicted_K=sum_by_column(weighted_CR).T,
+        )
+
+    units, unit_N = sampling_units(groups, counted_N)
+    return scorer, units, unit_N

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from classwise.compose.contents import dependent_rows
 from classwise.compose.splits import DatasetSplits
 from classwise.data.table import full_column, read_table, write_table
 from classwise.distributed import Processes
@@ -83,6 +84,18 @@ class RunFolder:
     def split(self) -> pl.DataFrame:
         """split.csv: id, group, split, path, content."""
         return read_table(self.path / "split.csv")
+
+    def groups(self, split: str) -> dict[str, str] | None:
+        """By id, the group of each row of a split, for a bootstrap: rows that share a group or their image are in one.
+        None if each row is its own. Raises DataError for a damaged file."""
+        rows = self.split().filter(pl.col("split") == split)
+        # Runs without groups have an empty column, those of earlier versions no contents.
+        columns = [
+            rows[name].to_list() if name in rows.columns and not rows[name].null_count() else None
+            for name in ("group", "content")
+        ]
+        groups = dependent_rows(*columns)
+        return None if groups is None else dict(zip(rows["id"].to_list(), groups, strict=True))
 
     def sides(self) -> list[list[str]]:
         """The id of every row in split.csv, and the split that it is in. Raises DataError for a damaged file."""
