@@ -107,7 +107,8 @@ def test_an_empty_group_is_refused(trained: Path) -> None:
 
 
 def test_copies_in_a_table_are_drawn_together(trained: Path) -> None:
-    """Each image three times: the interval is nearly that of the images, not that of three times as many rows, 0.58 times as wide."""
+    """Each image three times: the interval is nearly that of the images; of three times as many rows, it would be 0.58
+    times as wide."""
     rows = rows_of(trained, 100, 24)
     copies = [[f"{row[0]}-{k}", *row[1:3], f"{row[0]}-{k}"] for k in range(3) for row in rows]
     widths = {
