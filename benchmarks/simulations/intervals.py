@@ -221,7 +221,7 @@ def drawn_rows(
         class_C = np.repeat(np.arange(classes), units_K)
         group_C = np.arange(len(class_C))
         rows_C = np.maximum(1, rng.poisson(size, len(class_C)))
-        alpha_CK = np.maximum(chance_KK[class_C] * (1 / correlation - 1), 1e-3)
+        alpha_CK = np.maximum(chance_KK[class_C] * (1 / correlation - 1), 1e-9)
         gamma_CK = np.maximum(rng.standard_gamma(alpha_CK), 1e-300)
         chance_CK = gamma_CK / gamma_CK.sum(axis=1, keepdims=True)
     else:

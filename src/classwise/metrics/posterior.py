@@ -32,7 +32,7 @@ _MEANS = 0.5 - 0.5 * np.cos(np.pi * (np.arange(200) + 0.5) / 200)
 _SIMILARITIES = 2.0 ** np.arange(6)
 
 _SMOOTHING = 0.5  # misses added per class
-_SHARE_VARIANCE = 0.6  # of class counts: 0 where stratification fixes them, 1 in a random draw of rows
+_SHARE_VARIANCE = 0.6  # of class counts, where rows are either stratified or not
 _TINY = 1e-9  # in place of a shape of 0, which the gamma distribution does not have
 _CHUNK = 2**19  # numbers at a time
 
@@ -70,9 +70,10 @@ class Drawn:
 
 
 def independent(classes: int) -> DesignEffects:
-    """The design effects of rows without groups."""
+    """The design effects of rows without groups. That of the class counts is between 0, where stratification fixes
+    them, and 1, of a random draw of rows."""
     ones = np.ones(classes)
-    return DesignEffects(ones, ones, ones)
+    return DesignEffects(ones, ones, _SHARE_VARIANCE * ones)
 
 
 def design_effects(
