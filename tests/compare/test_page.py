@@ -204,7 +204,9 @@ def test_what_could_have_been_shown_is_told(tmp_path: Path) -> None:
     assert found.table[2][-3] == f"{difference.detectable:.3f}"
     assert pl.read_csv(tmp_path / "summary.csv")["detectable"][1] == difference.detectable
     page = (tmp_path / "compare.html").read_text()
-    assert f"A true difference of {difference.detectable:.3f} would be found in 80% of such comparisons" in page
+    assert (
+        f"A true difference of {difference.detectable:.3f} would be found in 80% of such comparisons" in page
+    )
     assert "undecided does not mean equal" in page
 
 
