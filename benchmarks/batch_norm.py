@@ -18,11 +18,11 @@ from typing import Any
 import tomli_w
 
 from classwise.compare import compare
-from classwise.compare.stats import difference, estimate
 from classwise.compare.variants import Variant
 from classwise.demo.fashion import write_fashion
 from imbalance import replace_between, table_line
 from longtail import digits_long_tail
+from over_seeds import difference, estimate
 
 MICRO = {"training.batch_size": "8", "training.accumulate": "4"}
 TINY = {"training.batch_size": "2", "training.accumulate": "16"}

@@ -25,7 +25,6 @@ import tomli_w
 
 from classwise import Run
 from classwise.compare import compare
-from classwise.compare.stats import difference, estimate
 from classwise.compare.variants import Variant
 from classwise.demo.competition import write_competition
 from classwise.demo.fashion import LABELS, SPLITS, read_bundle
@@ -35,6 +34,7 @@ from defaults import LITE, SMALL, clothes, common, digits, faces
 from imbalance import interval_text, replace_between
 from longtail import CLASSES, _write_split
 from make_fashion import SOURCE, draw, read_idx
+from over_seeds import difference, estimate
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
