@@ -114,7 +114,7 @@ def test_copies_in_a_table_are_drawn_together(trained: Path) -> None:
         name: float(np.diff(interval(scores(trained, table)))[0])
         for name, table in (("once", [[*row[:3], row[0]] for row in rows]), ("copies", copies))
     }
-    assert 0.85 * widths["once"] < widths["copies"] < 1.1 * widths["once"]
+    assert 0.75 * widths["once"] < widths["copies"] < 1.2 * widths["once"]  # by rows: 0.58
 
 
 @pytest.mark.parametrize("how", ["path", "copy", "reencoded"])
