@@ -358,7 +358,7 @@ def test_mistake_9_best_by_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """9. 'best checkpoint by accuracy although F1 ranks': unless told otherwise, macro F1 chooses."""
     plain_table(tmp_path)
     scores = [{"accuracy": 0.9, "macro_f1": 0.3}, {"accuracy": 0.8, "macro_f1": 0.6}]
-    by_f1, by_accuracy = build(tmp_path), build(tmp_path, selection={"metric": "accuracy"})
+    by_f1, by_accuracy = build(tmp_path), build(tmp_path, selection__metric="accuracy")
     assert by_f1.settings.metric == "macro_f1"
     scripted(monkeypatch, [*scores, *scores])
     kept = Kept()
