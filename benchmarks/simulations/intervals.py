@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from classwise.metrics.bootstrap import mean_intervals
+from classwise.metrics.bootstrap import mean_intervals, resampled_scores
 from classwise.metrics.classification import ClassMetric
 from classwise.metrics.intervals import MIN_MEAN_UNITS, Intervals
 from classwise.metrics.multilabel import MultilabelMetric
@@ -67,14 +67,36 @@ GROUPED = [
 
 
 def simulate(quick: bool) -> list[Claim]:
-    """Scores of classes by n and score, over rows and over groups; the worst setting of each; then the other scores."""
-    sets = 40 if quick else 200
+    """Scores of classes by n, over rows and groups, the same by the percentile bootstrap; then means and labels."""
     margin = 3.0 if quick else 0.0
     claims = []
     for what, settings in (("rows", SETTINGS), ("groups", GROUPED)):
+        sets = 40 if quick else -(-1000 // len(settings))
         for n in (3, 10) if quick else ROWS:
             claims += coverage_claims(what, n, settings, sets, margin)
+            if not quick and n in (1, 3, 10):
+                claims += compared(
+                    coverage_claims(what, n, settings, sets // 4, margin, percentile_intervals)
+                )
     return claims + mean_claims(quick)
+
+
+def compared(claims: list[Claim]) -> list[Claim]:
+    """Claims of another method, which need not hold."""
+    return [
+        Claim(
+            f"(percentile bootstrap: {claim.setting})", claim.found, "for comparison", claim.count, holds=True
+        )
+        for claim in claims
+        if claim.found != "no interval"
+    ]
+
+
+def percentile_intervals(metric: ClassMetric, groups: "np.ndarray | None", seed: int) -> Intervals:
+    """The central 95 % of the scores on resampled rows or groups."""
+    resampled = resampled_scores(metric.resampling(groups), seed=seed, resamples=500)
+    ends = {name: np.percentile(values_R, (2.5, 97.5)).tolist() for name, values_R in resampled.items()}
+    return Intervals(ends, classes=[Intervals()] * metric.classes)
 
 
 def coverage_claims(
@@ -199,7 +221,7 @@ def drawn_rows(
         class_C = np.repeat(np.arange(classes), units_K)
         group_C = np.arange(len(class_C))
         rows_C = np.maximum(1, rng.poisson(size, len(class_C)))
-        alpha_CK = np.maximum(chance_KK[class_C] * (1 / correlation - 1), 1e-3)
+        alpha_CK = np.maximum(chance_KK[class_C] * (1 / correlation - 1), 1e-9)
         gamma_CK = np.maximum(rng.standard_gamma(alpha_CK), 1e-300)
         chance_CK = gamma_CK / gamma_CK.sum(axis=1, keepdims=True)
     else:
@@ -250,7 +272,7 @@ def scores_of(confusion_KK: Array) -> dict[str, float]:
 
 def mean_claims(quick: bool) -> list[Claim]:
     """The studentized bootstrap of means, over rows and over groups, and the scores of labels."""
-    sets = 200 if quick else 1000
+    sets = 200 if quick else 500
     margin = 3.0 if quick else 0.0
     claims = []
     for units in (20,) if quick else (MIN_MEAN_UNITS, 30, 100):

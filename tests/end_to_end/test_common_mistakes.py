@@ -71,7 +71,8 @@ class Parts:
 
 
 def build(folder: Path, **changes: Any) -> Parts:
-    """The parts of a run on the table in `folder`."""
+    """The parts of a run on the table in `folder`, whose every epoch can be the best."""
+    changes = {"selection__first_epoch": 1, **changes}
     config = load_config(write_config(folder, PLAIN, **changes))
     splits = prepare(config, Console(quiet=True))
     heads = build_heads(config, splits)

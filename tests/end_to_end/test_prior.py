@@ -47,6 +47,7 @@ def test_metrics_have_both(folder: Path) -> None:
     assert metrics["metric"] == "macro_f1_at_prior"
     assert metrics["value"] == at_prior["macro_f1"]
     assert at_prior["shares"] == pytest.approx(SHARES)
+    assert at_prior["intervals"]
     assert set(at_prior["intervals"]) <= set(target["intervals"])
 
     # From the confusion matrix by hand: rows weighted by share / support.

@@ -112,4 +112,6 @@ def test_another_number_of_groups_than_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="found 1 groups for 2 rows; allowed: one for each row"):
         sampling_units(["a"], np.array([True, False]))
     units, unit_N = sampling_units(["b", "a", "c", "b"], np.array([True, True, False, True]))
+    assert unit_N is not None
     assert (units, unit_N.tolist()) == (2, [1, 0, 1])
+    assert sampling_units(["b", "a", "b"], np.array([True, True, False])) == (2, None)  # groups of one row are rows

@@ -69,7 +69,7 @@ def test_every_score_of_every_type_is_null(metrics: dict[str, Any]) -> None:
         assert not {"intervals", "no_interval"} & set(scores), name
     known = metrics["targets"]["sort"]
     assert known["accuracy"] > 0
-    assert known["no_interval"]["accuracy"].startswith("3 groups;")
+    assert known["no_interval"]["accuracy"].startswith("3 rows;")
 
 
 def test_the_terminal_names_the_unlabeled_targets(metrics: dict[str, Any]) -> None:

@@ -95,3 +95,4 @@ def test_labels_center_on_the_counts() -> None:
     assert support_RL.mean(axis=0) / 100 == pytest.approx([36, 18], rel=0.02)
     assert predicted_RL.mean(axis=0) / 100 == pytest.approx([30, 14], rel=0.02)
     assert independent(2).whole.tolist() == [1, 1]
+    assert independent(2).shares.tolist() == [0.6, 0.6]  # between stratified and random draws of rows

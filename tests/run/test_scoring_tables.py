@@ -107,12 +107,15 @@ def test_an_empty_group_is_refused(trained: Path) -> None:
 
 
 def test_copies_in_a_table_are_drawn_together(trained: Path) -> None:
-    """Each image three times: the interval is that of the images, not that of three times as many rows."""
-    rows = rows_of(trained, 100, 36)
+    """Each image three times: the interval is nearly that of the images; of three times as many rows, it would be 0.58
+    times as wide."""
+    rows = rows_of(trained, 100, 24)
     copies = [[f"{row[0]}-{k}", *row[1:3], f"{row[0]}-{k}"] for k in range(3) for row in rows]
-    low, high = interval(scores(trained, [[*row[:3], row[0]] for row in rows]))
-    copies_low, copies_high = interval(scores(trained, copies))
-    assert copies_high - copies_low == pytest.approx(high - low, rel=0.2)  # by rows: 0.58 times as wide
+    widths = {
+        name: float(np.diff(interval(scores(trained, table)))[0])
+        for name, table in (("once", [[*row[:3], row[0]] for row in rows]), ("copies", copies))
+    }
+    assert 0.75 * widths["once"] < widths["copies"] < 1.1 * widths["once"]
 
 
 @pytest.mark.parametrize("how", ["path", "copy", "reencoded"])

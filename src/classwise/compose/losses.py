@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from classwise.compose.prior import prior_adjustment
-from classwise.compose.splits import DatasetSplits, label_counts
+from classwise.compose.splits import DatasetSplits, drawn_counts, label_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
-from classwise.data.sampling import expected_draws
 from classwise.errors import ConfigError, DataError
 from classwise.losses.balanced_softmax import BalancedSoftmax
 from classwise.losses.class_weights import class_weights, scaled_to_mean_one
@@ -68,7 +67,6 @@ class LossInputs:
 def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
     """One loss for each target, joined. Raises ConfigError."""
     counts = label_counts(splits, splits.train)
-    drawn = counts if config.data.sampling == "shuffle" else _drawn_counts(splits, config.data.sampling)
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
@@ -76,7 +74,9 @@ def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
             key=key,
             counts=counts.get(name, []),
             labeled=_labeled_cells(splits, name),
-            drawn=drawn.get(name, []),
+            drawn=drawn_counts(splits, config.data.sampling, name)
+            if splits.target(name).is_class_like
+            else (),
         )
         loss = _build(config.loss_of(name), inputs)
         if not loss.additive and config.training.accumulate > 1:
@@ -194,22 +194,6 @@ def _mean_and_std(splits: DatasetSplits, name: str) -> tuple[float, float]:
             " needed"
         )
     return float(values.mean()), float(values.std())
-
-
-def _drawn_counts(splits: DatasetSplits, sampling: str) -> dict[str, list[float]]:
-    """Rows of each class that an epoch draws on average, for every target that can be read as a class."""
-    class_numbers = splits.class_numbers(splits.train)
-    classes_N = splits.classes(splits.train)
-    if classes_N is None:
-        return {}
-    draws_N = expected_draws(sampling, classes_N)
-    drawn: dict[str, list[float]] = {}
-    for name, class_N in class_numbers.items():
-        labeled_N = class_N >= 0
-        drawn[name] = np.bincount(
-            class_N[labeled_N], weights=draws_N[labeled_N], minlength=len(splits.target(name).labels)
-        ).tolist()
-    return drawn
 
 
 def _labeled_cells(splits: DatasetSplits, name: str) -> list[int]:

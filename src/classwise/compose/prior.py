@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from classwise.compose.settings import selection_metric
-from classwise.compose.splits import DatasetSplits, label_counts
+from classwise.compose.splits import DatasetSplits, drawn_counts, label_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
-from classwise.data.sampling import expected_draws
 from classwise.errors import ConfigError, nearest
 from classwise.losses.class_weights import class_weights
 from classwise.losses.logit_adjustment import log_prior
@@ -162,7 +161,8 @@ def _learned_log_prior(config: Config, splits: DatasetSplits, name: str, loss: A
 
     # How often each class is seen.
     counts = label_counts(splits, splits.train)[name]
-    log_learned_K = log_prior(torch.from_numpy(_drawn_rows(config, splits, name)))
+    drawn_K = drawn_counts(splits, config.data.sampling, name)
+    log_learned_K = log_prior(torch.tensor(drawn_K, dtype=torch.float64))
     weight_K = class_weights(getattr(loss, "class_weights", "none"), counts, getattr(loss, "beta", 0.0))
     if weight_K is not None:
         # Divided by the weights of the same update, a rare class counts less than its weight says.
@@ -175,19 +175,6 @@ def _learned_log_prior(config: Config, splits: DatasetSplits, name: str, loss: A
     # What the loss explains, the logits do not learn.
     tau = 1.0 if loss.name == "balanced_softmax" else getattr(loss, "tau", 0.0)
     return log_learned_K - tau * log_prior(torch.tensor(counts))
-
-
-def _drawn_rows(config: Config, splits: DatasetSplits, name: str) -> Floats:
-    """How many rows of each class (K,) an epoch draws on average."""
-    number_N = splits.class_numbers(splits.train)[name]
-    sampled_N = splits.classes(splits.train)
-    assert sampled_N is not None
-    draws_N = expected_draws(config.data.sampling, sampled_N)
-    is_labeled_N = number_N >= 0
-    size = len(splits.label_lists[name])
-    return np.bincount(number_N[is_labeled_N], weights=draws_N[is_labeled_N], minlength=size).astype(
-        np.float64
-    )
 
 
 def _text(config: Config) -> str:

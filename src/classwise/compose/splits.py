@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from classwise.compose.labels import Labels
 from classwise.data.cache import CachedImages, ImageCache
+from classwise.data.sampling import expected_draws
 from classwise.data.sources import Samples
 from classwise.data.targets import RankingTarget, RegressionTarget, Target
 from classwise.errors import ImageError
@@ -120,6 +121,19 @@ def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
     if splits.joint:
         size = math.prod(len(splits.label_lists[name]) for name in splits.joint)
         counts["joint"] = _count(splits.joint_classes(split), size)
+    return counts
+
+
+def drawn_counts(splits: DatasetSplits, sampling: str, name: str) -> list[float]:
+    """Training rows of each class of a target that an epoch draws on average: `label_counts`, unless `data.sampling`
+    prefers some classes."""
+    class_N = splits.class_numbers(splits.train)[name]
+    sampled_N = splits.classes(splits.train)
+    assert sampled_N is not None
+    is_labeled_N = class_N >= 0
+    draws_N = expected_draws(sampling, sampled_N)[is_labeled_N]
+    size = len(splits.label_lists[name])
+    counts: list[float] = np.bincount(class_N[is_labeled_N], weights=draws_N, minlength=size).tolist()
     return counts
 
 

@@ -321,7 +321,7 @@ class Report(Section):
         True, description="also score the most frequent class and a balanced linear probe on the same split"
     )
     resamples: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        1000, description="bootstrap samples for the 95 % confidence intervals; 0 = no intervals"
+        1000, description="draws behind the 95 % confidence intervals; 0 = no intervals"
     )
 
 

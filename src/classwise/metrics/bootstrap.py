@@ -146,6 +146,8 @@ def sampling_units(
     if len(groups) != len(counted_N):
         raise ValueError(f"found {len(groups)} groups for {len(counted_N)} rows; allowed: one for each row")
     counted_groups, unit_N = np.unique(np.asarray(groups)[counted_N], return_inverse=True)
+    if len(counted_groups) == len(unit_N):  # groups of one row are rows
+        return len(unit_N), None
     return len(counted_groups), unit_N.astype(np.int64)
 
 

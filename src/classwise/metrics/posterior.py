@@ -9,7 +9,7 @@ analysis', section 5.3), in which classes with few rows borrow from the others:
 
 with the mean recall a (Jeffreys' prior) and the similarity of the classes s on a grid. The misses of a class go to the
 other classes by a Dirichlet distribution of the observed misses, smoothed by half a miss per class. The class shares
-vary as in a random draw of rows.
+vary less than in a random draw of rows and more than in a stratified one, so that the intervals hold for both.
 
 Rows of one group are worth fewer independent ones: all counts are divided by design effects (Rao and Scott 1992, 'A
 simple method for the analysis of clustered binary data').
@@ -32,6 +32,7 @@ _MEANS = 0.5 - 0.5 * np.cos(np.pi * (np.arange(200) + 0.5) / 200)
 _SIMILARITIES = 2.0 ** np.arange(6)
 
 _SMOOTHING = 0.5  # misses added per class
+_SHARE_VARIANCE = 0.6  # of class counts, where rows are either stratified or not
 _TINY = 1e-9  # in place of a shape of 0, which the gamma distribution does not have
 _CHUNK = 2**19  # numbers at a time
 
@@ -69,9 +70,10 @@ class Drawn:
 
 
 def independent(classes: int) -> DesignEffects:
-    """The design effects of rows without groups."""
+    """The design effects of rows without groups. That of the class counts is between 0, where stratification fixes
+    them, and 1, of a random draw of rows."""
     ones = np.ones(classes)
-    return DesignEffects(ones, ones, ones)
+    return DesignEffects(ones, ones, _SHARE_VARIANCE * ones)
 
 
 def design_effects(
@@ -214,20 +216,18 @@ def draw_labels(
     """Hits, true and predicted cells (R, L) of the labels of a multilabel target, from the same model.
 
     `counts_2L2`: the cells that are false, then those that are true, of each label: not predicted, then predicted. The
-    recalls of the labels are alike, and so are their rates of false positives. `row_effects_2L`, `share_effect_L`:
-    design effects of the false and of the true cells, and of the number of true ones.
+    recalls of the labels are alike, and so are their rates of false positives and their shares. `row_effects_2L`,
+    `share_effect_L`: design effects of the false and of the true cells, and of the number of true ones.
     """
     rng = generator(seed, BOOTSTRAP)
     worth_2L2 = counts_2L2 / row_effects_2L[..., None]
     recall_RL = draw_rates(worth_2L2[1, :, 1], worth_2L2[1, :, 0], rng, draws)
     false_rate_RL = draw_rates(worth_2L2[0, :, 1], worth_2L2[0, :, 0], rng, draws)
 
-    # The true and the other cells of each label add up to its labeled cells.
+    # The true and the other cells of each label add up to its labeled cells. The shares of the labels are alike, too.
     false_L, true_L = counts_2L2.sum(axis=2)
     effect_L = np.clip(share_effect_L, 0.01, None)
-    true_share_RL = rng.beta(
-        np.maximum(true_L / effect_L, _TINY), np.maximum(false_L / effect_L, _TINY), size=(draws, len(true_L))
-    )
+    true_share_RL = draw_rates(true_L / effect_L, false_L / effect_L, rng, draws)
     support_RL = true_share_RL * (true_L + false_L)
     hits_RL = support_RL * recall_RL
     return hits_RL, support_RL, hits_RL + (true_L + false_L - support_RL) * false_rate_RL
@@ -288,10 +288,10 @@ def _other_classes(true: Ints, counts_KK: Array, rng: np.random.Generator, ordin
     if not ordinal:
         return np.asarray((true + rng.integers(1, classes, size=true.shape)) % classes)
 
-    # The misses by distance, and two in all of which each distance has half of the one before.
+    # The misses by distance, and one in all of which each distance has half of the one before.
     distance_KK = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
     misses_D = np.bincount(distance_KK.ravel(), counts_KK.ravel(), minlength=classes)[1:]
-    weight_RD = rng.standard_gamma(misses_D + 2 * 0.5 ** np.arange(1, classes), size=(len(true), classes - 1))
+    weight_RD = rng.standard_gamma(misses_D + 0.5 ** np.arange(1, classes), size=(len(true), classes - 1))
 
     # Inverse transform of the distances that the class has on either side.
     weight_RK = np.concatenate([np.zeros((len(true), 1)), weight_RD], axis=1)

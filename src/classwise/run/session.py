@@ -256,7 +256,7 @@ def _write_results(
     metrics = scored("valid", splits.valid)
     metrics["epoch"] = checkpoint.epoch
     metrics["selection"] = selection_summary(config, splits, state, metrics)
-    headline = {key: metrics[key] for key in ("metric", "value", "epoch", "selection")}
+    headline = {key: metrics[key] for key in ("metric", "value", "epoch", "samples", "selection")}
 
     # The test rows are scored here only: nothing was chosen by them.
     if splits.test is not None:
