@@ -106,8 +106,8 @@ def _settings(quick: bool) -> list[Setting]:
     large = tuple(4 * count for count in COUNTS)
     return [
         *settings,
-        Setting("the same, classes far apart", separate, "nested"),
-        Setting("the same, near chance", near_chance, "nested"),
+        Setting("500 rows, a fifth is the test, classes far apart", separate, "nested"),
+        Setting("500 rows, a fifth is the test, near chance", near_chance, "nested"),
         Setting("2,000 rows, a fifth is the test", clear, "nested", large),
         Setting("500 rows, a fixed epoch: validation rows", clear, "valid"),
         Setting("500 rows and a test table, near chance", near_chance, "table"),
