@@ -143,7 +143,7 @@ FAULTS = (
         "{config.model.backbone} {height}x{width}, ",
         "{config.model.backbone}, ",
         "Variants with another image size are trained with the settings that were measured for the first one.",
-        ("compare/test_plan.py", "end_to_end/test_compare.py"),
+        ("compare/test_tuning.py", "compare/test_plan.py", "end_to_end/test_compare.py"),
     ),
     Fault(
         "deletes-held-run",
@@ -151,7 +151,7 @@ FAULTS = (
         "refuse_held(folder)  # another process may be training this run",
         "pass",
         "`compare` deletes the folder of a run that another process has begun.",
-        ("end_to_end/test_compare.py", "compare/test_plan.py"),
+        ("compare/test_work.py", "end_to_end/test_compare.py", "compare/test_plan.py"),
     ),
     # bench
     Fault(

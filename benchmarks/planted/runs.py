@@ -64,7 +64,7 @@ FAULTS = (
         "if loss.weights_from_epoch > epochs:",
         "if loss.weights_from_epoch >= epochs:",
         "Class weights that begin in the last epoch are refused, as if they never applied.",
-        ("config/test_conflicts.py", "losses/test_deferred_weights.py"),
+        ("end_to_end/test_every_key.py", "config/test_conflicts.py", "losses/test_deferred_weights.py"),
     ),
     Fault(
         "comment-breaks-line",
@@ -90,7 +90,7 @@ FAULTS = (
         "div_factor: Positive = Field(25.0,",
         "div_factor: Positive = Field(10.0,",
         "A one-cycle schedule starts from another learning rate than torch's does by default.",
-        ("config/test_schema.py", "optim/test_schedules.py"),
+        ("optim/test_schedules.py", "config/test_schema.py"),
     ),
     # compose
     Fault(
@@ -131,7 +131,7 @@ FAULTS = (
         ":: processes.local_world_size]",
         ":: processes.world_size]",
         "Where processes run on several machines, each machine checks only a part of the images.",
-        ("compose/test_dataset.py", "faults/test_distributed.py"),
+        ("compose/test_image_check.py", "compose/test_dataset.py", "faults/test_distributed.py"),
     ),
     Fault(
         "cores-of-all",
@@ -147,7 +147,10 @@ FAULTS = (
         "not sign * value > sign * score",
         "sign * value < sign * score",
         "A run that is only as good as a baseline, or whose score is NaN, passes for one that beats it.",
-        ("compose/test_baselines.py",),
+        (
+            "compose/test_linear_probe.py",
+            "compose/test_baselines.py",
+        ),
     ),
     Fault(
         "frozen-in-epochs",
@@ -156,7 +159,11 @@ FAULTS = (
         "config.training.freeze_epochs",
         "The learning-rate schedule takes the number of frozen epochs for a number of updates, and begins while"
         " the backbone is frozen.",
-        ("compose/test_state.py", "training/test_mixing_averaging_freezing.py"),
+        (
+            "end_to_end/test_every_key.py",
+            "compose/test_state.py",
+            "training/test_mixing_averaging_freezing.py",
+        ),
     ),
     # run
     Fault(
@@ -231,6 +238,6 @@ FAULTS = (
         'columns = ["id", "group", "split"]',
         'columns = ["id", "split"]',
         "A run goes on, and is evaluated, with other groups than it was split by.",
-        ("end_to_end/test_interrupt.py", "run/test_checkpoint.py"),
+        ("run/test_resume_checks.py", "end_to_end/test_interrupt.py", "run/test_checkpoint.py"),
     ),
 )

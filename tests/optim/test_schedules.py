@@ -1,5 +1,6 @@
 """Schedules: torch's own, update by update, after a frozen phase and a warm-up that are followed by exactly them."""
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from classwise.config.schedules import OneCycle, Plateau
 from classwise.errors import ConfigError
 from classwise.optim.schedules import Schedule, build_schedule
 
@@ -354,3 +356,21 @@ def test_an_unknown_name_offers_the_nearest() -> None:
     """`cosin` is offered cosine."""
     with pytest.raises(ConfigError, match=r"schedule\.name: found 'cosin'; did you mean 'cosine'"):
         build_schedule("cosin", [1.0], 10, 3)
+
+
+@pytest.mark.parametrize(
+    ("section", "scheduler", "keys"),
+    [
+        (OneCycle, OneCycleLR, ("pct_start", "anneal_strategy", "div_factor", "final_div_factor")),
+        (
+            Plateau,
+            ReduceLROnPlateau,
+            ("factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr"),
+        ),
+    ],
+)
+def test_defaults_are_those_of_torch(section: type, scheduler: type, keys: tuple[str, ...]) -> None:
+    """A schedule that is named as in torch starts, falls and waits as it does there."""
+    torch_defaults = inspect.signature(scheduler).parameters
+    for key in keys:
+        assert section.model_fields[key].default == torch_defaults[key].default, key
