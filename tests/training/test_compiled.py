@@ -33,11 +33,11 @@ def model() -> Classifier:
     return build_classifier("small_cnn", "none", (8, 8), "squash", 0.0, {"a": 2}, seed=0).eval()
 
 
-def test_each_size_is_compiled_for_itself(made_for: list[list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+@torch._dynamo.config.patch(recompile_limit=2)  # by default 8, which would take longer
+def test_each_size_is_compiled_for_itself(made_for: list[list[Any]]) -> None:
     """By its number: code for any number would depend on those that this process has seen. Once each, beyond the
     number after which torch compiles nothing more, and a second model is not affected by the first."""
     sizes = range(1, 5)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)  # by default 8, which would take longer
     for _ in range(2):
         made_for.clear()
         eager = model()
