@@ -25,6 +25,7 @@ import tomli_w
 from classwise.compare import compare
 from classwise.compare.chart import chart_file, panels
 from classwise.compare.stats import Design, Difference, Estimate, Runs, summarize
+from classwise.compare.text import p_text
 from classwise.compare.variants import Variant
 from longtail import fashion_long_tail
 
@@ -219,7 +220,7 @@ def table(runs: dict[str, dict[str, Runs]], count: int) -> list[str]:
         line = table_line(f1.variant, f1.score, f1.difference, more)
         adjusted = f1.difference and f1.difference.p_holm
         cells = [
-            "" if adjusted is None else f"{adjusted:.3f}",
+            "" if adjusted is None else p_text(adjusted),
             "" if shifted.score is None else f"{shifted.score.mean:.3f}",
             gain_text(shifted.difference),
         ]
@@ -242,7 +243,7 @@ def design_of(count: int) -> Design:
 def table_line(name: str, own: Estimate | None, gain: Difference | None, more: list[str]) -> str:
     """One line of a result: the mean and its interval, `more`, and the paired difference with its p-value."""
     cells = [name, *(["failed", ""] if own is None else [f"{own.mean:.3f}", interval_text(own)]), *more]
-    cells += [gain_text(gain), "" if gain is None or gain.p is None else f"{gain.p:.3f}"]
+    cells += [gain_text(gain), "" if gain is None or gain.p is None else p_text(gain.p)]
     return "| " + " | ".join(cells) + " |"
 
 

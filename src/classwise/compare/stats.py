@@ -57,7 +57,7 @@ class Design:
 
         A score varies with the scored rows, n_s of n, in proportion to 1 / n_s, and with the n_t training rows in
         proportion to TRAINING_NOISE / n_t. Of both kinds, two seeds have a share n_s / n and n_t / n in common.
-        Without the second part this is the n_s / (n_s + n_t) of Nadeau and Bengio.
+        Without the second part this is the n_s / (n_s + n_t) of Nadeau and Bengio, whose n has no validation rows.
         """
         scored_share = self.scored / self.rows
         return scored_share * (1 + TRAINING_NOISE) / (1 + TRAINING_NOISE * self.scored / self.trained)
