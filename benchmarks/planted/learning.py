@@ -295,7 +295,7 @@ FAULTS = (
         ":",
         "In fp16, a gradient that is not finite at any loss scale is skipped forever, in place of an error that"
         " names the samples.",
-        ("training/test_guard.py",),
+        ("training/test_guard.py", "training/test_loop.py"),
     ),
     Fault(
         "negative-counts",

@@ -69,6 +69,29 @@ def test_the_update_does_not_depend_on_the_micro_batch(most: int) -> None:
     assert found.progress.loss_sum == pytest.approx(wanted.progress.loss_sum, rel=1e-12)
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 7])
+def test_the_update_does_not_depend_on_the_micro_batch_where_every_row_is_labeled(most: int) -> None:
+    """The plain mean of a whole batch has a shortcut, which a part of the batch must not take."""
+    data = training(11, 11)
+    updates = [
+        [
+            dataclasses.replace(
+                batch, targets={name: t.clamp(min=0) for name, t in batch.targets.items()}, complete=True
+            )
+            for batch in micro_batches
+        ]
+        for micro_batches in data.updates(0)
+    ]
+    wanted, found = (state_of(dense(), data, lr=0.5) for _ in range(2))
+    start = flat(wanted.model)
+    found.progress.chunk_size = most
+    for state in (wanted, found):
+        state.criterion = criterion_of(weighted=False)
+        loop.train_one_epoch(state, updates, data, SETTINGS)
+    assert (flat(found.model) - flat(wanted.model)).norm() <= 1e-12 * (flat(wanted.model) - start).norm()
+    assert found.progress.loss_sum == pytest.approx(wanted.progress.loss_sum, rel=1e-12)
+
+
 def test_parts_are_nearly_equal_and_hold_every_row_once() -> None:
     (batch,) = next(training(22, 22).updates(0))
     for most in range(1, 25):
