@@ -38,7 +38,9 @@ class Scoring:
     def text(self) -> str:
         """What is scored, and why these rows."""
         text = REASONS[self.kind]
-        if self.kind == "nested" and any(isinstance(config.data.test, str) for config in self.variants.values()):
+        if self.kind == "nested" and any(
+            isinstance(config.data.test, str) for config in self.variants.values()
+        ):
             # `train` takes the table, and a class with one row in the source is no error there.
             text += f": {VALID_SHARE:.0%} of data.source, where each class therefore needs two rows or groups"
         return text
