@@ -76,3 +76,27 @@ def test_a_validation_table_becomes_the_test() -> None:
     found = scoring(config_of(("data.valid", "other.csv")))
     assert (found.variants["0"].data.test, found.variants["0"].data.valid) == ("other.csv", 0.2)
     assert not found.redrawn
+    assert found.text.endswith(
+        "taken from training: 20% of data.source, where each class therefore needs two rows or groups"
+    )
+    assert scoring(config_of()).text.endswith("taken from training")
+
+
+@pytest.mark.parametrize("epochs", [(), (("training.epochs", "3"), ("selection.first_epoch", "3"))])
+def test_the_labels_of_a_scored_table_give_no_class_shares(epochs: tuple[tuple[str, str], ...]) -> None:
+    """Nested, they would be those of training instead; at a fixed epoch, those of the scored rows."""
+    table = (("data.valid", "other.csv"), *epochs)
+    with pytest.raises(
+        ConfigError, match=r"^selection.prior: found 'as_validation' in variant 1, .* data.test$"
+    ):
+        scoring(config_of(*table), config_of(*table, ("selection.prior", "as_validation")))
+
+
+def test_other_class_shares_can_be_compared() -> None:
+    """A share of the source has its class shares, given ones need no labels, and a test is scored as `train` does."""
+    prior = ("selection.prior", "as_validation")
+    table = ("data.valid", "other.csv")
+    assert scoring(config_of(prior)).kind == "nested"
+    assert scoring(config_of(table, ("selection.prior", "balanced"))).kind == "nested"
+    assert scoring(config_of(table, ("selection.prior", "{a = 1, b = 3}"))).kind == "nested"
+    assert scoring(config_of(table, prior, ("data.test", "test.csv"))).kind == "test"

@@ -8,14 +8,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from classwise.compose.contents import content_counts, resampling_groups
+from classwise.compose.contents import content_counts, leak_warning, resampling_groups
 from classwise.compose.dataset import prepare
 from classwise.compose.splits import DatasetSplits
 from classwise.config.load import absolute_paths, make_config
 from classwise.console import Console
 from classwise.errors import DataError
+from classwise.metrics.ranking import RankingMetric
 
 Row = dict[str, Any]
 
@@ -46,11 +48,13 @@ def splits_of(
     targets: dict[str, Any] | None = None,
     data: Row | None = None,
     seed: int = 0,
+    metric: str = "",
 ) -> DatasetSplits:
     """What `prepare` makes of a table of these rows."""
     make_table(folder / "samples.csv", rows)
     targets = targets or {"kind": {"column": "kind"}}
-    metric = "mae" if any(target.get("type") == "regression" for target in targets.values()) else "macro_f1"
+    usual = {"regression": "mae", "ranking": "ndcg"}
+    metric = metric or usual.get(next(iter(targets.values())).get("type", "class"), "macro_f1")
     tree = {
         "seed": seed,
         "data": {"source": "samples.csv", "id": "id", "valid": 0.3, "workers": 0, "cache": "off"}
@@ -164,15 +168,15 @@ def test_copies_bind_the_groups_of_a_table(folder: Path, make_table: Callable[..
 def test_the_bootstrap_draws_copies_together(folder: Path, make_table: Callable[..., Path]) -> None:
     """Without copies its groups are those of the table, None if that has none."""
     plain = splits_of(folder, make_table, plain_rows())
-    assert resampling_groups(plain.train.samples) is None
+    assert resampling_groups(plain.train.samples, plain.targets) is None
     people = [row | {"person": f"p{number // 2}"} for number, row in enumerate(plain_rows())]
     grouped = splits_of(folder, make_table, people, data={"group": "person"}).train.samples
-    assert resampling_groups(grouped) == grouped.groups
+    assert resampling_groups(grouped, plain.targets) == grouped.groups
 
     rows = [*plain_rows(), {"id": "copy", "path": "00.png", "kind": "a"}]
     splits = splits_of(folder, make_table, rows)
     samples = next(split.samples for split in (splits.train, splits.valid) if "copy" in split.samples.ids)
-    groups = dict(zip(samples.ids, resampling_groups(samples) or (), strict=True))
+    groups = dict(zip(samples.ids, resampling_groups(samples, splits.targets) or (), strict=True))
     assert groups["copy"] == groups["r00"]
     assert len(set(groups.values())) == len(samples) - 1
 
@@ -195,6 +199,120 @@ def test_the_order_of_the_rows_changes_no_split(folder: Path, make_table: Callab
     for seed in range(5):
         shuffled = [rows[row] for row in np.random.default_rng(seed).permutation(len(rows))]
         assert side_of(splits_of(folder, make_table, shuffled, data={"group": "person"})) == first
+
+
+# Images that recur in several queries
+
+
+MATCH = {"match": {"column": "relevance", "type": "ranking", "query": "query"}}
+
+
+def recurring_rows(queries: int = 24) -> list[Row]:
+    """Queries of four images each out of the 30, so that images link all of them."""
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "id": f"q{query:02}-{number}",
+            "path": f"{image:02}.png",
+            "query": f"q{query:02}",
+            "relevance": number % 2,
+        }
+        for query in range(queries)
+        for number, image in enumerate(rng.choice(30, 4, replace=False))
+    ]
+
+
+def test_queries_are_split_although_their_images_recur(folder: Path, make_table: Callable[..., Path]) -> None:
+    """Exactly in the wanted share, whole; and how many images are in both splits is said."""
+    for seed in range(5):
+        splits = splits_of(folder, make_table, recurring_rows(), MATCH, data={"valid": 0.25}, seed=seed)
+        queries = [set(split.samples.frame["query"]) for split in (splits.train, splits.valid)]
+        assert not queries[0] & queries[1]
+        assert [len(found) for found in queries] == [18, 6]
+
+        crossing = len(set(splits.train.samples.names) & set(splits.valid.samples.names))
+        counts = content_counts(splits)
+        assert counts["rows"] > len(splits.valid.samples)
+        assert splits.warnings == (
+            f"{counts['rows']} rows hold an image that another row holds too ({counts['images']} different images);"
+            " with a ranking target, queries are kept whole and not images:"
+            f" {crossing} of the images are in more than one split",
+        )
+        assert leak_warning(splits) is None
+
+
+def test_the_interval_of_recurring_images_has_queries_as_units(
+    folder: Path, make_table: Callable[..., Path]
+) -> None:
+    """Merged by their images, 24 queries would be one unit, too few for an interval."""
+    splits = splits_of(folder, make_table, recurring_rows(30), MATCH, data={"valid": 0.8})
+    samples, targets_N2 = splits.valid.samples, torch.from_numpy(splits.valid.labels["match"])
+    assert resampling_groups(samples, splits.targets) is None
+    metric = RankingMetric(keep_rows=True)
+    metric.update(torch.rand(len(samples), generator=torch.Generator().manual_seed(0)), targets_N2)
+    assert set(metric.intervals(resampling_groups(samples, splits.targets), 0, 50).scores) >= {"ndcg", "mrr"}
+
+
+def test_other_targets_of_recurring_images_are_warned_of(
+    folder: Path, make_table: Callable[..., Path]
+) -> None:
+    """Their scores may be too high; and contradictions are found across the splits."""
+    rows = [row | {"kind": "ab"[number % 2]} for number, row in enumerate(recurring_rows())]
+    splits = splits_of(folder, make_table, rows, {"kind": {"column": "kind"}} | MATCH, metric="kind.macro_f1")
+    warnings = [text for text in splits.warnings if "image" in text]
+    assert warnings[0].endswith("in more than one split, so the scores of the other targets may be too high")
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(row["path"], set()).add(row["kind"])
+    assert content_counts(splits)["conflicts"] == sum(len(found) == 2 for found in kinds.values())
+
+
+# What links most rows is named
+
+
+def test_a_group_that_cannot_be_split_is_named(folder: Path, make_table: Callable[..., Path]) -> None:
+    """Its size, and what its rows share: a placeholder image that joins many people, or one name in data.group."""
+    rows = [row | {"person": f"p{number // 3}"} for number, row in enumerate(plain_rows())]
+    for row in rows[::3]:
+        row["path"] = "00.png"
+    with pytest.raises(DataError) as error:
+        splits_of(folder, make_table, rows, data={"group": "person"})
+    assert str(error.value).startswith("only one group holds kind=a, kind=b")
+    assert str(error.value).endswith(
+        "; one group holds 30 of the 30 rows, which share, directly or through other rows, a group (data.group: 'p0' in"
+        " 3 rows) or an image ('00.png' in 10 rows)"
+    )
+
+    # Without classes, which need both sides, one side is empty.
+    numbers = [row | {"kind": number} for number, row in enumerate(rows)]
+    number = {"kind": {"column": "kind", "type": "regression"}}
+    for share, what in (
+        ({"valid": 0.3}, "one side of the split empty"),
+        ({"test": 0.3}, "no row for the test"),
+    ):
+        with pytest.raises(
+            DataError, match=rf"leaves {what} \(data\.\w+\); one group holds 30 of the 30 rows"
+        ):
+            splits_of(folder, make_table, numbers, number, data={"group": "person"} | share)
+
+
+def test_a_query_that_cannot_be_split_is_named(folder: Path, make_table: Callable[..., Path]) -> None:
+    """A single query, whose images are not to blame."""
+    rows = [row | {"query": "all"} for row in recurring_rows()]
+    with pytest.raises(DataError) as error:
+        splits_of(folder, make_table, rows, MATCH)
+    assert str(error.value).endswith(
+        "; one group holds 96 of the 96 rows, which share, directly or through other rows, a query"
+        " (targets.match.query: 'all' in 96 rows)"
+    )
+
+
+def test_without_a_large_group_none_is_named(folder: Path, make_table: Callable[..., Path]) -> None:
+    """A class with one row is an error of its own."""
+    rows = plain_rows()
+    rows[0]["kind"] = "c"
+    with pytest.raises(DataError, match=r"only one row holds kind=c: .* all the same\)$"):
+        splits_of(folder, make_table, rows)
 
 
 # Contradictory labels

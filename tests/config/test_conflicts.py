@@ -77,6 +77,14 @@ REFUSED = [
         "a ranking target keeps the rows of a query together",
     ),
     (
+        {"targets": {"age": AGE}, "selection": {"metric": "mae", "prior": "as_validation"}},
+        "selection.prior: found 'as_validation', but no target has classes with shares (types: regression); allowed",
+    ),
+    (
+        {"targets": {"size": SIZE, "match": RANK}, "selection": {"metric": "match.ndcg", "prior": {"s": 1}}},
+        "selection.prior: found a table of shares, but no target has classes with shares (types: ordinal, ranking)",
+    ),
+    (
         {"loss": {"name": "balanced_softmax"}, "targets": {"label": CLASS | {"adjust": 1.0}}},
         "targets.label.adjust: found 1.0, but loss.name is 'balanced_softmax', which adjusts the logits already",
     ),

@@ -50,6 +50,14 @@ def test_rows_with_the_same_image_vary_together(
         ] == together
 
 
+def test_images_that_recur_in_queries_make_no_groups(tmp_path: Path) -> None:
+    """The unit of a ranking target is the query; the groups of the table count all the same."""
+    contents = ["1", "2", "1", "4", "5"]
+    assert folder_of(tmp_path, None, contents).groups("valid", by_image=False) is None
+    found = folder_of(tmp_path, ["p", "p", "q", "r", "s"], contents).groups("valid", by_image=False)
+    assert list((found or {}).values()) == ["p", "p", "q", "r"]
+
+
 def test_the_split_of_every_row(tmp_path: Path) -> None:
     """By id, in order; an empty cell is named."""
     folder = folder_of(tmp_path, None, None)

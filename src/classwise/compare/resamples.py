@@ -51,7 +51,7 @@ def resampled_runs(
         if counted is None:
             continue
         key = metric.rpartition(".")[2]
-        groups = _groups_of(run.folder, ids, split)
+        groups = _groups_of(run, ids, split)
         if key.endswith(AT_PRIOR):
             key = key.removesuffix(AT_PRIOR)
             value, resampling = _at_prior(counted, key, _scores_of(metric, run, split), groups)
@@ -143,7 +143,7 @@ def _label_sets(cells: pl.Series, labels: Sequence[str], separator: str) -> torc
     return torch.from_numpy(flags_NL)
 
 
-def _groups_of(folder: Path, ids: Sequence[str], split: str) -> list[str] | None:
+def _groups_of(run: PlannedRun, ids: Sequence[str], split: str) -> list[str] | None:
     """The group of each scored row; None where each row is its own."""
-    groups = RunFolder(folder).groups(split)
+    groups = RunFolder(run.folder).groups(split, by_image=not run.config.has_ranking)
     return None if groups is None else [groups[id] for id in ids]

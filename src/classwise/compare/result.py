@@ -139,7 +139,7 @@ def _design(folders: Sequence[Path], scoring: Scoring) -> Design | None:
     for folder in folders:
         split = RunFolder(folder).split()
         scored = split.filter(pl.col("split") == scoring.split)
-        groups = RunFolder(folder).groups(scoring.split)
+        groups = RunFolder(folder).groups(scoring.split, by_image=not config.has_ranking)
         counts.append(
             [
                 len(scored),

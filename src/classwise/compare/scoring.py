@@ -37,7 +37,13 @@ class Scoring:
     @property
     def text(self) -> str:
         """What is scored, and why these rows."""
-        return REASONS[self.kind]
+        text = REASONS[self.kind]
+        if self.kind == "nested" and any(
+            isinstance(config.data.test, str) for config in self.variants.values()
+        ):
+            # `train` takes the table, and a class with one row in the source is no error there.
+            text += f": {VALID_SHARE:.0%} of data.source, where each class therefore needs two rows or groups"
+        return text
 
     @property
     def redrawn(self) -> bool:
@@ -46,7 +52,8 @@ class Scoring:
 
 
 def scoring_of(variants: Mapping[str, Config]) -> Scoring:
-    """How the variants are scored. Raises ConfigError where some have test rows and others have none."""
+    """How the variants are scored. Raises ConfigError where some have test rows and others have none, and for a
+    selection.prior that would mean something else than when the variant is trained alone."""
     tested = [name for name, config in variants.items() if config.data.test is not None]
     if tested and len(tested) < len(variants):
         without = next(name for name in variants if name not in tested)
@@ -56,9 +63,25 @@ def scoring_of(variants: Mapping[str, Config]) -> Scoring:
         )
     if tested:
         return Scoring("test", dict(variants))
+    _refuse_shares_of_scored_table(variants)
     if all(_has_fixed_epoch(config) for config in variants.values()):
         return Scoring("fixed_epoch", dict(variants))
     return Scoring("nested", {name: _nested(config) for name, config in variants.items()})
+
+
+def _refuse_shares_of_scored_table(variants: Mapping[str, Config]) -> None:
+    """Raise ConfigError where selection.prior = "as_validation" has a validation table that is to be scored.
+
+    If an epoch is chosen, other rows take the table's place, with the shares of training: the predictions would not be
+    made for the scored rows. If none is, they would be made for these with the help of their own labels.
+    """
+    for name, config in variants.items():
+        if config.selection.prior == "as_validation" and isinstance(config.data.valid, str):
+            raise ConfigError(
+                f"selection.prior: found 'as_validation' in variant {name}, but a comparison without data.test scores"
+                " the table data.valid, whose labels must not decide for which class shares the predictions are made;"
+                " allowed: a table of shares ({ label = share, ... }), 'balanced', or other rows to score in data.test"
+            )
 
 
 def _has_fixed_epoch(config: Config) -> bool:

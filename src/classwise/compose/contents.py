@@ -1,5 +1,10 @@
-"""Rows that hold the same image, under whatever name: they are one group, never in two splits."""
+"""Rows that hold the same image, under whatever name: they are one group, never in two splits.
 
+Not so with a ranking target: its unit is the query, and images that recur in several queries would merge these to one
+group, which cannot be split.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +23,8 @@ LISTED_PAIRS = 5  # named in a message; more are only counted
 
 def split_groups(samples: Samples, labels: Labels, targets: Sequence[Target]) -> list[str] | None:
     """The group of each row, for a split: rows that share a group, a query or their image, also through other rows.
-    None if each row is its own."""
-    groupings = _groupings(samples.groups, samples.contents)
+    With a ranking target the image does not count. None if each row is its own."""
+    groupings = _groupings(samples.groups, None if has_queries(targets) else samples.contents)
     groupings += [
         [str(query) for query in labels[target.name][:, 1]]
         for target in targets
@@ -28,15 +33,21 @@ def split_groups(samples: Samples, labels: Labels, targets: Sequence[Target]) ->
     return merge_groups(*groupings) if groupings else None
 
 
-def resampling_groups(samples: Samples) -> Sequence[str] | None:
-    """The group of each row, for the bootstrap: see `dependent_rows`."""
-    return dependent_rows(samples.groups, samples.contents)
+def resampling_groups(samples: Samples, targets: Sequence[Target]) -> Sequence[str] | None:
+    """The group of each row, for the bootstrap: see `dependent_rows`. With a ranking target, which merges the groups
+    with its queries, the image does not count."""
+    return dependent_rows(samples.groups, None if has_queries(targets) else samples.contents)
 
 
 def dependent_rows(groups: Sequence[str] | None, contents: Sequence[str] | None) -> Sequence[str] | None:
     """The group of each row: rows that share a group or their image vary together. None if each row is its own."""
     groupings = _groupings(groups, contents)
     return merge_groups(*groupings) if len(groupings) > 1 else next(iter(groupings), None)
+
+
+def has_queries(targets: Sequence[Target]) -> bool:
+    """Whether there is a ranking target."""
+    return any(isinstance(target, RankingTarget) for target in targets)
 
 
 def _groupings(groups: Sequence[str] | None, contents: Sequence[str] | None) -> list[Sequence[str]]:
@@ -47,13 +58,44 @@ def _groupings(groups: Sequence[str] | None, contents: Sequence[str] | None) -> 
     return groupings
 
 
+def largest_group_text(samples: Samples, labels: Labels, targets: Sequence[Target]) -> str:
+    """For the message of a split that is impossible: the group that holds more than half of the rows, and what its rows
+    share. Empty if there is none."""
+    groups = split_groups(samples, labels, targets) or samples.ids
+    name, size = Counter(groups).most_common(1)[0]
+    if 2 * size <= len(samples):
+        return ""
+    members = [row for row, group in enumerate(groups) if group == name]
+
+    # What has put them together, each by the value that most of them share.
+    shared = []
+    if samples.groups is not None:
+        shared.append(("a group (data.group: ", samples.groups))
+    if samples.contents is not None and not has_queries(targets):
+        names = _names_by_content(samples)
+        shared.append(("an image (", tuple(names[content] for content in samples.contents)))
+    for target in targets:
+        if isinstance(target, RankingTarget):
+            queries = tuple(map(str, samples.frame[target.query].to_list()))
+            shared.append((f"a query (targets.{target.name}.query: ", queries))
+    causes = []
+    for what, values in shared:
+        value, count = Counter(values[row] for row in members).most_common(1)[0]
+        if count > 1:
+            causes.append(f"{what}{value!r} in {count} rows)")
+    return (
+        f"; one group holds {size} of the {len(samples)} rows, which share, directly or through other rows,"
+        f" {' or '.join(causes)}"
+    )
+
+
 def content_counts(splits: DatasetSplits) -> dict[str, int]:
     """The entry `shared_content` of status.json: how many `rows` hold an image that another row holds too, how many
     different `images` these are, and how many of the images have rows with different labels (`conflicts`)."""
-    by_split = [_rows_by_content(split.samples) for split in splits.by_name.values()]
+    found = _rows_by_content(splits)
     return {
-        "rows": sum(len(rows) for found in by_split for rows in found.values()),
-        "images": sum(len(found) for found in by_split),
+        "rows": sum(map(len, found.values())),
+        "images": len(found),
         "conflicts": len(_conflicts(splits)),
     }
 
@@ -65,7 +107,7 @@ def content_warnings(splits: DatasetSplits) -> list[str]:
     if counts["rows"]:
         warnings.append(
             f"{counts['rows']} rows hold an image that another row holds too ({counts['images']} different images);"
-            " rows with the same image are never in two splits"
+            f" {_unit_text(splits)}"
         )
     if conflicts := _conflicts(splits):
         listed = "; ".join(conflicts[:LISTED_PAIRS])
@@ -76,9 +118,23 @@ def content_warnings(splits: DatasetSplits) -> list[str]:
     return warnings
 
 
+def _unit_text(splits: DatasetSplits) -> str:
+    """What becomes of rows with the same image."""
+    if not has_queries(splits.targets):
+        return "rows with the same image are never in two splits"
+    crossing = sum(len({id(split) for split, _ in rows}) > 1 for rows in _rows_by_content(splits).values())
+    others = any(not isinstance(target, RankingTarget) for target in splits.targets)
+    return (
+        f"with a ranking target, queries are kept whole and not images: {crossing} of the images are in more than one"
+        " split" + (", so the scores of the other targets may be too high" if crossing and others else "")
+    )
+
+
 def leak_warning(splits: DatasetSplits) -> str | None:
     """A warning of validation rows whose image is a training image too, or None. Only runs of versions that did not
-    compare images have such rows, and these have no test rows."""
+    compare images have such rows, and these have no test rows. With a ranking target images may recur."""
+    if has_queries(splits.targets):
+        return None
     valid = splits.valid.samples
     trained = set(splits.train.samples.contents or ())
     leaked = sum(content in trained for content in valid.contents or ())
@@ -117,11 +173,12 @@ def _names_by_content(samples: Samples) -> dict[str, str]:
     return names
 
 
-def _rows_by_content(samples: Samples) -> dict[str, list[int]]:
-    """The rows of each content that more than one row has."""
-    rows: dict[str, list[int]] = {}
-    for row, content in enumerate(samples.contents or ()):
-        rows.setdefault(content, []).append(row)
+def _rows_by_content(splits: DatasetSplits) -> dict[str, list[tuple[Split, int]]]:
+    """The rows of each content that more than one row has: their split, and their number there."""
+    rows: dict[str, list[tuple[Split, int]]] = {}
+    for split in splits.by_name.values():
+        for row, content in enumerate(split.samples.contents or ()):
+            rows.setdefault(content, []).append((split, row))
     return {content: found for content, found in rows.items() if len(found) > 1}
 
 
@@ -129,27 +186,26 @@ def _conflicts(splits: DatasetSplits) -> list[str]:
     """For each image whose rows have different labels, two of these rows and their labels. Relevance is left out: it
     belongs to a query and not to the image alone."""
     conflicts = []
-    for split in splits.by_name.values():
-        for rows in _rows_by_content(split.samples).values():
-            found = (_conflict(target, split, rows) for target in splits.targets)
-            texts = [text for text in found if text]
-            if texts:
-                conflicts.append(texts[0])
+    for rows in _rows_by_content(splits).values():
+        found = (_conflict(target, rows) for target in splits.targets)
+        texts = [text for text in found if text]
+        if texts:
+            conflicts.append(texts[0])
     return conflicts
 
 
-def _conflict(target: Target, split: Split, rows: Sequence[int]) -> str:
+def _conflict(target: Target, rows: Sequence[tuple[Split, int]]) -> str:
     """The first row of `rows` whose labels differ from those of one before it, for a message; empty if none does."""
     if isinstance(target, RankingTarget):
         return ""
-    labels = split.labels[target.name]
-    labeled = [row for row, known in zip(rows, target.is_labeled(labels[rows]), strict=True) if known]
-    for row in labeled[1:]:
-        first = labeled[0]
-        if _differ(labels[first], labels[row]):
-            names = [_row_name(split.samples, number) for number in (first, row)]
-            texts = [_label_text(target, labels[number]) for number in (first, row)]
-            return f"{target.name} is {texts[0]} in {names[0]} and {texts[1]} in {names[1]}"
+    labels = [(split.labels[target.name][row], _row_name(split.samples, row)) for split, row in rows]
+    is_known_N = target.is_labeled(np.stack([encoded for encoded, _ in labels]))
+    labeled = [found for found, known in zip(labels, is_known_N, strict=True) if known]
+    for encoded, name in labeled[1:]:
+        first, first_name = labeled[0]
+        if _differ(first, encoded):
+            texts = [_label_text(target, values) for values in (first, encoded)]
+            return f"{target.name} is {texts[0]} in {first_name} and {texts[1]} in {name}"
     return ""
 
 

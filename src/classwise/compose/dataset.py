@@ -6,7 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from classwise.compose.contents import leak_warning, refuse_shared_content, split_groups
+from classwise.compose.contents import (
+    largest_group_text,
+    leak_warning,
+    refuse_shared_content,
+    split_groups,
+)
 from classwise.compose.image_check import image_count_text, open_cache, usable_rows
 from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.split_checks import (
@@ -213,6 +218,7 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
         raise DataError(
             f"{samples.where}: a share of {config.data.test} of {len(samples)} rows leaves"
             f" {'no other rows' if is_test_N.all() else 'no row for the test'} (data.test)"
+            f"{largest_group_text(samples, labels, targets)}"
         )
     warnings = []
     if untested:
@@ -233,17 +239,21 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
 def _draw_valid(split: Split, targets: Sequence[Target], share: float, config: Config) -> tuple[Split, Split]:
     """Training and validation rows, stratified by the labels; groups are never cut. Raises DataError."""
     samples, labels = split.samples, split.labels
-    is_valid_N = split_rows(
-        _strata(labels, targets),
-        split_groups(samples, labels, targets),
-        share=share,
-        seed=config.seed,
-        ids=samples.ids,
-    )
+    try:
+        is_valid_N = split_rows(
+            _strata(labels, targets),
+            split_groups(samples, labels, targets),
+            share=share,
+            seed=config.seed,
+            ids=samples.ids,
+        )
+    except DataError as error:
+        # A label has too few groups: perhaps since most rows are in one.
+        raise DataError(f"{error}{largest_group_text(samples, labels, targets)}") from None
     if is_valid_N.all() or not is_valid_N.any():
         raise DataError(
             f"{samples.where}: a share of {config.data.valid} of {len(samples)} rows leaves one side of the split"
-            " empty (data.valid)"
+            f" empty (data.valid){largest_group_text(samples, labels, targets)}"
         )
     return (
         _rows_of(samples, labels, np.flatnonzero(~is_valid_N)),

@@ -47,7 +47,7 @@ def selection_summary(
     # Validation goes through its rows query by query, where there are queries.
     true_N, classes = _truth(name, splits)
     order_N = table_order(len(true_N), splits.queries(splits.valid))
-    groups = resampling_groups(splits.valid.samples)
+    groups = resampling_groups(splits.valid.samples, splits.targets)
     estimate = selection_optimism(
         metric=name.rpartition(".")[2],
         true_N=true_N[order_N],

@@ -18,6 +18,7 @@ def check_conflicts(config: Config) -> list[str]:
         _mixing,
         _sampling,
         _target_keys,
+        _prior,
         _adjustment,
         _ldam_scales,
         _class_weights,
@@ -98,6 +99,17 @@ def _target_keys(config: Config) -> Iterator[str]:
                 f"targets.{name}.labels: found {list(target.labels)}, but a regression target has classes only with"
                 f" targets.{name}.edges"
             )
+
+
+def _prior(config: Config) -> Iterator[str]:
+    prior = config.selection.prior
+    types = [target.type for target in config.targets.values()]
+    if prior is not None and "class" not in types:
+        found = repr(prior) if isinstance(prior, str) else "a table of shares"
+        yield (
+            f"selection.prior: found {found}, but no target has classes with shares (types: {', '.join(types)});"
+            " allowed: with a target of type 'class'"
+        )
 
 
 def _adjustment(config: Config) -> Iterator[str]:

@@ -398,6 +398,11 @@ class Config(Section):
         first_epoch = self.selection.first_epoch
         return first_epoch if isinstance(first_epoch, int) else int(first_epoch * self.training.epochs) + 1
 
+    @property
+    def has_ranking(self) -> bool:
+        """Whether there is a ranking target."""
+        return any(target.type == "ranking" for target in self.targets.values())
+
     def loss_of(self, name: str) -> Any:
         """The loss section that a target is trained with."""
         return self.targets[name].loss or self.loss

@@ -336,7 +336,8 @@ class Run:
 def _scored(predictor: Predictor, split: Split, config: Config, console: Console) -> dict[str, Any]:
     """The metrics of one split's rows."""
     outputs = predictor.outputs(split.samples, config, console=console)
-    return predictor.score(outputs, split.labels, groups=resampling_groups(split.samples), config=config)
+    groups = resampling_groups(split.samples, predictor.targets)
+    return predictor.score(outputs, split.labels, groups=groups, config=config)
 
 
 def _checked_config(

@@ -85,16 +85,16 @@ class RunFolder:
         """split.csv: id, group, split, path, content."""
         return read_table(self.path / "split.csv")
 
-    def groups(self, split: str) -> dict[str, str] | None:
-        """By id, the group of each row of a split, for a bootstrap: rows that share a group or their image are in one.
-        None if each row is its own. Raises DataError for a damaged file."""
+    def groups(self, split: str, by_image: bool = True) -> dict[str, str] | None:
+        """By id, the group of each row of a split, for a bootstrap: rows that share a group or, with `by_image`, their
+        image are in one. None if each row is its own. Raises DataError for a damaged file."""
         rows = self.split().filter(pl.col("split") == split)
         # Runs without groups have an empty column, those of earlier versions no contents.
         columns = [
             rows[name].to_list() if name in rows.columns and not rows[name].null_count() else None
             for name in ("group", "content")
         ]
-        groups = dependent_rows(*columns)
+        groups = dependent_rows(columns[0], columns[1] if by_image else None)
         return None if groups is None else dict(zip(rows["id"].to_list(), groups, strict=True))
 
     def sides(self) -> list[list[str]]:

@@ -250,7 +250,8 @@ def _write_results(
         samples = split.samples
         outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=split.cached)
         folder.write_predictions(predictor.table(samples, outputs, split.labels), name)
-        return predictor.score(outputs, split.labels, groups=resampling_groups(samples), config=config)
+        groups = resampling_groups(samples, splits.targets)
+        return predictor.score(outputs, split.labels, groups=groups, config=config)
 
     # What most readers look for comes first in the file.
     metrics = scored("valid", splits.valid)
