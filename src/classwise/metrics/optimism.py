@@ -10,12 +10,12 @@ are near 0.
 
 Rows of rare classes are resampled within their class, n - 1 of its n rows (Rao and Wu 1988, 'Resampling inference with
 complex survey data', section 2): drawing n of n would show (n - 1) / n of the variance, and none of a single row. What
-would happen to another row of a class with a single one is seen in rows of other classes, as survey statistics
-collapses strata with a single unit (Cochran 1977, 'Sampling techniques', section 5A.12).
+would happen to another row (or group) of a class with a single one is seen in those of other classes (`stand_ins.py`).
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from classwise.metrics.bootstrap import Groups, summed_by
 from classwise.metrics.classification import marginal_sums
 from classwise.metrics.regression import regression_scores
 from classwise.metrics.scores import LABEL_SCORES, Array, label_scores, level_scores, ratio
-from classwise.metrics.stand_ins import find_lenders
+from classwise.metrics.stand_ins import FEWEST_LENDERS, find_lenders
 from classwise.randomness import BOOTSTRAP, generator
 
 Numbers = npt.NDArray[np.int64]
@@ -33,6 +33,9 @@ _CHUNK = 2**19  # weights at a time
 LEVEL_SCORES = ("mae_levels", "quadratic_kappa")
 REGRESSION_SCORES = ("mae", "mse", "rmse", "r2")
 ROW_MEANS = ("top3_accuracy", "top5_accuracy", "log_loss")
+
+FEWEST_UNITS = 15
+"""Rows, or groups of rows, from which an optimism is estimated. With 10 it was 0.02 too large."""
 
 
 def optimism(
@@ -48,6 +51,27 @@ def optimism(
     chosen_R = choose(sign * scores_E + noise_RE)
     favour = noise_RE[np.arange(len(noise_RE)), chosen_R].mean()
     return max(0.0, math.sqrt(2) * float(favour))
+
+
+def too_few_units(name: str, true_N: npt.NDArray[Any], classes: int, groups: Groups | None) -> str:
+    """Why an optimism of the score `name` on these rows could not be trusted; empty if it can. `true_N`: class numbers,
+    or values where `classes` is 0."""
+    unit_N = _units(len(true_N), groups)
+    units = len(np.unique(unit_N))
+    what = "rows" if groups is None else "groups of rows"
+    if units < FEWEST_UNITS:
+        return f"{units} validation {what}, and at least {FEWEST_UNITS} are needed"
+    if not classes or name not in LABEL_SCORES:
+        return ""
+    for k in _strata(true_N, classes, groups)[2]:
+        lenders = find_lenders(k, true_N, unit_N, np.random.default_rng(0))
+        if len(lenders) < FEWEST_LENDERS:
+            rows = int((true_N == k).sum())
+            return (
+                f"a class has a single group of {rows} validation rows, and {len(lenders)} groups of other classes"
+                f" can stand for it; at least {FEWEST_LENDERS} are needed"
+            )
+    return ""
 
 
 def best_epoch(scores_RE: Array) -> Numbers:
@@ -76,6 +100,8 @@ def resampled_class_scores(
     sum_by_class = summed_by(true_N, classes)
     marginals_of = [marginal_sums(true_N, predicted_N, classes) for predicted_N in predicted_EN]
     rng = generator(seed, BOOTSTRAP, 1)
+
+    # Without lenders a class keeps its own hits, and `too_few_units` says so.
     lenders_of = {k: find_lenders(k, true_N, unit_N, rng) for k in single} if name in LABEL_SCORES else {}
     rates_of = {k: lenders.hit_rates(predicted_EN == true_N) for k, lenders in lenders_of.items() if lenders}
     chunks = []
@@ -140,12 +166,18 @@ def _weighted_sum(value_N: Array, weights_NR: Array) -> Array:
     return total_R
 
 
+def _units(rows: int, groups: Groups | None) -> Numbers:
+    """The number of each row's unit (N,): the row itself, or its group."""
+    if groups is None:
+        return np.arange(rows)
+    unit_N: Numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
+    return unit_N
+
+
 def _strata(true_N: Numbers, classes: int, groups: Groups | None) -> tuple[Numbers, Numbers, list[int]]:
     """The unit of each row (N,), the stratum of each unit (U,), and the classes that a single unit holds. A unit's
     stratum is the class that fewest units hold, of those that it holds itself."""
-    unit_N = (
-        np.arange(len(true_N)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    )
+    unit_N = _units(len(true_N), groups)
     held = np.unique(np.stack([unit_N, true_N]), axis=1)
     units_K = np.bincount(held[1], minlength=classes)
 
@@ -177,7 +209,7 @@ def _stratified_weights(
 
 def _unstratified_weights(rows: int, groups: Groups | None, seed: int, resamples: int) -> Iterator[Array]:
     """Chunks (N, R): all units in one stratum."""
-    unit_N = np.arange(rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    unit_N = _units(rows, groups)
     one_stratum_U = np.zeros(int(unit_N.max()) + 1, dtype=np.int64)
     rng = generator(seed, BOOTSTRAP, 1)
     for weights_UR in _stratified_weights(one_stratum_U, resamples, rows=rows, rng=rng):
