@@ -31,6 +31,7 @@ class Training:
     shares: np.ndarray  # (K,)
     predicted: np.ndarray  # (E, N)
     averaged: np.ndarray  # (E, N)
+    group_rows: int = 1  # the pool's rows come in groups of as many, each of one class
 
     @property
     def rows_of(self) -> list[np.ndarray]:
@@ -95,25 +96,44 @@ def perceptron(
     return Training(name, true_N, shares_K, np.stack(found["model"]), np.stack(found["averaged"]))
 
 
-def generated(name: str, counts: list[int], seed: int, epochs: int = 30, flicker: float = 0.5) -> Training:
+def generated(
+    name: str,
+    counts: list[int],
+    seed: int,
+    epochs: int = 30,
+    flicker: float = 0.5,
+    group_rows: int = 1,
+    correlation: float = 0.5,
+) -> Training:
     """Epochs from a model instead of a training: a row of difficulty d, standard normal, is right in epoch e where
     d + noise is below the skill of its class then. Skills rise along a learning curve and wander from epoch to epoch;
     the noise of a row is correlated over epochs (AR(1), 0.8). A wrong row is taken for the same other class each time.
+    In groups of `group_rows` rows of a class, both the difficulty and the noise of two rows have this `correlation`.
     """
     rng = np.random.default_rng([seed, 2])
     true_N = np.repeat(np.arange(CLASSES), POOL_ROWS)
     curve_E = 1 - np.exp(-np.arange(1, epochs + 1) / (epochs / 6))
     final_K = rng.uniform(0.2, 1.4, CLASSES)
     skill_EK = curve_E[:, None] * final_K + rng.normal(0, 0.12, (epochs, CLASSES)) * (1.2 - curve_E)[:, None]
+    within = correlation if group_rows > 1 else 0.0
+
+    def normal() -> np.ndarray:
+        """(N,): of each row."""
+        own_N = rng.normal(size=len(true_N))
+        if not within:
+            return own_N
+        shared_N = np.repeat(rng.normal(size=len(true_N) // group_rows), group_rows)
+        return math.sqrt(within) * shared_N + math.sqrt(1 - within) * own_N
+
     noise_EN = np.empty((epochs, len(true_N)))
-    noise_EN[0] = rng.normal(size=len(true_N))
+    noise_EN[0] = normal()
     for epoch in range(1, epochs):
-        noise_EN[epoch] = 0.8 * noise_EN[epoch - 1] + 0.6 * rng.normal(size=len(true_N))
-    difficulty_N = rng.normal(size=len(true_N))
-    is_right_EN = difficulty_N + flicker * noise_EN < skill_EK[:, true_N]
+        noise_EN[epoch] = 0.8 * noise_EN[epoch - 1] + 0.6 * normal()
+    is_right_EN = normal() + flicker * noise_EN < skill_EK[:, true_N]
     mistaken_N = (true_N + rng.integers(1, CLASSES, len(true_N))) % CLASSES
     predicted_EN = np.where(is_right_EN, true_N, mistaken_N)
-    return Training(name, true_N, np.array(counts) / sum(counts), predicted_EN, predicted_EN)
+    shares_K = np.array(counts) / sum(counts)
+    return Training(name, true_N, shares_K, predicted_EN, predicted_EN, group_rows)
 
 
 def validation_counts(training: Training, rows: int) -> np.ndarray:
@@ -124,10 +144,10 @@ def validation_counts(training: Training, rows: int) -> np.ndarray:
 
 
 def draw(training: Training, counts_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The rows of one validation set."""
-    return np.concatenate(
-        [rng.choice(rows, count) for rows, count in zip(training.rows_of, counts_K, strict=True)]
-    )
+    """The rows of one validation set, which has `counts_K` rows of each class, or groups of `group_rows` rows."""
+    size = training.group_rows
+    firsts = [rng.choice(rows[::size], count) for rows, count in zip(training.rows_of, counts_K, strict=True)]
+    return (np.concatenate(firsts)[:, None] + np.arange(size)).ravel()
 
 
 def _normalized(images_NHW: np.ndarray) -> torch.Tensor:

@@ -21,7 +21,7 @@ ALL = {"selection__first_epoch": 1, "training__epochs": 4}
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
-    people_table(folder)
+    people_table(folder, people=72)
     result = command("train", write_config(folder, PEOPLE, **ALL), "--run", folder / "run").ok()
     (folder / "err.txt").write_text(result.err)
     return folder
@@ -141,7 +141,7 @@ def test_where_it_is_not_estimated_this_is_said(tmp_path: Path, changes: dict[st
 )
 def test_other_types_of_score(tmp_path: Path, metric: str) -> None:
     """Of an error the corrected one is higher."""
-    many_table(tmp_path)
+    many_table(tmp_path, rows=80)
     changes = {**ALL, "selection__metric": metric}
     command("train", write_config(tmp_path, MANY, **changes), "--run", tmp_path / "run").ok()
     metrics = classwise.Run.open(tmp_path / "run").metrics
@@ -154,6 +154,16 @@ def test_other_types_of_score(tmp_path: Path, metric: str) -> None:
         )
     assert abs(shift) == pytest.approx(metrics["selection"]["optimism"])
     assert shift >= 0 if metric in ("size.mae", "label.log_loss") else shift <= 0
+
+
+def test_too_few_rows_are_said(tmp_path: Path) -> None:
+    """An estimate from six rows could not be trusted."""
+    plain_table(tmp_path, 24)
+    result = command("train", write_config(tmp_path, **ALL), "--run", tmp_path / "run").ok()
+    selection = selection_of(tmp_path / "run")
+    assert selection["optimism"] is selection["corrected"] is None
+    assert selection["reason"] == "6 validation rows, and at least 15 are needed"
+    assert f"by how much is not estimated ({selection['reason']})" in result.err
 
 
 def test_too_many_rows_are_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from classwise.metrics.optimism import (
     resampled_class_scores,
     resampled_means,
     resampled_regression_scores,
+    too_few_units,
 )
 from classwise.metrics.outcomes import outcome_dtype, selection_optimism
 
@@ -89,6 +90,55 @@ def test_a_single_row_of_a_class_varies_like_rows_of_other_classes() -> None:
     found = resampled_class_scores("macro_recall", true_N, predicted_EN, 2, None, seed=0, resamples=400)
     # The recall of the rare class is 0 or 1 with a probability of 1/2, and half of the macro average.
     assert found.std(axis=0) == pytest.approx([0.25, 0.25], abs=0.03)
+
+
+def test_the_only_group_of_a_class_varies_like_groups_of_other_classes() -> None:
+    """Half of each group of ten rows is right: no group differs from another, and so would not this one."""
+    true_N = np.array([0] * 200 + [1] * 10)
+    groups = np.arange(210) // 10
+    half_N = np.where(np.arange(210) % 2 == 0, true_N, 1 - true_N)
+    found = resampled_class_scores("macro_recall", true_N, half_N[None], 2, groups, seed=0, resamples=200)
+    assert found.std() < 1e-12
+    # All rows of a group are right or wrong together: the recall of the class of one group is 0 or 1.
+    whole_N = np.where(groups % 2 == 0, true_N, 1 - true_N)
+    found = resampled_class_scores("macro_recall", true_N, whole_N[None], 2, groups, seed=0, resamples=400)
+    assert found.std() == pytest.approx(0.26, abs=0.03)
+
+
+def test_classes_that_differ_are_no_variance() -> None:
+    """Each class is always right or always wrong, so another row of the rare one says nothing new."""
+    true_N = np.array([0] * 20 + [1] * 20 + [2])
+    predicted_N = np.where(true_N == 1, 0, true_N)
+    found = resampled_class_scores("macro_recall", true_N, predicted_N[None], 3, None, seed=0, resamples=200)
+    assert found.std() < 1e-12
+
+
+def test_of_a_larger_group_as_many_rows_count() -> None:
+    """The mean of ten independent rows varies less than the single row that they stand for."""
+    rng = np.random.default_rng(4)
+    true_N = np.array([0] * 1000 + [1])
+    groups = np.arange(1001) // 10
+    right_N = np.where(rng.random(1001) < 0.5, true_N, 1 - true_N)
+    found = resampled_class_scores("macro_recall", true_N, right_N[None], 2, groups, seed=0, resamples=400)
+    assert found.std() == pytest.approx(0.25, abs=0.03)
+
+
+def test_where_there_is_too_little_to_go_by() -> None:
+    """Few units in all; a class with one group that no groups of its size can stand for."""
+    true_N = np.repeat([0, 1], [140, 10])
+    assert too_few_units("macro_f1", true_N, 2, np.arange(150) // 10) == ""
+    assert too_few_units("macro_f1", true_N, 2, np.arange(150) // 15).startswith(
+        "10 validation groups of rows, and at least 15"
+    )
+    assert too_few_units("mse", np.zeros(14), 0, None) == "14 validation rows, and at least 15 are needed"
+    assert too_few_units("mse", np.zeros(15), 0, None) == ""
+    small = np.where(true_N == 1, 999, np.arange(150) // 2)
+    expected = "a class has a single group of 10 validation rows, and 0 groups of other classes can stand for it"
+    assert too_few_units("macro_f1", true_N, 2, small).startswith(expected)
+    assert too_few_units("log_loss", true_N, 2, small) == ""
+    # Groups of 20 classes with one each: none shows what another one would be.
+    each = np.repeat(np.arange(20), 5)
+    assert "0 groups of other classes" in too_few_units("accuracy", each, 20, each)
 
 
 def test_groups_are_drawn_whole() -> None:

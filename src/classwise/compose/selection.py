@@ -13,7 +13,7 @@ from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.data.sampling import table_order
 from classwise.metrics.collection import higher_is_better
-from classwise.metrics.outcomes import MOST_BYTES, outcome_dtype, selection_optimism
+from classwise.metrics.outcomes import MOST_BYTES, outcome_dtype, reason_against_optimism, selection_optimism
 from classwise.metrics.scores import AT_PRIOR
 from classwise.training.state import TrainState
 
@@ -40,14 +40,16 @@ def selection_summary(
     if len(history) <= 1:
         return summary | _corrected(metrics, name, 0.0)
     reason = _reason_against(config, splits)
+    groups = resampling_groups(splits.valid.samples, splits.targets)
     if not reason and len(state.outcomes.rows) != len(history):
         reason = "the run was begun by a version of classwise that did not record what it needs"
+    if not reason:
+        reason = reason_against_optimism(name.rpartition(".")[2], *_truth(name, splits), groups)
     if reason:
         return summary | {"reason": reason}
     # Validation goes through its rows query by query, where there are queries.
     true_N, classes = _truth(name, splits)
     order_N = table_order(len(true_N), splits.queries(splits.valid))
-    groups = resampling_groups(splits.valid.samples, splits.targets)
     estimate = selection_optimism(
         metric=name.rpartition(".")[2],
         true_N=true_N[order_N],

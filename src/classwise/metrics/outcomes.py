@@ -18,6 +18,7 @@ from classwise.metrics.optimism import (
     resampled_class_scores,
     resampled_means,
     resampled_regression_scores,
+    too_few_units,
 )
 from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
 
@@ -44,6 +45,16 @@ def class_outcome(metric: str, decoded_BK: Tensor, predicted_B: Tensor, labels_B
     counted_B = (labels_B >= 0) & (predicted_B >= 0)
     statistics_BS = probability_statistics(decoded_BK, predicted_B, labels_B, counted_B)
     return statistics_BS[:, ROW_MEANS.index(metric)]
+
+
+def reason_against_optimism(
+    metric: str, true_N: np.ndarray[Any, Any], classes: int, groups: Groups | None
+) -> str:
+    """Why the known rows are too few, or too few of a kind, for an optimism; empty if they are not. Arguments as in
+    `selection_optimism`."""
+    known_N = true_N >= 0 if classes else np.isfinite(true_N)
+    known_groups = None if groups is None else np.asarray(groups)[known_N]
+    return too_few_units(metric.removesuffix(AT_PRIOR), true_N[known_N], classes, known_groups)
 
 
 def selection_optimism(
