@@ -23,6 +23,7 @@ from classwise.metrics.intervals import (
     EQUAL,
     MIN_MEAN_UNITS,
     MIN_UNITS,
+    ONE_CLASS,
     Intervals,
     confusion_intervals,
     share_interval,
@@ -162,7 +163,7 @@ class LabelMetric:
     ) -> Intervals:
         """The same for the counted rows with the sampling units of `sampling_units`."""
         noun = "rows" if unit_N is None else "groups"
-        if reason := too_few(units, MIN_UNITS, noun):
+        if reason := too_few(units, MIN_UNITS, noun) or (ONE_CLASS if self.classes == 1 else ""):
             names = LABEL_SCORES if not ordinal else (*LABEL_SCORES, "mae_levels", "quadratic_kappa")
             return withheld_all(names, reason, self.classes)
         effects = None

@@ -193,8 +193,9 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
     # The same scores at other class shares.
     if at_prior := scores.get("at_prior"):
         intervals = at_prior.get("intervals", {})
+        withheld = at_prior.get("no_interval", {})
         items += [
-            f"{shown} at prior {score_text(key, at_prior[key], intervals.get(key))}"
+            f"{shown} at prior {score_text(key, at_prior[key], intervals.get(key), withheld=key in withheld)}"
             for key, shown in SHOWN[scores["type"]].items()
             if key in at_prior
         ]
@@ -211,12 +212,13 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
 
 
 def _reason_lines(scores: Mapping[str, Any]) -> list[str]:
-    """`no interval for macro F1: ...`, for the scores that are shown."""
+    """`no interval for macro F1: ...`, for the scores that are shown, at the class shares of the rows or others."""
     shown = SHOWN[scores["type"]]
     names: dict[str, list[str]] = {}
-    for key, reason in scores.get("no_interval", {}).items():
-        if key in shown:
-            names.setdefault(reason, []).append(shown[key])
+    for suffix, part in (("", scores), (" at prior", scores.get("at_prior", {}))):
+        for key, reason in part.get("no_interval", {}).items():
+            if key in shown:
+                names.setdefault(reason, []).append(f"{shown[key]}{suffix}")
     return [
         line
         for reason, scores_of in names.items()
