@@ -123,7 +123,7 @@ def note_absent_classes(metrics: dict[str, Any]) -> list[str]:
         scores["macro_f1_present"] = sum(present) / len(present)
         warnings.append(
             f"{name}: no rows of {len(absent)} of {len(per_class)} classes ({listed(absent)}), which count as F1 0 in"
-            f" the macro F1 of {scores['macro_f1']:.4f}; over the classes with rows it is {scores['macro_f1_present']:.4f}"
-            " (macro_f1_present)"
+            f" the macro F1 of {scores['macro_f1']:.4f}; over the classes with rows it is"
+            f" {scores['macro_f1_present']:.4f} (macro_f1_present)"
         )
     return warnings
