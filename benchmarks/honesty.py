@@ -58,7 +58,7 @@ def main() -> int:
         claims = simulate(name, options.quick)
         table = markdown(claims)
         print(f"\n{name}: {SIMULATIONS[name]} ({time.monotonic() - started:.0f} s)\n{table}", flush=True)
-        failed += sum(not claim.holds for claim in claims)
+        failed += sum(claim.holds is False for claim in claims)
         if options.write and not options.quick:
             write(name, table)
     print(f"\n{failed} claims do not hold" if failed else "\nevery claim holds")

@@ -122,7 +122,7 @@ def gradient(model: Classifier, micro_batches: Sequence[Batch], chunk_size: int 
 def _reported(setting: Setting, found: list[float]) -> Claim:
     """A line without a limit: what batch norm over micro-batches does is said, not promised."""
     text = f"off by {100 * min(found):.3g} to {100 * max(found):.3g} %"
-    return Claim(f"gradient: {setting.name}, batch norm", text, "(reported)", len(found), holds=True)
+    return Claim(f"gradient: {setting.name}, batch norm", text, "(reported)", len(found), holds=None)
 
 
 def draw_model(setting: Setting, seed: int) -> Classifier:

@@ -8,14 +8,14 @@ class Claim:
     """One line of docs/results/honesty.md.
 
     `setting`: what was simulated; `found`: the number, with its unit; `allowed`: what it has to be; `count`: the number
-    of simulated data sets (or runs) behind it.
+    of simulated data sets (or runs) behind it; `holds`: None where nothing is claimed.
     """
 
     setting: str
     found: str
     allowed: str
     count: int
-    holds: bool
+    holds: bool | None
 
 
 def within(setting: str, value: float, low: float, high: float, count: int, unit: str = "") -> Claim:
@@ -31,14 +31,15 @@ def at_most(setting: str, value: float, limit: float, count: int, unit: str = ""
 
 def for_information(setting: str, value: float, count: int, unit: str = "") -> Claim:
     """A number that is no claim, such as what the method of before comes to."""
-    return Claim(setting, f"{value:.3g}{unit}", "(for information)", count, holds=True)
+    return Claim(setting, f"{value:.3g}{unit}", "(for information)", count, holds=None)
 
 
 def markdown(claims: list[Claim]) -> str:
     """The claims as a table."""
+    words = {True: "yes", False: "NO", None: "–"}
     lines = ["| setting | found | allowed | data sets | holds |", "|---|---|---|---|---|"]
     lines += [
-        f"| {claim.setting} | {claim.found} | {claim.allowed} | {claim.count:,} | {'yes' if claim.holds else 'NO'} |"
+        f"| {claim.setting} | {claim.found} | {claim.allowed} | {claim.count:,} | {words[claim.holds]} |"
         for claim in claims
     ]
     return "\n".join(lines)

@@ -85,7 +85,7 @@ def compared(claims: list[Claim]) -> list[Claim]:
     """Claims of another method, which need not hold."""
     return [
         Claim(
-            f"(percentile bootstrap: {claim.setting})", claim.found, "for comparison", claim.count, holds=True
+            f"(percentile bootstrap: {claim.setting})", claim.found, "for comparison", claim.count, holds=None
         )
         for claim in claims
         if claim.found != "no interval"

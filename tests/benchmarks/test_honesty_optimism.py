@@ -13,7 +13,7 @@ def test_the_estimate_is_right() -> None:
     """On 100 rows, of which three classes have one each: within .012 with few draws."""
     claims = optimism.simulate(quick=True)
     assert len(claims) == 4
-    assert [claim for claim in claims if not claim.holds] == []
+    assert [claim for claim in claims if claim.holds is False] == []
 
 
 def test_without_borrowed_rows_it_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:

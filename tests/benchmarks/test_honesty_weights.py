@@ -6,4 +6,4 @@ from simulations.weights import simulate
 def test_class_weights_act_as_given() -> None:
     """Ratios, accumulation and scale, and what torch's normalizer would leave of the ratio."""
     claims = simulate(quick=True)
-    assert [claim for claim in claims if not claim.holds] == []
+    assert [claim for claim in claims if claim.holds is False] == []

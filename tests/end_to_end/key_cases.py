@@ -300,7 +300,8 @@ CASES: dict[str, Case] = {
     "selection.first_epoch": Case((1, 2), status("best", "epoch"), base=STILL),
     "selection.patience": Case((LEFT_OUT, 1), status("state"), base=STILL),
     "report.baselines": Case((True, False), status("baselines")),
-    "report.resamples": Case((0, 20, 200), metrics),
+    # Twelve validation rows: fewer than ten have no interval.
+    "report.resamples": Case((0, 20, 200), metrics, base={"data": {"valid": 0.5}}),
 }
 # The losses' keys: what is beside them in their section, and their values.
 WEIGHTED: dict[str, Case] = {

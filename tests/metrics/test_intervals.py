@@ -3,6 +3,8 @@
 How often they contain the true score is simulated in tests/benchmarks/test_honesty_intervals.py.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -153,6 +155,43 @@ def test_what_counts_as_0_has_no_interval() -> None:
     assert actual.classes[1].withheld == {"precision": "never predicted, counted as 0"}
     assert list(actual.classes[1].scores) == ["recall", "f1"]
     assert actual.classes[2].withheld["f1"] == "fewer than 3 rows of the class"
+
+
+@pytest.mark.parametrize("ordinal", [False, True], ids=["class", "ordinal"])
+def test_what_cannot_be_measured_has_no_interval(ordinal: bool) -> None:
+    """Rows of one class say nothing about chance agreement: mcc and the kappas are 0 whatever is predicted, and their
+    draws too. A target with one class has scores that could be no others."""
+    one_of_three = ClassMetric(3, keep_rows=True, ordinal=ordinal)
+    one_of_three.update(torch.eye(3)[[1] * 60], torch.ones(60, dtype=torch.int64))
+    actual = one_of_three.intervals()
+    agreements = {"mcc", "kappa"} | ({"quadratic_kappa"} if ordinal else set())
+    for name in agreements:
+        assert actual.withheld[name] == "every row is of one class"
+    assert not agreements & set(actual.scores)
+    assert 0.9 < actual.scores["accuracy"][0] < actual.scores["accuracy"][1] == 1
+    assert (
+        one_of_three.counts.intervals(shares=(0.2, 0.3, 0.5)).withheld["mcc"] == "every row is of one class"
+    )
+
+    only_one = ClassMetric(1, keep_rows=True, ordinal=ordinal)
+    only_one.update(torch.ones(60, 1), torch.zeros(60, dtype=torch.int64))
+    actual = only_one.intervals()
+    assert actual.scores == {}
+    assert {*LABEL_SCORES, *agreements} <= set(actual.withheld)
+    assert actual.withheld["macro_f1"] == "there is only one class"
+    assert actual.classes[0].withheld == dict.fromkeys(
+        ("precision", "recall", "f1"), "there is only one class"
+    )
+
+
+def test_no_end_is_beyond_what_a_score_can_be() -> None:
+    """Perfect rows end at 1, not at a rounding error above it, and contain the score."""
+    for counts in itertools.product((5, 11, 13, 60), repeat=3):
+        true = np.arange(3).repeat(counts).tolist()
+        metric = label_metric(true, true, 3)
+        scores, actual = metric.compute(), metric.intervals(resamples=20)
+        for name, (low, high) in actual.scores.items():
+            assert -1 <= low <= scores[name] <= high <= 1, (counts, name)
 
 
 def test_metrics_json_has_both() -> None:

@@ -178,6 +178,16 @@ def test_intervals_contain_their_scores(grouped: bool) -> None:
             assert np.diff(actual.scores[name]) > 1.2 * np.diff(over_rows.scores[name]), name
 
 
+def test_a_label_of_no_row_leaves_no_macro_average() -> None:
+    """The reason names it."""
+    logits, targets = drawn(15)
+    targets[:, 1] = 0
+    actual = counted(logits, targets).intervals(resamples=50)
+    name = counted(logits, targets).compute()["labels"][1]
+    assert actual.withheld["macro_f1"] == f"no row with {name}, counted as 0"
+    assert "micro_f1" in actual.scores
+
+
 def test_batches_do_not_matter() -> None:
     """Average precision depends on the order of all rows: the mean over batches is another number."""
     logits, targets = drawn(6)

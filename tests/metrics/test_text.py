@@ -88,6 +88,27 @@ def test_every_shown_score_has_its_interval() -> None:
     assert text.startswith(f"joint.macro_f1 {value} on 60 rows")
 
 
+def test_scores_at_the_prior_have_dashes_and_reasons_too() -> None:
+    """A class without a row leaves the macro F1 without an interval at either shares; the reason is given once."""
+    collection = MetricCollection(
+        {"a": ClassHead(3)}, {"a": ["x", "y", "z"]}, keep_rows=True, priors={"a": (0.2, 0.3, 0.5)}
+    )
+    collection.update({"a": torch.eye(3).repeat(8, 1)}, {"a": torch.tensor([0, 1, 0] * 8)})
+    results = collection.compute(resamples=100)
+    at_prior = results["targets"]["a"]["at_prior"]
+    shown = {"metric": "macro_f1_at_prior", "value": at_prior["macro_f1"], "samples": 24, **results}
+    text = " ".join(metrics_text(shown).split())
+    assert f"macro F1 at prior {at_prior['macro_f1']:.4f} [—]," in text
+    assert "no interval for macro F1, macro F1 at prior: no row of z, counted as 0" in text
+    low, high = at_prior["intervals"]["accuracy"]
+    assert f"accuracy at prior {at_prior['accuracy']:.4f} [{low:.3f}, {high:.3f}]" in text
+
+    # A reason that only the scores at the prior have is given as well.
+    del results["targets"]["a"]["no_interval"]["macro_f1"]
+    text = " ".join(metrics_text({**shown, **results}).split())
+    assert "no interval for macro F1 at prior: no row of z, counted as 0" in text
+
+
 def test_only_scores_that_exist_are_shown() -> None:
     """Each shown name is a score of its type, and no type is missing."""
     assert {type_: set(names) - set(SCORES[type_]) for type_, names in SHOWN.items()} == {

@@ -146,3 +146,35 @@ def test_directions_and_names() -> None:
     assert metric_name("map", "multilabel") == "mAP"
     assert metric_name("map", "ranking") == "MAP"
     assert metric_name("new_score") == "new_score"
+
+
+def test_the_choice_of_the_epoch_is_a_sentence(run: Path) -> None:
+    """Its first letter is a capital and the others stay as they are; with test rows it ends another sentence."""
+    ranked_by(run, "mask.macro_f1", 0.35)
+    metrics = read(run, "metrics.json")
+    selection = {"epochs": 4, "optimism": None, "reason": "it would take more than 256 MiB"}
+    text = (
+        "he best of 4 epochs on these rows, so rather too high for other rows; by how much is not estimated"
+        " (it would take more than 256 MiB)"
+    )
+    write(run, "metrics.json", metrics | {"selection": selection})
+    assert f"<p>T{text}.</p>" in Page(write_report(run)).source
+
+    scored = {name: metrics[name] for name in ("metric", "value", "samples", "targets")}
+    write(run, "metrics.json", metrics | {"selection": selection, "test": scored})
+    assert f": t{text}.</p>" in Page(write_report(run)).source
+    write(run, "metrics.json", metrics)
+
+
+def test_the_page_writes_its_own_numbers(run: Path) -> None:
+    """Three decimals in the same words as the terminal; values of the wrong kind count as not recorded."""
+    ranked_by(run, "mask.log_loss", 0.35)
+    metrics = read(run, "metrics.json")
+    selection = {"epochs": 4, "optimism": 0.0123, "corrected": 0.3623, "reason": None}
+    write(run, "metrics.json", metrics | {"selection": selection})
+    words = "The best of 4 epochs on these rows, so about 0.012 too low: expect 0.362 on other rows."
+    assert words in Page(write_report(run)).source
+    write(run, "metrics.json", metrics | {"selection": selection | {"corrected": "?"}})
+    words = "so rather too low for other rows; by how much is not estimated (not recorded)."
+    assert words in Page(write_report(run)).source
+    write(run, "metrics.json", metrics)

@@ -23,6 +23,7 @@ from classwise.metrics.intervals import (
     EQUAL,
     MIN_MEAN_UNITS,
     MIN_UNITS,
+    ONE_CLASS,
     Intervals,
     confusion_intervals,
     share_interval,
@@ -43,6 +44,7 @@ from classwise.metrics.scores import (
     label_scores,
     level_scores,
     probability_scores,
+    ratio,
 )
 from classwise.model.heads import ClassHead
 
@@ -162,7 +164,7 @@ class LabelMetric:
     ) -> Intervals:
         """The same for the counted rows with the sampling units of `sampling_units`."""
         noun = "rows" if unit_N is None else "groups"
-        if reason := too_few(units, MIN_UNITS, noun):
+        if reason := too_few(units, MIN_UNITS, noun) or (ONE_CLASS if self.classes == 1 else ""):
             names = LABEL_SCORES if not ordinal else (*LABEL_SCORES, "mae_levels", "quadratic_kappa")
             return withheld_all(names, reason, self.classes)
         effects = None
@@ -443,9 +445,15 @@ def _row_statistics(
 
 
 def marginal_sums(
-    true_N: npt.NDArray[np.int64], predicted_N: npt.NDArray[np.int64], classes: int
+    true_N: npt.NDArray[np.int64],
+    predicted_N: npt.NDArray[np.int64],
+    classes: int,
+    shares: Sequence[float] | None = None,
 ) -> Callable[[Weights], tuple[Array, Array, Array]]:
-    """A function from weights (N, R) of the rows to hits, true rows and predicted rows (R, K) of each class."""
+    """A function from weights (N, R) of the rows to hits, true rows and predicted rows (R, K) of each class.
+
+    `shares` (K,): class shares to which the rows of each resample are weighted, as in `scores_at_prior`.
+    """
     # By way of the cells that occur, of which there are far fewer than rows, and without a matrix (R, K, K).
     cells, cell_N = np.unique(true_N * classes + predicted_N, return_inverse=True)
     row_C, column_C = divmod(cells, classes)
@@ -455,6 +463,8 @@ def marginal_sums(
 
     def marginals(weights_NR: Weights) -> tuple[Array, Array, Array]:
         counts_CR = sum_by_cell(weights_NR)
+        if shares is not None:
+            counts_CR *= ratio(np.asarray(shares)[:, None], sum_by_row(counts_CR))[row_C]
         hits_CR = counts_CR * (row_C == column_C)[:, None]
         return sum_by_row(hits_CR).T, sum_by_row(counts_CR).T, sum_by_column(counts_CR).T
 

@@ -44,7 +44,8 @@ class Metric(Protocol):
         """The 95 % interval of every score that has one. Raises ValueError if the rows were not kept."""
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
-        """What `intervals` draws, and the scores of it."""
+        """The scores of any weights of the counted rows, and the units that a bootstrap draws. Raises ValueError if the
+        rows were not kept."""
 
 
 Outputs = Mapping[str, Tensor]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classwise.metrics.bootstrap import Interval, percentile_interval
+from classwise.metrics.bootstrap import Interval, percentile_interval, within
 from classwise.metrics.posterior import (
     DesignEffects,
     Drawn,
@@ -42,6 +42,11 @@ MIN_CLASS_UNITS = 3
 CALIBRATION = "it is biased upwards, by an unknown amount"
 
 EQUAL = "too few different values"
+
+ONE_CLASS = "there is only one class"
+
+_AGREEMENTS = ("mcc", "kappa", "quadratic_kappa")
+"""Scores from -1 to 1 of the agreement beyond chance: 0 for rows of one class, whatever is predicted."""
 
 _NAMED = 3  # classes without a row that a reason names
 
@@ -83,13 +88,16 @@ def withheld_all(names: Sequence[str], reason: str, classes: int = 0) -> Interva
     return Intervals(withheld=dict.fromkeys(names, reason), classes=[of_class] * classes)
 
 
-def absent_reason(labels: Sequence[str], support_K: npt.NDArray[Any], noun: str = "row") -> str:
-    """Why a macro average has no interval: it counts classes without a row as 0. Empty if there is none of these."""
+def absent_reason(labels: Sequence[str], support_K: npt.NDArray[Any], noun: str = "row of") -> str:
+    """Why a macro average has no interval: it counts classes without a row as 0. Empty if there is none of these.
+
+    `noun`: what there is none of, with its preposition.
+    """
     absent = [label for label, rows in zip(labels, support_K, strict=True) if not rows]
     if not absent:
         return ""
     named = ", ".join(absent[:_NAMED]) + (f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else "")
-    return f"no {noun} of {named}, counted as 0"
+    return f"no {noun} {named}, counted as 0"
 
 
 def units_by_class(true_N: Ints, unit_N: Ints | None, classes: int) -> Ints:
@@ -121,7 +129,7 @@ def confusion_intervals(
         return draw_confusions(confusion_KK, effect_K, effects.shares, seed, draws, ordinal, shares)
 
     whole = drawn(effects.whole)
-    within = whole if np.array_equal(effects.whole, effects.within) else drawn(effects.within)
+    by_class = whole if np.array_equal(effects.whole, effects.within) else drawn(effects.within)
 
     counted_KK = confusion_KK.astype(np.float64)
     if shares is not None:
@@ -138,15 +146,17 @@ def confusion_intervals(
 
     reason = absent_reason(labels, support_K)
     withheld = {name: reason for name in values if reason and name.startswith("macro_")}
+    if np.count_nonzero(support_K) < 2:
+        withheld |= {name: "every row is of one class" for name in _AGREEMENTS if name in values}
     scores = {
-        name: percentile_interval(draws_by_score[name], float(value))
+        name: within(percentile_interval(draws_by_score[name], float(value)), *_limits(name, len(labels)))
         for name, value in values.items()
         if name not in withheld
     }
 
     # Recall concerns the rows of one class only; precision and F1 those of other classes too.
     precision_RK, _, f1_RK = precision_recall_f1(whole.hits, whole.support, whole.predicted)
-    recall_RK = precision_recall_f1(within.hits, within.support, within.predicted)[1]
+    recall_RK = precision_recall_f1(by_class.hits, by_class.support, by_class.predicted)[1]
     classes = class_intervals(
         (precision_RK, recall_RK, f1_RK),
         precision_recall_f1(hits_K, support_K, predicted_K),
@@ -155,6 +165,13 @@ def confusion_intervals(
         noun=noun,
     )
     return Intervals(scores, withheld, classes)
+
+
+def _limits(name: str, classes: int) -> tuple[float, float]:
+    """The lowest and the highest value of a score of predicted classes."""
+    if name == "mae_levels":
+        return 0, classes - 1
+    return (-1 if name in _AGREEMENTS else 0), 1
 
 
 def class_intervals(
@@ -174,7 +191,7 @@ def class_intervals(
             continue
         withheld = {} if predicted_K[k] else {"precision": "never predicted, counted as 0"}
         scores = {
-            name: percentile_interval(drawn[i][:, k], float(values[i][k]))
+            name: within(percentile_interval(drawn[i][:, k], float(values[i][k])), 0, 1)
             for i, name in enumerate(names)
             if name not in withheld
         }

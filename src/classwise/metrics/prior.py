@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units, summed_by
-from classwise.metrics.classification import LabelMetric
+from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units
+from classwise.metrics.classification import LabelMetric, marginal_sums
 from classwise.metrics.intervals import Intervals
 from classwise.metrics.scores import (
     Array,
@@ -66,27 +66,10 @@ def resampling_at_prior(
     """What a bootstrap of these scores draws. Each resample is weighted to the same shares. Raises ValueError if the
     rows were not kept."""
     true_N, predicted_N, counted_N = metric.rows()
-    share_K = np.asarray(shares, dtype=np.float64)
-
-    # By way of the cells that occur, as in `marginal_sums`.
-    cells, cell_N = np.unique(
-        true_N[counted_N] * metric.classes + predicted_N[counted_N], return_inverse=True
-    )
-    row_C, column_C = divmod(cells, metric.classes)
-    sum_by_cell = summed_by(cell_N, len(cells))
-    sum_by_row = summed_by(row_C, metric.classes)
-    sum_by_column = summed_by(column_C, metric.classes)
-    is_hit_C1 = (row_C == column_C)[:, None]
+    marginals = marginal_sums(true_N[counted_N], predicted_N[counted_N], metric.classes, shares)
+    units, unit_N = sampling_units(groups, counted_N)
 
     def scorer(weights_NR: Weights) -> dict[str, Array]:
-        counts_CR = sum_by_cell(weights_NR)
-        weight_KR = ratio(share_K[:, None], sum_by_row(counts_CR))
-        weighted_CR = counts_CR * weight_KR[row_C]
-        return label_scores(
-            hits_K=sum_by_row(weighted_CR * is_hit_C1).T,
-            support_K=sum_by_row(weighted_CR).T,
-            predicted_K=sum_by_column(weighted_CR).T,
-        )
+        return label_scores(*marginals(weights_NR))
 
-    units, unit_N = sampling_units(groups, counted_N)
     return scorer, units, unit_N

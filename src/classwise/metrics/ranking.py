@@ -74,27 +74,19 @@ class RankingMetric:
         }
 
     def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
-        """The 95 % interval of every score: see `mean_intervals`. Its units are queries or groups of queries.
+        """The 95 % interval of every score that has one: see `mean_intervals`. Units are queries or groups of queries.
 
         `groups`: one for each row of the updates. Groups that share a query form one unit. Raises ValueError if the
         rows were not kept.
         """
         require_rows(self.keep_rows)
-        scores_N, targets_N2, counted_N = self._rows()
-        values_QS, relevant_Q, first_Q = query_scores(scores_N[counted_N], *targets_N2[counted_N].T)
-
-        # A query belongs to the group of its first row: groups that share a query are one.
-        group_Q = None
-        if groups is not None:
-            number_N = _group_numbers(groups, targets_N2[:, 1])
-            group_Q = number_N[counted_N][first_Q]
-        units, unit_Q = sampling_units(group_Q, relevant_Q)
+        values_QS, units, unit_Q = self._queries(groups)
 
         names = SCORES["ranking"]
         if reason := too_few(units, MIN_MEAN_UNITS, "queries" if unit_Q is None else "groups"):
             return withheld_all(names, reason)
-        values = dict(zip(names, values_QS[relevant_Q].T, strict=True))
-        ones_Q = np.ones(int(relevant_Q.sum()))
+        values = dict(zip(names, values_QS.T, strict=True))
+        ones_Q = np.ones(len(values_QS))
         means = mean_intervals(values, ones_Q, units, unit_Q, seed=seed, resamples=resamples)
         return Intervals(
             {name: within(interval, 0, 1) for name, interval in means.items()},
@@ -105,6 +97,20 @@ class RankingMetric:
         """The scores of any weights of the counted rows, and the units that a bootstrap draws: for the differences of
         several models on the same rows. Arguments and errors as of `intervals`."""
         require_rows(self.keep_rows)
+        values_QS, units, unit_Q = self._queries(groups)
+
+        # A column of ones gives the number of queries of each resample.
+        values_QS = np.concatenate([values_QS, np.ones_like(values_QS[:, :1])], axis=1)
+
+        def scorer(weights_QR: Weights) -> dict[str, Array]:
+            sums_RS = weights_QR.T @ values_QS
+            means_RS = ratio(sums_RS[:, :-1], sums_RS[:, -1:])
+            return dict(zip(SCORES["ranking"], means_RS.T, strict=True))
+
+        return scorer, units, unit_Q
+
+    def _queries(self, groups: Groups | None) -> tuple[Array, int, Ints | None]:
+        """The scores (Q, 5) of the queries with a relevant row, and their sampling units as of `sampling_units`."""
         scores_N, targets_N2, counted_N = self._rows()
         values_QS, relevant_Q, first_Q = query_scores(scores_N[counted_N], *targets_N2[counted_N].T)
 
@@ -113,17 +119,7 @@ class RankingMetric:
         if groups is not None:
             number_N = _group_numbers(groups, targets_N2[:, 1])
             group_Q = number_N[counted_N][first_Q]
-        units, unit_Q = sampling_units(group_Q, relevant_Q)
-
-        # A column of ones gives the number of queries of each resample.
-        values_QS = np.concatenate([values_QS, np.ones_like(values_QS[:, :1])], axis=1)[relevant_Q]
-
-        def scorer(weights_QR: Weights) -> dict[str, Array]:
-            sums_RS = weights_QR.T @ values_QS
-            means_RS = ratio(sums_RS[:, :-1], sums_RS[:, -1:])
-            return dict(zip(SCORES["ranking"], means_RS.T, strict=True))
-
-        return scorer, units, unit_Q
+        return values_QS[relevant_Q], *sampling_units(group_Q, relevant_Q)
 
     def _rows(self) -> tuple[Array, Ints, npt.NDArray[np.bool_]]:
         """Scores (N,), relevance and query (N, 2) of all rows, and which of them count (N,)."""

@@ -82,7 +82,8 @@ class RegressionMetric:
         return {"type": "regression", **as_floats(scores), "samples": int(count)}
 
     def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
-        """The 95 % interval of every score: see `mean_intervals`. `groups`: one for each row of the updates.
+        """The 95 % interval of every score that has one: see `mean_intervals`. `groups`: one for each row of the
+        updates.
 
         Raises ValueError if the rows were not kept.
         """

@@ -160,6 +160,9 @@ def label_scores(hits_K: Array, support_K: Array, predicted_K: Array) -> dict[st
     true_spread = np.maximum(rows**2 - (support_K**2).sum(axis=-1), 0)
     predicted_spread = np.maximum(rows**2 - (predicted_K**2).sum(axis=-1), 0)
 
+    # The product of two square roots misses the number itself by a rounding error, and a perfect mcc then exceeds 1.
+    mcc = ratio(hits * rows - by_chance, np.sqrt(true_spread) * np.sqrt(predicted_spread))
+
     accuracy = ratio(hits, rows)
     return {
         "accuracy": accuracy,
@@ -171,7 +174,7 @@ def label_scores(hits_K: Array, support_K: Array, predicted_K: Array) -> dict[st
         "weighted_f1": ratio((f1_K * support_K).sum(axis=-1), rows),
         "weighted_precision": ratio((precision_K * support_K).sum(axis=-1), rows),
         "weighted_recall": accuracy,
-        "mcc": ratio(hits * rows - by_chance, np.sqrt(true_spread) * np.sqrt(predicted_spread)),
+        "mcc": np.clip(mcc, -1, 1),
         "kappa": ratio(hits * rows - by_chance, rows**2 - by_chance),
     }
 

@@ -1,7 +1,7 @@
 """Scores as text for the terminal."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
@@ -81,30 +81,8 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def selection_text(metrics: Mapping[str, Any]) -> str:
-    """What the choice of the epoch does to its score, as a sentence; empty where no epoch was chosen.
-
-    `metrics` is as in metrics.json. Files of earlier versions do not have the entry.
-    """
-    selection = metrics.get("selection") or {}
-    epochs = selection.get("epochs", 1)
-    if epochs <= 1:
-        return ""
-    name = metrics["metric"].rpartition(".")[2]
-    side = "high" if HIGHER_IS_BETTER.get(name, True) else "low"
-    if selection["optimism"] is None:
-        return (
-            f"the best of {epochs} epochs on these rows, so rather too {side} for other rows; by how much is not"
-            f" estimated ({selection['reason']})"
-        )
-    return (
-        f"the best of {epochs} epochs on these rows, so about {score_text(name, selection['optimism'])} too {side}:"
-        f" expect {score_text(name, selection['corrected'])} on other rows"
-    )
-
-
 def _selection_lines(metrics: Mapping[str, Any]) -> list[str]:
-    text = selection_text(metrics)
+    text = selection_text(metrics["metric"].rpartition(".")[2], metrics.get("selection") or {})
     return [text] if text else []
 
 
@@ -146,6 +124,29 @@ def score_text(name: str, value: float, interval: list[float] | None = None, wit
         return f"{text} [{NO_INTERVAL}]" if withheld else text
     low, high = (_four_digits(end) if has_unit else f"{end:.3f}" for end in interval)
     return f"{text} [{low}, {high}]"
+
+
+def selection_text(
+    name: str, selection: Mapping[str, Any], number_text: Callable[[str, float], str] = score_text
+) -> str:
+    """What the choice of the epoch does to its score, in words; empty where no epoch was chosen.
+
+    `name`: of the score, without its target. `selection`: that of metrics.json; files of earlier versions have none.
+    `number_text`: from the name and a value to its text.
+    """
+    epochs = selection.get("epochs", 1)
+    if epochs <= 1:
+        return ""
+    side = "high" if HIGHER_IS_BETTER.get(name, True) else "low"
+    best = f"the best of {epochs} epochs on these rows, so"
+    if selection["optimism"] is None:
+        return (
+            f"{best} rather too {side} for other rows; by how much is not estimated ({selection['reason']})"
+        )
+    return (
+        f"{best} about {number_text(name, selection['optimism'])} too {side}:"
+        f" expect {number_text(name, selection['corrected'])} on other rows"
+    )
 
 
 def short_interval(ends: Sequence[float]) -> str:
@@ -193,8 +194,9 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
     # The same scores at other class shares.
     if at_prior := scores.get("at_prior"):
         intervals = at_prior.get("intervals", {})
+        withheld = at_prior.get("no_interval", {})
         items += [
-            f"{shown} at prior {score_text(key, at_prior[key], intervals.get(key))}"
+            f"{shown} at prior {score_text(key, at_prior[key], intervals.get(key), withheld=key in withheld)}"
             for key, shown in SHOWN[scores["type"]].items()
             if key in at_prior
         ]
@@ -211,12 +213,13 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
 
 
 def _reason_lines(scores: Mapping[str, Any]) -> list[str]:
-    """`no interval for macro F1: ...`, for the scores that are shown."""
+    """`no interval for macro F1: ...`, for the scores that are shown, at the class shares of the rows or others."""
     shown = SHOWN[scores["type"]]
     names: dict[str, list[str]] = {}
-    for key, reason in scores.get("no_interval", {}).items():
-        if key in shown:
-            names.setdefault(reason, []).append(shown[key])
+    for suffix, part in (("", scores), (" at prior", scores.get("at_prior", {}))):
+        for key, reason in part.get("no_interval", {}).items():
+            if key in shown:
+                names.setdefault(reason, []).append(f"{shown[key]}{suffix}")
     return [
         line
         for reason, scores_of in names.items()

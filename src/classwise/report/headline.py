@@ -4,7 +4,7 @@ its confidence interval, and the baselines to beat."""
 from dataclasses import dataclass
 
 from classwise.metrics.scores import AT_PRIOR
-from classwise.metrics.text import PROBES, SIMPLEST
+from classwise.metrics.text import PROBES, SIMPLEST, selection_text
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, mapping, number
 
@@ -129,23 +129,16 @@ def target_of(run: RunFiles, metric: str) -> str:
 
 
 def _selection(run: RunFiles, best: Best) -> str:
-    """The number of epochs that the best one was chosen from, and by how much that makes its score too good."""
+    """What the choice of the epoch does to the score; values of the wrong kind count as not recorded."""
     selection = mapping(run.metrics.get("selection"))
-    epochs = count(selection.get("epochs"))
-    if epochs <= 1:
-        return ""
-    side = "high" if higher_is_better(best.key) else "low"
     optimism, corrected = number(selection.get("optimism")), number(selection.get("corrected"))
-    if optimism is None or corrected is None:
-        reason = str(selection.get("reason") or "not recorded")
-        return (
-            f"the best of {epochs} epochs on these rows, so rather too {side}; by how much is not estimated"
-            f" ({reason})"
-        )
-    return (
-        f"the best of {epochs} epochs on these rows, so about {number_text(best.key, optimism)} too {side}:"
-        f" expect {number_text(best.key, corrected)} on other rows"
-    )
+    checked = {
+        "epochs": count(selection.get("epochs")),
+        "optimism": None if corrected is None else optimism,
+        "corrected": corrected,
+        "reason": str(selection.get("reason") or "not recorded"),
+    }
+    return selection_text(best.key, checked, number_text)
 
 
 def _scores(metrics: Json, target: str) -> Json:

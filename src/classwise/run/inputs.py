@@ -9,7 +9,7 @@ import polars as pl
 
 from classwise.compose.image_check import check_with_progress, refuse_bad, with_contents
 from classwise.compose.labels import labeled_rows
-from classwise.compose.split_checks import LISTED_CLASSES
+from classwise.compose.split_checks import listed
 from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -121,10 +121,9 @@ def note_absent_classes(metrics: dict[str, Any]) -> list[str]:
         if not absent or not present:
             continue
         scores["macro_f1_present"] = sum(present) / len(present)
-        listed = ", ".join(absent[:LISTED_CLASSES]) + (", ..." if len(absent) > LISTED_CLASSES else "")
         warnings.append(
-            f"{name}: no rows of {len(absent)} of {len(per_class)} classes ({listed}), which count as F1 0 in the macro"
-            f" F1 of {scores['macro_f1']:.4f}; over the classes with rows it is {scores['macro_f1_present']:.4f}"
-            " (macro_f1_present)"
+            f"{name}: no rows of {len(absent)} of {len(per_class)} classes ({listed(absent)}), which count as F1 0 in"
+            f" the macro F1 of {scores['macro_f1']:.4f}; over the classes with rows it is"
+            f" {scores['macro_f1_present']:.4f} (macro_f1_present)"
         )
     return warnings

@@ -106,7 +106,7 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
     progress = parts.state.progress
     since = f" (of those from epoch {settings.first_epoch} on)" if settings.first_epoch > 1 else ""
     metrics = folder.metrics()
-    chosen = selection_text(metrics)
+    chosen = selection_text(settings.metric.rpartition(".")[2], metrics.get("selection") or {})
     console.line(
         f"{outcome.replace('_', ' ')}: best {settings.metric} {progress.best:.4f}"
         f" in epoch {progress.best_epoch}{since}\n"

@@ -171,8 +171,8 @@ class Predictor:
         groups: Sequence[str] | None,
         config: Config,
     ) -> dict[str, Any]:
-        """Metrics over the whole set as in metrics.json, with bootstrap intervals; `groups` are resampled whole. Raises
-        DataError if no row has a label for the metric that selects."""
+        """Metrics over the whole set as in metrics.json, with intervals that take the rows of one of the `groups` as
+        similar to each other. Raises DataError if no row has a label for the metric that selects."""
         resamples = config.report.resamples
         metrics = MetricCollection(
             self.heads,
