@@ -206,7 +206,7 @@ FAULTS = (
         "for key in original",
         "A key that is added to the config of a begun run (clip_norm, ema) is followed by `resume` in part, in"
         " place of a refusal.",
-        ("run/test_checkpoint.py", "end_to_end/test_interrupt.py"),
+        ("end_to_end/test_bad_input.py", "run/test_checkpoint.py"),
     ),
     Fault(
         "threads-stay",
