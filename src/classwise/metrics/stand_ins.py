@@ -63,10 +63,10 @@ def find_lenders(label: int, true_N: Numbers, unit_N: Numbers, rng: np.random.Ge
     shuffled_N = rng.permutation(np.flatnonzero(true_N != label))
     order = np.lexsort((unit_N[shuffled_N], true_N[shuffled_N]))
     rows = shuffled_N[order]
-    is_first = np.ones(len(rows), dtype=bool)
-    is_first[1:] = (np.diff(true_N[rows]) != 0) | (np.diff(unit_N[rows]) != 0)
-    lender = np.cumsum(is_first) - 1
-    starts = np.flatnonzero(is_first)
+    begins_unit = np.ones(len(rows), dtype=bool)
+    begins_unit[1:] = (np.diff(true_N[rows]) != 0) | (np.diff(unit_N[rows]) != 0)
+    lender = np.cumsum(begins_unit) - 1
+    starts = np.flatnonzero(begins_unit)
     sizes = np.diff(np.append(starts, len(rows)))
     label_C = true_N[rows[starts]]
 
