@@ -133,7 +133,9 @@ def test_where_there_is_too_little_to_go_by() -> None:
     assert too_few_units("mse", np.zeros(14), 0, None) == "14 validation rows, and at least 15 are needed"
     assert too_few_units("mse", np.zeros(15), 0, None) == ""
     small = np.where(true_N == 1, 999, np.arange(150) // 2)
-    expected = "a class has a single group of 10 validation rows, and 0 groups of other classes can stand for it"
+    expected = (
+        "a class has a single group of 10 validation rows, and 0 groups of other classes can stand for it"
+    )
     assert too_few_units("macro_f1", true_N, 2, small).startswith(expected)
     assert too_few_units("log_loss", true_N, 2, small) == ""
     # Groups of 20 classes with one each: none shows what another one would be.
