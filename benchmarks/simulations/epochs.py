@@ -137,9 +137,11 @@ def generated(
 
 
 def validation_counts(training: Training, rows: int) -> np.ndarray:
-    """Rows of each class in a stratified validation set of natural shares: at least one, as the split guarantees."""
-    counts_K = np.maximum(1, np.rint(rows * training.shares)).astype(int)
-    counts_K[counts_K.argmax()] += rows - counts_K.sum()
+    """Rows, or groups of rows, of each class in a stratified validation set of natural shares: at least one, as the
+    split guarantees."""
+    units = rows // training.group_rows
+    counts_K = np.maximum(1, np.rint(units * training.shares)).astype(int)
+    counts_K[counts_K.argmax()] += units - counts_K.sum()
     return counts_K
 
 

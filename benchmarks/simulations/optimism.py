@@ -11,7 +11,7 @@ import numpy as np
 
 from classwise.config.load import make_config
 from classwise.metrics.classification import marginal_sums
-from classwise.metrics.outcomes import selection_optimism
+from classwise.metrics.outcomes import reason_against_optimism, selection_optimism
 from classwise.metrics.scores import label_scores
 from classwise.training.state import Progress
 from simulations.claim import Claim, at_most, within
@@ -74,6 +74,7 @@ def _trainings() -> dict[str, list[Training]]:
 def _quick_trainings() -> dict[str, list[Training]]:
     return {
         "generated, long tail": [generated("tail", TAIL, seed, epochs=20) for seed in range(2)],
+        "generated, long tail, groups of 5": [_grouped(seed, epochs=20) for seed in range(2)],
     }
 
 
@@ -81,7 +82,14 @@ def _generated() -> dict[str, list[Training]]:
     return {
         "generated, even classes": [generated("even", EVEN, seed) for seed in range(3)],
         "generated, long tail": [generated("tail", TAIL, seed) for seed in range(3)],
+        "generated, long tail, groups of 5": [_grouped(seed, epochs=30) for seed in range(3)],
     }
+
+
+def _grouped(seed: int, epochs: int) -> Training:
+    """Rows in groups of five whose difficulties and noise are correlated by 1/2: 20 groups are 100 rows, and six
+    classes have a single one."""
+    return generated("tail, groups", TAIL, seed, epochs=epochs, group_rows=5)
 
 
 def first_epoch(rule: str, epochs: int) -> int:
@@ -149,13 +157,16 @@ def estimated_optimism(training: Training, metric: str, rows: int, first: int, s
     true_N = training.true[chosen]
     predicted_EN = training.predicted[first - 1 :, chosen]
     scores_E = scores_of(predicted_EN, true_N, np.ones((rows, 1)))[metric][0]
+    groups_N = np.arange(rows) // training.group_rows if training.group_rows > 1 else None
+    if reason := reason_against_optimism(metric, true_N, CLASSES, groups_N):
+        raise ValueError(f"{training.name}, {rows} rows: not estimated ({reason})")
     return selection_optimism(
         metric,
         true_N,
         predicted_EN.astype(np.uint8),
         scores_E,
         classes=CLASSES,
-        groups=None,
+        groups=groups_N,
         seed=seed,
         resamples=RESAMPLES,
         higher_is_better=True,

@@ -6,28 +6,39 @@ import numpy as np
 import pytest
 
 from classwise.metrics import optimism as package
+from classwise.metrics.stand_ins import Lenders
 from simulations import optimism
 
 
 def test_the_estimate_is_right() -> None:
-    """On 100 rows, of which three classes have one each: within .012 with few draws."""
+    """On 100 rows, of which three classes have one each, and on 20 groups, of which six classes have one each: within
+    .012 with few draws."""
     claims = optimism.simulate(quick=True)
-    assert len(claims) == 4
+    assert len(claims) == 8
     assert [claim for claim in claims if claim.holds is False] == []
 
 
-def test_without_borrowed_rows_it_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three classes with a single row seem to have no variance."""
-    monkeypatch.setattr(
-        package,
-        "_borrowed",
-        lambda label, true_N, predicted_EN, resamples, rng: np.repeat(
-            predicted_EN[:, np.flatnonzero(true_N == label)[:1]].T, resamples, axis=0
-        ),
-    )
-    by_setting = {claim.setting: claim.holds for claim in optimism.simulate(quick=True)}
-    failed = [setting for setting, holds in by_setting.items() if not holds]
-    assert any("macro_f1, all epochs" in setting for setting in failed)
+def test_without_stand_ins_it_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes with a single unit seem to have no variance."""
+    nobody = Lenders(*[np.zeros(0, dtype=np.int64)] * 4)
+    monkeypatch.setattr(package, "find_lenders", lambda *arguments: nobody)
+    monkeypatch.setattr(optimism, "reason_against_optimism", lambda *arguments: "")
+    failed = [claim.setting for claim in optimism.simulate(quick=True) if not claim.holds]
+    assert any("long tail, 100 rows, macro_f1, all epochs" in setting for setting in failed)
+
+
+def test_one_row_for_a_group_is_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows of a class's only group right or wrong together, as one row of another class is."""
+
+    def of_rows(label: int, true_N: np.ndarray, unit_N: np.ndarray, rng: np.random.Generator) -> Lenders:
+        single_N = np.where(true_N == label, 0, np.arange(len(true_N)))
+        rows = np.flatnonzero(true_N != label)
+        label_C = np.unique(true_N[rows], return_inverse=True)[1]
+        return Lenders(rows, np.unique(single_N[rows], return_inverse=True)[1], label_C, np.ones(len(rows)))
+
+    monkeypatch.setattr(package, "find_lenders", of_rows)
+    claims = {claim.setting: claim.holds for claim in optimism.simulate(quick=True)}
+    assert not all(holds for setting, holds in claims.items() if "groups of 5" in setting)
 
 
 def test_the_plain_bootstrap_of_the_choice_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
