@@ -279,8 +279,8 @@ def test_a_group_that_cannot_be_split_is_named(folder: Path, make_table: Callabl
         splits_of(folder, make_table, rows, data={"group": "person"})
     assert str(error.value).startswith("only one group holds kind=a, kind=b")
     assert str(error.value).endswith(
-        "; one group holds 30 of the 30 rows, which share, directly or through other rows, a group (data.group: 'p0' in"
-        " 3 rows) or an image ('00.png' in 10 rows)"
+        "; one group holds 30 of the 30 rows, linked by a group (data.group: 'p0' in 3 rows)"
+        " and an image ('00.png' in 10 rows)"
     )
 
     # Without classes, which need both sides, one side is empty.
@@ -302,8 +302,7 @@ def test_a_query_that_cannot_be_split_is_named(folder: Path, make_table: Callabl
     with pytest.raises(DataError) as error:
         splits_of(folder, make_table, rows, MATCH)
     assert str(error.value).endswith(
-        "; one group holds 96 of the 96 rows, which share, directly or through other rows, a query"
-        " (targets.match.query: 'all' in 96 rows)"
+        "; one group holds 96 of the 96 rows, linked by a query (targets.match.query: 'all' in 96 rows)"
     )
 
 
@@ -311,7 +310,7 @@ def test_without_a_large_group_none_is_named(folder: Path, make_table: Callable[
     """A class with one row is an error of its own."""
     rows = plain_rows()
     rows[0]["kind"] = "c"
-    with pytest.raises(DataError, match=r"only one row holds kind=c: .* all the same\)$"):
+    with pytest.raises(DataError, match=r"only one row holds kind=c: .* data.test too\)$"):
         splits_of(folder, make_table, rows)
 
 

@@ -148,7 +148,7 @@ def test_a_label_that_cannot_be_on_both_sides_is_refused(groups, message):
     names = {"mask": ["wear", "normal"], "age": ["young", "old"]}
     with pytest.raises(DataError, match=message) as caught:
         split_rows(strata_of(labels, names), groups, 0.2, 0)
-    assert "set data.valid to a table (in a comparison data.test as well" in str(caught.value)
+    assert "set data.valid to a table (in a comparison, data.test too)" in str(caught.value)
 
 
 def test_classes_without_rows_do_not_matter():

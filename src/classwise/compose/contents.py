@@ -83,10 +83,7 @@ def largest_group_text(samples: Samples, labels: Labels, targets: Sequence[Targe
         value, count = Counter(values[row] for row in members).most_common(1)[0]
         if count > 1:
             causes.append(f"{what}{value!r} in {count} rows)")
-    return (
-        f"; one group holds {size} of the {len(samples)} rows, which share, directly or through other rows,"
-        f" {' or '.join(causes)}"
-    )
+    return f"; one group holds {size} of the {len(samples)} rows, linked by {' and '.join(causes)}"
 
 
 def content_counts(splits: DatasetSplits) -> dict[str, int]:

@@ -184,8 +184,7 @@ def _refuse_single_groups(
             f"only one {what} holds {', '.join(single[:10])}{' and more' if len(single) > 10 else ''}:"
             f" a class needs at least two {what}s to be on both sides of a split"
             f"{' (rows with the same image are one group)' if grouped else ''};"
-            " add some, merge the class into another, or set data.valid to a table (in a comparison data.test as well:"
-            " without it, validation rows are drawn from data.source all the same)"
+            " add some, merge the class into another, or set data.valid to a table (in a comparison, data.test too)"
         )
 
 
