@@ -87,7 +87,7 @@ def _generated() -> dict[str, list[Training]]:
 
 
 def _grouped(seed: int, epochs: int) -> Training:
-    """Rows in groups of five whose difficulties and noise are correlated by 1/2: 200 rows are 40 groups, and four
+    """Rows in groups of five whose difficulties and noise are correlated by 1/2: 200 rows are 40 groups, and five
     classes have a single one."""
     return generated("tail, groups", TAIL, seed, epochs=epochs, group_rows=5)
 
