@@ -11,7 +11,7 @@ from simulations import optimism
 
 
 def test_the_estimate_is_right() -> None:
-    """On 100 rows, of which three classes have one each, and on 20 groups, of which six classes have one each: within
+    """On 100 rows, of which three classes have one each, and on 40 groups, of which five classes have one each: within
     .012 with few draws."""
     claims = optimism.simulate(quick=True)
     assert len(claims) == 8

@@ -4,6 +4,7 @@ said wherever the score is."""
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,23 @@ import pytest
 
 import classwise
 from classwise.config.load import make_config
-from classwise.metrics import outcomes
+from classwise.metrics import optimism, outcomes
 from classwise.run.checkpoint import read_checkpoint
 from tests.helpers.scenes import MANY, PEOPLE, command, many_table, people_table, plain_table, write_config
 
 ALL = {"selection__first_epoch": 1, "training__epochs": 4}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_rows_suffice() -> Iterator[None]:
+    """The runs of these tests have some 20 validation rows or groups."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimism, "FEWEST_UNITS", 15)
+        yield
+
+
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def people(few_rows_suffice: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
     people_table(folder, people=72)
     result = command("train", write_config(folder, PEOPLE, **ALL), "--run", folder / "run").ok()

@@ -125,22 +125,22 @@ def test_of_a_larger_group_as_many_rows_count() -> None:
 
 def test_where_there_is_too_little_to_go_by() -> None:
     """Few units in all; a class with one group that no groups of its size can stand for."""
-    true_N = np.repeat([0, 1], [140, 10])
-    assert too_few_units("macro_f1", true_N, 2, np.arange(150) // 10) == ""
-    assert too_few_units("macro_f1", true_N, 2, np.arange(150) // 15).startswith(
-        "10 validation groups of rows, and at least 15"
+    true_N = np.repeat([0, 1], [390, 10])
+    assert too_few_units("macro_f1", true_N, 2, np.arange(400) // 10) == ""
+    assert too_few_units("macro_f1", true_N, 2, np.arange(400) // 40).startswith(
+        "10 validation groups of rows, and at least 40"
     )
-    assert too_few_units("mse", np.zeros(14), 0, None) == "14 validation rows, and at least 15 are needed"
-    assert too_few_units("mse", np.zeros(15), 0, None) == ""
-    small = np.where(true_N == 1, 999, np.arange(150) // 2)
+    assert too_few_units("mse", np.zeros(39), 0, None) == "39 validation rows, and at least 40 are needed"
+    assert too_few_units("mse", np.zeros(40), 0, None) == ""
+    small = np.where(true_N == 1, 999, np.arange(400) // 2)
     expected = (
         "a class has a single group of 10 validation rows, and 0 groups of other classes can stand for it"
     )
     assert too_few_units("macro_f1", true_N, 2, small).startswith(expected)
     assert too_few_units("log_loss", true_N, 2, small) == ""
-    # Groups of 20 classes with one each: none shows what another one would be.
-    each = np.repeat(np.arange(20), 5)
-    assert "0 groups of other classes" in too_few_units("accuracy", each, 20, each)
+    # Groups of 40 classes with one each: none shows what another one would be.
+    each = np.repeat(np.arange(40), 5)
+    assert "0 groups of other classes" in too_few_units("accuracy", each, 40, each)
 
 
 def test_groups_are_drawn_whole() -> None:
