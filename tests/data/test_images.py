@@ -672,3 +672,16 @@ def test_an_unknown_fit_is_refused() -> None:
     """A misspelt fit is an error, not a silent default."""
     with pytest.raises(ValueError, match="squash, crop, pad"):
         fit_image(photo(), (8, 8), "stretch")
+
+
+def test_a_link_into_a_folder_of_nearly_the_same_name_is_outside(tmp_path: Path) -> None:
+    """`images-private` begins with the path of `images`; a link within the folder itself is followed."""
+    for folder in ("images", "images-private"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / folder / "real.png")
+    root = tmp_path / "images"
+    (root / "inside.png").symlink_to(root / "real.png")
+    (root / "outside.png").symlink_to(tmp_path / "images-private" / "real.png")
+    assert read_image(root / "inside.png", root=root).shape == (4, 4, 3)
+    with pytest.raises(ImageError, match="outside of"):
+        read_image(root / "outside.png", root=root)
