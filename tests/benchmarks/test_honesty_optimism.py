@@ -27,20 +27,6 @@ def test_without_stand_ins_it_is_too_low(monkeypatch: pytest.MonkeyPatch) -> Non
     assert any("long tail, 100 rows, macro_f1, all epochs" in setting for setting in failed)
 
 
-def test_one_row_for_a_group_is_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All rows of a class's only group right or wrong together, as one row of another class is."""
-
-    def of_rows(label: int, true_N: np.ndarray, unit_N: np.ndarray, rng: np.random.Generator) -> Lenders:
-        single_N = np.where(true_N == label, 0, np.arange(len(true_N)))
-        rows = np.flatnonzero(true_N != label)
-        label_C = np.unique(true_N[rows], return_inverse=True)[1]
-        return Lenders(rows, np.unique(single_N[rows], return_inverse=True)[1], label_C, np.ones(len(rows)))
-
-    monkeypatch.setattr(package, "find_lenders", of_rows)
-    claims = {claim.setting: claim.holds for claim in optimism.simulate(quick=True)}
-    assert not all(holds for setting, holds in claims.items() if "groups of 5" in setting)
-
-
 def test_the_plain_bootstrap_of_the_choice_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the factor of sqrt(2) the noise of the scores counts half."""
     original = package.optimism
