@@ -159,11 +159,7 @@ FAULTS = (
         "config.training.freeze_epochs",
         "The learning-rate schedule takes the number of frozen epochs for a number of updates, and begins while"
         " the backbone is frozen.",
-        (
-            "end_to_end/test_every_key.py",
-            "compose/test_state.py",
-            "training/test_mixing_averaging_freezing.py",
-        ),
+        ("compose/test_state.py", "training/test_mixing_averaging_freezing.py"),
     ),
     # run
     Fault(
