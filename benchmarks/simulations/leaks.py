@@ -179,7 +179,8 @@ def hard_tables(tables: int) -> Claim:
 
 
 def hard_table(number: int) -> tuple[list[Stratum], np.ndarray, np.ndarray]:
-    """(strata, groups, holds): the groups of the rows (N,), and which group holds which label, (labels, groups)."""
+    """(strata, groups, holds): up to 14 groups of one to three rows; every label is held by two or three groups, so
+    that labels are in each other's way. `holds` (labels, groups): which group holds which label."""
     rng = np.random.default_rng(number)
     count = int(rng.integers(3, 15))
     targets = int(rng.integers(1, 5))

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from classwise.config.load import make_config
-from classwise.metrics.classification import marginal_sums
 from classwise.metrics.outcomes import reason_against_optimism, selection_optimism
+from classwise.metrics.rows import marginal_sums
 from classwise.metrics.scores import label_scores
 from classwise.training.state import Progress
 from simulations.claim import Claim, at_most, within

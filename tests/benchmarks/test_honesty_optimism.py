@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classwise.metrics import optimism as package
-from classwise.metrics.stand_ins import Lenders
+from classwise.metrics.donors import Donors
 from simulations import optimism
 
 
@@ -18,10 +18,10 @@ def test_the_estimate_is_right() -> None:
     assert [claim for claim in claims if claim.holds is False] == []
 
 
-def test_without_stand_ins_it_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_donors_it_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes with a single unit seem to have no variance."""
-    nobody = Lenders(*[np.zeros(0, dtype=np.int64)] * 4)
-    monkeypatch.setattr(package, "find_lenders", lambda *arguments: nobody)
+    nobody = Donors(*[np.zeros(0, dtype=np.int64)] * 4)
+    monkeypatch.setattr(package, "find_donors", lambda *arguments: nobody)
     monkeypatch.setattr(optimism, "reason_against_optimism", lambda *arguments: "")
     failed = [claim.setting for claim in optimism.simulate(quick=True) if not claim.holds]
     assert any("long tail, 100 rows, macro_f1, all epochs" in setting for setting in failed)

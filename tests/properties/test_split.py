@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from classwise.data.split import Stratum, split_rows
 from classwise.errors import DataError
+from simulations.leaks import can_be_split, hard_table
 
 
 @st.composite
@@ -103,36 +104,6 @@ def check_promises(
             or cost(moved, labels, share) > cost(valid, labels, share) - 1e-8
         )
     np.testing.assert_array_equal(split_rows(strata, names, share, seed), valid)
-
-
-def hard_table(number: int) -> tuple[list[Stratum], np.ndarray, np.ndarray]:
-    """(strata, groups, holds): up to 14 groups of one to three rows; every label is held by two or three groups, so
-    that labels are in each other's way. `holds` (labels, groups): which group holds which label."""
-    rng = np.random.default_rng(number)
-    count = int(rng.integers(3, 15))
-    targets = int(rng.integers(1, 5))
-    labels = sum(int(rng.integers(2, max(3, count))) for _ in range(targets))
-    holds = np.zeros((labels, count), dtype=bool)
-    for holds_G in holds:
-        holders = 2 if rng.random() < 0.75 else 3
-        holds_G[rng.choice(count, min(holders, count), replace=False)] = True
-    groups = np.repeat(np.arange(count), rng.integers(1, 4, count))
-    strata = []
-    for label, holds_G in enumerate(holds):
-        numbers = np.full(len(groups), -1)
-        for group in np.flatnonzero(holds_G):
-            rows = np.flatnonzero(groups == group)
-            numbers[rng.choice(rows, int(rng.integers(1, len(rows) + 1)), replace=False)] = 0
-        strata.append(Stratum("tags", numbers, [str(label)], required=True))
-    return strata, groups, holds
-
-
-def can_be_split(holds: np.ndarray) -> bool:
-    """Whether any of the splits of all groups has every label on both sides."""
-    count = holds.shape[1]
-    splits = np.arange(2 ** (count - 1))[:, None] >> np.arange(count) & 1
-    on_valid = splits @ holds.T
-    return bool(((on_valid > 0) & (on_valid < holds.sum(axis=1))).all(axis=1).any())
 
 
 # The tables among the first 6,000 in which moves of single groups leave a label on one side although there is a way.

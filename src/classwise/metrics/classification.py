@@ -15,7 +15,6 @@ from classwise.metrics.bootstrap import (
     Weights,
     mean_intervals,
     sampling_units,
-    summed_by,
     within,
 )
 from classwise.metrics.intervals import (
@@ -31,7 +30,14 @@ from classwise.metrics.intervals import (
     units_by_class,
     withheld_all,
 )
-from classwise.metrics.posterior import Ints, design_effects
+from classwise.metrics.posterior import design_effects
+from classwise.metrics.rows import (
+    concat_rows,
+    marginal_sums,
+    probability_statistics,
+    probability_sums,
+    require_rows,
+)
 from classwise.metrics.scores import (
     BINS,
     LABEL_SCORES,
@@ -44,7 +50,6 @@ from classwise.metrics.scores import (
     label_scores,
     level_scores,
     probability_scores,
-    ratio,
 )
 from classwise.model.heads import ClassHead
 
@@ -133,40 +138,25 @@ class LabelMetric:
         seed: int = 0,
         resamples: int = 1000,
         shares: Sequence[float] | None = None,
+        ordinal: bool = False,
     ) -> Intervals:
         """The 95 % interval of every score that has one: see `confusion_intervals`. `groups`: one for each row of the
-        updates. `shares` (K,): given class shares, of the scores of `scores_at_prior`.
+        updates. `shares` (K,): given class shares, of the scores of `scores_at_prior`. `ordinal`: also of the scores of
+        levels.
 
         Raises ValueError if the rows were not kept.
         """
         true_N, predicted_N, counted_N = self.rows()
+        true_N = true_N[counted_N]
+        predicted_N = predicted_N[counted_N]
         units, unit_N = sampling_units(groups, counted_N)
-        return self.unit_intervals(
-            true_N[counted_N],
-            predicted_N[counted_N],
-            units,
-            unit_N,
-            seed=seed,
-            draws=resamples,
-            shares=shares,
-        )
 
-    def unit_intervals(
-        self,
-        true_N: Ints,
-        predicted_N: Ints,
-        units: int,
-        unit_N: Ints | None,
-        seed: int,
-        draws: int,
-        ordinal: bool = False,
-        shares: Sequence[float] | None = None,
-    ) -> Intervals:
-        """The same for the counted rows with the sampling units of `sampling_units`."""
+        # Too little to say anything of any score.
         noun = "rows" if unit_N is None else "groups"
         if reason := too_few(units, MIN_UNITS, noun) or (ONE_CLASS if self.classes == 1 else ""):
             names = LABEL_SCORES if not ordinal else (*LABEL_SCORES, "mae_levels", "quadratic_kappa")
             return withheld_all(names, reason, self.classes)
+
         effects = None
         if unit_N is not None:
             effects = design_effects(true_N, true_N == predicted_N, unit_N, self.classes)
@@ -177,7 +167,7 @@ class LabelMetric:
             units_K=units_by_class(true_N, unit_N, self.classes),
             noun=noun,
             seed=seed,
-            draws=draws,
+            draws=resamples,
             ordinal=ordinal,
             shares=shares,
         )
@@ -319,21 +309,15 @@ class ClassMetric:
 
         Raises ValueError if the rows were not kept.
         """
-        true_N, predicted_N, counted_N = self._counts.rows()
-        units, unit_N = sampling_units(groups, counted_N)
-        found = self._counts.unit_intervals(
-            true_N[counted_N],
-            predicted_N[counted_N],
-            units,
-            unit_N,
-            seed=seed,
-            draws=resamples,
-            ordinal=self._ordinal,
-        )
+        # Scores of predicted classes; the calibration error never has an interval.
+        found = self._counts.intervals(groups, seed, resamples, ordinal=self._ordinal)
         scores = dict(found.scores)
         withheld = dict(found.withheld) | {"calibration_error": CALIBRATION}
-        statistics_NS = concat_rows(self._rows, torch.float64, self.sums.shape)[counted_N]
 
+        # Top-k accuracies are shares of the counted rows.
+        counted_N = self._counts.rows()[2]
+        units, unit_N = sampling_units(groups, counted_N)
+        statistics_NS = concat_rows(self._rows, torch.float64, self.sums.shape)[counted_N]
         noun = "rows" if unit_N is None else "groups"
         reason = too_few(units, MIN_UNITS, noun)
         for column, (name, k) in enumerate(TOP.items()):
@@ -342,6 +326,7 @@ class ClassMetric:
             elif self.classes > k:
                 scores[name] = share_interval(statistics_NS[:, column] > 0, unit_N, seed, resamples)
 
+        # The log loss is a mean, which may not vary.
         if reason := too_few(units, MIN_MEAN_UNITS, noun):
             withheld["log_loss"] = reason
         else:
@@ -353,6 +338,7 @@ class ClassMetric:
             else:
                 withheld["log_loss"] = EQUAL
 
+        # In the order of metrics.json.
         order = SCORES["ordinal" if self._ordinal else "class"]
         return Intervals(
             {name: scores[name] for name in order if name in scores},
@@ -390,95 +376,3 @@ class ClassMetric:
             return scores
 
         return scorer
-
-
-def probability_statistics(
-    logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor
-) -> Tensor:
-    """What `probability_scores` needs of each row: float64 (B, 3 + BINS), zeros for rows outside `counted_B`.
-
-    Columns: 1 where the label is among the 3, then the 5, largest logits (of equal ones the first); -log p(label), at
-    most LOSS_LIMIT; and in the column of its bin ((b - 1) / BINS, b / BINS] the confidence, p(predicted), minus 1 for a
-    hit (Guo et al. 2017, section 2).
-    """
-    rank_B, loss_B, bin_B, gap_B = _row_statistics(logits_BK, predicted_B, labels_B)
-    gaps_BN = torch.zeros(len(gap_B), BINS, dtype=torch.float64, device=gap_B.device)
-    gaps_BN.scatter_(1, bin_B[:, None], gap_B[:, None])
-    hits_BT = torch.stack([(rank_B < k).double() for k in TOP.values()], dim=1)
-    return torch.where(counted_B[:, None], torch.cat([hits_BT, loss_B[:, None], gaps_BN], dim=1), 0.0)
-
-
-def probability_sums(logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor) -> Tensor:
-    """The sums of `probability_statistics` over the rows, (3 + BINS,), in half the time."""
-    rank_B, loss_B, bin_B, gap_B = _row_statistics(logits_BK, predicted_B, labels_B)
-    hits = [((rank_B < k) & counted_B).sum(dim=0, keepdim=True, dtype=torch.float64) for k in TOP.values()]
-    gaps_N = torch.zeros(BINS, dtype=torch.float64, device=gap_B.device)
-    gaps_N.scatter_add_(0, bin_B, torch.where(counted_B, gap_B, 0.0))
-    loss = torch.where(counted_B, loss_B, 0.0).sum(dim=0, keepdim=True)
-    return torch.cat([*hits, loss, gaps_N])
-
-
-def _row_statistics(
-    logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For each row (B,): the rank of the label's logit from 0, -log p(label), the bin of the confidence, and the
-    confidence minus 1 for a hit."""
-    # Rows without a label or a prediction are masked by the callers; until then any class will do.
-    classes = logits_BK.shape[1]
-    label_B1 = labels_B.long().clamp(0, classes - 1)[:, None]
-    predicted_B1 = predicted_B.clamp(0, classes - 1)[:, None]
-
-    # Of equal logits the first class ranks higher, as argmax takes it.
-    label_logit_B1 = logits_BK.gather(1, label_B1)
-    is_before_BK = torch.arange(classes, device=logits_BK.device) < label_B1
-    rank_B = torch.where(is_before_BK, logits_BK >= label_logit_B1, logits_BK > label_logit_B1).sum(dim=1)
-
-    # In float64, where the log of the softmax's denominator keeps the digits of small losses.
-    log_denominator_B1 = logits_BK.double().logsumexp(dim=1, keepdim=True)
-    loss_B1 = (log_denominator_B1 - label_logit_B1).clamp(max=LOSS_LIMIT)
-
-    # Bins are open below and closed above; a confidence of NaN is masked by the callers.
-    confidence_B1 = (logits_BK.gather(1, predicted_B1) - log_denominator_B1).exp()
-    bin_B1 = (confidence_B1.nan_to_num() * BINS).ceil().long().clamp(1, BINS) - 1
-    gap_B1 = confidence_B1 - (predicted_B1 == label_B1).double()
-    return rank_B, loss_B1.squeeze(1), bin_B1.squeeze(1), gap_B1.squeeze(1)
-
-
-def marginal_sums(
-    true_N: npt.NDArray[np.int64],
-    predicted_N: npt.NDArray[np.int64],
-    classes: int,
-    shares: Sequence[float] | None = None,
-) -> Callable[[Weights], tuple[Array, Array, Array]]:
-    """A function from weights (N, R) of the rows to hits, true rows and predicted rows (R, K) of each class.
-
-    `shares` (K,): class shares to which the rows of each resample are weighted, as in `scores_at_prior`.
-    """
-    # By way of the cells that occur, of which there are far fewer than rows, and without a matrix (R, K, K).
-    cells, cell_N = np.unique(true_N * classes + predicted_N, return_inverse=True)
-    row_C, column_C = divmod(cells, classes)
-    sum_by_cell = summed_by(cell_N, len(cells))
-    sum_by_row = summed_by(row_C, classes)
-    sum_by_column = summed_by(column_C, classes)
-
-    def marginals(weights_NR: Weights) -> tuple[Array, Array, Array]:
-        counts_CR = sum_by_cell(weights_NR)
-        if shares is not None:
-            counts_CR *= ratio(np.asarray(shares)[:, None], sum_by_row(counts_CR))[row_C]
-        hits_CR = counts_CR * (row_C == column_C)[:, None]
-        return sum_by_row(hits_CR).T, sum_by_row(counts_CR).T, sum_by_column(counts_CR).T
-
-    return marginals
-
-
-def concat_rows(batches: Sequence[Tensor], dtype: torch.dtype, shape: Sequence[int] = ()) -> npt.NDArray[Any]:
-    """Batches (B, *shape) concatenated on the host as one array (N, *shape) of `dtype`."""
-    rows = torch.cat(list(batches)) if batches else torch.zeros(0, *shape)
-    array: npt.NDArray[Any] = rows.detach().to(dtype).cpu().numpy()
-    return array
-
-
-def require_rows(keep_rows: bool) -> None:
-    """ValueError unless there are stored rows to resample."""
-    if not keep_rows:
-        raise ValueError("intervals: the rows were not kept; allowed: a metric made with keep_rows=True")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from classwise.errors import ConfigError, nearest
 from classwise.metrics.bootstrap import Groups, Resampling
-from classwise.metrics.classification import ClassMetric, Device, LabelMetric, require_rows
+from classwise.metrics.classification import ClassMetric, Device, LabelMetric
 from classwise.metrics.intervals import Intervals, with_intervals
 from classwise.metrics.joint import joint_number
 from classwise.metrics.multilabel import MultilabelMetric
@@ -17,6 +17,7 @@ from classwise.metrics.outcomes import class_outcome, outcome_dtype
 from classwise.metrics.prior import intervals_at_prior, scores_at_prior
 from classwise.metrics.ranking import RankingMetric
 from classwise.metrics.regression import RegressionMetric
+from classwise.metrics.rows import require_rows
 from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
 from classwise.model.heads import Head
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units
-from classwise.metrics.classification import Device, concat_rows, require_rows
+from classwise.metrics.classification import Device
 from classwise.metrics.intervals import MIN_UNITS, Intervals, too_few, withheld_all
 from classwise.metrics.label_intervals import label_intervals
+from classwise.metrics.rows import concat_rows, require_rows
 from classwise.metrics.scores import LOSS_LIMIT, SCORES, Array, as_floats, precision_recall_f1, ratio
 
 

@@ -10,7 +10,7 @@ are near 0.
 
 Rows of rare classes are resampled within their class, n - 1 of its n rows (Rao and Wu 1988, 'Resampling inference with
 complex survey data', section 2): drawing n of n would show (n - 1) / n of the variance, and none of a single row. What
-would happen to another row (or group) of a class with a single one is seen in those of other classes (`stand_ins.py`).
+would happen to another row (or group) of a class with a single one is seen in those of other classes (`donors.py`).
 """
 
 import math
@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from classwise.metrics.bootstrap import Groups, summed_by
-from classwise.metrics.classification import marginal_sums
+from classwise.metrics.donors import MIN_DONORS, find_donors
 from classwise.metrics.regression import regression_scores
+from classwise.metrics.rows import marginal_sums
 from classwise.metrics.scores import LABEL_SCORES, Array, label_scores, level_scores, ratio
-from classwise.metrics.stand_ins import FEWEST_LENDERS, find_lenders
 from classwise.randomness import BOOTSTRAP, generator
 
 Numbers = npt.NDArray[np.int64]
@@ -64,12 +64,12 @@ def too_few_units(name: str, true_N: npt.NDArray[Any], classes: int, groups: Gro
     if not classes or name not in LABEL_SCORES:
         return ""
     for k in _strata(true_N, classes, groups)[2]:
-        lenders = find_lenders(k, true_N, unit_N, np.random.default_rng(0))
-        if len(lenders) < FEWEST_LENDERS:
+        donors = find_donors(k, true_N, unit_N, np.random.default_rng(0))
+        if len(donors) < MIN_DONORS:
             rows = int((true_N == k).sum())
             return (
-                f"a class has a single group of {rows} validation rows, and {len(lenders)} groups of other classes"
-                f" can stand for it; at least {FEWEST_LENDERS} are needed"
+                f"a class has a single group of {rows} validation rows, and {len(donors)} groups of other classes"
+                f" can stand for it; at least {MIN_DONORS} are needed"
             )
     return ""
 
@@ -101,13 +101,13 @@ def resampled_class_scores(
     marginals_of = [marginal_sums(true_N, predicted_N, classes) for predicted_N in predicted_EN]
     rng = generator(seed, BOOTSTRAP, 1)
 
-    # Without lenders a class keeps its own hits, and `too_few_units` says so.
-    lenders_of = {k: find_lenders(k, true_N, unit_N, rng) for k in single} if name in LABEL_SCORES else {}
-    rates_of = {k: lenders.hit_rates(predicted_EN == true_N) for k, lenders in lenders_of.items() if lenders}
+    # Without donors a class keeps its own hits, and `too_few_units` says so.
+    donors_of = {k: find_donors(k, true_N, unit_N, rng) for k in single} if name in LABEL_SCORES else {}
+    rates_of = {k: donors.hit_rates(predicted_EN == true_N) for k, donors in donors_of.items() if donors}
     chunks = []
     for weights_UR in _stratified_weights(stratum_U, resamples, rows=len(true_N), rng=rng):
         weights_NR = weights_UR.take(unit_N, axis=0)
-        drawn_of = {k: lenders_of[k].draw(weights_UR.shape[1], rng) for k in rates_of}
+        drawn_of = {k: donors_of[k].draw(weights_UR.shape[1], rng) for k in rates_of}
         if shares is not None:
             factor_KR = ratio(np.asarray(shares)[:, None], sum_by_class(weights_NR))
             weights_NR *= factor_KR[true_N]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from classwise.metrics.bootstrap import Groups
-from classwise.metrics.classification import probability_statistics
 from classwise.metrics.optimism import (
     LEVEL_SCORES,
     REGRESSION_SCORES,
@@ -20,6 +19,7 @@ from classwise.metrics.optimism import (
     resampled_regression_scores,
     too_few_units,
 )
+from classwise.metrics.rows import probability_statistics
 from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
 
 MOST_BYTES = 32 * 2**20

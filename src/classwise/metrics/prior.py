@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_units
-from classwise.metrics.classification import LabelMetric, marginal_sums
+from classwise.metrics.classification import LabelMetric
 from classwise.metrics.intervals import Intervals
+from classwise.metrics.rows import marginal_sums
 from classwise.metrics.scores import (
     Array,
     as_floats,

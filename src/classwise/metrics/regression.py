@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from classwise.metrics.bootstrap import Groups, Resampling, Weights, mean_intervals, sampling_units, within
-from classwise.metrics.classification import Device, concat_rows, require_rows
+from classwise.metrics.classification import Device
 from classwise.metrics.intervals import EQUAL, MIN_MEAN_UNITS, Intervals, too_few, withheld_all
+from classwise.metrics.rows import concat_rows, require_rows
 from classwise.metrics.scores import SCORES, Array, as_floats, ratio
 
 

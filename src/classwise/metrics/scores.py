@@ -203,7 +203,7 @@ def level_scores(support_K: Array, predicted_K: Array, distance: Array, square: 
 def probability_scores(sums: Array, rows: Array, classes: int) -> dict[str, Array]:
     """Top-k accuracies, `log_loss` and `calibration_error` (...) from sums (..., 3 + BINS) over rows (...).
 
-    The sums are those of `classification.probability_statistics`. Calibration error: sum over 15 equal bins of the
+    The sums are those of `rows.probability_statistics`. Calibration error: sum over 15 equal bins of the
     confidence, |sum of (confidence - hit)| / rows (Guo et al. 2017, equation 3).
     """
     top = {name: ratio(sums[..., i], rows) for i, (name, k) in enumerate(TOP.items()) if classes > k}
