@@ -90,7 +90,8 @@ def _score_row(row: Summary, runs: list[float], digits: int) -> Row:
     assert row.score is not None
     text = fixed(row.score.mean, digits)
     if row.score.interval:
-        text += " ± " + fixed(row.score.interval[1] - row.score.mean, digits)
+        low, high = (fixed(end, digits) for end in row.score.interval)
+        text += f" [{low}, {high}]"
     return Row(
         label=shown(row.variant),
         text=text,

@@ -1,7 +1,7 @@
 """What came out of a comparison: every run's result, every variant's summary, and both as tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from classwise.compare.stats import Design, Runs, Summary, Values, summarize
 from classwise.compare.text import HEADER, columns_to_show, digits_for, shown, table
 from classwise.compare.work import DONE, Outcome, is_done
 from classwise.metrics.collection import higher_is_better
+from classwise.metrics.scores import AT_PRIOR, score_range
 from classwise.metrics.text import display_width
 from classwise.report.names import IN_UNITS
 from classwise.run.folder import RunFolder
@@ -115,9 +116,18 @@ def collect(plan: Plan, outcomes: Mapping[Path, Outcome], margin: float | None) 
         scored=scoring.text,
         margin=margin,
         results=tuple(results),
-        summary=tuple(summarize(variants, design, margin, higher)),
+        summary=tuple(_within_range(row, metric) for row in summarize(variants, design, margin, higher)),
         warnings=tuple(_warnings(results, metrics, scoring, resampled if is_fixed else None)),
     )
+
+
+def _within_range(row: Summary, metric: str) -> Summary:
+    """The interval of the variant's mean cut to the values that the score can have: Student's t knows no limits."""
+    if row.score is None or row.score.interval is None:
+        return row
+    name = metric.rpartition(".")[2].removesuffix(AT_PRIOR)
+    low, high = np.clip(row.score.interval, *score_range(name)).tolist()
+    return replace(row, score=replace(row.score, interval=(low, high)))
 
 
 def _runs_of(variant: str, results: Sequence[Result], resampled: Mapping[Path, Values]) -> Runs:

@@ -14,10 +14,8 @@ from classwise.config.schema import Config
 from classwise.data.sampling import table_order
 from classwise.metrics.collection import higher_is_better
 from classwise.metrics.outcomes import MOST_BYTES, outcome_dtype, reason_against_optimism, selection_optimism
-from classwise.metrics.scores import AT_PRIOR
+from classwise.metrics.scores import AT_PRIOR, score_range
 from classwise.training.state import TrainState
-
-MAY_BE_NEGATIVE = ("mcc", "kappa", "quadratic_kappa", "r2")
 
 
 def recorded_metric(config: Config, splits: DatasetSplits) -> str:
@@ -72,7 +70,7 @@ def _corrected(metrics: Mapping[str, Any], name: str, estimate: float) -> dict[s
 
     # An estimate must not lead to where no score can be.
     shift = -estimate if higher_is_better(name) else estimate
-    lowest = -math.inf if score.removesuffix(AT_PRIOR) in MAY_BE_NEGATIVE else 0.0
+    lowest, _ = score_range(score.removesuffix(AT_PRIOR))
     corrected = max(lowest, metrics["value"] + shift)
     found = {"optimism": abs(metrics["value"] - corrected), "corrected": corrected}
 

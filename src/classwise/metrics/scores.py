@@ -4,6 +4,7 @@ The functions of arrays accept any number of leading axes, so that the thousand 
 a single set of counts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,17 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "ndcg_at_10": True,
 }
 """Every score by which a checkpoint can be selected, and whether higher is better."""
+
+_ERRORS = ("log_loss", "mae_levels", "mae", "mse", "rmse")
+_AGREEMENTS = ("mcc", "kappa", "quadratic_kappa")
+
+
+def score_range(name: str) -> tuple[float, float]:
+    """The lowest and the highest value of a score (without the name of its target): no estimate of it lies outside."""
+    if name in _ERRORS:
+        return 0.0, math.inf
+    return (-math.inf if name == "r2" else -1.0 if name in _AGREEMENTS else 0.0), 1.0
+
 
 LABEL_SCORES = (
     "accuracy",
