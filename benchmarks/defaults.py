@@ -19,7 +19,7 @@ from classwise.compare.variants import Variant
 from classwise.demo.competition import write_competition
 from classwise.demo.fashion import write_fashion
 from classwise.demo.tour import submission_score
-from classwise.init.suggest import write_config
+from classwise.suggest.config import write_config
 from imbalance import replace_between, table_line
 from longtail import digits_long_tail
 from over_seeds import difference, estimate

@@ -181,7 +181,7 @@ def test_no_pickle_stands_on_a_load_path() -> None:
                 assert not {"pickle", "joblib", "dill", "shelve"} & names, path
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 calls.append((path.name, "weights_only=True" in ast.unparse(node)))
-    assert calls == [("backbone.py", True)]
+    assert calls == [("packaged_weights.py", True)]
 
 
 def test_the_package_is_typed() -> None:

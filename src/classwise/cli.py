@@ -103,7 +103,7 @@ def init(source: Path, /, *, out: Path | None = None, force: Force = False, debu
     out
         Folder for classwise.toml, and for samples.csv if the source is not a table [default: the current folder].
     """
-    from classwise.init.suggest import write_config
+    from classwise.suggest.config import write_config
 
     written = write_config(source, out or Path(), force, lambda text: print(text, file=sys.stderr))
     print(written)

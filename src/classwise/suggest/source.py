@@ -12,7 +12,7 @@ from classwise.config.schema import RESERVED_NAMES
 from classwise.data.sources import folder_table, is_image_name, samples_of
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
-from classwise.init.competition import competition_table, is_competition
+from classwise.suggest.competition import competition_table, is_competition
 
 # Common names of such columns, in the order in which they are tried.
 PATH_NAMES = ("path", "image_path", "filepath", "file", "filename", "file_name", "image", "img", "picture")

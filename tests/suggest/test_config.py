@@ -13,8 +13,8 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.table import read_table
 from classwise.errors import DataError, OutputError
-from classwise.init.guess import guess_source
-from classwise.init.suggest import write_config
+from classwise.suggest.config import write_config
+from classwise.suggest.source import guess_source
 from tests.helpers.scenes import class_folder, draw, plain_table, untouched, write_csv
 
 KINDS = ("mask1.jpg", "mask2.png", "mask3.jpeg", "mask4.jpg", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg")

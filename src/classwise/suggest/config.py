@@ -14,8 +14,8 @@ from classwise.data.images import read_image
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
-from classwise.init.guess import Guess, guess_source
-from classwise.init.prior import choose_prior
+from classwise.suggest.prior import choose_prior
+from classwise.suggest.source import Guess, guess_source
 
 _HEADER = """\
 # Written by `classwise init`, and ready to train: classwise train classwise.toml

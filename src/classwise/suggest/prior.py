@@ -7,7 +7,7 @@ import polars as pl
 from classwise.data.sources import folder_table
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
-from classwise.init.guess import Guess
+from classwise.suggest.source import Guess
 
 TEST_NAMES = ("test", "valid", "val", "validation", "eval", "evaluation", "holdout", "dev")
 """Names of tables and folders beside the source that may show how frequent the classes will be."""
