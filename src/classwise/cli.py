@@ -93,7 +93,21 @@ def demo(
 
 
 @app.command
-def init(source: Path, /, *, out: Path | None = None, force: Force = False, debug: Debug = False) -> None:
+def init(
+    source: Path,
+    /,
+    *,
+    out: Path | None = None,
+    no_hub: Annotated[
+        bool,
+        Parameter(
+            name="--no-hub",
+            help="Do not look for pretrained weights on the Hugging Face hub or in its cache.",
+        ),
+    ] = False,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
     """Write a commented classwise.toml, ready to train, for a folder of images, a table or a competition's folder.
 
     Parameters
@@ -103,9 +117,9 @@ def init(source: Path, /, *, out: Path | None = None, force: Force = False, debu
     out
         Folder for classwise.toml, and for samples.csv if the source is not a table [default: the current folder].
     """
-    from classwise.suggest.config import write_config
+    from classwise.suggest.config import init as write_config
 
-    written = write_config(source, out or Path(), force, lambda text: print(text, file=sys.stderr))
+    written = write_config(source, out or Path(), force=force, hub=not no_hub)
     print(written)
     print(f"next: classwise train {written}", file=sys.stderr)
 

@@ -46,7 +46,7 @@ from classwise.model.classifier import Classifier
 from classwise.model.heads import ClassHead
 from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, read_checkpoint, restore
 from classwise.run.predictor import Predictor
-from classwise.suggest.config import write_config as init
+from classwise.suggest.config import init
 from classwise.training import loop
 from classwise.training.state import Progress, TrainState
 from tests.helpers.scenes import PLAIN, command, draw, plain_table, write_config, write_csv

