@@ -140,7 +140,8 @@ def train(
     Parameters
     ----------
     config
-        A classwise.toml; `classwise init` writes one.
+        A classwise.toml; or a folder of images or a table: what `classwise init` writes for it is then written beside
+        the run, as runs/NAME.toml, and trained with.
     """
     from classwise.run.api import train as train_run
 
