@@ -16,6 +16,7 @@ from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
 from classwise.init.guess import Guess, guess_source
 from classwise.init.prior import choose_prior
+from classwise.metrics.mean import MEAN
 
 _HEADER = """\
 # Written by `classwise init`, and ready to train: classwise train classwise.toml
@@ -96,12 +97,11 @@ def suggest(guess: Guess, name: str, prior: str | None = None) -> Config:
 
 
 def _metric(guess: Guess) -> str:
-    """The metric that selects the best checkpoint: of the joint class, or of the first target."""
-    if guess.joint:
-        return "macro_f1"
-    name, target = next(iter(guess.targets.items()))
-    metric = "mae" if target.get("type") == "regression" else "macro_f1"
-    return f"{name}.{metric}" if len(guess.targets) > 1 else metric
+    """The metric that selects the best checkpoint: of the joint class or the only target, or the mean of several."""
+    if len(guess.targets) > 1 and not guess.joint:
+        return MEAN
+    target = next(iter(guess.targets.values()))
+    return "mae" if target.get("type") == "regression" and not guess.joint else "macro_f1"
 
 
 def _summary(guess: Guess, config: Config, prior: str) -> list[str]:
