@@ -185,6 +185,39 @@ def test_several_labels_in_a_cell_and_numbers_have_their_types(tmp_path: Path) -
     assert (config.selection.metric, config.loss_of("weight").name) == ("mae", "mse")
 
 
+@pytest.mark.parametrize(
+    ("columns", "one"),
+    [
+        ({"colour": ["a", "b"] * 6, "size": ["low", "mid", "high"] * 4}, "colour.macro_f1"),
+        ({"size": ["low", "mid", "high"] * 4, "colour": ["a", "b"] * 6}, "size.macro_f1"),
+        ({"weight": [n + 0.5 for n in range(12)], "height": [n * n for n in range(12)]}, "weight.r2"),
+    ],
+)
+def test_several_targets_select_by_their_mean(
+    tmp_path: Path, columns: dict[str, list[Any]], one: str
+) -> None:
+    """Not by the first one alone; the comment says what it is a mean of, and how to name one of them."""
+    path = init(table(tmp_path, columns), tmp_path / "out")
+    config = loads(path)
+    assert config.selection.metric == "mean"
+    line = next(
+        line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith('metric = "mean"')
+    )
+    assert "the mean of each target's main score" in line
+    assert f'"{one}"' in line
+    path.write_text(path.read_text(encoding="utf-8").replace('metric = "mean"', f'metric = "{one}"'))
+    assert load_config(path).selection.metric == one
+    # A class target has class shares, wherever it stands.
+    assert config.selection.prior == ("as_validation" if "colour" in columns else None)
+
+
+def test_one_target_and_a_joint_class_have_their_own_metric(tmp_path: Path) -> None:
+    """No mean where there is one number to select by."""
+    assert load_config(init(competition(tmp_path / "tree"), tmp_path / "a")).selection.metric == "macro_f1"
+    source = table(tmp_path / "data", {"label": ["a", "b"] * 6})
+    assert load_config(init(source, tmp_path / "b")).selection.metric == "macro_f1"
+
+
 SEVERITY = ["severe", "none", "mild"]
 
 

@@ -14,6 +14,7 @@ from classwise.data.images import read_image
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
+from classwise.metrics.mean import MEAN, main_score
 from classwise.suggest.backbone import BackboneChoice, choose_backbone
 from classwise.suggest.prior import choose_prior
 from classwise.suggest.source import Guess, guess_source
@@ -145,12 +146,17 @@ def suggest(
 
 
 def _metric(guess: Guess) -> str:
-    """The metric that selects the best checkpoint: of the joint class, or of the first target."""
-    if guess.joint:
-        return "macro_f1"
+    """The metric that selects the best checkpoint: of the joint class or the only target, or the mean of several, with
+    a comment on it."""
     name, target = next(iter(guess.targets.items()))
-    metric = "mae" if target.get("type") == "regression" else "macro_f1"
-    return f"{name}.{metric}" if len(guess.targets) > 1 else metric
+    if len(guess.targets) > 1 and not guess.joint:
+        one = main_score(name, target.get("type", "class"))
+        guess.notes["selection.metric"] = (
+            "the mean of each target's main score (macro F1, R2 of numbers), so that all of them choose the best"
+            f' checkpoint; or the score of one of them, such as "{one}"'
+        )
+        return MEAN
+    return "mae" if target.get("type") == "regression" and not guess.joint else "macro_f1"
 
 
 def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str) -> list[str]:
