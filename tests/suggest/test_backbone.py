@@ -55,7 +55,7 @@ def test_then_an_installed_package(
     uninstall(monkeypatch, *gone)
     choice = choose_backbone(80, 90, hub=True)
     assert (choice.backbone, choice.weights) == (PACKAGES[package].backbone, f"package:{package}")
-    assert choice.reason == f"they are installed, and asked for {HUB_BACKBONE}"
+    assert choice.reason == f"installed here; asked for {HUB_BACKBONE}"
     assert not choice.is_warning
 
 
@@ -85,7 +85,7 @@ def test_the_hub_is_not_asked_where_that_is_not_wanted(monkeypatch: pytest.Monke
     monkeypatch.delattr(backbone, "find_on_hub")
     choice = choose_backbone(80, 90, hub=False)
     assert choice.weights == f"package:{LITE0}"
-    assert "the hub was not to be asked" in choice.reason
+    assert "the Hugging Face hub was not asked" in choice.reason
 
 
 @pytest.mark.parametrize("found", [True, False])

