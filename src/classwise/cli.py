@@ -143,6 +143,8 @@ def train(
         A classwise.toml; or a folder of images or a table: what `classwise init` writes for it is then written beside
         the run, as runs/NAME.toml, and trained with.
     """
+    if config.is_file():  # else the error about it is the first line
+        _say_at_once(f"training as {config} says", quiet)
     from classwise.run.api import train as train_run
 
     _print_path(train_run(config, run, parse_overrides(overrides), quiet).path)
@@ -194,6 +196,8 @@ def resume(
     run
         The run directory, such as runs/masks.
     """
+    if run.is_dir():
+        _say_at_once(f"resuming {run}", quiet)
     from classwise.run.api import resume as resume_run
 
     _print_path(resume_run(run, quiet, workers).path)
@@ -395,6 +399,12 @@ def keys() -> None:
     from classwise.config.describe import key_table
 
     print(key_table(get_terminal_size().columns if sys.stdout.isatty() else None))
+
+
+def _say_at_once(what: str, quiet: bool) -> None:
+    """Print what a command is about to do, where torch is still to be imported, which takes seconds."""
+    if not quiet and "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+        print(f"{what}; loading torch ...", file=sys.stderr, flush=True)
 
 
 def _print_path(path: Path) -> None:
