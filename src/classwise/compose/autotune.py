@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from classwise.compose.budget import epochs_in_time
 from classwise.compose.checks import single_image_batch_error
 from classwise.compose.loaders import augmentation, training_images
 from classwise.compose.losses import build_criterion
@@ -46,6 +47,8 @@ def resolve_auto(
             results = _measured(config, splits, model, device, console)
         choice = results[0] if results else _without_measuring(config, device)
         resolved = _with_choice(config, choice, device)
+        epochs = epochs_in_time(resolved, splits, model, device, processes.world_size, console)
+        resolved = _with_training(resolved, {"epochs": epochs, "minutes": None, "plan": config.plan})
         return resolved.to_dict(), [dataclasses.asdict(result) for result in results]
 
     values, results = processes.from_rank_zero(resolve)
@@ -83,7 +86,6 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
     device_name = str(device) if "LOCAL_RANK" not in os.environ else device.type
     training = config.training.model_copy(
         update={
-            "plan": config.plan,
             "precision": choice.precision,
             "threads": choice.threads,
             "memory_format": choice.memory_format,
@@ -92,6 +94,11 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
         },
     )
     return config.model_copy(update={"data": data, "training": training, "optimizer": optimizer})
+
+
+def _with_training(config: Config, changes: dict[str, Any]) -> Config:
+    """The config with some keys of [training] replaced."""
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
 
 
 def _measured(
