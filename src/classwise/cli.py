@@ -128,8 +128,8 @@ def train(
     config
         A classwise.toml; `classwise init` writes one.
     """
-    if config.is_file():  # else the error about it is the first line
-        _say_at_once(f"training as {config} says", quiet)
+    if config.exists():  # else the error about it is the first line
+        _say_at_once(f"preparing to train by {config}", quiet)
     from classwise.run.api import train as train_run
 
     _print_path(train_run(config, run, parse_overrides(overrides), quiet).path)
