@@ -27,7 +27,7 @@ from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, tune
 
 TIMED_IMAGES = 24  # training images that are read to time one
 MIN_BATCHES = 200
-"""Batches that train the backbone, from which on measuring pays: it takes as long as some 50 of them."""
+"""Batches that train the backbone, from which on measuring pays: it takes as long as some 40 of them."""
 
 
 def resolve_auto(
