@@ -19,6 +19,7 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.memory import memory_of
 from classwise.data.sources import Samples, image_names, refuse_escapes
 from classwise.distributed import process_group
 from classwise.errors import CheckpointError, ConfigError, OutputError
@@ -82,13 +83,16 @@ def train(
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *absent_at_prior(checked, splits)))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
-        resolved, device, measured = resolve_auto(checked, splits, model, console, processes)
+        memory = memory_of(checked.data.cache)
+        resolved, device, measured = resolve_auto(checked, splits, model, console, processes, memory)
         set_threads(resolved)
 
         # The folder comes before the baselines: if it cannot be used, nobody should wait for them first.
         folder = stack.enter_context(new_folder_on_rank_zero(resolved.name, run, processes))
         baselines = processes.from_rank_zero(
-            lambda: score_baselines(resolved, splits, model, heads=heads, device=device, console=console)
+            lambda: score_baselines(
+                resolved, splits, model, heads=heads, device=device, console=console, memory=memory
+            )
         )
         parts = processes.on_all_ranks(
             lambda: assemble(resolved, splits, model, heads=heads, device=device, processes=processes)

@@ -10,10 +10,12 @@ import torch
 from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
 from classwise.compose.first_answer import wants_first_answer
+from classwise.compose.remembered import baselines_key, keep_baselines, recall_baselines
 from classwise.compose.splits import DatasetSplits, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
+from classwise.data.memory import Memory
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, ClasswiseError, Interrupted
 from classwise.files import write_text
@@ -41,16 +43,22 @@ def score_baselines(
     heads: dict[str, Head],
     device: torch.device,
     console: Console,
+    memory: Memory,
 ) -> dict[str, Any] | None:
-    """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is learned;
-    a resumed run keeps the entry."""
+    """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is learned, if
+    the `memory` does not have them; a resumed run keeps the entry."""
     if not config.report.baselines:
         return None
-    console.line("scoring two baselines on the same split ...")
-    baselines = run_baselines(config, splits, model, heads=heads, device=device)
+    key = baselines_key(config, splits, model, heads, device)
+    baselines = recall_baselines(memory, key)
+    origin = "remembered, as nothing has changed: " if baselines else ""
+    if baselines is None:
+        console.line("scoring two baselines on the same split ...")
+        baselines = run_baselines(config, splits, model, heads=heads, device=device)
+        keep_baselines(memory, key, baselines)
     for note in baselines.notes:
         console.line(f"note: {note}")
-    console.line(str(baselines))
+    console.line(f"{origin}{baselines}")
     return baselines.as_dict()
 
 
