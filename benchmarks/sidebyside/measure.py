@@ -60,7 +60,9 @@ def measure(job: Job, log: Path) -> Measured:
 
 def run_watched(command: list[str], log: Path) -> Peak:
     """Run a command to its end, and return the peak of its memory; FailedError if it ends with an error."""
-    beside = [str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Absolute, since trainers work in folders of their own.
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    beside = [str(BENCHMARKS), *(str(Path(folder).resolve()) for folder in given)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(beside)}
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)

@@ -155,35 +155,28 @@ def fastai(job: Job, marks: Marks) -> list[str]:
     body frozen and then the epochs that it is told; the last model is taken. The list of classes is given, since a
     random split may leave none of a rare class for training."""
     import pandas as pd
-    from fastai.callback.core import Callback
-    from fastai.callback.progress import ProgressCallback  # noqa: F401 - adds no_bar to the Learner
-    from fastai.data.block import CategoryBlock
-    from fastai.metrics import error_rate
-    from fastai.torch_core import set_seed
-    from fastai.vision.augment import Resize
-    from fastai.vision.data import ImageDataLoaders
-    from fastai.vision.learner import vision_learner
+    from fastai.vision import all as vision
 
-    class First(Callback):  # type: ignore[misc]
+    class First(vision.Callback):  # type: ignore[misc]
         def after_epoch(self) -> None:
             marks.mark_first()
 
-    set_seed(job.seed)
+    vision.set_seed(job.seed)
     labels = job.labels()
-    loaders = ImageDataLoaders.from_df(
+    loaders = vision.ImageDataLoaders.from_df(
         pd.DataFrame(job.train_rows()),
         job.folder,
         valid_pct=VALID,
         seed=job.seed,
-        y_block=CategoryBlock(vocab=labels),
-        item_tfms=Resize(job.size),
+        y_block=vision.CategoryBlock(vocab=labels),
+        item_tfms=vision.Resize(job.size),
         bs=BATCH,
         num_workers=WORKERS,
     )
-    learner = vision_learner(
+    learner = vision.vision_learner(
         loaders,
         BACKBONE,
-        metrics=error_rate,
+        metrics=vision.error_rate,
         path=job.out,
         cbs=[First()],
         pretrained_cfg_overlay=weights_of(job),
@@ -198,10 +191,10 @@ def fastai(job: Job, marks: Marks) -> list[str]:
 
 def timm_script(job: Job, marks: Marks) -> list[str]:
     """timm: the steps of its training script, which cannot be imported, with the script's transforms (random resized
-    crop, mirrored, colour jitter), label smoothing and cosine schedule; AdamW at 5e-4 and an epoch of warm-up, as its
-    documents fine-tune, in place of SGD from scratch. The epoch with the best accuracy is taken."""
+    crop, mirrored, colour jitter), label smoothing and cosine schedule. In place of its SGD from scratch a usual way to
+    fine-tune with it: AdamW at 5e-4 with a weight decay of 0.05 and an epoch of warm-up. The epoch with the best
+    accuracy is taken."""
     import timm
-    import torch
     from timm.data import create_transform
     from timm.loss import LabelSmoothingCrossEntropy
     from timm.optim import create_optimizer_v2
@@ -248,8 +241,7 @@ def timm_script(job: Job, marks: Marks) -> list[str]:
     best = Path(job.out) / "model_best.pth.tar"
     timm.models.load_checkpoint(model, str(best), weights_only=False)
     marks.mark_whole()
-    with torch.no_grad():
-        return predicted(job, model, look)
+    return predicted(job, model, look)
 
 
 def logistic(job: Job, marks: Marks) -> list[str]:
