@@ -12,12 +12,13 @@ folder of --data, each with a table.csv and images; the bundled clothes, scikit-
 and drawn faces as one label of 18 classes. Of the first three, about a quarter of the rows is held out by whole groups.
 A photograph is a group of `cells`. `tiles` has six exposures of each part, under frame numbers that follow each other
 (column `tile`): photographs at most 400 frames apart are a group, and so are those whose pixels correlate by .93 or
-more, without brightness and at small shifts. That joins parts that were taken twice, such as a crack from three or four
-times as many frames, and gives 163 groups, at most 25 rows each, 7 to 9 of them with the rarest class. Looked at on
-contact sheets: correlations above .95 are of the same part, from .90 down of other parts in the same light. In a random
-split nearly every test row would have its near duplicates in training. Labels are those of the authors: some series of
-one part change theirs with the exposure. The digits and faces are drawn anew for each split; the clothes have the same
-training and test rows in all, and what differs is the seed.
+more, without brightness and at small shifts. That joins parts that were taken twice, such as a crack from three or
+four times as many frames, and gives 163 groups, at most 25 rows each, 7 of them with the rarest class. Looked at on
+contact sheets: correlations above .95 are of the same part; from .93 down they are of other parts in the same light,
+and to join some of those does no harm. In a random split nearly every test row would have its near duplicates in
+training. Labels are those of the authors: some series of one part change theirs with the exposure. The digits and
+faces are drawn anew for each split; the clothes have the same training and test rows in all, and what differs is the
+seed.
 
 Trainers: sidebyside/trainers.py says which tutorial each follows. The peers see 224 x 224 pixels, and 96 x 96 of the
 clothes and the digits, which have 28 and 16; so does `logistic`, the script with scikit-learn. classwise is called
