@@ -19,7 +19,7 @@ from classwise.compare.variants import Variant
 from classwise.demo.competition import write_competition
 from classwise.demo.fashion import write_fashion
 from classwise.demo.tour import submission_score
-from classwise.init.suggest import write_config
+from classwise.suggest.config import init
 from imbalance import replace_between, table_line
 from longtail import digits_long_tail
 from over_seeds import difference, estimate
@@ -86,7 +86,7 @@ def faces(folder: Path) -> dict[str, Any]:
     """150 drawn people to learn from and 100 to be ranked."""
     if not (folder / "eval" / "truth.csv").exists():
         write_competition(folder, 150)
-        write_config(folder, folder)
+        init(folder, folder, hub=False, quiet=True)
     # The ranked images have no table of labels, so `compare` takes a test as large as `valid` from the others.
     data = {"source": "samples.csv", "images": "train/images", "group": "person", "augment": "light"}
     return {

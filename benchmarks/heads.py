@@ -20,7 +20,7 @@ import tomli_w
 from classwise.compare import compare
 from classwise.compare.variants import Variant
 from classwise.demo.competition import write_competition
-from classwise.init.competition import competition_table
+from classwise.suggest.competition import competition_table
 from imbalance import replace_between, table_line
 from over_seeds import difference, estimate
 

@@ -28,8 +28,8 @@ from classwise.compare import compare
 from classwise.compare.variants import Variant
 from classwise.demo.competition import write_competition
 from classwise.demo.fashion import LABELS, SPLITS, read_bundle
-from classwise.init.competition import competition_table
 from classwise.metrics.scores import confusion_marginals, label_scores
+from classwise.suggest.competition import competition_table
 from defaults import LITE, SMALL, clothes, common, digits, faces
 from imbalance import interval_text, replace_between
 from longtail import CLASSES, _write_split

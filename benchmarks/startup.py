@@ -2,10 +2,10 @@
 
     python benchmarks/startup.py [--runs 7] [--json FILE]
 
-`classwise --help`; and `classwise train` on 200 drawn images up to its first update, less what a process takes that
-only imports what that run needs (torch and timm; torch alone for the built-in small network) and makes an optimizer
-(which imports torch._dynamo), in turns: with everything by default (measuring the fastest way to train, scoring the
-baselines), with both given or switched off, and by default with a network of timm's.
+`classwise --help`; the first line of `classwise train`; and `classwise train` on 200 drawn images up to its first
+update, less what a process takes that only imports what that run needs (torch and timm; torch alone for the built-in
+small network) and makes an optimizer (which imports torch._dynamo), in turns: with everything by default (measuring the
+fastest way to train, scoring the baselines), with both given or switched off, and by default with a network of timm's.
 """
 
 import argparse
@@ -58,9 +58,22 @@ def seconds(arguments: list[str], folder: Path) -> float:
     return time.perf_counter() - started
 
 
+def seconds_to_first_line(folder: Path) -> float:
+    """From the start of `classwise train` to the first line on its stderr; what it was about to do is left undone."""
+    command = [sys.executable, "-m", "classwise", "train", "classwise.toml", "--run", "never"]
+    started = time.perf_counter()
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        passed = time.perf_counter() - started
+        process.kill()
+    assert "classwise.toml" in line, line
+    return passed
+
+
 def measure(runs: int) -> dict[str, list[float]]:
     """Seconds of each round; of `train` what is left after the imports of the same round."""
-    names = ("--help", *(f"import {name}" for name in IMPORTS), *RUNS)
+    names = ("--help", "first line", *(f"import {name}" for name in IMPORTS), *RUNS)
     found: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -68,6 +81,7 @@ def measure(runs: int) -> dict[str, list[float]]:
         draw(folder)
         for round in range(runs + 1):
             times = {"--help": seconds(["-m", "classwise", "--help"], folder)}
+            times["first line"] = seconds_to_first_line(folder)
             times |= {f"import {name}": seconds(["-c", code], folder) for name, code in IMPORTS.items()}
             for number, (name, (imports, options)) in enumerate(RUNS.items()):
                 command = ["-c", FIRST_UPDATE, "train", "classwise.toml", "--run", f"{number}-{round}"]
@@ -87,6 +101,7 @@ def main() -> None:
     found = measure(arguments.runs)
     said = {
         "--help": "classwise --help",
+        "first line": "classwise train, its first line",
         **{f"import {name}": f"import {name}, and an optimizer" for name in IMPORTS},
         "train": "classwise train to its first update, beyond torch",
         "train, all given": "the same, precision given, no baselines",

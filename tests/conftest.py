@@ -24,6 +24,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _cache = tempfile.TemporaryDirectory(prefix="classwise-tests-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
+# Nothing is asked of the Hugging Face hub, and what a machine has of it makes no difference; before its client is
+# imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = f"{_cache.name}/huggingface"
+
 # Far apart in hue, so that even a mean colour tells the classes apart.
 COLOURS = [(220, 40, 40), (40, 180, 60), (50, 60, 220), (230, 200, 40), (160, 50, 200), (40, 200, 210)]
 

@@ -181,7 +181,7 @@ def test_no_pickle_stands_on_a_load_path() -> None:
                 assert not {"pickle", "joblib", "dill", "shelve"} & names, path
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 calls.append((path.name, "weights_only=True" in ast.unparse(node)))
-    assert calls == [("backbone.py", True)]
+    assert calls == [("packaged_weights.py", True)]
 
 
 def test_the_package_is_typed() -> None:
@@ -191,8 +191,36 @@ def test_the_package_is_typed() -> None:
 
 def test_every_public_name_is_there() -> None:
     """__all__ is what the documentation promises, and every name in it exists."""
-    assert set(classwise.__all__) >= {"ClasswiseError", "Config", "Run", "load_config", "resume", "train"}
+    assert set(classwise.__all__) >= {
+        "ClasswiseError",
+        "Config",
+        "Run",
+        "init",
+        "load_config",
+        "resume",
+        "train",
+    }
     for name in classwise.__all__:
         assert getattr(classwise, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         _ = classwise.nonsense
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """Importing the package or module `classwise.NAME` would replace the function classwise.NAME for good: no module is
+    called like one, so that `init` and `train` stay functions after any import."""
+    code = (
+        "import importlib, pkgutil, classwise\n"
+        "for module in pkgutil.walk_packages(classwise.__path__, 'classwise.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "print([n for n in ('init', 'resume', 'train') if type(getattr(classwise, n)).__name__ != 'function'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout == "[]\n"
+    modules = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.parent.name for path in PACKAGE.glob("*/*.py")
+    }
+    assert not modules & set(classwise.__all__)

@@ -57,19 +57,19 @@ FAULTS = (
     # init
     Fault(
         "class-of-one-row",
-        "init/guess.py",
+        "suggest/source.py",
         "int(counts.min()) >= 2",
         "int(counts.min()) >= 1",
         "`init` takes a column with a class of a single row for a target, and `train` then refuses its config.",
-        ("init/test_suggest.py",),
+        ("suggest/test_config.py",),
     ),
     Fault(
         "persons-by-folder",
-        "init/competition.py",
+        "suggest/competition.py",
         '"person": id,',
         '"person": path,',
         "People who share an id are no longer kept on one side of the split.",
-        ("init/test_competition.py",),
+        ("suggest/test_competition.py",),
     ),
     # report
     Fault(

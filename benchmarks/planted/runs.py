@@ -73,7 +73,7 @@ FAULTS = (
         'comments.get(f"{where}{key}", "")',
         "A column whose name holds a line break ends a comment of the config that `init` writes, and the rest of"
         " it is no TOML, or a key.",
-        ("config/test_toml.py", "init/test_suggest.py"),
+        ("config/test_toml.py", "suggest/test_config.py"),
     ),
     Fault(
         "number-as-path",

@@ -2,7 +2,7 @@
 
     import classwise
 
-    run = classwise.train("classwise.toml")
+    run = classwise.train("my_images")          # a folder with one sub-folder per class, a table, or a config
     run.metrics["value"], run.predict("folder of images")
 
 The names below are imported when they are first used, because importing torch takes seconds.
@@ -21,17 +21,29 @@ if TYPE_CHECKING:
     from classwise.run.api import Run as Run
     from classwise.run.api import resume as resume
     from classwise.run.api import train as train
+    from classwise.suggest.config import init as init
 
 _MODULE_OF = {
     "ClasswiseError": "errors",
     "Config": "config.schema",
     "Run": "run.api",
+    "init": "suggest.config",
     "load_config": "config.load",
     "make_config": "config.load",
     "resume": "run.api",
     "train": "run.api",
 }
-__all__ = ["ClasswiseError", "Config", "Run", "__version__", "load_config", "make_config", "resume", "train"]
+__all__ = [
+    "ClasswiseError",
+    "Config",
+    "Run",
+    "__version__",
+    "init",
+    "load_config",
+    "make_config",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

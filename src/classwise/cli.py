@@ -93,7 +93,21 @@ def demo(
 
 
 @app.command
-def init(source: Path, /, *, out: Path | None = None, force: Force = False, debug: Debug = False) -> None:
+def init(
+    source: Path,
+    /,
+    *,
+    out: Path | None = None,
+    no_hub: Annotated[
+        bool,
+        Parameter(
+            name="--no-hub",
+            help="Do not look for pretrained weights on the Hugging Face hub or in its cache.",
+        ),
+    ] = False,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
     """Write a commented classwise.toml, ready to train, for a folder of images, a table or a competition's folder.
 
     Parameters
@@ -103,9 +117,9 @@ def init(source: Path, /, *, out: Path | None = None, force: Force = False, debu
     out
         Folder for classwise.toml, and for samples.csv if the source is not a table [default: the current folder].
     """
-    from classwise.init.suggest import write_config
+    from classwise.suggest.config import init as write_config
 
-    written = write_config(source, out or Path(), force, lambda text: print(text, file=sys.stderr))
+    written = write_config(source, out or Path(), force=force, hub=not no_hub)
     print(written)
     print(f"next: classwise train {written}", file=sys.stderr)
 
@@ -126,8 +140,11 @@ def train(
     Parameters
     ----------
     config
-        A classwise.toml; `classwise init` writes one.
+        A classwise.toml; or a folder of images or a table: what `classwise init` writes for it is then written beside
+        the run, as runs/NAME.toml, and trained with.
     """
+    if config.is_file():  # else the error about it is the first line
+        _say_at_once(f"training as {config} says", quiet)
     from classwise.run.api import train as train_run
 
     _print_path(train_run(config, run, parse_overrides(overrides), quiet).path)
@@ -179,6 +196,8 @@ def resume(
     run
         The run directory, such as runs/masks.
     """
+    if run.is_dir():
+        _say_at_once(f"resuming {run}", quiet)
     from classwise.run.api import resume as resume_run
 
     _print_path(resume_run(run, quiet, workers).path)
@@ -380,6 +399,12 @@ def keys() -> None:
     from classwise.config.describe import key_table
 
     print(key_table(get_terminal_size().columns if sys.stdout.isatty() else None))
+
+
+def _say_at_once(what: str, quiet: bool) -> None:
+    """Print what a command is about to do, where torch is still to be imported, which takes seconds."""
+    if not quiet and "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+        print(f"{what}; loading torch ...", file=sys.stderr, flush=True)
 
 
 def _print_path(path: Path) -> None:

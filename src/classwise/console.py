@@ -2,11 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sized
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+NOTE_SECONDS = 0.2  # between two looks at what a bar's note says
 
 
 class Console:
@@ -64,9 +66,16 @@ class Console:
                 )
             self.lost_lines += 1
 
-    def bar(self, items: Iterable[T], title: str, total: int | None = None, done: int = 0) -> Iterator[T]:
+    def bar(
+        self,
+        items: Iterable[T],
+        title: str,
+        total: int | None = None,
+        done: int = 0,
+        note: Callable[[], str] = str,
+    ) -> Iterator[T]:
         """The items, with a progress bar if stderr is a terminal. `total` and `done`: how many items there are in all,
-        and how many of them were done before."""
+        and how many of them were done before. `note`: what is shown behind the bar, asked a few times a second."""
         if self.quiet or not on_terminal():
             yield from items
             return
@@ -76,12 +85,22 @@ class Console:
 
         if total is None and isinstance(items, Sized):
             total = len(items)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=Rich(stderr=True), transient=True) as progress:
-            task = progress.add_task(title, total=total, completed=done)
+            task = progress.add_task(title, total=total, completed=done, note="")
+            noted = time.monotonic()
             for item in items:
                 yield item
                 progress.advance(task)
+                if time.monotonic() - noted >= NOTE_SECONDS:
+                    noted = time.monotonic()
+                    progress.update(task, note=note())
 
 
 def on_terminal() -> bool:

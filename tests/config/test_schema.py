@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from classwise.config.base import section_name
 from classwise.config.load import RENAMED, load_config, make_config
 from classwise.config.losses import LOSSES, LOSSES_BY_TYPE
-from classwise.config.schema import Config
+from classwise.config.schema import Config, Selection
 from classwise.errors import ConfigError
 
 LOSS_NAMES = ", ".join(map(section_name, LOSSES))
@@ -55,9 +55,24 @@ def test_the_least_config_has_every_default():
     assert (config.loss.name, config.schedule.name, config.selection.metric) == (
         "cross_entropy",
         "cosine",
-        "macro_f1",
+        "mean",
     )
     assert config.joint is None
+
+
+def test_the_default_metric():
+    """Macro F1 of the only target or the joint class; of several targets the mean, which is written out. A metric that
+    is given stays as it is."""
+    one = {**LEAST, "targets": {"mask": {"column": "mask"}}}
+    joint = {**LEAST, "joint": {"targets": ["mask", "age"]}}
+    assert make_config(one).selection.metric == "macro_f1"
+    assert make_config(joint).selection.metric == "macro_f1"
+    assert make_config(LEAST).to_dict()["selection"]["metric"] == "mean"
+    assert make_config({**LEAST, "selection": {"patience": 3}}).selection.metric == "mean"
+    assert make_config({**LEAST, "selection": {"metric": "age.mcc"}}).selection.metric == "age.mcc"
+    assert make_config(LEAST, [("selection.metric", "macro_f1")]).selection.metric == "macro_f1"
+    section = make_config({**LEAST, "selection": Selection(patience=3)}).selection
+    assert (section.metric, section.patience) == ("mean", 3)
 
 
 def test_the_config_cannot_be_changed():

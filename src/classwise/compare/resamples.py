@@ -15,13 +15,14 @@ import torch
 from classwise.compare.plan import PlannedRun
 from classwise.compare.stats import Values
 from classwise.data.table import plain, read_table
-from classwise.metrics.bootstrap import Resampling, resampled_scores
+from classwise.metrics.bootstrap import Resampling, Scorer, Weights, resampled_scores, sampling_units
 from classwise.metrics.classification import ClassMetric, LabelMetric
 from classwise.metrics.collection import Metric
+from classwise.metrics.mean import MEAN, is_mean, mean_of, mean_parts
 from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.prior import resampling_at_prior, scores_at_prior
 from classwise.metrics.regression import RegressionMetric
-from classwise.metrics.scores import AT_PRIOR
+from classwise.metrics.scores import AT_PRIOR, Array
 from classwise.run.folder import RunFolder
 
 RESAMPLES = 1000
@@ -47,19 +48,63 @@ def resampled_runs(
         first_ids = first_ids or ids
         if ids != first_ids:
             continue
-        counted = _metric_of(predictions, metric, run, split)
-        if counted is None:
+        resampled = _resampled(predictions, metric, run, split, groups=_groups_of(run, ids, split))
+        if resampled is None:
             continue
-        key = metric.rpartition(".")[2]
-        groups = _groups_of(run, ids, split)
-        if key.endswith(AT_PRIOR):
-            key = key.removesuffix(AT_PRIOR)
-            value, resampling = _at_prior(counted, key, _scores_of(metric, run, split), groups)
-        else:
-            value, resampling = counted.compute()[key], counted.resampling(groups)
+        value, scores_R = resampled
         if math.isclose(value, values[run.folder], rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-            found[run.folder] = resampled_scores(resampling, seed=SEED, resamples=RESAMPLES)[key]
+            found[run.folder] = scores_R
     return found
+
+
+def _resampled(
+    predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str, groups: list[str] | None
+) -> tuple[float, Values] | None:
+    """The score of the predictions, and on each resample (R,); None where they do not lead to it."""
+    found = (_mean if is_mean(metric) else _score)(predictions, metric, run, split, groups)
+    if found is None:
+        return None
+    value, resampling = found
+    scores = resampled_scores(resampling, seed=SEED, resamples=RESAMPLES)
+    return value, scores[metric.rpartition(".")[2].removesuffix(AT_PRIOR)]
+
+
+def _score(
+    predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str, groups: list[str] | None
+) -> tuple[float, Resampling] | None:
+    """A score of one target, or of the joint class, and its resampling."""
+    counted = _metric_of(predictions, metric, run, split)
+    if counted is None:
+        return None
+    key = metric.rpartition(".")[2]
+    if key.endswith(AT_PRIOR):
+        scores = _scores_of(metric, run, split)
+        return _at_prior(counted, key.removesuffix(AT_PRIOR), scores, groups)
+    return counted.compute()[key], counted.resampling(groups)
+
+
+def _mean(
+    predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str, groups: list[str] | None
+) -> tuple[float, Resampling] | None:
+    """The mean of the targets' main scores, and its resampling: a drawn row counts in every target that it has a label
+    of."""
+    values: dict[str, float] = {}
+    scorers: list[tuple[str, npt.NDArray[np.bool_], Scorer]] = []
+    for part in mean_parts(_metrics_of(run, split), at_prior=metric.endswith(AT_PRIOR)):
+        found = _score(predictions, part, run, split, groups)
+        if found is None:
+            return None
+        target, _, key = part.rpartition(".")
+        labeled_N = predictions[f"{target}_true"].is_not_null().to_numpy()
+        values[part] = found[0]
+        scorers.append((key.removesuffix(AT_PRIOR), labeled_N, found[1][0]))
+
+    def scorer(weights_NR: Weights) -> dict[str, Array]:
+        parts = [score(weights_NR[labeled_N])[name] for name, labeled_N, score in scorers]
+        return {MEAN: np.mean([np.maximum(part_R, 0) for part_R in parts], axis=0)}
+
+    units, unit_N = sampling_units(groups, np.ones(len(predictions), dtype=bool))
+    return mean_of(values), (scorer, units, unit_N)
 
 
 def _at_prior(
@@ -72,11 +117,17 @@ def _at_prior(
     return scores_at_prior(counts, shares)[key], resampling_at_prior(counts, shares, groups)
 
 
+def _metrics_of(run: PlannedRun, split: str) -> dict[str, Any]:
+    """metrics.json of the rows of a split."""
+    metrics = RunFolder(run.folder).metrics()
+    found: dict[str, Any] = metrics["test"] if split == "test" else metrics
+    return found
+
+
 def _scores_of(metric: str, run: PlannedRun, split: str) -> dict[str, Any]:
     """The scores of the target, or the joint class, that `metric` is of, as in metrics.json."""
     name = metric.rpartition(".")[0] or next(iter(run.config.targets))
-    scores = RunFolder(run.folder).metrics()
-    scores = scores["test"] if split == "test" else scores
+    scores = _metrics_of(run, split)
     found: dict[str, Any] = scores["joint"] if name == "joint" else scores["targets"][name]
     return found
 
@@ -84,8 +135,7 @@ def _scores_of(metric: str, run: PlannedRun, split: str) -> dict[str, Any]:
 def _metric_of(predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str) -> Metric | None:
     """The metric of the target that `metric` is of, with all rows counted; None for a ranking target."""
     name = metric.rpartition(".")[0] or next(iter(run.config.targets))
-    scores = RunFolder(run.folder).metrics()
-    scores = scores["test"] if split == "test" else scores
+    scores = _metrics_of(run, split)
     if name == "joint":
         return _joint_metric(predictions, scores)
 

@@ -25,6 +25,7 @@ from classwise.config.schema import Config
 from classwise.data.dataset import ImageDataset
 from classwise.data.sampling import batches_of
 from classwise.metrics.collection import MetricCollection, score_named
+from classwise.metrics.mean import is_mean, mean_scores
 from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
@@ -37,7 +38,8 @@ Numbers = npt.NDArray[np.int64]
 class Baselines:
     """The baselines' values of `metric` on the validation rows. `linear_probe` is None if there is none; `probe_on`
     says whether it was fitted on `features` of the backbone or on `pixels`. `notes` are for the console; `kind` is
-    the type of the target that the metric is computed from (`class` for the joint class)."""
+    the type of the target that the metric is computed from (`class` for the joint class, `mean` for the mean of all
+    targets)."""
 
     metric: str
     most_frequent: float
@@ -81,7 +83,7 @@ def run_baselines(
     moved to `device` for that, and otherwise left as it is.
     """
     metric = build_settings(config, device).metric
-    # Only the metric's own targets: a probe of every target would cost as much again and not be scored.
+    # Only the metric's own targets: a probe of any other would cost as much again and not be scored.
     heads = {name: heads[name] for name in metric_targets(metric, splits)}
     train_labels = {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
     valid_labels = {name: torch.from_numpy(values) for name, values in splits.valid.labels.items()}
@@ -93,6 +95,8 @@ def run_baselines(
         )
         metrics.update(outputs, valid_labels)
         results = metrics.compute()
+        if is_mean(metric):
+            return mean_scores(results)[metric]
         target, _, short_name = metric.rpartition(".")
         scores = results["joint"] if joint else results["targets"][target or splits.targets[0].name]
         return score_named(scores, short_name)
@@ -104,8 +108,15 @@ def run_baselines(
         linear_probe=score(probe.outputs),
         probe_on="features" if _is_pretrained(config) else "pixels",
         notes=probe.notes,
-        kind=next(iter(heads.values())).type if len(heads) == 1 else "class",
+        kind=_kind(metric, heads),
     )
+
+
+def _kind(metric: str, heads: Mapping[str, Head]) -> str:
+    """What `Baselines.kind` says of a metric and the targets that it is computed from."""
+    if is_mean(metric):
+        return "mean"
+    return next(iter(heads.values())).type if len(heads) == 1 else "class"
 
 
 def _probe(

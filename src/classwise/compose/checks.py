@@ -14,6 +14,7 @@ from classwise.data.sampling import batches_of, table_order
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, DataError
 from classwise.losses.criterion import Criterion
+from classwise.metrics.mean import is_mean
 from classwise.model.batch_norm import freezable_norms
 from classwise.model.classifier import Classifier
 
@@ -59,13 +60,16 @@ def single_image_batch_error(error: BaseException, config: Config) -> ConfigErro
 def _refuse_unscored_metric(splits: DatasetSplits, metric: str) -> None:
     """A metric over rows without labels would be 0 in every epoch."""
     names = metric_targets(metric, splits)
+    # A joint class needs rows with all its labels; a mean needs rows of each target, which may be different ones.
+    together = [(name,) for name in names] if is_mean(metric) else [names]
     for split_name, split in splits.by_name.items():
-        labeled_N = np.all([splits.target(name).is_labeled(split.labels[name]) for name in names], axis=0)
-        if split_name != "train" and not labeled_N.any():
-            raise DataError(
-                f"selection.metric: {metric} cannot be computed: no {SPLIT_NAMES[split_name]} row has a label for"
-                f" {' and '.join(names)}"
-            )
+        for parts in together:
+            labeled_N = np.all([splits.target(name).is_labeled(split.labels[name]) for name in parts], axis=0)
+            if split_name != "train" and not labeled_N.any():
+                raise DataError(
+                    f"selection.metric: {metric} cannot be computed: no {SPLIT_NAMES[split_name]} row has a label for"
+                    f" {' and '.join(parts)}"
+                )
 
 
 def _refuse_unbalanced_sampling(config: Config, splits: DatasetSplits) -> None:

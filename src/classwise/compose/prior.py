@@ -22,6 +22,7 @@ from classwise.errors import ConfigError, nearest
 from classwise.losses.class_weights import class_weights
 from classwise.losses.logit_adjustment import log_prior
 from classwise.metrics.collection import joint_labels
+from classwise.metrics.mean import is_mean
 from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +36,7 @@ def class_shares(config: Config, labels: Mapping[str, Sequence[str]]) -> dict[st
     """The shares (K,), adding up to 1, at which targets, and `joint`, are scored. Empty where rows count as they are.
 
     `balanced` is for every class target and for the joint class. A table of shares is for what selection.metric scores;
-    if that is the joint class, the shares of its targets follow from it.
+    if that is the joint class, the shares of its targets follow from it; the mean of all targets allows none.
 
     `labels`: the label list of each target. Raises ConfigError for a metric that has no class shares, and for labels
     that the target does not have or that are left out.
@@ -97,11 +98,19 @@ def _class_targets(config: Config) -> list[str]:
 
 
 def _scored_target(config: Config) -> str:
-    """The target that selection.metric scores, or `joint`. Raises ConfigError where it has no class shares."""
+    """The target that selection.metric scores, or `joint`; empty for the mean of all targets. Raises ConfigError where
+    it has no class shares, and for a table of shares beside the mean."""
     metric = selection_metric(config).removesuffix(AT_PRIOR)
     target, _, score = metric.rpartition(".")
     name = target or next(iter(config.targets))
     found = f"selection.prior: found {_text(config)}, but selection.metric is {metric}"
+    if is_mean(metric):
+        if isinstance(config.selection.prior, str):
+            return ""
+        raise ConfigError(
+            f"{found}, and shares are those of one target; allowed: 'balanced', 'as_validation', or the metric of one"
+            " target"
+        )
     parts = config.joint.targets if name == "joint" and config.joint else (name,)
     for part in parts:
         if config.targets[part].type != "class":

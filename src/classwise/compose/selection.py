@@ -13,6 +13,7 @@ from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.data.sampling import table_order
 from classwise.metrics.collection import higher_is_better
+from classwise.metrics.mean import NO_OPTIMISM, is_mean
 from classwise.metrics.outcomes import MOST_BYTES, outcome_dtype, reason_against_optimism, selection_optimism
 from classwise.metrics.scores import AT_PRIOR, score_range
 from classwise.training.state import TrainState
@@ -64,7 +65,9 @@ def selection_summary(
 
 
 def _corrected(metrics: Mapping[str, Any], name: str, estimate: float) -> dict[str, Any]:
-    """The score and its interval without the optimism."""
+    """The score and its interval without the optimism; a mean of targets has no interval."""
+    if is_mean(name):
+        return {"optimism": estimate, "corrected": metrics["value"] - estimate}
     target, _, score = name.rpartition(".")
     target = target or next(iter(metrics["targets"]))
 
@@ -89,6 +92,8 @@ def _reason_against(config: Config, splits: DatasetSplits) -> str:
     if not config.report.resamples:
         return "report.resamples = 0"
     name = selection_metric(config)
+    if is_mean(name):
+        return NO_OPTIMISM
     target, _, score = name.rpartition(".")
     type = "joint" if target == "joint" else splits.target(target or splits.targets[0].name).type
     dtype = outcome_dtype(score, type, _truth(name, splits)[1])

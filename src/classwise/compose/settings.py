@@ -11,6 +11,7 @@ from classwise.config.schema import Config
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError
 from classwise.metrics.collection import higher_is_better, resolve_metric
+from classwise.metrics.mean import is_mean
 from classwise.metrics.scores import AT_PRIOR
 from classwise.training.loop import Settings
 
@@ -49,7 +50,9 @@ def selection_metric(config: Config, class_counts: Mapping[str, int] | None = No
 
 
 def metric_targets(metric: str, splits: DatasetSplits) -> tuple[str, ...]:
-    """The targets that a metric is computed from: one, or for `joint` all that make up the joint class."""
+    """The targets that a metric is computed from: one, for `joint` all that make up the joint class, for `mean` all."""
+    if is_mean(metric):
+        return tuple(target.name for target in splits.targets)
     target = metric.rpartition(".")[0] or splits.targets[0].name
     return splits.joint if target == "joint" else (target,)
 

@@ -281,7 +281,8 @@ class Selection(Section):
     metric: str = Field(
         "macro_f1",
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
-        ' or "age.macro_f1", "age.mae", ...',
+        ' or "age.macro_f1", "age.mae", ...; or "mean" of all targets\' main scores, the default of several targets'
+        " without [joint]",
     )
     prior: Prior | None = Field(
         None,
@@ -353,6 +354,11 @@ class Config(Section):
     def _resolve_target_losses(cls, values: Any) -> Any:
         return resolve_target_losses(values)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_metric(cls, values: Any) -> Any:
+        return resolve_default_metric(values)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         # The targets of the joint class exist, once each, and have classes.
@@ -417,6 +423,21 @@ class Config(Section):
     def to_toml(self) -> str:
         """The file with every key resolved; keys without a value are left out."""
         return toml_text(self.to_dict())
+
+
+def resolve_default_metric(values: Any) -> Any:
+    """The tree of plain values with selection.metric = "mean" where it is not given and there are several targets
+    without a joint class. Invalid values are left for validation to refuse."""
+    if not isinstance(values, Mapping) or values.get("joint") is not None:
+        return values
+    targets, selection = values.get("targets"), values.get("selection", {})
+    if not isinstance(targets, Mapping) or len(targets) < 2:
+        return values
+    if isinstance(selection, Selection) and "metric" not in selection.model_fields_set:
+        return {**values, "selection": selection.model_copy(update={"metric": "mean"})}
+    if isinstance(selection, Mapping) and "metric" not in selection:
+        return {**values, "selection": {**selection, "metric": "mean"}}
+    return values
 
 
 def resolve_target_losses(values: Any) -> Any:

@@ -12,6 +12,7 @@ from classwise.metrics.bootstrap import Groups, Resampling
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric
 from classwise.metrics.intervals import Intervals, with_intervals
 from classwise.metrics.joint import joint_number
+from classwise.metrics.mean import MEAN, mean_scores
 from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.outcomes import class_outcome, outcome_dtype
 from classwise.metrics.prior import intervals_at_prior, scores_at_prior
@@ -260,21 +261,22 @@ def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> l
 
 
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every selectable score by name: `macro_f1` for a single target, else `age.mae`; and `joint.macro_f1`. Those at
-    the class shares of selection.prior end with `_at_prior`.
+    """Every selectable score by name: `macro_f1` for a single target, else `age.mae`; `joint.macro_f1`; and the `mean`
+    of several targets. Those at the class shares of selection.prior end with `_at_prior`.
 
     `results` as from `MetricCollection.compute`. Targets without a labeled row have no scores.
     """
     targets = results["targets"]
     by_prefix = {"joint.": results["joint"]} if "joint" in results else {}
     by_prefix |= {"" if len(targets) == 1 else f"{target}.": scores for target, scores in targets.items()}
-    return {
+    scores_by_name = {
         f"{prefix}{name}{suffix}": value
         for prefix, scores in by_prefix.items()
         for suffix, part in (("", scores), (AT_PRIOR, scores.get("at_prior", {})))
         for name, value in part.items()
         if name in HIGHER_IS_BETTER and value is not None
     }
+    return scores_by_name | mean_scores(results)
 
 
 def score_named(scores: Mapping[str, Any], name: str) -> float:
@@ -301,8 +303,11 @@ def resolve_metric(
 
     `types`: the type of every target. `classes`: the numbers of classes of those that have classes, so that a top-k
     accuracy of k classes or fewer is refused. Raises ConfigError for a metric that no target has, an unknown target,
-    and a metric without a target's name if there are several targets and no joint class.
+    and a metric without a target's name if there are several targets and no joint class; for `mean`, which is of
+    several targets, if there is only one.
     """
+    if metric == MEAN and len(types) > 1:
+        return MEAN
     target, _, name = metric.rpartition(".")
     scores = {key: _scores_of(type_, (classes or {}).get(key)) for key, type_ in types.items()}
     scores |= {"joint": LABEL_SCORES} if joint else {}
@@ -311,6 +316,12 @@ def resolve_metric(
     allowed = [f"{key}.{name}" for key, names in scores.items() if name in names]
     if not allowed:
         all_scores = list(dict.fromkeys(score for names in scores.values() for score in names))
+        if metric == MEAN:
+            raise ConfigError(
+                f"selection.metric: found {MEAN!r}, which is of several targets, and there is only one; allowed:"
+                f" {', '.join(all_scores)}"
+            )
+        all_scores += [MEAN] if len(types) > 1 else []
         raise ConfigError(f"selection.metric: found {metric!r}; {nearest(name, all_scores)}")
     if target and target not in scores:
         raise ConfigError(f"selection.metric: no target {target!r}; {nearest(metric, allowed)}")
@@ -321,7 +332,7 @@ def resolve_metric(
     if not target:
         raise ConfigError(
             f"selection.metric: {metric!r} of which target? There are several and no [joint]; allowed:"
-            f" {', '.join(allowed)}"
+            f" {', '.join(allowed)}, {MEAN} (of all targets' main scores, the default)"
         )
     if name not in scores[target]:
         what = "[joint]" if target == "joint" else f"the {types[target]} target {target!r}"

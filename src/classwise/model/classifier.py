@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classwise.model.backbone import Backbone, Three, build_backbone
+from classwise.model.backbone import Backbone, build_backbone
 from classwise.model.batch_norm import batch_norms, freezable_norms
+from classwise.model.packaged_weights import Three
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from classwise.errors import ConfigError
-from classwise.model.backbone import import_timm
+from classwise.model.timm_module import import_timm
 
 # By the last part of their names: position embeddings (pos_embed, pos_embed_win), and tables of relative positions
 # (relative_position_bias_table of Swin and BEiT, rel_pos_h of MViT and SAM, height_rel of BoTNet, attention_biases of

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from classwise.errors import ConfigError, nearest
-from classwise.model.backbone import import_timm
+from classwise.model.timm_module import import_timm
 
 # Not torch.optim.Muon, which takes matrices only: `muon` is timm's, which leaves convolutions and biases to AdamW.
 TORCH: dict[str, type[Optimizer]] = {

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from classwise.metrics.mean import MAIN_SCORES, is_mean
+from classwise.metrics.scores import AT_PRIOR
 from classwise.report.charts import Series, line_chart
 from classwise.report.headline import Best
 from classwise.report.names import metric_name
-from classwise.report.read import RunFiles, joint_title, mapping, number
+from classwise.report.read import RunFiles, joint_title, kind_of, mapping, number
 from classwise.report.svg import Point
 
 OTHER_LINES = 5  # beside the selected metric; more could not be told apart
@@ -109,7 +111,7 @@ def _target_weights(run: RunFiles) -> Curve:
 
 
 def _metric(run: RunFiles, best: Best) -> Curve:
-    """The selected metric, and the same metric of other targets."""
+    """The selected metric, and the same metric of other targets; beside a mean what each target enters it with."""
     names = list(dict.fromkeys(name for line in run.history for name in mapping(line.get("valid"))))
     selected = _history_key(best.metric, names)
     lines = []
@@ -117,14 +119,27 @@ def _metric(run: RunFiles, best: Best) -> Curve:
         lines.append(Series(_line_name(run, selected), _points(run, selected, part="valid")))
     for name in names:
         points = _points(run, name, part="valid")
-        same_metric = name.rpartition(".")[2] == best.key and name != selected
+        belongs = _is_part(run, name) if is_mean(best.key) else name.rpartition(".")[2] == best.key
         # `macro_f1` and `joint.macro_f1` may be the same numbers under two names.
-        if lines and same_metric and points != lines[0].points and len(lines) <= OTHER_LINES:
+        if lines and belongs and name != selected and points != lines[0].points and len(lines) <= OTHER_LINES:
             lines.append(Series(_line_name(run, name), points, style=len(lines)))
 
     mark = next((point for point in lines[0].points if point[0] == best.epoch), None) if lines else None
     chart = line_chart(lines, f"{best.name} per epoch", "epoch", mark=mark)
     return Curve(f"Validation {best.name}", svg=chart, legend=_legend(lines) if len(lines) > 1 else [])
+
+
+def _is_part(run: RunFiles, name: str) -> bool:
+    """Whether a score is what its target enters the mean of all targets with, at the class shares that are selected
+    by."""
+    target, _, key = name.rpartition(".")
+    configured = mapping(mapping(run.config.get("targets")).get(target))
+    if not configured:
+        return False
+    prior = mapping(run.config.get("selection")).get("prior")
+    main = MAIN_SCORES.get(kind_of(run, target), "")
+    has_shares = prior == "balanced" and kind_of(run, target) == "class"
+    return key == (f"{main}{AT_PRIOR}" if has_shares else main)
 
 
 def _history_key(metric: str, names: list[str]) -> str | None:

@@ -3,6 +3,7 @@ its confidence interval, and the baselines to beat."""
 
 from dataclasses import dataclass
 
+from classwise.metrics.mean import is_mean
 from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import PROBES, SIMPLEST, selection_text
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
@@ -50,6 +51,7 @@ class Headline:
     subject: str
     prior: str  # the class shares of the score, where they are not those of the rows
     lower: bool
+    parts: list[tuple[str, str]]  # what each target enters a mean with, as `macro F1 of colour` and its value
     samples: int  # rows behind the score; 0 where they are not recorded
     is_test: bool  # else of the validation rows
     validation: str  # the value on the validation rows
@@ -87,6 +89,8 @@ def headline(run: RunFiles, best: Best) -> Headline:
         limits = ends(mapping(scored.get("intervals")).get(best.key.removesuffix(AT_PRIOR)))
         interval = interval_text(best.key, value, limits) if limits else ""
         no_interval = str(mapping(scored.get("no_interval")).get(best.key.removesuffix(AT_PRIOR), ""))
+        if is_mean(best.key):
+            no_interval = str(mapping(metrics.get("no_interval")).get(best.key, ""))
     baselines_of, baselines = _baselines(run, best)
     return Headline(
         name=metric_name(best.key, kind_of(run, target)),
@@ -96,6 +100,7 @@ def headline(run: RunFiles, best: Best) -> Headline:
         subject=subject(run, best),
         prior=_prior(run) if best.key.endswith(AT_PRIOR) else "",
         lower=not higher_is_better(best.key),
+        parts=_parts(run, metrics) if is_mean(best.key) else [],
         samples=count(scores.get("samples")) or count(metrics.get("samples")),
         is_test=is_test,
         validation="" if best.value is None else number_text(best.key, best.value),
@@ -105,6 +110,18 @@ def headline(run: RunFiles, best: Best) -> Headline:
     )
 
 
+def _parts(run: RunFiles, metrics: Json) -> list[tuple[str, str]]:
+    """The name and the value of each part of a mean."""
+    parts = []
+    for name, value in mapping(metrics.get("parts")).items():
+        target, _, key = name.rpartition(".")
+        if number(value) is not None:
+            parts.append(
+                (f"{metric_name(key, kind_of(run, target))} of {target}", number_text(key, float(value)))
+            )
+    return parts
+
+
 def _prior(run: RunFiles) -> str:
     """The class shares of selection.prior in words."""
     prior = mapping(run.config.get("selection")).get("prior")
@@ -112,7 +129,9 @@ def _prior(run: RunFiles) -> str:
 
 
 def subject(run: RunFiles, best: Best) -> str:
-    """The target of the selected metric, or the joint class. Empty if there is only one target."""
+    """The target of the selected metric, or the joint class. Empty if there is only one target, or all are meant."""
+    if is_mean(best.metric):
+        return ""
     has_joint = bool(run.config.get("joint") or run.metrics.get("joint"))
     if best.target and best.target != "joint":
         return best.target
@@ -120,7 +139,10 @@ def subject(run: RunFiles, best: Best) -> str:
 
 
 def target_of(run: RunFiles, metric: str) -> str:
-    """The target of `metric`, which the config may leave out: then the joint class, or the only target."""
+    """The target of `metric`, which the config may leave out: then the joint class, or the only target. Empty for the
+    mean of all targets."""
+    if is_mean(metric):
+        return ""
     named = metric.rpartition(".")[0]
     if named or run.config.get("joint") or run.metrics.get("joint"):
         return named or "joint"
@@ -151,7 +173,7 @@ def _baselines(run: RunFiles, best: Best) -> tuple[str, list[Baseline]]:
     metric = str(recorded.get("metric") or best.metric)
     target = target_of(run, metric)
     key = metric.rpartition(".")[2]
-    kind = kind_of(run, target)
+    kind = "mean" if is_mean(key) else kind_of(run, target)
 
     # The run's value can be compared only with baselines of the same metric and target.
     same_metric = key == best.key and target == target_of(run, best.metric)

@@ -37,6 +37,7 @@ NUMBER_NAMES = {
     "map": "MAP",
     "log_loss": "log loss",
     "calibration_error": "calibration error",
+    "mean": "mean of all targets",
     "loss": "loss",
 }
 

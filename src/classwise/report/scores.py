@@ -176,7 +176,8 @@ def overviews(run: RunFiles, scores: Sequence[TargetScores], best: Best) -> list
 def _main_keys(run: RunFiles, kind: str, best: Best, present: list[str]) -> list[str]:
     """The type's main scores that are present, led by the selected one where that is another."""
     keys = [key for key in KINDS[kind].main_scores if key in present]
-    is_selected_kind = kind_of(run, target_of(run, best.metric)) == kind
+    target = target_of(run, best.metric)
+    is_selected_kind = bool(target) and kind_of(run, target) == kind
     if is_selected_kind and best.key not in keys:
         keys = [best.key, *keys[:2]]
     return [key for key in keys if key in present]

@@ -39,6 +39,7 @@ from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_r
 from classwise.run.inputs import note_absent_classes, read_rows, rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
+from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config
 from classwise.run.session import (
@@ -59,8 +60,9 @@ def train(
 ) -> "Run":
     """Train as the config says and return the finished run.
 
-    `run` is the folder to train into (default: runs/NAME, numbered if it exists). Raises ClasswiseError for
-    whatever is wrong with config or data, before anything is written; Interrupted after a signal, with a
+    `config` may also be a folder of images or a table: the config that `init` would write is then written beside the
+    run. `run` is the folder to train into (default: runs/NAME, numbered if it exists). Raises ClasswiseError for
+    whatever is wrong with config or data, and leaves nothing behind then; Interrupted after a signal, with a
     checkpoint written.
     """
     with (
@@ -69,8 +71,10 @@ def train(
         preserve_torch_state(),
         contextlib.ExitStack() as stack,
     ):
-        # What is wrong with config or data comes out here, before anything is measured or written.
         console = Console(quiet or not processes.is_main_process)
+        config, run = stack.enter_context(config_to_train(config, run, overrides, processes, console))
+
+        # What is wrong with config or data comes out here, before anything is measured.
         checked, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))

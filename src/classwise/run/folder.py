@@ -199,7 +199,7 @@ def _made(name: str, wanted: Path | None) -> tuple[Path, bool]:
             refuse_held(wanted)  # a run that is under way says more than a folder that is not empty
             raise
         return wanted, _make(wanted)
-    return next(path for path in _candidates(Path("runs") / name) if _make(path)), True
+    return next(path for path in numbered(Path("runs") / name) if _make(path)), True
 
 
 def _make(folder: Path) -> bool:
@@ -231,7 +231,7 @@ def _clear(folder: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _candidates(first: Path) -> Iterable[Path]:
+def numbered(first: Path) -> Iterable[Path]:
     """NAME, NAME-2, NAME-3, ..."""
     yield first
     number = 2

@@ -8,10 +8,16 @@ from torch import nn
 from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
-from classwise.metrics.text import headline_text, selection_text
+from classwise.metrics.mean import MAIN_SCORES, main_score
+from classwise.metrics.scores import AT_PRIOR
+from classwise.metrics.text import display_width, headline_text, selection_text
+from classwise.model.heads import Head
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.training import loop
+
+LINE_WIDTH = 100  # columns of an epoch's line
+SPEED_WIDTH = 32  # of these for `  lr 1.0e-03  123.4 s  12,345/s`, whatever an epoch takes
 
 INEXACT = (
     "note: {model} has {layers}, which normalize{s} by the {images} images of a forward pass; the {total} of an update"
@@ -48,6 +54,8 @@ def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts:
         f"{parts.data.updates_per_epoch} updates an epoch, {settings.precision} on {settings.device};"
         f" * marks the best {settings.metric} so far{since}"
     )
+    if legend := targets_legend(parts.heads):
+        console.line(legend)
     say_batch_norm(console, parts)
 
 
@@ -89,15 +97,60 @@ def batch_norm_note(parts: Parts) -> str:
     )
 
 
-def epoch_line(row: dict[str, Any], settings: loop.Settings, best: bool) -> str:
-    """A line for an epoch from its row of history.jsonl; an asterisk marks the best so far."""
+def targets_legend(heads: Mapping[str, Head]) -> str:
+    """What the number behind each target's name in an epoch's line is; empty for a single target, whose name is not
+    in it."""
+    if len(heads) < 2:
+        return ""
+    names: dict[str, list[str]] = {}
+    for name, head in heads.items():
+        names.setdefault(MAIN_SCORES[head.type], []).append(name)
+    scores = "; ".join(f"{score} of {', '.join(targets)}" for score, targets in names.items())
+    return f"each epoch also shows, by target: {scores}"
+
+
+def epoch_line(
+    row: dict[str, Any], settings: loop.Settings, best: bool, heads: Mapping[str, Head] | None = None
+) -> str:
+    """A line for an epoch from its row of history.jsonl; an asterisk marks the best so far.
+
+    `heads`: of several targets each one's main score follows, by the target's name, but for the selecting one, which
+    is there already: on lines of their own where they would not fit.
+    """
     width = len(str(settings.epochs))
+    epoch = f"epoch {row['epoch']:>{width}}/{settings.epochs}  "
     star = "*" if best and row["epoch"] >= settings.first_epoch else " "
-    return (
-        f"epoch {row['epoch']:>{width}}/{settings.epochs}  loss {row['train_loss']:.4f}"
-        f"  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
-        f"  lr {row['lr']:.1e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f}/s"
+    selected = (
+        f"{epoch}loss {row['train_loss']:.4f}  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
     )
+    speed = f"  lr {row['lr']:.1e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f}/s"
+    others = _target_scores(row["valid"], settings.metric, heads or {})
+    joined = "".join(f"  {item}" for item in others)
+    if display_width(selected + joined) + SPEED_WIDTH <= LINE_WIDTH:
+        return selected + joined + speed
+
+    # Below each other in every epoch, so the lines begin where the loss does.
+    lines = [selected + speed, ""]
+    indent = " " * (len(epoch) - 2)
+    for item in others:
+        if lines[-1] and display_width(f"{lines[-1]}  {item}") > LINE_WIDTH:
+            lines.append("")
+        lines[-1] = f"{lines[-1] or indent}  {item}"
+    return "\n".join(lines)
+
+
+def _target_scores(scores: Mapping[str, float], metric: str, heads: Mapping[str, Head]) -> list[str]:
+    """`colour 0.6123` for each of several targets, at other class shares where the metric is; without the metric's
+    own."""
+    if len(heads) < 2:
+        return []
+    found = []
+    for name, head in heads.items():
+        score = main_score(name, head.type, at_prior=metric.endswith(AT_PRIOR))
+        score = score if score in scores else main_score(name, head.type)
+        if score != metric and score in scores:
+            found.append(f"{name} {scores[score]:.4f}")
+    return found
 
 
 def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> None:

@@ -24,6 +24,8 @@ from classwise.infer.engines import engine_of
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_labels
 from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.metrics.mean import NO_INTERVAL, is_mean, mean_parts
+from classwise.metrics.scores import AT_PRIOR
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
 from classwise.run.checkpoint import Checkpoint, reading, restored_model
@@ -186,12 +188,29 @@ class Predictor:
 
         # The headline: the metric that selected the checkpoint, and the rows that it was computed from.
         metric = selection_metric(config)
+        value = flat_scores(results).get(metric)
+        if is_mean(metric):
+            return self._mean(metric, value, results, rows=len(next(iter(outputs.values())))) | results
         target = metric.rpartition(".")[0] or next(iter(self.heads))
         rows = (results["joint"] if target == "joint" else results["targets"][target])["samples"]
-        value = flat_scores(results).get(metric)
         if value is None:
             raise DataError(f"{metric} cannot be computed: no row has a label for {target!r}")
         return {"metric": metric, "value": value, "samples": rows, **results}
+
+    def _mean(
+        self, metric: str, value: float | None, results: Mapping[str, Any], rows: int
+    ) -> dict[str, Any]:
+        """The headline of the mean of all targets, with its `parts`; every row has a label of at least one of them.
+        Raises DataError where a target has none in any row."""
+        if value is None:
+            unlabeled = [name for name, scores in results["targets"].items() if not scores["samples"]]
+            raise DataError(
+                f"{metric} cannot be computed: no row has a label for {' and '.join(map(repr, unlabeled))}"
+            )
+        parts = mean_parts(results, at_prior=metric.endswith(AT_PRIOR))
+        headline = {"metric": metric, "value": value, "samples": rows, "parts": parts}
+        has_intervals = any("intervals" in scores for scores in results["targets"].values())
+        return headline | ({"no_interval": {metric: NO_INTERVAL}} if has_intervals else {})
 
 
 @contextlib.contextmanager

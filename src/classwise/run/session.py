@@ -183,12 +183,18 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
     """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`."""
     settings = parts.settings
 
+    def running_loss() -> str:
+        progress = parts.state.progress
+        return f"loss {progress.loss_sum / progress.samples:.4f}" if progress.samples else ""
+
     def watch(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
         title = f"epoch {epoch + 1}/{settings.epochs}"
-        return console.bar(updates, title, total=parts.data.updates_per_epoch, done=first_update)
+        return console.bar(
+            updates, title, total=parts.data.updates_per_epoch, done=first_update, note=running_loss
+        )
 
     def report(row: dict[str, Any], best: bool) -> None:
-        console.line(epoch_line(row, settings, best))
+        console.line(epoch_line(row, settings, best, parts.heads))
 
     def report_chunks(size: int) -> None:
         console.line(f"memory ran out: from now on {size} images at once")

@@ -7,7 +7,7 @@ from classwise.data.split import split_rows
 from classwise.data.table import write_table
 from classwise.data.target_from_table import make_target
 from classwise.errors import DataError
-from classwise.init.competition import competition_table, is_competition
+from classwise.suggest.competition import competition_table, is_competition
 
 NAMES = ["mask1.jpg", "mask2.jpeg", "mask3.png", "mask4.JPG", "mask5.jpg", "incorrect_mask.jpg", "normal.png"]
 PEOPLE = [("000600-1", "female", 60), ("007", "male", 18), ("1e5", "female", 29), ("000600-1", "male", 44)]

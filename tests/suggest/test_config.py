@@ -13,8 +13,8 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.table import read_table
 from classwise.errors import DataError, OutputError
-from classwise.init.guess import guess_source
-from classwise.init.suggest import write_config
+from classwise.suggest.config import init, look_at
+from classwise.suggest.source import guess_source
 from tests.helpers.scenes import class_folder, draw, plain_table, untouched, write_csv
 
 KINDS = ("mask1.jpg", "mask2.png", "mask3.jpeg", "mask4.jpg", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg")
@@ -68,7 +68,7 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     source = class_folder(tmp_path / "옷 사진", {"바지": 3, 'it\'s "red"': 4})
     (source / "바지" / "._00.png").write_bytes(b"junk")
     with untouched(source):
-        path = write_config(source, tmp_path / "new" / "place")
+        path = init(source, tmp_path / "new" / "place")
     assert path == tmp_path / "new" / "place" / "classwise.toml"
     samples = read_table(path.with_name("samples.csv"))
     assert samples.columns == ["path", "label"]
@@ -85,7 +85,7 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
 def test_a_table_is_used_where_it_stands(tmp_path: Path) -> None:
     """No copy is made; images is the folder in which the paths exist."""
     source = table(tmp_path / "data", {"label": ["a", "b"] * 4})
-    path = write_config(source, tmp_path)
+    path = init(source, tmp_path)
     config = loads(path)
     assert Path(config.data.source) == source
     assert Path(config.data.images) == tmp_path / "data" / "images"
@@ -104,13 +104,13 @@ def test_every_kind_of_table(tmp_path: Path, suffix: str) -> None:
         frame.write_parquet(source)
     else:
         frame.write_csv(source, separator="\t" if suffix == ".tsv" else ",")
-    assert load_config(write_config(source, tmp_path / "one")).data.source == str(source)
-    assert load_config(write_config(tmp_path, tmp_path / "two")).data.source == str(source)
+    assert load_config(init(source, tmp_path / "one")).data.source == str(source)
+    assert load_config(init(tmp_path, tmp_path / "two")).data.source == str(source)
 
 
 def test_the_competition_tree(tmp_path: Path) -> None:
     """Three targets, the joint class in the competition's order, people as groups, ids as text, no junk."""
-    path = write_config(competition(tmp_path / "tree"), tmp_path / "out")
+    path = init(competition(tmp_path / "tree"), tmp_path / "out")
     config = loads(path)
     assert list(config.targets) == ["mask", "gender", "age"]
     assert config.targets["mask"].labels == ("wear", "incorrect", "normal")
@@ -130,8 +130,8 @@ def test_the_competition_tree(tmp_path: Path) -> None:
 def test_the_train_folder_of_the_competition_tree(tmp_path: Path) -> None:
     """Naming tree/train is the same as naming the tree."""
     tree = competition(tmp_path / "tree")
-    one = write_config(tree, tmp_path / "one").with_name("samples.csv")
-    two = write_config(tree / "train", tmp_path / "two").with_name("samples.csv")
+    one = init(tree, tmp_path / "one").with_name("samples.csv")
+    two = init(tree / "train", tmp_path / "two").with_name("samples.csv")
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -181,14 +181,100 @@ def test_several_labels_in_a_cell_and_numbers_have_their_types(tmp_path: Path) -
     assert guess.targets["colour"] == {"column": "colour"}
     source = table(tmp_path / "b", {"weight": [n + 0.5 for n in range(12)]})
     assert guess_source(source).targets == {"weight": {"column": "weight", "type": "regression"}}
-    config = load_config(write_config(source, tmp_path / "out"))
+    config = load_config(init(source, tmp_path / "out"))
     assert (config.selection.metric, config.loss_of("weight").name) == ("mae", "mse")
+
+
+@pytest.mark.parametrize(
+    ("columns", "one"),
+    [
+        ({"colour": ["a", "b"] * 6, "size": ["low", "mid", "high"] * 4}, "colour.macro_f1"),
+        ({"size": ["low", "mid", "high"] * 4, "colour": ["a", "b"] * 6}, "size.macro_f1"),
+        ({"weight": [n + 0.5 for n in range(12)], "height": [n * n for n in range(12)]}, "weight.r2"),
+    ],
+)
+def test_several_targets_select_by_their_mean(
+    tmp_path: Path, columns: dict[str, list[Any]], one: str
+) -> None:
+    """Not by the first one alone; the comment says what it is a mean of, and how to name one of them."""
+    path = init(table(tmp_path, columns), tmp_path / "out")
+    config = loads(path)
+    assert config.selection.metric == "mean"
+    line = next(
+        line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith('metric = "mean"')
+    )
+    assert "the mean of each target's main score" in line
+    assert f'"{one}"' in line
+    path.write_text(path.read_text(encoding="utf-8").replace('metric = "mean"', f'metric = "{one}"'))
+    assert load_config(path).selection.metric == one
+    # A class target has class shares, wherever it stands.
+    assert config.selection.prior == ("as_validation" if "colour" in columns else None)
+
+
+def test_one_target_and_a_joint_class_have_their_own_metric(tmp_path: Path) -> None:
+    """No mean where there is one number to select by."""
+    assert load_config(init(competition(tmp_path / "tree"), tmp_path / "a")).selection.metric == "macro_f1"
+    source = table(tmp_path / "data", {"label": ["a", "b"] * 6})
+    assert load_config(init(source, tmp_path / "b")).selection.metric == "macro_f1"
+
+
+SEVERITY = ["severe", "none", "mild"]
+
+
+def test_ordered_labels_of_a_table(tmp_path: Path) -> None:
+    """Names that say an order make an ordinal target, with its labels from the lowest to the highest; the comment says
+    why; and what is written trains."""
+    severity = [*SEVERITY * 3, "", *SEVERITY[:2]]
+    source = table(tmp_path, {"severity": severity, "colour": ["a", "b"] * 6})
+    path = init(source, tmp_path / "out")
+    config = loads(path)
+    assert config.targets["severity"].type == "ordinal"
+    assert config.targets["severity"].labels == ("none", "mild", "severe")
+    assert config.targets["colour"].type == "class"
+    line = next(
+        line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith('type = "ordinal"')
+    )
+    assert "ordered levels, as their names say" in line
+    assert "severity (ordinal: none < mild < severe)" in look_at(source, hub=False).summary[0]
+
+
+def test_ordered_labels_of_a_folder(tmp_path: Path) -> None:
+    """The names of class folders are labels as any other; the loss is the default of ordinal targets."""
+    source = class_folder(tmp_path / "source", {"grade_2": 4, "grade_10": 4, "grade_1": 4})
+    config = loads(init(source, tmp_path / "out"))
+    assert config.targets["label"].type == "ordinal"
+    assert config.targets["label"].labels == ("grade_1", "grade_2", "grade_10")
+    assert config.loss_of("label").name == "corn"
+    assert config.selection.prior is None
+
+
+def test_numbers_may_be_ordered_labels(tmp_path: Path) -> None:
+    """They stay classes: the comment has the two keys that make them levels, and with these it trains, too."""
+    path = init(table(tmp_path, {"stars": [1, 10, 2] * 4}), tmp_path / "out")
+    assert loads(path).targets["stars"].type == "class"
+    text = path.read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith('type = "class"'))
+    proposal = 'type = "ordinal", labels = ["1", "2", "10"]'
+    assert line.endswith(f"if the labels are levels of a scale: {proposal}")
+    keys = proposal.replace(", labels", "\nlabels")
+    changed = text.replace(line, keys).replace('name = "balanced_softmax"', 'name = "corn"')
+    assert "[loss]" in changed
+    head = changed.split("[loss]")[0]
+    path.write_text(head.replace("prior", "# prior"), encoding="utf-8")
+    assert loads(path).targets["stars"].labels == ("1", "2", "10")
+
+
+def test_letters_are_no_order(tmp_path: Path) -> None:
+    """Neither a type nor a comment of their own."""
+    guess = guess_source(table(tmp_path, {"label": ["A", "B", "C"] * 4}))
+    assert guess.targets == {"label": {"column": "label"}}
+    assert "targets.label.type" not in guess.notes
 
 
 def test_a_number_column_is_named_as_left_out(tmp_path: Path) -> None:
     """A column with too many values is no class target as it stands; the comment says what makes it one."""
     source = table(tmp_path, {"colour": ["a", "b"] * 6, "weight": [n + 0.5 for n in range(12)]})
-    text = write_config(source, tmp_path / "out").read_text(encoding="utf-8")
+    text = init(source, tmp_path / "out").read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if line.startswith('column = "colour"'))
     assert "not used: weight" in line
     assert "edges" in line
@@ -202,13 +288,13 @@ def test_any_column_may_hold_the_paths(tmp_path: Path) -> None:
     guess = guess_source(tmp_path / "samples.csv")
     assert guess.data == {"path": "사진 파일"}
     assert list(guess.targets) == ["종류"]
-    loads(write_config(tmp_path / "samples.csv", tmp_path))
+    loads(init(tmp_path / "samples.csv", tmp_path))
 
 
 def test_a_column_with_an_odd_name_becomes_a_target(tmp_path: Path) -> None:
     """A target's name is a TOML key and an option; `joint` is kept for the joint class."""
     source = table(tmp_path, {"a.b (c)": ["x", "y"] * 6, "joint": ["u", "v"] * 6})
-    config = loads(write_config(source, tmp_path / "out"))
+    config = loads(init(source, tmp_path / "out"))
     assert {name: target.column for name, target in config.targets.items()} == {
         "a_b _c_": "a.b (c)",
         "joint_": "joint",
@@ -225,7 +311,7 @@ def test_every_key_has_a_comment(tmp_path: Path, kind: str) -> None:
         ),
         "tree": lambda: competition(tmp_path / "source"),
     }[kind]()
-    text = write_config(source, tmp_path / "out").read_text(encoding="utf-8")
+    text = init(source, tmp_path / "out").read_text(encoding="utf-8")
     lines = [
         line
         for line in text.splitlines()
@@ -253,7 +339,7 @@ def test_every_key_has_a_comment(tmp_path: Path, kind: str) -> None:
 def test_the_size_follows_the_images(tmp_path: Path) -> None:
     """Small images keep their size and shape, in steps of 4; height comes first."""
     source = class_folder(tmp_path / "small", {"a": 3, "b": 3})
-    assert load_config(write_config(source, tmp_path / "one")).model.image_size == (28, 28)
+    assert load_config(init(source, tmp_path / "one")).model.image_size == (28, 28)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +368,7 @@ def test_nothing_to_guess(tmp_path: Path, make: Any, message: str) -> None:
     """What cannot be understood is said, and nothing is written."""
     source = make(tmp_path)
     with untouched(tmp_path), pytest.raises(DataError, match=message) as caught:
-        write_config(source, tmp_path / "out")
+        init(source, tmp_path / "out")
     assert str(source.parent) in str(caught.value)
 
 
@@ -293,8 +379,8 @@ def test_files_that_exist_are_kept_unless_forced(tmp_path: Path, there: str) -> 
     out.mkdir()
     (out / there).write_text("precious")
     with untouched(out), pytest.raises(OutputError, match=f"{there} exists already"):
-        write_config(source, out)
-    loads(write_config(source, out, force=True))
+        init(source, out)
+    loads(init(source, out, force=True))
 
 
 # Class shares
@@ -304,9 +390,8 @@ TAIL = ["a"] * 8 + ["b"] * 4 + ["c"] * 2
 
 def shares_of(source: Path, out: Path) -> tuple[Any, str]:
     """selection.prior of the written config, and the line on class shares."""
-    said: list[str] = []
-    config = loads(write_config(source, out, say=said.append))
-    lines = [line for line in said if line.startswith("class shares: ")]
+    config = loads(init(source, out))
+    lines = [line for line in look_at(source, hub=False).summary if line.startswith("class shares: ")]
     return config.selection.prior, lines[0] if lines else ""
 
 

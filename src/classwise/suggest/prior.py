@@ -7,7 +7,7 @@ import polars as pl
 from classwise.data.sources import folder_table
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
-from classwise.init.guess import Guess
+from classwise.suggest.source import Guess
 
 TEST_NAMES = ("test", "valid", "val", "validation", "eval", "evaluation", "holdout", "dev")
 """Names of tables and folders beside the source that may show how frequent the classes will be."""
@@ -20,15 +20,19 @@ DIFFERENT = 0.1
 
 
 def choose_prior(guess: Guess) -> tuple[str | None, str]:
-    """selection.prior, and why; (None, "") where selection.metric scores no class target.
+    """selection.prior, and why; (None, "") without a class target. Of several, the first one decides.
 
     `balanced` if a test table beside the source has every class equally often and the source has not; else
     `as_validation`, since validation rows are drawn with the shares of the source.
     """
-    target, keys = next(iter(guess.targets.items()))
-    if keys.get("type", "class") != "class":
+    class_columns = {
+        name: str(keys["column"])
+        for name, keys in guess.targets.items()
+        if keys.get("type", "class") == "class"
+    }
+    if not class_columns:
         return None, ""
-    column = str(keys["column"])
+    target, column = next(iter(class_columns.items()))
     counts = _counts(guess.table, column)
     # Equal shares of one target say nothing about those of the joint classes.
     for name, table in [] if guess.joint else _test_tables(guess):

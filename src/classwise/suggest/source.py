@@ -12,7 +12,8 @@ from classwise.config.schema import RESERVED_NAMES
 from classwise.data.sources import folder_table, is_image_name, samples_of
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
-from classwise.init.competition import competition_table, is_competition
+from classwise.suggest.competition import competition_table, is_competition
+from classwise.suggest.ordered import ordered_labels
 
 # Common names of such columns, in the order in which they are tried.
 PATH_NAMES = ("path", "image_path", "filepath", "file", "filename", "file_name", "image", "img", "picture")
@@ -75,13 +76,15 @@ def _guess_class_folders(source: Path) -> Guess:
             f"{source}: found only one class folder with images, {table['label'][0]!r}; at least two are needed"
         )
     comment = "; ".join(["column with the labels: the names of the folders", *notes])
-    return Guess(
+    guess = Guess(
         table=table,
         root=source,
         data={"path": "path"},
         targets={"label": {"column": "label"}},
         notes={"targets.label.column": comment},
     )
+    _order_labels(guess)
+    return guess
 
 
 def _guess_competition(source: Path) -> Guess:
@@ -151,7 +154,9 @@ def _guess_table(path: Path) -> Guess:
     if _has_unlabeled_rows(table, list(target_keys)):
         data["unlabeled"] = "skip"
         notes["data.unlabeled"] = "some rows have no label at all: they are left out, and counted in the log"
-    return Guess(table=table, root=root, data=data, targets=targets, notes=notes, source=path)
+    guess = Guess(table=table, root=root, data=data, targets=targets, notes=notes, source=path)
+    _order_labels(guess)
+    return guess
 
 
 def _path_column(table: pl.DataFrame, path: Path) -> tuple[str, Path]:
@@ -213,6 +218,23 @@ def _target_keys(cells: pl.Series) -> dict[str, Any] | None:
     if len(counts) <= min(MAX_CLASSES, labels.len() // 2) and int(counts.min()) >= 2:  # type: ignore[arg-type]
         return {}
     return {"type": "regression"} if numeric else None
+
+
+def _order_labels(guess: Guess) -> None:
+    """Make class targets ordinal where the names of the labels say an order, and propose it where they may."""
+    for name, target in guess.targets.items():
+        cells = guess.table[str(target["column"])].drop_nulls().unique().to_list()
+        found = ordered_labels([cell for cell in cells if cell.strip()]) if "type" not in target else None
+        if found is None:
+            continue
+        labels, is_sure = found
+        if is_sure:
+            target |= {"type": "ordinal", "labels": labels}
+            note = 'ordered levels, as their names say, lowest first; "class" takes them for unrelated'
+        else:
+            listed = ", ".join(f'"{label}"' for label in labels)
+            note = f'if the labels are levels of a scale: type = "ordinal", labels = [{listed}]'
+        guess.notes[f"targets.{name}.type"] = note
 
 
 def _has_unlabeled_rows(table: pl.DataFrame, columns: Sequence[str]) -> bool:

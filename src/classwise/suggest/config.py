@@ -1,0 +1,216 @@
+"""`classwise init`: look at the images, and write a config that is ready to train."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from classwise.config.describe import commented_toml
+from classwise.config.load import make_config
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.data.images import read_image
+from classwise.data.table import write_table
+from classwise.errors import DataError, ImageError
+from classwise.files import refuse_existing, write_text
+from classwise.metrics.mean import MEAN, main_score
+from classwise.suggest.backbone import BackboneChoice, choose_backbone
+from classwise.suggest.prior import choose_prior
+from classwise.suggest.source import Guess, guess_source
+
+_HEADER = """\
+# Written by `classwise init`, and ready to train: classwise train {name}
+# Paths are relative to this file. Every key is also an option: --training.epochs 5
+
+"""
+SAMPLED_IMAGES = 40
+"""About as many images are read to find the usual size."""
+
+
+def init(
+    source: str | Path,
+    out: str | Path = ".",
+    force: bool = False,
+    hub: bool = True,
+    quiet: bool = False,
+) -> Path:
+    """Write `out`/classwise.toml, and samples.csv if the source is not a table; returns the config's path.
+
+    `source`: a folder with one sub-folder per class, a table, or the face-mask competition's folder. `hub`: whether the
+    Hugging Face hub may be asked for pretrained weights. Unless `quiet`, a few lines say what was recognized and
+    chosen. Raises DataError for a source that is not recognized, OutputError for files that exist already, unless
+    `force` is given.
+    """
+    console = Console(quiet)
+    suggestion = look_at(Path(source), hub)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = write_suggestion(suggestion, out / "classwise.toml", out / "samples.csv", force)
+    for line in [*written, *suggestion.summary]:
+        console.line(line)
+    return out / "classwise.toml"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The config for a source, with absolute paths; data.source is empty if its table has to be written.
+
+    summary: lines on what was recognized and chosen.
+    """
+
+    config: Config
+    guess: Guess
+    summary: tuple[str, ...]
+
+
+def look_at(source: Path, hub: bool) -> Suggestion:
+    """The config for a source; nothing is written. `hub`: whether the Hugging Face hub may be asked for weights.
+
+    Raises DataError for a source that is not recognized, or if no image can be read.
+    """
+    guess = guess_source(source)
+    guess.data["source"] = str(guess.source.resolve()) if guess.source else ""
+    guess.data["images"] = str(guess.root.resolve())
+    prior, reason = choose_prior(guess)
+    guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
+    height, width = _median_size(guess)
+    backbone = choose_backbone(height, width, hub)
+    config = suggest(guess, _run_name(source), backbone=backbone, height=height, width=width, prior=prior)
+    return Suggestion(config=config, guess=guess, summary=tuple(_summary(guess, config, backbone, reason)))
+
+
+def write_suggestion(
+    suggestion: Suggestion, config_path: Path, table_path: Path, force: bool = False
+) -> list[str]:
+    """Write the config, and the table if the source is none; returns lines on what was written. Raises OutputError for
+    a file that exists already, unless `force` is given; then neither is written."""
+    guess = suggestion.guess
+    folder = config_path.parent
+    config = suggestion.config
+    data = config.data.model_copy(
+        update={
+            "source": _relative(guess.source or table_path, folder),
+            "images": _relative(guess.root, folder),
+        }
+    )
+    text = commented_toml(config.model_copy(update={"data": data}), guess.notes)
+
+    # Refuse before anything is written.
+    refuse_existing(config_path, force)
+    lines = []
+    if not guess.source:
+        refuse_existing(table_path, force)
+        write_table(guess.table, table_path)
+        lines.append(f"{table_path}: {guess.table.height} rows")
+    write_text(config_path, _HEADER.format(name=config_path.name) + text)
+    return lines
+
+
+def suggest(
+    guess: Guess, name: str, backbone: BackboneChoice, height: int, width: int, prior: str | None
+) -> Config:
+    """The config for a source with images of about this size: a pretrained backbone, or a small network that is trained
+    from scratch. `prior`: selection.prior."""
+    values: dict[str, Any] = {
+        "name": name,
+        "data": {"augment": "light", **guess.data},
+        "targets": guess.targets,
+        "loss": {"name": "balanced_softmax"},
+        "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+        "schedule": {"name": "cosine", "warmup_epochs": 0.5},
+        "training": {"epochs": 30, "batch_size": 32, "clip_norm": 1.0},
+        # The luckiest epoch is not the best one: docs/results/honesty.md.
+        # Balanced softmax learns no class shares; those of `prior` are added to what it has learned.
+        "selection": {"metric": _metric(guess), "prior": prior, "first_epoch": 0.8},
+    }
+    if guess.joint:
+        values["joint"] = {"targets": guess.joint}
+    if not any(target.get("type", "class") == "class" for target in guess.targets.values()):
+        del values["loss"]  # each of the other types has its own default
+
+    values["model"] = {"backbone": backbone.backbone, "weights": backbone.weights}
+    if backbone.is_pretrained:
+        values["model"]["image_size"] = _scaled(height, width, 160)
+        values["optimizer"] |= {"lr": 1e-3, "backbone_lr_factor": 0.3}
+        values["training"]["epochs"] = 12
+        guess.notes["model.weights"] = (
+            f'pretrained on ImageNet ({backbone.reason}); "none" trains from scratch'
+        )
+    else:
+        values["model"]["image_size"] = _scaled(height, width, 112)
+        guess.notes["model.backbone"] = (
+            'built in, trained from scratch; for photographs try "resnet18" with weights = "pretrained" (from the hub)'
+        )
+    return make_config(values, where="init")
+
+
+def _metric(guess: Guess) -> str:
+    """The metric that selects the best checkpoint: of the joint class or the only target, or the mean of several, with
+    a comment on it."""
+    name, target = next(iter(guess.targets.items()))
+    if len(guess.targets) > 1 and not guess.joint:
+        one = main_score(name, target.get("type", "class"))
+        guess.notes["selection.metric"] = (
+            "the mean of each target's main score (macro F1, R2 of numbers), so that all of them choose the best"
+            f' checkpoint; or the score of one of them, such as "{one}"'
+        )
+        return MEAN
+    return "mae" if target.get("type") == "regression" and not guess.joint else "macro_f1"
+
+
+def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str) -> list[str]:
+    """What was recognized and chosen: targets, group and model; `prior` says for which class shares, and why."""
+    targets = []
+    for name, target in config.targets.items():
+        labels = guess.table[str(target.column)].drop_nulls()
+        if target.type == "class":
+            count = len(target.edges) + 1 if target.edges else labels.n_unique()
+            targets.append(f"{name} ({count} classes)")
+        elif target.type == "ordinal":
+            targets.append(f"{name} (ordinal: {' < '.join(target.labels or ())})")
+        else:
+            targets.append(f"{name} ({target.type})")
+    joint = ", joined into one class" if config.joint else ""
+    group = f"; split by {config.data.group}" if config.data.group else ""
+    height, width = config.model.image_size
+    return [
+        f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
+        *([f"class shares: {prior} (selection.prior)"] if prior else []),
+        f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
+        f" {config.model.weights}: {backbone.reason}",
+    ]
+
+
+def _median_size(guess: Guess) -> tuple[int, int]:
+    """The median height and width of some of the images. Raises DataError if none of them can be read."""
+    names = guess.table[guess.data["path"]].to_list()
+    step = max(1, len(names) // SAMPLED_IMAGES)
+    heights, widths = [], []
+    for name in names[::step]:
+        try:
+            height, width = read_image(guess.root / str(name)).shape[:2]
+        except ImageError:
+            continue  # `train` lists all unreadable images; the others are enough here
+        heights.append(height)
+        widths.append(width)
+    if not heights:
+        raise DataError(f"{guess.root}: none of the images that were tried can be read, such as {names[0]}")
+    return int(median(heights)), int(median(widths))
+
+
+def _scaled(height: int, width: int, side: int) -> list[int]:
+    """The size scaled down to at most about side * side pixels, with the same aspect ratio, in multiples of 4."""
+    scale = min(1.0, (side * side / (height * width)) ** 0.5)
+    return [max(8, round(height * scale / 4) * 4), max(8, round(width * scale / 4) * 4)]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def _run_name(source: Path) -> str:
+    """The source's name as a name for the run."""
+    path = source.resolve()
+    stem = path.stem if source.is_file() else path.name
+    return "".join(c if c.isalnum() or c in "_- " else "_" for c in stem) or "run"
