@@ -143,8 +143,11 @@ def train(
         A classwise.toml; or a folder of images or a table: what `classwise init` writes for it is then written beside
         the run, as runs/NAME.toml, and trained with.
     """
-    if config.is_file():  # else the error about it is the first line
-        _say_at_once(f"training as {config} says", quiet)
+    if config.exists():  # else the error about it is the first line
+        is_config = config.is_file() and config.suffix.lower() == ".toml"
+        _say_at_once(
+            f"training as {config} says" if is_config else f"training with the images of {config}", quiet
+        )
     from classwise.run.api import train as train_run
 
     _print_path(train_run(config, run, parse_overrides(overrides), quiet).path)

@@ -20,6 +20,7 @@ class Console:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.started = time.monotonic()
         self.log: Path | None = None
         self.lost_lines = 0
         self._earlier: list[str] = []

@@ -79,6 +79,9 @@ def test_training_says_something_before_anything_heavy_is_imported(here: Path) -
     (here / "runs/plain").mkdir(parents=True)
     started = python("-c", code, "train", "classwise.toml", cwd=here)
     assert started.stderr == "training as classwise.toml says; loading torch ... []\n"
+    for source in ("images", "samples.csv"):
+        started = python("-c", code, "train", source, cwd=here)
+        assert started.stderr == f"training with the images of {source}; loading torch ... []\n"
     resumed = python("-c", code, "resume", "runs/plain", cwd=here)
     assert resumed.stderr == "resuming runs/plain; loading torch ... []\n"
     missing = python("-c", code, "train", "missing.toml", cwd=here)

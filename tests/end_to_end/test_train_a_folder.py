@@ -12,7 +12,8 @@ from tests.helpers.scenes import class_folder, command, plain_table, untouched, 
 
 OPTIONS = (
     *("--training.epochs", "1", "--training.precision", "fp32", "--training.device", "cpu"),
-    *("--data.workers", "0", "--model.image_size", "[16, 16]", "--report.resamples", "0"),
+    *("--training.memory_format", "contiguous", "--training.threads", "1", "--data.workers", "0"),
+    *("--model.image_size", "[16, 16]", "--report.resamples", "0", "--report.baselines", "false"),
 )
 
 
@@ -77,6 +78,13 @@ def test_config_and_run_have_the_same_number(here: Path) -> None:
     assert Path("runs/2024.toml").is_file()
 
 
+def test_a_name_with_a_line_break_ends_no_comment(here: Path) -> None:
+    """The name of the config stands in a comment of it."""
+    assert train("photos", "--name", "'a\nb = 1'") == "runs/'a\nb = 1'"
+    written = Path("runs/'a\nb = 1'.toml").read_text()
+    assert "b" not in tomllib.loads(written)
+
+
 def test_beside_a_run_directory_of_ones_own_choice(here: Path) -> None:
     """The config is named like it; if there is such a file, the config alone is numbered."""
     Path("a").mkdir()
@@ -123,7 +131,7 @@ def test_nothing_is_left_where_training_cannot_begin(
     Path("taken").mkdir()
     Path("taken/file").touch()
     with untouched(here):
-        result = command("train", *arguments, "--data.workers", "0", "--training.device", "cpu")
+        result = command("train", *arguments, *OPTIONS)
     assert result.code == 1
     assert message in result.err
 

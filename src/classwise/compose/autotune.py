@@ -83,6 +83,7 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
     device_name = str(device) if "LOCAL_RANK" not in os.environ else device.type
     training = config.training.model_copy(
         update={
+            "plan": config.plan,
             "precision": choice.precision,
             "threads": choice.threads,
             "memory_format": choice.memory_format,

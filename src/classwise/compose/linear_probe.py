@@ -101,11 +101,15 @@ def linear_probe(
     return Probe(outputs, tuple(notes))
 
 
-def probe_rows(heads: Mapping[str, Head], train_targets: Mapping[str, Tensor], features: int) -> Numbers:
+def probe_rows(
+    heads: Mapping[str, Head], train_targets: Mapping[str, Tensor], features: int, work: float = WORK
+) -> Numbers:
     """The training rows, in ascending order, that `linear_probe` will fit on `features` numbers per row: ask before
-    features are computed. All labeled rows or, if the budget is short, all rows of rare classes and an even
+    features are computed. All labeled rows or, if the budget `work` is short, all rows of rare classes and an even
     selection of the others."""
-    rows = [_fitted_rows(head, train_targets[name].cpu().numpy(), features) for name, head in heads.items()]
+    rows = [
+        _fitted_rows(head, train_targets[name].cpu().numpy(), features, work) for name, head in heads.items()
+    ]
     return np.unique(np.concatenate(rows))
 
 
@@ -232,17 +236,17 @@ def _is_labeled(head: Head, labels_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]
     return np.asarray((labels_N[:, 0] if head.type == "ranking" else labels_N) >= 0)
 
 
-def _fitted_rows(head: Head, labels_N: npt.NDArray[Any], features: int) -> Numbers:
+def _fitted_rows(head: Head, labels_N: npt.NDArray[Any], features: int, work: float = WORK) -> Numbers:
     """The labeled rows; if they are more than the budget allows, rare strata whole and the others thinned."""
     rows = np.flatnonzero(_is_labeled(head, labels_N))
     strata_N = _strata(head, labels_N[rows])
 
     # Ridge regression goes over the rows once, for the products of all features; logistic regression in every step.
     if head.type in ("regression", "ranking"):
-        allowed = max(int(WORK / features**2), 100)
+        allowed = max(int(work / features**2), 100)
     else:
         outputs = max(2, head.outputs)
-        allowed = max(int(WORK / (2 * features * outputs * _EXPECTED_STEPS)), _MIN_ROWS * outputs)
+        allowed = max(int(work / (2 * features * outputs * _EXPECTED_STEPS)), _MIN_ROWS * outputs)
 
     if len(rows) <= allowed:
         return rows

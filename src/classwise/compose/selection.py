@@ -64,6 +64,12 @@ def selection_summary(
     return summary | _corrected(metrics, name, estimate)
 
 
+def single_summary(config: Config, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry `selection` of metrics.json for a model that was not chosen among epochs."""
+    summary: dict[str, Any] = {"epochs": 1, "optimism": None, "corrected": None, "reason": None}
+    return summary | _corrected(metrics, selection_metric(config), 0.0)
+
+
 def _corrected(metrics: Mapping[str, Any], name: str, estimate: float) -> dict[str, Any]:
     """The score and its interval without the optimism; a mean of targets has no interval."""
     if is_mean(name):

@@ -24,7 +24,7 @@ def build_settings(config: Config, device: torch.device, processes: Processes = 
     metric = selection_metric(config)
     return Settings(
         seed=config.seed,
-        epochs=training.epochs,
+        epochs=0 if config.plan == "probe" else training.epochs,
         metric=metric,
         higher_is_better=higher_is_better(metric),
         first_epoch=config.first_epoch,

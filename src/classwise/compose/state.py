@@ -35,6 +35,7 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
         heads={name: head.outputs for name, head in heads.items()},
         seed=torch_seed(config.seed, WEIGHTS),
         cosine=cosine_scales(config),
+        pooling=model.pooling,
     )
     # Already here, since the fastest way to train is measured with this model.
     freeze_norms(config, classifier)

@@ -25,6 +25,7 @@ def check_conflicts(config: Config) -> list[str]:
         _target_weights,
         _frozen_backbone,
         _frozen_batch_norm,
+        _plan,
         _ranking,
     )
     for check in checks:
@@ -211,6 +212,27 @@ def _frozen_batch_norm(config: Config) -> Iterator[str]:
         )
 
 
+def _plan(config: Config) -> Iterator[str]:
+    training = config.training
+    if config.plan == "probe" and training.minutes is not None:
+        yield (
+            f"training.minutes: found {training.minutes}, but training.plan is 'probe', which trains no epoch; allowed:"
+            " with probe_then_finetune or finetune"
+        )
+    if training.plan not in ("probe", "probe_then_finetune"):
+        return
+    if training.freeze_epochs:
+        yield (
+            f"training.freeze_epochs: found {training.freeze_epochs}, but training.plan is {training.plan!r}, which has"
+            " fitted the heads already; allowed: one of them"
+        )
+    if config.has_cosines:
+        yield (
+            f"training.plan: found {training.plan!r}, but a loss is 'ldam', whose heads compute cosines and are not"
+            " fitted; allowed: finetune"
+        )
+
+
 def _ranking(config: Config) -> Iterator[str]:
     queries = {name: target.query for name, target in config.targets.items() if target.type == "ranking"}
     if len(set(queries.values())) > 1:
@@ -267,6 +289,11 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield (
             f"training.freeze_epochs = {training.freeze_epochs}: the backbone has no pretrained weights, so the heads"
             " are trained on random features"
+        )
+    if training.plan in ("probe", "probe_then_finetune") and config.model.weights == "none":
+        yield (
+            f"training.plan = {training.plan!r}: the backbone has no pretrained weights, so the heads are fitted to"
+            " random features"
         )
     if training.batch_norm == "frozen" and config.model.weights == "none":
         yield (

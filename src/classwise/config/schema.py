@@ -154,6 +154,11 @@ class Model(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="dropout rate between the backbone and the heads"
     )
+    pooling: Literal["last", "layers"] = Field(
+        "last",
+        description="what the heads see: last (the backbone's last layer) | layers (also mean and standard deviation"
+        " over the image of layers further down, where textures and small defects are seen)",
+    )
 
     @model_validator(mode="after")
     def _sizes(self) -> "Model":
@@ -200,7 +205,18 @@ class Optimizer(Section):
 class Training(Section):
     """[training]"""
 
+    plan: Literal["auto", "probe_then_finetune", "probe", "finetune"] = Field(
+        "auto",
+        description="probe: fit the heads to the features of the frozen backbone, which takes seconds (the first"
+        " answer) | probe_then_finetune: then fine-tune from there, and keep what is better | finetune: train at once |"
+        " auto: probe_then_finetune with pretrained weights, else finetune",
+    )
     epochs: Count = Field(30, description="passes over the training rows")
+    minutes: Positive | None = Field(
+        None,
+        description="about how many minutes training may take on this machine, which lowers epochs: measured at the"
+        " start (default: as long as epochs take)",
+    )
     batch_size: Count = Field(32, description="images per batch; with accumulate > 1, per micro-batch")
     micro_batch: Count | Literal["auto"] = Field(
         "auto",
@@ -403,6 +419,23 @@ class Config(Section):
         """The first epoch that can be selected, counted from 1: as given, or the one after a fraction of all epochs."""
         first_epoch = self.selection.first_epoch
         return first_epoch if isinstance(first_epoch, int) else int(first_epoch * self.training.epochs) + 1
+
+    @property
+    def plan(self) -> str:
+        """training.plan without `auto`: heads are fitted first where the backbone's features mean something. Heads of
+        cosines, which LDAM has, and those that freeze_epochs trains, are not fitted."""
+        if self.training.plan != "auto":
+            return self.training.plan
+        can_probe = self.model.weights != "none" and not self.training.freeze_epochs and not self.has_cosines
+        return "probe_then_finetune" if can_probe else "finetune"
+
+    @property
+    def has_cosines(self) -> bool:
+        """Whether a target's loss is LDAM, alone or in a sum, whose heads compute cosines."""
+        losses = [self.loss_of(name) for name in self.targets]
+        return any(
+            "ldam" in (loss.name, *(term.name for term in getattr(loss, "terms", ()))) for loss in losses
+        )
 
     @property
     def has_ranking(self) -> bool:

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
+import stat
 from pathlib import Path
 
 
@@ -11,15 +13,9 @@ def open_cache(folder: Path) -> dict[str, int]:
     """Handles of the folder, of `pixels`, and of `in-use`, which is locked. Until the lock is held, another process may
     delete the cache: then it is made again. Raises OSError."""
     for _ in range(100):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
         handles: dict[str, int] = {}
         try:
-            handles["folder"] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            _require_own(handles["folder"], folder)
-            with contextlib.suppress(OSError):  # some file systems have no modes
-                os.fchmod(handles["folder"], 0o700)
+            handles["folder"] = open_own_folder(folder)
             handles["in-use"] = open_file(folder / "in-use")
             fcntl.flock(handles["in-use"], fcntl.LOCK_SH)
             handles["pixels"] = open_file(folder / "pixels")
@@ -36,22 +32,66 @@ def open_cache(folder: Path) -> dict[str, int]:
     raise OSError(errno.EBUSY, "other processes keep deleting it", str(folder))
 
 
+def open_own_folder(folder: Path) -> int:
+    """A handle of a folder that only its user can enter, which is made if there is none. Raises OSError for a link and
+    for another user's folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        require_own(handle, folder)
+    except OSError:
+        os.close(handle)
+        raise
+    with contextlib.suppress(OSError):  # some file systems have no modes
+        os.fchmod(handle, 0o700)
+    return handle
+
+
 def open_file(path: Path) -> int:
     """A handle of a file of a cache, which is made if there is none. Raises OSError for a link and for another user's
     file."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        _require_own(handle, path)
+        require_own(handle, path)
     except OSError:
         os.close(handle)
         raise
     return handle
 
 
-def _require_own(handle: int, path: Path) -> None:
-    """Raises OSError for another user's file or folder: its owner could replace the images."""
+def require_own(handle: int, path: Path) -> None:
+    """Raises OSError for another user's file or folder: its owner could replace what is in it."""
     if os.fstat(handle).st_uid != os.geteuid():
         raise OSError(errno.EPERM, "belongs to another user", str(path))
+
+
+def read_own(folder: int, name: str, most_bytes: int) -> bytes:
+    """The bytes of a file in an opened folder. Raises OSError for a link, another user's file, and what is no file or
+    larger than `most_bytes`."""
+    handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    with os.fdopen(handle, "rb") as file:
+        require_own(handle, Path(name))
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most_bytes:
+            raise OSError(errno.EINVAL, "not a file of this cache", name)
+        return file.read()
+
+
+def replace_own(folder: int, name: str, data: bytes) -> None:
+    """Write a file in an opened folder, in one step. Raises OSError."""
+    new = f".writing-{os.getpid()}-{secrets.token_hex(4)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(new, flags, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new, dir_fd=folder)
+        raise
 
 
 def delete_unused(folder: Path) -> bool:

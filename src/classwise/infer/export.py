@@ -67,7 +67,7 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
     # Two images: with one, the exporter would treat the batch size as a constant.
     example = torch.zeros(2, 3, *model.metadata.image_size, dtype=torch.uint8)
     try:
-        with _silence(), torch.no_grad():
+        with silence(), torch.no_grad():
             program = torch.onnx.export(
                 _InOrder(copied),
                 (example,),
@@ -115,7 +115,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Hides what the exporter prints, logs and warns about, which concerns its own internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classwise.errors import ModelError, nearest
+from classwise.model.layer_pooling import layer_features, pooled_levels
 from classwise.model.packaged_weights import PACKAGES, Three, find_package
 from classwise.model.small_cnn import SmallCNN, group_norm
 from classwise.model.timm_module import import_timm
@@ -41,22 +42,27 @@ BUILT_IN: dict[str, Callable[[tuple[int, int]], nn.Module]] = {
 @dataclass(frozen=True)
 class Backbone:
     """A feature extractor, its number of features, and the mean and standard deviation (of pixel values in [0, 1]) that
-    its input is to be normalized by."""
+    its input is to be normalized by. `levels`: whose maps are pooled as well; none with the pooling `last`."""
 
     module: nn.Module
     features: int
     mean: Three
     std: Three
+    levels: tuple[int, ...] = ()
 
 
-def build_backbone(name: str, weights: str, image_size: tuple[int, int]) -> Backbone:
+def build_backbone(name: str, weights: str, image_size: tuple[int, int], pooling: str = "last") -> Backbone:
     """The backbone `name` for images of (height, width).
 
-    `weights`: none | pretrained | a .safetensors path | package:NAME. Random weights come from torch's global
-    generator. Raises ModelError for an unknown name, unusable weights, and an image size that the backbone cannot take.
+    `weights`: none | pretrained | a .safetensors path | package:NAME. `pooling`: last | layers (layer_pooling.py).
+    Random weights come from torch's global generator. Raises ModelError for an unknown name, unusable weights, and an
+    image size or a pooling that the backbone cannot take.
     """
     if name in BUILT_IN:
-        return _built_in(name, weights, image_size)
+        built = _built_in(name, weights, image_size)
+        if pooling == "layers":
+            pooled_levels(built.module, name)  # which it does not have
+        return built
 
     # timm knows the normalization of its own weights; a package brings that of its weights.
     module = _timm_model(name, image_size, pretrained=weights == "pretrained")
@@ -68,7 +74,9 @@ def build_backbone(name: str, weights: str, image_size: tuple[int, int]) -> Back
         mean, std = package.mean, package.std
     elif weights not in ("none", "pretrained"):
         _load(module, _read_safetensors(weights), weights)
-    return Backbone(module=module, features=_count_features(module, image_size, name), mean=mean, std=std)
+    levels = pooled_levels(module, name) if pooling == "layers" else ()
+    features = _count_features(module, image_size, name, levels)
+    return Backbone(module=module, features=features, mean=mean, std=std, levels=levels)
 
 
 def backbone_names() -> list[str]:
@@ -124,13 +132,16 @@ def _timm_model(name: str, image_size: tuple[int, int], pretrained: bool) -> Any
         ) from error
 
 
-def _count_features(module: nn.Module, image_size: tuple[int, int], name: str) -> int:
+def _count_features(
+    module: nn.Module, image_size: tuple[int, int], name: str, levels: tuple[int, ...] = ()
+) -> int:
     """The number of features, by a forward pass: timm's num_features is not always the size of the output."""
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            features: Tensor = module(torch.zeros(1, 3, *image_size))
+            images = torch.zeros(1, 3, *image_size)
+            features: Tensor = layer_features(module, images, levels) if levels else module(images)
     except Exception as error:
         raise ModelError(
             f"model.image_size: {name} cannot take images of {list(image_size)}: {_first_line(error)}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from classwise.model.backbone import Backbone, build_backbone
 from classwise.model.batch_norm import batch_norms, freezable_norms
+from classwise.model.layer_pooling import layer_features
 from classwise.model.packaged_weights import Three
 
 
@@ -17,7 +18,7 @@ from classwise.model.packaged_weights import Three
 class ModelMetadata:
     """Everything needed to build the model again and to prepare its images, saved with every checkpoint, so that
     inference cannot differ from training. `image_size` is (height, width), `heads` the number of outputs by target,
-    `cosine` the scale of those heads that are CosineLinear."""
+    `cosine` the scale of those heads that are CosineLinear. `pooling`: `last` or `layers` (see layer_pooling.py)."""
 
     backbone: str
     image_size: tuple[int, int]
@@ -27,6 +28,7 @@ class ModelMetadata:
     dropout: float
     heads: dict[str, int]
     cosine: dict[str, float] = field(default_factory=dict)
+    pooling: str = "last"
 
     def as_dict(self) -> dict[str, Any]:
         """The metadata as plain values for JSON."""
@@ -69,6 +71,7 @@ class Classifier(nn.Module):
         self.metadata = metadata
         self.backbone = backbone.module
         self.feature_count = backbone.features
+        self.levels = backbone.levels
         self.memory_format = torch.contiguous_format
         self.has_frozen_batch_norm = False
         self.dropout = nn.Dropout(metadata.dropout)
@@ -117,7 +120,10 @@ class Classifier(nn.Module):
     def features(self, images_BCHW: Tensor) -> Tensor:
         """The backbone's features (B, F) of images_BCHW uint8."""
         images_BCHW = (images_BCHW - self.mean) / self.std
-        features_BF: Tensor = self.backbone(images_BCHW.contiguous(memory_format=self.memory_format))
+        images_BCHW = images_BCHW.contiguous(memory_format=self.memory_format)
+        if self.levels:
+            return layer_features(self.backbone, images_BCHW, self.levels)
+        features_BF: Tensor = self.backbone(images_BCHW)
         return features_BF
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -146,15 +152,16 @@ def build_classifier(
     heads: dict[str, int],
     seed: int,
     cosine: Mapping[str, float] | None = None,
+    pooling: str = "last",
 ) -> Classifier:
     """A new model. Its random weights are a function of `seed`; the caller's generators do not change.
 
     `image_size`: (height, width); `heads`: the number of outputs by target; `cosine`: the scale of those that are
-    CosineLinear. See `build_backbone` for `backbone` and `weights`. Raises ModelError.
+    CosineLinear; `pooling` as in ModelMetadata. See `build_backbone` for `backbone` and `weights`. Raises ModelError.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        built = build_backbone(backbone, weights, image_size)
+        built = build_backbone(backbone, weights, image_size, pooling)
         metadata = ModelMetadata(
             backbone=backbone,
             image_size=image_size,
@@ -164,6 +171,7 @@ def build_classifier(
             dropout=dropout,
             heads=heads,
             cosine=dict(cosine or {}),
+            pooling=pooling,
         )
         model = Classifier(built, metadata)
         model.arrange(torch.channels_last)
@@ -173,7 +181,8 @@ def build_classifier(
 def restore_classifier(metadata: ModelMetadata, tensors: dict[str, Tensor]) -> Classifier:
     """The model of a checkpoint, with its weights and normalization, in training mode. Raises ModelError."""
     with torch.random.fork_rng(devices=[]):
-        model = Classifier(build_backbone(metadata.backbone, "none", metadata.image_size), metadata)
+        built = build_backbone(metadata.backbone, "none", metadata.image_size, metadata.pooling)
+        model = Classifier(built, metadata)
     model.load_state_dict(tensors)
     model.arrange(torch.channels_last)
     return model

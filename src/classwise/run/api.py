@@ -41,7 +41,7 @@ from classwise.run.messages import say_batch_norm, say_start
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
-from classwise.run.resume_config import refuse_changed_config
+from classwise.run.resume_config import refuse_changed_config, with_begun_plan
 from classwise.run.session import (
     run_checkpointer,
     run_to_the_end,
@@ -148,6 +148,7 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
 
         # A changed config or changed data would give a run that is neither the old one nor a new one.
         processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
+        config = with_begun_plan(config)
         sides = processes.from_rank_zero(folder.sides)
         splits = stack.enter_context(contextlib.closing(prepare(config, console, processes, sides=sides)))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))

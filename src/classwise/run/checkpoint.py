@@ -16,7 +16,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ class RunCheckpointer:
     """Saves the checkpoints `last` and `best` of a run in `folder`.
 
     `metadata` is written into every state.json. `after` is called with the state once the files are on disk.
-    `every_updates`, `every_seconds`: how often to save within an epoch (default: not at all).
+    `every_updates`, `every_seconds`: how often to save within an epoch (default: not at all). `best_name`: what the
+    best epoch is saved as (see run/stages.py).
     """
 
     folder: Path
@@ -91,6 +92,7 @@ class RunCheckpointer:
     after: Callable[[TrainState], None] = lambda state: None
     every_updates: int | None = None
     every_seconds: float | None = None
+    best_name: str = "best"
     processes: Processes = SINGLE_PROCESS
     _saved: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
 
@@ -104,12 +106,18 @@ class RunCheckpointer:
         """Write `last`, and `best` too if this epoch is the best so far. Rank 0 writes, since all processes hold the
         same state. Raises CheckpointError if the disk is full or not writable; the previous checkpoint is then intact.
         """
-        self.processes.from_rank_zero(lambda: self._write(state, best))
+        names = (self.best_name, "last") if best else ("last",)
+        self.processes.from_rank_zero(lambda: self._write(state, names))
         self._saved = state.progress.update, time.monotonic()
 
-    def _write(self, state: TrainState, best: bool) -> None:
+    def save_first(self, state: TrainState) -> None:
+        """Write the first answer as `first`, as `best` and as `last`, which the fine-tuning starts from."""
+        self.processes.from_rank_zero(lambda: self._write(state, ("first", "best", "last")))
+        self._saved = state.progress.update, time.monotonic()
+
+    def _write(self, state: TrainState, names: Sequence[str]) -> None:
         files = _serialize(state, self.metadata, self.fingerprint)
-        for name in ("best", "last") if best else ("last",):
+        for name in names:
             write_checkpoint(self.folder, name, files)
         self.after(state)
 
@@ -163,6 +171,14 @@ def write_checkpoint(folder: Path, name: str, files: dict[str, bytes]) -> None:
         raise CheckpointError(
             f"{current}: the checkpoint cannot be written: {error.strerror or error}{intact}"
         ) from error
+
+
+def copy_checkpoint(folder: Path, source: str, name: str) -> None:
+    """Replace the checkpoint folder/name by a copy of folder/source, in one step. Raises CheckpointError."""
+    original = read_checkpoint(folder / source).folder
+    write_checkpoint(
+        folder, name, {file: (original / file).read_bytes() for file in (*FILES, "manifest.json")}
+    )
 
 
 def _remove(folder: Path) -> None:
@@ -242,7 +258,8 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
     Raises CheckpointError if there is none: a run never silently starts afresh.
     """
     # A kill between the two renames leaves complete checkpoints under the names `.staging-*` and `.previous-*`.
-    names = ("last", ".staging-last", ".previous-last", "best", ".staging-best", ".previous-best")
+    kinds = ("last", "best", "finetuned", "first")
+    names = [name for kind in kinds for name in (kind, f".staging-{kind}", f".previous-{kind}")]
     usable = []
     problems = []
     for name in names:

@@ -1,5 +1,6 @@
 """What a run prints: at its start, after each epoch, at its end."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
+from classwise.metrics.collection import higher_is_better
 from classwise.metrics.mean import MAIN_SCORES, main_score
 from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import display_width, headline_text, selection_text
@@ -109,6 +111,29 @@ def targets_legend(heads: Mapping[str, Head]) -> str:
     return f"each epoch also shows, by target: {scores}"
 
 
+def first_answer_line(metrics: Mapping[str, Any], answer: Mapping[str, Any], console: Console) -> str:
+    """What the heads on the frozen backbone come to; `answer` as in FirstAnswer.as_dict."""
+    seconds = time.monotonic() - console.started
+    text = f"first answer after {seconds:.1f} s: {headline_text(metrics)}"
+    if answer["cross_validated"] is not None:
+        text += f"; {answer['cross_validated']:.4f} cross-validated on {answer['rows']} training rows"
+    return text
+
+
+def plan_line(plan: Mapping[str, Any], metric: str) -> str:
+    """Which answer was kept, and by how much; `plan` as in metrics.json."""
+    kept = "the fine-tuned model" if plan["kept"] == "finetuned" else "the first answer"
+    low, high = plan["interval"]
+    sign = 1 if higher_is_better(metric) else -1
+    change = sign * plan["difference"]
+    less = f", less {plan['optimism']:.4f} for the choice of the epoch" if plan["optimism"] else ""
+    return (
+        f"kept: {kept}. Fine-tuned {plan['finetuned']['value']:.4f}, first answer {plan['first_answer']['value']:.4f}"
+        f" on the same rows: {change:+.4f}{less} (95 % interval {low:+.4f} to {high:+.4f}; fine-tuning is better on"
+        f" {plan['share']:.0%} of the resamples, {plan['needed']:.0%} are needed)"
+    )
+
+
 def epoch_line(
     row: dict[str, Any], settings: loop.Settings, best: bool, heads: Mapping[str, Head] | None = None
 ) -> str:
@@ -157,6 +182,9 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
     """Print the best epoch, where the report is, which baselines the run does not beat, and the score on the test."""
     settings = parts.settings
     progress = parts.state.progress
+    if progress.first_answer is not None:
+        _say_end_of_plan(console, folder, outcome, parts)
+        return
     since = f" (of those from epoch {settings.first_epoch} on)" if settings.first_epoch > 1 else ""
     metrics = folder.metrics()
     chosen = selection_text(settings.metric.rpartition(".")[2], metrics.get("selection") or {})
@@ -167,11 +195,41 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
         + f"report: {folder.report}"
     )
 
+    _say_last_lines(console, folder, metrics, progress.best or 0.0, settings.higher_is_better)
+
+
+def _say_end_of_plan(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> None:
+    """`say_end` for a run that began with a linear probe: also what was kept."""
+    metrics = folder.metrics()
+    value = metrics["value"]
+    console.line(
+        f"{outcome.replace('_', ' ')}: {metrics['metric']} {value:.4f}, scored on {scored_on(metrics)}"
+    )
+    if plan := metrics.get("plan"):
+        console.line(plan_line(plan, metrics["metric"]))
+    chosen = selection_text(parts.settings.metric.rpartition(".")[2], metrics["selection"])
+    console.line((f"{chosen}\n" if chosen else "") + f"report: {folder.report}")
+    _say_last_lines(console, folder, metrics, value, parts.settings.higher_is_better)
+
+
+def scored_on(metrics: Mapping[str, Any]) -> str:
+    """On which rows the headline score was computed, and what they chose."""
+    if (metrics.get("plan") or {}).get("kept") == "finetuned":
+        return (
+            f"the {metrics['samples']} validation rows, which also chose the epoch and the fine-tuned model"
+        )
+    if metrics.get("plan"):
+        return f"the {metrics['samples']} validation rows, which also chose between this and the fine-tuned model"
+    return f"{metrics['samples']} validation rows, which chose nothing"
+
+
+def _say_last_lines(
+    console: Console, folder: RunFolder, metrics: Mapping[str, Any], value: float, higher_is_better: bool
+) -> None:
+    """Print which baselines the run does not beat, and the score on the test."""
     # The last lines, since a run that a simple baseline matches is rarely worth keeping.
-    scores = folder.status().get("baselines")
-    value = progress.best or 0.0
-    if scores:
-        unbeaten = Baselines(**scores).not_beaten_by(value, settings.higher_is_better)
+    if scores := folder.status().get("baselines"):
+        unbeaten = Baselines(**scores).not_beaten_by(value, higher_is_better)
         for name, score in unbeaten.items():
             console.line(f"this run does not beat {name} on the same split: {value:.4f} against {score:.4f}")
 

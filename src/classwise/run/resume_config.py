@@ -43,6 +43,7 @@ FREE_KEYS = (
 def fixed_toml(config: Config) -> str:
     """The config without the keys that may change, as TOML."""
     tree = config.to_dict()
+    tree["training"]["plan"] = with_begun_plan(config).training.plan
     for table, name in _free_tables(tree):
         del table[name]
     return toml_text(tree)
@@ -62,6 +63,14 @@ def refuse_changed_config(file: Path, config: Config, checkpoint: Checkpoint) ->
         raise ConfigError(
             f"{file}: the run began with another config: {'; '.join(changes)}. Restore these keys, or start a new run"
         )
+
+
+def with_begun_plan(config: Config) -> Config:
+    """The config of a run that has begun. It holds no `auto`, unless it is older than plans are: then it fine-tunes."""
+    if config.training.plan != "auto":
+        return config
+    training = config.training.model_copy(update={"plan": "finetune"})
+    return config.model_copy(update={"training": training})
 
 
 def _original_config(config: Config, checkpoint: Checkpoint) -> Config:

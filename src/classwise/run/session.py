@@ -9,9 +9,8 @@ import torch
 
 from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
-from classwise.compose.contents import resampling_groups
-from classwise.compose.selection import selection_summary
-from classwise.compose.splits import DatasetSplits, Split, data_digest
+from classwise.compose.first_answer import wants_first_answer
+from classwise.compose.splits import DatasetSplits, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
@@ -22,11 +21,11 @@ from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
 from classwise.report.page import write_report
 from classwise.run.assembly import Parts
-from classwise.run.checkpoint import RunCheckpointer, fingerprint, read_checkpoint
+from classwise.run.checkpoint import RunCheckpointer, fingerprint
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
-from classwise.run.predictor import Predictor
 from classwise.run.resume_config import fixed_toml
+from classwise.run.stages import chosen_answer, headline, make_first_answer, scored
 from classwise.run.status import ending_text, status_frame, status_now
 from classwise.signals import StopFlag
 from classwise.training import loop
@@ -94,6 +93,7 @@ def run_checkpointer(
         after=update_files,
         every_updates=config.training.checkpoint_updates,
         every_seconds=60 * minutes if minutes else None,
+        best_name="finetuned" if config.plan == "probe_then_finetune" else "best",
         processes=processes,
     )
 
@@ -145,10 +145,12 @@ def run_to_the_end(
     is_main_process = parts.settings.processes.is_main_process
     ending = _EndingStatus(folder, parts)
     try:
+        if wants_first_answer(config) and parts.state.progress.first_answer is None:
+            make_first_answer(folder, config, splits, parts, checkpointer, console, stop.is_set)
         outcome = _train(parts, checkpointer, console, stop)
         if not is_main_process:
             return
-        _write_results(folder, config, splits, parts.state, stop.is_set)
+        metrics = _write_results(folder, config, splits, parts.state, stop.is_set)
     except (Interrupted, KeyboardInterrupt) as error:
         # A second signal raises KeyboardInterrupt, which brings no message.
         reason = (
@@ -173,7 +175,8 @@ def run_to_the_end(
         raise
 
     # The status comes last: a run that says it is finished has all its files.
-    status = ending.status(outcome, ending_text(outcome, parts.settings))
+    best = {key: metrics[key] for key in ("metric", "value", "epoch")}
+    status = ending.status(outcome, ending_text(outcome, parts.settings)) | {"best": best}
     write_report(folder.path, status)
     folder.write_status(status)
     say_end(console, folder, outcome, parts)
@@ -246,29 +249,22 @@ def _write_results(
     splits: DatasetSplits,
     state: TrainState,
     should_stop: Callable[[], bool],
-) -> None:
-    """Write metrics.json, predictions.csv and, with test rows, predictions-test.csv of the best checkpoint. Raises
-    Interrupted."""
-    checkpoint = read_checkpoint(folder.checkpoints / "best")
-    predictor = Predictor.of(checkpoint)
-
-    def scored(name: str, split: Split) -> dict[str, Any]:
-        samples = split.samples
-        outputs = predictor.outputs(samples, config, should_stop=should_stop, cached=split.cached)
-        folder.write_predictions(predictor.table(samples, outputs, split.labels), name)
-        groups = resampling_groups(samples, splits.targets)
-        return predictor.score(outputs, split.labels, groups=groups, config=config)
-
-    # What most readers look for comes first in the file.
-    metrics = scored("valid", splits.valid)
-    metrics["epoch"] = checkpoint.epoch
-    metrics["selection"] = selection_summary(config, splits, state, metrics)
-    headline = {key: metrics[key] for key in ("metric", "value", "epoch", "samples", "selection")}
+) -> dict[str, Any]:
+    """Write metrics.json, predictions.csv and, with test rows, predictions-test.csv of the best checkpoint; returns the
+    metrics. Raises Interrupted."""
+    answer = chosen_answer(folder, config, splits, state, should_stop)
+    predictor, metrics = answer.predictor, answer.metrics
+    valid = splits.valid
+    folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
 
     # The test rows are scored here only: nothing was chosen by them.
-    if splits.test is not None:
-        metrics["test"] = scored("test", splits.test)
-    folder.write_metrics(headline | metrics)
+    if (test := splits.test) is not None:
+        outputs = predictor.outputs(test.samples, config, should_stop=should_stop, cached=test.cached)
+        folder.write_predictions(predictor.table(test.samples, outputs, test.labels), "test")
+        metrics["test"] = scored(predictor, outputs, test, splits, config)
+    metrics = headline(metrics) | metrics
+    folder.write_metrics(metrics)
+    return metrics
 
 
 def _try_report(folder: RunFolder, console: Console) -> None:

@@ -115,7 +115,9 @@ def status_now(
     early_stopped, interrupted or failed; `reason`: why it ended, for people."""
     progress = state.progress
     best = None
-    if progress.best is not None:
+    if progress.first_answer is not None:  # which stays the best until the run ends (run/stages.py)
+        best = {"metric": settings.metric, "value": progress.first_answer.get("value"), "epoch": 0}
+    elif progress.best is not None:
         best = {"metric": settings.metric, "value": progress.best, "epoch": progress.best_epoch}
     head = {
         "state": name,

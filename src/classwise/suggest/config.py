@@ -1,6 +1,7 @@
 """`classwise init`: look at the images, and write a config that is ready to train."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -103,7 +104,9 @@ def write_suggestion(
         refuse_existing(table_path, force)
         write_table(guess.table, table_path)
         lines.append(f"{table_path}: {guess.table.height} rows")
-    write_text(config_path, _HEADER.format(name=config_path.name) + text)
+    # A name may hold a line break, which would end the comment.
+    name = "".join(c if c.isprintable() else "?" for c in config_path.name)
+    write_text(config_path, _HEADER.format(name=shlex.quote(name)) + text)
     return lines
 
 

@@ -37,6 +37,7 @@ class Progress:
     epochs_without_improvement: int = 0
     chunk_size: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    first_answer: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -68,6 +69,8 @@ class Progress:
             isinstance(progress.history, list) and all(isinstance(row, dict) for row in progress.history)
         ):
             raise ValueError("history is not a list of tables")
+        if not (progress.first_answer is None or isinstance(progress.first_answer, dict)):
+            raise ValueError("first_answer is not a table")
         return progress
 
     def end_update(self, loss: float, samples: int) -> None:

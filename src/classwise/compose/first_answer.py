@@ -1,0 +1,219 @@
+"""The first answer of a run: heads fitted to the features of the pretrained backbone, before anything is fine-tuned.
+
+Every image goes through the frozen backbone once (and mirrored once more, if training may mirror it). Then the linear
+head of each target minimizes the target's own loss (training/probe.py). The penalty comes from cross-validation within
+the training rows, in which no group is on both sides; so does a score besides that of the validation rows.
+
+Fine-tuning starts from these heads (LP-FT: Kumar et al. 2022): random heads would first pull the features out of shape.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from classwise.compose.contents import split_groups
+from classwise.compose.features import Computing, split_features
+from classwise.compose.linear_probe import probe_rows
+from classwise.compose.loaders import augmentation
+from classwise.compose.losses import build_criterion
+from classwise.compose.prior import class_shares
+from classwise.compose.settings import build_settings, selection_metric
+from classwise.compose.splits import DatasetSplits, Split
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.errors import NonFiniteError
+from classwise.losses.criterion import Criterion
+from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.metrics.mean import main_score
+from classwise.metrics.scores import AT_PRIOR
+from classwise.model.classifier import Classifier
+from classwise.model.heads import Head
+from classwise.training.probe import PENALTIES, LinearHead, Numbers, fitted_head, held_out_outputs
+
+FOLDS = 3
+"""Of the cross-validation. Its fits cost as much as the features of some hundred images, so there are few."""
+DEFAULT_PENALTY = 0.01
+"""Where there are too few groups for a cross-validation."""
+WORK = 1e11
+"""Multiplications that the fits of a target may take: some 20 s on one core. Of more rows some are fitted."""
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """The fitted heads and what they come to. `cross_validated`: the selection metric over the training rows, each
+    predicted by heads that were fitted without its fold; None without a cross-validation. `rows`: how many training
+    rows were fitted. `outputs`: raw outputs of the validation rows, by target."""
+
+    heads: dict[str, LinearHead]
+    penalties: dict[str, float]
+    cross_validated: float | None
+    rows: int
+    views: int
+    outputs: dict[str, Tensor]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the checkpoint, without the heads, which are in the model."""
+        return {
+            "penalties": self.penalties,
+            "cross_validated": self.cross_validated,
+            "rows": self.rows,
+            "views": self.views,
+        }
+
+
+def wants_first_answer(config: Config) -> bool:
+    """Whether the plan begins with a linear probe."""
+    return config.plan in ("probe", "probe_then_finetune")
+
+
+def fit_first_answer(
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    heads: Mapping[str, Head],
+    device: torch.device,
+    console: Console,
+    should_stop: Callable[[], bool],
+) -> FirstAnswer:
+    """Fit a head for each target. `model` is moved to `device`; its weights do not change. Raises ImageError,
+    Interrupted if asked to stop, and NonFiniteError for features that are not finite."""
+    # Rows of rare classes are all fitted; of the others as many as the time allows.
+    labels = {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
+    mirror = augmentation(config).flip > 0
+    views_count = 2 if mirror else 1
+    rows = probe_rows(heads, labels, model.feature_count * views_count, work=WORK)
+    fitted = splits.train if len(rows) == len(splits.train.samples) else _taken(splits.train, rows)
+
+    # The backbone sees every image of training and validation, in eval mode and not augmented.
+    autocast = build_settings(config, device).autocast
+    is_float32 = config.training.precision == "fp32"
+    computing = Computing(model, device, autocast, is_float32, console, should_stop)
+    views = split_features(fitted, config, computing, mirror, "training")
+    (valid_NF,) = split_features(splits.valid, config, computing, False, "validation")
+    for features_NF, what in ((views[0], "training"), (valid_NF, "validation")):
+        if not bool(features_NF.isfinite().all()):
+            raise NonFiniteError(f"the features of some {what} rows are not finite: {config.model.backbone}")
+
+    # One problem for each target: its own loss, its own penalty.
+    targets = {name: values[torch.from_numpy(rows)] for name, values in labels.items()}
+    criterion = build_criterion(config, splits)
+    criterion.set_epoch(config.training.epochs)  # weights that are deferred count in the end
+    folds_N = _folds(splits, fitted)
+    fitted_heads: dict[str, LinearHead] = {}
+    penalties: dict[str, float] = {}
+    held_out: dict[str, Tensor] = {}
+    for name, head in heads.items():
+        single = _of_one_target(criterion, name)
+
+        def loss_of(
+            outputs_NO: Tensor, values: Tensor, name: str = name, single: Criterion = single
+        ) -> Tensor:
+            loss: Tensor = single({name: outputs_NO}, {name: values})
+            return loss
+
+        penalties[name] = DEFAULT_PENALTY
+        if folds_N is not None:
+            outputs_PNO = held_out_outputs(views, targets[name], loss_of, head.outputs, folds_N)
+            best = _best_penalty(config, splits, name, head, outputs_PNO, targets[name])
+            penalties[name], held_out[name] = PENALTIES[best], outputs_PNO[best]
+        fitted_heads[name] = fitted_head(views, targets[name], loss_of, head.outputs, penalties[name])
+
+    return FirstAnswer(
+        heads=fitted_heads,
+        penalties=penalties,
+        cross_validated=_score(config, splits, heads, held_out, targets) if held_out else None,
+        rows=len(rows),
+        views=views_count,
+        outputs={name: head(valid_NF) for name, head in fitted_heads.items()},
+    )
+
+
+@torch.no_grad()
+def set_heads(model: nn.Module, heads: Mapping[str, LinearHead]) -> None:
+    """Put fitted heads into a Classifier; `heads` in its order."""
+    for layer, name in zip(model.heads, heads, strict=True):  # type: ignore[arg-type]
+        layer.weight.copy_(heads[name].weight)  # type: ignore[operator]
+        layer.bias.copy_(heads[name].bias)  # type: ignore[operator]
+
+
+def _taken(split: Split, rows: Numbers) -> Split:
+    """Some rows of a split."""
+    return Split(
+        samples=split.samples.take(rows.tolist()),
+        labels={name: values[rows] for name, values in split.labels.items()},
+        cached=None if split.cached is None else split.cached.take(rows.tolist()),
+    )
+
+
+def _of_one_target(criterion: Criterion, name: str) -> Criterion:
+    """The loss of one target, with a weight of 1: it has the head to itself."""
+    loss = criterion.losses[criterion.names.index(name)]
+    return Criterion({name: loss}, {name: 1.0})
+
+
+def _folds(splits: DatasetSplits, fitted: Split) -> Numbers | None:
+    """The fold of each row, from 0: stratified by the classes, no group in two folds. None where that is impossible,
+    since there are too few groups."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = split_groups(fitted.samples, fitted.labels, splits.targets) or list(fitted.samples.ids)
+    if len(set(groups)) < 2 * FOLDS:
+        return None
+    classes_N = splits.classes(fitted)
+    strata_N = np.zeros(len(groups), np.int64) if classes_N is None else classes_N
+    folds_N = np.zeros(len(groups), np.int64)
+    # Classes with fewer groups than folds are missing from some: a warning of scikit-learn's that nobody can act on.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+        for fold, (_, rows) in enumerate(splitter.split(strata_N, strata_N, groups)):
+            folds_N[rows] = fold
+    return folds_N
+
+
+def _best_penalty(
+    config: Config,
+    splits: DatasetSplits,
+    name: str,
+    head: Head,
+    outputs_PNO: Tensor,
+    targets: Tensor,
+) -> int:
+    """The position of the penalty with the best held-out main score of the target; of equals the strongest."""
+    scores = [
+        _score(config, splits, {name: head}, {name: outputs_NO}, {name: targets}, of=name)
+        for outputs_NO in outputs_PNO
+    ]
+    return int(np.argmax([-np.inf if score is None else score for score in scores]))
+
+
+def _score(
+    config: Config,
+    splits: DatasetSplits,
+    heads: Mapping[str, Head],
+    outputs: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    of: str = "",
+) -> float | None:
+    """The selection metric, or the main score of the target `of`; None if no row has a label."""
+    metrics = MetricCollection(
+        heads,
+        labels={name: splits.label_lists[name] for name in heads if name in splits.label_lists},
+        joint=() if of else splits.joint,
+        priors={
+            key: shares
+            for key, shares in class_shares(config, splits.label_lists).items()
+            if not of or key == of
+        },
+    )
+    metrics.update(outputs, targets)
+    scores = flat_scores(metrics.compute())
+    if not of:
+        return scores.get(selection_metric(config))
+    key = main_score(of, heads[of].type).rpartition(".")[2]
+    return scores.get(f"{key}{AT_PRIOR}", scores.get(key))

@@ -1,0 +1,116 @@
+"""Which of two models of one run to keep, by how both do on the same validation rows.
+
+A few validation rows of a rare class decide little, and the best of several epochs flatters itself. So the fine-tuned
+model has to be better on most resamples of the rows, after what the choice of its epoch has gained is taken off; where
+that is not clear the first answer stays, which a cross-validation has tuned on far more rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classwise.compose.contents import resampling_groups
+from classwise.compose.labels import Labels
+from classwise.compose.prior import class_shares
+from classwise.compose.settings import selection_metric
+from classwise.compose.splits import DatasetSplits
+from classwise.config.schema import Config
+from classwise.metrics.bootstrap import percentile_interval, resampled_weights, sampling_units
+from classwise.metrics.collection import MetricCollection, flat_scores, higher_is_better
+from classwise.model.heads import Head
+
+CONFIDENCE = 0.8
+"""The share of resamples on which the fine-tuned model has to be better."""
+RESAMPLES = 300
+MOST_ROWS = 2_000_000
+"""Rows that are scored in all resamples together: of many validation rows there are fewer resamples."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much better the second model is than the first, in the selection metric and in its better direction:
+    `difference` less `optimism`, its 95 % `interval`, and the `share` of resamples where it is above 0."""
+
+    difference: float
+    optimism: float
+    interval: list[float]
+    share: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the second model is to be kept."""
+        return self.share >= CONFIDENCE
+
+
+def paired_difference(
+    config: Config,
+    splits: DatasetSplits,
+    heads: Mapping[str, Head],
+    first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor],
+    optimism: float,
+) -> PairedDifference:
+    """Compare raw outputs (N, outputs) of the validation rows by target. Rows that share a group, a query or an image
+    are drawn together, the same ones for both models."""
+    metric = selection_metric(config)
+    sign = 1 if higher_is_better(metric) else -1
+    labels = splits.valid.labels
+
+    def difference(rows: np.ndarray | slice) -> float:
+        scores = [_score(config, splits, heads, outputs, labels, metric, rows) for outputs in (first, second)]
+        return sign * (scores[1] - scores[0]) - optimism
+
+    # Queries count as groups: a ranking is scored query by query.
+    count = len(splits.valid.samples)
+    groups = _units(splits, count)
+    units, unit_N = sampling_units(groups, np.ones(count, dtype=bool))
+    unit_N = np.arange(count) if unit_N is None else unit_N
+    members = [np.flatnonzero(unit_N == unit) for unit in range(units)]
+    resamples = max(50, min(RESAMPLES, MOST_ROWS // max(1, count)))
+    draws = []
+    for weights_UR in resampled_weights(units, config.seed, resamples, rows=count):
+        for weights_U in weights_UR.T.astype(np.int64):
+            rows = [np.tile(members[unit], weights_U[unit]) for unit in np.flatnonzero(weights_U)]
+            draws.append(difference(np.concatenate(rows)))
+    draws_R = np.array(draws)
+    value = difference(slice(None))
+    return PairedDifference(
+        difference=value,
+        optimism=optimism,
+        interval=percentile_interval(draws_R, value),
+        # Of equal scores half count: a model that never differs is better on half of the resamples.
+        share=float(np.mean((draws_R > 0) + 0.5 * (draws_R == 0))),
+    )
+
+
+def _score(
+    config: Config,
+    splits: DatasetSplits,
+    heads: Mapping[str, Head],
+    outputs: Mapping[str, Tensor],
+    labels: Labels,
+    metric: str,
+    rows: np.ndarray | slice,
+) -> float:
+    """The metric over some rows; 0 where none of them has a label, so that both models are equal."""
+    metrics = MetricCollection(
+        heads, splits.label_lists, splits.joint, priors=class_shares(config, splits.label_lists)
+    )
+    chosen = torch.arange(len(next(iter(outputs.values()))))[rows]
+    metrics.update(
+        {name: raw[chosen] for name, raw in outputs.items()},
+        {name: torch.from_numpy(values)[chosen] for name, values in labels.items()},
+        copy=False,
+    )
+    return flat_scores(metrics.compute()).get(metric, 0.0)
+
+
+def _units(splits: DatasetSplits, count: int) -> Sequence[object] | None:
+    """The sampling unit of each validation row; None where each is its own."""
+    queries = splits.queries(splits.valid)
+    if queries is not None:
+        return [int(query) for query in queries]
+    return resampling_groups(splits.valid.samples, splits.targets)
