@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from classwise.compose.baselines import Baselines
+from classwise.compose.baselines import Baselines, probes_features
 from classwise.compose.loaders import augmentation
 from classwise.compose.prior import class_shares
 from classwise.compose.settings import build_settings, core_count, metric_targets
@@ -99,7 +99,7 @@ def baselines_key(
         "image": [model.metadata.image_size, model.metadata.fit, config.data.max_pixels],
         "features": None,
     }
-    if config.model.weights != "none":
+    if probes_features(config):
         training = config.training
         key["features"] = {
             "model": model.metadata.as_dict(),

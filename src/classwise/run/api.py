@@ -12,6 +12,7 @@ import polars as pl
 from classwise.compose.autotune import resolve_auto
 from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
+from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.prior import absent_at_prior
 from classwise.compose.settings import device_of
 from classwise.compose.splits import Split, data_digest
@@ -87,13 +88,14 @@ def train(
         resolved, device, measured = resolve_auto(checked, splits, model, console, processes, memory)
         set_threads(resolved)
 
-        # The folder comes before the baselines: if it cannot be used, nobody should wait for them first.
+        # The folder comes before the baselines: if it cannot be used, nobody should wait for them first. They in turn
+        # wait for the first answer, where there is one (session.py).
         folder = stack.enter_context(new_folder_on_rank_zero(resolved.name, run, processes))
-        baselines = processes.from_rank_zero(
-            lambda: score_baselines(
-                resolved, splits, model, heads=heads, device=device, console=console, memory=memory
+        baselines = None
+        if not wants_first_answer(resolved):
+            baselines = processes.from_rank_zero(
+                lambda: score_baselines(resolved, splits, model, heads=heads, device=device, console=console)
             )
-        )
         parts = processes.on_all_ranks(
             lambda: assemble(resolved, splits, model, heads=heads, device=device, processes=processes)
         )
