@@ -224,7 +224,7 @@ def test_pretrained_baselines_depend_on_the_weights(folder: Path, counted: Count
         save_file(tensors, folder / "weights.safetensors")
 
     save_weights(0)
-    changes = {"model__weights": str(folder / "weights.safetensors")}
+    changes = {"model__weights": str(folder / "weights.safetensors"), "training__plan": "finetune"}
     train(folder, **changes)
     train(folder, **changes)
     assert counted.baselines == 1

@@ -27,6 +27,8 @@ from classwise.model.classifier import Classifier
 from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, tune
 
 TIMED_IMAGES = 24  # training images that are read to time one
+CHUNK = 8
+"""Images that a CPU computes at once where the gradient does not depend on it."""
 MIN_BATCHES = 200
 """Batches that train the backbone, from which on measuring pays: it takes as long as some 40 of them."""
 
@@ -58,7 +60,10 @@ def resolve_auto(
         choice = results[0] if results else _without_measuring(config, device)
         resolved = _with_choice(config, choice, device)
         epochs = epochs_in_time(resolved, splits, model, device, processes.world_size, console)
-        resolved = _with_training(resolved, {"epochs": epochs, "minutes": None, "plan": config.plan})
+        changes: dict[str, Any] = {"epochs": epochs, "minutes": None, "plan": config.plan}
+        if config.training.micro_batch == "auto" and _gains_by_chunks(config, splits, model, device):
+            changes["micro_batch"] = min(CHUNK, config.training.batch_size)
+        resolved = _with_training(resolved, changes)
         return resolved.to_dict(), [dataclasses.asdict(result) for result in results]
 
     values, results = processes.from_rank_zero(resolve)
@@ -104,6 +109,15 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
         },
     )
     return config.model_copy(update={"data": data, "training": training, "optimizer": optimizer})
+
+
+def _gains_by_chunks(config: Config, splits: DatasetSplits, model: Classifier, device: torch.device) -> bool:
+    """Whether small chunks are only an advantage: a CPU computes them as fast, and holds a quarter of the memory. Where
+    an image's outputs or the loss depend on the others, they would give another gradient. Only for a fine-tuned
+    backbone, whose maps take gigabytes."""
+    if device.type != "cpu" or config.plan != "probe_then_finetune" or model.batch_dependent_norms:
+        return False
+    return build_criterion(config, splits).additive and splits.queries(splits.train) is None
 
 
 def _with_training(config: Config, changes: dict[str, Any]) -> Config:
