@@ -15,11 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from classwise.init.competition import competition_table
-
 from classwise.demo.competition import class_number, write_competition
 from classwise.demo.fashion import write_fashion
 from classwise.errors import DataError
+from classwise.suggest.competition import competition_table
 from longtail import digits_long_tail
 from sidebyside.splits import hold_out, share_of_rows, tile_groups
 
