@@ -110,7 +110,7 @@ def test_the_warning_is_one_line_too(
     config = load_config(init(photos, photos.parent))
     assert config.model.backbone == "small_cnn"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "model: " in line]
-    assert line.startswith("warning: model: small_cnn at 64 x 64, weights none: ")
+    assert line.startswith("warning: model: small_cnn at 24 x 24, weights none: ")
     assert line.count("pip install") == 1
 
 

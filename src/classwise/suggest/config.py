@@ -30,7 +30,7 @@ FINETUNING: dict[str, dict[str, Any]] = {
     "training": {
         "plan": "probe_then_finetune",
         "epochs": 6,
-        "minutes": 5.0,
+        "minutes": 3.0,
         "batch_norm": "frozen",
         "ema": 0.99,
     },
@@ -197,7 +197,7 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
     height, width = config.model.image_size
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
-        *([f"class shares: {prior} (selection.prior)"] if prior else []),
+        *([f"class shares: {prior} (selection.prior)"] if config.selection.prior else []),
         f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
         f" {config.model.weights}: {backbone.reason}",
     ]
