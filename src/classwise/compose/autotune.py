@@ -27,8 +27,8 @@ from classwise.model.classifier import Classifier
 from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, tune
 
 TIMED_IMAGES = 24  # training images that are read to time one
-CHUNK = 8
-"""Images that a CPU computes at once where the gradient does not depend on it."""
+CHUNK_PIXELS = 8 * 224 * 224
+"""Of the images that a CPU computes at once where the gradient does not depend on it."""
 MIN_BATCHES = 200
 """Batches that train the backbone, from which on measuring pays: it takes as long as some 40 of them."""
 
@@ -61,8 +61,10 @@ def resolve_auto(
         resolved = _with_choice(config, choice, device)
         epochs = epochs_in_time(resolved, splits, model, device, processes.world_size, console)
         changes: dict[str, Any] = {"epochs": epochs, "minutes": None, "plan": config.plan}
-        if config.training.micro_batch == "auto" and _gains_by_chunks(config, splits, model, device):
-            changes["micro_batch"] = min(CHUNK, config.training.batch_size)
+        height, width = config.model.image_size
+        chunk = max(1, CHUNK_PIXELS // (height * width))
+        if chunk < config.training.batch_size and _gains_by_chunks(config, splits, model, device):
+            changes["micro_batch"] = chunk
         resolved = _with_training(resolved, changes)
         return resolved.to_dict(), [dataclasses.asdict(result) for result in results]
 
@@ -115,7 +117,9 @@ def _gains_by_chunks(config: Config, splits: DatasetSplits, model: Classifier, d
     """Whether small chunks are only an advantage: a CPU computes them as fast, and holds a quarter of the memory. Where
     an image's outputs or the loss depend on the others, they would give another gradient. Only for a fine-tuned
     backbone, whose maps take gigabytes."""
-    if device.type != "cpu" or config.plan != "probe_then_finetune" or model.batch_dependent_norms:
+    if config.training.micro_batch != "auto" or device.type != "cpu":
+        return False
+    if config.plan != "probe_then_finetune" or model.batch_dependent_norms:
         return False
     return build_criterion(config, splits).additive and splits.queries(splits.train) is None
 

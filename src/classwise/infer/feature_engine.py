@@ -85,6 +85,8 @@ def _onnx_engine(model: Classifier) -> FeatureEngine | None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
+    # Threads that spin while they wait take the time of whatever else the machine does.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(_onnx_file(model), options, providers=["CPUExecutionProvider"])
     except Exception:

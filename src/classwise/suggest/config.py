@@ -145,6 +145,8 @@ def suggest(
 
     values["model"] = {"backbone": backbone.backbone, "weights": backbone.weights}
     if backbone.is_pretrained:
+        # What is fitted first is cross-validated too, so that fewer rows have to be set aside.
+        values["data"].setdefault("valid", 0.1)
         values["model"] |= {"image_size": _pretrained_size(height, width), "pooling": "layers"}
         values["optimizer"] |= FINETUNING["optimizer"]
         values["training"] |= FINETUNING["training"]

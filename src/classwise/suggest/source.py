@@ -20,7 +20,7 @@ PATH_NAMES = ("path", "image_path", "filepath", "file", "filename", "file_name",
 ID_NAMES = ("id", "image_id", "imageid", "uuid", "key")
 GROUP_NAMES = (
     "group", "person", "person_id", "patient", "patient_id", "subject", "subject_id", "user", "user_id",
-    "individual", "identity", "family", "video", "scene", "session", "location", "site",
+    "individual", "identity", "family", "video", "scene", "session", "location", "site", "slide", "specimen",
 )  # fmt: skip
 LABEL_NAMES = ("label", "class", "target", "category", "y", "answer", "species", "diagnosis")
 TRAINING_TABLES = ("train", "samples", "labels", "data")
