@@ -146,6 +146,7 @@ def _taken(split: Split, rows: Numbers) -> Split:
     return Split(
         samples=split.samples.take(rows.tolist()),
         labels={name: values[rows] for name, values in split.labels.items()},
+        images_digest=split.images_digest,  # that of all images tells apart those of some rows, too
         cached=None if split.cached is None else split.cached.take(rows.tolist()),
     )
 
