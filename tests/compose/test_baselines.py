@@ -90,7 +90,7 @@ def test_the_probe_looks_at_features_where_weights_were_learned_before(
     body = build_classifier("small_cnn", "none", (SIDE, SIDE), "squash", 0.0, {"k": 3}, seed=9)
     save_file({key: value.contiguous() for key, value in body.state_dict().items()}, weights)
     model = {"image_size": [SIDE, SIDE], "weights": "body.safetensors"}
-    s = scene({"level": LEVEL}, model=model, selection={"metric": "accuracy"})
+    s = scene({"level": LEVEL}, model=model, selection={"metric": "accuracy"}, training={"plan": "finetune"})
     features = [reference_features(s, split) for split in (s.splits.train, s.splits.valid)]
     train_y, valid_y = s.labels("level")
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500))

@@ -421,7 +421,8 @@ def test_a_run_says_its_baselines_first_and_last_which_it_does_not_beat(
     answer. The simplest answer's score is scikit-learn's, and log.txt has the same lines."""
     rows = [[*row, number % 2 + number % 3 / 10] for number, row in enumerate(plain_table(tmp_path, 32))]
     write_csv(tmp_path / "samples.csv", ("path", "label", "size"), rows)
-    config = write_config(tmp_path, PLAIN, **recipe, **target)
+    # Without a cache nothing is remembered, of other tests with the same images.
+    config = write_config(tmp_path, PLAIN, **recipe, **target, data__cache="off")
     lines = command("train", config, "--run", tmp_path / "run").ok().err.splitlines()
 
     status = json.loads((tmp_path / "run/status.json").read_text())

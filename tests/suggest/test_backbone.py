@@ -98,7 +98,7 @@ def test_the_config_has_the_choice_and_one_line_says_why(
     name, weights = (HUB_BACKBONE, "pretrained") if found else ("tf_efficientnet_lite0", f"package:{LITE0}")
     assert (config.model.backbone, config.model.weights) == (name, weights)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "model: " in line]
-    assert line.startswith(f"model: {name} at 64 x 64, weights {weights}: ")
+    assert line.startswith(f"model: {name} at 96 x 96, weights {weights}: ")
     assert line.endswith(f"asked for {HUB_BACKBONE}")
 
 
@@ -110,7 +110,7 @@ def test_the_warning_is_one_line_too(
     config = load_config(init(photos, photos.parent))
     assert config.model.backbone == "small_cnn"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "model: " in line]
-    assert line.startswith("warning: model: small_cnn at 64 x 64, weights none: ")
+    assert line.startswith("warning: model: small_cnn at 24 x 24, weights none: ")
     assert line.count("pip install") == 1
 
 

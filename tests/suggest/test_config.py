@@ -1,5 +1,6 @@
 """`classwise init`: what it recognizes in a folder, a table and a competition tree, and the config that it writes."""
 
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,19 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.table import read_table
 from classwise.errors import DataError, OutputError
+from classwise.model.packaged_weights import PACKAGES
 from classwise.suggest.config import init, look_at
 from classwise.suggest.source import guess_source
 from tests.helpers.scenes import class_folder, draw, plain_table, untouched, write_csv
 
 KINDS = ("mask1.jpg", "mask2.png", "mask3.jpeg", "mask4.jpg", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg")
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no package with pretrained weights were installed: configs are for the built-in network."""
+    for package in PACKAGES.values():
+        monkeypatch.setitem(sys.modules, package.module, None)
 
 
 def table(
@@ -194,7 +203,7 @@ def test_several_labels_in_a_cell_and_numbers_have_their_types(tmp_path: Path) -
     ],
 )
 def test_several_targets_select_by_their_mean(
-    tmp_path: Path, columns: dict[str, list[Any]], one: str
+    tmp_path: Path, no_weights: None, columns: dict[str, list[Any]], one: str
 ) -> None:
     """Not by the first one alone; the comment says what it is a mean of, and how to name one of them."""
     path = init(table(tmp_path, columns), tmp_path / "out")
@@ -336,7 +345,7 @@ def test_every_key_has_a_comment(tmp_path: Path, kind: str) -> None:
         assert set(written[section]) == set(resolved)
 
 
-def test_the_size_follows_the_images(tmp_path: Path) -> None:
+def test_the_size_follows_the_images(tmp_path: Path, no_weights: None) -> None:
     """Small images keep their size and shape, in steps of 4; height comes first."""
     source = class_folder(tmp_path / "small", {"a": 3, "b": 3})
     assert load_config(init(source, tmp_path / "one")).model.image_size == (28, 28)
@@ -419,7 +428,7 @@ def shares_of(source: Path, out: Path) -> tuple[Any, str]:
     ],
 )
 def test_class_shares_follow_a_labeled_test_table(
-    tmp_path: Path, test: list[str], prior: str, says: str
+    tmp_path: Path, no_weights: None, test: list[str], prior: str, says: str
 ) -> None:
     """Balanced only where a table beside the source is, and the source is not; one line says why."""
     source = table(tmp_path / "data", {"label": TAIL})
@@ -429,14 +438,14 @@ def test_class_shares_follow_a_labeled_test_table(
     assert says in line
 
 
-def test_class_shares_of_a_balanced_source(tmp_path: Path) -> None:
+def test_class_shares_of_a_balanced_source(tmp_path: Path, no_weights: None) -> None:
     """Equal here and there: nothing to choose."""
     source = table(tmp_path / "data", {"label": ["a", "b"] * 6})
     table(tmp_path / "data", {"label": ["a", "b"] * 4}, name="test.csv", images="test_images")
     assert shares_of(source, tmp_path / "out")[0] == "as_validation"
 
 
-def test_class_shares_follow_a_folder_beside_the_source(tmp_path: Path) -> None:
+def test_class_shares_follow_a_folder_beside_the_source(tmp_path: Path, no_weights: None) -> None:
     """data/train and data/test, each with a folder per class."""
     source = class_folder(tmp_path / "train", {"a": 9, "b": 3})
     assert shares_of(source, tmp_path / "one")[0] == "as_validation"
@@ -446,8 +455,26 @@ def test_class_shares_follow_a_folder_beside_the_source(tmp_path: Path) -> None:
     assert "since test has its classes equally often, label from 3 to 9 rows here" in line
 
 
-def test_class_shares_are_for_class_targets(tmp_path: Path) -> None:
+def test_class_shares_are_for_class_targets(tmp_path: Path, no_weights: None) -> None:
     """A regression has none, and one target's test table says nothing of joint classes."""
     source = table(tmp_path / "data", {"weight": [n + 0.5 for n in range(12)]})
     assert shares_of(source, tmp_path / "one") == (None, "")
     assert shares_of(competition(tmp_path / "tree"), tmp_path / "two")[0] == "as_validation"
+
+
+def test_with_pretrained_weights_classes_count_equally(tmp_path: Path) -> None:
+    """The shares of the rows cost rare classes more there than they gain; a balanced test is still a reason."""
+    source = class_folder(tmp_path / "train", {"a": 9, "b": 3})
+    assert shares_of(source, tmp_path / "one") == (None, "")
+    assert "# prior" in (tmp_path / "one" / "classwise.toml").read_text()
+    class_folder(tmp_path / "test", {"a": 4, "b": 4})
+    assert shares_of(source, tmp_path / "two")[0] == "balanced"
+
+
+def test_a_pretrained_backbone_gets_the_plan_of_two_stages(tmp_path: Path) -> None:
+    """Images of at least 96 px, the maps of several layers, heads first, and an end within minutes."""
+    config = load_config(init(class_folder(tmp_path / "small", {"a": 3, "b": 3}), tmp_path / "one"))
+    assert config.model.image_size == (96, 96)
+    assert config.model.pooling == "layers"
+    assert config.training.plan == "probe_then_finetune"
+    assert config.training.minutes

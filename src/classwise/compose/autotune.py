@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from classwise.compose.budget import epochs_in_time
 from classwise.compose.checks import single_image_batch_error
 from classwise.compose.loaders import augmentation, training_images
 from classwise.compose.losses import build_criterion
+from classwise.compose.remembered import keep_results, measuring_key, recall_results
 from classwise.compose.settings import core_count, device_of, unless_auto, worker_count
 from classwise.compose.splits import DatasetSplits
 from classwise.compose.state import optimizer_of
@@ -18,12 +20,17 @@ from classwise.config import schema as cfg
 from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.memory import Memory, NoMemory
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, ImageError
 from classwise.model.classifier import Classifier
 from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, tune
 
 TIMED_IMAGES = 24  # training images that are read to time one
+CHUNK = 8
+"""Images that a CPU computes at once where the gradient does not depend on it."""
+MIN_BATCHES = 200
+"""Batches that train the backbone, from which on measuring pays: it takes as long as some 40 of them."""
 
 
 def resolve_auto(
@@ -32,20 +39,31 @@ def resolve_auto(
     model: Classifier,
     console: Console,
     processes: Processes = SINGLE_PROCESS,
+    memory: Memory | None = None,
 ) -> tuple[Config, torch.device, list[dict[str, Any]]]:
     """The config without any `auto`, so that it gives the same run again; this process's device; and what
     was measured, the fastest first (none if `training.precision` is given).
 
-    With several processes, rank 0 measures for all. Raises ConfigError.
+    With a `memory`, what was measured before is taken from it, and nothing is measured for a run so short that this
+    would not pay. With several processes, rank 0 measures for all. Raises ConfigError.
     """
     device = device_of(config.training.device, processes)
 
     def resolve() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         results = []
-        if config.training.precision == "auto":
-            results = _measured(config, splits, model, device, console)
+        if config.training.precision == "auto" and (memory is None or _pays(config, splits, processes)):
+            results = _recalled_or_measured(
+                config, splits, model, device, console, processes, memory=memory or NoMemory()
+            )
+        elif config.training.precision == "auto":
+            console.note("a short run: nothing is measured to train it faster")
         choice = results[0] if results else _without_measuring(config, device)
         resolved = _with_choice(config, choice, device)
+        epochs = epochs_in_time(resolved, splits, model, device, processes.world_size, console)
+        changes: dict[str, Any] = {"epochs": epochs, "minutes": None, "plan": config.plan}
+        if config.training.micro_batch == "auto" and _gains_by_chunks(config, splits, model, device):
+            changes["micro_batch"] = min(CHUNK, config.training.batch_size)
+        resolved = _with_training(resolved, changes)
         return resolved.to_dict(), [dataclasses.asdict(result) for result in results]
 
     values, results = processes.from_rank_zero(resolve)
@@ -53,10 +71,10 @@ def resolve_auto(
 
 
 def _without_measuring(config: Config, device: torch.device) -> TuningResult:
-    """For a config with a fixed precision: nothing is measured, each other `auto` takes its default."""
+    """For a config with a fixed precision, and for a short run: nothing is measured, each `auto` takes its default."""
     training = config.training
     return TuningResult(
-        precision=training.precision,
+        precision=unless_auto(training.precision, "fp32"),
         threads=unless_auto(training.threads, torch.get_num_threads()),
         workers=worker_count(config.data.workers, device),
         memory_format=unless_auto(training.memory_format, "channels_last"),
@@ -83,7 +101,6 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
     device_name = str(device) if "LOCAL_RANK" not in os.environ else device.type
     training = config.training.model_copy(
         update={
-            "plan": config.plan,
             "precision": choice.precision,
             "threads": choice.threads,
             "memory_format": choice.memory_format,
@@ -92,6 +109,49 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
         },
     )
     return config.model_copy(update={"data": data, "training": training, "optimizer": optimizer})
+
+
+def _gains_by_chunks(config: Config, splits: DatasetSplits, model: Classifier, device: torch.device) -> bool:
+    """Whether small chunks are only an advantage: a CPU computes them as fast, and holds a quarter of the memory. Where
+    an image's outputs or the loss depend on the others, they would give another gradient. Only for a fine-tuned
+    backbone, whose maps take gigabytes."""
+    if device.type != "cpu" or config.plan != "probe_then_finetune" or model.batch_dependent_norms:
+        return False
+    return build_criterion(config, splits).additive and splits.queries(splits.train) is None
+
+
+def _with_training(config: Config, changes: dict[str, Any]) -> Config:
+    """The config with some keys of [training] replaced."""
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+def _pays(config: Config, splits: DatasetSplits, processes: Processes) -> bool:
+    """Whether the backbone is trained for long enough that measuring is won back."""
+    training = config.training
+    if config.plan == "probe":
+        return False
+    batches_per_epoch = len(splits.train.samples) / (training.batch_size * processes.world_size)
+    return batches_per_epoch * (training.epochs - training.freeze_epochs) >= MIN_BATCHES
+
+
+def _recalled_or_measured(
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    device: torch.device,
+    console: Console,
+    processes: Processes,
+    memory: Memory,
+) -> list[TuningResult]:
+    """What was measured before under the same conditions, else what is measured now. Raises ConfigError."""
+    key = measuring_key(config, splits, model, device, processes.world_size)
+    results = recall_results(memory, key)
+    if results:
+        console.line(f"remembered as the fastest here: {results[0]}")
+        return results
+    results = _measured(config, splits, model, device, console)
+    keep_results(memory, key, results)
+    return results
 
 
 def _measured(

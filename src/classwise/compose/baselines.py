@@ -79,7 +79,8 @@ def run_baselines(
 ) -> Baselines:
     """Score the most frequent label and a class-balanced linear probe on the run's own split.
 
-    The probe is fitted on features of the backbone if its weights are pretrained, else on the pixels. `model` is
+    The probe is fitted on features of the backbone if its weights are pretrained, else, and where the run begins with
+    such a probe of its own, on the pixels. `model` is
     moved to `device` for that, and otherwise left as it is.
     """
     metric = build_settings(config, device).metric
@@ -106,7 +107,7 @@ def run_baselines(
         metric=metric,
         most_frequent=score(most_frequent(heads, train_labels, len(splits.valid.samples))),
         linear_probe=score(probe.outputs),
-        probe_on="features" if _is_pretrained(config) else "pixels",
+        probe_on="features" if probes_features(config) else "pixels",
         notes=probe.notes,
         kind=_kind(metric, heads),
     )
@@ -131,7 +132,7 @@ def _probe(
     train_images = split_images(splits.train, config, model.metadata)
     valid_images = split_images(splits.valid, config, model.metadata)
     probed_rows = None
-    if _is_pretrained(config):
+    if probes_features(config):
         # Features are expensive, so only rows that the probe will be fitted on get any.
         probed_rows = probe_rows(heads, train_labels, model.feature_count)
         train_images = train_images.take(probed_rows.tolist())
@@ -148,14 +149,15 @@ def _probe(
         train_features_ND=train_inputs,
         train_targets=train_labels,
         valid_features_MD=valid_inputs,
-        standardize=_is_pretrained(config),
+        standardize=probes_features(config),
         rows=probed_rows,
     )
 
 
-def _is_pretrained(config: Config) -> bool:
-    """Whether the backbone's features mean something before training."""
-    return config.model.weights != "none"
+def probes_features(config: Config) -> bool:
+    """Whether the probe sees features of the backbone: if they mean something before training, and are not what the
+    run's own first answer is fitted to."""
+    return config.model.weights != "none" and config.plan == "finetune"
 
 
 def _pixel_batches(

@@ -137,8 +137,8 @@ def fit_first_answer(
 def set_heads(model: nn.Module, heads: Mapping[str, LinearHead]) -> None:
     """Put fitted heads into a Classifier; `heads` in its order."""
     for layer, name in zip(model.heads, heads, strict=True):  # type: ignore[arg-type]
-        layer.weight.copy_(heads[name].weight)  # type: ignore[operator]
-        layer.bias.copy_(heads[name].bias)  # type: ignore[operator]
+        layer.weight.copy_(heads[name].weight)
+        layer.bias.copy_(heads[name].bias)
 
 
 def _taken(split: Split, rows: Numbers) -> Split:

@@ -87,7 +87,7 @@ def linear_probe(
     notes: list[str] = []
     for name, head in heads.items():
         labels_N = train_targets[name].cpu().numpy()
-        fitted_rows = _fitted_rows(head, labels_N, train.shape[1])
+        fitted_rows = _fitted_rows(head, labels_N, train.shape[1], WORK)
         # If the features are of some rows only, a row's number is not its position.
         positions = fitted_rows if rows is None else np.searchsorted(rows, fitted_rows)
         fit = _Fit(head=head, train=train[positions], labels=labels_N[fitted_rows], valid=valid)
@@ -102,11 +102,12 @@ def linear_probe(
 
 
 def probe_rows(
-    heads: Mapping[str, Head], train_targets: Mapping[str, Tensor], features: int, work: float = WORK
+    heads: Mapping[str, Head], train_targets: Mapping[str, Tensor], features: int, work: float | None = None
 ) -> Numbers:
     """The training rows, in ascending order, that `linear_probe` will fit on `features` numbers per row: ask before
-    features are computed. All labeled rows or, if the budget `work` is short, all rows of rare classes and an even
-    selection of the others."""
+    features are computed. All labeled rows or, if the budget (`work`, default WORK) is short, all
+    rows of rare classes and an even selection of the others."""
+    work = WORK if work is None else work
     rows = [
         _fitted_rows(head, train_targets[name].cpu().numpy(), features, work) for name, head in heads.items()
     ]
@@ -236,7 +237,7 @@ def _is_labeled(head: Head, labels_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]
     return np.asarray((labels_N[:, 0] if head.type == "ranking" else labels_N) >= 0)
 
 
-def _fitted_rows(head: Head, labels_N: npt.NDArray[Any], features: int, work: float = WORK) -> Numbers:
+def _fitted_rows(head: Head, labels_N: npt.NDArray[Any], features: int, work: float) -> Numbers:
     """The labeled rows; if they are more than the budget allows, rare strata whole and the others thinned."""
     rows = np.flatnonzero(_is_labeled(head, labels_N))
     strata_N = _strata(head, labels_N[rows])

@@ -115,7 +115,8 @@ class Data(Section):
     )
     cache: str = Field(
         "auto",
-        description="where decoded images are cached: auto (the user cache directory) | off | a folder",
+        description="where decoded images are cached, and measurements and baselines are remembered: auto (the user"
+        " cache directory) | off | a folder",
     )
     cache_gigabytes: Positive = Field(
         10.0, description="maximum size of the image cache, for all data sets together"
@@ -262,7 +263,9 @@ class Training(Section):
         False, description="compute batch norm's statistics over all processes (several GPUs only)"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto (the faster of fp32 and bf16, measured at the start) | fp32 | bf16 | fp16"
+        "auto",
+        description="auto (the faster of fp32 and bf16, measured at the start or before; fp32 for a short run) | fp32 |"
+        " bf16 | fp16",
     )
     memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
         "auto",

@@ -12,6 +12,7 @@ import polars as pl
 from classwise.compose.autotune import resolve_auto
 from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
+from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.prior import absent_at_prior
 from classwise.compose.settings import device_of
 from classwise.compose.splits import Split, data_digest
@@ -19,6 +20,7 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.memory import memory_of
 from classwise.data.sources import Samples, image_names, refuse_escapes
 from classwise.distributed import process_group
 from classwise.errors import CheckpointError, ConfigError, OutputError
@@ -82,14 +84,18 @@ def train(
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *absent_at_prior(checked, splits)))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
-        resolved, device, measured = resolve_auto(checked, splits, model, console, processes)
+        memory = memory_of(checked.data.cache)
+        resolved, device, measured = resolve_auto(checked, splits, model, console, processes, memory)
         set_threads(resolved)
 
-        # The folder comes before the baselines: if it cannot be used, nobody should wait for them first.
+        # The folder comes before the baselines: if it cannot be used, nobody should wait for them first. They in turn
+        # wait for the first answer, where there is one (session.py).
         folder = stack.enter_context(new_folder_on_rank_zero(resolved.name, run, processes))
-        baselines = processes.from_rank_zero(
-            lambda: score_baselines(resolved, splits, model, heads=heads, device=device, console=console)
-        )
+        baselines = None
+        if not wants_first_answer(resolved):
+            baselines = processes.from_rank_zero(
+                lambda: score_baselines(resolved, splits, model, heads=heads, device=device, console=console)
+            )
         parts = processes.on_all_ranks(
             lambda: assemble(resolved, splits, model, heads=heads, device=device, processes=processes)
         )

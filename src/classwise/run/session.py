@@ -10,10 +10,12 @@ import torch
 from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
 from classwise.compose.first_answer import wants_first_answer
+from classwise.compose.remembered import baselines_key, keep_baselines, recall_baselines
 from classwise.compose.splits import DatasetSplits, data_digest
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
+from classwise.data.memory import memory_of
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, ClasswiseError, Interrupted
 from classwise.files import write_text
@@ -42,15 +44,21 @@ def score_baselines(
     device: torch.device,
     console: Console,
 ) -> dict[str, Any] | None:
-    """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is learned;
-    a resumed run keeps the entry."""
+    """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is fine-tuned,
+    if they are not remembered; a resumed run keeps the entry."""
     if not config.report.baselines:
         return None
-    console.line("scoring two baselines on the same split ...")
-    baselines = run_baselines(config, splits, model, heads=heads, device=device)
+    memory = memory_of(config.data.cache)
+    key = baselines_key(config, splits, model, heads, device)
+    baselines = recall_baselines(memory, key)
+    origin = "remembered, as nothing has changed: " if baselines else ""
+    if baselines is None:
+        console.line("scoring two baselines on the same split ...")
+        baselines = run_baselines(config, splits, model, heads=heads, device=device)
+        keep_baselines(memory, key, baselines)
     for note in baselines.notes:
         console.line(f"note: {note}")
-    console.line(str(baselines))
+    console.line(f"{origin}{baselines}")
     return baselines.as_dict()
 
 
@@ -82,6 +90,8 @@ def run_checkpointer(
 
     def update_files(state: TrainState) -> None:
         folder.write_history(state.progress.history)
+        with contextlib.suppress(CheckpointError):  # they may have been scored since
+            status["baselines"] = folder.status()["baselines"]
         status["seconds"] = round(seconds_before + time.monotonic() - started, 1)
         folder.write_status(status_now(status, state, parts.settings, name="running", reason=""))
 
@@ -145,8 +155,8 @@ def run_to_the_end(
     is_main_process = parts.settings.processes.is_main_process
     ending = _EndingStatus(folder, parts)
     try:
-        if wants_first_answer(config) and parts.state.progress.first_answer is None:
-            make_first_answer(folder, config, splits, parts, checkpointer, console, stop.is_set)
+        if wants_first_answer(config):
+            _begin_with_first_answer(folder, config, splits, parts, checkpointer, console, stop)
         outcome = _train(parts, checkpointer, console, stop)
         if not is_main_process:
             return
@@ -180,6 +190,25 @@ def run_to_the_end(
     write_report(folder.path, status)
     folder.write_status(status)
     say_end(console, folder, outcome, parts)
+
+
+def _begin_with_first_answer(
+    folder: RunFolder,
+    config: Config,
+    splits: DatasetSplits,
+    parts: Parts,
+    checkpointer: RunCheckpointer,
+    console: Console,
+    stop: StopFlag,
+) -> None:
+    """The first answer, and after it what it has to beat, which can wait; whatever of both is not there yet."""
+    if parts.state.progress.first_answer is None:
+        make_first_answer(folder, config, splits, parts, checkpointer, console, stop.is_set)
+    if parts.settings.processes.is_main_process and folder.status().get("baselines") is None:
+        baselines = score_baselines(
+            config, splits, parts.state.model, parts.heads, parts.settings.device, console
+        )
+        folder.write_status(folder.status() | {"baselines": baselines})
 
 
 def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: StopFlag) -> str:

@@ -25,6 +25,17 @@ _HEADER = """\
 # Paths are relative to this file. Every key is also an option: --training.epochs 5
 
 """
+FINETUNING: dict[str, dict[str, Any]] = {
+    "optimizer": {"lr": 1e-4, "backbone_lr_factor": 1.0, "layer_decay": 0.8},
+    "training": {
+        "plan": "probe_then_finetune",
+        "epochs": 6,
+        "minutes": 3.0,
+        "batch_norm": "frozen",
+        "ema": 0.99,
+    },
+}
+"""How a pretrained backbone is fine-tuned once its heads are fitted: docs/decisions/0039-first-answer.md."""
 SAMPLED_IMAGES = 40
 """About as many images are read to find the usual size."""
 
@@ -134,9 +145,16 @@ def suggest(
 
     values["model"] = {"backbone": backbone.backbone, "weights": backbone.weights}
     if backbone.is_pretrained:
-        values["model"]["image_size"] = _scaled(height, width, 160)
-        values["optimizer"] |= {"lr": 1e-3, "backbone_lr_factor": 0.3}
-        values["training"]["epochs"] = 12
+        values["model"] |= {"image_size": _pretrained_size(height, width), "pooling": "layers"}
+        values["optimizer"] |= FINETUNING["optimizer"]
+        values["training"] |= FINETUNING["training"]
+        # Class shares of the rows cost rare classes more than they gain (docs/results/defaults.md).
+        if prior == "as_validation":
+            values["selection"]["prior"] = None
+            guess.notes["selection.prior"] = (
+                "predictions are made for classes that are equally frequent, which is best for macro F1 here;"
+                ' "as_validation" predicts with the shares of the rows, for accuracy'
+            )
         guess.notes["model.weights"] = (
             f'pretrained on ImageNet ({backbone.reason}); "none" trains from scratch'
         )
@@ -179,7 +197,7 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
     height, width = config.model.image_size
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
-        *([f"class shares: {prior} (selection.prior)"] if prior else []),
+        *([f"class shares: {prior} (selection.prior)"] if config.selection.prior else []),
         f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
         f" {config.model.weights}: {backbone.reason}",
     ]
@@ -206,6 +224,13 @@ def _scaled(height: int, width: int, side: int) -> list[int]:
     """The size scaled down to at most about side * side pixels, with the same aspect ratio, in multiples of 4."""
     scale = min(1.0, (side * side / (height * width)) ** 0.5)
     return [max(8, round(height * scale / 4) * 4), max(8, round(width * scale / 4) * 4)]
+
+
+def _pretrained_size(height: int, width: int) -> list[int]:
+    """The size for a backbone that has learned from photographs of 224 px: as near to that as the images are, but at
+    least 96 px a side, since what it knows does not show in smaller ones."""
+    scale = max(1.0, 96 / min(height, width))
+    return _scaled(round(height * scale), round(width * scale), 224)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -1,0 +1,61 @@
+"""training.minutes: how many epochs fit into the time that training may take on this machine."""
+
+import copy
+import time
+
+import torch
+
+from classwise.compose.losses import build_criterion
+from classwise.compose.splits import DatasetSplits
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.model.classifier import Classifier
+
+TIMED_IMAGES = 8
+"""Of one timed pass: enough to keep all threads busy, and soon done."""
+
+
+def epochs_in_time(
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    device: torch.device,
+    processes: int,
+    console: Console,
+) -> int:
+    """training.epochs, or as many epochs as fit into training.minutes, but at least one. The model does not change."""
+    training = config.training
+    if training.minutes is None:
+        return training.epochs
+    batch_size = min(TIMED_IMAGES, training.batch_size)
+    rows = len(splits.train.samples) / processes
+    seconds = _seconds_per_image(model, splits, config, device, batch_size) * rows
+    epochs = max(1, min(training.epochs, int(60 * training.minutes / seconds)))
+    about = f"{seconds:.0f} s" if seconds >= 1 else "under a second"
+    fewer = f"{epochs} of {training.epochs}" if epochs < training.epochs else f"all {epochs}"
+    console.line(
+        f"an epoch takes about {about} here: {fewer} epochs in training.minutes = {training.minutes:g}"
+    )
+    return epochs
+
+
+def _seconds_per_image(
+    model: Classifier, splits: DatasetSplits, config: Config, device: torch.device, batch_size: int
+) -> float:
+    """Of a forward and a backward pass in float32, by the second of two: the first one sets things up."""
+    # A copy, since a pass in training mode changes the statistics of batch norm.
+    trial = copy.deepcopy(model).to(device).train()
+    criterion = build_criterion(config, splits).to(device)
+    rows = [row % len(splits.train.samples) for row in range(batch_size)]
+    targets = {
+        name: torch.from_numpy(values[rows]).to(device) for name, values in splits.train.labels.items()
+    }
+    images = torch.zeros(batch_size, 3, *model.metadata.image_size, dtype=torch.uint8, device=device)
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        criterion(trial(images), targets).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - started
+    return seconds / batch_size
