@@ -109,8 +109,12 @@ CHANGES: dict[str, Callable[[Build], Scene]] = {
     "a statistic": lambda scene: new_statistics(scene({"kind": KIND})),
     "the seed of the weights": lambda scene: scene({"kind": KIND}, seed=5),
     "the size": lambda scene: scene({"kind": KIND}, model={"image_size": [16, 16]}),
-    "how images are fitted": lambda scene: scene({"kind": KIND}, model={"image_size": [12, 12], "fit": "pad"}),
-    "the backbone": lambda scene: scene({"kind": KIND}, model={"image_size": [12, 12], "backbone": "small_cnn_gn"}),
+    "how images are fitted": lambda scene: scene(
+        {"kind": KIND}, model={"image_size": [12, 12], "fit": "pad"}
+    ),
+    "the backbone": lambda scene: scene(
+        {"kind": KIND}, model={"image_size": [12, 12], "backbone": "small_cnn_gn"}
+    ),
     "the precision": lambda scene: scene({"kind": KIND}, training={"precision": "bf16"}),
     "the batch": lambda scene: scene({"kind": KIND}, training={"batch_size": 10}),
 }
@@ -144,9 +148,7 @@ def test_another_image_or_order_makes_others(scene: Build, computed: list[int], 
     backwards = np.arange(len(s.splits.train.samples))[::-1].tolist()
     for rows in (backwards, backwards[1:]):
         computed.clear()
-        taken = dataclasses.replace(
-            s.splits.train, samples=s.splits.train.samples.take(rows), cached=None
-        )
+        taken = dataclasses.replace(s.splits.train, samples=s.splits.train.samples.take(rows), cached=None)
         (found,) = features_of(s, split=taken)
         assert sum(computed) == len(rows)
         assert len(found) == len(rows)

@@ -102,7 +102,9 @@ def test_each_head_is_where_its_loss_is_least(
         return float(value.detach())
 
     found = float(objective().detach())
-    optimizer = torch.optim.LBFGS([weight, bias], lr=0.5, max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-12)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], lr=0.5, max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-12
+    )
     optimizer.step(closure)
     least = float(objective().detach())
     with torch.no_grad():
@@ -274,9 +276,7 @@ def test_the_model_keeps_its_weights(scene: Build) -> None:
     assert {key for key in after if not torch.equal(after[key], before[key])} == {
         f"heads.{number}.{part}" for number in range(4) for part in ("weight", "bias")
     }
-    images = np.stack(
-        [image.reshape(12, 12, 3) for image in (s.pixels[1] * 255).round().astype(np.uint8)]
-    )
+    images = np.stack([image.reshape(12, 12, 3) for image in (s.pixels[1] * 255).round().astype(np.uint8)])
     with torch.no_grad():
         outputs = s.model.eval()(torch.from_numpy(images).permute(0, 3, 1, 2))
     for name, raw in outputs.items():

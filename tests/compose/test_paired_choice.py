@@ -32,7 +32,9 @@ def right(s: Scene, name: str, certainty: float = 8.0) -> dict[str, Tensor]:
     return {name: certainty * one_hot.float()}
 
 
-def compared(s: Scene, first: dict[str, Tensor], second: dict[str, Tensor], optimism: float = 0.0) -> PairedDifference:
+def compared(
+    s: Scene, first: dict[str, Tensor], second: dict[str, Tensor], optimism: float = 0.0
+) -> PairedDifference:
     return paired_difference(s.config, s.splits, s.heads, first, second, optimism)
 
 
@@ -140,10 +142,14 @@ def test_a_query_that_is_drawn_twice_counts_twice(scene: Build, monkeypatch: pyt
     monkeypatch.setattr(module, "resampled_weights", only)
     found = compared(s, first, {"match": second})
     whole = found.difference * len(queries)  # what the first query gains
-    assert found.interval == pytest.approx(sorted([found.difference, 5 * whole / (len(queries) + 4)]), rel=0.05)
+    assert found.interval == pytest.approx(
+        sorted([found.difference, 5 * whole / (len(queries) + 4)]), rel=0.05
+    )
 
 
-@pytest.mark.parametrize("target", [KIND, LEVEL, TAGS, AREA], ids=["class", "ordinal", "multilabel", "regression"])
+@pytest.mark.parametrize(
+    "target", [KIND, LEVEL, TAGS, AREA], ids=["class", "ordinal", "multilabel", "regression"]
+)
 def test_targets_of_every_type(scene: Build, target: dict[str, Any]) -> None:
     """Each has a selection metric, and its scores on resamples are finite."""
     metric = "r2" if target is AREA else "macro_f1"

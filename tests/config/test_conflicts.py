@@ -184,7 +184,10 @@ def test_warned_of_by_name(sections: dict[str, Any], parts: list[str]) -> None:
 
 PRETRAINED = {"weights": "pretrained", "backbone": "resnet18"}
 PLANS = [
-    ({"training": {"plan": "probe", "minutes": 3.0}}, "training.minutes: found 3.0, but training.plan is 'probe'"),
+    (
+        {"training": {"plan": "probe", "minutes": 3.0}},
+        "training.minutes: found 3.0, but training.plan is 'probe'",
+    ),
     (
         {"training": {"plan": "probe", "freeze_epochs": 1, "epochs": 3}},
         "training.freeze_epochs: found 1, but training.plan is 'probe'",

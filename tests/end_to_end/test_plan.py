@@ -31,8 +31,8 @@ from tests.helpers.scenes import (
 )
 from tests.helpers.tables import read_csv
 
-TOO_LARGE = {"optimizer": {"name": "sgd", "lr": 1e4, "momentum": 0.0}, "training__clip_norm": 1.0}
-"""Steps that are so long that nothing of the weights is left."""
+TOO_LARGE = {"optimizer": {"name": "sgd", "lr": 10.0}, "training__clip_norm": 1.0}
+"""Steps that are so long that little of the weights is left, in numbers that are finite all the same."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,9 @@ def test_what_a_probe_says(folder: Path) -> None:
     """The first answer with the score of the cross-validation, and that the rows of the score chose nothing."""
     said = (folder / "probe.txt").read_text()
     assert re.search(
-        r"^first answer after [\d.]+ s: macro_f1 .*; [\d.]+ cross-validated on 18 training rows$", said, re.M
+        r"^first answer after [\d.]+ s: macro_f1 .*; [\d.]+ cross-validated on 18 training rows$",
+        said,
+        re.MULTILINE,
     )
     assert "6 validation rows, which chose nothing" in said
     assert "epochs are done" not in said
@@ -120,16 +122,17 @@ def test_the_run_predicts(folder: Path, name: str) -> None:
         assert rows[row["id"]]["label"] == row["label"]
 
 
-def test_the_report_is_written_again(folder: Path, tmp_path: Path) -> None:
-    """Also of a run without an epoch."""
-    for name in ("probe", "auto"):
-        before = (folder / name / "report.html").read_text()
-        assert Run.open(folder / name).report().read_text() == before
+def test_the_report_is_written_again(folder: Path) -> None:
+    """Also of a run without an epoch: the score that was kept, and charts of epochs only where there were some."""
+    for name, charts in (("probe", False), ("auto", True)):
+        text = Run.open(folder / name).report().read_text()
+        value = read_json(folder / name / "metrics.json")["value"]
+        assert f"{value:.3f}" in text
+        assert ("Loss per epoch" in text) == charts
 
 
 def test_two_stages(folder: Path) -> None:
-    """The entry `plan` says which of both was kept and why; the kept checkpoint is that one, byte for byte, with what it
-    was fine-tuned from beside it."""
+    """The entry `plan` says which of both was kept and why; `best` is that one, byte for byte, with both beside it."""
     run = folder / "auto"
     assert checkpoint_names(run) == ["best", "finetuned", "first", "last"]
     metrics, status = read_json(run / "metrics.json"), read_json(run / "status.json")
@@ -147,7 +150,11 @@ def test_two_stages(folder: Path) -> None:
         plan["finetuned"]["value"] - plan["first_answer"]["value"] - plan["optimism"]
     )
     assert metrics["value"] == plan[plan["kept"]]["value"]
-    assert metrics["epoch"] == plan[plan["kept"]].get("epoch", 0) == read_checkpoint(run / "checkpoints/best").epoch
+    assert (
+        metrics["epoch"]
+        == plan[plan["kept"]].get("epoch", 0)
+        == read_checkpoint(run / "checkpoints/best").epoch
+    )
     assert status["best"] == {key: metrics[key] for key in ("metric", "value", "epoch")}
     assert status["state"] == "finished"
     assert len((run / "history.jsonl").read_text().splitlines()) == 2
@@ -161,7 +168,9 @@ def test_two_stages(folder: Path) -> None:
     assert model_bytes(run, "first") == model_bytes(folder / "probe", "first")
     assert any(
         not torch.equal(one, other)
-        for one, other in zip(backbone_of(run, "first").values(), backbone_of(run, "last").values(), strict=True)
+        for one, other in zip(
+            backbone_of(run, "first").values(), backbone_of(run, "last").values(), strict=True
+        )
     )
 
 
@@ -198,6 +207,23 @@ def test_fine_tuning_that_fails_is_not_kept(folder: Path, tmp_path: Path) -> Non
     assert "also chose between this and the fine-tuned model" in said
     # predictions.csv is that of the kept model as well.
     assert read_csv(run / "predictions.csv") == read_csv(folder / "probe" / "predictions.csv")
+
+
+def test_fine_tuning_that_ends_in_no_numbers_leaves_the_first_answer(folder: Path, tmp_path: Path) -> None:
+    """The run has failed and says why; `best` is the first answer, with its metrics, to evaluate it and to predict."""
+    run = tmp_path / "run"
+    result = train(folder, run, optimizer={"name": "sgd", "lr": 1e30})
+    assert result.code == 1
+    status = read_json(run / "status.json")
+    assert status["state"] == "failed"
+    assert "NonFiniteError" in status["reason"]
+    probe = read_json(folder / "probe" / "metrics.json")
+    assert status["best"] == {"metric": "macro_f1", "value": probe["value"], "epoch": 0}
+    assert contents(run / "checkpoints/best") == contents(run / "checkpoints/first")
+    metrics = read_json(run / "metrics.json")
+    assert (metrics["epoch"], metrics["value"]) == (0, probe["value"])
+    assert Run.open(run).evaluate()["value"] == probe["value"]
+    assert f"{probe['value']:.3f}" in (run / "report.html").read_text()
 
 
 def spoiled(monkeypatch: pytest.MonkeyPatch, change: Callable[[LinearHead], LinearHead]) -> None:
@@ -277,7 +303,10 @@ def test_too_few_rows_for_a_cross_validation(tmp_path: Path) -> None:
     run = tmp_path / "run"
     said = train(tmp_path, run, training__plan="probe", data__valid=0.34).ok().err
     assert "cross-validated" not in said
-    assert read_checkpoint(run / "checkpoints/first").state["progress"]["first_answer"]["cross_validated"] is None
+    assert (
+        read_checkpoint(run / "checkpoints/first").state["progress"]["first_answer"]["cross_validated"]
+        is None
+    )
 
 
 def test_pooled_layers(folder: Path, tmp_path: Path) -> None:
@@ -295,6 +324,7 @@ def test_a_second_run_computes_no_features(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are kept beside the decoded images; with other weights they are not those."""
+
     def forbidden(*arguments: Any, **options: Any) -> None:
         raise AssertionError("features were computed")
 

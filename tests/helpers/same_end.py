@@ -21,9 +21,7 @@ def differences(whole: Path, other: Path) -> str:
         if _state_of(whole, name) != _state_of(other, name)
     ]
     files = [
-        f"checkpoints/{name}/{part}.safetensors"
-        for name in checkpoints
-        for part in ("model", "training")
+        f"checkpoints/{name}/{part}.safetensors" for name in checkpoints for part in ("model", "training")
     ]
     files += ["predictions.csv", "metrics.json", "split.csv"]
     found += [

@@ -20,9 +20,7 @@ SIZE = (32, 32)
 
 def built(backbone: str = "test_resnet", pooling: str = "last", training: bool = False) -> Classifier:
     """A tiny model whose statistics of batch norm are not those of the start."""
-    model = build_classifier(
-        backbone, "none", SIZE, "squash", 0.5, {"kind": 3}, seed=0, pooling=pooling
-    )
+    model = build_classifier(backbone, "none", SIZE, "squash", 0.5, {"kind": 3}, seed=0, pooling=pooling)
     with torch.no_grad():
         for seed in range(3):
             model.train()(drawn(8, seed))

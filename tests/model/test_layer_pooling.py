@@ -67,7 +67,9 @@ def test_which_levels_are_pooled() -> None:
 
 def test_a_backbone_without_maps_is_refused() -> None:
     """With the key, what was found and what is allowed; for built-in ones as well."""
-    with pytest.raises(ModelError, match=r'model\.pooling: found "layers", but small_cnn .*; allowed: "last"'):
+    with pytest.raises(
+        ModelError, match=r'model\.pooling: found "layers", but small_cnn .*; allowed: "last"'
+    ):
         build_backbone("small_cnn", "none", SIZE, "layers")
     with pytest.raises(ModelError, match=r"model\.pooling"):
         pooled_levels(torch.nn.Flatten(), "x")
@@ -157,6 +159,8 @@ def test_an_onnx_file_pools_the_same_layers(backbone: str, tmp_path: Path) -> No
     model = built(backbone)
     session = onnxruntime.InferenceSession(onnx_bytes(model, {}), providers=["CPUExecutionProvider"])
     for count in (1, 5):
-        (found,) = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(drawn(count).numpy())})
+        (found,) = session.run(
+            None, {session.get_inputs()[0].name: np.ascontiguousarray(drawn(count).numpy())}
+        )
         with torch.no_grad():
             assert found == pytest.approx(model(drawn(count))["kind"].numpy(), abs=1e-4)

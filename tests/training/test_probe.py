@@ -75,7 +75,11 @@ def test_another_penalty_is_another_solution() -> None:
 def test_a_squared_error_is_fitted_as_by_ridge_regression() -> None:
     """mean (y - f)^2 + penalty / 2 |w|^2 is ridge regression with alpha = penalty * rows / 2."""
     features, _ = drawn()
-    values = features[:, 0] * 2 + features[:, 1] / 5 + torch.randn(ROWS, generator=torch.Generator().manual_seed(1))
+    values = (
+        features[:, 0] * 2
+        + features[:, 1] / 5
+        + torch.randn(ROWS, generator=torch.Generator().manual_seed(1))
+    )
     head = fitted_head([features], values, squared_error, 1, 0.01)
     scaler = StandardScaler().fit(features)
     expected = Ridge(alpha=0.01 * ROWS / 2).fit(scaler.transform(features), values)
@@ -91,7 +95,9 @@ def test_views_count_as_further_rows() -> None:
     head = fitted_head([features, mirrored], classes, cross_entropy, CLASSES, 0.01)
     together, repeated = torch.cat([features, mirrored]), torch.cat([classes, classes])
     assert probabilities(head, together) == pytest.approx(logistic(together, repeated, 0.01), abs=2e-3)
-    assert not torch.allclose(head.weight, fitted_head([features], classes, cross_entropy, CLASSES, 0.01).weight)
+    assert not torch.allclose(
+        head.weight, fitted_head([features], classes, cross_entropy, CLASSES, 0.01).weight
+    )
 
 
 def test_the_loss_of_the_target_decides() -> None:
@@ -118,9 +124,7 @@ def test_the_scaling_is_folded_in() -> None:
     """A head for standardized features and the folded one for features as they are give the same outputs."""
     features, _ = drawn()
     draw = torch.Generator().manual_seed(2)
-    head = LinearHead(
-        torch.randn(CLASSES, FEATURES, generator=draw), torch.randn(CLASSES, generator=draw)
-    )
+    head = LinearHead(torch.randn(CLASSES, FEATURES, generator=draw), torch.randn(CLASSES, generator=draw))
     standardize = Standardizer.of(features)
     standardized = standardize(features)
     assert standardized.mean(dim=0) == pytest.approx(np.zeros(FEATURES), abs=1e-4)
@@ -182,7 +186,9 @@ def test_where_a_fit_begins_makes_no_difference() -> None:
     """The penalties before are a start for the next; the solution is that of a fit from zero."""
     features, classes = drawn()
     alone = held_out_outputs([features], classes, cross_entropy, CLASSES, FOLDS, penalties=(0.01,))[0]
-    after = held_out_outputs([features], classes, cross_entropy, CLASSES, FOLDS, penalties=(1.0, 0.1, 0.01))[2]
+    after = held_out_outputs([features], classes, cross_entropy, CLASSES, FOLDS, penalties=(1.0, 0.1, 0.01))[
+        2
+    ]
     before = held_out_outputs([features], classes, cross_entropy, CLASSES, FOLDS, penalties=(0.001, 0.01))[1]
     assert F.softmax(after, dim=1) == pytest.approx(F.softmax(alone, dim=1), abs=5e-3)
     assert F.softmax(before, dim=1) == pytest.approx(F.softmax(alone, dim=1), abs=5e-3)
