@@ -180,3 +180,53 @@ def test_warned_of_by_name(sections: dict[str, Any], parts: list[str]) -> None:
     found = warnings_of(**sections)
     assert len(found) == 1
     assert all(part in found[0] for part in parts)
+
+
+PRETRAINED = {"weights": "pretrained", "backbone": "resnet18"}
+PLANS = [
+    (
+        {"training": {"plan": "probe", "minutes": 3.0}},
+        "training.minutes: found 3.0, but training.plan is 'probe'",
+    ),
+    (
+        {"training": {"plan": "probe", "freeze_epochs": 1, "epochs": 3}},
+        "training.freeze_epochs: found 1, but training.plan is 'probe'",
+    ),
+    (
+        {"training": {"plan": "probe_then_finetune", "freeze_epochs": 2, "epochs": 3}},
+        "training.freeze_epochs: found 2, but training.plan is 'probe_then_finetune'",
+    ),
+    (
+        {"training": {"plan": "probe_then_finetune"}, "loss": {"name": "ldam"}},
+        "training.plan: found 'probe_then_finetune', but a loss is 'ldam'",
+    ),
+    (
+        {
+            "training": {"plan": "probe"},
+            "loss": {"name": "sum", "terms": [{"name": "cross_entropy"}, {"name": "ldam"}]},
+        },
+        "training.plan: found 'probe', but a loss is 'ldam'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "message"), PLANS)
+def test_what_no_probe_can_have(sections: dict[str, Any], message: str) -> None:
+    """The key, what was found, and what is allowed."""
+    with pytest.raises(ConfigError) as caught:
+        warnings_of(model=PRETRAINED, **sections)
+    assert str(caught.value).startswith(message)
+    assert "allowed: " in str(caught.value)
+
+
+def test_what_plans_may_have() -> None:
+    """The plan `auto` follows freeze_epochs and LDAM; minutes go with whatever trains; a probe on random features is
+    said to be one."""
+    assert warnings_of(model=PRETRAINED, training={"plan": "probe_then_finetune", "minutes": 3.0}) == []
+    assert warnings_of(model=PRETRAINED, training={"minutes": 3.0}) == []
+    assert warnings_of(model=PRETRAINED, training={"freeze_epochs": 1, "epochs": 3}) == []
+    assert warnings_of(model=PRETRAINED, loss={"name": "ldam"}) == []
+    assert warnings_of(training={"minutes": 3.0}) == []
+    for plan in ("probe", "probe_then_finetune"):
+        (warning,) = warnings_of(training={"plan": plan})
+        assert warning.startswith(f"training.plan = {plan!r}: the backbone has no pretrained weights")

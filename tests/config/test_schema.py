@@ -674,3 +674,45 @@ def test_any_config_comes_back_from_its_text(values):
     assert again.to_toml() == config.to_toml()
     assert list(again.targets) == list(config.targets)
     assert isinstance(again, Config)
+
+
+@pytest.mark.parametrize(
+    ("sections", "plan"),
+    [
+        ({}, "finetune"),
+        ({"model": {"weights": "pretrained"}}, "probe_then_finetune"),
+        ({"model": {"weights": "backbone.safetensors"}}, "probe_then_finetune"),
+        ({"model": {"weights": "pretrained"}, "training": {"freeze_epochs": 1, "epochs": 2}}, "finetune"),
+        ({"model": {"weights": "pretrained"}, "loss": {"name": "ldam"}}, "finetune"),
+        (
+            {
+                "model": {"weights": "pretrained"},
+                "loss": {"name": "sum", "terms": [{"name": "ldam"}, {"name": "cross_entropy"}]},
+            },
+            "finetune",
+        ),
+        ({"training": {"plan": "probe"}}, "probe"),
+        ({"training": {"plan": "probe_then_finetune"}}, "probe_then_finetune"),
+        ({"model": {"weights": "pretrained"}, "training": {"plan": "finetune"}}, "finetune"),
+    ],
+)
+def test_the_plan_that_auto_means(sections: dict, plan: str) -> None:
+    """Heads are fitted first where the features mean something, and heads can be fitted; what is given stays."""
+    assert make_config(tree(**sections)).plan == plan
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"training": {"plan": "probing"}},
+            "training.plan: found 'probing', allowed: 'auto', 'probe_then_finetune', 'probe' or 'finetune'",
+        ),
+        ({"training": {"minutes": 0}}, "training.minutes: found 0, must be greater than 0"),
+        ({"model": {"pooling": "max"}}, "model.pooling: found 'max', allowed: 'last' or 'layers'"),
+    ],
+)
+def test_unknown_plans_and_poolings(sections: dict, message: str) -> None:
+    """Refused with what is allowed."""
+    (found,) = refusal(tree(**sections))
+    assert message in found

@@ -1,5 +1,7 @@
 """Two and three processes compute what one would; without the sums, the merging or the turns they would not."""
 
+import json
+import math
 import os
 import shutil
 import signal
@@ -8,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.faults import distributed
 from tests.faults.forked import Child, Hook, free_port, rank_environment, start
-from tests.helpers.same_end import differences
-from tests.helpers.scenes import class_folder
+from tests.helpers.pretrained import probed_config, save_weights
+from tests.helpers.same_end import differences, timeless_history
+from tests.helpers.scenes import PEOPLE, class_folder, people_table, plain_table
 
 CHECKS = ("gradients=30", "loop", "metrics=40", "runs", "non-finite")
 SABOTAGES = ("gradients=30!mean loss", "metrics=20!padded sampler", "runs!no merging", "non-finite!unchecked")
@@ -140,3 +144,47 @@ def test_another_image_on_another_machine() -> None:
         assert images[3].name in said[0]
         assert "all need the same files" in said[0]
         assert not (folder / "run").exists()
+
+
+def test_two_stages_in_two_processes(tmp_path: Path) -> None:
+    """Rank 0 fits the heads, and both processes fine-tune from them: the first answer is that of one process, to the
+    bit, and what is kept is near. Stopped in the second stage, the two end in the same bytes."""
+    people_table(tmp_path, 24)
+    frozen = {"training__batch_norm": "frozen", "optimizer": {"name": "sgd", "lr": 1e-3}}
+    config = probed_config(tmp_path, PEOPLE, **frozen, training__accumulate=1)
+    whole, stopped, one = tmp_path / "whole", tmp_path / "stopped", tmp_path / "one"
+    alone = start(tmp_path / "files one", ["train", config, "--run", one, "--training.accumulate", "2"])
+    assert alone.wait() == 0, alone.said
+    ranks = two(tmp_path / "files whole", ["train", config, "--run", whole])
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].said
+    assert [rank.said.count("first answer after") for rank in ranks] == [1, 0]
+    file = "checkpoints/first/model.safetensors"
+    assert (whole / file).read_bytes() == (one / file).read_bytes()
+    losses = [[row["train_loss"] for row in timeless_history(path)] for path in (whole, one)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    plans = [json.loads((path / "metrics.json").read_text())["plan"] for path in (whole, one)]
+    assert plans[0]["first_answer"] == plans[1]["first_answer"]
+    assert plans[0]["kept"] == plans[1]["kept"]
+
+    stop = Hook("classwise.training.state:Progress.end_update", stop_here, call=3)
+    ranks = two(tmp_path / "files stopped", ["train", config, "--run", stopped], hooks=[stop])
+    assert [rank.code for rank in ranks] == [75, 75], ranks[0].said
+    ranks = two(tmp_path / "files resumed", ["resume", stopped])
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].said
+    assert differences(whole, stopped) == ""
+
+
+def test_a_first_answer_that_fails_fails_in_both(tmp_path: Path) -> None:
+    """What rank 0 cannot compute is said once, and nobody waits for its heads."""
+    plain_table(tmp_path, 16)
+    weights = save_weights(tmp_path / "weights.safetensors")
+    tensors = load_file(weights)
+    save_file(
+        {name: value * math.nan if value.is_floating_point() else value for name, value in tensors.items()},
+        weights,
+    )
+    config = probed_config(tmp_path, report__baselines=False)
+    ranks = two(tmp_path / "files", ["train", config, "--run", tmp_path / "run"])
+    assert [rank.code for rank in ranks] == [1, 1], ranks[0].said
+    assert [rank.said.count("are not finite: test_resnet") for rank in ranks] == [1, 0]
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"

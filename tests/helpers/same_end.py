@@ -12,16 +12,16 @@ def assert_same_end(one: Path, other: Path) -> None:
 
 def differences(whole: Path, other: Path) -> str:
     """What of a finished run differs from the uninterrupted one; empty if nothing does."""
-    checkpoints = ("best", "last")
+    checkpoints = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    if sorted(path.name for path in (other / "checkpoints").iterdir()) != checkpoints:
+        return "other names in checkpoints/"
     found = [
         f"checkpoints/{name}/state.json"
         for name in checkpoints
         if _state_of(whole, name) != _state_of(other, name)
     ]
     files = [
-        f"checkpoints/{name}/{part}.safetensors"
-        for name in ("best", "last")
-        for part in ("model", "training")
+        f"checkpoints/{name}/{part}.safetensors" for name in checkpoints for part in ("model", "training")
     ]
     files += ["predictions.csv", "metrics.json", "split.csv"]
     found += [
@@ -34,7 +34,7 @@ def differences(whole: Path, other: Path) -> str:
     ends = [json.loads((path / "status.json").read_text()) for path in (whole, other)]
     keys = ("state", "reason", "epoch", "update", "best", "data", "model", "baselines")
     found += [f"status.json: {key}" for key in keys if ends[0][key] != ends[1][key]]
-    if sorted(path.name for path in (other / "checkpoints").iterdir()) != ["best", "last"]:
+    if not {"best", "last"} <= set(checkpoints) <= {"best", "finetuned", "first", "last"}:
         found.append("something else in checkpoints/")
     return ", ".join(found)
 

@@ -149,6 +149,7 @@ def _taken(split: Split, rows: Numbers) -> Split:
     return Split(
         samples=split.samples.take(rows.tolist()),
         labels={name: values[rows] for name, values in split.labels.items()},
+        images_digest=split.images_digest,  # that of all images tells apart those of some rows, too
         cached=None if split.cached is None else split.cached.take(rows.tolist()),
     )
 
@@ -169,6 +170,9 @@ def _folds(splits: DatasetSplits, fitted: Split) -> Numbers | None:
         return None
     classes_N = splits.classes(fitted)
     strata_N = np.zeros(len(groups), np.int64) if classes_N is None else classes_N
+    # A class, or combination of labels, with fewer rows than folds cannot be shared out; all of those together can.
+    _, number_N, counts = np.unique(strata_N, return_inverse=True, return_counts=True)
+    strata_N = np.where(counts[number_N] < FOLDS, -1, number_N)
     folds_N = np.zeros(len(groups), np.int64)
     # Classes with fewer groups than folds are missing from some: a warning of scikit-learn's that nobody can act on.
     with warnings.catch_warnings():

@@ -59,8 +59,9 @@ def paired_difference(
     sign = 1 if higher_is_better(metric) else -1
     labels = splits.valid.labels
 
-    def difference(rows: np.ndarray | slice) -> float:
-        scores = [_score(config, splits, heads, outputs, labels, metric, rows) for outputs in (first, second)]
+    def difference(rows: np.ndarray, copies: np.ndarray) -> float:
+        drawn = _drawn(labels, heads, rows, copies)
+        scores = [_score(config, splits, heads, outputs, drawn, metric, rows) for outputs in (first, second)]
         return sign * (scores[1] - scores[0]) - optimism
 
     # Queries count as groups: a ranking is scored query by query.
@@ -73,10 +74,12 @@ def paired_difference(
     draws = []
     for weights_UR in resampled_weights(units, config.seed, resamples, rows=count):
         for weights_U in weights_UR.T.astype(np.int64):
-            rows = [np.tile(members[unit], weights_U[unit]) for unit in np.flatnonzero(weights_U)]
-            draws.append(difference(np.concatenate(rows)))
+            drawn = np.flatnonzero(weights_U)
+            rows = [np.tile(members[unit], weights_U[unit]) for unit in drawn]
+            copies = [np.repeat(np.arange(weights_U[unit]), len(members[unit])) for unit in drawn]
+            draws.append(difference(np.concatenate(rows), np.concatenate(copies)))
     draws_R = np.array(draws)
-    value = difference(slice(None))
+    value = difference(np.arange(count), np.zeros(count, np.int64))
     return PairedDifference(
         difference=value,
         optimism=optimism,
@@ -86,23 +89,35 @@ def paired_difference(
     )
 
 
+def _drawn(
+    labels: Labels, heads: Mapping[str, Head], rows: np.ndarray, copies: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The labels of drawn rows. A query that is drawn twice is two queries: `copies` (of each row, which one it is of
+    its unit's) numbers them."""
+    drawn = {name: values[rows] for name, values in labels.items()}
+    for name in drawn:
+        if heads[name].type == "ranking" and len(rows):
+            drawn[name][:, 1] += copies * (labels[name][:, 1].max() + 1)
+    return drawn
+
+
 def _score(
     config: Config,
     splits: DatasetSplits,
     heads: Mapping[str, Head],
     outputs: Mapping[str, Tensor],
-    labels: Labels,
+    labels: Mapping[str, np.ndarray],
     metric: str,
-    rows: np.ndarray | slice,
+    rows: np.ndarray,
 ) -> float:
-    """The metric over some rows; 0 where none of them has a label, so that both models are equal."""
+    """The metric over some rows, whose `labels` are given; 0 where none has one, so that both models are equal."""
     metrics = MetricCollection(
         heads, splits.label_lists, splits.joint, priors=class_shares(config, splits.label_lists)
     )
-    chosen = torch.arange(len(next(iter(outputs.values()))))[rows]
+    chosen = torch.from_numpy(rows)
     metrics.update(
         {name: raw[chosen] for name, raw in outputs.items()},
-        {name: torch.from_numpy(values)[chosen] for name, values in labels.items()},
+        {name: torch.from_numpy(values) for name, values in labels.items()},
         copy=False,
     )
     return flat_scores(metrics.compute()).get(metric, 0.0)

@@ -51,9 +51,13 @@ def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts:
     since = ""
     if settings.first_epoch > 1:
         since = f", from epoch {settings.first_epoch} on (selection.first_epoch)"
+    where = f"{settings.precision} on {settings.device}"
+    if not settings.epochs:
+        console.line(f"{folder.path}: {rows}{grouped}\nno epoch (training.plan), {where}")
+        return
     console.line(
         f"{folder.path}: {rows}{grouped}\n"
-        f"{parts.data.updates_per_epoch} updates an epoch, {settings.precision} on {settings.device};"
+        f"{parts.data.updates_per_epoch} updates an epoch, {where};"
         f" * marks the best {settings.metric} so far{since}"
     )
     if legend := targets_legend(parts.heads):

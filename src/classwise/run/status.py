@@ -135,4 +135,6 @@ def ending_text(outcome: str, settings: Settings) -> str:
         moved = "risen" if settings.higher_is_better else "fallen"
         epochs = f"{settings.patience} epoch{'' if settings.patience == 1 else 's'}"
         return f"{settings.metric} has not {moved} for {epochs}"
+    if not settings.epochs:
+        return "the heads are fitted, and training.plan trains no epoch"
     return f"all {settings.epochs} epochs are done"
