@@ -157,6 +157,26 @@ def selection_text(
     )
 
 
+def plan_text(
+    name: str, plan: Mapping[str, Any], number_text: Callable[[str, float], str] = score_text
+) -> str:
+    """Which of the first answer and the fine-tuned model was kept, and by how much one is better.
+
+    `name`: of the score, without its target. `plan`: that of metrics.json. `number_text`: from the name and a value to
+    its text.
+    """
+    kept = "the fine-tuned model" if plan["kept"] == "finetuned" else "the first answer"
+    tuned, first = (number_text(name, plan[key]["value"]) for key in ("finetuned", "first_answer"))
+    low, high = plan["interval"]
+    optimism = plan["optimism"]
+    less = f", {optimism:.4f} of it taken off for the choice of the epoch" if optimism else ""
+    return (
+        f"kept: {kept}. Fine-tuned {tuned}, first answer {first} on the same rows; fine-tuning gains"
+        f" {plan['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f}{less}), and is better on"
+        f" {plan['share']:.0%} of the resamples of these rows, where {plan['needed']:.0%} are needed"
+    )
+
+
 def short_interval(ends: Sequence[float]) -> str:
     """`[.51, 1.0]`: an interval of a share between 0 and 1, with two decimals and no 0 before them."""
     texts = (f"{end:.2f}" for end in ends)

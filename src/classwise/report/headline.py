@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from classwise.metrics.mean import is_mean
 from classwise.metrics.scores import AT_PRIOR
-from classwise.metrics.text import PROBES, SIMPLEST, selection_text
+from classwise.metrics.text import PROBES, SIMPLEST, plan_text, selection_text
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, mapping, number
 
@@ -55,6 +55,7 @@ class Headline:
     samples: int  # rows behind the score; 0 where they are not recorded
     is_test: bool  # else of the validation rows
     validation: str  # the value on the validation rows
+    plan: str  # which of the first answer and the fine-tuned model was kept; empty where there was no choice
     selection: str  # what the choice of the epoch does to that value; empty if no epoch was chosen
     baselines_of: str  # the metric of the baselines, where it is not the headline's own
     baselines: list[Baseline]
@@ -104,6 +105,7 @@ def headline(run: RunFiles, best: Best) -> Headline:
         samples=count(scores.get("samples")) or count(metrics.get("samples")),
         is_test=is_test,
         validation="" if best.value is None else number_text(best.key, best.value),
+        plan=_plan(run, best),
         selection=_selection(run, best),
         baselines_of=baselines_of,
         baselines=baselines,
@@ -161,6 +163,18 @@ def _selection(run: RunFiles, best: Best) -> str:
         "reason": str(selection.get("reason") or "not recorded"),
     }
     return selection_text(best.key, checked, number_text)
+
+
+def _plan(run: RunFiles, best: Best) -> str:
+    """What was kept; empty where the file does not hold all of it."""
+    plan = mapping(run.metrics.get("plan"))
+    values = {key: number(mapping(plan.get(key)).get("value")) for key in ("finetuned", "first_answer")}
+    interval = ends(plan.get("interval"))
+    numbers = {key: number(plan.get(key)) for key in ("difference", "optimism", "share", "needed")}
+    if interval is None or None in (*values.values(), *numbers.values()):
+        return ""
+    checked = numbers | {key: {"value": value} for key, value in values.items()}
+    return plan_text(best.key, {"kept": plan.get("kept"), "interval": interval, **checked}, number_text)
 
 
 def _scores(metrics: Json, target: str) -> Json:

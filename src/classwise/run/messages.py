@@ -9,10 +9,9 @@ from torch import nn
 from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
-from classwise.metrics.collection import higher_is_better
 from classwise.metrics.mean import MAIN_SCORES, main_score
 from classwise.metrics.scores import AT_PRIOR
-from classwise.metrics.text import display_width, headline_text, selection_text
+from classwise.metrics.text import display_width, headline_text, plan_text, selection_text
 from classwise.model.heads import Head
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
@@ -124,20 +123,6 @@ def first_answer_line(metrics: Mapping[str, Any], answer: Mapping[str, Any], con
     return text
 
 
-def plan_line(plan: Mapping[str, Any], metric: str) -> str:
-    """Which answer was kept, and by how much; `plan` as in metrics.json."""
-    kept = "the fine-tuned model" if plan["kept"] == "finetuned" else "the first answer"
-    low, high = plan["interval"]
-    sign = 1 if higher_is_better(metric) else -1
-    change = sign * plan["difference"]
-    less = f", less {plan['optimism']:.4f} for the choice of the epoch" if plan["optimism"] else ""
-    return (
-        f"kept: {kept}. Fine-tuned {plan['finetuned']['value']:.4f}, first answer {plan['first_answer']['value']:.4f}"
-        f" on the same rows: {change:+.4f}{less} (95 % interval {low:+.4f} to {high:+.4f}; fine-tuning is better on"
-        f" {plan['share']:.0%} of the resamples, {plan['needed']:.0%} are needed)"
-    )
-
-
 def epoch_line(
     row: dict[str, Any], settings: loop.Settings, best: bool, heads: Mapping[str, Head] | None = None
 ) -> str:
@@ -210,7 +195,7 @@ def _say_end_of_plan(console: Console, folder: RunFolder, outcome: str, parts: P
         f"{outcome.replace('_', ' ')}: {metrics['metric']} {value:.4f}, scored on {scored_on(metrics)}"
     )
     if plan := metrics.get("plan"):
-        console.line(plan_line(plan, metrics["metric"]))
+        console.line(plan_text(parts.settings.metric.rpartition(".")[2], plan))
     chosen = selection_text(parts.settings.metric.rpartition(".")[2], metrics["selection"])
     console.line((f"{chosen}\n" if chosen else "") + f"report: {folder.report}")
     _say_last_lines(console, folder, metrics, value, parts.settings.higher_is_better)
