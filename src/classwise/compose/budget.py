@@ -48,8 +48,10 @@ def _least_epochs(config: Config) -> int:
     that begin late would never apply."""
     training = config.training
     first_epoch = config.selection.first_epoch
-    begins = [loss.weights_from_epoch for loss in _losses(config) if hasattr(loss, "weights_from_epoch")]
-    before_the_last = training.freeze_epochs + math.ceil(getattr(config.schedule, "warmup_epochs", 0.0))
+    begins: list[int] = [
+        loss.weights_from_epoch for loss in _losses(config) if hasattr(loss, "weights_from_epoch")
+    ]
+    before_the_last: int = training.freeze_epochs + math.ceil(getattr(config.schedule, "warmup_epochs", 0.0))
     return max([before_the_last + 1, first_epoch if isinstance(first_epoch, int) else 1, *begins])
 
 
