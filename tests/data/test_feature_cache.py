@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,15 +74,27 @@ def test_a_short_file_is_noticed(cache: FolderFeatureCache, length: int) -> None
     assert cache.find("a") is None
 
 
-def test_pickles_and_other_arrays_are_not_read(cache: FolderFeatureCache) -> None:
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickles_and_other_arrays_are_not_read(cache: FolderFeatureCache, tmp_path: Path) -> None:
     """With a hash that is right: objects are never unpickled, and only float32 counts as features."""
-    for array in (np.array([{"x": 1}], dtype=object), features().astype(np.float64)):
+    sprung = tmp_path / "sprung"
+    for array in (np.array([Trap(sprung)], dtype=object), features().astype(np.float64)):
         cache.keep("a", features())
         file = io.BytesIO()
         np.save(file, array)
         data = file.getvalue()
         (cache.folder / "a.npy").write_bytes(module.sha256(data).encode() + data)
         assert cache.find("a") is None
+    assert not sprung.exists()
 
 
 def test_off_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

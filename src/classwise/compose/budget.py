@@ -1,12 +1,15 @@
 """training.minutes: how many epochs fit into the time that training may take on this machine."""
 
 import copy
+import math
 import time
+from typing import Any
 
 import torch
 
 from classwise.compose.losses import build_criterion
 from classwise.compose.splits import DatasetSplits
+from classwise.config.conflicts import losses_of
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.model.classifier import Classifier
@@ -23,20 +26,38 @@ def epochs_in_time(
     processes: int,
     console: Console,
 ) -> int:
-    """training.epochs, or as many epochs as fit into training.minutes, but at least one. The model does not change."""
+    """training.epochs, or as many epochs as fit into training.minutes, but as many as other keys count on. The model
+    does not change."""
     training = config.training
     if training.minutes is None:
         return training.epochs
     batch_size = min(TIMED_IMAGES, training.batch_size)
     rows = len(splits.train.samples) / processes
     seconds = _seconds_per_image(model, splits, config, device, batch_size) * rows
-    epochs = max(1, min(training.epochs, int(60 * training.minutes / seconds)))
+    epochs = min(training.epochs, max(_least_epochs(config), int(60 * training.minutes / seconds)))
     about = f"{seconds:.0f} s" if seconds >= 1 else "under a second"
     fewer = f"{epochs} of {training.epochs}" if epochs < training.epochs else f"all {epochs}"
     console.line(
         f"an epoch takes about {about} here: {fewer} epochs in training.minutes = {training.minutes:g}"
     )
     return epochs
+
+
+def _least_epochs(config: Config) -> int:
+    """What other keys count in epochs has to lie within them: with fewer the config would be refused, or class weights
+    that begin late would never apply."""
+    training = config.training
+    first_epoch = config.selection.first_epoch
+    begins: list[int] = [
+        loss.weights_from_epoch for loss in _losses(config) if hasattr(loss, "weights_from_epoch")
+    ]
+    before_the_last: int = training.freeze_epochs + math.ceil(getattr(config.schedule, "warmup_epochs", 0.0))
+    return max([before_the_last + 1, first_epoch if isinstance(first_epoch, int) else 1, *begins])
+
+
+def _losses(config: Config) -> list[Any]:
+    """The loss sections of all targets, with the terms of sums."""
+    return [loss for name in config.targets for loss in losses_of(config, name)]
 
 
 def _seconds_per_image(

@@ -1,0 +1,87 @@
+"""training.minutes: as many epochs as fit, and no fewer than what else is counted in epochs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from classwise.compose import budget as module
+from classwise.compose.budget import epochs_in_time
+from classwise.console import Console
+from tests.helpers.noisy_images import AREA, CPU, KIND, LEVEL, TAGS, Scene
+from tests.helpers.tiny_runs import copy_of, same
+
+Build = Callable[..., Scene]
+SECONDS = 1.5
+"""That an image takes, in these tests."""
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every image takes SECONDS; the batch sizes that this was asked for."""
+    asked: list[int] = []
+
+    def seconds(model: Any, splits: Any, config: Any, device: Any, batch_size: int) -> float:
+        asked.append(batch_size)
+        return SECONDS
+
+    monkeypatch.setattr(module, "_seconds_per_image", seconds)
+    return asked
+
+
+def epochs_of(s: Scene, processes: int = 1) -> int:
+    return epochs_in_time(s.config, s.splits, s.model, CPU, processes, Console(quiet=True))
+
+
+def test_without_minutes_nothing_is_measured(scene: Build, timed: list[int]) -> None:
+    """And training.epochs stays."""
+    assert epochs_of(scene({"kind": KIND}, training={"epochs": 7})) == 7
+    assert timed == []
+
+
+def test_as_many_epochs_as_fit(scene: Build, timed: list[int]) -> None:
+    """Of 34 rows an epoch takes 51 s: three in 2.6 minutes; twice as many with two processes; at least one, and never
+    more than training.epochs."""
+    s = scene({"kind": KIND}, training={"epochs": 30, "minutes": 2.6})
+    assert len(s.splits.train.samples) * SECONDS == 51
+    assert epochs_of(s) == 3
+    assert epochs_of(s, processes=2) == 6
+    assert epochs_of(scene({"kind": KIND}, training={"epochs": 30, "minutes": 0.1})) == 1
+    assert epochs_of(scene({"kind": KIND}, training={"epochs": 2, "minutes": 2.6})) == 2
+    assert timed == [8] * 4  # a batch of at most TIMED_IMAGES
+    assert epochs_of(scene({"kind": KIND}, training={"epochs": 9, "minutes": 2.6, "batch_size": 4})) == 3
+    assert timed[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("sections", "least"),
+    [
+        ({"selection": {"first_epoch": 5}}, 5),
+        ({"training": {"freeze_epochs": 3}}, 4),
+        ({"training": {"freeze_epochs": 30}}, 30),
+        ({"schedule": {"name": "cosine", "warmup_epochs": 1.5}}, 3),
+        ({"loss": {"name": "cross_entropy", "class_weights": "inverse", "weights_from_epoch": 6}}, 6),
+        ({"selection": {"first_epoch": 0.5}}, 1),
+    ],
+)
+def test_what_else_is_counted_in_epochs_stays_possible(
+    scene: Build, timed: list[int], sections: dict[str, Any], least: int
+) -> None:
+    """The epoch from which one is selected, frozen ones and a warm-up lie within all epochs, or the config would be
+    refused; class weights that begin late do apply."""
+    training = {"epochs": 30, "minutes": 0.1} | sections.get("training", {})
+    s = scene({"kind": KIND}, **(sections | {"training": training}))
+    assert epochs_of(s) == least
+
+
+def test_the_measurement_changes_nothing(scene: Build) -> None:
+    """Neither weights nor statistics of the model; with a target of every type it gives a positive time."""
+    every = {"kind": KIND, "level": LEVEL, "tags": TAGS, "area": AREA}
+    s = scene(every, training={"minutes": 1e6, "epochs": 4}, selection={"metric": "kind.macro_f1"})
+    before = copy_of(s.model)
+    assert epochs_of(s) == 4
+    assert same(copy_of(s.model), before)
+    assert all(parameter.grad is None for parameter in s.model.parameters())
+    seconds = module._seconds_per_image(s.model, s.splits, s.config, torch.device("cpu"), 8)
+    assert seconds > 0
