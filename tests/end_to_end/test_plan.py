@@ -129,6 +129,10 @@ def test_the_report_is_written_again(folder: Path) -> None:
         value = read_json(folder / name / "metrics.json")["value"]
         assert f"{value:.3f}" in text
         assert ("Loss per epoch" in text) == charts
+        is_first = read_json(folder / name / "metrics.json")["epoch"] == 0
+        assert ("from the first answer" in text) == is_first
+        assert "best in epoch 0" not in text
+        assert ("of 2<" in text) == charts  # how many epochs were planned
 
 
 def test_two_stages(folder: Path) -> None:

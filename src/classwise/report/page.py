@@ -123,7 +123,8 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str, str]]:
     model = mapping(run.status.get("model"))
     size = " × ".join(str(side) for side in listing(model.get("image_size")))
     parameters = number(model.get("parameters"))
-    planned = number(mapping(run.config.get("training")).get("epochs"))
+    training = mapping(run.config.get("training"))
+    planned = None if training.get("plan") == "probe" else number(training.get("epochs"))
     rows = split_rows(run)
     total = max(1, sum(rows.values()))
     figures = [
