@@ -105,6 +105,9 @@ def init(
             help="Do not look for pretrained weights on the Hugging Face hub or in its cache.",
         ),
     ] = False,
+    scratch: Annotated[
+        bool, Parameter(help="No pretrained weights: the recipe for the built-in network, from scratch.")
+    ] = False,
     force: Force = False,
     debug: Debug = False,
 ) -> None:
@@ -119,7 +122,7 @@ def init(
     """
     from classwise.suggest.config import init as write_config
 
-    written = write_config(source, out or Path(), force=force, hub=not no_hub)
+    written = write_config(source, out or Path(), force=force, hub=not no_hub, scratch=scratch)
     print(written)
     print(f"next: classwise train {written}", file=sys.stderr)
 

@@ -462,6 +462,14 @@ def test_class_shares_are_for_class_targets(tmp_path: Path, no_weights: None) ->
     assert shares_of(competition(tmp_path / "tree"), tmp_path / "two")[0] == "as_validation"
 
 
+def test_from_scratch_means_the_built_in_network(tmp_path: Path) -> None:
+    """Whatever weights are at hand, with the recipe for it: no plan, no pooled layers."""
+    source = class_folder(tmp_path / "small", {"a": 3, "b": 3})
+    config = load_config(init(source, tmp_path / "one", scratch=True))
+    assert (config.model.backbone, config.model.weights) == ("small_cnn", "none")
+    assert (config.model.pooling, config.plan, config.training.ema) == ("last", "finetune", None)
+
+
 def test_with_pretrained_weights_classes_count_equally(tmp_path: Path) -> None:
     """The shares of the rows cost rare classes more there than they gain; a balanced test is still a reason."""
     source = class_folder(tmp_path / "train", {"a": 9, "b": 3})

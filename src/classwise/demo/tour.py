@@ -43,11 +43,8 @@ CLOTHES: dict[str, Any] = {
     "selection": {"metric": "macro_f1", "prior": "balanced"},
 }
 FACES = {
-    "model.backbone": "small_cnn",
-    "model.weights": "none",
     "model.image_size": "[96, 72]",
     "optimizer.lr": "2e-3",
-    "optimizer.backbone_lr_factor": "1.0",
     "training.epochs": "24",
 }
 
@@ -104,7 +101,7 @@ def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> i
     images = folder / "eval" / "images"
     options = [word for key, value in FACES.items() for word in (f"--{key}", value)]
     steps = [
-        ["init", str(folder), "--out", str(folder), "--no-hub"],
+        ["init", str(folder), "--out", str(folder), "--scratch"],
         ["train", str(folder / "classwise.toml"), "--run", str(run), *options],
         ["evaluate", str(run)],
         ["submit", str(run), str(folder / "eval/info.csv"), "--images", str(images), "--out", str(out)],

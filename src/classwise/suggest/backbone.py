@@ -29,6 +29,10 @@ class BackboneChoice:
         return self.weights != "none"
 
 
+FROM_SCRATCH = BackboneChoice(BUILT_IN, "none", "trained from scratch, as asked for")
+"""For whoever wants no pretrained weights."""
+
+
 def choose_backbone(height: int, width: int, hub: bool) -> BackboneChoice:
     """The backbone for images of this size, in px. `hub`: whether the Hugging Face hub may be asked."""
     if is_small(height, width):

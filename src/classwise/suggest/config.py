@@ -16,7 +16,7 @@ from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
 from classwise.metrics.mean import MEAN, main_score
-from classwise.suggest.backbone import BackboneChoice, choose_backbone
+from classwise.suggest.backbone import FROM_SCRATCH, BackboneChoice, choose_backbone
 from classwise.suggest.prior import choose_prior
 from classwise.suggest.source import Guess, guess_source
 
@@ -45,17 +45,18 @@ def init(
     out: str | Path = ".",
     force: bool = False,
     hub: bool = True,
+    scratch: bool = False,
     quiet: bool = False,
 ) -> Path:
     """Write `out`/classwise.toml, and samples.csv if the source is not a table; returns the config's path.
 
     `source`: a folder with one sub-folder per class, a table, or the face-mask competition's folder. `hub`: whether the
-    Hugging Face hub may be asked for pretrained weights. Unless `quiet`, a few lines say what was recognized and
-    chosen. Raises DataError for a source that is not recognized, OutputError for files that exist already, unless
-    `force` is given.
+    Hugging Face hub may be asked for pretrained weights; with `scratch` none are used. Unless `quiet`, a few lines say
+    what was recognized and chosen. Raises DataError for a source that is not recognized, OutputError for files that
+    exist already, unless `force` is given.
     """
     console = Console(quiet)
-    suggestion = look_at(Path(source), hub)
+    suggestion = look_at(Path(source), hub, scratch)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     written = write_suggestion(suggestion, out / "classwise.toml", out / "samples.csv", force)
@@ -76,8 +77,9 @@ class Suggestion:
     summary: tuple[str, ...]
 
 
-def look_at(source: Path, hub: bool) -> Suggestion:
-    """The config for a source; nothing is written. `hub`: whether the Hugging Face hub may be asked for weights.
+def look_at(source: Path, hub: bool, scratch: bool = False) -> Suggestion:
+    """The config for a source; nothing is written. `hub`: whether the Hugging Face hub may be asked for weights;
+    `scratch`: whether to do without pretrained ones.
 
     Raises DataError for a source that is not recognized, or if no image can be read.
     """
@@ -87,7 +89,7 @@ def look_at(source: Path, hub: bool) -> Suggestion:
     prior, reason = choose_prior(guess)
     guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
     height, width = _median_size(guess)
-    backbone = choose_backbone(height, width, hub)
+    backbone = FROM_SCRATCH if scratch else choose_backbone(height, width, hub)
     config = suggest(guess, _run_name(source), backbone=backbone, height=height, width=width, prior=prior)
     return Suggestion(config=config, guess=guess, summary=tuple(_summary(guess, config, backbone, reason)))
 
