@@ -31,7 +31,7 @@ def epochs_in_time(
     training = config.training
     if training.minutes is None:
         return training.epochs
-    batch_size = min(TIMED_IMAGES, training.batch_size)
+    batch_size = max(2, min(TIMED_IMAGES, training.batch_size))  # batch norm needs two
     rows = len(splits.train.samples) / processes
     seconds = _seconds_per_image(model, splits, config, device, batch_size) * rows
     epochs = min(training.epochs, max(_least_epochs(config), int(60 * training.minutes / seconds)))

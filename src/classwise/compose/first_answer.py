@@ -124,7 +124,9 @@ def fit_first_answer(
                 outputs_PNO = held_out_outputs(views[:1], targets[name], loss_of, head.outputs, folds_N)
                 best = _best_penalty(config, splits, name, head, outputs_PNO, targets[name])
                 penalties[name], held_out[name] = PENALTIES[best], outputs_PNO[best]
-            fitted_heads[name] = fitted_head(views, targets[name], loss_of, head.outputs, penalties[name])
+            # Mirrored images would be further rows of their query.
+            seen = views[:1] if head.type == "ranking" else views
+            fitted_heads[name] = fitted_head(seen, targets[name], loss_of, head.outputs, penalties[name])
 
     return FirstAnswer(
         heads=fitted_heads,

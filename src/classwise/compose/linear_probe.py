@@ -30,6 +30,7 @@ WORK = 2.5e10  # multiplications that the probe may take per target: some 5 s on
 MAX_STEPS = 500  # of logistic regression; the bundled images need 220
 _EXPECTED_STEPS = 100  # the budget of rows assumes that a fit takes so many
 _MIN_STEPS = 20
+_MOST_RANKED = 5_000  # rows of a ranking: a loss over pairs holds a matrix of all of them
 _MIN_ROWS = 20  # of each class, even if the budget allows fewer
 
 
@@ -245,6 +246,8 @@ def _fitted_rows(head: Head, labels_N: npt.NDArray[Any], features: int, work: fl
     # Ridge regression goes over the rows once, for the products of all features; logistic regression in every step.
     if head.type in ("regression", "ranking"):
         allowed = max(int(work / features**2), 100)
+        if head.type == "ranking":
+            allowed = min(allowed, _MOST_RANKED)
     else:
         outputs = max(2, head.outputs)
         allowed = max(int(work / (2 * features * outputs * _EXPECTED_STEPS)), _MIN_ROWS * outputs)
