@@ -1,24 +1,25 @@
 """Every trainer on small imbalanced sets of images: which model is best, and how soon is there one?
 
     python benchmarks/small_data.py WORK --data ../shared/data [--only tiles ...] [--trainers classwise lightning ...]
-        [--splits 5] [--epochs 10] [--size PIXELS] [--option KEY=VALUE ...] [--again] [--tables] [--write]
+        [--splits 5] [--epochs 10] [--size PIXELS] [--option KEY=VALUE ...] [--records FILE] [--again] [--tables]
+        [--write]
 
 All start from the same ImageNet weights of tf_efficientnet_lite0, get the same training rows, and are scored once on
 the same test rows by scikit-learn's macro F1 over the whole list of classes. From the training rows each makes its own
 validation rows. A process for each trainer on each split, on two cores, one at a time.
 
 Data: `tiles` (magnetic tiles), a tenth of its training rows (`tiles-tenth`), `cells` (blood cells), which lie in the
-folder of --data, each with a table.csv and images; the bundled clothes, scikit-learn's digits with an imbalance of 15,
-and drawn faces as one label of 18 classes. Of the first three, about a quarter of the rows is held out by whole groups.
-A photograph is a group of `cells`. `tiles` has six exposures of each part, under frame numbers that follow each other
-(column `tile`): photographs at most 400 frames apart are a group, and so are those whose pixels correlate by .93 or
-more, without brightness and at small shifts. That joins parts that were taken twice, such as a crack from three or
-four times as many frames, and gives 163 groups, at most 25 rows each, 7 of them with the rarest class. Looked at on
-contact sheets: correlations above .95 are of the same part; from .93 down they are of other parts in the same light,
-and to join some of those does no harm. In a random split nearly every test row would have its near duplicates in
-training. Labels are those of the authors: some series of one part change theirs with the exposure. The digits and
-faces are drawn anew for each split; the clothes have the same training and test rows in all, and what differs is the
-seed.
+folder of --data, each with a table.csv and images; the bundled clothes, scikit-learn's digits with an imbalance of
+15, and drawn faces as one label of 18 classes. Of the first three, about a quarter of the rows is held out by whole
+groups. A photograph is a group of `cells`. `tiles` has six exposures of each part, under frame numbers that follow
+each other (column `tile`): photographs at most 400 frames apart are a group, and so are those whose pixels correlate
+by .93 or more, without brightness and at small shifts. That joins parts that were taken twice, such as a crack from
+three or four times as many frames, and gives 163 groups, at most 25 rows each, 7 of them with the rarest class.
+Looked at on contact sheets: correlations above .95 are of the same part; from .93 down they are of other parts in the
+same light, and to join some of those does no harm. In a random split nearly every test row has its near duplicates in
+training: `tiles-rows` and `tiles-rows-tenth` are split like that, as one would who does not know of them. Labels are
+those of the authors: some series of one part change theirs with the exposure. The digits and faces are drawn anew for
+each split; the clothes have the same training and test rows in all, and what differs is the seed.
 
 Trainers: sidebyside/trainers.py says which tutorial each follows. The peers see 224 x 224 pixels, and 96 x 96 of the
 clothes and the digits, which have 28 and 16; so does `logistic`, the script with scikit-learn. classwise is called
@@ -31,9 +32,8 @@ where there is none. `whole`: until training is over and its model chosen; the p
 `memory`: proportional set sizes of all processes of the trainer, sampled every half second.
 
 Intervals are Student's t over the splits. Splits share rows, so they are too narrow for a statement about other rows.
-Results are appended to WORK/results.jsonl, and what is there is not run again unless --again is given; the tables take
-the latest. Exits with 1 if a trainer failed.
-"""
+Results are appended to --records (those of the page: docs/results/small_data.jsonl), and what is there is not run
+again unless --again is given; the tables take the latest. Exits with 1 if a trainer failed."""
 
 import argparse
 import json
@@ -173,7 +173,7 @@ def is_done(cell: Cell, records: list[Record]) -> bool:
 
 def run_all(options: argparse.Namespace) -> bool:
     """Run the cells without a result, and append theirs; whether none of them failed."""
-    work, path = options.work, options.work / "results.jsonl"
+    work, path = options.work, options.records or options.work / "results.jsonl"
     (work / "logs").mkdir(parents=True, exist_ok=True)
     write_weights(work / "weights.safetensors")
     failed = False
@@ -205,7 +205,7 @@ def line_of(record: Record) -> str:
 def show_tables(options: argparse.Namespace) -> None:
     """Print the tables of the chosen data sets, and put them into the page with --write."""
     selection = Selection(options.epochs, options.size)
-    results = Results(read_records(options.work / "results.jsonl"), selection)
+    results = Results(read_records(options.records or options.work / "results.jsonl"), selection)
     texts = {f"small {name}": set_table(results, name) for name in options.only if name in results.found}
     texts["small figures"] = figures_table(results, list(SETS), " ".join(("classwise", *options.option)))
     for marker, lines in texts.items():
@@ -218,6 +218,9 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("work", type=Path)
     arguments.add_argument("--data", type=Path, help="the folder with tiles/ and cells/")
+    arguments.add_argument(
+        "--records", type=Path, help="the file of all results [default: WORK/results.jsonl]"
+    )
     arguments.add_argument("--only", nargs="+", choices=list(SETS), default=list(SETS))
     arguments.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
     arguments.add_argument("--splits", type=int, default=5)

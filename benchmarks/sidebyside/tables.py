@@ -9,7 +9,7 @@ from imbalance import gain_text, interval_text
 from over_seeds import difference, estimate
 
 PEERS = ("lightning", "hf", "fastai", "timm")
-RARE_SETS = ("tiles", "tiles-tenth")
+RARE_SETS = ("tiles", "tiles-tenth", "tiles-rows", "tiles-rows-tenth")
 
 Record = dict[str, Any]
 
