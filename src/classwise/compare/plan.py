@@ -88,10 +88,15 @@ def _load(path: Path, overrides: Overrides, variant: Variant) -> tuple[Config, l
     """The variant's config, and warnings about it."""
     try:
         config = load_config(path, (*overrides, *variant.overrides))
-        return _without_baselines(config), check_conflicts(config)
+        return _with_fixed_length(_without_baselines(config)), check_conflicts(config)
     except ConfigError as error:
         # Without overrides of its own, the mistake is the config's.
         raise ConfigError(f"variant {variant.name}: {error}" if variant.overrides else str(error)) from None
+
+
+def _with_fixed_length(config: Config) -> Config:
+    """Without training.minutes: how many epochs fit would depend on what else the machine does, and differ by run."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"minutes": None})})
 
 
 def _without_baselines(config: Config) -> Config:

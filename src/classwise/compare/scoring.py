@@ -85,7 +85,10 @@ def _refuse_shares_of_scored_table(variants: Mapping[str, Config]) -> None:
 
 
 def _has_fixed_epoch(config: Config) -> bool:
-    """Whether the validation rows have no say: the last epoch is taken, and none ends a run or lowers its rate."""
+    """Whether the validation rows have no say: the last epoch is taken, none ends a run or lowers its rate, and they do
+    not choose between the first answer and the fine-tuned model."""
+    if config.plan != "finetune":
+        return config.plan == "probe"
     return (
         config.first_epoch == config.training.epochs
         and config.selection.patience is None

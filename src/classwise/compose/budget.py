@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from classwise.compose.losses import build_criterion
+from classwise.compose.settings import build_settings, unless_auto
 from classwise.compose.splits import DatasetSplits
 from classwise.config.conflicts import losses_of
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.model.classifier import Classifier
+from classwise.training.tuning import torch_threads
 
 TIMED_IMAGES = 8
 """Of one timed pass: enough to keep all threads busy, and soon done."""
@@ -31,15 +33,24 @@ def epochs_in_time(
     training = config.training
     if training.minutes is None:
         return training.epochs
-    batch_size = max(2, min(TIMED_IMAGES, training.batch_size))  # batch norm needs two
+    # A CPU is busy with few images; a GPU is not.
+    most = training.batch_size if device.type == "cuda" else TIMED_IMAGES
+    batch_size = max(2, min(most, training.batch_size))  # batch norm needs two
     rows = len(splits.train.samples) / processes
-    seconds = _seconds_per_image(model, splits, config, device, batch_size) * rows
-    epochs = min(training.epochs, max(_least_epochs(config), int(60 * training.minutes / seconds)))
+    threads = unless_auto(training.threads, torch.get_num_threads())
+    with torch_threads(threads):
+        seconds = _seconds_per_image(model, splits, config, device, batch_size) * rows
+    wanted = int(60 * training.minutes / seconds)
+    epochs = min(training.epochs, max(_least_epochs(config), wanted))
     about = f"{seconds:.0f} s" if seconds >= 1 else "under a second"
     fewer = f"{epochs} of {training.epochs}" if epochs < training.epochs else f"all {epochs}"
-    console.line(
-        f"an epoch takes about {about} here: {fewer} epochs in training.minutes = {training.minutes:g}"
-    )
+    text = f"an epoch takes about {about} here: {fewer} epochs in training.minutes = {training.minutes:g}"
+    if wanted < epochs and epochs * seconds > 60 * training.minutes:
+        text = (
+            f"an epoch takes about {about} here: {fewer} epochs, the fewest that the config allows, will take about"
+            f" {epochs * seconds / 60:.0f} minutes instead of training.minutes = {training.minutes:g}"
+        )
+    console.line(text)
     return epochs
 
 
@@ -51,7 +62,7 @@ def _least_epochs(config: Config) -> int:
     begins: list[int] = [
         loss.weights_from_epoch for loss in _losses(config) if hasattr(loss, "weights_from_epoch")
     ]
-    before_the_last: int = training.freeze_epochs + math.ceil(getattr(config.schedule, "warmup_epochs", 0.0))
+    before_the_last: int = training.freeze_epochs + math.floor(getattr(config.schedule, "warmup_epochs", 0.0))
     return max([before_the_last + 1, first_epoch if isinstance(first_epoch, int) else 1, *begins])
 
 
@@ -63,7 +74,7 @@ def _losses(config: Config) -> list[Any]:
 def _seconds_per_image(
     model: Classifier, splits: DatasetSplits, config: Config, device: torch.device, batch_size: int
 ) -> float:
-    """Of a forward and a backward pass in float32, by the second of two: the first one sets things up."""
+    """Of a forward and a backward pass in the run's precision, by the second of two: the first one sets things up."""
     # A copy, since a pass in training mode changes the statistics of batch norm.
     trial = copy.deepcopy(model).to(device).train()
     criterion = build_criterion(config, splits).to(device)
@@ -71,11 +82,12 @@ def _seconds_per_image(
     targets = {
         name: torch.from_numpy(values[rows]).to(device) for name, values in splits.train.labels.items()
     }
+    forward = build_settings(config, device).in_precision(trial)
     images = torch.zeros(batch_size, 3, *model.metadata.image_size, dtype=torch.uint8, device=device)
     seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()
-        criterion(trial(images), targets).backward()
+        criterion(forward(images), targets).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from classwise.compose.loaders import loader_of, split_images
+from classwise.compose.remembered import machine_of
 from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -26,9 +27,10 @@ from classwise.errors import Interrupted
 from classwise.files import json_text, sha256
 from classwise.infer.feature_engine import feature_engine
 from classwise.model.classifier import Classifier
+from classwise.version import __version__
 
 VERSION = 1
-"""Raised whenever the same key would lead to other features, within one version of classwise."""
+"""Raised whenever the same key would lead to other features within one version of classwise, as while developing."""
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "pillow", "onnxruntime")
 
 
@@ -94,8 +96,9 @@ def _key(split: Split, config: Config, computing: Computing, mirror: bool) -> st
     not_backbone = ("heads", "cosine", "dropout")
     key = {
         "version": VERSION,
+        "classwise": __version__,
         "packages": versions,
-        "device": str(computing.device),
+        "machine": machine_of(computing.device),
         "backbone": _weights_digest(model),
         "model": {name: v for name, v in model.metadata.as_dict().items() if name not in not_backbone},
         "images": split.images_digest,

@@ -7,6 +7,7 @@ the training rows, in which no group is on both sides; so does a score besides t
 Fine-tuning starts from these heads (LP-FT: Kumar et al. 2022): random heads would first pull the features out of shape.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from classwise.compose.losses import build_criterion
 from classwise.compose.prior import class_shares
 from classwise.compose.settings import build_settings, selection_metric
 from classwise.compose.splits import DatasetSplits, Split
+from classwise.config.conflicts import losses_of
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import NonFiniteError
@@ -83,11 +85,11 @@ def fit_first_answer(
 ) -> FirstAnswer:
     """Fit a head for each target. `model` is moved to `device`; its weights do not change. Raises ImageError,
     Interrupted if asked to stop, and NonFiniteError for features that are not finite."""
-    # Rows of rare classes are all fitted; of the others as many as the time allows.
+    # As many rows as the time allows.
     labels = {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
     mirror = augmentation(config).flip > 0
     views_count = 2 if mirror else 1
-    rows = probe_rows(heads, labels, model.feature_count * views_count, work=WORK)
+    rows = _rows_to_fit(config, heads, labels, model.feature_count * views_count)
     fitted = splits.train if len(rows) == len(splits.train.samples) else _taken(splits.train, rows)
 
     # The backbone sees every image of training and validation, in eval mode and not augmented.
@@ -102,7 +104,7 @@ def fit_first_answer(
 
     # One problem for each target: its own loss, its own penalty.
     targets = {name: values[torch.from_numpy(rows)] for name, values in labels.items()}
-    criterion = build_criterion(config, splits)
+    criterion = build_criterion(config, dataclasses.replace(splits, train=fitted))
     criterion.set_epoch(config.training.epochs)  # weights that are deferred count in the end
     folds_N = _folds(splits, fitted)
     fitted_heads: dict[str, LinearHead] = {}
@@ -144,6 +146,24 @@ def set_heads(model: nn.Module, heads: Mapping[str, LinearHead]) -> None:
     for layer, name in zip(model.heads, heads, strict=True):  # type: ignore[arg-type]
         layer.weight.copy_(heads[name].weight)
         layer.bias.copy_(heads[name].bias)
+
+
+def _rows_to_fit(
+    config: Config, heads: Mapping[str, Head], labels: Mapping[str, Tensor], features: int
+) -> Numbers:
+    """The rows that are fitted, ascending. If the time is too short for all: all rows of rare classes and fewer of
+    frequent ones, where every loss makes up for the class frequencies; otherwise evenly spaced ones, since heads would
+    learn other class shares than those of the data."""
+    rows = probe_rows(heads, labels, features, work=WORK)
+    count = len(next(iter(labels.values())))
+    makes_up = all(
+        config.targets[name].type == "class"
+        and all(loss.balances_classes for loss in losses_of(config, name))
+        for name in heads
+    )
+    if makes_up or len(rows) == count:
+        return rows
+    return np.linspace(0, count - 1, len(rows)).astype(np.int64)
 
 
 def _taken(split: Split, rows: Numbers) -> Split:

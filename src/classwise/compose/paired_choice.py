@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classwise.compose.contents import resampling_groups
+from classwise.compose.contents import resampling_groups, split_groups
 from classwise.compose.labels import Labels
 from classwise.compose.prior import class_shares
 from classwise.compose.settings import selection_metric
@@ -125,7 +125,6 @@ def _score(
 
 def _units(splits: DatasetSplits, count: int) -> Sequence[object] | None:
     """The sampling unit of each validation row; None where each is its own."""
-    queries = splits.queries(splits.valid)
-    if queries is not None:
-        return [int(query) for query in queries]
+    if splits.queries(splits.valid) is not None:  # a ranking is scored query by query
+        return split_groups(splits.valid.samples, splits.valid.labels, splits.targets)
     return resampling_groups(splits.valid.samples, splits.targets)

@@ -48,7 +48,7 @@ def measuring_key(
     return {
         "version": VERSION,
         "packages": _versions(*COMPUTING_PACKAGES, *READING_PACKAGES),
-        "machine": _machine(device),
+        "machine": machine_of(device),
         "processes": world_size,
         "threads": torch.get_num_threads(),
         "model": model.metadata.as_dict(),
@@ -90,7 +90,7 @@ def baselines_key(
     key: dict[str, Any] = {
         "version": VERSION,
         "packages": _versions(*COMPUTING_PACKAGES, *READING_PACKAGES, "scikit-learn"),
-        "machine": _machine(device),
+        "machine": machine_of(device),
         "data": data_digest(splits),
         "metric": metric,
         "joint": list(splits.joint),
@@ -164,7 +164,7 @@ def _versions(*packages: str) -> dict[str, str]:
     return versions
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def machine_of(device: torch.device) -> dict[str, Any]:
     """What computes: the processor, the cores that this process may use, and the GPU."""
     return {
         "processor": _processor(),

@@ -226,6 +226,11 @@ def _plan(config: Config) -> Iterator[str]:
             f"training.freeze_epochs: found {training.freeze_epochs}, but training.plan is {training.plan!r}, which has"
             " fitted the heads already; allowed: one of them"
         )
+    if config.data.sampling != "shuffle":
+        yield (
+            f"data.sampling: found {config.data.sampling!r}, but training.plan is {training.plan!r}, and heads are"
+            " fitted to each row once; allowed: shuffle, with a loss or class weights that balance the classes"
+        )
     if config.has_cosines:
         yield (
             f"training.plan: found {training.plan!r}, but a loss is 'ldam', whose heads compute cosines and are not"
@@ -290,6 +295,15 @@ def _without_effect(config: Config) -> Iterator[str]:
             f"training.freeze_epochs = {training.freeze_epochs}: the backbone has no pretrained weights, so the heads"
             " are trained on random features"
         )
+    if config.plan == "probe":
+        ignored = [
+            f"training.{key}" for key in ("epochs", "ema", "accumulate") if key in training.model_fields_set
+        ]
+        ignored += [f"data.{key}" for key in ("mixup", "cutmix") if getattr(data, key)]
+        ignored += ["selection.patience"] if config.selection.patience else []
+        ignored += [key for key in ("optimizer", "schedule") if key in config.model_fields_set]
+        if ignored:
+            yield f"training.plan = 'probe': trains no epoch, so these have no effect: {', '.join(ignored)}"
     if training.plan in ("probe", "probe_then_finetune") and config.model.weights == "none":
         yield (
             f"training.plan = {training.plan!r}: the backbone has no pretrained weights, so the heads are fitted to"

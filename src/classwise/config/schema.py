@@ -426,10 +426,12 @@ class Config(Section):
     @property
     def plan(self) -> str:
         """training.plan without `auto`: heads are fitted first where the backbone's features mean something. Heads of
-        cosines, which LDAM has, and those that freeze_epochs trains, are not fitted."""
+        cosines, which LDAM has, and those that freeze_epochs trains, are not fitted; nor are heads fitted to rows that
+        data.sampling draws more often than others."""
         if self.training.plan != "auto":
             return self.training.plan
-        can_probe = self.model.weights != "none" and not self.training.freeze_epochs and not self.has_cosines
+        is_plain = self.data.sampling == "shuffle" and not self.training.freeze_epochs
+        can_probe = self.model.weights != "none" and is_plain and not self.has_cosines
         return "probe_then_finetune" if can_probe else "finetune"
 
     @property

@@ -1,8 +1,8 @@
 """The fastest way to get a backbone's features here, without a measurement.
 
 On a CPU, ONNX Runtime computes the features of a convolutional network in a third to a half of eager torch's time
-(docs/results/defaults.md). Which one is used follows from the device, the number of images and the packages at hand,
-never from a clock: the features of a run that is killed and resumed are the same to the last bit.
+(docs/decisions/0039-first-answer.md). Which one is used follows from the device, the number of images and the packages
+at hand, never from a clock: the features of a run that is killed and resumed are the same to the last bit.
 """
 
 import contextlib

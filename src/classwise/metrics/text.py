@@ -169,7 +169,9 @@ def plan_text(
     tuned, first = (number_text(name, plan[key]["value"]) for key in ("finetuned", "first_answer"))
     low, high = plan["interval"]
     optimism = plan["optimism"]
-    less = f", {optimism:.4f} of it taken off for the choice of the epoch" if optimism else ""
+    less = f", after {optimism:.4f} were taken off for the choice of the epoch" if optimism else ""
+    if optimism is None:
+        less = "; what the choice of the epoch gains is not known, so nothing is taken off"
     return (
         f"kept: {kept}. Fine-tuned {tuned}, first answer {first} on the same rows; fine-tuning gains"
         f" {plan['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f}{less}), and is better on"

@@ -170,11 +170,17 @@ def _plan(run: RunFiles, best: Best) -> str:
     plan = mapping(run.metrics.get("plan"))
     values = {key: number(mapping(plan.get(key)).get("value")) for key in ("finetuned", "first_answer")}
     interval = ends(plan.get("interval"))
-    numbers = {key: number(plan.get(key)) for key in ("difference", "optimism", "share", "needed")}
+    numbers = {key: number(plan.get(key)) for key in ("difference", "share", "needed")}
     if interval is None or None in (*values.values(), *numbers.values()):
         return ""
-    checked = numbers | {key: {"value": value} for key, value in values.items()}
-    return plan_text(best.key, {"kept": plan.get("kept"), "interval": interval, **checked}, number_text)
+    checked = {
+        "kept": plan.get("kept"),
+        "interval": interval,
+        "optimism": number(plan.get("optimism")),  # None where it is not estimated
+        **numbers,
+        **{key: {"value": value} for key, value in values.items()},
+    }
+    return plan_text(best.key, checked, number_text)
 
 
 def _scores(metrics: Json, target: str) -> Json:

@@ -16,6 +16,7 @@ from classwise.model.heads import Head
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.training import loop
+from classwise.training.probe import PENALTIES
 
 LINE_WIDTH = 100  # columns of an epoch's line
 SPEED_WIDTH = 32  # of these for `  lr 1.0e-03  123.4 s  12,345/s`, whatever an epoch takes
@@ -119,7 +120,10 @@ def first_answer_line(metrics: Mapping[str, Any], answer: Mapping[str, Any], con
     seconds = time.monotonic() - console.started
     text = f"first answer after {seconds:.1f} s: {headline_text(metrics)}"
     if answer["cross_validated"] is not None:
-        text += f"; {answer['cross_validated']:.4f} cross-validated on {answer['rows']} training rows"
+        text += (
+            f"; {answer['cross_validated']:.4f} cross-validated on {answer['rows']} training rows, with the best of"
+            f" {len(PENALTIES)} penalties"
+        )
     return text
 
 

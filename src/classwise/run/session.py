@@ -27,7 +27,13 @@ from classwise.run.checkpoint import RunCheckpointer, fingerprint
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
 from classwise.run.resume_config import fixed_toml
-from classwise.run.stages import chosen_answer, headline, make_first_answer, scored
+from classwise.run.stages import (
+    chosen_answer,
+    complete_first_answer,
+    headline,
+    make_first_answer,
+    scored,
+)
 from classwise.run.status import ending_text, status_frame, status_now
 from classwise.signals import StopFlag
 from classwise.training import loop
@@ -202,13 +208,20 @@ def _begin_with_first_answer(
     stop: StopFlag,
 ) -> None:
     """The first answer, and after it what it has to beat, which can wait; whatever of both is not there yet."""
+    processes = parts.settings.processes
     if parts.state.progress.first_answer is None:
         make_first_answer(folder, config, splits, parts, checkpointer, console, stop.is_set)
-    if parts.settings.processes.is_main_process and folder.status().get("baselines") is None:
-        baselines = score_baselines(
-            config, splits, parts.state.model, parts.heads, parts.settings.device, console
-        )
-        folder.write_status(folder.status() | {"baselines": baselines})
+    else:
+        processes.from_rank_zero(lambda: complete_first_answer(folder, config, splits, parts.state))
+
+    def score_once() -> None:
+        if folder.status().get("baselines") is None:
+            baselines = score_baselines(
+                config, splits, parts.state.model, parts.heads, parts.settings.device, console
+            )
+            folder.write_status(folder.status() | {"baselines": baselines})
+
+    processes.from_rank_zero(score_once)
 
 
 def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: StopFlag) -> str:

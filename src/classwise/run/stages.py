@@ -24,6 +24,7 @@ from classwise.run.checkpoint import RunCheckpointer, copy_checkpoint, read_chec
 from classwise.run.folder import RunFolder
 from classwise.run.messages import first_answer_line
 from classwise.run.predictor import Predictor
+from classwise.training.loop import never
 from classwise.training.probe import LinearHead
 from classwise.training.state import TrainState
 
@@ -97,6 +98,18 @@ def _write_first_answer(
     folder.write_metrics(headline(metrics) | metrics)
 
 
+def complete_first_answer(
+    folder: RunFolder, config: Config, splits: DatasetSplits, state: TrainState
+) -> None:
+    """Write metrics.json and predictions.csv of the first answer, if a kill came between its checkpoint and these."""
+    if (folder.path / "metrics.json").exists():
+        return
+    answer = _single(folder, config, splits, state, never, "first")
+    valid = splits.valid
+    folder.write_predictions(answer.predictor.table(valid.samples, answer.outputs, valid.labels))
+    folder.write_metrics(headline(answer.metrics) | answer.metrics)
+
+
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
     """What most readers look for, which comes first in metrics.json."""
     return {key: metrics[key] for key in ("metric", "value", "epoch", "samples", "selection")}
@@ -137,7 +150,9 @@ def _plan_entry(
     return {
         "kept": "finetuned" if difference.is_better else "first_answer",
         "difference": difference.difference,
-        "optimism": difference.optimism,
+        "optimism": after["selection"].get(
+            "optimism"
+        ),  # None where it is not estimated: nothing is taken off
         "interval": difference.interval,
         "share": difference.share,
         "needed": CONFIDENCE,

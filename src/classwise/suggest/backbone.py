@@ -7,7 +7,7 @@ from classwise.suggest.hub import find_on_hub
 
 SMALL_SIDE = 24
 """Images whose shorter side has fewer px than this are small: on digits of 8 x 8 px a network trained from scratch is
-better than one that knows photographs, on clothes of 28 x 28 it is not (docs/results/defaults.md)."""
+better than one that knows photographs, on clothes of 28 x 28 it is not (docs/log.md)."""
 HUB_BACKBONE = "efficientnet_b0.ra4_e3600_r224_in1k"
 """The backbone with weights from the hub: small, recent, and Apache-2.0."""
 BUILT_IN = "small_cnn"

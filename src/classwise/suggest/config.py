@@ -152,12 +152,12 @@ def suggest(
         values["model"] |= {"image_size": _pretrained_size(height, width), "pooling": "layers"}
         values["optimizer"] |= FINETUNING["optimizer"]
         values["training"] |= FINETUNING["training"]
-        # Class shares of the rows cost rare classes more than they gain (docs/results/defaults.md).
+        # Class shares of the rows cost rare classes more than they gain: docs/decisions/0039-first-answer.md.
         if prior == "as_validation":
             values["selection"]["prior"] = None
             guess.notes["selection.prior"] = (
-                "predictions are made for classes that are equally frequent, which is best for macro F1 here;"
-                ' "as_validation" predicts with the shares of the rows, for accuracy'
+                "not given: predictions count every class equally, as the loss has learned;"
+                ' "as_validation" predicts with the class shares of the rows, for accuracy'
             )
         guess.notes["model.weights"] = (
             f'pretrained on ImageNet ({backbone.reason}); "none" trains from scratch'
@@ -231,8 +231,8 @@ def _scaled(height: int, width: int, side: int) -> list[int]:
 
 
 def _pretrained_size(height: int, width: int) -> list[int]:
-    """The size for a backbone that has learned from photographs of 224 px: as near to that as the images are, but at
-    least 96 px a side, since what it knows does not show in smaller ones."""
+    """The size for a backbone that has learned from photographs of 224 px: as many pixels, as far as the images have
+    them. Images of less than 96 px a side are enlarged, since what the backbone knows does not show in smaller ones."""
     scale = max(1.0, 96 / min(height, width))
     return _scaled(round(height * scale), round(width * scale), 224)
 
