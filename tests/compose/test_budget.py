@@ -60,7 +60,7 @@ def test_as_many_epochs_as_fit(scene: Build, timed: list[int]) -> None:
         ({"selection": {"first_epoch": 5}}, 5),
         ({"training": {"freeze_epochs": 3}}, 4),
         ({"training": {"freeze_epochs": 30}}, 30),
-        ({"schedule": {"name": "cosine", "warmup_epochs": 1.5}}, 3),
+        ({"schedule": {"name": "cosine", "warmup_epochs": 1.5}}, 2),
         ({"loss": {"name": "cross_entropy", "class_weights": "inverse", "weights_from_epoch": 6}}, 6),
         ({"selection": {"first_epoch": 0.5}}, 1),
     ],

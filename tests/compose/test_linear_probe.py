@@ -2,12 +2,14 @@
 
 import math
 import statistics
+import warnings
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score
 from sklearn.multiclass import OneVsRestClassifier
@@ -361,8 +363,11 @@ def test_more_rows_than_the_budget_allows_are_thinned(monkeypatch: pytest.Monkey
     assert 30 < (rows[frequent] < 1000).sum() < 41
     found = linear_probe(heads, train_ND, targets, train_ND[:50], False)
     assert found.notes[0] == "linear probe: 'class' is fitted on 199 of 2,000 rows, to save time"
-    reference = LogisticRegression(class_weight="balanced", max_iter=2000)
-    reference.fit(train_ND[rows], targets["class"].numpy()[rows])
+    # With as many steps as this budget leaves: on some processors the fit takes more.
+    reference = LogisticRegression(class_weight="balanced", max_iter=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        reference.fit(train_ND[rows], targets["class"].numpy()[rows])
     wanted = reference.predict_proba(train_ND[:50])
     np.testing.assert_allclose(softmax(found.outputs["class"]), wanted, atol=1e-6)
 

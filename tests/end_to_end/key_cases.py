@@ -230,6 +230,7 @@ CASES: dict[str, Case] = {
     "model.image_size": Case(([8, 8], [12, 8], [8, 12])),
     "model.fit": Case(("squash", "crop", "pad")),
     "model.dropout": Case((0.0, 0.5)),
+    "model.pooling": Case(("last", "layers"), section={"backbone": "test_resnet", "image_size": [32, 32]}),
     "optimizer.name": Case(("sgd", "adamw")),
     "optimizer.lr": Case((0.05, 0.01)),
     "optimizer.weight_decay": Case((0.01, 0.5)),
@@ -276,7 +277,9 @@ CASES: dict[str, Case] = {
         f"schedule[{name}].warmup_epochs": Case((0.0, 1.0), base={"training": {"epochs": 2}})
         for name in ("constant", "step", "cosine", "restarts", "polynomial", "plateau", "onecycle")
     },
+    "training.plan": Case(("finetune", "probe", "probe_then_finetune")),
     "training.epochs": Case((1, 2)),
+    "training.minutes": Case((LEFT_OUT, 1e-9), section={"epochs": 3}),
     "training.batch_size": Case((9, 6)),
     "training.accumulate": Case((1, 2)),
     "training.clip_norm": Case((LEFT_OUT, 0.01)),

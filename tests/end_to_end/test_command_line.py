@@ -71,7 +71,7 @@ def test_training_says_something_before_anything_heavy_is_imported(here: Path) -
         "def spy(*texts, **options):\n"
         f"    heavy = [name for name in {HEAVY} if name in sys.modules]\n"
         "    original(*texts, heavy, **options)\n"
-        "    if texts[0].startswith(('preparing', 'resuming')): sys.exit()\n"
+        "    if texts[0].startswith(('training ', 'resuming')): sys.exit()\n"
         "builtins.print = spy\n"
         "from classwise.cli import run_command\n"
         "run_command(sys.argv[1:])\n"

@@ -18,6 +18,7 @@ import pytest
 
 from classwise.compare import compare, work
 from classwise.compare.variants import Variant, grid
+from classwise.compose import autotune
 from classwise.errors import ConfigError, Interrupted
 from classwise.run import api as run
 from classwise.run.checkpoint import read_checkpoint
@@ -294,9 +295,10 @@ def test_a_margin_is_a_number_above_0(whole: Path, tmp_path: Path, margin: str) 
     assert not (tmp_path / "out").exists()
 
 
-def test_auto_is_measured_once(whole: Path, tmp_path: Path) -> None:
+def test_auto_is_measured_once(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run measures precision, threads and readers; the others, later ones too, are trained the same way."""
-    overrides = [("training.precision", "auto"), ("data.workers", "auto")]
+    monkeypatch.setattr(autotune, "MIN_BATCHES", 0)  # else nothing is measured for runs as short as these
+    overrides = [("training.precision", "auto"), ("data.workers", "auto"), ("data.cache", "off")]
     for seeds in (2, 3):
         compare(whole / "classwise.toml", grid([LOSSES[1]]), seeds, tmp_path / "out", overrides, quiet=True)
     logs = [path.read_text() for path in tmp_path.glob("out/*/*/log.txt")]

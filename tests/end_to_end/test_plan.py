@@ -94,7 +94,8 @@ def test_what_a_probe_says(folder: Path) -> None:
     """The first answer with the score of the cross-validation, and that the rows of the score chose nothing."""
     said = (folder / "probe.txt").read_text()
     assert re.search(
-        r"^first answer after [\d.]+ s: macro_f1 .*; [\d.]+ cross-validated on 18 training rows$",
+        r"^first answer after [\d.]+ s: macro_f1 .*; [\d.]+ cross-validated on 18 training rows,"
+        r" with the best of 4 penalties$",
         said,
         re.MULTILINE,
     )
@@ -129,8 +130,8 @@ def test_the_report_is_written_again(folder: Path) -> None:
         value = read_json(folder / name / "metrics.json")["value"]
         assert f"{value:.3f}" in text
         assert ("Loss per epoch" in text) == charts
-        is_first = read_json(folder / name / "metrics.json")["epoch"] == 0
-        assert ("from the first answer" in text) == is_first
+        stayed_first = read_json(folder / name / "metrics.json")["epoch"] == 0
+        assert ("from the first answer" in text) == stayed_first
         assert "best in epoch 0" not in text
         assert ("of 2<" in text) == charts  # how many epochs were planned
 

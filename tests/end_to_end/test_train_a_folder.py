@@ -37,7 +37,7 @@ def test_a_folder_is_trained_as_init_and_train_would(here: Path) -> None:
     assert result.out == "runs/photos\n"
     assert "runs/photos.toml: the config" in result.err
     assert "runs/photos.csv: 16 rows" in result.err
-    assert "model: small_cnn" in result.err
+    assert "model: tf_efficientnet_lite0" in result.err
     written = Path("runs/photos.toml").read_text()
     assert tomllib.loads(written)["training"]["epochs"] > 1
     assert tomllib.loads(Path("runs/photos/config.toml").read_text())["training"]["epochs"] == 1
