@@ -14,6 +14,7 @@ import tomli_w
 
 from classwise.compose import features, first_answer
 from classwise.files import json_text, sha256
+from classwise.infer import feature_engine
 from classwise.run import checkpoint, session, stages
 from classwise.run.checkpoint import RunCheckpointer, read_checkpoint
 from classwise.run.folder import RunFolder
@@ -120,6 +121,32 @@ def test_stopped_in_any_stage_the_run_ends_in_the_same_bytes(
     resumed = command("resume", run).ok()
     assert ("first answer after" in resumed.err) != has_answer
     assert_same_end(folder / "whole", run)
+
+
+@pytest.mark.parametrize("stage", ["features", "first answer", "mid-epoch"])
+def test_features_of_onnx_runtime_are_the_same_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """With the engine that more images would get: it was used, and a resumed run ends in the same bytes."""
+    sessions: list[Any] = []
+    onnx_engine = feature_engine._onnx_engine
+
+    def noted(model: Any) -> Any:
+        sessions.append(onnx_engine(model))
+        return sessions[-1]
+
+    monkeypatch.setattr(feature_engine, "MIN_IMAGES", 1)
+    monkeypatch.setattr(feature_engine, "_onnx_engine", noted)
+    options = ("--data.cache", "off")
+    command("train", folder / "classwise.toml", "--run", tmp_path / "whole", *options).ok()
+    with monkeypatch.context() as patch:
+        stop_at(stage, patch)
+        stopped = command("train", folder / "classwise.toml", "--run", tmp_path / "run", *options)
+    assert stopped.code == 75, stopped.err
+    command("resume", tmp_path / "run").ok()
+    assert len(sessions) >= 3
+    assert None not in sessions
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
 
 
 def copies_at(patch: pytest.MonkeyPatch, run: Path, copies: Path) -> list[str]:

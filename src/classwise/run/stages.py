@@ -53,7 +53,8 @@ def make_first_answer(
     and predictions.csv. Rank 0 does the work, and sends the heads to the others. Raises Interrupted."""
     state, processes = parts.state, parts.settings.processes
     model = state.model
-    answers: list[FirstAnswer] = []
+    predictor = _predictor(splits, parts, config)
+    fitted: list[tuple[FirstAnswer, dict[str, Any]]] = []  # with its metrics; rank 0 alone has them
 
     def fit() -> dict[str, Any]:
         answer = fit_first_answer(
@@ -65,37 +66,23 @@ def make_first_answer(
             console=console,
             should_stop=should_stop,
         )
-        answers.append(answer)
-        metrics = scored(_predictor(splits, parts, config), answer.outputs, splits.valid, splits, config)
+        metrics = scored(predictor, answer.outputs, splits.valid, splits, config)
+        fitted.append((answer, metrics))
         return answer.as_dict() | {"metric": metrics["metric"], "value": metrics["value"]}
 
     # The state is changed only once everything is known, so that a stop in between leaves it as it was.
     summary = processes.from_rank_zero(fit)
-    heads = _sent_heads(answers[0].heads if answers else None, processes)
+    heads = _sent_heads(fitted[0][0].heads if fitted else None, processes)
     set_heads(model, heads)
     set_heads(state.average.model, heads)  # without averaging it is the model itself
     state.progress.first_answer = summary
     checkpointer.save_first(state)
-    if processes.is_main_process:
-        _write_first_answer(folder, config, splits, parts, answers[0], console)
-
-
-def _write_first_answer(
-    folder: RunFolder,
-    config: Config,
-    splits: DatasetSplits,
-    parts: Parts,
-    answer: FirstAnswer,
-    console: Console,
-) -> None:
-    """Print the first answer, and write metrics.json and predictions.csv of it."""
-    predictor = _predictor(splits, parts, config)
-    metrics = scored(predictor, answer.outputs, splits.valid, splits, config)
-    metrics["epoch"] = 0
-    metrics["selection"] = single_summary(config, metrics)
-    console.line(first_answer_line(metrics, answer.as_dict(), console))
-    folder.write_predictions(predictor.table(splits.valid.samples, answer.outputs, splits.valid.labels))
-    folder.write_metrics(headline(metrics) | metrics)
+    for answer, metrics in fitted:
+        metrics |= {"epoch": 0, "selection": single_summary(config, metrics)}
+        console.line(first_answer_line(metrics, answer.as_dict(), console))
+        valid = splits.valid
+        folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
+        folder.write_metrics(headline(metrics) | metrics)
 
 
 def complete_first_answer(

@@ -28,6 +28,7 @@ MAX_STEPS = 200
 """Of L-BFGS, for the final fit; it usually converges in fewer."""
 VALIDATION_STEPS = 60
 """For each fit of the cross-validation, which begins at the solution of the penalty before."""
+ROWS_AT_ONCE = 1024
 SMALLEST_SCALE = 1e-6
 """A feature that varies less is constant: divided by its deviation, noise would become a feature."""
 
@@ -54,7 +55,12 @@ class Standardizer:
     @staticmethod
     def of(features_NF: Tensor) -> "Standardizer":
         """By the rows of `features_NF`."""
-        scale, mean = torch.std_mean(features_NF.double(), dim=0, correction=0)
+        # In double precision, some rows at a time: a copy of all would take twice their memory.
+        mean = features_NF.mean(dim=0, dtype=torch.float64)
+        square = torch.zeros_like(mean)
+        for chunk in features_NF.split(ROWS_AT_ONCE):
+            square += (chunk.double() - mean).square().sum(dim=0)
+        scale = (square / len(features_NF)).sqrt()
         scale = torch.where(scale < SMALLEST_SCALE, 1.0, scale)
         return Standardizer(mean.to(features_NF.dtype), scale.to(features_NF.dtype))
 
@@ -75,9 +81,11 @@ def fitted_head(
     views: features (N, F) of the rows, once for each view of their images (such as the mirrored one); targets: (N, ...)
     as the loss takes them. The bias is not penalized. Starts from zero, and draws no random numbers.
     """
-    standardize = Standardizer.of(torch.cat(list(views)))
-    head = _zero_head(outputs, views[0])
-    inputs = standardize(torch.cat(list(views)))
+    features = torch.cat(list(views))
+    standardize = Standardizer.of(features)
+    head = _zero_head(outputs, features)
+    inputs = standardize(features)
+    del features
     repeated = torch.cat([targets] * len(views))
     # From the strongest penalty down: each solution is a good start for the next.
     for step_penalty in [p for p in PENALTIES if p > penalty] + [penalty]:
