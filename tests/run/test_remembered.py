@@ -133,14 +133,14 @@ def test_another_image_or_label_gives_other_baselines(folder: Path, counted: Cou
     assert (counted.measured, counted.baselines) == (1, 2)
 
 
-@pytest.mark.parametrize("what", ["_versions", "_processor", "core_count", "VERSION"])
+@pytest.mark.parametrize("what", ["package_versions", "_processor", "core_count", "VERSION"])
 def test_another_machine_or_version_finds_out_again(
     folder: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """A cache may be on a disk that machines share, and packages are updated."""
     train(folder)
     other: Any = {
-        "_versions": lambda *names: {"torch": "99"},
+        "package_versions": lambda *names: {"torch": "99"},
         "_processor": lambda: "another",
         "core_count": lambda: 99,
         "VERSION": 99,

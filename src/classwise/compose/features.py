@@ -6,7 +6,6 @@ on the same data has them at once.
 """
 
 import contextlib
-import importlib.metadata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from classwise.compose.loaders import loader_of, split_images
-from classwise.compose.remembered import machine_of
+from classwise.compose.remembered import backbone_digest, machine_of, package_versions
 from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -27,7 +26,6 @@ from classwise.errors import Interrupted
 from classwise.files import json_text, sha256
 from classwise.infer.feature_engine import feature_engine
 from classwise.model.classifier import Classifier
-from classwise.version import __version__
 
 VERSION = 1
 """Raised whenever the same key would lead to other features within one version of classwise, as while developing."""
@@ -88,18 +86,13 @@ def _computed(split: Split, config: Config, computing: Computing, mirror: bool, 
 
 def _key(split: Split, config: Config, computing: Computing, mirror: bool) -> str:
     """A hash of all that the features depend on."""
-    versions = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
     training, model = config.training, computing.model
     not_backbone = ("heads", "cosine", "dropout")
     key = {
         "version": VERSION,
-        "classwise": __version__,
-        "packages": versions,
+        "packages": package_versions(*PACKAGES),
         "machine": machine_of(computing.device),
-        "backbone": _weights_digest(model),
+        "backbone": backbone_digest(model.backbone),
         "model": {name: v for name, v in model.metadata.as_dict().items() if name not in not_backbone},
         "images": split.images_digest,
         "rows": [*split.samples.ids],
@@ -108,12 +101,3 @@ def _key(split: Split, config: Config, computing: Computing, mirror: bool) -> st
         "max_pixels": config.data.max_pixels,
     }
     return sha256(json_text(key).encode())
-
-
-def _weights_digest(model: Classifier) -> str:
-    """A hash over the backbone's weights and statistics."""
-    parts = []
-    for name, tensor in model.backbone.state_dict().items():
-        parts.append(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        parts.append(tensor.cpu().contiguous().numpy().tobytes())
-    return sha256(b"".join(parts))

@@ -47,7 +47,7 @@ def measuring_key(
     training = config.training
     return {
         "version": VERSION,
-        "packages": _versions(*COMPUTING_PACKAGES, *READING_PACKAGES),
+        "packages": package_versions(*COMPUTING_PACKAGES, *READING_PACKAGES),
         "machine": machine_of(device),
         "processes": world_size,
         "threads": torch.get_num_threads(),
@@ -89,7 +89,7 @@ def baselines_key(
     metric = build_settings(config, device).metric
     key: dict[str, Any] = {
         "version": VERSION,
-        "packages": _versions(*COMPUTING_PACKAGES, *READING_PACKAGES, "scikit-learn"),
+        "packages": package_versions(*COMPUTING_PACKAGES, *READING_PACKAGES, "scikit-learn"),
         "machine": machine_of(device),
         "data": data_digest(splits),
         "metric": metric,
@@ -103,7 +103,7 @@ def baselines_key(
         training = config.training
         key["features"] = {
             "model": model.metadata.as_dict(),
-            "weights": _weights_digest(model.backbone),
+            "weights": backbone_digest(model.backbone),
             "computed": [training.precision, training.memory_format, training.threads, training.batch_size],
         }
     return key
@@ -153,7 +153,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _versions(*packages: str) -> dict[str, str]:
+def package_versions(*packages: str) -> dict[str, str]:
     """Of classwise and these packages; OpenCV has several names, of which not every one is installed."""
     versions = {"classwise": __version__, "python": platform.python_version()}
     for name in packages:
@@ -188,7 +188,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _weights_digest(backbone: torch.nn.Module) -> str:
+def backbone_digest(backbone: torch.nn.Module) -> str:
     """A hash over the weights and buffers of a network, by their names."""
     parts = []
     for name, tensor in sorted(backbone.state_dict().items()):
