@@ -1,12 +1,14 @@
 """Every trainer on small imbalanced sets of images: which model is best, and how soon is there one?
 
     python benchmarks/small_data.py WORK --data ../shared/data [--only tiles ...] [--trainers classwise lightning ...]
-        [--splits 5] [--epochs 10] [--size PIXELS] [--option KEY=VALUE ...] [--records FILE] [--again] [--tables]
-        [--write]
+        [--splits 5] [--epochs 6] [--size PIXELS] [--option KEY=VALUE ...] [--cores 0 1] [--records FILE] [--again]
+        [--tables] [--write]
 
 All start from the same ImageNet weights of tf_efficientnet_lite0, get the same training rows, and are scored once on
 the same test rows by scikit-learn's macro F1 over the whole list of classes. From the training rows each makes its own
-validation rows. A process for each trainer on each split, on two cores, one at a time.
+validation rows. A process for each trainer on each split, on two cores, one at a time. The peers train for 6 epochs,
+as many as `init` writes. --cores 0 keeps a run on one core, so that two may run side by side; what that gives is
+scored, and neither its times nor its memory are in a table.
 
 Data: `tiles` (magnetic tiles), a tenth of its training rows (`tiles-tenth`), `cells` (blood cells), which lie in the
 folder of --data, each with a table.csv and images; the bundled clothes, scikit-learn's digits with an imbalance of
@@ -55,7 +57,6 @@ from sidebyside.tables import PEERS, Record, Results, Selection, figures_table, 
 TRAINERS = ("classwise", *PEERS, "logistic")
 SIZES = {"clothes": 96, "digits": 96}
 SIZE = 224
-CORES = 2
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def cells_of(options: argparse.Namespace) -> Iterator[Cell]:
 
 def run_cell(cell: Cell, tables: SetSplit, weights: Path, log: Path) -> Record:
     """The record of a cell: its key, its scores and times, or its error."""
-    load = os.getloadavg()[0]
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     job = Job(
         trainer=cell.trainer,
         train=str(tables.train.resolve()),
@@ -131,6 +132,7 @@ def run_cell(cell: Cell, tables: SetSplit, weights: Path, log: Path) -> Record:
         "cpu": measured.cpu,
         "memory": measured.peak.memory,
         "rss": measured.peak.rss,
+        "cores": cores,
         "load": load,  # when it started: what other programs may have taken
     }
 
@@ -224,9 +226,12 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--only", nargs="+", choices=list(SETS), default=list(SETS))
     arguments.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
     arguments.add_argument("--splits", type=int, default=5)
-    arguments.add_argument("--epochs", type=int, default=10, help="of the peers")
+    arguments.add_argument("--epochs", type=int, default=6, help="of the peers")
     arguments.add_argument("--size", type=int, help="in place of 224, or 96 for the clothes and the digits")
     arguments.add_argument("--option", nargs="+", default=[], help="KEY=VALUE of `classwise train`")
+    arguments.add_argument(
+        "--cores", type=int, nargs="+", default=[0, 1], help="numbers of the cores to stay on [default: 0 1]"
+    )
     arguments.add_argument("--again", action="store_true", help="run also what there are results of")
     arguments.add_argument("--tables", action="store_true", help="run nothing")
     arguments.add_argument(
@@ -237,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     options = parser().parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    os.sched_setaffinity(0, options.cores)
     succeeded = options.tables or run_all(options)
     show_tables(options)
     return 0 if succeeded else 1

@@ -9,6 +9,8 @@ from imbalance import gain_text, interval_text
 from over_seeds import difference, estimate
 
 PEERS = ("lightning", "hf", "fastai", "timm")
+CORES = 2  # of the runs whose times count
+TIMED = ("first", "whole", "memory")
 RARE_SETS = ("tiles", "tiles-tenth", "tiles-rows", "tiles-rows-tenth")
 
 Record = dict[str, Any]
@@ -33,13 +35,15 @@ class Results:
 
     def __init__(self, records: Sequence[Record], selection: Selection) -> None:
         self.found: dict[str, dict[str, dict[int, Record]]] = {}
+        self.timed: dict[str, dict[str, dict[int, Record]]] = {}
         for record in filter(selection.has, records):
-            of_set = self.found.setdefault(record["set"], {})
-            of_set.setdefault(record["trainer"], {})[record["split"]] = record
+            for all_sets in (self.found, self.timed) if record["cores"] == CORES else (self.found,):
+                of_set = all_sets.setdefault(record["set"], {})
+                of_set.setdefault(record["trainer"], {})[record["split"]] = record
 
     def values(self, name: str, trainer: str, key: str) -> dict[int, float]:
         """By split; without splits whose value is unknown."""
-        records = self.found.get(name, {}).get(trainer, {})
+        records = (self.timed if key in TIMED else self.found).get(name, {}).get(trainer, {})
         return {split: r[key] for split, r in records.items() if r[key] is not None}
 
     def trainers(self, name: str) -> list[str]:
