@@ -91,6 +91,9 @@ def optimizer_of(config: Config, model: Classifier, criterion: Criterion) -> Opt
     """The optimizer over the parameters of backbone, heads and, where target weights are learned, criterion. Raises
     ConfigError."""
     optimizer = config.optimizer
+    if optimizer.backbone_lr_factor == 0:
+        # A rate of 0 is not enough: some optimizers move weights whatever the rate is (madgrad, timm's rmsproptf).
+        model.backbone.requires_grad_(False)
     groups = parameter_groups(
         backbone=model.backbone,
         heads=model.heads,

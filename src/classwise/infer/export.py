@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,6 +29,7 @@ OUTPUTS = (
 )
 PRECISION = "float32, whatever precision the run was trained in"
 LONGEST_LINE = 300  # characters of a quoted error message
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def require_packages(what: str, *packages: str) -> None:
@@ -64,21 +66,9 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
 
     # A copy, so that the caller's model keeps its device and mode.
     copied = copy.deepcopy(model).cpu().float().eval()
-    # Two images: with one, the exporter would treat the batch size as a constant.
-    example = torch.zeros(2, 3, *model.metadata.image_size, dtype=torch.uint8)
     try:
         with silence(), torch.no_grad():
-            program = torch.onnx.export(
-                _InOrder(copied),
-                (example,),
-                input_names=["images"],
-                # The prefix keeps these names unique: inside, only weights have a dot, and they begin with `model.`.
-                output_names=[f"targets.{name}" for name in model.metadata.heads],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None
+            program = _exported(copied)
             # Removes stack traces, which show this machine's paths and differ between exports.
             ClearMetadataAndDocStringPass()(program.model)
             for key, value in (metadata or {}).items():
@@ -87,9 +77,47 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
             data: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         raise ModelError(
-            f"{model.metadata.backbone} cannot be exported to ONNX: {first_line(error)}"
+            f"{model.metadata.backbone} cannot be exported to ONNX: {first_line(_cause(error))}"
         ) from error
     return data
+
+
+def _exported(model: Classifier) -> Any:
+    """The program of a model in eval mode; if its fused attention cannot be exported, with the attention step by step,
+    which gives the same outputs but for rounding."""
+    # Two images: with one, the exporter would treat the batch size as a constant.
+    example = torch.zeros(2, 3, *model.metadata.image_size, dtype=torch.uint8)
+
+    def export() -> Any:
+        program = torch.onnx.export(
+            _InOrder(model),
+            (example,),
+            input_names=["images"],
+            # The prefix keeps these names unique: inside, only weights have a dot, and they begin with `model.`.
+            output_names=[f"targets.{name}" for name in model.metadata.heads],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        return program
+
+    fused = [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
+    try:
+        return export()
+    except Exception:
+        if not fused:
+            raise
+        for module in fused:
+            module.fused_attn = False
+        return export()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What an error of the exporter was raised from, which says what is wrong; its own message is a page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def metadata_of(model: Classifier, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,8 +137,8 @@ def metadata_of(model: Classifier, metadata: Mapping[str, Any]) -> dict[str, Any
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, cut to LONGEST_LINE; its type where it has no message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The first line of an error's message without colours, cut to LONGEST_LINE; its type where it has no message."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:LONGEST_LINE]
 
 

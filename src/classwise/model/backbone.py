@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classwise.errors import ModelError, nearest
-from classwise.model.layer_pooling import layer_features, pooled_levels
+from classwise.model.image_sizes import features_shape, options_for_size, sizes_that_do
+from classwise.model.layer_pooling import pooled_levels
 from classwise.model.packaged_weights import PACKAGES, Three, find_package
 from classwise.model.small_cnn import SmallCNN, group_norm
 from classwise.model.timm_module import import_timm
@@ -112,15 +113,17 @@ def _timm_model(name: str, image_size: tuple[int, int], pretrained: bool) -> Any
         tagged = [arch, *timm.list_pretrained(arch + ".*")]
         raise ModelError(f"model.backbone: no backbone {name!r}; {nearest(name, tagged)}") from None
 
-    # Transformers with fixed positions must be built for the image size; other models do not take that option.
-    options: dict[str, Any] = {"num_classes": 0}
-    if pretrained_config.fixed_input_size:
-        options["img_size"] = image_size
+    # Transformers with fixed positions are built for the image size, where that can be done.
+    try:
+        options = options_for_size(name, image_size, pretrained_config.fixed_input_size)
+    except Exception as error:
+        own = pretrained_config.input_size
+        raise _size_error(name, image_size, own, True, error) from error
 
     # The hub client reports each of its retries; what matters is whether it succeeds in the end.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except Exception as error:
         if not pretrained:
             raise ModelError(f"model.backbone: {name} cannot be built: {_first_line(error)}") from error
@@ -133,23 +136,29 @@ def _timm_model(name: str, image_size: tuple[int, int], pretrained: bool) -> Any
 
 
 def _count_features(
-    module: nn.Module, image_size: tuple[int, int], name: str, levels: tuple[int, ...] = ()
+    module: Any, image_size: tuple[int, int], name: str, levels: tuple[int, ...] = ()
 ) -> int:
-    """The number of features, by a forward pass: timm's num_features is not always the size of the output."""
-    was_training = module.training
-    module.eval()
+    """The number of features; ModelError for images that the backbone cannot take."""
     try:
-        with torch.no_grad():
-            images = torch.zeros(1, 3, *image_size)
-            features: Tensor = layer_features(module, images, levels) if levels else module(images)
+        shape = features_shape(module, image_size, levels)
     except Exception as error:
-        raise ModelError(
-            f"model.image_size: {name} cannot take images of {list(image_size)}: {_first_line(error)}"
-        ) from error
-    module.train(was_training)
-    if features.ndim != 2:
-        raise ModelError(f"model.backbone: {name} outputs {tuple(features.shape)}, not one vector per image")
-    return features.shape[1]
+        own = module.pretrained_cfg
+        raise _size_error(name, image_size, own["input_size"], own["fixed_input_size"], error) from error
+    if len(shape) != 2:
+        raise ModelError(f"model.backbone: {name} outputs {tuple(shape)}, not one vector per image")
+    return shape[1]
+
+
+def _size_error(
+    name: str, image_size: tuple[int, int], own: tuple[int, int, int], is_fixed: bool, error: Exception
+) -> ModelError:
+    """The message for an image size that a backbone cannot take, with sizes that it can. `own`: the input size of its
+    pretrained config."""
+    sizes = sizes_that_do(name, image_size, is_fixed, own[1:])
+    return ModelError(
+        f"model.image_size: {name} cannot take images of {list(image_size)}: {_first_line(error)}; allowed are, for"
+        f" instance, {' and '.join(map(str, sizes))}"
+    )
 
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:
