@@ -14,7 +14,7 @@ from torch import nn
 
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.splits import DatasetSplits, Split
-from classwise.compose.state import build_model, build_state
+from classwise.compose.state import build_model, build_state, optimizer_of
 from classwise.config.base import sections_by_name
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import make_config
@@ -396,6 +396,28 @@ def test_learned_weights_are_trained_and_not_decayed() -> None:
     assert [(g["weight_decay"], g["lr"]) for g in groups] == [(0.0, 1e-3)]
     biases = {id(head.bias) for head in model.heads}
     assert {id(p) for p in groups[0]["params"]} == {id(criterion.log_variance), *biases}
+
+
+@pytest.mark.parametrize("name", ["madgrad", "rmsproptf", "adamw"])
+def test_a_backbone_with_a_factor_of_0_stays_as_it_is(name: str) -> None:
+    """Some optimizers move weights at a rate of 0; the heads still learn."""
+    config = config_of(
+        {"it": TARGETS["class"]},
+        training={"device": "cpu", "precision": "fp32"},
+        optimizer={"name": name, "lr": 0.1, "backbone_lr_factor": 0.0, "weight_decay": 0.1},
+    )
+    splits = prepared_of(config)
+    criterion, model = build_criterion(config, splits), build_model(config, build_heads(config, splits))
+    optimizer = optimizer_of(config, model, criterion)
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    images = torch.randint(0, 256, (4, 3, *model.metadata.image_size), dtype=torch.uint8)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(images)["it"].square().sum().backward()
+        optimizer.step()
+    moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
+    assert moved
+    assert all(key.startswith("heads.") for key in moved)
 
 
 # Adjustment after training

@@ -115,6 +115,46 @@ def test_a_model_that_cannot_be_exported_is_an_error_of_ours() -> None:
         onnx_bytes(Classifier(Backbone(Fickle(), 4, HALF, HALF), metadata))
 
 
+def test_the_message_is_the_cause_without_colours() -> None:
+    """The exporter's own message is a page of advice, in colours."""
+
+    class Refusing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if torch.compiler.is_exporting():
+                raise ValueError("\x1b[31mno such luck\x1b[0m\nand more")
+            return images.flatten(1)[:, :4]
+
+    metadata = ModelMetadata("refusing", (16, 12), "squash", HALF, HALF, 0.0, {"a": 2})
+    with pytest.raises(ModelError, match="refusing cannot be exported to ONNX: no such luck$"):
+        onnx_bytes(Classifier(Backbone(Refusing(), 4, HALF, HALF), metadata))
+
+
+@pytest.mark.parametrize("exports", [True, False], ids=["exported", "not exported"])
+def test_fused_attention_only_where_it_can_be_exported(exports: bool) -> None:
+    """timm's attention has a fused way and one step by step; the caller's model keeps its own."""
+
+    class Attention(nn.Module):
+        fused_attn = True
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = images.flatten(1)[:, :4]
+            if not self.fused_attn:
+                return x + 1
+            if not exports and torch.compiler.is_exporting():
+                raise RuntimeError("the fused way cannot be exported")
+            return x + 2
+
+    body = Attention()
+    metadata = ModelMetadata("attention", (4, 4), "squash", HALF, HALF, 0.0, {"a": 2})
+    built = Classifier(Backbone(body, 4, HALF, HALF), metadata).eval()
+    images = np.zeros((2, 3, 4, 4), dtype=np.uint8)
+    found = outputs(onnx_bytes(built), images)[0]
+    assert body.fused_attn
+    body.fused_attn = exports
+    with torch.no_grad():
+        np.testing.assert_allclose(found, built(torch.from_numpy(images))["a"].numpy(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """With the command that brings it."""
