@@ -30,7 +30,7 @@ SIZE = (96, 128)
 TIMEOUT_S = 1200
 LONGEST = 160  # characters of a quoted message
 # In the order of timm's modules: a small variant of each, whose weights are of a size that is used.
-VARIANTS = """
+_NAMES = """
 beitv2_base_patch16_224 lambda_resnet26t gernet_s cait_xxs24_224 coat_lite_tiny convit_tiny convmixer_768_32
 convnext_atto cpubone_nano crossvit_9_240 csatv2 darknet17 cspnext_tiny davit_tiny deepseek_vit_412m
 deit_tiny_patch16_224 densenet121 dla46_c dpn48b edgenext_xx_small efficientformer_l1 efficientformerv2_s0
@@ -45,7 +45,8 @@ swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 swinv2_cr_ti
 tnt_s_patch16_224 tresnet_m twins_svt_small vgg11 visformer_tiny vit_tiny_patch16_224 vit_tiny_r_s16_p8_224
 vit_relpos_small_patch16_224 samvit_base_patch16_224 vitamin_small_224 volo_d1_224 ese_vovnet19b_slim_dw
 legacy_xception xception41 xcit_nano_12_p16_224
-""".split()
+"""
+VARIANTS = _NAMES.split()
 STEPS = ("96 x 128", "own size", "trains", "resumes", "predicts", "exports")
 
 Found = dict[str, Any]
@@ -203,7 +204,9 @@ def export(folder: Path) -> None:
     path = run.export(folder / "model.onnx")
     model = restored_model(read_checkpoint(folder / "whole/checkpoints/best")).eval()
     height, width = model.metadata.image_size
-    images = torch.randint(0, 256, (3, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (3, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     (output,) = onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})
     with torch.no_grad():
         expected = model(images)["label"].numpy()

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ SINGLE_PROCESS_COMMANDS = (
     "submit",
     "export",
     "report",
+    "schedule",
 )
 """Commands that torchrun cannot start: their processes would write the same files."""
 
@@ -397,6 +399,43 @@ def report(run: Path, /, *, debug: Debug = False) -> None:
     from classwise.run.api import Run
 
     print(Run.open(run).report())
+
+
+@app.command
+def schedule(
+    *configs: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    out: Annotated[Path | None, Parameter(help="Draw all of them into a file, .svg or .png.")] = None,
+    updates: Annotated[
+        int | None, Parameter(help="Updates of an epoch, in place of counting them in the data.")
+    ] = None,
+    metric: Annotated[
+        Path | None, Parameter(help="For plateau: the run directory whose results it is to look at.")
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show the learning rate over the run of one config or several: schedule CONFIG... [--schedule.name step ...]
+
+    Every key of the config is also an option, for all of them. Without --metric the results that plateau looks at are
+    assumed: better in the first half of the epochs, not after.
+    """
+    paths = list(itertools.takewhile(lambda token: not token.startswith("--"), configs))
+    overrides = parse_overrides(configs[len(paths) :])
+    if not paths:
+        raise ConfigError("schedule: found no config; allowed: one or several, before the options")
+    if updates is not None and updates < 1:
+        raise ConfigError(f"--updates: found {updates}, allowed: 1 or more")
+    _say_at_once(f"schedule: {', '.join(paths)}", quiet)
+    from classwise.schedule.command import schedule as rates_of_configs
+    from classwise.schedule.command import text_of
+
+    rates = rates_of_configs(
+        paths, overrides, updates=updates, metric=metric, out=out, force=force, quiet=quiet
+    )
+    print(text_of(rates, get_terminal_size().columns, sys.stdout.encoding))
+    if out is not None:
+        print(out)
 
 
 @app.command

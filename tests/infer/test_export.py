@@ -125,7 +125,7 @@ def test_the_message_is_the_cause_without_colours() -> None:
             return images.flatten(1)[:, :4]
 
     metadata = ModelMetadata("refusing", (16, 12), "squash", HALF, HALF, 0.0, {"a": 2})
-    with pytest.raises(ModelError, match="refusing cannot be exported to ONNX: no such luck$"):
+    with pytest.raises(ModelError, match=r"refusing cannot be exported to ONNX: no such luck$"):
         onnx_bytes(Classifier(Backbone(Refusing(), 4, HALF, HALF), metadata))
 
 

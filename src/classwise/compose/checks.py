@@ -34,15 +34,18 @@ def check_recipe(
     criterion = build_criterion(config, splits)
     optimizer = optimizer_of(config, model, criterion)
     _refuse_process_count(config, criterion, processes)
-    queries = splits.queries(splits.train)
-    _refuse_fixed_sizes(config, criterion, has_queries=queries is not None)
+    _refuse_fixed_sizes(config, criterion, has_queries=splits.queries(splits.train) is not None)
 
     # Some schedules ask for more updates than a short run has.
+    schedule_of(config, optimizer, updates_per_epoch(config, splits, processes))
+
+
+def updates_per_epoch(config: Config, splits: DatasetSplits, processes: Processes = SINGLE_PROCESS) -> int:
+    """How many updates an epoch has, of which the last may be short."""
+    queries = splits.queries(splits.train)
     order = table_order(len(splits.train.samples), queries)
     batch_count = len(batches_of(order, config.training.batch_size, queries))
-    batches_per_update = config.training.accumulate * processes.world_size
-    updates_per_epoch = -(-batch_count // batches_per_update)
-    schedule_of(config, optimizer, updates_per_epoch)
+    return -(-batch_count // (config.training.accumulate * processes.world_size))
 
 
 def single_image_batch_error(error: BaseException, config: Config) -> ConfigError | None:

@@ -102,7 +102,7 @@ def _exported(model: Classifier) -> Any:
         assert program is not None
         return program
 
-    fused = [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
+    fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
     try:
         return export()
     except Exception:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -135,9 +134,7 @@ def _timm_model(name: str, image_size: tuple[int, int], pretrained: bool) -> Any
         ) from error
 
 
-def _count_features(
-    module: Any, image_size: tuple[int, int], name: str, levels: tuple[int, ...] = ()
-) -> int:
+def _count_features(module: Any, image_size: tuple[int, int], name: str, levels: tuple[int, ...] = ()) -> int:
     """The number of features; ModelError for images that the backbone cannot take."""
     try:
         shape = features_shape(module, image_size, levels)

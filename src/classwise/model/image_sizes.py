@@ -53,12 +53,14 @@ def failure(name: str, image_size: tuple[int, int], options: dict[str, Any]) -> 
     return None
 
 
-def sizes_that_do(name: str, image_size: tuple[int, int], is_fixed: bool, own: tuple[int, int]) -> list[list[int]]:
+def sizes_that_do(
+    name: str, image_size: tuple[int, int], is_fixed: bool, own: tuple[int, int]
+) -> list[list[int]]:
     """For an error message: a size near this one that the model takes, where there is one, and its `own`."""
     for size in _near(image_size):
         try:
             options = options_for_size(name, size, is_fixed)
-        except Exception:  # noqa: S112  # not this one
+        except Exception:  # not this one
             continue
         if is_fixed or failure(name, size, options) is None:
             return [list(size)] if size == own else [list(size), list(own)]

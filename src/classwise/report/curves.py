@@ -113,7 +113,7 @@ def _target_weights(run: RunFiles) -> Curve:
 def _metric(run: RunFiles, best: Best) -> Curve:
     """The selected metric, and the same metric of other targets; beside a mean what each target enters it with."""
     names = list(dict.fromkeys(name for line in run.history for name in mapping(line.get("valid"))))
-    selected = _history_key(best.metric, names)
+    selected = history_key(best.metric, names)
     lines = []
     if selected:
         lines.append(Series(_line_name(run, selected), _points(run, selected, part="valid")))
@@ -142,7 +142,7 @@ def _is_part(run: RunFiles, name: str) -> bool:
     return key == (f"{main}{AT_PRIOR}" if has_shares else main)
 
 
-def _history_key(metric: str, names: list[str]) -> str | None:
+def history_key(metric: str, names: list[str]) -> str | None:
     """The history's name for the selected metric, which the config may give without its `joint.`."""
     candidates = [metric, f"joint.{metric}", *(name for name in names if name.endswith(f".{metric}"))]
     return next((name for name in candidates if name in names), None)

@@ -28,7 +28,9 @@ text { font-size: 11px; fill: #5b636d; }
 .halo { paint-order: stroke; stroke: #fff; stroke-width: 3px; stroke-linejoin: round; }
 .title { font-size: 14px; font-weight: 600; }
 .grid { stroke: #e4e0d8; } .axis { stroke: #5b636d; } .guide { stroke: #5b636d; stroke-dasharray: 2 3; }
-.s0 { stroke: #0062a8; } .s1 { stroke: #c25200; } .s4 { stroke: #6b7480; } .interval { stroke-width: 2.2; }
+polyline, .key { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .small { font-size: 9px; }
+.s0 { stroke: #0062a8; } .s1 { stroke: #c25200; } .s2 { stroke: #00795a; } .s3 { stroke: #8a4a9e; }
+.s4 { stroke: #6b7480; } .s5 { stroke: #a07800; } .interval { stroke-width: 2.2; }
 .p0 { fill: #0062a8; } .p1 { fill: #c25200; } .p4 { fill: #6b7480; } .run { fill-opacity: 0.6; }
 """
 

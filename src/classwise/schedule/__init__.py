@@ -1,0 +1,1 @@
+"""`classwise schedule`: the learning rate over a run, before it is trained."""
