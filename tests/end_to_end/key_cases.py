@@ -177,6 +177,7 @@ CASES: dict[str, Case] = {
     "data.path": Case(("path", "twin")),
     "data.id": Case((LEFT_OUT, "name"), split),
     "data.group": Case((LEFT_OUT, "person"), split),
+    "data.weight": Case((LEFT_OUT, "amount")),
     "data.valid": Case((0.25, 0.5, "@more.csv"), split),
     "data.test": Case((LEFT_OUT, 0.25, "@more.csv"), split),
     "data.augment.preset": Case(("none", "light", "standard", "strong")),

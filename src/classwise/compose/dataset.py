@@ -14,6 +14,7 @@ from classwise.compose.contents import (
 )
 from classwise.compose.image_check import image_count_text, open_cache, usable_rows
 from classwise.compose.labels import Labels, build_target, labeled_rows
+from classwise.compose.row_weights import with_row_weights
 from classwise.compose.split_checks import (
     listed,
     refuse_clashing_names,
@@ -76,7 +77,7 @@ def prepare(
         console.line(f"warning: {warning}")
     return dataclasses.replace(
         splits,
-        train=_with_images(splits.train, hashes, cache),
+        train=with_row_weights(config, _with_images(splits.train, hashes, cache)),
         valid=_with_images(splits.valid, hashes, cache),
         test=None if splits.test is None else _with_images(splits.test, hashes, cache),
         cache=cache,

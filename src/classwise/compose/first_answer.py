@@ -23,6 +23,7 @@ from classwise.compose.linear_probe import probe_rows
 from classwise.compose.loaders import augmentation
 from classwise.compose.losses import build_criterion
 from classwise.compose.prior import class_shares
+from classwise.compose.row_weights import weighted_targets
 from classwise.compose.settings import build_settings, selection_metric
 from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.conflicts import losses_of
@@ -119,18 +120,19 @@ def fit_first_answer(
             loss: Tensor = single({name: outputs_NO}, {name: values})
             return loss
 
+        weighted = weighted_targets(splits, fitted, name)
         if should_stop():
             raise Interrupted("stopped while the heads of the first answer were fitted")
         # The products are small: two threads that wait for each other take four times as long on a busy machine.
         with torch_threads(1):
             penalties[name] = DEFAULT_PENALTY
             if folds_N is not None:
-                outputs_PNO = held_out_outputs(views[:1], targets[name], loss_of, head.outputs, folds_N)
+                outputs_PNO = held_out_outputs(views[:1], weighted, loss_of, head.outputs, folds_N)
                 best = _best_penalty(config, splits, name, head, outputs_PNO, targets[name])
                 penalties[name], held_out[name] = PENALTIES[best], outputs_PNO[best]
             # Mirrored images would be further rows of their query.
             seen = views[:1] if head.type == "ranking" else views
-            fitted_heads[name] = fitted_head(seen, targets[name], loss_of, head.outputs, penalties[name])
+            fitted_heads[name] = fitted_head(seen, weighted, loss_of, head.outputs, penalties[name])
 
     return FirstAnswer(
         heads=fitted_heads,
@@ -175,6 +177,7 @@ def _taken(split: Split, rows: Numbers) -> Split:
         labels={name: values[rows] for name, values in split.labels.items()},
         images_digest=split.images_digest,  # that of all images tells apart those of some rows, too
         cached=None if split.cached is None else split.cached.take(rows.tolist()),
+        weights=None if split.weights is None else split.weights[rows],
     )
 
 

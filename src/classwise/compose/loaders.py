@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from classwise.compose.row_weights import row_weighting
 from classwise.compose.settings import build_settings, worker_count
 from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
@@ -155,4 +156,5 @@ def _mixing(config: Config, splits: DatasetSplits, rank: int) -> Mixing:
         seed=config.seed,
         classes=class_counts,
         rank=rank,
+        weighting=row_weighting(splits),
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from classwise.compose.prior import prior_adjustment
-from classwise.compose.splits import DatasetSplits, drawn_counts, label_counts
+from classwise.compose.splits import DatasetSplits, drawn_counts, label_counts, weighted_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError
@@ -36,10 +36,11 @@ class LossInputs:
 
     key: str
     """Where the section stands in the config, for messages."""
-    counts: list[int]
-    """Training rows with each of the K labels."""
-    labeled: list[int]
-    """Multilabel: training rows whose cell for each of the K labels is filled; an empty cell is no negative."""
+    counts: Sequence[float]
+    """Training rows with each of the K labels, or the sum of their weights."""
+    labeled: Sequence[float]
+    """Multilabel: the same of training rows whose cell for each of the K labels is filled; an empty cell is no
+    negative."""
     drawn: Sequence[float]
     """Rows of each of the K classes that an epoch draws on average: `counts`, unless sampling prefers some classes."""
 
@@ -66,13 +67,12 @@ class LossInputs:
 
 def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
     """One loss for each target, joined. Raises ConfigError."""
-    counts = label_counts(splits, splits.train)
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
         inputs = LossInputs(
             key=key,
-            counts=counts.get(name, []),
+            counts=weighted_counts(splits, name),
             labeled=_labeled_cells(splits, name),
             drawn=drawn_counts(splits, config.data.sampling, name)
             if splits.target(name).is_class_like
@@ -87,6 +87,11 @@ def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
         if target.type == "regression":
             mean, std = _mean_and_std(splits, name)
             loss = Standardized(loss, mean, std)
+        if splits.train.weights is not None and not loss.soft_targets:
+            raise ConfigError(
+                f"data.weight: found {config.data.weight!r}, but {key} of {name!r} is {config.loss_of(name).name!r},"
+                " which has no part of the loss for each row; allowed: losses that are a sum over the rows"
+            )
         losses[name] = loss
     weights = {name: target.weight for name, target in config.targets.items()}
     return Criterion(losses, weights, uncertainty=config.training.target_weights == "uncertainty")
@@ -196,9 +201,12 @@ def _mean_and_std(splits: DatasetSplits, name: str) -> tuple[float, float]:
     return float(values.mean()), float(values.std())
 
 
-def _labeled_cells(splits: DatasetSplits, name: str) -> list[int]:
-    """Training rows whose cell is filled, for each label of a multilabel target; nothing for the other types."""
+def _labeled_cells(splits: DatasetSplits, name: str) -> list[float]:
+    """Training rows whose cell is filled, or the sum of their weights, for each label of a multilabel target; nothing
+    for the other types."""
     if splits.target(name).type != "multilabel":
         return []
-    counts: list[int] = (~np.isnan(splits.train.labels[name])).sum(axis=0).tolist()
+    filled_NK = ~np.isnan(splits.train.labels[name])
+    weights_N = splits.train.weights
+    counts: list[float] = (filled_NK.sum(axis=0) if weights_N is None else weights_N @ filled_NK).tolist()
     return counts

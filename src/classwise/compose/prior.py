@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from classwise.compose.settings import selection_metric
-from classwise.compose.splits import DatasetSplits, drawn_counts, label_counts
+from classwise.compose.splits import DatasetSplits, drawn_counts, label_counts, weighted_counts
 from classwise.config.conflicts import loss_key, losses_of
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, nearest
@@ -169,7 +169,7 @@ def _learned_log_prior(config: Config, splits: DatasetSplits, name: str, loss: A
         raise ConfigError(_unknown_prior(config, name, "has weights_from_epoch"))
 
     # How often each class is seen.
-    counts = label_counts(splits, splits.train)[name]
+    counts = weighted_counts(splits, name)
     drawn_K = drawn_counts(splits, config.data.sampling, name)
     log_learned_K = log_prior(torch.tensor(drawn_K, dtype=torch.float64))
     weight_K = class_weights(getattr(loss, "class_weights", "none"), counts, getattr(loss, "beta", 0.0))

@@ -22,12 +22,14 @@ Numbers = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Split:
     """The training, validation or test rows: their labels by target (encoded as data/targets.py says), a hash over
-    the bytes of their images, and the decoded images, if they are cached."""
+    the bytes of their images, the decoded images, if they are cached, and the weights (N,) of the training rows in the
+    loss, with a mean of 1, where the config gives some."""
 
     samples: Samples
     labels: Labels
     images_digest: str = ""
     cached: CachedImages | None = None
+    weights: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,14 +126,33 @@ def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
     return counts
 
 
+def weighted_counts(splits: DatasetSplits, name: str) -> list[float]:
+    """What the loss sees of each label of a target in training: the rows, or the sum of their weights."""
+    weights_N = splits.train.weights
+    if weights_N is None:
+        return list(label_counts(splits, splits.train).get(name, []))
+    target, labels = splits.target(name), splits.train.labels[name]
+    if target.is_class_like:
+        class_N = target.class_numbers(labels)
+        known_N = class_N >= 0
+        counts: list[float] = np.bincount(
+            class_N[known_N], weights=weights_N[known_N], minlength=len(target.labels)
+        ).tolist()
+        return counts
+    return (weights_N @ (labels == 1)).tolist() if target.labels else []
+
+
 def drawn_counts(splits: DatasetSplits, sampling: str, name: str) -> list[float]:
-    """Training rows of each class of a target that an epoch draws on average: `label_counts`, unless `data.sampling`
-    prefers some classes."""
+    """Training rows of each class of a target that an epoch draws on average, with their weights: `weighted_counts`,
+    unless `data.sampling` prefers some classes."""
     class_N = splits.class_numbers(splits.train)[name]
     sampled_N = splits.classes(splits.train)
     assert sampled_N is not None
     is_labeled_N = class_N >= 0
-    draws_N = expected_draws(sampling, sampled_N)[is_labeled_N]
+    draws_N = expected_draws(sampling, sampled_N)
+    if splits.train.weights is not None:
+        draws_N = draws_N * splits.train.weights
+    draws_N = draws_N[is_labeled_N]
     size = len(splits.label_lists[name])
     counts: list[float] = np.bincount(class_N[is_labeled_N], weights=draws_N, minlength=size).tolist()
     return counts
@@ -169,6 +190,7 @@ def data_digest(splits: DatasetSplits) -> str:
             list(split.samples.names),
             split.images_digest,
             {name: sha256(labels.tobytes()) for name, labels in split.labels.items()},
+            *([] if split.weights is None else [sha256(split.weights.tobytes())]),
         ]
         for split in splits.by_name.values()
     ]

@@ -69,6 +69,11 @@ class Data(Section):
         description="column of groups, such as persons; a group is never split between training and validation, nor are"
         " rows with the same image",
     )
+    weight: str | None = Field(
+        None,
+        description="column with the weight of each training row in the loss: 0 or more, and 1 is average (default: all"
+        " rows count the same)",
+    )
     valid: Annotated[float, Field(gt=0, lt=1)] | str = Field(
         0.2, description="fraction of the rows to validate on, or a table of validation rows"
     )

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from classwise.data.batch import Batch, to_device_async
+from classwise.data.weighting import RowWeighting, class_shares
 from classwise.randomness import MIX, generator
 
 Array = npt.NDArray[np.float64]
@@ -29,6 +29,7 @@ class Mixing:
     share: the share of the updates that are mixed.
     classes: the number of classes of each target with class numbers, by name; its labels become shares (B, K).
     Multilabel and regression labels are mixed as they are, and unknown where one of the two is unknown.
+    weighting: puts row weights into the labels of every update, mixed or not; None where all rows count the same.
     """
 
     mixup: float
@@ -37,6 +38,7 @@ class Mixing:
     seed: int
     classes: Mapping[str, int]
     rank: int = 0
+    weighting: RowWeighting | None = None
 
     @property
     def is_on(self) -> bool:
@@ -44,7 +46,9 @@ class Mixing:
         return self.mixup > 0 or self.cutmix > 0
 
     def __call__(self, batches: list[Batch], update: int) -> list[Batch]:
-        """The micro-batches of update number `update`, mixed. Features of a frozen backbone are returned unchanged."""
+        """The micro-batches of update number `update`, mixed. Features of a frozen backbone are not mixed."""
+        if self.weighting is not None:
+            batches = self.weighting(batches)
         if not self.is_on or batches[0].images.ndim != 4:
             return batches
         rng = generator(self.seed, MIX, update)
@@ -79,16 +83,10 @@ class Mixing:
 
     def _mix_labels(self, name: str, labels: Tensor, partner_N: Tensor, lambda_N: Tensor) -> Tensor:
         """lambda * label + (1 - lambda) * the partner's label."""
-        if name in self.classes:
-            labels = _shares(labels, self.classes[name])
+        if name in self.classes and labels.ndim == 1:  # weighted ones are shares already
+            labels = class_shares(labels, self.classes[name])
         weight = lambda_N.to(labels.dtype).reshape(-1, *[1] * (labels.ndim - 1))
         return weight * labels + (1 - weight) * labels[partner_N]
-
-
-def _shares(labels_N: Tensor, classes: int) -> Tensor:
-    """Hard labels as shares (N, K); an unknown label has no share of any class."""
-    one_hot_NK = F.one_hot(labels_N.clamp(min=0), classes).float()
-    return one_hot_NK * (labels_N >= 0).unsqueeze(1)
 
 
 def _mixup(

@@ -14,7 +14,7 @@ KINDS = ("none", "inverse", "effective")
 
 
 def class_weights(
-    kind: str | Sequence[float], counts: Sequence[int] | npt.NDArray[Any], beta: float = 0.999
+    kind: str | Sequence[float], counts: Sequence[float] | npt.NDArray[Any], beta: float = 0.999
 ) -> Tensor | None:
     """The class weights of `kind` for `counts`, the training rows of each of the K classes: (K,), float64.
 

@@ -69,9 +69,21 @@ def label_normalizer(labels: Tensor, weight_K: Tensor | None = None, complete: b
     return Normalizer(is_labeled(labels).sum(dim=0, keepdim=True, dtype=torch.float64))
 
 
-def entry_normalizer(targets: Tensor) -> Normalizer:
-    """The number of labeled entries of floating-point `targets` of any shape, NaN where unknown: one number."""
-    return Normalizer((~targets.isnan()).sum(dtype=torch.float64).reshape(1))
+def values_and_weights(targets: Tensor, ndim: int) -> tuple[Tensor, Tensor | None]:
+    """Floating-point targets of `ndim` dimensions and the weight of each, None for weights of 1. Weighted targets have
+    one dimension more, of size 2: value and weight (see data/weighting.py)."""
+    if targets.ndim == ndim + 1 and targets.shape[-1] == 2:
+        return targets[..., 0], targets[..., 1]
+    return targets, None
+
+
+def entry_normalizer(targets: Tensor, ndim: int) -> Normalizer:
+    """The number of labeled entries of floating-point `targets` of `ndim` dimensions, NaN where unknown, or their
+    summed weights: one number."""
+    values, weights = values_and_weights(targets, ndim)
+    labeled = ~values.isnan()
+    counted = labeled if weights is None else labeled * weights
+    return Normalizer(counted.sum(dtype=torch.float64).reshape(1))
 
 
 def label_sum(loss_BK: Tensor, labels: Tensor, weight_K: Tensor | None = None) -> Tensor:

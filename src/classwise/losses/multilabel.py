@@ -1,7 +1,8 @@
 """Losses of a multilabel target: every cell (row, label) is a binary question of its own.
 
 In all of them a target t is 1 or 0, or in between after mixing: t loss(1) + (1 - t) loss(0). NaN is unknown. The sum
-over the labeled cells is divided by their number.
+over the labeled cells is divided by their number. Weighted targets are (B, L, 2), value and weight; the weighted sum is
+divided by the summed weights.
 """
 
 import math
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classwise.losses.checks import as_number, as_weight
-from classwise.losses.labels import at_least_float32, entry_normalizer
+from classwise.losses.labels import at_least_float32, entry_normalizer, values_and_weights
 from classwise.losses.normalizer import Normalizer
 
 
@@ -33,7 +34,7 @@ class BinaryCrossEntropy(nn.Module):
 
     def normalizer(self, targets_BL: Tensor, complete: bool = False) -> Normalizer:
         """The number of labeled cells."""
-        return entry_normalizer(targets_BL)
+        return entry_normalizer(targets_BL, 2)
 
     def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The summed loss of the labeled cells, divided by `normalizer` (default: that of this batch); a scalar.
@@ -69,7 +70,7 @@ class MultilabelFocal(nn.Module):
 
     def normalizer(self, targets_BL: Tensor, complete: bool = False) -> Normalizer:
         """The number of labeled cells."""
-        return entry_normalizer(targets_BL)
+        return entry_normalizer(targets_BL, 2)
 
     def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The summed loss of the labeled cells, divided by `normalizer` (default: that of this batch); a scalar.
@@ -126,7 +127,7 @@ class Asymmetric(nn.Module):
 
     def normalizer(self, targets_BL: Tensor, complete: bool = False) -> Normalizer:
         """The number of labeled cells."""
-        return entry_normalizer(targets_BL)
+        return entry_normalizer(targets_BL, 2)
 
     def forward(self, logits_BL: Tensor, targets_BL: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The summed loss of the labeled cells, divided by `normalizer` (default: that of this batch); a scalar.
@@ -162,6 +163,7 @@ class Asymmetric(nn.Module):
 def check_cells(logits_BL: Tensor, targets_BL: Tensor, labels: int | None = None) -> None:
     """ValueError unless logits and targets are both (B, L), the targets floating, and L is `labels`."""
     shape = tuple(logits_BL.shape)
+    targets_BL, _ = values_and_weights(targets_BL, 2)
     if logits_BL.ndim != 2 or tuple(targets_BL.shape) != shape or not targets_BL.is_floating_point():
         actual = f"logits {shape}, targets {tuple(targets_BL.shape)} of {targets_BL.dtype}"
         raise ValueError(
@@ -172,7 +174,9 @@ def check_cells(logits_BL: Tensor, targets_BL: Tensor, labels: int | None = None
 
 
 def cell_sum(positive_BL: Tensor, negative_BL: Tensor, targets_BL: Tensor) -> Tensor:
-    """The sum over the labeled cells of t positive + (1 - t) negative, a scalar."""
-    labeled_BL = ~targets_BL.isnan()
-    share_BL = torch.where(labeled_BL, targets_BL, 0).to(positive_BL.dtype)
-    return (labeled_BL * (share_BL * positive_BL + (1 - share_BL) * negative_BL)).sum()
+    """The weighted sum over the labeled cells of t positive + (1 - t) negative, a scalar."""
+    values_BL, weights_BL = values_and_weights(targets_BL, 2)
+    labeled_BL = ~values_BL.isnan()
+    share_BL = torch.where(labeled_BL, values_BL, 0).to(positive_BL.dtype)
+    loss_BL = labeled_BL * (share_BL * positive_BL + (1 - share_BL) * negative_BL)
+    return (loss_BL if weights_BL is None else loss_BL * weights_BL.to(loss_BL.dtype)).sum()

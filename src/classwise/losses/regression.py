@@ -1,7 +1,8 @@
 """Losses of a number, and the conversion from the user's unit to the standardized one that the model works in.
 
 All losses take outputs (B, 1) and targets (B,), NaN where unknown; the sum over the labeled rows is divided by their
-number. The target of a mixed image is the mixture of the two numbers, which is a number like any other.
+number. Weighted targets are (B, 2), value and weight; the weighted sum is divided by the summed weights. The target of
+a mixed image is the mixture of the two numbers, which is a number like any other.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from classwise.errors import ConfigError
 from classwise.losses.base import Loss, check_loss
 from classwise.losses.checks import as_number, check_column
-from classwise.losses.labels import at_least_float32, entry_normalizer
+from classwise.losses.labels import at_least_float32, entry_normalizer, values_and_weights
 from classwise.losses.normalizer import Normalizer
 
 
@@ -29,7 +30,7 @@ class SquaredError(nn.Module):
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
         """The number of labeled rows."""
-        return entry_normalizer(targets_B)
+        return entry_normalizer(targets_B, 1)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The summed loss, divided by `normalizer` (default: that of this batch); a scalar."""
@@ -46,7 +47,7 @@ class AbsoluteError(nn.Module):
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
         """The number of labeled rows."""
-        return entry_normalizer(targets_B)
+        return entry_normalizer(targets_B, 1)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The summed loss, divided by `normalizer` (default: that of this batch); a scalar."""
@@ -70,7 +71,7 @@ class SmoothL1(nn.Module):
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
         """The number of labeled rows."""
-        return entry_normalizer(targets_B)
+        return entry_normalizer(targets_B, 1)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The summed loss, divided by `normalizer` (default: that of this batch); a scalar."""
@@ -96,7 +97,7 @@ class Huber(nn.Module):
 
     def normalizer(self, targets_B: Tensor, complete: bool = False) -> Normalizer:
         """The number of labeled rows."""
-        return entry_normalizer(targets_B)
+        return entry_normalizer(targets_B, 1)
 
     def forward(self, outputs_B1: Tensor, targets_B: Tensor, normalizer: Normalizer | None = None) -> Tensor:
         """The summed loss, divided by `normalizer` (default: that of this batch); a scalar."""
@@ -133,9 +134,13 @@ class Standardized(nn.Module):
 
         Raises ValueError for shapes that do not fit.
         """
-        _check(outputs_B1, targets_B)
+        values_B, weights_B = values_and_weights(targets_B, 1)
+        _check(outputs_B1, values_B)
         # In float64: in float32, a year such as 2024 minus the mean would keep three digits.
-        return self._inner()(outputs_B1, (targets_B.double() - self.mean) / self.std, normalizer)
+        standardized = (values_B.double() - self.mean) / self.std
+        if weights_B is not None:
+            standardized = torch.stack([standardized, weights_B.double()], dim=-1)
+        return self._inner()(outputs_B1, standardized, normalizer)
 
     def _inner(self) -> Loss:
         return cast(Loss, self.loss)
@@ -149,14 +154,18 @@ def sum_over_normalizer(
 ) -> Tensor:
     """The sum over the labeled rows of a function of output - target that is 0 at 0, divided by `normalizer` (default:
     that of this batch); a scalar. Raises ValueError for shapes that do not fit."""
-    _check(outputs_B1, targets_B)
+    values_B, weights_B = values_and_weights(targets_B, 1)
+    _check(outputs_B1, values_B)
     outputs_B = at_least_float32(outputs_B1).squeeze(1)
-    labeled_B = ~targets_B.isnan()
+    labeled_B = ~values_B.isnan()
     # NaN is replaced before the difference is taken, so that it cannot reach the gradient.
-    finite_targets_B = torch.where(labeled_B, targets_B, 0).to(outputs_B.dtype)
+    finite_targets_B = torch.where(labeled_B, values_B, 0).to(outputs_B.dtype)
     difference_B = torch.where(labeled_B, outputs_B - finite_targets_B, 0)
-    normalizer = entry_normalizer(targets_B) if normalizer is None else normalizer
-    return normalizer.divide(loss_of_difference(difference_B).sum())
+    loss_B = loss_of_difference(difference_B)
+    if weights_B is not None:
+        loss_B = loss_B * weights_B.to(loss_B.dtype)
+    normalizer = entry_normalizer(targets_B, 1) if normalizer is None else normalizer
+    return normalizer.divide(loss_B.sum())
 
 
 def _check(outputs_B1: Tensor, targets_B: Tensor) -> None:
