@@ -174,6 +174,7 @@ CASES: dict[str, Case] = {
     "name": Case(("one", "two"), folder),
     "data.source": Case(("@samples.csv", "@more.csv")),
     "data.images": Case(("@", "@mirror")),
+    "data.follow_links": Case((False, True), refusal, section={"source": "@linked.csv"}),
     "data.path": Case(("path", "twin")),
     "data.id": Case((LEFT_OUT, "name"), split),
     "data.group": Case((LEFT_OUT, "person"), split),

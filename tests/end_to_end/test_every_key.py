@@ -99,12 +99,16 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, row in enumerate(rows):
         draw(path / row["path"], number)
         draw(path / "mirror" / row["path"], number + 100)
-    tables = {"samples": rows[:24], "more": rows[24:], "bad": rows[:24], "gaps": rows[:24]}
+    tables = {"samples": rows[:24], "more": rows[24:], "bad": rows[:24], "gaps": rows[:24], "linked": []}
     tables["bad"] = [*rows[:24], {**rows[24], "path": "images/bad.png"}]
     tables["gaps"] = [*rows[:24], {**rows[24], "kind": ""}]
+    tables["linked"] = [*rows[:24], {**rows[24], "path": "images/linked.png"}]
     for name, found in tables.items():
         write_csv(path / f"{name}.csv", list(rows[0]), [list(row.values()) for row in found])
     (path / "images/bad.png").write_text("no image")
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.png"
+    draw(elsewhere, 24)
+    (path / "images/linked.png").symlink_to(elsewhere)
     model = build_classifier("small_cnn", "none", (8, 8), "squash", 0.0, {"it": 3}, seed=7)
     save_file({name: x.contiguous() for name, x in model.state_dict().items()}, path / "weights.safetensors")
     return path

@@ -84,16 +84,23 @@ def prepare(
     )
 
 
+def image_folders(config: Config) -> list[Path]:
+    """The folders of data.images, in which the images of tables are looked for."""
+    images = config.data.images
+    return [Path(images)] if isinstance(images, str) else [Path(folder) for folder in images]
+
+
 def _read_samples(config: Config) -> Samples:
     """The rows of data.source."""
     data = config.data
     refuse_folder_columns(config)
     return read_source(
         source=Path(data.source),
-        images=Path(data.images),
+        images=image_folders(config),
         path=data.path,
         id=data.id,
         group=data.group,
+        follow_links=data.follow_links,
     )
 
 
@@ -112,10 +119,11 @@ def _read_table(config: Config, key: str) -> Samples:
     try:
         return read_source(
             source=Path(str(getattr(data, key))),
-            images=Path(data.images),
+            images=image_folders(config),
             path=data.path,
             id=data.id,
             group=data.group,
+            follow_links=data.follow_links,
         )
     except DataError as error:
         # The reader names the key that usually holds a source.

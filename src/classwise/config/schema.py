@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
+from classwise.config.base import Count, Names, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
 from classwise.config.schedules import Cosine, Schedule
 from classwise.config.targets import Joint, Target
@@ -59,8 +59,14 @@ class Data(Section):
     source: str = Field(
         description="a table (.csv .tsv .parquet) or a folder with one sub-folder per class; relative to this file"
     )
-    images: str = Field(
-        ".", description="folder that the table's image paths are relative to; no path may leave it"
+    images: str | Annotated[Names, Field(min_length=1)] = Field(
+        ".",
+        description="folder, or list of folders, that the table's image paths are relative to; no path may leave it",
+    )
+    follow_links: bool = Field(
+        False,
+        description="whether images may be links that lead out of the folder, and class folders be links; only for data"
+        " whose links you trust",
     )
     path: str = Field("path", description="column with the image paths")
     id: str | None = Field(None, description="column that identifies the rows (default: the path column)")

@@ -12,7 +12,7 @@ import numpy as np
 
 from classwise.data.cache import ImageCache, content_key, pixels_key
 from classwise.data.decode import decode
-from classwise.data.image_file import Unreadable, read_file
+from classwise.data.image_file import Folders, Unreadable, read_file
 from classwise.data.images import MAX_PIXELS
 from classwise.errors import ImageError
 
@@ -39,7 +39,7 @@ class Checked:
 def check_image(
     path: Path,
     max_pixels: int = MAX_PIXELS,
-    root: Path | None = None,
+    root: Folders = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
 ) -> ImageHashes:
@@ -62,7 +62,7 @@ def check_images(
     paths: Sequence[Path],
     max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
-    root: Path | None = None,
+    root: Folders = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, get_worker_info
 from classwise.data.augment import Augment, augment_geometry, augment_on_host
 from classwise.data.cache import CachedImages
 from classwise.data.fit import fit_image
+from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size, read_image
 from classwise.data.workers import Heartbeat, begin_worker
 from classwise.errors import ImageError
@@ -34,7 +35,7 @@ class ImageDataset(Dataset[Item]):
     """Images by (epoch, row), as (height, width, 3) uint8, all of one `size` (height, width).
 
     augment: None for evaluation, where an image is only fitted to `size`.
-    root: no file outside of this folder is read; None allows any.
+    root: no file outside of this folder, or these folders, is read; None allows any.
     cached: images that are taken from the image cache instead of their files; the pixels are the same either way.
     augments_on_host: False leaves the second half of the augmentation to the device (see device_augment.py).
     """
@@ -45,7 +46,7 @@ class ImageDataset(Dataset[Item]):
     max_pixels: int
     seed: int = 0
     augment: Augment | None = None
-    root: Path | None = None
+    root: Folders = None
     cached: CachedImages | None = None
     augments_on_host: bool = True
 

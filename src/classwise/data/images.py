@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from classwise.data.decode import decode
-from classwise.data.image_file import Unreadable, read_file
+from classwise.data.image_file import Folders, Unreadable, read_file
 from classwise.errors import ImageError
 
 MAX_PIXELS = 100_000_000
@@ -14,7 +14,7 @@ MAX_PIXELS = 100_000_000
 def read_image(
     path: str | Path,
     max_pixels: int = MAX_PIXELS,
-    root: str | Path | None = None,
+    root: Folders = None,
     min_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """The image as (height, width, 3) uint8 RGB: contiguous, writable, upright by its EXIF orientation, transparent
@@ -24,7 +24,7 @@ def read_image(
     JPEG this takes less work than decoding all of it.
 
     Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels; and, if
-    `root` is given, for a file that is not below that folder, wherever links lead at that moment.
+    `root` is given, for a file that is not below that folder, or one of those folders, wherever links lead at that moment.
     """
     try:
         kind, data = read_file(path, max_pixels, root)

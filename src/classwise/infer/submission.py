@@ -10,7 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from classwise.data.sources import image_names, refuse_repeated
+from classwise.data.listing import image_names
+from classwise.data.sources import refuse_repeated
 from classwise.data.table import full_column, read_table, rows_text
 from classwise.errors import DataError, OutputError, nearest
 from classwise.model.heads import Head

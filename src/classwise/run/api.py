@@ -21,7 +21,8 @@ from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.memory import memory_of
-from classwise.data.sources import Samples, image_names, refuse_escapes
+from classwise.data.listing import image_names
+from classwise.data.sources import Samples, refuse_escapes
 from classwise.distributed import process_group
 from classwise.errors import CheckpointError, ConfigError, OutputError
 from classwise.files import refuse_existing, write_bytes

@@ -147,7 +147,7 @@ class Predictor:
                     samples.paths,
                     max_pixels=config.data.max_pixels,
                     console=console,
-                    root=samples.root,
+                    root=samples.allowed_folders,
                 )
                 refuse_bad(checked.bad, samples.where)
                 raise

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from classwise.config.schema import RESERVED_NAMES
-from classwise.data.sources import folder_table, is_image_name, samples_of
+from classwise.data.listing import is_image_name
+from classwise.data.sources import folder_table, samples_of
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
 from classwise.suggest.competition import competition_table, is_competition
