@@ -83,7 +83,7 @@ def test_absolute_paths_inside(tmp_path: Path) -> None:
 )
 def test_what_several_files_fit_is_refused(tmp_path: Path, files: list[str], cell: str, says: str) -> None:
     """The row, the cell and the files are named; nothing is guessed."""
-    with pytest.raises(DataError, match=f"t.csv: row 2: {says}"):
+    with pytest.raises(DataError, match=rf"t.csv: row 2: {says}"):
         names_of(folder_of(tmp_path, *files, "other.png"), "other.png", cell)
 
 
@@ -104,7 +104,7 @@ def test_several_folders(tmp_path: Path) -> None:
     )
     found = find_images(["1.png", "2"], [one, two], "t.csv")
     assert (found.root, found.names) == (tmp_path / "p", ("one/1.png", "two/2.png"))
-    with pytest.raises(DataError, match="could be one/3.png or two/3.png"):
+    with pytest.raises(DataError, match=r"could be one/3.png or two/3.png"):
         find_images(["3.png"], [one, two], "t.csv")
     table = tmp_path / "t.csv"
     table.write_text("path\n1.png\n2.png\n")

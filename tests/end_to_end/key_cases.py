@@ -181,6 +181,18 @@ CASES: dict[str, Case] = {
     "data.weight": Case((LEFT_OUT, "amount")),
     "data.valid": Case((0.25, 0.5, "@more.csv"), split),
     "data.test": Case((LEFT_OUT, 0.25, "@more.csv"), split),
+    "data.split": Case((LEFT_OUT, "part"), split),
+    "data.split_values": Case(
+        (
+            LEFT_OUT,
+            {"train": "train", "val": "test", "test": "valid"},
+            {"train": "train", "val": "valid", "test": "skip"},
+        ),
+        split,
+        section={"split": "part"},
+    ),
+    "data.fold": Case((LEFT_OUT, "level"), split),
+    "data.valid_fold": Case((LEFT_OUT, "1", "2"), split, section={"fold": "level"}),
     "data.augment.preset": Case(("none", "light", "standard", "strong")),
     "data.augment.flip": Case((LEFT_OUT, 1.0)),
     "data.augment.crop": Case((LEFT_OUT, 0.3)),

@@ -120,6 +120,7 @@ def row_of(number: int) -> dict[str, Any]:
         **{"path": f"images/{number:02}.png", "twin": f"images/{(number + 5) % 24:02}.png"},
         **{"name": f"n{number}", "person": f"p{number // 2}", "query": f"q{number // 3}"},
         **{"kind": "aaabbc"[number % 6], "other": "xy"[number // 3 % 2], "level": number // 2 % 3},
+        "part": ("train", "val", "train", "test")[number // 6 % 4],
         "tags": ("x|y", "y", "x", "x,z")[number % 4],
         **{"has_x": number % 2, "has_y": number // 2 % 2, "has_z": number % 3 // 2},
         **{"amount": (number % 6) * 17_000, "relevance": number % 3},

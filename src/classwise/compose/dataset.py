@@ -12,6 +12,7 @@ from classwise.compose.contents import (
     refuse_shared_content,
     split_groups,
 )
+from classwise.compose.given_split import given_parts, refuse_given_twice, rows_of, split_by_column
 from classwise.compose.image_check import image_count_text, open_cache, usable_rows
 from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.row_weights import with_row_weights
@@ -29,7 +30,7 @@ from classwise.console import Console
 from classwise.data.cache import ImageCache
 from classwise.data.checking import ImageHashes
 from classwise.data.sources import Samples, read_source
-from classwise.data.split import Stratum, draw_test_rows, split_rows
+from classwise.data.split import Stratum, draw_test_rows, labels_of_one_group, split_rows
 from classwise.data.targets import Target
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import DataError, ImageError
@@ -91,10 +92,10 @@ def image_folders(config: Config) -> list[Path]:
 
 
 def _read_samples(config: Config) -> Samples:
-    """The rows of data.source."""
+    """The rows of data.source, without those that data.split leaves out."""
     data = config.data
     refuse_folder_columns(config)
-    return read_source(
+    samples = read_source(
         source=Path(data.source),
         images=image_folders(config),
         path=data.path,
@@ -102,6 +103,12 @@ def _read_samples(config: Config) -> Samples:
         group=data.group,
         follow_links=data.follow_links,
     )
+    parts = given_parts(samples, config)
+    used = [row for row, part in enumerate(parts or ()) if part != "skip"]
+    if parts is None or len(used) == len(samples):
+        return samples
+    note = f"{len(samples) - len(used)} rows left out, as column {data.split!r} says (data.split)"
+    return dataclasses.replace(samples.take(used), notes=(*samples.notes, note))
 
 
 def _read_tables(config: Config) -> dict[str, Samples]:
@@ -154,10 +161,15 @@ def _split_data(
             refuse_overlap(other, own[key].samples, targets, key)
             refuse_shared_content(other, own[key].samples, key)
 
-    # A share is drawn, once for a run: its split stays what it was, even if this version would draw another.
+    # Rows whose part the table gives. A share is drawn, once for a run: its split stays what it was, even if this
+    # version would draw another.
     rest = Split(samples, labels)
+    rest, given, notes = split_by_column(rest, config, targets)
+    refuse_given_twice(given, own, config)
+    own |= given
+    warnings += notes
     side_of = {id: name for id, name in sides or () if name not in own}
-    if side_of.keys() == set(samples.ids):
+    if side_of.keys() == set(rest.samples.ids):
         own |= _recorded(rest, side_of)
     else:
         drawn, untested = _draw(rest, own, targets, config)
@@ -185,7 +197,7 @@ def _recorded(split: Split, side_of: Mapping[str, str]) -> dict[str, Split]:
     """The splits by name, as the run at hand has recorded them by id."""
     names = np.array([side_of[id] for id in split.samples.ids])
     return {
-        name: _rows_of(split.samples, split.labels, np.flatnonzero(names == name))
+        name: rows_of(split.samples, split.labels, np.flatnonzero(names == name))
         for name in dict.fromkeys(["train", *names.tolist()])
     }
 
@@ -205,7 +217,8 @@ def _draw(
         share = config.data.valid * (
             len(split.samples) / len(rest.samples)
         )  # of the rows that the test has left
-        drawn["train"], drawn["valid"] = _draw_valid(rest, targets, share, config)
+        drawn["train"], drawn["valid"], unvalidated = _draw_valid(rest, targets, share, config)
+        warnings += unvalidated
     return drawn, warnings
 
 
@@ -239,44 +252,46 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
             " (data.test)"
         )
     return (
-        _rows_of(samples, labels, np.flatnonzero(~is_test_N)),
-        _rows_of(samples, labels, np.flatnonzero(is_test_N)),
+        rows_of(samples, labels, np.flatnonzero(~is_test_N)),
+        rows_of(samples, labels, np.flatnonzero(is_test_N)),
         warnings,
     )
 
 
-def _draw_valid(split: Split, targets: Sequence[Target], share: float, config: Config) -> tuple[Split, Split]:
-    """Training and validation rows, stratified by the labels; groups are never cut. Raises DataError."""
+def _draw_valid(
+    split: Split, targets: Sequence[Target], share: float, config: Config
+) -> tuple[Split, Split, list[str]]:
+    """Training and validation rows, stratified by the labels, and a warning for labels that are not validated; groups
+    are never cut. Raises DataError."""
     samples, labels = split.samples, split.labels
-    try:
-        is_valid_N = split_rows(
-            _strata(labels, targets),
-            split_groups(samples, labels, targets),
-            share=share,
-            seed=config.seed,
-            ids=samples.ids,
-        )
-    except DataError as error:
-        # A label has too few groups: perhaps since most rows are in one.
-        raise DataError(f"{error}{largest_group_text(samples, labels, targets)}") from None
+    strata = _strata(labels, targets)
+    groups = split_groups(samples, labels, targets)
+    is_valid_N = split_rows(strata, groups, share=share, seed=config.seed, ids=samples.ids)
+    single = labels_of_one_group(strata, groups)
+    what = "row" if groups is None else "group"
     if is_valid_N.all() or not is_valid_N.any():
+        only = f"; only one {what} holds {listed(single)}, which has to stay in training" if single else ""
         raise DataError(
             f"{samples.where}: a share of {config.data.valid} of {len(samples)} rows leaves one side of the split"
-            f" empty (data.valid){largest_group_text(samples, labels, targets)}"
+            f" empty (data.valid){only}{largest_group_text(samples, labels, targets)}"
+        )
+    warnings = []
+    if single:
+        same_image = " (rows with the same image are one group)" if groups is not None else ""
+        warnings.append(
+            f"no validation rows for {listed(single)}: only one {what} each{same_image}, which is trained on; so they"
+            " count as F1 0 in the macro F1 of the validation rows, until there are more or data.valid is a table"
         )
     return (
-        _rows_of(samples, labels, np.flatnonzero(~is_valid_N)),
-        _rows_of(samples, labels, np.flatnonzero(is_valid_N)),
+        rows_of(samples, labels, np.flatnonzero(~is_valid_N)),
+        rows_of(samples, labels, np.flatnonzero(is_valid_N)),
+        warnings,
     )
 
 
 def _strata(labels: Labels, targets: Sequence[Target]) -> list[Stratum]:
     """The labels that every draw keeps in proportion."""
     return [stratum for target in targets for stratum in target.strata(labels[target.name])]
-
-
-def _rows_of(samples: Samples, labels: Labels, rows: np.ndarray) -> Split:
-    return Split(samples.take(rows.tolist()), {name: values[rows] for name, values in labels.items()})
 
 
 def _with_images(split: Split, hashes: Mapping[Path, ImageHashes], cache: ImageCache | None) -> Split:

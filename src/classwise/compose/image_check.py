@@ -144,8 +144,8 @@ def check_with_progress(
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
 ) -> Checked:
-    """Decode every file once, with a progress bar; a file outside of the folder or folders `root` is bad. `min_size` and `cache` as in
-    `check_images`."""
+    """Decode every file once, with a progress bar; a file outside of `root` (one folder or several) is bad. `min_size`
+    and `cache` as in `check_images`."""
     return check_images(
         paths,
         max_pixels=max_pixels,

@@ -53,6 +53,9 @@ def _preset(value: Any) -> Any:
     return {"preset": value} if isinstance(value, str) else value
 
 
+SplitPart = Literal["train", "valid", "test", "skip"]
+
+
 class Data(Section):
     """[data]"""
 
@@ -88,6 +91,20 @@ class Data(Section):
         description="fraction of the rows, or a table of rows, to test on: neither trained on nor selected by, and"
         " scored once at the end (default: none)",
     )
+    split: str | None = Field(
+        None,
+        description="column that says of each row whether it is for training, validation or the test; rows that it does"
+        " not give are drawn as valid and test say",
+    )
+    split_values: Annotated[dict[str, SplitPart], Field(min_length=1)] | None = Field(
+        None,
+        description='what the cells of `split` mean: { "0" = "train", "1" = "valid", "2" = "test", "x" = "skip" }'
+        " (default: train, val, test and other words for them)",
+    )
+    fold: str | None = Field(
+        None, description="column with the fold of each row; the rows of one fold are for validation"
+    )
+    valid_fold: str | None = Field(None, description="the fold to validate on (default: the first)")
     augment: Annotated[Augment, BeforeValidator(_preset)] = Field(
         Augment(),
         description="none | light | standard | strong, or a table [data.augment] that changes a preset",
@@ -135,6 +152,26 @@ class Data(Section):
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = Field(
         100_000_000, description="images with more pixels than this are refused before they are decoded"
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> "Data":
+        if self.fold is not None and self.split is not None:
+            raise ValueError(
+                f"fold: found {self.fold!r} beside data.split = {self.split!r}; allowed: one of them"
+            )
+        if self.fold is not None and isinstance(self.valid, str):
+            raise ValueError(
+                f"fold: found {self.fold!r}, but data.valid is a table with the validation rows; allowed: one of them"
+            )
+        for key, column in (("split_values", "split"), ("valid_fold", "fold")):
+            if getattr(self, key) is not None and getattr(self, column) is None:
+                raise ValueError(f"{key}: found without data.{column}, the column that it is about")
+        parts = set((self.split_values or {"": "train"}).values())
+        if "train" not in parts:
+            raise ValueError(
+                f'split_values: found {", ".join(sorted(parts))}; one of the values must mean "train"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> "Data":

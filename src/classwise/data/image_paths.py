@@ -1,8 +1,8 @@
 """From the cells of a path column to image files, however a table writes them.
 
-A cell that is the path of a file stays as it is. Otherwise it may be an absolute path inside the folder, be written with
-backslashes, in another Unicode form or in another case, lack its suffix or have another one, or name a file that lies
-deeper; where exactly one file fits, that is it, and a note counts such cells.
+A cell that is the path of a file stays as it is. Otherwise it may be an absolute path inside the folder, be written
+with backslashes, in another Unicode form or in another case, lack its suffix or have another one, or name a file that
+lies deeper; where exactly one file fits, that is it, and a note counts such cells.
 """
 
 import os
@@ -68,8 +68,8 @@ def find_images(
             counts[how] += 1
             examples.setdefault(how, (cell, names[-1]))
     notes = [
-        f"{where}: {count} of {len(cells)} images were found {how}, such as {examples[how][1]!r} for {examples[how][0]!r}"
-        for how, count in counts.items()
+        f"{where}: {count} of {len(cells)} images were found {how}, such as {name!r} for {cell!r}"
+        for (how, count), (cell, name) in zip(counts.items(), examples.values(), strict=True)
     ]
     return ImagePaths(names=tuple(names), root=root, missing=tuple(missing), notes=tuple(notes))
 

@@ -24,7 +24,7 @@ def read_image(
     JPEG this takes less work than decoding all of it.
 
     Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels; and, if
-    `root` is given, for a file that is not below that folder, or one of those folders, wherever links lead at that moment.
+    `root` is given, for a file that is not below that folder (or one of several), wherever links lead at that moment.
     """
     try:
         kind, data = read_file(path, max_pixels, root)

@@ -154,8 +154,8 @@ def without_repeated_rows(frame: pl.DataFrame, where: str) -> tuple[pl.DataFrame
 
 
 def folder_table(folder: Path, follow_links: bool = False) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """`path` and `label` of every image below a folder's class folders, sorted; and notes on what was left out. Links to
-    folders are only followed with `follow_links`. Raises DataError if there are no such images."""
+    """`path` and `label` of every image below a folder's class folders, sorted; and notes on what was left out. Links
+    to folders are only followed with `follow_links`. Raises DataError if there are no such images."""
     rows: list[tuple[str, str]] = []
     other_files = 0
     linked_folders = 0

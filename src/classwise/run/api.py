@@ -20,8 +20,8 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.memory import memory_of
 from classwise.data.listing import image_names
+from classwise.data.memory import memory_of
 from classwise.data.sources import Samples, refuse_escapes
 from classwise.distributed import process_group
 from classwise.errors import CheckpointError, ConfigError, OutputError

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from classwise.compose.image_check import check_with_progress, refuse_bad, with_contents
 from classwise.compose.dataset import image_folders
+from classwise.compose.image_check import check_with_progress, refuse_bad, with_contents
 from classwise.compose.labels import labeled_rows
 from classwise.compose.split_checks import listed
 from classwise.compose.splits import Split
