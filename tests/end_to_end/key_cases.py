@@ -232,6 +232,15 @@ CASES: dict[str, Case] = {
     "targets.NAME.labels": Case((["a", "b", "c"], ["c", "b", "a"]), predictions),
     "targets.NAME.edges": Case(([20_000.0], [60_000.0], [20_000.0, 60_000.0]), section={"column": "amount"}),
     "targets.NAME.separator": Case(("|", ","), predictions, section={"column": "tags", "type": "multilabel"}),
+    "targets.NAME.missing": Case((LEFT_OUT, ["c"]), predictions, base={"data": {"unlabeled": "skip"}}),
+    "targets.NAME.none": Case(
+        (LEFT_OUT, ["y"]), predictions, section={"column": "tags", "type": "multilabel", "separator": "|"}
+    ),
+    "targets.NAME.flags": Case(
+        (LEFT_OUT, ["1", "0"]),
+        predictions,
+        section={"type": "multilabel", "column": LEFT_OUT, "columns": ["has_x", "has_y"]},
+    ),
     "targets.NAME.query": Case(("query", "person"), base=OF_TYPE["ranking"]),
     "targets.NAME.weight": Case((1.0, 3.0)),
     "targets.NAME.adjust": Case((LEFT_OUT, 1.0, 2.0), predictions),

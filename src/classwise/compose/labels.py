@@ -31,6 +31,9 @@ def build_target(name: str, config: Config, samples: Samples) -> Target:
         edges=target.edges,
         separator=target.separator,
         query=target.query,
+        missing=target.missing or (),
+        none=target.none or (),
+        flags=target.flags,
         frame=samples.frame,
         where=samples.where,
     )
