@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from classwise.compose.contents import (
     largest_group_text,
@@ -29,7 +31,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache
 from classwise.data.checking import ImageHashes
-from classwise.data.sources import Samples, read_source
+from classwise.data.sources import Samples, read_source, samples_of
 from classwise.data.split import Stratum, draw_test_rows, labels_of_one_group, split_rows
 from classwise.data.targets import Target
 from classwise.distributed import SINGLE_PROCESS, Processes
@@ -85,24 +87,44 @@ def prepare(
     )
 
 
+def prepare_labels(config: Config, table: pl.DataFrame | None = None) -> DatasetSplits:
+    """What `prepare` makes of the rows, their labels and the split, without reading an image: what it refuses, and its
+    warnings. `table`: the rows of data.source, if they are not written yet. Rows without a file are left out where
+    data.bad_images says so. Raises DataError, ConfigError."""
+    samples = _read_samples(config, table)
+    tables = _read_tables(config)
+    if config.data.bad_images == "skip":
+        samples = _with_files(samples)
+        tables = {key: _with_files(rows) for key, rows in tables.items()}
+    return _split_data(config, samples, tables, bad=(), sides=None)
+
+
+def _with_files(samples: Samples) -> Samples:
+    """The rows whose images are files. Raises DataError if there are none."""
+    rows = [row for row, path in enumerate(samples.paths) if path.is_file()]
+    if not rows:
+        raise DataError(f"{samples.where}: not one of its {len(samples)} images is there")
+    return samples.take(rows) if len(rows) < len(samples) else samples
+
+
 def image_folders(config: Config) -> list[Path]:
     """The folders of data.images, in which the images of tables are looked for."""
     images = config.data.images
     return [Path(images)] if isinstance(images, str) else [Path(folder) for folder in images]
 
 
-def _read_samples(config: Config) -> Samples:
-    """The rows of data.source, without those that data.split leaves out."""
+def _read_samples(config: Config, table: pl.DataFrame | None = None) -> Samples:
+    """The rows of data.source, or of `table` in its place, without those that data.split leaves out."""
     data = config.data
-    refuse_folder_columns(config)
-    samples = read_source(
-        source=Path(data.source),
-        images=image_folders(config),
-        path=data.path,
-        id=data.id,
-        group=data.group,
-        follow_links=data.follow_links,
-    )
+    columns: dict[str, Any] = {"path": data.path, "id": data.id, "group": data.group}
+    if table is None:
+        refuse_folder_columns(config)
+        samples = read_source(
+            Path(data.source), image_folders(config), **columns, follow_links=data.follow_links
+        )
+    else:
+        where = data.source or "samples.csv"
+        samples = samples_of(table, where, image_folders(config), **columns, follow_links=data.follow_links)
     parts = given_parts(samples, config)
     used = [row for row, part in enumerate(parts or ()) if part != "skip"]
     if parts is None or len(used) == len(samples):

@@ -10,15 +10,19 @@ from typing import Any
 from classwise.config.describe import commented_toml
 from classwise.config.load import make_config
 from classwise.config.schema import Config
+from classwise.config.targets import Target
 from classwise.console import Console
+from classwise.data.image_paths import find_images
 from classwise.data.images import read_image
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
 from classwise.metrics.mean import MEAN, main_score
 from classwise.suggest.backbone import FROM_SCRATCH, BackboneChoice, choose_backbone
+from classwise.suggest.guess import Guess
 from classwise.suggest.prior import choose_prior
-from classwise.suggest.source import Guess, guess_source
+from classwise.suggest.rehearsal import follow_links_if_needed, rehearse
+from classwise.suggest.source import guess_source
 
 _HEADER = """\
 # Written by `classwise init`, and ready to train: classwise train {name}
@@ -61,7 +65,7 @@ def init(
     out.mkdir(parents=True, exist_ok=True)
     written = write_suggestion(suggestion, out / "classwise.toml", out / "samples.csv", force)
     for line in [*written, *suggestion.summary]:
-        console.line(line)
+        console.paragraph(line)
     return out / "classwise.toml"
 
 
@@ -85,12 +89,15 @@ def look_at(source: Path, hub: bool, scratch: bool = False) -> Suggestion:
     """
     guess = guess_source(source)
     guess.data["source"] = str(guess.source.resolve()) if guess.source else ""
-    guess.data["images"] = str(guess.root.resolve())
+    folders = [str(folder.resolve()) for folder in guess.folders]
+    guess.data["images"] = folders[0] if len(folders) == 1 else folders
+    follow_links_if_needed(guess)
     prior, reason = choose_prior(guess)
     guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
     height, width = _median_size(guess)
     backbone = FROM_SCRATCH if scratch else choose_backbone(height, width, hub)
     config = suggest(guess, _run_name(source), backbone=backbone, height=height, width=width, prior=prior)
+    config = rehearse(config, guess)
     return Suggestion(config=config, guess=guess, summary=tuple(_summary(guess, config, backbone, reason)))
 
 
@@ -105,7 +112,14 @@ def write_suggestion(
     data = config.data.model_copy(
         update={
             "source": _relative(guess.source or table_path, folder),
-            "images": _relative(guess.root, folder),
+            "images": _relative(guess.folders[0], folder)
+            if len(guess.folders) == 1
+            else tuple(_relative(images, folder) for images in guess.folders),
+            **{
+                key: _relative(Path(value), folder)
+                for key in ("valid", "test")
+                if isinstance(value := getattr(config.data, key), str)
+            },
         }
     )
     text = commented_toml(config.model_copy(update={"data": data}), guess.notes)
@@ -188,9 +202,8 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
     """What was recognized and chosen: targets, group and model; `prior` says for which class shares, and why."""
     targets = []
     for name, target in config.targets.items():
-        labels = guess.table[str(target.column)].drop_nulls()
         if target.type == "class":
-            count = len(target.edges) + 1 if target.edges else labels.n_unique()
+            count = len(target.edges) + 1 if target.edges else _class_count(guess, target)
             targets.append(f"{name} ({count} classes)")
         elif target.type == "ordinal":
             targets.append(f"{name} (ordinal: {' < '.join(target.labels or ())})")
@@ -201,20 +214,30 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
     height, width = config.model.image_size
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
+        *(f"- {line}" for line in guess.said),
         *([f"class shares: {prior} (selection.prior)"] if config.selection.prior else []),
         f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
         f" {config.model.weights}: {backbone.reason}",
     ]
 
 
+def _class_count(guess: Guess, target: Target) -> int:
+    """How many classes a target has in the table."""
+    if target.columns is not None:
+        return len(target.columns)
+    labels = guess.table[str(target.column)].str.strip_chars().replace("", None).drop_nulls()
+    return labels.filter(~labels.is_in(list(target.missing or ()))).n_unique()
+
+
 def _median_size(guess: Guess) -> tuple[int, int]:
     """The median height and width of some of the images. Raises DataError if none of them can be read."""
-    names = guess.table[guess.data["path"]].to_list()
-    step = max(1, len(names) // SAMPLED_IMAGES)
+    cells = [str(cell) for cell in guess.table[guess.data["path"]].drop_nulls().to_list()]
+    names = cells[:: max(1, len(cells) // SAMPLED_IMAGES)]
+    found = find_images(names, guess.folders, str(guess.root), follow_links=True)
     heights, widths = [], []
-    for name in names[::step]:
+    for name in found.names:
         try:
-            height, width = read_image(guess.root / str(name)).shape[:2]
+            height, width = read_image(found.root / name).shape[:2]
         except ImageError:
             continue  # `train` lists all unreadable images; the others are enough here
         heights.append(height)
