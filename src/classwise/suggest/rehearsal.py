@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 from classwise.compose.dataset import prepare_labels
 from classwise.config.conflicts import check_conflicts
@@ -11,28 +14,60 @@ from classwise.data.sources import refuse_escapes
 from classwise.errors import DataError
 from classwise.suggest.guess import Guess
 
+EMPTY = "leaves one side of the split empty"
+"""In the message of a split that cannot be drawn."""
+LARGER_SHARES = (0.2, 0.3, 0.5)
+"""Fractions to validate on that are tried for small tables."""
+
 
 def rehearse(config: Config, guess: Guess) -> Config:
-    """The config, once its rows, labels and split are known to be ones that `train` takes. Groups that cannot be split
-    are given up, which is said. Raises DataError or ConfigError with what `train` would say."""
+    """The config, once its rows, labels and split are known to be ones that `train` takes. A larger fraction validates
+    where a smaller one is no row, and groups that cannot be split are given up, which is said. Raises DataError or
+    ConfigError with what `train` would say."""
     table = None if guess.source else guess.table
     check_conflicts(config)
     try:
         prepare_labels(config, table)
     except DataError as error:
-        if config.data.group is None or "leaves one side of the split empty" not in str(error):
+        if EMPTY not in str(error) or not isinstance(config.data.valid, float):
             raise
-        data = config.data.model_copy(update={"group": None})
-        without = config.model_copy(update={"data": data})
-        prepare_labels(without, table)
-        guess.said.append(
-            f"warning: column {config.data.group!r} looks like groups, but such groups cannot be split ({error}); rows"
-            f" are split one by one, and scores are too good if rows of one {config.data.group} are alike"
-        )
-        guess.data.pop("group")
-        guess.notes.pop("data.group", None)
-        return without
+        return _with_other_split(config, guess, table, error)
     return config
+
+
+def _with_other_split(config: Config, guess: Guess, table: pl.DataFrame | None, error: DataError) -> Config:
+    """The config with another fraction or without groups. Raises `error` if neither helps."""
+    shares = [share for share in LARGER_SHARES if share > float(config.data.valid)]
+    for share in shares:
+        changed = _with_data(config, valid=share)
+        if _can_be_split(changed, table):
+            reason = f"{config.data.valid} of {guess.table.height} rows would be none"
+            guess.said.append(f"validation: a fraction of {share}, since {reason}")
+            guess.note("data.valid", f"fraction of the rows to validate on: {share}, since {reason}")
+            return changed
+    for share in (float(config.data.valid), *shares) if config.data.group is not None else ():
+        changed = _with_data(config, valid=share, group=None)
+        if _can_be_split(changed, table):
+            group = guess.data.pop("group", None)
+            guess.notes.pop("data.group", None)
+            guess.said.append(
+                f"warning: column {group!r} looks like groups, but such groups cannot be split ({error}); rows are"
+                f" split one by one, and scores are too good if rows of one {group} are alike"
+            )
+            return changed
+    raise error
+
+
+def _with_data(config: Config, **changes: Any) -> Config:
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def _can_be_split(config: Config, table: pl.DataFrame | None) -> bool:
+    try:
+        prepare_labels(config, table)
+    except DataError:
+        return False
+    return True
 
 
 def follow_links_if_needed(guess: Guess) -> None:
