@@ -24,7 +24,13 @@ from classwise.suggest.names import (
     normal,
     words,
 )
-from classwise.suggest.one_hot import FlagColumns, flag_columns, multilabel_decision, one_hot_decision
+from classwise.suggest.one_hot import (
+    FlagColumns,
+    flag_columns,
+    multilabel_decision,
+    one_hot_decision,
+    unknown_decision,
+)
 
 MOST_FOLDS = 30
 YES_NO = {
@@ -54,8 +60,9 @@ class Candidate:
         return self.columns[0] if len(self.columns) == 1 else "label"
 
 
-def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn) -> Guess:
-    """The keys for a table whose column of paths is known. `path`: its file, for messages. Raises DataError if no
+def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers: Sequence[str] = ()) -> Guess:
+    """The keys for a table whose column of paths is known. `path`: its file, for messages. `answers`: columns that are
+    known to be asked for. Raises DataError if no
     column can be a target, with the reason for each."""
     guess = Guess(table=table, folders=images.folders, data={"path": images.column}, targets={})
     columns = [column for column in table.columns if column != images.column]
@@ -69,12 +76,15 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn) -> Guess
     groups = [
         column
         for column in columns_named(columns, GROUP_NAMES)
-        if 1 < table[column].n_unique() < table.height and not table[column].null_count()
+        if 2 < table[column].n_unique() < table.height
+        and not table[column].null_count()
+        and column not in answers
     ]
 
-    targets, reasons = _targets(table, [column for column in columns if column not in groups[:1]])
+    without_groups = [column for column in columns if column not in groups[:1]]
+    targets, reasons = _targets(table, without_groups, answers)
     if not targets and groups:  # nothing else to learn: who it is
-        targets, reasons = _targets(table, columns)
+        targets, reasons = _targets(table, columns, answers)
         groups = []
     if not targets:
         found = "; ".join(f"{column}: {reason}" for column, reason in list(reasons.items())[:LISTED_REASONS])
@@ -170,22 +180,30 @@ def _group(guess: Guess, column: str) -> None:
     )
 
 
-def _targets(table: pl.DataFrame, columns: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:
-    """The columns that become targets, and for the others why not: one that is named like a label; else columns of yes
-    and no; else all columns with classes or several labels; else all columns of numbers."""
+def _targets(
+    table: pl.DataFrame, columns: Sequence[str], answers: Sequence[str]
+) -> tuple[list[Candidate], dict[str, str]]:
+    """The columns that become targets, and for the others why not: those that are asked for; else one that is named
+    like a label; else columns of yes and no; else all with classes or several labels; else all of numbers."""
+    wanted = [column for column in columns if column in answers]
+    if wanted and len(wanted) < len(columns):
+        targets, why_not = _targets(table, wanted, wanted)
+        if targets:
+            return targets, why_not
     flags = flag_columns(table, columns)
     flag_names = flags.names if flags is not None else []
     named_columns = [
         c for c in columns_named(columns, LABEL_NAMES) if c not in flag_names or len(flag_names) < 3
     ]
-    named_columns += [c for c in columns if c not in named_columns and c not in flag_names and _is_named(c)]
+    by_word = [c for c in columns if c not in named_columns and c not in flag_names and _is_named(c)]
+    named_columns += by_word if len(by_word) == 1 else []
 
     candidates: list[Candidate] = []
     reasons: dict[str, str] = {}
     for column in columns:
         if column in flag_names and column not in named_columns and len(flag_names) > 1:
             continue
-        kind = kind_of(column, table[column].to_list(), is_named=column in named_columns)
+        kind = kind_of(column, table[column].to_list(), is_named=column in named_columns or column in wanted)
         if isinstance(kind, str):
             reasons[column] = kind
         else:
@@ -213,12 +231,14 @@ def _targets_of_flags(flags: FlagColumns) -> list[Candidate]:
     targets = []
     run = flags.exclusive_run()
     if run and (len(run) > 2 or len(flags.names) == 2):
-        kind = Kind({}, len(run), decisions=(one_hot_decision("label", run),))
+        decisions = (one_hot_decision("label", run), *unknown_decision("label", flags))
+        kind = Kind({}, len(run), decisions=decisions)
         targets.append(Candidate(tuple(run), {"columns": run, "type": "class"} | flags.keys, kind))
         flags = flags.without(run)
     if len(flags.names) > 1:
         name = "tags" if targets else "label"
-        kind = Kind({"type": "multilabel"}, len(flags.names), decisions=(multilabel_decision(name, flags),))
+        decisions = (multilabel_decision(name, flags), *unknown_decision(name, flags))
+        kind = Kind({"type": "multilabel"}, len(flags.names), decisions=decisions)
         keys = {"columns": flags.names, "type": "multilabel"} | flags.keys
         targets.append(Candidate(tuple(flags.names), keys, kind))
     return targets

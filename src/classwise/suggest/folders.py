@@ -19,6 +19,7 @@ from classwise.data.split_column import part_of_word
 from classwise.errors import DataError
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.names import words
+from classwise.suggest.not_labels import outlines_text
 
 PARTS = {"train": "training", "valid": "validation", "test": "the test"}
 NOT_CLASSES = ("unlabeled", "unlabelled", "unsup", "unsupervised", "unsorted", "macosx")
@@ -28,6 +29,23 @@ OF_CAMERAS = (
     "train", "test", "val", "valid", "sample", "isic", "wp", "pxl", "dji", "cam", "im", "copy", "untitled", "video",
 )  # fmt: skip
 """What cameras and programs begin the names of files with: no classes."""
+
+
+PLACES = (
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "photo",
+    "photos",
+    "pictures",
+    "part",
+    "batch",
+    "chunk",
+    "data",
+    "files",
+)
+"""Words of which the names of folders consist that are places of images and no classes."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +66,25 @@ def guess_folders(source: Path) -> Guess:
     """The classes, and the split if there is one, that the folders of a source stand for. Raises DataError for folders
     that say no classes."""
     table, notes = folder_table(source, follow_links=True)
+    if outlines := outlines_text(table["path"].to_list()):
+        raise DataError(f"{source}: {outlines}")
     layout = layout_of(table["path"].to_list(), source)
     labels = Counter(label for _, label, _ in layout.rows)
+    if all(_is_storage(label) for label in labels):
+        raise DataError(
+            f"{source}: the folders {listed(sorted(labels))} are named as places of images, not as classes; a table"
+            " with a column of paths and one of labels says what the images show"
+        )
     if len(labels) < 2:
         found = f"only one class folder with images, {next(iter(labels))!r}" if labels else "no class folders"
         raise DataError(f"{source}: found {found}; at least two are needed")
     return guess_of_layout(layout, source, list(notes), "the names of the folders")
+
+
+def _is_storage(name: str) -> bool:
+    """Whether a folder is only a place of images: images_part_1, batch2, photos."""
+    found = [word for word in words(name) if not word.isdecimal()]
+    return any(word in PLACES for word in found) and all(word in PLACES or len(word) == 1 for word in found)
 
 
 def guess_of_layout(layout: Layout, source: Path, notes: list[str], what: str) -> Guess:

@@ -1,6 +1,7 @@
 """Tables that `train` does not read as they are: without a header, with spaces between the cells, as JSON. `init`
 writes them as samples.csv."""
 
+import ast
 import csv
 import io
 import json
@@ -31,7 +32,7 @@ def read_any_table(path: Path) -> AnyTable:
     """A table of any kind that is understood. Raises DataError for all others."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
-        return _read_usual_table(path)
+        return _without_brackets(_read_usual_table(path))
     if suffix not in OTHER_SUFFIXES:
         raise DataError(
             f"{path}: found {path.suffix or 'no'} suffix; a table is {', '.join(SUFFIXES)}, or a list of paths and"
@@ -64,6 +65,37 @@ def _read_usual_table(path: Path) -> AnyTable:
     if path.suffix.lower() != ".parquet" and any(map(_is_path, table.columns)):
         return AnyTable(_with_header(path, None), "it has no header")
     return AnyTable(table)
+
+
+def _without_brackets(read: AnyTable) -> AnyTable:
+    """The table with bars between the labels of cells that hold lists as Python or JSON print them."""
+    table = read.table
+    changed = []
+    for name in table.columns:
+        lists = [_list_of(cell) for cell in table[name].head(50).to_list() if cell]
+        if not lists or any(items is None for items in lists):
+            continue
+        cells = [None if cell is None else _list_of(cell) for cell in table[name].to_list()]
+        if any(items is None and cell for items, cell in zip(cells, table[name].to_list(), strict=True)):
+            continue
+        texts = [None if items is None else "|".join(items) or "|" for items in cells]
+        table = table.with_columns(pl.Series(name, texts, dtype=pl.String))
+        changed.append(name)
+    if not changed:
+        return read
+    return AnyTable(table, read.changed or f"column {changed[0]!r} holds lists in brackets")
+
+
+def _list_of(cell: str) -> list[str] | None:
+    """The items of `['a', 'b']`; None for any other text."""
+    text = cell.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+    return [str(item) for item in items] if isinstance(items, list) else None
 
 
 def _is_path(cell: str) -> bool:

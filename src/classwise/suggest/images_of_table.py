@@ -66,12 +66,13 @@ def find_image_column(table: pl.DataFrame, path: Path) -> ImageColumn:
     # Nothing where the cells say: files deeper, or only the end of a path that another machine had.
     ambiguous = ""
     for column, sample in samples.items():
+        inside = [cell for cell in sample if not os.path.normpath(cell).startswith("..")]
         try:
-            below = find_images(sample, [path.parent], str(path))
+            below = find_images(inside, [path.parent], str(path))
         except DataError as error:
             ambiguous = f" ({error})"
             continue
-        if 2 * len(below.missing) < len(sample):
+        if 2 * (len(inside) - len(below.missing)) > len(sample):
             found = _all_cells(table, column, [path.parent], path)
             return ImageColumn(column, [path.parent], found.names, found.missing, notes=list(found.notes))
         if stripped := _without_front(table, column, folders, path):

@@ -88,8 +88,8 @@ def flag_columns(table: pl.DataFrame, columns: Sequence[str]) -> FlagColumns | N
         found = [
             name for name, held in values.items() if held and held <= {no, yes, *third} and held & {no, yes}
         ]
-        if any(values[name] & {yes} for name in found) and len(found) > len(best[0]):
-            held = set().union(*(set(cells[name]) for name in found))
+        held = set().union(*(set(cells[name]) for name in found))
+        if {no, yes} <= held and len(found) > len(best[0]):
             missing = sorted(held & {*third, *UNKNOWN_WORDS})
             best = (found, (no, yes), missing)
     names, (no, yes), missing = best
@@ -98,6 +98,18 @@ def flag_columns(table: pl.DataFrame, columns: Sequence[str]) -> FlagColumns | N
     flags = [[{no: 0.0, yes: 1.0}.get(cell, np.nan) for cell in cells[name]] for name in names]
     is_understood = (no, yes) in WORDS[:UNDERSTOOD]
     return FlagColumns(names, np.array(flags).T, None if is_understood else (no, yes), missing)
+
+
+def unknown_decision(name: str, flags: FlagColumns) -> tuple[tuple[str, str, str], ...]:
+    """The decision for cells that are neither yes nor no, if there are some."""
+    if not flags.missing:
+        return ()
+    count = int(np.isnan(flags.flags_NK).sum())
+    cells = " and ".join(map(repr, flags.missing))
+    choice = f"{name}: {cells}, and empty cells, taken for unknown ({count} cells)"
+    return (
+        (choice, "they are neither yes nor no", f"targets.{name}.flags and `missing` say what cells mean"),
+    )
 
 
 def one_hot_decision(name: str, columns: list[str]) -> tuple[str, str, str]:

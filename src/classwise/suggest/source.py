@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from classwise.data.image_paths import find_images
 from classwise.data.listing import IMAGE_SUFFIXES, files_below, image_names, is_image_name
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError
@@ -10,10 +11,14 @@ from classwise.suggest.folders import guess_folders, guess_of_layout, layout_of_
 from classwise.suggest.foreign_tables import OTHER_SUFFIXES
 from classwise.suggest.guess import Guess
 from classwise.suggest.label_names import add_label_names
+from classwise.suggest.not_labels import boxes_text
 from classwise.suggest.ordered import ordered_labels
 from classwise.suggest.parts_with_tables import guess_parts_with_tables
+from classwise.suggest.split_lists import add_listed_split
 from classwise.suggest.tables import guess_cub, guess_table, is_cub, is_usual, tables_in, unused_tables
 
+MOST = 0.8
+"""A table is about the images of class folders if it has this share of them."""
 NO_IMAGES = {
     ".npz": "arrays", ".npy": "arrays", ".h5": "HDF5", ".hdf5": "HDF5", ".mat": "MATLAB", ".zip": "an archive",
     ".tar": "an archive", ".gz": "compressed files", ".tfrecord": "TFRecords", ".pkl": "pickled Python objects",
@@ -64,11 +69,11 @@ def _guess_folder(source: Path) -> Guess:
 
     has_folders = any("/" in name for name in image_names(source, follow_links=True))
     folder_error: DataError | None = None
+    of_folders: Guess | None = None
     if has_folders:
         try:
-            guess = guess_folders(source)
-            guess.said += unused_tables(tables, None, guess)
-            return guess
+            of_folders = guess_folders(source)
+            add_listed_split(of_folders, source)
         except DataError as error:
             folder_error = error
     for path in tables:
@@ -79,9 +84,37 @@ def _guess_folder(source: Path) -> Guess:
         except DataError as error:
             failed[path] = error
             continue
+        # The folders are the classes unless the table knows others of the same images.
+        if of_folders is not None and not labels_differ(of_folders, guess):
+            continue
         guess.said += unused_tables(tables, path, guess)
         return guess
+    if of_folders is not None:
+        of_folders.said += unused_tables(tables, None, of_folders)
+        return of_folders
     return _guess_loose_images(source, failed, folder_error)
+
+
+def labels_differ(of_folders: Guess, of_table: Guess) -> bool:
+    """Whether a table has labels for most of the images of class folders, none of which say the same as the folders."""
+    labels = dict(zip(absolute_paths(of_folders), of_folders.table["label"].to_list(), strict=True))
+    found = [labels.get(path) for path in absolute_paths(of_table)]
+    if sum(label is not None for label in found) < MOST * len(labels):
+        return False
+    rows = [row for row, label in enumerate(found) if label is not None]
+    for column in of_table.table.columns:
+        cells = of_table.table[column].to_list()
+        pairs = {(found[row], cells[row]) for row in rows}
+        if len(pairs) == len({pair[0] for pair in pairs}) == len({pair[1] for pair in pairs}):
+            return False
+    return True
+
+
+def absolute_paths(guess: Guess) -> list[Path]:
+    """The files of all rows."""
+    cells = [cell or "" for cell in guess.table[guess.data["path"]].to_list()]
+    found = find_images(cells, guess.folders, str(guess.root), follow_links=True)
+    return [(found.root / name).resolve() for name in found.names]
 
 
 def _guess_loose_images(source: Path, failed: dict[Path, DataError], folder_error: DataError | None) -> Guess:
@@ -90,10 +123,10 @@ def _guess_loose_images(source: Path, failed: dict[Path, DataError], folder_erro
     layout = layout_of_file_names(sorted(names))
     if layout is not None:
         return guess_of_layout(layout, source, [], "from the names of the files")
-    for error in failed.values():
-        raise error
-    if folder_error is not None:
-        raise folder_error
+    boxes = boxes_text(source)
+    for error in (*failed.values(), folder_error):
+        if error is not None:
+            raise DataError(f"{error}; {boxes}") if boxes else error
     raise DataError(_nothing_text(source, len(names)))
 
 

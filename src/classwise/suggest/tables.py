@@ -15,6 +15,7 @@ from classwise.suggest.folders import PARTS, part_of_folder
 from classwise.suggest.foreign_tables import OTHER_SUFFIXES, read_any_table
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.images_of_table import ImageColumn, find_image_column
+from classwise.suggest.joined_tables import asked_for, with_split_of_sibling
 from classwise.suggest.names import SUBMISSION, TRAINING_TABLES, normal, words
 
 CUB = ("images.txt", "image_class_labels.txt")
@@ -31,17 +32,20 @@ def guess_table(path: Path) -> Guess:
         raise DataError(f"{path} has no rows")
     table, repeated = without_repeated_rows(read.table, path.name)
     images = find_image_column(table, path)
-    guess = guess_columns(table, path, images)
-    guess.said = [*repeated, *images.notes, *guess.said]
+    table, joined = with_split_of_sibling(table, images.column, path)
+    answers, why_answers = asked_for(table, path, images.column)
+    guess = guess_columns(table, path, images, answers)
+    guess.said = [*repeated, *joined, *images.notes, *guess.said, *why_answers]
     if repeated:
         guess.note("data.path", "; ".join(["column with the image paths", *repeated]))
 
     # A table that `train` can read stays where it is.
-    needs_writing = bool(read.changed) or images.paths is not None
+    needs_writing = bool(read.changed or joined) or images.paths is not None
     if images.paths is not None:
         guess.table = guess.table.with_columns(pl.Series(images.column, images.paths))
     if needs_writing:
-        why = read.changed or "its paths are those of another folder"
+        others = "it is joined with another table" if joined else "its paths are those of another folder"
+        why = read.changed or others
         guess.said.insert(0, f"{path.name} is written anew, since {why}")
     else:
         guess.source = path
