@@ -19,9 +19,10 @@ ABC = ("ash", "elm", "oak")
 
 @dataclass(frozen=True)
 class Layout:
-    """One layout. origin: the data set, or the tool, that has it. build: draws it into a folder, and returns what `init`
-    is given. targets: (type, number of labels) by target. rows: how many rows each part has; without a given split only
-    `all`. data: keys of [data]. says: texts that the user is told. refusal: a text of the refusal, if it is one.
+    """One layout. origin: the data set, or the tool, that has it. build: draws it into a folder, and returns what
+    `init` is given. targets: (type, number of labels) by target. rows: how many rows each part has; without a given
+    split only `all`. data: keys of [data]. says: texts that the user is told. refusal: a text of the refusal, if it is
+    one.
     """
 
     name: str

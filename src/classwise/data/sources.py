@@ -9,6 +9,7 @@ import polars as pl
 
 from classwise.data.image_paths import find_images
 from classwise.data.listing import IMAGE_SUFFIXES, files_below, is_image_name
+from classwise.data.split_column import part_of_word
 from classwise.data.table import full_column, read_table, rows_text
 from classwise.errors import DataError
 
@@ -79,6 +80,7 @@ def read_source(
     """
     if source.is_dir():
         frame, notes = folder_table(source, follow_links)
+        refuse_parts_as_classes(frame["label"].unique().to_list(), source)
         return samples_of(
             frame,
             where=str(source),
@@ -140,6 +142,16 @@ def samples_of(
         folders=folders if len(folders) > 1 else (),
         follow_links=follow_links,
     )
+
+
+def refuse_parts_as_classes(labels: Sequence[str], source: Path) -> None:
+    """Raise DataError if the class folders are the parts of a split: a model would learn to tell train from test."""
+    parts = {part_of_word(label) for label in labels}
+    if None not in parts and len(parts) > 1:
+        raise DataError(
+            f"{source}: found the folders {', '.join(sorted(labels))}, which are parts of a split and no classes;"
+            f" classwise init {source} writes a table with the classes within them and data.split"
+        )
 
 
 def without_repeated_rows(frame: pl.DataFrame, where: str) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -156,7 +156,7 @@ def _without_unlabeled(names: list[str]) -> tuple[list[str], list[str]]:
     if not kept:
         return names, []
     return kept, [
-        f"left out {count} images of {folder}/, which is named as unlabeled"
+        f"left out {count} images of {folder}/, which is named as one without labels"
         for folder, count in counts.items()
     ]
 

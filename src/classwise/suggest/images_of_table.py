@@ -125,6 +125,10 @@ def _covering_folders(
 ) -> list[Path]:
     """The folder that has files for most of the cells, and others that have those it lacks; none if fewer than half of
     the cells are found."""
+    unusual = set(UNUSUAL) - set(table_words)
+    usual = [folder for folder in folders if not set(words(folder.name)) & unusual]
+    if len(usual) < len(folders) and (better := _covering_folders(sample, usual, table_words, listings)):
+        return better
     found = {folder: listings.hits(sample, folder) for folder in folders}
     covered: set[str] = set()
     chosen: list[Path] = []

@@ -1,5 +1,6 @@
 """What other tables beside a table say of it: which columns are asked for, and which part of a split a row is in."""
 
+import itertools
 from pathlib import Path
 
 import polars as pl
@@ -35,12 +36,8 @@ def asked_for(table: pl.DataFrame, path: Path, key: str) -> tuple[list[str], lis
         if key in columns and asked and len(asked) < len(others):
             return asked, [f"asked for: {listed(asked)}, which {beside.name} lacks"]
     named = [column for column in others if normal(column) in words(path.stem) and len(column) > 3]
-    is_split = [
-        column
-        for column in named
-        if normal(column) in (*SPLIT_NAMES, *FOLD_NAMES, *sum(FLAG_SPLITS.values(), ()))
-    ]
-    named = [column for column in named if column not in is_split]
+    of_splits = {*SPLIT_NAMES, *FOLD_NAMES, *itertools.chain(*FLAG_SPLITS.values())}
+    named = [column for column in named if normal(column) not in of_splits]
     return (named, [f"asked for: {named[0]}, as the name of the table says"]) if len(named) == 1 else ([], [])
 
 

@@ -188,8 +188,8 @@ def separator_of(counts: Mapping[str, int]) -> tuple[str | None, Any]:
 @dataclass(frozen=True)
 class _Evidence:
     """How the parts of cells recur. labels: how many different ones there are; cells: different cells. alone: the share
-    of them that also are a whole cell. recurring: that are in several cells; moving: that stand at several places.
-    is_sorted: whether every cell has them in alphabetical order. are_codes: all are whole numbers.
+    of them that also are a whole cell. recurring: of those beside others, the share in several cells. moving: that stand
+    at several places. is_sorted: whether every cell has them in alphabetical order. are_codes: all are whole numbers.
     """
 
     labels: int
@@ -213,13 +213,14 @@ class _Evidence:
                 places.setdefault(part, set()).add(place)
         whole = {row[0] for row in cells if len(row) == 1}
         several = [row for row in cells if len(row) > 1]
+        beside = {part for row in several for part in row}
         count = len(found)
         return cls(
             labels=count,
             cells=len(cells),
             several=len(several),
             alone=len(whole & set(found)) / count,
-            recurring=sum(number > 1 for number in found.values()) / count,
+            recurring=sum(found[part] > 1 for part in beside) / max(1, len(beside)),
             moving=sum(len(at) > 1 for at in places.values()) / count,
             is_sorted=all(row == sorted(row) for row in several),
             are_codes=all(re.fullmatch(r"\d+", part) for part in found),
@@ -229,9 +230,11 @@ class _Evidence:
 def _is_list(separator: str, evidence: _Evidence) -> bool:
     """Whether the parts are labels of their own. Bars and semicolons are rare in names, spaces are usual."""
     labels, cells = evidence.labels, evidence.cells
-    mixed = evidence.alone >= 0.5 or (evidence.are_codes and labels <= cells)
+    if evidence.recurring < 0.5:
+        return False
     if separator in "|;":
-        return evidence.recurring >= 0.5 or mixed
+        return True
+    mixed = evidence.alone >= 0.5 or (evidence.are_codes and labels <= cells)
     if separator == ",":
         return mixed or (labels < cells and evidence.moving >= 0.5)
     in_order = evidence.is_sorted and evidence.several >= 8 and 2 * labels <= cells

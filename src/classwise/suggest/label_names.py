@@ -2,15 +2,22 @@
 as the data have them, since submissions are written in them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from classwise.data.listing import is_image_name
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
 from classwise.suggest.guess import Guess
+from classwise.suggest.names import words
 
 MOST_BYTES = 2_000_000
 MOST_NAMES = 1000
+NAMING = (
+    "class", "classes", "label", "labels", "name", "names", "map", "mapping", "synset", "synsets", "words", "category",
+    "categories", "species", "ids", "id2label",
+)  # fmt: skip
+"""Words in the names of lists that name classes."""
 
 
 def add_label_names(guess: Guess, folder: Path) -> None:
@@ -28,7 +35,7 @@ def add_label_names(guess: Guess, folder: Path) -> None:
     if len(labels) > MOST_NAMES:
         return
     for path, names in _maps_in(folder, sorted(labels)):
-        if labels <= names.keys() and any(names[label] != label for label in labels):
+        if path != guess.source and _names_them(names, labels):
             ordered = sorted(labels, key=lambda label: (len(label), label))
             text = ", ".join(f"{label} = {names[label]}" for label in ordered[:12])
             more = f" and {len(ordered) - 12} more" if len(ordered) > 12 else ""
@@ -36,6 +43,15 @@ def add_label_names(guess: Guess, folder: Path) -> None:
             guess.said.append(f"{line}; they stay as they are in the data")
             guess.note(f"targets.{name}.labels", line)
             return
+
+
+def _names_them(names: Mapping[str, str], labels: set[str]) -> bool:
+    """Whether these are names of all the labels: other words than the labels, and no paths of images."""
+    if not labels <= names.keys() or len(names) > 3 * len(labels) + 10:
+        return False
+    words = [names[label] for label in labels]
+    are_words = all(any(c.isalpha() for c in word) and not is_image_name(word) for word in words)
+    return are_words and len(set(words)) > 1 and all(names[label] != label for label in labels)
 
 
 def _maps_in(folder: Path, labels: Sequence[str]) -> Iterator[tuple[Path, dict[str, str]]]:
@@ -48,7 +64,7 @@ def _maps_in(folder: Path, labels: Sequence[str]) -> Iterator[tuple[Path, dict[s
                 yield from (
                     (path, names) for names in _of_json(json.loads(path.read_text(encoding="utf-8-sig")))
                 )
-            elif path.suffix.lower() == ".txt":
+            elif path.suffix.lower() == ".txt" and set(words(path.stem)) & set(NAMING):
                 yield from (
                     (path, names) for names in _of_lines(path.read_text(encoding="utf-8-sig"), labels)
                 )
@@ -77,7 +93,8 @@ def _of_lines(text: str, labels: Sequence[str]) -> Iterator[dict[str, str]]:
         if all(len(pair) == 2 for pair in pairs):
             yield {left.strip(): right.strip() for left, right in pairs}
             yield {right.strip(): left.strip() for left, right in pairs}
-    if all(label.isdecimal() for label in labels) and len(lines) >= len(labels):
+    are_numbers = all(label.isdecimal() for label in labels)
+    if are_numbers and len(labels) <= len(lines) and not any(map(is_image_name, lines)):
         first = 0 if "0" in labels else 1
         yield {str(number): line for number, line in enumerate(lines, start=first)}
 
