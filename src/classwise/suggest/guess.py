@@ -7,6 +7,13 @@ from typing import Any
 
 import polars as pl
 
+_MEANINGS = {
+    "train": "trained on",
+    "valid": "validated on",
+    "test": "scored once at the end: neither trained on nor selected by",
+    "skip": "left out",
+}
+
 
 @dataclass
 class Guess:
@@ -40,8 +47,10 @@ class Guess:
 
     def keep_test_out(self) -> None:
         """Leave the test rows of a given split out, and say how they are scored: a test is for the end, and each run
-        that scores it is one more choice by it."""
+        that scores it is one more choice by it. Each value of the split gets a comment."""
         values = self.data.get("split_values") or {}
+        for cell, part in values.items():
+            self.note(f"data.split_values.{cell}", _MEANINGS[part])
         rows = sum(
             values.get((cell or "").strip()) == "test" for cell in self.table[self.data["split"]].to_list()
         )
@@ -50,9 +59,11 @@ class Guess:
         self.data["split_values"] = {
             cell: "skip" if part == "test" else part for cell, part in values.items()
         }
-        cells = ", ".join(f'"{cell}" = "test"' for cell, part in values.items() if part == "test")
+        tested = [cell for cell, part in values.items() if part == "test"]
+        cells = ", ".join(f'"{cell}" = "test"' for cell in tested)
+        self.notes.pop(f"data.split_values.{tested[0]}")
         self.decide(
-            "data.split_values",
+            f"data.split_values.{tested[0]}",
             f"test: {rows} rows kept out",
             "a test that is looked at after every run is none",
             f"{cells} in data.split_values scores them once at the end of the run",

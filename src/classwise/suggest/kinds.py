@@ -19,6 +19,7 @@ UNKNOWN_WORDS = ("nan", "null", "na", "n/a", "#n/a", "<na>", "?", "unlabeled", "
 """Cells, in lower case, that programs and people write for an unknown label."""
 LABEL_WORDS = ("none", "unknown", "other", "nothing", "no finding", "background")
 """Cells that could mean no label, an unknown one, or a class of their own, as which they are taken."""
+TAKEN_FOR_A_CLASS = "taken for a class"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def kind_of(column: str, cells: list[str | None], is_named: bool) -> Kind | str:
         return Kind(
             keys | {"type": "multilabel", "separator": separator},
             labels=len(labels),
-            decisions=(*decisions, (choice, why, alternative)),
+            decisions=(*map(_of_several, decisions), (choice, why, alternative)),
         )
 
     # Names: classes if they recur.
@@ -154,8 +155,19 @@ def _unknown_cells(
     if words:
         alternative = f"missing = [{', '.join(map(_quoted, words))}] makes such labels unknown"
         reason = "its name can be one"
-        decisions.append((f"{column}: {listed_counts(words)} taken for a class", reason, alternative))
+        decisions.append((f"{column}: {listed_counts(words)} {TAKEN_FOR_A_CLASS}", reason, alternative))
     return missing, tuple(decisions)
+
+
+def _of_several(decision: tuple[str, str, str]) -> tuple[str, str, str]:
+    """The decision for a word such as `none` where a cell has several labels: it is one of them, or means none."""
+    choice, reason, instead = decision
+    if not choice.endswith(TAKEN_FOR_A_CLASS):
+        return decision
+    makes = instead.replace("missing = ", "none = ").replace(
+        "makes such labels unknown", "means none of the labels"
+    )
+    return choice.replace(TAKEN_FOR_A_CLASS, "taken for a label"), reason, makes
 
 
 def separator_of(counts: Mapping[str, int]) -> tuple[str | None, Any]:
@@ -188,8 +200,8 @@ def separator_of(counts: Mapping[str, int]) -> tuple[str | None, Any]:
 @dataclass(frozen=True)
 class _Evidence:
     """How the parts of cells recur. labels: how many different ones there are; cells: different cells. alone: the share
-    of them that also are a whole cell. recurring: of those beside others, the share in several cells. moving: that stand
-    at several places. is_sorted: whether every cell has them in alphabetical order. are_codes: all are whole numbers.
+    of them that also are a whole cell. recurring: of those beside others, the share in several cells. moving: that
+    stand at several places. is_sorted: whether every cell has them in alphabetical order. are_codes: all are whole numbers.
     """
 
     labels: int
