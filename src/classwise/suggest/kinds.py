@@ -201,7 +201,7 @@ def separator_of(counts: Mapping[str, int]) -> tuple[str | None, Any]:
 class _Evidence:
     """How the parts of cells recur. labels: how many different ones there are; cells: different cells. alone: the share
     of them that also are a whole cell. recurring: of those beside others, the share in several cells. moving: that
-    stand at several places. is_sorted: whether every cell has them in alphabetical order. are_codes: all are whole numbers.
+    stand at several places. is_sorted: whether every cell has them in alphabetical order. are_codes: whole numbers all.
     """
 
     labels: int
