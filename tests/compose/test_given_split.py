@@ -43,7 +43,7 @@ def rows_with(cells: Sequence[str]) -> list[Row]:
 def splits_of(folder: Path, make_table: Callable[..., Path]) -> Callable[..., DatasetSplits]:
     """What `prepare` makes of a table of these rows."""
 
-    def prepared(rows: Sequence[Row], sides: Any = None, **data: Any) -> DatasetSplits:
+    def make(rows: Sequence[Row], sides: Any = None, **data: Any) -> DatasetSplits:
         make_table(folder / "samples.csv", rows)
         tree = {
             "data": {"source": "samples.csv", "workers": 0, "cache": "off", "valid": 0.25, **data},
@@ -52,7 +52,7 @@ def splits_of(folder: Path, make_table: Callable[..., Path]) -> Callable[..., Da
         config = absolute_paths(make_config(tree), folder)
         return prepare(config, Console(quiet=True), use_cache=False, sides=sides)
 
-    return prepared
+    return make
 
 
 def parts(splits: DatasetSplits) -> dict[str, list[int]]:
