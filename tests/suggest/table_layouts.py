@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tests.suggest.layouts import ABC, Layout, image, images, lines, records, table
+from tests.suggest.layouts import ABC, Layout, classes, image, images, lines, records, table
 
 N = 24
 
@@ -639,6 +639,35 @@ def facial_expressions(folder: Path) -> Path:
     return table(folder / "legend.csv", ["user.id", "image", "emotion"], rows)
 
 
+def paddy(folder: Path) -> Path:
+    labels = ("blast", "hispa", "normal", "tungro", "bacterial_leaf_blight")
+    rows = []
+    for n in range(40):
+        image(folder / "train_images" / labels[n % 5] / f"{100_330 + n}.jpg", n % 3, n)
+        rows.append([f"{100_330 + n}.jpg", labels[n % 5], ("ADT45", "Ponni")[n // 5 % 2], 45 + n % 7])
+    images(folder / "test_images", [f"{200_001 + n}.jpg" for n in range(5)])
+    table(folder / "train.csv", ["image_id", "label", "variety", "age"], rows)
+    table(
+        folder / "sample_submission.csv",
+        ["image_id", "label"],
+        [[f"{200_001 + n}.jpg", ""] for n in range(5)],
+    )
+    return folder
+
+
+def folders_and_training_table(folder: Path) -> Path:
+    rows = []
+    for part, count, first in (("train", 8, 0), ("val", 4, 20)):
+        classes(folder / part, dict.fromkeys(ABC, count), ".jpg", first)
+        rows += [
+            [f"{part}/{label}/{first + n}.jpg", label]
+            for label in ABC
+            for n in range(count)
+            if part == "train"
+        ]
+    return table(folder / "train.csv", ["path", "label"], rows).parent
+
+
 def missing_files(folder: Path) -> Path:
     images(folder / "images", numbered(20))
     return table(
@@ -725,6 +754,8 @@ TABLES = [
     Layout("shares of votes", "Galaxy Zoo", galaxy_zoo, dict.fromkeys(("Class1_1", "Class1_2", "Class1_3"), ("regression", 0)), {"all": 24}),
     Layout("hundreds of species", "PlantCLEF", many_species, {"scientific_name": ("class", 290)}, {"all": 600}),
     Layout("users who named expressions", "Facial Expressions on GitHub", facial_expressions, {"emotion": ("class", 3)}, {"all": 20}),
+    Layout("a table, and images in class folders", "Paddy Doctor", paddy, {"label": ("class", 5)}, {"all": 40}, says=["in a deeper folder"]),
+    Layout("a table of the training images beside train and val", "copies with a table", folders_and_training_table, C3, {"train": 24, "valid": 12}, says=["not used: train.csv"]),
     Layout("some images missing", "partial downloads", missing_files, C3, {"all": 20}, {"bad_images": "skip"}, ["warning: 4 of 24 rows name images that are not there"]),
     Layout("no images", "a table alone", no_images, refusal="has names of images, but there are no such files"),
     Layout("pixels in cells", "FER-2013", pixels_in_table, refusal="no column holds paths of files"),

@@ -271,6 +271,8 @@ class Run:
         console = Console(quiet)
         config = load_config(self.folder.config)
         samples = read_rows(config, Path(source), images)
+        for note in samples.notes:
+            console.line(f"warning: {note}")
         predictor = self._predictor()
         outputs = predictor.outputs(samples, config, engine=engine, console=console)
         return predictor.table(samples, outputs, predictor.true_labels(samples, console))
@@ -301,8 +303,9 @@ class Run:
 
         # The template alone decides which images are predicted, and in which order.
         form = read_template(Path(template), list(predictor.heads), joint=bool(predictor.joint), id=id)
-        names = find_images(form, images)
-        refuse_escapes(names, images, str(template), "--images")
+        follow_links = config.data.follow_links
+        names = find_images(form, images, follow_links)
+        refuse_escapes(names, images, str(template), "--images", follow_links=follow_links)
         samples = Samples(
             where=str(template),
             root=images,
@@ -310,6 +313,7 @@ class Run:
             names=tuple(names),
             groups=None,
             frame=pl.DataFrame({"id": form.ids, "path": names}),
+            follow_links=follow_links,
         )
         outputs = predictor.outputs(samples, config, engine=engine, console=console)
         predictions = predictor.table(samples, outputs, {})
@@ -317,7 +321,7 @@ class Run:
         # The file's bytes are read back and compared with the template before they are written.
         possible = predictor.possible_labels()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
-        unused = len(set(image_names(images)) - set(names))
+        unused = len(set(image_names(images, follow_links)) - set(names))
         note = f"; {unused} images in {images} are not in the template" if unused else ""
         console.line(f"{len(names)} rows, checked against {template}{note}")
         return out

@@ -17,6 +17,8 @@ from classwise.suggest.names import ID_NAMES, PATH_NAMES, columns_named, words
 SAMPLED_CELLS = 60
 MOST_FOLDERS = 200
 """Folders near the table that are looked into."""
+MOST_LISTED = 4
+"""More folders than these are listed in the config only if no folder around them will do."""
 USUAL = ("images", "image", "imgs", "img", "jpg", "jpeg", "jpegs", "png", "photos", "pictures", "all")
 UNUSUAL = (
     "mask",
@@ -60,6 +62,8 @@ def find_image_column(table: pl.DataFrame, path: Path) -> ImageColumn:
         if chosen := _covering_folders(
             sample, [*folders, *_absolute_folder(sample)], words(path.stem), listings
         ):
+            if len(chosen) > MOST_LISTED:
+                chosen = _common_folder(sample, chosen)
             found = _all_cells(table, column, chosen, path)
             return ImageColumn(column, chosen, found.names, found.missing, notes=list(found.notes))
 
@@ -197,6 +201,16 @@ def _liking(folder: Path, table_words: Sequence[str]) -> int:
         word in own for word in table_words if word in ("train", "training", "val", "valid", "test")
     )
     return 4 * is_alike + 2 * any(word in USUAL for word in own) - 2 * any(word in UNUSUAL for word in own)
+
+
+def _common_folder(sample: Sequence[str], folders: list[Path]) -> list[Path]:
+    """The folder around many folders, such as those of classes, if each cell names one file anywhere below it."""
+    around = Path(os.path.commonpath(folders))
+    try:
+        below = find_images(sample, [around], str(around))
+    except DataError:
+        return folders
+    return folders if below.missing else [around]
 
 
 def _all_cells(table: pl.DataFrame, column: str, folders: Sequence[Path], path: Path) -> ImagePaths:

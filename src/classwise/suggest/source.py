@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import polars as pl
+
 from classwise.data.image_paths import find_images
 from classwise.data.listing import IMAGE_SUFFIXES, files_below, image_names, is_image_name
 from classwise.data.table import SUFFIXES
@@ -54,38 +56,20 @@ def _guess_folder(source: Path) -> Guess:
     folders, any other one after them; one whose rows name no images counts for nothing."""
     if is_cub(source):
         return guess_cub(source)
+    of_folders, folder_error = _of_folders(source)
     tables = tables_in(source)
     failed: dict[Path, DataError] = {}
-    for path in filter(is_usual, tables):
-        try:
-            guess = guess_table(path)
-        except DataError as error:
-            failed[path] = error
-            continue
-        guess.said += unused_tables(tables, path, guess)
-        return guess
-    if (parts := guess_parts_with_tables(source)) is not None:
-        return parts
-
-    has_folders = any("/" in name for name in image_names(source, follow_links=True))
-    folder_error: DataError | None = None
-    of_folders: Guess | None = None
-    if has_folders:
-        try:
-            of_folders = guess_folders(source)
-            add_listed_split(of_folders, source)
-        except DataError as error:
-            folder_error = error
-    for path in tables:
-        if path in failed:
+    for path in (*filter(is_usual, tables), None, *(path for path in tables if not is_usual(path))):
+        if path is None:
+            if (parts := guess_parts_with_tables(source)) is not None:
+                return parts
             continue
         try:
             guess = guess_table(path)
         except DataError as error:
             failed[path] = error
             continue
-        # The folders are the classes unless the table knows others of the same images.
-        if of_folders is not None and not labels_differ(of_folders, guess):
+        if of_folders is not None and prefers_folders(of_folders, guess, is_usual(path)):
             continue
         guess.said += unused_tables(tables, path, guess)
         return guess
@@ -95,13 +79,37 @@ def _guess_folder(source: Path) -> Guess:
     return _guess_loose_images(source, failed, folder_error)
 
 
-def labels_differ(of_folders: Guess, of_table: Guess) -> bool:
-    """Whether a table has labels for most of the images of class folders, none of which say the same as the folders."""
+def _of_folders(source: Path) -> tuple[Guess | None, DataError | None]:
+    """What the folders of a source say, or why they say nothing; neither if there are no folders with images."""
+    if not any("/" in name for name in image_names(source, follow_links=True)):
+        return None, None
+    try:
+        guess = guess_folders(source)
+    except DataError as error:
+        return None, error
+    add_listed_split(guess, source)
+    return guess, None
+
+
+def prefers_folders(of_folders: Guess, of_table: Guess, is_usual_table: bool) -> bool:
+    """Whether folders are the classes though a table has labels: they are, unless the table knows other labels of the
+    same images. A table named as tables for training are comes first, but not where it has the same labels and the
+    folders also say which images are for validation."""
+    if not is_usual_table:
+        return not labels_differ(of_folders, of_table)
+    has_validation = "valid" in of_folders.table.get_column("split", default=pl.Series([""])).to_list()
+    has_split = bool(of_table.data.keys() & {"split", "fold", "valid"})
+    return has_validation and not has_split and not labels_differ(of_folders, of_table, least=0.0)
+
+
+def labels_differ(of_folders: Guess, of_table: Guess, least: float = MOST) -> bool:
+    """Whether a table has labels for at least this share of the images of class folders, none of which say the same as
+    the folders."""
     labels = dict(zip(absolute_paths(of_folders), of_folders.table["label"].to_list(), strict=True))
     found = [labels.get(path) for path in absolute_paths(of_table)]
-    if sum(label is not None for label in found) < MOST * len(labels):
-        return False
     rows = [row for row, label in enumerate(found) if label is not None]
+    if not rows or len(rows) < least * len(labels):
+        return False
     for column in of_table.table.columns:
         cells = of_table.table[column].to_list()
         pairs = {(found[row], cells[row]) for row in rows}
