@@ -23,14 +23,14 @@ def open_cache(config: Config, root: Path, console: Console) -> ImageCache | Non
     data = config.data
     if data.cache == "off":
         return None
-    base = default_base() if data.cache == "auto" else Path(data.cache)
-    folder = cache_folder(base, root, min_image_size(config.model.image_size), data.max_pixels)
     try:
+        base = default_base() if data.cache == "auto" else Path(data.cache)
+        folder = cache_folder(base, root, min_image_size(config.model.image_size), data.max_pixels)
         return ImageCache(folder, round(data.cache_gigabytes * 1e9))
     except OSError as error:
-        reason = f"{error.filename or folder}: {error.strerror or error}"
+        reason = f"{error.filename or data.cache}: {error.strerror or error}"
         if data.cache != "auto":
-            raise ConfigError(f"data.cache: images cannot be cached in {base}: {reason}") from None
+            raise ConfigError(f"data.cache: images cannot be cached in {data.cache}: {reason}") from None
         console.line(
             f"note: decoded images are not cached ({reason}); every image is decoded again in each epoch (data.cache)"
         )

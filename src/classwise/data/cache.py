@@ -14,7 +14,6 @@ decoded each time. Why it is done this way: docs/decisions/0022-cache.md.
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -30,7 +29,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from classwise.data.cache_files import close_all, delete_unused, inode_of, open_cache, open_file, write_all
+from classwise.data.cache_files import (
+    close_all,
+    delete_unused,
+    inode_of,
+    lock_file,
+    open_cache,
+    open_file,
+    user_id,
+    write_all,
+)
 
 Image = npt.NDArray[np.uint8]
 # What `index` holds of each image: `at` is the offset of its first byte in `pixels`.
@@ -51,15 +59,20 @@ RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, ab
 
 
 def default_base() -> Path:
-    """The folder of all image caches, in the user's cache directory: $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "classwise" / "pictures"
+    """The folder of all image caches, in the user's cache directory: $XDG_CACHE_HOME or ~/.cache. Raises OSError for a
+    user without a home folder, as in a container with an unknown user id."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(base or Path.home() / ".cache") / "classwise" / "pictures"
+    except RuntimeError:
+        raise OSError(errno.ENOENT, "no home folder is known; set HOME or XDG_CACHE_HOME", "~/.cache") from None
 
 
 def cache_folder(base: Path, root: Path, min_size: tuple[int, int], max_pixels: int) -> Path:
     """The folder below `base` for this user's images below `root`, decoded by these versions of the decoders with
     `min_size` and `max_pixels` as in `read_image`."""
     versions = [f"opencv {cv2.__version__}", *(f"{n} {importlib.metadata.version(n)}" for n in DECODERS)]
-    identity = repr((VERSION, versions, str(root.resolve()), tuple(min_size), max_pixels, os.geteuid()))
+    identity = repr((VERSION, versions, str(root.resolve()), tuple(min_size), max_pixels, user_id()))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.resolve().name)[:40]
     return base / f"{name}-{min_size[0]}x{min_size[1]}-{digest}"
@@ -319,7 +332,7 @@ class ImageCache:
     def _locked_index(self) -> Iterator[int]:
         handle = self._open_index()
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock_file(handle)
             yield handle
         finally:
             os.close(handle)
