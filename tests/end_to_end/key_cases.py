@@ -206,6 +206,7 @@ CASES: dict[str, Case] = {
     ),
     "data.bad_images": Case(("error", "skip"), refusal, section={"source": "@bad.csv"}),
     "data.unlabeled": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
+    "data.unify_labels": Case((False, True), predictions, section={"source": "@spelled.csv"}),
     "data.cache": Case(("auto", "off", "@kept"), lambda found: found, play=kept),
     "data.cache_gigabytes": Case((1e-8, 1.0), lambda found: found, section={"cache": "@small"}, play=kept),
     "data.max_pixels": Case((100_000_000, 100), refusal),

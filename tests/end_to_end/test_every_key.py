@@ -102,6 +102,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = {"samples": rows[:24], "more": rows[24:], "bad": rows[:24], "gaps": rows[:24]}
     tables["bad"] = [*rows[:24], {**rows[24], "path": "images/bad.png"}]
     tables["gaps"] = [*rows[:24], {**rows[24], "kind": ""}]
+    tables["spelled"] = [
+        {**row, "kind": row["kind"].upper() if i % 2 else row["kind"]} for i, row in enumerate(rows)
+    ]
     for name, found in tables.items():
         write_csv(path / f"{name}.csv", list(rows[0]), [list(row.values()) for row in found])
     (path / "images/bad.png").write_text("no image")

@@ -1,6 +1,7 @@
 """What is refused in the data (leakage between the splits, clashing column names), and what is warned of."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
+from classwise.data.label_spelling import column_warnings, spelling_warnings
 from classwise.data.sources import Samples
-from classwise.data.targets import MultilabelTarget, RankingTarget, Target
+from classwise.data.targets import ClassTarget, MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
 from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import MAX_JOINT_CLASSES
@@ -93,11 +95,27 @@ def split_warnings(splits: DatasetSplits) -> list[str]:
     classes."""
     return [
         *content_warnings(splits),
+        *_spelling(splits),
         *_masked_rows(splits),
         *_unused_separators(splits),
         *_unscored_targets(splits),
         *_absent_classes(splits),
     ]
+
+
+def _spelling(splits: DatasetSplits) -> list[str]:
+    """Labels and groups that are probably the same, and labels that look like missing values."""
+    samples = [split.samples for split in splits.by_name.values()]
+    warnings = []
+    for target in splits.targets:
+        separator = target.separator if isinstance(target, MultilabelTarget) else None
+        is_list_of_labels = separator is not None
+        is_label = isinstance(target, ClassTarget) and target.edges is None
+        if isinstance(target, ClassTarget | MultilabelTarget) and (is_label or is_list_of_labels):
+            cells = [cell for part in samples for cell in part.frame[target.columns[0]].to_list()]
+            warnings += column_warnings(target.name, cells, separator, target.unify)
+    groups = Counter(group for part in samples for group in part.groups or ())
+    return [*warnings, *spelling_warnings("data.group", groups, unified=False, what="groups")]
 
 
 def _masked_rows(splits: DatasetSplits) -> list[str]:

@@ -118,6 +118,11 @@ class Data(Section):
         "error",
         description="rows without a label for any target: refuse to start (error), or leave them out (skip)",
     )
+    unify_labels: bool = Field(
+        False,
+        description="whether labels that differ only in white space, case, Unicode form or the way a number is written"
+        " are one class, under the most frequent spelling; false: they are classes of their own, with a warning",
+    )
     cache: str = Field(
         "auto",
         description="where decoded images are cached, and measurements and baselines are remembered: auto (the user"

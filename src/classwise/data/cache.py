@@ -65,7 +65,9 @@ def default_base() -> Path:
     try:
         return Path(base or Path.home() / ".cache") / "classwise" / "pictures"
     except RuntimeError:
-        raise OSError(errno.ENOENT, "no home folder is known; set HOME or XDG_CACHE_HOME", "~/.cache") from None
+        raise OSError(
+            errno.ENOENT, "no home folder is known; set HOME or XDG_CACHE_HOME", "~/.cache"
+        ) from None
 
 
 def cache_folder(base: Path, root: Path, min_size: tuple[int, int], max_pixels: int) -> Path:

@@ -215,7 +215,9 @@ def _make(folder: Path) -> bool:
 
 def _require_empty(folder: Path) -> None:
     """Raise OutputError unless the folder is empty but for a lock file, which a killed run may have left."""
-    if folder.exists() and (not folder.is_dir() or any(entry.name not in LOCK_FILES for entry in folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or any(entry.name not in LOCK_FILES for entry in folder.iterdir())
+    ):
         raise OutputError(
             f"{folder} already exists and is not overwritten; name another folder, or go on with it:"
             f" classwise resume {folder}"

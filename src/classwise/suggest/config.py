@@ -12,6 +12,7 @@ from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.images import read_image
+from classwise.data.label_spelling import column_warnings
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
@@ -196,6 +197,12 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
             targets.append(f"{name} (ordinal: {' < '.join(target.labels or ())})")
         else:
             targets.append(f"{name} ({target.type})")
+    spelling = [
+        f"warning: {text}"
+        for name, target in config.targets.items()
+        if target.column and not target.edges and target.type in ("class", "ordinal", "multilabel")
+        for text in column_warnings(name, guess.table[target.column].to_list(), target.separator)
+    ]
     joint = ", joined into one class" if config.joint else ""
     group = f"; split by {config.data.group}" if config.data.group else ""
     height, width = config.model.image_size
@@ -204,6 +211,7 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
         *([f"class shares: {prior} (selection.prior)"] if config.selection.prior else []),
         f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
         f" {config.model.weights}: {backbone.reason}",
+        *spelling,
     ]
 
 
