@@ -155,7 +155,7 @@ def test_bad_files_are_found_with_a_store_too(paths: list[Path], stores: Stores)
     assert list(found.hashes) == good
     for path in good:
         image = read_image(path, min_size=LEAST)
-        assert found.hashes[path] == (content_key(path.read_bytes()), pixels_key(image))
+        assert found.hashes[path][:2] == (content_key(path.read_bytes()), pixels_key(image))
     assert (store.added, store.already_there) == (
         0,
         len(paths) - 2,

@@ -35,10 +35,10 @@ def unknown(uid):
 
 pwd.getpwuid = unknown
 """
-QUICK = (
-    "--training.epochs 1 --selection.first_epoch 1 --report.baselines false --report.resamples 0"
-    " --training.precision fp32 --training.threads 1"
-).split()
+QUICK = [
+    *("--training.epochs", "1", "--selection.first_epoch", "1", "--training.precision", "fp32"),
+    *("--report.baselines", "false", "--report.resamples", "0", "--training.threads", "1"),
+]
 
 
 @pytest.fixture
@@ -64,8 +64,7 @@ def run(here: Path, *arguments: str, custom: str = "", **variables: str | None) 
         [sys.executable, "-m", "classwise", *arguments],
         cwd=here,
         env={k: v for k, v in (os.environ | wanted).items() if v is not None},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         encoding="utf-8",
         timeout=300,
     )
