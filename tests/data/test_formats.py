@@ -376,6 +376,17 @@ def test_other_numbers_of_channels(tiff: Save, channels: int) -> None:
             read_image(colours, pixels=pixels)
 
 
+def test_pages_of_one_channel_each_are_the_channels(tiff: Save) -> None:
+    """As ImageJ writes them; without the key, and for another number, they are pages."""
+    image = samples(4)
+    path = tiff(np.moveaxis(image, -1, 0), photometric="minisblack")
+    np.testing.assert_array_equal(read_image(path, pixels=PixelFormat(4)), image)
+    assert check_image(path, pixels=PixelFormat(4)).facts.frames == 1
+    assert check_image(path).facts.frames == 4
+    with pytest.raises(ImageError, match="1 channels; allowed: 5"):
+        read_image(path, pixels=PixelFormat(5))
+
+
 def test_alpha_is_a_channel_of_four(tmp_path: Path) -> None:
     """With four channels nothing is laid over white."""
     Image.fromarray(samples(4), "RGBA").save(tmp_path / "x.png")

@@ -19,7 +19,8 @@ _MOST_PAGES = 10_000
 
 
 def decode_tiff(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
-    """The first page with all its channels, upright. Raises Unreadable, UnknownRange."""
+    """The first page with all its channels, upright; or as many pages as `pixels` has channels, if each holds one of
+    them (as ImageJ writes them). Raises Unreadable, UnknownRange."""
     # Imported here: few data sets have such files. What it logs about a file is in the error, if it matters.
     import tifffile
 
@@ -31,13 +32,19 @@ def decode_tiff(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
             raise Unreadable(
                 f"{page.imagedepth} × {page.samplesperpixel} planes; allowed: {_MOST_SAMPLES} channels"
             )
-        _require_complete(page, len(data))
-        samples_HWC = _samples(page)
-        facts = ImageFacts(frames=_full_pages(file, page))
+        pages = _full_pages(file, page)
+        frames = len(pages)
+        if pixels.channels not in (1, 3) and page.samplesperpixel == 1 and frames == pixels.channels:
+            frames = 1
+        else:
+            pages = pages[:1]
+        for one in pages:
+            _require_complete(one, len(data))
+        samples_HWC = np.concatenate([_samples(one) for one in pages], axis=-1)
         orientation = page.tags.valueof(274, 1)
 
     raster = _raster(page, samples_HWC, pixels)
-    raster = raster._replace(facts=raster.facts._replace(frames=facts.frames))
+    raster = raster._replace(facts=raster.facts._replace(frames=frames))
     return upright(raster, orientation if orientation in range(1, 9) else 1)
 
 
@@ -63,10 +70,11 @@ def _samples(page: Any) -> np.ndarray:
     return array.transpose(order).reshape(page.imagelength, page.imagewidth, -1)
 
 
-def _full_pages(file: Any, first: Any) -> int:
-    """How many pages hold an image of their own: thumbnails, masks and smaller copies do not."""
-    pages = (page.aspage() for page in file.pages[:_MOST_PAGES])
-    return sum(page.shape == first.shape and not page.is_reduced and not page.is_mask for page in pages)
+def _full_pages(file: Any, first: Any) -> list[Any]:
+    """The pages that hold an image of their own, the first at any rate: thumbnails, masks and smaller copies do not."""
+    others = (page.aspage() for page in file.pages[1:_MOST_PAGES])
+    alike = (page for page in others if (page.shape, page.dtype) == (first.shape, first.dtype))
+    return [first, *(page for page in alike if not page.is_reduced and not page.is_mask)]
 
 
 def _raster(page: Any, samples_HWC: np.ndarray, pixels: PixelFormat) -> Raster:
@@ -119,6 +127,6 @@ def _palette_colours(page: Any, samples_HWC: np.ndarray) -> np.ndarray:
     if colours_3N is None or samples_HWC.shape[2] != 1 or int(samples_HWC.max()) >= colours_3N.shape[1]:
         raise Unreadable("damaged: a palette that lacks colours")
     if colours_3N.max() >= 256:
-        colours_3N = np.rint(colours_3N / 257)
+        colours_3N = colours_3N >> 8  # programs write 8 bits times 256 or times 257
     colours_N3: np.ndarray = colours_3N.astype(np.uint8).T
     return colours_N3[samples_HWC[..., 0].astype(np.intp)]
