@@ -67,12 +67,10 @@ def refuse_large_joint(targets: Sequence[Target], joint: Sequence[str]) -> None:
 
 
 def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], key: str = "valid") -> None:
-    """Raise DataError if a row, an image, a group or a query is in both splits: validation, or the test, would look
+    """Raise DataError if an image, a group or a query is in both splits: validation, or the test, would look
     better than it is. `key`: the key of `data` that names the second."""
     values: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
-    # Two folders may use the same ids for different images.
-    if train.root == valid.root:
-        values["id"] = (train.ids, valid.ids)
+    # Not the ids: two tables, or two folders, may both number their rows from 0.
     values["image"] = (train.paths, valid.paths)
     for target in targets:
         if isinstance(target, RankingTarget):
