@@ -72,6 +72,7 @@ def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], ke
     values: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
     # Not the ids: two tables, or two folders, may both number their rows from 0.
     values["image"] = (train.paths, valid.paths)
+    name_of = dict(zip(map(str, valid.paths), valid.names, strict=True))  # as the table has it
     for target in targets:
         if isinstance(target, RankingTarget):
             values["query"] = (train.frame[target.query].to_list(), valid.frame[target.query].to_list())
@@ -83,7 +84,7 @@ def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], ke
         shared = sorted({str(value) for value in train_values} & {str(value) for value in valid_values})
         if shared:
             raise DataError(
-                f"{valid.where} (data.{key}): {what} {shared[0]!r} is in {train.where} too"
+                f"{valid.where} (data.{key}): {what} {name_of.get(shared[0], shared[0])!r} is in {train.where} too"
                 f" ({len(shared)} in all); {sides} must not share any"
             )
 
