@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(path: Path, content: bytes | None = None) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if content is not None:
         path.write_bytes(content)
         return
@@ -70,3 +70,14 @@ def test_files_beside_the_images_are_no_loss(folder: Path) -> None:
         f"{folder}: left out 12 files not named as images: 10 .xml, 1 .csv, 1 .md (10 in a, 1 in ., 1 in docs)"
     )
     assert notes[1] == f"{folder}: no class for 'docs', without any image"
+
+
+def test_a_class_of_one_part_of_a_split_counts_as_well(tmp_path: Path) -> None:
+    """Class folders may lie in train and test."""
+    for part in ("train", "test"):
+        for label in "ab":
+            for i in range(10):
+                write(tmp_path / part / label / f"{i}.png", b"x")
+    write(tmp_path / "test/c/0.jp2", b"x")
+    with pytest.raises(DataError, match=r"class 'test/c' would be left out"):
+        folder_table(tmp_path, skip_lost=True)

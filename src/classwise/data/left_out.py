@@ -15,16 +15,18 @@ OTHER_IMAGES = (
     ".lif", ".nd2", ".svs", ".ndpi", ".vsi", ".h5",
 )  # fmt: skip
 """Suffixes of images, and of arrays that often are images, that are not read."""
+PARTS = ("train", "training", "valid", "val", "validation", "dev", "test", "testing")
+"""Names of folders that hold class folders."""
 MOST_SHARE = 0.01
 """Of the images of a folder that may be left out without being asked for."""
 _LISTED = 8
 
 
 def left_out_notes(
-    folder: Path, others: Sequence[str], images: Sequence[tuple[str, str]], skip: bool = False
+    folder: Path, others: Sequence[str], images: Iterable[str], skip: bool = False
 ) -> list[str]:
-    """Notes on the files below a folder that are not named as images, `others`; `images` are the (path, class) of those
-    that are, both relative to the folder. Files whose name or content says that they are images count as lost.
+    """Notes on the files below a folder that are not named as images, `others`; `images` are those that are, all relative
+    to the folder. Files whose name or content says that they are images count as lost.
 
     Raises DataError if all images of a class are lost or, unless `skip`, more than MOST_SHARE of all.
     """
@@ -32,10 +34,10 @@ def left_out_notes(
     visible = [name for name in others if not Path(name).name.startswith(".")]
     lost = [name for name in visible if _is_image(folder, name)]
     lost_by_class = Counter(_class_of(name) for name in lost if "/" in name)
-    kept_by_class = Counter(label for _, label in images)
+    kept_by_class = Counter(_class_of(name) for name in images)
 
     lost_classes = sorted(label for label in lost_by_class if label not in kept_by_class)
-    too_many = len(lost) > MOST_SHARE * (len(images) + len(lost))
+    too_many = len(lost) > MOST_SHARE * (kept_by_class.total() + len(lost))
     if lost_classes or (too_many and not skip):
         raise DataError(_lost_text(folder, lost, lost_by_class, kept_by_class, lost_classes))
 
@@ -50,7 +52,7 @@ def left_out_notes(
         )
     if hidden:
         notes.append(f"{folder}: left out {len(hidden)} hidden file{'' if len(hidden) == 1 else 's'}")
-    without = sorted({_class_of(name) for name in visible if "/" in name} - set(kept_by_class))
+    without = sorted({_class_of(name) for name in visible if "/" in name} - set(kept_by_class) - set(PARTS))
     if without:
         listed = ", ".join(map(repr, without[:_LISTED])) + (", ..." if len(without) > _LISTED else "")
         notes.append(f"{folder}: no class for {listed}, without any image")
@@ -91,8 +93,12 @@ def _is_image(folder: Path, name: str) -> bool:
 
 
 def _class_of(name: str) -> str:
-    """The class folder of a path relative to the folder; `.` for a file in the folder itself."""
-    return name.split("/", 1)[0] if "/" in name else "."
+    """The class folder of a path relative to the folder: the first, or the second where the first is a part of a split;
+    `.` for a file in the folder itself."""
+    folders = name.split("/")[:-1]
+    if len(folders) > 1 and folders[0].lower() in PARTS:
+        return "/".join(folders[:2])
+    return folders[0] if folders else "."
 
 
 def _suffix(name: str) -> str:

@@ -120,7 +120,7 @@ def folder_table(folder: Path, skip_lost: bool = False) -> tuple[pl.DataFrame, t
             images_outside_classes += 1
         else:
             rows.append((name, name.split("/", 1)[0]))
-    notes = left_out_notes(folder, others, rows, skip_lost)
+    notes = left_out_notes(folder, others, (name for name, _ in rows), skip_lost)
     if not rows:
         raise DataError(
             f"{folder}: found no images in sub-folders ({images_outside_classes} directly in it, {len(others)} other"
