@@ -25,8 +25,8 @@ _LISTED = 8
 def left_out_notes(
     folder: Path, others: Sequence[str], images: Iterable[str], skip: bool = False
 ) -> list[str]:
-    """Notes on the files below a folder that are not named as images, `others`; `images` are those that are, all relative
-    to the folder. Files whose name or content says that they are images count as lost.
+    """Notes on the files below a folder that are not named as images, `others`; `images` are those that are, all
+    relative to the folder. Files whose name or content says that they are images count as lost.
 
     Raises DataError if all images of a class are lost or, unless `skip`, more than MOST_SHARE of all.
     """
