@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
 
+import io
 import itertools
 import json
 import os
@@ -477,6 +478,10 @@ def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code: 0 done, 1 error, 2 wrong usage, 75 stopped with a checkpoint."""
+    # A label or a path may hold what the terminal's encoding lacks: it is printed as \\u732b, and is no error.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     code = run_command(sys.argv[1:] if arguments is None else arguments)
     if (
         code == Interrupted.exit_code

@@ -159,7 +159,9 @@ def _stages_of_files(
 
 
 def _decoded(dataset: ImageDataset, row: int) -> Any:
-    return read_image(dataset.paths[row], dataset.max_pixels, dataset.root, min_image_size(dataset.size))
+    return read_image(
+        dataset.paths[row], dataset.max_pixels, dataset.root, min_image_size(dataset.size), dataset.pixels
+    )
 
 
 @contextlib.contextmanager

@@ -83,7 +83,8 @@ def _seconds_per_image(
         name: torch.from_numpy(values[rows]).to(device) for name, values in splits.train.labels.items()
     }
     forward = build_settings(config, device).in_precision(trial)
-    images = torch.zeros(batch_size, 3, *model.metadata.image_size, dtype=torch.uint8, device=device)
+    size = (batch_size, model.metadata.channels, *model.metadata.image_size)
+    images = torch.zeros(size, dtype=torch.uint8, device=device)
     seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()

@@ -1,8 +1,11 @@
 """Recipes that cannot be trained are refused here, before anything takes time."""
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from classwise.compose.losses import build_criterion
 from classwise.compose.settings import build_settings, device_of, metric_targets, selection_metric
@@ -36,16 +39,68 @@ def check_recipe(
     _refuse_process_count(config, criterion, processes)
     _refuse_fixed_sizes(config, criterion, has_queries=splits.queries(splits.train) is not None)
 
+    _refuse_lone_image(_batch_sizes(config, splits), config, model)
+
     # Some schedules ask for more updates than a short run has.
     schedule_of(config, optimizer, updates_per_epoch(config, splits, processes))
 
 
 def updates_per_epoch(config: Config, splits: DatasetSplits, processes: Processes = SINGLE_PROCESS) -> int:
     """How many updates an epoch has, of which the last may be short."""
+    batch_count = len(_batch_sizes(config, splits))
+    return -(-batch_count // (config.training.accumulate * processes.world_size))
+
+
+def _batch_sizes(config: Config, splits: DatasetSplits) -> list[int]:
+    """How many rows each batch of an epoch has."""
     queries = splits.queries(splits.train)
     order = table_order(len(splits.train.samples), queries)
-    batch_count = len(batches_of(order, config.training.batch_size, queries))
-    return -(-batch_count // (config.training.accumulate * processes.world_size))
+    return [len(batch) for batch in batches_of(order, config.training.batch_size, queries)]
+
+
+def _refuse_lone_image(batch_sizes: Sequence[int], config: Config, model: Classifier) -> None:
+    """A last batch, or chunk, of a single image that batch norm cannot take is known from the numbers of rows. Where
+    queries are kept whole, the order of an epoch may still bring one that is not found here."""
+    training = config.training
+    trains_backbone = config.plan != "probe" and training.freeze_epochs < training.epochs
+    if not trains_backbone or not model.batch_dependent_norms:
+        return
+    chunk_size = training.micro_batch if isinstance(training.micro_batch, int) else max(batch_sizes)
+    has_lone_image = any(size // -(-size // chunk_size) == 1 for size in batch_sizes)
+    if not has_lone_image or _takes_single_image(model, frozen=training.batch_norm == "frozen"):
+        return
+
+    cannot = "batch norm cannot normalize a single image at this image_size"
+    if chunk_size < max(batch_sizes):
+        raise ConfigError(
+            f"training.micro_batch: found {chunk_size}, which leaves a single image to be computed alone, and {cannot};"
+            " allowed here: auto, or a larger number"
+        )
+    rows = sum(batch_sizes)
+    fitting = [size for size in range(2, rows + 1) if rows % size != 1]
+    nearest_size = min(fitting, key=lambda size: abs(size - training.batch_size), default=None)
+    advice = "more training rows are needed" if nearest_size is None else f"try {nearest_size}"
+    raise ConfigError(
+        f"training.batch_size: found {training.batch_size}, which leaves a last batch of a single image of {rows}, and"
+        f" {cannot}; {advice}"
+    )
+
+
+def _takes_single_image(model: Classifier, frozen: bool) -> bool:
+    """Whether one image alone can be trained on: tried on a copy, whose running statistics nobody needs."""
+    copied = copy.deepcopy(model).train()
+    if frozen:
+        copied.freeze_batch_norm()
+    channels = copied.mean.shape[1]
+    image_BCHW = torch.zeros(1, channels, *copied.metadata.image_size, dtype=torch.uint8)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            copied(image_BCHW.to(copied.mean.device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return False
+    return True
 
 
 def single_image_batch_error(error: BaseException, config: Config) -> ConfigError | None:

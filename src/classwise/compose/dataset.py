@@ -12,7 +12,8 @@ from classwise.compose.contents import (
     refuse_shared_content,
     split_groups,
 )
-from classwise.compose.image_check import image_count_text, open_cache, usable_rows
+from classwise.compose.image_check import open_cache, usable_rows
+from classwise.compose.image_facts import image_warnings
 from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.row_weights import with_row_weights
 from classwise.compose.split_checks import (
@@ -77,6 +78,7 @@ def prepare(
         console.line(f"warning: {warning}")
     return dataclasses.replace(
         splits,
+        warnings=(*splits.warnings, *image_warnings(hashes, config)),
         train=with_row_weights(config, _with_images(splits.train, hashes, cache)),
         valid=_with_images(splits.valid, hashes, cache),
         test=None if splits.test is None else _with_images(splits.test, hashes, cache),
@@ -94,6 +96,7 @@ def _read_samples(config: Config) -> Samples:
         path=data.path,
         id=data.id,
         group=data.group,
+        skip_lost=data.bad_images == "skip",
     )
 
 
@@ -116,6 +119,7 @@ def _read_table(config: Config, key: str) -> Samples:
             path=data.path,
             id=data.id,
             group=data.group,
+            skip_lost=data.bad_images == "skip",
         )
     except DataError as error:
         # The reader names the key that usually holds a source.
@@ -157,8 +161,6 @@ def _split_data(
         warnings += untested
 
     # What the user should know, and what would make predictions ambiguous.
-    if bad:
-        warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     refuse_clashing_names(targets, has_joint=bool(joint))
     refuse_large_joint(targets, joint)
     splits = DatasetSplits(

@@ -33,6 +33,7 @@ def build_target(name: str, config: Config, samples: Samples) -> Target:
         query=target.query,
         frame=samples.frame,
         where=samples.where,
+        unify=config.data.unify_labels,
     )
 
 

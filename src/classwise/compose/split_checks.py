@@ -1,6 +1,7 @@
 """What is refused in the data (leakage between the splits, clashing column names), and what is warned of."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
+from classwise.data.label_spelling import column_warnings, spelling_warnings
 from classwise.data.sources import Samples
-from classwise.data.targets import MultilabelTarget, RankingTarget, Target
+from classwise.data.targets import ClassTarget, MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
 from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import MAX_JOINT_CLASSES
@@ -65,13 +67,12 @@ def refuse_large_joint(targets: Sequence[Target], joint: Sequence[str]) -> None:
 
 
 def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], key: str = "valid") -> None:
-    """Raise DataError if a row, an image, a group or a query is in both splits: validation, or the test, would look
+    """Raise DataError if an image, a group or a query is in both splits: validation, or the test, would look
     better than it is. `key`: the key of `data` that names the second."""
     values: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
-    # Two folders may use the same ids for different images.
-    if train.root == valid.root:
-        values["id"] = (train.ids, valid.ids)
+    # Not the ids: two tables, or two folders, may both number their rows from 0.
     values["image"] = (train.paths, valid.paths)
+    name_of = dict(zip(map(str, valid.paths), valid.names, strict=True))  # as the table has it
     for target in targets:
         if isinstance(target, RankingTarget):
             values["query"] = (train.frame[target.query].to_list(), valid.frame[target.query].to_list())
@@ -83,7 +84,7 @@ def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], ke
         shared = sorted({str(value) for value in train_values} & {str(value) for value in valid_values})
         if shared:
             raise DataError(
-                f"{valid.where} (data.{key}): {what} {shared[0]!r} is in {train.where} too"
+                f"{valid.where} (data.{key}): {what} {name_of.get(shared[0], shared[0])!r} is in {train.where} too"
                 f" ({len(shared)} in all); {sides} must not share any"
             )
 
@@ -93,11 +94,27 @@ def split_warnings(splits: DatasetSplits) -> list[str]:
     classes."""
     return [
         *content_warnings(splits),
+        *_spelling(splits),
         *_masked_rows(splits),
         *_unused_separators(splits),
         *_unscored_targets(splits),
         *_absent_classes(splits),
     ]
+
+
+def _spelling(splits: DatasetSplits) -> list[str]:
+    """Labels and groups that are probably the same, and labels that look like missing values."""
+    samples = [split.samples for split in splits.by_name.values()]
+    warnings = []
+    for target in splits.targets:
+        separator = target.separator if isinstance(target, MultilabelTarget) else None
+        is_list_of_labels = separator is not None
+        is_label = isinstance(target, ClassTarget) and target.edges is None
+        if isinstance(target, ClassTarget | MultilabelTarget) and (is_label or is_list_of_labels):
+            cells = [cell for part in samples for cell in part.frame[target.columns[0]].to_list()]
+            warnings += column_warnings(target.name, cells, separator, target.unify)
+    groups = Counter(group for part in samples for group in part.groups or ())
+    return [*warnings, *spelling_warnings("data.group", groups, unified=False, what="groups")]
 
 
 def _masked_rows(splits: DatasetSplits) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from classwise.compose.image_check import pixel_format
 from classwise.compose.losses import cosine_scales
 from classwise.compose.settings import unless_auto
 from classwise.config.schema import Config
@@ -36,6 +37,9 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
         seed=torch_seed(config.seed, WEIGHTS),
         cosine=cosine_scales(config),
         pooling=model.pooling,
+        pixels=pixel_format(config),
+        mean=model.mean,
+        std=model.std,
     )
     # Already here, since the fastest way to train is measured with this model.
     freeze_norms(config, classifier)

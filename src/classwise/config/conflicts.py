@@ -15,6 +15,7 @@ from classwise.errors import ConfigError
 def check_conflicts(config: Config) -> list[str]:
     """Warnings, one line each. Raises ConfigError for the first contradiction."""
     checks = (
+        _saturation,
         _mixing,
         _sampling,
         _target_keys,
@@ -43,6 +44,15 @@ def losses_of(config: Config, name: str) -> list[Any]:
 def loss_key(config: Config, name: str) -> str:
     """The table of the file that holds the loss of a target."""
     return f"targets.{name}.loss" if config.targets[name].loss else "loss"
+
+
+def _saturation(config: Config) -> Iterator[str]:
+    saturation, channels = config.data.augment.saturation, config.model.channels
+    if saturation and channels != 3:
+        yield (
+            f"data.augment.saturation: found {saturation}, but model.channels is {channels}, and only RGB has a"
+            " saturation; allowed: 0, which presets have there"
+        )
 
 
 def _mixing(config: Config) -> Iterator[str]:

@@ -5,6 +5,7 @@ it is in the file (`schedule.warmup_epochs`). The descriptions of the fields are
 writes and the text of `classwise keys`.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,16 @@ class Augment(Section):
         "light", description="none | light | standard | strong; the keys below override parts of it"
     )
     flip: Probability | None = Field(None, description="probability of a horizontal flip")
+    flip_vertical: Probability | None = Field(
+        None,
+        description="probability of a flip top to bottom: for images without an up and down, such as tissue or aerial"
+        " images (default: 0 in every preset)",
+    )
+    quarter_turns: Probability | None = Field(
+        None,
+        description="probability of a turn by 90, 180 or 270 degrees; 0.75 makes all four directions equally likely"
+        " (default: 0 in every preset)",
+    )
     crop: Annotated[float, Field(ge=0.01, le=1)] | None = Field(
         None, description="smallest fraction of the image's area that a random crop keeps; 1 = no crop"
     )
@@ -118,6 +129,11 @@ class Data(Section):
         "error",
         description="rows without a label for any target: refuse to start (error), or leave them out (skip)",
     )
+    unify_labels: bool = Field(
+        False,
+        description="whether labels that differ only in white space, case, Unicode form or the way a number is written"
+        " are one class, under the most frequent spelling; false: they are classes of their own, with a warning",
+    )
     cache: str = Field(
         "auto",
         description="where decoded images are cached, and measurements and baselines are remembered: auto (the user"
@@ -126,9 +142,26 @@ class Data(Section):
     cache_gigabytes: Positive = Field(
         10.0, description="maximum size of the image cache, for all data sets together"
     )
+    value_range: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
+        None,
+        description="samples of more than 8 bits that become black and white: [0, 4095] for 12 bits in files of 16"
+        " (default: 0 to the highest of up to 16 bits, 0 to 1 of floats)",
+    )
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = Field(
         100_000_000, description="images with more pixels than this are refused before they are decoded"
     )
+
+    @model_validator(mode="after")
+    def _increasing_range(self) -> "Data":
+        if (
+            self.value_range is not None
+            and not -math.inf < self.value_range[0] < self.value_range[1] < math.inf
+        ):
+            raise ValueError(
+                f"value_range: found {list(self.value_range)}; the first number, which becomes black, must be below the"
+                " second, which becomes white"
+            )
+        return self
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> "Data":
@@ -154,6 +187,20 @@ class Model(Section):
     image_size: Annotated[tuple[int, int], Field(strict=False)] = Field(
         (64, 64), description="height and width of the model's input, in pixels"
     )
+    channels: Annotated[int, Field(ge=1, le=64)] = Field(
+        3,
+        description="channels of the images: 3 (RGB) | 1 (gray) | any other number that all files have, such as 2 or 4"
+        " of TIFF files, as they are stored",
+    )
+    mean: Annotated[tuple[Probability, ...], Field(strict=False)] | None = Field(
+        None,
+        description="mean of each channel, of pixel values from 0 to 1, that images are normalized by (default: that of"
+        " the pretrained weights; 0.5 for built-in backbones)",
+    )
+    std: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)] | None = Field(
+        None,
+        description="standard deviation of each channel that images are normalized by (default: as for mean)",
+    )
     fit: Literal["squash", "crop", "pad"] = Field(
         "squash", description="how images of other shapes are brought to image_size: squash | crop | pad"
     )
@@ -170,6 +217,17 @@ class Model(Section):
     def _sizes(self) -> "Model":
         if not all(8 <= side <= 4096 for side in self.image_size):
             raise ValueError(f"image_size: found {list(self.image_size)}, each side must be from 8 to 4096")
+        return self
+
+    @model_validator(mode="after")
+    def _a_number_for_each_channel(self) -> "Model":
+        for key in ("mean", "std"):
+            numbers = getattr(self, key)
+            if numbers is not None and len(numbers) != self.channels:
+                raise ValueError(
+                    f"{key}: found {len(numbers)} numbers, but model.channels is {self.channels}; allowed: one for each"
+                    " channel"
+                )
         return self
 
 

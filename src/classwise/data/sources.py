@@ -7,10 +7,14 @@ from pathlib import Path
 
 import polars as pl
 
+from classwise.data.left_out import left_out_notes
 from classwise.data.table import full_column, read_table, rows_text
 from classwise.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
+    ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,18 @@ class Samples:
         )
 
 
-def read_source(source: Path, images: Path, path: str, id: str | None, group: str | None) -> Samples:
-    """The rows of a table or of a folder of class folders. `path`, `id` and `group` are columns of the table.
+def read_source(
+    source: Path, images: Path, path: str, id: str | None, group: str | None, skip_lost: bool = False
+) -> Samples:
+    """The rows of a table or of a folder of class folders. `path`, `id` and `group` are columns of the table;
+    `skip_lost` as in `folder_table`.
 
     A folder gives the columns `path` (relative to the folder) and `label` (the name of its sub-folder).
     Raises DataError for a file or folder that does not exist, a missing column, an empty cell, a duplicate id, and a
     path that leaves the folder `images`.
     """
     if source.is_dir():
-        frame, notes = folder_table(source)
+        frame, notes = folder_table(source, skip_lost)
         return samples_of(
             frame, where=str(source), root=source, path="path", id=None, group=None, notes=notes
         )
@@ -99,28 +106,25 @@ def samples_of(
     )
 
 
-def folder_table(folder: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def folder_table(folder: Path, skip_lost: bool = False) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """`path` and `label` of every image below a folder's class folders, sorted; and notes on what was left out. Raises
-    DataError if there are no such images."""
+    DataError if there are no such images, and for images that cannot be read (see left_out.py), of which `skip_lost`
+    allows some."""
     rows: list[tuple[str, str]] = []
-    other_files = 0
+    others: list[str] = []
     images_outside_classes = 0
     for name in _files(folder):
         if not is_image_name(name):
-            other_files += 1
+            others.append(name)
         elif "/" not in name:
             images_outside_classes += 1
         else:
             rows.append((name, name.split("/", 1)[0]))
+    notes = left_out_notes(folder, others, (name for name, _ in rows), skip_lost)
     if not rows:
         raise DataError(
-            f"{folder}: found no images in sub-folders ({images_outside_classes} directly in it, {other_files} other"
+            f"{folder}: found no images in sub-folders ({images_outside_classes} directly in it, {len(others)} other"
             f" files); a folder source has one sub-folder per class with files {', '.join(IMAGE_SUFFIXES)}"
-        )
-    notes = []
-    if other_files:
-        notes.append(
-            f"{folder}: left out {other_files} files that are hidden, not named as images, or links to folders"
         )
     if images_outside_classes:
         notes.append(f"{folder}: left out {images_outside_classes} images that are in no class folder")

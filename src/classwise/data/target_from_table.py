@@ -1,5 +1,6 @@
 """A target from the keys that the config gives it and from what the table holds."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -7,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from classwise.data.cells import edge_labels, label_sets, labels_of_column, sorted_labels
+from classwise.data.label_spelling import spelling_key, unified_labels
 from classwise.data.table import column as table_column
 from classwise.data.targets import (
     ClassTarget,
@@ -32,10 +34,12 @@ def make_target(
     query: str | None,
     frame: pl.DataFrame,
     where: str,
+    unify: bool = False,
 ) -> Target:
     """A target with its list of labels: as given, between the `edges`, or what the table holds.
 
-    The arguments up to `query` are the keys of [targets.NAME]; `where` names the table in messages. Raises ConfigError
+    The arguments up to `query` are the keys of [targets.NAME]; `where` names the table in messages; `unify` is the key
+    data.unify_labels. Raises ConfigError
     for an unknown type or a missing key, and DataError for a column that is missing, has cells that are not allowed, or
     has nothing to learn from (only one class, say).
     """
@@ -52,8 +56,11 @@ def make_target(
                 key=f"targets.{name}.labels",
                 where=where,
                 column=column_name,
+                unify=unify,
             )
-        return ClassTarget(name, type=type, column=column_name, labels=tuple(class_labels), edges=cut)
+        return ClassTarget(
+            name, type=type, column=column_name, labels=tuple(class_labels), edges=cut, unify=unify
+        )
 
     def multilabel() -> MultilabelTarget:
         if columns is not None:
@@ -65,6 +72,7 @@ def make_target(
             separator="|" if separator is None else separator,
             frame=frame,
             where=where,
+            unify=unify,
         )
 
     def regression() -> RegressionTarget:
@@ -85,6 +93,9 @@ def make_target(
     }
     if type not in makers:
         raise ConfigError(f"targets.{name}.type: found {type!r}, {nearest(type, makers)}")
+
+    if unify and labels is not None:
+        _refuse_alike(name, labels)
 
     # Encoding the table shows whether its cells are what the target allows, and whether there are two to tell apart.
     target = makers[type]()
@@ -116,13 +127,27 @@ def _multilabel_of_cells(
     separator: str,
     frame: pl.DataFrame,
     where: str,
+    unify: bool,
 ) -> MultilabelTarget:
     """One column with all labels of a row in a cell."""
     if labels is None:
         cells = table_column(frame, column, where, f"targets.{name}.column")
         sets = label_sets(cells, separator, where, column)
-        labels = sorted_labels({label for row_labels in sets for label in row_labels or ()})
-    return MultilabelTarget(name, columns=(column,), labels=tuple(labels), separator=separator)
+        counts = Counter(label for row_labels in sets for label in row_labels or ())
+        labels = sorted_labels(unified_labels(counts) if unify else set(counts))
+    return MultilabelTarget(name, columns=(column,), labels=tuple(labels), separator=separator, unify=unify)
+
+
+def _refuse_alike(name: str, labels: Sequence[str]) -> None:
+    """Raise ConfigError if two labels of the config's own list would be one."""
+    by_key: dict[str, str] = {}
+    for label in labels:
+        first = by_key.setdefault(spelling_key(label), label)
+        if first != label:
+            raise ConfigError(
+                f"targets.{name}.labels: found {first!r} and {label!r}, which data.unify_labels = true takes for one;"
+                " allowed: one of them"
+            )
 
 
 def _refuse_nothing_to_learn(target: Target, encoded: Encoded, where: str) -> None:

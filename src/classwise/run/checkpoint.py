@@ -310,6 +310,8 @@ def restored_model(checkpoint: Checkpoint) -> Classifier:
                 raise ValueError(f"the head of {name!r} has {rows} outputs, not {outputs!r:.50}")
         if not all(8 <= side <= 4096 for side in metadata.image_size):
             raise ValueError(f"images of {list(metadata.image_size)!r:.50}")
+        if not 1 <= metadata.channels <= 64:
+            raise ValueError(f"images of {metadata.channels!r:.50} channels")
         return restore_classifier(metadata, checkpoint.model)
 
 

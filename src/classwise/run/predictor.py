@@ -148,6 +148,7 @@ class Predictor:
                     max_pixels=config.data.max_pixels,
                     console=console,
                     root=samples.root,
+                    pixels=self.model.metadata.pixels,
                 )
                 refuse_bad(checked.bad, samples.where)
                 raise

@@ -1,7 +1,9 @@
 """`classwise init`: look at the images, and write a config that is ready to train."""
 
+import contextlib
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -11,7 +13,9 @@ from classwise.config.describe import commented_toml
 from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.images import read_image
+from classwise.data.images import read_image, sample_facts
+from classwise.data.label_spelling import column_warnings
+from classwise.data.pixel_format import ImageFacts, PixelFormat, proposed_range
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
@@ -88,6 +92,7 @@ def look_at(source: Path, hub: bool, scratch: bool = False) -> Suggestion:
     guess.data["images"] = str(guess.root.resolve())
     prior, reason = choose_prior(guess)
     guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
+    _guess_value_range(guess)
     height, width = _median_size(guess)
     backbone = FROM_SCRATCH if scratch else choose_backbone(height, width, hub)
     config = suggest(guess, _run_name(source), backbone=backbone, height=height, width=width, prior=prior)
@@ -196,15 +201,51 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
             targets.append(f"{name} (ordinal: {' < '.join(target.labels or ())})")
         else:
             targets.append(f"{name} ({target.type})")
+    spelling = [
+        f"warning: {text}"
+        for name, target in config.targets.items()
+        if target.column and not target.edges and target.type in ("class", "ordinal", "multilabel")
+        for text in column_warnings(name, guess.table[target.column].to_list(), target.separator)
+    ]
     joint = ", joined into one class" if config.joint else ""
     group = f"; split by {config.data.group}" if config.data.group else ""
     height, width = config.model.image_size
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
+        *([f"data.value_range: {guess.notes['data.value_range']}"] if config.data.value_range else []),
         *([f"class shares: {prior} (selection.prior)"] if config.selection.prior else []),
         f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
         f" {config.model.weights}: {backbone.reason}",
+        *spelling,
     ]
+
+
+def _guess_value_range(guess: Guess) -> None:
+    """Choose data.value_range where images have more than 8 bits and do not use the range of their type. All of them
+    are read then: the brightest decides."""
+    paths = [guess.root / str(name) for name in guess.table[guess.data["path"]].to_list()]
+    sampled = _facts_of(paths[:: max(1, len(paths) // SAMPLED_IMAGES)])
+    if proposed_range(sampled) is None:
+        return
+    facts = _facts_of(paths)
+    proposal = proposed_range(facts)
+    if proposal is None:
+        return
+    guess.data["value_range"] = list(proposal)
+    deep = [found for found in facts if found.bits > 8]
+    guess.notes["data.value_range"] = (
+        f"samples that become black and white: {len(deep)} images have more than 8 bits, and samples from"
+        f" {min(found.lowest for found in deep):g} to {max(found.highest for found in deep):g}"
+    )
+
+
+def _facts_of(paths: Sequence[Path]) -> list[ImageFacts]:
+    """Of the images that can be read; `train` lists the others."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(ImageError):
+            found.append(sample_facts(path))
+    return found
 
 
 def _median_size(guess: Guess) -> tuple[int, int]:
@@ -212,9 +253,11 @@ def _median_size(guess: Guess) -> tuple[int, int]:
     names = guess.table[guess.data["path"]].to_list()
     step = max(1, len(names) // SAMPLED_IMAGES)
     heights, widths = [], []
+    value_range = guess.data.get("value_range")
+    pixels = PixelFormat(value_range=None if value_range is None else tuple(value_range))
     for name in names[::step]:
         try:
-            height, width = read_image(guess.root / str(name)).shape[:2]
+            height, width = read_image(guess.root / str(name), pixels=pixels).shape[:2]
         except ImageError:
             continue  # `train` lists all unreadable images; the others are enough here
         heights.append(height)
