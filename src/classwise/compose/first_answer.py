@@ -31,8 +31,9 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.losses.criterion import Criterion
-from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.metrics.collection import MetricCollection, flat_scores, score_of
 from classwise.metrics.mean import main_score
+from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
@@ -239,6 +240,8 @@ def _score(
         heads,
         labels={name: splits.label_lists[name] for name in heads if name in splits.label_lists},
         joint=() if of else splits.joint,
+        selected="" if of else selection_metric(config),
+        only_selected=True,
         priors={
             key: shares
             for key, shares in class_shares(config, splits.label_lists).items()
@@ -246,8 +249,9 @@ def _score(
         },
     )
     metrics.update(outputs, targets)
-    scores = flat_scores(metrics.compute())
+    results = metrics.compute()
     if not of:
-        return scores.get(selection_metric(config))
-    key = main_score(of, heads[of].type).rpartition(".")[2]
+        return score_of(results, selection_metric(config))
+    scores = flat_scores(results)
+    key = split_metric(main_score(of, heads[of].type))[1]
     return scores.get(f"{key}{AT_PRIOR}", scores.get(key))

@@ -6,11 +6,11 @@ import torch
 from torch.optim import Optimizer
 
 from classwise.compose.losses import cosine_scales
-from classwise.compose.settings import unless_auto
+from classwise.compose.settings import selection_metric, unless_auto
 from classwise.config.schema import Config
 from classwise.data.epochs import TrainingData
 from classwise.losses.criterion import Criterion
-from classwise.metrics.collection import higher_is_better
+from classwise.metrics.names import higher_is_better
 from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head
@@ -126,7 +126,7 @@ def schedule_of(config: Config, optimizer: Optimizer, updates_per_epoch: int) ->
         bases=[group["lr"] for group in optimizer.param_groups],
         updates_per_epoch=updates_per_epoch,
         epochs=config.training.epochs,
-        higher_is_better=higher_is_better(config.selection.metric),
+        higher_is_better=higher_is_better(selection_metric(config)),
         frozen_updates=config.training.freeze_epochs * updates_per_epoch,
         **options,
     )

@@ -305,8 +305,9 @@ class Selection(Section):
     metric: str = Field(
         "macro_f1",
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
-        ' or "age.macro_f1", "age.mae", ...; or "mean" of all targets\' main scores, the default of several targets'
-        " without [joint]",
+        ' or "age.macro_f1", "age.mae", ...; of one class "f1[old]", of the worst "worst_f1"; shares of several,'
+        ' such as "0.7*macro_f1 + 0.3*f1[old]"; or "mean" of all targets\' main scores, the default of several'
+        " targets without [joint]",
     )
     prior: Prior | None = Field(
         None,

@@ -23,6 +23,7 @@ from classwise.metrics.intervals import (
     MIN_MEAN_UNITS,
     MIN_UNITS,
     ONE_CLASS,
+    RANKED,
     Intervals,
     confusion_intervals,
     share_interval,
@@ -30,6 +31,7 @@ from classwise.metrics.intervals import (
     units_by_class,
     withheld_all,
 )
+from classwise.metrics.one_vs_rest import RANKED_CELLS, UNRANKED, RankedRows
 from classwise.metrics.posterior import design_effects
 from classwise.metrics.rows import (
     concat_rows,
@@ -207,11 +209,12 @@ class LabelMetric:
 
 
 class ClassMetric:
-    """The counts of a class or ordinal target: a `LabelMetric`, and sums of statistics of the probabilities.
+    """The counts of a class or ordinal target: a `LabelMetric`, sums of statistics of the probabilities, and the
+    probabilities of every row for the scores of their order.
 
     `predicted`: from decoded outputs (B, K) to classes (B,), -1 for none (default: the largest logit). `ordinal`: the
-    classes are ordered levels, and the scores include `mae_levels` and `quadratic_kappa`. The other arguments are those
-    of `LabelMetric`.
+    classes are ordered levels, and the scores include `mae_levels` and `quadratic_kappa`. `ranked_cells`: rows times
+    classes up to which `roc_auc` and `average_precision` are computed. The other arguments are those of `LabelMetric`.
     """
 
     def __init__(
@@ -222,6 +225,7 @@ class ClassMetric:
         labels: Sequence[str] = (),
         predicted: Callable[[Tensor], Tensor] | None = None,
         ordinal: bool = False,
+        ranked_cells: int = RANKED_CELLS,
     ) -> None:
         self._counts = LabelMetric(classes, device=device, keep_rows=keep_rows, labels=labels)
         self._predicted = predicted or ClassHead(classes).predicted
@@ -229,6 +233,7 @@ class ClassMetric:
         self.classes = classes
         self.sums = torch.zeros(len(TOP) + 1 + BINS, dtype=torch.float64, device=device)
         self._rows: list[Tensor] = []
+        self._ranked = RankedRows(ranked_cells)
 
     def update(self, logits_BK: Tensor, labels_B: Tensor) -> None:
         """Count one batch: logits or log-probabilities (B, K) and labels (B,), -1 where unknown.
@@ -249,17 +254,26 @@ class ClassMetric:
         else:
             self.sums += probability_sums(logits_BK, predicted_B, labels_B, counted_B)
 
+        # In log space, where probabilities near 1 keep their order.
+        if not self._ranked.is_full:
+            class_K = torch.arange(self.classes, device=labels_B.device)
+            log_p_BK = logits_BK.double().log_softmax(dim=1).to(logits_BK.dtype)
+            counted_BK = counted_B[:, None].expand_as(log_p_BK)
+            self._ranked.update(log_p_BK, labels_B[:, None] == class_K, counted_BK)
+
     def merge(self, other: "ClassMetric") -> None:
         """Add the counts and the stored rows of another metric; ValueError for another number of classes."""
         self._counts.merge(other._counts)
         self.sums += other.sums.to(self.sums.device)
         self._rows += other._rows
+        self._ranked.merge(other._ranked)
 
     def reset(self) -> None:
         """Start again from zero."""
         self._counts.reset()
         self.sums.zero_()
         self._rows.clear()
+        self._ranked.reset()
 
     @property
     def counts(self) -> LabelMetric:
@@ -282,26 +296,52 @@ class ClassMetric:
         return self._counts.masked
 
     def compute(self) -> dict[str, Any]:
-        """The scores as in metrics.json: see `label_scores`, `probability_scores` and, for levels, `level_scores`.
+        """The scores as in metrics.json: see `label_scores`, `probability_scores`, `one_vs_rest` and, for levels,
+        `level_scores`. `not_computed` says why scores of the order of all rows are not there.
 
         Raises ValueError after a label or prediction that is not a class.
         """
         confusion = self.confusion
-        extra_scores = probability_scores(self.sums.cpu().numpy(), np.asarray(confusion.sum()), self.classes)
+        extra_scores = as_floats(
+            probability_scores(self.sums.cpu().numpy(), np.asarray(confusion.sum()), self.classes)
+        )
+        ranked, columns = self._ranked_scores(has_rows=bool(confusion.any()))
+        extra_scores |= ranked
         if self._ordinal:
             steps_KK = np.abs(np.subtract.outer(range(self.classes), range(self.classes)))
-            extra_scores |= level_scores(
-                support_K=confusion.sum(axis=1),
-                predicted_K=confusion.sum(axis=0),
-                distance=np.asarray((confusion * steps_KK).sum()),
-                square=np.asarray((confusion * steps_KK**2).sum()),
+            extra_scores |= as_floats(
+                level_scores(
+                    support_K=confusion.sum(axis=1),
+                    predicted_K=confusion.sum(axis=0),
+                    distance=np.asarray((confusion * steps_KK).sum()),
+                    square=np.asarray((confusion * steps_KK**2).sum()),
+                )
             )
-        return class_scores(
+        scores = class_scores(
             confusion,
             labels=self._counts.labels,
-            extra_scores=as_floats(extra_scores),
+            extra_scores=extra_scores,
             type="ordinal" if self._ordinal else "class",
+            class_columns=columns,
         )
+        if self._ranked.is_full and self._ranked.limit:
+            reason = UNRANKED.format(cells=self._ranked.cells, limit=self._ranked.limit)
+            scores["not_computed"] = dict.fromkeys(("roc_auc", "average_precision"), reason)
+        return scores
+
+    def _ranked_scores(self, has_rows: bool) -> tuple[dict[str, float], dict[str, list[float | None]]]:
+        """Macro averages of AUC and average precision, and the same of each class; empty where there are too many rows
+        to rank. The AUC is averaged over the classes that have one: those with rows beside rows of others."""
+        if self._ranked.is_full:
+            return {}, {}
+        found = self._ranked.compute() if has_rows else None
+        if found is None:
+            none: list[float | None] = [None] * self.classes
+            return dict.fromkeys(("roc_auc", "average_precision"), 0.0), {"ap": none, "roc_auc": none}
+        auc_K, ap_K = found
+        scores = {} if bool(auc_K.isnan().all()) else {"roc_auc": float(auc_K.nanmean())}
+        aucs = [None if auc != auc else auc for auc in auc_K.tolist()]  # NaN is not equal to itself
+        return scores | {"average_precision": float(ap_K.mean())}, {"ap": ap_K.tolist(), "roc_auc": aucs}
 
     def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
         """The 95 % interval of every score that has one: scores of predicted classes by `confusion_intervals`, top-k
@@ -313,6 +353,10 @@ class ClassMetric:
         found = self._counts.intervals(groups, seed, resamples, ordinal=self._ordinal)
         scores = dict(found.scores)
         withheld = dict(found.withheld) | {"calibration_error": CALIBRATION}
+        if not self._ranked.is_full:
+            withheld |= {"average_precision": RANKED}
+            if (self.confusion.sum(axis=1) > 0).sum() > 1:  # else there is no AUC
+                withheld |= {"roc_auc": RANKED}
 
         # Top-k accuracies are shares of the counted rows.
         counted_N = self._counts.rows()[2]

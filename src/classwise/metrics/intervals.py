@@ -41,6 +41,8 @@ MIN_CLASS_UNITS = 3
 
 CALIBRATION = "it is biased upwards, by an unknown amount"
 
+RANKED = "it depends on the order of all rows, for which no interval is computed"
+
 EQUAL = "too few different values"
 
 ONE_CLASS = "there is only one class"

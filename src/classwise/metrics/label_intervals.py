@@ -9,6 +9,7 @@ from classwise.metrics.bootstrap import mean_intervals, percentile_interval, wit
 from classwise.metrics.intervals import (
     EQUAL,
     MIN_MEAN_UNITS,
+    RANKED,
     Intervals,
     absent_reason,
     class_intervals,
@@ -45,6 +46,8 @@ def label_intervals(
         labeled_NL, true_NL, predicted_NL, labels, unit_N, seed, draws
     )
     withheld["map"] = AVERAGE_PRECISION
+    if (true_NL.any(axis=0) & (labeled_NL & ~true_NL).any(axis=0)).any():  # else there is no AUC
+        withheld["roc_auc"] = RANKED
     scores["exact_match"] = share_interval((true_NL == predicted_NL).all(axis=1), unit_N, seed, draws)
 
     if reason := too_few(units, MIN_MEAN_UNITS, noun):

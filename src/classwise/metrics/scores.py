@@ -32,6 +32,8 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "quadratic_kappa": True,
     "top3_accuracy": True,
     "top5_accuracy": True,
+    "roc_auc": True,
+    "average_precision": True,
     "log_loss": False,
     "calibration_error": False,
     "mae_levels": False,
@@ -80,7 +82,7 @@ AT_PRIOR = "_at_prior"
 TOP = {"top3_accuracy": 3, "top5_accuracy": 5}
 """The k of each top-k accuracy, which exists only for targets of more than k classes."""
 
-_CLASS_SCORES = (*LABEL_SCORES, *TOP, "log_loss", "calibration_error")
+_CLASS_SCORES = (*LABEL_SCORES, *TOP, "log_loss", "calibration_error", "roc_auc", "average_precision")
 
 SCORES: dict[str, tuple[str, ...]] = {
     "class": _CLASS_SCORES,
@@ -96,6 +98,7 @@ SCORES: dict[str, tuple[str, ...]] = {
         "exact_match",
         "map",
         "log_loss",
+        "roc_auc",
     ),
     "regression": ("mae", "mse", "rmse", "r2"),
     "ranking": ("mrr", "ndcg", "map", "ndcg_at_5", "ndcg_at_10"),
@@ -114,27 +117,28 @@ def class_scores(
     labels: Sequence[str],
     extra_scores: Mapping[str, float] | None = None,
     type: str = "class",
+    class_columns: Mapping[str, Sequence[float | None]] | None = None,
 ) -> dict[str, Any]:
     """The scores of a class target as in metrics.json: plain floats, ints, strings, lists and dicts.
 
     `confusion` (K, K): counts, rows true, columns predicted. `labels`: the names of the K classes. `extra_scores`:
-    scores that need more than the predicted classes. See `label_scores` for the formulas. Raises ValueError for what is
-    not a confusion matrix of K classes.
+    scores that need more than the predicted classes; `class_columns`: such scores of each class, None where a class has
+    none. See `label_scores` for the formulas. Raises ValueError for what is not a confusion matrix of K classes.
     """
     counts_KK = _checked_confusion(confusion, len(labels))
     marginals = confusion_marginals(counts_KK.astype(np.float64))
     support_K = counts_KK.sum(axis=1)
-    columns = (*(column.tolist() for column in precision_recall_f1(*marginals)), support_K.tolist())
+    further = class_columns or {}
+    keys = ("label", "precision", "recall", "f1", *further, "support")
+    values = (column.tolist() for column in precision_recall_f1(*marginals))
+    columns = (labels, *values, *further.values(), support_K.tolist())
     return {
         "type": type,
         "labels": list(labels),
         "samples": int(support_K.sum()),
         **as_floats(label_scores(*marginals)),
         **(extra_scores or {}),
-        "per_class": [
-            {"label": label, "precision": precision, "recall": recall, "f1": f1, "support": support}
-            for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
-        ],
+        "per_class": [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)],
         "confusion": counts_KK.tolist(),
     }
 

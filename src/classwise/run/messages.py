@@ -10,6 +10,7 @@ from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
 from classwise.metrics.mean import MAIN_SCORES, main_score
+from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import display_width, headline_text, plan_text, selection_text
 from classwise.model.heads import Head
@@ -180,7 +181,7 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
         return
     since = f" (of those from epoch {settings.first_epoch} on)" if settings.first_epoch > 1 else ""
     metrics = folder.metrics()
-    chosen = selection_text(settings.metric.rpartition(".")[2], metrics.get("selection") or {})
+    chosen = selection_text(split_metric(settings.metric)[1], metrics.get("selection") or {})
     console.line(
         f"{outcome.replace('_', ' ')}: best {settings.metric} {progress.best:.4f}"
         f" in epoch {progress.best_epoch}{since}\n"
@@ -199,8 +200,8 @@ def _say_end_of_plan(console: Console, folder: RunFolder, outcome: str, parts: P
         f"{outcome.replace('_', ' ')}: {metrics['metric']} {value:.4f}, scored on {scored_on(metrics)}"
     )
     if plan := metrics.get("plan"):
-        console.line(plan_text(parts.settings.metric.rpartition(".")[2], plan))
-    chosen = selection_text(parts.settings.metric.rpartition(".")[2], metrics["selection"])
+        console.line(plan_text(split_metric(parts.settings.metric)[1], plan))
+    chosen = selection_text(split_metric(parts.settings.metric)[1], metrics["selection"])
     console.line((f"{chosen}\n" if chosen else "") + f"report: {folder.report}")
     _say_last_lines(console, folder, metrics, value, parts.settings.higher_is_better)
 
