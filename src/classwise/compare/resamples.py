@@ -23,7 +23,7 @@ from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.names import RANKED_SCORES, WORST, class_score, is_sum, split_metric
 from classwise.metrics.prior import resampling_at_prior, scores_at_prior
 from classwise.metrics.regression import RegressionMetric
-from classwise.metrics.scores import AT_PRIOR, Array
+from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
 from classwise.run.folder import RunFolder
 
 RESAMPLES = 1000
@@ -85,6 +85,8 @@ def _score(
     if key.endswith(AT_PRIOR):
         scores = _scores_of(metric, run, split)
         return _at_prior(counted, key.removesuffix(AT_PRIOR), scores, groups)
+    if isinstance(counted, LabelMetric) and key not in LABEL_SCORES:
+        return None
     return counted.compute()[key], counted.resampling(groups)
 
 
@@ -154,6 +156,10 @@ def _metric_of(predictions: pl.DataFrame, metric: str, run: PlannedRun, split: s
         return None
 
     labels = list(scores["targets"][name]["labels"])
+    if f"{name}_p" in predictions.columns:  # of many classes only the predicted labels are known
+        counted = LabelMetric(len(labels), keep_rows=True, labels=labels)
+        counted.update(*(_numbers(predictions[column], labels) for column in (name, f"{name}_true")))
+        return counted
     columns_NK = predictions.select(pl.col(f"{name}_p_{label}").cast(pl.Float64) for label in labels)
     p_NK = torch.tensor(columns_NK.rows(), dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     if target.type == "multilabel":

@@ -182,7 +182,7 @@ def most_frequent(heads: Mapping[str, Head], targets: Mapping[str, Tensor], rows
     for name, head in heads.items():
         labels = targets[name].cpu().numpy()
         output_O = torch.from_numpy(_MOST_FREQUENT[head.type](head, labels))
-        outputs[name] = output_O.expand(rows, -1).clone()
+        outputs[name] = output_O.expand(rows, -1)
     return outputs
 
 

@@ -11,6 +11,7 @@ from classwise.config.schema import Config
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
+from classwise.infer.predict import probability_columns
 from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import MAX_JOINT_CLASSES
 
@@ -42,7 +43,7 @@ def refuse_clashing_names(targets: Sequence[Target], has_joint: bool) -> None:
     owners = dict.fromkeys(reserved, "classwise itself")
     for target in targets:
         columns = [target.name, f"{target.name}_true"]
-        columns += [f"{target.name}_p_{label}" for label in target.labels]
+        columns += probability_columns(target.name, target.labels, target.type)
         for column in columns:
             if column in owners:
                 raise ConfigError(

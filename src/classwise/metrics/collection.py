@@ -25,6 +25,8 @@ from classwise.model.heads import Head
 
 ROWS_AT_ONCE = 4096
 """Collected batches are counted when they have this many rows."""
+OUTPUTS_AT_ONCE = 4_000_000
+"""Or this many outputs, of all targets together."""
 
 
 class Metric(Protocol):
@@ -110,6 +112,9 @@ class MetricCollection:
             )
             for name, head in self.heads.items()
         }
+        self._rows_at_once = min(
+            ROWS_AT_ONCE, OUTPUTS_AT_ONCE // max(1, sum(head.outputs for head in self.heads.values()))
+        )
         self._sizes = [self.heads[name].classes for name in self.joint]
         self._joint_metric: LabelMetric | None = None
         if joint:
@@ -129,17 +134,28 @@ class MetricCollection:
             self._joint_metric.reset()
 
     def update(self, outputs: Outputs, targets: Targets, copy: bool = True) -> None:
-        """Add one batch: by target the raw outputs (B, outputs), and the targets in the form that its metric takes.
+        """Add one batch of any size: by target the raw outputs (B, outputs), and the targets in the form that its
+        metric takes.
 
         `copy=False` is for a caller that does not change these tensors until they are counted. Raises ValueError, now
         or when the batch is counted, for shapes that do not fit a metric.
         """
+        rows = len(next(iter(outputs.values())))
+        if rows > (most := max(1, self._rows_at_once)):  # a whole set with many classes
+            for start in range(0, rows, most):
+                part = slice(start, start + most)
+                self.update(
+                    {name: outputs[name][part] for name in self.heads},
+                    {name: targets[name][part] for name in self.heads},
+                    copy,
+                )
+            return
         if copy:
             outputs = {name: outputs[name].detach().clone() for name in self.heads}
             targets = {name: targets[name].clone() for name in self.heads}
         self._collected.append((outputs, targets))
-        self._collected_rows += len(next(iter(outputs.values())))
-        if self._collected_rows >= ROWS_AT_ONCE:
+        self._collected_rows += rows
+        if self._collected_rows >= self._rows_at_once:
             self._count_collected()
 
     def _count_collected(self) -> None:

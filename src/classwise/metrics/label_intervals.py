@@ -8,6 +8,7 @@ import numpy.typing as npt
 from classwise.metrics.bootstrap import mean_intervals, percentile_interval, within
 from classwise.metrics.intervals import (
     EQUAL,
+    MIN_CLASS_UNITS,
     MIN_MEAN_UNITS,
     RANKED,
     Intervals,
@@ -123,8 +124,9 @@ def _count_intervals(
     if unit_N is not None:
         units_L = np.array([len(np.unique(unit_N[true_NL[:, k]])) for k in range(count)])
     noun = "rows" if unit_N is None else "groups"
+    own = np.flatnonzero(units_L >= MIN_CLASS_UNITS)
     classes = class_intervals(
-        precision_recall_f1(*by_label),
+        precision_recall_f1(*(drawn[:, own] for drawn in by_label)),
         precision_recall_f1(*values),
         units_K=units_L,
         predicted_K=predicted_L,

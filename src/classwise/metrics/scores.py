@@ -5,8 +5,7 @@ a single set of counts.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -112,37 +111,6 @@ LOSS_LIMIT = float(-np.log(np.finfo(np.float64).eps))
 """The largest log loss of a row: probabilities are at least 2.2e-16, as in scikit-learn's `log_loss`."""
 
 
-def class_scores(
-    confusion: npt.NDArray[Any],
-    labels: Sequence[str],
-    extra_scores: Mapping[str, float] | None = None,
-    type: str = "class",
-    class_columns: Mapping[str, Sequence[float | None]] | None = None,
-) -> dict[str, Any]:
-    """The scores of a class target as in metrics.json: plain floats, ints, strings, lists and dicts.
-
-    `confusion` (K, K): counts, rows true, columns predicted. `labels`: the names of the K classes. `extra_scores`:
-    scores that need more than the predicted classes; `class_columns`: such scores of each class, None where a class has
-    none. See `label_scores` for the formulas. Raises ValueError for what is not a confusion matrix of K classes.
-    """
-    counts_KK = _checked_confusion(confusion, len(labels))
-    marginals = confusion_marginals(counts_KK.astype(np.float64))
-    support_K = counts_KK.sum(axis=1)
-    further = class_columns or {}
-    keys = ("label", "precision", "recall", "f1", *further, "support")
-    values = (column.tolist() for column in precision_recall_f1(*marginals))
-    columns = (labels, *values, *further.values(), support_K.tolist())
-    return {
-        "type": type,
-        "labels": list(labels),
-        "samples": int(support_K.sum()),
-        **as_floats(label_scores(*marginals)),
-        **(extra_scores or {}),
-        "per_class": [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)],
-        "confusion": counts_KK.tolist(),
-    }
-
-
 def confusion_marginals(confusion_KK: Array) -> tuple[Array, Array, Array]:
     """Hits, true rows and predicted rows (..., K) of each class, from confusion matrices (..., K, K)."""
     hits_K = np.diagonal(confusion_KK, axis1=-2, axis2=-1)
@@ -243,11 +211,3 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Array:
 def as_floats(scores: Mapping[str, Array]) -> dict[str, float]:
     """The scores of a single set of counts, in arrays of one element each, as Python floats."""
     return {name: float(value.item()) for name, value in scores.items()}
-
-
-def _checked_confusion(confusion: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
-    if confusion.shape != (classes, classes) or not classes:
-        raise ValueError(f"found a confusion matrix of shape {confusion.shape} for {classes} labels")
-    if not np.issubdtype(confusion.dtype, np.integer) or (confusion < 0).any():
-        raise ValueError(f"found a confusion matrix of {confusion.dtype}; allowed: counts, integers >= 0")
-    return confusion.astype(np.int64)
