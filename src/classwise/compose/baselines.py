@@ -34,6 +34,10 @@ Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
 
+MOST_PROBED = 1000
+"""Classes up to which the linear probe is fitted: of more, its solver takes gigabytes."""
+
+
 @dataclass(frozen=True)
 class Baselines:
     """The baselines' values of `metric` on the validation rows. `linear_probe` is None if there is none; `probe_on`
@@ -103,11 +107,16 @@ def run_baselines(
         assert value is not None, "a metric without rows is refused before"
         return value
 
-    probe = _probe(config, splits, model=model, heads=heads, train_labels=train_labels, device=device)
+    many = [name for name, head in heads.items() if head.classes > MOST_PROBED]
+    if many:
+        note = f"linear probe: not fitted, since {many[0]!r} has more than {MOST_PROBED:,} classes"
+        probe = Probe({}, (note,))
+    else:
+        probe = _probe(config, splits, model=model, heads=heads, train_labels=train_labels, device=device)
     return Baselines(
         metric=metric,
         most_frequent=score(most_frequent(heads, train_labels, len(splits.valid.samples))),
-        linear_probe=score(probe.outputs),
+        linear_probe=None if many else score(probe.outputs),
         probe_on="features" if probes_features(config) else "pixels",
         notes=probe.notes,
         kind=_kind(metric, heads),

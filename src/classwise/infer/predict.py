@@ -174,11 +174,12 @@ def _top_columns(target: _TargetPredictions) -> dict[str, Any]:
 
 def _most_probable(decoded_NK: Tensor, count: int) -> list[npt.NDArray[np.int64]]:
     """The classes (N,) with the largest, second largest, ... decoded output."""
-    parts = [
-        part.sort(dim=1, descending=True, stable=True).indices[:, :count]
-        for part in decoded_NK.split(_rows_at_once(decoded_NK))
-    ]
-    return list(torch.cat(parts).numpy().T) if parts else []
+    top_NT = torch.empty((len(decoded_NK), count), dtype=torch.int64)
+    step = _rows_at_once(decoded_NK)
+    for start in range(0, len(decoded_NK), step):
+        part = decoded_NK[start : start + step]
+        top_NT[start : start + step] = part.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return list(top_NT.numpy().T)
 
 
 def _multilabel_columns(target: _TargetPredictions) -> dict[str, Any]:
@@ -242,13 +243,12 @@ def _probabilities(decoded_NK: Tensor) -> npt.NDArray[np.float64]:
 
 def _probabilities_of(decoded_NK: Tensor, class_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """The probability (N,) of one class of each row, without those of all classes at once."""
-    parts = []
-    start = 0
-    for part in decoded_NK.split(_rows_at_once(decoded_NK)):
-        p_PK = _probabilities(part)
-        parts.append(p_PK[np.arange(len(p_PK)), class_N[start : start + len(p_PK)]])
-        start += len(p_PK)
-    return np.concatenate(parts) if parts else np.zeros(0)
+    p_N = np.empty(len(decoded_NK))
+    step = _rows_at_once(decoded_NK)
+    for start in range(0, len(decoded_NK), step):
+        p_PK = _probabilities(decoded_NK[start : start + step])
+        p_N[start : start + step] = p_PK[np.arange(len(p_PK)), class_N[start : start + step]]
+    return p_N
 
 
 def _rows_at_once(decoded_NK: Tensor) -> int:
