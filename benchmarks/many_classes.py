@@ -68,9 +68,8 @@ def main() -> int:
     total = sum(sizes.values()) / 1e6
     beyond = run - small - (1 + COPIES) * weights
     print(f"{'all':20} {total:9.2f} MB (allowed: {options.max_megabytes:g})")
-    print(
-        f"peak memory {run:.2f} GB; with ten classes {small:.2f} GB, the model and its training {(1 + COPIES) * weights:.2f}"
-    )
+    print(f"peak memory {run:.2f} GB; with ten classes {small:.2f} GB")
+    print(f"the larger model and its training {(1 + COPIES) * weights:.2f} GB")
     print(f"beyond these {beyond:.2f} GB (allowed: {options.max_memory:g})")
     return int(total > options.max_megabytes or beyond > options.max_memory)
 
