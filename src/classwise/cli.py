@@ -194,10 +194,21 @@ def resume(
     workers: Annotated[
         int | None, Parameter(help="Replaces data.workers; results do not depend on it.")
     ] = None,
+    epochs: Annotated[
+        int | None,
+        Parameter(help="Replaces training.epochs for good, also of a finished run: it trains up to so many."),
+    ] = None,
+    schedule: Annotated[
+        str,
+        Parameter(
+            help="With --epochs: planned (the schedule of a run planned so) or restart (it begins again over the"
+            " new epochs)."
+        ),
+    ] = "planned",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Continue a run from its last good checkpoint. A finished run stays as it is.
+    """Continue a run from its last good checkpoint. A finished run stays as it is, unless --epochs gives it more.
 
     Parameters
     ----------
@@ -208,7 +219,7 @@ def resume(
         _say_at_once(f"resuming {run}", quiet)
     from classwise.run.api import resume as resume_run
 
-    _print_path(resume_run(run, quiet, workers).path)
+    _print_path(resume_run(run, quiet, workers, epochs, schedule).path)
 
 
 @app.command

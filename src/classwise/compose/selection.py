@@ -20,7 +20,8 @@ from classwise.training.state import TrainState
 
 
 def recorded_metric(config: Config, splits: DatasetSplits) -> str:
-    """The metric whose outcomes are recorded in every epoch; empty if none are."""
+    """The metric whose outcomes are recorded in every epoch that can be selected; empty if none are. They are those of
+    a single one, too: the run may be extended."""
     return "" if _reason_against(config, splits) else selection_metric(config)
 
 
@@ -41,7 +42,7 @@ def selection_summary(
     reason = _reason_against(config, splits)
     groups = resampling_groups(splits.valid.samples, splits.targets)
     if not reason and len(state.outcomes.rows) != len(history):
-        reason = "the run was begun by a version of classwise that did not record what it needs"
+        reason = "what it needs was not recorded in every epoch that could be selected"
     if not reason:
         reason = reason_against_optimism(split_metric(name)[1], *_truth(name, splits), groups)
     if reason:
@@ -96,8 +97,6 @@ def _corrected(metrics: Mapping[str, Any], name: str, estimate: float) -> dict[s
 def _reason_against(config: Config, splits: DatasetSplits) -> str:
     """Why the optimism of the selection is not estimated; empty if it is."""
     epochs = config.training.epochs - config.first_epoch + 1
-    if epochs <= 1:
-        return "no epoch is chosen"
     if not config.report.resamples:
         return "report.resamples = 0"
     name = selection_metric(config)

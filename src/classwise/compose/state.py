@@ -1,5 +1,6 @@
 """From the config to the state that training changes: model, optimizer, schedule, loss scaler and weight average."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -119,11 +120,16 @@ def optimizer_of(config: Config, model: Classifier, criterion: Criterion) -> Opt
 
 def schedule_of(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Schedule:
     """The learning rate schedule of every parameter group. Raises ConfigError."""
+    return schedule_from(config, [group["lr"] for group in optimizer.param_groups], updates_per_epoch)
+
+
+def schedule_from(config: Config, bases: Sequence[float], updates_per_epoch: int) -> Schedule:
+    """The schedule of parameter groups with these base learning rates. Raises ConfigError."""
     options: dict[str, Any] = config.schedule.model_dump()
     if config.schedule.name == "onecycle":
         options["lr"] = config.optimizer.lr
     return build_schedule(
-        bases=[group["lr"] for group in optimizer.param_groups],
+        bases=bases,
         updates_per_epoch=updates_per_epoch,
         epochs=config.training.epochs,
         higher_is_better=higher_is_better(selection_metric(config)),

@@ -5,6 +5,7 @@ it is in the file (`schedule.warmup_epochs`). The descriptions of the fields are
 writes and the text of `classwise keys`.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -408,6 +409,15 @@ class Config(Section):
         if self.training.freeze_epochs > self.training.epochs:
             raise ValueError(
                 f"training.freeze_epochs: found {self.training.freeze_epochs}, but training.epochs is"
+                f" {self.training.epochs}"
+            )
+
+        restarts = self.schedule.restart_after or ()
+        limits = (self.training.freeze_epochs, *restarts, self.training.epochs)
+        if restarts and any(later <= earlier for earlier, later in itertools.pairwise(limits)):
+            raise ValueError(
+                f"schedule.restart_after: found {list(restarts)}, must be epochs in ascending order, after"
+                f" training.freeze_epochs = {self.training.freeze_epochs} and before training.epochs ="
                 f" {self.training.epochs}"
             )
 

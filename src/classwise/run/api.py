@@ -37,6 +37,14 @@ from classwise.run.checkpoint import (
     read_on_rank_zero,
     weights_digest,
 )
+from classwise.run.extension import (
+    check_extension,
+    config_before,
+    extend,
+    extended_config,
+    extension_hint,
+    update_checkpoints,
+)
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
 from classwise.run.inputs import note_absent_classes, read_rows, rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
@@ -117,14 +125,23 @@ def train(
     return Run(folder)
 
 
-def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> "Run":
+def resume(
+    run: str | Path,
+    quiet: bool = False,
+    workers: int | None = None,
+    epochs: int | None = None,
+    schedule: str = "planned",
+) -> "Run":
     """Go on from the last good checkpoint; a run that has ended is returned as it is.
 
-    `workers` replaces data.workers of the run's config this time: it does not change any number.
+    `workers` replaces data.workers of the run's config this time: it does not change any number. `epochs` replaces
+    training.epochs for good, also of a run that has ended: it goes on as if `planned` with so many, or with
+    `schedule="restart"` its schedule begins again over the new ones (see run/extension.py).
 
     Raises CheckpointError if there is no usable checkpoint or the data is not what it was, ConfigError if the run's
-    config was edited, OutputError if another process trains the run.
+    config was edited or the run cannot have so many epochs, OutputError if another process trains the run.
     """
+    check_extension(epochs, schedule)
     folder = RunFolder(Path(run))
     with (
         process_group() as processes,
@@ -134,10 +151,10 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
     ):
         # Asked again once the folder is locked: another process may have trained it to its end meanwhile.
         console = Console(quiet or not processes.is_main_process)
-        if has_ended(folder, processes, console):
+        if has_ended(folder, processes, console, epochs):
             return Run(folder)
         stack.enter_context(locked_by_rank_zero(folder, processes))
-        if has_ended(folder, processes, console):
+        if has_ended(folder, processes, console, epochs):
             return Run(folder)
         if processes.is_main_process:
             console.log_to(folder.log)
@@ -153,8 +170,15 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         )
 
         # A changed config or changed data would give a run that is neither the old one nor a new one.
-        processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
-        config = with_begun_plan(config)
+        extends = epochs is not None
+        hint = extension_hint(folder, checkpoint, config)
+        processes.from_rank_zero(
+            lambda: refuse_changed_config(folder.config, config, checkpoint, extends, hint)
+        )
+        before = config = with_begun_plan(config)
+        if epochs is not None:
+            before = config_before(config, checkpoint)
+            config = extended_config(config, checkpoint, epochs, schedule)
         sides = processes.from_rank_zero(folder.sides)
         splits = stack.enter_context(contextlib.closing(prepare(config, console, processes, sides=sides)))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
@@ -169,6 +193,8 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         if splits.cache is not None:
             console.line(str(splits.cache))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
+        if extends:
+            extend(folder, config, before, checkpoint, parts, console)
         say_batch_norm(console, parts)
 
         # A kill may have come between the saves of `best` and `last`: both are brought to where the run is.
@@ -176,6 +202,8 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         progress = parts.state.progress
         is_between_epochs = progress.epoch > 0 and progress.update_in_epoch == 0
         stop_between_updates(stop, processes)
+        if extends:
+            processes.from_rank_zero(lambda: update_checkpoints(folder, checkpointer.metadata))
         checkpointer.save(parts.state, best=is_between_epochs and progress.best_epoch == progress.epoch)
 
         run_to_the_end(

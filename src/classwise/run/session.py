@@ -193,6 +193,7 @@ def run_to_the_end(
     # The status comes last: a run that says it is finished has all its files.
     best = {key: metrics[key] for key in ("metric", "value", "epoch")}
     status = ending.status(outcome, ending_text(outcome, parts.settings)) | {"best": best}
+    status.pop("kept", None)
     write_report(folder.path, status)
     folder.write_status(status)
     say_end(console, folder, outcome, parts)
