@@ -35,6 +35,7 @@ SINGLE_PROCESS_COMMANDS = (
     "predict",
     "submit",
     "export",
+    "convert",
     "report",
     "schedule",
 )
@@ -396,6 +397,46 @@ def export(
     from classwise.run.api import Run
 
     print(Run.open(run).export(out, force))
+
+
+@app.command
+def convert(
+    file: Path,
+    /,
+    *,
+    out: Annotated[
+        Path | None,
+        Parameter(help="The .safetensors file to write [default: beside FILE, with this suffix]."),
+    ] = None,
+    backbone: Annotated[
+        str | None, Parameter(help="Take the tensors of this backbone, and refuse a file that lacks any.")
+    ] = None,
+    image_size: Annotated[
+        tuple[int, int], Parameter(help="Height and width that the backbone is built for.", show_default=True)
+    ] = (224, 224),
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Convert weights of other programs (.pth, .pt) to a .safetensors file for model.weights. No code in them is run.
+
+    Parameters
+    ----------
+    file
+        A file of torch's with a state dict, alone or in a checkpoint.
+    """
+    from classwise.errors import OutputError
+    from classwise.files import refuse_existing, write_bytes
+    from classwise.model.convert import converted
+
+    out = file.with_suffix(".safetensors") if out is None else out
+    if out.suffix.lower() != ".safetensors":
+        raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: .safetensors")
+    refuse_existing(out, force)
+    data, notes = converted(file, backbone, image_size)
+    for note in notes:
+        print(note, file=sys.stderr)
+    write_bytes(out, data)
+    print(out)
 
 
 @app.command

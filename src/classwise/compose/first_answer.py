@@ -9,7 +9,7 @@ Fine-tuning starts from these heads (LP-FT: Kumar et al. 2022): random heads wou
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,9 +84,11 @@ def fit_first_answer(
     device: torch.device,
     console: Console,
     should_stop: Callable[[], bool],
+    kept: Collection[str] = (),
 ) -> FirstAnswer:
-    """Fit a head for each target. `model` is moved to `device`; its weights do not change. Raises ImageError,
-    Interrupted if asked to stop, and NonFiniteError for features that are not finite."""
+    """Fit a head for each target but those that are `kept`, whose heads in the model are those of the run that it
+    starts from. `model` is moved to `device`; its weights do not change. Raises ImageError, Interrupted if asked to
+    stop, and NonFiniteError for features that are not finite."""
     # As many rows as the time allows.
     labels = {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
     mirror = augmentation(config).flip > 0
@@ -112,7 +114,10 @@ def fit_first_answer(
     fitted_heads: dict[str, LinearHead] = {}
     penalties: dict[str, float] = {}
     held_out: dict[str, Tensor] = {}
-    for name, head in heads.items():
+    for (name, head), layer in zip(heads.items(), model.heads, strict=True):
+        if name in kept:
+            fitted_heads[name] = _head_of(layer)
+            continue
         single = _of_one_target(criterion, name)
 
         def loss_of(
@@ -138,11 +143,20 @@ def fit_first_answer(
     return FirstAnswer(
         heads=fitted_heads,
         penalties=penalties,
-        cross_validated=_score(config, splits, heads, held_out, targets) if held_out else None,
+        cross_validated=_score(config, splits, heads, held_out, targets) if held_out and not kept else None,
         rows=len(rows),
         views=views_count,
         outputs={name: head(valid_NF) for name, head in fitted_heads.items()},
     )
+
+
+@torch.no_grad()
+def _head_of(layer: nn.Module) -> LinearHead:
+    """A copy of one of the model's heads, on the host."""
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    assert isinstance(bias, Tensor)
+    return LinearHead(weight.detach().cpu().clone(), bias.detach().cpu().clone())
 
 
 @torch.no_grad()

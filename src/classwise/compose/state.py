@@ -15,6 +15,7 @@ from classwise.metrics.names import higher_is_better
 from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head
+from classwise.model.starting_weights import StartingWeights
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import Schedule, build_schedule
@@ -24,12 +25,13 @@ from classwise.training.state import Progress, TrainState
 from classwise.training.tuning import FORMATS
 
 
-def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
-    """The model with its initial weights, on the host. Raises ModelError."""
+def build_model(config: Config, heads: dict[str, Head], start: StartingWeights | None = None) -> Classifier:
+    """The model with its initial weights, on the host; `start`: what the run that model.weights names has learned.
+    Raises ModelError."""
     model = config.model
     classifier = build_classifier(
         backbone=model.backbone,
-        weights=model.weights,
+        weights=model.weights if start is None else "none",
         image_size=model.image_size,
         fit=model.fit,
         dropout=model.dropout,
@@ -37,6 +39,7 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
         seed=torch_seed(config.seed, WEIGHTS),
         cosine=cosine_scales(config),
         pooling=model.pooling,
+        **({} if start is None else {"prepare": start.into_backbone}),
     )
     # Already here, since the fastest way to train is measured with this model.
     freeze_norms(config, classifier)

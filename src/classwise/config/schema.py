@@ -141,6 +141,10 @@ class Data(Section):
         return self
 
 
+NAMED_WEIGHTS = ("none", "pretrained")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
 class Model(Section):
     """[model]"""
 
@@ -150,7 +154,8 @@ class Model(Section):
     )
     weights: str = Field(
         "none",
-        description='none | pretrained (timm\'s, from the hub) | path of a .safetensors file | "package:NAME"',
+        description="none | pretrained (timm's, from the hub) | path of a .safetensors file (`classwise convert`"
+        ' makes one of a .pth) | the folder of a run, whose best weights it starts from | "package:NAME"',
     )
     image_size: Annotated[tuple[int, int], Field(strict=False)] = Field(
         (64, 64), description="height and width of the model's input, in pixels"
@@ -166,6 +171,12 @@ class Model(Section):
         description="what the heads see: last (the backbone's last layer) | layers (also mean and standard deviation"
         " over the image of layers further down, where textures and small defects are seen)",
     )
+
+    @property
+    def starts_from_run(self) -> bool:
+        """Whether `weights` is the folder of a run."""
+        is_file = self.weights.lower().endswith(WEIGHT_SUFFIXES)
+        return not (is_file or self.weights in NAMED_WEIGHTS or self.weights.startswith("package:"))
 
     @model_validator(mode="after")
     def _sizes(self) -> "Model":
@@ -216,7 +227,7 @@ class Training(Section):
         "auto",
         description="probe: fit the heads to the features of the frozen backbone, which takes seconds (the first"
         " answer) | probe_then_finetune: then fine-tune from there, and keep what is better | finetune: train at once |"
-        " auto: probe_then_finetune with pretrained weights, else finetune",
+        " auto: probe_then_finetune with pretrained weights, else, also from a run's weights, finetune",
     )
     epochs: Count = Field(30, description="passes over the training rows")
     minutes: Positive | None = Field(
@@ -443,11 +454,12 @@ class Config(Section):
     def plan(self) -> str:
         """training.plan without `auto`: heads are fitted first where the backbone's features mean something. Heads of
         cosines, which LDAM has, and those that freeze_epochs trains, are not fitted; nor are heads fitted to rows that
-        data.sampling draws more often than others."""
+        data.sampling draws more often than others. What starts from a run has heads to go on from."""
         if self.training.plan != "auto":
             return self.training.plan
         is_plain = self.data.sampling == "shuffle" and not self.training.freeze_epochs
-        can_probe = self.model.weights != "none" and is_plain and not self.has_cosines
+        has_features = self.model.weights != "none" and not self.model.starts_from_run
+        can_probe = has_features and is_plain and not self.has_cosines
         return "probe_then_finetune" if can_probe else "finetune"
 
     @property

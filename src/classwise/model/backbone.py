@@ -21,6 +21,8 @@ from classwise.model.small_cnn import SmallCNN, group_norm
 from classwise.model.timm_module import import_timm
 
 HALF: Three = (0.5, 0.5, 0.5)
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""Of files with pickled weights, which `classwise convert` reads and nothing else does."""
 
 
 def _small_cnn(image_size: tuple[int, int], norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Module:
@@ -70,13 +72,21 @@ def build_backbone(name: str, weights: str, image_size: tuple[int, int], pooling
     std = _three(module.pretrained_cfg["std"])
     if weights.startswith("package:"):
         package = find_package(weights.removeprefix("package:"), name)
-        _load(module, package.state_dict(), weights)
+        load_backbone(module, package.state_dict(), weights)
         mean, std = package.mean, package.std
     elif weights not in ("none", "pretrained"):
-        _load(module, _read_safetensors(weights), weights)
+        load_backbone(module, _read_safetensors(weights), weights)
     levels = pooled_levels(module, name) if pooling == "layers" else ()
     features = _count_features(module, image_size, name, levels)
     return Backbone(module=module, features=features, mean=mean, std=std, levels=levels)
+
+
+def new_backbone(name: str, image_size: tuple[int, int]) -> nn.Module:
+    """The module of a backbone with random weights. Raises ModelError."""
+    if name in BUILT_IN:
+        return BUILT_IN[name](image_size)
+    module: nn.Module = _timm_model(name, image_size, pretrained=False)
+    return module
 
 
 def backbone_names() -> list[str]:
@@ -92,7 +102,7 @@ def _built_in(name: str, weights: str, image_size: tuple[int, int]) -> Backbone:
         )
     module = BUILT_IN[name](image_size)
     if weights != "none":
-        _load(module, _read_safetensors(weights), weights)
+        load_backbone(module, _read_safetensors(weights), weights)
     features = module.num_features
     assert isinstance(features, int)
     return Backbone(module=module, features=features, mean=HALF, std=HALF)
@@ -160,10 +170,15 @@ def _size_error(
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:
     """The backbone's tensors from a file of a backbone alone or of a whole classwise model; ModelError otherwise."""
+    if path.endswith(TORCH_SUFFIXES):
+        raise ModelError(
+            f"model.weights: found {path!r}, a file of torch's; convert it once: classwise convert {path}"
+            f" --backbone NAME, and name the .safetensors file that this writes"
+        )
     if not path.endswith(".safetensors"):
         raise ModelError(
-            f"model.weights: found {path!r}; allowed: none, pretrained, a path that ends in .safetensors,"
-            f" or {', '.join('package:' + name for name in PACKAGES)}"
+            f"model.weights: found {path!r}; allowed: none, pretrained, a path that ends in .safetensors, a run's"
+            f" folder such as runs/NAME, or {', '.join('package:' + name for name in PACKAGES)}"
         )
     if not Path(path).is_file():
         raise ModelError(f"model.weights: there is no file {path}")
@@ -178,7 +193,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
     return in_checkpoint or tensors
 
 
-def _load(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+def load_backbone(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Load `tensors` into the backbone; ModelError unless each of its tensors is there with its shape.
 
     Further tensors, such as those of a classifier, are ignored.

@@ -1,7 +1,7 @@
 """The model: normalization of the images, one backbone, and one head per target."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -157,15 +157,17 @@ def build_classifier(
     seed: int,
     cosine: Mapping[str, float] | None = None,
     pooling: str = "last",
+    prepare: Callable[[Backbone], Backbone] = lambda built: built,
 ) -> Classifier:
     """A new model. Its random weights are a function of `seed`; the caller's generators do not change.
 
     `image_size`: (height, width); `heads`: the number of outputs by target; `cosine`: the scale of those that are
-    CosineLinear; `pooling` as in ModelMetadata. See `build_backbone` for `backbone` and `weights`. Raises ModelError.
+    CosineLinear; `pooling` as in ModelMetadata; `prepare`: called with the backbone, returns the one to use. See
+    `build_backbone` for `backbone` and `weights`. Raises ModelError.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        built = build_backbone(backbone, weights, image_size, pooling)
+        built = prepare(build_backbone(backbone, weights, image_size, pooling))
         metadata = ModelMetadata(
             backbone=backbone,
             image_size=image_size,

@@ -88,7 +88,10 @@ def train(
         checked, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
-        heads, model = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
+        made = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
+        heads, model = made.heads, made.model
+        for note in made.notes:
+            console.line(note)
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *absent_at_prior(checked, splits)))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
@@ -111,7 +114,13 @@ def train(
 
         # A status before the first checkpoint: whoever finds a checkpoint finds a run.
         checkpointer = run_checkpointer(
-            folder, resolved, splits, parts=parts, baselines=baselines, measured=measured
+            folder,
+            resolved,
+            splits,
+            parts=parts,
+            baselines=baselines,
+            measured=measured,
+            kept_heads=made.kept,
         )
         processes.from_rank_zero(lambda: write_beginning(folder, resolved, splits, console))
         say_start(console, folder, splits, parts)

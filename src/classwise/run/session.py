@@ -75,9 +75,11 @@ def run_checkpointer(
     parts: Parts,
     baselines: dict[str, Any] | None = None,
     measured: Sequence[dict[str, Any]] = (),
+    kept_heads: Sequence[str] = (),
 ) -> RunCheckpointer:
     """Saves the run's checkpoints, and after each brings history.jsonl and status.json up to date with it. `measured`:
-    what was measured to replace `auto`, for status.json."""
+    what was measured to replace `auto`, for status.json; `kept_heads`: the targets whose heads are those of the run
+    that it starts from."""
     processes = parts.settings.processes
     machine = fingerprint(str(parts.settings.device), processes.world_size)
     status = status_frame(
@@ -87,6 +89,7 @@ def run_checkpointer(
         model=parts.state.model,
         baselines=baselines,
         measured=measured,
+        kept_heads=kept_heads,
         environment={"classwise": __version__, **machine},
     )
 

@@ -65,6 +65,7 @@ def make_first_answer(
             device=parts.settings.device,
             console=console,
             should_stop=should_stop,
+            kept=folder.status().get("kept_heads", []),
         )
         metrics = scored(predictor, answer.outputs, splits.valid, splits, config)
         fitted.append((answer, metrics))

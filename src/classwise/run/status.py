@@ -28,9 +28,11 @@ def status_frame(
     baselines: dict[str, Any] | None,
     measured: Sequence[dict[str, Any]],
     environment: dict[str, Any],
+    kept_heads: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The entries of status.json that do not change while the run goes on. `measured`: what was measured to replace
-    `auto`; `environment`: versions, device and machine. A resumed run keeps its entries but for `environment`."""
+    `auto`; `environment`: versions, device and machine; `kept_heads`: the targets whose heads are another run's. A
+    resumed run keeps its entries but for `environment`."""
     environment = {**environment, "platform": sys.platform}
     with contextlib.suppress(CheckpointError):
         return folder.status() | {"environment": environment}
@@ -46,6 +48,7 @@ def status_frame(
         },
         "baselines": baselines,
         "measured": list(measured),
+        **({"kept_heads": list(kept_heads)} if kept_heads else {}),
         "environment": environment,
     }
 
