@@ -71,7 +71,7 @@ def _refuse_unscored_metric(splits: DatasetSplits, metric: str) -> None:
     for split_name, split in splits.by_name.items():
         for parts in together:
             labeled_N = np.all([splits.target(name).is_labeled(split.labels[name]) for name in parts], axis=0)
-            if split_name != "train" and not labeled_N.any():
+            if split_name != "train" and len(split.samples) and not labeled_N.any():
                 raise DataError(
                     f"selection.metric: {metric} cannot be computed: no {SPLIT_NAMES[split_name]} row has a label for"
                     f" {' and '.join(parts)}"
@@ -88,7 +88,7 @@ def _refuse_unscored_class(splits: DatasetSplits, term: str) -> None:
     if of_class is None and score != "roc_auc":
         return
     for split_name, split in splits.by_name.items():
-        if split_name == "train":
+        if split_name == "train" or not len(split.samples):
             continue
         counts = label_counts(splits, split)[target]
         labels = (

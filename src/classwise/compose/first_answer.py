@@ -101,7 +101,9 @@ def fit_first_answer(
     is_float32 = config.training.precision == "fp32"
     computing = Computing(model, device, autocast, is_float32, console, should_stop)
     views = split_features(fitted, config, computing, mirror, "training")
-    (valid_NF,) = split_features(splits.valid, config, computing, False, "validation")
+    valid_NF = views[0][:0]
+    if len(splits.valid.samples):
+        (valid_NF,) = split_features(splits.valid, config, computing, False, "validation")
     for features_NF, what in ((views[0], "training"), (valid_NF, "validation")):
         if not bool(features_NF.isfinite().all()):
             raise NonFiniteError(f"the features of some {what} rows are not finite: {config.model.backbone}")

@@ -18,6 +18,8 @@ from classwise.metrics.outcomes import MOST_BYTES, outcome_dtype, reason_against
 from classwise.metrics.scores import AT_PRIOR, score_range
 from classwise.training.state import TrainState
 
+NO_VALIDATION = "there are no validation rows (data.valid = 0), so the last epoch is the model"
+
 
 def recorded_metric(config: Config, splits: DatasetSplits) -> str:
     """The metric whose outcomes are recorded in every epoch that can be selected; empty if none are. They are those of
@@ -34,6 +36,8 @@ def selection_summary(
     `optimism` is positive and in the unit of the metric; `corrected` is the score without it, and `interval` the
     interval of the score moved by it. All three are None where the optimism is not estimated, and `reason` says why.
     """
+    if not config.data.has_valid:
+        return single_summary(config, metrics)
     history = state.progress.history[config.first_epoch - 1 :]
     name = selection_metric(config)
     summary: dict[str, Any] = {"epochs": len(history), "optimism": None, "corrected": None, "reason": None}
@@ -68,6 +72,8 @@ def selection_summary(
 def single_summary(config: Config, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The entry `selection` of metrics.json for a model that was not chosen among epochs."""
     summary: dict[str, Any] = {"epochs": 1, "optimism": None, "corrected": None, "reason": None}
+    if metrics["value"] is None:
+        return summary | {"reason": NO_VALIDATION}
     return summary | _corrected(metrics, selection_metric(config), 0.0)
 
 

@@ -133,7 +133,7 @@ def _unscored_targets(splits: DatasetSplits) -> list[str]:
         f"{' there' if name == 'test' else ''}"
         for name, split in splits.by_name.items()
         for target in splits.targets
-        if name != "train" and not target.is_labeled(split.labels[target.name]).any()
+        if name != "train" and len(split.samples) and not target.is_labeled(split.labels[target.name]).any()
     ]
 
 
@@ -144,6 +144,8 @@ def _absent_classes(splits: DatasetSplits) -> list[str]:
         label_lists["joint"] = joint_labels(splits.label_lists, splits.joint)
     warnings = []
     for split_name, split in splits.by_name.items():
+        if not len(split.samples):  # no validation rows are wanted
+            continue
         for name, counts in label_counts(splits, split).items():
             absent = [label_lists[name][k] for k, count in enumerate(counts) if count == 0]
             if absent:

@@ -54,6 +54,10 @@ def _preset(value: Any) -> Any:
     return {"preset": value} if isinstance(value, str) else value
 
 
+def _none_is_no_row(value: Any) -> Any:
+    return 0.0 if value == "none" else value
+
+
 class Data(Section):
     """[data]"""
 
@@ -75,8 +79,10 @@ class Data(Section):
         description="column with the weight of each training row in the loss: 0 or more, and 1 is average (default: all"
         " rows count the same)",
     )
-    valid: Annotated[float, Field(gt=0, lt=1)] | str = Field(
-        0.2, description="fraction of the rows to validate on, or a table of validation rows"
+    valid: Annotated[Annotated[float, Field(ge=0, lt=1)] | str, BeforeValidator(_none_is_no_row)] = Field(
+        0.2,
+        description="fraction of the rows to validate on, or a table of validation rows; 0 or none: train on all rows,"
+        " and keep the model of the last epoch",
     )
     test: Annotated[float, Field(gt=0, lt=1)] | str | None = Field(
         None,
@@ -130,6 +136,11 @@ class Data(Section):
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = Field(
         100_000_000, description="images with more pixels than this are refused before they are decoded"
     )
+
+    @property
+    def has_valid(self) -> bool:
+        """Whether there are validation rows."""
+        return self.valid != 0
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> "Data":

@@ -79,6 +79,8 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     if "test" not in metrics:
         return "\n".join([headline_text(metrics), *_selection_lines(metrics), *_target_lines(metrics)])
     lines = [f"test: {headline_text(metrics['test'])}", *_target_lines(metrics["test"])]
+    if metrics["value"] is None:  # no validation rows
+        return "\n".join(lines)
     lines += [
         "",
         f"validation: {headline_text(metrics)}",

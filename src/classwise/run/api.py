@@ -23,7 +23,7 @@ from classwise.console import Console
 from classwise.data.memory import memory_of
 from classwise.data.sources import Samples, image_names, refuse_escapes
 from classwise.distributed import process_group
-from classwise.errors import CheckpointError, ConfigError, OutputError
+from classwise.errors import CheckpointError, ConfigError, DataError, OutputError
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
@@ -48,7 +48,7 @@ from classwise.run.extension import (
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
 from classwise.run.inputs import note_absent_classes, read_rows, rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
-from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
+from classwise.run.predictor import Predictor, preserve_torch_state, set_threads, unscored
 from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config, with_begun_plan
@@ -273,6 +273,11 @@ class Run:
             # The images are read once, for which a cache saves nothing.
             splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
             refuse_changed_data(self.folder, splits, predictor.metadata)
+            if not len(splits.valid.samples) and splits.test is None:
+                raise DataError(
+                    f"{self.path}: the run was trained on all rows (data.valid = 0), so it has none to be evaluated on;"
+                    " name a labeled table or folder"
+                )
             metrics = _scored(predictor, splits.valid, config, console)
             # What the choice of the epoch does to the score is known from training.
             with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
@@ -383,6 +388,8 @@ class Run:
 
 def _scored(predictor: Predictor, split: Split, config: Config, console: Console) -> dict[str, Any]:
     """The metrics of one split's rows."""
+    if not len(split.samples):
+        return unscored(config)
     outputs = predictor.outputs(split.samples, config, console=console)
     groups = resampling_groups(split.samples, predictor.targets)
     return predictor.score(outputs, split.labels, groups=groups, config=config)

@@ -120,7 +120,7 @@ def _choose_again(progress: Progress, config: Config, parts: Parts) -> None:
     metric, first_epoch = parts.settings.metric, config.first_epoch
     again = Progress()
     for row in progress.history:
-        again.end_epoch(row["valid"][metric], row, first_epoch, higher_is_better(metric))
+        again.end_epoch(row["valid"].get(metric), row, first_epoch, higher_is_better(metric))
     if again.best_epoch in (progress.best_epoch, progress.epoch):
         progress.best, progress.best_epoch = again.best, again.best_epoch
         progress.epochs_without_improvement = again.epochs_without_improvement

@@ -221,6 +221,11 @@ class Predictor:
         return headline | ({"no_interval": {metric: reason}} if has_intervals else {})
 
 
+def unscored(config: Config) -> dict[str, Any]:
+    """What metrics.json says where there are no rows to score: the validation rows of a run on all rows."""
+    return {"metric": selection_metric(config), "value": None, "samples": 0, "targets": {}}
+
+
 def _unscored_text(metric: str, target: str, rows: int) -> str:
     """Why a metric has no value on `rows` labeled rows."""
     if not rows:

@@ -52,7 +52,7 @@ def score_baselines(
 ) -> dict[str, Any] | None:
     """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is fine-tuned,
     if they are not remembered; a resumed run keeps the entry."""
-    if not config.report.baselines:
+    if not config.report.baselines or not len(splits.valid.samples):
         return None
     memory = memory_of(config.data.cache)
     key = baselines_key(config, splits, model, heads, device)
@@ -301,7 +301,8 @@ def _write_results(
     answer = chosen_answer(folder, config, splits, state, should_stop)
     predictor, metrics = answer.predictor, answer.metrics
     valid = splits.valid
-    folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
+    if len(valid.samples):
+        folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
 
     # The test rows are scored here only: nothing was chosen by them.
     if (test := splits.test) is not None:

@@ -121,7 +121,7 @@ def status_now(
     if progress.first_answer is not None:  # which stays the best until the run ends (run/stages.py)
         best = {"metric": settings.metric, "value": progress.first_answer.get("value"), "epoch": 0}
         best = frame.get("kept") or best  # of a run that is extended, what it had ended with
-    elif progress.best is not None:
+    elif progress.best_epoch:
         best = {"metric": settings.metric, "value": progress.best, "epoch": progress.best_epoch}
     head = {
         "state": name,
