@@ -131,7 +131,7 @@ UNKNOWN_KEYS = [
     ),
     (
         tree(schedule={"name": "step", "T_max": 3}),
-        "schedule.T_max: no such key; allowed: name, warmup_epochs, step_size, gamma",
+        "schedule.T_max: no such key; allowed: name, warmup_epochs, restart_after, step_size, gamma",
     ),
 ]
 
@@ -430,6 +430,7 @@ def test_another_loss_drops_the_keys_of_the_one_before():
     assert make_config(values, [("schedule.name", "cosine")]).schedule.model_dump() == {
         "name": "cosine",
         "warmup_epochs": 2.0,
+        "restart_after": None,
         "T_max": None,
         "eta_min": 0.0,
     }
@@ -716,3 +717,23 @@ def test_unknown_plans_and_poolings(sections: dict, message: str) -> None:
     """Refused with what is allowed."""
     (found,) = refusal(tree(**sections))
     assert message in found
+
+
+@pytest.mark.parametrize(
+    ("restarts", "message"),
+    [
+        ([4], "before training.epochs = 4"),
+        ([2, 2], "in ascending order"),
+        ([1], "after training.freeze_epochs = 1"),
+    ],
+)
+def test_where_a_schedule_may_begin_again(restarts: list[int], message: str) -> None:
+    """Within the epochs that are not frozen, each later than the one before."""
+    tree = {
+        "data": {"source": "a.csv"},
+        "targets": {"it": {"column": "it"}},
+        "training": {"epochs": 4, "freeze_epochs": 1},
+        "schedule": {"name": "cosine", "restart_after": restarts},
+    }
+    with pytest.raises(ConfigError, match=rf"schedule\.restart_after: found .*{message}"):
+        make_config(tree)

@@ -285,6 +285,13 @@ CASES: dict[str, Case] = {
         f"schedule[{name}].warmup_epochs": Case((0.0, 1.0), base={"training": {"epochs": 2}})
         for name in ("constant", "step", "cosine", "restarts", "polynomial", "plateau", "onecycle")
     },
+    # The warm-up begins again, with whatever schedule.
+    **{
+        f"schedule[{name}].restart_after": Case(
+            (LEFT_OUT, [2]), section={"warmup_epochs": 1.0}, base={"training": {"epochs": 4}}
+        )
+        for name in ("constant", "step", "cosine", "restarts", "polynomial", "plateau", "onecycle")
+    },
     "training.plan": Case(("finetune", "probe", "probe_then_finetune")),
     "training.epochs": Case((1, 2)),
     "training.minutes": Case((LEFT_OUT, 1e-9), section={"epochs": 3}),

@@ -148,6 +148,8 @@ def outcome_config(config: Config) -> dict[str, Any]:
     keys = {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
     for key in ("data.source", "data.valid", "data.test", "model.weights"):
         file = Path(keys[key]) if isinstance(keys[key], str) else None
+        if file is not None and file.is_absolute() and key == "model.weights" and file.is_dir():  # of a run
+            file = file / "checkpoints" / "best" / "model.safetensors"
         if file is not None and file.is_absolute() and file.is_file():  # load_config made the paths absolute
             keys[f"{key} (content)"] = _digest(file)
     return keys

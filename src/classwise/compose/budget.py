@@ -63,6 +63,7 @@ def _least_epochs(config: Config) -> int:
         loss.weights_from_epoch for loss in _losses(config) if hasattr(loss, "weights_from_epoch")
     ]
     before_the_last: int = training.freeze_epochs + math.floor(getattr(config.schedule, "warmup_epochs", 0.0))
+    begins += [epoch + 1 for epoch in config.schedule.restart_after or ()]
     return max([before_the_last + 1, first_epoch if isinstance(first_epoch, int) else 1, *begins])
 
 

@@ -180,7 +180,7 @@ def _recorded(split: Split, side_of: Mapping[str, str]) -> dict[str, Split]:
     names = np.array([side_of[id] for id in split.samples.ids])
     return {
         name: _rows_of(split.samples, split.labels, np.flatnonzero(names == name))
-        for name in dict.fromkeys(["train", *names.tolist()])
+        for name in dict.fromkeys(["train", "valid", *names.tolist()])
     }
 
 
@@ -193,7 +193,10 @@ def _draw(
     warnings: list[str] = []
     if isinstance(config.data.test, float):
         drawn["train"], drawn["test"], warnings = _draw_test(split, targets, config)
-    if "valid" not in own:
+    if not config.data.has_valid:
+        rest = drawn["train"]
+        drawn["valid"] = _rows_of(rest.samples, rest.labels, np.arange(0))
+    elif "valid" not in own:
         assert isinstance(config.data.valid, float)
         rest = drawn["train"]
         share = config.data.valid * (
@@ -208,7 +211,7 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
     never cut. Raises DataError."""
     samples, labels = split.samples, split.labels
     groups = split_groups(samples, labels, targets)
-    parts_left = 2 if isinstance(config.data.valid, float) else 1
+    parts_left = 2 if isinstance(config.data.valid, float) and config.data.has_valid else 1
     is_test_N, untested = draw_test_rows(
         _strata(labels, targets),
         groups,

@@ -13,6 +13,7 @@ from classwise.data.label_spelling import column_warnings, spelling_warnings
 from classwise.data.sources import Samples
 from classwise.data.targets import ClassTarget, MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
+from classwise.infer.predict import probability_columns
 from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import MAX_JOINT_CLASSES
 
@@ -44,7 +45,7 @@ def refuse_clashing_names(targets: Sequence[Target], has_joint: bool) -> None:
     owners = dict.fromkeys(reserved, "classwise itself")
     for target in targets:
         columns = [target.name, f"{target.name}_true"]
-        columns += [f"{target.name}_p_{label}" for label in target.labels]
+        columns += probability_columns(target.name, target.labels, target.type)
         for column in columns:
             if column in owners:
                 raise ConfigError(
@@ -149,7 +150,7 @@ def _unscored_targets(splits: DatasetSplits) -> list[str]:
         f"{' there' if name == 'test' else ''}"
         for name, split in splits.by_name.items()
         for target in splits.targets
-        if name != "train" and not target.is_labeled(split.labels[target.name]).any()
+        if name != "train" and len(split.samples) and not target.is_labeled(split.labels[target.name]).any()
     ]
 
 
@@ -160,6 +161,8 @@ def _absent_classes(splits: DatasetSplits) -> list[str]:
         label_lists["joint"] = joint_labels(splits.label_lists, splits.joint)
     warnings = []
     for split_name, split in splits.by_name.items():
+        if not len(split.samples):  # no validation rows are wanted
+            continue
         for name, counts in label_counts(splits, split).items():
             absent = [label_lists[name][k] for k, count in enumerate(counts) if count == 0]
             if absent:

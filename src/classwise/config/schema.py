@@ -5,6 +5,7 @@ it is in the file (`schedule.warmup_epochs`). The descriptions of the fields are
 writes and the text of `classwise keys`.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -64,6 +65,10 @@ def _preset(value: Any) -> Any:
     return {"preset": value} if isinstance(value, str) else value
 
 
+def _none_is_no_row(value: Any) -> Any:
+    return 0.0 if value == "none" else value
+
+
 class Data(Section):
     """[data]"""
 
@@ -85,8 +90,10 @@ class Data(Section):
         description="column with the weight of each training row in the loss: 0 or more, and 1 is average (default: all"
         " rows count the same)",
     )
-    valid: Annotated[float, Field(gt=0, lt=1)] | str = Field(
-        0.2, description="fraction of the rows to validate on, or a table of validation rows"
+    valid: Annotated[Annotated[float, Field(ge=0, lt=1)] | str, BeforeValidator(_none_is_no_row)] = Field(
+        0.2,
+        description="fraction of the rows to validate on, or a table of validation rows; 0 or none: train on all rows,"
+        " and keep the model of the last epoch",
     )
     test: Annotated[float, Field(gt=0, lt=1)] | str | None = Field(
         None,
@@ -151,6 +158,11 @@ class Data(Section):
         100_000_000, description="images with more pixels than this are refused before they are decoded"
     )
 
+    @property
+    def has_valid(self) -> bool:
+        """Whether there are validation rows."""
+        return self.valid != 0
+
     @model_validator(mode="after")
     def _increasing_range(self) -> "Data":
         if (
@@ -173,6 +185,10 @@ class Data(Section):
         return self
 
 
+NAMED_WEIGHTS = ("none", "pretrained")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
 class Model(Section):
     """[model]"""
 
@@ -182,7 +198,8 @@ class Model(Section):
     )
     weights: str = Field(
         "none",
-        description='none | pretrained (timm\'s, from the hub) | path of a .safetensors file | "package:NAME"',
+        description="none | pretrained (timm's, from the hub) | path of a .safetensors file (`classwise convert`"
+        ' makes one of a .pth) | the folder of a run, whose best weights it starts from | "package:NAME"',
     )
     image_size: Annotated[tuple[int, int], Field(strict=False)] = Field(
         (64, 64), description="height and width of the model's input, in pixels"
@@ -212,6 +229,12 @@ class Model(Section):
         description="what the heads see: last (the backbone's last layer) | layers (also mean and standard deviation"
         " over the image of layers further down, where textures and small defects are seen)",
     )
+
+    @property
+    def starts_from_run(self) -> bool:
+        """Whether `weights` is the folder of a run."""
+        is_file = self.weights.lower().endswith(WEIGHT_SUFFIXES)
+        return not (is_file or self.weights in NAMED_WEIGHTS or self.weights.startswith("package:"))
 
     @model_validator(mode="after")
     def _sizes(self) -> "Model":
@@ -273,7 +296,7 @@ class Training(Section):
         "auto",
         description="probe: fit the heads to the features of the frozen backbone, which takes seconds (the first"
         " answer) | probe_then_finetune: then fine-tune from there, and keep what is better | finetune: train at once |"
-        " auto: probe_then_finetune with pretrained weights, else finetune",
+        " auto: probe_then_finetune with pretrained weights, else, also from a run's weights, finetune",
     )
     epochs: Count = Field(30, description="passes over the training rows")
     minutes: Positive | None = Field(
@@ -363,8 +386,9 @@ class Selection(Section):
     metric: str = Field(
         "macro_f1",
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
-        ' or "age.macro_f1", "age.mae", ...; or "mean" of all targets\' main scores, the default of several targets'
-        " without [joint]",
+        ' or "age.macro_f1", "age.mae", ...; of one class "f1[old]", of the worst "worst_f1"; shares of several,'
+        ' such as "0.7*macro_f1 + 0.3*f1[old]"; or "mean" of all targets\' main scores, the default of several'
+        " targets without [joint]",
     )
     prior: Prior | None = Field(
         None,
@@ -468,6 +492,15 @@ class Config(Section):
                 f" {self.training.epochs}"
             )
 
+        restarts = self.schedule.restart_after or ()
+        limits = (self.training.freeze_epochs, *restarts, self.training.epochs)
+        if restarts and any(later <= earlier for earlier, later in itertools.pairwise(limits)):
+            raise ValueError(
+                f"schedule.restart_after: found {list(restarts)}, must be epochs in ascending order, after"
+                f" training.freeze_epochs = {self.training.freeze_epochs} and before training.epochs ="
+                f" {self.training.epochs}"
+            )
+
         # A loss that the file gives is for one of the targets, or it would have no effect.
         types = sorted({target.type for target in self.targets.values()})
         if "loss" in self.model_fields_set and not any(fits(self.loss.model_dump(), type) for type in types):
@@ -490,11 +523,12 @@ class Config(Section):
     def plan(self) -> str:
         """training.plan without `auto`: heads are fitted first where the backbone's features mean something. Heads of
         cosines, which LDAM has, and those that freeze_epochs trains, are not fitted; nor are heads fitted to rows that
-        data.sampling draws more often than others."""
+        data.sampling draws more often than others. What starts from a run has heads to go on from."""
         if self.training.plan != "auto":
             return self.training.plan
         is_plain = self.data.sampling == "shuffle" and not self.training.freeze_epochs
-        can_probe = self.model.weights != "none" and is_plain and not self.has_cosines
+        has_features = self.model.weights != "none" and not self.model.starts_from_run
+        can_probe = has_features and is_plain and not self.has_cosines
         return "probe_then_finetune" if can_probe else "finetune"
 
     @property

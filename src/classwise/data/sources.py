@@ -51,7 +51,7 @@ class Samples:
             ids=tuple(self.ids[row] for row in rows),
             names=tuple(self.names[row] for row in rows),
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
-            frame=self.frame[list(rows)],
+            frame=self.frame[list(rows)] if len(rows) else self.frame.clear(),
             contents=None if self.contents is None else tuple(self.contents[row] for row in rows),
         )
 

@@ -22,6 +22,8 @@ from classwise.model.timm_module import import_timm
 
 HALF = (0.5, 0.5, 0.5)
 Numbers = tuple[float, ...]
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""Of files with pickled weights, which `classwise convert` reads and nothing else does."""
 
 
 def _small_cnn(
@@ -76,10 +78,10 @@ def build_backbone(
     std: Numbers = _three(module.pretrained_cfg["std"])
     if weights.startswith("package:"):
         package = find_package(weights.removeprefix("package:"), name)
-        _load(module, package.state_dict(), weights)
+        load_backbone(module, package.state_dict(), weights)
         mean, std = package.mean, package.std
     elif weights not in ("none", "pretrained"):
-        _load(module, _read_safetensors(weights), weights)
+        load_backbone(module, _read_safetensors(weights), weights)
     levels = pooled_levels(module, name) if pooling == "layers" else ()
     features = _count_features(module, image_size, name, levels, channels)
     return Backbone(
@@ -96,6 +98,14 @@ def _of_channels(rgb: Numbers, channels: int) -> Numbers:
     return (sum(rgb) / 3,) if channels == 1 else tuple(rgb[c % 3] for c in range(channels))
 
 
+def new_backbone(name: str, image_size: tuple[int, int], channels: int = 3) -> nn.Module:
+    """The module of a backbone with random weights. Raises ModelError."""
+    if name in BUILT_IN:
+        return BUILT_IN[name](image_size, channels)
+    module: nn.Module = _timm_model(name, image_size, pretrained=False, channels=channels)
+    return module
+
+
 def backbone_names() -> list[str]:
     """Every name that `model.backbone` accepts."""
     return [*BUILT_IN, *import_timm().list_models()]
@@ -109,7 +119,7 @@ def _built_in(name: str, weights: str, image_size: tuple[int, int], channels: in
         )
     module = BUILT_IN[name](image_size, channels)
     if weights != "none":
-        _load(module, _read_safetensors(weights), weights)
+        load_backbone(module, _read_safetensors(weights), weights)
     features = module.num_features
     assert isinstance(features, int)
     half = _of_channels(HALF, channels)
@@ -186,10 +196,15 @@ def _size_error(
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:
     """The backbone's tensors from a file of a backbone alone or of a whole classwise model; ModelError otherwise."""
+    if path.endswith(TORCH_SUFFIXES):
+        raise ModelError(
+            f"model.weights: found {path!r}, a file of torch's; convert it once: classwise convert {path}"
+            f" --backbone NAME, and name the .safetensors file that this writes"
+        )
     if not path.endswith(".safetensors"):
         raise ModelError(
-            f"model.weights: found {path!r}; allowed: none, pretrained, a path that ends in .safetensors,"
-            f" or {', '.join('package:' + name for name in PACKAGES)}"
+            f"model.weights: found {path!r}; allowed: none, pretrained, a path that ends in .safetensors, a run's"
+            f" folder such as runs/NAME, or {', '.join('package:' + name for name in PACKAGES)}"
         )
     if not Path(path).is_file():
         raise ModelError(f"model.weights: there is no file {path}")
@@ -204,7 +219,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
     return in_checkpoint or tensors
 
 
-def _load(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+def load_backbone(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Load `tensors` into the backbone; ModelError unless each of its tensors is there with its shape.
 
     Further tensors, such as those of a classifier, are ignored.

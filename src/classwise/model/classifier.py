@@ -1,7 +1,7 @@
 """The model: normalization of the images, one backbone, and one head per target."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -169,17 +169,18 @@ def build_classifier(
     pixels: PixelFormat = RGB,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    prepare: Callable[[Backbone], Backbone] = lambda built: built,
 ) -> Classifier:
     """A new model. Its random weights are a function of `seed`; the caller's generators do not change.
 
     `image_size`: (height, width); `heads`: the number of outputs by target; `cosine`: the scale of those that are
     CosineLinear; `pooling` as in ModelMetadata; `pixels`: of its images; `mean`, `std`: of each channel, of pixel
-    values from 0 to 1 (default: those of the backbone). See `build_backbone` for `backbone` and `weights`. Raises
-    ModelError.
+    values from 0 to 1 (default: those of the backbone); `prepare`: called with the backbone, returns the one to use.
+    See `build_backbone` for `backbone` and `weights`. Raises ModelError.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        built = build_backbone(backbone, weights, image_size, pooling, pixels.channels)
+        built = prepare(build_backbone(backbone, weights, image_size, pooling, pixels.channels))
         metadata = ModelMetadata(
             backbone=backbone,
             image_size=image_size,
