@@ -151,7 +151,7 @@ OUT_OF_RANGE = [
     (tree(name=3), "name: found 3, must be a string"),
     (tree(data=3), "data: found 3, must be a table [data]"),
     (tree(data={"valid": 1.5}), "data.valid: found 1.5, must be less than 1 or a string"),
-    (tree(data={"valid": 0}), "data.valid: found 0, must be greater than 0 or a string"),
+    (tree(data={"valid": -0.1}), "data.valid: found -0.1, must be greater than or equal to 0 or a string"),
     (
         tree(data={"augment": "lite"}),
         "data.augment: found 'lite', allowed: 'none', 'light', 'standard' or 'strong'",
