@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
 
+import io
 import itertools
 import json
 import os
@@ -35,6 +36,7 @@ SINGLE_PROCESS_COMMANDS = (
     "predict",
     "submit",
     "export",
+    "convert",
     "report",
     "schedule",
 )
@@ -195,10 +197,21 @@ def resume(
     workers: Annotated[
         int | None, Parameter(help="Replaces data.workers; results do not depend on it.")
     ] = None,
+    epochs: Annotated[
+        int | None,
+        Parameter(help="Replaces training.epochs for good, also of a finished run: it trains up to so many."),
+    ] = None,
+    schedule: Annotated[
+        str,
+        Parameter(
+            help="With --epochs: planned (the schedule of a run planned so) or restart (it begins again over the"
+            " new epochs)."
+        ),
+    ] = "planned",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Continue a run from its last good checkpoint. A finished run stays as it is.
+    """Continue a run from its last good checkpoint. A finished run stays as it is, unless --epochs gives it more.
 
     Parameters
     ----------
@@ -209,7 +222,7 @@ def resume(
         _say_at_once(f"resuming {run}", quiet)
     from classwise.run.api import resume as resume_run
 
-    _print_path(resume_run(run, quiet, workers).path)
+    _print_path(resume_run(run, quiet, workers, epochs, schedule).path)
 
 
 @app.command
@@ -389,6 +402,46 @@ def export(
 
 
 @app.command
+def convert(
+    file: Path,
+    /,
+    *,
+    out: Annotated[
+        Path | None,
+        Parameter(help="The .safetensors file to write [default: beside FILE, with this suffix]."),
+    ] = None,
+    backbone: Annotated[
+        str | None, Parameter(help="Take the tensors of this backbone, and refuse a file that lacks any.")
+    ] = None,
+    image_size: Annotated[
+        tuple[int, int], Parameter(help="Height and width that the backbone is built for.", show_default=True)
+    ] = (224, 224),
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Convert weights of other programs (.pth, .pt) to a .safetensors file for model.weights. No code in them is run.
+
+    Parameters
+    ----------
+    file
+        A file of torch's with a state dict, alone or in a checkpoint.
+    """
+    from classwise.errors import OutputError
+    from classwise.files import refuse_existing, write_bytes
+    from classwise.model.convert import converted
+
+    out = file.with_suffix(".safetensors") if out is None else out
+    if out.suffix.lower() != ".safetensors":
+        raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: .safetensors")
+    refuse_existing(out, force)
+    data, notes = converted(file, backbone, image_size)
+    for note in notes:
+        print(note, file=sys.stderr)
+    write_bytes(out, data)
+    print(out)
+
+
+@app.command
 def report(run: Path, /, *, debug: Debug = False) -> None:
     """Write report.html again, from the files of the run directory.
 
@@ -478,6 +531,10 @@ def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code: 0 done, 1 error, 2 wrong usage, 75 stopped with a checkpoint."""
+    # A label or a path may hold what the terminal's encoding lacks: it is printed as \\u732b, and is no error.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     code = run_command(sys.argv[1:] if arguments is None else arguments)
     if (
         code == Interrupted.exit_code

@@ -20,7 +20,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     # The name is chosen before the file is made, so that it can be removed even if a signal comes right after that.
     new = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -60,7 +60,10 @@ def make_folder(folder: Path, exist_ok: bool = True) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's own entries (new and changed names) to the disk."""
+    """Flush a folder's own entries (new and changed names) to the disk, where the system can open a folder for that:
+    Windows cannot."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,11 +1,14 @@
-"""How a process is asked to stop: SIGINT, SIGTERM, and SIGUSR1, which Slurm can send as a warning."""
+"""How a process is asked to stop: SIGINT, SIGTERM, SIGUSR1, which Slurm can send as a warning; SIGBREAK on Windows."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# Not every system has all of them.
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
+)
 
 
 class StopFlag:
@@ -89,12 +92,29 @@ def defer_signals() -> Iterator[None]:
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     # Another thread may still receive a signal, whose handler then runs in the main thread: that is deferred as well.
-    with _flag.holding() if _flag is not None and in_main_thread else contextlib.nullcontext():
-        mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
+    hold = _flag.holding() if _flag is not None and in_main_thread else contextlib.nullcontext()
+    with hold, blocked_signals():
+        yield
+
+
+@contextlib.contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Within the block this thread receives no signal of STOPPING, and processes that it starts have them blocked until
+    they call `unblock_signals`. Windows has no such mask: there, signals come as always."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
+
+
+def unblock_signals() -> None:
+    """Let this thread receive the signals of STOPPING again, which a process may have inherited as blocked."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def ignore_signals() -> None:

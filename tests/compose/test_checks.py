@@ -64,3 +64,53 @@ def test_there_has_to_be_batch_norm_to_freeze(scene: Callable[..., Scene]) -> No
     s = scene({"kind": KIND}, training=frozen)
     check_recipe(s.config, s.splits, s.model)
     assert s.model.has_frozen_batch_norm  # already here: single images can be timed, and train
+
+
+def test_a_last_batch_of_one_image_is_refused_where_batch_norm_cannot_take_it(
+    scene: Callable[..., Scene],
+) -> None:
+    """Known from the number of rows; a size that leaves no image over is named, and is accepted."""
+    model = {"backbone": "resnet18", "image_size": [8, 8]}
+    s = scene({"kind": KIND}, model=model)
+    rows = len(s.splits.train.samples)
+    lone = next(size for size in range(2, rows) if rows % size == 1)
+    s = scene({"kind": KIND}, model=model, training={"batch_size": lone})
+    before = {name: value.clone() for name, value in s.model.state_dict().items()}
+    with pytest.raises(ConfigError, match=rf"training\.batch_size: found {lone}, .*; try (\d+)") as error:
+        check_recipe(s.config, s.splits, s.model)
+    assert all(before[name].equal(value) for name, value in s.model.state_dict().items())
+
+    better = int(str(error.value).rpartition(" ")[2])
+    s = scene({"kind": KIND}, model=model, training={"batch_size": better})
+    check_recipe(s.config, s.splits, s.model)
+
+
+@pytest.mark.parametrize(
+    ("model", "training"),
+    [
+        ({"backbone": "small_cnn_gn", "image_size": [8, 8]}, {}),  # no batch norm
+        ({"backbone": "small_cnn", "image_size": [32, 32]}, {}),  # enough pixels at every layer
+        ({"backbone": "resnet18", "image_size": [8, 8]}, {"batch_norm": "frozen"}),
+        ({"backbone": "resnet18", "image_size": [8, 8]}, {"epochs": 2, "freeze_epochs": 2}),
+    ],
+)
+def test_a_single_image_is_no_problem_without_statistics_of_the_batch(
+    scene: Callable[..., Scene], model: dict[str, Any], training: dict[str, Any]
+) -> None:
+    """Only where the forward pass in training really fails is anything refused."""
+    s = scene({"kind": KIND}, model=model)
+    rows = len(s.splits.train.samples)
+    lone = next(size for size in range(2, rows) if rows % size == 1)
+    s = scene({"kind": KIND}, model=model, training={"batch_size": lone, **training})
+    check_recipe(s.config, s.splits, s.model)
+
+
+def test_chunks_of_one_image_are_refused_as_well(scene: Callable[..., Scene]) -> None:
+    """training.micro_batch = 1 computes every image alone."""
+    s = scene(
+        {"kind": KIND},
+        model={"backbone": "resnet18", "image_size": [8, 8]},
+        training={"batch_size": 4, "micro_batch": 1},
+    )
+    with pytest.raises(ConfigError, match=r"training\.micro_batch: found 1"):
+        check_recipe(s.config, s.splits, s.model)

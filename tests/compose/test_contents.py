@@ -447,3 +447,64 @@ def test_two_class_folders_with_one_image(tmp_path: Path) -> None:
             "1 image with contradictory labels: label is 'a' in 'a/0.png' and 'b' in 'b/copy.png'"
             in splits.warnings
         )
+
+
+# Tables and folders of their own
+
+
+def numbered_rows(first: int, count: int) -> list[Row]:
+    """Rows with ids from 0, of images from `first`."""
+    return [
+        {"id": str(number), "path": f"{first + number:02}.png", "kind": "ab"[number % 2]}
+        for number in range(count)
+    ]
+
+
+def test_two_tables_may_both_number_their_rows_from_0(folder: Path, make_table: Callable[..., Path]) -> None:
+    """Ids are names within a table; the images are what must not be shared."""
+    make_table(folder / "valid.csv", numbered_rows(20, 10))
+    splits = splits_of(folder, make_table, numbered_rows(0, 20), data={"valid": "valid.csv"})
+    assert splits.train.samples.ids[:10] == splits.valid.samples.ids
+    assert not set(splits.train.samples.names) & set(splits.valid.samples.names)
+
+
+def test_two_folders_numbered_from_0_share_only_files_that_are_the_same(
+    folder: Path, make_table: Callable[..., Path]
+) -> None:
+    """Names alone say nothing; a copy under another name in another class folder is named with its original."""
+    for number in range(20):
+        write_image(folder / "train" / "ab"[number % 2] / f"{number // 2}.png", number)
+        write_image(folder / "valid" / "ab"[number % 2] / f"{number // 2}.png", 100 + number)
+    data = {"source": "train", "valid": "valid", "id": "path"}
+    targets = {"kind": {"column": "label"}}
+    splits = splits_of(folder, make_table, plain_rows(), targets, data)
+    assert splits.train.samples.ids == splits.valid.samples.ids
+
+    (folder / "valid/b/copy.png").write_bytes((folder / "train/a/3.png").read_bytes())
+    with pytest.raises(DataError, match=r"1 of 21 rows .* 'b/copy.png' is 'a/3.png'"):
+        splits_of(folder, make_table, plain_rows(), targets, data)
+
+
+def test_the_same_file_by_another_path_is_the_same(folder: Path, make_table: Callable[..., Path]) -> None:
+    """A dot in the path, or a second name of the file on the disk."""
+    os.link(folder / "03.png", folder / "other.png")
+    rows = numbered_rows(20, 10)
+    for path in ("./03.png", "other.png"):
+        make_table(folder / "valid.csv", [*rows, {"id": "x", "path": path, "kind": "b"}])
+        with pytest.raises(DataError, match=r"03\.png"):
+            splits_of(folder, make_table, numbered_rows(0, 20), data={"valid": "valid.csv"})
+
+
+def test_oversampled_rows_with_ids_of_their_own_stay_together(
+    folder: Path, make_table: Callable[..., Path]
+) -> None:
+    """A rare class three times in the table, also as files of the same bytes under other names."""
+    rows = plain_rows()
+    for number in range(1, 30, 2):
+        (folder / f"copy{number}.png").write_bytes((folder / f"{number:02}.png").read_bytes())
+        rows.append({"id": f"again{number}", "path": f"{number:02}.png", "kind": "b"})
+        rows.append({"id": f"copy{number}", "path": f"copy{number}.png", "kind": "b"})
+    for seed in range(5):
+        sides = side_of(splits_of(folder, make_table, rows, seed=seed))
+        for number in range(1, 30, 2):
+            assert len({sides[id] for id in (f"r{number:02}", f"again{number}", f"copy{number}")}) == 1

@@ -179,5 +179,5 @@ def test_a_table_beside_a_column(
 ) -> None:
     """Two sources of validation rows are one too many."""
     make_table(folder / "v.csv", rows_with(["val"])[22:])
-    with pytest.raises(ClasswiseError, match=r"id '22.png' is in"):
+    with pytest.raises(ClasswiseError, match=r"image '22.png' is in"):
         splits_of(rows_with(["train", "val"]), split="part", valid="v.csv")

@@ -131,7 +131,7 @@ UNKNOWN_KEYS = [
     ),
     (
         tree(schedule={"name": "step", "T_max": 3}),
-        "schedule.T_max: no such key; allowed: name, warmup_epochs, step_size, gamma",
+        "schedule.T_max: no such key; allowed: name, warmup_epochs, restart_after, step_size, gamma",
     ),
 ]
 
@@ -151,7 +151,7 @@ OUT_OF_RANGE = [
     (tree(name=3), "name: found 3, must be a string"),
     (tree(data=3), "data: found 3, must be a table [data]"),
     (tree(data={"valid": 1.5}), "data.valid: found 1.5, must be less than 1 or a string"),
-    (tree(data={"valid": 0}), "data.valid: found 0, must be greater than 0 or a string"),
+    (tree(data={"valid": -0.1}), "data.valid: found -0.1, must be greater than or equal to 0 or a string"),
     (
         tree(data={"augment": "lite"}),
         "data.augment: found 'lite', allowed: 'none', 'light', 'standard' or 'strong'",
@@ -430,6 +430,7 @@ def test_another_loss_drops_the_keys_of_the_one_before():
     assert make_config(values, [("schedule.name", "cosine")]).schedule.model_dump() == {
         "name": "cosine",
         "warmup_epochs": 2.0,
+        "restart_after": None,
         "T_max": None,
         "eta_min": 0.0,
     }
@@ -735,3 +736,23 @@ def test_keys_of_cells_that_contradict_each_other(target, says):
     with pytest.raises(ConfigError) as caught:
         make_config({"data": {"source": "x.csv"}, "targets": {"t": target}})
     assert f"targets.t.{says}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("restarts", "message"),
+    [
+        ([4], "before training.epochs = 4"),
+        ([2, 2], "in ascending order"),
+        ([1], "after training.freeze_epochs = 1"),
+    ],
+)
+def test_where_a_schedule_may_begin_again(restarts: list[int], message: str) -> None:
+    """Within the epochs that are not frozen, each later than the one before."""
+    tree = {
+        "data": {"source": "a.csv"},
+        "targets": {"it": {"column": "it"}},
+        "training": {"epochs": 4, "freeze_epochs": 1},
+        "schedule": {"name": "cosine", "restart_after": restarts},
+    }
+    with pytest.raises(ConfigError, match=rf"schedule\.restart_after: found .*{message}"):
+        make_config(tree)

@@ -24,6 +24,8 @@ SIZES = {
 # One value for each part that is far from off.
 PARTS = {
     "flip": 1.0,
+    "flip_vertical": 1.0,
+    "quarter_turns": 1.0,
     "crop": 0.3,
     "ratio": 2.0,
     "rotate": 40.0,
@@ -164,6 +166,50 @@ def test_values_out_of_range_are_refused(part: str, value: float) -> None:
 
 
 # Geometry.
+
+
+def test_flip_vertical_mirrors_top_and_bottom_as_often_as_it_says() -> None:
+    """Probability 1 always mirrors; 0.5 about every second time, independently of the other flip."""
+    image_HWC = photo(32, 32)
+    found = draw(image_HWC, Augment(flip_vertical=1), size=(32, 32))
+    np.testing.assert_array_equal(found, image_HWC[::-1])
+    both = [draw(image_HWC, Augment(flip=0.5, flip_vertical=0.5), key, size=(32, 32)) for key in range(400)]
+    ways = [image_HWC, image_HWC[::-1], image_HWC[:, ::-1], image_HWC[::-1, ::-1]]
+    counts = [sum(np.array_equal(image, way) for image in both) for way in ways]
+    assert sum(counts) == 400
+    assert min(counts) > 70
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_quarter_turns_turn_the_image_before_it_gets_its_size(fit: str) -> None:
+    """Three turns, each as likely; an image that is not square is fitted as it lies then."""
+    image_HWC, size = photo(40, 60), (32, 24)
+    ways = [fit_image(np.ascontiguousarray(np.rot90(image_HWC, k)), size, fit) for k in range(4)]
+    always = [draw(image_HWC, Augment(quarter_turns=1), key, size, fit) for key in range(300)]
+    counts = [sum(np.array_equal(image, way) for image in always) for way in ways]
+    assert counts[0] == 0
+    assert sum(counts) == 300
+    assert min(counts[1:]) > 70
+    often = [draw(image_HWC, Augment(quarter_turns=0.75), key, size, fit) for key in range(400)]
+    assert 70 < sum(np.array_equal(image, ways[0]) for image in often) < 130
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_other_numbers_of_channels_are_augmented_alike(channels: int) -> None:
+    """Each channel as if it were the only one, but for what looks at all of them (brightness, contrast, noise)."""
+    image_HWC = np.concatenate([photo(), photo()[..., ::-1]], axis=-1)[..., :channels]
+    geometry = Augment(
+        flip=0.5, flip_vertical=0.5, quarter_turns=0.5, crop=0.3, ratio=1.3, rotate=40, translate=0.2
+    )
+    for key, fit in enumerate(("squash", "crop", "pad") * 3):
+        found = draw(image_HWC, geometry, key, fit=fit)
+        assert found.shape == (64, 64, channels)
+        for c in range(channels):
+            alone = draw(np.ascontiguousarray(image_HWC[..., c : c + 1]), geometry, key, fit=fit)
+            # OpenCV's bicubic rounds other than its one for a single channel, now and then.
+            assert np.abs(found[..., c : c + 1].astype(int) - alone).max() <= 1
+    everything = Augment(**(PARTS | {"saturation": 0.0}))
+    assert draw(image_HWC, everything).shape == (64, 64, channels)
 
 
 def test_flip_mirrors_left_and_right_as_often_as_it_says() -> None:

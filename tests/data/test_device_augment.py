@@ -106,3 +106,16 @@ def test_noise_is_noise() -> None:
     flat = found.reshape(50, -1).astype(np.float64)
     assert abs(np.corrcoef(flat) - np.eye(50)).max() < 0.05
     assert abs(np.corrcoef(flat[:, :-1].ravel(), flat[:, 1:].ravel())[0, 1]) < 0.01
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_the_bytes_are_the_same_for_other_numbers_of_channels(channels: int) -> None:
+    """But for saturation, which only RGB has."""
+    augment = Augment(**(PARTS | {"saturation": 0.0, "flip_vertical": 0.5}))
+    rng = np.random.default_rng(channels)
+    for epoch in range(10):
+        images = rng.integers(0, 256, (6, 17, 11, channels), dtype=np.uint8)
+        whole, placed, device_augment = halves(images, augment, epoch)
+        found = augment_on_device(torch.from_numpy(placed), device_augment).numpy()
+        np.testing.assert_array_equal(found, whole)
+        assert (found != placed).any()

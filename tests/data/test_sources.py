@@ -58,7 +58,8 @@ def test_what_is_left_out_is_counted(tmp_path, make_images):
     samples = read(tmp_path)
     assert list(samples.names) == names
     assert samples.notes == (
-        f"{tmp_path}: left out 4 files that are hidden or not named as images",
+        f"{tmp_path}: left out 2 files not named as images: 1 .db, 1 .txt (1 in ., 1 in dog)",
+        f"{tmp_path}: left out 2 hidden files",
         f"{tmp_path}: left out 1 images that are in no class folder",
     )
 
@@ -96,7 +97,7 @@ def test_links_that_go_round_end(tmp_path, make_images):
     [
         ([], "0 directly in it, 0 other files"),
         (["a.png", "b.png"], "2 directly in it, 0 other files"),
-        (["cat/a.gif", "x.txt"], "0 directly in it, 2 other files"),
+        (["cat/a.html", "x.txt"], "0 directly in it, 2 other files"),
     ],
 )
 def test_a_folder_without_class_folders_is_refused(tmp_path, make, counts):
@@ -123,9 +124,14 @@ def test_a_name_that_is_no_text_is_refused(tmp_path, make_images):
 
 def test_names_that_are_images():
     """By suffix, in any case; the macOS junk carries an image's suffix and is none."""
-    assert all(map(is_image_name, ["a.jpg", "x/b.JPEG", "한글.PNG", "a b.webp", "c.bmp", "d.jfif"]))
+    assert all(
+        map(
+            is_image_name,
+            ["a.jpg", "x/b.JPEG", "한글.PNG", "a b.webp", "c.bmp", "d.jfif", "e.TIF", "f.tiff", "g.gif"],
+        )
+    )
     assert not any(
-        map(is_image_name, ["._a.jpg", "x/._b.png", ".a.jpg", "a.gif", "a.jpg.txt", "jpg", ".jpg"])
+        map(is_image_name, ["._a.jpg", "x/._b.png", ".a.jpg", "a.jp2", "a.jpg.txt", "jpg", ".jpg"])
     )
 
 

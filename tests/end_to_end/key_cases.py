@@ -195,6 +195,8 @@ CASES: dict[str, Case] = {
     "data.valid_fold": Case((LEFT_OUT, "1", "2"), split, section={"fold": "level"}),
     "data.augment.preset": Case(("none", "light", "standard", "strong")),
     "data.augment.flip": Case((LEFT_OUT, 1.0)),
+    "data.augment.flip_vertical": Case((LEFT_OUT, 1.0)),
+    "data.augment.quarter_turns": Case((LEFT_OUT, 1.0)),
     "data.augment.crop": Case((LEFT_OUT, 0.3)),
     "data.augment.ratio": Case((LEFT_OUT, 3.0)),
     "data.augment.rotate": Case((LEFT_OUT, 40.0)),
@@ -219,8 +221,10 @@ CASES: dict[str, Case] = {
     ),
     "data.bad_images": Case(("error", "skip"), refusal, section={"source": "@bad.csv"}),
     "data.unlabeled": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
+    "data.unify_labels": Case((False, True), predictions, section={"source": "@spelled.csv"}),
     "data.cache": Case(("auto", "off", "@kept"), lambda found: found, play=kept),
     "data.cache_gigabytes": Case((1e-8, 1.0), lambda found: found, section={"cache": "@small"}, play=kept),
+    "data.value_range": Case((LEFT_OUT, [0, 4095], [100, 3000]), section={"source": "@deep.csv"}),
     "data.max_pixels": Case((100_000_000, 100), refusal),
     "targets.NAME.column": Case(("kind", "other")),
     "targets.NAME.columns": Case(
@@ -251,6 +255,9 @@ CASES: dict[str, Case] = {
     "model.backbone": Case(("small_cnn", "test_vit"), base={"model": {"image_size": [32, 32]}}),
     "model.weights": Case(("none", "@weights.safetensors")),
     "model.image_size": Case(([8, 8], [12, 8], [8, 12])),
+    "model.channels": Case((1, 3)),
+    "model.mean": Case((LEFT_OUT, [0.2, 0.3, 0.4])),
+    "model.std": Case((LEFT_OUT, [0.2, 0.3, 0.4])),
     "model.fit": Case(("squash", "crop", "pad")),
     "model.dropout": Case((0.0, 0.5)),
     "model.pooling": Case(("last", "layers"), section={"backbone": "test_resnet", "image_size": [32, 32]}),
@@ -298,6 +305,13 @@ CASES: dict[str, Case] = {
     "schedule[onecycle].final_div_factor": Case((1e4, 2.0), base=MANY),
     **{
         f"schedule[{name}].warmup_epochs": Case((0.0, 1.0), base={"training": {"epochs": 2}})
+        for name in ("constant", "step", "cosine", "restarts", "polynomial", "plateau", "onecycle")
+    },
+    # The warm-up begins again, with whatever schedule.
+    **{
+        f"schedule[{name}].restart_after": Case(
+            (LEFT_OUT, [2]), section={"warmup_epochs": 1.0}, base={"training": {"epochs": 4}}
+        )
         for name in ("constant", "step", "cosine", "restarts", "polynomial", "plateau", "onecycle")
     },
     "training.plan": Case(("finetune", "probe", "probe_then_finetune")),

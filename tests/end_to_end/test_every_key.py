@@ -103,6 +103,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables["bad"] = [*rows[:24], {**rows[24], "path": "images/bad.png"}]
     tables["gaps"] = [*rows[:24], {**rows[24], "kind": ""}]
     tables["linked"] = [*rows[:24], {**rows[24], "path": "images/linked.png"}]
+    tables["spelled"] = [
+        {**row, "kind": row["kind"].upper() if i % 2 else row["kind"]} for i, row in enumerate(rows)
+    ]
+    tables["deep"] = [{**row, "path": row["path"].replace(".png", ".tif")} for row in rows[:24]]
+    for number, row in enumerate(tables["deep"]):
+        image = cv2.imread(str(path / rows[number]["path"])).astype(np.uint16) * 16
+        assert cv2.imwrite(str(path / row["path"]), image)
     for name, found in tables.items():
         write_csv(path / f"{name}.csv", list(rows[0]), [list(row.values()) for row in found])
     (path / "images/bad.png").write_text("no image")

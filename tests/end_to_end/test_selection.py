@@ -126,10 +126,10 @@ def test_a_run_stopped_in_between_has_the_same_estimate(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"selection__metric": "tags.macro_f1"}, "macro_f1 of a multilabel target is not a function of"),
+        ({"selection__metric": "tags.macro_f1"}, "it is not estimated for macro_f1 of a multilabel target"),
         (
             {"selection__metric": "label.calibration_error"},
-            "calibration_error of a class target is not a function",
+            "it is not estimated for calibration_error of a class target",
         ),
         ({"report__resamples": 0}, "report.resamples = 0"),
     ],

@@ -139,7 +139,8 @@ def test_a_table_that_shares_rows_is_refused(tmp_path: Path, valid: float | str)
     shared = "23" if valid == 0.25 else "31"
     plain_table(tmp_path, 9 if valid == 0.25 else 8, "test.csv", first=23 if valid == 0.25 else 24)
     err = command("train", config, "--run", tmp_path / "run").err
-    assert f"(data.test): id 'images/{shared}.png' is in" in err
+    assert "(data.test): image '" in err
+    assert f"images/{shared}.png' is in" in err
     assert "the test and the other rows must not share any" in err
     assert not (tmp_path / "run").exists()
 

@@ -192,6 +192,9 @@ def valid() -> Iterator[tuple[str, Case]]:
     for quality in (0, 50, 100):
         data = saved(rgb, "WEBP", quality=quality)
         yield f"WebP, {quality}", Case(data, cv2.imdecode(np.frombuffer(data, np.uint8), 1)[..., ::-1], 4)
+    yield "TIFF", Case(saved(rgb, "TIFF"), rgb)
+    yield "TIFF, deflated", Case(saved(rgb, "TIFF", compression="tiff_adobe_deflate"), rgb)
+    yield "GIF", Case(saved(rgb, "GIF"), np.asarray(Image.open(io.BytesIO(saved(rgb, "GIF"))).convert("RGB")))
     yield "WebP, lossless", Case(saved(rgb, "WEBP", lossless=True), rgb)
     yield "WebP, lossless, alpha", Case(saved(alpha, "WEBP", lossless=True, exact=True), over_white(alpha), 1)
     frames = [Image.fromarray(image(seed=seed)) for seed in range(3)]
@@ -266,20 +269,25 @@ def refused() -> Iterator[tuple[str, Case]]:
         "JPEG": saved(rgb, "JPEG"),
         "WebP": saved(rgb, "WEBP"),
         "BMP": saved(rgb, "BMP"),
+        "TIFF": saved(rgb, "TIFF"),
+        "GIF": saved(rgb, "GIF"),
+        "AVIF": saved(rgb, "AVIF"),
     }
+    last = {"JPEG": 3, "GIF": 8}  # what ends the file comes behind the pixels
     for kind, data in good.items():
         for share in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9):
             yield f"{kind} cut to {share:.0%}", Case(data[: int(len(data) * share)])
         yield (
-            f"{kind} without its last {3 if kind == 'JPEG' else 1} bytes",
-            Case(data[: -3 if kind == "JPEG" else -1]),
+            f"{kind} without its last {last.get(kind, 1)} bytes",
+            Case(data[: -last.get(kind, 1)]),
         )
     texts = {
         "empty": b"",
         "a NUL": b"\0",
         "text": b"no image",
-        "GIF": saved(Image.fromarray(rgb), "GIF"),
-        "TIFF": saved(rgb, "TIFF"),
+        "JPEG 2000": saved(rgb, "JPEG2000"),
+        "GIF's first bytes": good["GIF"][:10],
+        "TIFF's first bytes": good["TIFF"][:8],
         "PDF": b"%PDF-1.7\n",
         "ZIP": b"PK\3\4" + bytes(40),
         "SVG": b"<svg onload='x'/>",
@@ -316,6 +324,9 @@ def refused() -> Iterator[tuple[str, Case]]:
             + b"\xff\x3f\0" * 2
         ),
     )
+    claims = struct.pack("<HHII", 256, 4, 1, 60000) + struct.pack("<HHII", 257, 4, 1, 60000)
+    yield "TIFF that claims 60000 x 60000", Case(b"II*\0" + struct.pack("<IH", 8, 2) + claims + bytes(64))
+    yield "GIF that claims 65535 x 65535", Case(b"GIF89a" + b"\xff" * 4 + good["GIF"][10:])
     yield (
         "BMP that claims 30000 x 30000",
         Case(
@@ -549,6 +560,12 @@ def seeds() -> list[bytes]:
         ),
         cv2.imencode(".png", small.astype(np.uint16) * 257)[1].tobytes(),
         saved(small, "PNG", exif=exif(8)),
+        saved(small, "TIFF"),
+        saved(alpha, "TIFF", compression="tiff_lzw"),
+        saved(Image.fromarray(small).quantize(16), "TIFF", compression="tiff_adobe_deflate"),
+        saved(small, "GIF"),
+        saved(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        saved(small, "AVIF"),
         saved(small, "WEBP"),
         saved(alpha, "WEBP", lossless=True),
         saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]),

@@ -18,6 +18,7 @@ from classwise.data.images import read_image
 from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.errors import NonFiniteError
+from classwise.infer import predict
 from classwise.infer.engines import Engine, torch_engine
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.model.backbone import HALF, Backbone
@@ -303,3 +304,23 @@ def test_a_column_of_unknown_truths_is_written(tmp_path: Path) -> None:
     assert [frame[name].dtype for name in ("type_true", "joint_true")] == [pl.String, pl.Int64]
     frame.write_parquet(tmp_path / "p.parquet")
     assert pl.read_parquet(tmp_path / "p.parquet")["type_true"].to_list() == [None] * 3
+
+
+def test_many_classes_have_the_most_probable_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probability of the predicted and of the true label, and the five most probable labels, ties in order."""
+    monkeypatch.setattr(predict, "MOST_WRITTEN_OUT", 6)
+    monkeypatch.setattr(predict, "CELLS_AT_ONCE", 14)  # two rows at a time
+    logits = torch.tensor([[0.0, 3, 1, 2, -1, -2, 3], [5, 0, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6]])
+    labels = {"it": [f"k{k}" for k in range(7)]}
+    truth = {"it": np.array([3, -1, 6])}
+    table = predictions_table(["a", "b", "c"], {"it": logits}, {"it": ClassHead(7)}, labels, truth=truth)
+    top = [name for rank in range(1, 6) for name in (f"it_top{rank}", f"it_top{rank}_p")]
+    assert table.columns == ["id", "it", "it_true", "it_p", "it_true_p", *top]
+    assert table["it"].to_list() == table["it_top1"].to_list() == ["k1", "k0", "k6"]
+    assert table.row(0)[5::2] == ("k1", "k6", "k3", "k2", "k0")
+    assert table.row(1)[5::2] == ("k0", "k1", "k2", "k3", "k4")
+    p = logits.double().softmax(dim=1).numpy()
+    assert table["it_p"].to_list() == pytest.approx([p[0, 1], p[1, 0], p[2, 6]])
+    assert table["it_true_p"].to_list() == [pytest.approx(p[0, 3]), None, pytest.approx(p[2, 6])]
+    in_full = predictions_table(["a", "b", "c"], {"it": logits}, {"it": ClassHead(7)}, labels, in_full=True)
+    assert in_full.columns == ["id", "it", *(f"it_p_k{k}" for k in range(7))]

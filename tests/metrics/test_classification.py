@@ -16,7 +16,8 @@ from sklearn.metrics import (
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from classwise.metrics.classification import ClassMetric, LabelMetric
-from classwise.metrics.scores import SCORES, class_scores
+from classwise.metrics.confusion import class_scores
+from classwise.metrics.scores import SCORES
 from classwise.model.heads import OrdinalHead
 
 NAN, INF = float("nan"), float("inf")

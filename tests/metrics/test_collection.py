@@ -15,8 +15,8 @@ from classwise.metrics.collection import (
     MetricCollection,
     flat_scores,
     joint_labels,
-    resolve_metric,
 )
+from classwise.metrics.names import resolve_metric
 from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES
 from classwise.model.heads import (
     ClassHead,

@@ -60,6 +60,9 @@ def expected_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         *two_columns(truth, predicted), average="samples", zero_division=0
     )
     actual["exact_match"] = (truth == predicted).all(axis=1).mean()
+    split_columns = [column for column in zip(truth.T, logits.T, strict=True) if 0 < column[0].mean() < 1]
+    if split_columns:
+        actual["roc_auc"] = np.mean([reference.roc_auc_score(*column) for column in split_columns])
     actual["log_loss"] = reference.log_loss(truth.ravel(), p.ravel(), labels=[0, 1])
     return actual
 
@@ -81,7 +84,8 @@ def test_equals_scikit_learn(seeds: range) -> None:
         logits, targets = drawn(seed)
         actual = counted(logits, targets).compute()
         expected = expected_scores(logits.numpy(), targets.numpy())
-        assert set(expected) == set(SCORES["multilabel"])
+        assert set(expected) | {"roc_auc"} == set(SCORES["multilabel"])
+        assert ("roc_auc" in expected) == ("roc_auc" in actual)
         for name, value in expected.items():
             assert actual[name] == pytest.approx(value, abs=1e-12), (seed, name)
         absent += not targets.any(dim=0).all()
@@ -165,8 +169,8 @@ def test_intervals_contain_their_scores(grouped: bool) -> None:
     copies = torch.arange(len(targets)).repeat_interleave(3)
     metric = counted(logits[copies], targets[copies])
     scores, actual = metric.compute(), metric.intervals(copies.numpy() if grouped else None, resamples=300)
-    assert set(actual.scores) == set(SCORES["multilabel"]) - {"map"}
-    assert list(actual.withheld) == ["map"]
+    assert set(actual.scores) == set(SCORES["multilabel"]) - {"map", "roc_auc"}
+    assert list(actual.withheld) == ["map", "roc_auc"]
     for name, (low, high) in actual.scores.items():
         assert low <= scores[name] <= high, name
     for row, of_label in zip(scores["per_class"], actual.classes, strict=True):
@@ -218,7 +222,7 @@ def test_the_keys_of_metrics_json() -> None:
     empty = MultilabelMetric(["눈", "b"]).compute()
     assert list(empty) == ["type", "labels", "samples", *SCORES["multilabel"], "per_class"]
     assert {empty[name] for name in SCORES["multilabel"]} == {0.0}
-    assert list(empty["per_class"][0]) == ["label", "precision", "recall", "f1", "ap", "support"]
+    assert list(empty["per_class"][0]) == ["label", "precision", "recall", "f1", "ap", "roc_auc", "support"]
     assert json.loads(json.dumps(empty, allow_nan=False)) == empty
     with pytest.raises(ValueError, match="keep_rows=True"):
         MultilabelMetric(["a"]).intervals()

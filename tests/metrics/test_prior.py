@@ -17,7 +17,8 @@ from sklearn.metrics import (
 
 from classwise.metrics.bootstrap import resampled_scores, resampled_weights
 from classwise.metrics.classification import ClassMetric, LabelMetric
-from classwise.metrics.collection import MetricCollection, flat_scores, higher_is_better
+from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.metrics.names import higher_is_better
 from classwise.metrics.prior import intervals_at_prior, resampling_at_prior, scores_at_prior
 from classwise.metrics.scores import LABEL_SCORES
 from classwise.model.heads import ClassHead

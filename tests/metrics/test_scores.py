@@ -9,11 +9,11 @@ import sklearn
 import sklearn.metrics as reference
 from sklearn.exceptions import UndefinedMetricWarning
 
+from classwise.metrics.confusion import class_scores
 from classwise.metrics.scores import (
     HIGHER_IS_BETTER,
     LABEL_SCORES,
     SCORES,
-    class_scores,
     confusion_marginals,
     label_scores,
 )

@@ -3,7 +3,8 @@
 import pytest
 
 from classwise.errors import ConfigError
-from classwise.metrics.collection import higher_is_better, resolve_metric
+from classwise.metrics.collection import score_of
+from classwise.metrics.names import higher_is_better, resolve_metric
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,67 @@ def test_directions() -> None:
     assert not higher_is_better("나이.대.log_loss")
     with pytest.raises(ValueError, match=r"found the metric 'age\.maf'; did you mean 'map' or 'mae'"):
         higher_is_better("age.maf")
+
+
+TWO = {"age": "class", "tags": "multilabel"}
+LABELS = {"age": ["young", "3.5", "a+b [x]"], "tags": ["p", "q"], "joint": ["young / p"]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "types", "joint", "wanted"),
+    [
+        ("auc", {"age": "class"}, False, "roc_auc"),
+        ("auroc", {"age": "class"}, False, "roc_auc"),
+        ("age.pr_auc", TWO, False, "age.average_precision"),
+        ("tags.average_precision", TWO, False, "tags.map"),
+        ("f1[young]", {"age": "class"}, False, "f1[young]"),
+        ("age.f1[3.5]", {"age": "class"}, False, "f1[3.5]"),
+        ("age.recall[a+b [x]]", TWO, False, "age.recall[a+b [x]]"),
+        ("tags.ap[q]", TWO, True, "tags.ap[q]"),
+        ("worst_f1", TWO, True, "joint.worst_f1"),
+        ("f1[young / p]", TWO, True, "joint.f1[young / p]"),
+        ("0.7*macro_f1+0.3 * f1[3.5]", {"age": "class"}, False, "0.7*macro_f1 + 0.3*f1[3.5]"),
+        (".5*age.worst_f1 + .5*tags.auc", TWO, False, "0.5*age.worst_f1 + 0.5*tags.roc_auc"),
+        ("0.5*f1[a+b [x]] + 0.5*f1[young]", {"age": "class"}, False, "0.5*f1[a+b [x]] + 0.5*f1[young]"),
+    ],
+)
+def test_classes_worst_classes_and_shares(
+    metric: str, types: dict[str, str], joint: bool, wanted: str
+) -> None:
+    """A score of one class, of the worst, and shares of several; labels with any characters."""
+    assert resolve_metric(metric, types, joint, labels=LABELS) == wanted
+    assert higher_is_better(wanted)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("f1[old]", "age has no label 'old'; allowed: young, 3.5"),
+        ("f1[yuong]", "age has no label 'yuong'; did you mean 'young'"),
+        ("f2[young]", "found 'f2\\[young\\]'; allowed: f1, precision"),
+        ("0.5*macro_f1 + 0.3*worst_f1", "shares add up to 0.8; allowed: positive shares that add up to 1"),
+        ("0.5*macro_f1 + 0.5*log_loss", "of 'log_loss' lower is better"),
+        ("0.5*macro_f1 + 0.5*macro_f1", "found 'macro_f1' in two terms"),
+        ("0.5*macro_f1 + 0.5*nothing", "found 'nothing'"),
+    ],
+)
+def test_what_is_no_class_and_no_share(metric: str, message: str) -> None:
+    """The message names what was found and what is allowed."""
+    with pytest.raises(ConfigError, match=r"^selection\.metric: .*" + message):
+        resolve_metric(metric, {"age": "class"}, joint=False, labels=LABELS)
+
+
+def test_the_value_of_each() -> None:
+    """What is selected by is what the table of classes says; the worst class is one that has rows."""
+    rows = [("young", 0.9, 5), ("3.5", 0.4, 2), ("gone", 0.0, 0)]
+    scores = {
+        "samples": 7,
+        "macro_f1": 0.65,
+        "per_class": [{"label": label, "f1": f1, "support": support} for label, f1, support in rows],
+    }
+    results = {"targets": {"age": scores}}
+    assert score_of(results, "f1[3.5]") == 0.4
+    assert score_of(results, "worst_f1") == 0.4
+    assert score_of(results, "f1[gone]") is None
+    assert score_of(results, "0.75*macro_f1 + 0.25*worst_f1") == pytest.approx(0.75 * 0.65 + 0.1)
+    assert score_of(results, "0.5*macro_f1 + 0.5*f1[gone]") is None

@@ -122,7 +122,7 @@ def test_invalid_weights_files_are_refused(tmp_path: Path) -> None:
         ("missing.safetensors", "there is no file"),
         ("w.safetensors", "is not a safetensors file"),
         ("cut.safetensors", "is not a safetensors file"),
-        ("w.pth", "allowed: none, pretrained, a path that ends in .safetensors"),
+        ("w.pth", "convert it once: classwise convert"),
     ):
         with pytest.raises(ModelError, match=rf"^model\.weights: .*{message}"):
             build_backbone("small_cnn", str(tmp_path / name), (32, 32))

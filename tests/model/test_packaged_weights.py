@@ -127,3 +127,16 @@ def test_a_package_with_other_tensors_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, "load", lambda *_, **__: tensors)
     with pytest.raises(ModelError, match=f"{LITE0} does not hold the tensors"):
         PACKAGES[LITE0].state_dict()
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_weights_are_adapted_to_other_numbers_of_channels(channels: int) -> None:
+    """A gray photograph gives the features of the same in RGB; so do two copies of RGB. As timm adapts its own."""
+    arguments = ("tf_efficientnet_lite0", f"package:{LITE0}", (64, 64), "last")
+    rgb, other = build_backbone(*arguments), build_backbone(*arguments, channels)
+    assert len(other.mean) == len(other.std) == channels
+    gray_B1HW = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = rgb.module.eval()(gray_B1HW.expand(-1, 3, -1, -1))
+        found = other.module.eval()(gray_B1HW.expand(-1, channels, -1, -1))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

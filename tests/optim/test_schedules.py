@@ -374,3 +374,41 @@ def test_defaults_are_those_of_torch(section: type, scheduler: type, keys: tuple
     torch_defaults = inspect.signature(scheduler).parameters
     for key in keys:
         assert section.model_fields[key].default == torch_defaults[key].default, key
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_schedule_begins_again(name: str) -> None:
+    """Each part has the rates of a schedule of its own length and warm-up; only the first begins frozen."""
+    options: dict[str, Any] = {"warmup_epochs": 1.0} | (
+        {"max_lr": 1.0, "lr": 1.0} if name == "onecycle" else {}
+    )
+    whole = build_schedule(name, [1.0, 0.1], 4, 9, restart_after=[3, 5], frozen_updates=4, **options)
+    parts = [build_schedule(name, [1.0, 0.1], 4, 3, frozen_updates=4, **options)]
+    parts += [build_schedule(name, [1.0, 0.1], 4, epochs, **options) for epochs in (2, 4)]
+    expected = [
+        part.lrs(update)
+        for part, epochs in zip(parts, (3, 2, 4), strict=True)
+        for update in range(4 * epochs)
+    ]
+    assert [whole.lrs(update) for update in range(36)] == expected
+
+
+def test_a_plateau_forgets_where_it_begins_again() -> None:
+    """The rate is the base's again, and what is remembered survives a restart of the program."""
+    options: dict[str, Any] = {"restart_after": [2], "patience": 0, "factor": 0.5}
+    schedule = build_schedule("plateau", [1.0], 2, 5, **options)
+    for epoch, value in enumerate([1.0, 0.5, 0.4, 0.3], start=1):
+        schedule.end_epoch(value, 2 * epoch)
+    assert schedule.lrs(3) == [0.5]
+    assert schedule.lrs(8) == [0.5]  # one epoch without improvement since it began again
+    restored = build_schedule("plateau", [1.0], 2, 5, **options)
+    restored.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
+    assert [restored.lrs(update) for update in range(10)] == [schedule.lrs(update) for update in range(10)]
+    # A run that is extended by such a part has not seen it yet.
+    alone = build_schedule("plateau", [1.0], 2, 2, patience=0, factor=0.5)
+    alone.end_epoch(1.0, 2)
+    alone.end_epoch(0.5, 4)
+    restored = build_schedule("plateau", [1.0], 2, 5, **options)
+    restored.load_state_dict(alone.state_dict())
+    assert restored.lrs(3) == [0.5]
+    assert restored.lrs(4) == [1.0]

@@ -253,6 +253,20 @@ def test_many_classes_show_the_weakest_and_the_confused(tmp_path: Path) -> None:
     assert page.source.count('<li style="--v:') > 0
 
 
+def test_a_matrix_by_its_cells_gives_the_same_page(tmp_path: Path) -> None:
+    """Whether metrics.json holds the whole matrix, or its cells as for very many classes."""
+    labels = {"species": [f"종 {k}" for k in range(100)]}
+    run = fabricate_run(tmp_path, people=150, epochs=2, labels=labels, images=False)
+    page = write_report(run).read_bytes()
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    scores = metrics["targets"]["species"]
+    cells = [(i, j, n) for i, row in enumerate(scores["confusion"]) for j, n in enumerate(row) if n]
+    columns = zip(*cells, strict=True)
+    scores["confusion"] = dict(zip(("true", "predicted", "count"), map(list, columns), strict=True))
+    (run / "metrics.json").write_text(json.dumps(metrics, ensure_ascii=False), encoding="utf-8")
+    assert write_report(run).read_bytes() == page
+
+
 def test_same_directory_gives_same_bytes(run: Path) -> None:
     """Written twice, the page is the same to the byte: nothing of now is on it."""
     first = write_report(run).read_bytes()

@@ -273,15 +273,17 @@ def test_one_column_a_class_only_where_exactly_one_is_yes(tmp_path: Path) -> Non
     assert "any number of 4 labels" in text
 
 
-def test_missing_images_are_counted_by_class(tmp_path: Path) -> None:
-    """And a class of which none is left is named."""
+def test_missing_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    """But no whole class is: that is an error which names it."""
     images(tmp_path / "im", [f"{n}.png" for n in range(20)])
-    rows = [[f"{n}.png", "ab"[n % 2] if n < 20 else "gone"] for n in range(23)]
+    rows = [[f"{n}.png", "ab"[n % 2]] for n in range(23)]
     source = table(tmp_path / "t.csv", ["file", "label"], rows)
     config, _ = written(source, tmp_path / "out")
     assert config.data.bad_images == "skip"
     assert "3 of 23 rows name images that are not there, such as '20.png'" in said(source)
-    assert "no image is left of gone" in said(source)
+    table(source, ["file", "label"], [*rows, ["24.png", "gone"]])
+    with pytest.raises(DataError, match="and no image is there of gone; add the images"):
+        look_at(source, hub=False)
 
 
 # What `train` would refuse

@@ -37,6 +37,7 @@ from classwise.data.images import min_image_size, read_image
 from classwise.metrics.collection import ROWS_AT_ONCE
 from classwise.run.assembly import Parts, assemble
 from classwise.run.predictor import preserve_torch_state, set_threads
+from classwise.run.starting_weights import starting_weights
 from classwise.training import loop
 from classwise.training.tuning import TuningResult
 
@@ -66,7 +67,7 @@ def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: 
     given = load_config(Path(config), overrides)
     with preserve_torch_state(), contextlib.closing(prepare(given, console)) as splits:
         heads = build_heads(given, splits)
-        model = build_model(given, heads)
+        model = build_model(given, heads, starting_weights(given))
         check_recipe(given, splits, model)
         settled, device, plans = resolve_auto(given, splits, model, console)
         set_threads(settled)
@@ -159,7 +160,9 @@ def _stages_of_files(
 
 
 def _decoded(dataset: ImageDataset, row: int) -> Any:
-    return read_image(dataset.paths[row], dataset.max_pixels, dataset.root, min_image_size(dataset.size))
+    return read_image(
+        dataset.paths[row], dataset.max_pixels, dataset.root, min_image_size(dataset.size), dataset.pixels
+    )
 
 
 @contextlib.contextmanager

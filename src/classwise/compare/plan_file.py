@@ -1,6 +1,5 @@
 """compare.json: what each run of a comparison was asked to train, and the lock on the comparison's folder."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,14 @@ from classwise.config.load import RENAMED
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError, OutputError
 from classwise.files import json_text, sha256, write_json
+from classwise.run.lock import locked
+
+try:
+    import fcntl
+
+    HAS_FCNTL = True
+except ImportError:  # Windows
+    HAS_FCNTL = False
 
 FILE = "compare.json"
 MOST_KEYS = 10  # named in a message
@@ -119,6 +126,10 @@ def read_plan_file(folder: Path) -> PlanFile:
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Keeps other processes out of the comparison, which would train into the same folders. Raises OutputError."""
+    if not HAS_FCNTL:
+        with locked(folder):
+            yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -137,6 +148,8 @@ def outcome_config(config: Config) -> dict[str, Any]:
     keys = {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
     for key in ("data.source", "data.valid", "data.test", "model.weights"):
         file = Path(keys[key]) if isinstance(keys[key], str) else None
+        if file is not None and file.is_absolute() and key == "model.weights" and file.is_dir():  # of a run
+            file = file / "checkpoints" / "best" / "model.safetensors"
         if file is not None and file.is_absolute() and file.is_file():  # load_config made the paths absolute
             keys[f"{key} (content)"] = _digest(file)
     return keys

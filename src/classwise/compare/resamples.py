@@ -20,9 +20,10 @@ from classwise.metrics.classification import ClassMetric, LabelMetric
 from classwise.metrics.collection import Metric
 from classwise.metrics.mean import MEAN, is_mean, mean_of, mean_parts
 from classwise.metrics.multilabel import MultilabelMetric
+from classwise.metrics.names import RANKED_SCORES, WORST, class_score, is_sum, split_metric
 from classwise.metrics.prior import resampling_at_prior, scores_at_prior
 from classwise.metrics.regression import RegressionMetric
-from classwise.metrics.scores import AT_PRIOR, Array
+from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
 from classwise.run.folder import RunFolder
 
 RESAMPLES = 1000
@@ -38,7 +39,8 @@ def resampled_runs(
     `values`: the score of each run on the rows themselves.
 
     A run is left out where its predictions do not lead to its score: rows of a ranking target without their queries,
-    and label sets that are known in part.
+    and label sets that are known in part. So are all where the score is of one class, of the order of all rows, or made
+    of shares of several.
     """
     found: dict[Path, Values] = {}
     first_ids: list[str] = []
@@ -66,20 +68,25 @@ def _resampled(
         return None
     value, resampling = found
     scores = resampled_scores(resampling, seed=SEED, resamples=RESAMPLES)
-    return value, scores[metric.rpartition(".")[2].removesuffix(AT_PRIOR)]
+    return value, scores[split_metric(metric)[1].removesuffix(AT_PRIOR)]
 
 
 def _score(
     predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str, groups: list[str] | None
 ) -> tuple[float, Resampling] | None:
-    """A score of one target, or of the joint class, and its resampling."""
+    """A score of one target, or of the joint class, and its resampling; None for those that have none."""
+    name = split_metric(metric)[1]
+    if is_sum(metric) or class_score(name) or name in WORST or name in RANKED_SCORES:
+        return None
     counted = _metric_of(predictions, metric, run, split)
     if counted is None:
         return None
-    key = metric.rpartition(".")[2]
+    key = split_metric(metric)[1]
     if key.endswith(AT_PRIOR):
         scores = _scores_of(metric, run, split)
         return _at_prior(counted, key.removesuffix(AT_PRIOR), scores, groups)
+    if isinstance(counted, LabelMetric) and key not in LABEL_SCORES:
+        return None
     return counted.compute()[key], counted.resampling(groups)
 
 
@@ -94,7 +101,7 @@ def _mean(
         found = _score(predictions, part, run, split, groups)
         if found is None:
             return None
-        target, _, key = part.rpartition(".")
+        target, key = split_metric(part)
         labeled_N = predictions[f"{target}_true"].is_not_null().to_numpy()
         values[part] = found[0]
         scorers.append((key.removesuffix(AT_PRIOR), labeled_N, found[1][0]))
@@ -126,7 +133,7 @@ def _metrics_of(run: PlannedRun, split: str) -> dict[str, Any]:
 
 def _scores_of(metric: str, run: PlannedRun, split: str) -> dict[str, Any]:
     """The scores of the target, or the joint class, that `metric` is of, as in metrics.json."""
-    name = metric.rpartition(".")[0] or next(iter(run.config.targets))
+    name = split_metric(metric)[0] or next(iter(run.config.targets))
     scores = _metrics_of(run, split)
     found: dict[str, Any] = scores["joint"] if name == "joint" else scores["targets"][name]
     return found
@@ -134,7 +141,7 @@ def _scores_of(metric: str, run: PlannedRun, split: str) -> dict[str, Any]:
 
 def _metric_of(predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str) -> Metric | None:
     """The metric of the target that `metric` is of, with all rows counted; None for a ranking target."""
-    name = metric.rpartition(".")[0] or next(iter(run.config.targets))
+    name = split_metric(metric)[0] or next(iter(run.config.targets))
     scores = _metrics_of(run, split)
     if name == "joint":
         return _joint_metric(predictions, scores)
@@ -149,6 +156,10 @@ def _metric_of(predictions: pl.DataFrame, metric: str, run: PlannedRun, split: s
         return None
 
     labels = list(scores["targets"][name]["labels"])
+    if f"{name}_p" in predictions.columns:  # of many classes only the predicted labels are known
+        counted = LabelMetric(len(labels), keep_rows=True, labels=labels)
+        counted.update(*(_numbers(predictions[column], labels) for column in (name, f"{name}_true")))
+        return counted
     columns_NK = predictions.select(pl.col(f"{name}_p_{label}").cast(pl.Float64) for label in labels)
     p_NK = torch.tensor(columns_NK.rows(), dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     if target.type == "multilabel":

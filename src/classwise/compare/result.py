@@ -14,7 +14,7 @@ from classwise.compare.scoring import Scoring
 from classwise.compare.stats import Design, Runs, Summary, Values, summarize
 from classwise.compare.text import HEADER, columns_to_show, digits_for, shown, table
 from classwise.compare.work import DONE, Outcome, is_done
-from classwise.metrics.collection import higher_is_better
+from classwise.metrics.names import higher_is_better, split_metric
 from classwise.metrics.scores import AT_PRIOR, score_range
 from classwise.metrics.text import display_width
 from classwise.report.names import IN_UNITS
@@ -98,7 +98,7 @@ def collect(plan: Plan, outcomes: Mapping[Path, Outcome], margin: float | None) 
     metrics = list(dict.fromkeys(result.metric for result in results if result.done))
     metric = metrics[0] if metrics else runs[0].config.selection.metric
     higher = not metrics or higher_is_better(metric)
-    if margin is None and metric.rpartition(".")[2] not in IN_UNITS:
+    if margin is None and split_metric(metric)[1] not in IN_UNITS:
         margin = DEFAULT_MARGIN
 
     # Rows that are the same for all runs are resampled, for what other rows would have changed.
@@ -125,7 +125,7 @@ def _within_range(row: Summary, metric: str) -> Summary:
     """The interval of the variant's mean cut to the values that the score can have: Student's t knows no limits."""
     if row.score is None or row.score.interval is None:
         return row
-    name = metric.rpartition(".")[2].removesuffix(AT_PRIOR)
+    name = split_metric(metric)[1].removesuffix(AT_PRIOR)
     low, high = np.clip(row.score.interval, *score_range(name)).tolist()
     return replace(row, score=replace(row.score, interval=(low, high)))
 

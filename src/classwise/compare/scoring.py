@@ -63,6 +63,12 @@ def scoring_of(variants: Mapping[str, Config]) -> Scoring:
         )
     if tested:
         return Scoring("test", dict(variants))
+    for name, config in variants.items():
+        if not config.data.has_valid:
+            raise ConfigError(
+                f"data.valid: found 0 in variant {name}, which leaves no rows to compare on; allowed: a share or a"
+                " table, or data.test beside it"
+            )
     _refuse_shares_of_scored_table(variants)
     if all(_has_fixed_epoch(config) for config in variants.values()):
         return Scoring("fixed_epoch", dict(variants))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from classwise.compare.stats import ALPHA, POWER, Difference, Estimate, Summary
+from classwise.metrics.names import split_metric
 from classwise.report.names import metric_name, number_text
 
 MOST_DIGITS = 9  # decimals, where a report would write 1.2e−05: a column has no room for exponents
@@ -63,7 +64,7 @@ def p_text(p: float) -> str:
 
 def score_name(metric: str) -> str:
     """`age.macro_f1` as `macro F1 of age`."""
-    target, _, key = metric.rpartition(".")
+    target, key = split_metric(metric)
     return f"{metric_name(key)} of {shown(target)}" if target else metric_name(key)
 
 

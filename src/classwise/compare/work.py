@@ -22,7 +22,7 @@ from classwise.run import api as run
 from classwise.run.checkpoint import newest_checkpoint
 from classwise.run.folder import RunFolder
 from classwise.run.lock import refuse_held
-from classwise.signals import STOPPING
+from classwise.signals import STOPPING, blocked_signals, unblock_signals
 
 DONE = ("finished", "early_stopped")
 POLL_SECONDS = 0.2
@@ -179,13 +179,11 @@ def _start() -> Worker:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
     # Started now: at its own start, later, it would unblock the signals that are blocked below.
-    resource_tracker.ensure_running()
+    if os.name == "posix":
+        resource_tracker.ensure_running()
     # Signals stay blocked until the new process, which inherits this, can handle them: `serve` unblocks them.
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
+    with blocked_signals():
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     theirs.close()
     return Worker(process, ours)
 
@@ -275,7 +273,7 @@ def serve(pipe: "Connection[Any, Any]") -> None:
 
     for number in STOPPING:
         signal.signal(number, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    unblock_signals()
     while True:
         try:
             folder, config = pipe.recv()

@@ -24,14 +24,18 @@ from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.data.dataset import ImageDataset
 from classwise.data.sampling import batches_of
-from classwise.metrics.collection import MetricCollection, score_named
-from classwise.metrics.mean import is_mean, mean_scores
+from classwise.metrics.collection import MetricCollection, score_of
+from classwise.metrics.names import is_combined
 from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
+
+
+MOST_PROBED = 1000
+"""Classes up to which the linear probe is fitted: of more, its solver takes gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +94,29 @@ def run_baselines(
     valid_labels = {name: torch.from_numpy(values) for name, values in splits.valid.labels.items()}
 
     def score(outputs: Mapping[str, Tensor]) -> float:
-        joint = splits.joint if metric.startswith("joint.") else ()
         metrics = MetricCollection(
-            heads, splits.label_lists, joint, priors=class_shares(config, splits.label_lists)
+            heads,
+            splits.label_lists,
+            joint=splits.joint if "joint." in metric else (),
+            selected=metric,
+            only_selected=True,
+            priors=class_shares(config, splits.label_lists),
         )
         metrics.update(outputs, valid_labels)
-        results = metrics.compute()
-        if is_mean(metric):
-            return mean_scores(results)[metric]
-        target, _, short_name = metric.rpartition(".")
-        scores = results["joint"] if joint else results["targets"][target or splits.targets[0].name]
-        return score_named(scores, short_name)
+        value = score_of(metrics.compute(), metric)
+        assert value is not None, "a metric without rows is refused before"
+        return value
 
-    probe = _probe(config, splits, model=model, heads=heads, train_labels=train_labels, device=device)
+    many = [name for name, head in heads.items() if head.classes > MOST_PROBED]
+    if many:
+        note = f"linear probe: not fitted, since {many[0]!r} has more than {MOST_PROBED:,} classes"
+        probe = Probe({}, (note,))
+    else:
+        probe = _probe(config, splits, model=model, heads=heads, train_labels=train_labels, device=device)
     return Baselines(
         metric=metric,
         most_frequent=score(most_frequent(heads, train_labels, len(splits.valid.samples))),
-        linear_probe=score(probe.outputs),
+        linear_probe=None if many else score(probe.outputs),
         probe_on="features" if probes_features(config) else "pixels",
         notes=probe.notes,
         kind=_kind(metric, heads),
@@ -115,7 +125,7 @@ def run_baselines(
 
 def _kind(metric: str, heads: Mapping[str, Head]) -> str:
     """What `Baselines.kind` says of a metric and the targets that it is computed from."""
-    if is_mean(metric):
+    if is_combined(metric):
         return "mean"
     return next(iter(heads.values())).type if len(heads) == 1 else "class"
 
@@ -181,7 +191,7 @@ def most_frequent(heads: Mapping[str, Head], targets: Mapping[str, Tensor], rows
     for name, head in heads.items():
         labels = targets[name].cpu().numpy()
         output_O = torch.from_numpy(_MOST_FREQUENT[head.type](head, labels))
-        outputs[name] = output_O.expand(rows, -1).clone()
+        outputs[name] = output_O.expand(rows, -1)
     return outputs
 
 

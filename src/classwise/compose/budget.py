@@ -63,6 +63,7 @@ def _least_epochs(config: Config) -> int:
         loss.weights_from_epoch for loss in _losses(config) if hasattr(loss, "weights_from_epoch")
     ]
     before_the_last: int = training.freeze_epochs + math.floor(getattr(config.schedule, "warmup_epochs", 0.0))
+    begins += [epoch + 1 for epoch in config.schedule.restart_after or ()]
     return max([before_the_last + 1, first_epoch if isinstance(first_epoch, int) else 1, *begins])
 
 
@@ -83,7 +84,8 @@ def _seconds_per_image(
         name: torch.from_numpy(values[rows]).to(device) for name, values in splits.train.labels.items()
     }
     forward = build_settings(config, device).in_precision(trial)
-    images = torch.zeros(batch_size, 3, *model.metadata.image_size, dtype=torch.uint8, device=device)
+    size = (batch_size, model.metadata.channels, *model.metadata.image_size)
+    images = torch.zeros(size, dtype=torch.uint8, device=device)
     seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()

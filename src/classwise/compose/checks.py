@@ -1,20 +1,25 @@
 """Recipes that cannot be trained are refused here, before anything takes time."""
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from classwise.compose.losses import build_criterion
 from classwise.compose.settings import build_settings, device_of, metric_targets, selection_metric
 from classwise.compose.split_checks import SPLIT_NAMES
-from classwise.compose.splits import DatasetSplits
+from classwise.compose.splits import DatasetSplits, label_counts
 from classwise.compose.state import optimizer_of, schedule_of
 from classwise.config.schema import Config
 from classwise.data.sampling import batches_of, table_order
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, DataError
 from classwise.losses.criterion import Criterion
+from classwise.metrics.collection import joint_labels
 from classwise.metrics.mean import is_mean
+from classwise.metrics.names import RANKED_OF_CLASS, class_score, split_metric, terms_of
 from classwise.model.batch_norm import freezable_norms
 from classwise.model.classifier import Classifier
 
@@ -26,8 +31,7 @@ def check_recipe(
     selection and sampling. Raises ConfigError, or DataError if no validation or test row can be
     scored."""
     build_settings(config, device_of(config.training.device, processes))
-    class_counts = {name: len(labels) for name, labels in splits.label_lists.items()}
-    _refuse_unscored_metric(splits, selection_metric(config, class_counts))
+    _refuse_unscored_metric(splits, selection_metric(config, splits.label_lists))
     _refuse_unbalanced_sampling(config, splits)
     _refuse_nothing_to_freeze(config, model)
 
@@ -36,16 +40,68 @@ def check_recipe(
     _refuse_process_count(config, criterion, processes)
     _refuse_fixed_sizes(config, criterion, has_queries=splits.queries(splits.train) is not None)
 
+    _refuse_lone_image(_batch_sizes(config, splits), config, model)
+
     # Some schedules ask for more updates than a short run has.
     schedule_of(config, optimizer, updates_per_epoch(config, splits, processes))
 
 
 def updates_per_epoch(config: Config, splits: DatasetSplits, processes: Processes = SINGLE_PROCESS) -> int:
     """How many updates an epoch has, of which the last may be short."""
+    batch_count = len(_batch_sizes(config, splits))
+    return -(-batch_count // (config.training.accumulate * processes.world_size))
+
+
+def _batch_sizes(config: Config, splits: DatasetSplits) -> list[int]:
+    """How many rows each batch of an epoch has."""
     queries = splits.queries(splits.train)
     order = table_order(len(splits.train.samples), queries)
-    batch_count = len(batches_of(order, config.training.batch_size, queries))
-    return -(-batch_count // (config.training.accumulate * processes.world_size))
+    return [len(batch) for batch in batches_of(order, config.training.batch_size, queries)]
+
+
+def _refuse_lone_image(batch_sizes: Sequence[int], config: Config, model: Classifier) -> None:
+    """A last batch, or chunk, of a single image that batch norm cannot take is known from the numbers of rows. Where
+    queries are kept whole, the order of an epoch may still bring one that is not found here."""
+    training = config.training
+    trains_backbone = config.plan != "probe" and training.freeze_epochs < training.epochs
+    if not trains_backbone or not model.batch_dependent_norms:
+        return
+    chunk_size = training.micro_batch if isinstance(training.micro_batch, int) else max(batch_sizes)
+    has_lone_image = any(size // -(-size // chunk_size) == 1 for size in batch_sizes)
+    if not has_lone_image or _takes_single_image(model, frozen=training.batch_norm == "frozen"):
+        return
+
+    cannot = "batch norm cannot normalize a single image at this image_size"
+    if chunk_size < max(batch_sizes):
+        raise ConfigError(
+            f"training.micro_batch: found {chunk_size}, which leaves a single image to be computed alone, and {cannot};"
+            " allowed here: auto, or a larger number"
+        )
+    rows = sum(batch_sizes)
+    fitting = [size for size in range(2, rows + 1) if rows % size != 1]
+    nearest_size = min(fitting, key=lambda size: abs(size - training.batch_size), default=None)
+    advice = "more training rows are needed" if nearest_size is None else f"try {nearest_size}"
+    raise ConfigError(
+        f"training.batch_size: found {training.batch_size}, which leaves a last batch of a single image of {rows}, and"
+        f" {cannot}; {advice}"
+    )
+
+
+def _takes_single_image(model: Classifier, frozen: bool) -> bool:
+    """Whether one image alone can be trained on: tried on a copy, whose running statistics nobody needs."""
+    copied = copy.deepcopy(model).train()
+    if frozen:
+        copied.freeze_batch_norm()
+    channels = copied.mean.shape[1]
+    image_BCHW = torch.zeros(1, channels, *copied.metadata.image_size, dtype=torch.uint8)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            copied(image_BCHW.to(copied.mean.device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return False
+    return True
 
 
 def single_image_batch_error(error: BaseException, config: Config) -> ConfigError | None:
@@ -62,17 +118,49 @@ def single_image_batch_error(error: BaseException, config: Config) -> ConfigErro
 
 def _refuse_unscored_metric(splits: DatasetSplits, metric: str) -> None:
     """A metric over rows without labels would be 0 in every epoch."""
-    names = metric_targets(metric, splits)
     # A joint class needs rows with all its labels; a mean needs rows of each target, which may be different ones.
-    together = [(name,) for name in names] if is_mean(metric) else [names]
+    terms = [term for _, term in terms_of(metric)]
+    together = [metric_targets(term, splits) for term in terms]
+    if is_mean(metric):
+        together = [(name,) for name in metric_targets(metric, splits)]
     for split_name, split in splits.by_name.items():
         for parts in together:
             labeled_N = np.all([splits.target(name).is_labeled(split.labels[name]) for name in parts], axis=0)
-            if split_name != "train" and not labeled_N.any():
+            if split_name != "train" and len(split.samples) and not labeled_N.any():
                 raise DataError(
                     f"selection.metric: {metric} cannot be computed: no {SPLIT_NAMES[split_name]} row has a label for"
                     f" {' and '.join(parts)}"
                 )
+    for term in terms:
+        _refuse_unscored_class(splits, term)
+
+
+def _refuse_unscored_class(splits: DatasetSplits, term: str) -> None:
+    """A score of one class needs rows of it, and an AUC rows of two classes."""
+    target, score = split_metric(term)
+    target = target or splits.targets[0].name
+    of_class = class_score(score)
+    if of_class is None and score != "roc_auc":
+        return
+    for split_name, split in splits.by_name.items():
+        if split_name == "train" or not len(split.samples):
+            continue
+        counts = label_counts(splits, split)[target]
+        labels = (
+            joint_labels(splits.label_lists, splits.joint)
+            if target == "joint"
+            else splits.label_lists[target]
+        )
+        where = (
+            f"selection.metric: {term} cannot be computed: {target!r} has no {SPLIT_NAMES[split_name]} row of"
+        )
+        if of_class and not counts[labels.index(of_class[1])]:
+            raise DataError(f"{where} {of_class[1]!r}")
+        # The cells of a multilabel target are rows of the label or of none.
+        is_multilabel = target != "joint" and splits.target(target).type == "multilabel"
+        ranks = of_class is None or of_class[0] in RANKED_OF_CLASS
+        if ranks and not is_multilabel and sum(count > 0 for count in counts) < 2:
+            raise DataError(f"{where} a second class")
 
 
 def _refuse_unbalanced_sampling(config: Config, splits: DatasetSplits) -> None:

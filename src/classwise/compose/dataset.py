@@ -15,7 +15,8 @@ from classwise.compose.contents import (
     split_groups,
 )
 from classwise.compose.given_split import given_parts, refuse_given_twice, rows_of, split_by_column
-from classwise.compose.image_check import image_count_text, open_cache, usable_rows
+from classwise.compose.image_check import open_cache, usable_rows
+from classwise.compose.image_facts import image_warnings
 from classwise.compose.labels import Labels, build_target, labeled_rows
 from classwise.compose.row_weights import with_row_weights
 from classwise.compose.split_checks import (
@@ -80,6 +81,7 @@ def prepare(
         console.line(f"warning: {warning}")
     return dataclasses.replace(
         splits,
+        warnings=(*splits.warnings, *image_warnings(hashes, config)),
         train=with_row_weights(config, _with_images(splits.train, hashes, cache)),
         valid=_with_images(splits.valid, hashes, cache),
         test=None if splits.test is None else _with_images(splits.test, hashes, cache),
@@ -120,7 +122,11 @@ def _read_samples(config: Config, table: pl.DataFrame | None = None) -> Samples:
     if table is None:
         refuse_folder_columns(config)
         samples = read_source(
-            Path(data.source), image_folders(config), **columns, follow_links=data.follow_links
+            Path(data.source),
+            image_folders(config),
+            **columns,
+            skip_lost=data.bad_images == "skip",
+            follow_links=data.follow_links,
         )
     else:
         where = data.source or "samples.csv"
@@ -152,6 +158,7 @@ def _read_table(config: Config, key: str) -> Samples:
             path=data.path,
             id=data.id,
             group=data.group,
+            skip_lost=data.bad_images == "skip",
             follow_links=data.follow_links,
         )
     except DataError as error:
@@ -192,15 +199,13 @@ def _split_data(
     warnings += notes
     side_of = {id: name for id, name in sides or () if name not in own}
     if side_of.keys() == set(rest.samples.ids):
-        own |= _recorded(rest, side_of)
+        own |= _recorded(rest, side_of, has_own_valid="valid" in own)
     else:
         drawn, untested = _draw(rest, own, targets, config)
         own |= drawn
         warnings += untested
 
     # What the user should know, and what would make predictions ambiguous.
-    if bad:
-        warnings.append(f"{image_count_text(len(bad))} left out, since unusable (data.bad_images = skip)")
     refuse_clashing_names(targets, has_joint=bool(joint))
     refuse_large_joint(targets, joint)
     splits = DatasetSplits(
@@ -215,12 +220,14 @@ def _split_data(
     return dataclasses.replace(splits, warnings=(*warnings, *split_warnings(splits)))
 
 
-def _recorded(split: Split, side_of: Mapping[str, str]) -> dict[str, Split]:
-    """The splits by name, as the run at hand has recorded them by id."""
+def _recorded(split: Split, side_of: Mapping[str, str], has_own_valid: bool) -> dict[str, Split]:
+    """The splits by name, as the run at hand has recorded them by id; validation may have no rows, unless it has its
+    own."""
     names = np.array([side_of[id] for id in split.samples.ids])
+    without_rows = [] if has_own_valid else ["valid"]
     return {
         name: rows_of(split.samples, split.labels, np.flatnonzero(names == name))
-        for name in dict.fromkeys(["train", *names.tolist()])
+        for name in dict.fromkeys(["train", *without_rows, *names.tolist()])
     }
 
 
@@ -233,7 +240,10 @@ def _draw(
     warnings: list[str] = []
     if isinstance(config.data.test, float):
         drawn["train"], drawn["test"], warnings = _draw_test(split, targets, config)
-    if "valid" not in own:
+    if not config.data.has_valid:
+        rest = drawn["train"]
+        drawn["valid"] = rows_of(rest.samples, rest.labels, np.arange(0))
+    elif "valid" not in own:
         assert isinstance(config.data.valid, float)
         rest = drawn["train"]
         share = config.data.valid * (
@@ -249,7 +259,7 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
     never cut. Raises DataError."""
     samples, labels = split.samples, split.labels
     groups = split_groups(samples, labels, targets)
-    parts_left = 2 if isinstance(config.data.valid, float) else 1
+    parts_left = 2 if isinstance(config.data.valid, float) and config.data.has_valid else 1
     is_test_N, untested = draw_test_rows(
         _strata(labels, targets),
         groups,

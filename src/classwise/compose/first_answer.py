@@ -9,7 +9,7 @@ Fine-tuning starts from these heads (LP-FT: Kumar et al. 2022): random heads wou
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,9 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.losses.criterion import Criterion
-from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.metrics.collection import MetricCollection, flat_scores, score_of
 from classwise.metrics.mean import main_score
+from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
@@ -83,9 +84,11 @@ def fit_first_answer(
     device: torch.device,
     console: Console,
     should_stop: Callable[[], bool],
+    kept: Collection[str] = (),
 ) -> FirstAnswer:
-    """Fit a head for each target. `model` is moved to `device`; its weights do not change. Raises ImageError,
-    Interrupted if asked to stop, and NonFiniteError for features that are not finite."""
+    """Fit a head for each target but those that are `kept`, whose heads in the model are those of the run that it
+    starts from. `model` is moved to `device`; its weights do not change. Raises ImageError, Interrupted if asked to
+    stop, and NonFiniteError for features that are not finite."""
     # As many rows as the time allows.
     labels = {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
     mirror = augmentation(config).flip > 0
@@ -98,7 +101,9 @@ def fit_first_answer(
     is_float32 = config.training.precision == "fp32"
     computing = Computing(model, device, autocast, is_float32, console, should_stop)
     views = split_features(fitted, config, computing, mirror, "training")
-    (valid_NF,) = split_features(splits.valid, config, computing, False, "validation")
+    valid_NF = views[0][:0]
+    if len(splits.valid.samples):
+        (valid_NF,) = split_features(splits.valid, config, computing, False, "validation")
     for features_NF, what in ((views[0], "training"), (valid_NF, "validation")):
         if not bool(features_NF.isfinite().all()):
             raise NonFiniteError(f"the features of some {what} rows are not finite: {config.model.backbone}")
@@ -111,7 +116,10 @@ def fit_first_answer(
     fitted_heads: dict[str, LinearHead] = {}
     penalties: dict[str, float] = {}
     held_out: dict[str, Tensor] = {}
-    for name, head in heads.items():
+    for (name, head), layer in zip(heads.items(), model.heads, strict=True):
+        if name in kept:
+            fitted_heads[name] = _head_of(layer)
+            continue
         single = _of_one_target(criterion, name)
 
         def loss_of(
@@ -137,11 +145,20 @@ def fit_first_answer(
     return FirstAnswer(
         heads=fitted_heads,
         penalties=penalties,
-        cross_validated=_score(config, splits, heads, held_out, targets) if held_out else None,
+        cross_validated=_score(config, splits, heads, held_out, targets) if held_out and not kept else None,
         rows=len(rows),
         views=views_count,
         outputs={name: head(valid_NF) for name, head in fitted_heads.items()},
     )
+
+
+@torch.no_grad()
+def _head_of(layer: nn.Module) -> LinearHead:
+    """A copy of one of the model's heads, on the host."""
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    assert isinstance(bias, Tensor)
+    return LinearHead(weight.detach().cpu().clone(), bias.detach().cpu().clone())
 
 
 @torch.no_grad()
@@ -239,6 +256,8 @@ def _score(
         heads,
         labels={name: splits.label_lists[name] for name in heads if name in splits.label_lists},
         joint=() if of else splits.joint,
+        selected="" if of else selection_metric(config),
+        only_selected=True,
         priors={
             key: shares
             for key, shares in class_shares(config, splits.label_lists).items()
@@ -246,8 +265,9 @@ def _score(
         },
     )
     metrics.update(outputs, targets)
-    scores = flat_scores(metrics.compute())
+    results = metrics.compute()
     if not of:
-        return scores.get(selection_metric(config))
-    key = main_score(of, heads[of].type).rpartition(".")[2]
+        return score_of(results, selection_metric(config))
+    scores = flat_scores(results)
+    key = split_metric(main_score(of, heads[of].type))[1]
     return scores.get(f"{key}{AT_PRIOR}", scores.get(key))

@@ -2,8 +2,10 @@
 files and pixels, and to fill the image cache."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -11,11 +13,18 @@ from classwise.data.cache import ImageCache, cache_folder, default_base
 from classwise.data.checking import Checked, ImageHashes, check_images
 from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size
+from classwise.data.left_out import bad_images_text
+from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
 from classwise.data.sources import Samples
 from classwise.distributed import Processes
 from classwise.errors import ConfigError, DataError, ImageError
 
 LISTED_FILES = 200  # bad images named in an error; more are only counted
+
+
+def pixel_format(config: Config) -> PixelFormat:
+    """What every image file of the config becomes."""
+    return PixelFormat(config.model.channels, config.data.value_range)
 
 
 def open_cache(config: Config, root: Path, console: Console) -> ImageCache | None:
@@ -24,14 +33,16 @@ def open_cache(config: Config, root: Path, console: Console) -> ImageCache | Non
     data = config.data
     if data.cache == "off":
         return None
-    base = default_base() if data.cache == "auto" else Path(data.cache)
-    folder = cache_folder(base, root, min_image_size(config.model.image_size), data.max_pixels)
     try:
+        base = default_base() if data.cache == "auto" else Path(data.cache)
+        folder = cache_folder(
+            base, root, min_image_size(config.model.image_size), data.max_pixels, pixel_format(config)
+        )
         return ImageCache(folder, round(data.cache_gigabytes * 1e9))
     except OSError as error:
-        reason = f"{error.filename or folder}: {error.strerror or error}"
+        reason = f"{error.filename or data.cache}: {error.strerror or error}"
         if data.cache != "auto":
-            raise ConfigError(f"data.cache: images cannot be cached in {base}: {reason}") from None
+            raise ConfigError(f"data.cache: images cannot be cached in {data.cache}: {reason}") from None
         console.line(
             f"note: decoded images are not cached ({reason}); every image is decoded again in each epoch (data.cache)"
         )
@@ -61,6 +72,7 @@ def usable_rows(
         root=samples.allowed_folders,
         min_size=min_image_size(config.model.image_size),
         cache=cache,
+        pixels=pixel_format(config),
     )
     if cache is not None:
         cache.flush()
@@ -91,7 +103,7 @@ def _merge_checks(
     errors = processes.all_gather_object([[number_of[error.path], error.reason] for error in checked.bad])
     hashes_by_rank = processes.all_gather_object(
         [
-            [number_of[path], found.file.decode(), found.pixels.decode()]
+            [number_of[path], found.file.decode(), found.pixels.decode(), list(found.facts)]
             for path, found in checked.hashes.items()
         ],
     )
@@ -103,16 +115,17 @@ def _merge_checks(
 
 def _merge_hashes(
     hashes: dict[Path, ImageHashes],
-    hashes_by_rank: Sequence[Sequence[tuple[int, str, str]]],
+    hashes_by_rank: Sequence[Sequence[tuple[int, str, str, list[Any]]]],
     paths: Sequence[Path],
 ) -> None:
     """Put the hashes of every process, in the order of ranks, into `hashes`. Raises DataError if two machines hold
     different images under one name."""
     merged: dict[Path, ImageHashes] = {}
     for rank, rank_hashes in enumerate(hashes_by_rank):
-        for number, file, pixels in rank_hashes:
+        for number, file, pixels, facts in rank_hashes:
             # Of the pixels the first rank's hash counts everywhere: decoders of several machines may differ.
-            first = merged.setdefault(paths[number], ImageHashes(file.encode(), pixels.encode()))
+            found = ImageHashes(file.encode(), pixels.encode(), ImageFacts(*facts))
+            first = merged.setdefault(paths[number], found)
             if first.file != file.encode():
                 raise DataError(
                     f"{paths[number]}: process {rank} has a different image than a process on another machine;"
@@ -133,7 +146,40 @@ def _without_bad(samples: Samples, bad: Sequence[ImageError], config: Config) ->
         raise DataError(
             f"{samples.where}: not one of its {len(samples)} images can be used, such as {bad[0]}"
         )
-    return samples.take(good_rows)
+    bad_rows = [row for row, path in enumerate(samples.paths) if path in bad_paths]
+    kept, left_out = samples.take(good_rows), samples.take(bad_rows)
+    _refuse_lost_classes(kept, left_out, config)
+    count = image_count_text(len(bad))
+    note = f"{count} left out, since unusable (data.bad_images = skip): {_counted(left_out, config)}"
+    return dataclasses.replace(kept, notes=(*kept.notes, note))
+
+
+def _class_columns(samples: Samples, config: Config) -> list[str]:
+    """The columns that hold one class a row."""
+    return [
+        target.column
+        for target in config.targets.values()
+        if target.type in ("class", "ordinal") and not target.edges and target.column in samples.frame.columns
+    ]
+
+
+def _refuse_lost_classes(kept: Samples, left_out: Samples, config: Config) -> None:
+    """Raise DataError if a class has lost all its images: it would be gone without a word."""
+    for column in _class_columns(kept, config):
+        lost = sorted(set(left_out.frame[column].drop_nulls()) - set(kept.frame[column].drop_nulls()))
+        if lost:
+            count = left_out.frame[column].is_in(lost).sum()
+            raise DataError(
+                f"{kept.where}: data.bad_images = skip would leave out all images of {', '.join(map(repr, lost))}"
+                f" (column {column!r}, {count} rows): {_counted(left_out, config)}. Repair or convert them, or take"
+                " these rows out of the table"
+            )
+
+
+def _counted(left_out: Samples, config: Config) -> str:
+    """How many of the rows that are left out have which suffix, and which class."""
+    labels = (left_out.frame[column].to_list() for column in _class_columns(left_out, config))
+    return bad_images_text(left_out.names, itertools.chain.from_iterable(labels))
 
 
 def check_with_progress(
@@ -143,15 +189,17 @@ def check_with_progress(
     root: Folders = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
+    pixels: PixelFormat = RGB,
 ) -> Checked:
-    """Decode every file once, with a progress bar; a file outside of `root` (one folder or several) is bad. `min_size`
-    and `cache` as in `check_images`."""
+    """Decode every file once, with a progress bar; a file outside of `root` (one folder or several) is bad. `min_size`,
+    `cache` and `pixels` as in `check_images`."""
     return check_images(
         paths,
         max_pixels=max_pixels,
         root=root,
         min_size=min_size,
         cache=cache,
+        pixels=pixels,
         progress=lambda items: console.bar(items, "reading images", total=len(set(paths))),
     )
 

@@ -36,6 +36,7 @@ def build_target(name: str, config: Config, samples: Samples) -> Target:
         flags=target.flags,
         frame=samples.frame,
         where=samples.where,
+        unify=config.data.unify_labels,
     )
 
 

@@ -115,12 +115,15 @@ def evaluation_images(
         max_pixels=max_pixels,
         root=samples.allowed_folders,
         cached=cached,
+        pixels=metadata.pixels,
     )
 
 
 def augmentation(config: Config) -> Augment:
-    """The preset; keys that the config gives replace those of the preset."""
+    """The preset; keys that the config gives replace those of the preset. Only RGB has a saturation to change."""
     overrides = config.data.augment.model_dump(exclude={"preset"}, exclude_none=True)
+    if config.model.channels != 3:
+        overrides["saturation"] = 0.0
     return dataclasses.replace(PRESETS[config.data.augment.preset], **overrides)
 
 

@@ -19,7 +19,8 @@ from classwise.compose.settings import selection_metric
 from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.metrics.bootstrap import percentile_interval, resampled_weights, sampling_units
-from classwise.metrics.collection import MetricCollection, flat_scores, higher_is_better
+from classwise.metrics.collection import MetricCollection, score_of
+from classwise.metrics.names import higher_is_better
 from classwise.model.heads import Head
 
 CONFIDENCE = 0.8
@@ -112,7 +113,12 @@ def _score(
 ) -> float:
     """The metric over some rows, whose `labels` are given; 0 where none has one, so that both models are equal."""
     metrics = MetricCollection(
-        heads, splits.label_lists, splits.joint, priors=class_shares(config, splits.label_lists)
+        heads,
+        splits.label_lists,
+        splits.joint,
+        selected=metric,
+        only_selected=True,
+        priors=class_shares(config, splits.label_lists),
     )
     chosen = torch.from_numpy(rows)
     metrics.update(
@@ -120,7 +126,7 @@ def _score(
         {name: torch.from_numpy(values) for name, values in labels.items()},
         copy=False,
     )
-    return flat_scores(metrics.compute()).get(metric, 0.0)
+    return score_of(metrics.compute(), metric) or 0.0
 
 
 def _units(splits: DatasetSplits, count: int) -> Sequence[object] | None:

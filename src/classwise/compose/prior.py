@@ -23,6 +23,7 @@ from classwise.losses.class_weights import class_weights
 from classwise.losses.logit_adjustment import log_prior
 from classwise.metrics.collection import joint_labels
 from classwise.metrics.mean import is_mean
+from classwise.metrics.names import is_sum, split_metric
 from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES
 
 Floats = npt.NDArray[np.float64]
@@ -101,7 +102,7 @@ def _scored_target(config: Config) -> str:
     """The target that selection.metric scores, or `joint`; empty for the mean of all targets. Raises ConfigError where
     it has no class shares, and for a table of shares beside the mean."""
     metric = selection_metric(config).removesuffix(AT_PRIOR)
-    target, _, score = metric.rpartition(".")
+    target, score = split_metric(metric)
     name = target or next(iter(config.targets))
     found = f"selection.prior: found {_text(config)}, but selection.metric is {metric}"
     if is_mean(metric):
@@ -110,6 +111,10 @@ def _scored_target(config: Config) -> str:
         raise ConfigError(
             f"{found}, and shares are those of one target; allowed: 'balanced', 'as_validation', or the metric of one"
             " target"
+        )
+    if is_sum(metric):
+        raise ConfigError(
+            f"{found}, and shares of several scores are computed for the rows as they are; allowed: as_validation"
         )
     parts = config.joint.targets if name == "joint" and config.joint else (name,)
     for part in parts:
@@ -120,8 +125,7 @@ def _scored_target(config: Config) -> str:
             )
     if score not in LABEL_SCORES:
         raise ConfigError(
-            f"{found}, which does not follow from the predicted classes alone; allowed:"
-            f" {', '.join(LABEL_SCORES)}"
+            f"{found}, which is not computed at other class shares; allowed: {', '.join(LABEL_SCORES)}"
         )
     return name
 

@@ -33,7 +33,7 @@ VERSION = 1
 """Raised whenever the same key would lead to something else, within one version of classwise."""
 
 COMPUTING_PACKAGES = ("torch", "timm", "numpy")
-READING_PACKAGES = ("opencv-python-headless", "simplejpeg", "pillow")
+READING_PACKAGES = ("opencv-python-headless", "simplejpeg", "pillow", "tifffile", "imagecodecs", "pi-heif")
 
 
 def measuring_key(
@@ -96,7 +96,12 @@ def baselines_key(
         "joint": list(splits.joint),
         "heads": {name: head_as_dict(heads[name]) for name in metric_targets(metric, splits)},
         "shares": class_shares(config, splits.label_lists),
-        "image": [model.metadata.image_size, model.metadata.fit, config.data.max_pixels],
+        "image": [
+            model.metadata.image_size,
+            model.metadata.fit,
+            config.data.max_pixels,
+            *model.metadata.pixels,
+        ],
         "features": None,
     }
     if probes_features(config):

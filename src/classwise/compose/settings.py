@@ -1,7 +1,7 @@
 """Plain values that the config stands for: the device, the number of workers, the selection metric, loop settings."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,9 @@ from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError
-from classwise.metrics.collection import higher_is_better, resolve_metric
+from classwise.metrics.collection import joint_labels
 from classwise.metrics.mean import is_mean
+from classwise.metrics.names import higher_is_better, resolve_metric, split_metric, terms_of
 from classwise.metrics.scores import AT_PRIOR
 from classwise.training.loop import Settings
 
@@ -37,24 +38,31 @@ def build_settings(config: Config, device: torch.device, processes: Processes = 
     )
 
 
-def selection_metric(config: Config, class_counts: Mapping[str, int] | None = None) -> str:
+def selection_metric(config: Config, labels: Mapping[str, Sequence[str]] | None = None) -> str:
     """The full name of the metric that selects the best epoch, such as `colour.macro_f1`; at the class shares of
     selection.prior `colour.macro_f1_at_prior`.
 
-    With `class_counts` (classes by target) the metric is also checked against the number of classes.
+    With `labels` (the label list by target) the metric is also checked against the number and the names of the classes.
     Raises ConfigError.
     """
     types = {name: target.type for name, target in config.targets.items()}
-    metric = resolve_metric(config.selection.metric, types, config.joint is not None, class_counts)
+    counts = None if labels is None else {name: len(names) for name, names in labels.items()}
+    if labels is not None and config.joint:
+        labels = {**labels, "joint": joint_labels(labels, config.joint.targets)}
+    metric = resolve_metric(config.selection.metric, types, config.joint is not None, counts, labels)
     return metric if config.selection.prior in (None, "as_validation") else f"{metric}{AT_PRIOR}"
 
 
 def metric_targets(metric: str, splits: DatasetSplits) -> tuple[str, ...]:
-    """The targets that a metric is computed from: one, for `joint` all that make up the joint class, for `mean` all."""
+    """The targets that a metric is computed from: one; all that make up the joint class for `joint`; all for `mean`;
+    those of the terms for shares."""
     if is_mean(metric):
         return tuple(target.name for target in splits.targets)
-    target = metric.rpartition(".")[0] or splits.targets[0].name
-    return splits.joint if target == "joint" else (target,)
+    names: list[str] = []
+    for _, term in terms_of(metric):
+        target = split_metric(term)[0] or splits.targets[0].name
+        names += splits.joint if target == "joint" else [target]
+    return tuple(dict.fromkeys(names))
 
 
 def device_of(name: str, processes: Processes = SINGLE_PROCESS) -> torch.device:

@@ -1,6 +1,7 @@
 """What is refused in the data (leakage between the splits, clashing column names), and what is warned of."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
+from classwise.data.label_spelling import column_warnings, spelling_warnings
 from classwise.data.sources import Samples
-from classwise.data.targets import MultilabelTarget, RankingTarget, Target
+from classwise.data.targets import ClassTarget, MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
+from classwise.infer.predict import probability_columns
 from classwise.metrics.collection import joint_labels
 from classwise.metrics.joint import MAX_JOINT_CLASSES
 
@@ -42,7 +45,7 @@ def refuse_clashing_names(targets: Sequence[Target], has_joint: bool) -> None:
     owners = dict.fromkeys(reserved, "classwise itself")
     for target in targets:
         columns = [target.name, f"{target.name}_true"]
-        columns += [f"{target.name}_p_{label}" for label in target.labels]
+        columns += probability_columns(target.name, target.labels, target.type)
         for column in columns:
             if column in owners:
                 raise ConfigError(
@@ -67,15 +70,14 @@ def refuse_large_joint(targets: Sequence[Target], joint: Sequence[str]) -> None:
 def refuse_overlap(
     train: Samples, valid: Samples, targets: Sequence[Target], key: str = "valid", within: bool = False
 ) -> None:
-    """Raise DataError if a row, an image, a group or a query is in both splits: validation, or the test, would look
-    better than it is. `key`: the key of `data` that names the second. `within`: both are of the same table, whose ids
-    and images are known to differ."""
+    """Raise DataError if an image, a group or a query is in both splits: validation, or the test, would look
+    better than it is. `key`: the key of `data` that names the second. `within`: both are of the same table, whose
+    images are known to differ."""
     values: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
-    # Two folders may use the same ids for different images.
-    if train.root == valid.root and not within:
-        values["id"] = (train.ids, valid.ids)
+    # Not the ids: two tables, or two folders, may both number their rows from 0.
     if not within:
         values["image"] = (train.paths, valid.paths)
+    name_of = dict(zip(map(str, valid.paths), valid.names, strict=True))  # as the table has it
     for target in targets:
         if isinstance(target, RankingTarget):
             values["query"] = (train.frame[target.query].to_list(), valid.frame[target.query].to_list())
@@ -88,7 +90,7 @@ def refuse_overlap(
         shared = sorted({str(value) for value in train_values} & {str(value) for value in valid_values})
         if shared:
             raise DataError(
-                f"{valid.where} (data.{key}): {what} {shared[0]!r} is in {where} too"
+                f"{valid.where} (data.{key}): {what} {name_of.get(shared[0], shared[0])!r} is in {where} too"
                 f" ({len(shared)} in all); {sides if not within else 'the parts'} must not share any"
             )
 
@@ -98,11 +100,27 @@ def split_warnings(splits: DatasetSplits) -> list[str]:
     classes."""
     return [
         *content_warnings(splits),
+        *_spelling(splits),
         *_masked_rows(splits),
         *_unused_separators(splits),
         *_unscored_targets(splits),
         *_absent_classes(splits),
     ]
+
+
+def _spelling(splits: DatasetSplits) -> list[str]:
+    """Labels and groups that are probably the same, and labels that look like missing values."""
+    samples = [split.samples for split in splits.by_name.values()]
+    warnings = []
+    for target in splits.targets:
+        separator = target.separator if isinstance(target, MultilabelTarget) else None
+        is_list_of_labels = separator is not None
+        is_label = isinstance(target, ClassTarget) and target.edges is None
+        if isinstance(target, ClassTarget | MultilabelTarget) and (is_label or is_list_of_labels):
+            cells = [cell for part in samples for cell in part.frame[target.columns[0]].to_list()]
+            warnings += column_warnings(target.name, cells, separator, target.unify)
+    groups = Counter(group for part in samples for group in part.groups or ())
+    return [*warnings, *spelling_warnings("data.group", groups, unified=False, what="groups")]
 
 
 def _masked_rows(splits: DatasetSplits) -> list[str]:
@@ -137,7 +155,7 @@ def _unscored_targets(splits: DatasetSplits) -> list[str]:
         f"{' there' if name == 'test' else ''}"
         for name, split in splits.by_name.items()
         for target in splits.targets
-        if name != "train" and not target.is_labeled(split.labels[target.name]).any()
+        if name != "train" and len(split.samples) and not target.is_labeled(split.labels[target.name]).any()
     ]
 
 
@@ -148,6 +166,8 @@ def _absent_classes(splits: DatasetSplits) -> list[str]:
         label_lists["joint"] = joint_labels(splits.label_lists, splits.joint)
     warnings = []
     for split_name, split in splits.by_name.items():
+        if not len(split.samples):  # no validation rows are wanted
+            continue
         for name, counts in label_counts(splits, split).items():
             absent = [label_lists[name][k] for k, count in enumerate(counts) if count == 0]
             if absent:

@@ -1,19 +1,22 @@
 """From the config to the state that training changes: model, optimizer, schedule, loss scaler and weight average."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
+from classwise.compose.image_check import pixel_format
 from classwise.compose.losses import cosine_scales
-from classwise.compose.settings import unless_auto
+from classwise.compose.settings import selection_metric, unless_auto
 from classwise.config.schema import Config
 from classwise.data.epochs import TrainingData
 from classwise.losses.criterion import Criterion
-from classwise.metrics.collection import higher_is_better
+from classwise.metrics.names import higher_is_better
 from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head
+from classwise.model.starting_weights import StartingWeights
 from classwise.optim.groups import parameter_groups
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import Schedule, build_schedule
@@ -23,12 +26,13 @@ from classwise.training.state import Progress, TrainState
 from classwise.training.tuning import FORMATS
 
 
-def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
-    """The model with its initial weights, on the host. Raises ModelError."""
+def build_model(config: Config, heads: dict[str, Head], start: StartingWeights | None = None) -> Classifier:
+    """The model with its initial weights, on the host; `start`: what the run that model.weights names has learned.
+    Raises ModelError."""
     model = config.model
     classifier = build_classifier(
         backbone=model.backbone,
-        weights=model.weights,
+        weights=model.weights if start is None else "none",
         image_size=model.image_size,
         fit=model.fit,
         dropout=model.dropout,
@@ -36,6 +40,10 @@ def build_model(config: Config, heads: dict[str, Head]) -> Classifier:
         seed=torch_seed(config.seed, WEIGHTS),
         cosine=cosine_scales(config),
         pooling=model.pooling,
+        pixels=pixel_format(config),
+        mean=model.mean,
+        std=model.std,
+        **({} if start is None else {"prepare": start.into_backbone}),
     )
     # Already here, since the fastest way to train is measured with this model.
     freeze_norms(config, classifier)
@@ -119,14 +127,19 @@ def optimizer_of(config: Config, model: Classifier, criterion: Criterion) -> Opt
 
 def schedule_of(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Schedule:
     """The learning rate schedule of every parameter group. Raises ConfigError."""
+    return schedule_from(config, [group["lr"] for group in optimizer.param_groups], updates_per_epoch)
+
+
+def schedule_from(config: Config, bases: Sequence[float], updates_per_epoch: int) -> Schedule:
+    """The schedule of parameter groups with these base learning rates. Raises ConfigError."""
     options: dict[str, Any] = config.schedule.model_dump()
     if config.schedule.name == "onecycle":
         options["lr"] = config.optimizer.lr
     return build_schedule(
-        bases=[group["lr"] for group in optimizer.param_groups],
+        bases=bases,
         updates_per_epoch=updates_per_epoch,
         epochs=config.training.epochs,
-        higher_is_better=higher_is_better(config.selection.metric),
+        higher_is_better=higher_is_better(selection_metric(config)),
         frozen_updates=config.training.freeze_epochs * updates_per_epoch,
         **options,
     )

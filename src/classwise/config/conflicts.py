@@ -15,6 +15,7 @@ from classwise.errors import ConfigError
 def check_conflicts(config: Config) -> list[str]:
     """Warnings, one line each. Raises ConfigError for the first contradiction."""
     checks = (
+        _saturation,
         _mixing,
         _sampling,
         _target_keys,
@@ -26,6 +27,7 @@ def check_conflicts(config: Config) -> list[str]:
         _frozen_backbone,
         _frozen_batch_norm,
         _plan,
+        _no_validation,
         _ranking,
     )
     for check in checks:
@@ -43,6 +45,15 @@ def losses_of(config: Config, name: str) -> list[Any]:
 def loss_key(config: Config, name: str) -> str:
     """The table of the file that holds the loss of a target."""
     return f"targets.{name}.loss" if config.targets[name].loss else "loss"
+
+
+def _saturation(config: Config) -> Iterator[str]:
+    saturation, channels = config.data.augment.saturation, config.model.channels
+    if saturation and channels != 3:
+        yield (
+            f"data.augment.saturation: found {saturation}, but model.channels is {channels}, and only RGB has a"
+            " saturation; allowed: 0, which presets have there"
+        )
 
 
 def _mixing(config: Config) -> Iterator[str]:
@@ -238,6 +249,22 @@ def _plan(config: Config) -> Iterator[str]:
         )
 
 
+def _no_validation(config: Config) -> Iterator[str]:
+    """What asks the validation rows, where there are none."""
+    if config.data.has_valid:
+        return
+    if config.selection.patience is not None:
+        yield (
+            f"selection.patience: found {config.selection.patience}, but data.valid is 0, so nothing says when to stop;"
+            " allowed: a fixed number of epochs"
+        )
+    if config.schedule.name == "plateau":
+        yield (
+            "schedule.name: found 'plateau', but data.valid is 0, so there is no score that could stop rising; allowed:"
+            " any other schedule"
+        )
+
+
 def _ranking(config: Config) -> Iterator[str]:
     queries = {name: target.query for name, target in config.targets.items() if target.type == "ranking"}
     if len(set(queries.values())) > 1:
@@ -284,6 +311,11 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield (
             f"data.start_method = {data.start_method!r}: has no effect, since data.workers is 0 and no process is"
             " started"
+        )
+    if not data.has_valid and "first_epoch" in config.selection.model_fields_set:
+        yield (
+            f"selection.first_epoch = {config.selection.first_epoch}: has no effect, since data.valid is 0 and the last"
+            " epoch is kept"
         )
     if (config.selection.patience or 0) >= training.epochs:
         yield (

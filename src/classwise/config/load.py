@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from classwise.config.problems import SECTIONS_BY_NAME, dotted_key, problems
-from classwise.config.schema import Config
+from classwise.config.schema import WEIGHT_SUFFIXES, Config
 from classwise.errors import ConfigError
 
 RENAMED = {"data.unanswered": "data.unlabeled"}
@@ -85,7 +85,9 @@ def absolute_paths(config: Config, folder: Path) -> Config:
     if config.data.cache not in ("auto", "off"):
         data["cache"] = _absolute("data.cache", config.data.cache, folder)
     weights = config.model.weights
-    if weights.endswith(".safetensors"):
+    is_path = os.sep in weights or "/" in weights or weights.lower().endswith(WEIGHT_SUFFIXES)
+    is_path = is_path or (config.model.starts_from_run and (folder / weights).is_dir())
+    if is_path and not weights.startswith("package:"):
         weights = _absolute("model.weights", weights, folder)
     return config.model_copy(
         update={

@@ -13,6 +13,11 @@ class _Schedule(Section):
     warmup_epochs: NotNegative = Field(
         0.0, description="epochs of linear warm-up from 0, before the schedule begins"
     )
+    restart_after: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] | None = Field(
+        None,
+        description="epochs after which the schedule begins again, with its warm-up, over the epochs up to the next of"
+        " these or the last one (default: never); `classwise resume --schedule restart` sets it",
+    )
 
 
 class Constant(_Schedule):

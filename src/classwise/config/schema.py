@@ -5,6 +5,8 @@ it is in the file (`schedule.warmup_epochs`). The descriptions of the fields are
 writes and the text of `classwise keys`.
 """
 
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -25,6 +27,16 @@ class Augment(Section):
         "light", description="none | light | standard | strong; the keys below override parts of it"
     )
     flip: Probability | None = Field(None, description="probability of a horizontal flip")
+    flip_vertical: Probability | None = Field(
+        None,
+        description="probability of a flip top to bottom: for images without an up and down, such as tissue or aerial"
+        " images (default: 0 in every preset)",
+    )
+    quarter_turns: Probability | None = Field(
+        None,
+        description="probability of a turn by 90, 180 or 270 degrees; 0.75 makes all four directions equally likely"
+        " (default: 0 in every preset)",
+    )
     crop: Annotated[float, Field(ge=0.01, le=1)] | None = Field(
         None, description="smallest fraction of the image's area that a random crop keeps; 1 = no crop"
     )
@@ -56,6 +68,10 @@ def _preset(value: Any) -> Any:
 SplitPart = Literal["train", "valid", "test", "skip"]
 
 
+def _none_is_no_row(value: Any) -> Any:
+    return 0.0 if value == "none" else value
+
+
 class Data(Section):
     """[data]"""
 
@@ -83,8 +99,10 @@ class Data(Section):
         description="column with the weight of each training row in the loss: 0 or more, and 1 is average (default: all"
         " rows count the same)",
     )
-    valid: Annotated[float, Field(gt=0, lt=1)] | str = Field(
-        0.2, description="fraction of the rows to validate on, or a table of validation rows"
+    valid: Annotated[Annotated[float, Field(ge=0, lt=1)] | str, BeforeValidator(_none_is_no_row)] = Field(
+        0.2,
+        description="fraction of the rows to validate on, or a table of validation rows; 0 or none: train on all rows,"
+        " and keep the model of the last epoch",
     )
     test: Annotated[float, Field(gt=0, lt=1)] | str | None = Field(
         None,
@@ -141,6 +159,11 @@ class Data(Section):
         "error",
         description="rows without a label for any target: refuse to start (error), or leave them out (skip)",
     )
+    unify_labels: bool = Field(
+        False,
+        description="whether labels that differ only in white space, case, Unicode form or the way a number is written"
+        " are one class, under the most frequent spelling; false: they are classes of their own, with a warning",
+    )
     cache: str = Field(
         "auto",
         description="where decoded images are cached, and measurements and baselines are remembered: auto (the user"
@@ -149,9 +172,31 @@ class Data(Section):
     cache_gigabytes: Positive = Field(
         10.0, description="maximum size of the image cache, for all data sets together"
     )
+    value_range: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
+        None,
+        description="samples of more than 8 bits that become black and white: [0, 4095] for 12 bits in files of 16"
+        " (default: 0 to the highest of up to 16 bits, 0 to 1 of floats)",
+    )
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = Field(
         100_000_000, description="images with more pixels than this are refused before they are decoded"
     )
+
+    @property
+    def has_valid(self) -> bool:
+        """Whether there are validation rows."""
+        return self.valid != 0
+
+    @model_validator(mode="after")
+    def _increasing_range(self) -> "Data":
+        if (
+            self.value_range is not None
+            and not -math.inf < self.value_range[0] < self.value_range[1] < math.inf
+        ):
+            raise ValueError(
+                f"value_range: found {list(self.value_range)}; the first number, which becomes black, must be below the"
+                " second, which becomes white"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> "Data":
@@ -183,6 +228,10 @@ class Data(Section):
         return self
 
 
+NAMED_WEIGHTS = ("none", "pretrained")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
 class Model(Section):
     """[model]"""
 
@@ -192,10 +241,25 @@ class Model(Section):
     )
     weights: str = Field(
         "none",
-        description='none | pretrained (timm\'s, from the hub) | path of a .safetensors file | "package:NAME"',
+        description="none | pretrained (timm's, from the hub) | path of a .safetensors file (`classwise convert`"
+        ' makes one of a .pth) | the folder of a run, whose best weights it starts from | "package:NAME"',
     )
     image_size: Annotated[tuple[int, int], Field(strict=False)] = Field(
         (64, 64), description="height and width of the model's input, in pixels"
+    )
+    channels: Annotated[int, Field(ge=1, le=64)] = Field(
+        3,
+        description="channels of the images: 3 (RGB) | 1 (gray) | any other number that all files have, such as 2 or 4"
+        " of TIFF files, as they are stored",
+    )
+    mean: Annotated[tuple[Probability, ...], Field(strict=False)] | None = Field(
+        None,
+        description="mean of each channel, of pixel values from 0 to 1, that images are normalized by (default: that of"
+        " the pretrained weights; 0.5 for built-in backbones)",
+    )
+    std: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)] | None = Field(
+        None,
+        description="standard deviation of each channel that images are normalized by (default: as for mean)",
     )
     fit: Literal["squash", "crop", "pad"] = Field(
         "squash", description="how images of other shapes are brought to image_size: squash | crop | pad"
@@ -209,10 +273,27 @@ class Model(Section):
         " over the image of layers further down, where textures and small defects are seen)",
     )
 
+    @property
+    def starts_from_run(self) -> bool:
+        """Whether `weights` is the folder of a run."""
+        is_file = self.weights.lower().endswith(WEIGHT_SUFFIXES)
+        return not (is_file or self.weights in NAMED_WEIGHTS or self.weights.startswith("package:"))
+
     @model_validator(mode="after")
     def _sizes(self) -> "Model":
         if not all(8 <= side <= 4096 for side in self.image_size):
             raise ValueError(f"image_size: found {list(self.image_size)}, each side must be from 8 to 4096")
+        return self
+
+    @model_validator(mode="after")
+    def _a_number_for_each_channel(self) -> "Model":
+        for key in ("mean", "std"):
+            numbers = getattr(self, key)
+            if numbers is not None and len(numbers) != self.channels:
+                raise ValueError(
+                    f"{key}: found {len(numbers)} numbers, but model.channels is {self.channels}; allowed: one for each"
+                    " channel"
+                )
         return self
 
 
@@ -258,7 +339,7 @@ class Training(Section):
         "auto",
         description="probe: fit the heads to the features of the frozen backbone, which takes seconds (the first"
         " answer) | probe_then_finetune: then fine-tune from there, and keep what is better | finetune: train at once |"
-        " auto: probe_then_finetune with pretrained weights, else finetune",
+        " auto: probe_then_finetune with pretrained weights, else, also from a run's weights, finetune",
     )
     epochs: Count = Field(30, description="passes over the training rows")
     minutes: Positive | None = Field(
@@ -348,8 +429,9 @@ class Selection(Section):
     metric: str = Field(
         "macro_f1",
         description="metric that selects the best checkpoint: of [joint] if there is one, else of the only target;"
-        ' or "age.macro_f1", "age.mae", ...; or "mean" of all targets\' main scores, the default of several targets'
-        " without [joint]",
+        ' or "age.macro_f1", "age.mae", ...; of one class "f1[old]", of the worst "worst_f1"; shares of several,'
+        ' such as "0.7*macro_f1 + 0.3*f1[old]"; or "mean" of all targets\' main scores, the default of several'
+        " targets without [joint]",
     )
     prior: Prior | None = Field(
         None,
@@ -453,6 +535,15 @@ class Config(Section):
                 f" {self.training.epochs}"
             )
 
+        restarts = self.schedule.restart_after or ()
+        limits = (self.training.freeze_epochs, *restarts, self.training.epochs)
+        if restarts and any(later <= earlier for earlier, later in itertools.pairwise(limits)):
+            raise ValueError(
+                f"schedule.restart_after: found {list(restarts)}, must be epochs in ascending order, after"
+                f" training.freeze_epochs = {self.training.freeze_epochs} and before training.epochs ="
+                f" {self.training.epochs}"
+            )
+
         # A loss that the file gives is for one of the targets, or it would have no effect.
         types = sorted({target.type for target in self.targets.values()})
         if "loss" in self.model_fields_set and not any(fits(self.loss.model_dump(), type) for type in types):
@@ -475,11 +566,12 @@ class Config(Section):
     def plan(self) -> str:
         """training.plan without `auto`: heads are fitted first where the backbone's features mean something. Heads of
         cosines, which LDAM has, and those that freeze_epochs trains, are not fitted; nor are heads fitted to rows that
-        data.sampling draws more often than others."""
+        data.sampling draws more often than others. What starts from a run has heads to go on from."""
         if self.training.plan != "auto":
             return self.training.plan
         is_plain = self.data.sampling == "shuffle" and not self.training.freeze_epochs
-        can_probe = self.model.weights != "none" and is_plain and not self.has_cosines
+        has_features = self.model.weights != "none" and not self.model.starts_from_run
+        can_probe = has_features and is_plain and not self.has_cosines
         return "probe_then_finetune" if can_probe else "finetune"
 
     @property

@@ -1,9 +1,9 @@
 """Training-time augmentation of one image, as a function of the image and of one generator.
 
-The steps, each with a plain number whose off value is obvious: a random part of the image (Szegedy et al.,
-'Going deeper with convolutions', 2015, section 6), rotated and shifted, mirrored, with changed brightness, contrast and
-saturation, with a rectangle erased (Zhong et al., 'Random erasing data augmentation', AAAI 2020). Validation calls
-`fit_image` and nothing else; with all parts off, training sees the very same pixels.
+The steps, each with a plain number whose off value is obvious: turned by quarters, a random part of the image (Szegedy
+et al., 'Going deeper with convolutions', 2015, section 6), rotated and shifted, mirrored, with changed brightness,
+contrast and saturation, with a rectangle erased (Zhong et al., 'Random erasing data augmentation', AAAI 2020).
+Validation calls `fit_image` and nothing else; with all parts off, training sees the very same pixels.
 
 There are two halves. The geometry needs the image at its own size. The rest needs nothing but the pixels at the
 network's size, so a GPU can do it too, with the same bytes (device_augment.py).
@@ -16,12 +16,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from classwise.data.fit import PAD, fit_image, fit_view, resize_image
+from classwise.data.fit import PAD, by_four_channels, fit_image, fit_view, resize_image
 from classwise.errors import ConfigError
 
 # The allowed range of each part: (lowest, highest).
 _RANGES = {
     "flip": (0.0, 1.0),
+    "flip_vertical": (0.0, 1.0),
+    "quarter_turns": (0.0, 1.0),
     "crop": (0.01, 1.0),
     "ratio": (1.0, 4.0),
     "rotate": (0.0, 180.0),
@@ -43,6 +45,10 @@ class Augment:
 
     flip: float = 0.0
     """Probability of a mirror image. 0 where left and right tell classes apart (text, digits, hands)."""
+    flip_vertical: float = 0.0
+    """Probability of a mirror image top to bottom: for images without an up and down (tissue, aerial images)."""
+    quarter_turns: float = 0.0
+    """Probability of a turn by 90, 180 or 270 degrees, each as likely; 0.75 makes all four directions alike."""
     crop: float = 1.0
     """Smallest share of the area that is kept. The share is uniform between it and 1; the position is uniform."""
     ratio: float = 1.0
@@ -108,6 +114,9 @@ class _Draws(NamedTuple):
     erase_top: float
     erase_left: float
     erase_noise: float
+    flip_vertical: float
+    turn: float
+    turn_count: float
 
 
 class DeviceAugment(NamedTuple):
@@ -131,7 +140,8 @@ class DeviceAugment(NamedTuple):
 def augment_image(
     image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
 ) -> np.ndarray:
-    """A (height, width, 3) uint8 RGB image of `size`, changed at random; `fit` as in `fit_view`.
+    """A (height, width, channels) uint8 image of `size`, changed at random; `fit` as in `fit_view`. Saturation can only
+    be changed for three channels.
 
     Every random number comes from `rng`. The same numbers are drawn whatever is switched on, so that changing one part
     does not change the outcome of the others. With every part off the result is that of `fit_image`: possibly the image
@@ -161,7 +171,12 @@ def augment_geometry(
         erase_width=erase_width,
         noise_seed=int(draws.erase_noise * 2**32),
     )
+    # Turned before it is brought to its size, which may be another one upright than lying.
+    if draws.turn < augment.quarter_turns:
+        image_HWC = np.ascontiguousarray(np.rot90(image_HWC, 1 + int(3 * draws.turn_count)))
     placed_HWC = _crop_and_rotate(image_HWC, size=size, fit=fit, augment=augment, draws=draws)
+    if draws.flip_vertical < augment.flip_vertical:
+        placed_HWC = cv2.flip(placed_HWC, 0).reshape(placed_HWC.shape)
     return placed_HWC, device_augment
 
 
@@ -169,15 +184,16 @@ def augment_on_host(image_HWC: np.ndarray, device_augment: DeviceAugment) -> np.
     """The image mirrored, then with changed brightness, contrast and saturation, then with a rectangle of noise (Zhong
     et al., RE-R, the best of their four fillings)."""
     if device_augment.flip:
-        image_HWC = cv2.flip(image_HWC, 1)
+        image_HWC = cv2.flip(image_HWC, 1).reshape(image_HWC.shape)
     image_HWC = _relight(image_HWC, device_augment)
     if device_augment.erase_height:
         top, left = int(device_augment.erase_top), int(device_augment.erase_left)
         bottom = top + int(device_augment.erase_height)
         right = left + int(device_augment.erase_width)
         # Every value of the image has a number, from which its noise is computed: no generator is needed.
-        y, x, c = np.ogrid[top:bottom, left:right, :3]
-        number_HWC = ((y * image_HWC.shape[1] + x) * 3 + c).astype(np.uint32)
+        channels = image_HWC.shape[2]
+        y, x, c = np.ogrid[top:bottom, left:right, :channels]
+        number_HWC = ((y * image_HWC.shape[1] + x) * channels + c).astype(np.uint32)
         image_HWC = image_HWC.copy()
         image_HWC[top:bottom, left:right] = _noise(number_HWC, int(device_augment.noise_seed))
     return image_HWC
@@ -270,16 +286,20 @@ def _warp(
     matrix = np.column_stack([rotation, origin]) * [[scale_x], [scale_y]] - [[0, 0, 0.5], [0, 0, 0.5]]
 
     shrinks = rows < patch_height or columns < patch_width
-    warped: np.ndarray = cv2.warpAffine(
-        resize_image(patch_HWC, (rows, columns)),
-        matrix,
-        (size[1], size[0]),
-        flags=cv2.WARP_INVERSE_MAP | (cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC),
-        # Not REFLECT_101: with it OpenCV 5.0 never returns from an image of one row or column.
-        borderMode=cv2.BORDER_CONSTANT if padded else cv2.BORDER_REFLECT,
-        borderValue=(PAD, PAD, PAD),
-    )
-    return warped
+
+    def warp(part_HWC: np.ndarray) -> np.ndarray:
+        warped: np.ndarray = cv2.warpAffine(
+            part_HWC,
+            matrix,
+            (size[1], size[0]),
+            flags=cv2.WARP_INVERSE_MAP | (cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC),
+            # Not REFLECT_101: with it OpenCV 5.0 never returns from an image of one row or column.
+            borderMode=cv2.BORDER_CONSTANT if padded else cv2.BORDER_REFLECT,
+            borderValue=(PAD,) * 4,
+        )
+        return warped
+
+    return by_four_channels(warp, resize_image(patch_HWC, (rows, columns)))
 
 
 def _relight(image_HWC: np.ndarray, device_augment: DeviceAugment) -> np.ndarray:
@@ -287,16 +307,23 @@ def _relight(image_HWC: np.ndarray, device_augment: DeviceAugment) -> np.ndarray
     brightness, contrast = device_augment.brightness, device_augment.contrast
     saturation = device_augment.saturation
     if brightness != 1 or contrast != 1:
-        # The means times the pixels are whole numbers: the sums that device_augment.py computes.
-        pixels = image_HWC.shape[0] * image_HWC.shape[1]
-        red, green, blue = (round(mean * pixels) for mean in cv2.mean(image_HWC)[:3])
-        mean = brightness * ((299 * red + 587 * green + 114 * blue) / (1000 * pixels))
+        mean = brightness * _mean_gray(image_HWC)
         levels = (np.arange(256) * brightness - mean) * contrast + mean
-        image_HWC = cv2.LUT(image_HWC, np.rint(levels.clip(0, 255)).astype(np.uint8))
+        shape = image_HWC.shape
+        image_HWC = cv2.LUT(image_HWC, np.rint(levels.clip(0, 255)).astype(np.uint8)).reshape(shape)
     if saturation != 1:
         gray_HWC = cv2.cvtColor(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         image_HWC = cv2.addWeighted(image_HWC, saturation, gray_HWC, 1 - saturation, 0)
     return image_HWC
+
+
+def _mean_gray(image_HWC: np.ndarray) -> float:
+    """The mean gray of RGB; of other channels their mean. From the whole sums that device_augment.py computes."""
+    if image_HWC.shape[2] != 3:
+        return int(image_HWC.sum(dtype=np.int64)) / image_HWC.size
+    pixels = image_HWC.shape[0] * image_HWC.shape[1]
+    red, green, blue = (round(mean * pixels) for mean in cv2.mean(image_HWC)[:3])
+    return float((299 * red + 587 * green + 114 * blue) / (1000 * pixels))
 
 
 def _erase_box(size: tuple[int, int], draws: _Draws) -> tuple[int, int, int, int]:

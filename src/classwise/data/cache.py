@@ -14,7 +14,6 @@ decoded each time. Why it is done this way: docs/decisions/0022-cache.md.
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -30,7 +29,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from classwise.data.cache_files import close_all, delete_unused, inode_of, open_cache, open_file, write_all
+from classwise.data.cache_files import (
+    close_all,
+    delete_unused,
+    inode_of,
+    lock_file,
+    open_cache,
+    open_file,
+    user_id,
+    write_all,
+)
+from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
 
 Image = npt.NDArray[np.uint8]
 # What `index` holds of each image: `at` is the offset of its first byte in `pixels`.
@@ -40,26 +49,50 @@ RECORD = np.dtype(
         ("at", "<u8"),
         ("height", "<u4"),
         ("width", "<u4"),
+        ("channels", "<u2"),
         ("sum", "<u4"),
         ("pixels_key", "S16"),
+        # The file's ImageFacts.
+        ("kind", "S1"),
+        ("bits", "u1"),
+        ("lowest", "<f8"),
+        ("highest", "<f8"),
+        ("frames", "<u4"),
+        ("unused_channels", "<u2"),
     ]
 )
-DECODERS = ("simplejpeg", "pillow", "numpy")  # and OpenCV, which is distributed under several package names
-VERSION = 3  # of what is done to an image before it is cached, and of RECORD
+# And OpenCV, which is distributed under several package names.
+DECODERS = ("simplejpeg", "pillow", "numpy", "tifffile", "imagecodecs")
+OPTIONAL_DECODERS = ("pi-heif",)
+VERSION = 4  # of what is done to an image before it is cached, and of RECORD
 APPEND_BYTES = 32 * 2**20  # pixels are collected in memory up to this size and then appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, above all checkpoints
 
 
 def default_base() -> Path:
-    """The folder of all image caches, in the user's cache directory: $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "classwise" / "pictures"
+    """The folder of all image caches, in the user's cache directory: $XDG_CACHE_HOME or ~/.cache. Raises OSError for a
+    user without a home folder, as in a container with an unknown user id."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(base or Path.home() / ".cache") / "classwise" / "pictures"
+    except RuntimeError:
+        raise OSError(
+            errno.ENOENT, "no home folder is known; set HOME or XDG_CACHE_HOME", "~/.cache"
+        ) from None
 
 
-def cache_folder(base: Path, root: Path, min_size: tuple[int, int], max_pixels: int) -> Path:
+def cache_folder(
+    base: Path, root: Path, min_size: tuple[int, int], max_pixels: int, pixels: PixelFormat = RGB
+) -> Path:
     """The folder below `base` for this user's images below `root`, decoded by these versions of the decoders with
-    `min_size` and `max_pixels` as in `read_image`."""
+    `min_size`, `max_pixels` and `pixels` as in `read_image`."""
     versions = [f"opencv {cv2.__version__}", *(f"{n} {importlib.metadata.version(n)}" for n in DECODERS)]
-    identity = repr((VERSION, versions, str(root.resolve()), tuple(min_size), max_pixels, os.geteuid()))
+    for name in OPTIONAL_DECODERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+    identity = repr(
+        (VERSION, versions, str(root.resolve()), tuple(min_size), max_pixels, tuple(pixels), user_id())
+    )
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.resolve().name)[:40]
     return base / f"{name}-{min_size[0]}x{min_size[1]}-{digest}"
@@ -83,7 +116,7 @@ class CachedImages:
     """Where the pixels of N images are. It is sent to loader workers; the file is mapped when it is first used.
 
     pixels: the file; inode: its (device, inode) numbers, so that a file put in its place meanwhile is not read.
-    at: (N,) the offset of each image's first byte, -1 if it is not cached. sizes: (N, 2) height and width.
+    at: (N,) the offset of each image's first byte, -1 if it is not cached. sizes: (N, 3) height, width and channels.
     """
 
     pixels: Path
@@ -92,14 +125,14 @@ class CachedImages:
     sizes: npt.NDArray[np.int32]
 
     def get(self, row: int) -> Image | None:
-        """(height, width, 3), read-only; None if the image is not cached, or is no longer."""
+        """(height, width, channels), read-only; None if the image is not cached, or is no longer."""
         at = int(self.at[row])
         if at < 0:
             return None
-        height, width = self.sizes[row].tolist()
-        end = at + 3 * height * width
+        height, width, channels = self.sizes[row].tolist()
+        end = at + height * width * channels
         mapped = _mapped(self.pixels, self.inode, end)
-        return None if mapped is None else mapped[at:end].reshape(height, width, 3)
+        return None if mapped is None else mapped[at:end].reshape(height, width, channels)
 
     def take(self, rows: Sequence[int]) -> "CachedImages":
         """Those of these rows only, in this order."""
@@ -151,16 +184,16 @@ class ImageCache:
         self._pixels = -1  # the handle's number will soon be another file's
         self._closed()
 
-    def find(self, key: bytes) -> bytes | None:
-        """The `pixels_key` of the image of the file with this `content_key`; None unless it is cached, and its pixels
-        are intact."""
+    def find(self, key: bytes) -> tuple[bytes, ImageFacts] | None:
+        """The `pixels_key` of the image of the file with this `content_key`, and what else that file holds; None unless
+        it is cached, and its pixels are intact."""
         with self._lock:
             record = self._records.get(key)
             if record is None:
                 record, _ = self._pending.get(key, (None, b""))
-                return None if record is None else bytes(record["pixels_key"])
+                return None if record is None else _known_of(record)
             if key in self._verified:
-                return bytes(record["pixels_key"])
+                return _known_of(record)
 
         # Outside of the lock: reading the pixels takes long, and other threads can verify others meanwhile.
         is_intact = self._is_intact(record)
@@ -171,9 +204,9 @@ class ImageCache:
                     self.already_there += 1
                 else:
                     self._records.pop(key, None)
-        return bytes(record["pixels_key"]) if is_intact else None
+        return _known_of(record) if is_intact else None
 
-    def add(self, key: bytes, image_HWC: Image) -> bytes:
+    def add(self, key: bytes, image_HWC: Image, facts: ImageFacts = ImageFacts()) -> bytes:  # noqa: B008 - immutable
         """Cache an image that `find` did not find, if there is room, and return its `pixels_key`. It is in the file
         after `flush`."""
         data = image_HWC.tobytes()
@@ -182,7 +215,9 @@ class ImageCache:
         record["key"] = key
         record["pixels_key"] = pixels
         record["sum"] = zlib.crc32(data)
-        record["height"], record["width"] = image_HWC.shape[:2]
+        record["height"], record["width"], record["channels"] = image_HWC.shape
+        for name, value in facts._asdict().items():
+            record[name] = value
         with self._lock:
             if self.full or key in self._pending:
                 self.left_out += bool(self.full)
@@ -205,13 +240,13 @@ class ImageCache:
     def locate(self, keys: Sequence[bytes]) -> CachedImages:
         """Where the images of the files with these keys are; each is verified first."""
         at = np.full(len(keys), -1, np.int64)
-        sizes = np.zeros((len(keys), 2), np.int32)
+        sizes = np.zeros((len(keys), 3), np.int32)
         with self._lock:
             for row, key in enumerate(keys):
                 if self._verify(key):
                     record = self._records[key]
                     at[row] = record["at"]
-                    sizes[row] = record["height"], record["width"]
+                    sizes[row] = record["height"], record["width"], record["channels"]
         return CachedImages(self.folder / "pixels", self._inode, at, sizes)
 
     @property
@@ -221,7 +256,7 @@ class ImageCache:
 
     def _is_intact(self, record: np.void) -> bool:
         """Whether the pixels are those that were written; they are not if the disk cannot read them."""
-        size = 3 * int(record["height"]) * int(record["width"])
+        size = _byte_count(record)
         try:
             pixels = os.pread(self._pixels, size, int(record["at"]))
         except OSError:
@@ -304,9 +339,9 @@ class ImageCache:
         # A record that points beyond the file, after a power cut, say, is ignored.
         end = self.size
         for record in records:
-            pixels = int(record["height"]) * int(record["width"])
+            size = _byte_count(record)
             key = bytes(record["key"])
-            if pixels > 0 and int(record["at"]) + 3 * pixels <= end and key not in self._verified:
+            if size > 0 and int(record["at"]) + size <= end and key not in self._verified:
                 self._records[key] = record
 
     def _open_index(self) -> int:
@@ -319,10 +354,28 @@ class ImageCache:
     def _locked_index(self) -> Iterator[int]:
         handle = self._open_index()
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock_file(handle)
             yield handle
         finally:
             os.close(handle)
+
+
+def _byte_count(record: np.void) -> int:
+    """Bytes of the image's pixels."""
+    return int(record["height"]) * int(record["width"]) * int(record["channels"])
+
+
+def _known_of(record: np.void) -> tuple[bytes, ImageFacts]:
+    """The hash of the image's pixels, and what else its file holds."""
+    facts = ImageFacts(
+        kind=bytes(record["kind"]).decode(),
+        bits=int(record["bits"]),
+        lowest=float(record["lowest"]),
+        highest=float(record["highest"]),
+        frames=int(record["frames"]),
+        unused_channels=int(record["unused_channels"]),
+    )
+    return bytes(record["pixels_key"]), facts
 
 
 def _close(handles: dict[str, int], pixels: Path) -> None:

@@ -2,11 +2,18 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import stat
 from pathlib import Path
+
+try:
+    import fcntl
+
+    HAS_CACHES = os.open in os.supports_dir_fd
+except ImportError:  # Windows
+    HAS_CACHES = False
+"""Whether the system can hold caches as this module wants them: private, opened without following links, locked."""
 
 
 def open_cache(folder: Path) -> dict[str, int]:
@@ -17,7 +24,7 @@ def open_cache(folder: Path) -> dict[str, int]:
         try:
             handles["folder"] = open_own_folder(folder)
             handles["in-use"] = open_file(folder / "in-use")
-            fcntl.flock(handles["in-use"], fcntl.LOCK_SH)
+            lock_file(handles["in-use"], shared=True)
             handles["pixels"] = open_file(folder / "pixels")
             # The locked file is still the one of this name: nobody has deleted it before it was locked.
             if inode_of(os.fstat(handles["in-use"])) == inode_of((folder / "in-use").stat()):
@@ -33,8 +40,10 @@ def open_cache(folder: Path) -> dict[str, int]:
 
 
 def open_own_folder(folder: Path) -> int:
-    """A handle of a folder that only its user can enter, which is made if there is none. Raises OSError for a link and
-    for another user's folder."""
+    """A handle of a folder that only its user can enter, which is made if there is none. Raises OSError for a link, for
+    another user's folder, and on a system that has no such folders (Windows)."""
+    if not HAS_CACHES:
+        raise OSError(errno.ENOTSUP, "this system lacks the locks and checks that a cache needs", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -61,9 +70,19 @@ def open_file(path: Path) -> int:
     return handle
 
 
+def lock_file(handle: int, shared: bool = False) -> None:
+    """Wait for the lock on an open file, which ends with the handle. Raises OSError."""
+    fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+
+
+def user_id() -> int:
+    """The user's number; 0 on Windows, which has none."""
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
 def require_own(handle: int, path: Path) -> None:
     """Raises OSError for another user's file or folder: its owner could replace what is in it."""
-    if os.fstat(handle).st_uid != os.geteuid():
+    if os.fstat(handle).st_uid != user_id():
         raise OSError(errno.EPERM, "belongs to another user", str(path))
 
 

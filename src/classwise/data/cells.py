@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from classwise.data.label_spelling import label_counts, unified_labels
 from classwise.data.table import is_empty
 from classwise.errors import ConfigError, DataError
 
@@ -43,13 +44,17 @@ def bin_edges(values: Values) -> list[float]:
     return [float(edge) for edge in np.unique(np.quantile(values, shares, method="higher"))]
 
 
-def labels_of_column(cells: Cells, ordered: bool, key: str, where: str, column: str) -> tuple[str, ...]:
-    """The distinct labels of a column, sorted. `where` names the table.
+def labels_of_column(
+    cells: Cells, ordered: bool, key: str, where: str, column: str, unify: bool = False
+) -> tuple[str, ...]:
+    """The distinct labels of a column, sorted; with `unify` one for each set of labels that are alike (see
+    label_spelling.py). `where` names the table.
 
     Raises ConfigError that asks for the config key `key` if the labels are `ordered` levels but not distinct numbers,
     since text has no order of its own.
     """
-    labels = {cell for cell in cells if cell is not None and not is_empty(cell)}
+    counts = label_counts(cells)
+    labels = unified_labels(counts) if unify else set(counts)
     values = number_values(labels)
     if ordered and (values is None or len(set(values.values())) < len(values)):
         what = "text" if values is None else "one number written in several ways"

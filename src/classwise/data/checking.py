@@ -14,6 +14,7 @@ from classwise.data.cache import ImageCache, content_key, pixels_key
 from classwise.data.decode import decode
 from classwise.data.image_file import Folders, Unreadable, read_file
 from classwise.data.images import MAX_PIXELS
+from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
 from classwise.errors import ImageError
 
 FILES_PER_SLICE = 1024
@@ -21,10 +22,11 @@ FILES_PER_SLICE = 1024
 
 class ImageHashes(NamedTuple):
     """The `content_key` of an image file, and the `pixels_key` of its decoded image: files with different bytes (a PNG
-    and a BMP, say) may hold the same pixels."""
+    and a BMP, say) may hold the same pixels. Beside them what else the file holds."""
 
     file: bytes
     pixels: bytes
+    facts: ImageFacts = ImageFacts()
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,20 @@ def check_image(
     root: Folders = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
+    pixels: PixelFormat = RGB,
 ) -> ImageHashes:
     """Reads a file as `read_image` does, makes sure that the image cache, if there is one, has its image, and returns
     its hashes. Raises ImageError."""
     try:
         kind, data = read_file(path, max_pixels, root)
         key = content_key(data)
-        pixels = None if cache is None else cache.find(key)
-        if pixels is None:
-            image_HWC = decode(kind, data, max_pixels=max_pixels, min_size=min_size)
-            image_HWC = np.require(image_HWC, np.uint8, ["C"])
-            pixels = pixels_key(image_HWC) if cache is None else cache.add(key, image_HWC)
-        return ImageHashes(key, pixels)
+        found = None if cache is None else cache.find(key)
+        if found is not None:
+            return ImageHashes(key, *found)
+        image_HWC, facts = decode(kind, data, max_pixels=max_pixels, min_size=min_size, pixels=pixels)
+        image_HWC = np.require(image_HWC, np.uint8, ["C"])
+        pixels_hash = pixels_key(image_HWC) if cache is None else cache.add(key, image_HWC, facts)
+        return ImageHashes(key, pixels_hash, facts)
     except Unreadable as error:
         raise ImageError(path, str(error)) from None
 
@@ -66,9 +70,10 @@ def check_images(
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
+    pixels: PixelFormat = RGB,
 ) -> Checked:
-    """Decodes every file once, in threads. With a `cache` (and `min_size` as in `read_image`) the images are added to
-    it, and those that it holds are not decoded.
+    """Decodes every file once, in threads. With a `cache` (for the same `min_size` and `pixels` as in `read_image`) the
+    images are added to it, and those that it holds are not decoded.
 
     A path that occurs several times is read once and reported once. `threads` defaults to one a core, at most 16.
     `progress` wraps the sequence of distinct paths, as `tqdm` and `rich.progress.track` do.
@@ -79,7 +84,7 @@ def check_images(
 
     def hashes_or_error(path: Path) -> ImageHashes | ImageError:
         try:
-            return check_image(path, max_pixels, root=root, min_size=min_size, cache=cache)
+            return check_image(path, max_pixels, root=root, min_size=min_size, cache=cache, pixels=pixels)
         except ImageError as error:
             return error
 

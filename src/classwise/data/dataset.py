@@ -21,6 +21,7 @@ from classwise.data.cache import CachedImages
 from classwise.data.fit import fit_image
 from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size, read_image
+from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.data.workers import Heartbeat, begin_worker
 from classwise.errors import ImageError
 from classwise.randomness import AUGMENT, generator
@@ -32,11 +33,12 @@ image could not be read."""
 
 @dataclass(frozen=True)
 class ImageDataset(Dataset[Item]):
-    """Images by (epoch, row), as (height, width, 3) uint8, all of one `size` (height, width).
+    """Images by (epoch, row), as (height, width, channels) uint8, all of one `size` (height, width).
 
     augment: None for evaluation, where an image is only fitted to `size`.
     root: no file outside of this folder, or these folders, is read; None allows any.
     cached: images that are taken from the image cache instead of their files; the pixels are the same either way.
+    pixels: what a file becomes, see `read_image`.
     augments_on_host: False leaves the second half of the augmentation to the device (see device_augment.py).
     """
 
@@ -48,6 +50,7 @@ class ImageDataset(Dataset[Item]):
     augment: Augment | None = None
     root: Folders = None
     cached: CachedImages | None = None
+    pixels: PixelFormat = RGB
     augments_on_host: bool = True
 
     def __len__(self) -> int:
@@ -63,7 +66,9 @@ class ImageDataset(Dataset[Item]):
         image_HWC = self.cached.get(row) if self.cached is not None else None
         if image_HWC is None:
             min_size = min_image_size(self.size)
-            image_HWC = read_image(self.paths[row], self.max_pixels, root=self.root, min_size=min_size)
+            image_HWC = read_image(
+                self.paths[row], self.max_pixels, root=self.root, min_size=min_size, pixels=self.pixels
+            )
         return image_HWC
 
     def transform(

@@ -1,12 +1,14 @@
-"""The bytes of an image file to an array of pixels: JPEG, WebP and BMP here, PNG in decode_png.py.
+"""The bytes of an image file to an array of pixels: PNG in decode_png.py, TIFF in decode_tiff.py, the other kinds here.
 
 A file's size comes from its header and is checked before any pixel is decoded. A truncated file is refused: a half-gray
 image would train without a word. The kinds and their decoders (why these: docs/decisions/0003-images.md):
 
     JPEG    simplejpeg, strict; Pillow where the chroma subsampling is one that simplejpeg does not support
     PNG     OpenCV: Pillow cuts 16 bits to 8 and takes missing rows for black ones
-    WebP    Pillow, the first frame of an animation
+    TIFF    tifffile with imagecodecs: Pillow cuts 16 bits to 8, OpenCV mixes up separate planes; the first page
+    WebP    Pillow, the first frame of an animation; so are GIF and AVIF
     BMP     Pillow
+    HEIC    pi-heif, where it is installed
 
 Nothing here touches the global settings of Pillow, OpenCV or `warnings`, so all of it may run in threads.
 """
@@ -18,28 +20,46 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 import simplejpeg
+from PIL import Image
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from classwise.data.decode_common import UPRIGHT, check_size, exif_orientation, from_pillow
+from classwise.data.decode_common import UPRIGHT, check_size, exif_orientation, from_pillow, upright
 from classwise.data.decode_png import decode_png
+from classwise.data.decode_tiff import decode_tiff
 from classwise.data.fit import resize_image
 from classwise.data.image_file import Unreadable
+from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat, Raster, UnknownRange, in_format
 
 
-def decode(kind: str, data: bytes, max_pixels: int, min_size: tuple[int, int] | None) -> np.ndarray:
-    """The image in the bytes of a file of this `kind`, (H, W, 3) uint8 RGB; halved down to `min_size` (height, width)
-    as `read_image` describes it. Raises Unreadable for anything that is wrong with it."""
-    decoders: dict[str, Callable[[bytes, int], np.ndarray]] = {
-        "JPEG": lambda data, max_pixels: _decode_jpeg(data, max_pixels, min_size),
-        "PNG": decode_png,
-        "WebP": _decode_webp,
-        "BMP": _decode_bmp,
+def decode(
+    kind: str,
+    data: bytes,
+    max_pixels: int,
+    min_size: tuple[int, int] | None,
+    pixels: PixelFormat = RGB,
+) -> tuple[np.ndarray, ImageFacts]:
+    """The image in the bytes of a file of this `kind`, (H, W, C) uint8 as `pixels` says, halved down to `min_size`
+    (height, width) as `read_image` describes it; and what else the file holds. Raises Unreadable for anything that is
+    wrong with it, UnknownRange."""
+    decoders: dict[str, Callable[[], Raster]] = {
+        "JPEG": lambda: Raster(_decode_jpeg(data, max_pixels, min_size), has_alpha=False),
+        "PNG": lambda: decode_png(data, max_pixels, pixels),
+        "TIFF": lambda: decode_tiff(data, max_pixels, pixels),
+        "WebP": lambda: _decode_webp(data, max_pixels),
+        "BMP": lambda: _decode_bmp(data, max_pixels),
+        "GIF": lambda: _decode_gif(data, max_pixels),
+        "AVIF": lambda: _decode_avif(data, max_pixels),
+        "HEIC": lambda: _decode_heic(data, max_pixels),
     }
     try:
-        image_HWC = decoders[kind](data, max_pixels)
-        return image_HWC if min_size is None else _halve(image_HWC, min_size)
+        image_HWC, facts = in_format(decoders[kind](), pixels.channels)
+        return (image_HWC if min_size is None else _halve(image_HWC, min_size)), facts
+    except UnknownRange:
+        raise
     except Unreadable as error:
         raise Unreadable(f"{kind}: {error}") from None
     except Exception as error:
@@ -82,7 +102,7 @@ def _decode_jpeg(data: bytes, max_pixels: int, min_size: tuple[int, int] | None)
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         # An unusual chroma subsampling; or damage, which Pillow finds as well.
-        image_HWC = from_pillow(JpegImageFile(io.BytesIO(data)), max_pixels)
+        image_HWC = from_pillow(JpegImageFile(io.BytesIO(data)), max_pixels).samples_HWC
         return UPRIGHT[orientation](image_HWC)
     check_size(height, width, max_pixels)
 
@@ -125,7 +145,7 @@ def _from_cmyk(image_HWC: np.ndarray, inverted: bool) -> np.ndarray:
     return np.stack(channels, axis=-1)
 
 
-def _decode_webp(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode_webp(data: bytes, max_pixels: int) -> Raster:
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise Unreadable("cut short: the file ends before the length that it claims")
     # Pillow allocates the canvas when it opens the file, so the size is read here first (RFC 9649, 2.5 to 2.7).
@@ -138,10 +158,38 @@ def _decode_webp(data: bytes, max_pixels: int) -> np.ndarray:
         width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
     check_size(height, width, max_pixels)
     image = WebPImageFile(io.BytesIO(data))
-    return UPRIGHT[exif_orientation(image.info.get("exif", b""))](from_pillow(image, max_pixels))
+    return upright(from_pillow(image, max_pixels), exif_orientation(image.info.get("exif", b"")))
 
 
-def _decode_bmp(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode_gif(data: bytes, max_pixels: int) -> Raster:
+    # The size of the canvas; Pillow warns of bombs when it opens a file of more pixels than its own limit.
+    width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
+    check_size(height, width, min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels))
+    return from_pillow(GifImageFile(io.BytesIO(data)), max_pixels)
+
+
+def _decode_avif(data: bytes, max_pixels: int) -> Raster:
+    # Opening reads the header only. Pillow gives the turns that the file asks for as an EXIF orientation.
+    image = AvifImageFile(io.BytesIO(data))
+    return upright(from_pillow(image, max_pixels), exif_orientation(image.info.get("exif", b"")))
+
+
+def _decode_heic(data: bytes, max_pixels: int) -> Raster:
+    """Its turns are in the file's structure, and the decoder applies them; the EXIF orientation only repeats them."""
+    try:
+        import pi_heif
+    except ImportError:
+        raise Unreadable("its decoder is not installed: pip install 'classwise[heic]'") from None
+    file = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+    image = file[file.primary_index]
+    width, height = image.size
+    check_size(height, width, max_pixels)
+    samples_HWC = np.array(np.asarray(image)[:height, :width])
+    samples_HWC = samples_HWC.reshape(height, width, -1)
+    return Raster(samples_HWC, image.mode in ("RGBA", "LA"), ImageFacts(frames=len(file)))
+
+
+def _decode_bmp(data: bytes, max_pixels: int) -> Raster:
     image = BmpImageFile(io.BytesIO(data))
     check_size(image.height, image.width, max_pixels)
     # The file must be long enough for all rows of pixels.

@@ -1,14 +1,15 @@
-"""What the decoders share: the check of the size, transparency over white, and the upright orientation."""
+"""What the decoders share: the check of the size, Pillow's images as rasters, and the upright orientation."""
 
 import struct
 from collections.abc import Callable
 
 import cv2
 import numpy as np
-from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from classwise.data.fit import by_four_channels
 from classwise.data.image_file import Unreadable
+from classwise.data.pixel_format import ImageFacts, Raster
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:
@@ -19,21 +20,18 @@ def check_size(height: int, width: int, max_pixels: int) -> None:
         raise Unreadable(f"{width:,} × {height:,} pixels; allowed: {max_pixels:,} in all (width × height)")
 
 
-def from_pillow(image: ImageFile, max_pixels: int) -> np.ndarray:
-    """(H, W, 3) RGB of an image that Pillow has opened but not yet decoded, over white where it is transparent."""
+def from_pillow(image: ImageFile, max_pixels: int) -> Raster:
+    """RGB or, where it is transparent, RGBA of an image that Pillow has opened but not yet decoded: its first frame."""
     check_size(image.height, image.width, max_pixels)
     image.load()
-    if not image.has_transparency_data:
-        return np.array(image.convert("RGB"))
-    return over_white(np.asarray(image.convert("RGBA")))
+    has_alpha = bool(image.has_transparency_data)
+    samples_HWC = np.array(image.convert("RGBA" if has_alpha else "RGB"))
+    return Raster(samples_HWC, has_alpha, ImageFacts(frames=int(getattr(image, "n_frames", 1))))
 
 
-def over_white(image_HWC: np.ndarray) -> np.ndarray:
-    """(H, W, 4) uint8 RGBA, not premultiplied, to RGB over white, rounded to nearest."""
-    image = Image.fromarray(image_HWC)
-    white = Image.new("RGB", image.size, (255, 255, 255))
-    white.paste(image.convert("RGB"), mask=image.getchannel("A"))
-    return np.array(white)
+def upright(raster: Raster, orientation: int) -> Raster:
+    """The raster turned upright from an EXIF orientation, 1 to 8."""
+    return raster._replace(samples_HWC=by_four_channels(UPRIGHT[orientation], raster.samples_HWC))
 
 
 def exif_orientation(exif: bytes) -> int:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from classwise.data.decode_common import UPRIGHT, check_size, exif_orientation, over_white
+from classwise.data.decode_common import check_size, exif_orientation, upright
 from classwise.data.image_file import Unreadable
+from classwise.data.pixel_format import ImageFacts, PixelFormat, Raster, scaled
 
 # Chunks that determine the pixels. Text, colour profiles and animation are left out, and with them their traps for the
 # decoder.
@@ -25,11 +26,12 @@ class _Png:
     colour_type: int
     transparent: bytes  # the body of tRNS
     exif: bytes
+    frames: int
     stripped: bytes
 
 
-def decode_png(data: bytes, max_pixels: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright and over white. Raises Unreadable."""
+def decode_png(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
+    """RGB or RGBA, upright; of an animation the image that programs without animations show. Raises Unreadable."""
     png = _parse_png(data, max_pixels)
     samples_HWC = cv2.imdecode(np.frombuffer(png.stripped, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples_HWC is None:
@@ -37,17 +39,22 @@ def decode_png(data: bytes, max_pixels: int) -> np.ndarray:
     to_rgb = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
     samples_HWC = cv2.cvtColor(samples_HWC, to_rgb[np.atleast_3d(samples_HWC).shape[2]])
 
-    # 16 bits to 8: v / 257 to nearest, so that 65535 becomes 255.
-    image_HWC = cv2.convertScaleAbs(samples_HWC, alpha=1 / 257) if png.depth == 16 else samples_HWC
-    if image_HWC.shape[2] == 4:
-        image_HWC = over_white(image_HWC)
+    has_alpha = samples_HWC.shape[2] == 4
+    facts = ImageFacts()
+    image_HWC = samples_HWC
+    if png.depth == 16:
+        # Alpha is a share of 65535, whatever the range of the colours.
+        image_HWC, facts = scaled(samples_HWC[..., :3], 16, pixels.value_range)
+        if has_alpha:
+            image_HWC = np.concatenate([image_HWC, scaled(samples_HWC[..., 3:], 16, None)[0]], axis=-1)
 
     # Gray and RGB images name one transparent colour, in samples of the file's own depth.
     if png.colour_type in (_GRAY, _RGB) and png.transparent:
         colour = np.array(struct.unpack(">H" if png.colour_type == _GRAY else ">HHH", png.transparent))
         decoded_colour = colour if png.depth == 16 else colour * 255 // (2**png.depth - 1)
         image_HWC[np.all(samples_HWC == decoded_colour, axis=-1)] = 255
-    return UPRIGHT[exif_orientation(png.exif)](image_HWC)
+    raster = Raster(image_HWC, has_alpha, facts._replace(frames=png.frames))
+    return upright(raster, exif_orientation(png.exif))
 
 
 def _parse_png(data: bytes, max_pixels: int) -> _Png:
@@ -55,6 +62,7 @@ def _parse_png(data: bytes, max_pixels: int) -> _Png:
     header = b""
     transparent = b""
     exif = b""
+    frames = 1
     pixel_chunks = [data[:8]]
     compressed_length = 0
     for kind, start, end in _png_chunks(data):
@@ -67,6 +75,8 @@ def _parse_png(data: bytes, max_pixels: int) -> _Png:
             check_size(height, width, max_pixels)
         if kind == b"eXIf":
             exif = body
+        if kind == b"acTL":
+            frames = max(1, int.from_bytes(body[:4], "big"))
         if kind not in _PIXEL_CHUNKS:
             continue
 
@@ -89,6 +99,7 @@ def _parse_png(data: bytes, max_pixels: int) -> _Png:
         colour_type=colour_type,
         transparent=transparent,
         exif=exif,
+        frames=frames,
         stripped=b"".join(pixel_chunks),
     )
 

@@ -54,13 +54,17 @@ def augment_on_device(images_BHWC: Tensor, device_augment_BK: npt.NDArray[np.flo
 
 def _relight(images_BHWC: Tensor, brightness_B1: Tensor, contrast_B1: Tensor) -> Tensor:
     """As augment._relight, where a factor of 1 changes nothing; a table of 256 values for each image."""
-    count, height, width, _ = images_BHWC.shape
+    count, height, width, channels = images_BHWC.shape
     device = images_BHWC.device
 
     # The mean gray of each image, from exact sums.
-    red_B, green_B, blue_B = images_BHWC.sum((1, 2), dtype=torch.int64).unbind(1)
-    gray_sum_B = (299 * red_B + 587 * green_B + 114 * blue_B).double()
-    mean_B1 = brightness_B1 * (gray_sum_B / (1000 * height * width)).unsqueeze(1)
+    sums_BC = images_BHWC.sum((1, 2), dtype=torch.int64)
+    if channels == 3:
+        red_B, green_B, blue_B = sums_BC.unbind(1)
+        gray_B = (299 * red_B + 587 * green_B + 114 * blue_B).double() / (1000 * height * width)
+    else:
+        gray_B = sums_BC.sum(1).double() / (height * width * channels)
+    mean_B1 = brightness_B1 * gray_B.unsqueeze(1)
 
     # What each of the 256 values becomes, and then one look-up in the tables of all images, one behind the other.
     values_V = torch.arange(256, dtype=torch.float64, device=device)

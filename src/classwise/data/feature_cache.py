@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classwise.data.cache import RESERVE, default_base
-from classwise.data.cache_files import open_own_folder, read_own, replace_own
+from classwise.data.cache_files import open_own_folder, read_own, replace_own, user_id
 from classwise.files import sha256
 
 Array = npt.NDArray[np.float32]
@@ -92,9 +92,12 @@ def feature_cache_of(cache: str, gigabytes: float) -> FeatureCache:
     """The cache that goes with data.cache and data.cache_gigabytes."""
     if cache == "off":
         return NoFeatureCache()
+    try:
+        base = default_base().parent if cache == "auto" else Path(cache)
+    except OSError:  # no home folder; `open_cache` has said so
+        return NoFeatureCache()
     # Several users may share a folder of caches.
-    base = default_base().parent if cache == "auto" else Path(cache)
-    return FolderFeatureCache(base / f"features-{os.geteuid()}", int(gigabytes * SHARE * 2**30))
+    return FolderFeatureCache(base / f"features-{user_id()}", int(gigabytes * SHARE * 2**30))
 
 
 def _make_room(folder: int, limit: int) -> None:

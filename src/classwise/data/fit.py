@@ -1,5 +1,7 @@
 """Images to the size that a model takes: squashed, cropped or padded, and resized without aliasing."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -50,6 +52,8 @@ def fit_image(image_HWC: np.ndarray, size: tuple[int, int], fit: str) -> np.ndar
 def resize_image(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The image at `size` (height, width), without aliasing: each axis that shrinks is averaged first, then the others
     grow (bicubic)."""
+    if image_HWC.ndim == 3 and image_HWC.shape[2] > 4:
+        return by_four_channels(lambda part_HWC: resize_image(part_HWC, size), image_HWC)
     height = min(image_HWC.shape[0], size[0])
     width = min(image_HWC.shape[1], size[1])
     resized = image_HWC
@@ -68,3 +72,14 @@ def resize_image(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if (height, width) != size:
         resized = cv2.resize(resized, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(resized.reshape(*size, *image_HWC.shape[2:]))
+
+
+def by_four_channels(change: Callable[[np.ndarray], np.ndarray], image_HWC: np.ndarray) -> np.ndarray:
+    """The image changed by a function of OpenCV, many of which take four channels at most and drop a single one."""
+    parts = [image_HWC]
+    if image_HWC.shape[2] > 4:
+        starts = range(0, image_HWC.shape[2], 4)
+        parts = [np.ascontiguousarray(image_HWC[..., start : start + 4]) for start in starts]
+    changed = [change(part) for part in parts]
+    shaped = [new.reshape(*new.shape[:2], part.shape[2]) for new, part in zip(changed, parts, strict=True)]
+    return shaped[0] if len(shaped) == 1 else np.concatenate(shaped, axis=2)

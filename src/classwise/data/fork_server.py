@@ -5,14 +5,8 @@ that it forks unblock them again, since other parts of a program may use the sam
 """
 
 import os
-import signal
 
 import classwise.data.loader  # noqa: F401 - imported before a worker is forked
-from classwise.signals import STOPPING
+from classwise.signals import unblock_signals
 
-
-def _unblock_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-
-
-os.register_at_fork(after_in_child=_unblock_signals)
+os.register_at_fork(after_in_child=unblock_signals)

@@ -12,11 +12,14 @@ from pathlib import Path
 
 # The first bytes of files that people do hand in as images.
 _OTHER_KINDS = {
-    b"GIF8": "a GIF",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
     b"%PDF": "a PDF",
     b"8BPS": "a Photoshop file",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 file",
+    b"\0\0\0\x0cJXL ": "a JPEG XL file",
+    b"\xff\x0a": "a JPEG XL file",
+    b"\x93NUMPY": "a NumPy array",
+    b"SIMPLE": "a FITS file",
+    b"qoif": "a QOI file",
     b"PK\3\4": "a ZIP archive",
     b"\0\5\x16\7": "a macOS resource fork ('._' file)",
     b"version https://git-lfs": "a Git LFS pointer (fetch the real file with `git lfs pull`)",
@@ -24,6 +27,11 @@ _OTHER_KINDS = {
 }
 
 
+KINDS = ("JPEG", "PNG", "TIFF", "WebP", "BMP", "GIF", "AVIF", "HEIC")
+_BRANDS = {
+    "AVIF": (b"avif", b"avis"),
+    "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+}
 Folders = str | Path | Sequence[str | Path] | None
 """The folder, or folders, outside of which no file is read; None allows any."""
 
@@ -33,7 +41,7 @@ class Unreadable(Exception):  # noqa: N818 - carries a reason to `read_image`, w
 
 
 def read_file(path: str | Path, max_pixels: int, root: Folders) -> tuple[str, bytes]:
-    """The file's kind ("JPEG", "PNG", "WebP" or "BMP") and its bytes.
+    """The file's kind (one of KINDS) and its bytes.
 
     Raises Unreadable: for a pipe or a device before it is opened, for a file outside of `root` before a byte of it is
     read, for one that is too large for an image of `max_pixels`, and for any other kind.
@@ -51,12 +59,25 @@ def read_file(path: str | Path, max_pixels: int, root: Folders) -> tuple[str, by
 
             first_bytes = file.read(32)
             kind = _kind(first_bytes)
-            # A pixel takes 8 bytes at most (16 bits, four channels); the rest is metadata.
-            if status.st_size > 8 * max_pixels + 2**26:
+            # A pixel takes 8 bytes at most (16 bits, four channels), in a TIFF 32; the rest is metadata.
+            if status.st_size > (32 if kind == "TIFF" else 8) * max_pixels + 2**26:
                 raise Unreadable(f"{status.st_size:,} bytes, too many for an image of {max_pixels:,} pixels")
             return kind, first_bytes + file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def is_image_content(path: str | Path) -> bool:
+    """Whether a regular file begins as an image that can be read does, whatever its name."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+        with Path(path).open("rb") as file:
+            first_bytes = file.read(32)
+        # Two letters do not make a BMP: its reserved bytes are zero.
+        return _kind(first_bytes) != "BMP" or first_bytes[6:10] == bytes(4)
+    except (OSError, ValueError, Unreadable):
+        return False
 
 
 def _require_regular(mode: int) -> None:
@@ -90,15 +111,28 @@ def _kind(first_bytes: bytes) -> str:
         return "WebP"
     if first_bytes.startswith(b"BM"):
         return "BMP"
+    if first_bytes.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "TIFF"
+    if first_bytes.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if first_bytes[4:8] == b"ftyp":
+        return _kind_of_container(first_bytes)
     if not first_bytes:
         raise Unreadable("an empty file")
-    raise Unreadable(f"{_other_kind(first_bytes)}; allowed: JPEG, PNG, WebP, BMP")
+    raise Unreadable(f"{_other_kind(first_bytes)}; allowed: {', '.join(KINDS)}")
+
+
+def _kind_of_container(first_bytes: bytes) -> str:
+    """The kind of a file of boxes (ISO/IEC 14496-12, 4.3): by its main brand and those that it is compatible with."""
+    brands = [first_bytes[at : at + 4] for at in (8, *range(16, len(first_bytes), 4))]
+    for kind, names in _BRANDS.items():
+        if any(brand in names for brand in brands):
+            return kind
+    raise Unreadable(f"a video or another file of the brand {brands[0]!r}; allowed: {', '.join(KINDS)}")
 
 
 def _other_kind(first_bytes: bytes) -> str:
     """What a file that is not supported seems to be, for the message."""
-    if first_bytes[4:8] == b"ftyp":
-        return "an AVIF, HEIC or video file"
     for magic, name in _OTHER_KINDS.items():
         if first_bytes.lstrip().startswith(magic):
             return name

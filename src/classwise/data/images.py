@@ -6,6 +6,7 @@ import numpy as np
 
 from classwise.data.decode import decode
 from classwise.data.image_file import Folders, Unreadable, read_file
+from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat, UnknownRange
 from classwise.errors import ImageError
 
 MAX_PIXELS = 100_000_000
@@ -16,22 +17,34 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     root: Folders = None,
     min_size: tuple[int, int] | None = None,
+    pixels: PixelFormat = RGB,
 ) -> np.ndarray:
-    """The image as (height, width, 3) uint8 RGB: contiguous, writable, upright by its EXIF orientation, transparent
-    parts over white, the first frame of an animation.
+    """The image as (height, width, 3) uint8 RGB, or as `pixels` says: contiguous, writable, upright by its EXIF
+    orientation, transparent parts over white, the first frame of an animation, samples of more bits scaled to 8.
 
     With `min_size` (height, width) the image is halved as often as it stays no smaller than that on either side; for a
     JPEG this takes less work than decoding all of it.
 
-    Raises ImageError for anything but a whole JPEG, PNG, WebP or BMP file of at most `max_pixels` pixels; and, if
+    Raises ImageError for anything but a whole file of KINDS (image_file.py) of at most `max_pixels` pixels; and, if
     `root` is given, for a file that is not below that folder (or one of several), wherever links lead at that moment.
     """
     try:
         kind, data = read_file(path, max_pixels, root)
-        image_HWC = decode(kind, data, max_pixels=max_pixels, min_size=min_size)
+        image_HWC, _ = decode(kind, data, max_pixels=max_pixels, min_size=min_size, pixels=pixels)
     except Unreadable as error:
         raise ImageError(path, str(error)) from None
     return np.require(image_HWC, np.uint8, ["C", "W"])
+
+
+def sample_facts(path: str | Path) -> ImageFacts:
+    """What a file holds, also where nobody has said yet which of its samples are black and white. Raises ImageError."""
+    try:
+        kind, data = read_file(path, MAX_PIXELS, root=None)
+        return decode(kind, data, max_pixels=MAX_PIXELS, min_size=None)[1]
+    except UnknownRange as error:
+        return error.facts
+    except Unreadable as error:
+        raise ImageError(path, str(error)) from None
 
 
 def min_image_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from classwise.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
+    ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
+)  # fmt: skip
 
 
 def image_names(folder: Path, follow_links: bool = False) -> list[str]:

@@ -76,7 +76,7 @@ class Loader:
 
         context = context_of(start_method(start))
         heartbeat = Heartbeat(context, workers)
-        bytes_per_batch = batch_size * 3 * math.prod(dataset.size)
+        bytes_per_batch = batch_size * dataset.pixels.channels * math.prod(dataset.size)
         self._loader = WatchedLoader(
             heartbeat=heartbeat,
             timeout=timeout,

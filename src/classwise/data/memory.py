@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from classwise.data.cache import default_base
-from classwise.data.cache_files import open_own_folder, read_own, replace_own
+from classwise.data.cache_files import open_own_folder, read_own, replace_own, user_id
 from classwise.files import json_text, sha256
 
 SCHEMA = 1
@@ -79,9 +79,12 @@ def memory_of(cache: str) -> Memory:
     """The memory that goes with data.cache: in the user's cache directory, or in the folder of the image caches."""
     if cache == "off":
         return NoMemory()
+    try:
+        base = default_base().parent if cache == "auto" else Path(cache)
+    except OSError:  # no home folder; `open_cache` has said so
+        return NoMemory()
     # Several users may share a folder of caches.
-    base = default_base().parent if cache == "auto" else Path(cache)
-    return FolderMemory(base / f"remembered-{os.geteuid()}")
+    return FolderMemory(base / f"remembered-{user_id()}")
 
 
 @contextlib.contextmanager

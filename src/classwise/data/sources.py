@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from classwise.data.image_paths import find_images
+from classwise.data.left_out import left_out_notes
 from classwise.data.listing import IMAGE_SUFFIXES, files_below, is_image_name
 from classwise.data.split_column import part_of_word
 from classwise.data.table import full_column, read_table, rows_text
@@ -57,7 +58,7 @@ class Samples:
             ids=tuple(self.ids[row] for row in rows),
             names=tuple(self.names[row] for row in rows),
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
-            frame=self.frame[list(rows)],
+            frame=self.frame[list(rows)] if len(rows) else self.frame.clear(),
             contents=None if self.contents is None else tuple(self.contents[row] for row in rows),
         )
 
@@ -68,18 +69,19 @@ def read_source(
     path: str,
     id: str | None,
     group: str | None,
+    skip_lost: bool = False,
     follow_links: bool = False,
 ) -> Samples:
     """The rows of a table or of a folder of class folders. `path`, `id` and `group` are columns of the table; `images`
     are the folders in which its paths are looked for, see data/image_paths.py. Links out of them, and links to folders,
-    are only followed with `follow_links`.
+    are only followed with `follow_links`; `skip_lost` as in `folder_table`.
 
     A folder gives the columns `path` (relative to the folder) and `label` (the name of its sub-folder).
     Raises DataError for a file or folder that does not exist, a missing column, an empty cell, a duplicate id, a path
     that several files fit, and one that leaves the folders `images`.
     """
     if source.is_dir():
-        frame, notes = folder_table(source, follow_links)
+        frame, notes = folder_table(source, skip_lost, follow_links)
         refuse_parts_as_classes(frame["label"].unique().to_list(), source)
         return samples_of(
             frame,
@@ -165,18 +167,21 @@ def without_repeated_rows(frame: pl.DataFrame, where: str) -> tuple[pl.DataFrame
     return distinct, (f"{where}: left out {what} in every column",)
 
 
-def folder_table(folder: Path, follow_links: bool = False) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def folder_table(
+    folder: Path, skip_lost: bool = False, follow_links: bool = False
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """`path` and `label` of every image below a folder's class folders, sorted; and notes on what was left out. Links
-    to folders are only followed with `follow_links`. Raises DataError if there are no such images."""
+    to folders are only followed with `follow_links`. Raises DataError if there are no such images, and for images that
+    cannot be read (see left_out.py), of which `skip_lost` allows some."""
     rows: list[tuple[str, str]] = []
-    other_files = 0
+    others: list[str] = []
     linked_folders = 0
     images_outside_classes = 0
     for name in files_below(folder, follow_links):
         if name.endswith("/"):
             linked_folders += 1
         elif not is_image_name(name):
-            other_files += 1
+            others.append(name)
         elif "/" not in name:
             images_outside_classes += 1
         else:
@@ -185,15 +190,13 @@ def folder_table(folder: Path, follow_links: bool = False) -> tuple[pl.DataFrame
     if linked_folders:
         why = "they lead to where they lie" if follow_links else "data.follow_links = true follows them"
         links = f"{linked_folders} links to folders ({why})"
+    notes = left_out_notes(folder, others, (name for name, _ in rows), skip_lost)
     if not rows:
         raise DataError(
-            f"{folder}: found no images in sub-folders ({images_outside_classes} directly in it, {other_files} other"
+            f"{folder}: found no images in sub-folders ({images_outside_classes} directly in it, {len(others)} other"
             f" files{f', {links}' if links else ''}); a folder source has one sub-folder per class with files"
             f" {', '.join(IMAGE_SUFFIXES)}"
         )
-    notes = []
-    if other_files:
-        notes.append(f"{folder}: left out {other_files} files that are hidden or not named as images")
     if links:
         notes.append(f"{folder}: left out {links}")
     if images_outside_classes:

@@ -1,5 +1,6 @@
 """A target from the keys that the config gives it and from what the table holds."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -7,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from classwise.data.cells import edge_labels, known_cells, label_sets, labels_of_column, sorted_labels
+from classwise.data.label_spelling import spelling_key, unified_labels
 from classwise.data.table import column as table_column
 from classwise.data.targets import (
     ClassTarget,
@@ -35,12 +37,13 @@ def make_target(
     missing: Sequence[str] = (),
     none: Sequence[str] = (),
     flags: tuple[str, str] | None = None,
+    unify: bool = False,
 ) -> Target:
     """A target with its list of labels: as given, between the `edges`, or what the table holds.
 
-    The arguments but `frame` and `where` are the keys of [targets.NAME]; `where` names the table in messages. Raises
-    ConfigError for an unknown type or a missing key, and DataError for a column that is missing, has cells that are not
-    allowed, or has nothing to learn from (only one class, say).
+    The arguments but `frame` and `where` are the keys of [targets.NAME]; `where` names the table in messages; `unify`
+    is the key data.unify_labels. Raises ConfigError for an unknown type or a missing key, and DataError for a column
+    that is missing, has cells that are not allowed, or has nothing to learn from (only one class, say).
     """
     # One maker for each type; each uses the keys that its type has.
     cut = None if edges is None else tuple(edges)
@@ -66,9 +69,16 @@ def make_target(
                 key=f"targets.{name}.labels",
                 where=where,
                 column=column_name,
+                unify=unify,
             )
         return ClassTarget(
-            name, type=type, column=column_name, labels=tuple(class_labels), edges=cut, missing=unknown
+            name,
+            type=type,
+            column=column_name,
+            labels=tuple(class_labels),
+            edges=cut,
+            missing=unknown,
+            unify=unify,
         )
 
     def multilabel() -> MultilabelTarget:
@@ -89,6 +99,7 @@ def make_target(
             none=tuple(none),
             frame=frame,
             where=where,
+            unify=unify,
         )
 
     def regression() -> RegressionTarget:
@@ -115,6 +126,9 @@ def make_target(
     }
     if type not in makers:
         raise ConfigError(f"targets.{name}.type: found {type!r}, {nearest(type, makers)}")
+
+    if unify and labels is not None:
+        _refuse_alike(name, labels)
 
     # Encoding the table shows whether its cells are what the target allows, and whether there are two to tell apart.
     target = makers[type]()
@@ -149,15 +163,35 @@ def _multilabel_of_cells(
     none: tuple[str, ...],
     frame: pl.DataFrame,
     where: str,
+    unify: bool,
 ) -> MultilabelTarget:
     """One column with all labels of a row in a cell."""
     if labels is None:
         cells = table_column(frame, column, where, f"targets.{name}.column")
         sets = label_sets(cells, separator, where, column, missing, none)
-        labels = sorted_labels({label for row_labels in sets for label in row_labels or ()})
+        counts = Counter(label for row_labels in sets for label in row_labels or ())
+        labels = sorted_labels(unified_labels(counts) if unify else set(counts))
     return MultilabelTarget(
-        name, columns=(column,), labels=tuple(labels), separator=separator, missing=missing, none=none
+        name,
+        columns=(column,),
+        labels=tuple(labels),
+        separator=separator,
+        missing=missing,
+        none=none,
+        unify=unify,
     )
+
+
+def _refuse_alike(name: str, labels: Sequence[str]) -> None:
+    """Raise ConfigError if two labels of the config's own list would be one."""
+    by_key: dict[str, str] = {}
+    for label in labels:
+        first = by_key.setdefault(spelling_key(label), label)
+        if first != label:
+            raise ConfigError(
+                f"targets.{name}.labels: found {first!r} and {label!r}, which data.unify_labels = true takes for one;"
+                " allowed: one of them"
+            )
 
 
 def _refuse_nothing_to_learn(target: Target, encoded: Encoded, where: str) -> None:

@@ -5,7 +5,7 @@ An empty cell is an unknown label: it masks the target for that row, in losses a
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from classwise.data.cells import (
     known_cells,
     label_sets,
 )
+from classwise.data.label_spelling import spelling_key
 from classwise.data.split import Stratum
 from classwise.data.table import column as table_column
 from classwise.data.table import full_column, is_empty, number_cells, rows_text
@@ -73,7 +74,8 @@ class Target(Protocol):
 class ClassTarget:
     """One label of a list (`type` class) or of an ordered list (`type` ordinal); `edges` cut a column of numbers into
     these classes. With `one_hot` each label has a column of 0 and 1 (see `flags`) instead of the one `column`. A cell
-    in `missing` is as empty. Encoded: int64 (N,), -1 unknown."""
+    in `missing` is as empty. `unify`: a label counts as the one in the list that differs only in spelling (see
+    label_spelling.py). Encoded: int64 (N,), -1 unknown."""
 
     name: str
     type: str
@@ -83,6 +85,7 @@ class ClassTarget:
     one_hot: tuple[str, ...] | None = None
     missing: tuple[str, ...] = ()
     flags: tuple[str, str] | None = None
+    unify: bool = False
     is_class_like = True
 
     @property
@@ -100,14 +103,15 @@ class ClassTarget:
         if self.edges is not None and not values <= set(self.labels):
             why = f"the target is cut at {list(self.edges)}, so it must hold numbers"
             return cut_at(number_cells(cells, where, self.column, why), self.edges)
-        number_of: dict[str | None, int] = {label: k for k, label in enumerate(self.labels)}
+        number_of = label_numbers(self.labels, values, self.unify)
         unknown: dict[str, list[int]] = {}
         for row, cell in enumerate(cells, start=1):
             if cell is not None and cell not in number_of and not is_empty(cell):
                 unknown.setdefault(cell, []).append(row)
         if unknown:
             raise _unknown_labels(self, unknown, where)
-        return np.array([number_of.get(cell, -1) for cell in cells], dtype=np.int64)
+        numbers = [-1 if cell is None else number_of.get(cell, -1) for cell in cells]
+        return np.array(numbers, dtype=np.int64)
 
     def is_labeled(self, encoded: Encoded) -> Mask:
         labeled_N: Mask = encoded >= 0
@@ -128,7 +132,7 @@ class ClassTarget:
 class MultilabelTarget:
     """Any number of labels a row: in one column, separated by `separator` (the separator alone means no label, as does
     a cell in `none`); or, if `separator` is None, one column of 0 and 1 (see `flags`) for each label. A cell in
-    `missing` is as empty.
+    `missing` is as empty. `unify` as in ClassTarget.
 
     Encoded: float32 (N, L), 1 for a label that the row has, 0 for one that it has not, NaN unknown.
     """
@@ -140,6 +144,7 @@ class MultilabelTarget:
     missing: tuple[str, ...] = ()
     none: tuple[str, ...] = ()
     flags: tuple[str, str] | None = None
+    unify: bool = False
     is_class_like = False
 
     @property
@@ -162,10 +167,11 @@ class MultilabelTarget:
             ]
             return np.stack(flags, axis=1).astype(np.float32)
         cells = table_column(frame, self.columns[0], where, f"targets.{self.name}.column")
-        number_of = {label: k for k, label in enumerate(self.labels)}
-        encoded_NL = np.zeros((len(cells), len(number_of)), dtype=np.float32)
-        unknown: dict[str, list[int]] = {}
         sets = label_sets(cells, self.separator, where, self.columns[0], self.missing, self.none)
+        written = {label for labels in sets for label in labels or ()}
+        number_of = label_numbers(self.labels, written, self.unify)
+        encoded_NL = np.zeros((len(cells), len(self.labels)), dtype=np.float32)
+        unknown: dict[str, list[int]] = {}
         for i, labels in enumerate(sets):
             if labels is None:
                 encoded_NL[i] = math.nan
@@ -335,6 +341,17 @@ def _one_of_columns(target: ClassTarget, columns: Sequence[str], frame: pl.DataF
     return numbers_N
 
 
+def label_numbers(labels: Sequence[str], written: Iterable[str | None], unify: bool) -> dict[str, int]:
+    """The number of each label and, with `unify`, of what is `written` in a table and alike to one of them."""
+    number_of = {label: k for k, label in enumerate(labels)}
+    if unify:
+        number_by_key = {spelling_key(label): k for label, k in number_of.items()}
+        for cell in written:
+            if cell is not None and cell not in number_of and (key := spelling_key(cell)) in number_by_key:
+                number_of[cell] = number_by_key[key]
+    return number_of
+
+
 def target_from_dict(values: Mapping[str, Any]) -> Target:
     """The reverse of `as_dict`, also after a round trip through JSON."""
     fields: dict[str, Any] = {
@@ -365,9 +382,15 @@ def _unknown_labels(target: Target, rows_of_label: Mapping[str, Sequence[int]], 
     more = f"; and {len(found) - LISTED_LABELS} more labels" if len(found) > LISTED_LABELS else ""
     what = "label" if len(found) == 1 else f"{len(found)} labels"
     of = "is not one" if len(found) == 1 else "are none"
+    keys = {spelling_key(label) for label in target.labels}
+    alike = sum(spelling_key(label) in keys for label in rows_of_label)
+    hint = ""
+    if alike:
+        which = "it is" if len(found) == 1 else f"{alike} of them are"
+        hint = f"; {which} only spelled differently: data.unify_labels = true takes such labels for one"
     return DataError(
         f"{where}: column {target.columns[0]!r}: {what} {listed}{more} {of} of target {target.name!r};"
-        f" {nearest(next(iter(rows_of_label)), target.labels)}"
+        f" {nearest(next(iter(rows_of_label)), target.labels)}{hint}"
     )
 
 

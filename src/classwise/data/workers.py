@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from classwise.errors import WorkerError
-from classwise.signals import STOPPING, defer_signals, ignore_signals
+from classwise.signals import defer_signals, ignore_signals, unblock_signals
 
 FORK_SERVER = "classwise.data.fork_server"
 POLL_SECONDS = 0.2
@@ -201,7 +201,7 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
             # New workers start with signals blocked, until `begin_worker` runs in them. A worker from a fork server
             # takes signals until then (see fork_server.py).
             with defer_signals():
-                if self._start_method != "fork":
+                if self._start_method != "fork" and os.name == "posix":
                     resource_tracker.ensure_running()  # unblocks signals when it starts, hence the second block
                 with defer_signals():
                     super().__init__(loader)
@@ -352,7 +352,7 @@ def begin_worker() -> None:
     the server for a parent; both would stay forever.
     """
     ignore_signals()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    unblock_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -360,7 +360,9 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(
+        os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM)
+    )  # on Windows SIGTERM ends a process at once
 
 
 def _signal_name(code: int | None) -> str:

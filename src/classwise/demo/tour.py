@@ -14,7 +14,7 @@ from classwise.config.load import make_config
 from classwise.data.table import full_column, read_table
 from classwise.errors import OutputError
 from classwise.files import write_text
-from classwise.metrics.scores import class_scores
+from classwise.metrics.confusion import class_scores
 
 Command = Callable[[list[str]], int]
 

@@ -19,8 +19,9 @@ from classwise.model.classifier import Classifier
 from classwise.version import __version__
 
 INPUT = (
-    "images: uint8 RGB, (batch, 3, height, width), upright as EXIF says, transparent parts over white, brought to"
-    " image_size as fit says; mean and std are applied inside"
+    "images: uint8 RGB, or as many channels as `channels` says, (batch, channels, height, width), upright as EXIF says,"
+    " transparent parts over white, samples of more than 8 bits scaled to it from value_range, brought to image_size as"
+    " fit says; mean and std are applied inside"
 )
 OUTPUTS = (
     "targets.NAME, in the order of heads: raw numbers (batch, outputs). class: log-odds of the labels, to which"
@@ -28,6 +29,7 @@ OUTPUTS = (
     " label; regression: times std plus mean; ranking: the score"
 )
 PRECISION = "float32, whatever precision the run was trained in"
+_PREPARATION = ("backbone", "image_size", "fit", "channels", "value_range", "mean", "std")
 LONGEST_LINE = 300  # characters of a quoted error message
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -86,7 +88,7 @@ def _exported(model: Classifier) -> Any:
     """The program of a model in eval mode; if its fused attention cannot be exported, with the attention step by step,
     which gives the same outputs but for rounding."""
     # Two images: with one, the exporter would treat the batch size as a constant.
-    example = torch.zeros(2, 3, *model.metadata.image_size, dtype=torch.uint8)
+    example = torch.zeros(2, model.metadata.channels, *model.metadata.image_size, dtype=torch.uint8)
 
     def export() -> Any:
         program = torch.onnx.export(
@@ -129,7 +131,7 @@ def metadata_of(model: Classifier, metadata: Mapping[str, Any]) -> dict[str, Any
         "input": INPUT,
         "outputs": OUTPUTS,
         "precision": PRECISION,
-        **{key: properties[key] for key in ("backbone", "image_size", "fit", "mean", "std")},
+        **{key: properties[key] for key in _PREPARATION},
         "targets": metadata["targets"],
         "heads": {name: metadata["heads"][name] for name in properties["heads"]},
         "joint": metadata["joint"],

@@ -101,7 +101,7 @@ def _onnx_engine(model: Classifier) -> FeatureEngine | None:
 
 def _onnx_file(model: Classifier) -> bytes:
     """The backbone up to its features as an ONNX file, for any size of batch."""
-    example = torch.zeros(2, 3, *model.metadata.image_size, dtype=torch.uint8)
+    example = torch.zeros(2, model.metadata.channels, *model.metadata.image_size, dtype=torch.uint8)
     file = io.BytesIO()
     with silence(), torch.no_grad(), contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())

@@ -15,11 +15,17 @@ from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.errors import Interrupted, NonFiniteError
 from classwise.infer.engines import Engine
+from classwise.metrics.confusion import MOST_WRITTEN_OUT
 from classwise.metrics.joint import joint_number
 from classwise.model.heads import Head
 from classwise.training.loop import never
 
 Truth = npt.NDArray[Any]
+
+TOP = 5
+"""The most probable labels that are written of a target with many classes."""
+CELLS_AT_ONCE = 2_000_000
+"""Rows times classes whose probabilities are computed together."""
 
 
 def unwatched(batches: Iterable[Batch], count: int) -> Iterable[Batch]:
@@ -39,20 +45,22 @@ def predict_outputs(
     Interrupted where `should_stop` says so."""
     rows = np.arange(len(loader.dataset))
     row_batches = batches_of(rows, loader.batch_size)
-    parts: dict[str, list[Tensor]] = {}
+    outputs: dict[str, Tensor] = {}
     done = 0
     for batch in watch(loader.batches(row_batches), len(row_batches)):
         for name, raw in run(batch.images).items():
-            parts.setdefault(name, []).append(raw)
+            # Filled as it comes: parts that are joined at the end would take the memory twice.
+            if name not in outputs:
+                outputs[name] = raw.new_empty((len(rows), *raw.shape[1:]))
+            outputs[name][done : done + len(batch)] = raw
         assert (batch.rows == rows[done : done + len(batch)]).all(), "a row is missing or out of order"
         done += len(batch)
         if should_stop():
             raise Interrupted(f"stopped after {done} of {len(rows)} predictions")
     assert done == len(rows), "a row is missing"
 
-    outputs = {name: torch.cat(batches) for name, batches in parts.items()}
     for name, raw in outputs.items():
-        broken = int((~raw.isfinite()).any(dim=1).sum())
+        broken = sum(int((~part.isfinite()).any(dim=1).sum()) for part in raw.split(_rows_at_once(raw)))
         if broken:
             raise NonFiniteError(f"target {name!r}: {broken} of {len(raw)} rows have no finite prediction")
     return outputs
@@ -61,7 +69,8 @@ def predict_outputs(
 @dataclass(frozen=True)
 class _TargetPredictions:
     """What one target's columns are made of. `classes` (N,): the predicted classes, None where the head predicts no
-    classes; `labels`: the target's label list, empty where it has none; `truth`: as the loader has it."""
+    classes; `labels`: the target's label list, empty where it has none; `truth`: as the loader has it; `in_full`:
+    whether the probability of every class is written."""
 
     name: str
     decoded: Tensor
@@ -69,13 +78,13 @@ class _TargetPredictions:
     labels: Sequence[str]
     separator: str
     truth: Truth | None
+    in_full: bool
 
     @property
     def class_probability(self) -> npt.NDArray[np.float64]:
         """The probability of the predicted class (N,)."""
         assert self.classes is not None
-        p_NK = _probabilities(self.decoded)
-        return p_NK[np.arange(len(p_NK)), self.classes]
+        return _probabilities_of(self.decoded, self.classes)
 
 
 def predictions_table(
@@ -86,6 +95,7 @@ def predictions_table(
     joint: Sequence[str] = (),
     truth: Mapping[str, Truth] | None = None,
     separator: Mapping[str, str] | None = None,
+    in_full: bool | None = None,
 ) -> pl.DataFrame:
     """A table with the columns `id` and, for every target, from its raw outputs (N, outputs) on the host:
 
@@ -94,6 +104,10 @@ def predictions_table(
                          separator alone where there are none), NAME_true, and NAME_p_LABEL
         regression       NAME the value in the user's unit, NAME_true
         ranking          NAME the score, NAME_true the relevance
+
+    Of more than MOST_WRITTEN_OUT classes a class or ordinal target has instead NAME_p, the probability of the predicted
+    label; NAME_true_p, that of the true one where it is known; and the TOP most probable labels, NAME_top1 to
+    NAME_top5, with NAME_top1_p and so on. `in_full`: whether all probabilities are written, whatever their number.
 
     With a joint class also its number, `joint_true`, and `joint_p`, the product of its targets' probabilities, since
     they are predicted independently. `joint_p` is left out where a target is a number cut at edges, which has no
@@ -114,6 +128,7 @@ def predictions_table(
             labels=list(labels.get(name, ())),
             separator=(separator or {}).get(name, "|"),
             truth=np.asarray(truth[name]) if truth and name in truth else None,
+            in_full=len(labels.get(name, ())) <= MOST_WRITTEN_OUT if in_full is None else in_full,
         )
     columns: dict[str, Any] = {"id": list(ids)}
     for name, target in predictions.items():
@@ -123,12 +138,48 @@ def predictions_table(
     return pl.DataFrame(columns)
 
 
+def probability_columns(name: str, labels: Sequence[str], type: str) -> list[str]:
+    """The names of the columns of probabilities that `predictions_table` may write for a target."""
+    in_full = [f"{name}_p_{label}" for label in labels]
+    if type not in ("class", "ordinal") or len(labels) <= MOST_WRITTEN_OUT:
+        return in_full
+    ranks = range(1, TOP + 1)
+    top = [column for rank in ranks for column in (f"{name}_top{rank}", f"{name}_top{rank}_p")]
+    return [*in_full, f"{name}_p", f"{name}_true_p", *top]
+
+
 def _class_columns(target: _TargetPredictions) -> dict[str, Any]:
     assert target.classes is not None
     columns: dict[str, Any] = {target.name: _names(target.classes, target.labels)}
     if target.truth is not None:
         columns[f"{target.name}_true"] = _names(target.truth, target.labels)
-    return columns | _p_columns(target, _probabilities(target.decoded))
+    if target.in_full:
+        return columns | _p_columns(target, _probabilities(target.decoded))
+    return columns | _top_columns(target)
+
+
+def _top_columns(target: _TargetPredictions) -> dict[str, Any]:
+    """The probabilities of the predicted and of the true class, and the most probable classes with theirs."""
+    columns: dict[str, Any] = {f"{target.name}_p": target.class_probability.astype(np.float32)}
+    if target.truth is not None:
+        known = pl.Series(_probabilities_of(target.decoded, target.truth.clip(min=0)).astype(np.float32))
+        columns[f"{target.name}_true_p"] = known.set(pl.Series(target.truth < 0), None)
+    # Of equally probable classes the first ranks higher, as for the prediction.
+    for rank, class_N in enumerate(_most_probable(target.decoded, min(TOP, len(target.labels))), start=1):
+        columns[f"{target.name}_top{rank}"] = _names(class_N, target.labels)
+        p_N = _probabilities_of(target.decoded, class_N)
+        columns[f"{target.name}_top{rank}_p"] = p_N.astype(np.float32)
+    return columns
+
+
+def _most_probable(decoded_NK: Tensor, count: int) -> list[npt.NDArray[np.int64]]:
+    """The classes (N,) with the largest, second largest, ... decoded output."""
+    top_NT = torch.empty((len(decoded_NK), count), dtype=torch.int64)
+    step = _rows_at_once(decoded_NK)
+    for start in range(0, len(decoded_NK), step):
+        part = decoded_NK[start : start + step]
+        top_NT[start : start + step] = part.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return list(top_NT.numpy().T)
 
 
 def _multilabel_columns(target: _TargetPredictions) -> dict[str, Any]:
@@ -188,6 +239,20 @@ def _probabilities(decoded_NK: Tensor) -> npt.NDArray[np.float64]:
     """(N, K), from logits or log-probabilities."""
     p_NK: npt.NDArray[np.float64] = torch.softmax(decoded_NK.double(), dim=1).numpy()
     return p_NK
+
+
+def _probabilities_of(decoded_NK: Tensor, class_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The probability (N,) of one class of each row, without those of all classes at once."""
+    p_N = np.empty(len(decoded_NK))
+    step = _rows_at_once(decoded_NK)
+    for start in range(0, len(decoded_NK), step):
+        p_PK = _probabilities(decoded_NK[start : start + step])
+        p_N[start : start + step] = p_PK[np.arange(len(p_PK)), class_N[start : start + step]]
+    return p_N
+
+
+def _rows_at_once(decoded_NK: Tensor) -> int:
+    return max(1, CELLS_AT_ONCE // max(1, decoded_NK.shape[1]))
 
 
 def _p_columns(target: _TargetPredictions, p_NK: npt.NDArray[np.float64]) -> dict[str, Any]:

@@ -17,12 +17,14 @@ from classwise.metrics.bootstrap import (
     sampling_units,
     within,
 )
+from classwise.metrics.confusion import Confusion, class_scores
 from classwise.metrics.intervals import (
     CALIBRATION,
     EQUAL,
     MIN_MEAN_UNITS,
     MIN_UNITS,
     ONE_CLASS,
+    RANKED,
     Intervals,
     confusion_intervals,
     share_interval,
@@ -30,6 +32,7 @@ from classwise.metrics.intervals import (
     units_by_class,
     withheld_all,
 )
+from classwise.metrics.one_vs_rest import RANKED_CELLS, UNRANKED, RankedRows
 from classwise.metrics.posterior import design_effects
 from classwise.metrics.rows import (
     concat_rows,
@@ -46,7 +49,6 @@ from classwise.metrics.scores import (
     TOP,
     Array,
     as_floats,
-    class_scores,
     label_scores,
     level_scores,
     probability_scores,
@@ -55,12 +57,17 @@ from classwise.model.heads import ClassHead
 
 Device = torch.device | str
 
+MOST_COUNTED_AT_ONCE = 1000
+"""Classes up to which every update is counted in the whole matrix, which then has 8 MB; of more the cells of the rows
+are collected."""
+
 
 class LabelMetric:
     """A confusion matrix, updated batch by batch: rows are the true class, columns the predicted one.
 
     An update never waits for the device: the counts stay in `cells` on `device`, which must be that of the tensors, and
-    are copied to the host only when they are read. `cells` (int64) of several processes may be summed.
+    are copied to the host only when they are read. Of more than MOST_COUNTED_AT_ONCE classes the matrix is never made:
+    the cell of every row is collected, and only the cells that occur are counted.
 
     Rows with label -1 count only in `masked`. Labeled rows with prediction -1 (no finite output, see `Head.predicted`)
     have no column: they count in `invalid` and not in `confusion`, so callers must check `invalid` before they trust a
@@ -80,7 +87,10 @@ class LabelMetric:
         self.labels = list(labels) or [str(k) for k in range(classes)]
         # K + 3 rows and columns, so that nothing is counted in a wrong cell: below -1; -1; 0 to K - 1; K and above.
         self._side = classes + 3
-        self.cells = torch.zeros(self._side**2, dtype=torch.int64, device=device)
+        self._is_dense = classes <= MOST_COUNTED_AT_ONCE
+        side = self._side if self._is_dense else 0
+        self.cells = torch.zeros(side**2, dtype=torch.int64, device=device)
+        self._collected: list[Tensor] = []
         self._rows: list[Tensor] = []
 
     def update(self, predicted_B: Tensor, labels_B: Tensor) -> None:
@@ -97,7 +107,10 @@ class LabelMetric:
         row_B = labels_B.long().clamp(-2, self.classes)
         column_B = predicted_B.long().clamp(-2, self.classes)
         cell_B = torch.add(column_B, row_B, alpha=self._side).add_(2 * (self._side + 1))
-        self.cells.scatter_add_(0, cell_B, torch.ones_like(cell_B))
+        if self._is_dense:
+            self.cells.scatter_add_(0, cell_B, torch.ones_like(cell_B))
+        else:
+            self._collected.append(cell_B)
         if self.keep_rows:
             self._rows.append(cell_B)
 
@@ -106,31 +119,44 @@ class LabelMetric:
         if other.classes != self.classes:
             raise ValueError(f"found a metric of {other.classes} classes; this one has {self.classes}")
         self.cells = self.cells + other.cells.to(self.cells.device)
+        self._collected += other._collected
         self._rows += other._rows
 
     def reset(self) -> None:
         """Start again from zero."""
         self.cells.zero_()
+        self._collected.clear()
         self._rows.clear()
 
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
         """Counts (K, K) of the labeled rows with a prediction: rows true, columns predicted."""
-        return self._table()[2:-1, 2:-1].copy()
+        return self.occurring.dense()
+
+    @property
+    def occurring(self) -> Confusion:
+        """The cells of `confusion` that are not empty."""
+        true_C, predicted_C, count_C = self._counts()
+        counted_C = (true_C >= 0) & (predicted_C >= 0)
+        return Confusion(
+            self.classes, true=true_C[counted_C], predicted=predicted_C[counted_C], count=count_C[counted_C]
+        )
 
     @property
     def invalid(self) -> int:
         """The number of labeled rows without a prediction: the model's output was not finite."""
-        return int(self._table()[2:-1, 1].sum())
+        true_C, predicted_C, count_C = self._counts()
+        return int(count_C[(true_C >= 0) & (predicted_C == -1)].sum())
 
     @property
     def masked(self) -> int:
         """The number of unlabeled rows."""
-        return int(self._table()[1].sum())
+        true_C, _, count_C = self._counts()
+        return int(count_C[true_C == -1].sum())
 
     def compute(self) -> dict[str, Any]:
         """The scores as in metrics.json: see `class_scores`."""
-        return class_scores(self.confusion, self.labels)
+        return class_scores(self.occurring, self.labels)
 
     def intervals(
         self,
@@ -161,7 +187,7 @@ class LabelMetric:
         if unit_N is not None:
             effects = design_effects(true_N, true_N == predicted_N, unit_N, self.classes)
         return confusion_intervals(
-            self.confusion,
+            self.occurring,
             self.labels,
             effects=effects,
             units_K=units_by_class(true_N, unit_N, self.classes),
@@ -190,28 +216,38 @@ class LabelMetric:
         Raises ValueError if the rows were not kept.
         """
         require_rows(self.keep_rows)
-        self._table()
+        self._counts()
         # A cell is (true + 2) * side + (predicted + 2).
         row_N, column_N = divmod(concat_rows(self._rows, torch.int64), self._side)
         true_N = row_N - 2
         predicted_N = column_N - 2
         return true_N, predicted_N, (true_N >= 0) & (predicted_N >= 0)
 
-    def _table(self) -> npt.NDArray[np.int64]:
-        """All cells (K + 3, K + 3); ValueError if a row is in the outermost ones."""
-        table: npt.NDArray[Any] = self.cells.cpu().numpy().reshape(self._side, self._side)
-        outside = int(table.sum() - table[1:-1, 1:-1].sum())
-        if outside:
+    def _counts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """True class, predicted class and count of every cell that is not empty, those of -1 among them; ValueError if
+        a row is of no class and not of -1."""
+        if self._is_dense:
+            count_S = self.cells.cpu().numpy()
+            cell_C = np.flatnonzero(count_S)
+            count_C = count_S[cell_C]
+        else:
+            cell_C, count_C = np.unique(concat_rows(self._collected, torch.int64), return_counts=True)
+        row_C, column_C = divmod(cell_C, self._side)
+        true_C, predicted_C = row_C - 2, column_C - 2
+        is_outside_C = (true_C < -1) | (true_C == self.classes)
+        is_outside_C |= (predicted_C < -1) | (predicted_C == self.classes)
+        if outside := int(count_C[is_outside_C].sum()):
             raise ValueError(f"{outside} rows have a label or prediction outside -1 to {self.classes - 1}")
-        return table
+        return true_C, predicted_C, count_C
 
 
 class ClassMetric:
-    """The counts of a class or ordinal target: a `LabelMetric`, and sums of statistics of the probabilities.
+    """The counts of a class or ordinal target: a `LabelMetric`, sums of statistics of the probabilities, and the
+    probabilities of every row for the scores of their order.
 
     `predicted`: from decoded outputs (B, K) to classes (B,), -1 for none (default: the largest logit). `ordinal`: the
-    classes are ordered levels, and the scores include `mae_levels` and `quadratic_kappa`. The other arguments are those
-    of `LabelMetric`.
+    classes are ordered levels, and the scores include `mae_levels` and `quadratic_kappa`. `ranked_cells`: rows times
+    classes up to which `roc_auc` and `average_precision` are computed. The other arguments are those of `LabelMetric`.
     """
 
     def __init__(
@@ -222,6 +258,7 @@ class ClassMetric:
         labels: Sequence[str] = (),
         predicted: Callable[[Tensor], Tensor] | None = None,
         ordinal: bool = False,
+        ranked_cells: int = RANKED_CELLS,
     ) -> None:
         self._counts = LabelMetric(classes, device=device, keep_rows=keep_rows, labels=labels)
         self._predicted = predicted or ClassHead(classes).predicted
@@ -229,6 +266,7 @@ class ClassMetric:
         self.classes = classes
         self.sums = torch.zeros(len(TOP) + 1 + BINS, dtype=torch.float64, device=device)
         self._rows: list[Tensor] = []
+        self._ranked = RankedRows(ranked_cells)
 
     def update(self, logits_BK: Tensor, labels_B: Tensor) -> None:
         """Count one batch: logits or log-probabilities (B, K) and labels (B,), -1 where unknown.
@@ -249,17 +287,26 @@ class ClassMetric:
         else:
             self.sums += probability_sums(logits_BK, predicted_B, labels_B, counted_B)
 
+        # In log space, where probabilities near 1 keep their order.
+        if not self._ranked.is_full:
+            class_K = torch.arange(self.classes, device=labels_B.device)
+            log_p_BK = logits_BK.double().log_softmax(dim=1).to(logits_BK.dtype)
+            counted_BK = counted_B[:, None].expand_as(log_p_BK)
+            self._ranked.update(log_p_BK, labels_B[:, None] == class_K, counted_BK)
+
     def merge(self, other: "ClassMetric") -> None:
         """Add the counts and the stored rows of another metric; ValueError for another number of classes."""
         self._counts.merge(other._counts)
         self.sums += other.sums.to(self.sums.device)
         self._rows += other._rows
+        self._ranked.merge(other._ranked)
 
     def reset(self) -> None:
         """Start again from zero."""
         self._counts.reset()
         self.sums.zero_()
         self._rows.clear()
+        self._ranked.reset()
 
     @property
     def counts(self) -> LabelMetric:
@@ -282,26 +329,45 @@ class ClassMetric:
         return self._counts.masked
 
     def compute(self) -> dict[str, Any]:
-        """The scores as in metrics.json: see `label_scores`, `probability_scores` and, for levels, `level_scores`.
+        """The scores as in metrics.json: see `label_scores`, `probability_scores`, `one_vs_rest` and, for levels,
+        `level_scores`. `not_computed` says why scores of the order of all rows are not there.
 
         Raises ValueError after a label or prediction that is not a class.
         """
-        confusion = self.confusion
-        extra_scores = probability_scores(self.sums.cpu().numpy(), np.asarray(confusion.sum()), self.classes)
+        confusion = self._counts.occurring
+        rows = np.asarray(confusion.count.sum())
+        extra_scores = as_floats(probability_scores(self.sums.cpu().numpy(), rows, self.classes))
+        ranked, columns = self._ranked_scores(has_rows=bool(rows))
+        extra_scores |= ranked
         if self._ordinal:
-            steps_KK = np.abs(np.subtract.outer(range(self.classes), range(self.classes)))
-            extra_scores |= level_scores(
-                support_K=confusion.sum(axis=1),
-                predicted_K=confusion.sum(axis=0),
-                distance=np.asarray((confusion * steps_KK).sum()),
-                square=np.asarray((confusion * steps_KK**2).sum()),
-            )
-        return class_scores(
+            _, support_K, predicted_K = confusion.marginals()
+            distance, square = map(np.asarray, confusion.distances())
+            extra_scores |= as_floats(level_scores(support_K, predicted_K, distance, square))
+        scores = class_scores(
             confusion,
             labels=self._counts.labels,
-            extra_scores=as_floats(extra_scores),
+            extra_scores=extra_scores,
             type="ordinal" if self._ordinal else "class",
+            class_columns=columns,
         )
+        if self._ranked.is_full and self._ranked.limit:
+            reason = UNRANKED.format(cells=self._ranked.cells, limit=self._ranked.limit)
+            scores["not_computed"] = dict.fromkeys(("roc_auc", "average_precision"), reason)
+        return scores
+
+    def _ranked_scores(self, has_rows: bool) -> tuple[dict[str, float], dict[str, list[float | None]]]:
+        """Macro averages of AUC and average precision, and the same of each class; empty where there are too many rows
+        to rank. The AUC is averaged over the classes that have one: those with rows beside rows of others."""
+        if self._ranked.is_full:
+            return {}, {}
+        found = self._ranked.compute() if has_rows else None
+        if found is None:
+            none: list[float | None] = [None] * self.classes
+            return dict.fromkeys(("roc_auc", "average_precision"), 0.0), {"ap": none, "roc_auc": none}
+        auc_K, ap_K = found
+        scores = {} if bool(auc_K.isnan().all()) else {"roc_auc": float(auc_K.nanmean())}
+        aucs = [None if auc != auc else auc for auc in auc_K.tolist()]  # NaN is not equal to itself
+        return scores | {"average_precision": float(ap_K.mean())}, {"ap": ap_K.tolist(), "roc_auc": aucs}
 
     def intervals(self, groups: Groups | None = None, seed: int = 0, resamples: int = 1000) -> Intervals:
         """The 95 % interval of every score that has one: scores of predicted classes by `confusion_intervals`, top-k
@@ -313,6 +379,10 @@ class ClassMetric:
         found = self._counts.intervals(groups, seed, resamples, ordinal=self._ordinal)
         scores = dict(found.scores)
         withheld = dict(found.withheld) | {"calibration_error": CALIBRATION}
+        if not self._ranked.is_full:
+            withheld |= {"average_precision": RANKED}
+            if np.count_nonzero(self._counts.occurring.support) > 1:  # else there is no AUC
+                withheld |= {"roc_auc": RANKED}
 
         # Top-k accuracies are shares of the counted rows.
         counted_N = self._counts.rows()[2]

@@ -7,23 +7,26 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from classwise.errors import ConfigError, nearest
 from classwise.metrics.bootstrap import Groups, Resampling
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric
 from classwise.metrics.intervals import Intervals, with_intervals
 from classwise.metrics.joint import joint_number
-from classwise.metrics.mean import MEAN, mean_scores
+from classwise.metrics.mean import is_mean, mean_of, mean_scores
 from classwise.metrics.multilabel import MultilabelMetric
+from classwise.metrics.names import WORST, class_score, is_sum, ranked_targets, split_metric, terms_of
+from classwise.metrics.one_vs_rest import EVERY_CELL, RANKED_CELLS
 from classwise.metrics.outcomes import class_outcome, outcome_dtype
 from classwise.metrics.prior import intervals_at_prior, scores_at_prior
 from classwise.metrics.ranking import RankingMetric
 from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.rows import require_rows
-from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
 from classwise.model.heads import Head
 
 ROWS_AT_ONCE = 4096
 """Collected batches are counted when they have this many rows."""
+OUTPUTS_AT_ONCE = 4_000_000
+"""Or this many outputs, of all targets together."""
 
 
 class Metric(Protocol):
@@ -61,8 +64,9 @@ class MetricCollection:
     `heads`: by target, what its outputs mean. `labels`: the label list by target, for a regression with edges the names
     of its classes; no entry for a target without classes. `joint`: the targets read as one class, the first most
     significant. `keep_rows`: store the rows, for intervals. `record`: a score by its name in `flat_scores`, whose
-    `outcomes` are stored. `priors`: class shares (K,) by target, and of `joint`, at which these are also scored; see
-    `scores_at_prior`.
+    `outcomes` are stored. `selected`: the metric that selects; scores of the order of all rows are then computed for
+    any number of rows where it needs them, and with `only_selected` nowhere else. `priors`: class shares (K,) by
+    target, and of `joint`, at which these are also scored; see `scores_at_prior`.
 
     Batches are collected, and counted ROWS_AT_ONCE rows at a time: counting takes a dozen operations per target, which
     cost the same for one batch as for a hundred.
@@ -76,6 +80,8 @@ class MetricCollection:
         device: torch.device | str = "cpu",
         keep_rows: bool = False,
         record: str = "",
+        selected: str = "",
+        only_selected: bool = False,
         priors: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.heads = dict(heads)
@@ -84,6 +90,7 @@ class MetricCollection:
         self.joint = tuple(joint)
         self.keep_rows = keep_rows
 
+        self.selected = selected
         self._record = record
         self._outcomes: list[Tensor] = []
 
@@ -93,10 +100,21 @@ class MetricCollection:
         self._loss_of: LossOf | None = None
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
 
+        ranked = ranked_targets(selected)
+        others = 0 if only_selected else RANKED_CELLS
         self._metrics = {
-            name: make_metric(head, self.labels.get(name, ()), device=device, keep_rows=keep_rows)
+            name: make_metric(
+                head,
+                self.labels.get(name, ()),
+                device=device,
+                keep_rows=keep_rows,
+                ranked_cells=EVERY_CELL if ranked & {name, "" if len(self.heads) == 1 else name} else others,
+            )
             for name, head in self.heads.items()
         }
+        self._rows_at_once = min(
+            ROWS_AT_ONCE, OUTPUTS_AT_ONCE // max(1, sum(head.outputs for head in self.heads.values()))
+        )
         self._sizes = [self.heads[name].classes for name in self.joint]
         self._joint_metric: LabelMetric | None = None
         if joint:
@@ -116,17 +134,28 @@ class MetricCollection:
             self._joint_metric.reset()
 
     def update(self, outputs: Outputs, targets: Targets, copy: bool = True) -> None:
-        """Add one batch: by target the raw outputs (B, outputs), and the targets in the form that its metric takes.
+        """Add one batch of any size: by target the raw outputs (B, outputs), and the targets in the form that its
+        metric takes.
 
         `copy=False` is for a caller that does not change these tensors until they are counted. Raises ValueError, now
         or when the batch is counted, for shapes that do not fit a metric.
         """
+        rows = len(next(iter(outputs.values())))
+        if rows > (most := max(1, self._rows_at_once)):  # a whole set with many classes
+            for start in range(0, rows, most):
+                part = slice(start, start + most)
+                self.update(
+                    {name: outputs[name][part] for name in self.heads},
+                    {name: targets[name][part] for name in self.heads},
+                    copy,
+                )
+            return
         if copy:
             outputs = {name: outputs[name].detach().clone() for name in self.heads}
             targets = {name: targets[name].clone() for name in self.heads}
         self._collected.append((outputs, targets))
-        self._collected_rows += len(next(iter(outputs.values())))
-        if self._collected_rows >= ROWS_AT_ONCE:
+        self._collected_rows += rows
+        if self._collected_rows >= self._rows_at_once:
             self._count_collected()
 
     def _count_collected(self) -> None:
@@ -156,7 +185,7 @@ class MetricCollection:
 
     def _outcome(self, decoded: Mapping[str, Tensor], targets: Targets) -> Tensor:
         """(B,): what each row came to, as far as the recorded score needs it."""
-        name, _, metric = self._record.rpartition(".")
+        name, metric = split_metric(self._record)
         if name == "joint":
             predicted = [self.heads[part].predicted(decoded[part]) for part in self.joint]
             return joint_number(predicted, self._sizes)
@@ -172,7 +201,7 @@ class MetricCollection:
         self._count_collected()
         if not self._outcomes:
             return None
-        name, _, metric = self._record.rpartition(".")
+        name, metric = split_metric(self._record)
         if name == "joint":
             dtype = outcome_dtype(metric, "joint", math.prod(self._sizes))
         else:
@@ -229,8 +258,14 @@ class MetricCollection:
         return results
 
 
-def make_metric(head: Head, labels: Sequence[str], device: Device = "cpu", keep_rows: bool = False) -> Metric:
-    """The metric for the decoded outputs of a head."""
+def make_metric(
+    head: Head,
+    labels: Sequence[str],
+    device: Device = "cpu",
+    keep_rows: bool = False,
+    ranked_cells: int = RANKED_CELLS,
+) -> Metric:
+    """The metric for the decoded outputs of a head; `ranked_cells` as in ClassMetric."""
     if head.type == "multilabel":
         return MultilabelMetric(labels, device, keep_rows)
     if head.type == "regression":
@@ -244,6 +279,7 @@ def make_metric(head: Head, labels: Sequence[str], device: Device = "cpu", keep_
         labels=labels,
         predicted=head.predicted,
         ordinal=head.type == "ordinal",
+        ranked_cells=ranked_cells,
     )
 
 
@@ -260,9 +296,10 @@ def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> l
     return names
 
 
-def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every selectable score by name: `macro_f1` for a single target, else `age.mae`; `joint.macro_f1`; and the `mean`
-    of several targets. Those at the class shares of selection.prior end with `_at_prior`.
+def flat_scores(results: Mapping[str, Any], selected: str = "") -> dict[str, float]:
+    """Scores by name: `macro_f1` for a single target, else `age.mae`; `joint.macro_f1`; and the `mean` of several
+    targets. Those at the class shares of selection.prior end with `_at_prior`. Of the scores of single classes, and of
+    shares of several scores, only the one that is `selected`.
 
     `results` as from `MetricCollection.compute`. Targets without a labeled row have no scores.
     """
@@ -276,73 +313,43 @@ def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
         for name, value in part.items()
         if name in HIGHER_IS_BETTER and value is not None
     }
-    return scores_by_name | mean_scores(results)
+    scores_by_name |= mean_scores(results)
+    value = score_of(results, selected) if selected and selected not in scores_by_name else None
+    return scores_by_name if value is None else {**scores_by_name, selected: value}
 
 
-def score_named(scores: Mapping[str, Any], name: str) -> float:
-    """One score of a target: `macro_f1`, or `macro_f1_at_prior`."""
-    at_prior = name.endswith(AT_PRIOR)
-    return float(scores["at_prior"][name.removesuffix(AT_PRIOR)] if at_prior else scores[name])
+def score_of(results: Mapping[str, Any], metric: str) -> float | None:
+    """The score of that full name (see `resolve_metric`), or None where nothing can be measured: no labeled row, or no
+    row of the class. `results` as from `MetricCollection.compute`."""
+    if is_mean(metric):
+        return mean_scores(results).get(metric)
+    if is_sum(metric):
+        parts = parts_of(results, metric)
+        return None if parts is None else mean_of(parts, [share for share, _ in terms_of(metric)])
+    target, score = split_metric(metric)
+    targets = results["targets"]
+    scores = results["joint"] if target == "joint" else targets[target or next(iter(targets))]
+    if not scores["samples"]:
+        return None
+
+    # Of one class, or of the worst one: what the table of classes says of those that have rows.
+    of_class = class_score(score)
+    if of_class is not None or score in WORST:
+        name = of_class[0] if of_class else WORST[score]
+        found = [
+            row[name]
+            for row in scores["per_class"]
+            if row["support"] and row.get(name) is not None and (not of_class or row["label"] == of_class[1])
+        ]
+        return float(min(found)) if found else None
+    if score.endswith(AT_PRIOR):
+        scores, score = scores.get("at_prior", {}), score.removesuffix(AT_PRIOR)
+    value = scores.get(score)
+    return None if value is None else float(value)
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether higher is better for a metric, with or without the name of a target, as in `age.mae`.
-
-    Raises ValueError for an unknown metric.
-    """
-    name = metric.rpartition(".")[2].removesuffix(AT_PRIOR)
-    if name not in HIGHER_IS_BETTER:
-        raise ValueError(f"found the metric {metric!r}; {nearest(name, HIGHER_IS_BETTER)}")
-    return HIGHER_IS_BETTER[name]
-
-
-def resolve_metric(
-    metric: str, types: Mapping[str, str], joint: bool, classes: Mapping[str, int] | None = None
-) -> str:
-    """The name in `flat_scores` that `selection.metric` refers to.
-
-    `types`: the type of every target. `classes`: the numbers of classes of those that have classes, so that a top-k
-    accuracy of k classes or fewer is refused. Raises ConfigError for a metric that no target has, an unknown target,
-    and a metric without a target's name if there are several targets and no joint class; for `mean`, which is of
-    several targets, if there is only one.
-    """
-    if metric == MEAN and len(types) > 1:
-        return MEAN
-    target, _, name = metric.rpartition(".")
-    scores = {key: _scores_of(type_, (classes or {}).get(key)) for key, type_ in types.items()}
-    scores |= {"joint": LABEL_SCORES} if joint else {}
-
-    # A name that nothing has, and a target that does not exist.
-    allowed = [f"{key}.{name}" for key, names in scores.items() if name in names]
-    if not allowed:
-        all_scores = list(dict.fromkeys(score for names in scores.values() for score in names))
-        if metric == MEAN:
-            raise ConfigError(
-                f"selection.metric: found {MEAN!r}, which is of several targets, and there is only one; allowed:"
-                f" {', '.join(all_scores)}"
-            )
-        all_scores += [MEAN] if len(types) > 1 else []
-        raise ConfigError(f"selection.metric: found {metric!r}; {nearest(name, all_scores)}")
-    if target and target not in scores:
-        raise ConfigError(f"selection.metric: no target {target!r}; {nearest(metric, allowed)}")
-
-    # Without a target's name, the joint class or the only target is meant.
-    if not target:
-        target = "joint" if joint else next(iter(types)) if len(types) == 1 else ""
-    if not target:
-        raise ConfigError(
-            f"selection.metric: {metric!r} of which target? There are several and no [joint]; allowed:"
-            f" {', '.join(allowed)}, {MEAN} (of all targets' main scores, the default)"
-        )
-    if name not in scores[target]:
-        what = "[joint]" if target == "joint" else f"the {types[target]} target {target!r}"
-        raise ConfigError(
-            f"selection.metric: {name!r} is not a score of {what}; allowed: {', '.join(allowed)},"
-            f" or of {what}: {', '.join(scores[target])}"
-        )
-    return name if len(types) == 1 and target != "joint" else f"{target}.{name}"
-
-
-def _scores_of(type_: str, classes: int | None) -> tuple[str, ...]:
-    """The scores of a target of this type, without the top-k accuracies that would always be 1."""
-    return tuple(name for name in SCORES[type_] if classes is None or TOP.get(name, 0) < classes)
+def parts_of(results: Mapping[str, Any], metric: str) -> dict[str, float] | None:
+    """The scores that shares are taken of, by their names; None where one of them cannot be measured."""
+    values = {term: score_of(results, term) for _, term in terms_of(metric)}
+    known = {term: value for term, value in values.items() if value is not None}
+    return known if len(known) == len(values) else None

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classwise.metrics.bootstrap import Interval, percentile_interval, within
+from classwise.metrics.confusion import Confusion
 from classwise.metrics.posterior import (
     DesignEffects,
     Drawn,
@@ -23,7 +24,6 @@ from classwise.metrics.posterior import (
 )
 from classwise.metrics.scores import (
     Array,
-    confusion_marginals,
     label_scores,
     level_scores,
     precision_recall_f1,
@@ -39,7 +39,12 @@ MIN_MEAN_UNITS = 20
 MIN_CLASS_UNITS = 3
 """Rows of a class, or groups with one, below which its own scores have no interval: it would be most of [0, 1]."""
 
+CELLS_AT_ONCE = 4_000_000
+"""Draws times classes that are held in memory together."""
+
 CALIBRATION = "it is biased upwards, by an unknown amount"
+
+RANKED = "it depends on the order of all rows, for which no interval is computed"
 
 EQUAL = "too few different values"
 
@@ -108,7 +113,7 @@ def units_by_class(true_N: Ints, unit_N: Ints | None, classes: int) -> Ints:
 
 
 def confusion_intervals(
-    confusion_KK: npt.NDArray[np.int64],
+    confusion: Confusion,
     labels: Sequence[str],
     effects: DesignEffects | None,
     units_K: Ints,
@@ -118,31 +123,27 @@ def confusion_intervals(
     ordinal: bool = False,
     shares: Sequence[float] | None = None,
 ) -> Intervals:
-    """The intervals of all scores that follow from a confusion matrix (rows true, columns predicted).
+    """The intervals of all scores that follow from a confusion matrix.
 
     `effects`: None for rows without groups. `units_K`: the rows, or groups, of each class; `noun`: what they are, in
     the plural. `shares`: class shares that the rows are weighted to, as in `scores_at_prior`.
     """
-    effects = effects or independent(len(confusion_KK))
-
-    def drawn(effect_K: Array) -> Drawn:
-        return draw_confusions(confusion_KK, effect_K, effects.shares, seed, draws, ordinal, shares)
-
-    whole = drawn(effects.whole)
-    by_class = whole if np.array_equal(effects.whole, effects.within) else drawn(effects.within)
-
-    counted_KK = confusion_KK.astype(np.float64)
-    if shares is not None:
-        counted_KK *= ratio(np.asarray(shares), counted_KK.sum(axis=1))[:, None]
-    hits_K, support_K, predicted_K = confusion_marginals(counted_KK)
+    effects = effects or independent(confusion.classes)
+    weight_K = None if shares is None else ratio(np.asarray(shares), confusion.support)
+    hits_K, support_K, predicted_K = confusion.marginals(weight_K)
     values = label_scores(hits_K, support_K, predicted_K)
-    draws_by_score = label_scores(whole.hits, whole.support, whole.predicted)
     if ordinal:
-        steps_KK = np.abs(np.subtract.outer(range(len(labels)), range(len(labels))))
-        distance = np.asarray((counted_KK * steps_KK).sum())
-        square = np.asarray((counted_KK * steps_KK**2).sum())
-        values |= level_scores(support_K, predicted_K, distance, square)
-        draws_by_score |= level_scores(whole.support, whole.predicted, whole.distance, whole.square)
+        values |= level_scores(support_K, predicted_K, *map(np.asarray, confusion.distances(weight_K)))
+
+    # Many classes are drawn in parts, of which only what an interval needs is kept.
+    own = np.flatnonzero(units_K >= MIN_CLASS_UNITS)
+    parts = []
+    step = max(1, CELLS_AT_ONCE // confusion.classes)
+    for part, start in enumerate(range(0, draws, step)):
+        size = min(step, draws - start)
+        parts.append(_drawn_scores(confusion, effects, own, seed, size, part, ordinal, shares))
+    draws_by_score = {name: np.concatenate([scores[name] for scores, _ in parts]) for name in values}
+    drawn_by_class = [np.concatenate([drawn[i] for _, drawn in parts]) for i in range(3)]
 
     reason = absent_reason(labels, support_K)
     withheld = {name: reason for name in values if reason and name.startswith("macro_")}
@@ -153,18 +154,43 @@ def confusion_intervals(
         for name, value in values.items()
         if name not in withheld
     }
-
-    # Recall concerns the rows of one class only; precision and F1 those of other classes too.
-    precision_RK, _, f1_RK = precision_recall_f1(whole.hits, whole.support, whole.predicted)
-    recall_RK = precision_recall_f1(by_class.hits, by_class.support, by_class.predicted)[1]
     classes = class_intervals(
-        (precision_RK, recall_RK, f1_RK),
+        drawn_by_class,
         precision_recall_f1(hits_K, support_K, predicted_K),
         units_K=units_K,
         predicted_K=predicted_K,
         noun=noun,
     )
     return Intervals(scores, withheld, classes)
+
+
+def _drawn_scores(
+    confusion: Confusion,
+    effects: DesignEffects,
+    own: Ints,
+    seed: int,
+    draws: int,
+    part: int,
+    ordinal: bool,
+    shares: Sequence[float] | None,
+) -> tuple[dict[str, Array], tuple[Array, Array, Array]]:
+    """The scores (R,) of drawn matrices, and precision, recall and F1 (R, ...) of the classes `own`."""
+
+    def drawn(effect_K: Array) -> Drawn:
+        return draw_confusions(confusion, effect_K, effects.shares, seed, draws, ordinal, shares, part)
+
+    whole = drawn(effects.whole)
+    by_class = whole if np.array_equal(effects.whole, effects.within) else drawn(effects.within)
+    scores = label_scores(whole.hits, whole.support, whole.predicted)
+    if ordinal:
+        scores |= level_scores(whole.support, whole.predicted, whole.distance, whole.square)
+
+    # Recall concerns the rows of one class only; precision and F1 those of other classes too.
+    precision, _, f1 = precision_recall_f1(whole.hits[:, own], whole.support[:, own], whole.predicted[:, own])
+    recall = precision_recall_f1(by_class.hits[:, own], by_class.support[:, own], by_class.predicted[:, own])[
+        1
+    ]
+    return scores, (precision, recall, f1)
 
 
 def _limits(name: str, classes: int) -> tuple[float, float]:
@@ -175,15 +201,17 @@ def _limits(name: str, classes: int) -> tuple[float, float]:
 
 
 def class_intervals(
-    drawn: tuple[Array, Array, Array],
+    drawn: Sequence[Array],
     values: tuple[Array, Array, Array],
     units_K: Ints,
     predicted_K: npt.NDArray[Any],
     noun: str,
 ) -> list[Intervals]:
-    """The intervals of precision, recall and F1 of each class, from draws (R, K) and values (K,) of each."""
+    """The intervals of precision, recall and F1 of each class, from values (K,) of each and draws (R, ...) of the
+    classes with enough units."""
     names = ("precision", "recall", "f1")
     result = []
+    column = 0
     for k, units in enumerate(units_K):
         if units < MIN_CLASS_UNITS:
             reason = f"fewer than {MIN_CLASS_UNITS} {noun} of the class"
@@ -191,10 +219,11 @@ def class_intervals(
             continue
         withheld = {} if predicted_K[k] else {"precision": "never predicted, counted as 0"}
         scores = {
-            name: within(percentile_interval(drawn[i][:, k], float(values[i][k])), 0, 1)
+            name: within(percentile_interval(drawn[i][:, column], float(values[i][k])), 0, 1)
             for i, name in enumerate(names)
             if name not in withheld
         }
+        column += 1
         result.append(Intervals(scores, withheld))
     return result
 

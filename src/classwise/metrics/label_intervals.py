@@ -8,7 +8,9 @@ import numpy.typing as npt
 from classwise.metrics.bootstrap import mean_intervals, percentile_interval, within
 from classwise.metrics.intervals import (
     EQUAL,
+    MIN_CLASS_UNITS,
     MIN_MEAN_UNITS,
+    RANKED,
     Intervals,
     absent_reason,
     class_intervals,
@@ -45,6 +47,8 @@ def label_intervals(
         labeled_NL, true_NL, predicted_NL, labels, unit_N, seed, draws
     )
     withheld["map"] = AVERAGE_PRECISION
+    if (true_NL.any(axis=0) & (labeled_NL & ~true_NL).any(axis=0)).any():  # else there is no AUC
+        withheld["roc_auc"] = RANKED
     scores["exact_match"] = share_interval((true_NL == predicted_NL).all(axis=1), unit_N, seed, draws)
 
     if reason := too_few(units, MIN_MEAN_UNITS, noun):
@@ -120,8 +124,9 @@ def _count_intervals(
     if unit_N is not None:
         units_L = np.array([len(np.unique(unit_N[true_NL[:, k]])) for k in range(count)])
     noun = "rows" if unit_N is None else "groups"
+    own = np.flatnonzero(units_L >= MIN_CLASS_UNITS)
     classes = class_intervals(
-        precision_recall_f1(*by_label),
+        precision_recall_f1(*(drawn[:, own] for drawn in by_label)),
         precision_recall_f1(*values),
         units_K=units_L,
         predicted_K=predicted_L,

@@ -4,7 +4,7 @@ Only scores of one kind can be averaged: higher is better, 1 is perfect and 0 is
 a column is none of these, so a regression enters with r2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classwise.metrics.scores import AT_PRIOR
@@ -24,7 +24,8 @@ MAIN_SCORES = {
 NO_INTERVAL = (
     "the targets are scored on the same rows, so their scores vary together; each target has its own interval"
 )
-NO_OPTIMISM = "it is the mean of several targets, whose luck on the same rows is not independent"
+NO_INTERVAL_OF_SHARES = "it is made of several scores of the same rows, which vary together"
+NO_OPTIMISM = "it is made of several scores, whose luck on the same rows is not independent"
 
 
 def is_mean(metric: str) -> bool:
@@ -66,7 +67,10 @@ def mean_scores(results: Mapping[str, Any]) -> dict[str, float]:
     return means
 
 
-def mean_of(parts: Mapping[str, float]) -> float:
-    """The mean of the targets' main scores. An r2 below 0 counts as 0, like the F1 of a class that is never right: it
-    has no lower limit, and one target at its start would decide everything."""
-    return sum(max(0.0, value) for value in parts.values()) / len(parts)
+def mean_of(parts: Mapping[str, float], shares: Sequence[float] = ()) -> float:
+    """The mean of the targets' main scores, or of any scores with given `shares`. An r2 below 0 counts as 0, like the
+    F1 of a class that is never right: it has no lower limit, and one target at its start would decide everything."""
+    values = [max(0.0, value) for value in parts.values()]
+    if not shares:
+        return sum(values) / len(values)
+    return sum(share * value for share, value in zip(shares, values, strict=True))

@@ -13,6 +13,7 @@ from classwise.metrics.bootstrap import Groups, Resampling, Weights, sampling_un
 from classwise.metrics.classification import Device
 from classwise.metrics.intervals import MIN_UNITS, Intervals, too_few, withheld_all
 from classwise.metrics.label_intervals import label_intervals
+from classwise.metrics.one_vs_rest import one_vs_rest
 from classwise.metrics.rows import concat_rows, require_rows
 from classwise.metrics.scores import LOSS_LIMIT, SCORES, Array, as_floats, precision_recall_f1, ratio
 
@@ -76,14 +77,16 @@ class MultilabelMetric:
 
         # One row per label for the table of labels.
         columns = [column[0].tolist() for column in (*precision_recall_f1(*sums[:3]), ap_RL)]
-        columns.append(sums[1][0].astype(int).tolist())
-        keys = ("label", "precision", "recall", "f1", "ap", "support")
+        auc, auc_L = _auc(logits_NL[counted_N], targets_NL[counted_N])
+        columns += [auc_L, sums[1][0].astype(int).tolist()]
+        keys = ("label", "precision", "recall", "f1", "ap", "roc_auc", "support")
 
         return {
             "type": "multilabel",
             "labels": self.labels,
             "samples": int(counted_N.sum()),
             **as_floats(multilabel_scores(*sums, ap_RL)),
+            **auc,
             "per_class": [
                 dict(zip(keys, row, strict=True)) for row in zip(self.labels, *columns, strict=True)
             ],
@@ -133,6 +136,17 @@ class MultilabelMetric:
         labeled_NL = ~np.isnan(targets_NL)
         invalid_N = (labeled_NL & ~np.isfinite(logits_NL)).any(axis=1)
         return logits_NL, targets_NL, labeled_NL.any(axis=1) & ~invalid_N
+
+
+def _auc(logits_NL: Array, targets_NL: Array) -> tuple[dict[str, float], list[float | None]]:
+    """`roc_auc`, the mean over the labels that are true in some rows and not in others, if there are any; and that of
+    each label, None where it has none."""
+    if not len(logits_NL):
+        return {"roc_auc": 0.0}, [None] * logits_NL.shape[1]
+    targets = torch.from_numpy(targets_NL)
+    auc_L, _ = one_vs_rest(torch.from_numpy(logits_NL), targets == 1, ~targets.isnan())
+    by_label = [None if auc != auc else auc for auc in auc_L.tolist()]  # NaN is not equal to itself
+    return ({} if bool(auc_L.isnan().all()) else {"roc_auc": float(auc_L.nanmean())}), by_label
 
 
 @dataclass(frozen=True)

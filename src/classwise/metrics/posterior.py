@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaln
 
+from classwise.metrics.confusion import Confusion
 from classwise.metrics.scores import Array
 from classwise.randomness import BOOTSTRAP, generator
 
@@ -172,28 +173,32 @@ def draw_rates(hits_K: Array, misses_K: Array, rng: np.random.Generator, draws: 
 
 
 def draw_confusions(
-    confusion_KK: npt.NDArray[np.int64],
+    confusion: Confusion | npt.NDArray[np.int64],
     row_effect_K: Array,
     share_effect_K: Array,
     seed: int,
     draws: int,
     ordinal: bool = False,
     shares: Sequence[float] | None = None,
+    part: int = 0,
 ) -> Drawn:
-    """Confusion matrices that may be the true one, from counts (rows true, columns predicted) and design effects.
+    """Confusion matrices that may be the true one, from counts (rows true, columns predicted, or their cells) and
+    design effects.
 
     `ordinal`: misses of a distance as observed, whatever the class, are likelier than others. `shares` (K,): class
-    shares that are given rather than drawn. Depends on nothing but the arguments.
+    shares that are given rather than drawn. `part`: which of several lots of draws. Depends on nothing but the
+    arguments.
     """
-    rng = generator(seed, BOOTSTRAP)
-    classes = len(confusion_KK)
-    counts_KK = confusion_KK / row_effect_K[:, None]
-    hits_K = np.diagonal(counts_KK)
-    misses_K = counts_KK.sum(axis=1) - hits_K
+    rng = generator(seed, BOOTSTRAP, 0, part)
+    if not isinstance(confusion, Confusion):
+        confusion = Confusion.of(confusion)
+    classes = confusion.classes
+    hits_K, total_K, _ = confusion.marginals(1 / row_effect_K)
+    misses_K = np.maximum(total_K - hits_K, 0.0)
     rates_RK = draw_rates(hits_K, misses_K, rng, draws)
 
     # The number of rows of each class; none where there is none.
-    rows_K = confusion_KK.sum(axis=1).astype(np.float64)
+    rows_K = confusion.support.astype(np.float64)
     if shares is not None:
         support_RK = np.tile(np.asarray(shares, dtype=np.float64), (draws, 1))
     else:
@@ -206,7 +211,7 @@ def draw_confusions(
     # A single class cannot be missed.
     missed_RK = support_RK * (1 - rates_RK) * (classes > 1)
     hits_RK = support_RK - missed_RK
-    wrong_RK, distance_R, square_R = _draw_misses(counts_KK, rows_K, missed_RK, rng, ordinal)
+    wrong_RK, distance_R, square_R = _draw_misses(confusion, row_effect_K, rows_K, missed_RK, rng, ordinal)
     return Drawn(hits_RK, support_RK, hits_RK + wrong_RK, distance_R, square_R)
 
 
@@ -234,7 +239,12 @@ def draw_labels(
 
 
 def _draw_misses(
-    counts_KK: Array, rows_K: Array, missed_RK: Array, rng: np.random.Generator, ordinal: bool
+    confusion: Confusion,
+    row_effect_K: Array,
+    rows_K: Array,
+    missed_RK: Array,
+    rng: np.random.Generator,
+    ordinal: bool,
 ) -> tuple[Array, Array, Array]:
     """How often each class is predicted for rows of others (R, K), the sums of the distances and of their squares (R,).
 
@@ -247,8 +257,11 @@ def _draw_misses(
     if classes == 1:
         return wrong_RK, distance_R, square_R
 
-    true_C, predicted_C = np.nonzero(counts_KK * (1 - np.eye(classes)))
-    count_C = counts_KK[true_C, predicted_C]
+    is_miss_C = confusion.true != confusion.predicted
+    true_C, predicted_C = confusion.true[is_miss_C], confusion.predicted[is_miss_C]
+    count_C = confusion.count[is_miss_C] / row_effect_K[true_C]
+    # Levels are few.
+    counts_KK = confusion.dense() / row_effect_K[:, None] if ordinal else None
     step = max(1, _CHUNK // (len(count_C) + 2 * classes + ordinal * 2 * classes**2))
     for start in range(0, draws, step):
         part = slice(start, min(draws, start + step))
@@ -259,7 +272,7 @@ def _draw_misses(
         misses_K = np.bincount(true_C, count_C, minlength=classes) + rows_K / max(rows_K.sum(), 1)
         extra_true = rng.choice(classes, p=misses_K / misses_K.sum(), size=(size, classes))
         extra_true = np.concatenate([extra_true, np.tile(np.arange(classes), (size, 1))], axis=1)
-        extra_predicted = _other_classes(extra_true, counts_KK, rng, ordinal)
+        extra_predicted = _other_classes(extra_true, classes, counts_KK, rng)
         weight = np.concatenate(
             [rng.standard_gamma(_SMOOTHING, size=(size, classes)), np.full((size, classes), _TINY)], axis=1
         )
@@ -282,10 +295,10 @@ def _draw_misses(
     return wrong_RK, distance_R, square_R
 
 
-def _other_classes(true: Ints, counts_KK: Array, rng: np.random.Generator, ordinal: bool) -> Ints:
-    """A class other than `true` (R, M) for each: any with the same probability, or by the distance of levels."""
-    classes = len(counts_KK)
-    if not ordinal:
+def _other_classes(true: Ints, classes: int, counts_KK: Array | None, rng: np.random.Generator) -> Ints:
+    """A class other than `true` (R, M) for each: any with the same probability or, where there are counts of levels, by
+    their distance."""
+    if counts_KK is None:
         return np.asarray((true + rng.integers(1, classes, size=true.shape)) % classes)
 
     # The misses by distance, and one in all of which each distance has half of the one before.

@@ -18,7 +18,6 @@ from classwise.metrics.rows import marginal_sums
 from classwise.metrics.scores import (
     Array,
     as_floats,
-    confusion_marginals,
     label_scores,
     precision_recall_f1,
     ratio,
@@ -31,12 +30,12 @@ def scores_at_prior(metric: LabelMetric, shares: Sequence[float]) -> dict[str, A
     `shares` (K,): positive, adding up to 1. A class without a row cannot be weighted: it is in `unseen`, its F1 is 0 as
     in every macro average, and the shares of the others are meant relative to each other.
     """
-    confusion_KK = metric.confusion.astype(np.float64)
+    confusion = metric.occurring
     share_K = np.asarray(shares, dtype=np.float64)
-    support_K = confusion_KK.sum(axis=1)
+    support_K = confusion.support
 
     # The weighted matrix adds up to 1, or to the share of the classes that have rows.
-    marginals = confusion_marginals(confusion_KK * ratio(share_K, support_K)[:, None])
+    marginals = confusion.marginals(ratio(share_K, support_K))
     columns = [column.tolist() for column in precision_recall_f1(*marginals)]
     return {
         "shares": dict(zip(metric.labels, share_K.tolist(), strict=True)),

@@ -5,8 +5,7 @@ a single set of counts.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +31,8 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "quadratic_kappa": True,
     "top3_accuracy": True,
     "top5_accuracy": True,
+    "roc_auc": True,
+    "average_precision": True,
     "log_loss": False,
     "calibration_error": False,
     "mae_levels": False,
@@ -80,7 +81,7 @@ AT_PRIOR = "_at_prior"
 TOP = {"top3_accuracy": 3, "top5_accuracy": 5}
 """The k of each top-k accuracy, which exists only for targets of more than k classes."""
 
-_CLASS_SCORES = (*LABEL_SCORES, *TOP, "log_loss", "calibration_error")
+_CLASS_SCORES = (*LABEL_SCORES, *TOP, "log_loss", "calibration_error", "roc_auc", "average_precision")
 
 SCORES: dict[str, tuple[str, ...]] = {
     "class": _CLASS_SCORES,
@@ -96,6 +97,7 @@ SCORES: dict[str, tuple[str, ...]] = {
         "exact_match",
         "map",
         "log_loss",
+        "roc_auc",
     ),
     "regression": ("mae", "mse", "rmse", "r2"),
     "ranking": ("mrr", "ndcg", "map", "ndcg_at_5", "ndcg_at_10"),
@@ -107,36 +109,6 @@ BINS = 15
 
 LOSS_LIMIT = float(-np.log(np.finfo(np.float64).eps))
 """The largest log loss of a row: probabilities are at least 2.2e-16, as in scikit-learn's `log_loss`."""
-
-
-def class_scores(
-    confusion: npt.NDArray[Any],
-    labels: Sequence[str],
-    extra_scores: Mapping[str, float] | None = None,
-    type: str = "class",
-) -> dict[str, Any]:
-    """The scores of a class target as in metrics.json: plain floats, ints, strings, lists and dicts.
-
-    `confusion` (K, K): counts, rows true, columns predicted. `labels`: the names of the K classes. `extra_scores`:
-    scores that need more than the predicted classes. See `label_scores` for the formulas. Raises ValueError for what is
-    not a confusion matrix of K classes.
-    """
-    counts_KK = _checked_confusion(confusion, len(labels))
-    marginals = confusion_marginals(counts_KK.astype(np.float64))
-    support_K = counts_KK.sum(axis=1)
-    columns = (*(column.tolist() for column in precision_recall_f1(*marginals)), support_K.tolist())
-    return {
-        "type": type,
-        "labels": list(labels),
-        "samples": int(support_K.sum()),
-        **as_floats(label_scores(*marginals)),
-        **(extra_scores or {}),
-        "per_class": [
-            {"label": label, "precision": precision, "recall": recall, "f1": f1, "support": support}
-            for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
-        ],
-        "confusion": counts_KK.tolist(),
-    }
 
 
 def confusion_marginals(confusion_KK: Array) -> tuple[Array, Array, Array]:
@@ -239,11 +211,3 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Array:
 def as_floats(scores: Mapping[str, Array]) -> dict[str, float]:
     """The scores of a single set of counts, in arrays of one element each, as Python floats."""
     return {name: float(value.item()) for name, value in scores.items()}
-
-
-def _checked_confusion(confusion: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
-    if confusion.shape != (classes, classes) or not classes:
-        raise ValueError(f"found a confusion matrix of shape {confusion.shape} for {classes} labels")
-    if not np.issubdtype(confusion.dtype, np.integer) or (confusion < 0).any():
-        raise ValueError(f"found a confusion matrix of {confusion.dtype}; allowed: counts, integers >= 0")
-    return confusion.astype(np.int64)

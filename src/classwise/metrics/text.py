@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from classwise.metrics.mean import is_mean
+from classwise.metrics.names import class_score, is_combined, split_metric
 from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
 
 WIDTH = 80
@@ -18,6 +18,8 @@ SHOWN: dict[str, dict[str, str]] = {
         "kappa": "kappa",
         "top3_accuracy": "top-3 accuracy",
         "top5_accuracy": "top-5 accuracy",
+        "roc_auc": "ROC AUC",
+        "average_precision": "macro AP",
         "log_loss": "log loss",
         "calibration_error": "calibration error",
     },
@@ -26,6 +28,7 @@ SHOWN: dict[str, dict[str, str]] = {
         "accuracy": "accuracy",
         "mae_levels": "MAE in levels",
         "quadratic_kappa": "quadratic kappa",
+        "roc_auc": "ROC AUC",
         "log_loss": "log loss",
         "calibration_error": "calibration error",
     },
@@ -34,6 +37,7 @@ SHOWN: dict[str, dict[str, str]] = {
         "micro_f1": "micro F1",
         "sample_f1": "sample F1",
         "map": "mAP",
+        "roc_auc": "ROC AUC",
         "exact_match": "exact match",
         "log_loss": "log loss",
     },
@@ -75,6 +79,8 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     if "test" not in metrics:
         return "\n".join([headline_text(metrics), *_selection_lines(metrics), *_target_lines(metrics)])
     lines = [f"test: {headline_text(metrics['test'])}", *_target_lines(metrics["test"])]
+    if metrics["value"] is None:  # no validation rows
+        return "\n".join(lines)
     lines += [
         "",
         f"validation: {headline_text(metrics)}",
@@ -85,23 +91,26 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
 
 
 def _selection_lines(metrics: Mapping[str, Any]) -> list[str]:
-    text = selection_text(metrics["metric"].rpartition(".")[2], metrics.get("selection") or {})
+    text = selection_text(split_metric(metrics["metric"])[1], metrics.get("selection") or {})
     return [text] if text else []
 
 
 def headline_text(metrics: Mapping[str, Any]) -> str:
     """`macro_f1 0.7512 [0.710, 0.793] on 250 rows`: the metric that selects, its interval if any, and its rows; for the
     mean of several targets, also what each of them enters it with."""
-    if is_mean(metrics["metric"]):
+    if is_combined(metrics["metric"]):
         value = score_text(metrics["metric"], metrics["value"], withheld="no_interval" in metrics)
         parts = ", ".join(f"{part} {score:.4f}" for part, score in metrics["parts"].items())
         return f"{metrics['metric']} {value} on {metrics['samples']} rows: {parts}"
-    target, _, name = metrics["metric"].rpartition(".")
+    target, name = split_metric(metrics["metric"])
     by_target = _by_target(metrics)
     scores = by_target[target] if target else next(iter(by_target.values()))
     if name.endswith(AT_PRIOR):
         name = name.removesuffix(AT_PRIOR)
         scores = scores["at_prior"]
+    if of_class := class_score(name):
+        name, label = of_class
+        scores = next(row for row in scores["per_class"] if row["label"] == label)
     interval = scores.get("intervals", {}).get(name)
     value = score_text(name, metrics["value"], interval, withheld=name in scores.get("no_interval", {}))
     return f"{metrics['metric']} {value} on {metrics['samples']} rows"
@@ -119,7 +128,7 @@ def _target_lines(metrics: Mapping[str, Any]) -> list[str]:
             "",
             *_score_lines(name, scores),
             *_reason_lines(scores),
-            *_class_lines(scores.get("per_class", [])),
+            *_class_lines(scores.get("per_class", []), has_ap=scores["type"] == "multilabel"),
         ]
     return lines
 
@@ -267,9 +276,9 @@ def _wrapped(text: str) -> list[str]:
     return lines
 
 
-def _class_lines(rows: list[dict[str, Any]]) -> list[str]:
+def _class_lines(rows: list[dict[str, Any]], has_ap: bool) -> list[str]:
     """A table with a row per class: its label, cut to fit WIDTH, its scores, with intervals if any, and its number of
-    rows."""
+    rows. `has_ap`: with average precision, which is what labels are often judged by."""
     if not rows:
         return []
 
@@ -278,7 +287,7 @@ def _class_lines(rows: list[dict[str, Any]]) -> list[str]:
     widths = {
         column: (16 if column != "ap" else 5) if has_intervals else 9
         for column in COLUMNS
-        if column in rows[0]
+        if column in rows[0] and (has_ap or column != "ap")
     }
     support_width = max(5, *(len(str(row["support"])) for row in rows))
     label_room = WIDTH - 2 - sum(2 + width for width in widths.values()) - 2 - support_width

@@ -1,7 +1,7 @@
 """The model: normalization of the images, one backbone, and one head per target."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -9,27 +9,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.model.backbone import Backbone, build_backbone
 from classwise.model.batch_norm import batch_norms, freezable_norms
 from classwise.model.layer_pooling import layer_features
-from classwise.model.packaged_weights import Three
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
     """Everything needed to build the model again and to prepare its images, saved with every checkpoint, so that
     inference cannot differ from training. `image_size` is (height, width), `heads` the number of outputs by target,
-    `cosine` the scale of those heads that are CosineLinear. `pooling`: `last` or `layers` (see layer_pooling.py)."""
+    `cosine` the scale of those heads that are CosineLinear. `pooling`: `last` or `layers` (see layer_pooling.py).
+    `channels`, `value_range`: see data/pixel_format.py."""
 
     backbone: str
     image_size: tuple[int, int]
     fit: str
-    mean: Three
-    std: Three
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     dropout: float
     heads: dict[str, int]
     cosine: dict[str, float] = field(default_factory=dict)
     pooling: str = "last"
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What image files become before they are brought to `image_size`."""
+        return PixelFormat(self.channels, self.value_range)
 
     def as_dict(self) -> dict[str, Any]:
         """The metadata as plain values for JSON."""
@@ -38,7 +46,8 @@ class ModelMetadata:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "ModelMetadata":
         """The inverse of `as_dict`."""
-        tuples = {key: tuple(values[key]) for key in ("image_size", "mean", "std")}
+        lists = ("image_size", "mean", "std", "value_range")
+        tuples = {key: tuple(values[key]) for key in lists if values.get(key) is not None}
         return ModelMetadata(**{**values, **tuples})
 
 
@@ -86,8 +95,8 @@ class Classifier(nn.Module):
         )
 
         # Not in the state dict: they are metadata, which is saved next to the weights in readable form.
-        self.register_buffer("mean", 255 * torch.tensor(metadata.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(metadata.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(metadata.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(metadata.std).view(1, -1, 1, 1), persistent=False)
 
     @property
     def statistics(self) -> list[Tensor]:
@@ -157,25 +166,33 @@ def build_classifier(
     seed: int,
     cosine: Mapping[str, float] | None = None,
     pooling: str = "last",
+    pixels: PixelFormat = RGB,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    prepare: Callable[[Backbone], Backbone] = lambda built: built,
 ) -> Classifier:
     """A new model. Its random weights are a function of `seed`; the caller's generators do not change.
 
     `image_size`: (height, width); `heads`: the number of outputs by target; `cosine`: the scale of those that are
-    CosineLinear; `pooling` as in ModelMetadata. See `build_backbone` for `backbone` and `weights`. Raises ModelError.
+    CosineLinear; `pooling` as in ModelMetadata; `pixels`: of its images; `mean`, `std`: of each channel, of pixel
+    values from 0 to 1 (default: those of the backbone); `prepare`: called with the backbone, returns the one to use.
+    See `build_backbone` for `backbone` and `weights`. Raises ModelError.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        built = build_backbone(backbone, weights, image_size, pooling)
+        built = prepare(build_backbone(backbone, weights, image_size, pooling, pixels.channels))
         metadata = ModelMetadata(
             backbone=backbone,
             image_size=image_size,
             fit=fit,
-            mean=built.mean,
-            std=built.std,
+            mean=built.mean if mean is None else tuple(mean),
+            std=built.std if std is None else tuple(std),
             dropout=dropout,
             heads=heads,
             cosine=dict(cosine or {}),
             pooling=pooling,
+            channels=pixels.channels,
+            value_range=pixels.value_range,
         )
         model = Classifier(built, metadata)
         model.arrange(torch.channels_last)
@@ -185,7 +202,9 @@ def build_classifier(
 def restore_classifier(metadata: ModelMetadata, tensors: dict[str, Tensor]) -> Classifier:
     """The model of a checkpoint, with its weights and normalization, in training mode. Raises ModelError."""
     with torch.random.fork_rng(devices=[]):
-        built = build_backbone(metadata.backbone, "none", metadata.image_size, metadata.pooling)
+        built = build_backbone(
+            metadata.backbone, "none", metadata.image_size, metadata.pooling, metadata.channels
+        )
         model = Classifier(built, metadata)
     model.load_state_dict(tensors)
     model.arrange(torch.channels_last)

@@ -14,13 +14,15 @@ STEPS = (16, 32, 14, 28)
 """Heights and widths have to be multiples of a model's patches and strides, which are such numbers."""
 
 
-def features_shape(module: nn.Module, image_size: tuple[int, int], levels: tuple[int, ...] = ()) -> list[int]:
+def features_shape(
+    module: nn.Module, image_size: tuple[int, int], levels: tuple[int, ...] = (), channels: int = 3
+) -> list[int]:
     """The shape of the features of one image of (height, width); raises whatever the module raises. timm's num_features
     is not always the size of the output."""
     was_training = module.training
     module.eval()
     with torch.no_grad():
-        image = torch.zeros(1, 3, *image_size)
+        image = torch.zeros(1, channels, *image_size)
         features: Tensor = layer_features(module, image, levels) if levels else module(image)
     module.train(was_training)
     return list(features.shape)

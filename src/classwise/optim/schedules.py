@@ -6,7 +6,8 @@ name, with lengths in epochs. `cosine`, `restarts` and `polynomial` change with 
 the start of each epoch.
 
 A run can begin with a frozen phase, in which only the heads are trained, with constant rates. Warm-up and schedule
-begin after it, and count from there.
+begin after it, and count from there. A schedule may begin again later, with its warm-up: then it is one schedule after
+the other.
 """
 
 import math
@@ -180,15 +181,20 @@ class Plateau:
 
 @dataclass
 class Schedule:
-    """The learning rate of every parameter group at every update."""
+    """The learning rate of every parameter group at every update. `following`: the schedule that takes over after
+    `length` updates, and counts from there."""
 
     bases: tuple[float, ...]
     span: Span
     curve: Curve
     plateau: Plateau | None = field(default=None)
+    following: "Schedule | None" = None
+    length: int = 0
 
     def lrs(self, update: int) -> list[float]:
         """The learning rate of each group for an update, counted from 0."""
+        if self.following is not None and update >= self.length:
+            return self.following.lrs(update - self.length)
         if update < self.span.frozen:
             return list(self.bases)
         if update < self.span.start:
@@ -209,17 +215,25 @@ class Schedule:
 
         Only `plateau` uses it, and only after the warm-up: earlier results say nothing about its learning rate.
         """
+        if self.following is not None and update > self.length:
+            self.following.end_epoch(value, update - self.length)
+            return
         if self.plateau and update > self.span.start:
             self.plateau.see(value)
 
     def state_dict(self) -> dict[str, Any]:
         """What `plateau` remembers of the results, as plain values; empty for the other schedules."""
-        return {} if self.plateau is None else {key: getattr(self.plateau, key) for key in _PLATEAU_STATE}
+        if self.plateau is None:
+            return {}
+        state = {key: getattr(self.plateau, key) for key in _PLATEAU_STATE}
+        return state if self.following is None else {**state, "following": self.following.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned; a schedule that follows since then keeps its beginning."""
         for key in _PLATEAU_STATE if self.plateau else ():
             setattr(self.plateau, key, state[key])
+        if self.following is not None and "following" in state:
+            self.following.load_state_dict(state["following"])
 
 
 _PLATEAU_STATE = ("best", "bad_epochs", "cooling", "reductions")
@@ -235,11 +249,13 @@ def build_schedule(
     max_lr: float | None = None,
     lr: float | None = None,
     frozen_updates: int = 0,
+    restart_after: Sequence[int] | None = None,
     **options: Any,
 ) -> Schedule:
     """The schedule `name` for parameter groups with the base learning rates `bases`.
 
-    The base rates hold during the first `frozen_updates` updates; warm-up and schedule begin after those.
+    The base rates hold during the first `frozen_updates` updates; warm-up and schedule begin after those, and again
+    after each of the epochs `restart_after`.
     `options` are those of torch's scheduler (see the functions above). `max_lr` (one cycle only) is for a group with
     the base `lr`; the other groups keep their ratio to it.
 
@@ -247,6 +263,24 @@ def build_schedule(
     """
     if name not in CURVES:
         raise ConfigError(f"schedule.name: found {name!r}; {nearest(name, CURVES)}")
+    if restart_after:
+        # Each part is a schedule of its own; the first one may begin frozen.
+        first_end, *later_ends = restart_after
+        arguments = {**options, "warmup_epochs": warmup_epochs, "higher_is_better": higher_is_better}
+        arguments |= {"max_lr": max_lr, "lr": lr}
+        following = build_schedule(
+            name,
+            bases,
+            updates_per_epoch,
+            epochs - first_end,
+            restart_after=[end - first_end for end in later_ends] or None,
+            **arguments,
+        )
+        schedule = build_schedule(
+            name, bases, updates_per_epoch, first_end, frozen_updates=frozen_updates, **arguments
+        )
+        schedule.following, schedule.length = following, first_end * updates_per_epoch
+        return schedule
 
     # The phases of the run.
     warmup = round(warmup_epochs * updates_per_epoch)

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from classwise.metrics.confusion import Confusion
 from classwise.report.names import shorten
 
 
@@ -55,18 +55,10 @@ class ConfusedPair:
         return self.count / self.total
 
 
-def confusion_counts(recorded: Any, classes: int) -> np.ndarray | None:
-    """(K, K) counts of metrics.json, or None where they are not `classes` by `classes` whole numbers."""
-    try:
-        counts_KK = np.asarray(recorded, dtype=np.int64)
-    except (TypeError, ValueError):
-        return None
-    return counts_KK if classes and counts_KK.shape == (classes, classes) else None
-
-
-def confusion_matrix(counts_KK: np.ndarray, labels: Sequence[str]) -> Matrix:
+def confusion_matrix(confusion: Confusion, labels: Sequence[str]) -> Matrix:
     """The matrix with the colour of every cell, which shows its share of the row."""
     rows = []
+    counts_KK = confusion.dense()
     for i, counts_K in enumerate(counts_KK.tolist()):
         truth = labels[i]
         total = sum(counts_K)
@@ -99,22 +91,23 @@ def _number_style(shade: float) -> str:
     return " mid" if shade > 0.65 else ""
 
 
-def confused_pairs(counts_KK: np.ndarray | None, labels: Sequence[str], most: int) -> list[ConfusedPair]:
+def confused_pairs(confusion: Confusion | None, labels: Sequence[str], most: int) -> list[ConfusedPair]:
     """The `most` largest confusions by their share of the true class, since macro scores weight classes equally."""
-    if counts_KK is None or len(labels) < 3:
+    if confusion is None or len(labels) < 3:
         return []  # of two classes the matrix shows it already
-    wrong_KK = counts_KK - np.diag(np.diag(counts_KK))
-    totals_K = counts_KK.sum(axis=1)
-    share_KK = wrong_KK / np.maximum(totals_K, 1)[:, None]
-    truth, predicted = np.nonzero(wrong_KK)
+    is_wrong_C = confusion.true != confusion.predicted
+    truth, predicted, count = (
+        column[is_wrong_C] for column in (confusion.true, confusion.predicted, confusion.count)
+    )
+    totals_K = confusion.support
     # The last key of lexsort is the first to sort by.
-    order = np.lexsort((-wrong_KK[truth, predicted], -share_KK[truth, predicted]))[:most]
+    order = np.lexsort((-count, -count / totals_K[truth]))[:most]
     return [
         ConfusedPair(
-            truth=labels[i],
-            predicted=labels[j],
-            count=int(wrong_KK[i, j]),
-            total=int(totals_K[i]),
+            truth=labels[truth[cell]],
+            predicted=labels[predicted[cell]],
+            count=int(count[cell]),
+            total=int(totals_K[truth[cell]]),
         )
-        for i, j in zip(truth[order].tolist(), predicted[order].tolist(), strict=True)
+        for cell in order.tolist()
     ]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from classwise.metrics.mean import MAIN_SCORES, is_mean
+from classwise.metrics.mean import MAIN_SCORES
+from classwise.metrics.names import is_combined, is_sum, split_metric, terms_of
 from classwise.metrics.scores import AT_PRIOR
 from classwise.report.charts import Series, line_chart
 from classwise.report.headline import Best
@@ -114,25 +115,31 @@ def _metric(run: RunFiles, best: Best) -> Curve:
     """The selected metric, and the same metric of other targets; beside a mean what each target enters it with."""
     names = list(dict.fromkeys(name for line in run.history for name in mapping(line.get("valid"))))
     selected = history_key(best.metric, names)
-    lines = []
+    lines: list[Series] = []
     if selected:
         lines.append(Series(_line_name(run, selected), _points(run, selected, part="valid")))
     for name in names:
         points = _points(run, name, part="valid")
-        belongs = _is_part(run, name) if is_mean(best.key) else name.rpartition(".")[2] == best.key
+        belongs = (
+            _is_part(run, name, best.key) if is_combined(best.key) else split_metric(name)[1] == best.key
+        )
         # `macro_f1` and `joint.macro_f1` may be the same numbers under two names.
         if lines and belongs and name != selected and points != lines[0].points and len(lines) <= OTHER_LINES:
-            lines.append(Series(_line_name(run, name), points, style=len(lines)))
+            # Terms of shares may be scores of one target.
+            title = metric_name(name) if is_sum(best.key) else _line_name(run, name)
+            lines.append(Series(title, points, style=len(lines)))
 
     mark = next((point for point in lines[0].points if point[0] == best.epoch), None) if lines else None
     chart = line_chart(lines, f"{best.name} per epoch", "epoch", mark=mark)
     return Curve(f"Validation {best.name}", svg=chart, legend=_legend(lines) if len(lines) > 1 else [])
 
 
-def _is_part(run: RunFiles, name: str) -> bool:
-    """Whether a score is what its target enters the mean of all targets with, at the class shares that are selected
-    by."""
-    target, _, key = name.rpartition(".")
+def _is_part(run: RunFiles, name: str, metric: str) -> bool:
+    """Whether a score is a term of shares, or what its target enters the mean of all targets with, at the class shares
+    that are selected by."""
+    if is_sum(metric):
+        return name in [term for _, term in terms_of(metric)]
+    target, key = split_metric(name)
     configured = mapping(mapping(run.config.get("targets")).get(target))
     if not configured:
         return False
@@ -149,7 +156,7 @@ def history_key(metric: str, names: list[str]) -> str | None:
 
 
 def _line_name(run: RunFiles, name: str) -> str:
-    target = name.rpartition(".")[0]
+    target, _ = split_metric(name)
     if target == "joint" or (not target and run.config.get("joint")):
         return joint_title(run)
     return target or metric_name(name)

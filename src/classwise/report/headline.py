@@ -3,11 +3,11 @@ its confidence interval, and the baselines to beat."""
 
 from dataclasses import dataclass
 
-from classwise.metrics.mean import is_mean
+from classwise.metrics.names import class_score, is_combined, split_metric
 from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import PROBES, SIMPLEST, plan_text, selection_text
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
-from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, mapping, number
+from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, listing, mapping, number
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Best:
 
     @property
     def key(self) -> str:
-        return self.metric.rpartition(".")[2]
+        return split_metric(self.metric)[1]
 
     @property
     def target(self) -> str:
-        return self.metric.rpartition(".")[0]
+        return split_metric(self.metric)[0]
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def headline(run: RunFiles, best: Best) -> Headline:
     text = interval = no_interval = ""
     if value is not None:
         text = number_text(best.key, value)
-        scored = mapping(scores.get("at_prior")) if best.key.endswith(AT_PRIOR) else scores
-        limits = ends(mapping(scored.get("intervals")).get(best.key.removesuffix(AT_PRIOR)))
+        scored, key = _scored_part(scores, best.key)
+        limits = ends(mapping(scored.get("intervals")).get(key))
         interval = interval_text(best.key, value, limits) if limits else ""
-        no_interval = str(mapping(scored.get("no_interval")).get(best.key.removesuffix(AT_PRIOR), ""))
-        if is_mean(best.key):
+        no_interval = str(mapping(scored.get("no_interval")).get(key, ""))
+        if is_combined(best.key):
             no_interval = str(mapping(metrics.get("no_interval")).get(best.key, ""))
     baselines_of, baselines = _baselines(run, best)
     return Headline(
@@ -101,7 +101,7 @@ def headline(run: RunFiles, best: Best) -> Headline:
         subject=subject(run, best),
         prior=_prior(run) if best.key.endswith(AT_PRIOR) else "",
         lower=not higher_is_better(best.key),
-        parts=_parts(run, metrics) if is_mean(best.key) else [],
+        parts=_parts(run, metrics) if is_combined(best.key) else [],
         samples=count(scores.get("samples")) or count(metrics.get("samples")),
         is_test=is_test,
         validation="" if best.value is None else number_text(best.key, best.value),
@@ -112,16 +112,32 @@ def headline(run: RunFiles, best: Best) -> Headline:
     )
 
 
+def _scored_part(scores: Json, key: str) -> tuple[Json, str]:
+    """Where the interval of a score stands, and under which name: at the class shares of selection.prior, or with the
+    class that it is of."""
+    if key.endswith(AT_PRIOR):
+        return mapping(scores.get("at_prior")), key.removesuffix(AT_PRIOR)
+    of_class = class_score(key)
+    if of_class is None:
+        return scores, key
+    rows = map(mapping, listing(scores.get("per_class")))
+    return next((row for row in rows if row.get("label") == of_class[1]), {}), of_class[0]
+
+
 def _parts(run: RunFiles, metrics: Json) -> list[tuple[str, str]]:
     """The name and the value of each part of a mean."""
     parts = []
     for name, value in mapping(metrics.get("parts")).items():
-        target, _, key = name.rpartition(".")
+        target, key = split_metric(name)
         if number(value) is not None:
-            parts.append(
-                (f"{metric_name(key, kind_of(run, target))} of {target}", number_text(key, float(value)))
-            )
+            parts.append((_part_name(run, target, key), number_text(key, float(value))))
     return parts
+
+
+def _part_name(run: RunFiles, target: str, key: str) -> str:
+    """`macro F1 of colour`; without the target where there is only one."""
+    name = metric_name(key, kind_of(run, target) if target else "class")
+    return f"{name} of {target}" if target else name
 
 
 def _prior(run: RunFiles) -> str:
@@ -132,7 +148,7 @@ def _prior(run: RunFiles) -> str:
 
 def subject(run: RunFiles, best: Best) -> str:
     """The target of the selected metric, or the joint class. Empty if there is only one target, or all are meant."""
-    if is_mean(best.metric):
+    if is_combined(best.metric):
         return ""
     has_joint = bool(run.config.get("joint") or run.metrics.get("joint"))
     if best.target and best.target != "joint":
@@ -143,9 +159,9 @@ def subject(run: RunFiles, best: Best) -> str:
 def target_of(run: RunFiles, metric: str) -> str:
     """The target of `metric`, which the config may leave out: then the joint class, or the only target. Empty for the
     mean of all targets."""
-    if is_mean(metric):
+    if is_combined(metric):
         return ""
-    named = metric.rpartition(".")[0]
+    named = split_metric(metric)[0]
     if named or run.config.get("joint") or run.metrics.get("joint"):
         return named or "joint"
     targets = [*(mapping(run.metrics.get("targets")) or mapping(run.config.get("targets")))]
@@ -192,8 +208,8 @@ def _baselines(run: RunFiles, best: Best) -> tuple[str, list[Baseline]]:
     recorded = mapping(run.status.get("baselines"))
     metric = str(recorded.get("metric") or best.metric)
     target = target_of(run, metric)
-    key = metric.rpartition(".")[2]
-    kind = "mean" if is_mean(key) else kind_of(run, target)
+    key = split_metric(metric)[1]
+    kind = "mean" if is_combined(key) else kind_of(run, target)
 
     # The run's value can be compared only with baselines of the same metric and target.
     same_metric = key == best.key and target == target_of(run, best.metric)

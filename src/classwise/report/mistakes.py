@@ -186,6 +186,8 @@ def _class_rows(
 
 def _probability_of_prediction(table: pl.DataFrame, target: str) -> np.ndarray:
     """(N,): each row's probability of its predicted label; NaN where the table has no column for it."""
+    if f"{target}_p" in table.columns:  # of many classes
+        return table[f"{target}_p"].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
     predicted_N = table[target].to_numpy()
     probability_N = np.full(table.height, np.nan)
     for label in sorted(set(predicted_N.tolist())):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from classwise.metrics.names import class_score, split_metric
 from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
 
 # In the order of display.
@@ -37,9 +38,16 @@ NUMBER_NAMES = {
     "map": "MAP",
     "log_loss": "log loss",
     "calibration_error": "calibration error",
+    "roc_auc": "ROC AUC",
+    "average_precision": "macro AP",
+    "worst_f1": "F1 of the worst class",
+    "worst_recall": "recall of the worst class",
+    "worst_precision": "precision of the worst class",
     "mean": "mean of all targets",
     "loss": "loss",
 }
+
+CLASS_NAMES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap": "AP", "roc_auc": "ROC AUC"}
 
 IN_UNITS = ("mae", "rmse", "mse")  # in the target's own unit, of any size; the others are near 1
 DIGITS = 4
@@ -50,12 +58,17 @@ def metric_name(key: str, kind: str = "class") -> str:
     """`macro_f1` as `macro F1`; an unknown name stays as it is. `map` is MAP over queries but mAP over labels."""
     if key.endswith(AT_PRIOR):
         return f"{metric_name(key.removesuffix(AT_PRIOR), kind)} at prior"
+    target, score = split_metric(key)
+    if target:
+        return f"{metric_name(score, kind)} of {target}"
+    if of_class := class_score(key):
+        return f"{CLASS_NAMES.get(of_class[0], of_class[0])} of {of_class[1]}"
     return "mAP" if key == "map" and kind == "multilabel" else NUMBER_NAMES.get(key, key)
 
 
 def higher_is_better(key: str) -> bool:
     """The direction of `macro_f1` or `age.mae`. Of a loss lower is better, of an unknown metric higher."""
-    name = key.rpartition(".")[2].removesuffix(AT_PRIOR)
+    name = split_metric(key)[1].removesuffix(AT_PRIOR)
     return HIGHER_IS_BETTER.get(name, name != "loss")
 
 
@@ -85,7 +98,7 @@ def shorten(text: str, longest: int) -> str:
 
 
 def _decimals(key: str, value: float) -> int:
-    if key.rpartition(".")[2] not in IN_UNITS:
+    if split_metric(key)[1] not in IN_UNITS:
         return 3 if abs(value) < 1000 else 1
     size = math.floor(math.log10(abs(value))) if value else 0
     return max(0, DIGITS - 1 - size)

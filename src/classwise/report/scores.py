@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
+from classwise.metrics.confusion import confusion_from_json
 from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import NO_INTERVAL, short_interval
 from classwise.report.charts import Dot, agreement_chart, scatter_chart
@@ -18,7 +19,6 @@ from classwise.report.confusion import (
     ConfusedPair,
     Matrix,
     confused_pairs,
-    confusion_counts,
     confusion_matrix,
 )
 from classwise.report.headline import Best, target_of
@@ -249,9 +249,9 @@ def _numbers(scores: Json, kind: str) -> list[Number]:
 
 def _class_scores(scores: Json, key: str, title: str, kind: str, train: dict[str, int]) -> TargetScores:
     """A class, ordinal or multilabel target. Levels stay in their order; classes and labels are sorted rarest first."""
-    rows = [_class_row(mapping(row), train) for row in listing(scores.get("per_class"))]
+    rows = [_class_row(mapping(row), train, kind) for row in listing(scores.get("per_class"))]
     labels = [str(label) for label in listing(scores.get("labels"))] or [row.label for row in rows]
-    confusion = confusion_counts(scores.get("confusion"), len(labels))
+    confusion = confusion_from_json(scores.get("confusion"), len(labels))
     in_full = len(labels) <= MOST_CLASSES
     ordered = rows if kind == "ordinal" else _rarest_first(rows)
     return TargetScores(
@@ -311,7 +311,7 @@ def _evenly_spaced(rows: int) -> list[int]:
     return [int(row) for row in np.linspace(0, rows - 1, MOST_DOTS).round()]
 
 
-def _class_row(row: Json, train: dict[str, int]) -> ClassRow:
+def _class_row(row: Json, train: dict[str, int], kind: str) -> ClassRow:
     label = str(row.get("label"))
     withheld = mapping(row.get("no_interval"))
     intervals = dict.fromkeys(withheld, NO_INTERVAL)
@@ -325,7 +325,7 @@ def _class_row(row: Json, train: dict[str, int]) -> ClassRow:
         f1=number(row.get("f1")) or 0.0,
         precision=number(row.get("precision")) or 0.0,
         recall=number(row.get("recall")) or 0.0,
-        ap=number(row.get("ap")),
+        ap=number(row.get("ap")) if kind == "multilabel" else None,
         intervals=intervals,
         reasons=tuple(map(str, withheld.values())),
     )

@@ -3,16 +3,18 @@
 import base64
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from PIL import Image
 
 from classwise.data.images import read_image
+from classwise.data.pixel_format import PixelFormat
 from classwise.errors import ImageError
 from classwise.report.read import RunFiles, mapping
 
@@ -38,10 +40,11 @@ def thumbnails(run: RunFiles, ids: Iterable[str]) -> dict[str, Thumbnail]:
     values = [*(images if isinstance(images, list) else [images]), data.get("source"), data.get("valid")]
     folders = [folder for folder in values if isinstance(folder, str)]
     paths = _paths(run.split, ordered)
+    pixels = _pixel_format(data, mapping(run.config.get("model")))
     with (
         ThreadPoolExecutor() as pool
     ):  # decoding releases the interpreter lock, so that large photographs overlap
-        images = pool.map(lambda id_: _thumbnail(folders, paths.get(id_)), ordered)
+        images = pool.map(lambda id_: _thumbnail(folders, paths.get(id_), pixels), ordered)
         return dict(zip(ordered, images, strict=True))
 
 
@@ -52,14 +55,27 @@ def _paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
     return dict(zip(rows["id"].to_list(), rows["path"].to_list(), strict=True))
 
 
-def _thumbnail(folders: list[str], path: str | None) -> Thumbnail:
+def _pixel_format(data: Mapping[str, Any], model: Mapping[str, Any]) -> PixelFormat:
+    """As the run read its images; runs of earlier versions read RGB."""
+    channels, value_range = model.get("channels"), data.get("value_range")
+    given = [float(value) for value in value_range] if isinstance(value_range, list) else []
+    return PixelFormat(
+        channels=channels if isinstance(channels, int) else 3,
+        value_range=(given[0], given[1]) if len(given) == 2 else None,
+    )
+
+
+def _thumbnail(folders: list[str], path: str | None, pixels: PixelFormat) -> Thumbnail:
     if not folders or path is None:
         return Thumbnail(reason="the run does not record its path")
     file = next((file for folder in folders if (file := _inside(folder, path))), None)
     if file is None:
         return Thumbnail(reason=f"{path} is outside the image folder")
     try:
-        return encode(read_image(file))
+        image_HWC = read_image(file, pixels=pixels)
+        # Of other channels than RGB the first three are shown as it, or the first as gray.
+        shown = [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]
+        return encode(image_HWC[..., shown])
     except ImageError as error:
         return Thumbnail(reason=error.reason)
     except OSError as error:

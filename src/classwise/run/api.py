@@ -24,7 +24,7 @@ from classwise.data.listing import image_names
 from classwise.data.memory import memory_of
 from classwise.data.sources import Samples, refuse_escapes
 from classwise.distributed import process_group
-from classwise.errors import CheckpointError, ConfigError, OutputError
+from classwise.errors import CheckpointError, ConfigError, DataError, OutputError
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
@@ -38,10 +38,18 @@ from classwise.run.checkpoint import (
     read_on_rank_zero,
     weights_digest,
 )
+from classwise.run.extension import (
+    check_extension,
+    config_before,
+    extend,
+    extended_config,
+    extension_hint,
+    update_checkpoints,
+)
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
 from classwise.run.inputs import note_absent_classes, read_rows, rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
-from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
+from classwise.run.predictor import Predictor, preserve_torch_state, set_threads, unscored
 from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config, with_begun_plan
@@ -81,7 +89,10 @@ def train(
         checked, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
-        heads, model = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
+        made = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
+        heads, model = made.heads, made.model
+        for note in made.notes:
+            console.line(note)
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *absent_at_prior(checked, splits)))
 
         # From here on the config holds no `auto`: the run's own config.toml repeats this run.
@@ -104,7 +115,13 @@ def train(
 
         # A status before the first checkpoint: whoever finds a checkpoint finds a run.
         checkpointer = run_checkpointer(
-            folder, resolved, splits, parts=parts, baselines=baselines, measured=measured
+            folder,
+            resolved,
+            splits,
+            parts=parts,
+            baselines=baselines,
+            measured=measured,
+            kept_heads=made.kept,
         )
         processes.from_rank_zero(lambda: write_beginning(folder, resolved, splits, console))
         say_start(console, folder, splits, parts)
@@ -118,14 +135,23 @@ def train(
     return Run(folder)
 
 
-def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> "Run":
+def resume(
+    run: str | Path,
+    quiet: bool = False,
+    workers: int | None = None,
+    epochs: int | None = None,
+    schedule: str = "planned",
+) -> "Run":
     """Go on from the last good checkpoint; a run that has ended is returned as it is.
 
-    `workers` replaces data.workers of the run's config this time: it does not change any number.
+    `workers` replaces data.workers of the run's config this time: it does not change any number. `epochs` replaces
+    training.epochs for good, also of a run that has ended: it goes on as if `planned` with so many, or with
+    `schedule="restart"` its schedule begins again over the new ones (see run/extension.py).
 
     Raises CheckpointError if there is no usable checkpoint or the data is not what it was, ConfigError if the run's
-    config was edited, OutputError if another process trains the run.
+    config was edited or the run cannot have so many epochs, OutputError if another process trains the run.
     """
+    check_extension(epochs, schedule)
     folder = RunFolder(Path(run))
     with (
         process_group() as processes,
@@ -135,10 +161,10 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
     ):
         # Asked again once the folder is locked: another process may have trained it to its end meanwhile.
         console = Console(quiet or not processes.is_main_process)
-        if has_ended(folder, processes, console):
+        if has_ended(folder, processes, console, epochs):
             return Run(folder)
         stack.enter_context(locked_by_rank_zero(folder, processes))
-        if has_ended(folder, processes, console):
+        if has_ended(folder, processes, console, epochs):
             return Run(folder)
         if processes.is_main_process:
             console.log_to(folder.log)
@@ -154,8 +180,15 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         )
 
         # A changed config or changed data would give a run that is neither the old one nor a new one.
-        processes.from_rank_zero(lambda: refuse_changed_config(folder.config, config, checkpoint))
-        config = with_begun_plan(config)
+        extends = epochs is not None
+        hint = extension_hint(folder, checkpoint, config)
+        processes.from_rank_zero(
+            lambda: refuse_changed_config(folder.config, config, checkpoint, extends, hint)
+        )
+        before = config = with_begun_plan(config)
+        if epochs is not None:
+            before = config_before(config, checkpoint)
+            config = extended_config(config, checkpoint, epochs, schedule)
         sides = processes.from_rank_zero(folder.sides)
         splits = stack.enter_context(contextlib.closing(prepare(config, console, processes, sides=sides)))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
@@ -170,6 +203,8 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         if splits.cache is not None:
             console.line(str(splits.cache))
         console.line(f"resuming {folder.path} after epoch {checkpoint.epoch}, update {checkpoint.update}")
+        if extends:
+            extend(folder, config, before, checkpoint, parts, console)
         say_batch_norm(console, parts)
 
         # A kill may have come between the saves of `best` and `last`: both are brought to where the run is.
@@ -177,6 +212,8 @@ def resume(run: str | Path, quiet: bool = False, workers: int | None = None) -> 
         progress = parts.state.progress
         is_between_epochs = progress.epoch > 0 and progress.update_in_epoch == 0
         stop_between_updates(stop, processes)
+        if extends:
+            processes.from_rank_zero(lambda: update_checkpoints(folder, checkpointer.metadata))
         checkpointer.save(parts.state, best=is_between_epochs and progress.best_epoch == progress.epoch)
 
         run_to_the_end(
@@ -237,6 +274,11 @@ class Run:
             # The images are read once, for which a cache saves nothing.
             splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
             refuse_changed_data(self.folder, splits, predictor.metadata)
+            if not len(splits.valid.samples) and splits.test is None:
+                raise DataError(
+                    f"{self.path}: the run was trained on all rows (data.valid = 0), so it has none to be evaluated on;"
+                    " name a labeled table or folder"
+                )
             metrics = _scored(predictor, splits.valid, config, console)
             # What the choice of the epoch does to the score is known from training.
             with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
@@ -351,6 +393,8 @@ class Run:
 
 def _scored(predictor: Predictor, split: Split, config: Config, console: Console) -> dict[str, Any]:
     """The metrics of one split's rows."""
+    if not len(split.samples):
+        return unscored(config)
     outputs = predictor.outputs(split.samples, config, console=console)
     groups = resampling_groups(split.samples, predictor.targets)
     return predictor.score(outputs, split.labels, groups=groups, config=config)

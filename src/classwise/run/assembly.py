@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from classwise.compose.checks import check_recipe
+from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.prior import class_shares
 from classwise.compose.selection import recorded_metric
-from classwise.compose.settings import build_settings
+from classwise.compose.settings import build_settings, selection_metric
 from classwise.compose.splits import DatasetSplits
 from classwise.compose.state import build_model, build_state
 from classwise.config.schema import Config
@@ -19,6 +20,7 @@ from classwise.metrics.collection import MetricCollection
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
 from classwise.run.checkpoint import Checkpoint, reading, restore, restored_model
+from classwise.run.starting_weights import starting_weights
 from classwise.training import loop
 from classwise.training.state import TrainState
 
@@ -35,15 +37,29 @@ class Parts:
     settings: loop.Settings
 
 
-def new_model(
-    config: Config, splits: DatasetSplits, processes: Processes
-) -> tuple[dict[str, Head], Classifier]:
-    """The heads and the model with its initial weights, once the recipe is known to work. Raises ConfigError,
-    DataError, ModelError."""
+@dataclass(frozen=True)
+class NewModel:
+    """The heads and the model with its initial weights. Of a model that starts from another run, `notes` on what does,
+    and the targets whose heads are `kept` as they are."""
+
+    heads: dict[str, Head]
+    model: Classifier
+    notes: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+def new_model(config: Config, splits: DatasetSplits, processes: Processes) -> NewModel:
+    """The model as the config says, once the recipe is known to work. Raises ConfigError, DataError, ModelError."""
     heads = build_heads(config, splits)
-    model = build_model(config, heads)
+    start = starting_weights(config)
+    model = build_model(config, heads, start)
+    notes: list[str] = []
+    kept: list[str] = []
+    if start is not None:
+        notes, kept = start.into_heads(model, heads, splits.label_lists, fits=wants_first_answer(config))
+        notes = [f"the backbone goes on from the best weights of {start.where}", *notes]
     check_recipe(config, splits, model, processes)
-    return heads, model
+    return NewModel(heads, model, notes=tuple(notes), kept=tuple(kept))
 
 
 def assemble(
@@ -81,6 +97,7 @@ def assemble(
             joint=splits.joint,
             device=device,
             record=recorded_metric(config, splits),
+            selected=selection_metric(config),
             priors=class_shares(config, splits.label_lists),
         ),
         settings=build_settings(config, device, processes),

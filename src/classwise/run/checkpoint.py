@@ -310,6 +310,8 @@ def restored_model(checkpoint: Checkpoint) -> Classifier:
                 raise ValueError(f"the head of {name!r} has {rows} outputs, not {outputs!r:.50}")
         if not all(8 <= side <= 4096 for side in metadata.image_size):
             raise ValueError(f"images of {list(metadata.image_size)!r:.50}")
+        if not 1 <= metadata.channels <= 64:
+            raise ValueError(f"images of {metadata.channels!r:.50} channels")
         return restore_classifier(metadata, checkpoint.model)
 
 
@@ -369,6 +371,13 @@ def _lay_out_as_parameters(optimizer: Optimizer) -> None:
                 moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
+def with_metadata(checkpoint: Checkpoint, metadata: dict[str, Any]) -> dict[str, bytes]:
+    """The files of a checkpoint that is on disk, with other metadata."""
+    files = {name: (checkpoint.folder / name).read_bytes() for name in FILES[:2]}
+    text = {"schema": SCHEMA, **checkpoint.state, "metadata": metadata}
+    return _signed(files | {"state.json": json_text(text).encode()}, checkpoint.fingerprint)
+
+
 def _serialize(state: TrainState, metadata: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
     """The files of a checkpoint by name, the manifest last."""
     # The average is what inference uses; without averaging it is the model itself, which is saved once.
@@ -390,7 +399,11 @@ def _serialize(state: TrainState, metadata: dict[str, Any], made_on: dict[str, A
         "state.json": json_text(text).encode(),
     }
 
-    # The manifest hashes the files, and itself.
+    return _signed(files, made_on)
+
+
+def _signed(files: dict[str, bytes], made_on: dict[str, Any]) -> dict[str, bytes]:
+    """The files with their manifest, which hashes them and itself, last."""
     manifest = {
         "schema": SCHEMA,
         "files": {name: {"size": len(data), "sha256": sha256(data)} for name, data in files.items()},

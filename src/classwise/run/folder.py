@@ -16,7 +16,7 @@ from classwise.data.table import full_column, read_table, write_table
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, write_json, write_text
-from classwise.run.lock import LOCK, locked, refuse_held
+from classwise.run.lock import LOCK_FILES, locked, refuse_held
 from classwise.signals import defer_signals
 
 
@@ -215,7 +215,9 @@ def _make(folder: Path) -> bool:
 
 def _require_empty(folder: Path) -> None:
     """Raise OutputError unless the folder is empty but for a lock file, which a killed run may have left."""
-    if folder.exists() and (not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or any(entry.name not in LOCK_FILES for entry in folder.iterdir())
+    ):
         raise OutputError(
             f"{folder} already exists and is not overwritten; name another folder, or go on with it:"
             f" classwise resume {folder}"
@@ -227,7 +229,7 @@ def _clear(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != LOCK:
+        elif entry.name not in LOCK_FILES:
             entry.unlink(missing_ok=True)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.dataset import image_folders
-from classwise.compose.image_check import check_with_progress, refuse_bad, with_contents
+from classwise.compose.image_check import check_with_progress, pixel_format, refuse_bad, with_contents
+from classwise.compose.image_facts import image_warnings
 from classwise.compose.labels import labeled_rows
 from classwise.compose.split_checks import listed
 from classwise.compose.splits import Split
@@ -77,9 +78,11 @@ def rows_to_score(
         console=console,
         root=samples.allowed_folders,
         min_size=min_image_size(config.model.image_size),
+        pixels=pixel_format(config),
     )
     refuse_bad(checked.bad, samples.where)
     samples = with_contents(samples, checked.hashes)
+    warnings += image_warnings(checked.hashes, config)
     return Split(samples, labels), [*samples.notes, *warnings, *_training_row_warnings(folder, samples)]
 
 

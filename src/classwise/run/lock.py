@@ -1,7 +1,6 @@
 """A lock on the run directory, so that only one process writes into it."""
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -15,7 +14,16 @@ from pathlib import Path
 
 from classwise.errors import OutputError
 
+try:
+    import fcntl
+
+    HAS_FCNTL = True
+except ImportError:  # Windows
+    HAS_FCNTL = False
+
 LOCK = ".lock"
+HOLDER = ".lock-holder"  # on Windows nobody else can read a locked file
+LOCK_FILES = (LOCK, HOLDER)
 Who = dict[str, object]
 
 # Who holds what, by process (a fork copies this table, but not the locks), device and inode. The system's lock does
@@ -32,8 +40,13 @@ def locked(folder: Path) -> Iterator[None]:
     The lock is a POSIX record lock of this process: it is released as soon as the process ends, however it ends,
     even if its loader workers live on for a second. The file `.lock` says who holds it; one that a killed process
     has left is taken over. The process that holds the lock must not open that file (to copy the folder, say): the
-    system releases a record lock when its process closes the file, however often it was opened.
+    system releases a record lock when its process closes the file, however often it was opened. Windows has no such
+    locks: there it is the `filelock` package's.
     """
+    if not HAS_FCNTL:
+        with _locked_by_package(folder):
+            yield
+        return
     path = folder / LOCK
     who = _me()
     # Whoever is refused meanwhile reads the file, so it must be there as soon as the lock is.
@@ -56,6 +69,9 @@ def refuse_held(folder: Path) -> None:
     path = folder / LOCK
     if not folder.is_dir():
         return
+    if not HAS_FCNTL:
+        _refuse_held_by_package(folder)
+        return
     # No thread of this process may take the lock meanwhile: closing the file would release it again.
     with _guard:
         _refuse_held_here(folder)
@@ -71,6 +87,48 @@ def refuse_held(folder: Path) -> None:
             return
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def _locked_by_package(folder: Path) -> Iterator[None]:
+    """`locked` where there is no fcntl. Windows, too, releases the lock as soon as the process ends."""
+    import filelock
+
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
+    who = _me()
+    with _guard:
+        key = _refuse_held_here(folder)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise OutputError(_in_use(folder, _holder(folder / HOLDER))) from None
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be locked: {error.strerror or error}") from None
+        _held[key] = who
+    try:
+        (folder / HOLDER).write_text(json.dumps(who), encoding="utf-8")
+        yield
+    finally:
+        (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+        del _held[key]
+
+
+def _refuse_held_by_package(folder: Path) -> None:
+    """`refuse_held` where there is no fcntl."""
+    import filelock
+
+    with _guard:
+        _refuse_held_here(folder)
+        if not (folder / LOCK).exists():
+            return
+        try:
+            with filelock.FileLock(folder / LOCK, timeout=0):
+                pass
+        except filelock.Timeout:
+            raise OutputError(_in_use(folder, _holder(folder / HOLDER))) from None
+        except OSError:
+            return
 
 
 def _refuse_held_here(folder: Path) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
 from classwise.metrics.mean import MAIN_SCORES, main_score
+from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import display_width, headline_text, plan_text, selection_text
 from classwise.model.heads import Head
@@ -41,9 +42,13 @@ def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts:
     if train.groups is not None and valid.groups is not None:
         grouped = f"\n{len(set(train.groups))} and {len(set(valid.groups))} groups, none of them in both"
     rows = f"{len(train)} training and {len(valid)} validation rows"
+    if not len(valid):
+        rows = f"{len(train)} training rows, which are all rows (data.valid = 0)"
     if splits.test is not None:
         test = splits.test.samples
         rows = f"{len(train)} training, {len(valid)} validation and {len(test)} test rows"
+        if not len(valid):
+            rows = f"{len(train)} training and {len(test)} test rows, none for validation (data.valid = 0)"
         if train.groups is not None and valid.groups is not None and test.groups is not None:
             counts = [len(set(groups)) for groups in (train.groups, valid.groups, test.groups)]
             grouped = f"\n{counts[0]}, {counts[1]} and {counts[2]} groups, none of them in two of these"
@@ -55,10 +60,11 @@ def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts:
     if not settings.epochs:
         console.line(f"{folder.path}: {rows}{grouped}\nno epoch (training.plan), {where}")
         return
+    marks = f"; * marks the best {settings.metric} so far{since}"
+    if not len(valid):
+        marks = ": no epoch can be selected, so the model of the last one is kept"
     console.line(
-        f"{folder.path}: {rows}{grouped}\n"
-        f"{parts.data.updates_per_epoch} updates an epoch, {where};"
-        f" * marks the best {settings.metric} so far{since}"
+        f"{folder.path}: {rows}{grouped}\n{parts.data.updates_per_epoch} updates an epoch, {where}{marks}"
     )
     if legend := targets_legend(parts.heads):
         console.line(legend)
@@ -118,13 +124,14 @@ def targets_legend(heads: Mapping[str, Head]) -> str:
 def first_answer_line(metrics: Mapping[str, Any], answer: Mapping[str, Any], console: Console) -> str:
     """What the heads on the frozen backbone come to; `answer` as in FirstAnswer.as_dict."""
     seconds = time.monotonic() - console.started
-    text = f"first answer after {seconds:.1f} s: {headline_text(metrics)}"
+    text = f"first answer after {seconds:.1f} s"
+    text += ":" if metrics["value"] is None else f": {headline_text(metrics)};"
     if answer["cross_validated"] is not None:
         text += (
-            f"; {answer['cross_validated']:.4f} cross-validated on {answer['rows']} training rows, with the best of"
+            f" {answer['cross_validated']:.4f} cross-validated on {answer['rows']} training rows, with the best of"
             f" {len(PENALTIES)} penalties"
         )
-    return text
+    return text.rstrip(";:")
 
 
 def epoch_line(
@@ -138,9 +145,9 @@ def epoch_line(
     width = len(str(settings.epochs))
     epoch = f"epoch {row['epoch']:>{width}}/{settings.epochs}  "
     star = "*" if best and row["epoch"] >= settings.first_epoch else " "
-    selected = (
-        f"{epoch}loss {row['train_loss']:.4f}  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
-    )
+    selected = f"{epoch}loss {row['train_loss']:.4f}"
+    if row["valid"]:
+        selected += f"  {settings.metric} {row['valid'][settings.metric]:.4f} {star}"
     speed = f"  lr {row['lr']:.1e}  {row['seconds']:.1f} s  {row['images_per_second']:,.0f}/s"
     others = _target_scores(row["valid"], settings.metric, heads or {})
     joined = "".join(f"  {item}" for item in others)
@@ -180,7 +187,10 @@ def say_end(console: Console, folder: RunFolder, outcome: str, parts: Parts) -> 
         return
     since = f" (of those from epoch {settings.first_epoch} on)" if settings.first_epoch > 1 else ""
     metrics = folder.metrics()
-    chosen = selection_text(settings.metric.rpartition(".")[2], metrics.get("selection") or {})
+    if metrics["value"] is None:
+        _say_end_without_validation(console, folder, outcome, metrics)
+        return
+    chosen = selection_text(split_metric(settings.metric)[1], metrics.get("selection") or {})
     console.line(
         f"{outcome.replace('_', ' ')}: best {settings.metric} {progress.best:.4f}"
         f" in epoch {progress.best_epoch}{since}\n"
@@ -195,14 +205,31 @@ def _say_end_of_plan(console: Console, folder: RunFolder, outcome: str, parts: P
     """`say_end` for a run that began with a linear probe: also what was kept."""
     metrics = folder.metrics()
     value = metrics["value"]
+    if value is None:
+        _say_end_without_validation(console, folder, outcome, metrics)
+        return
     console.line(
         f"{outcome.replace('_', ' ')}: {metrics['metric']} {value:.4f}, scored on {scored_on(metrics)}"
     )
     if plan := metrics.get("plan"):
-        console.line(plan_text(parts.settings.metric.rpartition(".")[2], plan))
-    chosen = selection_text(parts.settings.metric.rpartition(".")[2], metrics["selection"])
+        console.line(plan_text(split_metric(parts.settings.metric)[1], plan))
+    chosen = selection_text(split_metric(parts.settings.metric)[1], metrics["selection"])
     console.line((f"{chosen}\n" if chosen else "") + f"report: {folder.report}")
     _say_last_lines(console, folder, metrics, value, parts.settings.higher_is_better)
+
+
+def _say_end_without_validation(
+    console: Console, folder: RunFolder, outcome: str, metrics: Mapping[str, Any]
+) -> None:
+    """The end of a run on all rows: what is kept, and the score on the test if there is one."""
+    epoch = metrics["epoch"]
+    kept = f"the model of the last epoch, {epoch}, is kept" if epoch else "the fitted heads are kept"
+    console.line(
+        f"{outcome.replace('_', ' ')}: {kept}; there were no validation rows to choose or to score by"
+    )
+    console.line(f"report: {folder.report}")
+    if test := metrics.get("test"):
+        console.line(test_line(test))
 
 
 def scored_on(metrics: Mapping[str, Any]) -> str:

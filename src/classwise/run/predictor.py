@@ -23,8 +23,9 @@ from classwise.errors import DataError, ImageError
 from classwise.infer.engines import engine_of
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_labels
-from classwise.metrics.collection import MetricCollection, flat_scores
-from classwise.metrics.mean import NO_INTERVAL, is_mean, mean_parts
+from classwise.metrics.collection import MetricCollection, parts_of, score_of
+from classwise.metrics.mean import NO_INTERVAL, NO_INTERVAL_OF_SHARES, is_mean, mean_parts
+from classwise.metrics.names import is_combined, split_metric
 from classwise.metrics.scores import AT_PRIOR
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
@@ -148,6 +149,7 @@ class Predictor:
                     max_pixels=config.data.max_pixels,
                     console=console,
                     root=samples.allowed_folders,
+                    pixels=self.model.metadata.pixels,
                 )
                 refuse_bad(checked.bad, samples.where)
                 raise
@@ -176,41 +178,60 @@ class Predictor:
         """Metrics over the whole set as in metrics.json, with intervals that take the rows of one of the `groups` as
         similar to each other. Raises DataError if no row has a label for the metric that selects."""
         resamples = config.report.resamples
+        metric = selection_metric(config)
         metrics = MetricCollection(
             self.heads,
             labels=self.labels,
             joint=self.joint,
             keep_rows=resamples > 0,
+            selected=metric,
             priors=class_shares(config, self.labels),
         )
         metrics.update(outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()})
         results = metrics.compute(groups, config.seed, resamples)
 
         # The headline: the metric that selected the checkpoint, and the rows that it was computed from.
-        metric = selection_metric(config)
-        value = flat_scores(results).get(metric)
-        if is_mean(metric):
-            return self._mean(metric, value, results, rows=len(next(iter(outputs.values())))) | results
-        target = metric.rpartition(".")[0] or next(iter(self.heads))
+        value = score_of(results, metric)
+        if is_combined(metric):
+            return self._combined(metric, value, results, rows=len(next(iter(outputs.values())))) | results
+        target = split_metric(metric)[0] or next(iter(self.heads))
         rows = (results["joint"] if target == "joint" else results["targets"][target])["samples"]
         if value is None:
-            raise DataError(f"{metric} cannot be computed: no row has a label for {target!r}")
+            raise DataError(_unscored_text(metric, target, rows))
         return {"metric": metric, "value": value, "samples": rows, **results}
 
-    def _mean(
+    def _combined(
         self, metric: str, value: float | None, results: Mapping[str, Any], rows: int
     ) -> dict[str, Any]:
-        """The headline of the mean of all targets, with its `parts`; every row has a label of at least one of them.
-        Raises DataError where a target has none in any row."""
+        """The headline of the mean of all targets, or of shares of several scores, with its `parts`; every row has a
+        label of at least one target. Raises DataError where a part cannot be measured."""
+        if value is None and not is_mean(metric):
+            raise DataError(_unscored_text(metric, "", rows))
         if value is None:
             unlabeled = [name for name, scores in results["targets"].items() if not scores["samples"]]
             raise DataError(
                 f"{metric} cannot be computed: no row has a label for {' and '.join(map(repr, unlabeled))}"
             )
-        parts = mean_parts(results, at_prior=metric.endswith(AT_PRIOR))
+        reason = NO_INTERVAL if is_mean(metric) else NO_INTERVAL_OF_SHARES
+        if is_mean(metric):
+            parts = mean_parts(results, at_prior=metric.endswith(AT_PRIOR))
+        else:
+            parts = parts_of(results, metric) or {}
         headline = {"metric": metric, "value": value, "samples": rows, "parts": parts}
         has_intervals = any("intervals" in scores for scores in results["targets"].values())
-        return headline | ({"no_interval": {metric: NO_INTERVAL}} if has_intervals else {})
+        return headline | ({"no_interval": {metric: reason}} if has_intervals else {})
+
+
+def unscored(config: Config) -> dict[str, Any]:
+    """What metrics.json says where there are no rows to score: the validation rows of a run on all rows."""
+    return {"metric": selection_metric(config), "value": None, "samples": 0, "targets": {}}
+
+
+def _unscored_text(metric: str, target: str, rows: int) -> str:
+    """Why a metric has no value on `rows` labeled rows."""
+    if not rows:
+        return f"{metric} cannot be computed: no row has a label for {target!r}"
+    return f"{metric} cannot be computed: no row is of the class, or all rows are of one class"
 
 
 @contextlib.contextmanager

@@ -7,13 +7,15 @@ from classwise.console import Console
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError
 from classwise.run.checkpoint import Checkpoint
+from classwise.run.extension import refuse_edited_config
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.lock import refuse_held
 
 
-def has_ended(folder: RunFolder, processes: Processes, console: Console) -> bool:
-    """Whether the run is complete, which is then printed. Raises CheckpointError if the folder holds no run,
-    OutputError if another process is about to begin one in it."""
+def has_ended(folder: RunFolder, processes: Processes, console: Console, epochs: int | None = None) -> bool:
+    """Whether the run is complete, which is then printed; with `epochs`, whether it has trained so many. Raises
+    CheckpointError if the folder holds no run, OutputError if another process is about to begin one in it, ConfigError
+    if the config of a complete run was edited."""
 
     def status() -> dict[str, Any]:
         try:
@@ -24,7 +26,9 @@ def has_ended(folder: RunFolder, processes: Processes, console: Console) -> bool
 
     current = processes.from_rank_zero(status)
     ended: bool = current["state"] in ("finished", "early_stopped")
+    ended = ended and epochs in (None, current["epoch"])
     if ended:
+        processes.from_rank_zero(lambda: refuse_edited_config(folder))
         console.line(
             f"{folder.path}: {current['state']} already, after epoch {current['epoch']}; nothing to do"
         )

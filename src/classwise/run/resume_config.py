@@ -50,19 +50,27 @@ def fixed_toml(config: Config) -> str:
     return toml_text(tree)
 
 
-def refuse_changed_config(file: Path, config: Config, checkpoint: Checkpoint) -> None:
+EXTENSION_KEYS = ("training.epochs", "schedule.restart_after")
+"""The keys that an extension changes (run/extension.py)."""
+
+
+def refuse_changed_config(
+    file: Path, config: Config, checkpoint: Checkpoint, extends: bool = False, hint: str = ""
+) -> None:
     """Raise ConfigError with every fixed key that has changed since the run began; CheckpointError if the checkpoint
-    does not hold its config. `file`: where `config` was read from."""
-    original = _by_key(tomllib.loads(fixed_toml(_original_config(config, checkpoint))))
+    does not hold its config. `file`: where `config` was read from. `extends`: the keys that an extension sets do not
+    count. `hint`: what to do, for the end of the message."""
+    original = _by_key(tomllib.loads(fixed_toml(original_config(config, checkpoint))))
     current = _by_key(tomllib.loads(fixed_toml(config)))
     changes = [
         f"{key} was {_shown(original, key)} and is {_shown(current, key)}"
         for key in (*original, *(current.keys() - original.keys()))
-        if original.get(key) != current.get(key)
+        if original.get(key) != current.get(key) and not (extends and key in EXTENSION_KEYS)
     ]
     if changes:
         raise ConfigError(
             f"{file}: the run began with another config: {'; '.join(changes)}. Restore these keys, or start a new run"
+            f"{hint}"
         )
 
 
@@ -74,7 +82,7 @@ def with_begun_plan(config: Config) -> Config:
     return config.model_copy(update={"training": training})
 
 
-def _original_config(config: Config, checkpoint: Checkpoint) -> Config:
+def original_config(config: Config, checkpoint: Checkpoint) -> Config:
     """The config that the run began with, with the free keys of `config`. Keys that a later version of classwise has
     added get their default, as they do in the run's file."""
     with reading(checkpoint):

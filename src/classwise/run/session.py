@@ -52,7 +52,7 @@ def score_baselines(
 ) -> dict[str, Any] | None:
     """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is fine-tuned,
     if they are not remembered; a resumed run keeps the entry."""
-    if not config.report.baselines:
+    if not config.report.baselines or not len(splits.valid.samples):
         return None
     memory = memory_of(config.data.cache)
     key = baselines_key(config, splits, model, heads, device)
@@ -75,9 +75,11 @@ def run_checkpointer(
     parts: Parts,
     baselines: dict[str, Any] | None = None,
     measured: Sequence[dict[str, Any]] = (),
+    kept_heads: Sequence[str] = (),
 ) -> RunCheckpointer:
     """Saves the run's checkpoints, and after each brings history.jsonl and status.json up to date with it. `measured`:
-    what was measured to replace `auto`, for status.json."""
+    what was measured to replace `auto`, for status.json; `kept_heads`: the targets whose heads are those of the run
+    that it starts from."""
     processes = parts.settings.processes
     machine = fingerprint(str(parts.settings.device), processes.world_size)
     status = status_frame(
@@ -87,6 +89,7 @@ def run_checkpointer(
         model=parts.state.model,
         baselines=baselines,
         measured=measured,
+        kept_heads=kept_heads,
         environment={"classwise": __version__, **machine},
     )
 
@@ -193,6 +196,7 @@ def run_to_the_end(
     # The status comes last: a run that says it is finished has all its files.
     best = {key: metrics[key] for key in ("metric", "value", "epoch")}
     status = ending.status(outcome, ending_text(outcome, parts.settings)) | {"best": best}
+    status.pop("kept", None)
     write_report(folder.path, status)
     folder.write_status(status)
     say_end(console, folder, outcome, parts)
@@ -297,7 +301,8 @@ def _write_results(
     answer = chosen_answer(folder, config, splits, state, should_stop)
     predictor, metrics = answer.predictor, answer.metrics
     valid = splits.valid
-    folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
+    if len(valid.samples):
+        folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
 
     # The test rows are scored here only: nothing was chosen by them.
     if (test := splits.test) is not None:

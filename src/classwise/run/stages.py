@@ -23,7 +23,7 @@ from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, copy_checkpoint, read_checkpoint
 from classwise.run.folder import RunFolder
 from classwise.run.messages import first_answer_line
-from classwise.run.predictor import Predictor
+from classwise.run.predictor import Predictor, unscored
 from classwise.training.loop import never
 from classwise.training.probe import LinearHead
 from classwise.training.state import TrainState
@@ -65,6 +65,7 @@ def make_first_answer(
             device=parts.settings.device,
             console=console,
             should_stop=should_stop,
+            kept=folder.status().get("kept_heads", []),
         )
         metrics = scored(predictor, answer.outputs, splits.valid, splits, config)
         fitted.append((answer, metrics))
@@ -80,9 +81,7 @@ def make_first_answer(
     for answer, metrics in fitted:
         metrics |= {"epoch": 0, "selection": single_summary(config, metrics)}
         console.line(first_answer_line(metrics, answer.as_dict(), console))
-        valid = splits.valid
-        folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
-        folder.write_metrics(headline(metrics) | metrics)
+        _write(folder, predictor, answer.outputs, splits, metrics)
 
 
 def complete_first_answer(
@@ -92,9 +91,17 @@ def complete_first_answer(
     if (folder.path / "metrics.json").exists():
         return
     answer = _single(folder, config, splits, state, never, "first")
+    _write(folder, answer.predictor, answer.outputs, splits, answer.metrics)
+
+
+def _write(
+    folder: RunFolder, predictor: Predictor, outputs: Outputs, splits: DatasetSplits, metrics: dict[str, Any]
+) -> None:
+    """metrics.json, and predictions.csv where there are validation rows."""
     valid = splits.valid
-    folder.write_predictions(answer.predictor.table(valid.samples, answer.outputs, valid.labels))
-    folder.write_metrics(headline(answer.metrics) | answer.metrics)
+    if len(valid.samples):
+        folder.write_predictions(predictor.table(valid.samples, outputs, valid.labels))
+    folder.write_metrics(headline(metrics) | metrics)
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +123,11 @@ def chosen_answer(
         return _single(folder, config, splits, state, should_stop, "best")
     if config.plan == "probe":
         return _single(folder, config, splits, state, should_stop, "first")
+
+    # Without validation rows nothing can be compared: the run was asked to fine-tune, and ends with that.
+    if not len(splits.valid.samples):
+        copy_checkpoint(folder.checkpoints, "finetuned", "best")
+        return _single(folder, config, splits, state, should_stop, "finetuned")
 
     # Both on the same rows, computed in the same way.
     before = _single(folder, config, splits, state, should_stop, "first")
@@ -159,9 +171,11 @@ def _single(
     """One checkpoint, its outputs for the validation rows, and its metrics."""
     checkpoint = read_checkpoint(folder.checkpoints / name)
     predictor = Predictor.of(checkpoint)
-    outputs = predictor.outputs(
-        splits.valid.samples, config, should_stop=should_stop, cached=splits.valid.cached
-    )
+    outputs: Outputs = {}
+    if len(splits.valid.samples):
+        outputs = predictor.outputs(
+            splits.valid.samples, config, should_stop=should_stop, cached=splits.valid.cached
+        )
     metrics = scored(predictor, outputs, splits.valid, splits, config)
     metrics["epoch"] = checkpoint.epoch
     metrics["selection"] = (
@@ -175,7 +189,9 @@ def _single(
 def scored(
     predictor: Predictor, outputs: Outputs, split: Split, splits: DatasetSplits, config: Config
 ) -> dict[str, Any]:
-    """The metrics of raw outputs for a split's rows, with intervals."""
+    """The metrics of raw outputs for a split's rows, with intervals; of no rows only that there are none."""
+    if not len(split.samples):
+        return unscored(config)
     groups = resampling_groups(split.samples, splits.targets)
     return predictor.score(outputs, split.labels, groups=groups, config=config)
 

@@ -28,9 +28,11 @@ def status_frame(
     baselines: dict[str, Any] | None,
     measured: Sequence[dict[str, Any]],
     environment: dict[str, Any],
+    kept_heads: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The entries of status.json that do not change while the run goes on. `measured`: what was measured to replace
-    `auto`; `environment`: versions, device and machine. A resumed run keeps its entries but for `environment`."""
+    `auto`; `environment`: versions, device and machine; `kept_heads`: the targets whose heads are another run's. A
+    resumed run keeps its entries but for `environment`."""
     environment = {**environment, "platform": sys.platform}
     with contextlib.suppress(CheckpointError):
         return folder.status() | {"environment": environment}
@@ -46,6 +48,7 @@ def status_frame(
         },
         "baselines": baselines,
         "measured": list(measured),
+        **({"kept_heads": list(kept_heads)} if kept_heads else {}),
         "environment": environment,
     }
 
@@ -117,7 +120,8 @@ def status_now(
     best = None
     if progress.first_answer is not None:  # which stays the best until the run ends (run/stages.py)
         best = {"metric": settings.metric, "value": progress.first_answer.get("value"), "epoch": 0}
-    elif progress.best is not None:
+        best = frame.get("kept") or best  # of a run that is extended, what it had ended with
+    elif progress.best_epoch:
         best = {"metric": settings.metric, "value": progress.best, "epoch": progress.best_epoch}
     head = {
         "state": name,

@@ -8,7 +8,7 @@ from typing import Any
 
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
-from classwise.metrics.collection import higher_is_better
+from classwise.metrics.names import higher_is_better
 from classwise.optim.schedules import build_schedule
 from classwise.report.curves import history_key
 

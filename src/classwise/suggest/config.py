@@ -1,7 +1,9 @@
 """`classwise init`: look at the images, and write a config that is ready to train."""
 
+import contextlib
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,8 +14,11 @@ from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.config.targets import Target
 from classwise.console import Console
+from classwise.data.cells import known_cells
 from classwise.data.image_paths import find_images
-from classwise.data.images import read_image
+from classwise.data.images import read_image, sample_facts
+from classwise.data.label_spelling import column_warnings
+from classwise.data.pixel_format import ImageFacts, PixelFormat, proposed_range
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
@@ -94,6 +99,7 @@ def look_at(source: Path, hub: bool, scratch: bool = False) -> Suggestion:
     follow_links_if_needed(guess)
     prior, reason = choose_prior(guess)
     guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
+    _guess_value_range(guess)
     height, width = _median_size(guess)
     backbone = FROM_SCRATCH if scratch else choose_backbone(height, width, hub)
     config = suggest(guess, _run_name(source), backbone=backbone, height=height, width=width, prior=prior)
@@ -209,15 +215,25 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
             targets.append(f"{name} (ordinal: {' < '.join(target.labels or ())})")
         else:
             targets.append(f"{name} ({target.type})")
+    spelling = [
+        f"warning: {text}"
+        for name, target in config.targets.items()
+        if target.column and not target.edges and target.type in ("class", "ordinal", "multilabel")
+        for text in column_warnings(
+            name, known_cells(guess.table[target.column].to_list(), target.missing or ()), target.separator
+        )
+    ]
     joint = ", joined into one class" if config.joint else ""
     group = f"; split by {config.data.group}" if config.data.group else ""
     height, width = config.model.image_size
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
         *(f"- {line}" for line in guess.said),
+        *([f"- data.value_range: {guess.notes['data.value_range']}"] if config.data.value_range else []),
         *([f"class shares: {prior} (selection.prior)"] if config.selection.prior else []),
         f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
         f" {config.model.weights}: {backbone.reason}",
+        *spelling,
     ]
 
 
@@ -229,21 +245,58 @@ def _class_count(guess: Guess, target: Target) -> int:
     return labels.filter(~labels.is_in(list(target.missing or ()))).n_unique()
 
 
+def _guess_value_range(guess: Guess) -> None:
+    """Choose data.value_range where images have more than 8 bits and do not use the range of their type. All of them
+    are read then: the brightest decides."""
+    paths = _image_paths(guess)
+    sampled = _facts_of(paths[:: max(1, len(paths) // SAMPLED_IMAGES)])
+    if proposed_range(sampled) is None:
+        return
+    facts = _facts_of(paths)
+    proposal = proposed_range(facts)
+    if proposal is None:
+        return
+    guess.data["value_range"] = list(proposal)
+    deep = [found for found in facts if found.bits > 8]
+    guess.notes["data.value_range"] = (
+        f"samples that become black and white: {len(deep)} images have more than 8 bits, and samples from"
+        f" {min(found.lowest for found in deep):g} to {max(found.highest for found in deep):g}"
+    )
+
+
+def _image_paths(guess: Guess) -> list[Path]:
+    """The images of all rows."""
+    cells = [str(cell) for cell in guess.table[guess.data["path"]].drop_nulls().to_list()]
+    found = find_images(cells, guess.folders, str(guess.root), follow_links=True)
+    return [found.root / name for name in found.names]
+
+
+def _facts_of(paths: Sequence[Path]) -> list[ImageFacts]:
+    """Of the images that can be read; `train` lists the others."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(ImageError):
+            found.append(sample_facts(path))
+    return found
+
+
 def _median_size(guess: Guess) -> tuple[int, int]:
     """The median height and width of some of the images. Raises DataError if none of them can be read."""
-    cells = [str(cell) for cell in guess.table[guess.data["path"]].drop_nulls().to_list()]
-    names = cells[:: max(1, len(cells) // SAMPLED_IMAGES)]
-    found = find_images(names, guess.folders, str(guess.root), follow_links=True)
+    paths = _image_paths(guess)
     heights, widths = [], []
-    for name in found.names:
+    value_range = guess.data.get("value_range")
+    pixels = PixelFormat(value_range=None if value_range is None else tuple(value_range))
+    for path in paths[:: max(1, len(paths) // SAMPLED_IMAGES)]:
         try:
-            height, width = read_image(found.root / name).shape[:2]
+            height, width = read_image(path, pixels=pixels).shape[:2]
         except ImageError:
             continue  # `train` lists all unreadable images; the others are enough here
         heights.append(height)
         widths.append(width)
     if not heights:
-        raise DataError(f"{guess.root}: none of the images that were tried can be read, such as {names[0]}")
+        raise DataError(
+            f"{guess.root}: none of the images that were tried can be read, such as {paths[0].name}"
+        )
     return int(median(heights)), int(median(widths))
 
 

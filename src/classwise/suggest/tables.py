@@ -49,35 +49,39 @@ def guess_table(path: Path) -> Guess:
         guess.said.insert(0, f"{path.name} is written anew, since {why}")
     else:
         guess.source = path
-    _missing_images(guess, images)
+    _missing_images(guess, images, path)
     if not (guess.data.keys() & {"split", "fold"}):
         _add_tables_of_split(guess, path, images)
     return guess
 
 
-def _missing_images(guess: Guess, images: ImageColumn) -> None:
-    """Rows without a file are left out, which is said by number and by class."""
+def _missing_images(guess: Guess, images: ImageColumn, path: Path) -> None:
+    """Rows without a file are left out, which is said. Raises DataError if no image of a class is there: `train` leaves
+    out no whole class."""
     if not images.missing:
         return
     rows = list(images.missing)
     names = guess.table[guess.data["path"]].to_list()
-    guess.data["bad_images"] = "skip"
     text = f"{len(rows)} of {len(names)} rows name images that are not there, such as {names[rows[0]]!r}"
-    lost = _lost_classes(guess, rows)
-    guess.said.append(f"warning: {text}; they are left out (data.bad_images){lost}")
-    guess.note("data.bad_images", f"{text}; they are left out{lost}")
+    if lost := _lost_classes(guess, rows):
+        raise DataError(
+            f"{path}: {text}, and no image is there of {listed(lost)}; add the images, or take these rows out of the table"
+        )
+    guess.data["bad_images"] = "skip"
+    guess.said.append(f"warning: {text}; they are left out (data.bad_images)")
+    guess.note("data.bad_images", f"{text}; they are left out")
 
 
-def _lost_classes(guess: Guess, rows: list[int]) -> str:
+def _lost_classes(guess: Guess, rows: list[int]) -> list[str]:
     """The classes of which no image is left."""
     left = set(range(guess.table.height)) - set(rows)
-    lost = []
+    lost: list[str] = []
     for target in guess.targets.values():
         column = target.get("column")
         if column and target.get("type", "class") == "class":
             cells = guess.table[column].to_list()
             lost += sorted({cells[row] or "" for row in rows} - {cells[row] or "" for row in left})
-    return f"; no image is left of {listed(lost)}" if lost else ""
+    return [label for label in lost if label.strip()]
 
 
 # Tables of the other parts
@@ -316,7 +320,7 @@ def guess_cub(folder: Path) -> Guess:
     table = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
     images = find_image_column(table, folder / "images.txt")
     guess = guess_columns(table, folder / "images.txt", images)
-    _missing_images(guess, images)
+    _missing_images(guess, images, folder / "images.txt")
     joined = [name for name in (*CUB, "classes.txt", "train_test_split.txt") if (folder / name).is_file()]
     guess.said.insert(0, f"the lists {', '.join(joined)} as one table, joined by the number of the image")
     return guess

@@ -161,10 +161,11 @@ def train(
             raise Interrupted(f"stopped after update {progress.update}, in epoch {epoch + 1}")
         valid_seconds = time.perf_counter() - started
 
-        # The schedule may follow the metric; the best epoch by the metric is the one whose weights are kept. How the
-        # rows came out stays too: it tells how much of the best score is luck.
-        value = scores[settings.metric]
-        state.schedule.end_epoch(value, progress.update)
+        # The schedule may follow the metric; the best epoch by the metric is the one whose weights are kept (without
+        # validation rows the last). How the rows came out stays too: it tells how much of the best score is luck.
+        value = scores[settings.metric] if scores else None
+        if value is not None:
+            state.schedule.end_epoch(value, progress.update)
         row = history_row(state, scores, valid_seconds, is_frozen=epoch < data.frozen_epochs)
         best = progress.end_epoch(value, row, settings.first_epoch, settings.higher_is_better)
         state.outcomes.add(progress.epoch, metrics.outcomes, settings.first_epoch)
@@ -242,8 +243,11 @@ def evaluate(
     over rows. None if asked to stop before the end. Raises NonFiniteError.
 
     In each round every process computes one batch, and all count the batches of all, in order: the scores are those of
-    one process. The epoch says whether the rows come as images or as features of a frozen backbone.
+    one process. The epoch says whether the rows come as images or as features of a frozen backbone. Empty where there
+    are no validation rows.
     """
+    if not len(valid):
+        return None if settings.processes.any(should_stop())[0] else {}
     model = state.average.model  # the averaged weights; without averaging, the model itself
     settings.processes.require_same_weights(model)
     model.eval()

@@ -87,13 +87,15 @@ class Progress:
         self.samples -= samples
 
     def end_epoch(
-        self, value: float, row: dict[str, Any], first_epoch: int = 1, higher_is_better: bool = True
+        self, value: float | None, row: dict[str, Any], first_epoch: int = 1, higher_is_better: bool = True
     ) -> bool:
         """Count one epoch; returns whether `value` is the best so far (None is beaten by any value, and so is
-        everything from before `first_epoch` by that epoch: there is always a best one)."""
+        everything from before `first_epoch` by that epoch: there is always a best one). Without a value, where there
+        are no validation rows, the last epoch is the best."""
         self.epoch += 1
         sign = 1 if higher_is_better else -1
-        better = self.best is None or sign * value > sign * self.best or self.epoch == first_epoch > 1
+        better = value is None or self.best is None or sign * value > sign * self.best
+        better = better or self.epoch == first_epoch > 1
         if better:
             self.best = value
             self.best_epoch = self.epoch

@@ -168,7 +168,7 @@ class _Trial:
     def _time_passes(self, candidate: TuningResult) -> list[float]:
         """Seconds of up to four updates; again with the run's own batch, where a small one is quick."""
         model, optimizer = self._build(candidate)
-        size = (self._size, 3, *model.metadata.image_size)
+        size = (self._size, model.metadata.channels, *model.metadata.image_size)
         images = torch.randint(0, 256, size, dtype=torch.uint8, device=self.device)
         images = images.contiguous(memory_format=torch.channels_last)  # as a loader gives them
         passes: list[float] = []

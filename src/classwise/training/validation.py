@@ -55,7 +55,7 @@ class ValidationResults:
             raise NonFiniteError(
                 f"validation: the loss is {float(loss)}; predictions are finite, but too far off"
             )
-        scores = flat_scores(self.metrics.compute())
+        scores = flat_scores(self.metrics.compute(), self.metrics.selected)
         if self.has_loss:
             scores["loss"] = float(loss)
         return scores
