@@ -65,7 +65,8 @@ def _missing_images(guess: Guess, images: ImageColumn, path: Path) -> None:
     text = f"{len(rows)} of {len(names)} rows name images that are not there, such as {names[rows[0]]!r}"
     if lost := _lost_classes(guess, rows):
         raise DataError(
-            f"{path}: {text}, and no image is there of {listed(lost)}; add the images, or take these rows out of the table"
+            f"{path}: {text}, and no image is there of {listed(lost)}; add the images, or take these rows"
+            " out of the table"
         )
     guess.data["bad_images"] = "skip"
     guess.said.append(f"warning: {text}; they are left out (data.bad_images)")
