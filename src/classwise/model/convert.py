@@ -1,7 +1,6 @@
 """State dicts of other programs (.pth, .pt) as a .safetensors file with a backbone's own names: converted once, and
 read without pickle from then on."""
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +60,9 @@ def _state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
         raise ModelError(f"{path}: there is no such file")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise ModelError(f"{path} cannot be read as a file of torch's: {_first_line(error)}") from None
         # torch's message recommends to load it all the same, which would run its code.
         found_class = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({found_class[1]})" if found_class else ""
@@ -69,8 +70,6 @@ def _state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
             f"{path} holds more than tensors{what}, and nothing else is read from it; where it comes from, save"
             " model.state_dict() instead of the model"
         ) from None
-    except Exception as error:
-        raise ModelError(f"{path} cannot be read as a file of torch's: {_first_line(error)}") from None
 
     where = ""
     while isinstance(found, Mapping) and not _tensors(found):
