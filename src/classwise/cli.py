@@ -120,7 +120,8 @@ def init(
     Parameters
     ----------
     source
-        A folder with one sub-folder per class, a table (.csv .tsv .parquet), or the face-mask competition's folder.
+        A folder with one sub-folder per class, or with such folders in train, val and test; a table (.csv .tsv
+        .parquet), or a folder with one; or the face-mask competition's folder.
     out
         Folder for classwise.toml, and for samples.csv if the source is not a table [default: the current folder].
     """

@@ -1,7 +1,9 @@
 """What a person sees while a command runs: lines on stderr, a progress bar on a terminal, and the lines in a log."""
 
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
@@ -33,6 +35,18 @@ class Console:
             self._earlier.append(text)
         else:
             self._append(self.log, text)
+
+    def paragraph(self, text: str) -> None:
+        """A line that may be long: on a terminal it is wrapped between words, and what follows is indented."""
+        if not self.quiet and on_terminal():
+            width = max(40, shutil.get_terminal_size().columns)
+            lines = textwrap.wrap(
+                text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+            print("\n".join(lines), file=sys.stderr, flush=True)
+            self.note(text)
+        else:
+            self.line(text)
 
     def note(self, text: str) -> None:
         """Text for the log only."""

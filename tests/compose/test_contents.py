@@ -277,7 +277,9 @@ def test_a_group_that_cannot_be_split_is_named(folder: Path, make_table: Callabl
         row["path"] = "00.png"
     with pytest.raises(DataError) as error:
         splits_of(folder, make_table, rows, data={"group": "person"})
-    assert str(error.value).startswith("only one group holds kind=a, kind=b")
+    assert "leaves one side of the split empty (data.valid); only one group holds kind=a, kind=b" in str(
+        error.value
+    )
     assert str(error.value).endswith(
         "; one group holds 30 of the 30 rows, linked by a group (data.group: 'p0' in 3 rows)"
         " and an image ('00.png' in 10 rows)"
@@ -307,11 +309,25 @@ def test_a_query_that_cannot_be_split_is_named(folder: Path, make_table: Callabl
 
 
 def test_without_a_large_group_none_is_named(folder: Path, make_table: Callable[..., Path]) -> None:
-    """A class with one row is an error of its own."""
+    """Classes of one row each leave none to validate on."""
+    rows = [row | {"kind": row["id"]} for row in plain_rows()]
+    with pytest.raises(DataError, match=r"only one row holds kind=r00, .*, which has to stay in training$"):
+        splits_of(folder, make_table, rows)
+
+
+def test_a_class_with_one_image_is_trained_on(folder: Path, make_table: Callable[..., Path]) -> None:
+    """Not validated on, and named: one row, or several of the same image."""
     rows = plain_rows()
     rows[0]["kind"] = "c"
-    with pytest.raises(DataError, match=r"only one row holds kind=c: .* data.test too\)$"):
-        splits_of(folder, make_table, rows)
+    splits = splits_of(folder, make_table, rows)
+    assert "r00" in splits.train.samples.ids
+    assert any("no validation rows for kind=c: only one row each, which" in text for text in splits.warnings)
+    rows[1] |= {"kind": "c", "path": rows[0]["path"]}
+    splits = splits_of(folder, make_table, rows)
+    assert {"r00", "r01"} <= set(splits.train.samples.ids)
+    assert any(
+        "only one group each (rows with the same image are one group)" in text for text in splits.warnings
+    )
 
 
 # Contradictory labels

@@ -720,6 +720,25 @@ def test_unknown_plans_and_poolings(sections: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ({"columns": ["a", "b"], "edges": [1.0]}, "edges: found beside columns"),
+        ({"columns": ["a", "b"], "type": "ordinal"}, "columns: found with type 'ordinal'"),
+        ({"column": "a", "flags": ["0", "1"]}, "flags: found without columns"),
+        ({"columns": ["a", "b"], "flags": ["1", "1"]}, "flags: found '1' for no and for yes"),
+        ({"columns": ["a", "b"], "flags": ["-1", "1"], "missing": ["-1"]}, "missing: found '-1'"),
+        ({"columns": ["a", "b"], "type": "multilabel", "none": [""]}, "none: found beside columns"),
+        ({"column": "a", "none": [""]}, "none: found with type 'class'"),
+    ],
+)
+def test_keys_of_cells_that_contradict_each_other(target, says):
+    """What means a label, no label and an unknown one are different cells."""
+    with pytest.raises(ConfigError) as caught:
+        make_config({"data": {"source": "x.csv"}, "targets": {"t": target}})
+    assert f"targets.t.{says}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("restarts", "message"),
     [
         ([4], "before training.epochs = 4"),

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from classwise.data.sources import folder_table, image_names, is_image_name, read_source
+from classwise.data.listing import image_names, is_image_name
+from classwise.data.sources import folder_table, read_source
 from classwise.errors import DataError
 
 
@@ -70,7 +71,25 @@ def test_a_linked_class_folder_is_counted(tmp_path, make_images):
     (tmp_path / "here" / "bird").symlink_to(tmp_path / "elsewhere")
     samples = read(tmp_path / "here")
     assert set(samples.frame["label"]) == {"cat", "dog"}
-    assert samples.notes[0].startswith(f"{tmp_path / 'here'}: left out 1 file ")
+    assert samples.notes == (
+        f"{tmp_path / 'here'}: left out 1 links to folders (data.follow_links = true follows them)",
+    )
+    followed = read_source(tmp_path / "here", tmp_path, "path", None, None, follow_links=True)
+    assert followed.frame["label"].value_counts().sort("label").rows() == [
+        ("bird", 3),
+        ("cat", 1),
+        ("dog", 1),
+    ]
+    assert followed.notes == ()
+
+
+def test_links_that_go_round_end(tmp_path, make_images):
+    """A link to the folder in which it lies is not followed for ever; it is counted instead."""
+    make_images(tmp_path, {"cat": 1, "dog": 1})
+    (tmp_path / "cat" / "again").symlink_to(tmp_path)
+    samples = read_source(tmp_path, tmp_path, "path", None, None, follow_links=True)
+    assert len(samples) == 2
+    assert samples.notes == (f"{tmp_path}: left out 1 links to folders (they lead to where they lie)",)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +200,21 @@ def test_a_path_column_that_is_missing_or_empty(tmp_path, make_table):
 
 def test_an_image_twice_is_refused(tmp_path, make_table):
     """Without an id column the path is the id; the first repeated one is shown, all are counted."""
-    table = table_of(make_table, tmp_path / "p", "a.png", "b.png", "a.png", "b.png", "c.png")
+    table = table_of(make_table, tmp_path / "p", "a.png", "b.png", "a.png", "b.png", "c.png", label="12345")
     (tmp_path / "p").mkdir()
     with pytest.raises(
         DataError, match=r"path 'a\.png' is in rows 1, 3; each must be unique; 2 duplicates in all"
     ):
         read(table, tmp_path / "p")
+
+
+def test_a_row_that_is_repeated_exactly_counts_once(tmp_path, make_images, make_table):
+    """It is left out, and a note says how many are; a row that differs in one column is another one."""
+    names = make_images(tmp_path / "p", {"a": 2})
+    table = table_of(make_table, tmp_path / "p", names[1], names[0], names[1], names[1], label="xyxx")
+    samples = read(table, tmp_path / "p")
+    assert samples.names == (names[1], names[0])
+    assert samples.notes == (f"{table}: left out 2 rows that repeat another one in every column",)
 
 
 def test_missing_places_are_named(tmp_path, make_table):
@@ -248,11 +276,17 @@ def test_a_path_that_leaves_is_refused(places, make_table, root, name):
     assert "in all" not in str(caught.value)
 
 
-def test_the_folders_own_path_does_not_help(places, make_table):
-    """A path from the top of the disk is refused even where it points inside: the table would not travel."""
-    table = table_of(make_table, places / "images", str(places / "images" / "a.png"))
-    with pytest.raises(DataError, match="row 1: the path"):
+def test_links_out_are_followed_if_the_config_says_so(places, make_table):
+    """The text of a path has to stay inside even then; without the key, the message names it."""
+    table = table_of(make_table, places / "images", "file_out.png", "folder_out/d.png", "hop.png")
+    with pytest.raises(DataError, match=r"if you trust its target: data.follow_links = true; 3 such rows"):
         read(table, places / "images")
+    samples = read_source(table, places / "images", "path", None, None, follow_links=True)
+    assert samples.names == ("file_out.png", "folder_out/d.png", "hop.png")
+    assert samples.allowed_folders is None
+    table = table_of(make_table, places / "images", "../other/d.png")
+    with pytest.raises(DataError, match="paths are relative to it and stay inside"):
+        read_source(table, places / "images", "path", None, None, follow_links=True)
 
 
 def test_all_leaving_paths_are_counted(places, make_table):

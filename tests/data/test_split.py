@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from classwise.data.split import Stratum, merge_groups, split_rows
-from classwise.errors import DataError
+from classwise.data.split import Stratum, labels_of_one_group, merge_groups, split_rows
 
 
 def strata_of(labels, names=None, optional: str = "") -> list[Stratum]:
@@ -133,22 +132,40 @@ def test_labels_that_exclude_each_other_are_split_as_far_as_can_be():
 
 
 @pytest.mark.parametrize(
-    ("groups", "message"),
+    ("groups", "single"),
     [
-        (None, r"only one row holds mask=wear, age=old: a class needs at least two rows"),
-        (
-            ["p", "q", "r", "q", "q"],
-            r"only one group holds mask=wear, age=old: a class needs at least two groups",
-        ),
+        (None, ["mask=wear", "age=old"]),
+        (["p", "q", "r", "q", "q"], ["mask=wear", "age=old"]),
+        (["p", "q", "r", "q", "p"], ["mask=wear", "age=old"]),
+        (["p", "q", "r", "s", "t"], ["mask=wear", "age=old"]),
     ],
 )
-def test_a_label_that_cannot_be_on_both_sides_is_refused(groups, message):
-    """All such labels are named, and what can be done."""
+def test_a_label_that_cannot_be_on_both_sides_is_trained_on(groups, single):
+    """All such labels are named; the others are on both sides where a group is left for it."""
     labels = {"mask": np.array([1, 1, 0, 1, 1]), "age": np.array([0, 0, 0, 0, 1])}
-    names = {"mask": ["wear", "normal"], "age": ["young", "old"]}
-    with pytest.raises(DataError, match=message) as caught:
-        split_rows(strata_of(labels, names), groups, 0.2, 0)
-    assert "set data.valid to a table (in a comparison, data.test too)" in str(caught.value)
+    strata = strata_of(labels, {"mask": ["wear", "normal"], "age": ["young", "old"]})
+    assert labels_of_one_group(strata, groups) == single
+    for seed in range(5):
+        valid = split_rows(strata, groups, 0.4, seed)
+        assert not valid[2]
+        assert not valid[4]
+        assert valid.any()
+        if groups is not None:
+            assert not set.intersection(*sides(valid, groups))
+
+
+def test_where_every_group_is_needed_no_row_validates():
+    """A table of single rows has none to spare; its caller says so."""
+    assert not split({"a": np.arange(6)}, share=0.5).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rare_labels_change_no_share_of_the_others(seed):
+    """A hundred classes of one row beside two large ones: these give their share as if alone."""
+    labels = np.concatenate([np.zeros(60, int), np.ones(40, int), np.arange(2, 102)])
+    valid = split({"a": labels}, share=0.2, seed=seed)
+    assert [int(valid[labels == k].sum()) for k in (0, 1)] == [12, 8]
+    assert not valid[100:].any()
 
 
 def test_classes_without_rows_do_not_matter():
@@ -228,9 +245,10 @@ def test_known_labels_of_one_target_in_the_rows_of_another():
 
 
 def test_an_unknown_label_hides_no_single_group():
-    """A label whose other rows are unknown has one group, and is refused with its name."""
-    with pytest.raises(DataError, match="only one group holds a=1:"):
-        split({"a": np.array([0, 0, 1, 1, -1])}, list("pqrrs"))
+    """A label whose other rows are unknown has one group, and is trained on."""
+    labels = {"a": np.array([0, 0, 1, 1, -1])}
+    assert labels_of_one_group(strata_of(labels), list("pqrrs")) == ["a=1"]
+    assert not split(labels, list("pqrrs"), share=0.4)[2:4].any()
 
 
 def test_a_stratum_that_is_not_required():
@@ -256,8 +274,10 @@ def test_a_row_in_several_strata_of_one_name():
     ]
     valid = split_rows(strata, None, 0.25, 0)
     assert np.abs(there[valid].sum(axis=0) - 0.25 * there.sum(axis=0)).max() <= 1
-    with pytest.raises(DataError, match="only one row holds tags=cat:"):
-        split_rows([Stratum("tags", np.array([-1, 0, -1]), ["cat"], required=True)], None, 0.5, 0)
+    assert labels_of_one_group(strata, None) == []
+    rare = [Stratum("tags", np.array([-1, 0, -1]), ["cat"], required=True)]
+    assert labels_of_one_group(rare, None) == ["tags=cat"]
+    assert not split_rows(rare, None, 0.5, 0)[1]
 
 
 def test_merged_groups_against_a_search():

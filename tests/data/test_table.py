@@ -210,9 +210,51 @@ def test_cells_as_numbers():
     assert found.dtype == np.float64
 
 
-@pytest.mark.parametrize("cell", ["x", "nan", "inf", "1e999", "1,5"])
+@pytest.mark.parametrize("cell", ["x", "nan", "inf", "1e999", "1,500", "1,5.0"])
 def test_a_cell_that_is_no_finite_number(cell):
     """Table, row, column, cell and the reason that was given."""
     with pytest.raises(DataError) as caught:
         number_cells(["1", None, cell], "t.csv", "c", "it must be a number")
     assert str(caught.value) == f"t.csv: row 3: column 'c': found {cell!r}, but it must be a number"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "file;label;x\n1.png;a, b;0,5\n"),
+        ("t.csv", "file\tlabel\tx\n1.png\ta, b\t0,5\n"),
+        ("t.csv", "file|label|x\n1.png|a, b|0,5\n"),
+        ("t.csv", "sep=;\r\nfile;label;x\r\n1.png;a, b;0,5\r\n"),
+        ("t.tsv", 'file,label,x\n1.png,"a, b","0,5"\n'),
+    ],
+)
+def test_the_separator_is_that_of_the_header(tmp_path, name, text):
+    """Where the header does not have the separator of the suffix, it is looked for."""
+    assert read(tmp_path / name, text).rows(named=True) == [{"file": "1.png", "label": "a, b", "x": "0,5"}]
+
+
+def test_text_of_a_spreadsheet_in_utf_16(tmp_path):
+    """It says so by its first bytes."""
+    frame = read(tmp_path / "t.csv", "\ufefffile\t이름\n1.png\t여\n".encode("utf-16-le"))
+    assert frame.rows(named=True) == [{"file": "1.png", "이름": "여"}]
+
+
+def test_a_ragged_row_is_no_other_separator(tmp_path):
+    """Semicolons in cells do not make a table of them."""
+    with pytest.raises(DataError, match=r"t\.csv, line 3: 3 cells, but the header has 2"):
+        read(tmp_path / "t.csv", "a,b\n1;2,3\n1;2,3,4\n")
+    assert read(tmp_path / "t.csv", "label\na;b\nc;d\n").rows() == [("a;b",), ("c;d",)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["0,5", "1,25", "3", ""], [0.5, 1.25, 3.0, None]),
+        (["1,234", "0,5"], [1.234, 0.5]),
+        (["-1,5e3", "2"], [-1500.0, 2.0]),
+    ],
+)
+def test_decimal_commas(cells, values):
+    """Where every number of the column can be read so, and not all of them as thousands."""
+    found = number_cells(cells, "t.csv", "x", "why")
+    np.testing.assert_array_equal(found, [math.nan if value is None else value for value in values])

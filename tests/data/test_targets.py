@@ -185,7 +185,7 @@ def test_the_competitions_old_are_those_of_exactly_sixty():
     assert encode(target_of(["59", "60", "30"], edges=[30, 60]), ["59", "60"]).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("cell", ["old", "nan", "inf", "30 years", "3,5"])
+@pytest.mark.parametrize("cell", ["old", "nan", "inf", "30 years", "3,500"])
 def test_edges_need_numbers(cell):
     """The row and what stands in it are named."""
     with pytest.raises(DataError) as caught:
@@ -331,7 +331,7 @@ def test_numbers_in_the_columns_unit():
         target.class_numbers(encoded)
 
 
-@pytest.mark.parametrize("cell", ["tall", "nan", "-inf", "1,5", "5 m"])
+@pytest.mark.parametrize("cell", ["tall", "nan", "-inf", "1,500", "5 m"])
 @pytest.mark.parametrize("type", ["regression", "ranking"])
 def test_what_is_no_number(cell, type):
     """The row, the cell and what is allowed."""
@@ -454,3 +454,90 @@ def test_a_target_travels_with_its_checkpoint():
         assert again == target
         assert target_from_dict(target.as_dict()) == target
         assert again.as_dict()["type"] == target.type
+
+
+# One column for each class, and cells that the config explains
+
+
+def one_hot(flags=None, missing=(), **columns):
+    """A class target of columns of 0 and 1, and its table."""
+    frame = table(**columns)
+    names = list(columns)
+    target = make_target(
+        "t", "class", None, names, None, None, None, None, frame, "t.csv", missing=missing, flags=flags
+    )
+    return target, frame
+
+
+def test_one_column_for_each_class():
+    """The class of a row is the column that is 1; the columns are the labels, without spaces around them."""
+    frame = table(**{"cat": ["1", "0", "0.0"], " dog": ["0", "1", "0"], "fox": ["0", " 0", "TRUE"]})
+    target = make_target("t", "class", None, frame.columns, None, None, None, None, frame, "t.csv")
+    assert target.labels == ("cat", "dog", "fox")
+    assert target.columns == ("cat", " dog", "fox")
+    assert target.encode(frame, "t.csv").tolist() == [0, 1, 2]
+    assert target_from_dict(json.loads(json.dumps(target.as_dict()))) == target
+
+
+def test_an_unknown_column_of_a_class():
+    """Where one column is 1 the class is known; where none is, and one is empty, it is not."""
+    target, frame = one_hot(a=["1", "0", "0", "1"], b=["", "1", "", "x"], missing=("x",))
+    assert target.encode(frame, "t.csv").tolist() == [0, 1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"a": ["1", "1"], "b": ["0", "1"]}, "row 2: of the columns of target 't' .*, 'a' and 'b' is yes"),
+        ({"a": ["1", "0", "0"], "b": ["0", "0", "1"]}, "row 2: .*, none is yes; .* exactly one"),
+        ({"a": ["1", "0"], "b": ["0", "2"]}, "row 2: column 'b': found '2'; allowed .*flags = "),
+        ({"a": ["1", "1"], "b": ["0", "0"]}, "holds one class only, 'a'"),
+    ],
+)
+def test_columns_that_are_no_class(columns, says):
+    """Several or none at once: the row is named, and the type for it."""
+    with pytest.raises(DataError, match=says):
+        one_hot(**columns)
+
+
+def test_other_words_for_no_and_yes():
+    """-1 and 1, N and Y: what the config names, in any case, and nothing else."""
+    target, frame = one_hot(flags=("-1", "1"), a=["-1", "1"], b=["1", "-1"])
+    assert target.encode(frame, "t.csv").tolist() == [1, 0]
+    frame = table(a=["Y", "n"], b=["y", ""])
+    target = make_target(
+        "t", "multilabel", None, ["a", "b"], None, None, None, None, frame, "t.csv", flags=("N", "Y")
+    )
+    np.testing.assert_array_equal(target.encode(frame, "t.csv"), [[1, 1], [0, math.nan]])
+    with pytest.raises(
+        DataError, match=r"column 'a': found '1'; allowed for a label of target 't': '-1' and '2'"
+    ):
+        one_hot(flags=("-1", "2"), a=["-1", "1"], b=["2", "-1"])
+
+
+@pytest.mark.parametrize(
+    ("type", "cells", "encoded"),
+    [
+        ("class", ["1", "0", "-1", " nan", "0"], [1, 0, -1, -1, 0]),
+        ("ordinal", ["1", "0", "-1", "nan ", "0"], [1, 0, -1, -1, 0]),
+        ("regression", ["1.5", "0", "-1", "nan", ""], [1.5, 0, math.nan, math.nan, math.nan]),
+    ],
+)
+def test_cells_that_mean_an_unknown_label(type, cells, encoded):
+    """As empty as an empty cell, and no label of the list; also in another table."""
+    frame = table(c=cells)
+    target = make_target("t", type, "c", *5 * [None], frame, "t.csv", missing=("-1", "nan"))
+    np.testing.assert_array_equal(target.encode(frame, "other.csv"), encoded)
+    assert target.labels == (() if type == "regression" else ("0", "1"))
+    assert target_from_dict(json.loads(json.dumps(target.as_dict()))) == target
+
+
+def test_cells_that_mean_none_of_the_labels():
+    """Not unknown, but without a label: an empty cell, if it is listed."""
+    frame = table(c=["a|b", None, "No Finding", "b", "?"])
+    target = make_target(
+        "t", "multilabel", "c", *5 * [None], frame, "t.csv", missing=("?",), none=("", "No Finding")
+    )
+    assert target.labels == ("a", "b")
+    expected = [[1, 1], [0, 0], [0, 0], [0, 1], [math.nan] * 2]
+    np.testing.assert_array_equal(target.encode(frame, "t.csv"), expected)

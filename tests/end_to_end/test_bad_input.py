@@ -201,10 +201,13 @@ def test_one_class_only(here: Path) -> None:
 
 
 def test_a_class_with_one_row(here: Path) -> None:
-    """It cannot stand on both sides of a split; the message says which class and what to do."""
+    """It cannot stand on both sides of a split: it is trained on, and the start of the run names it."""
     draw(here / "images/16.png", 2, 16)
     write_csv(here / "samples.csv", ("path", "label"), [*plain_rows(16), ["images/16.png", "c"]])
-    says(refused_training(here), "only one row holds label=c", "two", "data.valid")
+    result = command("train", write_config(here, training__epochs=1), "--run", here / "run").ok()
+    assert "no validation rows for label=c: only one row each, which is trained on" in result.err
+    split = (here / "run" / "split.csv").read_text()
+    assert "images/16.png,,train" in split
 
 
 def test_a_class_with_one_group(here: Path) -> None:
@@ -213,7 +216,9 @@ def test_a_class_with_one_group(here: Path) -> None:
     for row in rows:
         row[4] = "70" if row[1] == "003-1" else "20"
     write_csv(here / "samples.csv", ("path", "사람", "mask", "gender", "age"), rows)
-    says(refused_training(here, values=PEOPLE), "only one group holds", "age=>=60", "data.valid")
+    config = write_config(here, values=PEOPLE, training__epochs=1)
+    result = command("train", config, "--run", here / "run").ok()
+    assert "no validation rows for age=>=60: only one group each" in result.err
 
 
 @pytest.mark.parametrize(
@@ -257,7 +262,7 @@ def test_duplicate_ids(here: Path) -> None:
 
 def test_an_image_listed_twice(here: Path) -> None:
     """Without an id column the path is the id; the same image on both sides would flatter the score."""
-    write_csv(here / "samples.csv", ("path", "label"), [*plain_rows(16), plain_rows(1)[0]])
+    write_csv(here / "samples.csv", ("path", "label"), [*plain_rows(16), ["images/00.png", "b"]])
     says(refused_training(here), "'images/00.png'", "rows 1, 17", "unique")
 
 

@@ -99,9 +99,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, row in enumerate(rows):
         draw(path / row["path"], number)
         draw(path / "mirror" / row["path"], number + 100)
-    tables = {"samples": rows[:24], "more": rows[24:], "bad": rows[:24], "gaps": rows[:24]}
+    tables = {"samples": rows[:24], "more": rows[24:], "bad": rows[:24], "gaps": rows[:24], "linked": []}
     tables["bad"] = [*rows[:24], {**rows[24], "path": "images/bad.png"}]
     tables["gaps"] = [*rows[:24], {**rows[24], "kind": ""}]
+    tables["linked"] = [*rows[:24], {**rows[24], "path": "images/linked.png"}]
     tables["spelled"] = [
         {**row, "kind": row["kind"].upper() if i % 2 else row["kind"]} for i, row in enumerate(rows)
     ]
@@ -112,6 +113,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, found in tables.items():
         write_csv(path / f"{name}.csv", list(rows[0]), [list(row.values()) for row in found])
     (path / "images/bad.png").write_text("no image")
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.png"
+    draw(elsewhere, 24)
+    (path / "images/linked.png").symlink_to(elsewhere)
     model = build_classifier("small_cnn", "none", (8, 8), "squash", 0.0, {"it": 3}, seed=7)
     save_file({name: x.contiguous() for name, x in model.state_dict().items()}, path / "weights.safetensors")
     return path
@@ -123,6 +127,7 @@ def row_of(number: int) -> dict[str, Any]:
         **{"path": f"images/{number:02}.png", "twin": f"images/{(number + 5) % 24:02}.png"},
         **{"name": f"n{number}", "person": f"p{number // 2}", "query": f"q{number // 3}"},
         **{"kind": "aaabbc"[number % 6], "other": "xy"[number // 3 % 2], "level": number // 2 % 3},
+        "part": ("train", "val", "train", "test")[number // 6 % 4],
         "tags": ("x|y", "y", "x", "x,z")[number % 4],
         **{"has_x": number % 2, "has_y": number // 2 % 2, "has_z": number % 3 // 2},
         **{"amount": (number % 6) * 17_000, "relevance": number % 3},

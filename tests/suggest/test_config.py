@@ -243,7 +243,7 @@ def test_ordered_labels_of_a_table(tmp_path: Path) -> None:
     line = next(
         line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith('type = "ordinal"')
     )
-    assert "ordered levels, as their names say" in line
+    assert "severity: ordered levels (none < mild < severe), since their names say an order" in line
     assert "severity (ordinal: none < mild < severe)" in look_at(source, hub=False).summary[0]
 
 
@@ -370,7 +370,7 @@ def test_the_size_follows_the_images(tmp_path: Path, no_weights: None) -> None:
         (lambda folder: class_folder(folder / "s", {"single": 3}), "at least two are needed"),
         (lambda folder: unreadable(folder / "s"), "none of the images that were tried can be read"),
         (lambda folder: write_csv(folder / "x.csv", ("path",), []), "no rows"),
-        (lambda folder: write_csv(folder / "x.txt", ("path",), []), "a table is .csv, .tsv, .parquet"),
+        (lambda folder: write_csv(folder / "x.xlsx", ("path",), []), "a table is .csv, .tsv, .parquet"),
     ],
 )
 def test_nothing_to_guess(tmp_path: Path, make: Any, message: str) -> None:

@@ -146,10 +146,12 @@ def leak_warning(splits: DatasetSplits) -> str | None:
 def refuse_shared_content(train: Samples, valid: Samples, key: str) -> None:
     """Raise DataError with the pairs of rows if an image of `valid` is one of `train`, under whatever name. `key`: the
     key of `data` that names the second."""
+    if train.contents is None or valid.contents is None:
+        return  # images have not been read: a rehearsal
     train_names = _names_by_content(train)
     pairs = [
         f"{name!r} is {train_names[content]!r}"
-        for name, content in zip(valid.names, valid.contents or (), strict=True)
+        for name, content in zip(valid.names, valid.contents, strict=True)
         if content in train_names
     ]
     if pairs:

@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from classwise.compose.contents import (
     largest_group_text,
@@ -12,6 +14,7 @@ from classwise.compose.contents import (
     refuse_shared_content,
     split_groups,
 )
+from classwise.compose.given_split import given_parts, refuse_given_twice, rows_of, split_by_column
 from classwise.compose.image_check import open_cache, usable_rows
 from classwise.compose.image_facts import image_warnings
 from classwise.compose.labels import Labels, build_target, labeled_rows
@@ -29,8 +32,8 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache
 from classwise.data.checking import ImageHashes
-from classwise.data.sources import Samples, read_source
-from classwise.data.split import Stratum, draw_test_rows, split_rows
+from classwise.data.sources import Samples, read_source, samples_of
+from classwise.data.split import Stratum, draw_test_rows, labels_of_one_group, split_rows
 from classwise.data.targets import Target
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import DataError, ImageError
@@ -86,18 +89,54 @@ def prepare(
     )
 
 
-def _read_samples(config: Config) -> Samples:
-    """The rows of data.source."""
+def prepare_labels(config: Config, table: pl.DataFrame | None = None) -> DatasetSplits:
+    """What `prepare` makes of the rows, their labels and the split, without reading an image: what it refuses, and its
+    warnings. `table`: the rows of data.source, if they are not written yet. Rows without a file are left out where
+    data.bad_images says so. Raises DataError, ConfigError."""
+    samples = _read_samples(config, table)
+    tables = _read_tables(config)
+    if config.data.bad_images == "skip":
+        samples = _with_files(samples)
+        tables = {key: _with_files(rows) for key, rows in tables.items()}
+    return _split_data(config, samples, tables, bad=(), sides=None)
+
+
+def _with_files(samples: Samples) -> Samples:
+    """The rows whose images are files. Raises DataError if there are none."""
+    rows = [row for row, path in enumerate(samples.paths) if path.is_file()]
+    if not rows:
+        raise DataError(f"{samples.where}: not one of its {len(samples)} images is there")
+    return samples.take(rows) if len(rows) < len(samples) else samples
+
+
+def image_folders(config: Config) -> list[Path]:
+    """The folders of data.images, in which the images of tables are looked for."""
+    images = config.data.images
+    return [Path(images)] if isinstance(images, str) else [Path(folder) for folder in images]
+
+
+def _read_samples(config: Config, table: pl.DataFrame | None = None) -> Samples:
+    """The rows of data.source, or of `table` in its place, without those that data.split leaves out."""
     data = config.data
-    refuse_folder_columns(config)
-    return read_source(
-        source=Path(data.source),
-        images=Path(data.images),
-        path=data.path,
-        id=data.id,
-        group=data.group,
-        skip_lost=data.bad_images == "skip",
-    )
+    columns: dict[str, Any] = {"path": data.path, "id": data.id, "group": data.group}
+    if table is None:
+        refuse_folder_columns(config)
+        samples = read_source(
+            Path(data.source),
+            image_folders(config),
+            **columns,
+            skip_lost=data.bad_images == "skip",
+            follow_links=data.follow_links,
+        )
+    else:
+        where = data.source or "samples.csv"
+        samples = samples_of(table, where, image_folders(config), **columns, follow_links=data.follow_links)
+    parts = given_parts(samples, config)
+    used = [row for row, part in enumerate(parts or ()) if part != "skip"]
+    if parts is None or len(used) == len(samples):
+        return samples
+    note = f"{len(samples) - len(used)} rows left out, as column {data.split!r} says (data.split)"
+    return dataclasses.replace(samples.take(used), notes=(*samples.notes, note))
 
 
 def _read_tables(config: Config) -> dict[str, Samples]:
@@ -115,11 +154,12 @@ def _read_table(config: Config, key: str) -> Samples:
     try:
         return read_source(
             source=Path(str(getattr(data, key))),
-            images=Path(data.images),
+            images=image_folders(config),
             path=data.path,
             id=data.id,
             group=data.group,
             skip_lost=data.bad_images == "skip",
+            follow_links=data.follow_links,
         )
     except DataError as error:
         # The reader names the key that usually holds a source.
@@ -150,11 +190,16 @@ def _split_data(
             refuse_overlap(other, own[key].samples, targets, key)
             refuse_shared_content(other, own[key].samples, key)
 
-    # A share is drawn, once for a run: its split stays what it was, even if this version would draw another.
+    # Rows whose part the table gives. A share is drawn, once for a run: its split stays what it was, even if this
+    # version would draw another.
     rest = Split(samples, labels)
+    rest, given, notes = split_by_column(rest, config, targets)
+    refuse_given_twice(given, own, config)
+    own |= given
+    warnings += notes
     side_of = {id: name for id, name in sides or () if name not in own}
-    if side_of.keys() == set(samples.ids):
-        own |= _recorded(rest, side_of)
+    if side_of.keys() == set(rest.samples.ids):
+        own |= _recorded(rest, side_of, has_own_valid="valid" in own)
     else:
         drawn, untested = _draw(rest, own, targets, config)
         own |= drawn
@@ -175,12 +220,14 @@ def _split_data(
     return dataclasses.replace(splits, warnings=(*warnings, *split_warnings(splits)))
 
 
-def _recorded(split: Split, side_of: Mapping[str, str]) -> dict[str, Split]:
-    """The splits by name, as the run at hand has recorded them by id."""
+def _recorded(split: Split, side_of: Mapping[str, str], has_own_valid: bool) -> dict[str, Split]:
+    """The splits by name, as the run at hand has recorded them by id; validation may have no rows, unless it has its
+    own."""
     names = np.array([side_of[id] for id in split.samples.ids])
+    without_rows = [] if has_own_valid else ["valid"]
     return {
-        name: _rows_of(split.samples, split.labels, np.flatnonzero(names == name))
-        for name in dict.fromkeys(["train", "valid", *names.tolist()])
+        name: rows_of(split.samples, split.labels, np.flatnonzero(names == name))
+        for name in dict.fromkeys(["train", *without_rows, *names.tolist()])
     }
 
 
@@ -195,14 +242,15 @@ def _draw(
         drawn["train"], drawn["test"], warnings = _draw_test(split, targets, config)
     if not config.data.has_valid:
         rest = drawn["train"]
-        drawn["valid"] = _rows_of(rest.samples, rest.labels, np.arange(0))
+        drawn["valid"] = rows_of(rest.samples, rest.labels, np.arange(0))
     elif "valid" not in own:
         assert isinstance(config.data.valid, float)
         rest = drawn["train"]
         share = config.data.valid * (
             len(split.samples) / len(rest.samples)
         )  # of the rows that the test has left
-        drawn["train"], drawn["valid"] = _draw_valid(rest, targets, share, config)
+        drawn["train"], drawn["valid"], unvalidated = _draw_valid(rest, targets, share, config)
+        warnings += unvalidated
     return drawn, warnings
 
 
@@ -236,44 +284,46 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
             " (data.test)"
         )
     return (
-        _rows_of(samples, labels, np.flatnonzero(~is_test_N)),
-        _rows_of(samples, labels, np.flatnonzero(is_test_N)),
+        rows_of(samples, labels, np.flatnonzero(~is_test_N)),
+        rows_of(samples, labels, np.flatnonzero(is_test_N)),
         warnings,
     )
 
 
-def _draw_valid(split: Split, targets: Sequence[Target], share: float, config: Config) -> tuple[Split, Split]:
-    """Training and validation rows, stratified by the labels; groups are never cut. Raises DataError."""
+def _draw_valid(
+    split: Split, targets: Sequence[Target], share: float, config: Config
+) -> tuple[Split, Split, list[str]]:
+    """Training and validation rows, stratified by the labels, and a warning for labels that are not validated; groups
+    are never cut. Raises DataError."""
     samples, labels = split.samples, split.labels
-    try:
-        is_valid_N = split_rows(
-            _strata(labels, targets),
-            split_groups(samples, labels, targets),
-            share=share,
-            seed=config.seed,
-            ids=samples.ids,
-        )
-    except DataError as error:
-        # A label has too few groups: perhaps since most rows are in one.
-        raise DataError(f"{error}{largest_group_text(samples, labels, targets)}") from None
+    strata = _strata(labels, targets)
+    groups = split_groups(samples, labels, targets)
+    is_valid_N = split_rows(strata, groups, share=share, seed=config.seed, ids=samples.ids)
+    single = labels_of_one_group(strata, groups)
+    what = "row" if groups is None else "group"
     if is_valid_N.all() or not is_valid_N.any():
+        only = f"; only one {what} holds {listed(single)}, which has to stay in training" if single else ""
         raise DataError(
             f"{samples.where}: a share of {config.data.valid} of {len(samples)} rows leaves one side of the split"
-            f" empty (data.valid){largest_group_text(samples, labels, targets)}"
+            f" empty (data.valid){only}{largest_group_text(samples, labels, targets)}"
+        )
+    warnings = []
+    if single:
+        same_image = " (rows with the same image are one group)" if groups is not None else ""
+        warnings.append(
+            f"no validation rows for {listed(single)}: only one {what} each{same_image}, which is trained on; so they"
+            " count as F1 0 in the macro F1 of the validation rows, until there are more or data.valid is a table"
         )
     return (
-        _rows_of(samples, labels, np.flatnonzero(~is_valid_N)),
-        _rows_of(samples, labels, np.flatnonzero(is_valid_N)),
+        rows_of(samples, labels, np.flatnonzero(~is_valid_N)),
+        rows_of(samples, labels, np.flatnonzero(is_valid_N)),
+        warnings,
     )
 
 
 def _strata(labels: Labels, targets: Sequence[Target]) -> list[Stratum]:
     """The labels that every draw keeps in proportion."""
     return [stratum for target in targets for stratum in target.strata(labels[target.name])]
-
-
-def _rows_of(samples: Samples, labels: Labels, rows: np.ndarray) -> Split:
-    return Split(samples.take(rows.tolist()), {name: values[rows] for name, values in labels.items()})
 
 
 def _with_images(split: Split, hashes: Mapping[Path, ImageHashes], cache: ImageCache | None) -> Split:

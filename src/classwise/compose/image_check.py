@@ -11,6 +11,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache, cache_folder, default_base
 from classwise.data.checking import Checked, ImageHashes, check_images
+from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size
 from classwise.data.left_out import bad_images_text
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
@@ -68,7 +69,7 @@ def usable_rows(
         share,
         max_pixels=config.data.max_pixels,
         console=console,
-        root=samples.root,
+        root=samples.allowed_folders,
         min_size=min_image_size(config.model.image_size),
         cache=cache,
         pixels=pixel_format(config),
@@ -185,13 +186,13 @@ def check_with_progress(
     paths: Sequence[Path],
     max_pixels: int,
     console: Console,
-    root: Path | None = None,
+    root: Folders = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
     pixels: PixelFormat = RGB,
 ) -> Checked:
-    """Decode every file once, with a progress bar; a file outside of `root` is bad. `min_size`, `cache`
-    and `pixels` as in `check_images`."""
+    """Decode every file once, with a progress bar; a file outside of `root` (one folder or several) is bad. `min_size`,
+    `cache` and `pixels` as in `check_images`."""
     return check_images(
         paths,
         max_pixels=max_pixels,

@@ -113,7 +113,7 @@ def evaluation_images(
         size=metadata.image_size,
         fit=metadata.fit,
         max_pixels=max_pixels,
-        root=samples.root,
+        root=samples.allowed_folders,
         cached=cached,
         pixels=metadata.pixels,
     )

@@ -153,10 +153,11 @@ def _wanted_shares(config: Config, splits: DatasetSplits, name: str) -> Floats |
         shares = class_shares(config, splits.label_lists).get(name)
         return None if shares is None else np.array(shares)
 
-    # A fraction of the rows is drawn so that it has the shares of the others. A table may have its own: with one row
-    # more, spread like those in training, so that no share is 0.
+    # A fraction of the rows is drawn so that it has the shares of the others. A table, or a split that the table gives,
+    # may have its own: with one row more, spread like those in training, so that no share is 0.
     share_K: Floats = log_prior(torch.tensor(label_counts(splits, splits.train)[name])).exp().numpy()
-    if isinstance(config.data.valid, str):
+    data = config.data
+    if isinstance(data.valid, str) or data.split is not None or data.fold is not None:
         count_K = np.array(label_counts(splits, splits.valid)[name]) + share_K
         share_K = count_K / count_K.sum()
     return share_K

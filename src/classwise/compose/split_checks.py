@@ -27,7 +27,7 @@ def refuse_folder_columns(config: Config) -> None:
     data = config.data
     if not Path(data.source).is_dir():
         return
-    allowed = {"path": ("path",), "id": (None, "path"), "group": (None,)}
+    allowed = {"path": ("path",), "id": (None, "path"), "group": (None,), "split": (None,), "fold": (None,)}
     for key, columns in allowed.items():
         if getattr(data, key) not in columns:
             raise ConfigError(
@@ -67,12 +67,16 @@ def refuse_large_joint(targets: Sequence[Target], joint: Sequence[str]) -> None:
         )
 
 
-def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], key: str = "valid") -> None:
+def refuse_overlap(
+    train: Samples, valid: Samples, targets: Sequence[Target], key: str = "valid", within: bool = False
+) -> None:
     """Raise DataError if an image, a group or a query is in both splits: validation, or the test, would look
-    better than it is. `key`: the key of `data` that names the second."""
+    better than it is. `key`: the key of `data` that names the second. `within`: both are of the same table, whose
+    images are known to differ."""
     values: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
     # Not the ids: two tables, or two folders, may both number their rows from 0.
-    values["image"] = (train.paths, valid.paths)
+    if not within:
+        values["image"] = (train.paths, valid.paths)
     name_of = dict(zip(map(str, valid.paths), valid.names, strict=True))  # as the table has it
     for target in targets:
         if isinstance(target, RankingTarget):
@@ -80,13 +84,14 @@ def refuse_overlap(train: Samples, valid: Samples, targets: Sequence[Target], ke
     if train.groups is not None and valid.groups is not None:
         values["group"] = (train.groups, valid.groups)
 
-    sides = "training and validation" if key == "valid" else "the test and the other rows"
+    sides = "the test and the other rows" if key == "test" else "training and validation"
+    where = "another part of it" if within else train.where
     for what, (train_values, valid_values) in values.items():
         shared = sorted({str(value) for value in train_values} & {str(value) for value in valid_values})
         if shared:
             raise DataError(
-                f"{valid.where} (data.{key}): {what} {name_of.get(shared[0], shared[0])!r} is in {train.where} too"
-                f" ({len(shared)} in all); {sides} must not share any"
+                f"{valid.where} (data.{key}): {what} {name_of.get(shared[0], shared[0])!r} is in {where} too"
+                f" ({len(shared)} in all); {sides if not within else 'the parts'} must not share any"
             )
 
 

@@ -72,7 +72,13 @@ def absolute_paths(config: Config, folder: Path) -> Config:
 
     Raises ConfigError for a path that no file can have.
     """
-    data = {key: _absolute(f"data.{key}", getattr(config.data, key), folder) for key in ("source", "images")}
+    data: dict[str, Any] = {"source": _absolute("data.source", config.data.source, folder)}
+    images = config.data.images
+    data["images"] = (
+        _absolute("data.images", images, folder)
+        if isinstance(images, str)
+        else tuple(_absolute("data.images", one, folder) for one in images)
+    )
     for key in ("valid", "test"):
         if isinstance(getattr(config.data, key), str):
             data[key] = _absolute(f"data.{key}", getattr(config.data, key), folder)

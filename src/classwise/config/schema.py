@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
+from classwise.config.base import Count, Names, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
 from classwise.config.schedules import Cosine, Schedule
 from classwise.config.targets import Joint, Target
@@ -65,6 +65,9 @@ def _preset(value: Any) -> Any:
     return {"preset": value} if isinstance(value, str) else value
 
 
+SplitPart = Literal["train", "valid", "test", "skip"]
+
+
 def _none_is_no_row(value: Any) -> Any:
     return 0.0 if value == "none" else value
 
@@ -75,8 +78,14 @@ class Data(Section):
     source: str = Field(
         description="a table (.csv .tsv .parquet) or a folder with one sub-folder per class; relative to this file"
     )
-    images: str = Field(
-        ".", description="folder that the table's image paths are relative to; no path may leave it"
+    images: str | Annotated[Names, Field(min_length=1)] = Field(
+        ".",
+        description="folder, or list of folders, that the table's image paths are relative to; no path may leave it",
+    )
+    follow_links: bool = Field(
+        False,
+        description="whether images may be links that lead out of the folder, and class folders be links; only for data"
+        " whose links you trust",
     )
     path: str = Field("path", description="column with the image paths")
     id: str | None = Field(None, description="column that identifies the rows (default: the path column)")
@@ -100,6 +109,20 @@ class Data(Section):
         description="fraction of the rows, or a table of rows, to test on: neither trained on nor selected by, and"
         " scored once at the end (default: none)",
     )
+    split: str | None = Field(
+        None,
+        description="column that says of each row whether it is for training, validation or the test; rows that it does"
+        " not give are drawn as valid and test say",
+    )
+    split_values: Annotated[dict[str, SplitPart], Field(min_length=1)] | None = Field(
+        None,
+        description='what the cells of `split` mean: { "0" = "train", "1" = "valid", "2" = "test", "x" = "skip" }'
+        " (default: train, val, test and other words for them)",
+    )
+    fold: str | None = Field(
+        None, description="column with the fold of each row; the rows of one fold are for validation"
+    )
+    valid_fold: str | None = Field(None, description="the fold to validate on (default: the first)")
     augment: Annotated[Augment, BeforeValidator(_preset)] = Field(
         Augment(),
         description="none | light | standard | strong, or a table [data.augment] that changes a preset",
@@ -172,6 +195,26 @@ class Data(Section):
             raise ValueError(
                 f"value_range: found {list(self.value_range)}; the first number, which becomes black, must be below the"
                 " second, which becomes white"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> "Data":
+        if self.fold is not None and self.split is not None:
+            raise ValueError(
+                f"fold: found {self.fold!r} beside data.split = {self.split!r}; allowed: one of them"
+            )
+        if self.fold is not None and isinstance(self.valid, str):
+            raise ValueError(
+                f"fold: found {self.fold!r}, but data.valid is a table with the validation rows; allowed: one of them"
+            )
+        for key, column in (("split_values", "split"), ("valid_fold", "fold")):
+            if getattr(self, key) is not None and getattr(self, column) is None:
+                raise ValueError(f"{key}: found without data.{column}, the column that it is about")
+        parts = set((self.split_values or {"": "train"}).values())
+        if "train" not in parts:
+            raise ValueError(
+                f'split_values: found {", ".join(sorted(parts))}; one of the values must mean "train"'
             )
         return self
 

@@ -13,7 +13,9 @@ class Target(Section):
 
     column: str | None = Field(None, description="column with the labels")
     columns: Annotated[Names, Field(min_length=2)] | None = Field(
-        None, description="multilabel: one column of 0 and 1 per label, instead of `column`"
+        None,
+        description="class, multilabel: one column of 0 and 1 per label, instead of `column`; for a class exactly one"
+        " of them is 1",
     )
     type: TargetType = Field("class", description="class | ordinal | multilabel | regression | ranking")
     labels: Annotated[Names, Field(min_length=2)] | None = Field(
@@ -24,6 +26,18 @@ class Target(Section):
     )
     separator: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="multilabel: separator between the labels of a cell (default: |)"
+    )
+    missing: Annotated[Names, Field(min_length=1)] | None = Field(
+        None, description='cells that mean an unknown label, as an empty one does, such as ["-1", "nan"]'
+    )
+    none: Annotated[Names, Field(min_length=1)] | None = Field(
+        None,
+        description='multilabel: cells that mean none of the labels, such as ["", "none"] (default: the separator'
+        " alone)",
+    )
+    flags: Annotated[tuple[str, str], Field(strict=False)] | None = Field(
+        None,
+        description='cells of `columns` for no and for yes, such as ["-1", "1"] (default: 0 and 1, false and true)',
     )
     query: str | None = Field(
         None, description="ranking: column with the query; rows with the same query are ranked together"
@@ -51,6 +65,18 @@ class Target(Section):
             raise ValueError("query: missing; a ranking target needs the column with the query of each row")
         if self.separator is not None and self.columns is not None:
             raise ValueError("separator: found beside columns; allowed: with a single column")
+        if self.none is not None and self.columns is not None:
+            raise ValueError("none: found beside columns; allowed: with a single column")
+        if self.flags is not None and self.columns is None:
+            raise ValueError("flags: found without columns, whose cells they are about")
+        if self.flags is not None and self.flags[0] == self.flags[1]:
+            raise ValueError(f"flags: found {self.flags[0]!r} for no and for yes; they must differ")
+        if shared := set(self.missing or ()) & {*(self.none or ()), *(self.flags or ())}:
+            raise ValueError(
+                f"missing: found {min(shared)!r}, which another key gives a meaning; allowed: one of them"
+            )
+        if self.edges is not None and self.columns is not None:
+            raise ValueError("edges: found beside columns; allowed: with a single column of numbers")
 
         # Labels and edges.
         if self.labels and self.columns:
@@ -85,7 +111,9 @@ class Target(Section):
 
 
 _TYPES_WITH_KEY: dict[str, tuple[TargetType, ...]] = {
-    "columns": ("multilabel",),
+    "columns": ("class", "multilabel"),
+    "none": ("multilabel",),
+    "flags": ("class", "multilabel"),
     "labels": ("class", "ordinal", "multilabel", "regression"),
     "edges": ("class", "ordinal", "regression"),
     "separator": ("multilabel",),

@@ -81,10 +81,28 @@ def number_values(cells: set[str]) -> dict[str, float] | None:
     return None if any(map(math.isnan, values.values())) else values
 
 
-def label_sets(cells: Cells, separator: str, where: str, column: str) -> list[tuple[str, ...] | None]:
-    """The labels of each cell, None where it is empty. Raises DataError for a cell with a label twice, or with a
-    separator that has no label beside it."""
-    sets = [_split_cell(cell, separator) for cell in cells]
+def known_cells(cells: Cells, missing: Sequence[str]) -> Cells:
+    """The cells, with None for every one that is in `missing`, with or without spaces around it."""
+    if not missing:
+        return cells
+    return [None if cell is None or cell.strip() in missing else cell for cell in cells]
+
+
+def label_sets(
+    cells: Cells,
+    separator: str,
+    where: str,
+    column: str,
+    missing: Sequence[str] = (),
+    none: Sequence[str] = (),
+) -> list[tuple[str, ...] | None]:
+    """The labels of each cell, None where it is empty or in `missing`; a cell in `none` has none of them. Raises
+    DataError for a cell with a label twice, or with a separator that has no label beside it."""
+    texts = [(cell or "").strip() for cell in cells]
+    sets = [
+        None if text in missing else () if text in none else _split_cell(cell, separator)
+        for cell, text in zip(cells, texts, strict=True)
+    ]
     for row, labels in enumerate(sets, start=1):
         for label in labels or ():
             if not label or (labels or ()).count(label) > 1:
@@ -103,14 +121,18 @@ def _split_cell(cell: str | None, separator: str) -> tuple[str, ...] | None:
     return None if cell is None or is_empty(cell) else tuple(part.strip() for part in cell.split(separator))
 
 
-def flag_cells(cells: Cells, where: str, column: str, name: str) -> npt.NDArray[np.float64]:
-    """(N,): 1 for a row that has the label, 0 for one that does not, NaN for an empty cell. `name` is the target's.
-    Raises DataError for any other cell."""
+def flag_cells(
+    cells: Cells, where: str, column: str, name: str, flags: tuple[str, str] | None = None
+) -> npt.NDArray[np.float64]:
+    """(N,): 1 for a row that has the label, 0 for one that does not, NaN for an empty cell. `name` is the target's;
+    `flags` are its cells for no and yes. Raises DataError for any other cell."""
+    value_of = FLAGS if flags is None else {flags[0].lower(): 0.0, flags[1].lower(): 1.0}
     texts = ["" if cell is None else cell.strip().lower() for cell in cells]
     for row, text in enumerate(texts, start=1):
-        if text and text not in FLAGS:
+        if text and text not in value_of:
+            allowed = "0, 1, false, true" if flags is None else " and ".join(map(repr, flags))
             raise DataError(
                 f"{where}: row {row}: column {column!r}: found {cells[row - 1]!r}; allowed for a label of target"
-                f" {name!r}: 0, 1, false, true"
+                f" {name!r}: {allowed}, or what targets.{name}.flags = [no, yes] and targets.{name}.missing say"
             )
-    return np.array([FLAGS.get(text, math.nan) for text in texts])
+    return np.array([value_of.get(text, math.nan) for text in texts])

@@ -12,7 +12,7 @@ import numpy as np
 
 from classwise.data.cache import ImageCache, content_key, pixels_key
 from classwise.data.decode import decode
-from classwise.data.image_file import Unreadable, read_file
+from classwise.data.image_file import Folders, Unreadable, read_file
 from classwise.data.images import MAX_PIXELS
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
 from classwise.errors import ImageError
@@ -41,7 +41,7 @@ class Checked:
 def check_image(
     path: Path,
     max_pixels: int = MAX_PIXELS,
-    root: Path | None = None,
+    root: Folders = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
     pixels: PixelFormat = RGB,
@@ -66,7 +66,7 @@ def check_images(
     paths: Sequence[Path],
     max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
-    root: Path | None = None,
+    root: Folders = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, get_worker_info
 from classwise.data.augment import Augment, augment_geometry, augment_on_host
 from classwise.data.cache import CachedImages
 from classwise.data.fit import fit_image
+from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size, read_image
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.data.workers import Heartbeat, begin_worker
@@ -35,7 +36,7 @@ class ImageDataset(Dataset[Item]):
     """Images by (epoch, row), as (height, width, channels) uint8, all of one `size` (height, width).
 
     augment: None for evaluation, where an image is only fitted to `size`.
-    root: no file outside of this folder is read; None allows any.
+    root: no file outside of this folder, or these folders, is read; None allows any.
     cached: images that are taken from the image cache instead of their files; the pixels are the same either way.
     pixels: what a file becomes, see `read_image`.
     augments_on_host: False leaves the second half of the augmentation to the device (see device_augment.py).
@@ -47,7 +48,7 @@ class ImageDataset(Dataset[Item]):
     max_pixels: int
     seed: int = 0
     augment: Augment | None = None
-    root: Path | None = None
+    root: Folders = None
     cached: CachedImages | None = None
     pixels: PixelFormat = RGB
     augments_on_host: bool = True

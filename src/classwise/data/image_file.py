@@ -7,6 +7,7 @@ refused before any of their content is read.
 import functools
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 # The first bytes of files that people do hand in as images.
@@ -31,13 +32,15 @@ _BRANDS = {
     "AVIF": (b"avif", b"avis"),
     "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
 }
+Folders = str | Path | Sequence[str | Path] | None
+"""The folder, or folders, outside of which no file is read; None allows any."""
 
 
 class Unreadable(Exception):  # noqa: N818 - carries a reason to `read_image`, which raises ImageError
     """Why the file at hand cannot be used."""
 
 
-def read_file(path: str | Path, max_pixels: int, root: str | Path | None) -> tuple[str, bytes]:
+def read_file(path: str | Path, max_pixels: int, root: Folders) -> tuple[str, bytes]:
     """The file's kind (one of KINDS) and its bytes.
 
     Raises Unreadable: for a pipe or a device before it is opened, for a file outside of `root` before a byte of it is
@@ -52,7 +55,7 @@ def read_file(path: str | Path, max_pixels: int, root: str | Path | None) -> tup
             status = os.fstat(file.fileno())
             _require_regular(status.st_mode)
             if root is not None:
-                _require_below(str(root), path, file.fileno())
+                _require_below(root, path, file.fileno())
 
             first_bytes = file.read(32)
             kind = _kind(first_bytes)
@@ -83,14 +86,15 @@ def _require_regular(mode: int) -> None:
         raise Unreadable(f"not a file but {kinds.get(stat.S_IFMT(mode), 'a device')}")
 
 
-def _require_below(root: str, path: str | Path, handle: int) -> None:
+def _require_below(root: str | Path | Sequence[str | Path], path: str | Path, handle: int) -> None:
     """Checks where the open file really is: a check of its name could be true before it is opened and false after."""
     try:
         real_path = os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 - not the path of a file
     except OSError:  # not Linux: the name has to do
         real_path = os.path.realpath(path)
-    if not real_path.startswith(_real_folder(root)):
-        raise Unreadable(f"is outside of {root}, reached through a link")
+    folders = [str(folder) for folder in ([root] if isinstance(root, str | Path) else root)]
+    if not real_path.startswith(tuple(map(_real_folder, folders))):
+        raise Unreadable(f"is outside of {', '.join(folders)}, reached through a link")
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from classwise.data.decode import decode
-from classwise.data.image_file import Unreadable, read_file
+from classwise.data.image_file import Folders, Unreadable, read_file
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat, UnknownRange
 from classwise.errors import ImageError
 
@@ -15,7 +15,7 @@ MAX_PIXELS = 100_000_000
 def read_image(
     path: str | Path,
     max_pixels: int = MAX_PIXELS,
-    root: str | Path | None = None,
+    root: Folders = None,
     min_size: tuple[int, int] | None = None,
     pixels: PixelFormat = RGB,
 ) -> np.ndarray:
@@ -26,7 +26,7 @@ def read_image(
     JPEG this takes less work than decoding all of it.
 
     Raises ImageError for anything but a whole file of KINDS (image_file.py) of at most `max_pixels` pixels; and, if
-    `root` is given, for a file that is not below that folder, wherever links lead at that moment.
+    `root` is given, for a file that is not below that folder (or one of several), wherever links lead at that moment.
     """
     try:
         kind, data = read_file(path, max_pixels, root)

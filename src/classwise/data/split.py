@@ -1,8 +1,9 @@
 """The split into training, validation and test rows: stratified, grouped, exact in its share, without replacement.
 
-Guarantees: the rows of one group are never on both sides; every label of a required stratum is on both sides, if any
-split has that and a bounded search finds it (split_repair.py); moving one more group would not bring the labels' shares
-in validation nearer to the wanted share; and with the ids of the rows, their order makes no difference.
+Guarantees: the rows of one group are never on both sides; a label that only one group has is trained on; every other
+label of a required stratum is on both sides, if any split has that and a bounded search finds it (split_repair.py);
+moving one more group would not bring the labels' shares in validation nearer to the wanted share; and with the ids of
+the rows, their order makes no difference.
 
 Groups with the same counts of labels (a *profile*: one woman under 30 with seven images, say) are interchangeable, so
 each profile contributes its share exactly and only the remainders have to be chosen. That makes the split exact, and
@@ -21,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from classwise.data.split_repair import put_all_on_both_sides
-from classwise.errors import DataError
 from classwise.randomness import SPLIT, generator
 
 Numbers = npt.NDArray[np.int64]
@@ -32,8 +32,8 @@ Flags = npt.NDArray[np.bool_]
 class Stratum:
     """Labels that a split keeps in proportion, as numbers (N,); -1: the row has none of them.
 
-    required: every label must be on both sides of the split, and one that cannot be is an error. Otherwise the labels
-    (bins of a number, say) are kept in proportion as far as possible.
+    required: every label must be on both sides of the split, and one that only one group has on the training side.
+    Otherwise the labels (bins of a number, say) are kept in proportion as far as possible.
     """
 
     name: str
@@ -53,19 +53,36 @@ def split_rows(
     `share`: of the rows that are for validation, between 0 and 1. `ids`: a unique name for each row. Rows are drawn in
     the order of these, so that the order of the table makes no difference; without them in the order given.
 
-    Raises DataError for a label of a required stratum whose rows are all of one group: it cannot be on both sides.
+    A label of a required stratum whose rows are all of one group cannot be on both sides: its group is trained on, see
+    `labels_of_one_group`, and the share is one of the other rows. Where all groups are needed for training, no row is
+    for validation.
     """
     label_NT = _label_numbers(strata)
     order_N = _drawing_order(ids, len(label_NT))
     label_NT = label_NT[order_N]
     required_C = _required(strata)
     group_N = _group_numbers(groups, order_N)
-    _refuse_single_groups(label_NT, group_N, strata, grouped=groups is not None)
     profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
 
-    held_P = np.zeros(len(counts_PC), dtype=bool)
-    valid_G = _draw(profile_G, counts_PC, required_C, held_P, share, rng=generator(seed, SPLIT))
+    # What the only group of a label holds besides stays on its side as well; a label without any other group has to.
+    single_C = required_C & _has_one_group(label_NT, group_N, len(required_C))
+    holds_PC = counts_PC > 0
+    held_P: Flags = np.asarray((holds_PC & single_C).any(axis=1))
+    movable_C = (holds_PC & ~held_P[:, None]).any(axis=0)
+    rules = _Rules(required_C & movable_C, held=held_P, counted=~held_P, share=share, least_left=1)
+    valid_G = _draw(profile_G, counts_PC, rules, rng=generator(seed, SPLIT))
     return _in_table_order(valid_G[group_N], order_N)
+
+
+def labels_of_one_group(strata: Sequence[Stratum], groups: Sequence[Hashable] | None) -> list[str]:
+    """The labels of required strata whose rows are all of one group, as `name=label`: no split has them on both sides.
+    `groups`: the group of each row; None: each row is its own."""
+    label_NT = _label_numbers(strata)
+    group_N = _group_numbers(groups, np.arange(len(label_NT)))
+    required_C = _required(strata)
+    single_C = required_C & _has_one_group(label_NT, group_N, len(required_C))
+    names = [f"{stratum.name}={label}" for stratum in strata for label in stratum.labels]
+    return [names[c] for c in np.flatnonzero(single_C)]
 
 
 def draw_test_rows(
@@ -100,7 +117,11 @@ def draw_test_rows(
 
     # A stream of its own, so that the split of the other rows is drawn independently.
     rng = generator(seed, SPLIT, 2)
-    test_G = _draw(profile_G, counts_PC, required_C & ~rare_C, held_P, share, rng=rng, least_left=parts_left)
+    everything_P = np.ones_like(held_P)
+    rules = _Rules(
+        required_C & ~rare_C, held=held_P, counted=everything_P, share=share, least_left=parts_left
+    )
+    test_G = _draw(profile_G, counts_PC, rules, rng=rng)
     return _in_table_order(test_G[group_N], order_N), untested
 
 
@@ -163,29 +184,14 @@ def _group_numbers(groups: Sequence[Hashable] | None, order_N: Numbers) -> Numbe
     return np.array([number[group] for group in ordered], dtype=np.int64)
 
 
-def _refuse_single_groups(
-    label_NT: Numbers, group_N: Numbers, strata: Sequence[Stratum], grouped: bool
-) -> None:
-    labels = [(f"{stratum.name}={label}", stratum.required) for stratum in strata for label in stratum.labels]
-    # By label: the group of its first row (-1: no row), and whether any row is of another group.
-    first_C = np.full(len(labels) + 1, -1)
-    several_C = np.zeros(len(labels) + 1, dtype=bool)
+def _has_one_group(label_NT: Numbers, group_N: Numbers, labels: int) -> Flags:
+    """Which labels (C + 1,) have rows, and these of one group only."""
+    first_C = np.full(labels, -1)  # the group of the first row
+    several_C = np.zeros(labels, dtype=bool)
     for label_N in label_NT.T:
         first_C[label_N[::-1]] = group_N[::-1]
         several_C[label_N[group_N != first_C[label_N]]] = True
-    single = [
-        label
-        for (label, required), first, several in zip(labels, first_C[:-1], several_C[:-1], strict=True)
-        if required and first >= 0 and not several
-    ]
-    if single:
-        what = "group" if grouped else "row"
-        raise DataError(
-            f"only one {what} holds {', '.join(single[:10])}{' and more' if len(single) > 10 else ''}:"
-            f" a class needs at least two {what}s to be on both sides of a split"
-            f"{' (rows with the same image are one group)' if grouped else ''};"
-            " add some, merge the class into another, or set data.valid to a table (in a comparison, data.test too)"
-        )
+    return (first_C >= 0) & ~several_C
 
 
 def _profiles(label_NT: Numbers, group_N: Numbers, classes: int) -> tuple[Numbers, Numbers]:
@@ -213,37 +219,28 @@ def _profiles(label_NT: Numbers, group_N: Numbers, classes: int) -> tuple[Number
     return profile_G.reshape(-1), counts_PC
 
 
-def _draw(
-    profile_G: Numbers,
-    counts_PC: Numbers,
-    required_C: Flags,
-    held_P: Flags,
-    share: float,
-    rng: np.random.Generator,
-    least_left: int = 1,
-) -> Flags:
-    """Which groups (G,) are drawn, for validation say. None of a profile in `held_P`; and of each required label at
+def _draw(profile_G: Numbers, counts_PC: Numbers, rules: "_Rules", rng: np.random.Generator) -> Flags:
+    """Which groups (G,) are drawn, for validation say: none of a profile that is held, and of each required label at
     least one, while at least `least_left` are left."""
     # Most groups by the shares of their profiles, the rest one by one.
-    valid_G, remainders = _take_whole_parts(profile_G, held_P, share, rng)
-    _assign_remainders(profile_G, counts_PC, valid_G=valid_G, remainders=remainders, share=share)
+    valid_G, remainders = _take_whole_parts(profile_G, rules, rng)
+    _assign_remainders(profile_G, counts_PC, valid_G=valid_G, remainders=remainders, rules=rules)
 
     # Several times: an improvement may free a label that had to stay on one side before.
-    rules = _Rules(required_C, held_P, share, least_left)
     for _ in range(3):
         _put_on_both_sides(profile_G, counts_PC, valid_G, rules)
         _improve(profile_G, counts_PC, valid_G, rules)
 
     # What moves of single groups have not reached is searched for.
     holds_PC = counts_PC > 0
-    wanted_C = required_C & holds_PC.any(axis=0)
+    wanted_C = rules.required & holds_PC.any(axis=0)
     searched = put_all_on_both_sides(
         holds_PC[:, wanted_C],
         profile_G=profile_G,
         sizes_G=counts_PC[profile_G, -1],
-        held_G=held_P[profile_G],
+        held_G=rules.held[profile_G],
         valid_G=valid_G,
-        least_left=least_left,
+        least_left=rules.least_left,
     )
     if searched:
         _improve(profile_G, counts_PC, valid_G, rules)
@@ -252,17 +249,16 @@ def _draw(
 
 @dataclass(frozen=True)
 class _Rules:
-    """What a draw has to keep to: see `_draw`."""
+    """What a draw has to keep to: see `_draw`. The share is that of the groups of the `counted` profiles."""
 
     required: Flags  # (C + 1,)
     held: Flags  # (P,)
+    counted: Flags  # (P,)
     share: float
     least_left: int
 
 
-def _take_whole_parts(
-    profile_G: Numbers, held_P: Flags, share: float, rng: np.random.Generator
-) -> tuple[Flags, list[int]]:
+def _take_whole_parts(profile_G: Numbers, rules: _Rules, rng: np.random.Generator) -> tuple[Flags, list[int]]:
     """(valid_G, remainders): of every profile that is not held the whole part of its share, drawn without replacement;
     one more group of each profile that has a fraction left is a remainder, still to be assigned."""
     order = rng.permutation(len(profile_G))
@@ -270,7 +266,7 @@ def _take_whole_parts(
     valid_G = np.zeros(len(profile_G), dtype=bool)
     remainders = []
     for groups in np.split(order, np.flatnonzero(np.diff(profile_G[order])) + 1):
-        wanted = 0.0 if held_P[profile_G[groups[0]]] else share * len(groups)
+        wanted = 0.0 if rules.held[profile_G[groups[0]]] else rules.share * len(groups)
         whole = int(wanted + 1e-9)
         valid_G[groups[:whole]] = True
         if wanted - whole > 1e-9:
@@ -279,13 +275,14 @@ def _take_whole_parts(
 
 
 def _assign_remainders(
-    profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, remainders: list[int], share: float
+    profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, remainders: list[int], rules: _Rules
 ) -> None:
     """Each remainder goes to the side that keeps every label's count nearest to its share of what has been assigned.
     The large groups come first, so that the small ones can correct them."""
     remainders = sorted(remainders, key=lambda g: -int(counts_PC[profile_G[g], -1]))
-    weight_C = 1 / np.maximum(_totals(profile_G, counts_PC), 1)
-    assigned_P = np.bincount(np.delete(profile_G, remainders), minlength=len(counts_PC))
+    share = rules.share
+    weight_C = 1 / np.maximum(_totals(profile_G, counts_PC, rules), 1)
+    assigned_P = np.bincount(np.delete(profile_G, remainders), minlength=len(counts_PC)) * rules.counted
     off_C = _valid_counts(profile_G, counts_PC, valid_G) - share * (assigned_P @ counts_PC)
     for g in remainders:
         counts_C = counts_PC[profile_G[g]]
@@ -301,7 +298,7 @@ def _put_on_both_sides(profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, r
     A move that takes away the last group of another label puts that label at the end of the queue. No group is moved
     twice, so this ends; where labels exclude each other, some may stay on one side.
     """
-    totals_C = _totals(profile_G, counts_PC)
+    totals_C = _totals(profile_G, counts_PC, rules)
     required_C = rules.required
     groups_P = np.bincount(profile_G, minlength=len(counts_PC))
     moved_G = np.zeros_like(valid_G)
@@ -345,7 +342,7 @@ def _put_on_both_sides(profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, r
 def _improve(profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, rules: _Rules) -> None:
     """Move one group at a time, the one that gains most, as long as that brings the counts nearer to their shares and
     takes no required label off a side: putting the rare labels on both sides has moved others along."""
-    totals_C = _totals(profile_G, counts_PC)
+    totals_C = _totals(profile_G, counts_PC, rules)
     weight_C = 1 / np.maximum(totals_C, 1)
     exact_PC = counts_PC.astype(np.float64)
     holds_PC = (counts_PC > 0).astype(np.float64)
@@ -374,8 +371,9 @@ def _improve(profile_G: Numbers, counts_PC: Numbers, valid_G: Flags, rules: _Rul
         valid_P[best] += 1 if to_valid else -1
 
 
-def _totals(profile_G: Numbers, counts_PC: Numbers) -> Numbers:
-    totals: Numbers = np.bincount(profile_G, minlength=len(counts_PC)) @ counts_PC
+def _totals(profile_G: Numbers, counts_PC: Numbers, rules: _Rules) -> Numbers:
+    """The rows of each label that the share is of."""
+    totals: Numbers = (np.bincount(profile_G, minlength=len(counts_PC)) * rules.counted) @ counts_PC
     return totals
 
 

@@ -1,5 +1,7 @@
 """Tables: every cell is text, exactly as in the file, so that an id such as 000600-1 or 007 stays what it is."""
 
+import codecs
+import contextlib
 import csv
 import io
 import math
@@ -15,6 +17,8 @@ from classwise.errors import DataError, nearest
 from classwise.files import write_bytes
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+SEPARATORS = (",", ";", "\t", "|")
+"""What may stand between the cells of a text file."""
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -56,17 +60,31 @@ def number_cells(cells: Sequence[str | None], where: str, name: str, why: str) -
     """The finite numbers of a column, (N,); NaN where a cell is empty. Raises DataError for any other cell, with its
     row, its text and `why` the column must hold numbers."""
     values_N = np.full(len(cells), math.nan)
+    has_comma = has_decimal_comma(cells)
     for row, cell in enumerate(cells, start=1):
         if cell is None or is_empty(cell):
             continue
         try:
-            value = float(cell)
+            value = float(cell.replace(",", ".") if has_comma else cell)
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
             raise DataError(f"{where}: row {row}: column {name!r}: found {cell!r}, but {why}")
         values_N[row - 1] = value
     return values_N
+
+
+def has_decimal_comma(cells: Sequence[str | None]) -> bool:
+    """Whether a column writes its numbers as `0,143`, as spreadsheets do in many countries: every cell is such a number
+    or a whole one. Not if all of them could be thousands as well (`1,234`)."""
+    with_comma = [cell.strip() for cell in cells if cell is not None and "," in cell]
+    if not with_comma or all(re.fullmatch(_THOUSANDS, cell) for cell in with_comma):
+        return False
+    return all(cell is None or is_empty(cell) or re.fullmatch(_COMMA_NUMBER, cell.strip()) for cell in cells)
+
+
+_COMMA_NUMBER = r"[+-]?[0-9]+(,[0-9]+)?([eE][+-]?[0-9]+)?"
+_THOUSANDS = r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+"
 
 
 def rows_text(rows: Sequence[int], max_listed: int = 5) -> str:
@@ -132,14 +150,46 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 
 
 def _read_text(path: Path) -> pl.DataFrame:
-    """Read with Python's csv module, since it tells the line of a ragged row and keeps every cell as it is."""
+    """The rows of a text file. Its separator is that of its suffix, unless the header does not have it: spreadsheets of
+    many countries write semicolons into a .csv."""
+    text = _decoded(path)
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    by_suffix = "\t" if path.suffix.lower() == ".tsv" else ","
+    wanted, text = _declared_separator(text, by_suffix)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        rows = _rows(text, wanted, path)
+    except DataError:
+        if (found := _other_separator(text, wanted, path)) is None:
+            raise
+        return _frame(found, path)
+    if len(rows[0]) == 1:
+        rows = _other_separator(text, wanted, path) or rows
+    return _frame(rows, path)
+
+
+def _decoded(path: Path) -> str:
+    """The file's text: UTF-8, or UTF-16 if it begins with a byte order mark, as a spreadsheet's Unicode text does."""
+    try:
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def _declared_separator(text: str, by_suffix: str) -> tuple[str, str]:
+    """The separator that a first line `sep=;` declares, and the text below that line; else that of the suffix."""
+    first_line, _, rest = text.partition("\n")
+    declared = re.fullmatch(r"sep=(.)\r?", first_line)
+    return (declared[1], rest) if declared else (by_suffix, text)
+
+
+def _rows(text: str, separator: str, path: Path) -> list[list[str]]:
+    """Read with Python's csv module, since it tells the line of a ragged row and keeps every cell as it is."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: list[list[str]] = []
     try:
@@ -154,7 +204,19 @@ def _read_text(path: Path) -> pl.DataFrame:
         raise DataError(f"{path}, line {reader.line_num}: {error}") from None
     if not rows:
         raise DataError(f"{path} is empty")
-    return _frame(rows, path)
+    return rows
+
+
+def _other_separator(text: str, wanted: str, path: Path) -> list[list[str]] | None:
+    """The rows by the first other separator that the header has and every row has as often; None if there is none, or
+    if the header has the wanted one, so that only a row is wrong."""
+    header = next(line for line in text.splitlines() if line.strip())
+    for separator in SEPARATORS:
+        if separator == wanted or header.count(separator) <= header.count(wanted):
+            continue
+        with contextlib.suppress(DataError):
+            return _rows(text, separator, path)
+    return None
 
 
 def _frame(rows: list[list[str]], path: Path) -> pl.DataFrame:

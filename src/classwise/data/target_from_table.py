@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from classwise.data.cells import edge_labels, label_sets, labels_of_column, sorted_labels
+from classwise.data.cells import edge_labels, known_cells, label_sets, labels_of_column, sorted_labels
 from classwise.data.label_spelling import spelling_key, unified_labels
 from classwise.data.table import column as table_column
 from classwise.data.targets import (
@@ -34,24 +34,37 @@ def make_target(
     query: str | None,
     frame: pl.DataFrame,
     where: str,
+    missing: Sequence[str] = (),
+    none: Sequence[str] = (),
+    flags: tuple[str, str] | None = None,
     unify: bool = False,
 ) -> Target:
     """A target with its list of labels: as given, between the `edges`, or what the table holds.
 
-    The arguments up to `query` are the keys of [targets.NAME]; `where` names the table in messages; `unify` is the key
-    data.unify_labels. Raises ConfigError
-    for an unknown type or a missing key, and DataError for a column that is missing, has cells that are not allowed, or
-    has nothing to learn from (only one class, say).
+    The arguments but `frame` and `where` are the keys of [targets.NAME]; `where` names the table in messages; `unify`
+    is the key data.unify_labels. Raises ConfigError for an unknown type or a missing key, and DataError for a column
+    that is missing, has cells that are not allowed, or has nothing to learn from (only one class, say).
     """
     # One maker for each type; each uses the keys that its type has.
     cut = None if edges is None else tuple(edges)
+    unknown = tuple(missing)
 
     def class_target() -> ClassTarget:
+        if columns is not None:
+            return ClassTarget(
+                name,
+                type=type,
+                column="",
+                labels=_labels_of_columns(name, columns, column=column, labels=labels),
+                one_hot=tuple(columns),
+                missing=unknown,
+                flags=flags,
+            )
         column_name = _required(column, name, "column")
         class_labels = labels if cut is None else labels or edge_labels(cut)
         if class_labels is None:
             class_labels = labels_of_column(
-                table_column(frame, column_name, where, f"targets.{name}.column"),
+                known_cells(table_column(frame, column_name, where, f"targets.{name}.column"), unknown),
                 ordered=type == "ordinal",
                 key=f"targets.{name}.labels",
                 where=where,
@@ -59,17 +72,31 @@ def make_target(
                 unify=unify,
             )
         return ClassTarget(
-            name, type=type, column=column_name, labels=tuple(class_labels), edges=cut, unify=unify
+            name,
+            type=type,
+            column=column_name,
+            labels=tuple(class_labels),
+            edges=cut,
+            missing=unknown,
+            unify=unify,
         )
 
     def multilabel() -> MultilabelTarget:
         if columns is not None:
-            return _multilabel_of_columns(name, columns, column=column, labels=labels)
+            return MultilabelTarget(
+                name,
+                columns=tuple(columns),
+                labels=_labels_of_columns(name, columns, column=column, labels=labels),
+                missing=unknown,
+                flags=flags,
+            )
         return _multilabel_of_cells(
             name,
             column=_required(column, name, "column"),
             labels=labels,
             separator="|" if separator is None else separator,
+            missing=unknown,
+            none=tuple(none),
             frame=frame,
             where=where,
             unify=unify,
@@ -78,11 +105,17 @@ def make_target(
     def regression() -> RegressionTarget:
         class_labels = () if cut is None else tuple(labels or edge_labels(cut))
         return RegressionTarget(
-            name, column=_required(column, name, "column"), labels=class_labels, edges=cut
+            name,
+            column=_required(column, name, "column"),
+            labels=class_labels,
+            edges=cut,
+            missing=unknown,
         )
 
     def ranking() -> RankingTarget:
-        return RankingTarget(name, _required(column, name, "column"), _required(query, name, "query"))
+        return RankingTarget(
+            name, _required(column, name, "column"), _required(query, name, "query"), missing=unknown
+        )
 
     makers: dict[str, Callable[[], Target]] = {
         "class": class_target,
@@ -110,14 +143,15 @@ def _required(value: T | None, name: str, key: str) -> T:
     return value
 
 
-def _multilabel_of_columns(
+def _labels_of_columns(
     name: str, columns: Sequence[str], column: str | None, labels: Sequence[str] | None
-) -> MultilabelTarget:
-    """A column of 0 and 1 for each label."""
+) -> tuple[str, ...]:
+    """The labels of a target with a column for each: their names, without the spaces that some tables have around
+    them. Raises ConfigError for keys that contradict that."""
     if column is not None or labels is not None:
         key = "column" if column is not None else "labels"
         raise ConfigError(f"targets.{name}.{key}: not together with columns, whose names are the labels")
-    return MultilabelTarget(name, columns=tuple(columns), labels=tuple(columns))
+    return tuple(column_name.strip() for column_name in columns)
 
 
 def _multilabel_of_cells(
@@ -125,6 +159,8 @@ def _multilabel_of_cells(
     column: str,
     labels: Sequence[str] | None,
     separator: str,
+    missing: tuple[str, ...],
+    none: tuple[str, ...],
     frame: pl.DataFrame,
     where: str,
     unify: bool,
@@ -132,10 +168,18 @@ def _multilabel_of_cells(
     """One column with all labels of a row in a cell."""
     if labels is None:
         cells = table_column(frame, column, where, f"targets.{name}.column")
-        sets = label_sets(cells, separator, where, column)
+        sets = label_sets(cells, separator, where, column, missing, none)
         counts = Counter(label for row_labels in sets for label in row_labels or ())
         labels = sorted_labels(unified_labels(counts) if unify else set(counts))
-    return MultilabelTarget(name, columns=(column,), labels=tuple(labels), separator=separator, unify=unify)
+    return MultilabelTarget(
+        name,
+        columns=(column,),
+        labels=tuple(labels),
+        separator=separator,
+        missing=missing,
+        none=none,
+        unify=unify,
+    )
 
 
 def _refuse_alike(name: str, labels: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from classwise.data.cells import (
     cut_at,
     edge_labels,
     flag_cells,
+    known_cells,
     label_sets,
 )
 from classwise.data.label_spelling import spelling_key
@@ -72,24 +73,32 @@ class Target(Protocol):
 @dataclass(frozen=True)
 class ClassTarget:
     """One label of a list (`type` class) or of an ordered list (`type` ordinal); `edges` cut a column of numbers into
-    these classes. `unify`: a label counts as the one in the list that differs only in spelling (see label_spelling.py).
-    Encoded: int64 (N,), -1 unknown."""
+    these classes. With `one_hot` each label has a column of 0 and 1 (see `flags`) instead of the one `column`. A cell
+    in `missing` is as empty. `unify`: a label counts as the one in the list that differs only in spelling (see
+    label_spelling.py). Encoded: int64 (N,), -1 unknown."""
 
     name: str
     type: str
     column: str
     labels: tuple[str, ...]
     edges: tuple[float, ...] | None = None
+    one_hot: tuple[str, ...] | None = None
+    missing: tuple[str, ...] = ()
+    flags: tuple[str, str] | None = None
     unify: bool = False
     is_class_like = True
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (self.column,)
+        return self.one_hot or (self.column,)
 
     def encode(self, frame: pl.DataFrame, where: str) -> Labels:
         """A column that is cut at edges may also hold the labels themselves, as predictions do."""
-        cells = table_column(frame, self.column, where, f"targets.{self.name}.column")
+        if self.one_hot is not None:
+            return _one_of_columns(self, self.one_hot, frame, where)
+        cells = known_cells(
+            table_column(frame, self.column, where, f"targets.{self.name}.column"), self.missing
+        )
         values = {cell for cell in cells if not is_empty(cell)}
         if self.edges is not None and not values <= set(self.labels):
             why = f"the target is cut at {list(self.edges)}, so it must hold numbers"
@@ -121,8 +130,9 @@ class ClassTarget:
 
 @dataclass(frozen=True)
 class MultilabelTarget:
-    """Any number of labels a row: in one column, separated by `separator` (the separator alone means no label); or, if
-    `separator` is None, one column of 0 and 1 for each label. `unify` as in ClassTarget.
+    """Any number of labels a row: in one column, separated by `separator` (the separator alone means no label, as does
+    a cell in `none`); or, if `separator` is None, one column of 0 and 1 (see `flags`) for each label. A cell in
+    `missing` is as empty. `unify` as in ClassTarget.
 
     Encoded: float32 (N, L), 1 for a label that the row has, 0 for one that it has not, NaN unknown.
     """
@@ -131,6 +141,9 @@ class MultilabelTarget:
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     separator: str | None = None
+    missing: tuple[str, ...] = ()
+    none: tuple[str, ...] = ()
+    flags: tuple[str, str] | None = None
     unify: bool = False
     is_class_like = False
 
@@ -143,12 +156,18 @@ class MultilabelTarget:
         if self.separator is None:
             key = f"targets.{self.name}.columns"
             flags = [
-                flag_cells(table_column(frame, name, where, key), where, name, self.name)
+                flag_cells(
+                    known_cells(table_column(frame, name, where, key), self.missing),
+                    where,
+                    name,
+                    self.name,
+                    self.flags,
+                )
                 for name in self.columns
             ]
             return np.stack(flags, axis=1).astype(np.float32)
         cells = table_column(frame, self.columns[0], where, f"targets.{self.name}.column")
-        sets = label_sets(cells, self.separator, where, self.columns[0])
+        sets = label_sets(cells, self.separator, where, self.columns[0], self.missing, self.none)
         written = {label for labels in sets for label in labels or ()}
         number_of = label_numbers(self.labels, written, self.unify)
         encoded_NL = np.zeros((len(cells), len(self.labels)), dtype=np.float32)
@@ -193,6 +212,7 @@ class RegressionTarget:
     column: str
     labels: tuple[str, ...] = ()
     edges: tuple[float, ...] | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def type(self) -> str:
@@ -208,7 +228,9 @@ class RegressionTarget:
 
     def encode(self, frame: pl.DataFrame, where: str) -> Encoded:
         """Only finite numbers are allowed."""
-        cells = table_column(frame, self.column, where, f"targets.{self.name}.column")
+        cells = known_cells(
+            table_column(frame, self.column, where, f"targets.{self.name}.column"), self.missing
+        )
         why = f"target {self.name!r} is a regression, so it must hold finite numbers"
         return number_cells(cells, where, self.column, why)
 
@@ -240,6 +262,7 @@ class RankingTarget:
     name: str
     column: str
     query: str
+    missing: tuple[str, ...] = ()
     labels = ()
     is_class_like = False
 
@@ -253,7 +276,9 @@ class RankingTarget:
 
     def encode(self, frame: pl.DataFrame, where: str) -> Labels:
         """Relevance is a whole number from 0. Every row has a query, whether its relevance is known or not."""
-        cells = table_column(frame, self.column, where, f"targets.{self.name}.column")
+        cells = known_cells(
+            table_column(frame, self.column, where, f"targets.{self.name}.column"), self.missing
+        )
         why = f"the relevance of target {self.name!r} must be a whole number: 0, 1, 2, ..."
         relevance_N = number_cells(cells, where, self.column, why)
         # From 2**53 on, a float64 need not be the number in the cell.
@@ -282,6 +307,38 @@ class RankingTarget:
 
     def as_dict(self) -> dict[str, Any]:
         return _as_dict(self)
+
+
+def _one_of_columns(target: ClassTarget, columns: Sequence[str], frame: pl.DataFrame, where: str) -> Labels:
+    """The class (N,) of each row: the column that is 1; -1 if none is and one is unknown. Raises DataError for a row in
+    which several are 1, or none though all are known."""
+    key = f"targets.{target.name}.columns"
+    flags_NK = np.stack(
+        [
+            flag_cells(
+                known_cells(table_column(frame, name, where, key), target.missing),
+                where,
+                name,
+                target.name,
+                target.flags,
+            )
+            for name in columns
+        ],
+        axis=1,
+    )
+    is_one_NK = flags_NK == 1
+    ones_N = is_one_NK.sum(axis=1)
+    is_wrong_N = (ones_N > 1) | ((ones_N == 0) & ~np.isnan(flags_NK).any(axis=1))
+    if is_wrong_N.any():
+        rows = [int(i) + 1 for i in np.flatnonzero(is_wrong_N)]
+        found = [name for name, is_one in zip(columns, is_one_NK[rows[0] - 1], strict=True) if is_one]
+        raise DataError(
+            f"{where}: {rows_text(rows)}: of the columns of target {target.name!r} ({key}),"
+            f" {' and '.join(map(repr, found)) or 'none'} is yes; allowed for a class: exactly one. Several or none at"
+            f' once: targets.{target.name}.type = "multilabel"'
+        )
+    numbers_N: Labels = np.where(ones_N == 1, is_one_NK.argmax(axis=1), -1).astype(np.int64)
+    return numbers_N
 
 
 def label_numbers(labels: Sequence[str], written: Iterable[str | None], unify: bool) -> dict[str, int]:

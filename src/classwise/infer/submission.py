@@ -10,7 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from classwise.data.sources import image_names, refuse_repeated
+from classwise.data.listing import image_names
+from classwise.data.sources import refuse_repeated
 from classwise.data.table import full_column, read_table, rows_text
 from classwise.errors import DataError, OutputError, nearest
 from classwise.model.heads import Head
@@ -78,12 +79,12 @@ def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | Non
     return Template(path, frame=frame, id=id, target_of_column={column: column for column in answer_columns})
 
 
-def find_images(template: Template, images: Path) -> list[str]:
+def find_images(template: Template, images: Path, follow_links: bool = False) -> list[str]:
     """The image of every id, as a path relative to `images`: the file of that name, or the only one of that name with a
-    suffix. Raises DataError, which lists the ids without an image."""
+    suffix; below links to folders only with `follow_links`. Raises DataError, which lists the ids without an image."""
     if not images.is_dir():
         raise DataError(f"--images: there is no folder {images}")
-    names = image_names(images)
+    names = image_names(images, follow_links)
     exact = set(names)
     by_stem: dict[str, list[str]] = {}
     for name in names:

@@ -74,13 +74,15 @@ def data_section(run: RunFiles) -> dict[str, Any]:
     data = mapping(run.status.get("data"))
     skipped = [mapping(row) for row in listing(data.get("bad_images"))]
     rows = split_rows(run)
+    config = mapping(run.config.get("data"))
+    is_given = bool(config.get("split") or config.get("fold"))
     return {
         **rows,
         "rows": sum(rows.values()),
-        # Where data.valid or data.test names a table, no share was requested.
-        "requested": {key: _share(mapping(run.config.get("data")).get(key)) for key in ("valid", "test")},
+        # Where data.valid or data.test names a table, or a column gives the split, no share was requested.
+        "requested": {key: None if is_given else _share(config.get(key)) for key in ("valid", "test")},
         "groups": _groups(run, data),
-        "group": str(mapping(run.config.get("data")).get("group") or ""),
+        "group": str(config.get("group") or ""),
         "targets": _targets(run, data),
         "skipped": [(str(row.get("path")), str(row.get("reason"))) for row in skipped[:MOST_IMAGES]],
         "skipped_count": len(skipped),

@@ -36,7 +36,9 @@ def thumbnails(run: RunFiles, ids: Iterable[str]) -> dict[str, Thumbnail]:
     ordered = sorted(ids)
     data = mapping(run.config.get("data"))
     # Images lie in data.images, or in the folder that is the source or the validation set.
-    folders = [folder for key in ("images", "source", "valid") if isinstance(folder := data.get(key), str)]
+    images = data.get("images")
+    values = [*(images if isinstance(images, list) else [images]), data.get("source"), data.get("valid")]
+    folders = [folder for folder in values if isinstance(folder, str)]
     paths = _paths(run.split, ordered)
     pixels = _pixel_format(data, mapping(run.config.get("model")))
     with (

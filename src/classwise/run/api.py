@@ -20,8 +20,9 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.listing import image_names
 from classwise.data.memory import memory_of
-from classwise.data.sources import Samples, image_names, refuse_escapes
+from classwise.data.sources import Samples, refuse_escapes
 from classwise.distributed import process_group
 from classwise.errors import CheckpointError, ConfigError, DataError, OutputError
 from classwise.files import refuse_existing, write_bytes
@@ -312,6 +313,8 @@ class Run:
         console = Console(quiet)
         config = load_config(self.folder.config)
         samples = read_rows(config, Path(source), images)
+        for note in samples.notes:
+            console.line(f"warning: {note}")
         predictor = self._predictor()
         outputs = predictor.outputs(samples, config, engine=engine, console=console)
         return predictor.table(samples, outputs, predictor.true_labels(samples, console))
@@ -342,8 +345,9 @@ class Run:
 
         # The template alone decides which images are predicted, and in which order.
         form = read_template(Path(template), list(predictor.heads), joint=bool(predictor.joint), id=id)
-        names = find_images(form, images)
-        refuse_escapes(names, images, str(template), "--images")
+        follow_links = config.data.follow_links
+        names = find_images(form, images, follow_links)
+        refuse_escapes(names, images, str(template), "--images", follow_links=follow_links)
         samples = Samples(
             where=str(template),
             root=images,
@@ -351,6 +355,7 @@ class Run:
             names=tuple(names),
             groups=None,
             frame=pl.DataFrame({"id": form.ids, "path": names}),
+            follow_links=follow_links,
         )
         outputs = predictor.outputs(samples, config, engine=engine, console=console)
         predictions = predictor.table(samples, outputs, {})
@@ -358,7 +363,7 @@ class Run:
         # The file's bytes are read back and compared with the template before they are written.
         possible = predictor.possible_labels()
         write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
-        unused = len(set(image_names(images)) - set(names))
+        unused = len(set(image_names(images, follow_links)) - set(names))
         note = f"; {unused} images in {images} are not in the template" if unused else ""
         console.line(f"{len(names)} rows, checked against {template}{note}")
         return out

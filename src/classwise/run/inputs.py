@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from classwise.compose.dataset import image_folders
 from classwise.compose.image_check import check_with_progress, pixel_format, refuse_bad, with_contents
 from classwise.compose.image_facts import image_warnings
 from classwise.compose.labels import labeled_rows
@@ -15,7 +16,8 @@ from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.images import min_image_size
-from classwise.data.sources import Samples, image_names, read_source, samples_of
+from classwise.data.listing import image_names
+from classwise.data.sources import Samples, read_source, samples_of
 from classwise.data.table import full_column
 from classwise.data.targets import Target
 from classwise.errors import DataError
@@ -25,9 +27,16 @@ from classwise.run.folder import RunFolder
 def read_labeled(config: Config, table: Path, images: str | Path | None) -> Samples:
     """The rows of a table or of a folder of class folders. `images`: the folder that the table's paths are relative
     to (default: that of the run's config). Raises DataError."""
-    root = Path(images) if images is not None else Path(config.data.images)
+    folders = image_folders(config) if images is None else [Path(images)]
     try:
-        return read_source(table, root, path=config.data.path, id=config.data.id, group=None)
+        return read_source(
+            table,
+            folders,
+            path=config.data.path,
+            id=config.data.id,
+            group=None,
+            follow_links=config.data.follow_links,
+        )
     except DataError as error:
         # The message names a key of the config, but here the table was given on the command line.
         raise DataError(str(error).replace("data.source: ", "")) from None
@@ -37,16 +46,17 @@ def read_rows(config: Config, source: Path, images: str | Path | None) -> Sample
     """The rows of a table, or one row for each image below a folder, which needs no labels. Raises DataError."""
     if not source.is_dir():
         return read_labeled(config, source, images)
-    names = image_names(source)
+    names = image_names(source, config.data.follow_links)
     if not names:
         raise DataError(f"{source}: no images in this folder")
     return samples_of(
         frame=pl.DataFrame({"path": names}),
         where=str(source),
-        root=source,
+        images=source,
         path="path",
         id=None,
         group=None,
+        follow_links=config.data.follow_links,
     )
 
 
@@ -66,7 +76,7 @@ def rows_to_score(
         samples.paths,
         max_pixels=config.data.max_pixels,
         console=console,
-        root=samples.root,
+        root=samples.allowed_folders,
         min_size=min_image_size(config.model.image_size),
         pixels=pixel_format(config),
     )

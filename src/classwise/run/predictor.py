@@ -148,7 +148,7 @@ class Predictor:
                     samples.paths,
                     max_pixels=config.data.max_pixels,
                     console=console,
-                    root=samples.root,
+                    root=samples.allowed_folders,
                     pixels=self.model.metadata.pixels,
                 )
                 refuse_bad(checked.bad, samples.where)

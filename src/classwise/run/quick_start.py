@@ -78,7 +78,7 @@ def _made_for_source(
     try:
         written = write_suggestion(suggestion, config_path, table_path)
         for line in [*written, f"{config_path}: the config", *suggestion.summary]:
-            console.line(line)
+            console.paragraph(line)
         yield [str(config_path), str(run_path)]
     except BaseException:
         if is_older_run or not RunFolder(run_path).has_begun:

@@ -21,6 +21,7 @@ FREE_KEYS = (
     # Where the data is; its contents are compared.
     "data.source",
     "data.images",
+    "data.follow_links",
     "data.valid",
     "data.test",
     # How images are read.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from classwise.data.sources import is_image_name
+from classwise.data.listing import is_image_name
 from classwise.data.table import full_column, read_table
 from classwise.errors import DataError
 

@@ -12,7 +12,10 @@ from typing import Any
 from classwise.config.describe import commented_toml
 from classwise.config.load import make_config
 from classwise.config.schema import Config
+from classwise.config.targets import Target
 from classwise.console import Console
+from classwise.data.cells import known_cells
+from classwise.data.image_paths import find_images
 from classwise.data.images import read_image, sample_facts
 from classwise.data.label_spelling import column_warnings
 from classwise.data.pixel_format import ImageFacts, PixelFormat, proposed_range
@@ -21,8 +24,10 @@ from classwise.errors import DataError, ImageError
 from classwise.files import refuse_existing, write_text
 from classwise.metrics.mean import MEAN, main_score
 from classwise.suggest.backbone import FROM_SCRATCH, BackboneChoice, choose_backbone
+from classwise.suggest.guess import Guess
 from classwise.suggest.prior import choose_prior
-from classwise.suggest.source import Guess, guess_source
+from classwise.suggest.rehearsal import follow_links_if_needed, rehearse
+from classwise.suggest.source import guess_source
 
 _HEADER = """\
 # Written by `classwise init`, and ready to train: classwise train {name}
@@ -65,7 +70,7 @@ def init(
     out.mkdir(parents=True, exist_ok=True)
     written = write_suggestion(suggestion, out / "classwise.toml", out / "samples.csv", force)
     for line in [*written, *suggestion.summary]:
-        console.line(line)
+        console.paragraph(line)
     return out / "classwise.toml"
 
 
@@ -89,13 +94,16 @@ def look_at(source: Path, hub: bool, scratch: bool = False) -> Suggestion:
     """
     guess = guess_source(source)
     guess.data["source"] = str(guess.source.resolve()) if guess.source else ""
-    guess.data["images"] = str(guess.root.resolve())
+    folders = [str(folder.resolve()) for folder in guess.folders]
+    guess.data["images"] = folders[0] if len(folders) == 1 else folders
+    follow_links_if_needed(guess)
     prior, reason = choose_prior(guess)
     guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
     _guess_value_range(guess)
     height, width = _median_size(guess)
     backbone = FROM_SCRATCH if scratch else choose_backbone(height, width, hub)
     config = suggest(guess, _run_name(source), backbone=backbone, height=height, width=width, prior=prior)
+    config = rehearse(config, guess)
     return Suggestion(config=config, guess=guess, summary=tuple(_summary(guess, config, backbone, reason)))
 
 
@@ -110,7 +118,14 @@ def write_suggestion(
     data = config.data.model_copy(
         update={
             "source": _relative(guess.source or table_path, folder),
-            "images": _relative(guess.root, folder),
+            "images": _relative(guess.folders[0], folder)
+            if len(guess.folders) == 1
+            else tuple(_relative(images, folder) for images in guess.folders),
+            **{
+                key: _relative(Path(value), folder)
+                for key in ("valid", "test")
+                if isinstance(value := getattr(config.data, key), str)
+            },
         }
     )
     text = commented_toml(config.model_copy(update={"data": data}), guess.notes)
@@ -193,9 +208,8 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
     """What was recognized and chosen: targets, group and model; `prior` says for which class shares, and why."""
     targets = []
     for name, target in config.targets.items():
-        labels = guess.table[str(target.column)].drop_nulls()
         if target.type == "class":
-            count = len(target.edges) + 1 if target.edges else labels.n_unique()
+            count = len(target.edges) + 1 if target.edges else _class_count(guess, target)
             targets.append(f"{name} ({count} classes)")
         elif target.type == "ordinal":
             targets.append(f"{name} (ordinal: {' < '.join(target.labels or ())})")
@@ -205,14 +219,17 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
         f"warning: {text}"
         for name, target in config.targets.items()
         if target.column and not target.edges and target.type in ("class", "ordinal", "multilabel")
-        for text in column_warnings(name, guess.table[target.column].to_list(), target.separator)
+        for text in column_warnings(
+            name, known_cells(guess.table[target.column].to_list(), target.missing or ()), target.separator
+        )
     ]
     joint = ", joined into one class" if config.joint else ""
     group = f"; split by {config.data.group}" if config.data.group else ""
     height, width = config.model.image_size
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
-        *([f"data.value_range: {guess.notes['data.value_range']}"] if config.data.value_range else []),
+        *(f"- {line}" for line in guess.said),
+        *([f"- data.value_range: {guess.notes['data.value_range']}"] if config.data.value_range else []),
         *([f"class shares: {prior} (selection.prior)"] if config.selection.prior else []),
         f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"
         f" {config.model.weights}: {backbone.reason}",
@@ -220,10 +237,18 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
     ]
 
 
+def _class_count(guess: Guess, target: Target) -> int:
+    """How many classes a target has in the table."""
+    if target.columns is not None:
+        return len(target.columns)
+    labels = guess.table[str(target.column)].str.strip_chars().replace("", None).drop_nulls()
+    return labels.filter(~labels.is_in(list(target.missing or ()))).n_unique()
+
+
 def _guess_value_range(guess: Guess) -> None:
     """Choose data.value_range where images have more than 8 bits and do not use the range of their type. All of them
     are read then: the brightest decides."""
-    paths = [guess.root / str(name) for name in guess.table[guess.data["path"]].to_list()]
+    paths = _image_paths(guess)
     sampled = _facts_of(paths[:: max(1, len(paths) // SAMPLED_IMAGES)])
     if proposed_range(sampled) is None:
         return
@@ -239,6 +264,13 @@ def _guess_value_range(guess: Guess) -> None:
     )
 
 
+def _image_paths(guess: Guess) -> list[Path]:
+    """The images of all rows."""
+    cells = [str(cell) for cell in guess.table[guess.data["path"]].drop_nulls().to_list()]
+    found = find_images(cells, guess.folders, str(guess.root), follow_links=True)
+    return [found.root / name for name in found.names]
+
+
 def _facts_of(paths: Sequence[Path]) -> list[ImageFacts]:
     """Of the images that can be read; `train` lists the others."""
     found = []
@@ -250,20 +282,21 @@ def _facts_of(paths: Sequence[Path]) -> list[ImageFacts]:
 
 def _median_size(guess: Guess) -> tuple[int, int]:
     """The median height and width of some of the images. Raises DataError if none of them can be read."""
-    names = guess.table[guess.data["path"]].to_list()
-    step = max(1, len(names) // SAMPLED_IMAGES)
+    paths = _image_paths(guess)
     heights, widths = [], []
     value_range = guess.data.get("value_range")
     pixels = PixelFormat(value_range=None if value_range is None else tuple(value_range))
-    for name in names[::step]:
+    for path in paths[:: max(1, len(paths) // SAMPLED_IMAGES)]:
         try:
-            height, width = read_image(guess.root / str(name), pixels=pixels).shape[:2]
+            height, width = read_image(path, pixels=pixels).shape[:2]
         except ImageError:
             continue  # `train` lists all unreadable images; the others are enough here
         heights.append(height)
         widths.append(width)
     if not heights:
-        raise DataError(f"{guess.root}: none of the images that were tried can be read, such as {names[0]}")
+        raise DataError(
+            f"{guess.root}: none of the images that were tried can be read, such as {paths[0].name}"
+        )
     return int(median(heights)), int(median(widths))
 
 

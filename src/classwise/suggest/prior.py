@@ -7,7 +7,7 @@ import polars as pl
 from classwise.data.sources import folder_table
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
-from classwise.suggest.source import Guess
+from classwise.suggest.guess import Guess
 
 TEST_NAMES = ("test", "valid", "val", "validation", "eval", "evaluation", "holdout", "dev")
 """Names of tables and folders beside the source that may show how frequent the classes will be."""
@@ -28,10 +28,11 @@ def choose_prior(guess: Guess) -> tuple[str | None, str]:
     class_columns = {
         name: str(keys["column"])
         for name, keys in guess.targets.items()
-        if keys.get("type", "class") == "class"
+        if keys.get("type", "class") == "class" and "column" in keys
     }
     if not class_columns:
-        return None, ""
+        one_hot = any("columns" in keys and keys.get("type") == "class" for keys in guess.targets.values())
+        return ("as_validation", "those of the rows here") if one_hot else (None, "")
     target, column = next(iter(class_columns.items()))
     counts = _counts(guess.table, column)
     # Equal shares of one target say nothing about those of the joint classes.

@@ -1,0 +1,320 @@
+"""What the columns of a table are: paths, ids, groups, a split, and the targets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from classwise.config.schema import RESERVED_NAMES
+from classwise.data.split_column import part_of_word
+from classwise.errors import DataError
+from classwise.suggest.guess import Guess, listed
+from classwise.suggest.images_of_table import ImageColumn
+from classwise.suggest.kinds import Kind, kind_of
+from classwise.suggest.names import (
+    FLAG_SPLITS,
+    FOLD_NAMES,
+    GROUP_NAMES,
+    ID_NAMES,
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    columns_named,
+    normal,
+    words,
+)
+from classwise.suggest.one_hot import (
+    FlagColumns,
+    flag_columns,
+    multilabel_decision,
+    one_hot_decision,
+    unknown_decision,
+)
+
+MOST_FOLDS = 30
+YES_NO = {
+    "1": True,
+    "0": False,
+    "true": True,
+    "false": False,
+    "yes": True,
+    "no": False,
+    "1.0": True,
+    "0.0": False,
+}
+PARTS_BY_NUMBER = {"0": "train", "1": "valid", "2": "test"}
+LISTED_REASONS = 6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A target that the table could have: its columns and keys."""
+
+    columns: tuple[str, ...]
+    keys: dict[str, Any]
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        return self.columns[0] if len(self.columns) == 1 else "label"
+
+
+def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers: Sequence[str] = ()) -> Guess:
+    """The keys for a table whose column of paths is known. `path`: its file, for messages. `answers`: columns that are
+    known to be asked for. Raises DataError if no
+    column can be a target, with the reason for each."""
+    guess = Guess(table=table, folders=images.folders, data={"path": images.column}, targets={})
+    columns = [column for column in table.columns if column != images.column]
+    columns = _split(guess, columns)
+
+    # Ids are unique; a group has several rows, and is not all of them.
+    ids = [column for column in columns_named(columns, ID_NAMES) if table[column].n_unique() == table.height]
+    if ids:
+        guess.data["id"] = ids[0]
+        columns.remove(ids[0])
+    groups = [
+        column
+        for column in columns_named(columns, GROUP_NAMES)
+        if 2 < table[column].n_unique() < table.height
+        and not table[column].null_count()
+        and column not in answers
+    ]
+
+    without_groups = [column for column in columns if column not in groups[:1]]
+    targets, reasons = _targets(table, without_groups, answers)
+    if not targets and groups:  # nothing else to learn: who it is
+        targets, reasons = _targets(table, columns, answers)
+        groups = []
+    if not targets:
+        found = "; ".join(f"{column}: {reason}" for column, reason in list(reasons.items())[:LISTED_REASONS])
+        raise DataError(
+            f"{path}: found no column with labels among {listed(columns, 12) or 'none'}"
+            f" ({found or 'no other columns'}); labels are values that recur, or numbers"
+        )
+    if groups:
+        _group(guess, groups[0])
+    _add_targets(guess, targets)
+    _say_unused(guess, targets, columns, reasons)
+    return guess
+
+
+def _split(guess: Guess, columns: list[str]) -> list[str]:
+    """Recognize a column with the part of a split or the fold of each row; the other columns."""
+    table = guess.table
+    for column in columns:
+        cells = [(cell or "").strip() for cell in table[column].to_list()]
+        values = split_values_of(column, cells)
+        if values is None:
+            continue
+        counts = {
+            part: sum(values[cell] == part for cell in cells) for part in ("train", "valid", "test", "skip")
+        }
+        if not counts["train"] or len(set(values.values())) < 2:
+            continue
+        guess.data["split"] = column
+        given = ", ".join(f"{count} {part}" for part, count in counts.items() if count)
+        meaning = ", ".join(f"{cell!r} = {part}" for cell, part in values.items())
+        guess.decide(
+            "data.split",
+            f"split: column {column!r} ({given})",
+            f"its values say so ({meaning})",
+            "without data.split the rows are drawn",
+        )
+        if counts["test"] or not all(part_of_word(cell) == part for cell, part in values.items()):
+            guess.data["split_values"] = values
+        guess.keep_test_out()
+        return [other for other in columns if other != column]
+    for column in columns_named(columns, FOLD_NAMES):
+        distinct = table[column].drop_nulls().n_unique()
+        if 2 <= distinct <= MOST_FOLDS and not table[column].null_count():
+            guess.data["fold"] = column
+            guess.decide(
+                "data.fold",
+                f"split: column {column!r}, whose first fold validates",
+                f"it is named as folds are, and holds {distinct} different values",
+                "without data.fold the rows are drawn",
+            )
+            return [other for other in columns if other != column]
+    return columns
+
+
+def split_values_of(column: str, cells: Sequence[str]) -> dict[str, str] | None:
+    """The part of a split that each different cell of a column means; None if it says none."""
+    values = list(dict.fromkeys(cells))
+    if len(values) > 12 or len(values) < 2:
+        return None
+    name = normal(column)
+    parts = {value: part_of_word(value) for value in values}
+    found = {part for part in parts.values() if part}
+    is_named = name in SPLIT_NAMES or name.replace("_", "") in SPLIT_NAMES
+    if all(parts.values()) and "train" in found and len(found) > 1:
+        return {value: str(part) for value, part in parts.items()}
+    if is_named and "train" in found and len(found) > 1:
+        return {value: part or "skip" for value, part in parts.items()}
+    for part, names in FLAG_SPLITS.items():
+        if name in names and all(value.casefold() in YES_NO for value in values):
+            other = "test" if part == "train" else "train"
+            return {value: part if YES_NO[value.casefold()] else other for value in values}
+    if is_named and set(values) <= PARTS_BY_NUMBER.keys() and "0" in values:
+        return {value: PARTS_BY_NUMBER[value] for value in values}
+    return None
+
+
+def _group(guess: Guess, column: str) -> None:
+    """Use the column of groups, unless the given split cuts them."""
+    table = guess.table
+    side = guess.data.get("split") or guess.data.get("fold")
+    if side is not None:
+        sides = table.group_by(column).agg(pl.col(side).n_unique())[side].to_list()
+        cut = sum(number > 1 for number in sides)
+        if cut:
+            guess.said.append(
+                f"not used: {column!r}, which looks like groups, since the given split has rows of {cut} of them in"
+                " several parts"
+            )
+            return
+    guess.data["group"] = column
+    guess.note(
+        "data.group", f"column of groups, as its name says: rows with the same {column} are never split"
+    )
+
+
+def _targets(
+    table: pl.DataFrame, columns: Sequence[str], answers: Sequence[str]
+) -> tuple[list[Candidate], dict[str, str]]:
+    """The columns that become targets, and for the others why not: those that are asked for; else one that is named
+    like a label; else columns of yes and no; else all with classes or several labels; else all of numbers."""
+    wanted = [column for column in columns if column in answers]
+    if wanted and len(wanted) < len(columns):
+        targets, why_not = _targets(table, wanted, wanted)
+        if targets:
+            return targets, why_not
+    flags = flag_columns(table, columns)
+    flag_names = flags.names if flags is not None else []
+    named_columns = [
+        c for c in columns_named(columns, LABEL_NAMES) if c not in flag_names or len(flag_names) < 3
+    ]
+    by_word = [c for c in columns if c not in named_columns and c not in flag_names and _is_named(c)]
+    named_columns += by_word if len(by_word) == 1 else []
+
+    candidates: list[Candidate] = []
+    reasons: dict[str, str] = {}
+    for column in columns:
+        if column in flag_names and column not in named_columns and len(flag_names) > 1:
+            continue
+        kind = kind_of(column, table[column].to_list(), is_named=column in named_columns or column in wanted)
+        if isinstance(kind, str):
+            reasons[column] = kind
+        else:
+            candidates.append(Candidate((column,), {"column": column} | kind.keys, kind))
+
+    by_name = {candidate.name: candidate for candidate in candidates}
+    named = [by_name[column] for column in named_columns if column in by_name]
+    if named:
+        return named[:1], reasons
+    hot = _targets_of_flags(flags) if flags is not None and len(flag_names) > 1 else []
+    categorical = [candidate for candidate in candidates if candidate.kind.type != "regression"]
+    good = [candidate for candidate in categorical if candidate.kind.is_good]
+    if hot and not any(candidate.kind.type == "multilabel" for candidate in good):
+        return hot, reasons
+    return good or categorical or candidates, reasons
+
+
+def _is_named(column: str) -> bool:
+    """Whether one of the words in a column's name is that of a label: damage_class, main_label."""
+    return bool({"label", "class", "category", "species", "diagnosis", "breed"} & set(words(column)))
+
+
+def _targets_of_flags(flags: FlagColumns) -> list[Candidate]:
+    """Columns of yes and no as one class, where exactly one is yes, and as labels of their own otherwise."""
+    targets = []
+    run = flags.exclusive_run()
+    if run and (len(run) > 2 or len(flags.names) == 2):
+        decisions = (one_hot_decision("label", run), *unknown_decision("label", flags))
+        kind = Kind({}, len(run), decisions=decisions)
+        targets.append(Candidate(tuple(run), {"columns": run, "type": "class"} | flags.keys, kind))
+        flags = flags.without(run)
+    if len(flags.names) > 1:
+        name = "tags" if targets else "label"
+        decisions = (multilabel_decision(name, flags), *unknown_decision(name, flags))
+        kind = Kind({"type": "multilabel"}, len(flags.names), decisions=decisions)
+        keys = {"columns": flags.names, "type": "multilabel"} | flags.keys
+        targets.append(Candidate(tuple(flags.names), keys, kind))
+    return targets
+
+
+def _add_targets(guess: Guess, targets: Sequence[Candidate]) -> None:
+    """The targets under names that the config accepts, with what was decided of them."""
+    for candidate in targets:
+        name = target_name(
+            "tags" if "label" in guess.targets and len(candidate.columns) > 1 else candidate.name
+        )
+        while name in guess.targets:
+            name += "_"
+        guess.targets[name] = dict(candidate.keys)
+        key = "columns" if len(candidate.columns) > 1 else "column"
+        for choice, reason, instead in candidate.kind.decisions:
+            guess.decide(f"targets.{name}.{key}", choice, reason, instead)
+    if _has_unlabeled_rows(guess):
+        _unlabeled(guess)
+
+
+def _unlabeled(guess: Guess) -> None:
+    """Rows that are empty in all label columns are left out; or have none of several labels."""
+    name, target = next(iter(guess.targets.items()))
+    count = unlabeled_rows(guess)
+    guess.data["unlabeled"] = "skip"
+    rows = f"{count} row{'' if count == 1 else 's'}"
+    if len(guess.targets) == 1 and target.get("separator"):
+        guess.decide(
+            "data.unlabeled",
+            f"{name}: {rows} without any label left out",
+            "an empty cell means that the labels are unknown",
+            f'targets.{name}.none = [""] takes an empty cell for none of the labels',
+        )
+        return
+    guess.said.append(f"{rows} without any label will be left out (data.unlabeled)")
+    guess.note("data.unlabeled", "some rows have no label at all: they are left out, and counted in the log")
+
+
+def unlabeled_rows(guess: Guess) -> int:
+    """The rows that are empty, or unknown, in all columns of all targets."""
+    known = []
+    for target in guess.targets.values():
+        for column in target.get("columns") or [target["column"]]:
+            cells = pl.col(column).str.strip_chars()
+            known.append(cells.is_not_null() & ~cells.is_in(["", *target.get("missing", [])]))
+    labeled = guess.table.select(pl.any_horizontal(known)).to_series().fill_null(value=False)
+    return int((~labeled).sum())
+
+
+def _has_unlabeled_rows(guess: Guess) -> bool:
+    return unlabeled_rows(guess) > 0
+
+
+def _say_unused(
+    guess: Guess, targets: Sequence[Candidate], columns: Sequence[str], reasons: dict[str, str]
+) -> None:
+    """Which columns are not learnt, and what would make a target of one."""
+    used = {column for candidate in targets for column in candidate.columns}
+    unused = [column for column in columns if column not in used and column != guess.data.get("group")]
+    if not unused:
+        return
+    name, target = next(iter(guess.targets.items()))
+    key = "columns" if "columns" in target else "column"
+    why = "; ".join(f"{column}: {reasons[column]}" for column in unused if column in reasons)
+    guess.said.append(
+        f'not used: {listed(unused, 8)}; a table [targets.NAME] with column = "NAME" makes one of them a target'
+    )
+    guess.note(
+        f"targets.{name}.{key}",
+        f"column with the labels; not used: {', '.join(unused)}{f' ({why})' if why else ''}; a column of numbers can"
+        ' be a target of type "regression" or with `edges`',
+    )
+
+
+def target_name(column: str) -> str:
+    """A name for a target that the config and the command line accept."""
+    name = "".join(c if c.isalnum() or c in "_- " else "_" for c in column.strip())
+    return f"{name}_" if name in RESERVED_NAMES else name or "label"

@@ -1,0 +1,346 @@
+"""What the folders of a source mean: classes, parts of a split, domains, or nothing; from the paths of its images.
+
+CLASS/1.jpg              class folders
+train/CLASS/1.jpg        parts of a split with class folders; also CLASS/train/1.jpg
+DOMAIN/CLASS/1.jpg       the same class folders in several folders: domains, folds
+CLASS_1.jpg, cat.1.jpg   the class in the file's name
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import polars as pl
+
+from classwise.data.listing import without_suffix
+from classwise.data.sources import folder_table
+from classwise.data.split_column import part_of_word
+from classwise.errors import DataError
+from classwise.suggest.guess import Guess, listed
+from classwise.suggest.names import words
+from classwise.suggest.not_labels import outlines_text
+
+PARTS = {"train": "training", "valid": "validation", "test": "the test"}
+NOT_CLASSES = ("unlabeled", "unlabelled", "unsup", "unsupervised", "unsorted", "macosx")
+"""Words in the names of folders whose images have no label."""
+OF_CAMERAS = (
+    "img", "image", "images", "dsc", "dscn", "dscf", "photo", "pic", "picture", "frame", "file", "scan", "screenshot",
+    "train", "test", "val", "valid", "sample", "isic", "wp", "pxl", "dji", "cam", "im", "copy", "untitled", "video",
+)  # fmt: skip
+"""What cameras and programs begin the names of files with: no classes."""
+
+
+PLACES = (
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "photo",
+    "photos",
+    "pictures",
+    "part",
+    "batch",
+    "chunk",
+    "data",
+    "files",
+)
+"""Words of which the names of folders consist that are places of images and no classes."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The images with a label. Rows: (path, label, folder), the last one the part of a split, domain or fold, or empty.
+
+    folder_means: split, fold, domain or nothing. decisions: (key, choice, reason, what to write instead). said: what
+    was left out.
+    """
+
+    rows: list[tuple[str, str, str]]
+    folder_means: str = ""
+    decisions: list[tuple[str, str, str, str]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+def guess_folders(source: Path) -> Guess:
+    """The classes, and the split if there is one, that the folders of a source stand for. Raises DataError for folders
+    that say no classes."""
+    table, notes = folder_table(source, follow_links=True)
+    if outlines := outlines_text(table["path"].to_list()):
+        raise DataError(f"{source}: {outlines}")
+    layout = layout_of(table["path"].to_list(), source)
+    labels = Counter(label for _, label, _ in layout.rows)
+    if all(_is_storage(label) for label in labels):
+        raise DataError(
+            f"{source}: the folders {listed(sorted(labels))} are named as places of images, not as classes; a table"
+            " with a column of paths and one of labels says what the images show"
+        )
+    if len(labels) < 2:
+        found = f"only one class folder with images, {next(iter(labels))!r}" if labels else "no class folders"
+        raise DataError(f"{source}: found {found}; at least two are needed")
+    return guess_of_layout(layout, source, list(notes), "the names of the folders")
+
+
+def _is_storage(name: str) -> bool:
+    """Whether a folder is only a place of images: images_part_1, batch2, photos."""
+    found = [word for word in words(name) if not word.isdecimal()]
+    return any(word in PLACES for word in found) and all(word in PLACES or len(word) == 1 for word in found)
+
+
+def guess_of_layout(layout: Layout, source: Path, notes: list[str], what: str) -> Guess:
+    """The table of a layout, and the keys for it. `what`: where the labels come from."""
+    folder_column = {"split": "split", "fold": "fold"}.get(layout.folder_means, "folder")
+    columns: dict[str, list[str]] = {
+        "path": [path for path, _, _ in layout.rows],
+        "label": [label for _, label, _ in layout.rows],
+    }
+    if layout.folder_means:
+        columns[folder_column] = [folder for _, _, folder in layout.rows]
+    guess = Guess(
+        table=pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)),
+        folders=[source],
+        data={"path": "path"},
+        targets={"label": {"column": "label"}},
+        notes={"targets.label.column": "; ".join([f"column with the labels: {what}", *notes])},
+        said=[*notes, *layout.said],
+    )
+    if layout.folder_means in ("split", "fold"):
+        guess.data[layout.folder_means] = folder_column
+    if "test" in columns.get("split", []):
+        parts = [part for part in PARTS if part in columns["split"]]
+        guess.data["split_values"] = {part: part for part in parts}
+    for key, choice, reason, instead in layout.decisions:
+        guess.decide(key, choice, reason, instead)
+    if layout.folder_means == "split":
+        guess.keep_test_out()
+    return guess
+
+
+def layout_of(names: list[str], source: Path) -> Layout:
+    """What the folders of these images mean; `names` are their paths below the source, each in a folder at least."""
+    front = _shared_front(names)
+    inner = [name[len(front) :] for name in names]
+    said = [f"all images lie in {front}"] if front else []
+    inner, dropped = _without_unlabeled(inner)
+    said += dropped
+
+    for find in (_split_of_classes, _classes_of_splits, _repeated_folders):
+        layout = find(inner, source)
+        if layout is not None:
+            break
+    else:
+        layout = Layout([(name, name.split("/")[0], "") for name in inner if "/" in name])
+    rows = [(front + name, label, folder) for name, label, folder in layout.rows]
+    return replace(layout, rows=rows, said=[*said, *layout.said])
+
+
+def _shared_front(names: list[str]) -> str:
+    """The folders that all images share, as `data/images/`, as long as there are folders within."""
+    front = ""
+    while True:
+        inner = [name[len(front) :] for name in names]
+        firsts = {name.split("/")[0] for name in inner if "/" in name}
+        if len(firsts) != 1 or any(name.count("/") < 2 for name in inner):
+            return front
+        front += f"{firsts.pop()}/"
+
+
+def _without_unlabeled(names: list[str]) -> tuple[list[str], list[str]]:
+    """The images but those of folders that are named as unlabeled, and lines that count these."""
+    counts = Counter(
+        name.split("/")[0]
+        for name in names
+        if "/" in name and set(words(name.split("/")[0])) & set(NOT_CLASSES)
+    )
+    kept = [name for name in names if name.split("/")[0] not in counts]
+    if not kept:
+        return names, []
+    return kept, [
+        f"left out {count} images of {folder}/, which is named as one without labels"
+        for folder, count in counts.items()
+    ]
+
+
+def part_of_folder(name: str) -> str | None:
+    """The part of a split that a folder or a table is named as: train, seg_train, val_images, TestSet; None if it is
+    none or several."""
+    whole = part_of_word(name)
+    if whole is not None:
+        return whole
+    parts = {part for part in map(part_of_word, words(name)) if part is not None}
+    return parts.pop() if len(parts) == 1 else None
+
+
+def _split_of_classes(names: list[str], source: Path) -> Layout | None:
+    """train/CLASS/1.jpg and the like; None where the first folders are no parts of a split."""
+    firsts = dict.fromkeys(name.split("/")[0] for name in names if "/" in name)
+    part_of = {first: part for first in firsts if (part := part_of_folder(first)) is not None}
+    if "train" not in part_of.values():
+        return None
+
+    # A class may be called train: other folders beside it, and none that share its sub-folders.
+    others = [first for first in firsts if first not in part_of]
+    within = {first: _classes_in(names, first) for first in firsts}
+    trained = {
+        label for first, part in part_of.items() if part == "train" for label in within[first].values()
+    }
+    shares = any(part != "train" and trained & set(within[first].values()) for first, part in part_of.items())
+    if others and not (trained and shares):
+        return None
+    if not trained:
+        return _split_of_files(names, part_of, source)
+    if len(trained) < 2:
+        raise DataError(
+            f"{source}: found only one class folder, {trained.pop()!r}, in the folders for training"
+            f" ({', '.join(first for first, part in part_of.items() if part == 'train')}); at least two are needed"
+        )
+
+    # Rows of known classes; the images of the other folders have no label that could be learnt.
+    rows: list[tuple[str, str, str]] = []
+    left_out: Counter[str] = Counter(name.split("/")[0] for name in names if name.split("/")[0] in others)
+    for first, part in part_of.items():
+        for name in names:
+            if not name.startswith(f"{first}/"):
+                continue
+            label = within[first].get(name)
+            if label in trained:
+                rows.append((name, str(label), part))
+            else:
+                left_out[
+                    f"{first}/{label}" if label and len(set(within[first].values()) & trained) else first
+                ] += 1
+    said = [_left_out_line(folder, count, part_of) for folder, count in left_out.items()]
+    return Layout(rows, "split", [_split_decision(rows, list(part_of))], said)
+
+
+def _classes_in(names: list[str], first: str) -> dict[str, str]:
+    """By image of a first folder, the folder below it: without a folder in between that holds all of them and is named
+    as a part itself (seg_train/seg_train/CLASS)."""
+    inner = {name: name[len(first) + 1 :].split("/") for name in names if name.startswith(f"{first}/")}
+    while inner and all(len(parts) > 2 for parts in inner.values()):
+        seconds = {parts[0] for parts in inner.values()}
+        if len(seconds) > 1 or (part_of_folder(next(iter(seconds))) is None and _is_class_level(inner)):
+            break
+        inner = {name: parts[1:] for name, parts in inner.items()}
+    return {name: parts[0] for name, parts in inner.items() if len(parts) > 1}
+
+
+def _is_class_level(inner: dict[str, list[str]]) -> bool:
+    """Whether the second folders would be one class only."""
+    return len({parts[1] for parts in inner.values()}) < 2
+
+
+def _left_out_line(folder: str, count: int, part_of: dict[str, str]) -> str:
+    first = folder.split("/")[0]
+    if first in part_of and "/" not in folder:
+        return f"left out {count} images of {folder}/, which has no folders of the classes; predict them with the run"
+    if first in part_of:
+        return f"left out {count} images of {folder}/, a class without images for training"
+    return f"left out {count} images of {folder}/, which is no part of the split"
+
+
+def _split_decision(rows: list[tuple[str, str, str]], folders: list[str]) -> tuple[str, str, str, str]:
+    counts = Counter(part for _, _, part in rows)
+    given = ", ".join(f"{counts[part]} images for {what}" for part, what in PARTS.items() if counts[part])
+    drawn = "" if counts["valid"] else "; validation images are drawn from those for training"
+    return (
+        "data.split",
+        f"split: {given}{drawn}",
+        f"the folders {', '.join(folders)} are named as parts of a split",
+        "name the folder with the class folders instead",
+    )
+
+
+def _split_of_files(names: list[str], part_of: dict[str, str], source: Path) -> Layout:
+    """train/cat.1.jpg: parts without folders in them, whose files may say their classes. Raises DataError if not."""
+    trained = [first for first, part in part_of.items() if part == "train"]
+    in_training = [name for name in names if name.split("/")[0] in trained]
+    layout = layout_of_file_names(in_training)
+    if layout is None:
+        raise DataError(
+            f"{source}: found the folders {', '.join(part_of)}, which are parts of a split, but no folders of classes"
+            " in them and no table of labels beside them; a source has a folder for each class, or a table with a"
+            " column of paths and one of labels"
+        )
+    rest = Counter(first for name in names if (first := name.split("/")[0]) not in trained)
+    said = [_left_out_line(folder, count, part_of) for folder, count in rest.items()]
+    return replace(layout, said=[*layout.said, *said])
+
+
+def layout_of_file_names(names: list[str]) -> Layout | None:
+    """The class of each file from its name: cat.1.jpg, Abyssinian_100.jpg; None where names say none."""
+    bases = {name: without_suffix(name.rsplit("/", 1)[-1]) for name in names}
+    matches = {name: re.fullmatch(r"(.*?[^\W\d_].*?)[ ._\-]*\(?\d+\)?", base) for name, base in bases.items()}
+    labels = {name: match[1].rstrip(" ._-") for name, match in matches.items() if match is not None}
+    counts = Counter(labels.values())
+    is_class = len(counts) >= 2 and min(counts.values()) >= 2 and 3 * len(counts) <= len(names)
+    of_camera = any(
+        set(words(label)) & set(OF_CAMERAS) or not re.search(r"[^\W\d_]{2}", label) for label in counts
+    )
+    if not is_class or of_camera or len(labels) < 0.95 * len(names):
+        return None
+    said = (
+        []
+        if len(labels) == len(names)
+        else [f"left out {len(names) - len(labels)} images without a number in the name"]
+    )
+    example = next(iter(labels))
+    decision = (
+        "targets.label.column",
+        f"label: {len(counts)} classes ({listed(sorted(counts))}) from the names of the files",
+        f"they are names with numbers behind them ({example} is {labels[example]!r})",
+        "a table with a column of paths and one of labels",
+    )
+    return Layout([(name, label, "") for name, label in labels.items()], decisions=[decision], said=said)
+
+
+def _classes_of_splits(names: list[str], source: Path) -> Layout | None:
+    """CLASS/train/1.jpg: every class folder holds parts of a split."""
+    deep = [name.split("/") for name in names if name.count("/") >= 2]
+    parts = {(first, second): part_of_folder(second) for first, second, *_ in deep}
+    if len(deep) < len(names) or not deep or any(part is None for part in parts.values()):
+        return None
+    if "train" not in parts.values() or len(set(parts.values())) < 2:
+        return None
+    rows = [(name, name.split("/")[0], str(parts[name.split("/")[0], name.split("/")[1]])) for name in names]
+    return Layout(rows, "split", [_split_decision(rows, sorted({second for _, second in parts}))])
+
+
+def _repeated_folders(names: list[str], source: Path) -> Layout | None:
+    """DOMAIN/CLASS/1.jpg: several folders hold folders of the same names. Those of which there are more are the
+    classes."""
+    inner: dict[str, set[str]] = {}
+    for name in names:
+        first, _, rest = name.partition("/")
+        if "/" not in rest:
+            return None
+        inner.setdefault(first, set()).add(rest.split("/")[0])
+    all_inner = set().union(*inner.values()) if inner else set()
+    if len(inner) < 2 or len(all_inner) < 2:
+        return None
+    if sum(map(len, inner.values())) < 0.75 * len(inner) * len(all_inner):
+        return None
+    firsts = list(inner)
+    are_folds = all(words(first)[:1] in (["fold"], ["cv"], ["kfold"], ["split"]) for first in firsts)
+    if len(all_inner) <= len(inner) and not are_folds:
+        rows = [(name, name.split("/")[0], name.split("/")[1]) for name in names]
+        classes, column = firsts, "folder"
+        which, other = "outer", "inner"
+    else:
+        rows = [(name, name.split("/")[1], name.split("/")[0]) for name in names]
+        classes, column = sorted(all_inner), "fold" if are_folds else "folder"
+        which, other = "inner", "outer"
+    decision = (
+        "targets.label.column",
+        f"label: {len(classes)} classes, the {which} folders ({listed(classes)})",
+        f"each of {listed(firsts, 4)} holds the same folders"
+        + (
+            ", and they are named as folds"
+            if are_folds
+            else ", and there are more of these"
+            if which == "inner"
+            else ""
+        ),
+        f'column = "{column}", which has the {other} folders',
+    )
+    return Layout(rows, "fold" if are_folds else "domain", [decision])

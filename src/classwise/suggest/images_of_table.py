@@ -1,0 +1,249 @@
+"""Which column of a table names the images, and in which folders they lie."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from classwise.data.image_paths import ImagePaths, find_images
+from classwise.data.listing import is_image_name, without_suffix
+from classwise.errors import DataError
+from classwise.suggest.names import ID_NAMES, PATH_NAMES, columns_named, words
+
+SAMPLED_CELLS = 60
+MOST_FOLDERS = 200
+"""Folders near the table that are looked into."""
+MOST_LISTED = 4
+"""More folders than these are listed in the config only if no folder around them will do."""
+USUAL = ("images", "image", "imgs", "img", "jpg", "jpeg", "jpegs", "png", "photos", "pictures", "all")
+UNUSUAL = (
+    "mask",
+    "masks",
+    "thumb",
+    "thumbs",
+    "thumbnails",
+    "annotation",
+    "annotations",
+    "segmentation",
+    "labels",
+    "test",
+)
+
+
+@dataclass(frozen=True)
+class ImageColumn:
+    """column: holds the paths. folders: data.images. names: the path of each row's file relative to what the folders
+    have in common. missing: the rows (from 0) without a file. paths: the cells as they have to be rewritten, where no
+    folder makes them paths; None if they can stay. notes: how files were found.
+    """
+
+    column: str
+    folders: list[Path]
+    names: tuple[str, ...]
+    missing: tuple[int, ...]
+    paths: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def find_image_column(table: pl.DataFrame, path: Path) -> ImageColumn:
+    """The column that names files below one of the folders near the table, which lies at `path`. Raises DataError if
+    there is none, and for cells that several files fit."""
+    names = [*columns_named(table.columns, PATH_NAMES), *columns_named(table.columns, ID_NAMES)]
+    names += [name for name in table.columns if table[name].n_unique() >= 0.9 * table.height]
+    samples = {name: _sample(table[name]) for name in dict.fromkeys(names)}
+    samples = {name: cells for name, cells in samples.items() if cells}
+    folders = folders_near(path)
+    listings = _Listings()
+    for column, sample in samples.items():
+        if chosen := _covering_folders(
+            sample, [*folders, *_absolute_folder(sample)], words(path.stem), listings
+        ):
+            if len(chosen) > MOST_LISTED:
+                chosen = _common_folder(sample, chosen)
+            found = _all_cells(table, column, chosen, path)
+            return ImageColumn(column, chosen, found.names, found.missing, notes=list(found.notes))
+
+    # Nothing where the cells say: files deeper, or only the end of a path that another machine had.
+    ambiguous = ""
+    for column, sample in samples.items():
+        inside = [cell for cell in sample if not os.path.normpath(cell).startswith("..")]
+        try:
+            below = find_images(inside, [path.parent], str(path))
+        except DataError as error:
+            ambiguous = f" ({error})"
+            continue
+        if 2 * (len(inside) - len(below.missing)) > len(sample):
+            found = _all_cells(table, column, [path.parent], path)
+            return ImageColumn(column, [path.parent], found.names, found.missing, notes=list(found.notes))
+        if stripped := _without_front(table, column, folders, path):
+            return stripped
+
+    looks_likely = (
+        column
+        for column in table.columns
+        if any(is_image_name(cell or "") for cell in table[column].head(50))
+    )
+    likely = next(looks_likely, None)
+    hint = f" (column {likely!r} has names of images, but there are no such files)" if likely else ""
+    raise DataError(f"{path}: no column holds paths of files below {path.parent}{ambiguous or hint}")
+
+
+def folders_near(path: Path) -> list[Path]:
+    """The folders in which the images of a table may lie: its own, those up to two levels below it, the one above and
+    those beside it."""
+    own = path.parent
+    inner = _folders_in(own)
+    innermost = [folder for parent in inner for folder in _folders_in(parent)]
+    beside = [] if own.parent == own else [own.parent, *(f for f in _folders_in(own.parent) if f != own)]
+    return list(dict.fromkeys([own, *inner, *innermost[:MOST_FOLDERS], *beside]))[: 2 * MOST_FOLDERS]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(
+            entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError:
+        return []
+
+
+def _sample(cells: pl.Series) -> list[str]:
+    """Some of the cells, from all over the column; fewer if they are long or the same."""
+    known = [cell for cell in cells.drop_nulls().unique(maintain_order=True).to_list() if cell.strip()]
+    step = max(1, len(known) // SAMPLED_CELLS)
+    return [cell for cell in known[::step] if len(cell) < 500]
+
+
+def _absolute_folder(sample: Sequence[str]) -> list[Path]:
+    """The folder that absolute paths have in common, if they are paths of files."""
+    existing = [cell for cell in sample if os.path.isabs(cell) and os.path.isfile(cell)]  # noqa: PTH113, PTH117
+    return [Path(os.path.commonpath([os.path.dirname(cell) for cell in existing]))] if existing else []  # noqa: PTH120
+
+
+def _covering_folders(
+    sample: Sequence[str], folders: Sequence[Path], table_words: Sequence[str], listings: "_Listings"
+) -> list[Path]:
+    """The folder that has files for most of the cells, and others that have those it lacks; none if fewer than half of
+    the cells are found."""
+    unusual = set(UNUSUAL) - set(table_words)
+    usual = [folder for folder in folders if not set(words(folder.name)) & unusual]
+    if len(usual) < len(folders) and (better := _covering_folders(sample, usual, table_words, listings)):
+        return better
+    found = {folder: listings.hits(sample, folder) for folder in folders}
+    covered: set[str] = set()
+    chosen: list[Path] = []
+    while len(covered) < len(sample):
+        # A second folder with the same names would make the first one's ambiguous.
+        open_folders = [folder for folder in folders if not covered & found[folder].keys()]
+        ranks = {
+            folder: (len(found[folder]), sum(found[folder].values()), _liking(folder, table_words))
+            for folder in open_folders
+        }
+        best = max(open_folders, key=ranks.__getitem__, default=None)
+        if best is None or not found[best]:
+            break
+        chosen.append(best)
+        covered |= found[best].keys()
+    return chosen if 2 * len(covered) > len(sample) else []
+
+
+class _Listings:
+    """Which cells name files of a folder. Every folder is listed once."""
+
+    def __init__(self) -> None:
+        self._forms: dict[str, set[str]] = {}
+
+    def hits(self, sample: Sequence[str], folder: Path) -> dict[str, bool]:
+        """The cells that name a file in the folder, and whether they do so letter by letter."""
+        hits: dict[str, bool] = {}
+        for cell in sample:
+            path = cell.replace("\\", "/")
+            if os.path.isabs(path):  # noqa: PTH117
+                if not os.path.isfile(path) or not Path(path).is_relative_to(folder):  # noqa: PTH113
+                    continue
+                hits[cell] = True
+            elif os.path.normpath(path).startswith(".."):
+                continue  # would leave the folder
+            elif os.path.isfile(folder / path):  # noqa: PTH113 - Path raises for a text that is too long to be a name
+                hits[cell] = path == cell
+            else:
+                inner, _, base = path.rpartition("/")
+                if base and unicodedata.normalize(
+                    "NFC", without_suffix(base)
+                ).casefold() in self._image_forms(folder / inner):
+                    hits[cell] = False
+        return hits
+
+    def _image_forms(self, folder: Path) -> set[str]:
+        """The names of a folder's images in lower case without their suffixes."""
+        key = str(folder)
+        if key not in self._forms:
+            try:
+                entries = os.listdir(folder)  # noqa: PTH208
+            except (OSError, ValueError):
+                entries = []
+            self._forms[key] = {
+                unicodedata.normalize("NFC", without_suffix(name)).casefold()
+                for name in entries
+                if is_image_name(name)
+            }
+        return self._forms[key]
+
+
+def _liking(folder: Path, table_words: Sequence[str]) -> int:
+    """Of folders with the same names: one that is named as the table is, or as folders of images are."""
+    own = words(folder.name)
+    is_alike = any(
+        word in own for word in table_words if word in ("train", "training", "val", "valid", "test")
+    )
+    return 4 * is_alike + 2 * any(word in USUAL for word in own) - 2 * any(word in UNUSUAL for word in own)
+
+
+def _common_folder(sample: Sequence[str], folders: list[Path]) -> list[Path]:
+    """The folder around many folders, such as those of classes, if each cell names one file anywhere below it."""
+    around = Path(os.path.commonpath(folders))
+    try:
+        below = find_images(sample, [around], str(around))
+    except DataError:
+        return folders
+    return folders if below.missing else [around]
+
+
+def _all_cells(table: pl.DataFrame, column: str, folders: Sequence[Path], path: Path) -> ImagePaths:
+    """The files of all rows."""
+    cells = [cell or "" for cell in table[column].to_list()]
+    return find_images(cells, folders, path.name, follow_links=True)
+
+
+def _without_front(
+    table: pl.DataFrame, column: str, folders: Sequence[Path], path: Path
+) -> ImageColumn | None:
+    """The column with paths of another machine or another folder, whose ends are paths here; None if they are not."""
+    cells = [(cell or "").replace("\\", "/") for cell in table[column].to_list()]
+    sample = [cell for cell in _sample(table[column].str.replace_all("\\", "/", literal=True)) if "/" in cell]
+    if not sample:
+        return None
+    counts: Counter[tuple[str, Path]] = Counter()
+    for cell in sample:
+        parts = cell.split("/")
+        for folder in folders:
+            end = next(
+                (n for n in range(1, len(parts)) if os.path.isfile(folder / "/".join(parts[n:]))),  # noqa: PTH113
+                None,
+            )
+            if end is not None:
+                counts["/".join(parts[:end]), folder] += 1
+    if not counts:
+        return None
+    (_, folder), _ = counts.most_common(1)[0]
+    fronts = sorted({front for front, at in counts if at == folder}, key=len, reverse=True)
+    if 2 * sum(count for (_, at), count in counts.items() if at == folder) <= len(sample):
+        return None
+    paths = [next((cell[len(f) + 1 :] for f in fronts if cell.startswith(f"{f}/")), cell) for cell in cells]
+    found = find_images(paths, [folder], path.name, follow_links=True)
+    note = f"paths begin with {fronts[0]!r}, which is not here; what follows is in {folder}"
+    return ImageColumn(column, [folder], found.names, found.missing, paths=paths, notes=[note, *found.notes])

@@ -1,0 +1,92 @@
+"""What `train` would refuse is found by `init` already, as far as no image has to be read for it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from classwise.compose.dataset import prepare_labels
+from classwise.config.conflicts import check_conflicts
+from classwise.config.schema import Config
+from classwise.data.image_paths import find_images
+from classwise.data.sources import refuse_escapes
+from classwise.errors import DataError
+from classwise.suggest.guess import Guess
+
+EMPTY = "leaves one side of the split empty"
+"""In the message of a split that cannot be drawn."""
+LARGER_SHARES = (0.2, 0.3, 0.5)
+"""Fractions to validate on that are tried for small tables."""
+
+
+def rehearse(config: Config, guess: Guess) -> Config:
+    """The config, once its rows, labels and split are known to be ones that `train` takes. A larger fraction validates
+    where a smaller one is no row, and groups that cannot be split are given up, which is said. Raises DataError or
+    ConfigError with what `train` would say."""
+    table = None if guess.source else guess.table
+    check_conflicts(config)
+    try:
+        prepare_labels(config, table)
+    except DataError as error:
+        if EMPTY not in str(error) or not isinstance(config.data.valid, float):
+            raise
+        return _with_other_split(config, guess, table, error)
+    return config
+
+
+def _with_other_split(config: Config, guess: Guess, table: pl.DataFrame | None, error: DataError) -> Config:
+    """The config with another fraction or without groups. Raises `error` if neither helps."""
+    shares = [share for share in LARGER_SHARES if share > float(config.data.valid)]
+    for share in shares:
+        changed = _with_data(config, valid=share)
+        if _can_be_split(changed, table):
+            reason = f"{config.data.valid} of {guess.table.height} rows would be none"
+            guess.said.append(f"validation: a fraction of {share}, since {reason}")
+            guess.note("data.valid", f"fraction of the rows to validate on: {share}, since {reason}")
+            return changed
+    for share in (float(config.data.valid), *shares) if config.data.group is not None else ():
+        changed = _with_data(config, valid=share, group=None)
+        if _can_be_split(changed, table):
+            group = guess.data.pop("group", None)
+            guess.notes.pop("data.group", None)
+            guess.said.append(
+                f"warning: column {group!r} looks like groups, but such groups cannot be split ({error}); rows are"
+                f" split one by one, and scores are too good if rows of one {group} are alike"
+            )
+            return changed
+    raise error
+
+
+def _with_data(config: Config, **changes: Any) -> Config:
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def _can_be_split(config: Config, table: pl.DataFrame | None) -> bool:
+    try:
+        prepare_labels(config, table)
+    except DataError:
+        return False
+    return True
+
+
+def follow_links_if_needed(guess: Guess) -> None:
+    """Set data.follow_links where images are reached through links that lead out of their folder, and say so."""
+    cells = [cell for cell in guess.table[guess.data["path"]].to_list() if cell]
+    found = find_images(cells, guess.folders, str(guess.root), follow_links=True)
+    try:
+        refuse_escapes(found.names, found.root, str(guess.root), folders=guess.folders)
+        return
+    except DataError:
+        # By its text a path must stay inside in any case.
+        refuse_escapes(found.names, found.root, str(guess.root), folders=guess.folders, follow_links=True)
+    inside = tuple(os.path.realpath(folder) + os.sep for folder in guess.folders)
+    out = [name for name in found.names if not os.path.realpath(found.root / name).startswith(inside)]
+    target = Path(os.path.realpath(found.root / out[0])).parent
+    guess.data["follow_links"] = True
+    guess.decide(
+        "data.follow_links",
+        f"links: {len(out)} of {len(found.names)} images are reached through links, such as {out[0]!r} to {target}",
+        "they lead out of the folder, and you have named it",
+        "false refuses them; for data whose links you do not trust",
+    )
