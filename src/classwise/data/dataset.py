@@ -20,6 +20,7 @@ from classwise.data.augment import Augment, augment_geometry, augment_on_host
 from classwise.data.cache import CachedImages
 from classwise.data.fit import fit_image
 from classwise.data.images import min_image_size, read_image
+from classwise.data.memory_images import MemoryImages
 from classwise.data.workers import Heartbeat, begin_worker
 from classwise.errors import ImageError
 from classwise.randomness import AUGMENT, generator
@@ -35,7 +36,8 @@ class ImageDataset(Dataset[Item]):
 
     augment: None for evaluation, where an image is only fitted to `size`.
     root: no file outside of this folder is read; None allows any.
-    cached: images that are taken from the image cache instead of their files; the pixels are the same either way.
+    cached: images that are taken from the image cache, or from memory, instead of their files; the pixels are the same
+    either way.
     augments_on_host: False leaves the second half of the augmentation to the device (see device_augment.py).
     """
 
@@ -46,7 +48,7 @@ class ImageDataset(Dataset[Item]):
     seed: int = 0
     augment: Augment | None = None
     root: Path | None = None
-    cached: CachedImages | None = None
+    cached: CachedImages | MemoryImages | None = None
     augments_on_host: bool = True
 
     def __len__(self) -> int:

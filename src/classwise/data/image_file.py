@@ -45,7 +45,7 @@ def read_file(path: str | Path, max_pixels: int, root: str | Path | None) -> tup
                 _require_below(str(root), path, file.fileno())
 
             first_bytes = file.read(32)
-            kind = _kind(first_bytes)
+            kind = kind_of(first_bytes)
             # A pixel takes 8 bytes at most (16 bits, four channels); the rest is metadata.
             if status.st_size > 8 * max_pixels + 2**26:
                 raise Unreadable(f"{status.st_size:,} bytes, too many for an image of {max_pixels:,} pixels")
@@ -75,7 +75,8 @@ def _real_folder(root: str) -> str:
     return os.path.realpath(root).rstrip(os.sep) + os.sep
 
 
-def _kind(first_bytes: bytes) -> str:
+def kind_of(first_bytes: bytes) -> str:
+    """The kind of a file by its first 32 bytes. Raises Unreadable for any that is not supported."""
     if first_bytes.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if first_bytes.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from classwise.data.decode import decode
-from classwise.data.image_file import Unreadable, read_file
+from classwise.data.image_file import Unreadable, kind_of, read_file
 from classwise.errors import ImageError
 
 MAX_PIXELS = 100_000_000
@@ -31,6 +31,17 @@ def read_image(
         image_HWC = decode(kind, data, max_pixels=max_pixels, min_size=min_size)
     except Unreadable as error:
         raise ImageError(path, str(error)) from None
+    return np.require(image_HWC, np.uint8, ["C", "W"])
+
+
+def decode_image(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS, min_size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """`read_image` of the bytes of a file; `name` it in messages. Raises ImageError."""
+    try:
+        image_HWC = decode(kind_of(data[:32]), data, max_pixels=max_pixels, min_size=min_size)
+    except Unreadable as error:
+        raise ImageError(name, str(error)) from None
     return np.require(image_HWC, np.uint8, ["C", "W"])
 
 
