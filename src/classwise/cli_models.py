@@ -62,8 +62,9 @@ def evaluate(
 
 def predict(
     run: Path,
+    source: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
-    *sources: str,
+    *more: Annotated[str, Parameter(allow_leading_hyphen=True)],
     out: Annotated[
         Path | None,
         Parameter(help="The .csv, .tsv or .parquet file to write [default: CSV on standard output]."),
@@ -88,19 +89,21 @@ def predict(
     ----------
     run
         The run directory.
-    sources
+    source
         A folder of images; a table with the path column of the config; one or more images, or a pattern such as
         'new/*.png'; or - for a list of paths on standard input, one a line.
+    more
+        Further images or folders.
     """
     from classwise.data.table import SUFFIXES, write_table
     from classwise.errors import DataError, OutputError
     from classwise.files import refuse_existing
     from classwise.run.api import Run
 
-    if not sources:
-        raise DataError(
-            "predict: found no image; name a folder, a table, images, or - for a list on standard input"
-        )
+    sources = [source, *more]
+    for name in sources:
+        if name.startswith("-") and name != "-" and not Path(name).exists():
+            raise DataError(f"predict: found {name!r}, which is neither an option nor a file")
     if out is not None:
         if out.suffix.lower() not in SUFFIXES:
             raise OutputError(
@@ -108,7 +111,7 @@ def predict(
             )
         refuse_existing(out, force)
     predictions = Run.open(run).predict(
-        sources[0] if len(sources) == 1 else list(sources),
+        source if not more else sources,
         images,
         quiet=False,
         engine=engine,

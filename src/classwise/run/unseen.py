@@ -1,6 +1,7 @@
 """Labels of a table to be scored that the model has never seen: each counts as a class that is never predicted."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from classwise.data.targets import ClassTarget, MultilabelTarget, Target
 from classwise.errors import DataError
 from classwise.model.heads import Head
 
+LISTED = 3  # misspelt labels in a warning
 NEVER = -1e4
 """The logit of a label that the model does not know: a probability of 0, as a finite number."""
 
@@ -39,9 +41,11 @@ class UnseenLabels:
     @property
     def warnings(self) -> list[str]:
         """What is counted how."""
+        known = {target.name: target.labels for target in self.targets}
         return [
-            f"{name}: the model does not know {len(labels)} label{'s' * (len(labels) > 1)} ({listed(labels)}), so their"
-            f" {self.rows[name]} rows count as mistakes"
+            f"{name}: the model does not know {len(labels)} label{'s' * (len(labels) > 1)} ({listed(labels)}), so"
+            f" {self.rows[name]} row{'s count as mistakes' if self.rows[name] > 1 else ' counts as a mistake'}"
+            f"{_spelling_hint(labels, known[name])}"
             for name, labels in self.unseen.items()
         ]
 
@@ -98,6 +102,19 @@ def with_unseen(targets: Sequence[Target], frame: pl.DataFrame, where: str) -> U
         unseen[target.name] = tuple(new)
         rows[target.name] = sum(not known >= set(labels) for labels in sets)
     return UnseenLabels(tuple(found), unseen, rows)
+
+
+def _spelling_hint(unseen: Sequence[str], labels: Sequence[str]) -> str:
+    """`; 'B' may be meant as 'b'`, for labels that differ in case or spaces only."""
+    known = {_plain(label): label for label in labels if label not in unseen}
+    pairs = [
+        f"{label!r} may be meant as {known[_plain(label)]!r}" for label in unseen if _plain(label) in known
+    ]
+    return f"; {', '.join(pairs[:LISTED])}" if pairs else ""
+
+
+def _plain(label: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", label).casefold().split())
 
 
 def note_unseen(metrics: dict[str, Any], unseen: UnseenLabels) -> None:
