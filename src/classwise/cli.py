@@ -12,10 +12,12 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 import classwise
-from classwise.errors import ClasswiseError, ConfigError, Interrupted
+from classwise import cli_models
+from classwise.cli_options import Debug, Force, Quiet
+from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
 from classwise.signals import ignore_signals
 
 app = App(
@@ -42,17 +44,15 @@ SINGLE_PROCESS_COMMANDS = (
 )
 """Commands that torchrun cannot start: their processes would write the same files."""
 
-Force = Annotated[bool, Parameter(name="--force", help="Overwrite existing files.")]
-Quiet = Annotated[bool, Parameter(name="--quiet", help="Print errors only.")]
-Engine = Annotated[
-    str,
-    Parameter(
-        help="torch (as in evaluate), compile or onnx (both checked against torch), or auto (the fastest here)."
-    ),
-]
-Debug = Annotated[
-    bool, Parameter(name="--debug", help="Show the traceback of errors.", group=Group("Help", sort_key=9))
-]
+for _command in (
+    cli_models.evaluate,
+    cli_models.predict,
+    cli_models.submit,
+    cli_models.export,
+    cli_models.convert,
+    cli_models.report,
+):
+    app.command(_command)
 
 
 @app.command
@@ -281,181 +281,6 @@ def compare(
 
 
 @app.command
-def evaluate(
-    run: Path,
-    table: Path | None = None,
-    /,
-    *,
-    images: Annotated[
-        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
-    ] = None,
-    as_json: Annotated[
-        bool, Parameter(name="--json", help="Print all metrics as JSON, as in metrics.json.")
-    ] = False,
-    debug: Debug = False,
-) -> None:
-    """Print the metrics of a run on its own test and validation rows, or on another labeled table or folder.
-
-    Parameters
-    ----------
-    run
-        The run directory.
-    table
-        A labeled table, or a folder with one sub-folder per class [default: the run's own test and validation rows].
-    """
-    from classwise.metrics.text import metrics_text
-    from classwise.run.api import Run
-
-    metrics = Run.open(run).evaluate(table, images, quiet=False)
-    print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
-
-
-@app.command
-def predict(
-    run: Path,
-    source: Path,
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="The .csv, .tsv or .parquet file to write.")],
-    images: Annotated[
-        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
-    ] = None,
-    engine: Engine = "torch",
-    force: Force = False,
-    debug: Debug = False,
-) -> None:
-    """Predict labels and class probabilities for a folder of images or a table.
-
-    Parameters
-    ----------
-    run
-        The run directory.
-    source
-        A folder of images, or a table with the path column of the config.
-    """
-    from classwise.data.table import SUFFIXES, write_table
-    from classwise.errors import OutputError
-    from classwise.files import refuse_existing
-    from classwise.run.api import Run
-
-    if out.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}")
-    refuse_existing(out, force)
-    predictions = Run.open(run).predict(source, images, quiet=False, engine=engine)
-    write_table(predictions, out, escape_formulas=True)
-    print(out)
-
-
-@app.command
-def submit(
-    run: Path,
-    template: Path,
-    /,
-    *,
-    images: Annotated[Path, Parameter(help="Folder with the images of the template's ids.")],
-    out: Annotated[Path, Parameter(help="The submission file to write.")],
-    id: Annotated[
-        str | None, Parameter(help="The id column of the template [default: its first column].")
-    ] = None,
-    engine: Engine = "torch",
-    force: Force = False,
-    debug: Debug = False,
-) -> None:
-    """Fill in a competition's submission template with predictions, and check the file against the template.
-
-    Parameters
-    ----------
-    run
-        The run directory.
-    template
-        The competition's table of ids, with an empty column for the predictions.
-    """
-    from classwise.errors import OutputError
-    from classwise.run.api import Run
-
-    if out.suffix.lower() != template.suffix.lower():
-        raise OutputError(
-            f"--out {out}: found suffix {out.suffix or '(none)'}, allowed: {template.suffix}, as in the template"
-        )
-    print(Run.open(run).submit(template, images, out, id, force, quiet=False, engine=engine))
-
-
-@app.command
-def export(
-    run: Path,
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="The .onnx file to write.")],
-    force: Force = False,
-    debug: Debug = False,
-) -> None:
-    """Export the model as an ONNX file for any batch size, with preprocessing and labels in its metadata.
-
-    Parameters
-    ----------
-    run
-        The run directory.
-    """
-    from classwise.run.api import Run
-
-    print(Run.open(run).export(out, force))
-
-
-@app.command
-def convert(
-    file: Path,
-    /,
-    *,
-    out: Annotated[
-        Path | None,
-        Parameter(help="The .safetensors file to write [default: beside FILE, with this suffix]."),
-    ] = None,
-    backbone: Annotated[
-        str | None, Parameter(help="Take the tensors of this backbone, and refuse a file that lacks any.")
-    ] = None,
-    image_size: Annotated[
-        tuple[int, int], Parameter(help="Height and width that the backbone is built for.", show_default=True)
-    ] = (224, 224),
-    force: Force = False,
-    debug: Debug = False,
-) -> None:
-    """Convert weights of other programs (.pth, .pt) to a .safetensors file for model.weights. No code in them is run.
-
-    Parameters
-    ----------
-    file
-        A file of torch's with a state dict, alone or in a checkpoint.
-    """
-    from classwise.errors import OutputError
-    from classwise.files import refuse_existing, write_bytes
-    from classwise.model.convert import converted
-
-    out = file.with_suffix(".safetensors") if out is None else out
-    if out.suffix.lower() != ".safetensors":
-        raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: .safetensors")
-    refuse_existing(out, force)
-    data, notes = converted(file, backbone, image_size)
-    for note in notes:
-        print(note, file=sys.stderr)
-    write_bytes(out, data)
-    print(out)
-
-
-@app.command
-def report(run: Path, /, *, debug: Debug = False) -> None:
-    """Write report.html again, from the files of the run directory.
-
-    Parameters
-    ----------
-    run
-        The run directory.
-    """
-    from classwise.run.api import Run
-
-    print(Run.open(run).report())
-
-
-@app.command
 def schedule(
     *configs: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     out: Annotated[Path | None, Parameter(help="Draw all of them into a file, .svg or .png.")] = None,
@@ -530,7 +355,8 @@ def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit with its code: 0 done, 1 error, 2 wrong usage, 75 stopped with a checkpoint."""
+    """Run a command and exit with its code: 0 done, 1 error, 2 wrong usage, 3 done without some images,
+    75 stopped with a checkpoint."""
     # A label or a path may hold what the terminal's encoding lacks: it is printed as \\u732b, and is no error.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -554,6 +380,10 @@ def _refuse_torchrun(arguments: list[str]) -> None:
         raise error
 
 
+PREFIXES = {Interrupted.exit_code: "", SkippedImages.exit_code: "warning: "}
+"""What stands before a message that is no error, by the exit code."""
+
+
 def run_command(arguments: list[str]) -> int:
     """Run one command, print its error, if any, and return its exit code."""
     try:
@@ -564,7 +394,7 @@ def run_command(arguments: list[str]) -> int:
             raise
         if error.reported_by_rank_zero:
             return error.exit_code
-        prefix = "" if error.exit_code == 75 else "error: "
+        prefix = PREFIXES.get(error.exit_code, "error: ")
         print(f"{prefix}{error}", file=sys.stderr)
         return error.exit_code
     except CycloptsError:

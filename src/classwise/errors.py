@@ -9,6 +9,7 @@ ClasswiseError             a user's mistake or bad data: one short message, exit
 ├── CheckpointError        no checkpoint, a damaged one, or one of another run
 ├── OutputError            a file that would be overwritten, or that its template contradicts
 ├── NonFiniteError         a loss or gradient that is not a number; training stopped before the step
+├── SkippedImages          done, but without some images that cannot be used: exit code 3
 ├── OutOfMemory            a micro-batch that does not fit the device; training continues with smaller ones
 └── Interrupted            stopped by a signal, with a checkpoint written: exit code 75
 """
@@ -66,6 +67,12 @@ class OutputError(ClasswiseError):
 
 class NonFiniteError(ClasswiseError):
     """The loss or a gradient is not finite. The weights are those from before the step."""
+
+
+class SkippedImages(ClasswiseError):  # noqa: N818 - not a mistake: it was asked for
+    """The command is done, and its output written; images that cannot be used were skipped, as asked for."""
+
+    exit_code = 3
 
 
 class OutOfMemory(ClasswiseError):  # noqa: N818 - torch's word for it

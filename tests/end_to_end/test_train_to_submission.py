@@ -156,7 +156,7 @@ def test_the_run_directory_holds_what_the_contract_lists(people: Path) -> None:
     assert (set(metrics["targets"]), metrics["metric"]) == ({"mask", "gender", "age"}, "joint.macro_f1")
     averages = {f"{mean}_{part}" for mean in ("macro", "weighted") for part in ("precision", "recall", "f1")}
     of_labels = averages | {"accuracy", "balanced_accuracy", "micro_f1", "mcc", "kappa"}
-    of_probabilities = {"log_loss", "calibration_error"}
+    of_probabilities = {"log_loss", "calibration_error", "roc_auc", "average_precision"}
     for name, target in (*metrics["targets"].items(), ("joint", metrics["joint"])):
         scores = of_labels | (set() if name == "joint" else of_probabilities)
         others = {"type", "samples", "labels", "per_class", "confusion", "intervals", "no_interval"}

@@ -32,6 +32,7 @@ from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch, Rows
+from classwise.data.cache import CachedImages
 from classwise.data.dataset import ImageDataset
 from classwise.data.images import min_image_size, read_image
 from classwise.metrics.collection import ROWS_AT_ONCE
@@ -147,7 +148,7 @@ def reading_stages(parts: Parts, updates: Sequence[list[Batch]], workers: int) -
 def _stages_of_files(
     dataset: ImageDataset, rows: Rows, images: Sequence[np.ndarray[Any, Any]]
 ) -> Iterator[Stage]:
-    if dataset.cached is not None and bool((dataset.cached.at[rows] >= 0).all()):
+    if isinstance(dataset.cached, CachedImages) and bool((dataset.cached.at[rows] >= 0).all()):
         # To look at all of the pixels is to fetch them from the file.
         fetched = _each(lambda i: dataset.read(rows[i]).max(), len(rows))
         looked = _each(lambda i: images[i].max(), len(rows))

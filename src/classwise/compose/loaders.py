@@ -18,6 +18,7 @@ from classwise.data.cache import CachedImages
 from classwise.data.dataset import ImageDataset
 from classwise.data.epochs import TrainingData, ValidationData
 from classwise.data.loader import FeatureLoader, Loader
+from classwise.data.memory_images import MemoryImages
 from classwise.data.mixing import Mixing
 from classwise.data.sources import Samples
 from classwise.distributed import SINGLE_PROCESS, Processes
@@ -105,7 +106,10 @@ def split_images(split: Split, config: Config, metadata: ModelMetadata) -> Image
 
 
 def evaluation_images(
-    samples: Samples, metadata: ModelMetadata, max_pixels: int, cached: CachedImages | None = None
+    samples: Samples,
+    metadata: ModelMetadata,
+    max_pixels: int,
+    cached: CachedImages | MemoryImages | None = None,
 ) -> ImageDataset:
     """Images as validation and prediction see them: brought to the model's size, not augmented."""
     return ImageDataset(

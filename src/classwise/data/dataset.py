@@ -21,6 +21,7 @@ from classwise.data.cache import CachedImages
 from classwise.data.fit import fit_image
 from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size, read_image
+from classwise.data.memory_images import MemoryImages
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.data.workers import Heartbeat, begin_worker
 from classwise.errors import ImageError
@@ -37,7 +38,8 @@ class ImageDataset(Dataset[Item]):
 
     augment: None for evaluation, where an image is only fitted to `size`.
     root: no file outside of this folder, or these folders, is read; None allows any.
-    cached: images that are taken from the image cache instead of their files; the pixels are the same either way.
+    cached: images that are taken from the image cache, or from memory, instead of their files; the pixels are the same
+    either way.
     pixels: what a file becomes, see `read_image`.
     augments_on_host: False leaves the second half of the augmentation to the device (see device_augment.py).
     """
@@ -49,7 +51,7 @@ class ImageDataset(Dataset[Item]):
     seed: int = 0
     augment: Augment | None = None
     root: Folders = None
-    cached: CachedImages | None = None
+    cached: CachedImages | MemoryImages | None = None
     pixels: PixelFormat = RGB
     augments_on_host: bool = True
 

@@ -58,7 +58,7 @@ def read_file(path: str | Path, max_pixels: int, root: Folders) -> tuple[str, by
                 _require_below(root, path, file.fileno())
 
             first_bytes = file.read(32)
-            kind = _kind(first_bytes)
+            kind = kind_of(first_bytes)
             # A pixel takes 8 bytes at most (16 bits, four channels), in a TIFF 32; the rest is metadata.
             if status.st_size > (32 if kind == "TIFF" else 8) * max_pixels + 2**26:
                 raise Unreadable(f"{status.st_size:,} bytes, too many for an image of {max_pixels:,} pixels")
@@ -75,7 +75,7 @@ def is_image_content(path: str | Path) -> bool:
         with Path(path).open("rb") as file:
             first_bytes = file.read(32)
         # Two letters do not make a BMP: its reserved bytes are zero.
-        return _kind(first_bytes) != "BMP" or first_bytes[6:10] == bytes(4)
+        return kind_of(first_bytes) != "BMP" or first_bytes[6:10] == bytes(4)
     except (OSError, ValueError, Unreadable):
         return False
 
@@ -102,7 +102,8 @@ def _real_folder(root: str) -> str:
     return os.path.realpath(root).rstrip(os.sep) + os.sep
 
 
-def _kind(first_bytes: bytes) -> str:
+def kind_of(first_bytes: bytes) -> str:
+    """The kind of a file by its first 32 bytes. Raises Unreadable for any that is not supported."""
     if first_bytes.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if first_bytes.startswith(b"\x89PNG\r\n\x1a\n"):

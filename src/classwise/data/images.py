@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from classwise.data.decode import decode
-from classwise.data.image_file import Folders, Unreadable, read_file
+from classwise.data.image_file import Folders, Unreadable, kind_of, read_file
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat, UnknownRange
 from classwise.errors import ImageError
 
@@ -45,6 +45,23 @@ def sample_facts(path: str | Path) -> ImageFacts:
         return error.facts
     except Unreadable as error:
         raise ImageError(path, str(error)) from None
+
+
+def decode_image(
+    data: bytes,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    min_size: tuple[int, int] | None = None,
+    pixels: PixelFormat = RGB,
+) -> np.ndarray:
+    """`read_image` of the bytes of a file; `name` it in messages. Raises ImageError."""
+    try:
+        image_HWC, _ = decode(
+            kind_of(data[:32]), data, max_pixels=max_pixels, min_size=min_size, pixels=pixels
+        )
+    except Unreadable as error:
+        raise ImageError(name, str(error)) from None
+    return np.require(image_HWC, np.uint8, ["C", "W"])
 
 
 def min_image_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -33,8 +33,24 @@ class LabelSets:
         return len(parts) == len(set(parts)) and set(parts) <= set(self.labels)
 
 
-Possible = Sequence[str] | LabelSets | None
-"""The possible answers in a submission: one of a list, a set of labels, or (None) any finite number."""
+@dataclass(frozen=True)
+class NumberRange:
+    """Numbers from `low` to `high` as the possible answers; `whole`: without a fraction."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def allows(self, text: str) -> bool:
+        """Whether `text` is one of these numbers."""
+        if not _is_finite(text) or not self.low <= float(text) <= self.high:
+            return False
+        return not self.whole or float(text).is_integer()
+
+
+Possible = Sequence[str] | LabelSets | NumberRange | None
+"""The possible answers in a submission: one of a list, a set of labels, a number in a range, or (None) any finite
+number."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,7 @@ class Template:
     frame: pl.DataFrame
     id: str
     target_of_column: dict[str, str]
+    is_certain: bool = False  # what is written was asked for, whatever the template's own values are
 
     @property
     def ids(self) -> list[str]:
@@ -57,9 +74,7 @@ def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | Non
     """Read a template and decide what is written into which column. A single answer column takes the joint class or the
     only target; several must be named after targets (or `joint`). `id`: the id column, by default the first. Raises
     DataError, OutputError."""
-    frame = read_table(path)
-    id = id or frame.columns[0]
-    refuse_repeated(full_column(frame, id, str(path), "the template's ids"), str(path), "id")
+    frame, id = read_form(path, id)
     answer_columns = [column for column in frame.columns if column != id]
     names = [*targets, *(["joint"] if joint else [])]
     if not answer_columns:
@@ -79,9 +94,20 @@ def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | Non
     return Template(path, frame=frame, id=id, target_of_column={column: column for column in answer_columns})
 
 
-def find_images(template: Template, images: Path, follow_links: bool = False) -> list[str]:
+def read_form(path: Path, id: str | None = None) -> tuple[pl.DataFrame, str]:
+    """A template's table and its id column, by default the first. Raises DataError."""
+    frame = read_table(path)
+    id = id or frame.columns[0]
+    refuse_repeated(full_column(frame, id, str(path), "the template's ids"), str(path), "id")
+    return frame, id
+
+
+def find_images(
+    template: Template, images: Path, missing_allowed: bool = False, follow_links: bool = False
+) -> list[str]:
     """The image of every id, as a path relative to `images`: the file of that name, or the only one of that name with a
-    suffix; below links to folders only with `follow_links`. Raises DataError, which lists the ids without an image."""
+    suffix; below links to folders only with `follow_links`. Raises DataError, which lists the ids without an image;
+    with `missing_allowed` these are files that do not exist, of the id's name."""
     if not images.is_dir():
         raise DataError(f"--images: there is no folder {images}")
     names = image_names(images, follow_links)
@@ -97,8 +123,9 @@ def find_images(template: Template, images: Path, follow_links: bool = False) ->
             raise DataError(f"{template.path}: row {row}: id {id!r} could be {' or '.join(candidates)}")
         if not candidates:
             missing.append((row, id))
+            candidates = [id] if missing_allowed else []
         paths.extend(candidates)
-    if missing:
+    if missing and not missing_allowed:
         row, id = missing[0]
         raise DataError(
             f"{template.path}: id {id!r} has no image in {images}; such ids are in"
@@ -138,7 +165,8 @@ def fill(template: Template, predictions: pl.DataFrame, possible: Mapping[str, P
         raise OutputError(f"{template.path}: the predictions' ids are not the template's, in its order")
     frame = template.frame
     for column, answer in template.target_of_column.items():
-        _refuse_other_kind(template, column, answer, possible[answer])
+        if not template.is_certain:
+            _refuse_other_kind(template, column, answer, possible[answer])
         values = _answer_texts(predictions[answer], answer)
         frame = frame.with_columns(pl.Series(column, values, dtype=pl.String))
     return frame
@@ -191,19 +219,19 @@ def _refuse_other_kind(template: Template, column: str, answer: str, possible: P
     """Raises OutputError where the template's own values show that it expects another kind of answer."""
     values = {value for value in template.frame[column].to_list() if value is not None}
     foreign = _foreign(values, possible)
-    if not foreign:
+    if not foreign or isinstance(possible, NumberRange):
         return
-    numbers_expected = all(_is_number(value) for value in values)
+    numbers_expected = all(is_number(value) for value in values)
     labels = possible.labels if isinstance(possible, LabelSets) else possible
-    numbers_given = labels is None or all(_is_number(value) for value in labels)
+    numbers_given = labels is None or all(is_number(value) for value in labels)
 
     # A single value is taken for a placeholder, unless it is a number where labels would be written.
     if len(values) == 1 and (numbers_given or not numbers_expected):
         return
     raise OutputError(
         f"{template.path}: column {column!r} holds {foreign[0]!r}, but {answer!r} has the answers"
-        f" {_allowed(possible)}; the template expects another kind of answer, or belongs to another run"
-        " (if these are only placeholders, empty the column)"
+        f" {_allowed(possible)}; the template expects another kind of answer, or belongs to another run (--answer"
+        " label, index, probability or rank says what to write whatever the template holds)"
     )
 
 
@@ -211,7 +239,7 @@ def _foreign(values: Collection[str], possible: Possible) -> list[str]:
     """The values that are not possible answers, each once, sorted."""
     if possible is None:
         return sorted(value for value in set(values) if not _is_finite(value))
-    if isinstance(possible, LabelSets):
+    if isinstance(possible, LabelSets | NumberRange):
         return sorted(value for value in set(values) if not possible.allows(value))
     return sorted(set(values) - set(possible))
 
@@ -219,16 +247,19 @@ def _foreign(values: Collection[str], possible: Possible) -> list[str]:
 def _allowed(possible: Possible) -> str:
     if possible is None:
         return "any finite number"
+    if isinstance(possible, NumberRange):
+        return f"{'whole ' * possible.whole}numbers from {possible.low:g} to {possible.high:g}"
     labels = possible.labels if isinstance(possible, LabelSets) else possible
     listed = f"{', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
     return f"{listed}, joined by {possible.separator!r}" if isinstance(possible, LabelSets) else listed
 
 
 def _is_finite(text: str) -> bool:
-    return _is_number(text) and math.isfinite(float(text))
+    return is_number(text) and math.isfinite(float(text))
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether Python reads the text as a number."""
     try:
         float(text)
     except ValueError:

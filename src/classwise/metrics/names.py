@@ -37,6 +37,8 @@ WORST = {"worst_f1": "f1", "worst_recall": "recall", "worst_precision": "precisi
 _OF_CLASS = re.compile(r"(?P<score>\w+)\[(?P<label>.*)\]", re.DOTALL)
 _TERM = re.compile(r"(?P<share>\d*\.?\d+)\s*\*\s*(?P<metric>\S.*)", re.DOTALL)
 _BETWEEN_TERMS = re.compile(r"\s*\+\s*(?=\d*\.?\d+\s*\*)")
+LISTED = 11  # scores in a message
+LESSER = ("weighted_", "micro_", "macro_p", "macro_r", "top", "calibration", "worst_p", "worst_r")
 TOLERANCE = 1e-6  # by which shares may miss a sum of 1
 
 
@@ -184,7 +186,7 @@ def _resolve_single(
         what = "[joint]" if target == "joint" else f"the {types[target]} target {target!r}"
         raise ConfigError(
             f"selection.metric: {name!r} is not a score of {what}; allowed: {', '.join(allowed)},"
-            f" or of {what}: {', '.join(scores[target])}"
+            f" or of {what}: {_listed(scores[target])}"
         )
     if of_class and labels is not None and of_class[1] not in labels[target]:
         raise ConfigError(
@@ -204,10 +206,21 @@ def _no_such_score(
     if metric == MEAN:
         return (
             f"selection.metric: found {MEAN!r}, which is of several targets, and there is only one; allowed:"
-            f" {', '.join(all_scores)}"
+            f" {_listed(all_scores)}"
         )
     all_scores += [MEAN] if len(types) > 1 else []
-    return f"selection.metric: found {metric!r}; {nearest(name, all_scores)}"
+    hint = nearest(name, all_scores)
+    return f"selection.metric: found {metric!r}; " + (
+        hint if hint.startswith("did") else f"allowed: {_listed(all_scores)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, or the main ones of many."""
+    if len(names) <= LISTED:
+        return ", ".join(names)
+    main = [name for name in names if not name.startswith(LESSER)]
+    return f"{', '.join(main)}, ... ({len(names)} in all: docs/guide/metrics.md)"
 
 
 def _scores_of(type: str, classes: int | None, of_class: bool) -> tuple[str, ...]:

@@ -20,15 +20,12 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.listing import image_names
 from classwise.data.memory import memory_of
-from classwise.data.sources import Samples, refuse_escapes
 from classwise.distributed import process_group
 from classwise.errors import CheckpointError, ConfigError, DataError, OutputError
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
-from classwise.infer.submission import fill, find_images, read_template, submission_bytes
 from classwise.report.page import write_report
 from classwise.run.assembly import assemble, new_model, restored_parts
 from classwise.run.checkpoint import (
@@ -47,8 +44,10 @@ from classwise.run.extension import (
     update_checkpoints,
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
-from classwise.run.inputs import note_absent_classes, read_rows, rows_to_score
+from classwise.run.inputs import note_absent_classes, rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
+from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
+from classwise.run.prediction_inputs import Source
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads, unscored
 from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
@@ -60,6 +59,7 @@ from classwise.run.session import (
     stop_between_updates,
     write_beginning,
 )
+from classwise.run.unseen import UnseenLabels, note_unseen
 from classwise.signals import stop_flag
 
 
@@ -256,14 +256,21 @@ class Run:
         return self.folder.history()
 
     def evaluate(
-        self, table: str | Path | None = None, images: str | Path | None = None, quiet: bool = True
+        self,
+        table: str | Path | None = None,
+        images: str | Path | None = None,
+        quiet: bool = True,
+        bad_images: str = "error",
     ) -> dict[str, Any]:
         """Metrics as in metrics.json, on the validation rows or on another labeled table or folder of class folders.
         Without a table, `test` has those on the test rows, if the run has any.
 
         `images`: the folder that the table's paths are relative to (default: that of the run's config). For a table,
         `warnings` says what makes the scores mean less than it seems: rows that were trained on, classes without rows
-        (with `macro_f1_present`, the mean F1 of those that have rows), a missing group column.
+        (with `macro_f1_present`, the mean F1 of those that have rows), a missing group column, labels that the model
+        has never seen, which count as mistakes (with `unseen`, and `macro_f1_known` without them).
+
+        `bad_images="skip"`: rows of the table whose image cannot be used are left out, and are in `skipped`.
 
         Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
         """
@@ -271,53 +278,82 @@ class Run:
         config = load_config(self.folder.config)
         predictor = self._predictor()
         if table is None:
-            # The images are read once, for which a cache saves nothing.
-            splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
-            refuse_changed_data(self.folder, splits, predictor.metadata)
-            if not len(splits.valid.samples) and splits.test is None:
-                raise DataError(
-                    f"{self.path}: the run was trained on all rows (data.valid = 0), so it has none to be evaluated on;"
-                    " name a labeled table or folder"
-                )
-            metrics = _scored(predictor, splits.valid, config, console)
-            # What the choice of the epoch does to the score is known from training.
-            with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
-                metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
-            if splits.test is not None:
-                metrics["test"] = _scored(predictor, splits.test, config, console)
-            return metrics
-        split, warnings = rows_to_score(
-            self.folder, config, predictor.targets, table=Path(table), images=images, console=console
+            return self._evaluate_own_rows(predictor, config, console)
+        rows = rows_to_score(
+            self.folder,
+            config,
+            predictor.targets,
+            table=Path(table),
+            images=images,
+            bad_images=bad_images,
+            console=console,
         )
-        metrics = _scored(predictor, split, config, console)
-        warnings += note_absent_classes(metrics)
+        metrics = _scored(predictor, rows.split, config, console, rows.unseen)
+        note_unseen(metrics, rows.unseen)
+        warnings = [*rows.warnings, *note_absent_classes(metrics)]
         for warning in warnings:
             console.line(f"warning: {warning}")
+        if bad_images == "skip":
+            metrics["skipped"] = [{"path": str(error.path), "reason": error.reason} for error in rows.bad]
         return metrics | {"warnings": warnings}
+
+    def _evaluate_own_rows(self, predictor: Predictor, config: Config, console: Console) -> dict[str, Any]:
+        """The metrics on the run's validation and test rows."""
+        # The images are read once, for which a cache saves nothing.
+        splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
+        refuse_changed_data(self.folder, splits, predictor.metadata)
+        if not len(splits.valid.samples) and splits.test is None:
+            raise DataError(
+                f"{self.path}: the run was trained on all rows (data.valid = 0), so it has none to be evaluated on;"
+                " name a labeled table or folder"
+            )
+        metrics = _scored(predictor, splits.valid, config, console)
+        # What the choice of the epoch does to the score is known from training.
+        with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
+            metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
+        if splits.test is not None:
+            metrics["test"] = _scored(predictor, splits.test, config, console)
+        return metrics
 
     def predict(
         self,
-        source: str | Path,
+        source: Source,
         images: str | Path | None = None,
         quiet: bool = True,
         engine: str = "torch",
+        bad_images: str = "error",
+        ids: Sequence[str] | None = None,
+        probabilities: str = "auto",
     ) -> pl.DataFrame:
-        """Predictions for a folder of images or a table, one row each, in order: see the contract.
+        """Predictions for a folder of images, a table, image files, or images in memory, in the order of the source.
 
-        The labels of targets whose columns the table has are added to the predictions. `engine`: `torch` computes as
-        `evaluate` does; `compile` and `onnx` are compared with it on the first batch; `auto` takes the fastest.
-        Raises ConfigError for another engine, ModelError if it is not available or its outputs differ, DataError for a
-        bad table or image.
+        `source`: a path (a table, a folder, an image, a pattern such as `new/*.png`, or `-` for a list of paths on
+        standard input), an array (H, W, 3) of uint8, an image of Pillow's, the bytes of an image file, or a list of any
+        of these. `ids`: those of a list (default: the paths as given, and the number of an image in memory).
+
+        The columns are `id` and, for every target (see predictions.csv), its label and its probabilities: of all
+        classes, or the `top` five, with `auto` of all up to 200 classes. `images`: the folder that a table's paths are
+        relative to (default: that of the run's config). `engine`: torch | compile | onnx | auto
+        (docs/guide/training.md).
+
+        `bad_images="skip"`: an image that cannot be used has a row with empty cells, and the reason in the column
+        `error`.
+
+        Raises ConfigError for an unknown engine, ModelError for one that is missing or whose numbers differ, DataError
+        for a bad table or image.
         """
         check_engine(engine)
-        console = Console(quiet)
-        config = load_config(self.folder.config)
-        samples = read_rows(config, Path(source), images)
-        for note in samples.notes:
-            console.line(f"warning: {note}")
-        predictor = self._predictor()
-        outputs = predictor.outputs(samples, config, engine=engine, console=console)
-        return predictor.table(samples, outputs, predictor.true_labels(samples, console))
+        return predictions_of(
+            self._predictor(),
+            load_config(self.folder.config),
+            source,
+            images=images,
+            ids=ids,
+            engine=engine,
+            bad_images=bad_images,
+            probabilities=probabilities,
+            console=Console(quiet),
+        )
 
     def submit(
         self,
@@ -328,45 +364,65 @@ class Run:
         force: bool = False,
         quiet: bool = True,
         engine: str = "torch",
+        answer: str = "auto",
+        positive: str | None = None,
+        clip: float | None = None,
+        bad_images: str = "error",
+        fallback: str | None = None,
     ) -> Path:
         """Predict the images in `images`, write the template's rows with the predictions to `out`, and return `out`.
 
-        `id`: the template's id column (default: its first). `engine` as in `predict`. Raises OutputError if `out`
-        exists or the template's values contradict the predictions, DataError for a bad template or image; nothing is
-        written then.
+        `id`: the template's id column (default: its first). `engine` as in `predict`. `answer`: what is written: label,
+        index, probability, rank, or auto (what the template's columns and values show: infer/answers.py). `positive`:
+        the label whose probability a single column takes. `clip`: how near to 0 and 1 a probability may come.
+
+        `bad_images="skip"`: a row whose image is missing or cannot be used holds `fallback` or, by default, what one
+        would guess without an image: the most frequent label of the training rows.
+
+        Raises OutputError if `out` exists or the template's values contradict the predictions, DataError for a bad
+        template or image; nothing is written then.
         """
-        check_engine(engine)
-        out = Path(out)
-        images = Path(images)
-        refuse_existing(out, force)
-        console = Console(quiet)
-        config = load_config(self.folder.config)
-        predictor = self._predictor()
-
-        # The template alone decides which images are predicted, and in which order.
-        form = read_template(Path(template), list(predictor.heads), joint=bool(predictor.joint), id=id)
-        follow_links = config.data.follow_links
-        names = find_images(form, images, follow_links)
-        refuse_escapes(names, images, str(template), "--images", follow_links=follow_links)
-        samples = Samples(
-            where=str(template),
-            root=images,
-            ids=tuple(form.ids),
-            names=tuple(names),
-            groups=None,
-            frame=pl.DataFrame({"id": form.ids, "path": names}),
-            follow_links=follow_links,
+        self.submit_with_note(
+            template,
+            images,
+            out,
+            id=id,
+            force=force,
+            quiet=quiet,
+            engine=engine,
+            answer=answer,
+            positive=positive,
+            clip=clip,
+            bad_images=bad_images,
+            fallback=fallback,
         )
-        outputs = predictor.outputs(samples, config, engine=engine, console=console)
-        predictions = predictor.table(samples, outputs, {})
+        return Path(out)
 
-        # The file's bytes are read back and compared with the template before they are written.
-        possible = predictor.possible_labels()
-        write_bytes(out, submission_bytes(fill(form, predictions, possible), form, possible))
-        unused = len(set(image_names(images, follow_links)) - set(names))
-        note = f"; {unused} images in {images} are not in the template" if unused else ""
-        console.line(f"{len(names)} rows, checked against {template}{note}")
-        return out
+    def submit_with_note(
+        self,
+        template: str | Path,
+        images: str | Path,
+        out: str | Path,
+        force: bool,
+        quiet: bool,
+        engine: str,
+        **form: Any,
+    ) -> str:
+        """`submit`, where `form` has its other arguments; returns a note on the images that could not be used, empty
+        if all could."""
+        check_engine(engine)
+        refuse_existing(Path(out), force)
+        return submission_of(
+            self._predictor(),
+            load_config(self.folder.config),
+            self.folder,
+            Path(template),
+            Path(images),
+            Path(out),
+            form=SubmissionForm(**form),
+            engine=engine,
+            console=Console(quiet),
+        )
 
     def export(self, out: str | Path, force: bool = False) -> Path:
         """Write the best checkpoint's model to `out` as an ONNX file for any batch size, and return `out`. The file's
@@ -391,13 +447,19 @@ class Run:
         return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
 
 
-def _scored(predictor: Predictor, split: Split, config: Config, console: Console) -> dict[str, Any]:
+def _scored(
+    predictor: Predictor,
+    split: Split,
+    config: Config,
+    console: Console,
+    unseen: UnseenLabels | None = None,
+) -> dict[str, Any]:
     """The metrics of one split's rows."""
     if not len(split.samples):
         return unscored(config)
     outputs = predictor.outputs(split.samples, config, console=console)
     groups = resampling_groups(split.samples, predictor.targets)
-    return predictor.score(outputs, split.labels, groups=groups, config=config)
+    return predictor.score(outputs, split.labels, groups=groups, config=config, unseen=unseen)
 
 
 def _checked_config(

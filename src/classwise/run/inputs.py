@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 from classwise.compose.dataset import image_folders
 from classwise.compose.image_check import check_with_progress, pixel_format, refuse_bad, with_contents
 from classwise.compose.image_facts import image_warnings
-from classwise.compose.labels import labeled_rows
+from classwise.compose.labels import Labels, labeled_rows
 from classwise.compose.split_checks import listed
 from classwise.compose.splits import Split
 from classwise.config.schema import Config
@@ -18,10 +19,31 @@ from classwise.console import Console
 from classwise.data.images import min_image_size
 from classwise.data.listing import image_names
 from classwise.data.sources import Samples, read_source, samples_of
-from classwise.data.table import full_column
+from classwise.data.table import full_column, read_table
 from classwise.data.targets import Target
-from classwise.errors import DataError
+from classwise.errors import DataError, ImageError
 from classwise.run.folder import RunFolder
+from classwise.run.unseen import UnseenLabels, with_unseen
+
+BAD_IMAGES = ("error", "skip")
+"""What becomes of images that cannot be used: an error that lists them, or the others are used."""
+
+
+@dataclass(frozen=True)
+class RowsToScore:
+    """The rows of a table that are scored, warnings of what their scores mean, the labels among theirs that the model
+    has never seen, and the images that were left out."""
+
+    split: Split
+    warnings: list[str]
+    unseen: UnseenLabels
+    bad: tuple[ImageError, ...]
+
+
+def refuse_unknown_choice(bad_images: str) -> None:
+    """Raise DataError unless this is one of BAD_IMAGES."""
+    if bad_images not in BAD_IMAGES:
+        raise DataError(f"--bad-images: found {bad_images!r}, allowed: {', '.join(BAD_IMAGES)}")
 
 
 def read_labeled(config: Config, table: Path, images: str | Path | None) -> Samples:
@@ -33,13 +55,19 @@ def read_labeled(config: Config, table: Path, images: str | Path | None) -> Samp
             table,
             folders,
             path=config.data.path,
-            id=config.data.id,
+            id=_id_column(config, table),
             group=None,
             follow_links=config.data.follow_links,
         )
     except DataError as error:
         # The message names a key of the config, but here the table was given on the command line.
         raise DataError(str(error).replace("data.source: ", "")) from None
+
+
+def _id_column(config: Config, table: Path) -> str | None:
+    """The column of ids, where a table of other rows has it; else its paths are its ids."""
+    is_there = not table.is_file() or config.data.id in read_table(table).columns
+    return config.data.id if is_there else None
 
 
 def read_rows(config: Config, source: Path, images: str | Path | None) -> Samples:
@@ -66,12 +94,16 @@ def rows_to_score(
     targets: Sequence[Target],
     table: Path,
     images: str | Path | None,
+    bad_images: str,
     console: Console,
-) -> tuple[Split, list[str]]:
+) -> RowsToScore:
     """The rows of a labeled table or folder with their groups, contents and labels, and warnings of what makes their
-    scores mean less than it seems. Every image is decoded once for its content. Raises DataError."""
+    scores mean less than it seems. Every image is decoded once for its content; with `bad_images="skip"` rows whose
+    image cannot be used are left out. Raises DataError."""
+    refuse_unknown_choice(bad_images)
     samples, warnings = _with_groups(read_labeled(config, table, images), config)
-    samples, labels = labeled_rows(targets, samples, config)
+    unseen = with_unseen(targets, samples.frame, samples.where)
+    samples, labels = labeled_rows(unseen.targets, samples, config)
     checked = check_with_progress(
         samples.paths,
         max_pixels=config.data.max_pixels,
@@ -80,10 +112,30 @@ def rows_to_score(
         min_size=min_image_size(config.model.image_size),
         pixels=pixel_format(config),
     )
-    refuse_bad(checked.bad, samples.where)
+    if bad_images == "error":
+        refuse_bad(checked.bad, samples.where, hint=" (--bad-images skip leaves such rows out)")
+    samples, labels = _without_bad(samples, labels, checked.bad)
     samples = with_contents(samples, checked.hashes)
     warnings += image_warnings(checked.hashes, config)
-    return Split(samples, labels), [*samples.notes, *warnings, *_training_row_warnings(folder, samples)]
+    return RowsToScore(
+        split=Split(samples, labels),
+        warnings=[*samples.notes, *warnings, *unseen.warnings, *_training_row_warnings(folder, samples)],
+        unseen=unseen,
+        bad=tuple(checked.bad),
+    )
+
+
+def _without_bad(samples: Samples, labels: Labels, bad: Sequence[ImageError]) -> tuple[Samples, Labels]:
+    """The rows whose images can be used. Raises DataError if there is none."""
+    if not bad:
+        return samples, labels
+    bad_paths = {error.path for error in bad}
+    good = [row for row, path in enumerate(samples.paths) if path not in bad_paths]
+    if not good:
+        raise DataError(
+            f"{samples.where}: not one of its {len(samples)} images can be used, such as {bad[0]}"
+        )
+    return samples.take(good), {name: values[good] for name, values in labels.items()}
 
 
 def _with_groups(samples: Samples, config: Config) -> tuple[Samples, list[str]]:

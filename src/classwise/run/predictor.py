@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -17,6 +18,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
 from classwise.data.cache import CachedImages
+from classwise.data.memory_images import MemoryImages
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError, ImageError
@@ -30,6 +32,7 @@ from classwise.metrics.scores import AT_PRIOR
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
 from classwise.run.checkpoint import Checkpoint, reading, restored_model
+from classwise.run.unseen import UnseenLabels
 from classwise.training import loop
 from classwise.training.tuning import FORMATS, torch_threads
 
@@ -113,10 +116,12 @@ class Predictor:
         should_stop: Callable[[], bool] = loop.never,
         engine: str = "torch",
         console: Console | None = None,
-        cached: CachedImages | None = None,
+        cached: CachedImages | MemoryImages | None = None,
+        hint: str = "",
     ) -> dict[str, torch.Tensor]:
         """Raw outputs (N, outputs) by target, in row order. The console shows the progress, and the engine that `auto`
-        takes. Images that are `cached` are not decoded again.
+        takes. Images that are `cached` are not decoded again. `hint`: what to do about images that cannot be used, for
+        the message.
 
         Raises DataError with every file that cannot be used, Interrupted if asked to stop, ModelError if the engine
         is not available.
@@ -151,13 +156,18 @@ class Predictor:
                     root=samples.allowed_folders,
                     pixels=self.model.metadata.pixels,
                 )
-                refuse_bad(checked.bad, samples.where)
+                refuse_bad(checked.bad, samples.where, hint)
                 raise
 
     def table(
-        self, samples: Samples, outputs: Mapping[str, torch.Tensor], true_labels: Mapping[str, Any]
+        self,
+        samples: Samples,
+        outputs: Mapping[str, torch.Tensor],
+        true_labels: Mapping[str, Any],
+        in_full: bool | None = None,
     ) -> pl.DataFrame:
-        """Predictions as a table, one row per sample, with the true labels of those targets that have them."""
+        """Predictions as a table, one row per sample, with the true labels of those targets that have them. `in_full`:
+        whether the probabilities of all classes are written (default: unless there are very many)."""
         return predictions_table(
             ids=samples.ids,
             outputs=outputs,
@@ -166,6 +176,7 @@ class Predictor:
             joint=self.joint,
             truth=true_labels,
             separator=self.separators,
+            in_full=in_full,
         )
 
     def score(
@@ -174,21 +185,34 @@ class Predictor:
         true_labels: Labels,
         groups: Sequence[str] | None,
         config: Config,
+        unseen: UnseenLabels | None = None,
     ) -> dict[str, Any]:
         """Metrics over the whole set as in metrics.json, with intervals that take the rows of one of the `groups` as
-        similar to each other. Raises DataError if no row has a label for the metric that selects."""
-        resamples = config.report.resamples
+        similar to each other. `unseen`: labels of the rows that the model does not know. Raises DataError if no row has
+        a label for the metric that selects."""
         metric = selection_metric(config)
-        metrics = MetricCollection(
-            self.heads,
-            labels=self.labels,
-            joint=self.joint,
-            keep_rows=resamples > 0,
-            selected=metric,
-            priors=class_shares(config, self.labels),
-        )
-        metrics.update(outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()})
-        results = metrics.compute(groups, config.seed, resamples)
+        new = unseen.unseen if unseen else {}
+        heads = unseen.heads(self.heads) if unseen else self.heads
+        labels = {name: (*known, *new.get(name, ())) for name, known in self.labels.items()}
+        # Nobody expects what the model has never seen: at given class shares it has none.
+        shares = class_shares(config, self.labels)
+        shares |= {name: (*shares[name], *(0.0 for _ in new[name])) for name in new if name in shares}
+        joint = () if set(self.joint) & new.keys() else self.joint
+        results = self._counted(outputs, true_labels, groups, config, heads, labels, joint, shares)
+        if joint != self.joint:
+            # The joint class has no number for such rows, so it is scored on the others.
+            known = {
+                name: np.where(true_labels[name] < len(self.labels[name]), true_labels[name], -1)
+                for name in self.joint
+            }
+            parts = {name: self.heads[name] for name in self.joint}
+            shares = {
+                name: part for name, part in class_shares(config, self.labels).items() if name == "joint"
+            }
+            joint_results = self._counted(
+                outputs, known, groups, config, parts, self.labels, self.joint, shares
+            )
+            results["joint"] = joint_results["joint"]
 
         # The headline: the metric that selected the checkpoint, and the rows that it was computed from.
         value = score_of(results, metric)
@@ -199,6 +223,32 @@ class Predictor:
         if value is None:
             raise DataError(_unscored_text(metric, target, rows))
         return {"metric": metric, "value": value, "samples": rows, **results}
+
+    def _counted(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        true_labels: Labels,
+        groups: Sequence[str] | None,
+        config: Config,
+        heads: Mapping[str, Head],
+        labels: Mapping[str, Sequence[str]],
+        joint: Sequence[str],
+        shares: Mapping[str, Sequence[float]],
+    ) -> dict[str, Any]:
+        """The scores of all targets, and of the joint class."""
+        resamples = config.report.resamples
+        metrics = MetricCollection(
+            heads,
+            labels=labels,
+            joint=joint,
+            keep_rows=resamples > 0,
+            selected=selection_metric(config),
+            priors=shares,
+        )
+        metrics.update(
+            outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()}, copy=False
+        )
+        return metrics.compute(groups, config.seed, resamples)
 
     def _combined(
         self, metric: str, value: float | None, results: Mapping[str, Any], rows: int

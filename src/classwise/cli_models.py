@@ -1,0 +1,288 @@
+"""The commands that use a trained model: evaluate, predict, submit, export, report; and convert, for weights of other
+programs. `cli.py` puts them on the command line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from classwise.cli_options import Debug, Engine, Force
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BadImages = Annotated[
+    str,
+    Parameter(
+        help="Images that cannot be used: error (list them all, and write nothing) or skip (say which in the output,"
+        " and end with exit code 3)."
+    ),
+]
+
+
+def evaluate(
+    run: Path,
+    table: Path | None = None,
+    /,
+    *,
+    images: Annotated[
+        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
+    ] = None,
+    bad_images: BadImages = "error",
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print all metrics as JSON, as in metrics.json.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Print the metrics of a run on its own test and validation rows, or on another labeled table or folder.
+
+    Labels of the table that the model has never seen count as mistakes, with a warning.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    table
+        A labeled table, or a folder with one sub-folder per class [default: the run's own test and validation rows].
+    """
+    from classwise.errors import SkippedImages
+    from classwise.metrics.text import metrics_text
+    from classwise.run.api import Run
+
+    metrics = Run.open(run).evaluate(table, images, quiet=False, bad_images=bad_images)
+    print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
+    if skipped := metrics.get("skipped"):
+        first = skipped[0]
+        raise SkippedImages(
+            f"{len(skipped)} images cannot be used and are not scored, such as {first['path']}: {first['reason']}"
+        )
+
+
+def predict(
+    run: Path,
+    source: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *more: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    out: Annotated[
+        Path | None,
+        Parameter(help="The .csv, .tsv or .parquet file to write [default: CSV on standard output]."),
+    ] = None,
+    images: Annotated[
+        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
+    ] = None,
+    bad_images: BadImages = "error",
+    probabilities: Annotated[
+        str,
+        Parameter(
+            help="all (of every class), top (the five most probable labels), or auto (all up to 200 classes)."
+        ),
+    ] = "auto",
+    engine: Engine = "torch",
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Predict labels and class probabilities for a folder of images, a table, or image files.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    source
+        A folder of images; a table with the path column of the config; one or more images, or a pattern such as
+        'new/*.png'; or - for a list of paths on standard input, one a line.
+    more
+        Further images or folders.
+    """
+    from classwise.data.table import SUFFIXES, write_table
+    from classwise.errors import DataError, OutputError
+    from classwise.files import refuse_existing
+    from classwise.run.api import Run
+
+    sources = [source, *more]
+    for name in sources:
+        if name.startswith("-") and name != "-" and not Path(name).exists():
+            raise DataError(f"predict: found {name!r}, which is neither an option nor a file")
+    if out is not None:
+        if out.suffix.lower() not in SUFFIXES:
+            raise OutputError(
+                f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}"
+            )
+        refuse_existing(out, force)
+    predictions = Run.open(run).predict(
+        source if not more else sources,
+        images,
+        quiet=False,
+        engine=engine,
+        bad_images=bad_images,
+        probabilities=probabilities,
+    )
+    if out is None:
+        print(predictions.write_csv(), end="")
+    else:
+        write_table(predictions, out, escape_formulas=True)
+        print(out)
+    _report_skipped(predictions)
+
+
+def _report_skipped(predictions: "pl.DataFrame") -> None:
+    """Raise SkippedImages where rows have an error; the predictions are written already."""
+    from classwise.errors import SkippedImages
+
+    if "error" not in predictions.columns:
+        return
+    bad = predictions.filter(predictions["error"].is_not_null())
+    if bad.height:
+        raise SkippedImages(
+            f"{bad.height} of {predictions.height} images cannot be used, such as {bad['id'][0]}: {bad['error'][0]};"
+            " their rows are empty but for the column 'error'"
+        )
+
+
+def submit(
+    run: Path,
+    template: Path,
+    /,
+    *,
+    images: Annotated[Path, Parameter(help="Folder with the images of the template's ids.")],
+    out: Annotated[Path, Parameter(help="The submission file to write.")],
+    id: Annotated[
+        str | None, Parameter(help="The id column of the template [default: its first column].")
+    ] = None,
+    answer: Annotated[
+        str,
+        Parameter(
+            help="What is written: label, index (its number, from 0), probability, rank (1 = lowest), or auto (what the"
+            " template's columns and values show)."
+        ),
+    ] = "auto",
+    positive: Annotated[
+        str | None,
+        Parameter(
+            help="The label whose probability or rank a single column takes [default: the positive of two]."
+        ),
+    ] = None,
+    clip: Annotated[
+        float | None, Parameter(help="Keep probabilities this far from 0 and 1, as the log loss asks for.")
+    ] = None,
+    bad_images: BadImages = "error",
+    fallback: Annotated[
+        str | None,
+        Parameter(
+            help="With --bad-images skip: the answer for them [default: the most frequent label, or the shares of"
+            " the training rows]."
+        ),
+    ] = None,
+    engine: Engine = "torch",
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Fill in a competition's submission template with predictions, and check the file against the template.
+
+    Columns that are named as the labels get their probabilities.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    template
+        The competition's table of ids, with one or more columns for the predictions.
+    """
+    from classwise.errors import OutputError, SkippedImages
+    from classwise.run.api import Run
+
+    if out.suffix.lower() != template.suffix.lower():
+        raise OutputError(
+            f"--out {out}: found suffix {out.suffix or '(none)'}, allowed: {template.suffix}, as in the template"
+        )
+    opened = Run.open(run)
+    skipped = opened.submit_with_note(
+        template,
+        images,
+        out,
+        id=id,
+        force=force,
+        quiet=False,
+        engine=engine,
+        answer=answer,
+        positive=positive,
+        clip=clip,
+        bad_images=bad_images,
+        fallback=fallback,
+    )
+    print(out)
+    if skipped:
+        raise SkippedImages(f"{skipped}; the answers of their rows are guesses")
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The .onnx file to write.")],
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Export the model as an ONNX file for any batch size, with preprocessing and labels in its metadata.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    """
+    from classwise.run.api import Run
+
+    print(Run.open(run).export(out, force))
+
+
+def convert(
+    file: Path,
+    /,
+    *,
+    out: Annotated[
+        Path | None,
+        Parameter(help="The .safetensors file to write [default: beside FILE, with this suffix]."),
+    ] = None,
+    backbone: Annotated[
+        str | None, Parameter(help="Take the tensors of this backbone, and refuse a file that lacks any.")
+    ] = None,
+    image_size: Annotated[
+        tuple[int, int], Parameter(help="Height and width that the backbone is built for.")
+    ] = (224, 224),
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Convert weights of other programs (.pth, .pt) to a .safetensors file for model.weights. No code in them is run.
+
+    Parameters
+    ----------
+    file
+        A file of torch's with a state dict, alone or in a checkpoint.
+    """
+    from classwise.errors import OutputError
+    from classwise.files import refuse_existing, write_bytes
+    from classwise.model.convert import converted
+
+    out = file.with_suffix(".safetensors") if out is None else out
+    if out.suffix.lower() != ".safetensors":
+        raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: .safetensors")
+    refuse_existing(out, force)
+    data, notes = converted(file, backbone, image_size)
+    for note in notes:
+        print(note, file=sys.stderr)
+    write_bytes(out, data)
+    print(out)
+
+
+def report(run: Path, /, *, debug: Debug = False) -> None:
+    """Write report.html again, from the files of the run directory.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    """
+    from classwise.run.api import Run
+
+    print(Run.open(run).report())

@@ -1,0 +1,182 @@
+"""Predictions and submissions of a trained model, from what they are made of to the table or the file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.data.listing import image_names
+from classwise.data.sources import Samples, refuse_escapes
+from classwise.errors import DataError, OutputError
+from classwise.files import write_bytes
+from classwise.infer.answers import Answer, Question, choose_answers, with_answers
+from classwise.infer.submission import Template, fill, find_images, read_form, submission_bytes
+from classwise.run.fallback import fallback_outputs, fallback_text
+from classwise.run.folder import RunFolder
+from classwise.run.inputs import refuse_unknown_choice
+from classwise.run.prediction_inputs import Source, UsableRows, rows_to_predict, usable_rows
+from classwise.run.predictor import Predictor
+
+MARKS_HINT = " (--bad-images skip predicts the others and marks these)"
+GUESS_HINT = " (--bad-images skip answers the most frequent label for these)"
+PROBABILITIES = ("auto", "all", "top")
+
+
+@dataclass(frozen=True)
+class SubmissionForm:
+    """How a template is to be filled. `answer`: see infer/answers.py; `positive`: the label whose probability a single
+    column takes; `clip`: how near to 0 and 1 probabilities may come; `bad_images`: error, or `skip`, where `fallback`
+    is written for an image that cannot be used (default: what one would guess without it)."""
+
+    id: str | None = None
+    answer: str = "auto"
+    positive: str | None = None
+    clip: float | None = None
+    bad_images: str = "error"
+    fallback: str | None = None
+
+
+def predictions_of(
+    predictor: Predictor,
+    config: Config,
+    source: Source,
+    images: str | Path | None,
+    ids: Sequence[str] | None,
+    engine: str,
+    bad_images: str,
+    probabilities: str,
+    console: Console,
+) -> pl.DataFrame:
+    """The predictions for every row of the source, in its order. With `bad_images="skip"` there is a column `error`,
+    why the image of the row could not be used, whose other cells are then empty. Raises DataError."""
+    if probabilities not in PROBABILITIES:
+        raise DataError(f"--probabilities: found {probabilities!r}, allowed: {', '.join(PROBABILITIES)}")
+    usable = rows_to_predict(config, source, images, ids, bad_images, console)
+    samples = usable.rows.samples
+    outputs = predictor.outputs(
+        samples, config, engine=engine, console=console, cached=usable.rows.memory, hint=MARKS_HINT
+    )
+    in_full = None if probabilities == "auto" else probabilities == "all"
+    table = predictor.table(samples, outputs, predictor.true_labels(samples, console), in_full=in_full)
+    return table if bad_images == "error" else _with_errors(table, usable)
+
+
+def _with_errors(table: pl.DataFrame, usable: UsableRows) -> pl.DataFrame:
+    """The table with a row for every id, in the order of the source, and the column `error` after it."""
+    rows = pl.DataFrame(
+        {
+            "id": list(usable.all_ids),
+            "error": [usable.reasons.get(id) for id in usable.all_ids],
+        },
+        schema={"id": pl.String, "error": pl.String},
+    )
+    joined = rows.join(table, on="id", how="left", maintain_order="left")
+    return joined.select("id", "error", pl.exclude("id", "error"))
+
+
+def submission_of(
+    predictor: Predictor,
+    config: Config,
+    folder: RunFolder,
+    template: Path,
+    images: Path,
+    out: Path,
+    form: SubmissionForm,
+    engine: str,
+    console: Console,
+) -> str:
+    """Write the template with the answers to `out`; returns a note on the images that could not be used, empty if all
+    could. Raises OutputError, DataError; nothing is written then."""
+    refuse_unknown_choice(form.bad_images)
+    skips = form.bad_images == "skip"
+    if form.fallback is not None and not skips:
+        raise OutputError(
+            "--fallback: found without --bad-images skip, so there is no row that it could be written to"
+        )
+
+    # The template alone decides which images are predicted, and in which order.
+    frame, id = read_form(template, form.id)
+    question = Question(predictor.heads, predictor.labels, bool(predictor.joint))
+    answers = choose_answers(template, frame, id, question, form.answer, form.positive)
+    filled_in = Template(
+        path=template,
+        frame=frame,
+        id=id,
+        target_of_column={answer.column: answer.key for answer in answers},
+        is_certain=form.answer != "auto",
+    )
+    follow_links = config.data.follow_links
+    names = find_images(filled_in, images, missing_allowed=skips, follow_links=follow_links)
+    refuse_escapes(names, images, str(template), "--images", follow_links=follow_links)
+    samples = Samples(
+        where=str(template),
+        root=images,
+        ids=tuple(filled_in.ids),
+        names=tuple(names),
+        groups=None,
+        frame=pl.DataFrame({"id": filled_in.ids, "path": names}),
+        follow_links=follow_links,
+    )
+
+    # A row for every id: what one would guess without an image stands for one that cannot be used.
+    rows = usable_rows(samples, config, console) if skips else None
+    good = samples if rows is None else rows.rows.samples
+    outputs = predictor.outputs(good, config, engine=engine, console=console, hint=GUESS_HINT)
+    if rows is not None and rows.reasons:
+        guess = fallback_outputs(predictor.heads, folder.status(), outputs)
+        outputs = _in_all_rows(outputs, guess, [id not in rows.reasons for id in samples.ids])
+        said = repr(form.fallback)
+        if form.fallback is None:
+            said = fallback_text(predictor.heads, predictor.labels, guess)
+        console.line(f"{rows.note}; their rows hold {said}")
+    in_full = any(answer.label for answer in answers)
+    table = predictor.table(samples, outputs, {}, in_full=in_full or None)
+
+    # The file's bytes are read back and compared with the template before they are written.
+    possible = predictor.possible_labels()
+    table, possible = with_answers(filled_in, answers, table, question, possible, form.clip)
+    submission = fill(filled_in, table, possible)
+    if form.fallback is not None and rows is not None:
+        submission = _with_fallback(submission, filled_in, rows, form.fallback)
+    write_bytes(out, submission_bytes(submission, filled_in, possible))
+    _say(answers, samples, images, template, console)
+    return "" if rows is None else rows.note
+
+
+def _in_all_rows(
+    outputs: dict[str, torch.Tensor], guess: dict[str, torch.Tensor], is_good: Sequence[bool]
+) -> dict[str, torch.Tensor]:
+    """The outputs of the good rows in their places, the guess in the others."""
+    good_N = torch.tensor(is_good)
+    found = {}
+    for name, raw in outputs.items():
+        rows = guess[name].to(raw.dtype).expand(len(is_good), -1).clone()
+        rows[good_N] = raw
+        found[name] = rows
+    return found
+
+
+def _with_fallback(frame: pl.DataFrame, template: Template, rows: UsableRows, fallback: str) -> pl.DataFrame:
+    """The submission with the given text in every answer of the rows without an image."""
+    is_bad_N = [id in rows.reasons for id in template.ids]
+
+    def answers(cells: list[str]) -> list[str]:
+        return [fallback if bad else cell for cell, bad in zip(cells, is_bad_N, strict=True)]
+
+    return frame.with_columns(
+        pl.Series(column, answers(frame[column].to_list())) for column in template.target_of_column
+    )
+
+
+def _say(answers: Sequence[Answer], samples: Samples, images: Path, template: Path, console: Console) -> None:
+    """What was written where, if it is not simply the label; and how many rows."""
+    for answer in answers:
+        if answer.kind != "label" or answer.label:
+            console.line(str(answer))
+    unused = len(set(image_names(images, samples.follow_links)) - set(samples.names))
+    note = f"; {unused} images in {images} are not in the template" if unused else ""
+    console.line(f"{len(samples)} rows, checked against {template}{note}")

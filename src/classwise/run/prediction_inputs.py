@@ -1,0 +1,221 @@
+"""What `predict` is given: a table, a folder, image files, patterns, a list of paths, or images in memory."""
+
+import glob
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from classwise.compose.image_check import check_with_progress, image_count_text, pixel_format
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.data.images import min_image_size
+from classwise.data.listing import image_names
+from classwise.data.memory_images import ImageSource, MemoryImages, image_of, is_in_memory
+from classwise.data.sources import Samples, refuse_repeated
+from classwise.data.table import SUFFIXES
+from classwise.errors import DataError, ImageError
+from classwise.run.inputs import read_rows, refuse_unknown_choice
+
+Source = ImageSource | Sequence[ImageSource]
+PATTERN_SIGNS = "*?["
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows to predict in their order; `memory` holds their images, where they are no files."""
+
+    samples: Samples
+    memory: MemoryImages | None = None
+
+
+@dataclass(frozen=True)
+class UsableRows:
+    """The rows whose images can be used, and by id why the others cannot; `ids`: of all rows in their order."""
+
+    rows: Rows
+    reasons: dict[str, str]
+    ids: tuple[str, ...] = ()
+
+    @property
+    def all_ids(self) -> tuple[str, ...]:
+        """The ids of all rows, in the order of the source."""
+        return self.ids or self.rows.samples.ids
+
+    @property
+    def note(self) -> str:
+        """`2 of 6 images cannot be used, such as b.png: cut short`; empty if all can."""
+        if not self.reasons:
+            return ""
+        id, reason = next(iter(self.reasons.items()))
+        total = len(self.rows.samples) + len(self.reasons)
+        return f"{len(self.reasons)} of {image_count_text(total)} cannot be used, such as {id}: {reason}"
+
+
+def rows_to_predict(
+    config: Config,
+    source: Source,
+    images: str | Path | None,
+    ids: Sequence[str] | None,
+    bad_images: str,
+    console: Console,
+) -> UsableRows:
+    """The rows of any source. `ids`: of images in memory, or of a list of paths (default: their numbers from 0, and the
+    paths as given). `bad_images`: `skip` leaves out those that cannot be used, for which every image is read once
+    before. Raises DataError."""
+    refuse_unknown_choice(bad_images)
+    skips = bad_images == "skip"
+    if _is_list(source) and any(is_in_memory(item) for item in _listed(source)):
+        return _rows_in_memory(config, _listed(source), ids, skips)
+    samples = _samples_of(config, source, images, ids, console)
+    return usable_rows(samples, config, console) if skips else UsableRows(Rows(samples), {})
+
+
+def _is_list(source: Source) -> bool:
+    return not isinstance(source, str | Path)
+
+
+def _listed(source: Any) -> list[Any]:
+    return [source] if is_in_memory(source) else list(source)
+
+
+def _samples_of(
+    config: Config, source: Source, images: str | Path | None, ids: Sequence[str] | None, console: Console
+) -> Samples:
+    """The rows of a source of files. Raises DataError."""
+    if isinstance(source, str | Path):
+        if ids is not None:
+            raise DataError("ids: found for a single path; allowed: for a list of images")
+        return _rows_of_path(config, source, images, console)
+    given = _listed(source)
+    _refuse_other_count(given, ids)
+    if len(given) == 1 and ids is None:
+        return _rows_of_path(config, given[0], images, console)
+    return _rows_of_paths([str(item) for item in given], "the list of images", ids, console)
+
+
+def _refuse_other_count(given: Sequence[Any], ids: Sequence[str] | None) -> None:
+    if not given:
+        raise DataError("found no image to predict; allowed: one or more")
+    if ids is not None and len(ids) != len(given):
+        raise DataError(f"ids: found {len(ids)} for {len(given)} images; allowed: one for each")
+
+
+def usable_rows(samples: Samples, config: Config, console: Console) -> UsableRows:
+    """Read every image once, and keep the rows whose images can be used. Raises DataError if there is none."""
+    checked = check_with_progress(
+        samples.paths,
+        max_pixels=config.data.max_pixels,
+        console=console,
+        root=samples.allowed_folders,
+        min_size=min_image_size(config.model.image_size),
+        pixels=pixel_format(config),
+    )
+    reason_of = {error.path: error.reason for error in checked.bad}
+    reasons = {
+        id: reason_of[path] for id, path in zip(samples.ids, samples.paths, strict=True) if path in reason_of
+    }
+    good = [row for row, path in enumerate(samples.paths) if path not in reason_of]
+    if not good:
+        raise DataError(
+            f"{samples.where}: not one of its {image_count_text(len(samples))} can be used, such as {checked.bad[0]}"
+        )
+    return UsableRows(Rows(samples.take(good)), reasons, samples.ids)
+
+
+def _rows_of_path(config: Config, source: str | Path, images: str | Path | None, console: Console) -> Samples:
+    """A table, a folder, one image file, a pattern, or `-` for a list on standard input."""
+    path = Path(source)
+    if str(source) == STANDARD_INPUT:
+        # Names may hold any character but NUL: `find -print0` separates them by that.
+        text = sys.stdin.read()
+        names = text.split("\0") if "\0" in text else text.splitlines()
+        return _rows_of_paths([name for name in names if name.strip()], "standard input", None, console)
+    if path.exists() or path.suffix.lower() in SUFFIXES:
+        if path.is_file() and path.suffix.lower() not in SUFFIXES:
+            return _rows_of_paths([str(source)], str(source), None)
+        samples = read_rows(config, path, images)
+        for note in samples.notes:
+            console.line(f"warning: {note}")
+        return samples
+    if any(sign in str(source) for sign in PATTERN_SIGNS):
+        found = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207 - an absolute pattern as well
+        names = [name for name in found if Path(name).is_file()]
+        if not names:
+            raise DataError(f"{source}: no file matches this pattern")
+        return _rows_of_paths(names, str(source), None)
+    raise DataError(f"{source}: there is no such table, folder or image")
+
+
+def _rows_of_paths(
+    names: Sequence[str], where: str, ids: Sequence[str] | None, console: Console | None = None
+) -> Samples:
+    """A row for each path, and for each image of a folder; the id is the path as given. A path that comes again is left
+    out. Raises DataError."""
+    listed: list[str] = []
+    for name in names:
+        if Path(name).is_dir():
+            if ids is not None:
+                raise DataError(
+                    f"{where}: {name} is a folder, which has no id of its own; allowed: image files"
+                )
+            listed += [str(Path(name) / inner) for inner in image_names(Path(name))]
+        else:
+            listed.append(name)
+    if ids is None:
+        unique = list(dict.fromkeys(listed))
+        if console is not None and len(unique) < len(listed):
+            console.line(f"{where}: {len(listed) - len(unique)} paths come again, and are predicted once")
+        listed, ids = unique, unique
+    if not listed:
+        raise DataError(f"{where}: found no image; allowed: one or more paths")
+    refuse_repeated(list(ids), where, "id")
+    # Named by the user, each for itself, so there is no folder that they must not leave.
+    resolved = [Path(name).absolute() for name in listed]
+    return Samples(
+        where=where,
+        root=Path(resolved[0].anchor),
+        ids=tuple(ids),
+        names=tuple(str(path.relative_to(path.anchor)) for path in resolved),
+        groups=None,
+        frame=pl.DataFrame({"id": list(ids)}, schema={"id": pl.String}),
+    )
+
+
+def _rows_in_memory(
+    config: Config, given: Sequence[ImageSource], ids: Sequence[str] | None, skips: bool
+) -> UsableRows:
+    """Images that are handed over themselves, perhaps with paths among them. Raises ImageError for one that cannot be
+    used, unless `skips`; DataError if none can."""
+    _refuse_other_count(given, ids)
+    names = [
+        str(ids[row]) if ids is not None else str(item) if isinstance(item, str | Path) else str(row)
+        for row, item in enumerate(given)
+    ]
+    refuse_repeated(names, "the list of images", "id")
+    min_size = min_image_size(config.model.image_size)
+    images: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    for item, name in zip(given, names, strict=True):
+        try:
+            images[name] = image_of(item, name, config.data.max_pixels, min_size, pixel_format(config))
+        except ImageError as error:
+            if not skips:
+                raise
+            reasons[name] = error.reason
+    if not images:
+        such_as = f"{names[0]}: {reasons[names[0]]}"
+        raise DataError(f"not one of {image_count_text(len(given))} can be used, such as {such_as}")
+    samples = Samples(
+        where="the list of images",
+        root=Path(),
+        ids=tuple(images),
+        names=tuple(images),
+        groups=None,
+        frame=pl.DataFrame({"id": list(images)}),
+    )
+    return UsableRows(Rows(samples, MemoryImages(list(images.values()))), reasons, tuple(names))

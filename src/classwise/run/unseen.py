@@ -1,0 +1,140 @@
+"""Labels of a table to be scored that the model has never seen: each counts as a class that is never predicted."""
+
+import dataclasses
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from classwise.compose.split_checks import listed
+from classwise.data.cells import label_sets
+from classwise.data.table import is_empty
+from classwise.data.targets import ClassTarget, MultilabelTarget, Target
+from classwise.errors import DataError
+from classwise.model.heads import Head
+
+LISTED = 3  # misspelt labels in a warning
+NEVER = -1e4
+"""The logit of a label that the model does not know: a probability of 0, as a finite number."""
+
+
+@dataclass(frozen=True)
+class UnseenLabels:
+    """Targets whose label lists end with what a table holds beside them; `unseen`: these labels by target, and `rows`
+    how many have one."""
+
+    targets: tuple[Target, ...]
+    unseen: dict[str, tuple[str, ...]]
+    rows: dict[str, int]
+
+    def heads(self, heads: Mapping[str, Head]) -> dict[str, Head]:
+        """The heads with outputs for the further labels."""
+        return {
+            name: UnseenHead(head, len(self.unseen[name])) if name in self.unseen else head
+            for name, head in heads.items()
+        }
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is counted how."""
+        known = {target.name: target.labels for target in self.targets}
+        return [
+            f"{name}: the model does not know {len(labels)} label{'s' * (len(labels) > 1)} ({listed(labels)}), so"
+            f" {self.rows[name]} row{'s count as mistakes' if self.rows[name] > 1 else ' counts as a mistake'}"
+            f"{_spelling_hint(labels, known[name])}"
+            for name, labels in self.unseen.items()
+        ]
+
+
+@dataclass(frozen=True)
+class UnseenHead:
+    """A class or multilabel head with `unseen` further labels that it never predicts."""
+
+    head: Head
+    unseen: int
+
+    @property
+    def type(self) -> str:
+        return self.head.type
+
+    @property
+    def outputs(self) -> int:
+        return self.head.outputs + self.unseen
+
+    @property
+    def classes(self) -> int:
+        return self.head.classes + self.unseen if self.head.classes else 0
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """The outputs of the model are those of the labels that it knows."""
+        decoded = self.head.decode(outputs)
+        return torch.cat([decoded, decoded.new_full((len(decoded), self.unseen), NEVER)], dim=1)
+
+    def predicted(self, decoded: Tensor) -> Tensor:
+        return self.head.predicted(decoded[:, : -self.unseen])
+
+
+def with_unseen(targets: Sequence[Target], frame: pl.DataFrame, where: str) -> UnseenLabels:
+    """The targets with the labels of a table that they do not have. An ordered level cannot be put in its place, so it
+    stays an error, and so does a column in which no label is known. Raises DataError."""
+    found: list[Target] = []
+    unseen: dict[str, tuple[str, ...]] = {}
+    rows: dict[str, int] = {}
+    for target in targets:
+        sets = _label_sets(target, frame, where)
+        known = set(target.labels)
+        new = list(dict.fromkeys(label for labels in sets for label in labels if label not in known))
+        if not new or not any(known & set(labels) for labels in sets):
+            found.append(target)  # if no label is known, its own error says so
+            continue
+        if target.type == "ordinal":
+            raise DataError(
+                f"{where}: column {target.columns[0]!r}: found {listed(new)}, which are no levels of"
+                f" {target.name!r}, so that it is not known how far off a prediction is; leave these rows out, or empty"
+                " their cells"
+            )
+        extended: Any = dataclasses.replace(target, labels=(*target.labels, *new))  # type: ignore[type-var]
+        found.append(extended)
+        unseen[target.name] = tuple(new)
+        rows[target.name] = sum(not known >= set(labels) for labels in sets)
+    return UnseenLabels(tuple(found), unseen, rows)
+
+
+def _spelling_hint(unseen: Sequence[str], labels: Sequence[str]) -> str:
+    """`; 'B' may be meant as 'b'`, for labels that differ in case or spaces only."""
+    known = {_plain(label): label for label in labels if label not in unseen}
+    pairs = [
+        f"{label!r} may be meant as {known[_plain(label)]!r}" for label in unseen if _plain(label) in known
+    ]
+    return f"; {', '.join(pairs[:LISTED])}" if pairs else ""
+
+
+def _plain(label: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", label).casefold().split())
+
+
+def note_unseen(metrics: dict[str, Any], unseen: UnseenLabels) -> None:
+    """Add `unseen`, the labels that the model does not know, and `macro_f1_known`, the mean F1 of those that it knows,
+    to the scores of each target with such labels."""
+    for name, labels in unseen.unseen.items():
+        scores = metrics["targets"][name]
+        known = [row["f1"] for row in scores["per_class"] if row["label"] not in labels]
+        scores["unseen"] = list(labels)
+        scores["macro_f1_known"] = sum(known) / len(known)
+
+
+def _label_sets(target: Target, frame: pl.DataFrame, where: str) -> list[list[str]]:
+    """The labels of each row of a column that holds labels; nothing for other columns, which have no unknown ones."""
+    column = target.columns[0]
+    if column not in frame.columns:
+        return []  # the target's own error says so
+    cells = frame[column].to_list()
+    if isinstance(target, ClassTarget) and target.edges is None:
+        return [[cell] if not is_empty(cell) else [] for cell in cells]
+    if isinstance(target, MultilabelTarget) and target.separator is not None:
+        return [list(labels or ()) for labels in label_sets(cells, target.separator, where, column)]
+    return []
