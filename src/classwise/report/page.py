@@ -27,8 +27,8 @@ LOG_LINES = 40
 
 NO_SCORE = "No score yet: the run directory records no best epoch."
 ALL_ROWS = (
-    "No score: the run was trained on all rows (data.valid = 0), which leaves none to score it on. The model of the last"
-    " epoch is kept."
+    "No score: the run was trained on all rows (data.valid = 0), which leaves none to score it on. The model of the"
+    " last epoch is kept."
 )
 
 STATES = {

@@ -155,7 +155,8 @@ def _schedule_lines(config: Config, before: Config, checkpoint: Checkpoint, part
     return [
         f"{head}: the schedule ({name}) is now that of {epochs} epochs, so the learning rate goes from {last:.1e} to"
         f" {following:.1e}; a run planned with {epochs} epochs would have had other rates in"
-        f" {epochs_before}, and would end in other weights. --schedule restart begins the schedule again over the new epochs"
+        f" {epochs_before}, and would end in other weights. --schedule restart begins the schedule again over the new"
+        " epochs"
     ]
 
 
