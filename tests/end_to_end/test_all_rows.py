@@ -67,7 +67,9 @@ def test_what_the_files_say(folder: Path) -> None:
     assert not (run / "predictions.csv").exists()
     assert all(row["valid"] == {} and row["train_loss"] > 0 for row in timeless_history(run))
     command("report", run).ok()
-    assert "Not finished" not in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "trained on all rows (data.valid = 0), which leaves none to score it on" in page
+    assert "No score yet" not in page
 
 
 def test_the_model_is_used_as_any(folder: Path) -> None:

@@ -176,13 +176,20 @@ def test_a_class_without_rows_is_said(trained: Path) -> None:
 
 
 def test_labels_that_the_model_does_not_know_are_named(trained: Path) -> None:
-    """All of them, with their rows."""
+    """All of them, in a warning, and their rows count as mistakes."""
     rows = rows_of(trained, 100, 24)
     rows[2][2] = rows[5][2] = "owl"
     rows[9][2] = "cat"
-    with pytest.raises(
-        DataError, match=r"2 labels 'owl' in rows 3, 6; 'cat' in row 10 are none of target 'label'"
-    ):
+    metrics = scores(trained, rows)
+    assert (
+        "label: the model does not know 2 labels (owl, cat), so 3 rows count as mistakes"
+        in metrics["warnings"]
+    )
+    assert metrics["targets"]["label"]["samples"] == 24
+    assert [row["support"] for row in metrics["targets"]["label"]["per_class"][-2:]] == [2, 1]
+    for row in rows:
+        row[2] = "owl"
+    with pytest.raises(DataError, match=r"label 'owl' in rows 1, 2, .* is not one of target 'label'"):
         scores(trained, rows)
 
 

@@ -25,6 +25,12 @@ from classwise.report.svg import legend_key
 
 LOG_LINES = 40
 
+NO_SCORE = "No score yet: the run directory records no best epoch."
+ALL_ROWS = (
+    "No score: the run was trained on all rows (data.valid = 0), which leaves none to score it on. The model of the"
+    " last epoch is kept."
+)
+
 STATES = {
     "finished": "Finished",
     "early_stopped": "Stopped early",
@@ -59,6 +65,7 @@ def render(run: RunFiles) -> str:
         state=_state(run),
         best=best,
         headline=headline(run, best),
+        no_score=ALL_ROWS if _is_on_all_rows(run) else NO_SCORE,
         key_figures=_key_figures(run),
         warnings=warnings + run.damaged,
         curves=curves(run, best),
@@ -89,6 +96,11 @@ def _template() -> Template:
     environment.filters |= {"thousands": lambda n: f"{n:,}", "percent": lambda p: f"{p:.1%}"}
     environment.globals |= {"shorten": shorten, "legend_key": legend_key}
     return environment.get_template("template.html.j2")
+
+
+def _is_on_all_rows(run: RunFiles) -> bool:
+    """Whether the run has no validation rows, by choice."""
+    return mapping(run.config.get("data")).get("valid") == 0
 
 
 def _state(run: RunFiles) -> dict[str, str]:

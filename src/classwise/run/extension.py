@@ -147,14 +147,16 @@ def _schedule_lines(config: Config, before: Config, checkpoint: Checkpoint, part
         return [
             f"{head}: the schedule ({name}) is that of a run planned with {epochs} epochs, up to here too"
         ]
+    epochs_before = f"epochs 1 to {done}" if done > 1 else "epoch 1"
     last, following = (
         earlier.lrs(max(0, checkpoint.update - 1))[-1],
         schedule.lrs(checkpoint.update)[-1],
     )
     return [
         f"{head}: the schedule ({name}) is now that of {epochs} epochs, so the learning rate goes from {last:.1e} to"
-        f" {following:.1e}; a run planned with {epochs} epochs would have had other rates in epochs 1 to {done}, and"
-        " would end in other weights. --schedule restart begins the schedule again over the new epochs"
+        f" {following:.1e}; a run planned with {epochs} epochs would have had other rates in"
+        f" {epochs_before}, and would end in other weights. --schedule restart begins the schedule again over the new"
+        " epochs"
     ]
 
 
