@@ -73,6 +73,10 @@ class Data:
 
     # What the loop asks of its data.
 
+    def __len__(self) -> int:
+        """Validation rows."""
+        return sum(map(len, self.valid_batches))
+
     def updates(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
         return ([batch] for batch in self.train)
 
