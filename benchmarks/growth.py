@@ -193,6 +193,10 @@ class ImageDataset:
         """Nothing is mixed."""
         return window
 
+    def __len__(self) -> int:
+        """Rows of validation."""
+        return sum(map(len, self.batches[:2]))
+
     def rounds(self, epoch: int) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
         """Two batches of validation."""
         return ((batch, [torch.from_numpy(batch.rows)]) for batch in self.batches[:2])

@@ -39,6 +39,8 @@ def test_reading_gives_every_image_once() -> None:
 
 
 def test_classes_and_rows() -> None:
+    found_whole = growth.whole_by_classes([2], 1, updates=1, model="resnet10t")
+    assert found_whole[2] > 0
     assert set(growth.by_classes([2, 5], 1)) == {2, 5}
     found = growth.by_rows([60], 1)
     assert found["us_a_row"][60] > 0
