@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classwise.data.left_out import not_predicted_notes
 from classwise.data.sources import folder_table
 from classwise.errors import DataError
 
@@ -81,3 +82,15 @@ def test_a_class_of_one_part_of_a_split_counts_as_well(tmp_path: Path) -> None:
     write(tmp_path / "test/c/0.jp2", b"x")
     with pytest.raises(DataError, match=r"class 'test/c' would be left out"):
         folder_table(tmp_path, skip_lost=True)
+
+
+def test_what_a_folder_to_be_predicted_holds_beside_images(folder: Path) -> None:
+    """By suffix; images under another name are told apart, and hidden files are nobody's concern."""
+    assert not_predicted_notes(folder, [".DS_Store"]) == []
+    write(folder / "notes.txt", b"text")
+    Image.new("RGB", (4, 4)).save(folder / "photo.dat", format="PNG")
+    (note,) = not_predicted_notes(folder, ["notes.txt", "photo.dat", ".DS_Store"])
+    assert note == (
+        f"{folder}: 2 files are not named as images and not predicted (1 .dat, 1 .txt); images all the same are 1 of"
+        " them, such as photo.dat: name them as what they are"
+    )

@@ -59,6 +59,22 @@ def left_out_notes(
     return notes
 
 
+def not_predicted_notes(folder: Path, others: Sequence[str]) -> list[str]:
+    """A note on the files below a folder to be predicted that are not named as images, `others`, relative to the
+    folder; hidden ones are not counted. Those that are images all the same are told apart."""
+    visible = [name for name in others if not Path(name).name.startswith(".")]
+    if not visible:
+        return []
+    suffixes = _counts_text(Counter(map(_suffix, visible)), "{}")
+    text = f"{folder}: {len(visible)} files are not named as images and not predicted ({suffixes})"
+    lost = [name for name in visible if _is_image(folder, name)]
+    if lost:
+        text += (
+            f"; images all the same are {len(lost)} of them, such as {lost[0]}: name them as what they are"
+        )
+    return [text]
+
+
 def _lost_text(
     folder: Path,
     lost: Sequence[str],

@@ -17,7 +17,8 @@ from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.images import min_image_size
-from classwise.data.listing import image_names
+from classwise.data.left_out import not_predicted_notes
+from classwise.data.listing import files_below, is_image_name
 from classwise.data.sources import Samples, read_source, samples_of
 from classwise.data.table import full_column, read_table
 from classwise.data.targets import Target
@@ -74,10 +75,13 @@ def read_rows(config: Config, source: Path, images: str | Path | None) -> Sample
     """The rows of a table, or one row for each image below a folder, which needs no labels. Raises DataError."""
     if not source.is_dir():
         return read_labeled(config, source, images)
-    names = image_names(source, config.data.follow_links)
+    files = [name for name in files_below(source, config.data.follow_links) if not name.endswith("/")]
+    names = [name for name in files if is_image_name(name)]
     if not names:
         raise DataError(f"{source}: no images in this folder")
+    notes = not_predicted_notes(source, [name for name in files if not is_image_name(name)])
     return samples_of(
+        notes=tuple(notes),
         frame=pl.DataFrame({"path": names}),
         where=str(source),
         images=source,
