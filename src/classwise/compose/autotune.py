@@ -16,7 +16,7 @@ from classwise.compose.remembered import keep_results, measuring_key, recall_res
 from classwise.compose.settings import core_count, device_of, unless_auto, worker_count
 from classwise.compose.splits import DatasetSplits
 from classwise.compose.state import optimizer_of
-from classwise.config import schema as cfg
+from classwise.config.data import Augment
 from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -94,7 +94,7 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
 
     # The preset is written out, so that another version of classwise with other presets repeats the run.
     data = config.data
-    augment = cfg.Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
+    augment = Augment(preset=data.augment.preset, **dataclasses.asdict(augmentation(config)))
     data = data.model_copy(
         update={"workers": choice.workers, "augment": augment, "id": data.id or data.path},
     )

@@ -16,6 +16,7 @@ from classwise.compose.split_checks import listed
 from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.checking import Checked
 from classwise.data.images import min_image_size
 from classwise.data.left_out import not_predicted_notes
 from classwise.data.listing import files_below, is_image_name
@@ -92,6 +93,18 @@ def read_rows(config: Config, source: Path, images: str | Path | None) -> Sample
     )
 
 
+def checked_images(samples: Samples, config: Config, console: Console) -> Checked:
+    """The images of all rows, each read once as the run reads its own: their hashes, and which cannot be used."""
+    return check_with_progress(
+        samples.paths,
+        max_pixels=config.data.max_pixels,
+        console=console,
+        root=samples.allowed_folders,
+        min_size=min_image_size(config.model.image_size),
+        pixels=pixel_format(config),
+    )
+
+
 def rows_to_score(
     folder: RunFolder,
     config: Config,
@@ -108,14 +121,7 @@ def rows_to_score(
     samples, warnings = _with_groups(read_labeled(config, table, images), config)
     unseen = with_unseen(targets, samples.frame, samples.where)
     samples, labels = labeled_rows(unseen.targets, samples, config)
-    checked = check_with_progress(
-        samples.paths,
-        max_pixels=config.data.max_pixels,
-        console=console,
-        root=samples.allowed_folders,
-        min_size=min_image_size(config.model.image_size),
-        pixels=pixel_format(config),
-    )
+    checked = checked_images(samples, config, console)
     if bad_images == "error":
         refuse_bad(checked.bad, samples.where, hint=" (--bad-images skip leaves such rows out)")
     samples, labels = _without_bad(samples, labels, checked.bad)

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from classwise.compose.image_check import check_with_progress, image_count_text, pixel_format
+from classwise.compose.image_check import image_count_text, pixel_format
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.images import min_image_size
@@ -18,7 +18,7 @@ from classwise.data.memory_images import ImageSource, MemoryImages, image_of, is
 from classwise.data.sources import Samples, refuse_repeated
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError, ImageError
-from classwise.run.inputs import read_rows, refuse_unknown_choice
+from classwise.run.inputs import checked_images, read_rows, refuse_unknown_choice
 
 Source = ImageSource | Sequence[ImageSource]
 PATTERN_SIGNS = "*?["
@@ -107,14 +107,7 @@ def _refuse_other_count(given: Sequence[Any], ids: Sequence[str] | None) -> None
 
 def usable_rows(samples: Samples, config: Config, console: Console) -> UsableRows:
     """Read every image once, and keep the rows whose images can be used. Raises DataError if there is none."""
-    checked = check_with_progress(
-        samples.paths,
-        max_pixels=config.data.max_pixels,
-        console=console,
-        root=samples.allowed_folders,
-        min_size=min_image_size(config.model.image_size),
-        pixels=pixel_format(config),
-    )
+    checked = checked_images(samples, config, console)
     reason_of = {error.path: error.reason for error in checked.bad}
     reasons = {
         id: reason_of[path] for id, path in zip(samples.ids, samples.paths, strict=True) if path in reason_of
