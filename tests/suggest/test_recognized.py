@@ -185,6 +185,16 @@ def test_of_two_folders_with_the_same_names_the_likelier_one(tmp_path: Path) -> 
     ).folders == [tmp_path / "pictures"]
 
 
+def test_other_data_beside_the_tables_folder(tmp_path: Path) -> None:
+    """Files next door that are named like the table's ids come after the files that lie beside the table."""
+    images(tmp_path / "other", [f"{number}.png" for number in range(12)])
+    images(tmp_path / "mine", [f"img_{number}.jpg" for number in range(12)])
+    rows = [[number, f"img_{number}.jpg", ABC[number % 3]] for number in range(12)]
+    path = table(tmp_path / "mine/metadata.csv", ["img_id", "img_filename", "label"], rows)
+    found = find_image_column(read_table(path), path)
+    assert (found.column, found.folders, found.missing) == ("img_filename", [tmp_path / "mine"], ())
+
+
 def test_labels_that_are_names_of_images_too(tmp_path: Path) -> None:
     """A column of few numbers is not that of the images, though there are files 0.png and 1.png."""
     images(tmp_path / "im", [f"{n}.png" for n in range(12)])

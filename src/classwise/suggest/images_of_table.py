@@ -58,14 +58,18 @@ def find_image_column(table: pl.DataFrame, path: Path) -> ImageColumn:
     samples = {name: cells for name, cells in samples.items() if cells}
     folders = folders_near(path)
     listings = _Listings()
-    for column, sample in samples.items():
-        if chosen := _covering_folders(
-            sample, [*folders, *_absolute_folder(sample)], words(path.stem), listings
-        ):
-            if len(chosen) > MOST_LISTED:
-                chosen = _common_folder(sample, chosen)
-            found = _all_cells(table, column, chosen, path)
-            return ImageColumn(column, chosen, found.names, found.missing, notes=list(found.notes))
+    # The table's own folder first, with all columns: beside it there may be other data, whose files have other names of
+    # the table by chance, such as numbers.
+    own_folders = [folder for folder in folders if folder.is_relative_to(path.parent)]
+    for searched in (own_folders, folders):
+        for column, sample in samples.items():
+            if chosen := _covering_folders(
+                sample, [*searched, *_absolute_folder(sample)], words(path.stem), listings
+            ):
+                if len(chosen) > MOST_LISTED:
+                    chosen = _common_folder(sample, chosen)
+                found = _all_cells(table, column, chosen, path)
+                return ImageColumn(column, chosen, found.names, found.missing, notes=list(found.notes))
 
     # Nothing where the cells say: files deeper, or only the end of a path that another machine had.
     ambiguous = ""
