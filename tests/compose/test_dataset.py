@@ -170,7 +170,7 @@ def test_classes_without_rows_are_warned_of(table: Callable[..., Path]) -> None:
     data = {"valid": str(table(others, "valid.csv"))}
     splits = prepared_of(table(rows), targets=targets, data=data)
     assert splits.warnings == (
-        "kind: training has no rows of 1 classes: c",
+        "kind: training has no rows of 1 class: c",
         "kind: validation has no rows of 2 classes: b, c",
         "size: validation has no rows of 2 classes: mid, high",
     )

@@ -214,6 +214,24 @@ def test_a_class_with_one_row(here: Path) -> None:
     assert "images/16.png,,train" in split
 
 
+def test_a_class_with_one_row_is_absent_from_the_scores_by_name(here: Path) -> None:
+    """Its F1 counts 0 in the macro F1; beside it stands the mean over the others, in every place where scores are."""
+    draw(here / "images/16.png", 2, 16)
+    write_csv(here / "samples.csv", ("path", "label"), [*plain_rows(16), ["images/16.png", "c"]])
+    result = command("train", write_config(here, training__epochs=1), "--run", here / "run").ok()
+    scores = json.loads((here / "run/metrics.json").read_text())["targets"]["label"]
+    assert scores["absent"] == ["c"]
+    assert scores["macro_f1_present"] == pytest.approx(scores["macro_f1"] * 3 / 2)
+    assert (
+        f"1 of 3 classes (c), which count as F1 0 in the macro F1 of {scores['macro_f1']:.4f}" in result.err
+    )
+    assert (
+        "no row of c, counted as F1 0; macro F1 of the 2 other classes"
+        in command("evaluate", here / "run").ok().out
+    )
+    assert "macro F1, classes with rows" in (here / "run/report.html").read_text()
+
+
 def test_a_class_with_one_group(here: Path) -> None:
     """Several images of one person are still one group."""
     rows = people_table(here, 8)

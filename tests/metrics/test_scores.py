@@ -9,7 +9,7 @@ import sklearn
 import sklearn.metrics as reference
 from sklearn.exceptions import UndefinedMetricWarning
 
-from classwise.metrics.confusion import class_scores
+from classwise.metrics.confusion import class_scores, scores_of_present
 from classwise.metrics.scores import (
     HIGHER_IS_BETTER,
     LABEL_SCORES,
@@ -96,6 +96,18 @@ def test_absent_classes_count_as_zero() -> None:
     """Two perfect classes of four: macro F1 is a half over the label list, balanced accuracy 1."""
     actual = class_scores(np.diag([3, 0, 2, 0]), ["a", "b", "c", "d"])
     assert (actual["macro_f1"], actual["balanced_accuracy"], actual["accuracy"]) == (0.5, 1.0, 1.0)
+
+
+def test_the_mean_of_the_classes_with_rows_is_scikit_learns_over_these() -> None:
+    """What a macro F1 is over the labels that occur, and which do not; nothing to add where all do, or none does."""
+    truth, predicted = np.array([0, 0, 2, 2, 2]), np.array([0, 2, 2, 1, 2])
+    found = scores_of_present(class_scores(counted(truth, predicted, 4), ["a", "b", "c", "d"]))
+    assert found["absent"] == ["b", "d"]
+    assert found["macro_f1_present"] == pytest.approx(
+        reference.f1_score(truth, predicted, labels=[0, 2], average="macro"), abs=1e-12
+    )
+    assert scores_of_present(class_scores(np.eye(2, dtype=np.int64), ["a", "b"])) == {}
+    assert scores_of_present(class_scores(np.zeros((2, 2), dtype=np.int64), ["a", "b"])) == {}
 
 
 def test_keys_and_plain_types() -> None:

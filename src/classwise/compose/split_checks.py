@@ -171,8 +171,9 @@ def _absent_classes(splits: DatasetSplits) -> list[str]:
         for name, counts in label_counts(splits, split).items():
             absent = [label_lists[name][k] for k, count in enumerate(counts) if count == 0]
             if absent:
+                classes = "class" if len(absent) == 1 else "classes"
                 warnings.append(
-                    f"{name}: {SPLIT_NAMES[split_name]} has no rows of {len(absent)} classes: {listed(absent)}"
+                    f"{name}: {SPLIT_NAMES[split_name]} has no rows of {len(absent)} {classes}: {listed(absent)}"
                 )
     return warnings
 

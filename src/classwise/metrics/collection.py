@@ -9,6 +9,7 @@ from torch import Tensor
 
 from classwise.metrics.bootstrap import Groups, Resampling
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric
+from classwise.metrics.confusion import scores_of_present
 from classwise.metrics.intervals import Intervals, with_intervals
 from classwise.metrics.joint import joint_number
 from classwise.metrics.mean import is_mean, mean_of, mean_scores
@@ -227,7 +228,8 @@ class MetricCollection:
         """The scores of all targets by name under `targets`, and of the joint class under `joint`, as in metrics.json.
 
         With `resamples` > 0 each, and each of its classes, has `intervals` too, [low, high] by score, from that many
-        draws, and `no_interval`, why a score has none. The sampling units are the `groups`, one for each row in the
+        draws, and `no_interval`, why a score has none. Where classes have no row, `absent` names them, and
+        `macro_f1_present` is the mean F1 of the others. The sampling units are the `groups`, one for each row in the
         order of the updates, or else the rows. What has class shares in `priors` is scored at these in `at_prior`.
         Raises ValueError if the rows were not kept.
         """
@@ -239,6 +241,7 @@ class MetricCollection:
             scores = metric.compute()
             if not scores["samples"]:  # nothing was measured: an error of 0 would look perfect
                 return scores | {name: None for name in scores if name in HIGHER_IS_BETTER}
+            scores |= scores_of_present(scores)
             if resamples:
                 scores = with_intervals(scores, metric.intervals(groups, seed, resamples))
             if shares := self.priors.get(name):

@@ -128,6 +128,17 @@ def class_scores(
     }
 
 
+def scores_of_present(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """`absent`, the classes without a row, and `macro_f1_present`, the mean F1 of all others; nothing where every class
+    has rows, or none has. `scores`: of a target, as in metrics.json."""
+    per_class = scores.get("per_class", [])
+    absent = [row["label"] for row in per_class if not row["support"]]
+    present = [row["f1"] for row in per_class if row["support"]]
+    if not absent or not present:
+        return {}
+    return {"macro_f1_present": sum(present) / len(present), "absent": absent}
+
+
 def _checked_confusion(confusion: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
     if confusion.shape != (classes, classes) or not classes:
         raise ValueError(f"found a confusion matrix of shape {confusion.shape} for {classes} labels")

@@ -64,6 +64,7 @@ SIMPLEST = {
 PROBES = dict.fromkeys(("class", "ordinal", "multilabel"), "balanced linear probe")
 PROBES["mean"] = "linear probe of each target"
 
+NAMED = 5  # classes in a line
 COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1", "ap": "AP"}
 NO_INTERVAL = "—"
 _WITH_UNIT = ("mae", "mse", "rmse")
@@ -127,6 +128,7 @@ def _target_lines(metrics: Mapping[str, Any]) -> list[str]:
         lines += [
             "",
             *_score_lines(name, scores),
+            *_absent_lines(scores),
             *_reason_lines(scores),
             *_class_lines(scores.get("per_class", []), has_ap=scores["type"] == "multilabel"),
         ]
@@ -249,6 +251,34 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
         else:
             lines[-1] += f", {item}"
     return lines
+
+
+def absent_classes(metrics: Mapping[str, Any]) -> list[str]:
+    """For each target with classes that have no row, which these are, and the macro F1 of the others."""
+    return [
+        f"{name}: no rows of {len(scores['absent'])} of {len(scores['per_class'])} classes"
+        f" ({_named(scores['absent'])}), which count as F1 0 in the macro F1 of {scores['macro_f1']:.4f}; over the"
+        f" classes with rows it is {scores['macro_f1_present']:.4f} (macro_f1_present)"
+        for name, scores in _by_target(metrics).items()
+        if scores.get("absent")
+    ]
+
+
+def _absent_lines(scores: Mapping[str, Any]) -> list[str]:
+    absent = scores.get("absent")
+    if not absent:
+        return []
+    present = len(scores["per_class"]) - len(absent)
+    return _wrapped(
+        f"no row of {_named(absent)}, counted as F1 0; macro F1 of the {present} other"
+        f" {'classes' if present > 1 else 'class'} {scores['macro_f1_present']:.4f}"
+    )
+
+
+def _named(labels: Sequence[str]) -> str:
+    """The labels, or the first NAMED of them and the number of the others."""
+    more = len(labels) - NAMED
+    return ", ".join(labels[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _reason_lines(scores: Mapping[str, Any]) -> list[str]:

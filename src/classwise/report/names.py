@@ -9,6 +9,7 @@ from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
 # In the order of display.
 NUMBER_NAMES = {
     "macro_f1": "macro F1",
+    "macro_f1_present": "macro F1, classes with rows",
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
     "micro_f1": "micro F1",

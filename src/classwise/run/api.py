@@ -26,6 +26,7 @@ from classwise.errors import CheckpointError, ConfigError, DataError, OutputErro
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
+from classwise.metrics.text import absent_classes
 from classwise.report.page import write_report
 from classwise.run.assembly import assemble, new_model, restored_parts
 from classwise.run.checkpoint import (
@@ -44,7 +45,7 @@ from classwise.run.extension import (
     update_checkpoints,
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
-from classwise.run.inputs import note_absent_classes, rows_to_score
+from classwise.run.inputs import rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
@@ -290,7 +291,7 @@ class Run:
         )
         metrics = _scored(predictor, rows.split, config, console, rows.unseen)
         note_unseen(metrics, rows.unseen)
-        warnings = [*rows.warnings, *note_absent_classes(metrics)]
+        warnings = [*rows.warnings, *absent_classes(metrics)]
         for warning in warnings:
             console.line(f"warning: {warning}")
         if bad_images == "skip":

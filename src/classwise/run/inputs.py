@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -12,7 +11,6 @@ from classwise.compose.dataset import image_folders
 from classwise.compose.image_check import check_with_progress, pixel_format, refuse_bad, with_contents
 from classwise.compose.image_facts import image_warnings
 from classwise.compose.labels import Labels, labeled_rows
-from classwise.compose.split_checks import listed
 from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -182,23 +180,3 @@ def _training_row_warnings(folder: RunFolder, samples: Samples) -> list[str]:
     copies = seen - sum(is_path_N)
     under = f", {copies} of them under another path" if copies else ""
     return [f"the model was trained on {seen} of these {len(samples)} images (split.csv){under}"]
-
-
-def note_absent_classes(metrics: dict[str, Any]) -> list[str]:
-    """Warnings of classes without a row, whose F1 counts as 0 in the macro F1; adds `macro_f1_present`, the mean F1 of
-    the classes that have rows, to the scores of each such target."""
-    warnings = []
-    scored = metrics["targets"] | ({"joint": metrics["joint"]} if "joint" in metrics else {})
-    for name, scores in scored.items():
-        per_class = scores.get("per_class", [])
-        absent = [entry["label"] for entry in per_class if not entry["support"]]
-        present = [entry["f1"] for entry in per_class if entry["support"]]
-        if not absent or not present:
-            continue
-        scores["macro_f1_present"] = sum(present) / len(present)
-        warnings.append(
-            f"{name}: no rows of {len(absent)} of {len(per_class)} classes ({listed(absent)}), which count as F1 0 in"
-            f" the macro F1 of {scores['macro_f1']:.4f}; over the classes with rows it is"
-            f" {scores['macro_f1_present']:.4f} (macro_f1_present)"
-        )
-    return warnings

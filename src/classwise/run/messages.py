@@ -12,7 +12,7 @@ from classwise.console import Console
 from classwise.metrics.mean import MAIN_SCORES, main_score
 from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
-from classwise.metrics.text import display_width, headline_text, plan_text, selection_text
+from classwise.metrics.text import absent_classes, display_width, headline_text, plan_text, selection_text
 from classwise.model.heads import Head
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
@@ -246,7 +246,10 @@ def scored_on(metrics: Mapping[str, Any]) -> str:
 def _say_last_lines(
     console: Console, folder: RunFolder, metrics: Mapping[str, Any], value: float, higher_is_better: bool
 ) -> None:
-    """Print which baselines the run does not beat, and the score on the test."""
+    """Print which classes had no rows, which baselines the run does not beat, and the score on the test."""
+    for text in absent_classes(metrics):
+        console.line(text)
+
     # The last lines, since a run that a simple baseline matches is rarely worth keeping.
     if scores := folder.status().get("baselines"):
         unbeaten = Baselines(**scores).not_beaten_by(value, higher_is_better)
