@@ -1,4 +1,4 @@
-"""The four tasks of a contributor: `nox -s tests`, `nox -s full`, `nox -s lint`, `nox -s demo`.
+"""The tasks of a contributor: `nox -s tests`, `nox -s full`, `nox -s lint`, `nox -s demo`, `nox -s site`.
 
 What follows `--` is passed on: `nox -s tests -- tests/losses -k focal`. Each task has an environment of its own, kept
 between calls; `nox --no-venv -s tests` runs in the active one instead.
@@ -40,6 +40,16 @@ def demo(session: nox.Session) -> None:
     """`classwise demo`, as a user has it; `nox -s demo -- --masks` for another one."""
     install(session, ".")
     session.run("classwise", "demo", *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """The documentation as a site in site/, where a dead link is an error; `nox -s site -- serve` shows it."""
+    install(session, "-e", ".[site]")
+    if session.posargs == ["serve"]:
+        session.run("zensical", "serve")
+    else:
+        session.run("zensical", "build", "--strict", "--clean", *session.posargs)
 
 
 def install(session: nox.Session, *arguments: str) -> None:
