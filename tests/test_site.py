@@ -1,4 +1,4 @@
-"""The site leads to every page. That its links lead somewhere is checked where it is built (`zensical build --strict`)."""
+"""The site leads to every page. Its links are checked where it is built (`zensical build --strict`)."""
 
 import re
 import tomllib
