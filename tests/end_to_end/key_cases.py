@@ -342,6 +342,7 @@ CASES: dict[str, Case] = {
     "report.baselines": Case((True, False), status("baselines")),
     # Twelve validation rows: fewer than ten have no interval.
     "report.resamples": Case((0, 20, 200), metrics, base={"data": {"valid": 0.5}}),
+    "report.row_weights": Case((False, True), metrics, base={"data": {"weight": "amount"}}),
 }
 # The losses' keys: what is beside them in their section, and their values.
 WEIGHTED: dict[str, Case] = {

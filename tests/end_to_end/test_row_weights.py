@@ -1,6 +1,7 @@
 """`data.weight` through the commands: what it changes, what it does not, and what is refused."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from classwise.compose.splits import data_digest
 from classwise.config.load import load_config
 from classwise.console import Console
 from tests.helpers.pretrained import probed_config
+from tests.helpers.refusals import refused
 from tests.helpers.scenes import MANY, PLAIN, command, draw, many_table, plain_table, write_config, write_csv
 
 MODEL = "checkpoints/last/model.safetensors"
@@ -145,3 +147,35 @@ def test_other_weights_are_other_data(tmp_path: Path) -> None:
         with contextlib.closing(prepare(load_config(path), Console(quiet=True), use_cache=False)) as splits:
             digests.append(data_digest(splits))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_scores_with_row_weights(tmp_path: Path) -> None:
+    """`report.row_weights`: scores with weights beside those without, in metrics.json, evaluate and the report."""
+    weighted_table(tmp_path, ["1", "2"] * 8)
+    config = write_config(
+        tmp_path, data__weight="weight", data__valid=0.5, report={"row_weights": True, "resamples": 0}
+    )
+    run = command("train", config, "--run", tmp_path / "run").ok().path
+    scores = json.loads((run / "metrics.json").read_text())["targets"]["label"]
+    # b has twice the weight of a, in the rows as in the weighted confusion matrix.
+    (aa, ab), (ba, bb) = scores["confusion"]
+    assert scores["row_weighted"]["accuracy"] == pytest.approx(
+        (aa + 2 * bb) / (aa + ab + 2 * (ba + bb)), abs=1e-12
+    )
+    assert f"accuracy with row weights {scores['row_weighted']['accuracy']:.4f}" in command(
+        "evaluate", run
+    ).ok().out.replace("\n ", "")
+    assert "accuracy with row weights" in (run / "report.html").read_text()
+
+
+def test_rows_to_score_need_weights_too(tmp_path: Path) -> None:
+    """A validation table without the column is refused before the training; so is the key without data.weight."""
+    weighted_table(tmp_path, ["1", "2"] * 8)
+    config = write_config(
+        tmp_path, data__weight="weight", data__valid="valid.csv", report={"row_weights": True}
+    )
+    message = refused(tmp_path, "train", config, "--run", tmp_path / "run")
+    assert "valid.csv has no column 'weight'" in message
+    config = write_config(tmp_path, data__valid=0.5, report={"row_weights": True})
+    message = refused(tmp_path, "train", config, "--run", tmp_path / "run")
+    assert "report.row_weights: found true, but no column has weights" in message

@@ -18,7 +18,7 @@ from classwise.compose.given_split import given_parts, refuse_given_twice, rows_
 from classwise.compose.image_check import open_cache, usable_rows
 from classwise.compose.image_facts import image_warnings
 from classwise.compose.labels import Labels, build_target, labeled_rows
-from classwise.compose.row_weights import with_row_weights
+from classwise.compose.row_weights import score_weights, with_row_weights
 from classwise.compose.split_checks import (
     listed,
     refuse_clashing_names,
@@ -77,6 +77,9 @@ def prepare(
         )
 
     splits = processes.on_all_ranks(lambda: _split_data(config, samples, tables, bad, sides))
+    for scored in (splits.valid, splits.test):
+        if scored is not None:
+            score_weights(config, scored.samples)  # refused now, not at the end of the training
     if sides is not None and (warning := leak_warning(splits)):
         console.line(f"warning: {warning}")
     return dataclasses.replace(

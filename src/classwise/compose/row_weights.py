@@ -1,12 +1,14 @@
-"""data.weight: the weights of the training rows, from their column to the labels that the loss sees."""
+"""data.weight: the weights of rows, from their column to the labels that the loss sees and to the scores."""
 
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
+from classwise.data.sources import Samples
 from classwise.data.weighting import RowWeighting
 from classwise.errors import ConfigError, DataError
 
@@ -14,9 +16,25 @@ from classwise.errors import ConfigError, DataError
 def with_row_weights(config: Config, split: Split) -> Split:
     """The training rows with their weights, scaled to a mean of 1, if the config names a column of them. Raises
     ConfigError for a missing column, DataError for cells that are no finite number of 0 or more."""
-    column, samples = config.data.weight, split.samples
-    if column is None:
+    if config.data.weight is None:
         return split
+    weights_N = _column(config.data.weight, split.samples)
+    if not weights_N.sum() > 0:
+        raise DataError(
+            f"{split.samples.where}: column {config.data.weight!r} (data.weight): all training rows have a weight of 0"
+        )
+    return dataclasses.replace(split, weights=weights_N / weights_N.mean())
+
+
+def score_weights(config: Config, samples: Samples) -> npt.NDArray[np.float64] | None:
+    """The weights (N,) of rows that are scored, where report.row_weights asks for them. Errors as of
+    `with_row_weights`."""
+    column = config.data.weight
+    return _column(column, samples) if config.report.row_weights and column is not None else None
+
+
+def _column(column: str, samples: Samples) -> npt.NDArray[np.float64]:
+    """The cells of a column as weights (N,)."""
     if column not in samples.frame.columns:
         raise ConfigError(
             f"data.weight: {samples.where} has no column {column!r}; it has {', '.join(samples.frame.columns)}"
@@ -29,11 +47,7 @@ def with_row_weights(config: Config, split: Split) -> Split:
             f"{samples.where}: column {column!r} (data.weight): found {cell!r} for {samples.ids[wrong[0]]}"
             f"{f' and others, {len(wrong)} in all' if len(wrong) > 1 else ''}; allowed: numbers of 0 or more"
         )
-    if not weights_N.sum() > 0:
-        raise DataError(
-            f"{samples.where}: column {column!r} (data.weight): all training rows have a weight of 0"
-        )
-    return dataclasses.replace(split, weights=np.asarray(weights_N / weights_N.mean(), np.float64))
+    return np.asarray(weights_N, np.float64)
 
 
 def row_weighting(splits: DatasetSplits) -> RowWeighting | None:

@@ -29,6 +29,7 @@ def check_conflicts(config: Config) -> list[str]:
         _plan,
         _no_validation,
         _ranking,
+        _row_weights,
     )
     for check in checks:
         for problem in check(config):
@@ -270,6 +271,13 @@ def _ranking(config: Config) -> Iterator[str]:
     if len(set(queries.values())) > 1:
         keys = ", ".join(f"targets.{name}.query = {query!r}" for name, query in queries.items())
         yield f"{keys}: batches can keep the queries of only one column together; allowed: the same column in all"
+
+
+def _row_weights(config: Config) -> Iterator[str]:
+    if config.report.row_weights and config.data.weight is None:
+        yield (
+            "report.row_weights: found true, but no column has weights; allowed: with data.weight, the name of one"
+        )
 
 
 def _corrected_twice(config: Config) -> Iterator[str]:

@@ -264,6 +264,10 @@ class Report(Section):
     resamples: Annotated[int, Field(ge=0, le=100_000)] = Field(
         1000, description="draws behind the 95 % confidence intervals; 0 = no intervals"
     )
+    row_weights: bool = Field(
+        False,
+        description="also score with the rows weighted by their column data.weight (metrics.json: row_weighted)",
+    )
 
 
 TargetName = Annotated[str, Field(pattern=r"^[\w -]+$")]

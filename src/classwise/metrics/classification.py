@@ -210,6 +210,10 @@ class LabelMetric:
 
         return scorer, units, unit_N
 
+    def counted_rows(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the updates (N,) are in `confusion`. Raises ValueError if the rows were not kept."""
+        return self.rows()[2]
+
     def rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """For every row: the true class, the predicted class, and whether it is in `confusion`; each (N,).
 
@@ -421,6 +425,10 @@ class ClassMetric:
         several models on the same rows. Arguments and errors as of `intervals`."""
         units, unit_N = sampling_units(groups, self._counts.rows()[2])
         return self._scorer(), units, unit_N
+
+    def counted_rows(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the updates (N,) are in the scores. Raises ValueError if the rows were not kept."""
+        return self._counts.counted_rows()
 
     def _scorer(self) -> Scorer:
         """From weights (N, R) of the counted rows to every score (R,)."""

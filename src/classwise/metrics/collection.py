@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -52,6 +54,9 @@ class Metric(Protocol):
     def resampling(self, groups: Groups | None = None) -> Resampling:
         """The scores of any weights of the counted rows, and the units that a bootstrap draws. Raises ValueError if the
         rows were not kept."""
+
+    def counted_rows(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the updates (N,) are in the scores. Raises ValueError if the rows were not kept."""
 
 
 Outputs = Mapping[str, Tensor]
@@ -223,17 +228,22 @@ class MetricCollection:
         return self._loss
 
     def compute(
-        self, groups: Groups | None = None, seed: int = 0, resamples: int = 0
+        self,
+        groups: Groups | None = None,
+        seed: int = 0,
+        resamples: int = 0,
+        row_weights: npt.NDArray[np.float64] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """The scores of all targets by name under `targets`, and of the joint class under `joint`, as in metrics.json.
 
         With `resamples` > 0 each, and each of its classes, has `intervals` too, [low, high] by score, from that many
-        draws, and `no_interval`, why a score has none. Where classes have no row, `absent` names them, and
-        `macro_f1_present` is the mean F1 of the others. The sampling units are the `groups`, one for each row in the
+        draws, and `no_interval`, why a score has none. The sampling units are the `groups`, one for each row in the
         order of the updates, or else the rows. What has class shares in `priors` is scored at these in `at_prior`.
+        `row_weights` (N,), in the order of the updates: also the scores with these weights, in `row_weighted`. Where
+        classes have no row, `absent` names them, and `macro_f1_present` is the mean F1 of the others.
         Raises ValueError if the rows were not kept.
         """
-        if resamples:
+        if resamples or row_weights is not None:
             require_rows(self.keep_rows)
         self._count_collected()
 
@@ -251,6 +261,8 @@ class MetricCollection:
                 if resamples:
                     intervals = intervals_at_prior(counts, shares, groups, seed=seed, resamples=resamples)
                     scores["at_prior"] = with_intervals(scores["at_prior"], intervals)
+            if row_weights is not None:
+                scores["row_weighted"] = row_weighted(metric, row_weights)
             return scores
 
         results: dict[str, Any] = {
@@ -259,6 +271,16 @@ class MetricCollection:
         if self._joint_metric is not None:
             results["joint"] = scores_of("joint", self._joint_metric)
         return results
+
+
+def row_weighted(metric: Metric | LabelMetric, weights_N: npt.NDArray[np.float64]) -> dict[str, float]:
+    """The scores of a metric where a row of weight 2 counts like two rows; none where the counted rows have no weight.
+    `weights_N`: of all rows of the updates."""
+    weights_N = weights_N[metric.counted_rows()]
+    if not weights_N.sum() > 0:
+        return {}
+    scorer = metric.resampling()[0]
+    return {name: float(value[0]) for name, value in scorer(weights_N[:, None]).items()}
 
 
 def make_metric(

@@ -126,6 +126,11 @@ class MultilabelMetric:
 
         return scorer, units, unit_N
 
+    def counted_rows(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the updates (N,) are in the scores. Raises ValueError if the rows were not kept."""
+        require_rows(self.keep_rows)
+        return self._rows()[2]
+
     def _rows(self) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
         """Logits and targets (N, L) of all rows, and which of them count (N,)."""
         if invalid_targets := int(self._invalid_counts[1]):

@@ -110,6 +110,11 @@ class RankingMetric:
 
         return scorer, units, unit_Q
 
+    def counted_rows(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the updates (N,) are in the scores. Raises ValueError if the rows were not kept."""
+        require_rows(self.keep_rows)
+        return self._rows()[2]
+
     def _queries(self, groups: Groups | None) -> tuple[Array, int, Ints | None]:
         """The scores (Q, 5) of the queries with a relevant row, and their sampling units as of `sampling_units`."""
         scores_N, targets_N2, counted_N = self._rows()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -136,6 +137,14 @@ class RegressionMetric:
 
         units, unit_N = sampling_units(groups, counted_N)
         return scorer, units, unit_N
+
+    def counted_rows(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the updates (N,) are in the scores. Raises ValueError if the rows were not kept."""
+        require_rows(self.keep_rows)
+        counted_N: npt.NDArray[np.bool_] = np.isfinite(concat_rows(self._rows, torch.float64, (2,))).all(
+            axis=1
+        )
+        return counted_N
 
     def _sums_on_host(self) -> Array:
         sums: Array = self.sums.cpu().numpy()

@@ -75,6 +75,8 @@ LABEL_SCORES = (
 )
 """The scores that need predicted classes only: those of the joint class."""
 
+ROW_WEIGHTED = "_row_weighted"
+"""Ends the name of a score with the weights of data.weight, where it stands beside the score without."""
 AT_PRIOR = "_at_prior"
 """Ends the name of a score at the class shares of selection.prior: `macro_f1_at_prior`, one of `LABEL_SCORES`."""
 

@@ -232,14 +232,15 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
         if left_out := scores["queries_without_relevant"]:
             items.append(f"{left_out} more without a relevant row")
 
-    # The same scores at other class shares.
-    if at_prior := scores.get("at_prior"):
-        intervals = at_prior.get("intervals", {})
-        withheld = at_prior.get("no_interval", {})
+    # The same scores at other class shares, and with weights of the rows.
+    for part, suffix in (("at_prior", "at prior"), ("row_weighted", "with row weights")):
+        others = scores.get(part, {})
+        intervals = others.get("intervals", {})
+        withheld = others.get("no_interval", {})
         items += [
-            f"{shown} at prior {score_text(key, at_prior[key], intervals.get(key), withheld=key in withheld)}"
+            f"{shown} {suffix} {score_text(key, others[key], intervals.get(key), withheld=key in withheld)}"
             for key, shown in SHOWN[scores["type"]].items()
-            if key in at_prior
+            if key in others
         ]
 
     # A line has room for an item, and for a comma at its own end or before it.

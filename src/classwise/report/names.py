@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from classwise.metrics.names import class_score, split_metric
-from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, ROW_WEIGHTED
 
 # In the order of display.
 NUMBER_NAMES = {
@@ -48,6 +48,9 @@ NUMBER_NAMES = {
     "loss": "loss",
 }
 
+SUFFIXES = {AT_PRIOR: "at prior", ROW_WEIGHTED: "with row weights"}
+"""What the ends of names say, of the same score at other class shares or with weighted rows."""
+
 CLASS_NAMES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap": "AP", "roc_auc": "ROC AUC"}
 
 IN_UNITS = ("mae", "rmse", "mse")  # in the target's own unit, of any size; the others are near 1
@@ -57,8 +60,9 @@ LONGEST = 7  # decimals; smaller numbers would show zeros only, so they are writ
 
 def metric_name(key: str, kind: str = "class") -> str:
     """`macro_f1` as `macro F1`; an unknown name stays as it is. `map` is MAP over queries but mAP over labels."""
-    if key.endswith(AT_PRIOR):
-        return f"{metric_name(key.removesuffix(AT_PRIOR), kind)} at prior"
+    for suffix, words in SUFFIXES.items():
+        if key.endswith(suffix):
+            return f"{metric_name(key.removesuffix(suffix), kind)} {words}"
     target, score = split_metric(key)
     if target:
         return f"{metric_name(score, kind)} of {target}"
@@ -69,7 +73,7 @@ def metric_name(key: str, kind: str = "class") -> str:
 
 def higher_is_better(key: str) -> bool:
     """The direction of `macro_f1` or `age.mae`. Of a loss lower is better, of an unknown metric higher."""
-    name = split_metric(key)[1].removesuffix(AT_PRIOR)
+    name = split_metric(key)[1].removesuffix(AT_PRIOR).removesuffix(ROW_WEIGHTED)
     return HIGHER_IS_BETTER.get(name, name != "loss")
 
 

@@ -12,7 +12,6 @@ import polars as pl
 from markupsafe import Markup
 
 from classwise.metrics.confusion import confusion_from_json
-from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import NO_INTERVAL, short_interval
 from classwise.report.charts import Dot, agreement_chart, scatter_chart
 from classwise.report.confusion import (
@@ -25,6 +24,7 @@ from classwise.report.headline import Best, target_of
 from classwise.report.kinds import KINDS, MOST_CLASSES
 from classwise.report.names import (
     NUMBER_NAMES,
+    SUFFIXES,
     higher_is_better,
     interval_text,
     metric_name,
@@ -214,18 +214,14 @@ def _target_scores(run: RunFiles, name: str, scores: Json) -> TargetScores:
 
 def _numbers(scores: Json, kind: str) -> list[Number]:
     """The scores with a name of ours in their order, then whatever else is a number; last, where there are any, the
-    same scores at the class shares of selection.prior."""
-    at_prior = mapping(scores.get("at_prior"))
-    if at_prior:
-        inner = mapping(at_prior.get("intervals"))
-        suffixed = {f"{key}{AT_PRIOR}": at_prior.get(key) for key in NUMBER_NAMES if key in at_prior}
-        intervals = {f"{key}{AT_PRIOR}": limits for key, limits in inner.items()}
-        plain = {key: value for key, value in scores.items() if key != "at_prior"}
-        withheld = {
-            f"{key}{AT_PRIOR}": reason for key, reason in mapping(at_prior.get("no_interval")).items()
-        }
-        suffixed |= {"intervals": intervals, "no_interval": withheld}
-        return [*_numbers(plain, kind), *_numbers(suffixed, kind)]
+    same scores at the class shares of selection.prior, and with the weights of the rows."""
+    parts = {suffix: mapping(scores.get(suffix.removeprefix("_"))) for suffix in SUFFIXES}
+    if any(parts.values()):
+        plain = {key: value for key, value in scores.items() if f"_{key}" not in SUFFIXES}
+        return [
+            *_numbers(plain, kind),
+            *(number for suffix, part in parts.items() for number in _suffixed_numbers(part, suffix, kind)),
+        ]
 
     intervals = mapping(scores.get("intervals"))
     withheld = mapping(scores.get("no_interval"))
@@ -245,6 +241,14 @@ def _numbers(scores: Json, kind: str) -> list[Number]:
                 )
             )
     return numbers
+
+
+def _suffixed_numbers(scores: Json, suffix: str, kind: str) -> list[Number]:
+    """`_numbers` under names that end with a suffix."""
+    suffixed: Json = {f"{key}{suffix}": scores.get(key) for key in NUMBER_NAMES if key in scores}
+    for part in ("intervals", "no_interval"):
+        suffixed[part] = {f"{key}{suffix}": value for key, value in mapping(scores.get(part)).items()}
+    return _numbers(suffixed, kind)
 
 
 def _class_scores(scores: Json, key: str, title: str, kind: str, train: dict[str, int]) -> TargetScores:

@@ -14,6 +14,7 @@ from classwise.compose.contents import resampling_groups
 from classwise.compose.dataset import prepare
 from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.prior import absent_at_prior
+from classwise.compose.row_weights import score_weights
 from classwise.compose.settings import device_of
 from classwise.compose.splits import Split, data_digest
 from classwise.config.conflicts import check_conflicts
@@ -458,9 +459,16 @@ def _scored(
     """The metrics of one split's rows."""
     if not len(split.samples):
         return unscored(config)
+    weights_N = score_weights(config, split.samples)
     outputs = predictor.outputs(split.samples, config, console=console)
-    groups = resampling_groups(split.samples, predictor.targets)
-    return predictor.score(outputs, split.labels, groups=groups, config=config, unseen=unseen)
+    return predictor.score(
+        outputs,
+        split.labels,
+        groups=resampling_groups(split.samples, predictor.targets),
+        config=config,
+        unseen=unseen,
+        row_weights=weights_N,
+    )
 
 
 def _checked_config(

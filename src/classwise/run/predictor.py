@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 
@@ -186,9 +187,11 @@ class Predictor:
         groups: Sequence[str] | None,
         config: Config,
         unseen: UnseenLabels | None = None,
+        row_weights: npt.NDArray[np.float64] | None = None,
     ) -> dict[str, Any]:
         """Metrics over the whole set as in metrics.json, with intervals that take the rows of one of the `groups` as
-        similar to each other. `unseen`: labels of the rows that the model does not know. Raises DataError if no row has
+        similar to each other. `unseen`: labels of the rows that the model does not know. `row_weights` (N,): also
+        score with these. Raises DataError if no row has
         a label for the metric that selects."""
         metric = selection_metric(config)
         new = unseen.unseen if unseen else {}
@@ -198,7 +201,9 @@ class Predictor:
         shares = class_shares(config, self.labels)
         shares |= {name: (*shares[name], *(0.0 for _ in new[name])) for name in new if name in shares}
         joint = () if set(self.joint) & new.keys() else self.joint
-        results = self._counted(outputs, true_labels, groups, config, heads, labels, joint, shares)
+        results = self._counted(
+            outputs, true_labels, groups, config, heads, labels, joint, shares, row_weights
+        )
         if joint != self.joint:
             # The joint class has no number for such rows, so it is scored on the others.
             known = {
@@ -210,7 +215,7 @@ class Predictor:
                 name: part for name, part in class_shares(config, self.labels).items() if name == "joint"
             }
             joint_results = self._counted(
-                outputs, known, groups, config, parts, self.labels, self.joint, shares
+                outputs, known, groups, config, parts, self.labels, self.joint, shares, row_weights
             )
             results["joint"] = joint_results["joint"]
 
@@ -234,6 +239,7 @@ class Predictor:
         labels: Mapping[str, Sequence[str]],
         joint: Sequence[str],
         shares: Mapping[str, Sequence[float]],
+        row_weights: npt.NDArray[np.float64] | None,
     ) -> dict[str, Any]:
         """The scores of all targets, and of the joint class."""
         resamples = config.report.resamples
@@ -241,14 +247,14 @@ class Predictor:
             heads,
             labels=labels,
             joint=joint,
-            keep_rows=resamples > 0,
+            keep_rows=resamples > 0 or row_weights is not None,
             selected=selection_metric(config),
             priors=shares,
         )
         metrics.update(
             outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()}, copy=False
         )
-        return metrics.compute(groups, config.seed, resamples)
+        return metrics.compute(groups, config.seed, resamples, row_weights)
 
     def _combined(
         self, metric: str, value: float | None, results: Mapping[str, Any], rows: int

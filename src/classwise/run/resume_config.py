@@ -38,6 +38,7 @@ FREE_KEYS = (
     # What is reported.
     "report.baselines",
     "report.resamples",
+    "report.row_weights",
 )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from classwise.compose.contents import resampling_groups
 from classwise.compose.first_answer import FirstAnswer, fit_first_answer, set_heads
 from classwise.compose.paired_choice import CONFIDENCE, PairedDifference, paired_difference
+from classwise.compose.row_weights import score_weights
 from classwise.compose.selection import selection_summary, single_summary
 from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
@@ -193,7 +194,8 @@ def scored(
     if not len(split.samples):
         return unscored(config)
     groups = resampling_groups(split.samples, splits.targets)
-    return predictor.score(outputs, split.labels, groups=groups, config=config)
+    weights_N = score_weights(config, split.samples)
+    return predictor.score(outputs, split.labels, groups=groups, config=config, row_weights=weights_N)
 
 
 def _predictor(splits: DatasetSplits, parts: Parts, config: Config) -> Predictor:
