@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
+import torch
 
 from classwise.compare import resamples
 from classwise.compare.plan import PlannedRun
 from classwise.compare.resamples import resampled_runs
 from classwise.config.load import load_config
-from classwise.metrics.collection import flat_scores
+from classwise.metrics.classification import LabelMetric
+from classwise.metrics.collection import flat_scores, score_of
 from classwise.metrics.names import RANKED_SCORES
 from classwise.run import api
 from classwise.run.folder import RunFolder
@@ -55,6 +58,75 @@ def test_predictions_lead_to_every_score(many: Path, split: str) -> None:
             continue
         assert list(found) == [many], metric
         assert found[many].shape == (resamples.RESAMPLES,)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["label.f1[b]", "label.recall[a]", "level.worst_f1", "0.7*label.macro_f1 + 0.3*label.worst_recall"],
+)
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_scores_of_a_class_and_shares_are_resampled(many: Path, split: str, metric: str) -> None:
+    """They lead to the value of metrics.json."""
+    metrics = RunFolder(many).metrics()
+    value = score_of(metrics["test"] if split == "test" else metrics, metric)
+    assert value is not None
+    found = resampled_runs([planned(many)], metric, {many: value}, split)
+    assert list(found) == [many]
+    assert found[many].shape == (resamples.RESAMPLES,)
+
+
+def test_the_scores_of_classes_under_weights_are_scikit_learns() -> None:
+    """F1, precision and recall of a class, and those of the worst class with rows, with `sample_weight`."""
+    rng = np.random.default_rng(0)
+    true_N, predicted_N = rng.integers(0, 4, 60), rng.integers(0, 5, 60)
+    counts = LabelMetric(5, keep_rows=True, labels=list("abcde"))
+    counts.update(torch.from_numpy(predicted_N), torch.from_numpy(true_N))
+    weights_NR = rng.integers(0, 3, (60, 20)).astype(float)
+    weights_NR[true_N == 3, 0] = 0  # in the first resample there is no d
+    for score in ("precision", "recall", "f1"):
+        function = getattr(sklearn.metrics, f"{score}_score")
+        expected_RK = np.array(
+            [
+                function(
+                    true_N,
+                    predicted_N,
+                    labels=range(5),
+                    average=None,
+                    zero_division=0,
+                    sample_weight=weights_N,
+                )
+                for weights_N in weights_NR.T
+            ]
+        )
+        _, (scorer, _, _) = resamples._class_score(counts, f"{score}[b]", None)
+        np.testing.assert_allclose(scorer(weights_NR)[f"{score}[b]"], expected_RK[:, 1], atol=1e-12)
+        _, (scorer, _, _) = resamples._class_score(counts, f"worst_{score}", None)
+        support_RK = np.stack([weights_NR[true_N == k].sum(axis=0) for k in range(5)], axis=1)
+        worst_R = np.where(support_RK > 0, expected_RK, np.inf).min(axis=1)
+        np.testing.assert_allclose(scorer(weights_NR)[f"worst_{score}"], worst_R, atol=1e-12)
+
+
+def test_shares_are_taken_of_the_same_resamples(people: Path) -> None:
+    """A draw's score is the sum of its parts' scores on that draw."""
+    metrics = RunFolder(people).metrics()
+    parts = {"joint.macro_f1": 0.7, "joint.weighted_f1": 0.3}
+    metric = " + ".join(f"{share}*{part}" for part, share in parts.items())
+    (whole,) = resampled_runs(
+        [planned(people)], metric, {people: score_of(metrics, metric)}, "valid"
+    ).values()
+    drawn = [
+        share * resampled_runs([planned(people)], part, {people: score_of(metrics, part)}, "valid")[people]
+        for part, share in parts.items()
+    ]
+    np.testing.assert_allclose(whole, sum(drawn), atol=1e-12)
+    assert whole.min() < whole.max()
+
+
+def test_what_depends_on_the_order_of_all_rows_is_not(many: Path) -> None:
+    """AP and AUC of a class, and scores of one label of several."""
+    metrics = RunFolder(many).metrics()
+    for metric in ("label.ap[b]", "label.roc_auc", f"tags.f1[{metrics['targets']['tags']['labels'][0]}]"):
+        assert not resampled_runs([planned(many)], metric, {many: score_of(metrics, metric)}, "valid")
 
 
 def test_the_joint_class_is_resampled_by_groups(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:

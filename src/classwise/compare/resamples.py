@@ -3,7 +3,7 @@ that was scored on the same rows, so that differences between runs are paired.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from classwise.metrics.classification import ClassMetric, LabelMetric
 from classwise.metrics.collection import Metric
 from classwise.metrics.mean import MEAN, is_mean, mean_of, mean_parts
 from classwise.metrics.multilabel import MultilabelMetric
-from classwise.metrics.names import RANKED_SCORES, WORST, class_score, is_sum, split_metric
+from classwise.metrics.names import RANKED_SCORES, WORST, class_score, is_sum, split_metric, terms_of
 from classwise.metrics.prior import resampling_at_prior, scores_at_prior
 from classwise.metrics.regression import RegressionMetric
-from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
+from classwise.metrics.rows import marginal_sums
+from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array, precision_recall_f1
 from classwise.run.folder import RunFolder
 
 RESAMPLES = 1000
@@ -39,8 +40,8 @@ def resampled_runs(
     `values`: the score of each run on the rows themselves.
 
     A run is left out where its predictions do not lead to its score: rows of a ranking target without their queries,
-    and label sets that are known in part. So are all where the score is of one class, of the order of all rows, or made
-    of shares of several.
+    and label sets that are known in part. So are all where the score is of the order of all rows, or of a single label
+    of several.
     """
     found: dict[Path, Values] = {}
     first_ids: list[str] = []
@@ -63,7 +64,8 @@ def _resampled(
     predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str, groups: list[str] | None
 ) -> tuple[float, Values] | None:
     """The score of the predictions, and on each resample (R,); None where they do not lead to it."""
-    found = (_mean if is_mean(metric) else _score)(predictions, metric, run, split, groups)
+    resampling_of = _mean if is_mean(metric) else _sum if is_sum(metric) else _score
+    found = resampling_of(predictions, metric, run, split, groups)
     if found is None:
         return None
     value, resampling = found
@@ -75,13 +77,15 @@ def _score(
     predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str, groups: list[str] | None
 ) -> tuple[float, Resampling] | None:
     """A score of one target, or of the joint class, and its resampling; None for those that have none."""
-    name = split_metric(metric)[1]
-    if is_sum(metric) or class_score(name) or name in WORST or name in RANKED_SCORES:
+    key = split_metric(metric)[1]
+    if key in RANKED_SCORES:
         return None
     counted = _metric_of(predictions, metric, run, split)
     if counted is None:
         return None
-    key = split_metric(metric)[1]
+    if class_score(key) or key in WORST:
+        counts = counted.counts if isinstance(counted, ClassMetric) else counted
+        return _class_score(counts, key, groups) if isinstance(counts, LabelMetric) else None
     if key.endswith(AT_PRIOR):
         scores = _scores_of(metric, run, split)
         return _at_prior(counted, key.removesuffix(AT_PRIOR), scores, groups)
@@ -90,28 +94,92 @@ def _score(
     return counted.compute()[key], counted.resampling(groups)
 
 
+def _class_score(counts: LabelMetric, key: str, groups: list[str] | None) -> tuple[float, Resampling] | None:
+    """Precision, recall or F1 of one class, or of the worst class that has rows, and its resampling; None for scores of
+    the order of all rows."""
+    name, label = class_score(key) or (WORST[key], None)
+    columns = ("precision", "recall", "f1")
+    if name not in columns:
+        return None
+    true_N, predicted_N, counted_N = counts.rows()
+    marginals = marginal_sums(true_N[counted_N], predicted_N[counted_N], counts.classes)
+
+    def scorer(weights_NR: Weights) -> dict[str, Array]:
+        hits_RK, support_RK, predicted_RK = marginals(weights_NR)
+        scores_RK = precision_recall_f1(hits_RK, support_RK, predicted_RK)[columns.index(name)]
+        if label is not None:
+            return {key: scores_RK[:, counts.labels.index(label)]}
+        return {key: np.where(support_RK > 0, scores_RK, np.inf).min(axis=1)}
+
+    value = float(scorer(np.ones((int(counted_N.sum()), 1)))[key][0])
+    return value, (scorer, *sampling_units(groups, counted_N))
+
+
 def _mean(
     predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str, groups: list[str] | None
 ) -> tuple[float, Resampling] | None:
-    """The mean of the targets' main scores, and its resampling: a drawn row counts in every target that it has a label
-    of."""
-    values: dict[str, float] = {}
-    scorers: list[tuple[str, npt.NDArray[np.bool_], Scorer]] = []
-    for part in mean_parts(_metrics_of(run, split), at_prior=metric.endswith(AT_PRIOR)):
-        found = _score(predictions, part, run, split, groups)
-        if found is None:
-            return None
-        target, key = split_metric(part)
-        labeled_N = predictions[f"{target}_true"].is_not_null().to_numpy()
-        values[part] = found[0]
-        scorers.append((key.removesuffix(AT_PRIOR), labeled_N, found[1][0]))
+    """The mean of the targets' main scores, and its resampling. A score below 0 counts 0."""
+    parts = mean_parts(_metrics_of(run, split), at_prior=metric.endswith(AT_PRIOR))
+    found = _scorers(predictions, list(parts), run, split, groups)
+    if found is None:
+        return None
+    values, scorers = found
 
     def scorer(weights_NR: Weights) -> dict[str, Array]:
-        parts = [score(weights_NR[labeled_N])[name] for name, labeled_N, score in scorers]
-        return {MEAN: np.mean([np.maximum(part_R, 0) for part_R in parts], axis=0)}
+        return {MEAN: np.mean([np.maximum(score(weights_NR), 0) for score in scorers], axis=0)}
 
-    units, unit_N = sampling_units(groups, np.ones(len(predictions), dtype=bool))
-    return mean_of(values), (scorer, units, unit_N)
+    return mean_of(dict(zip(parts, values, strict=True))), (scorer, *_all_units(predictions, groups))
+
+
+def _sum(
+    predictions: pl.DataFrame, metric: str, run: PlannedRun, split: str, groups: list[str] | None
+) -> tuple[float, Resampling] | None:
+    """Shares of several scores, and their resampling."""
+    shares, terms = zip(*terms_of(metric), strict=True)
+    found = _scorers(predictions, terms, run, split, groups)
+    if found is None:
+        return None
+    values, scorers = found
+
+    def scorer(weights_NR: Weights) -> dict[str, Array]:
+        parts = (share * score(weights_NR) for share, score in zip(shares, scorers, strict=True))
+        return {metric: np.sum(list(parts), axis=0)}
+
+    value = sum(share * value for share, value in zip(shares, values, strict=True))
+    return value, (scorer, *_all_units(predictions, groups))
+
+
+def _scorers(
+    predictions: pl.DataFrame,
+    metrics: Sequence[str],
+    run: PlannedRun,
+    split: str,
+    groups: list[str] | None,
+) -> tuple[list[float], list[Callable[[Weights], Array]]] | None:
+    """The values of several scores, and functions from weights (N, R) of all rows to each of them (R,): a drawn row
+    counts in every target that it has a label of. None if one of them cannot be resampled."""
+    values, scorers = [], []
+    for metric in metrics:
+        found = _score(predictions, metric, run, split, groups)
+        if found is None:
+            return None
+        target, key = split_metric(metric)
+        name = target or next(iter(run.config.targets))
+        labeled_N = predictions[f"{name}_true"].is_not_null().to_numpy()
+        values.append(found[0])
+        scorers.append(_of_labeled(found[1][0], labeled_N, key.removesuffix(AT_PRIOR)))
+    return values, scorers
+
+
+def _of_labeled(score: Scorer, labeled_N: npt.NDArray[np.bool_], key: str) -> Callable[[Weights], Array]:
+    return lambda weights_NR: score(weights_NR[labeled_N])[key]
+
+
+def _all_units(
+    predictions: pl.DataFrame, groups: list[str] | None
+) -> tuple[int, npt.NDArray[np.int64] | None]:
+    """The sampling units of all rows, whether they have a label or not."""
+    return sampling_units(groups, np.ones(len(predictions), dtype=bool))
 
 
 def _at_prior(
@@ -183,7 +251,8 @@ def _metric_of(predictions: pl.DataFrame, metric: str, run: PlannedRun, split: s
 
 
 def _joint_metric(predictions: pl.DataFrame, scores: Mapping[str, Any]) -> LabelMetric:
-    metric = LabelMetric(len(scores["joint"]["labels"]), keep_rows=True)
+    labels = scores["joint"]["labels"]
+    metric = LabelMetric(len(labels), keep_rows=True, labels=labels)
     columns = (predictions[column].cast(pl.Int64).fill_null(-1) for column in ("joint", "joint_true"))
     metric.update(*(torch.tensor(column.to_list()) for column in columns))
     return metric
