@@ -84,6 +84,11 @@ def device_of(name: str, processes: Processes = SINGLE_PROCESS) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"training.device: found {name!r}, allowed: {ALLOWED_DEVICES}") from None
+    if device.type == "mps":
+        raise ConfigError(
+            f"training.device: found {name!r}, but Apple's GPUs have no float64, in which the loss of an update is"
+            f" divided and scores are counted; allowed: {ALLOWED_DEVICES}"
+        )
     if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise ConfigError(f"training.device: found {name!r}, allowed: {ALLOWED_DEVICES}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
