@@ -154,12 +154,13 @@ class LitClassifier(pl.LightningModule):  # type: ignore[misc] # its types are n
         outputs = settings.in_precision(state.forward)(item.batch.images)
 
         # Lightning divides what is returned by the number of micro-batches of a full update.
-        divisor = self.trainer.accumulate_grad_batches
-        normalizer = item.normalizer if self.exact else None
-        loss: Tensor = self.criterion(outputs, item.batch.targets, normalizer)
+        accumulate = self.trainer.accumulate_grad_batches
+        targets = item.batch.targets
         if self.exact:
-            loss = loss * divisor
-        self._losses.append((loss.detach() / divisor, item.samples))
+            loss: Tensor = self.criterion(outputs, targets, item.normalizer) * accumulate
+        else:
+            loss = self.criterion(outputs, targets, self.criterion.normalizer(targets, item.batch.complete))
+        self._losses.append((loss.detach() / accumulate, item.samples))
         return loss
 
     def optimizer_step(
