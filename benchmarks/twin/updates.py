@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from classwise.data.batch import Batch
 from classwise.run.assembly import Parts
 from classwise.training import loop
 from twin.runs import WEIGHTED, bundled, config_of, new_parts, options_of, quiet_trainer, write_rows
@@ -83,15 +84,26 @@ def of_lightning(options: Mapping[str, str], exact: bool) -> Tensor:
 def of_one_batch(options: Mapping[str, str]) -> Tensor:
     """The gradient of the loss of all rows at once."""
     with new_parts(options | {"training.batch_size": "128", "training.accumulate": "1"}) as parts:
-        _backward(parts)
-        return torch.cat([p.grad.flatten() for p in parts.state.parameters if p.grad is not None])
+        (batches,) = parts.data.updates(0)
+        (batch,) = batches
+        return _gradient(parts, batch)
 
 
-def _backward(parts: Parts) -> None:
-    (batches,) = parts.data.updates(0)
-    (batch,) = batches
-    parts.state.model.train()
-    parts.state.criterion(parts.state.model(batch.images), batch.targets).backward()
+def gradients_of_micro_batches(options: Mapping[str, str]) -> tuple[list[Tensor], Tensor]:
+    """The gradient of each micro-batch's own mean loss, and their mean by rows."""
+    with new_parts(options) as parts:
+        (batches,) = parts.data.updates(0)
+        own = [_gradient(parts, batch) for batch in batches]
+    rows = torch.tensor([float(len(batch)) for batch in batches])
+    return own, rows @ torch.stack(own) / rows.sum()
+
+
+def _gradient(parts: Parts, batch: Batch) -> Tensor:
+    state = parts.state
+    state.model.train()
+    state.optimizer.zero_grad()
+    state.criterion(state.model(batch.images), batch.targets).backward()
+    return torch.cat([p.grad.flatten().clone() for p in state.parameters if p.grad is not None])
 
 
 def _only(found: list[Tensor]) -> Tensor:
