@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from classwise.errors import ConfigError
+from classwise.errors import ConfigError, NonFiniteError
 from classwise.training import loop
 from tests.helpers.peers import needs
 from twin.runs import (
@@ -125,3 +125,12 @@ def test_several_processes_are_refused(folder: Path) -> None:
     data.trainer = SimpleNamespace(world_size=2)
     with pytest.raises(ConfigError, match=r"found 2 processes; allowed.*: 1, .*torchrun"):
         data.setup("fit")
+
+
+def test_lightning_steps_where_classwise_stops(folder: Path) -> None:
+    """A gradient that is not finite: classwise names the update, Lightning's loop goes on to the validation."""
+    options = small(folder, **{"optimizer.name": "sgd", "optimizer.lr": "1e30"})
+    with pytest.raises(NonFiniteError, match=r"^update 2: .*Samples: images/train/"):
+        run_classwise(options)
+    with pytest.raises(NonFiniteError, match="^validation: "):
+        run_lightning(options, exact=True)

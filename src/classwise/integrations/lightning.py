@@ -232,7 +232,7 @@ class LitData(pl.LightningDataModule):  # type: ignore[misc] # as above
         if self.trainer.world_size > 1:
             raise ConfigError(
                 f"Trainer(devices=...): found {self.trainer.world_size} processes; allowed with classwise's data: 1, or"
-                " several without Lightning: torchrun --nproc-per-node N -m classwise train CONFIG"
+                " several without Lightning: torchrun --standalone --nproc-per-node N -- -m classwise train CONFIG"
             )
 
     def train_dataloader(self) -> "_TrainBatches":
