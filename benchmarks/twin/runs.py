@@ -30,8 +30,9 @@ RUNS: dict[str, dict[str, str]] = {
     "no accumulation": {"training.accumulate": "1"},
     "no accumulation, class weights": {"training.accumulate": "1", **WEIGHTED},
     "4 micro-batches, the last update has 3": {},
+    "the same, SGD": {"optimizer.name": "sgd", "optimizer.lr": "0.05"},
     "the same, class weights": WEIGHTED,
-    "the same, with augmentation, dropout, clipping, EMA": {
+    "the same, class weights, augmentation, dropout, clipping, EMA": {
         **WEIGHTED,
         "data.augment": "standard",
         "model.dropout": "0.2",

@@ -71,8 +71,8 @@ def from_config(
     _refuse_unsupported(given)
     splits = prepare(given, console)
     made = new_model(given, splits, SINGLE_PROCESS)
-    for text in (*warnings, *splits.warnings):
-        console.line(f"warning: {text}")
+    for line in (*(f"warning: {text}" for text in (*warnings, *splits.warnings)), *made.notes):
+        console.line(line)
     resolved, device, _ = resolve_auto(given, splits, made.model, console, memory=memory_of(given.data.cache))
     set_threads(resolved)
     parts = assemble(resolved, splits, made.model, heads=made.heads, device=device)
