@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 4. The training process
 #
-# A loss says how wrong the model is, an optimizer changes its weights, a metric says how good it has become. The training
-# process puts the three together:
+# A loss says how wrong the model is, an optimizer changes its weights, a metric says how good it has become. The
+# training process puts the three together:
 #
 #     for every epoch:
 #         model.train()
@@ -13,8 +13,8 @@
 #             loss.backward()
 #             optimizer.step()
 #
-# First you write these lines by hand and look at what each of them changes. Then `classwise train` does the same and ends
-# with the same weights, to the bit.
+# First you write these lines by hand and look at what each of them changes. Then `classwise train` does the same
+# and ends with the same weights, to the bit.
 
 # %%
 import tempfile
@@ -37,7 +37,8 @@ torch.set_num_threads(1)  # another number of threads may change the last digits
 # %% [markdown]
 # ## Data and model
 #
-# 1,492 images of clothes, 28 x 28 pixels, 10 classes. They are far from balanced: 600 T-shirts, but only 6 ankle boots.
+# 1,492 images of clothes, 28 x 28 pixels, 10 classes. They are far from balanced: 600 T-shirts, but only 6 ankle
+# boots.
 
 # %%
 images, labels = (torch.from_numpy(array) for array in read_bundle("train"))
@@ -49,8 +50,9 @@ assert counts[0] == 600
 assert counts[9] == 6
 
 # %% [markdown]
-# A model is a function with parameters. This one has two layers of them: a convolution, and a linear layer that makes ten
-# numbers of an image, one for each class. The class with the largest number is the prediction. Together 1,600 parameters.
+# A model is a function with parameters. This one has two layers of them: a convolution, and a linear layer that
+# makes ten numbers of an image, one for each class. The class with the largest number is the prediction. Together
+# 1,600 parameters.
 
 # %%
 torch.manual_seed(0)
@@ -68,8 +70,8 @@ assert tiny(batch).shape == (32, 10)
 # %% [markdown]
 # ## One step, line by line
 #
-# `model.train()` switches the layers that behave differently in training (dropout, batch norm). Before the first `backward()`
-# no parameter has a gradient.
+# `model.train()` switches the layers that behave differently in training (dropout, batch norm). Before the first
+# `backward()` no parameter has a gradient.
 
 # %%
 tiny.train()
@@ -78,8 +80,8 @@ weight = tiny[0].weight
 assert weight.grad is None
 
 # %% [markdown]
-# `loss.backward()` walks back from the loss along the chain of `grad_fn` and fills `.grad` of every parameter: how much the
-# loss rises if that parameter rises a little.
+# `loss.backward()` walks back from the loss along the chain of `grad_fn` and fills `.grad` of every parameter: how
+# much the loss rises if that parameter rises a little.
 
 # %%
 optimizer.zero_grad()
@@ -89,16 +91,16 @@ gradient = weight.grad.clone()
 assert gradient.shape == weight.shape
 
 # %% [markdown]
-# Gradients *add up*. A second `backward()` without `zero_grad()` gives twice the gradient, which is why `zero_grad()` comes
-# first. (Gradient accumulation, the next lesson, makes use of it.)
+# Gradients *add up*. A second `backward()` without `zero_grad()` gives twice the gradient, which is why
+# `zero_grad()` comes first. (Gradient accumulation, the next lesson, makes use of it.)
 
 # %%
 F.cross_entropy(tiny(batch), truth).backward()
 assert torch.equal(weight.grad, 2 * gradient)
 
 # %% [markdown]
-# `optimizer.step()` changes the weights. For plain SGD: new = old - lr * gradient. After the step the loss of the same batch
-# is smaller.
+# `optimizer.step()` changes the weights. For plain SGD: new = old - lr * gradient. After the step the loss of the
+# same batch is smaller.
 
 # %%
 optimizer.zero_grad()
@@ -121,8 +123,9 @@ assert tiny[4].weight.grad is not None
 # %% [markdown]
 # ## The loop by hand
 #
-# Now the whole process, for two epochs. The network and the order of the images are those of classwise, so that both runs can
-# be compared; the process is ours. An order is a function of the seed and the epoch: every image comes once in an epoch.
+# Now the whole process, for two epochs. The network and the order of the images are those of classwise, so that
+# both runs can be compared; the process is ours. An order is a function of the seed and the epoch: every image
+# comes once in an epoch.
 
 # %%
 model = build_classifier(
@@ -150,8 +153,9 @@ for epoch in range(2):
         losses.append(loss.item())
 
 # %% [markdown]
-# An epoch has 47 batches: 46 of 32 images, and a last one of the 20 that are left. The loss begins near 2.3, which is -log(1/10):
-# a model that knows nothing gives each of ten classes a tenth. In the second epoch it is less than half of that.
+# An epoch has 47 batches: 46 of 32 images, and a last one of the 20 that are left. The loss begins near 2.3, which
+# is -log(1/10): a model that knows nothing gives each of ten classes a tenth. In the second epoch it is less than
+# half of that.
 
 # %%
 assert len(losses) == 2 * 47
@@ -192,7 +196,8 @@ ours = model.state_dict()
 assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 # %% [markdown]
-# All weights are equal. The training loss in `history.jsonl` is the mean of our losses, each counted with the rows of its batch.
+# All weights are equal. The training loss in `history.jsonl` is the mean of our losses, each counted with the rows
+# of its batch.
 
 # %%
 sizes = [32] * 46 + [20]
@@ -200,13 +205,13 @@ mean = sum(loss * size for loss, size in zip(losses[47:], sizes, strict=True)) /
 assert abs(run.history[1]["train_loss"] - mean) < 1e-12
 
 # %% [markdown]
-# The lines that ran are in `src/classwise/training/loop.py`, in `train_one_epoch`: read them now. What stands there beside the
-# five lines is for accumulation, for several processes, and for gradients that are not finite.
+# The lines that ran are in `src/classwise/training/loop.py`, in `train_one_epoch`: read them now. What stands there
+# beside the five lines is for accumulation, for several processes, and for gradients that are not finite.
 #
 # ## Exercise
 #
-# A colleague calls `optimizer.zero_grad()` once per epoch instead of once per batch. Before you run it: what does the optimizer
-# see in the third batch? Show it with `tiny`, without a step in between.
+# A colleague calls `optimizer.zero_grad()` once per epoch instead of once per batch. Before you run it: what does
+# the optimizer see in the third batch? Show it with `tiny`, without a step in between.
 
 # %% [markdown]
 # ### Answer
