@@ -50,6 +50,7 @@ f1 = 2 * hits / (actual + called)
 assert accuracy == 7 / torch.tensor(10.0)
 assert round(precision[0].item(), 3) == 0.714
 assert round(recall[0].item(), 3) == 0.833
+assert abs(f1[0].item() - 10 / 13) < 1e-6
 assert [round(value, 3) for value in f1.tolist()] == [0.769, 0.667, 0]
 assert round(f1.mean().item(), 3) == 0.479
 
@@ -93,7 +94,9 @@ assert round(lazy.compute()["macro_f1"], 3) == 0.057
 
 # %%
 batches = torch.arange(10).split(4)
-all_classes = [f1_score(true[b], predicted[b], labels=[0, 1, 2], average="macro", zero_division=0) for b in batches]
+all_classes = [
+    f1_score(true[b], predicted[b], labels=[0, 1, 2], average="macro", zero_division=0) for b in batches
+]
 present = [f1_score(true[b], predicted[b], average="macro", zero_division=0) for b in batches]
 assert [round(sum(values) / 3, 3) for values in (all_classes, present)] == [0.333, 0.611]
 

@@ -172,6 +172,7 @@ for norm, is_exact in ((nn.BatchNorm2d, False), (group_norm, True)):
 # %%
 F.cross_entropy(model(images[:40]), labels[:40]).backward()
 big = gradient()
+assert 32 / (32 + 8) == 0.8
 for rows, share in ((torch.arange(32), 0.8), (torch.arange(32, 40), 0.2)):
     (share * F.cross_entropy(model(images[rows]), labels[rows])).backward()
 assert off(gradient(), big) < 1e-12
