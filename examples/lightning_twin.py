@@ -36,7 +36,8 @@ def main() -> None:
 
         for exact in (True, False):
             module, data = from_config(CONFIG, keys, exact=exact)
-            trainer = pl.Trainer(**module.trainer_options(), logger=False, enable_checkpointing=False)
+            quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+            trainer = pl.Trainer(**module.trainer_options(), **quiet, enable_model_summary=False)
             trainer.fit(module, data)
             ours = module.parts.state.average.model.state_dict()
             difference = max(float((ours[name] - weights[name]).abs().max()) for name in weights)

@@ -4,7 +4,7 @@
 # You want the gradient of 128 images, but only 32 fit into memory. Since gradients add up (lesson 4), call
 # `backward()` for four micro-batches of 32, and `optimizer.step()` once. Four micro-batches make one *update*.
 #
-# It looks simple, and most scripts get it wrong. This lesson does it by hand, shows three traps, and ends at the
+# It looks simple, and many scripts get it wrong. This lesson does it by hand, shows three traps, and ends at the
 # rule that classwise's loop follows: **add sums, and divide by what belongs to the whole update.**
 
 # %%

@@ -59,8 +59,8 @@ run = classwise.train(config, place / "run", quiet=True)
 # %% [markdown]
 # ## The answers by hand
 #
-# Inference as in lesson 6. The answers belong to the images in the order of *our* data, test image 0, 1, 2, ...:
-# keep each with its id, and look it up for each row of the template.
+# Inference as in lesson 6. The answers belong to the images in the order of *our* data: keep each with its id, and
+# look it up for each row of the template.
 
 # %%
 model = build_classifier(

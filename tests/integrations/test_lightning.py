@@ -1,5 +1,8 @@
 """classwise.integrations.lightning: the same run in Lightning's Trainer, to the bit."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +26,7 @@ from twin.runs import (
 )
 from twin.updates import Case, gradients_of_micro_batches, of_lightning, options_for, relative_difference
 
+ROOT = Path(__file__).parents[2]
 lightning = needs("pytorch_lightning", extra="lightning")
 pytestmark = [lightning, pytest.mark.filterwarnings("ignore:::pytorch_lightning")]
 
@@ -134,3 +138,23 @@ def test_lightning_steps_where_classwise_stops(folder: Path) -> None:
         run_classwise(options)
     with pytest.raises(NonFiniteError, match=r"^validation: "):
         run_lightning(options, exact=True)
+
+
+@pytest.mark.full
+def test_the_example_compares_both() -> None:
+    """examples/lightning_twin.py trains the run three times, and prints what is equal."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "lightning_twin.py"), "--training.epochs", "1"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    scores = re.findall(r"macro F1 (\d\.\d+)", done.stdout)
+    assert len(scores) == 3
+    assert scores[0] == scores[1]
+    differences = [
+        float(found) for found in re.findall(r"difference of a weight (\S+)$", done.stdout, re.MULTILINE)
+    ]
+    assert differences[0] == 0
+    assert differences[1] > 0
