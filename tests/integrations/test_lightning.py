@@ -1,5 +1,6 @@
 """classwise.integrations.lightning: the same run in Lightning's Trainer, to the bit."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -8,7 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import classwise
+from classwise.demo.shapes import SHAPES, write_shapes
 from classwise.errors import ConfigError, NonFiniteError
 from classwise.training import loop
 from tests.helpers.peers import needs
@@ -158,3 +162,24 @@ def test_the_example_compares_both() -> None:
     ]
     assert differences[0] == 0
     assert differences[1] > 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("changes", [{}, {"freeze_epochs": 1}], ids=["fine-tuned", "frozen first"])
+def test_targets_of_all_types_end_with_the_same_bits(changes: dict[str, int], tmp_path: Path) -> None:
+    """Class, ordinal, multilabel, regression and ranking, with learned weights between them."""
+    from classwise.integrations.lightning import from_config
+
+    write_shapes(tmp_path)
+    values = copy.deepcopy(SHAPES) | {"schedule": {"name": "cosine"}}
+    values["data"] |= {"source": str(tmp_path / "samples.csv"), "images": str(tmp_path), "workers": 0}
+    training = {"epochs": 2, "precision": "fp32", "threads": 1, "target_weights": "uncertainty"}
+    values |= {"training": training | changes, "report": {"baselines": False, "resamples": 0}}
+    config = classwise.make_config(values)
+    run = classwise.train(config, tmp_path / "run", quiet=True)
+    theirs = load_file(run.path / "checkpoints" / "last" / "model.safetensors")
+
+    module, data = from_config(config)
+    quiet_trainer(**module.trainer_options()).fit(module, data)
+    ours = module.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
