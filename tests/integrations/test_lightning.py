@@ -173,6 +173,7 @@ def test_targets_of_all_types_end_with_the_same_bits(changes: dict[str, int], tm
     write_shapes(tmp_path)
     values = copy.deepcopy(SHAPES) | {"schedule": {"name": "cosine"}}
     values["data"] |= {"source": str(tmp_path / "samples.csv"), "images": str(tmp_path), "workers": 0}
+    values["selection"] = {"first_epoch": 1}
     training = {"epochs": 2, "precision": "fp32", "threads": 1, "target_weights": "uncertainty"}
     values |= {"training": training | changes, "report": {"baselines": False, "resamples": 0}}
     config = classwise.make_config(values)
