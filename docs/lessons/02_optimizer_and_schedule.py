@@ -135,9 +135,9 @@ torch.testing.assert_close(moved, torch.tensor([0.3, 0.3], dtype=torch.float64),
 # ## AdamP
 #
 # A weight in front of a norm layer is *scale-invariant*: twice the weight gives the same outputs, so only its
-# direction matters. Its gradient stands at a right angle to it, and every step along it makes the weight longer,
-# which makes the next steps smaller than they seem. AdamP takes the part of the step that points along the weight
-# out again.
+# direction matters. Its gradient stands at a right angle to it. Adam divides every entry of the gradient by its own
+# size, so its step no longer does: a part of it points along the weight, changes nothing but the length, and a
+# longer weight turns less in the next step. AdamP takes that part out.
 
 # %%
 torch.manual_seed(0)

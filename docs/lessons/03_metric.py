@@ -3,7 +3,7 @@
 #
 # The loss is for the optimizer: it needs a gradient. The metric is for you: it says how good the predictions are.
 # Here you count accuracy, precision, recall and F1 by hand, see why F1 is the one for imbalanced classes, and walk
-# into the two mistakes that most code makes with it.
+# into two mistakes that are easily made with it.
 
 # %%
 import math
@@ -74,8 +74,8 @@ assert abs(scores["accuracy"] - 0.7) < 1e-12
 # ## Balanced or not: accuracy or F1
 #
 # On the bundled clothes, a model that always says T-shirt is right in 600 of 1,492 cases: an accuracy of 0.402. It
-# is useless, and macro F1 says so: 0.057. For classes of equal size both tell the same story; for others, select by
-# F1.
+# is useless, and macro F1 says so: 0.057. For classes of equal size both tell much the same story; for others,
+# select by F1.
 
 # %%
 labels = torch.from_numpy(read_bundle("train")[1]).long()

@@ -125,7 +125,7 @@ torch.testing.assert_close(criterion(outputs, labels), wanted)
 # ## The run
 #
 # Two epochs, to see that the plan runs from the config to an answer for every row of the competition's list. How
-# good it is after one epoch on 18 people is no question.
+# good it is after two epochs on 18 people is no question.
 
 # %%
 run = classwise.train(config, place / "run", quiet=True)
