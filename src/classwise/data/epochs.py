@@ -47,9 +47,13 @@ class TrainingData:
     @property
     def updates_per_epoch(self) -> int:
         """The same in every epoch and process; the last update may be short."""
+        return -(-self.batches_per_epoch // self.micro_batches_per_update)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Of all processes together; the same in every epoch."""
         order = table_order(len(self.ids), self.queries)
-        batches = batches_of(order, self.loader.batch_size, self.queries)
-        return -(-len(batches) // self.micro_batches_per_update)
+        return len(batches_of(order, self.loader.batch_size, self.queries))
 
     @property
     def first_micro_batch_idx(self) -> int:
@@ -121,6 +125,11 @@ class ValidationData:
 
     def __len__(self) -> int:
         return len(self.loader.dataset)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one pass, of all processes together."""
+        return len(self._rows_of_batches())
 
     def batches(self, epoch: int | None = None) -> Iterator[Batch]:
         """One pass over all rows. After a training epoch (counted from 0) the batches hold what that epoch was trained

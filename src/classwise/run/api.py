@@ -88,7 +88,7 @@ def train(
         config, run = stack.enter_context(config_to_train(config, run, overrides, processes, console))
 
         # What is wrong with config or data comes out here, before anything is measured.
-        checked, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
+        checked, conflicts = processes.on_all_ranks(lambda: checked_config(config, overrides))
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         made = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
@@ -471,7 +471,7 @@ def _scored(
     )
 
 
-def _checked_config(
+def checked_config(
     config: Config | str | Path, overrides: Sequence[tuple[str, str]]
 ) -> tuple[Config, list[str]]:
     """The config with absolute paths, and warnings of settings that work against each other. Raises ConfigError."""

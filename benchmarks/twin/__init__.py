@@ -1,0 +1,1 @@
+"""What lightning_twin.py is made of: one update, a whole run, and scores, each as several trainers compute it."""
