@@ -46,6 +46,7 @@ def demo(session: nox.Session) -> None:
 def site(session: nox.Session) -> None:
     """The documentation as a site in site/, where a dead link is an error; `nox -s site -- serve` shows it."""
     install(session, "-e", ".[site]")
+    session.run("python", "docs/site_pages.py")
     if session.posargs == ["serve"]:
         session.run("zensical", "serve")
     else:

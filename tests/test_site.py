@@ -17,10 +17,11 @@ def pages_of(entry: object) -> list[str]:
 
 
 def test_the_navigation_has_every_page() -> None:
-    """Each Markdown file under docs/ stands there once; decisions have a list of their own."""
+    """Each Markdown file and lesson under docs/ stands there once; decisions have a list of their own."""
     project = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
     decisions = {path.relative_to(DOCS).as_posix() for path in DOCS.glob("decisions/0*.md")}
     all_pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    all_pages |= {f"lessons/{path.stem}.md" for path in DOCS.glob("lessons/*.py")}
     assert sorted(pages_of(project["nav"])) == sorted(all_pages - decisions)
 
 
