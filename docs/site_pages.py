@@ -1,5 +1,5 @@
-"""The pages of the site, made from docs/: `python docs/site_pages.py`, then `zensical build --strict`. `nox -s site` does
-both.
+"""The pages of the site, made from docs/: `python docs/site_pages.py`, then `zensical build --strict`.
+`nox -s site` does both.
 
 Writes build/pages: the Markdown files, the lessons with their code cells as blocks, and a page for each file of the
 repository that a page links to, such as an example. Links are changed accordingly. Raises FileNotFoundError for a link
