@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from classwise.compose.losses import build_criterion
+from classwise.compose.losses import build_criterion, check_own_losses
 from classwise.compose.settings import build_settings, device_of, metric_targets, selection_metric
 from classwise.compose.split_checks import SPLIT_NAMES
 from classwise.compose.splits import DatasetSplits, label_counts
@@ -35,6 +35,7 @@ def check_recipe(
     _refuse_unbalanced_sampling(config, splits)
     _refuse_nothing_to_freeze(config, model)
 
+    check_own_losses(config, splits, model.metadata.heads)
     criterion = build_criterion(config, splits)
     optimizer = optimizer_of(config, model, criterion)
     _refuse_process_count(config, criterion, processes)

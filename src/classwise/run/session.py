@@ -26,6 +26,7 @@ from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
+from classwise.run.own_code import digests_in, portable, portable_name
 from classwise.run.resume_config import fixed_toml
 from classwise.run.stages import (
     chosen_answer,
@@ -119,9 +120,9 @@ def run_checkpointer(
 
 def _metadata(config: Config, splits: DatasetSplits, parts: Parts) -> dict[str, Any]:
     """What every checkpoint of the run says besides its numbers: all that inference and a resume need to know."""
-    return {
+    metadata = {
         "classwise": __version__,
-        "model": parts.state.model.metadata.as_dict(),
+        "model": parts.state.model.metadata.as_dict() | {"backbone": portable_name(config.model.backbone)},
         "targets": [target.as_dict() for target in splits.targets],
         "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
         "joint": list(splits.joint),
@@ -131,12 +132,14 @@ def _metadata(config: Config, splits: DatasetSplits, parts: Parts) -> dict[str, 
         "config": fixed_toml(config),
         "data": data_digest(splits),
     }
+    code = digests_in(config)
+    return metadata | ({"code": code} if code else {})
 
 
 def write_beginning(folder: RunFolder, config: Config, splits: DatasetSplits, console: Console) -> None:
     """The files that a run has from its start: log.txt, config.toml (without any `auto`) and split.csv."""
     console.log_to(folder.log)
-    write_text(folder.config, config.to_toml())
+    write_text(folder.config, portable(config).to_toml())
     folder.write_split(split_table(splits))
 
 
