@@ -36,8 +36,8 @@ from classwise.data.cache import CachedImages
 from classwise.data.dataset import ImageDataset
 from classwise.data.images import min_image_size, read_image
 from classwise.metrics.collection import ROWS_AT_ONCE
-from classwise.run.own_code import admit_config
 from classwise.run.assembly import Parts, assemble
+from classwise.run.own_code import admit_config
 from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.starting_weights import starting_weights
 from classwise.training import loop

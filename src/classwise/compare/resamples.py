@@ -23,7 +23,7 @@ from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.names import RANKED_SCORES, WORST, class_score, is_sum, split_metric
 from classwise.metrics.prior import resampling_at_prior, scores_at_prior
 from classwise.metrics.regression import RegressionMetric
-from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
+from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array, is_own_metric
 from classwise.run.folder import RunFolder
 
 RESAMPLES = 1000
@@ -76,7 +76,7 @@ def _score(
 ) -> tuple[float, Resampling] | None:
     """A score of one target, or of the joint class, and its resampling; None for those that have none."""
     name = split_metric(metric)[1]
-    if is_sum(metric) or class_score(name) or name in WORST or name in RANKED_SCORES:
+    if is_sum(metric) or class_score(name) or name in WORST or name in RANKED_SCORES or is_own_metric(name):
         return None
     counted = _metric_of(predictions, metric, run, split)
     if counted is None:

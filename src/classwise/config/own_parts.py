@@ -5,6 +5,7 @@ from typing import Any
 
 from classwise.config.schema import Config
 from classwise.own_parts.reference import is_own
+from classwise.own_parts.source import admitted
 
 Change = Callable[[str, str], str]
 """From the key of a reference, and the reference, to what it becomes."""
@@ -20,6 +21,11 @@ def own_references(config: Config) -> dict[str, str]:
 
     with_references(config, note)
     return found
+
+
+def digests_in(config: Config) -> dict[str, str]:
+    """The SHA-256 of the code behind each part of the user's own, by its key in the config; empty where it names none."""
+    return {key: admitted(reference, key).digest for key, reference in own_references(config).items()}
 
 
 def with_references(config: Config, change: Change) -> Config:

@@ -253,7 +253,7 @@ def _value_and_gradient(
             raise TypeError(f"`forward` returned {type(value).__name__}, allowed: a scalar tensor")
         if not value.requires_grad:
             continue
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         total += value.detach()
     gradient_BO = torch.zeros_like(outputs_BO) if outputs_BO.grad is None else outputs_BO.grad
     return total, gradient_BO

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from inspect import Parameter, isclass, signature
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,7 @@ class SourceFile:
     path: str
     content: bytes = field(repr=False)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of its bytes, as `sha256sum` prints it."""
         return sha256(self.content)

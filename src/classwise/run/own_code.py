@@ -77,11 +77,6 @@ def with_copies(config: Config, run: Path, processes: Processes) -> Config:
     )
 
 
-def digests_in(config: Config) -> dict[str, str]:
-    """The SHA-256 of the code behind each part of the user's own, by its key in the config; empty where it names none."""
-    return {key: admitted(reference, key).digest for key, reference in own_references(config).items()}
-
-
 def portable(config: Config) -> Config:
     """The config as a run directory holds it: names of copies are relative to it, so that it can be moved."""
     return with_references(config, lambda _, reference: portable_name(reference))
@@ -122,7 +117,7 @@ def _refuse_files_beside(source: SourceFile, key: str) -> None:
             if name and not any(path.is_file() for path in beside):
                 continue
             spec = importlib.util.find_spec(name) if name else None
-            if spec is None or spec.origin in map(str, beside):
+            if spec is None or spec.origin in [str(path) for path in beside]:
                 what = f"{name}, which is a file beside it" if name else "files beside it"
                 raise ConfigError(
                     f"{key}: {source.path} (line {getattr(node, 'lineno', 0)}) imports {what}; a part of your own is one"

@@ -13,7 +13,7 @@ from classwise.compose.image_check import check_with_progress, refuse_bad
 from classwise.compose.labels import Labels
 from classwise.compose.loaders import evaluation_images, loader_of
 from classwise.compose.prior import class_shares
-from classwise.compose.settings import device_of, selection_metric
+from classwise.compose.settings import device_of, own_metrics_of, selection_metric
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
@@ -244,6 +244,7 @@ class Predictor:
             keep_rows=resamples > 0,
             selected=selection_metric(config),
             priors=shares,
+            own=own_metrics_of(config),
         )
         metrics.update(
             outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()}, copy=False

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from classwise.config.load import make_config
+from classwise.config.own_parts import digests_in
 from classwise.config.schema import Config
 from classwise.config.toml import toml_text
 from classwise.errors import CheckpointError, ConfigError
 from classwise.run.checkpoint import Checkpoint, reading
-from classwise.run.own_code import digests_in, portable
+from classwise.run.own_code import portable
 
 # These may change: none of them changes what is learned.
 FREE_KEYS = (

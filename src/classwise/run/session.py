@@ -12,6 +12,7 @@ from classwise.compose.checks import single_image_batch_error
 from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.remembered import baselines_key, keep_baselines, recall_baselines
 from classwise.compose.splits import DatasetSplits, data_digest
+from classwise.config.own_parts import digests_in
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
@@ -26,7 +27,7 @@ from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
-from classwise.run.own_code import digests_in, portable, portable_name
+from classwise.run.own_code import portable, portable_name
 from classwise.run.resume_config import fixed_toml
 from classwise.run.stages import (
     chosen_answer,
