@@ -143,8 +143,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def outcome_config(config: Config) -> dict[str, Any]:
-    """Everything beside the seed that determines a run's result, by dotted key; of a table, a weights file or the user's
-    own code also a digest of its content."""
+    """Everything beside the seed that determines a run's result, by dotted key; of a table, a weights file or code of
+    the user's own also a digest of its content."""
     flat = _flatten(config.model_dump(mode="json"), "")
     keys = {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
     for key in ("data.source", "data.valid", "data.test", "model.weights"):

@@ -24,7 +24,8 @@ def own_references(config: Config) -> dict[str, str]:
 
 
 def digests_in(config: Config) -> dict[str, str]:
-    """The SHA-256 of the code behind each part of the user's own, by its key in the config; empty where it names none."""
+    """The SHA-256 of the code behind each part of the user's own, by its key in the config. Raises TrustError for code
+    that may not run."""
     return {key: admitted(reference, key).digest for key, reference in own_references(config).items()}
 
 

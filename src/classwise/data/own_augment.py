@@ -76,14 +76,15 @@ def check_own_augment(augment: OwnAugment, size: tuple[int, int], channels: int)
             for row in range(4)
         ]
         # Of another order and with other numbers from the global generators.
-        random.random(), np.random.random(), torch.rand(1)
+        for draw in (random.random, np.random.random, lambda: torch.rand(1)):
+            draw()
         places = [(epoch, row) for epoch in range(2) for row in range(4)]
         again = {place: augment(image_HWC, generator(0, OWN_AUGMENT, *place)) for place in reversed(places)}
     if not all(np.array_equal(image, again[place]) for image, place in zip(first, places, strict=True)):
         raise ConfigError(
-            f"{augment.where} makes another image of the same image, epoch and row the second time; allowed: chance from"
-            " `rng` alone (rng.random(), rng.integers(...), rng.normal(...)), not from random, np.random or torch, and"
-            " nothing that is kept between two calls"
+            f"{augment.where} makes another image of the same image, epoch and row the second time; allowed: chance"
+            " from `rng` alone (rng.random(), rng.integers(...), rng.normal(...)), not from random, np.random or torch,"
+            " and nothing that is kept between two calls"
         )
 
 

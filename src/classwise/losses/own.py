@@ -119,8 +119,8 @@ class RowLoss(nn.Module):
         if isinstance(found, Tensor) and not found.ndim:
             raise ConfigError(
                 f"{self.where}: returned one number for {len(labels)} rows; allowed: the loss of each row,"
-                f" {tuple(labels.shape)}, which classwise sums up and divides by the normalizer of the whole update: in"
-                ' torch\'s own losses reduction="none", and no .mean() or .sum() of your own'
+                f' {tuple(labels.shape)}, which classwise sums up and divides for the whole update: reduction="none" in'
+                " torch's own losses, and no .mean() or .sum()"
             )
         shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ConfigError(
@@ -133,8 +133,8 @@ def own_loss(made: Any, type: str, where: str) -> nn.Module:
     if isinstance(made, nn.Module) and isinstance(made, Loss):
         if not made.additive:
             raise ConfigError(
-                f"{where}: additive is {made.additive!r}, so it cannot be accumulated exactly; allowed: True, a sum over"
-                " rows divided by a sum over rows"
+                f"{where}: additive is {made.additive!r}, so it cannot be accumulated exactly; allowed: True, a sum"
+                " over rows divided by a sum over rows"
             )
         return made
     if not callable(made):
@@ -181,8 +181,8 @@ def check_own_loss(
         )
     if whole != again:
         raise ConfigError(
-            f"{where}: the same batch gives {float(whole):.6g} and then {float(again):.6g}; allowed: a loss that draws no"
-            " random numbers and keeps nothing from one batch to the next, since a resumed run would differ"
+            f"{where}: the same batch gives {float(whole):.6g} and then {float(again):.6g}; allowed: a loss that draws"
+            " no random numbers and keeps nothing from one batch to the next, since a resumed run would differ"
         )
     row = UNLABELED_ROW
     if gradient_BO[row].any():
@@ -197,10 +197,9 @@ def check_own_loss(
     gap = float((gradient_BO - in_parts_BO).abs().max() / gradient_BO.abs().max())
     if gap > TOLERANCE:
         raise ConfigError(
-            f"{where}: the gradients of two micro-batches (2 and {len(targets) - 2} rows) do not add up to that of one"
-            f" batch: they differ by {gap:.1%}. The loss of a row must not depend on the other rows of its batch: divide"
-            " by nothing that is counted or averaged over the batch; what the sum is divided by is a method"
-            " `normalizer(targets)`"
+            f"{where}: the gradients of two micro-batches (2 and {len(targets) - 2} rows) differ from that of one batch by"
+            f" {gap:.1%}; the loss of a row must not depend on the other rows, nor be divided by their number (what"
+            " the sum is divided by is a method `normalizer(targets)`)"
         )
 
 

@@ -122,9 +122,9 @@ def resolve_metric(
 
     `types`: the type of every target. `classes`: the numbers of classes of those that have classes, so that a top-k
     accuracy of k classes or fewer is refused. `labels`: their label lists, and that of `joint`, so that an unknown
-    label is refused. `own`: the names of the user's own metrics of each target. Raises ConfigError for a metric that no target has, an unknown target, and a metric without a
-    target's name if there are several targets and no joint class; for `mean`, which is of several targets, if there is
-    only one; and for shares that do not add up to 1.
+    label is refused. `own`: the names of the user's own metrics of each target. Raises ConfigError for a metric that
+    no target has, an unknown target, and a metric without a target's name if there are several targets and no joint
+    class; for `mean`, which is of several targets, if there is only one; and for shares that do not add up to 1.
     """
     if not is_sum(metric):
         return _resolve_single(metric, types, joint, classes, labels, own or {})

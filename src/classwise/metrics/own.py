@@ -97,7 +97,7 @@ class OwnMetric:
             value = float(found)
         except (TypeError, ValueError):
             raise ConfigError(f"{self._where} returned {type(found).__name__}, allowed: a number") from None
-        return value if math.isfinite(value) else None
+        return value + 0.0 if math.isfinite(value) else None  # no -0.0
 
     def _attempt(self, work: Any, *arguments: Tensor) -> Any:
         try:
@@ -150,9 +150,9 @@ def check_own_metric(
         raise ConfigError(f"{where} is not a finite number for drawn predictions of {DRAWN_ROWS} rows")
     if max(finite) - min(finite) > TOLERANCE * max(1.0, abs(finite[0])):
         raise ConfigError(
-            f"{where} is {finite[0]:.6g}, and {next(v for v in finite if v != finite[0]):.6g} for the same rows in other"
-            " batches or another order, after reset(); allowed: a value of the whole set: count in `update`, divide in"
-            " `compute`, and set everything back in `reset`"
+            f"{where} is {finite[0]:.6g}, and {next(v for v in finite if v != finite[0]):.6g} for the same rows in"
+            " other batches or another order, after reset(); allowed: a value of the whole set: count in `update`,"
+            " divide in `compute`, and set everything back in `reset`"
         )
 
 

@@ -120,8 +120,8 @@ def _built_in(name: str, weights: str, image_size: tuple[int, int], channels: in
     """A backbone that is built in, or the user's own."""
     if weights == "pretrained" or weights.startswith("package:"):
         raise ModelError(
-            f"model.weights: found {weights!r}, but {short(name)} is {'your own' if is_own(name) else 'built in'} and has"
-            " no pretrained weights;"
+            f"model.weights: found {weights!r}, but {short(name)} is {'your own' if is_own(name) else 'built in'} and"
+            " has no pretrained weights;"
             " allowed: none, a .safetensors path, or one of timm's backbones"
         )
     module = new_backbone(name, image_size, channels)

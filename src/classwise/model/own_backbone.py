@@ -42,14 +42,15 @@ def own_module(reference: str, image_size: tuple[int, int], channels: int) -> nn
         made = _attempt(made, "it fails", reference, source)
     if not isinstance(made, nn.Module):
         raise ModelError(
-            f"{KEY}: {short(reference)} is {type(made).__name__}, allowed: a torch.nn.Module, or a function that returns"
-            " one"
+            f"{KEY}: {short(reference)} is {type(made).__name__}, allowed: a torch.nn.Module, or a function that"
+            " returns one"
         )
     return made
 
 
 def count_own_features(module: nn.Module, reference: str, image_size: tuple[int, int], channels: int) -> int:
-    """The number F of features (1, F) of one image. Raises ModelError for any other output, with the line that fails."""
+    """The number F of features (1, F) of one image. Raises ModelError for any other output, and with the line that
+    fails."""
     was_training = module.training
     module.eval()
     with torch.no_grad():
@@ -65,8 +66,8 @@ def count_own_features(module: nn.Module, reference: str, image_size: tuple[int,
         if isinstance(features, Tensor) and features.ndim == 4:
             hint = "; a mean over height and width, .mean((2, 3)), makes a vector of a map"
         raise ModelError(
-            f"{KEY}: {short(reference)} makes {found} of one image, allowed: (1, F), a vector of features for each image,"
-            f" without a layer for the classes, which classwise adds{hint}"
+            f"{KEY}: {short(reference)} makes {found} of one image, allowed: (1, F), a vector of features for each"
+            f" image, without a layer for the classes, which classwise adds{hint}"
         )
     return features.shape[1]
 
@@ -119,8 +120,8 @@ def _wrong_gradient(module: nn.Module, images_BCHW: Tensor) -> str:
     module.zero_grad()
     if without:
         return (
-            f"{len(without)} of its {len(trained)} parameters get no gradient, such as {without[0]!r}: they are not used"
-            " in `forward`, or what they compute is detached; allowed: parameters that are used, or have"
+            f"{len(without)} of its {len(trained)} parameters get no gradient, such as {without[0]!r}: they are not"
+            " used in `forward`, or what they compute is detached; allowed: parameters that are used, or have"
             " requires_grad=False"
         )
     return ""

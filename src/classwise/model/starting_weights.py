@@ -28,8 +28,8 @@ class StartingWeights:
     labels: Mapping[str, Sequence[str]]
 
     def require_backbone(self, name: str) -> None:
-        """ModelError unless the run has the backbone `name`. Of the user's own, the file of this run is used: nothing of
-        the other run's code is, and its tensors have to fit."""
+        """ModelError unless the run has the backbone `name`. One of the user's own is built from the file that the
+        config names, not from the code of the run; the tensors have to fit."""
         before = self.metadata.backbone
         is_same = (
             split_reference(before)[1] == split_reference(name)[1]

@@ -49,8 +49,8 @@ def own_optimizer(reference: str) -> type[Optimizer]:
 
 
 def check_own_optimizer(reference: str, make: Make) -> None:
-    """Raise ConfigError unless the user's optimizer follows the schedule, leaves parameters without a gradient alone, and
-    can be saved and restored. `make` builds it with the config's arguments."""
+    """Raise ConfigError unless the user's optimizer follows the schedule, leaves parameters without a gradient alone,
+    and can be saved and restored. `make` builds it with the config's arguments."""
     source = admitted(reference, KEY)
     try:
         complaint = _complaint(make)

@@ -99,22 +99,27 @@ def digests_of(trust: str | Sequence[str]) -> list[str]:
 
 
 def require_trust(where: str, sources: Sequence[SourceFile], trust: str | Sequence[str]) -> None:
-    """Raise TrustError unless `trust` names the digest of each file, and no other. `where`: what the files belong to."""
+    """Raise TrustError unless `trust` names the digest of each file, and no other. `where`: what they belong to."""
     digests = digests_of(trust)
     for digest in digests:
         if not any(source.digest.startswith(digest) for source in sources):
-            has = "; ".join(_shown(source) for source in sources) or "no code of its own"
-            raise TrustError(f"--trust: {digest} is not the digest of a file of {where}, which has {has}")
+            has = ", ".join(f"{_name(source)} ({source.digest[:LEAST_DIGITS]})" for source in sources)
+            raise TrustError(
+                f"--trust: {digest} is not the digest of a file of {where}, which has {has or 'no code of its own'}"
+            )
     missing = [source for source in sources if not any(map(source.digest.startswith, digests))]
     if missing:
-        named = ",".join(source.digest[:LEAST_DIGITS] for source in sources)
         raise TrustError(
-            f"{where} has code of its own, which could do anything on this machine: "
-            + "; ".join(map(_shown, missing))
-            + f". Read {'it' if len(missing) == 1 else 'the files'} and, if you trust"
-            f" {'it' if len(missing) == 1 else 'them'}, add --trust {named}"
+            f"{where} has code of its own, which can do anything on this machine: {', '.join(map(_name, missing))}."
+            f" Read it and, if you trust it, add{trust_option(sources)}"
         )
 
 
-def _shown(source: SourceFile) -> str:
-    return f"{source.path} (SHA-256 {source.digest[:LEAST_DIGITS]}...)"
+def trust_option(sources: Sequence[SourceFile]) -> str:
+    """` --trust 3f0c9a1b,77ab01c2`, to be added to a command; empty where there is no code."""
+    named = ",".join(source.digest[:LEAST_DIGITS] for source in sources)
+    return f" --trust {named}" if named else ""
+
+
+def _name(source: SourceFile) -> str:
+    return f"{FOLDER}/{Path(source.path).name}"

@@ -1,8 +1,8 @@
 """The user's own code: read once, admitted by whoever has decided that it may run, executed from the bytes that were
 read.
 
-Nothing runs that was not admitted. `train` admits the files that its config names: they are the user's own. What lies in
-a run directory is admitted if its digests are named (see run_code.py). Worker processes get the bytes from their
+Nothing runs that was not admitted. `train` admits the files that its config names: they are the user's own. What lies
+in a run directory is admitted if its digests are named (see run_code.py). Worker processes get the bytes from their
 parent, so they need no file.
 """
 

@@ -152,8 +152,9 @@ def resume(
     training.epochs for good, also of a run that has ended: it goes on as if `planned` with so many, or with
     `schedule="restart"` its schedule begins again over the new ones (see run/extension.py). `trust`: as of `Run.open`.
 
-    Raises TrustError for code of its own that is not trusted, CheckpointError if there is no usable checkpoint or the data is not what it was, ConfigError if the run's
-    config was edited or the run cannot have so many epochs, OutputError if another process trains the run.
+    Raises TrustError for code of its own that is not trusted, CheckpointError if there is no usable checkpoint or the
+    data is not what it was, ConfigError if the run's config was edited or the run cannot have so many epochs,
+    OutputError if another process trains the run.
     """
     check_extension(epochs, schedule)
     folder = RunFolder(Path(run))

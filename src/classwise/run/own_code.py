@@ -2,7 +2,7 @@
 
 import ast
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from classwise.config.own_parts import own_references, with_references
@@ -26,7 +26,7 @@ list."""
 
 
 def admit_config(config: Config, trust: Trust = ()) -> None:
-    """Let the code run that a config names: it is the user's own, unless it lies in a run directory. Paths are absolute.
+    """Let the code run that a config with absolute paths names: the user's own, unless it lies in a run directory.
     Raises ConfigError, and TrustError for files of a run that are not in `trust`."""
     sources: dict[str, SourceFile] = {}
     for key, reference in own_references(config).items():
@@ -65,16 +65,20 @@ def admit_run_on_all_ranks(run: Path, trust: Trust, processes: Processes) -> Non
 def with_copies(config: Config, run: Path, processes: Processes) -> Config:
     """The config with the names of copies in a run directory, which rank 0 writes; their code may run. The same config
     where it names no code."""
-    references = own_references(config)
-    sources = {path: source for path, source in _sources_of(references.items())}
     folder = Path(processes.from_rank_zero(lambda: str(run.resolve())))
-    copies = copies_in(folder, sources.values())
+    copies = copies_in(folder, admitted_in(config))
     processes.from_rank_zero(lambda: write_code(folder, list(copies.values())))
     for copy in copies.values():
         admit(copy)
     return with_references(
         config, lambda _, reference: with_file(reference, copies[split_reference(reference)[0]].path)
     )
+
+
+def admitted_in(config: Config) -> list[SourceFile]:
+    """The files of the user's own that a config names, each once. Raises TrustError for code that may not run."""
+    sources = [admitted(reference, key) for key, reference in own_references(config).items()]
+    return list({source.path: source for source in sources}.values())
 
 
 def portable(config: Config) -> Config:
@@ -95,13 +99,6 @@ def located_name(name: str, run: Path) -> str:
     return with_file(name, str(run.resolve() / split_reference(name)[0])) if is_own(name) else name
 
 
-def _sources_of(references: Iterable[tuple[str, str]]) -> Iterable[tuple[str, SourceFile]]:
-    """(path, file) of each reference."""
-    for key, reference in references:
-        source = admitted(reference, key)
-        yield source.path, source
-
-
 def _refuse_files_beside(source: SourceFile, key: str) -> None:
     """Only the file itself is copied into the run, so it cannot import those beside it. Raises ConfigError."""
     try:
@@ -120,8 +117,8 @@ def _refuse_files_beside(source: SourceFile, key: str) -> None:
             if spec is None or spec.origin in [str(path) for path in beside]:
                 what = f"{name}, which is a file beside it" if name else "files beside it"
                 raise ConfigError(
-                    f"{key}: {source.path} (line {getattr(node, 'lineno', 0)}) imports {what}; a part of your own is one"
-                    " file, which is copied into the run: move what it needs into it"
+                    f"{key}: {source.path} (line {getattr(node, 'lineno', 0)}) imports {what}; a part of your own is"
+                    " one file, which is copied into the run: move what it needs into it"
                 )
 
 

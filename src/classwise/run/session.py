@@ -22,12 +22,13 @@ from classwise.errors import CheckpointError, ClasswiseError, Interrupted
 from classwise.files import write_text
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
+from classwise.own_parts.run_code import trust_option
 from classwise.report.page import write_report
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
-from classwise.run.own_code import portable, portable_name
+from classwise.run.own_code import admitted_in, portable, portable_name
 from classwise.run.resume_config import fixed_toml
 from classwise.run.stages import (
     chosen_answer,
@@ -184,7 +185,8 @@ def run_to_the_end(
         if is_main_process:
             ending.write("interrupted", reason)
             _try_report(folder, console)
-        interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}")
+        trust = trust_option(list(admitted_in(config)))
+        interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}{trust}")
         interrupted.reported_by_rank_zero = not is_main_process
         raise interrupted from None
     except BaseException as error:
