@@ -184,8 +184,14 @@ def check_own_loss(
             f"{where}: the same batch gives {float(whole):.6g} and then {float(again):.6g}; allowed: a loss that draws"
             " no random numbers and keeps nothing from one batch to the next, since a resumed run would differ"
         )
-    row = UNLABELED_ROW
-    if gradient_BO[row].any():
+    gap = float((gradient_BO - in_parts_BO).abs().max() / gradient_BO.abs().max())
+    if gap > TOLERANCE:
+        raise ConfigError(
+            f"{where}: the gradients of two micro-batches (2 and {len(targets) - 2} rows) differ from that of one batch"
+            f" by {gap:.1%}; the loss of a row must not depend on the other rows, nor be divided by their number (what"
+            " the sum is divided by is a method `normalizer(targets)`)"
+        )
+    if gradient_BO[UNLABELED_ROW].any():
         raise ConfigError(
             f"{where}: a row without a label changes it; rows whose target is"
             f" {'NaN' if targets.is_floating_point() else -1} must count in neither the sum nor the normalizer"
@@ -193,13 +199,6 @@ def check_own_loss(
     if not nothing.isfinite():
         raise ConfigError(
             f"{where}: it is {float(nothing)} for a batch without a labeled row; allowed: a finite number"
-        )
-    gap = float((gradient_BO - in_parts_BO).abs().max() / gradient_BO.abs().max())
-    if gap > TOLERANCE:
-        raise ConfigError(
-            f"{where}: the gradients of two micro-batches (2 and {len(targets) - 2} rows) differ from that of one batch by"
-            f" {gap:.1%}; the loss of a row must not depend on the other rows, nor be divided by their number (what"
-            " the sum is divided by is a method `normalizer(targets)`)"
         )
 
 

@@ -173,9 +173,6 @@ def _resolve_single(
         scores = {key: (*own.get(key, ()), *names) for key, names in scores.items()}
     if joint:
         scores["joint"] = CLASS_SCORES["joint"] if of_class else (*LABEL_SCORES, *WORST)
-        # The joint class has none of the user's own, so that such a name means the target that has it.
-        with_it = [key for key, names in own.items() if found in names]
-        target = target or (with_it[0] if len(with_it) == 1 else "")
 
     # A name that nothing has, and a target that does not exist.
     suffix = f"[{of_class[1]}]" if of_class else ""
@@ -185,7 +182,10 @@ def _resolve_single(
     if target and target not in scores:
         raise ConfigError(f"selection.metric: no target {target!r}; {nearest(metric, allowed)}")
 
-    # Without a target's name, the joint class or the only target is meant.
+    # Without a target's name, the joint class or the only target is meant; of the user's own metrics, which the joint
+    # class has none of, the only target that has it.
+    if not target and len(with_it := [key for key, names in own.items() if name in names]) == 1:
+        target = with_it[0]
     if not target:
         target = "joint" if joint else next(iter(types)) if len(types) == 1 else ""
     if not target:

@@ -44,7 +44,7 @@ CUTS = ((0, 64), (0, 5, 6, 40, 64), (0, 33, 64))
 class OwnMetric:
     """A metric of the user's own over one target, whose outputs are decoded by `head`.
 
-    `key`: of the config; `labels`: the target's label list, for a class with such a parameter. Raises TrustError,
+    `key`: of the config; `labels`: the target's label list, for a part with such a parameter. Raises TrustError,
     ConfigError.
     """
 
@@ -66,6 +66,7 @@ class OwnMetric:
                 f"{self._where} has no {' and no '.join(missing)}; allowed: a class with update(predictions, targets),"
                 " compute() and reset(), or a function of predictions and targets"
             )
+        self.reset()
 
     def update(self, decoded: Tensor, targets: Tensor) -> None:
         """Count one batch of decoded outputs (heads.py) and targets; waits for the device. Raises ConfigError with the
