@@ -107,6 +107,7 @@ def require_trust(where: str, sources: Sequence[SourceFile], trust: str | Sequen
             raise TrustError(
                 f"--trust: {digest} is not the digest of a file of {where}, which has {has or 'no code of its own'}"
             )
+    sources = sorted(sources, key=_name)
     missing = [source for source in sources if not any(map(source.digest.startswith, digests))]
     if missing:
         raise TrustError(
@@ -117,7 +118,7 @@ def require_trust(where: str, sources: Sequence[SourceFile], trust: str | Sequen
 
 def trust_option(sources: Sequence[SourceFile]) -> str:
     """` --trust 3f0c9a1b,77ab01c2`, to be added to a command; empty where there is no code."""
-    named = ",".join(source.digest[:LEAST_DIGITS] for source in sources)
+    named = ",".join(source.digest[:LEAST_DIGITS] for source in sorted(sources, key=_name))
     return f" --trust {named}" if named else ""
 
 
