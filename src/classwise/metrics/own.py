@@ -21,6 +21,7 @@ a finite prediction, are left out before. All are tensors on the host:
     ranking           scores (N,)                relevance and number of the query (N, 2), int64
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from inspect import isclass
@@ -142,7 +143,7 @@ def check_own_metric(
         for cuts in CUTS:
             for order_N in (torch.arange(DRAWN_ROWS), _other_order(head.type)):
                 metric.reset()
-                for start, end in zip(cuts, cuts[1:], strict=False):
+                for start, end in itertools.pairwise(cuts):
                     rows = order_N[start:end]
                     metric.update(decoded[rows], targets[rows])
                 values.append(metric.compute())
