@@ -84,6 +84,13 @@ def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
         if target.type == "regression":
             mean, std = _mean_and_std(splits, name)
             loss = Standardized(loss, mean, std)
+        if (config.data.mixup or config.data.cutmix) and not loss.soft_targets:
+            # Ours are refused without being built; of the user's own only the module knows.
+            mixing = "mixup" if config.data.mixup else "cutmix"
+            raise ConfigError(
+                f"data.{mixing}: found {getattr(config.data, mixing)}, but {key} of {name!r} has soft_targets = False,"
+                " so it needs hard labels; allowed: 0"
+            )
         if splits.train.weights is not None and not loss.soft_targets:
             raise ConfigError(
                 f"data.weight: found {config.data.weight!r}, but {key} of {name!r} is {config.loss_of(name).name!r},"

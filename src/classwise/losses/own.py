@@ -157,49 +157,54 @@ def check_own_loss(
 
     `outputs`, `classes`: of the head; `where` begins the message, and `source` is the user's file.
     """
-    loss = loss.double()
     outputs_BO, targets = _drawn(type, outputs, classes)
     try:
-        whole, gradient_BO = _value_and_gradient(loss, outputs_BO, targets, [slice(0, len(targets))])
-        again, _ = _value_and_gradient(loss, outputs_BO, targets, [slice(0, len(targets))])
-        _, in_parts_BO = _value_and_gradient(loss, outputs_BO, targets, [slice(0, 2), slice(2, None)])
-        nothing, _ = _value_and_gradient(loss, outputs_BO, _unlabeled(targets), [slice(0, len(targets))])
+        complaint = _complaint(loss.double(), outputs_BO, targets)
     except ConfigError:
         raise
     except Exception as error:  # the user's code raises anything
         raise ConfigError(
             f"{where}: it fails on a batch of {len(targets)} rows: {failure_text(error, source)}"
         ) from error
+    if complaint:
+        raise ConfigError(f"{where}: {complaint}")
 
+
+def _complaint(loss: nn.Module, outputs_BO: Tensor, targets: Tensor) -> str:
+    """What is wrong with a loss; empty if nothing is."""
+    rows = len(targets)
+    everything = [slice(0, rows)]
+    whole, gradient_BO = _value_and_gradient(loss, outputs_BO, targets, everything)
     if not whole.isfinite() or not gradient_BO.isfinite().all():
-        raise ConfigError(
-            f"{where}: the loss of drawn outputs is {float(whole)}, or its gradient is not finite"
-        )
+        return f"the loss of drawn outputs is {float(whole)}, or its gradient is not finite"
     if not gradient_BO.any():
-        raise ConfigError(
-            f"{where}: its gradient is 0 everywhere; does it use the outputs, and not detach them?"
-        )
+        return "its gradient is 0 everywhere; does it use the outputs, and not detach them?"
+    again, _ = _value_and_gradient(loss, outputs_BO, targets, everything)
     if whole != again:
-        raise ConfigError(
-            f"{where}: the same batch gives {float(whole):.6g} and then {float(again):.6g}; allowed: a loss that draws"
-            " no random numbers and keeps nothing from one batch to the next, since a resumed run would differ"
+        return (
+            f"the same batch gives {float(whole):.6g} and then {float(again):.6g}; allowed: a loss that draws no random"
+            " numbers and keeps nothing from one batch to the next, since a resumed run would differ"
         )
+
+    # What accumulation and unlabeled rows rely on.
+    _, in_parts_BO = _value_and_gradient(loss, outputs_BO, targets, [slice(0, 2), slice(2, rows)])
     gap = float((gradient_BO - in_parts_BO).abs().max() / gradient_BO.abs().max())
     if gap > TOLERANCE:
-        raise ConfigError(
-            f"{where}: the gradients of two micro-batches (2 and {len(targets) - 2} rows) differ from that of one batch"
-            f" by {gap:.1%}; the loss of a row must not depend on the other rows, nor be divided by their number (what"
-            " the sum is divided by is a method `normalizer(targets)`)"
+        return (
+            f"the gradients of two micro-batches (2 and {rows - 2} rows) differ from that of one batch by {gap:.1%};"
+            " the loss of a row must not depend on the other rows, nor be divided by their number (what the sum is divided"
+            " by is a method `normalizer(targets)`)"
         )
     if gradient_BO[UNLABELED_ROW].any():
-        raise ConfigError(
-            f"{where}: a row without a label changes it; rows whose target is"
-            f" {'NaN' if targets.is_floating_point() else -1} must count in neither the sum nor the normalizer"
+        unknown = "NaN" if targets.is_floating_point() else "-1"
+        return (
+            f"a row without a label changes it; rows whose target is {unknown} must count in neither the sum nor the"
+            " normalizer"
         )
+    nothing, _ = _value_and_gradient(loss, outputs_BO, _unlabeled(targets), everything)
     if not nothing.isfinite():
-        raise ConfigError(
-            f"{where}: it is {float(nothing)} for a batch without a labeled row; allowed: a finite number"
-        )
+        return f"it is {float(nothing)} for a batch without a labeled row; allowed: a finite number"
+    return ""
 
 
 UNLABELED_ROW = 3

@@ -46,7 +46,14 @@ from classwise.run.extension import (
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
 from classwise.run.inputs import note_absent_classes, rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
-from classwise.run.own_code import Trust, admit_config, admit_run, admit_run_on_all_ranks, with_copies
+from classwise.run.own_code import (
+    Trust,
+    admit_config,
+    admit_run,
+    admit_run_on_all_ranks,
+    agree_on_code,
+    with_copies,
+)
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads, unscored
@@ -89,6 +96,7 @@ def train(
 
         # What is wrong with config or data comes out here, before anything is measured.
         checked, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides, trust))
+        agree_on_code(checked, processes)
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         made = processes.on_all_ranks(lambda: new_model(checked, splits, processes))

@@ -334,7 +334,9 @@ def read_on_rank_zero(processes: Processes, read: Callable[[], Checkpoint]) -> C
     # The others have nothing to send.
     text = model = training = None
     if checkpoint is not None:
-        text = json_text([str(checkpoint.folder), checkpoint.state, checkpoint.fingerprint]).encode()
+        text = json_text(
+            [str(checkpoint.folder.resolve()), checkpoint.state, checkpoint.fingerprint]
+        ).encode()
         model = save(checkpoint.model)
         training = save(checkpoint.training)
     folder, state, made_on = json.loads(processes.broadcast(text))

@@ -2,10 +2,11 @@
 
 import ast
 import importlib.util
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from classwise.config.own_parts import own_references, with_references
+from classwise.config.own_parts import digests_in, own_references, with_references
 from classwise.config.schema import Config
 from classwise.distributed import Processes
 from classwise.errors import ConfigError
@@ -54,9 +55,21 @@ def admit_run(run: Path, trust: Trust) -> list[SourceFile]:
 
 def admit_run_on_all_ranks(run: Path, trust: Trust, processes: Processes) -> None:
     """`admit_run`, where only rank 0 needs to see the folder."""
+    _admit_from_rank_zero(lambda: admit_run(run, trust), processes)
+
+
+def agree_on_code(config: Config, processes: Processes) -> None:
+    """All processes have read the same code, and that of rank 0 may run under its paths too, since all train with the
+    config of rank 0. Raises ClasswiseError."""
+    processes.require_same(json.dumps(digests_in(config)), "your own code")
+    _admit_from_rank_zero(lambda: admitted_in(config), processes)
+
+
+def _admit_from_rank_zero(read: Callable[[], list[SourceFile]], processes: Processes) -> None:
+    """What rank 0 reads may run in all processes."""
 
     def as_texts() -> list[list[str]]:
-        return [[source.path, source.content.hex()] for source in admit_run(run, trust)]
+        return [[source.path, source.content.hex()] for source in read()]
 
     for path, content in processes.from_rank_zero(as_texts):
         admit(SourceFile(path, bytes.fromhex(content)))
