@@ -114,9 +114,11 @@ def test_trust_in_a_run_without_code_is_refused() -> None:
 
 
 def test_only_copies_of_a_run_lie_in_one(run: Path) -> None:
-    """A folder named code of the user's own does not count."""
+    """A folder named `code` of the user's own, also beside a config.toml, does not count."""
     path = str(run / "code/my_part.py")
     assert not lies_in_a_run(path)
     (run / "config.toml").touch()
     assert lies_in_a_run(path)
     assert not lies_in_a_run(str(run / "my_part.py"))
+    (run / "code/manifest.json").unlink()
+    assert not lies_in_a_run(path)

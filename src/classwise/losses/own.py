@@ -192,8 +192,8 @@ def _complaint(loss: nn.Module, outputs_BO: Tensor, targets: Tensor) -> str:
     if gap > TOLERANCE:
         return (
             f"the gradients of two micro-batches (2 and {rows - 2} rows) differ from that of one batch by {gap:.1%};"
-            " the loss of a row must not depend on the other rows, nor be divided by their number (what the sum is divided"
-            " by is a method `normalizer(targets)`)"
+            " the loss of a row must not depend on the other rows, nor be divided by their number (what the sum is"
+            " divided by is a method `normalizer(targets)`)"
         )
     if gradient_BO[UNLABELED_ROW].any():
         unknown = "NaN" if targets.is_floating_point() else "-1"

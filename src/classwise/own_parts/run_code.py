@@ -80,9 +80,11 @@ def read_code(run: Path) -> list[SourceFile]:
 
 
 def lies_in_a_run(path: str) -> bool:
-    """Whether a file is one of the copies in a run directory."""
+    """Whether a file is one of the copies in a run directory, rather than in some folder of that name."""
     folder = Path(path).parent
-    return folder.name == FOLDER and (folder.parent / "config.toml").is_file()
+    return (
+        folder.name == FOLDER and (folder / MANIFEST).is_file() and (folder.parent / "config.toml").is_file()
+    )
 
 
 def digests_of(trust: str | Sequence[str]) -> list[str]:
