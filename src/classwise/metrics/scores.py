@@ -56,6 +56,7 @@ _AGREEMENTS = ("mcc", "kappa", "quadratic_kappa")
 def is_own_metric(name: str) -> bool:
     """Whether a score (without the name of its target) is that of a metric of the user's own: it has a plain name that
     no score of ours has."""
+    name = name.removesuffix(AT_PRIOR)
     return name.isidentifier() and name not in HIGHER_IS_BETTER and not name.startswith("worst_")
 
 
