@@ -16,7 +16,16 @@ from tests.end_to_end.test_interrupt import stop_after
 from tests.helpers.own_parts import guide_files
 from tests.helpers.refusals import refused, says
 from tests.helpers.same_end import assert_same_end
-from tests.helpers.scenes import FORKS, PLAIN, Result, command, plain_table, write_config
+from tests.helpers.scenes import (
+    FORKS,
+    PLAIN,
+    Result,
+    command,
+    plain_rows,
+    plain_table,
+    write_config,
+    write_csv,
+)
 
 FIVE: dict[str, Any] = {
     **PLAIN,
@@ -103,6 +112,21 @@ def test_the_users_metrics_are_scored_and_select(folder: Path) -> None:
     shown = command("evaluate", folder / "run", "--trust", trust_of(folder / "run")).ok().out
     assert f"cost {own['cost']:.4f} on 4 rows" in shown
     assert f"Hits {own['Hits']:.4f}" in shown
+
+
+def test_rows_with_labels_that_the_model_has_never_seen_are_left_out_of_them(
+    folder: Path, run: Path, tmp_path: Path
+) -> None:
+    """The user's table of costs has no line for such a label; our scores count the row as a mistake."""
+    rows = [*plain_rows(6), ["images/06.png", "never seen"]]
+    table = write_csv(tmp_path / "more.csv", ("path", "label"), rows)
+    opened = classwise.Run.open(run, trust=trust_of(run))
+    found = opened.evaluate(table, folder)["targets"]["label"]
+    six = write_csv(tmp_path / "six.csv", ("path", "label"), rows[:6])
+    without = opened.evaluate(six, folder)["targets"]["label"]
+    assert found["own"] == without["own"]
+    assert found["samples"] == without["samples"] + 1
+    assert found["own"]["Hits"] == pytest.approx(without["accuracy"])
 
 
 def test_predict_needs_nothing_but_the_run(folder: Path, run: Path) -> None:
