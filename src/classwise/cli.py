@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import classwise
 from classwise import cli_models
-from classwise.cli_options import Debug, Force, Quiet
+from classwise.cli_options import Debug, Force, Quiet, Trust
 from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
 from classwise.signals import ignore_signals
 
@@ -138,6 +138,7 @@ def train(
     /,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     run: Annotated[Path | None, Parameter(help="The run directory, instead of runs/NAME.")] = None,
+    trust: Trust = "",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -158,7 +159,7 @@ def train(
         )
     from classwise.run.api import train as train_run
 
-    _print_path(train_run(config, run, parse_overrides(overrides), quiet).path)
+    _print_path(train_run(config, run, parse_overrides(overrides), quiet, trust).path)
 
 
 @app.command
@@ -208,6 +209,7 @@ def resume(
             " new epochs)."
         ),
     ] = "planned",
+    trust: Trust = "",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -222,7 +224,7 @@ def resume(
         _say_at_once(f"resuming {run}", quiet)
     from classwise.run.api import resume as resume_run
 
-    _print_path(resume_run(run, quiet, workers, epochs, schedule).path)
+    _print_path(resume_run(run, quiet, workers, epochs, schedule, trust).path)
 
 
 @app.command

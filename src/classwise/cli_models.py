@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from classwise.cli_options import Debug, Engine, Force
+from classwise.cli_options import Debug, Engine, Force, Trust
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +34,7 @@ def evaluate(
     as_json: Annotated[
         bool, Parameter(name="--json", help="Print all metrics as JSON, as in metrics.json.")
     ] = False,
+    trust: Trust = "",
     debug: Debug = False,
 ) -> None:
     """Print the metrics of a run on its own test and validation rows, or on another labeled table or folder.
@@ -51,7 +52,7 @@ def evaluate(
     from classwise.metrics.text import metrics_text
     from classwise.run.api import Run
 
-    metrics = Run.open(run).evaluate(table, images, quiet=False, bad_images=bad_images)
+    metrics = Run.open(run, trust).evaluate(table, images, quiet=False, bad_images=bad_images)
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
     if skipped := metrics.get("skipped"):
         first = skipped[0]
@@ -80,6 +81,7 @@ def predict(
         ),
     ] = "auto",
     engine: Engine = "torch",
+    trust: Trust = "",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
@@ -110,7 +112,7 @@ def predict(
                 f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}"
             )
         refuse_existing(out, force)
-    predictions = Run.open(run).predict(
+    predictions = Run.open(run, trust).predict(
         source if not more else sources,
         images,
         quiet=False,
@@ -175,6 +177,7 @@ def submit(
         ),
     ] = None,
     engine: Engine = "torch",
+    trust: Trust = "",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
@@ -196,7 +199,7 @@ def submit(
         raise OutputError(
             f"--out {out}: found suffix {out.suffix or '(none)'}, allowed: {template.suffix}, as in the template"
         )
-    opened = Run.open(run)
+    opened = Run.open(run, trust)
     skipped = opened.submit_with_note(
         template,
         images,
@@ -221,6 +224,7 @@ def export(
     /,
     *,
     out: Annotated[Path, Parameter(help="The .onnx file to write.")],
+    trust: Trust = "",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
@@ -233,7 +237,7 @@ def export(
     """
     from classwise.run.api import Run
 
-    print(Run.open(run).export(out, force))
+    print(Run.open(run, trust).export(out, force))
 
 
 def convert(
@@ -275,7 +279,7 @@ def convert(
     print(out)
 
 
-def report(run: Path, /, *, debug: Debug = False) -> None:
+def report(run: Path, /, *, trust: Trust = "", debug: Debug = False) -> None:
     """Write report.html again, from the files of the run directory.
 
     Parameters
@@ -285,4 +289,4 @@ def report(run: Path, /, *, debug: Debug = False) -> None:
     """
     from classwise.run.api import Run
 
-    print(Run.open(run).report())
+    print(Run.open(run, trust).report())

@@ -15,3 +15,10 @@ Engine = Annotated[
 Debug = Annotated[
     bool, Parameter(name="--debug", help="Show the traceback of errors.", group=Group("Help", sort_key=9))
 ]
+Trust = Annotated[
+    str,
+    Parameter(
+        help="For a run with code of its own (code/): the first eight characters of the SHA-256 of each file, separated"
+        " by commas. You have read it, and trust it.",
+    ),
+]

@@ -222,10 +222,12 @@ class Processes:
         found = self.all_gather_object(value)
         other = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
         if other:
-            raise ClasswiseError(
+            error = ClasswiseError(
                 f"{what} of process {other[0]} of {self.world_size} differs from that of process 0; all need the same"
                 " files and versions"
             )
+            error.reported_by_rank_zero = not self.is_main_process
+            raise error
 
     def _all_gather(self, tensor: Tensor) -> list[Tensor]:
         found = [torch.empty_like(tensor) for _ in range(self.world_size)]

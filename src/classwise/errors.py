@@ -7,6 +7,7 @@ ClasswiseError             a user's mistake or bad data: one short message, exit
 ├── WorkerError            a process that reads images was killed, hung or failed
 ├── ModelError             a backbone, its weights, or the packages that it needs
 ├── CheckpointError        no checkpoint, a damaged one, or one of another run
+├── TrustError             a run directory with code of its own that nobody has said they trust
 ├── OutputError            a file that would be overwritten, or that its template contradicts
 ├── NonFiniteError         a loss or gradient that is not a number; training stopped before the step
 ├── SkippedImages          done, but without some images that cannot be used: exit code 3
@@ -59,6 +60,10 @@ class ModelError(ClasswiseError):
 
 class CheckpointError(ClasswiseError):
     """A checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+class TrustError(ClasswiseError):
+    """A run directory holds code of its own whose digest was not named in --trust."""
 
 
 class OutputError(ClasswiseError):

@@ -217,11 +217,11 @@ OUT_OF_RANGE = [
     (tree(loss={"name": "focl"}), "loss.name: found 'focl'; did you mean 'focal'?"),
     (
         tree(loss={"gamma": 1}),
-        "loss.name: missing; allowed: " + LOSS_NAMES + ", sum",
+        "loss.name: missing; allowed: " + LOSS_NAMES + ", sum, FILE.py:NAME",
     ),
     (
         tree(loss={"name": 3}),
-        "loss.name: found '3'; allowed: " + LOSS_NAMES + ", sum",
+        "loss.name: found '3'; allowed: " + LOSS_NAMES + ", sum, FILE.py:NAME",
     ),
     (
         tree(loss={"name": "focal", "gamma": -1}),
@@ -231,11 +231,11 @@ OUT_OF_RANGE = [
     (tree(loss={"name": "sum", "terms": []}), "loss.terms: found [], must have at least 1 item"),
     (
         tree(loss={"name": "sum", "terms": [{"gamma": 1}]}),
-        "loss.terms[0].name: missing; allowed: " + LOSS_NAMES,
+        "loss.terms[0].name: missing; allowed: " + LOSS_NAMES + ", FILE.py:NAME",
     ),
     (
         tree(loss={"name": "sum", "terms": [{"name": "sum", "terms": []}]}),
-        "loss.terms[0].name: found 'sum'; allowed: " + LOSS_NAMES,
+        "loss.terms[0].name: found 'sum'; allowed: " + LOSS_NAMES + ", FILE.py:NAME",
     ),
     (
         tree(loss={"name": "sum", "terms": [{"name": "focal", "weight": 0}]}),
@@ -385,7 +385,7 @@ def test_overrides_reach_every_key(key, text, value):
         ([("data.valid", "1.5")], "data.valid: found 1.5, must be less than 1 or a string"),
         (
             [("loss.name", "[1]")],
-            "loss.name: found '[1]'; allowed: " + LOSS_NAMES + ", sum",
+            "loss.name: found '[1]'; allowed: " + LOSS_NAMES + ", sum, FILE.py:NAME",
         ),
         (
             [("name", "7"), ("training.epochs", "0")],

@@ -248,6 +248,7 @@ CASES: dict[str, Case] = {
     "targets.NAME.query": Case(("query", "person"), base=OF_TYPE["ranking"]),
     "targets.NAME.weight": Case((1.0, 3.0)),
     "targets.NAME.adjust": Case((LEFT_OUT, 1.0, 2.0), predictions),
+    "targets.NAME.metrics": Case((LEFT_OUT, ["@own.py:confidence"]), metrics),
     "targets.NAME.loss": Case((LEFT_OUT, {"name": "focal"}, {"label_smoothing": 0.2})),
     "joint.targets": Case(
         (["it", "other"], ["other", "it"]), predictions, base={**TWO, "selection": {"metric": "macro_f1"}}
@@ -390,4 +391,7 @@ def loss_cases() -> Iterator[tuple[str, Case]]:
 
 ONE_TERM = {"terms": [{"name": "cross_entropy"}]}
 CASES |= dict(loss_cases())
+CASES["loss[own].name"] = Case(("@own.py:linear", "@own.py:quadratic"))
+CASES["loss[sum].terms[own].name"] = CASES["loss[own].name"]
+CASES["loss[sum].terms[own].weight"] = Case((1.0, 3.0), section={"name": "@own.py:linear"})
 CASES["loss[sum].name"] = Case(("sum", "cross_entropy"), refusal, section=ONE_TERM)

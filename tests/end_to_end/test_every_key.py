@@ -14,11 +14,13 @@ import pytest
 from pydantic import BaseModel
 from safetensors.torch import save_file
 
+from classwise.config.base import section_name
 from classwise.config.load import make_config
-from classwise.config.losses import WeightedSum
+from classwise.config.losses import OwnLoss, WeightedSum
 from classwise.config.schema import Config
 from classwise.errors import ClasswiseError
 from classwise.model.classifier import build_classifier
+from classwise.own_parts.run_code import read_code
 from classwise.run.api import Run, train
 from tests.end_to_end.key_cases import BASE, CASES, LEFT_OUT, TWO, Case, Outcome, merged
 from tests.helpers.scenes import write_csv
@@ -54,8 +56,8 @@ def sections(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def kind(section: type[BaseModel]) -> str:
-    """`focal` for the section whose name can only be that."""
-    return str(get_args(section.model_fields["name"].annotation)[0])
+    """`focal` for the section whose name can only be that, `own` for that of the user's own losses."""
+    return "own" if issubclass(section, OwnLoss) else section_name(section)
 
 
 def config_of(here: Path, key: str, case: Case, value: Any) -> dict[str, Any]:
@@ -83,11 +85,24 @@ def placed(value: Any, here: Path) -> Any:
     """`@` replaced by the folder with the data."""
     if isinstance(value, dict):
         return {key: placed(item, here) for key, item in value.items()}
+    if isinstance(value, list):
+        return [placed(item, here) for item in value]
     is_path = isinstance(value, str) and value.startswith("@")
     return str(here / value[1:]) if is_path else value
 
 
 # The data
+
+OWN_CODE = """
+def quadratic(outputs, targets):
+    return (outputs.gather(1, targets[:, None])[:, 0] - 1) ** 2
+
+def linear(outputs, targets):
+    return -outputs.gather(1, targets[:, None])[:, 0]
+
+def confidence(predictions, targets):
+    return predictions.max(1).values.mean()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +133,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "images/linked.png").symlink_to(elsewhere)
     model = build_classifier("small_cnn", "none", (8, 8), "squash", 0.0, {"it": 3}, seed=7)
     save_file({name: x.contiguous() for name, x in model.state_dict().items()}, path / "weights.safetensors")
+    (path / "own.py").write_text(OWN_CODE)
     return path
 
 
@@ -164,7 +180,8 @@ def trained(config: Config, folder: Path) -> Outcome:
     """The run in folder/runs, or the reason against it."""
     with contextlib.chdir(folder):
         try:
-            return Run.open(train(config, quiet=True).path.absolute())
+            path = train(config, quiet=True).path.absolute()
+            return Run.open(path, trust=[source.digest for source in read_code(path)])
         except ClasswiseError as error:
             return str(error)
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from classwise.own_parts.run_code import read_code
 from tests.faults import distributed
 from tests.faults.forked import Child, Hook, free_port, rank_environment, start
+from tests.helpers.own_parts import guide_files
 from tests.helpers.pretrained import probed_config, save_weights
 from tests.helpers.same_end import differences, timeless_history
 from tests.helpers.scenes import PEOPLE, class_folder, people_table, plain_table
@@ -125,6 +127,52 @@ def test_a_store_in_one_process_only() -> None:
         ranks = two(folder / "files", ["train", config, "--run", folder / "run"], (), ({}, no_folder))
         assert [rank.code for rank in ranks] == [0, 0], ranks[0].said
         assert differences(folder / "like", folder / "run") == ""
+
+
+OWN: dict[str, Any] = {
+    "data__augment": "my_augment.py:augment",
+    "model__backbone": "my_model.py:Net",
+    "loss": {"name": "my_losses.py:Poly"},
+    "optimizer": {"name": "my_optim.py:Sign"},
+    "targets__mask__metrics": ["my_metrics.py:Hits"],
+    "training__epochs": 2,
+}
+
+
+def test_code_of_the_users_own_in_two_processes() -> None:
+    """Stopped by a signal to one of them, and resumed by two with trust: the bytes of a run without a stop. Without
+    trust, both refuse, and one says why."""
+    stop = Hook("classwise.training.state:Progress.end_update", stop_here, call=3)
+    with distributed.drawn(**OWN) as (folder, config):
+        for name, code in guide_files().items():
+            (folder / name).write_text(code, encoding="utf-8")
+        whole, run = folder / "whole", folder / "run"
+        ranks = two(folder / "files whole", ["train", config, "--run", whole])
+        assert [rank.code for rank in ranks] == [0, 0], ranks[0].said
+        stopped = two(folder / "files stopped", ["train", config, "--run", run], hooks=[stop])
+        assert [rank.code for rank in stopped] == [75, 75], stopped[0].said
+        refused = two(folder / "files refused", ["resume", run])
+        assert [rank.code for rank in refused] == [1, 1]
+        assert [rank.said.count("has code of its own") for rank in refused] == [1, 0]
+        trust = ",".join(source.digest for source in read_code(run))
+        resumed = two(folder / "files resumed", ["resume", run, "--trust", trust])
+        assert [rank.code for rank in resumed] == [0, 0], resumed[0].said
+        assert differences(whole, run) == ""
+
+
+def test_other_code_on_another_machine() -> None:
+    """Two files of one name and different contents are not one run."""
+    with distributed.drawn(**OWN) as (folder, config):
+        other = folder / "other"
+        other.mkdir()
+        for name, code in guide_files().items():
+            (folder / name).write_text(code, encoding="utf-8")
+            (other / name).write_text(code + "# other\n", encoding="utf-8")
+        elsewhere = ["--loss.name", str(other / "my_losses.py:Poly")]
+        ranks = two(folder / "files", ["train", config, "--run", folder / "run"], elsewhere)
+        assert all(rank.code for rank in ranks)
+        assert sum(rank.said.count("your own code of process 1 of 2 differs") for rank in ranks) == 1
+        assert not (folder / "run").exists()
 
 
 def test_another_image_on_another_machine() -> None:

@@ -90,13 +90,15 @@ def test_a_metric_that_the_target_does_not_have_is_refused(
 
 
 def test_directions() -> None:
-    """Lower is better for errors and losses, with and without the target's name; an unknown name is refused."""
+    """Lower is better for errors and losses, with and without the target's name; another name is
+    that of a metric of the user's own, of which higher is; what is no name is refused."""
     assert higher_is_better("macro_f1")
     assert higher_is_better("joint.macro_f1")
     assert not higher_is_better("age.mae")
     assert not higher_is_better("나이.대.log_loss")
-    with pytest.raises(ValueError, match=r"found the metric 'age\.maf'; did you mean 'map' or 'mae'"):
-        higher_is_better("age.maf")
+    assert higher_is_better("age.cost")
+    with pytest.raises(ValueError, match=r"found the metric 'age\.m-ae'; did you mean 'mae'"):
+        higher_is_better("age.m-ae")
 
 
 TWO = {"age": "class", "tags": "multilabel"}

@@ -37,6 +37,7 @@ from classwise.data.dataset import ImageDataset
 from classwise.data.images import min_image_size, read_image
 from classwise.metrics.collection import ROWS_AT_ONCE
 from classwise.run.assembly import Parts, assemble
+from classwise.run.own_code import admit_config
 from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.starting_weights import starting_weights
 from classwise.training import loop
@@ -66,6 +67,7 @@ def bench(config: str | Path, overrides: Sequence[tuple[str, str]] = (), quiet: 
     the image cache. Raises what `train` raises for a bad config or bad data."""
     console = Console(quiet)
     given = load_config(Path(config), overrides)
+    admit_config(given)
     with preserve_torch_state(), contextlib.closing(prepare(given, console)) as splits:
         heads = build_heads(given, splits)
         model = build_model(given, heads, starting_weights(given))

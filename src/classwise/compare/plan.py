@@ -10,6 +10,7 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
+from classwise.run.own_code import admit_config
 
 LARGEST_SEED = 2**63
 
@@ -88,6 +89,7 @@ def _load(path: Path, overrides: Overrides, variant: Variant) -> tuple[Config, l
     """The variant's config, and warnings about it."""
     try:
         config = load_config(path, (*overrides, *variant.overrides))
+        admit_config(config)
         return _with_fixed_length(_without_baselines(config)), check_conflicts(config)
     except ConfigError as error:
         # Without overrides of its own, the mistake is the config's.

@@ -12,6 +12,7 @@ from typing import Any
 from classwise.compare.plan import PlannedRun
 from classwise.compare.scoring import Scoring
 from classwise.config.load import RENAMED
+from classwise.config.own_parts import digests_in
 from classwise.config.schema import Config
 from classwise.errors import ConfigError, DataError, OutputError
 from classwise.files import json_text, sha256, write_json
@@ -142,8 +143,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def outcome_config(config: Config) -> dict[str, Any]:
-    """Everything beside the seed that determines a run's result, by dotted key; of a table or a weights file also a
-    digest of its content."""
+    """Everything beside the seed that determines a run's result, by dotted key; of a table, a weights file or code of
+    the user's own also a digest of its content."""
     flat = _flatten(config.model_dump(mode="json"), "")
     keys = {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
     for key in ("data.source", "data.valid", "data.test", "model.weights"):
@@ -152,7 +153,7 @@ def outcome_config(config: Config) -> dict[str, Any]:
             file = file / "checkpoints" / "best" / "model.safetensors"
         if file is not None and file.is_absolute() and file.is_file():  # load_config made the paths absolute
             keys[f"{key} (content)"] = _digest(file)
-    return keys
+    return keys | {f"{key} (content)": digest[:16] for key, digest in digests_in(config).items()}
 
 
 def _digest(path: Path) -> str:

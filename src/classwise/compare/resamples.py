@@ -24,7 +24,7 @@ from classwise.metrics.names import RANKED_SCORES, WORST, class_score, is_sum, s
 from classwise.metrics.prior import resampling_at_prior, scores_at_prior
 from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.rows import marginal_sums
-from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array, precision_recall_f1
+from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array, is_own_metric, precision_recall_f1
 from classwise.run.folder import RunFolder
 
 RESAMPLES = 1000
@@ -78,7 +78,7 @@ def _score(
 ) -> tuple[float, Resampling] | None:
     """A score of one target, or of the joint class, and its resampling; None for those that have none."""
     key = split_metric(metric)[1]
-    if key in RANKED_SCORES:
+    if key in RANKED_SCORES or is_own_metric(key):
         return None
     counted = _metric_of(predictions, metric, run, split)
     if counted is None:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from classwise.compare.plan import PlannedRun
+from classwise.config.own_parts import digests_in
 from classwise.config.schema import Config
 from classwise.errors import CheckpointError, ClasswiseError, Interrupted
 from classwise.run import api as run
 from classwise.run.checkpoint import newest_checkpoint
 from classwise.run.folder import RunFolder
 from classwise.run.lock import refuse_held
+from classwise.run.own_code import admit_config
 from classwise.signals import STOPPING, blocked_signals, unblock_signals
 
 DONE = ("finished", "early_stopped")
@@ -61,7 +63,9 @@ def train_or_resume(folder: Path, config: Config) -> Outcome:
     """
     try:
         if _can_resume(folder):
-            run.resume(folder, quiet=True)
+            # Its code is the user's own, as long as it is that of the config.
+            admit_config(config)
+            run.resume(folder, quiet=True, trust=tuple(set(digests_in(config).values())))
         else:
             refuse_held(folder)  # another process may be training this run
             shutil.rmtree(folder, ignore_errors=True)

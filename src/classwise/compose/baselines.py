@@ -19,7 +19,7 @@ from classwise.compose.linear_probe import Probe, linear_probe, pixel_features, 
 from classwise.compose.loaders import loader_of, model_features, split_images
 from classwise.compose.prior import class_shares
 from classwise.compose.raw_outputs import log_of, raw_class, raw_ordinal
-from classwise.compose.settings import build_settings, metric_targets
+from classwise.compose.settings import build_settings, metric_targets, own_metrics_of
 from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.data.dataset import ImageDataset
@@ -101,6 +101,7 @@ def run_baselines(
             selected=metric,
             only_selected=True,
             priors=class_shares(config, splits.label_lists),
+            own=own_metrics_of(config),
         )
         metrics.update(outputs, valid_labels)
         value = score_of(metrics.compute(), metric)

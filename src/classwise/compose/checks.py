@@ -7,21 +7,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from classwise.compose.losses import build_criterion
+from classwise.compose.losses import build_criterion, build_heads, check_own_losses
 from classwise.compose.settings import build_settings, device_of, metric_targets, selection_metric
 from classwise.compose.split_checks import SPLIT_NAMES
 from classwise.compose.splits import DatasetSplits, label_counts
-from classwise.compose.state import optimizer_of, schedule_of
+from classwise.compose.state import optimizer_from, optimizer_of, schedule_of
 from classwise.config.schema import Config
+from classwise.data.own_augment import OwnAugment, check_own_augment
 from classwise.data.sampling import batches_of, table_order
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, DataError
 from classwise.losses.criterion import Criterion
 from classwise.metrics.collection import joint_labels
 from classwise.metrics.mean import is_mean
-from classwise.metrics.names import RANKED_OF_CLASS, class_score, split_metric, terms_of
+from classwise.metrics.names import ALIASES, RANKED_OF_CLASS, WORST, class_score, split_metric, terms_of
+from classwise.metrics.own import check_own_metric
+from classwise.metrics.scores import HIGHER_IS_BETTER
 from classwise.model.batch_norm import freezable_norms
 from classwise.model.classifier import Classifier
+from classwise.model.own_backbone import check_own_backbone
+from classwise.optim.own import check_own_optimizer
+from classwise.own_parts.reference import is_own
+
+TAKEN_NAMES = (*HIGHER_IS_BETTER, *ALIASES, *WORST, "loss")
+"""Names that no metric of the user's own can have."""
 
 
 def check_recipe(
@@ -35,6 +44,7 @@ def check_recipe(
     _refuse_unbalanced_sampling(config, splits)
     _refuse_nothing_to_freeze(config, model)
 
+    _check_own_parts(config, splits, model)
     criterion = build_criterion(config, splits)
     optimizer = optimizer_of(config, model, criterion)
     _refuse_process_count(config, criterion, processes)
@@ -44,6 +54,22 @@ def check_recipe(
 
     # Some schedules ask for more updates than a short run has.
     schedule_of(config, optimizer, updates_per_epoch(config, splits, processes))
+
+
+def _check_own_parts(config: Config, splits: DatasetSplits, model: Classifier) -> None:
+    """Each part of the user's own is tried on a few drawn rows. Raises ConfigError, ModelError."""
+    if is_own(config.model.backbone):
+        check_own_backbone(config.model.backbone, config.model.image_size, config.model.channels)
+    if is_own(config.data.augment.preset):
+        own = OwnAugment.of(config.data.augment.preset)
+        check_own_augment(own, config.model.image_size, config.model.channels)
+    if is_own(config.optimizer.name):
+        check_own_optimizer(config.optimizer.name, lambda groups: optimizer_from(config, groups))
+    check_own_losses(config, splits, model.metadata.heads)
+    for name, head in build_heads(config, splits).items():
+        for number, reference in enumerate(config.targets[name].metrics or ()):
+            key = f"targets.{name}.metrics[{number}]"
+            check_own_metric(reference, key, head, splits.label_lists.get(name, ()), taken=TAKEN_NAMES)
 
 
 def updates_per_epoch(config: Config, splits: DatasetSplits, processes: Processes = SINGLE_PROCESS) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from classwise.compose.loaders import loader_of, split_images
-from classwise.compose.remembered import backbone_digest, machine_of, package_versions
+from classwise.compose.remembered import backbone_digest, code_key, machine_of, package_versions
 from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -99,5 +99,6 @@ def _key(split: Split, config: Config, computing: Computing, mirror: bool) -> st
         "computed": [training.precision, training.memory_format, training.threads, training.batch_size],
         "mirror": mirror,
         "max_pixels": config.data.max_pixels,
+        **code_key(config),
     }
     return sha256(json_text(key).encode())

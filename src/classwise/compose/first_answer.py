@@ -24,7 +24,7 @@ from classwise.compose.loaders import augmentation
 from classwise.compose.losses import build_criterion
 from classwise.compose.prior import class_shares
 from classwise.compose.row_weights import weighted_targets
-from classwise.compose.settings import build_settings, selection_metric
+from classwise.compose.settings import build_settings, own_metrics_of, selection_metric
 from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.conflicts import losses_of
 from classwise.config.schema import Config
@@ -263,6 +263,7 @@ def _score(
             for key, shares in class_shares(config, splits.label_lists).items()
             if not of or key == of
         },
+        own={} if of else own_metrics_of(config),
     )
     metrics.update(outputs, targets)
     results = metrics.compute()

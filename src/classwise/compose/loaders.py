@@ -20,10 +20,12 @@ from classwise.data.epochs import TrainingData, ValidationData
 from classwise.data.loader import FeatureLoader, Loader
 from classwise.data.memory_images import MemoryImages
 from classwise.data.mixing import Mixing
+from classwise.data.own_augment import OwnAugment
 from classwise.data.sources import Samples
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.infer.features import features_of
 from classwise.model.classifier import Classifier, ModelMetadata
+from classwise.own_parts.reference import is_own
 
 
 def build_data(
@@ -41,7 +43,8 @@ def build_data(
 
     # A GPU has time to spare for the part of the augmentation that needs an image's own pixels alone.
     train_images = training_images(config, splits, model.metadata)
-    train_images = dataclasses.replace(train_images, augments_on_host=not on_gpu)
+    on_host = not on_gpu or train_images.own_augment is not None
+    train_images = dataclasses.replace(train_images, augments_on_host=on_host)
     valid_images = split_images(splits.valid, config, model.metadata)
 
     # While the backbone is frozen, training sees features of images that are not augmented.
@@ -97,7 +100,9 @@ def loader_of(
 def training_images(config: Config, splits: DatasetSplits, metadata: ModelMetadata) -> ImageDataset:
     """The training images, augmented."""
     images = split_images(splits.train, config, metadata)
-    return dataclasses.replace(images, seed=config.seed, augment=augmentation(config))
+    return dataclasses.replace(
+        images, seed=config.seed, augment=augmentation(config), own_augment=own_augmentation(config)
+    )
 
 
 def split_images(split: Split, config: Config, metadata: ModelMetadata) -> ImageDataset:
@@ -124,11 +129,19 @@ def evaluation_images(
 
 
 def augmentation(config: Config) -> Augment:
-    """The preset; keys that the config gives replace those of the preset. Only RGB has a saturation to change."""
+    """The preset; keys that the config gives replace those of the preset, which are all off beside an augmentation of
+    the user's own. Only RGB has a saturation to change."""
     overrides = config.data.augment.model_dump(exclude={"preset"}, exclude_none=True)
     if config.model.channels != 3:
         overrides["saturation"] = 0.0
-    return dataclasses.replace(PRESETS[config.data.augment.preset], **overrides)
+    preset = config.data.augment.preset
+    return dataclasses.replace(PRESETS["none" if is_own(preset) else preset], **overrides)
+
+
+def own_augmentation(config: Config) -> OwnAugment | None:
+    """The augmentation of the user's own, if the config names one."""
+    preset = config.data.augment.preset
+    return OwnAugment.of(preset) if is_own(preset) else None
 
 
 def model_features(model: Classifier, dataset: ImageDataset, config: Config, device: torch.device) -> Tensor:

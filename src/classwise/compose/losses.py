@@ -1,6 +1,6 @@
 """From the config to the criterion and the heads: one loss and one head for each target."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,11 +23,14 @@ from classwise.losses.gce import GeneralizedCrossEntropy
 from classwise.losses.ldam import LDAM
 from classwise.losses.logit_adjustment import LogitAdjustment, log_prior
 from classwise.losses.multilabel import Asymmetric, BinaryCrossEntropy, MultilabelFocal
+from classwise.losses.own import check_own_loss, own_loss
 from classwise.losses.ranking import ListNet, PairwiseLogistic
 from classwise.losses.regression import AbsoluteError, Huber, SmoothL1, SquaredError, Standardized
 from classwise.losses.soft_f1 import SoftMacroF1
 from classwise.losses.weighted_sum import WeightedSum
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
+from classwise.own_parts.reference import is_own, short
+from classwise.own_parts.source import admitted, load, made_by
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class LossInputs:
     negative."""
     drawn: Sequence[float]
     """Rows of each of the K classes that an epoch draws on average: `counts`, unless sampling prefers some classes."""
+    type: str = "class"
+    """Of the target."""
 
     def class_weights(self, section: Any) -> Tensor | None:
         """The class weights (K,) that the section asks for; None for none. Raises ConfigError."""
@@ -70,15 +75,7 @@ def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
     losses: dict[str, nn.Module] = {}
     for name, target in config.targets.items():
         key = loss_key(config, name)
-        inputs = LossInputs(
-            key=key,
-            counts=weighted_counts(splits, name),
-            labeled=_labeled_cells(splits, name),
-            drawn=drawn_counts(splits, config.data.sampling, name)
-            if splits.target(name).is_class_like
-            else (),
-        )
-        loss = _build(config.loss_of(name), inputs)
+        loss = _build(config.loss_of(name), _loss_inputs(config, splits, name))
         if not loss.additive and config.training.accumulate > 1:
             raise ConfigError(
                 f"{key}: soft F1 is not a sum over samples, so it cannot be accumulated exactly;"
@@ -87,6 +84,13 @@ def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
         if target.type == "regression":
             mean, std = _mean_and_std(splits, name)
             loss = Standardized(loss, mean, std)
+        if (config.data.mixup or config.data.cutmix) and not loss.soft_targets:
+            # Ours are refused without being built; of the user's own only the module knows.
+            mixing = "mixup" if config.data.mixup else "cutmix"
+            raise ConfigError(
+                f"data.{mixing}: found {getattr(config.data, mixing)}, but {key} of {name!r} has soft_targets = False,"
+                " so it needs hard labels; allowed: 0"
+            )
         if splits.train.weights is not None and not loss.soft_targets:
             raise ConfigError(
                 f"data.weight: found {config.data.weight!r}, but {key} of {name!r} is {config.loss_of(name).name!r},"
@@ -97,8 +101,39 @@ def build_criterion(config: Config, splits: DatasetSplits) -> Criterion:
     return Criterion(losses, weights, uncertainty=config.training.target_weights == "uncertainty")
 
 
+def _loss_inputs(config: Config, splits: DatasetSplits, name: str) -> LossInputs:
+    """What the loss of a target is built from."""
+    return LossInputs(
+        key=loss_key(config, name),
+        counts=weighted_counts(splits, name),
+        labeled=_labeled_cells(splits, name),
+        drawn=drawn_counts(splits, config.data.sampling, name) if splits.target(name).is_class_like else (),
+        type=config.targets[name].type,
+    )
+
+
+def check_own_losses(config: Config, splits: DatasetSplits, heads: Mapping[str, int]) -> None:
+    """Raise ConfigError unless the user's own losses are exact. `heads`: the number of outputs by target."""
+    for name, target in config.targets.items():
+        section, inputs = config.loss_of(name), _loss_inputs(config, splits, name)
+        terms = enumerate(section.terms) if section.name == "sum" else [(None, section)]
+        for number, term in terms:
+            key = inputs.key if number is None else f"{inputs.key}.terms[{number}]"
+            if is_own(term.name):
+                check_own_loss(
+                    _own(term, replace(inputs, key=key)),
+                    target.type,
+                    outputs=heads[name],
+                    classes=len(splits.target(name).labels),
+                    where=f"{key}.name: {short(term.name)}",
+                    source=admitted(term.name, key),
+                )
+
+
 def _build(section: Any, inputs: LossInputs) -> Any:
     """A loss module from its section of the config."""
+    if is_own(section.name):
+        return _own(section, inputs)
     if section.name != "sum":
         return _BUILDERS[section.name](section, inputs)
     terms = [
@@ -106,6 +141,15 @@ def _build(section: Any, inputs: LossInputs) -> Any:
         for index, term in enumerate(section.terms)
     ]
     return WeightedSum(terms, [term.weight for term in section.terms])
+
+
+def _own(section: Any, inputs: LossInputs) -> nn.Module:
+    """A loss of the user's own. One that asks for `counts` gets the training rows with each label."""
+    part = load(section.name, f"{inputs.key}.name")
+    offered = {"counts": torch.tensor(inputs.counts, dtype=torch.float64)}
+    source = admitted(section.name, inputs.key)
+    made = made_by(part, section.arguments, offered=offered, source=source, table=inputs.key)
+    return own_loss(made, inputs.type, where=f"{inputs.key}.name: {short(section.name)}")
 
 
 _BUILDERS: dict[str, Callable[[Any, LossInputs], nn.Module]] = {

@@ -15,7 +15,7 @@ from torch import Tensor
 from classwise.compose.contents import resampling_groups, split_groups
 from classwise.compose.labels import Labels
 from classwise.compose.prior import class_shares
-from classwise.compose.settings import selection_metric
+from classwise.compose.settings import own_metrics_of, selection_metric
 from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.metrics.bootstrap import percentile_interval, resampled_weights, sampling_units
@@ -119,6 +119,7 @@ def _score(
         selected=metric,
         only_selected=True,
         priors=class_shares(config, splits.label_lists),
+        own=own_metrics_of(config),
     )
     chosen = torch.from_numpy(rows)
     metrics.update(

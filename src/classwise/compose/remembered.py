@@ -19,6 +19,7 @@ from classwise.compose.loaders import augmentation
 from classwise.compose.prior import class_shares
 from classwise.compose.settings import build_settings, core_count, metric_targets
 from classwise.compose.splits import DatasetSplits, data_digest
+from classwise.config.own_parts import digests_in
 from classwise.config.schema import Config
 from classwise.data.memory import Memory
 from classwise.files import sha256
@@ -63,6 +64,7 @@ def measuring_key(
             "workers": config.data.workers,
             "queries": splits.queries(splits.train) is not None,
         },
+        **code_key(config),
     }
 
 
@@ -103,6 +105,7 @@ def baselines_key(
             *model.metadata.pixels,
         ],
         "features": None,
+        **code_key(config),
     }
     if probes_features(config):
         training = config.training
@@ -112,6 +115,12 @@ def baselines_key(
             "computed": [training.precision, training.memory_format, training.threads, training.batch_size],
         }
     return key
+
+
+def code_key(config: Config) -> dict[str, Any]:
+    """What depends on the user's own code, if the config names any: its bytes, wherever the file is."""
+    digests = digests_in(config)
+    return {"code": digests} if digests else {}
 
 
 def recall_baselines(memory: Memory, key: Mapping[str, Any]) -> Baselines | None:

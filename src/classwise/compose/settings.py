@@ -49,8 +49,14 @@ def selection_metric(config: Config, labels: Mapping[str, Sequence[str]] | None 
     counts = None if labels is None else {name: len(names) for name, names in labels.items()}
     if labels is not None and config.joint:
         labels = {**labels, "joint": joint_labels(labels, config.joint.targets)}
-    metric = resolve_metric(config.selection.metric, types, config.joint is not None, counts, labels)
+    own = {name: target.metric_names for name, target in config.targets.items()}
+    metric = resolve_metric(config.selection.metric, types, config.joint is not None, counts, labels, own)
     return metric if config.selection.prior in (None, "as_validation") else f"{metric}{AT_PRIOR}"
+
+
+def own_metrics_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """The user's own metrics of each target, as the config names them."""
+    return {name: target.metrics or () for name, target in config.targets.items()}
 
 
 def metric_targets(metric: str, splits: DatasetSplits) -> tuple[str, ...]:

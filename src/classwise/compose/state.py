@@ -1,6 +1,6 @@
 """From the config to the state that training changes: model, optimizer, schedule, loss scaler and weight average."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -112,6 +112,12 @@ def optimizer_of(config: Config, model: Classifier, criterion: Criterion) -> Opt
         extra=tuple(criterion.parameters()),
         apart=config.training.freeze_epochs > 0,
     )
+    return optimizer_from(config, groups)
+
+
+def optimizer_from(config: Config, groups: Sequence[Mapping[str, Any]]) -> Optimizer:
+    """The optimizer of the config over parameter groups. Raises ConfigError."""
+    optimizer = config.optimizer
     return build_optimizer(
         name=optimizer.name,
         groups=groups,

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from classwise.own_parts.reference import FORM
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -33,13 +35,16 @@ def find_duplicate(names: Iterable[str]) -> str | None:
 
 
 def section_name(section: type[Section]) -> str:
-    """`focal` for the section whose `name` can only be that."""
-    return str(get_args(section.model_fields["name"].annotation)[0])
+    """`focal` for the section whose `name` can only be that; FILE.py:NAME for a part of the user's own."""
+    options = get_args(section.model_fields["name"].annotation)
+    return str(options[0]) if options else FORM
 
 
 def sections_by_name(union: Any) -> dict[str, type[Section]]:
-    """The sections of a discriminated union, such as `Loss` and `Schedule`, by their names."""
-    return {section_name(section): section for section in sections_in(union)}
+    """The sections of a discriminated union, such as `Loss` and `Schedule`, by their names; without that of the user's
+    own parts, which has no single name."""
+    sections = {section_name(section): section for section in sections_in(union)}
+    return {name: section for name, section in sections.items() if name != FORM}
 
 
 def sections_in(annotation: Any) -> Iterator[type[Section]]:

@@ -3,16 +3,29 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from classwise.config.base import Names, NotNegative, Positive, Probability, Section
+from classwise.own_parts.reference import FORM, is_own
+
+
+def _kind_of_augment(value: Any) -> str:
+    return FORM if is_own(value) else "preset"
+
+
+Preset = Annotated[
+    Annotated[Literal["none", "light", "standard", "strong"], Tag("preset")] | Annotated[str, Tag(FORM)],
+    Discriminator(_kind_of_augment),
+]
 
 
 class Augment(Section):
     """[data.augment]: a preset, and keys that override parts of it."""
 
-    preset: Literal["none", "light", "standard", "strong"] = Field(
-        "light", description="none | light | standard | strong; the keys below override parts of it"
+    preset: Preset = Field(
+        "light",
+        description="none | light | standard | strong; the keys below override parts of it. Or a function of your own,"
+        " FILE.py:NAME, which comes after them; they are then off unless given",
     )
     flip: Probability | None = Field(None, description="probability of a horizontal flip")
     flip_vertical: Probability | None = Field(
@@ -113,7 +126,7 @@ class Data(Section):
     valid_fold: str | None = Field(None, description="the fold to validate on (default: the first)")
     augment: Annotated[Augment, BeforeValidator(_preset)] = Field(
         Augment(),
-        description="none | light | standard | strong, or a table [data.augment] that changes a preset",
+        description="none | light | standard | strong | FILE.py:NAME, or a table [data.augment] that changes a preset",
     )
     sampling: Literal["shuffle", "balanced", "sqrt"] = Field(
         "shuffle",

@@ -8,11 +8,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from classwise.config.base import Section, sections_by_name, sections_in
-from classwise.config.losses import LOSS_NAMES
+from classwise.config.losses import LOSS_NAMES, OwnLoss
 from classwise.config.schedules import Schedule
 from classwise.config.schema import Config
 from classwise.config.targets import Target
 from classwise.config.toml import toml_text
+from classwise.own_parts.reference import FORM
 
 NAME_COMMENTS = {
     "loss": LOSS_NAMES,
@@ -54,7 +55,7 @@ def _comments(section: BaseModel, where: str) -> Iterator[tuple[str, str]]:
     """(dotted key, comment) of every key of a section, which is at `where` in the file."""
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
-        if name == "name" and _only_name(type(section)):
+        if name == "name" and _only_name(type(section)) and not isinstance(section, OwnLoss):
             table = where.split(".")[-2]
             yield f"{where}name", NAME_COMMENTS[table]
         elif info.description and (not isinstance(section, Target) or section.applies(name)):
@@ -87,7 +88,10 @@ def _sections() -> Iterator[tuple[str, type[Section]]]:
 
 
 def _only_name(section: type[BaseModel]) -> str:
-    """`focal` for the section whose `name` can only be that; empty for other sections."""
+    """`focal` for the section whose `name` can only be that, FILE.py:NAME for that of the user's own losses; empty for
+    other sections."""
+    if section is OwnLoss:
+        return FORM
     info = section.model_fields.get("name")
     options = get_args(info.annotation) if info else ()
     return str(options[0]) if len(options) == 1 and isinstance(options[0], str) else ""

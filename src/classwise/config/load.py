@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from classwise.config.own_parts import with_references
 from classwise.config.problems import SECTIONS_BY_NAME, dotted_key, problems
 from classwise.config.schema import WEIGHT_SUFFIXES, Config
 from classwise.errors import ConfigError
+from classwise.own_parts.reference import is_own, split_reference, with_file
 
 RENAMED = {"data.unanswered": "data.unlabeled"}
 """Keys of earlier versions, which are still read: from files, run directories and the command line."""
@@ -89,11 +91,15 @@ def absolute_paths(config: Config, folder: Path) -> Config:
     is_path = is_path or (config.model.starts_from_run and (folder / weights).is_dir())
     if is_path and not weights.startswith("package:"):
         weights = _absolute("model.weights", weights, folder)
-    return config.model_copy(
+    config = config.model_copy(
         update={
             "data": config.data.model_copy(update=data),
             "model": config.model.model_copy(update={"weights": weights}),
         }
+    )
+    return with_references(
+        config,
+        lambda key, reference: with_file(reference, _absolute(key, split_reference(reference)[0], folder)),
     )
 
 
@@ -145,9 +151,13 @@ def _override(tree: dict[str, Any], key: str, value: Any) -> None:
             # `--data.augment.flip 0` over `augment = "light"` changes one key of that preset.
             table[part] = {"preset": inner} if part == "augment" and isinstance(inner, str) else {}
         table = table[part]
+    is_other = table.get(name) != value
     table[name] = value
 
     # Another loss or schedule: the keys that it does not have belonged to the one before.
+    if tables and (tables[-1], name) == ("loss", "name") and is_own(value) and is_other:
+        table.clear()
+        table[name] = value
     sections = SECTIONS_BY_NAME.get(tables[-1], {}) if tables and name == "name" else {}
     if isinstance(value, str) and value in sections:
         for stale in table.keys() - sections[value].model_fields.keys():

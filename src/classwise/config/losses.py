@@ -2,6 +2,7 @@
 
 A new loss is a section here and a line in `LOSSES`. Everything else in the config is derived from these: which
 sections [loss] and the terms of a sum can be, the names in messages and comments, the losses for each type of target.
+A loss in the user's own file has a section too, `OwnLoss`, which any type of target and any key fit.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
 
 from classwise.config.base import (
     Count,
@@ -21,6 +22,7 @@ from classwise.config.base import (
     TargetType,
     section_name,
 )
+from classwise.own_parts.reference import FORM, is_own
 
 ClassWeights = Literal["none", "inverse", "effective"] | Floats
 
@@ -224,10 +226,32 @@ class ListNet(LossSection):
     soft_targets = False
 
 
+class OwnLoss(LossSection):
+    """[loss] name = "my_losses.py:MyLoss": further keys are arguments of it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(
+        description="a loss of your own, FILE.py:NAME, such as my_losses.py:MyLoss (docs/guide/own-parts.md); the file"
+        " is relative to this one, and further keys of the table are its arguments"
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The further keys of the table."""
+        return dict(self.model_extra or {})
+
+
 class _Weighted(Section):
     """The key that a loss has only as a term of a sum."""
 
     weight: Positive = Field(1.0, description="weight of this term in the sum")
+
+
+class OwnLossTerm(OwnLoss, _Weighted):
+    """A loss of the user's own as a term of a sum; its key `weight` is that of the term."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 LOSSES: tuple[type[LossSection], ...] = (
@@ -258,10 +282,25 @@ TERMS = tuple(
 # pickle finds classes by their names, and `compare` sends configs to the processes that train.
 globals().update({term.__name__: term for term in TERMS})
 
+
+def _tag(values: Any) -> str | None:
+    """Which section a table is validated by: that of its name, or the one of the user's own losses."""
+    name = values.get("name") if isinstance(values, Mapping) else getattr(values, "name", None)
+    return FORM if is_own(name) else None if name is None else str(name)
+
+
+def _by_name(*sections: type[Section]) -> Any:
+    """The union of the sections, told apart by `name`."""
+    return Annotated[
+        reduce(or_, (Annotated[section, Tag(section_name(section))] for section in sections)),
+        Discriminator(_tag),
+    ]
+
+
 if TYPE_CHECKING:  # type checkers cannot evaluate a computed union
     Term = LossSection
 else:
-    Term = Annotated[reduce(or_, TERMS), Field(discriminator="name")]
+    Term = _by_name(*TERMS, OwnLossTerm)
 
 
 class WeightedSum(Section):
@@ -276,7 +315,7 @@ class WeightedSum(Section):
 if TYPE_CHECKING:
     Loss = LossSection | WeightedSum
 else:
-    Loss = Annotated[reduce(or_, (*LOSSES, WeightedSum)), Field(discriminator="name")]
+    Loss = _by_name(*LOSSES, WeightedSum, OwnLoss)
 
 DEFAULT_LOSS: dict[TargetType, str] = {
     "class": "cross_entropy",
@@ -295,15 +334,22 @@ def _losses_for(type: TargetType) -> tuple[str, ...]:
 
 LOSSES_BY_TYPE = {type: _losses_for(type) for type in DEFAULT_LOSS}
 """The names of the losses for each type of target, the default first."""
-LOSS_NAMES = "; ".join([*(f"{' | '.join(names)} ({type})" for type, names in LOSSES_BY_TYPE.items()), "sum"])
+LOSS_NAMES = "; ".join(
+    [*(f"{' | '.join(names)} ({type})" for type, names in LOSSES_BY_TYPE.items()), "sum", FORM]
+)
 """The comment behind the name of a loss: every loss, by type of target."""
 
 
 def fits(loss: Mapping[str, Any], type: TargetType) -> bool:
-    """Whether a loss, as plain values, is for targets of this type; a sum is if all its terms are."""
+    """Whether a loss, as plain values, is for targets of this type; a sum is if all its terms are, and of the user's
+    own losses nobody knows before they are tried."""
     if loss.get("name") != "sum":
-        return loss.get("name") in LOSSES_BY_TYPE[type]
+        return _is_for(loss, type)
     terms = loss.get("terms", ())
     if not isinstance(terms, list | tuple):
         return True  # validation refuses it, with a better message
-    return all(term.get("name") in LOSSES_BY_TYPE[type] for term in terms if isinstance(term, Mapping))
+    return all(_is_for(term, type) for term in terms if isinstance(term, Mapping))
+
+
+def _is_for(loss: Mapping[str, Any], type: TargetType) -> bool:
+    return loss.get("name") in LOSSES_BY_TYPE[type] or is_own(loss.get("name"))

@@ -11,6 +11,7 @@ from classwise.config.losses import Loss, Term
 from classwise.config.schedules import Schedule
 from classwise.config.schema import Config, resolve_target_losses
 from classwise.errors import nearest
+from classwise.own_parts.reference import FORM, hint
 
 SECTIONS_BY_NAME: dict[str, dict[str, type[Section]]] = {
     "loss": sections_by_name(Loss),
@@ -65,20 +66,24 @@ def _explain(detail: Any, tree: Mapping[str, Any]) -> str:
         # A number at the end is a position in a list of fixed length, and all of those are pairs.
         is_pair = isinstance(detail["loc"][-1], int)
         return f"{key}: found {value!r}, must have 2 items" if is_pair else f"{key}: missing"
-    if kind == "union_tag_not_found":
-        names = SECTIONS_BY_NAME.get(key.rpartition(".")[2], _TERMS)
+    if kind == "union_tag_not_found" and isinstance(value, Mapping):
+        table = key.rpartition(".")[2]
+        names = [*SECTIONS_BY_NAME.get(table, _TERMS), *([] if table == "schedule" else [FORM])]
         return f"{key}.name: missing; allowed: {', '.join(names)}"
     if kind == "union_tag_invalid":
         name = detail["ctx"]["tag"]
-        return f"{key}.name: found {name!r}; {nearest(name, _expected_names(detail))}"
+        return f"{key}.name: found {name!r}; {hint(name) or nearest(name, _expected_names(detail))}"
     if kind == "literal_error":
-        return f"{key}: found {value!r}, allowed: {detail['ctx']['expected']}"
+        forgotten = hint(value) if isinstance(value, str) and "augment" in key else ""
+        return f"{key}: found {value!r}" + (
+            f"; {forgotten}" if forgotten else f", allowed: {detail['ctx']['expected']}"
+        )
     if kind == "value_error":
         inner = str(detail["ctx"]["error"])
         return f"{key}.{inner}" if key else inner
     if kind == "string_pattern_mismatch":
         return f"{key}: found {value!r}, which contains a character that is not allowed in a name"
-    if kind in ("model_type", "dict_type", "model_attributes_type"):
+    if kind in ("model_type", "dict_type", "model_attributes_type", "union_tag_not_found"):
         return f"{key}: found {value!r}, must be a table [{key}]"
     return f"{key}: found {value!r}, {_limit(detail['msg'])}"
 

@@ -18,6 +18,7 @@ from classwise.config.schedules import Cosine, Schedule
 from classwise.config.targets import Joint, Target
 from classwise.config.toml import toml_text
 from classwise.errors import nearest
+from classwise.own_parts.reference import is_own
 
 NAMED_WEIGHTS = ("none", "pretrained")
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -28,7 +29,8 @@ class Model(Section):
 
     backbone: str = Field(
         "small_cnn",
-        description="small_cnn, small_cnn_gn (built in; the second with group norm), or the name of any timm model",
+        description="small_cnn, small_cnn_gn (built in; the second with group norm), the name of any timm model, or a"
+        " module of your own, FILE.py:NAME",
     )
     weights: str = Field(
         "none",
@@ -92,7 +94,9 @@ class Optimizer(Section):
     """[optimizer]"""
 
     name: str = Field(
-        "adamw", description="adam | adamw | sgd | adamp | sgdp | any other optimizer of torch or timm"
+        "adamw",
+        description="adam | adamw | sgd | adamp | sgdp | any other optimizer of torch or timm | one of your own,"
+        " FILE.py:NAME",
     )
     lr: Positive = Field(1e-3, description="learning rate")
     weight_decay: NotNegative = Field(
@@ -346,6 +350,12 @@ class Config(Section):
                 f"loss.name: found {self.loss.name!r}, which is for none of the targets (their types:"
                 f" {', '.join(types)})"
             )
+        shared_by = {target.type for target in self.targets.values() if target.loss is None}
+        if _has_own(self.loss) and len(shared_by) > 1:
+            raise ValueError(
+                f"loss.name: found {self.loss.name!r} for targets of several types ({', '.join(sorted(shared_by))}),"
+                " which one loss cannot be for; allowed: a loss of your own in [targets.NAME.loss]"
+            )
         for name, use in RESERVED_NAMES.items():
             if name in self.targets:
                 raise ValueError(f"targets.{name}: this name is reserved for {use}; choose another")
@@ -396,6 +406,11 @@ class Config(Section):
     def to_toml(self) -> str:
         """The file with every key resolved; keys without a value are left out."""
         return toml_text(self.to_dict())
+
+
+def _has_own(loss: Any) -> bool:
+    """Whether a loss, or a term of it, is the user's own."""
+    return is_own(loss.name) or any(is_own(term.name) for term in getattr(loss, "terms", ()))
 
 
 def resolve_default_metric(values: Any) -> Any:

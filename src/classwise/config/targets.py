@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from classwise.config.base import Floats, Names, NotNegative, Positive, Section, TargetType, find_duplicate
 from classwise.config.losses import LOSSES_BY_TYPE, Loss, fits
+from classwise.own_parts.reference import FORM, hint, is_own, split_reference
 
 
 class Target(Section):
@@ -50,6 +51,11 @@ class Target(Section):
     loss: Loss | None = Field(
         None, description="replaces [loss] for this target; without a name, it changes keys of [loss]"
     )
+    metrics: Annotated[Names, Field(min_length=1)] | None = Field(
+        None,
+        description='metrics of your own, FILE.py:NAME, such as ["my_metrics.py:cost"], which are scored in addition;'
+        " selection.metric may name one (cost)",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Target":
@@ -92,6 +98,14 @@ class Target(Section):
                 f"labels: found {len(self.labels)} labels, must be {len(self.edges) + 1}, one more than edges"
             )
 
+        # The user's own metrics, which are told apart by the names in their files.
+        for reference in self.metrics or ():
+            if not is_own(reference):
+                raise ValueError(f"metrics: found {reference!r}; {hint(reference) or f'allowed: {FORM}'}")
+        duplicate = find_duplicate(self.metric_names)
+        if duplicate is not None:
+            raise ValueError(f"metrics: found two named {duplicate!r}; names must differ")
+
         # The loss.
         if self.loss is not None and not fits(self.loss.model_dump(), self.type):
             raise ValueError(
@@ -99,6 +113,11 @@ class Target(Section):
                 f" allowed: {', '.join(LOSSES_BY_TYPE[self.type])}"
             )
         return self
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of the user's own metrics."""
+        return tuple(split_reference(reference)[1] for reference in self.metrics or ())
 
     def applies(self, key: str) -> bool:
         """Whether a key has a meaning for this type of target."""

@@ -22,10 +22,11 @@ from classwise.data.fit import fit_image
 from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size, read_image
 from classwise.data.memory_images import MemoryImages
+from classwise.data.own_augment import OwnAugment
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.data.workers import Heartbeat, begin_worker
-from classwise.errors import ImageError
-from classwise.randomness import AUGMENT, generator
+from classwise.errors import ConfigError, ImageError
+from classwise.randomness import AUGMENT, OWN_AUGMENT, generator
 
 Item = tuple[npt.NDArray[np.uint8], int, Sequence[float]] | ImageError
 """An image, its row, and what is left of its augmentation for the device (a `DeviceAugment`, or empty); or why the
@@ -42,6 +43,7 @@ class ImageDataset(Dataset[Item]):
     either way.
     pixels: what a file becomes, see `read_image`.
     augments_on_host: False leaves the second half of the augmentation to the device (see device_augment.py).
+    own_augment: the user's own, which comes last; not beside augments_on_host=False.
     """
 
     paths: Sequence[Path]
@@ -54,6 +56,7 @@ class ImageDataset(Dataset[Item]):
     cached: CachedImages | MemoryImages | None = None
     pixels: PixelFormat = RGB
     augments_on_host: bool = True
+    own_augment: OwnAugment | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,9 +86,15 @@ class ImageDataset(Dataset[Item]):
         image_HWC, device_augment = augment_geometry(
             image_HWC, size=self.size, fit=self.fit, augment=self.augment, rng=rng
         )
-        if self.augments_on_host:
-            return augment_on_host(image_HWC, device_augment), ()
-        return image_HWC, device_augment
+        if not self.augments_on_host:
+            return image_HWC, device_augment
+        image_HWC = augment_on_host(image_HWC, device_augment)
+        if self.own_augment is not None:
+            try:
+                image_HWC = self.own_augment(image_HWC, generator(self.seed, OWN_AUGMENT, epoch, row))
+            except ConfigError as error:
+                raise ImageError(self.paths[row], str(error)) from error
+        return image_HWC, ()
 
     def __getitem__(self, epoch_and_row: tuple[int, int]) -> Item:
         epoch, row = epoch_and_row

@@ -20,6 +20,7 @@ from classwise.errors import ConfigError, ModelError
 from classwise.infer.export import first_line, onnx_bytes, require_packages
 from classwise.model.classifier import Classifier
 from classwise.model.oom import OOMFallback
+from classwise.own_parts.reference import short
 
 Outputs = dict[str, Tensor]
 # images_BCHW (uint8, on the host) in; raw outputs (B, outputs) by target out, float32 on the host.
@@ -151,7 +152,7 @@ def onnx_engine(model: Classifier, threads: int) -> Engine:
         raise ModelError(f"--engine onnx: {error}") from error
     except Exception as error:
         raise ModelError(
-            f"--engine onnx: ONNX Runtime cannot load {model.metadata.backbone}: {first_line(error)}"
+            f"--engine onnx: ONNX Runtime cannot load {short(model.metadata.backbone)}: {first_line(error)}"
         ) from error
 
     def run(images: Tensor) -> Outputs:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from classwise.errors import ModelError
 from classwise.model.classifier import Classifier
+from classwise.own_parts.reference import short
 from classwise.version import __version__
 
 INPUT = (
@@ -79,7 +80,7 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
             data: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         raise ModelError(
-            f"{model.metadata.backbone} cannot be exported to ONNX: {first_line(_cause(error))}"
+            f"{short(model.metadata.backbone)} cannot be exported to ONNX: {first_line(_cause(error))}"
         ) from error
     return data
 

@@ -19,11 +19,12 @@ from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.names import WORST, class_score, is_sum, ranked_targets, split_metric, terms_of
 from classwise.metrics.one_vs_rest import EVERY_CELL, RANKED_CELLS
 from classwise.metrics.outcomes import class_outcome, outcome_dtype
+from classwise.metrics.own import OwnMetric
 from classwise.metrics.prior import intervals_at_prior, scores_at_prior
 from classwise.metrics.ranking import RankingMetric
 from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.rows import require_rows
-from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, is_own_metric
 from classwise.model.heads import Head
 
 ROWS_AT_ONCE = 4096
@@ -72,7 +73,8 @@ class MetricCollection:
     significant. `keep_rows`: store the rows, for intervals. `record`: a score by its name in `flat_scores`, whose
     `outcomes` are stored. `selected`: the metric that selects; scores of the order of all rows are then computed for
     any number of rows where it needs them, and with `only_selected` nowhere else. `priors`: class shares (K,) by
-    target, and of `joint`, at which these are also scored; see `scores_at_prior`.
+    target, and of `joint`, at which these are also scored; see `scores_at_prior`. `own`: the user's own metrics of each
+    target, as the config names them (own.py).
 
     Batches are collected, and counted ROWS_AT_ONCE rows at a time: counting takes a dozen operations per target, which
     cost the same for one batch as for a hundred.
@@ -89,6 +91,7 @@ class MetricCollection:
         selected: str = "",
         only_selected: bool = False,
         priors: Mapping[str, Sequence[float]] | None = None,
+        own: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.heads = dict(heads)
         self.priors = dict(priors or {})
@@ -118,6 +121,10 @@ class MetricCollection:
             )
             for name, head in self.heads.items()
         }
+        self._own = {
+            name: own_metrics((own or {}).get(name, ()), name, head, self.labels.get(name, ()))
+            for name, head in self.heads.items()
+        }
         self._rows_at_once = min(
             ROWS_AT_ONCE, OUTPUTS_AT_ONCE // max(1, sum(head.outputs for head in self.heads.values()))
         )
@@ -136,6 +143,9 @@ class MetricCollection:
         self._outcomes.clear()
         for metric in self._metrics.values():
             metric.reset()
+        for metrics in self._own.values():
+            for own in metrics:
+                own.reset()
         if self._joint_metric is not None:
             self._joint_metric.reset()
 
@@ -180,6 +190,8 @@ class MetricCollection:
         decoded = {name: head.decode(outputs[name]) for name, head in self.heads.items()}
         for name, metric in self._metrics.items():
             metric.update(decoded[name], targets[name])
+            for own in self._own[name]:
+                own.update(decoded[name], targets[name])
 
         # The joint class follows from the classes of its targets, predicted and true.
         if self._joint_metric is not None:
@@ -252,6 +264,8 @@ class MetricCollection:
             if not scores["samples"]:  # nothing was measured: an error of 0 would look perfect
                 return scores | {name: None for name in scores if name in HIGHER_IS_BETTER}
             scores |= scores_of_present(scores)
+            if self._own.get(name):
+                scores["own"] = {own.name: own.compute() for own in self._own[name]}
             if resamples:
                 scores = with_intervals(scores, metric.intervals(groups, seed, resamples))
             if shares := self.priors.get(name):
@@ -281,6 +295,14 @@ def row_weighted(metric: Metric | LabelMetric, weights_N: npt.NDArray[np.float64
         return {}
     scorer = metric.resampling()[0]
     return {name: float(value[0]) for name, value in scorer(weights_N[:, None]).items()}
+
+
+def own_metrics(references: Sequence[str], target: str, head: Head, labels: Sequence[str]) -> list[OwnMetric]:
+    """The user's own metrics of a target. Raises TrustError, ConfigError."""
+    return [
+        OwnMetric(reference, f"targets.{target}.metrics[{number}]", head, labels)
+        for number, reference in enumerate(references)
+    ]
 
 
 def make_metric(
@@ -338,6 +360,12 @@ def flat_scores(results: Mapping[str, Any], selected: str = "") -> dict[str, flo
         for name, value in part.items()
         if name in HIGHER_IS_BETTER and value is not None
     }
+    scores_by_name |= {
+        f"{prefix}{name}": value
+        for prefix, scores in by_prefix.items()
+        for name, value in scores.get("own", {}).items()
+        if value is not None
+    }
     scores_by_name |= mean_scores(results)
     value = score_of(results, selected) if selected and selected not in scores_by_name else None
     return scores_by_name if value is None else {**scores_by_name, selected: value}
@@ -369,7 +397,7 @@ def score_of(results: Mapping[str, Any], metric: str) -> float | None:
         return float(min(found)) if found else None
     if score.endswith(AT_PRIOR):
         scores, score = scores.get("at_prior", {}), score.removesuffix(AT_PRIOR)
-    value = scores.get(score)
+    value = scores.get("own", {}).get(score) if is_own_metric(score) else scores.get(score)
     return None if value is None else float(value)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from classwise.config.base import find_duplicate
 from classwise.errors import ConfigError, nearest
 from classwise.metrics.mean import MEAN, is_mean
-from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP
+from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP, is_own_metric
 
 ALIASES = {
     "auc": "roc_auc",
@@ -92,9 +92,10 @@ def ranked_targets(metric: str) -> set[str]:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether higher is better for a metric, with or without the name of a target, as in `age.mae`.
+    """Whether higher is better for a metric, with or without the name of a target, as in `age.mae`. Of one of the
+    user's own it is (own.py).
 
-    Raises ValueError for an unknown metric.
+    Raises ValueError for text that no metric is named by.
     """
     if is_sum(metric):
         return True  # anything else is refused as a term
@@ -102,6 +103,8 @@ def higher_is_better(metric: str) -> bool:
     if class_score(score) is not None or score in WORST:
         return True
     score = ALIASES.get(score, score)
+    if is_own_metric(score):
+        return True
     if score not in HIGHER_IS_BETTER:
         raise ValueError(f"found the metric {metric!r}; {nearest(score, HIGHER_IS_BETTER)}")
     return HIGHER_IS_BETTER[score]
@@ -113,19 +116,21 @@ def resolve_metric(
     joint: bool,
     classes: Mapping[str, int] | None = None,
     labels: Mapping[str, Sequence[str]] | None = None,
+    own: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The full name of what `selection.metric` refers to, as `score_of` (collection.py) takes it.
 
     `types`: the type of every target. `classes`: the numbers of classes of those that have classes, so that a top-k
     accuracy of k classes or fewer is refused. `labels`: their label lists, and that of `joint`, so that an unknown
-    label is refused. Raises ConfigError for a metric that no target has, an unknown target, and a metric without a
-    target's name if there are several targets and no joint class; for `mean`, which is of several targets, if there is
-    only one; and for shares that do not add up to 1.
+    label is refused. `own`: the names of the user's own metrics of each target. Raises ConfigError for a metric that
+    no target has, an unknown target, and a metric without a target's name if there are several targets and no joint
+    class; for `mean`, which is of several targets, if there is only one; and for shares that do not add up to 1.
     """
     if not is_sum(metric):
-        return _resolve_single(metric, types, joint, classes, labels)
+        return _resolve_single(metric, types, joint, classes, labels, own or {})
     terms = [
-        (share, _resolve_single(term, types, joint, classes, labels)) for share, term in terms_of(metric)
+        (share, _resolve_single(term, types, joint, classes, labels, own or {}))
+        for share, term in terms_of(metric)
     ]
     total = sum(share for share, _ in terms)
     if abs(total - 1) > TOLERANCE or any(share <= 0 for share, _ in terms):
@@ -153,6 +158,7 @@ def _resolve_single(
     joint: bool,
     classes: Mapping[str, int] | None,
     labels: Mapping[str, Sequence[str]] | None,
+    own: Mapping[str, Sequence[str]],
 ) -> str:
     """`resolve_metric` for a metric that is no sum."""
     if metric == MEAN and len(types) > 1:
@@ -163,6 +169,8 @@ def _resolve_single(
     scores = {
         key: _scores_of(type, (classes or {}).get(key), of_class is not None) for key, type in types.items()
     }
+    if not of_class:
+        scores = {key: (*own.get(key, ()), *names) for key, names in scores.items()}
     if joint:
         scores["joint"] = CLASS_SCORES["joint"] if of_class else (*LABEL_SCORES, *WORST)
 
@@ -174,7 +182,10 @@ def _resolve_single(
     if target and target not in scores:
         raise ConfigError(f"selection.metric: no target {target!r}; {nearest(metric, allowed)}")
 
-    # Without a target's name, the joint class or the only target is meant.
+    # Without a target's name, the joint class or the only target is meant; of the user's own metrics, which the joint
+    # class has none of, the only target that has it.
+    if not target and len(with_it := [key for key, names in own.items() if name in names]) == 1:
+        target = with_it[0]
     if not target:
         target = "joint" if joint else next(iter(types)) if len(types) == 1 else ""
     if not target:

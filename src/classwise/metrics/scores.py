@@ -53,8 +53,17 @@ _ERRORS = ("log_loss", "mae_levels", "mae", "mse", "rmse")
 _AGREEMENTS = ("mcc", "kappa", "quadratic_kappa")
 
 
+def is_own_metric(name: str) -> bool:
+    """Whether a score (without the name of its target) is that of a metric of the user's own: it has a plain name that
+    no score of ours has."""
+    name = name.removesuffix(AT_PRIOR)
+    return name.isidentifier() and name not in HIGHER_IS_BETTER and not name.startswith("worst_")
+
+
 def score_range(name: str) -> tuple[float, float]:
     """The lowest and the highest value of a score (without the name of its target): no estimate of it lies outside."""
+    if is_own_metric(name):
+        return -math.inf, math.inf
     if name in _ERRORS:
         return 0.0, math.inf
     return (-math.inf if name == "r2" else -1.0 if name in _AGREEMENTS else 0.0), 1.0

@@ -227,6 +227,9 @@ def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:
         for key, shown in SHOWN[scores["type"]].items()
         if key in scores
     ]
+    items += [
+        f"{key} {score_text(key, value)}" for key, value in scores.get("own", {}).items() if value is not None
+    ]
     if "queries" in scores:
         items.append(f"{scores['queries']} queries")
         if left_out := scores["queries_without_relevant"]:

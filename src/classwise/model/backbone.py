@@ -1,4 +1,5 @@
-"""Backbones: the built-in small network or any of timm's, with random, pretrained or given weights.
+"""Backbones: the built-in small network, any of timm's or one of the user's own, with random, pretrained or given
+weights.
 
 A backbone maps images_BCHW (normalized float) to features_BF. It comes with the mean and the standard deviation that
 its weights expect of their images.
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from classwise.errors import ModelError, nearest
 from classwise.model.image_sizes import features_shape, options_for_size, sizes_that_do
 from classwise.model.layer_pooling import pooled_levels
+from classwise.model.own_backbone import count_own_features, own_module
 from classwise.model.packaged_weights import PACKAGES, Three, find_package
 from classwise.model.small_cnn import SmallCNN, group_norm
 from classwise.model.timm_module import import_timm
+from classwise.own_parts.reference import hint, is_own, short
 
 HALF = (0.5, 0.5, 0.5)
 Numbers = tuple[float, ...]
@@ -66,10 +69,10 @@ def build_backbone(
     Random weights come from torch's global generator. Raises ModelError for an unknown name, unusable weights, and an
     image size or a pooling that the backbone cannot take.
     """
-    if name in BUILT_IN:
+    if name in BUILT_IN or is_own(name):
         built = _built_in(name, weights, image_size, channels)
         if pooling == "layers":
-            pooled_levels(built.module, name)  # which it does not have
+            pooled_levels(built.module, short(name))  # which it does not have
         return built
 
     # timm knows the normalization of its own weights; a package brings that of its weights.
@@ -100,6 +103,8 @@ def _of_channels(rgb: Numbers, channels: int) -> Numbers:
 
 def new_backbone(name: str, image_size: tuple[int, int], channels: int = 3) -> nn.Module:
     """The module of a backbone with random weights. Raises ModelError."""
+    if is_own(name):
+        return own_module(name, image_size, channels)
     if name in BUILT_IN:
         return BUILT_IN[name](image_size, channels)
     module: nn.Module = _timm_model(name, image_size, pretrained=False, channels=channels)
@@ -112,15 +117,17 @@ def backbone_names() -> list[str]:
 
 
 def _built_in(name: str, weights: str, image_size: tuple[int, int], channels: int) -> Backbone:
+    """A backbone that is built in, or the user's own."""
     if weights == "pretrained" or weights.startswith("package:"):
         raise ModelError(
-            f"model.weights: found {weights!r}, but {name} is built in and has no pretrained weights;"
+            f"model.weights: found {weights!r}, but {short(name)} is {'your own' if is_own(name) else 'built in'} and"
+            " has no pretrained weights;"
             " allowed: none, a .safetensors path, or one of timm's backbones"
         )
-    module = BUILT_IN[name](image_size, channels)
+    module = new_backbone(name, image_size, channels)
     if weights != "none":
         load_backbone(module, _read_safetensors(weights), weights)
-    features = module.num_features
+    features = count_own_features(module, name, image_size, channels) if is_own(name) else module.num_features
     assert isinstance(features, int)
     half = _of_channels(HALF, channels)
     return Backbone(module=module, features=features, mean=half, std=half)
@@ -132,7 +139,9 @@ def _timm_model(name: str, image_size: tuple[int, int], pretrained: bool, channe
 
     # The name may be unknown, or only the tag behind its dot.
     if not timm.is_model(name.partition(".")[0]):
-        raise ModelError(f"model.backbone: no backbone {name!r}; {nearest(name, backbone_names())}")
+        raise ModelError(
+            f"model.backbone: no backbone {name!r}; {hint(name) or nearest(name, backbone_names())}"
+        )
     try:
         pretrained_config = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     except RuntimeError:

@@ -11,6 +11,7 @@ from classwise.errors import ModelError
 from classwise.model.backbone import Backbone, load_backbone
 from classwise.model.classifier import Classifier, CosineLinear, ModelMetadata
 from classwise.model.heads import Head, RegressionHead
+from classwise.own_parts.reference import is_own, short, split_reference
 
 LISTED = 6  # labels named in a note
 
@@ -27,11 +28,18 @@ class StartingWeights:
     labels: Mapping[str, Sequence[str]]
 
     def require_backbone(self, name: str) -> None:
-        """ModelError unless the run has the backbone `name`."""
-        if self.metadata.backbone != name:
+        """ModelError unless the run has the backbone `name`. One of the user's own is built from the file that the
+        config names, not from the code of the run; the tensors have to fit."""
+        before = self.metadata.backbone
+        is_same = (
+            split_reference(before)[1] == split_reference(name)[1]
+            if is_own(before) and is_own(name)
+            else False
+        )
+        if before != name and not is_same:
             raise ModelError(
-                f"model.weights: {self.where} was trained with the backbone {self.metadata.backbone!r}, but"
-                f" model.backbone is {name!r}; allowed: the same"
+                f"model.weights: {self.where} was trained with the backbone {short(before)!r}, but model.backbone is"
+                f" {short(name)!r}; allowed: the same"
             )
 
     def into_backbone(self, built: Backbone) -> Backbone:

@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's own, and all others that timm has (AdamP, SGDP, ...)."""
+"""Optimizers by name: torch's own, all others that timm has (AdamP, SGDP, ...), and those of the user's own."""
 
 import importlib
 import inspect
@@ -12,6 +12,9 @@ from torch.optim import Optimizer
 
 from classwise.errors import ConfigError, nearest
 from classwise.model.timm_module import import_timm
+from classwise.optim.own import own_optimizer
+from classwise.own_parts.reference import hint, is_own, short
+from classwise.own_parts.source import admitted, failure_text
 
 # Not torch.optim.Muon, which takes matrices only: `muon` is timm's, which leaves convolutions and biases to AdamW.
 TORCH: dict[str, type[Optimizer]] = {
@@ -88,7 +91,9 @@ def build_optimizer(
     defaults = defaults | DEFAULTS.get(name, {})
     accepted = inspect.signature(create).parameters
     if weight_decay and "weight_decay" not in accepted:
-        raise ConfigError(f"optimizer.weight_decay: found {weight_decay}, but {name} has none; allowed: 0")
+        raise ConfigError(
+            f"optimizer.weight_decay: found {weight_decay}, but {short(name)} has none; allowed: 0"
+        )
     given, keys = _given(name, accepted, common, options or {})
 
     # Wrong values are found before training starts: by their types, and by a few steps on a toy problem.
@@ -118,12 +123,14 @@ def _factory(name: str) -> tuple[Callable[..., Optimizer], dict[str, Any]]:
     """The class of an optimizer and the arguments that its name implies: several of timm's names share a class."""
     if name in TORCH:
         return TORCH[name], {}
+    if is_own(name):
+        return own_optimizer(name), {}
     reason = _why_unusable(name)
     if reason is not None:
         raise ConfigError(f"optimizer.name: {name} cannot be used here: {reason}")
     timm_optim = _timm_optim()
     if name not in timm_optim.list_optimizers():
-        raise ConfigError(f"optimizer.name: found {name!r}; {nearest(name, optimizer_names())}")
+        raise ConfigError(f"optimizer.name: found {name!r}; {hint(name) or nearest(name, optimizer_names())}")
     info = timm_optim.get_optimizer_info(name)
     return info.opt_class, dict(info.defaults or {})
 
@@ -155,7 +162,7 @@ def _given(
     has = ", ".join(key for key in _COMMON_KEYS if key in accepted) or f"none of {', '.join(_COMMON_KEYS)}"
     for key in given:
         if key not in accepted:
-            raise ConfigError(f"optimizer.{key}: {name} has no such option; it has {has}")
+            raise ConfigError(f"optimizer.{key}: {short(name)} has no such option; it has {has}")
         if key in options:
             raise ConfigError(f"optimizer.options.{key}: found beside optimizer.{key}; allowed: one of them")
 
@@ -165,7 +172,9 @@ def _given(
         if key in _NOT_OPTIONS:
             raise ConfigError(f"optimizer.options.{key}: not an option ({_NOT_OPTIONS[key]})")
         if key not in accepted:
-            raise ConfigError(f"optimizer.options.{key}: {name} has no such option; {nearest(key, allowed)}")
+            raise ConfigError(
+                f"optimizer.options.{key}: {short(name)} has no such option; {nearest(key, allowed)}"
+            )
 
     keys = {key: f"optimizer.{key}" for key in given} | {key: f"optimizer.options.{key}" for key in options}
     return {key: _as_tuples(value) for key, value in {**given, **options}.items()}, keys
@@ -187,13 +196,13 @@ def _refuse_wrong_value(name: str, key: str, parameter: inspect.Parameter, value
             complaints.append(error.errors()[0]["msg"])
     else:
         raise ConfigError(
-            f"{key}: {name} refuses {value!r}: {complaints[0]} (its default is {parameter.default!r})"
+            f"{key}: {short(name)} refuses {value!r}: {complaints[0]} (its default is {parameter.default!r})"
         )
     if parameter.name not in ("momentum", "betas"):
         return
     factors = value if isinstance(value, tuple) else (value,)
     if not all(factor is None or 0 <= factor < 1 for factor in factors):
-        raise ConfigError(f"{key}: {name} refuses {value!r}, allowed: from 0 to below 1")
+        raise ConfigError(f"{key}: {short(name)} refuses {value!r}, allowed: from 0 to below 1")
 
 
 def _type_of(parameter: inspect.Parameter) -> Any:
@@ -221,22 +230,22 @@ def _refuse_failing(
 
     Many of timm's optimizers check nothing when they are built, so they have to be tried.
     """
-    failure = _try_steps(create, {**defaults, **given, **decay})
+    failure = _try_steps(name, create, {**defaults, **given, **decay})
     if failure is None:
         return
     for argument, value in given.items():
         others = {other: given[other] for other in given if other != argument}
-        if _try_steps(create, {**defaults, **others, **decay}) is None:
+        if _try_steps(name, create, {**defaults, **others, **decay}) is None:
             beside = f" (beside {_listed(others)})" if others else ""
-            raise ConfigError(f"{keys[argument]}: {name} refuses {value!r}{beside}: {failure}")
-    raise ConfigError(f"optimizer: {name} refuses {_listed(given)}: {failure}")
+            raise ConfigError(f"{keys[argument]}: {short(name)} refuses {value!r}{beside}: {failure}")
+    raise ConfigError(f"optimizer: {short(name)} refuses {_listed(given)}: {failure}")
 
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value!r}" for key, value in values.items()) or "its defaults"
 
 
-def _try_steps(create: Callable[..., Optimizer], arguments: Mapping[str, Any]) -> str | None:
+def _try_steps(name: str, create: Callable[..., Optimizer], arguments: Mapping[str, Any]) -> str | None:
     """What goes wrong in three steps on throwaway parameters; None if nothing does."""
     parameters = [nn.Parameter(torch.ones(shape)) for shape in ((4, 2, 3, 3), (3, 4), (4,), ())]
     try:
@@ -245,7 +254,9 @@ def _try_steps(create: Callable[..., Optimizer], arguments: Mapping[str, Any]) -
             for parameter in parameters:
                 parameter.grad = torch.linspace(-1, 1, parameter.numel()).view(parameter.shape)
             optimizer.step()
-    except Exception as error:  # timm's and torch's code can raise anything
+    except Exception as error:  # timm's and torch's code, and the user's own, can raise anything
+        if is_own(name):
+            return failure_text(error, admitted(name, "optimizer.name"))
         return str(error).strip().partition("\n")[0] or type(error).__name__
     finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
     return None if finite else "the weights are not finite after three steps"

@@ -225,6 +225,7 @@ def _numbers(scores: Json, kind: str) -> list[Number]:
 
     intervals = mapping(scores.get("intervals"))
     withheld = mapping(scores.get("no_interval"))
+    scores = {**scores, **mapping(scores.get("own"))}  # metrics of the user's own
     others = [key for key in scores if key not in NUMBER_NAMES and key not in COUNTS]
     numbers = []
     for key in [*NUMBER_NAMES, *others]:

@@ -48,6 +48,14 @@ from classwise.run.extension import (
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
 from classwise.run.inputs import rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
+from classwise.run.own_code import (
+    Trust,
+    admit_config,
+    admit_run,
+    admit_run_on_all_ranks,
+    agree_on_code,
+    with_copies,
+)
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads, unscored
@@ -70,13 +78,14 @@ def train(
     run: str | Path | None = None,
     overrides: Sequence[tuple[str, str]] = (),
     quiet: bool = False,
+    trust: Trust = (),
 ) -> "Run":
     """Train as the config says and return the finished run.
 
     `config` may also be a folder of images or a table: the config that `init` would write is then written beside the
-    run. `run` is the folder to train into (default: runs/NAME, numbered if it exists). Raises ClasswiseError for
-    whatever is wrong with config or data, and leaves nothing behind then; Interrupted after a signal, with a
-    checkpoint written.
+    run. `run` is the folder to train into (default: runs/NAME, numbered if it exists). `trust`: as of `Run.open`, for
+    the config of another run with code of its own. Raises ClasswiseError for whatever is wrong with config or data, and
+    leaves nothing behind then; Interrupted after a signal, with a checkpoint written.
     """
     with (
         process_group() as processes,
@@ -88,7 +97,8 @@ def train(
         config, run = stack.enter_context(config_to_train(config, run, overrides, processes, console))
 
         # What is wrong with config or data comes out here, before anything is measured.
-        checked, conflicts = processes.on_all_ranks(lambda: checked_config(config, overrides))
+        checked, conflicts = processes.on_all_ranks(lambda: checked_config(config, overrides, trust))
+        agree_on_code(checked, processes)
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         made = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
@@ -105,6 +115,7 @@ def train(
         # The folder comes before the baselines: if it cannot be used, nobody should wait for them first. They in turn
         # wait for the first answer, where there is one (session.py).
         folder = stack.enter_context(new_folder_on_rank_zero(resolved.name, run, processes))
+        resolved = with_copies(resolved, folder.path, processes)
         baselines = None
         if not wants_first_answer(resolved):
             baselines = processes.from_rank_zero(
@@ -143,15 +154,17 @@ def resume(
     workers: int | None = None,
     epochs: int | None = None,
     schedule: str = "planned",
+    trust: Trust = (),
 ) -> "Run":
     """Go on from the last good checkpoint; a run that has ended is returned as it is.
 
     `workers` replaces data.workers of the run's config this time: it does not change any number. `epochs` replaces
     training.epochs for good, also of a run that has ended: it goes on as if `planned` with so many, or with
-    `schedule="restart"` its schedule begins again over the new ones (see run/extension.py).
+    `schedule="restart"` its schedule begins again over the new ones (see run/extension.py). `trust`: as of `Run.open`.
 
-    Raises CheckpointError if there is no usable checkpoint or the data is not what it was, ConfigError if the run's
-    config was edited or the run cannot have so many epochs, OutputError if another process trains the run.
+    Raises TrustError for code of its own that is not trusted, CheckpointError if there is no usable checkpoint or the
+    data is not what it was, ConfigError if the run's config was edited or the run cannot have so many epochs,
+    OutputError if another process trains the run.
     """
     check_extension(epochs, schedule)
     folder = RunFolder(Path(run))
@@ -163,6 +176,7 @@ def resume(
     ):
         # Asked again once the folder is locked: another process may have trained it to its end meanwhile.
         console = Console(quiet or not processes.is_main_process)
+        admit_run_on_all_ranks(folder.path, trust, processes)
         if has_ended(folder, processes, console, epochs):
             return Run(folder)
         stack.enter_context(locked_by_rank_zero(folder, processes))
@@ -231,10 +245,16 @@ class Run:
     folder: RunFolder
 
     @staticmethod
-    def open(path: str | Path) -> "Run":
-        """The run in the folder `path`. Raises CheckpointError if there is none."""
+    def open(path: str | Path, trust: Trust = ()) -> "Run":
+        """The run in the folder `path`.
+
+        `trust`: for a run with code of its own (code/), at least the first eight characters of the SHA-256 of each of
+        its files, which you have read and trust: such code can do anything. Raises CheckpointError if there is no run,
+        or a file of its code has changed; TrustError for code that is not trusted.
+        """
         folder = RunFolder(Path(path))
         folder.status()
+        admit_run(folder.path, trust)
         return Run(folder)
 
     @property
@@ -472,13 +492,15 @@ def _scored(
 
 
 def checked_config(
-    config: Config | str | Path, overrides: Sequence[tuple[str, str]]
+    config: Config | str | Path, overrides: Sequence[tuple[str, str]], trust: Trust = ()
 ) -> tuple[Config, list[str]]:
-    """The config with absolute paths, and warnings of settings that work against each other. Raises ConfigError."""
+    """The config with absolute paths, and warnings of settings that work against each other; its own code may run.
+    Raises ConfigError, TrustError."""
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
     elif overrides:
         raise ConfigError("overrides go with a config file; change a Config with classwise.make_config")
     else:
         config = absolute_paths(config, Path.cwd())
+    admit_config(config, trust)
     return config, list(check_conflicts(config))

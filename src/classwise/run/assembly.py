@@ -10,7 +10,7 @@ from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.prior import class_shares
 from classwise.compose.selection import recorded_metric
-from classwise.compose.settings import build_settings, selection_metric
+from classwise.compose.settings import build_settings, own_metrics_of, selection_metric
 from classwise.compose.splits import DatasetSplits
 from classwise.compose.state import build_model, build_state
 from classwise.config.schema import Config
@@ -99,6 +99,7 @@ def assemble(
             record=recorded_metric(config, splits),
             selected=selection_metric(config),
             priors=class_shares(config, splits.label_lists),
+            own=own_metrics_of(config),
         ),
         settings=build_settings(config, device, processes),
     )

@@ -9,6 +9,7 @@ pickle is read or written.
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -32,6 +33,7 @@ from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import CheckpointError
 from classwise.files import json_text, make_folder, sha256, sync_folder
 from classwise.model.classifier import Classifier, ModelMetadata, restore_classifier
+from classwise.run.own_code import located_name
 from classwise.run.tensor_tree import flatten, unflatten
 from classwise.training.state import Progress, TrainState
 
@@ -303,6 +305,8 @@ def restored_model(checkpoint: Checkpoint) -> Classifier:
     """The model of a checkpoint, with its weights. Raises CheckpointError, ModelError."""
     with reading(checkpoint):
         metadata = ModelMetadata.from_dict(checkpoint.metadata["model"])
+        run = checkpoint.folder.parent.parent
+        metadata = dataclasses.replace(metadata, backbone=located_name(metadata.backbone, run))
         for number, (name, outputs) in enumerate(metadata.heads.items()):
             # Checked before the model is built, since a forged number could ask for all memory there is.
             rows = checkpoint.model[f"heads.{number}.weight"].shape[0]
@@ -330,7 +334,9 @@ def read_on_rank_zero(processes: Processes, read: Callable[[], Checkpoint]) -> C
     # The others have nothing to send.
     text = model = training = None
     if checkpoint is not None:
-        text = json_text([str(checkpoint.folder), checkpoint.state, checkpoint.fingerprint]).encode()
+        text = json_text(
+            [str(checkpoint.folder.resolve()), checkpoint.state, checkpoint.fingerprint]
+        ).encode()
         model = save(checkpoint.model)
         training = save(checkpoint.training)
     folder, state, made_on = json.loads(processes.broadcast(text))

@@ -28,6 +28,7 @@ from classwise.optim.schedules import Schedule
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import Checkpoint, read_checkpoint, with_metadata, write_checkpoint
 from classwise.run.folder import RunFolder
+from classwise.run.own_code import portable
 from classwise.run.resume_config import original_config, refuse_changed_config, with_begun_plan
 from classwise.training.state import Progress
 
@@ -98,7 +99,7 @@ def extend(
         console.line(line)
     if not parts.settings.processes.is_main_process:
         return
-    write_text(folder.config, config.to_toml())
+    write_text(folder.config, portable(config).to_toml())
     status = folder.status()
     extensions = [*status.get("extended", []), {"after": progress.epoch, "to": config.training.epochs}]
     folder.write_status(status | {"extended": extensions, "kept": status.get("best")})

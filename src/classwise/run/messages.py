@@ -14,6 +14,7 @@ from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.text import absent_classes, display_width, headline_text, plan_text, selection_text
 from classwise.model.heads import Head
+from classwise.own_parts.reference import short
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.training import loop
@@ -100,7 +101,7 @@ def batch_norm_note(parts: Parts) -> str:
     can_synchronize = world_size > 1 and not is_synchronized
     count = len(norms)
     return INEXACT.format(
-        model=state.model.metadata.backbone,
+        model=short(state.model.metadata.backbone),
         layers=f"{count} batch norm layer{'s' if count > 1 else ''}",
         s="" if count > 1 else "s",
         images=images,

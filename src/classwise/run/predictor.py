@@ -14,7 +14,7 @@ from classwise.compose.image_check import check_with_progress, refuse_bad
 from classwise.compose.labels import Labels
 from classwise.compose.loaders import evaluation_images, loader_of
 from classwise.compose.prior import class_shares
-from classwise.compose.settings import device_of, selection_metric
+from classwise.compose.settings import device_of, own_metrics_of, selection_metric
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
@@ -26,9 +26,10 @@ from classwise.errors import DataError, ImageError
 from classwise.infer.engines import engine_of
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_labels
-from classwise.metrics.collection import MetricCollection, parts_of, score_of
+from classwise.metrics.collection import MetricCollection, own_metrics, parts_of, score_of
 from classwise.metrics.mean import NO_INTERVAL, NO_INTERVAL_OF_SHARES, is_mean, mean_parts
 from classwise.metrics.names import is_combined, split_metric
+from classwise.metrics.own import counted_rows
 from classwise.metrics.scores import AT_PRIOR
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_from_dict
@@ -218,6 +219,8 @@ class Predictor:
                 outputs, known, groups, config, parts, self.labels, self.joint, shares, row_weights
             )
             results["joint"] = joint_results["joint"]
+        for name in new:
+            results["targets"][name] |= self._own_of_known_rows(config, name, outputs, true_labels)
 
         # The headline: the metric that selected the checkpoint, and the rows that it was computed from.
         value = score_of(results, metric)
@@ -241,8 +244,14 @@ class Predictor:
         shares: Mapping[str, Sequence[float]],
         row_weights: npt.NDArray[np.float64] | None,
     ) -> dict[str, Any]:
-        """The scores of all targets, and of the joint class."""
+        """The scores of all targets, and of the joint class; metrics of the user's own, of targets whose labels the
+        model knows."""
         resamples = config.report.resamples
+        own = {
+            name: references
+            for name, references in own_metrics_of(config).items()
+            if tuple(labels.get(name, ())) == self.labels.get(name, ())
+        }
         metrics = MetricCollection(
             heads,
             labels=labels,
@@ -250,11 +259,28 @@ class Predictor:
             keep_rows=resamples > 0 or row_weights is not None,
             selected=selection_metric(config),
             priors=shares,
+            own=own,
         )
         metrics.update(
             outputs, {name: torch.from_numpy(values) for name, values in true_labels.items()}, copy=False
         )
         return metrics.compute(groups, config.seed, resamples, row_weights)
+
+    def _own_of_known_rows(
+        self, config: Config, name: str, outputs: Mapping[str, torch.Tensor], true_labels: Labels
+    ) -> dict[str, dict[str, float | None]]:
+        """The entry `own` of a target with labels that the model has never seen: over the rows of the others, since the
+        user's code knows of no further labels. Empty without such a metric or such a row."""
+        head, labels = self.heads[name], self.labels[name]
+        known = torch.from_numpy(true_labels[name])
+        known = known[:, : len(labels)] if known.ndim == 2 else known.masked_fill(known >= len(labels), -1)
+        decoded = head.decode(outputs[name])
+        metrics = own_metrics(config.targets[name].metrics or (), name, head, labels)
+        if not metrics or not counted_rows(decoded, known, head.type).any():
+            return {}
+        for metric in metrics:
+            metric.update(decoded, known)
+        return {"own": {metric.name: metric.compute() for metric in metrics}}
 
     def _combined(
         self, metric: str, value: float | None, results: Mapping[str, Any], rows: int

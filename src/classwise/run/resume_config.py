@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from classwise.config.load import make_config
+from classwise.config.own_parts import digests_in
 from classwise.config.schema import Config
 from classwise.config.toml import toml_text
 from classwise.errors import CheckpointError, ConfigError
 from classwise.run.checkpoint import Checkpoint, reading
+from classwise.run.own_code import portable
 
 # These may change: none of them changes what is learned.
 FREE_KEYS = (
@@ -43,8 +45,8 @@ FREE_KEYS = (
 
 
 def fixed_toml(config: Config) -> str:
-    """The config without the keys that may change, as TOML."""
-    tree = config.to_dict()
+    """The config without the keys that may change, as TOML; code of the run's own is named as in its directory."""
+    tree = portable(config).to_dict()
     tree["training"]["plan"] = with_begun_plan(config).training.plan
     for table, name in _free_tables(tree):
         del table[name]
@@ -68,11 +70,23 @@ def refuse_changed_config(
         for key in (*original, *(current.keys() - original.keys()))
         if original.get(key) != current.get(key) and not (extends and key in EXTENSION_KEYS)
     ]
+    changes += _changed_code(config, checkpoint)
     if changes:
         raise ConfigError(
             f"{file}: the run began with another config: {'; '.join(changes)}. Restore these keys, or start a new run"
             f"{hint}"
         )
+
+
+def _changed_code(config: Config, checkpoint: Checkpoint) -> list[str]:
+    """The run's own code that is no longer what it was, manifest and all."""
+    with reading(checkpoint):
+        before = dict(checkpoint.metadata.get("code", {}))
+    return [
+        f"the code of {key} had the digest {before.get(key, 'none')!s:.8} and has {digest:.8}"
+        for key, digest in digests_in(config).items()
+        if before.get(key) != digest
+    ]
 
 
 def with_begun_plan(config: Config) -> Config:

@@ -12,6 +12,7 @@ from classwise.compose.checks import single_image_batch_error
 from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.remembered import baselines_key, keep_baselines, recall_baselines
 from classwise.compose.splits import DatasetSplits, data_digest
+from classwise.config.own_parts import digests_in
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
@@ -21,11 +22,13 @@ from classwise.errors import CheckpointError, ClasswiseError, Interrupted
 from classwise.files import write_text
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
+from classwise.own_parts.run_code import trust_option
 from classwise.report.page import write_report
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
+from classwise.run.own_code import admitted_in, portable, portable_name
 from classwise.run.resume_config import fixed_toml
 from classwise.run.stages import (
     chosen_answer,
@@ -119,9 +122,9 @@ def run_checkpointer(
 
 def _metadata(config: Config, splits: DatasetSplits, parts: Parts) -> dict[str, Any]:
     """What every checkpoint of the run says besides its numbers: all that inference and a resume need to know."""
-    return {
+    metadata = {
         "classwise": __version__,
-        "model": parts.state.model.metadata.as_dict(),
+        "model": parts.state.model.metadata.as_dict() | {"backbone": portable_name(config.model.backbone)},
         "targets": [target.as_dict() for target in splits.targets],
         "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
         "joint": list(splits.joint),
@@ -131,12 +134,14 @@ def _metadata(config: Config, splits: DatasetSplits, parts: Parts) -> dict[str, 
         "config": fixed_toml(config),
         "data": data_digest(splits),
     }
+    code = digests_in(config)
+    return metadata | ({"code": code} if code else {})
 
 
 def write_beginning(folder: RunFolder, config: Config, splits: DatasetSplits, console: Console) -> None:
     """The files that a run has from its start: log.txt, config.toml (without any `auto`) and split.csv."""
     console.log_to(folder.log)
-    write_text(folder.config, config.to_toml())
+    write_text(folder.config, portable(config).to_toml())
     folder.write_split(split_table(splits))
 
 
@@ -180,7 +185,8 @@ def run_to_the_end(
         if is_main_process:
             ending.write("interrupted", reason)
             _try_report(folder, console)
-        interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}")
+        trust = trust_option(list(admitted_in(config)))
+        interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}{trust}")
         interrupted.reported_by_rank_zero = not is_main_process
         raise interrupted from None
     except BaseException as error:

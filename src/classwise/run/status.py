@@ -16,6 +16,7 @@ from classwise.errors import CheckpointError
 from classwise.metrics.collection import joint_labels
 from classwise.model.classifier import Classifier
 from classwise.run.folder import RunFolder
+from classwise.run.own_code import portable_name
 from classwise.training.loop import Settings
 from classwise.training.state import TrainState
 
@@ -41,7 +42,7 @@ def status_frame(
         "seconds": 0.0,
         "data": _data_summary(splits),
         "model": {
-            "backbone": config.model.backbone,
+            "backbone": portable_name(config.model.backbone),
             "weights": config.model.weights,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "image_size": list(config.model.image_size),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classwise.compose.settings import selection_metric
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
 from classwise.metrics.names import higher_is_better
@@ -63,7 +64,7 @@ def rates_of(
         bases=list(bases.values()),
         updates_per_epoch=updates_per_epoch,
         epochs=training.epochs,
-        higher_is_better=higher_is_better(config.selection.metric),
+        higher_is_better=higher_is_better(selection_metric(config)),
         frozen_updates=training.freeze_epochs * updates_per_epoch,
         **options,
     )

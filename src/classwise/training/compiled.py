@@ -9,6 +9,7 @@ from torch import Tensor
 
 from classwise.errors import ConfigError
 from classwise.model.classifier import Classifier
+from classwise.own_parts.reference import short
 
 
 def compiled_sizes(batch_size: int, micro_batch: int) -> frozenset[int]:
@@ -48,7 +49,7 @@ def compiled(model: Classifier, sizes: frozenset[int]) -> Callable[[Tensor], dic
                 found = run(images)
         except BackendCompilerFailed as error:
             raise ConfigError(
-                f"training.compile: found true, but torch cannot compile {model.metadata.backbone} here: {error}"
+                f"training.compile: found true, but torch cannot compile {short(model.metadata.backbone)} here: {error}"
             ) from error
         return found
 

@@ -56,6 +56,8 @@ class ValidationResults:
                 f"validation: the loss is {float(loss)}; predictions are finite, but too far off"
             )
         scores = flat_scores(self.metrics.compute(), self.metrics.selected)
+        if self.metrics.selected and self.metrics.selected not in scores:
+            raise NonFiniteError(f"validation: {self.metrics.selected} is not a finite number")
         if self.has_loss:
             scores["loss"] = float(loss)
         return scores
