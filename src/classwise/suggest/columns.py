@@ -1,5 +1,6 @@
 """What the columns of a table are: paths, ids, groups, a split, and the targets."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from classwise.suggest.one_hot import (
 )
 
 MOST_FOLDS = 30
+MOST_PARTS = 12
 YES_NO = {
     "1": True,
     "0": False,
@@ -43,7 +45,11 @@ YES_NO = {
     "1.0": True,
     "0.0": False,
 }
-PARTS_BY_NUMBER = {"0": "train", "1": "valid", "2": "test"}
+PARTS_BY_NUMBER = (
+    {"0": "train", "1": "valid", "2": "test"},
+    {"1": "train", "2": "valid", "3": "test"},
+)
+"""What numbers mean in a column that is named as a split, if most rows are for training then."""
 LISTED_REASONS = 6
 
 
@@ -67,6 +73,7 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
     guess = Guess(table=table, folders=images.folders, data={"path": images.column}, targets={})
     columns = [column for column in table.columns if column != images.column]
     columns = _split(guess, columns)
+    unclear = _unclear_splits(guess, columns)
 
     # Ids are unique; a group has several rows, and is not all of them.
     ids = [column for column in columns_named(columns, ID_NAMES) if table[column].n_unique() == table.height]
@@ -81,8 +88,11 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
         and column not in answers
     ]
 
-    without_groups = [column for column in columns if column not in groups[:1]]
+    without_groups = [column for column in columns if column not in (*groups[:1], *unclear)]
     targets, reasons = _targets(table, without_groups, answers)
+    if not targets and unclear:  # nothing else to learn
+        unclear = []
+        targets, reasons = _targets(table, [c for c in columns if c not in groups[:1]], answers)
     if not targets and groups:  # nothing else to learn: who it is
         targets, reasons = _targets(table, columns, answers)
         groups = []
@@ -95,7 +105,8 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
     if groups:
         _group(guess, groups[0])
     _add_targets(guess, targets)
-    _say_unused(guess, targets, columns, reasons)
+    _say_unclear_splits(guess, unclear)
+    _say_unused(guess, targets, [column for column in columns if column not in unclear], reasons)
     return guess
 
 
@@ -142,13 +153,16 @@ def _split(guess: Guess, columns: list[str]) -> list[str]:
 def split_values_of(column: str, cells: Sequence[str]) -> dict[str, str] | None:
     """The part of a split that each different cell of a column means; None if it says none."""
     values = list(dict.fromkeys(cells))
-    if len(values) > 12 or len(values) < 2:
+    if len(values) > MOST_PARTS or len(values) < 2:
         return None
     name = normal(column)
     parts = {value: part_of_word(value) for value in values}
     found = {part for part in parts.values() if part}
-    is_named = name in SPLIT_NAMES or name.replace("_", "") in SPLIT_NAMES
-    if all(parts.values()) and "train" in found and len(found) > 1:
+    is_named = _is_named_as_split(column)
+    are_words = is_named or any(
+        len(value) > 2 for value in values
+    )  # two letters may be codes of something else
+    if all(parts.values()) and "train" in found and len(found) > 1 and are_words:
         return {value: str(part) for value, part in parts.items()}
     if is_named and "train" in found and len(found) > 1:
         return {value: part or "skip" for value, part in parts.items()}
@@ -156,9 +170,47 @@ def split_values_of(column: str, cells: Sequence[str]) -> dict[str, str] | None:
         if name in names and all(value.casefold() in YES_NO for value in values):
             other = "test" if part == "train" else "train"
             return {value: part if YES_NO[value.casefold()] else other for value in values}
-    if is_named and set(values) <= PARTS_BY_NUMBER.keys() and "0" in values:
-        return {value: PARTS_BY_NUMBER[value] for value in values}
+    return _parts_by_number(cells) if is_named else None
+
+
+def _is_named_as_split(column: str) -> bool:
+    name = normal(column)
+    return name in SPLIT_NAMES or name.replace("_", "") in SPLIT_NAMES
+
+
+def _parts_by_number(cells: Sequence[str]) -> dict[str, str] | None:
+    """What 0, 1 and 2, or 1, 2 and 3, mean in a column that is named as a split: only if most rows are then for
+    training, since 1 may also mean that a row is trained on."""
+    counts = Counter(cells)
+    for parts in PARTS_BY_NUMBER:
+        of_value = {value: parts.get(value.removesuffix(".0")) for value in counts}
+        largest = max(counts, key=counts.__getitem__)
+        if all(of_value.values()) and of_value[largest] == "train":
+            return {value: str(part) for value, part in of_value.items()}
     return None
+
+
+def _unclear_splits(guess: Guess, columns: Sequence[str]) -> list[str]:
+    """Columns that are named as a split, though their values do not say which rows are for training."""
+    if guess.data.keys() & {"split", "fold"}:
+        return []
+    return [
+        column
+        for column in columns
+        if _is_named_as_split(column) and 2 <= guess.table[column].n_unique() <= MOST_PARTS
+    ]
+
+
+def _say_unclear_splits(guess: Guess, columns: Sequence[str]) -> None:
+    """A split that is not used may matter: rows that are alike, or a test, could come to both sides."""
+    for column in columns:
+        values = sorted({(cell or "").strip() for cell in guess.table[column].to_list()})
+        example = ", ".join(f'"{value}" = "..."' for value in values[:3])
+        guess.said.append(
+            f"warning: not used: {column!r}, which is named as a split, but its values ({listed(values)}) do not say"
+            f' which rows are for training; data.split = "{column}" with data.split_values = {{ {example} }} uses it'
+            " (train, valid, test or skip)"
+        )
 
 
 def _group(guess: Guess, column: str) -> None:
@@ -211,9 +263,13 @@ def _targets(
 
     by_name = {candidate.name: candidate for candidate in candidates}
     named = [by_name[column] for column in named_columns if column in by_name]
-    if named:
+    are_all_wanted = len(wanted) == len(columns)
+    if named and not are_all_wanted:
         return named[:1], reasons
     hot = _targets_of_flags(flags) if flags is not None and len(flag_names) > 1 else []
+    if are_all_wanted:
+        in_hot = {column for target in hot for column in target.columns}
+        return [*hot, *(c for c in candidates if not in_hot & set(c.columns))], reasons
     categorical = [candidate for candidate in candidates if candidate.kind.type != "regression"]
     good = [candidate for candidate in categorical if candidate.kind.is_good]
     if hot and not any(candidate.kind.type == "multilabel" for candidate in good):

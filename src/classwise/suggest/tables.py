@@ -11,11 +11,11 @@ from classwise.data.sources import without_repeated_rows
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError
 from classwise.suggest.columns import guess_columns
-from classwise.suggest.folders import PARTS, part_of_folder
 from classwise.suggest.foreign_tables import OTHER_SUFFIXES, read_any_table
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.images_of_table import ImageColumn, find_image_column
 from classwise.suggest.joined_tables import asked_for, with_split_of_sibling
+from classwise.suggest.layout import PARTS, part_of_folder
 from classwise.suggest.names import SUBMISSION, TRAINING_TABLES, normal, words
 
 CUB = ("images.txt", "image_class_labels.txt")
