@@ -14,6 +14,7 @@ from classwise.data.table import read_table
 from classwise.errors import DataError
 from classwise.suggest.config import init, look_at
 from classwise.suggest.folders import layout_of, layout_of_file_names
+from classwise.suggest.layout import part_of_folder
 from classwise.suggest.images_of_table import find_image_column
 from classwise.suggest.source import guess_source
 from tests.suggest.layouts import ABC, classes, image, images, lines, table

@@ -220,7 +220,10 @@ def _other_separator(text: str, wanted: str, path: Path) -> list[list[str]] | No
 
 
 def _frame(rows: list[list[str]], path: Path) -> pl.DataFrame:
-    header, body = rows[0], rows[1:]
+    # Spreadsheets write cells around the table that were once used: rows and nameless columns without any text.
+    kept = [k for k, name in enumerate(rows[0]) if name or any(row[k] for row in rows[1:])]
+    body = [[row[k] for k in kept] for row in rows[1:] if any(row)]
+    header = [rows[0][k] for k in kept]
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(f"{path}: the header has column {twice!r} twice")

@@ -27,6 +27,7 @@ from classwise.suggest.names import (
 )
 from classwise.suggest.one_hot import (
     FlagColumns,
+    blank_decision,
     flag_columns,
     multilabel_decision,
     one_hot_decision,
@@ -103,7 +104,7 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
             f" ({found or 'no other columns'}); labels are values that recur, or numbers"
         )
     if groups:
-        _group(guess, groups[0])
+        add_group(guess, groups[0])
     _add_targets(guess, targets)
     _say_unclear_splits(guess, unclear)
     _say_unused(guess, targets, [column for column in columns if column not in unclear], reasons)
@@ -213,8 +214,8 @@ def _say_unclear_splits(guess: Guess, columns: Sequence[str]) -> None:
         )
 
 
-def _group(guess: Guess, column: str) -> None:
-    """Use the column of groups, unless the given split cuts them."""
+def add_group(guess: Guess, column: str) -> None:
+    """Use a column of groups, unless the given split cuts them."""
     table = guess.table
     side = guess.data.get("split") or guess.data.get("fold")
     if side is not None:
@@ -287,13 +288,21 @@ def _targets_of_flags(flags: FlagColumns) -> list[Candidate]:
     targets = []
     run = flags.exclusive_run()
     if run and (len(run) > 2 or len(flags.names) == 2):
-        decisions = (one_hot_decision("label", run), *unknown_decision("label", flags))
+        decisions = (
+            one_hot_decision("label", run),
+            *blank_decision("label", flags),
+            *unknown_decision("label", flags),
+        )
         kind = Kind({}, len(run), decisions=decisions)
         targets.append(Candidate(tuple(run), {"columns": run, "type": "class"} | flags.keys, kind))
         flags = flags.without(run)
     if len(flags.names) > 1:
         name = "tags" if targets else "label"
-        decisions = (multilabel_decision(name, flags), *unknown_decision(name, flags))
+        decisions = (
+            multilabel_decision(name, flags),
+            *blank_decision(name, flags),
+            *unknown_decision(name, flags),
+        )
         kind = Kind({"type": "multilabel"}, len(flags.names), decisions=decisions)
         keys = {"columns": flags.names, "type": "multilabel"} | flags.keys
         targets.append(Candidate(tuple(flags.names), keys, kind))
@@ -338,9 +347,11 @@ def unlabeled_rows(guess: Guess) -> int:
     """The rows that are empty, or unknown, in all columns of all targets."""
     known = []
     for target in guess.targets.values():
+        means = target.get("flags", [])  # a blank cell may mean no
+        unknown = {"", *target.get("missing", [])} - set(means)
         for column in target.get("columns") or [target["column"]]:
-            cells = pl.col(column).str.strip_chars()
-            known.append(cells.is_not_null() & ~cells.is_in(["", *target.get("missing", [])]))
+            cells = pl.col(column).str.strip_chars().fill_null("")
+            known.append(~cells.is_in(sorted(unknown)))
     labeled = guess.table.select(pl.any_horizontal(known)).to_series().fill_null(value=False)
     return int((~labeled).sum())
 

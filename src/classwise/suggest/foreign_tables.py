@@ -15,6 +15,7 @@ import polars as pl
 from classwise.data.listing import is_image_name
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
+from classwise.suggest.names import ID_NAMES, LABEL_NAMES, PATH_NAMES, columns_named
 
 OTHER_SUFFIXES = (".txt", ".jsonl", ".json", ".lst", ".list")
 MOST_BYTES = 200_000_000
@@ -62,9 +63,17 @@ def _read_usual_table(path: Path) -> AnyTable:
             raise
         table = _with_header(path, error)
         return AnyTable(table, "it has no header")
-    if path.suffix.lower() != ".parquet" and any(map(_is_path, table.columns)):
+    if path.suffix.lower() != ".parquet" and (any(map(_is_path, table.columns)) or _is_row(table)):
         return AnyTable(_with_header(path, None), "it has no header")
     return AnyTable(table)
+
+
+def _is_row(table: pl.DataFrame) -> bool:
+    """Whether the header looks like the rows: one of its words recurs in the column below it, as a label does."""
+    return table.height > 2 and any(
+        re.search(r"[^\W\d_]", name) and int((table[name].str.strip_chars() == name.strip()).sum()) > 1
+        for name in table.columns
+    )
 
 
 def _without_brackets(read: AnyTable) -> AnyTable:
@@ -87,15 +96,22 @@ def _without_brackets(read: AnyTable) -> AnyTable:
 
 
 def _list_of(cell: str) -> list[str] | None:
-    """The items of `['a', 'b']`; None for any other text."""
+    """The items of `['a', 'b']`, ('a', 'b') or {'a', 'b'}, or of [a, b] and [0 3] without quotes; None for any other
+    text."""
     text = cell.strip()
-    if not (text.startswith("[") and text.endswith("]")):
+    if text[:1] + text[-1:] not in ("[]", "()", "{}"):
         return None
     try:
         items = ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        items = None
+    if isinstance(items, list | tuple | set):
+        return [str(item) for item in (sorted(items, key=str) if isinstance(items, set) else items)]
+    inner = text[1:-1].strip()
+    if text[0] != "[" or re.search(r"[\[\](){}'\"]", inner):
         return None
-    return [str(item) for item in items] if isinstance(items, list) else None
+    words = [part.strip() for part in inner.split("," if "," in inner else None)]
+    return words if all(words) else None
 
 
 def _is_path(cell: str) -> bool:
@@ -120,7 +136,9 @@ def _named(rows: list[list[str]], path: Path) -> pl.DataFrame:
     if ragged is not None:
         raise DataError(f"{path}, line {ragged}: {len(rows[ragged - 1])} cells, but the first has {width}")
     columns = [[cell.strip() for cell in column] for column in zip(*rows, strict=True)]
-    at = next((k for k, column in enumerate(columns) if _is_path(column[0])), 0)
+    at = next((k for k, column in enumerate(columns) if _is_path(column[0])), None)
+    if at is None:  # ids without a suffix differ in all rows
+        at = next((k for k, column in enumerate(columns) if len(set(column)) == len(column)), 0)
     others = [k for k in range(width) if k != at]
     names = {at: "path"} | {
         k: "label" if len(others) == 1 else f"label_{n}" for n, k in enumerate(others, start=1)
@@ -141,12 +159,27 @@ def _table_of_list(text: str, path: Path) -> AnyTable:
     rows = [[cell.strip() for cell in line.split(separator)] for line in lines]
     if len(rows) > 2 and re.fullmatch(r"\d+", lines[0]) and len(rows[2]) > 1:
         rows = rows[1:]
+    if _has_header(rows):
+        body = rows[1:]
+        if len(set(rows[0])) == len(rows[0]) and all(len(row) == len(rows[0]) for row in body):
+            return AnyTable(
+                pl.DataFrame(body, schema=dict.fromkeys(rows[0], pl.String), orient="row"),
+                f"it is a {path.suffix} file",
+            )
     if len(rows) > 1 and len(rows[0]) == len(rows[1]) - 1 and not _is_path(rows[0][0]):
         names = ["path", *rows[0]]
         if len(set(names)) == len(names) and all(len(row) == len(names) for row in rows[1:]):
             table = pl.DataFrame(rows[1:], schema=dict.fromkeys(names, pl.String), orient="row")
             return AnyTable(table, "it is a list with spaces between the cells")
     return AnyTable(_named(rows, path), "it is a list without a header")
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Whether the first row names columns: it has a usual name of one, and names no image where the next row does."""
+    if len(rows) < 2 or len(rows[0]) != len(rows[1]) or any(map(_is_path, rows[0])):
+        return False
+    known = columns_named(rows[0], (*PATH_NAMES, *ID_NAMES, *LABEL_NAMES))
+    return bool(known) and (any(map(_is_path, rows[1])) or len(known) > 1)
 
 
 def _table_of_json(text: str, path: Path) -> pl.DataFrame:
@@ -166,6 +199,7 @@ def _table_of_json(text: str, path: Path) -> pl.DataFrame:
         and all(not isinstance(item, dict | list) for item in value.values())
     ):
         value = [{"path": name, "label": label} for name, label in value.items()]
+    value = _only_records(value)
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise DataError(
             f"{path}: found JSON that is no list of records; a table of images has one record for each image"
@@ -175,6 +209,18 @@ def _table_of_json(text: str, path: Path) -> pl.DataFrame:
     )
     columns = {name: [_cell(row.get(name)) for row in value] for name in names}
     return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+
+
+def _only_records(value: Any) -> Any:
+    """The records of {"annotations": [...], "version": 1}, if there is one list of them; else the value itself."""
+    if not isinstance(value, dict):
+        return value
+    lists = [
+        item
+        for item in value.values()
+        if isinstance(item, list) and item and all(isinstance(row, dict) for row in item)
+    ]
+    return lists[0] if len(lists) == 1 else value
 
 
 def _cell(value: Any) -> str | None:

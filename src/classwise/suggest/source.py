@@ -1,5 +1,6 @@
 """What a source of images seems to be: a table, a folder with a table in it, or folders that stand for classes."""
 
+import contextlib
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from classwise.suggest.folders import guess_folders, guess_of_layout, layout_of_
 from classwise.suggest.foreign_tables import OTHER_SUFFIXES
 from classwise.suggest.guess import Guess
 from classwise.suggest.label_names import add_label_names
+from classwise.suggest.layout import part_of_folder
 from classwise.suggest.not_labels import boxes_text
 from classwise.suggest.ordered import ordered_labels
 from classwise.suggest.parts_with_tables import guess_parts_with_tables
@@ -131,11 +133,29 @@ def _guess_loose_images(source: Path, failed: dict[Path, DataError], folder_erro
     layout = layout_of_file_names(sorted(names))
     if layout is not None:
         return guess_of_layout(layout, source, [], "from the names of the files")
+    if (guess := _guess_table_below(source)) is not None:
+        return guess
     boxes = boxes_text(source)
     for error in (*failed.values(), folder_error):
         if error is not None:
             raise DataError(f"{error}; {boxes}") if boxes else error
     raise DataError(_nothing_text(source, len(names)))
+
+
+def _guess_table_below(source: Path) -> Guess | None:
+    """A table for training in a folder of its own, such as annotations/train.csv; None if there is none, or several."""
+    found = [
+        path
+        for folder in sorted(source.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".") and part_of_folder(folder.name) is None
+        for path in tables_in(folder)
+        if is_usual(path)
+    ]
+    guesses = []
+    for path in found:
+        with contextlib.suppress(DataError):
+            guesses.append(guess_table(path))
+    return guesses[0] if len(guesses) == 1 else None
 
 
 def _nothing_text(source: Path, loose: int) -> str:
