@@ -1,6 +1,6 @@
 """What the columns of a table are: paths, ids, groups, a split, and the targets."""
 
-from collections import Counter
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +9,15 @@ from typing import Any
 import polars as pl
 
 from classwise.config.schema import RESERVED_NAMES
-from classwise.data.split_column import part_of_word
 from classwise.errors import DataError
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.images_of_table import ImageColumn
 from classwise.suggest.kinds import Kind, kind_of
 from classwise.suggest.names import (
-    FLAG_SPLITS,
-    FOLD_NAMES,
     GROUP_NAMES,
     ID_NAMES,
     LABEL_NAMES,
-    SPLIT_NAMES,
     columns_named,
-    normal,
     words,
 )
 from classwise.suggest.one_hot import (
@@ -33,24 +28,8 @@ from classwise.suggest.one_hot import (
     one_hot_decision,
     unknown_decision,
 )
+from classwise.suggest.split_columns import add_group, say_unclear_splits, take_split, unclear_splits
 
-MOST_FOLDS = 30
-MOST_PARTS = 12
-YES_NO = {
-    "1": True,
-    "0": False,
-    "true": True,
-    "false": False,
-    "yes": True,
-    "no": False,
-    "1.0": True,
-    "0.0": False,
-}
-PARTS_BY_NUMBER = (
-    {"0": "train", "1": "valid", "2": "test"},
-    {"1": "train", "2": "valid", "3": "test"},
-)
-"""What numbers mean in a column that is named as a split, if most rows are for training then."""
 LISTED_REASONS = 6
 
 
@@ -73,8 +52,8 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
     column can be a target, with the reason for each."""
     guess = Guess(table=table, folders=images.folders, data={"path": images.column}, targets={})
     columns = [column for column in table.columns if column != images.column]
-    columns = _split(guess, columns)
-    unclear = _unclear_splits(guess, columns)
+    columns = take_split(guess, columns)
+    unclear = unclear_splits(guess, columns)
 
     # Ids are unique; a group has several rows, and is not all of them.
     ids = [column for column in columns_named(columns, ID_NAMES) if table[column].n_unique() == table.height]
@@ -106,131 +85,9 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
     if groups:
         add_group(guess, groups[0])
     _add_targets(guess, targets)
-    _say_unclear_splits(guess, unclear)
+    say_unclear_splits(guess, unclear)
     _say_unused(guess, targets, [column for column in columns if column not in unclear], reasons)
     return guess
-
-
-def _split(guess: Guess, columns: list[str]) -> list[str]:
-    """Recognize a column with the part of a split or the fold of each row; the other columns."""
-    table = guess.table
-    for column in columns:
-        cells = [(cell or "").strip() for cell in table[column].to_list()]
-        values = split_values_of(column, cells)
-        if values is None:
-            continue
-        counts = {
-            part: sum(values[cell] == part for cell in cells) for part in ("train", "valid", "test", "skip")
-        }
-        if not counts["train"] or len(set(values.values())) < 2:
-            continue
-        guess.data["split"] = column
-        given = ", ".join(f"{count} {part}" for part, count in counts.items() if count)
-        meaning = ", ".join(f"{cell!r} = {part}" for cell, part in values.items())
-        guess.decide(
-            "data.split",
-            f"split: column {column!r} ({given})",
-            f"its values say so ({meaning})",
-            "without data.split the rows are drawn",
-        )
-        if counts["test"] or not all(part_of_word(cell) == part for cell, part in values.items()):
-            guess.data["split_values"] = values
-        guess.keep_test_out()
-        return [other for other in columns if other != column]
-    for column in columns_named(columns, FOLD_NAMES):
-        distinct = table[column].drop_nulls().n_unique()
-        if 2 <= distinct <= MOST_FOLDS and not table[column].null_count():
-            guess.data["fold"] = column
-            guess.decide(
-                "data.fold",
-                f"split: column {column!r}, whose first fold validates",
-                f"it is named as folds are, and holds {distinct} different values",
-                "without data.fold the rows are drawn",
-            )
-            return [other for other in columns if other != column]
-    return columns
-
-
-def split_values_of(column: str, cells: Sequence[str]) -> dict[str, str] | None:
-    """The part of a split that each different cell of a column means; None if it says none."""
-    values = list(dict.fromkeys(cells))
-    if len(values) > MOST_PARTS or len(values) < 2:
-        return None
-    name = normal(column)
-    parts = {value: part_of_word(value) for value in values}
-    found = {part for part in parts.values() if part}
-    is_named = _is_named_as_split(column)
-    are_words = is_named or any(
-        len(value) > 2 for value in values
-    )  # two letters may be codes of something else
-    if all(parts.values()) and "train" in found and len(found) > 1 and are_words:
-        return {value: str(part) for value, part in parts.items()}
-    if is_named and "train" in found and len(found) > 1:
-        return {value: part or "skip" for value, part in parts.items()}
-    for part, names in FLAG_SPLITS.items():
-        if name in names and all(value.casefold() in YES_NO for value in values):
-            other = "test" if part == "train" else "train"
-            return {value: part if YES_NO[value.casefold()] else other for value in values}
-    return _parts_by_number(cells) if is_named else None
-
-
-def _is_named_as_split(column: str) -> bool:
-    name = normal(column)
-    return name in SPLIT_NAMES or name.replace("_", "") in SPLIT_NAMES
-
-
-def _parts_by_number(cells: Sequence[str]) -> dict[str, str] | None:
-    """What 0, 1 and 2, or 1, 2 and 3, mean in a column that is named as a split: only if most rows are then for
-    training, since 1 may also mean that a row is trained on."""
-    counts = Counter(cells)
-    for parts in PARTS_BY_NUMBER:
-        of_value = {value: parts.get(value.removesuffix(".0")) for value in counts}
-        largest = max(counts, key=counts.__getitem__)
-        if all(of_value.values()) and of_value[largest] == "train":
-            return {value: str(part) for value, part in of_value.items()}
-    return None
-
-
-def _unclear_splits(guess: Guess, columns: Sequence[str]) -> list[str]:
-    """Columns that are named as a split, though their values do not say which rows are for training."""
-    if guess.data.keys() & {"split", "fold"}:
-        return []
-    return [
-        column
-        for column in columns
-        if _is_named_as_split(column) and 2 <= guess.table[column].n_unique() <= MOST_PARTS
-    ]
-
-
-def _say_unclear_splits(guess: Guess, columns: Sequence[str]) -> None:
-    """A split that is not used may matter: rows that are alike, or a test, could come to both sides."""
-    for column in columns:
-        values = sorted({(cell or "").strip() for cell in guess.table[column].to_list()})
-        example = ", ".join(f'"{value}" = "..."' for value in values[:3])
-        guess.said.append(
-            f"warning: not used: {column!r}, which is named as a split, but its values ({listed(values)}) do not say"
-            f' which rows are for training; data.split = "{column}" with data.split_values = {{ {example} }} uses it'
-            " (train, valid, test or skip)"
-        )
-
-
-def add_group(guess: Guess, column: str) -> None:
-    """Use a column of groups, unless the given split cuts them."""
-    table = guess.table
-    side = guess.data.get("split") or guess.data.get("fold")
-    if side is not None:
-        sides = table.group_by(column).agg(pl.col(side).n_unique())[side].to_list()
-        cut = sum(number > 1 for number in sides)
-        if cut:
-            guess.said.append(
-                f"not used: {column!r}, which looks like groups, since the given split has rows of {cut} of them in"
-                " several parts"
-            )
-            return
-    guess.data["group"] = column
-    guess.note(
-        "data.group", f"column of groups, as its name says: rows with the same {column} are never split"
-    )
 
 
 def _targets(
@@ -365,7 +222,10 @@ def _say_unused(
 ) -> None:
     """Which columns are not learnt, and what would make a target of one."""
     used = {column for candidate in targets for column in candidate.columns}
-    unused = [column for column in columns if column not in used and column != guess.data.get("group")]
+    _say_numbered_labels(guess, targets)
+    indices = [column for column in columns if column == "" or re.fullmatch(r"Unnamed: \d+", column)]
+    other = {*used, *indices, guess.data.get("group")}
+    unused = [column for column in columns if column not in other]
     if not unused:
         return
     name, target = next(iter(guess.targets.items()))
@@ -379,6 +239,24 @@ def _say_unused(
         f"column with the labels; not used: {', '.join(unused)}{f' ({why})' if why else ''}; a column of numbers can"
         ' be a target of type "regression" or with `edges`',
     )
+
+
+def _say_numbered_labels(guess: Guess, targets: Sequence[Candidate]) -> None:
+    """A warning where columns such as label1 and label2 become targets of their own though they hold the same labels:
+    they may be several labels of an image."""
+    by_stem: dict[str, list[Candidate]] = {}
+    for candidate in targets:
+        column = candidate.columns[0]
+        if len(candidate.columns) == 1 and re.search(r"\d+$", column) and candidate.kind.type == "class":
+            by_stem.setdefault(re.sub(r"[\W_]*\d+$", "", column), []).append(candidate)
+    for alike in by_stem.values():
+        columns = [candidate.columns[0] for candidate in alike]
+        labels = [set(guess.table[column].drop_nulls().to_list()) for column in columns]
+        if len(columns) > 1 and set.intersection(*labels):
+            guess.said.append(
+                f"warning: {', '.join(columns)}: targets of their own, though they have labels in common; if an image"
+                ' has several labels, write them into one cell (a|b), which becomes type "multilabel"'
+            )
 
 
 def target_name(column: str) -> str:

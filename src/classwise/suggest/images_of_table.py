@@ -36,7 +36,8 @@ UNUSUAL = (
 
 
 TABLE_PLACES = (
-    "annotations", "annotation", "labels", "label", "csv", "csvs", "tables", "meta", "metadata", "lists", "splits", "gt",
+    "annotations", "annotation", "labels", "label", "csv", "csvs", "tables", "meta", "metadata", "lists", "splits",
+    "gt",
 )  # fmt: skip
 """Words in the names of folders that hold the tables of a data set, with its images beside them."""
 

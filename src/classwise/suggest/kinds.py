@@ -13,8 +13,12 @@ MANY_NUMBERS = 10
 """More different whole numbers than these may be a quantity, if the column is named like one."""
 MANY_CODES = 200
 """More different whole numbers than these are only codes of classes if they count 0, 1, 2, ..."""
-SEPARATORS = {"|": "bars", ";": "semicolons", ",": "commas", " ": "spaces"}
+SEPARATORS = {
+    "|": "bars", ";": "semicolons", ",": "commas", "+": "plus signs", "&": "ampersands", "/": "slashes", " ": "spaces",
+}  # fmt: skip
 """Characters that may stand between the labels of a cell, in the order in which they are tried."""
+IN_NAMES = "+&/"
+"""Separators that names have, too: there are several cells with several of them, if they stand between labels."""
 UNKNOWN_WORDS = ("nan", "null", "na", "n/a", "#n/a", "<na>", "?", "unlabeled", "unlabelled", "not labeled")
 """Cells, in lower case, that programs and people write for an unknown label."""
 LABEL_WORDS = ("none", "unknown", "other", "nothing", "no finding", "background")
@@ -87,7 +91,13 @@ def _kind_of_numbers(
     rows, count = sum(known.values()), len(known)
     quantity = {"type": "regression"}
     if not all(number.is_integer() for number in numbers):
-        return Kind(keys | quantity)
+        listed = ", ".join(list(known)[:3])
+        choice = (
+            f"{column}: a number to predict",
+            f"it holds numbers with fractions ({listed}{', ...' if count > 3 else ''})",
+            'type "class" takes them for names of classes, or `edges` cut it into classes',
+        )
+        return Kind(keys | quantity, decisions=(*decisions, choice))
     is_quantity = normal(column) in NUMBER_NAMES or any(
         normal(column).endswith(f"_{name}") for name in NUMBER_NAMES
     )
@@ -103,7 +113,12 @@ def _kind_of_numbers(
             return Kind(keys | quantity, decisions=(*decisions, choice))
         reason = f"column {column!r} is named as labels are, and its {count} whole numbers recur"
     elif count > rows / 2:
-        return Kind(keys | quantity)
+        choice = (
+            f"{column}: a number to predict",
+            f"{count} different whole numbers in {rows} rows do not recur as classes do",
+            'type "class" takes them for names of classes',
+        )
+        return Kind(keys | quantity, decisions=(*decisions, choice))
     elif is_quantity and count > MANY_NUMBERS:
         reason = f"it is named as a quantity is, and holds {count} different whole numbers"
         choice = (
@@ -113,7 +128,12 @@ def _kind_of_numbers(
         )
         return Kind(keys | quantity, decisions=(*decisions, choice))
     elif count > MANY_CODES and not counts_up:
-        return Kind(keys | quantity)
+        choice = (
+            f"{column}: a number to predict",
+            f"it holds {count} different whole numbers",
+            'type "class" takes them for names of classes',
+        )
+        return Kind(keys | quantity, decisions=(*decisions, choice))
     else:
         reason = f"its {count} whole numbers recur"
     if count > 2:
@@ -189,7 +209,8 @@ def separator_of(counts: Mapping[str, int]) -> tuple[str | None, Any]:
                 f"{evidence.labels} labels recur in {len(cells)} different cells,"
                 f" {round(100 * evidence.alone)} % of them also alone"
             )
-        if separator != " " and not no_list:
+        is_said = separator not in IN_NAMES or (evidence is not None and evidence.alone >= 0.5)
+        if separator != " " and is_said and not no_list:
             no_list = (
                 f"what stands between {what} does not recur in other combinations",
                 f'type "multilabel" with separator "{separator}"',
@@ -247,6 +268,8 @@ def _is_list(separator: str, evidence: _Evidence) -> bool:
     if separator in "|;":
         return True
     mixed = evidence.alone >= 0.5 or (evidence.are_codes and labels <= cells)
+    if separator in IN_NAMES:
+        return evidence.alone >= 0.5 and evidence.several > 1 and labels < cells
     if separator == ",":
         return mixed or (labels < cells and evidence.moving >= 0.5)
     in_order = evidence.is_sorted and evidence.several >= 8 and 2 * labels <= cells

@@ -19,9 +19,14 @@ OUTLINES = (
     "matte",
 )
 """Words in the names of folders with outlines of objects."""
+BOXES = (
+    "xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "bbox", "bboxx", "bboxy", "boxx", "boxy", "bboxwidth",
+    "bboxheight", "left", "top", "right", "bottom", "boundingbox",
+)  # fmt: skip
+"""Names of columns with the corners or sides of boxes, without the signs between their words."""
 LOOKED_AT = 5
 ALIKE = 0.9
-_WHOLE = (
+WHOLE = (
     "has no label for a whole image; write a table with one row an image and the labels that it should have"
 )
 
@@ -31,10 +36,12 @@ def boxes_text(source: Path) -> str:
     for path in itertools.islice(_files(source, "*.txt"), LOOKED_AT):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:3]
         if path.stat().st_size and lines and all(_is_box(line) for line in lines):
-            return f"{path.parent.name}/{path.name} holds boxes of objects (YOLO), a data set that {_WHOLE}"
+            return f"{path.parent.name}/{path.name} holds boxes of objects (YOLO), a data set that {WHOLE}"
     for path in itertools.islice(_files(source, "*.xml"), LOOKED_AT):
         if "<bndbox>" in path.read_text(encoding="utf-8", errors="replace"):
-            return f"{path.parent.name}/{path.name} holds boxes of objects (Pascal VOC), a data set that {_WHOLE}"
+            return (
+                f"{path.parent.name}/{path.name} holds boxes of objects (Pascal VOC), a data set that {WHOLE}"
+            )
     return ""
 
 
@@ -51,7 +58,7 @@ def outlines_text(names: Iterable[str]) -> str:
         for other, its in stems.items():
             bare = {stem.removesuffix("_mask").removesuffix("_segmentation") for stem in own}
             if other != folder and len(its & (own | bare)) >= ALIKE * min(len(its), len(own)):
-                return f"{folder}/ holds outlines of what is in {other}/, a data set that {_WHOLE}"
+                return f"{folder}/ holds outlines of what is in {other}/, a data set that {WHOLE}"
     return ""
 
 

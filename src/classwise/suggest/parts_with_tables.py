@@ -48,7 +48,9 @@ def guess_parts_with_tables(source: Path) -> Guess | None:
         guess.data["split"] = "split"
         guess.data["split_values"] = {part: part for part in PARTS if part in table["split_"]}
         counts = ", ".join(
-            f"{int((table['split_'] == part).sum())} rows for {what}" for part, what in PARTS.items()
+            f"{count} rows for {what}"
+            for part, what in PARTS.items()
+            if (count := int((table["split_"] == part).sum()))
         )
         guess.decide(
             "data.split",

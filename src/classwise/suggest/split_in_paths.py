@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from classwise.suggest.columns import add_group
 from classwise.suggest.guess import Guess
 from classwise.suggest.layout import PARTS, part_of_folder
+from classwise.suggest.split_columns import add_group
 
 
 def add_split_of_paths(guess: Guess, names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from classwise.suggest.images_of_table import ImageColumn, find_image_column
 from classwise.suggest.joined_tables import asked_for, with_split_of_sibling
 from classwise.suggest.layout import PARTS, part_of_folder
 from classwise.suggest.names import SUBMISSION, TRAINING_TABLES, normal, words
+from classwise.suggest.repeated_images import settle_repeated_images
 from classwise.suggest.split_in_paths import add_split_of_paths
 
 CUB = ("images.txt", "image_class_labels.txt")
@@ -41,13 +42,15 @@ def guess_table(path: Path) -> Guess:
         guess.note("data.path", "; ".join(["column with the image paths", *repeated]))
 
     # A table that `train` can read stays where it is.
+    settled = settle_repeated_images(guess, images, path)
+    images = settled.images
     split_why = add_split_of_paths(guess, images.names)
-    needs_writing = bool(read.changed or joined or split_why) or images.paths is not None
+    needs_writing = bool(read.changed or joined or split_why or settled.why) or images.paths is not None
     if images.paths is not None:
         guess.table = guess.table.with_columns(pl.Series(images.column, images.paths))
     if needs_writing:
         others = "it is joined with another table" if joined else "its paths are those of another folder"
-        why = read.changed or split_why or others
+        why = read.changed or settled.why or split_why or others
         guess.said.insert(0, f"{path.name} is written anew, since {why}")
     else:
         guess.source = path
