@@ -1,4 +1,4 @@
-"""Columns of a table that say which part of a split, or which fold, a row is in; and the groups that a split may cut."""
+"""Columns of a table that say which part of a split, or which fold, a row is in; and the groups that it may cut."""
 
 from collections import Counter
 from collections.abc import Sequence
