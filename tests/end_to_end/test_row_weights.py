@@ -110,7 +110,7 @@ def test_targets_of_every_type(tmp_path: Path) -> None:
         (["1"] * 16, "wait", "data.weight: "),
         (["1"] * 15 + ["-1"], "weight", "found '-1' for images/15.png; allowed: numbers of 0 or more"),
         (["1"] * 14 + ["nan", "x"], "weight", "and others, 2 in all; allowed"),
-        (["1"] * 15 + [""], "weight", "found None for images/15.png"),
+        (["1"] * 15 + [""], "weight", "found an empty cell for images/15.png"),
         (["0"] * 16, "weight", "all training rows have a weight of 0"),
     ],
 )
@@ -145,3 +145,11 @@ def test_other_weights_are_other_data(tmp_path: Path) -> None:
         with contextlib.closing(prepare(load_config(path), Console(quiet=True), use_cache=False)) as splits:
             digests.append(data_digest(splits))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    """As spreadsheets of many countries write numbers: the same model."""
+    weighted_table(tmp_path, ["0.5", "2"] * 8)
+    first = trained(tmp_path, "points", data__weight="weight")
+    weighted_table(tmp_path, ["0,5", "2"] * 8)
+    assert trained(tmp_path, "commas", data__weight="weight") == first
