@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.suggest.layouts import ABC, Layout, classes, images, table
+from tests.suggest.layouts import ABC, Layout, classes, image, images, table
 
 CLASS2, CLASS3 = {"label": ("class", 2)}, {"label": ("class", 3)}
 N = 24
@@ -131,6 +131,35 @@ def annotations_in_json(folder: Path) -> Path:
     return folder / "labels.json"
 
 
+def in_json(content: Callable[[list[str], list[str]], Any]) -> Callable[[Path], Path]:
+    """A JSON file of what is made of the names and labels of N images."""
+
+    def build(folder: Path) -> Path:
+        names, labels = [f"{n}.png" for n in range(N)], [ABC[n % 3] for n in range(N)]
+        images(folder / "im", names)
+        (folder / "labels.json").write_text(json.dumps(content(names, labels)))
+        return folder / "labels.json"
+
+    return build
+
+
+def classes_in_names_of_parts(folder: Path) -> Path:
+    for part, numbers in (("train", range(8)), ("val", range(20, 24)), ("test", range(40, 43))):
+        images(folder / part, [f"{label}_{n}.png" for n in numbers for label in ("cat", "dog")], (0, 1))
+    image(folder / "test" / "unknown.png")
+    return folder
+
+
+def table_below_data(folder: Path) -> Path:
+    images(folder / "data" / "images", [f"{n}.png" for n in range(N)])
+    table(
+        folder / "data" / "labels" / "labels.csv",
+        ["file", "label"],
+        [[f"{n}.png", ABC[n % 3]] for n in range(N)],
+    )
+    return folder
+
+
 def boxes_in_table(folder: Path) -> Path:
     images(folder / "im", [f"{n}.png" for n in range(N)])
     rows = [[f"{n}.png", ABC[(n + k) % 3], 1, 1, 4, 5] for n in range(N) for k in range(2)]
@@ -224,6 +253,16 @@ BROUGHT = [
     Layout("no header, ids without suffix", "", tabled([], lambda n: [n, ABC[n % 3]]), CLASS3, {"all": N}, says=["it has no header"]),
     Layout("no header, the label first", "", tabled([], lambda n: [ABC[n % 3], n]), CLASS3, {"all": N}),
     Layout("a text file with a header", "", tabled(["file", "label"], lambda n: [f"{n}.png", ABC[n % 3]], "labels.txt", "\t"), CLASS3, {"all": N}),
+    Layout("a label by name in JSON", "", in_json(lambda names, labels: dict(zip(names, labels, strict=True))), CLASS3, {"all": N}),
+    Layout("several labels by name in JSON", "", in_json(lambda names, labels: {name: [label, "x"] for name, label in zip(names, labels, strict=True)}), {"label": ("multilabel", 4)}, {"all": N}),
+    Layout("records by name in JSON", "", in_json(lambda names, labels: {name: {"label": label, "part": "train" if n % 4 else "val"} for n, (name, label) in enumerate(zip(names, labels, strict=True))}), CLASS3, {"train": 18, "valid": 6}),
+    Layout("names by label in JSON", "", in_json(lambda names, labels: {label: [n for n, own in zip(names, labels, strict=True) if own == label] for label in ABC}), CLASS3, {"all": N}),
+    Layout("folds and a test in one column", "", split_by("fold", 0, 1, 2, "test"), SPECIES, {"train": 12, "valid": 6}, says=["test: 6 rows kept out"]),
+    Layout("folds and -1", "", split_by("kfold", -1, 0, 1, 2), SPECIES, {"train": 18, "valid": 6}, {"valid_fold": "0"}),
+    Layout("flags for validation and the test", "", tabled(["file", "species", "is_valid", "is_test"], lambda n: [f"{n}.png", ABC[n % 3], int(n // 3 % 4 == 1), int(n // 3 % 4 == 0)]), SPECIES, {"train": 12, "valid": 6}, says=["test: 6 rows kept out"]),
+    Layout("a flag for each part", "", tabled(["file", "species", "train", "val", "test"], lambda n: [f"{n}.png", ABC[n % 3], *(int(n // 3 % 3 == k) for k in range(3))]), SPECIES, {"train": 9, "valid": 9}),
+    Layout("classes in the names of the files of each part", "", classes_in_names_of_parts, CLASS2, {"train": 16, "valid": 8}, says=["test: 6 rows kept out", "left out 1 images of test/"]),
+    Layout("a table two levels below", "", table_below_data, CLASS3, {"all": N}),
     Layout("records within JSON", "", annotations_in_json, CLASS3, {"all": N}),
     Layout("cells around the table", "Excel", text("file,label,,\n" + "".join(f"{n}.png,{ABC[n % 3]},,\n" for n in range(N)) + ",,,\n"), CLASS3, {"all": N}),
     Layout("spaces around the paths", "", text("file,label\n" + "".join(f" {n}.png ,{ABC[n % 3]}\n" for n in range(N))), CLASS3, {"all": N}, says=["by the path without white space around it"]),

@@ -1,7 +1,7 @@
 """What the columns of a table are: paths, ids, groups, a split, and the targets."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,15 @@ class Candidate:
         return self.columns[0] if len(self.columns) == 1 else "label"
 
 
-def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers: Sequence[str] = ()) -> Guess:
+def guess_columns(
+    table: pl.DataFrame,
+    path: Path,
+    images: ImageColumn,
+    answers: Sequence[str] = (),
+    lists: Collection[str] = (),
+) -> Guess:
     """The keys for a table whose column of paths is known. `path`: its file, for messages. `answers`: columns that are
-    known to be asked for. Raises DataError if no
+    known to be asked for. `lists`: columns whose cells are lists with bars between their items. Raises DataError if no
     column can be a target, with the reason for each."""
     guess = Guess(table=table, folders=images.folders, data={"path": images.column}, targets={})
     columns = [column for column in table.columns if column != images.column]
@@ -69,12 +75,12 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
     ]
 
     without_groups = [column for column in columns if column not in (*groups[:1], *unclear)]
-    targets, reasons = _targets(table, without_groups, answers)
+    targets, reasons = _targets(table, without_groups, answers, lists)
     if not targets and unclear:  # nothing else to learn
         unclear = []
-        targets, reasons = _targets(table, [c for c in columns if c not in groups[:1]], answers)
+        targets, reasons = _targets(table, [c for c in columns if c not in groups[:1]], answers, lists)
     if not targets and groups:  # nothing else to learn: who it is
-        targets, reasons = _targets(table, columns, answers)
+        targets, reasons = _targets(table, columns, answers, lists)
         groups = []
     if not targets:
         found = "; ".join(f"{column}: {reason}" for column, reason in list(reasons.items())[:LISTED_REASONS])
@@ -91,13 +97,13 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
 
 
 def _targets(
-    table: pl.DataFrame, columns: Sequence[str], answers: Sequence[str]
+    table: pl.DataFrame, columns: Sequence[str], answers: Sequence[str], lists: Collection[str]
 ) -> tuple[list[Candidate], dict[str, str]]:
     """The columns that become targets, and for the others why not: those that are asked for; else one that is named
     like a label; else columns of yes and no; else all with classes or several labels; else all of numbers."""
     wanted = [column for column in columns if column in answers]
     if wanted and len(wanted) < len(columns):
-        targets, why_not = _targets(table, wanted, wanted)
+        targets, why_not = _targets(table, wanted, wanted, lists)
         if targets:
             return targets, why_not
     flags = flag_columns(table, columns)
@@ -113,7 +119,8 @@ def _targets(
     for column in columns:
         if column in flag_names and column not in named_columns and len(flag_names) > 1:
             continue
-        kind = kind_of(column, table[column].to_list(), is_named=column in named_columns or column in wanted)
+        is_named = column in named_columns or column in wanted
+        kind = kind_of(column, table[column].to_list(), is_named, is_list=column in lists)
         if isinstance(kind, str):
             reasons[column] = kind
         else:

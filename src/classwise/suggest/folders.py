@@ -281,16 +281,33 @@ def _split_of_files(names: list[str], part_of: dict[str, str], source: Path) -> 
             " in them and no table of labels beside them; a source has a folder for each class, or a table with a"
             " column of paths and one of labels"
         )
-    rest = Counter(first for name in names if (first := name.split("/")[0]) not in trained)
-    said = [_left_out_line(folder, count, part_of) for folder, count in rest.items()]
-    return replace(layout, said=[*layout.said, *said])
+    # Files of the other parts have these classes in their names, or none.
+    known = {label for _, label, _ in layout.rows}
+    rows = [(name, label, "train") for name, label, _ in layout.rows]
+    rest: Counter[str] = Counter()
+    for name in names:
+        first = name.split("/")[0]
+        label = None if first in trained else _label_of_file(name)
+        if label in known:
+            rows.append((name, str(label), part_of[first]))
+        elif first not in trained:
+            rest[first] += 1
+    said = [*layout.said, *(_left_out_line(folder, count, part_of) for folder, count in rest.items())]
+    if len(rows) == len(layout.rows):
+        return replace(layout, said=said)
+    decisions = [*layout.decisions, split_decision(rows, list(part_of))]
+    return Layout(rows, "split", decisions, said)
+
+
+def _label_of_file(name: str) -> str | None:
+    """cat of cat.1.jpg, and of sub/cat_001.png."""
+    match = re.fullmatch(r"(.*?[^\W\d_].*?)[ ._\-]*\(?\d+\)?", without_suffix(name.rsplit("/", 1)[-1]))
+    return match[1].rstrip(" ._-") if match is not None else None
 
 
 def layout_of_file_names(names: list[str]) -> Layout | None:
     """The class of each file from its name: cat.1.jpg, Abyssinian_100.jpg; None where names say none."""
-    bases = {name: without_suffix(name.rsplit("/", 1)[-1]) for name in names}
-    matches = {name: re.fullmatch(r"(.*?[^\W\d_].*?)[ ._\-]*\(?\d+\)?", base) for name, base in bases.items()}
-    labels = {name: match[1].rstrip(" ._-") for name, match in matches.items() if match is not None}
+    labels = {name: label for name in names if (label := _label_of_file(name)) is not None}
     counts = Counter(labels.values())
     is_class = len(counts) >= 2 and min(counts.values()) >= 2 and 3 * len(counts) <= len(names)
     of_camera = any(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ MOST_BYTES = 200_000_000
 
 @dataclass(frozen=True)
 class AnyTable:
-    """The cells as text. changed: how it differs from a table that `train` reads, for the user; or empty."""
+    """The cells as text. lists: columns that held lists, now with bars between their items. changed: how it differs
+    from a table that `train` reads, for the user; or empty."""
 
     table: pl.DataFrame
     changed: str = ""
+    lists: frozenset[str] = frozenset()
 
 
 def read_any_table(path: Path) -> AnyTable:
@@ -50,7 +53,8 @@ def read_any_table(path: Path) -> AnyTable:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if suffix in (".jsonl", ".json"):
-        return AnyTable(_table_of_json(text, path), "it is JSON")
+        table, lists = _table_of_json(text, path)
+        return AnyTable(table, "it is JSON", lists)
     return _table_of_list(text, path)
 
 
@@ -92,7 +96,13 @@ def _without_brackets(read: AnyTable) -> AnyTable:
         changed.append(name)
     if not changed:
         return read
-    return AnyTable(table, read.changed or f"column {changed[0]!r} holds lists in brackets")
+    why = read.changed or f"column {changed[0]!r} holds lists in brackets"
+    return AnyTable(table, why, frozenset(name for name in changed if _has_bars(table[name].to_list())))
+
+
+def _has_bars(cells: Iterable[str | None]) -> bool:
+    """Whether one of the lists has several items, with bars between them."""
+    return any(cell and "|" in cell.strip("|") for cell in cells)
 
 
 def _list_of(cell: str) -> list[str] | None:
@@ -182,8 +192,9 @@ def _has_header(rows: list[list[str]]) -> bool:
     return bool(known) and (any(map(_is_path, rows[1])) or len(known) > 1)
 
 
-def _table_of_json(text: str, path: Path) -> pl.DataFrame:
-    """Records (a list, or one a line) with text, numbers or lists of text; or labels by image."""
+def _table_of_json(text: str, path: Path) -> tuple[pl.DataFrame, frozenset[str]]:
+    """Records (a list, or one a line) with text, numbers or lists of text; or labels by image. And the columns in which
+    some lists have several items."""
     try:
         if path.suffix.lower() == ".jsonl":
             value: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -192,14 +203,14 @@ def _table_of_json(text: str, path: Path) -> pl.DataFrame:
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from None
     if isinstance(value, dict) and "images" in value and "annotations" in value:
-        return _table_of_coco(value, path)
+        return _table_of_coco(value, path), frozenset()
     if (
         isinstance(value, dict)
         and value
         and all(not isinstance(item, dict | list) for item in value.values())
     ):
         value = [{"path": name, "label": label} for name, label in value.items()]
-    value = _only_records(value)
+    value = _by_name(_only_records(value))
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise DataError(
             f"{path}: found JSON that is no list of records; a table of images has one record for each image"
@@ -208,7 +219,29 @@ def _table_of_json(text: str, path: Path) -> pl.DataFrame:
         dict.fromkeys(name for row in value for name, cell in row.items() if not isinstance(cell, dict))
     )
     columns = {name: [_cell(row.get(name)) for row in value] for name in names}
-    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+    lists = {name for name in names if any(isinstance(row.get(name), list) for row in value)}
+    several = frozenset(name for name in lists if _has_bars(columns[name]))
+    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String)), several
+
+
+def _by_name(value: Any) -> Any:
+    """Records of {"1.png": ["a", "b"]}, {"1.png": {"label": "a"}} or {"a": ["1.png", "2.png"]}; else the value
+    itself."""
+    if not isinstance(value, dict) or not value:
+        return value
+    items = list(value.items())
+    if all(isinstance(item, dict) for _, item in items):
+        return [{"path": name, **item} for name, item in items]
+    if not all(isinstance(item, list) for _, item in items):
+        return value
+    if all(_is_path(str(entry)) for _, item in items for entry in item):
+        labels: dict[str, list[str]] = {}
+        for label, item in items:
+            for name in item:
+                labels.setdefault(str(name), []).append(label)
+        is_one = all(len(found) == 1 for found in labels.values())
+        return [{"path": name, "label": found[0] if is_one else found} for name, found in labels.items()]
+    return [{"path": name, "label": item} for name, item in items]
 
 
 def _only_records(value: Any) -> Any:

@@ -42,9 +42,9 @@ class Kind:
         return str(self.keys.get("type", "class"))
 
 
-def kind_of(column: str, cells: list[str | None], is_named: bool) -> Kind | str:
-    """What a column holds, or why it cannot be a target. `is_named`: its name is that of a label. Empty cells are
-    unknown labels."""
+def kind_of(column: str, cells: list[str | None], is_named: bool, is_list: bool = False) -> Kind | str:
+    """What a column holds, or why it cannot be a target. `is_named`: its name is that of a label. `is_list`: its cells
+    were lists, and have bars between their items. Empty cells are unknown labels."""
     counts = Counter(cell.strip() for cell in cells if cell is not None and cell.strip())
     missing, decisions = _unknown_cells(column, counts)
     known = {label: count for label, count in counts.items() if label not in missing}
@@ -55,7 +55,7 @@ def kind_of(column: str, cells: list[str | None], is_named: bool) -> Kind | str:
     numbers = _numbers(known)
     if numbers is not None:
         return _kind_of_numbers(column, known, numbers, is_named, keys, decisions)
-    separator, why = separator_of(known)
+    separator, why = ("|", "the cells are lists") if is_list else separator_of(known)
     if separator is not None:
         labels = {part for cell in known for part in _parts(cell, separator)}
         choice = (

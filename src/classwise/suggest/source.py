@@ -162,10 +162,11 @@ def _unread_tables_text(source: Path) -> str:
 
 
 def _guess_table_below(source: Path) -> Guess | None:
-    """A table for training in a folder of its own, such as annotations/train.csv; None if there is none, or several."""
+    """A table for training in a folder of its own, such as annotations/train.csv, up to two levels below; None if there
+    is none, or several."""
     found = [
         path
-        for folder in sorted(source.iterdir())
+        for folder in sorted([*source.glob("*/"), *source.glob("*/*/")])
         if folder.is_dir() and not folder.name.startswith(".") and part_of_folder(folder.name) is None
         for path in tables_in(folder)
         if is_usual(path)

@@ -1,10 +1,11 @@
 """Columns of a table that say which part of a split, or which fold, a row is in; and the groups that it may cut."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from classwise.data.cells import sorted_labels
 from classwise.data.split_column import part_of_word
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.names import FLAG_SPLITS, FOLD_NAMES, SPLIT_NAMES, columns_named, normal
@@ -31,41 +32,107 @@ PARTS_BY_NUMBER = (
 def take_split(guess: Guess, columns: list[str]) -> list[str]:
     """Recognize a column with the part of a split or the fold of each row; the other columns."""
     table = guess.table
+    flags = _flags_by_part(table, columns)
+    if len(flags) > 1:
+        return _take_flags(guess, columns, flags)
     for column in columns:
         cells = [(cell or "").strip() for cell in table[column].to_list()]
         values = split_values_of(column, cells)
-        if values is None:
+        if values is None or not _is_split(values):
             continue
-        counts = {
-            part: sum(values[cell] == part for cell in cells) for part in ("train", "valid", "test", "skip")
-        }
-        if not counts["train"] or len(set(values.values())) < 2:
-            continue
-        guess.data["split"] = column
-        given = ", ".join(f"{count} {part}" for part, count in counts.items() if count)
-        meaning = ", ".join(f"{cell!r} = {part}" for cell, part in values.items())
-        guess.decide(
-            "data.split",
-            f"split: column {column!r} ({given})",
-            f"its values say so ({meaning})",
-            "without data.split the rows are drawn",
-        )
-        if counts["test"] or not all(part_of_word(cell) == part for cell, part in values.items()):
-            guess.data["split_values"] = values
-        guess.keep_test_out()
+        _use_values(guess, column, cells, values)
         return [other for other in columns if other != column]
     for column in columns_named(columns, FOLD_NAMES):
         distinct = table[column].drop_nulls().n_unique()
         if 2 <= distinct <= MOST_FOLDS and not table[column].null_count():
-            guess.data["fold"] = column
-            guess.decide(
-                "data.fold",
-                f"split: column {column!r}, whose first fold validates",
-                f"it is named as folds are, and holds {distinct} different values",
-                "without data.fold the rows are drawn",
-            )
+            _use_folds(guess, column)
             return [other for other in columns if other != column]
     return columns
+
+
+def _is_split(values: Mapping[str, str]) -> bool:
+    return "train" in values.values() and len(set(values.values())) > 1
+
+
+def _use_values(guess: Guess, column: str, cells: Sequence[str], values: dict[str, str]) -> None:
+    """Make a column of parts data.split, with data.split_values where its words say less."""
+    counts = {
+        part: sum(values[cell] == part for cell in cells) for part in ("train", "valid", "test", "skip")
+    }
+    guess.data["split"] = column
+    given = ", ".join(f"{count} {part}" for part, count in counts.items() if count)
+    meaning = ", ".join(f"{cell!r} = {part}" for cell, part in values.items())
+    guess.decide(
+        "data.split",
+        f"split: column {column!r} ({given})",
+        f"its values say so ({meaning})",
+        "without data.split the rows are drawn",
+    )
+    if counts["test"] or not all(part_of_word(cell) == part for cell, part in values.items()):
+        guess.data["split_values"] = values
+    guess.keep_test_out()
+
+
+def _use_folds(guess: Guess, column: str) -> None:
+    """Make a column of folds data.fold; or data.split, if it has a value for the test beside the folds."""
+    cells = [(cell or "").strip() for cell in guess.table[column].to_list()]
+    folds = list(sorted_labels(set(cells)))
+    kept_out = [fold for fold in folds if part_of_word(fold) == "test"]
+    usual = [fold for fold in folds if fold not in kept_out and not fold.startswith("-")]
+    if kept_out and len(usual) > 1:
+        values = {fold: "test" if fold in kept_out else "train" for fold in folds} | {usual[0]: "valid"}
+        _use_values(guess, column, cells, values)
+        return
+    guess.data["fold"] = column
+    which = "first fold"
+    if len(usual) > 1 and usual[0] != folds[0]:  # -1 marks rows that are in no fold, or always trained on
+        guess.data["valid_fold"] = usual[0]
+        which = f"fold {usual[0]!r}"
+    guess.decide(
+        "data.fold",
+        f"split: column {column!r}, whose {which} validates",
+        f"it is named as folds are, and holds {len(folds)} different values",
+        "without data.fold the rows are drawn",
+    )
+
+
+def _flags_by_part(table: pl.DataFrame, columns: Sequence[str]) -> dict[str, str]:
+    """Columns of yes and no that are named as parts of a split, by the part."""
+    return {
+        part: column
+        for part, names in FLAG_SPLITS.items()
+        for column in columns_named(columns, names)[:1]
+        if all((cell or "").strip().casefold() in YES_NO for cell in table[column].to_list())
+    }
+
+
+def _take_flags(guess: Guess, columns: list[str], flags: Mapping[str, str]) -> list[str]:
+    """One column of parts from several of yes and no. A row with none of them is for training, unless a column says
+    which rows are: then it is left out. What is for the test is for nothing else."""
+    rest = "skip" if "train" in flags else "train"
+    parts = [rest] * guess.table.height
+    for part in ("train", "valid", "test"):
+        if part in flags:
+            cells = [(cell or "").strip().casefold() for cell in guess.table[flags[part]].to_list()]
+            parts = [part if YES_NO[cell] else other for cell, other in zip(cells, parts, strict=True)]
+    values: dict[str, str] = {part: part for part in ("train", "valid", "test", "skip") if part in parts}
+    if not _is_split(values):
+        return columns
+    name = "split"
+    while name in guess.table.columns:
+        name += "_"
+    guess.table = guess.table.with_columns(pl.Series(name, parts))
+    guess.data["split"] = name
+    guess.data["split_values"] = values
+    given = ", ".join(f"{parts.count(part)} {part}" for part in values)
+    guess.decide(
+        "data.split",
+        f"split: columns {', '.join(map(repr, flags.values()))} ({given})",
+        "they hold yes and no, and are named as parts of a split",
+        "without data.split the rows are drawn",
+    )
+    guess.keep_test_out()
+    return [column for column in columns if column not in flags.values()]
 
 
 def split_values_of(column: str, cells: Sequence[str]) -> dict[str, str] | None:

@@ -36,7 +36,7 @@ def guess_table(path: Path) -> Guess:
     images = find_image_column(table, path)
     table, joined = with_split_of_sibling(table, images.column, path)
     answers, why_answers = asked_for(table, path, images.column)
-    guess = guess_columns(table, path, images, answers)
+    guess = guess_columns(table, path, images, answers, read.lists)
     guess.said = [*repeated, *joined, *images.notes, *guess.said, *why_answers]
     if repeated:
         guess.note("data.path", "; ".join(["column with the image paths", *repeated]))
@@ -45,12 +45,16 @@ def guess_table(path: Path) -> Guess:
     settled = settle_repeated_images(guess, images, path)
     images = settled.images
     split_why = add_split_of_paths(guess, images.names)
-    needs_writing = bool(read.changed or joined or split_why or settled.why) or images.paths is not None
+    added = [column for column in guess.table.columns if column not in read.table.columns]
+    needs_writing = (
+        bool(read.changed or joined or split_why or settled.why or added) or images.paths is not None
+    )
     if images.paths is not None:
         guess.table = guess.table.with_columns(pl.Series(images.column, images.paths))
     if needs_writing:
         others = "it is joined with another table" if joined else "its paths are those of another folder"
-        why = read.changed or settled.why or split_why or others
+        gets = f"it gets the column {added[0]!r}" if added else others
+        why = read.changed or settled.why or split_why or gets
         guess.said.insert(0, f"{path.name} is written anew, since {why}")
     else:
         guess.source = path
