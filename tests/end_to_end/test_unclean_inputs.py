@@ -403,6 +403,12 @@ def test_a_table_below_the_current_folder(
     says(command("predict", folder / "run", table).ok().err, "its images were found below", tmp_path)
 
 
+def test_a_table_of_one_column(folder: Path, tmp_path: Path) -> None:
+    """It holds the paths, whatever it is called."""
+    table = write_csv(tmp_path / "t.csv", ("file",), [["images/00.png"], ["images/01.png"]])
+    assert len(command("predict", folder / "run", table).ok().out.splitlines()) == 3
+
+
 def test_the_runs_own_folder_comes_first(folder: Path, tmp_path: Path) -> None:
     """One image there is enough: the others are missing then."""
     table = write_csv(folder / "mixed.csv", ("path",), [["images/00.png"], ["fresh/0.png"]])

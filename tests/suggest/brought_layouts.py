@@ -53,6 +53,17 @@ def domains_of_splits(folder: Path) -> Path:
     return folder
 
 
+def conditions_in_classes(folder: Path) -> Path:
+    for first, label in enumerate(("cat", "dog")):
+        for part, count in (("train", 6), ("test", 3)):
+            classes(folder / label / part, {"day": count, "night": count}, first=100 * first + 10 * len(part))
+    return folder
+
+
+def valid_and_invalid(folder: Path) -> Path:
+    return classes(folder, {"invalid": 8, "unclear": 8, "valid": 8})
+
+
 def folds_of_splits(folder: Path) -> Path:
     for fold in range(2):
         for part in ("train", "val"):
@@ -224,6 +235,8 @@ MULTI = {"tags": ("multilabel", 3)}
 SPECIES = {"species": ("class", 3)}
 BROUGHT = [
     Layout("domains, each with train and test", "", domains_of_splits, CLASS3, says=["the innermost folders", "test: 18 rows kept out"]),
+    Layout("classes, each with train and test, and conditions in them", "", conditions_in_classes, CLASS2, says=["the outermost folders (cat, dog)"]),
+    Layout("valid beside invalid", "", valid_and_invalid, CLASS3, {"all": 24}),
     Layout("folds, each with train and val", "", folds_of_splits, refusal="folds, of which one is trained at a time; classwise init"),
     Layout("patients in class folders", "", patients, CLASS2, {"all": 24}, {"group": "folder"}, ["the images of one are never split"]),
     Layout("batches in class folders", "", batches_in_classes, CLASS2, {"all": 18}, {"group": None}, ["the outer folders (cat, dog)"]),

@@ -75,7 +75,7 @@ def _read(config: Config, table: Path, folders: Sequence[Path]) -> Samples:
         return read_source(
             table,
             folders,
-            path=config.data.path,
+            path=_path_column(config, table),
             id=_id_column(config, table),
             group=None,
             follow_links=config.data.follow_links,
@@ -87,6 +87,12 @@ def _read(config: Config, table: Path, folders: Sequence[Path]) -> Samples:
 
 def _any_is_there(samples: Samples) -> bool:
     return any(Path(path).is_file() for path in samples.paths)
+
+
+def _path_column(config: Config, table: Path) -> str:
+    """The column of paths; the only one of a table with a single column."""
+    columns = read_table(table).columns if table.is_file() else []
+    return columns[0] if len(columns) == 1 else config.data.path
 
 
 def _id_column(config: Config, table: Path) -> str | None:

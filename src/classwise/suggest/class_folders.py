@@ -18,6 +18,8 @@ from classwise.suggest.guess import listed
 from classwise.suggest.layout import Layout, part_of_folder, split_decision
 from classwise.suggest.names import words
 
+BESIDE = ("test", "testing", "test_set", "val", "valid", "validation")
+"""Names of folders that are no classes where others beside them are."""
 SAME = 0.75
 """Folders hold the same folders if at least this share of all pairs of an outer and an inner one exists."""
 GROUPS = (
@@ -49,24 +51,27 @@ def parts_within_folders(names: list[str], source: Path) -> Layout | None:
     part_of = [str(parts[path[0], path[1]]) for path in deep]
     seconds = sorted({second for _, second in parts})
 
-    # Folders within the parts are the classes where they recur; else the first folders are.
-    level = 2 if _recur_in_parts(deep) else 0
+    # Where folders within the parts recur, those are the classes of which there are more; else the first folders are.
     firsts = list(dict.fromkeys(path[0] for path in deep))
-    if level == 2 and _are_folds(firsts):
+    recur = _recur_in_parts(deep)
+    inner = sorted({path[2] for path in deep}) if recur else []
+    if recur and _are_folds(firsts):
         raise DataError(
             f"{source}: found the folders {listed(firsts)}, each with parts of a split of its own"
             f" ({', '.join(seconds)}): folds, of which one is trained at a time; classwise init {source / firsts[0]}"
         )
+    level = 2 if len(inner) > len(firsts) else 0
     rows = [(name, path[level], part) for name, path, part in zip(names, deep, part_of, strict=True)]
     decisions = [split_decision(rows, seconds)]
-    if level == 2:
-        classes = sorted({path[2] for path in deep})
+    if recur:
+        which, classes = ("innermost", inner) if level else ("outermost", firsts)
+        more = "there are more of them" if level else f"the inner ones ({listed(inner)}) are not more"
         decisions.append(
             (
                 "targets.label.column",
-                f"label: {len(classes)} classes, the innermost folders ({listed(classes)})",
-                f"each of {listed(firsts, 4)} holds the same folders in its parts of a split",
-                f"classwise init {source / firsts[0]} takes the images of one of them",
+                f"label: {len(classes)} classes, the {which} folders ({listed(classes)})",
+                f"each of {listed(firsts, 4)} holds the same folders in its parts of a split, and {more}",
+                f"classwise init {source / firsts[0]} takes the images of one of them, or a table says the labels",
             )
         )
     return Layout(rows, "split", decisions)
@@ -132,8 +137,10 @@ def parts_beside_classes(names: list[str], source: Path) -> Layout | None:
     """CLASS/1.jpg, and test/1.jpg or test/CLASS/1.jpg beside the classes: a folder for validation or the test, but none
     for training."""
     firsts = dict.fromkeys(name.split("/")[0] for name in names if "/" in name)
-    part_of = {first: part for first in firsts if (part := part_of_word(first)) in ("valid", "test")}
+    part_of = {first: str(part_of_word(first)) for first in firsts if first.casefold() in BESIDE}
     classes = [first for first in firsts if first not in part_of and part_of_word(first) is None]
+    if any(first.casefold() == "invalid" for first in classes):
+        part_of = {first: part for first, part in part_of.items() if part == "test"}  # valid is its opposite
     if not part_of or len(classes) < 2 or len(classes) + len(part_of) < len(firsts):
         return None
     rows: list[tuple[str, str, str]] = []
