@@ -142,6 +142,26 @@ def annotations_in_json(folder: Path) -> Path:
     return folder / "labels.json"
 
 
+def folder_and_file(folder: Path) -> Path:
+    classes(folder / "im", dict.fromkeys(ABC, 8))
+    rows = [[f"{n}.png", label] for label in ABC for n in range(8)]
+    return table(folder / "t.csv", ["file", "label"], rows)
+
+
+def masks_beside_images(folder: Path) -> Path:
+    for kind, label in enumerate(("benign", "malignant")):
+        names = [f"{label} ({n}){end}.png" for n in range(8) for end in ("", "_mask")]
+        images(folder / label, [*names, f"{label} (0)_mask_1.png"], (kind,))
+    return folder
+
+
+def folders_of_masks_in_classes(folder: Path) -> Path:
+    for kind, label in enumerate(("covid", "normal")):
+        for what in ("images", "masks"):
+            images(folder / label / what, [f"{n}.png" for n in range(8)], (kind,))
+    return folder
+
+
 def in_json(content: Callable[[list[str], list[str]], Any]) -> Callable[[Path], Path]:
     """A JSON file of what is made of the names and labels of N images."""
 
@@ -266,6 +286,11 @@ BROUGHT = [
     Layout("no header, ids without suffix", "", tabled([], lambda n: [n, ABC[n % 3]]), CLASS3, {"all": N}, says=["it has no header"]),
     Layout("no header, the label first", "", tabled([], lambda n: [ABC[n % 3], n]), CLASS3, {"all": N}),
     Layout("a text file with a header", "", tabled(["file", "label"], lambda n: [f"{n}.png", ABC[n % 3]], "labels.txt", "\t"), CLASS3, {"all": N}),
+    Layout("file names that recur in the folders of the labels", "", folder_and_file, CLASS3, {"all": N}, says=["column 'label' has the folders of the files in 'file'"]),
+    Layout("masks beside the images", "BUSI", masks_beside_images, CLASS2, {"all": 16}, says=["left out 18 images that are named as outlines of others"]),
+    Layout("folders of images and masks in class folders", "COVID-QU", folders_of_masks_in_classes, CLASS2, {"all": 16}, says=["left out 16 images that are named as outlines of others"]),
+    Layout("three sides", "", tabled(["file", "sentiment"], lambda n: [f"{n}.png", n % 3 - 1]), {"sentiment": ("class", 3)}, {"all": N}),
+    Layout("a few of -1 beside 0 and 1", "", tabled(["file", "ill"], lambda n: [f"{n}.png", -1 if n % 8 == 0 else n % 2]), {"ill": ("class", 2)}, {"all": 21}, says=["taken for unknown"]),
     Layout("a label by name in JSON", "", in_json(lambda names, labels: dict(zip(names, labels, strict=True))), CLASS3, {"all": N}),
     Layout("several labels by name in JSON", "", in_json(lambda names, labels: {name: [label, "x"] for name, label in zip(names, labels, strict=True)}), {"label": ("multilabel", 4)}, {"all": N}),
     Layout("records by name in JSON", "", in_json(lambda names, labels: {name: {"label": label, "part": "train" if n % 4 else "val"} for n, (name, label) in enumerate(zip(names, labels, strict=True))}), CLASS3, {"train": 18, "valid": 6}),

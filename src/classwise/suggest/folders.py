@@ -26,7 +26,7 @@ from classwise.suggest.class_folders import (
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.layout import PARTS, Layout, part_of_folder, split_decision
 from classwise.suggest.names import words
-from classwise.suggest.not_labels import outlines_text
+from classwise.suggest.not_labels import outlines_text, without_outlines
 
 NOT_CLASSES = ("unlabeled", "unlabelled", "unsup", "unsupervised", "unsorted", "macosx")
 """Words in the names of folders whose images have no label."""
@@ -63,7 +63,9 @@ def guess_folders(source: Path) -> Guess:
     table, notes = folder_table(source, follow_links=True)
     if outlines := outlines_text(table["path"].to_list()):
         raise DataError(f"{source}: {outlines}")
-    layout = layout_of(table["path"].to_list(), source)
+    names, outlined = without_outlines(table["path"].to_list())
+    layout = layout_of(names, source)
+    layout.said.extend(outlined)
     labels = Counter(label for _, label, _ in layout.rows)
     if all(_is_storage(label) for label in labels):
         raise DataError(

@@ -23,6 +23,8 @@ UNKNOWN_WORDS = ("nan", "null", "na", "n/a", "#n/a", "<na>", "?", "unlabeled", "
 """Cells, in lower case, that programs and people write for an unknown label."""
 LABEL_WORDS = ("none", "unknown", "other", "nothing", "no finding", "background")
 """Cells that could mean no label, an unknown one, or a class of their own, as which they are taken."""
+MOST_UNKNOWN = 0.2
+"""Of the rows that -1 may be unknown in beside 0 and 1: of three sides, it is one."""
 TAKEN_FOR_A_CLASS = "taken for a class"
 
 
@@ -165,7 +167,9 @@ def _unknown_cells(
     others = _numbers({cell: count for cell, count in counts.items() if cell not in (*missing, "-1", "-1.0")})
     minus = [cell for cell in counts if cell in ("-1", "-1.0")]
     are_codes = others is not None and all(number.is_integer() and number >= 0 for number in others)
-    if minus and others and are_codes and (0.0 in others or len(others) > 2):
+    rows, unknown = sum(counts.values()), sum(counts[cell] for cell in minus)
+    is_a_side = others is not None and set(others) == {0.0, 1.0} and unknown > MOST_UNKNOWN * rows
+    if minus and others and are_codes and (0.0 in others or len(others) > 2) and not is_a_side:
         missing += minus
         reason = "the other labels are whole numbers from 0"
         found = listed_counts({cell: counts[cell] for cell in minus})

@@ -1,6 +1,7 @@
 """Data sets without a label for a whole image, which folders could be mistaken for: boxes and outlines of objects."""
 
 import itertools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,6 +61,32 @@ def outlines_text(names: Iterable[str]) -> str:
             if other != folder and len(its & (own | bare)) >= ALIKE * min(len(its), len(own)):
                 return f"{folder}/ holds outlines of what is in {other}/, a data set that {WHOLE}"
     return ""
+
+
+def without_outlines(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The images but the outlines that lie beside them: 1_mask.png beside 1.png, cat/masks/1.png beside
+    cat/images/1.png; and a line that counts those."""
+    names = list(names)
+    stems = {without_suffix(name) for name in names}
+    found = [name for name in names if _is_outline(without_suffix(name), stems)]
+    if not found:
+        return names, []
+    left = set(found)
+    line = f"left out {len(found)} images that are named as outlines of others, such as {found[0]}"
+    return [name for name in names if name not in left], [line]
+
+
+def _is_outline(stem: str, stems: set[str]) -> bool:
+    """Whether a file is named as the outline of another one is: with a word behind its name, or in a folder beside."""
+    bare = re.sub(r"[ _-](mask|segmentation|seg|gt|annotation)([ _-]?\d+)?$", "", stem, flags=re.IGNORECASE)
+    if bare != stem and bare in stems:
+        return True
+    folder, _, base = stem.rpartition("/")
+    above, _, last = folder.rpartition("/")
+    if not above or not set(words(last)) & set(OUTLINES):
+        return False
+    beside = [f"{above}/{other}/{base}" for other in ("images", "image", "imgs", "img", "photos")]
+    return any(other in stems for other in (*beside, f"{above}/{base}"))
 
 
 def _files(source: Path, pattern: str) -> Iterable[Path]:

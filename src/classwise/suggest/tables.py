@@ -17,6 +17,7 @@ from classwise.suggest.images_of_table import ImageColumn, find_image_column
 from classwise.suggest.joined_tables import asked_for, with_split_of_sibling
 from classwise.suggest.layout import PARTS, part_of_folder
 from classwise.suggest.names import SUBMISSION, TRAINING_TABLES, normal, words
+from classwise.suggest.paths_in_two_columns import with_joined_paths
 from classwise.suggest.repeated_images import settle_repeated_images
 from classwise.suggest.split_in_paths import add_split_of_paths
 
@@ -33,10 +34,12 @@ def guess_table(path: Path) -> Guess:
     if read.table.height == 0:
         raise DataError(f"{path} has no rows")
     table, repeated = without_repeated_rows(read.table, path.name)
+    table, two_columns = with_joined_paths(table, path)
     images = find_image_column(table, path)
     table, joined = with_split_of_sibling(table, images.column, path)
     answers, why_answers = asked_for(table, path, images.column)
     guess = guess_columns(table, path, images, answers, read.lists)
+    joined += [two_columns] if two_columns else []
     guess.said = [*repeated, *joined, *images.notes, *guess.said, *why_answers]
     if repeated:
         guess.note("data.path", "; ".join(["column with the image paths", *repeated]))
@@ -53,6 +56,7 @@ def guess_table(path: Path) -> Guess:
         guess.table = guess.table.with_columns(pl.Series(images.column, images.paths))
     if needs_writing:
         others = "it is joined with another table" if joined else "its paths are those of another folder"
+        others = "its paths are in two columns" if two_columns else others
         gets = f"it gets the column {added[0]!r}" if added else others
         why = read.changed or settled.why or split_why or gets
         guess.said.insert(0, f"{path.name} is written anew, since {why}")
