@@ -148,6 +148,13 @@ def folder_and_file(folder: Path) -> Path:
     return table(folder / "t.csv", ["file", "label"], rows)
 
 
+def files_in_other_folders(folder: Path) -> Path:
+    for number, label in enumerate(ABC):
+        images(folder / "im" / f"{number}_{label}", [f"{n}.png" for n in range(8)], (number,))
+    rows = [[f"{n}.png", label] for label in ABC for n in range(8)]
+    return table(folder / "t.csv", ["file", "label"], rows)
+
+
 def masks_beside_images(folder: Path) -> Path:
     for kind, label in enumerate(("benign", "malignant")):
         names = [f"{label} ({n}){end}.png" for n in range(8) for end in ("", "_mask")]
@@ -287,6 +294,7 @@ BROUGHT = [
     Layout("no header, the label first", "", tabled([], lambda n: [ABC[n % 3], n]), CLASS3, {"all": N}),
     Layout("a text file with a header", "", tabled(["file", "label"], lambda n: [f"{n}.png", ABC[n % 3]], "labels.txt", "\t"), CLASS3, {"all": N}),
     Layout("file names that recur in the folders of the labels", "", folder_and_file, CLASS3, {"all": N}, says=["column 'label' has the folders of the files in 'file'"]),
+    Layout("file names that recur in other folders", "", files_in_other_folders, refusal="'0.png' is in 3 rows, and there are files of that name in im/0_ash, im/1_elm, im/2_oak"),
     Layout("masks beside the images", "BUSI", masks_beside_images, CLASS2, {"all": 16}, says=["left out 18 images that are named as outlines of others"]),
     Layout("folders of images and masks in class folders", "COVID-QU", folders_of_masks_in_classes, CLASS2, {"all": 16}, says=["left out 16 images that are named as outlines of others"]),
     Layout("three sides", "", tabled(["file", "sentiment"], lambda n: [f"{n}.png", n % 3 - 1]), {"sentiment": ("class", 3)}, {"all": N}),

@@ -93,15 +93,19 @@ def _doubtful_classes(labels: Counter[str]) -> list[str]:
 
 def _empty_folders(source: Path, layout: Layout) -> list[str]:
     """A line on folders beside those of the classes in which there is nothing."""
-    beside = {
-        source / path.rsplit(f"{label}/", 1)[0] for path, label, _ in layout.rows if f"{label}/" in path
+    fronts = {
+        (path[: path.index(f"{label}/")], label) for path, label, _ in layout.rows if f"{label}/" in path
     }
+    full = {source / front / label for front, label in fronts}
     empty = [
         entry.relative_to(source).as_posix()
-        for folder in sorted(beside)
+        for folder in sorted({source / front for front, _ in fronts})
         if folder.is_dir()
         for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".") and not any(entry.iterdir())
+        if entry not in full
+        and entry.is_dir()
+        and not entry.name.startswith(".")
+        and not any(entry.iterdir())
     ]
     return [f"no class for {listed([repr(name) for name in empty])}, without any file"] if empty else []
 

@@ -1,16 +1,19 @@
 """Tables with several rows of one image: several labels of it, opinions of several people, or boxes of objects."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from classwise.errors import DataError
-from classwise.suggest.guess import Guess
-from classwise.suggest.images_of_table import ImageColumn
+from classwise.suggest.guess import Guess, listed
+from classwise.suggest.images_of_table import UNUSUAL, ImageColumn, folders_near
 from classwise.suggest.names import normal, words
 from classwise.suggest.not_labels import BOXES, WHOLE
 
+SAMPLED = 50
+"""Names that are looked for in the folders near the table."""
 SEVERAL = 0.2
 """Images have several labels, if at least this share of them has rows with different ones."""
 PEOPLE = (
@@ -50,11 +53,29 @@ def settle_repeated_images(guess: Guess, images: ImageColumn, path: Path) -> Set
             f"{path}: found {len(images.names)} rows for {count} images, and boxes of objects ({', '.join(boxes[:4])}),"
             f" a data set that {WHOLE}"
         )
+    _refuse_several_files(guess, images, path)
     labels = _labels_by_image(guess, images)
     differing = {name: found for name, found in labels.items() if len(found) > 1}
     if differing and len(differing) >= SEVERAL * count and not _opinions(guess.table):
         return _as_several_labels(guess, images, labels, differing)
     return _with_ids(guess, images, count, differing)
+
+
+def _refuse_several_files(guess: Guess, images: ImageColumn, path: Path) -> None:
+    """Raise DataError where names recur that several folders have a file of: the rows are of different images then."""
+    counts = Counter(guess.table[images.column].to_list())
+    recurring = [cell for cell, count in counts.items() if count > 1 and cell and "/" not in cell][:SAMPLED]
+    near = [folder for folder in folders_near(path) if folder.is_relative_to(path.parent)]
+    usual = [folder for folder in near if not set(words(folder.name)) & set(UNUSUAL)]
+    folders_of = {cell: [folder for folder in usual if (folder / cell).is_file()] for cell in recurring}
+    several = {cell: found for cell, found in folders_of.items() if len(found) >= counts[cell]}
+    if several and 2 * len(several) >= len(recurring):
+        cell, found = next(iter(several.items()))
+        where = listed([folder.relative_to(path.parent).as_posix() for folder in found], 3)
+        raise DataError(
+            f"{path}: {cell!r} is in {counts[cell]} rows, and there are files of that name in {where}; write the folder"
+            " before the name"
+        )
 
 
 def _labels_by_image(guess: Guess, images: ImageColumn) -> dict[str, list[str]]:
