@@ -19,6 +19,7 @@ from classwise.infer.submission import (
     possible_labels,
     read_template,
     submission_bytes,
+    with_whole_numbers,
 )
 from classwise.model.heads import (
     ClassHead,
@@ -413,3 +414,24 @@ def test_the_first_column_holds_no_ids(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"column 'ImageID' has another text in each row: --id ImageID"):
         read_template(path, ["species"], joint=False)
     assert read_template(path, ["species"], joint=False, id="ImageID").ids == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "wanted"),
+    [
+        (["0.0", "1.0"], "0", ["0", "1"]),
+        (["0.0", "1.0"], "0.0", ["0.0", "1.0"]),
+        (["0.0", "0.5"], "0", ["0.0", "0.5"]),
+        (["0.0", "1.0"], "", ["0.0", "1.0"]),
+        (["0", "1"], "0", ["0", "1"]),
+    ],
+)
+def test_labels_with_a_fraction_of_0(
+    tmp_path: Path, labels: list[str], value: str, wanted: list[str]
+) -> None:
+    """They are whole numbers where the template's values are, and only there."""
+    form = template(tmp_path, ["a", "b"], value)
+    found, possible, lines = with_whole_numbers(form, predictions(["a", "b"], labels), {"species": labels})
+    assert found["species"].to_list() == wanted
+    assert possible == {"species": wanted}
+    assert bool(lines) == (wanted != labels)

@@ -4,6 +4,7 @@ refused."""
 import csv
 import io
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +187,29 @@ def fill(template: Template, predictions: pl.DataFrame, possible: Mapping[str, P
         values = _answer_texts(predictions[answer], answer)
         frame = frame.with_columns(pl.Series(column, values, dtype=pl.String))
     return frame
+
+
+def with_whole_numbers(
+    template: Template, predictions: pl.DataFrame, possible: Mapping[str, Possible]
+) -> tuple[pl.DataFrame, dict[str, Possible], list[str]]:
+    """Predictions and possible answers with labels such as `1.0` written as `1`, where the template holds whole numbers:
+    tables of numbers with gaps have them with a fraction. And lines that say so."""
+    written = dict(possible)
+    lines: list[str] = []
+    for column, answer in {} if template.is_certain else template.target_of_column.items():
+        labels = possible.get(answer)
+        values = [value for value in template.frame[column].to_list() if value is not None]
+        if labels is None or isinstance(labels, LabelSets | NumberRange) or not values:
+            continue
+        are_whole = all(re.fullmatch(r"[+-]?\d+", value) for value in values)
+        if not are_whole or not all(re.fullmatch(r"[+-]?\d+\.0+", label) for label in labels):
+            continue
+        written[answer] = [label.split(".")[0] for label in labels]
+        predictions = predictions.with_columns(pl.col(answer).str.replace(r"\.0+$", ""))
+        lines.append(
+            f"column {column!r}: labels as whole numbers, as the template has them ({written[answer][0]})"
+        )
+    return predictions, written, lines
 
 
 def _answer_texts(values: pl.Series, answer: str) -> list[str]:

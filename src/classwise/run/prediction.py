@@ -14,7 +14,14 @@ from classwise.data.sources import Samples, refuse_escapes
 from classwise.errors import DataError, OutputError
 from classwise.files import write_bytes
 from classwise.infer.answers import Answer, Question, choose_answers, kept_columns_text, with_answers
-from classwise.infer.submission import Template, fill, find_images, read_form, submission_bytes
+from classwise.infer.submission import (
+    Template,
+    fill,
+    find_images,
+    read_form,
+    submission_bytes,
+    with_whole_numbers,
+)
 from classwise.run.fallback import fallback_outputs, fallback_text
 from classwise.run.folder import RunFolder
 from classwise.run.inputs import refuse_unknown_choice
@@ -139,6 +146,9 @@ def submission_of(
     # The file's bytes are read back and compared with the template before they are written.
     possible = predictor.possible_labels()
     table, possible = with_answers(filled_in, answers, table, question, possible, form.clip)
+    table, possible, lines = with_whole_numbers(filled_in, table, possible)
+    for line in lines:
+        console.line(line)
     submission = fill(filled_in, table, possible)
     if form.fallback is not None and rows is not None:
         submission = _with_fallback(submission, filled_in, rows, form.fallback)
