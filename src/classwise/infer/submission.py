@@ -192,8 +192,8 @@ def fill(template: Template, predictions: pl.DataFrame, possible: Mapping[str, P
 def with_whole_numbers(
     template: Template, predictions: pl.DataFrame, possible: Mapping[str, Possible]
 ) -> tuple[pl.DataFrame, dict[str, Possible], list[str]]:
-    """Predictions and possible answers with labels such as `1.0` written as `1`, where the template holds whole numbers:
-    tables of numbers with gaps have them with a fraction. And lines that say so."""
+    """Predictions and possible answers with labels such as `1.0` written as `1` where the template holds whole numbers,
+    since tables of numbers with gaps have them with a fraction; and lines that say so."""
     written = dict(possible)
     lines: list[str] = []
     for column, answer in {} if template.is_certain else template.target_of_column.items():
@@ -204,11 +204,10 @@ def with_whole_numbers(
         are_whole = all(re.fullmatch(r"[+-]?\d+", value) for value in values)
         if not are_whole or not all(re.fullmatch(r"[+-]?\d+\.0+", label) for label in labels):
             continue
-        written[answer] = [label.split(".")[0] for label in labels]
+        whole = [label.split(".")[0] for label in labels]
+        written[answer] = whole
         predictions = predictions.with_columns(pl.col(answer).str.replace(r"\.0+$", ""))
-        lines.append(
-            f"column {column!r}: labels as whole numbers, as the template has them ({written[answer][0]})"
-        )
+        lines.append(f"column {column!r}: labels as whole numbers, as the template has them ({whole[0]})")
     return predictions, written, lines
 
 

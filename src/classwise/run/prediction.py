@@ -1,6 +1,6 @@
 """Predictions and submissions of a trained model, from what they are made of to the table or the file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,7 +153,7 @@ def submission_of(
     if form.fallback is not None and rows is not None:
         submission = _with_fallback(submission, filled_in, rows, form.fallback)
     write_bytes(out, submission_bytes(submission, filled_in, possible))
-    _say(answers, filled_in, samples, images, template, console)
+    _say(answers, filled_in, predictor.labels, samples, images, template, console)
     return "" if rows is None else rows.note
 
 
@@ -186,14 +186,15 @@ def _stem(name: str) -> str:
     return name.rsplit(".", 1)[0]
 
 
-def _zero_or_one_hint(form: Template, answers: Sequence[Answer]) -> str:
-    """That labels 0 and 1 were written where a column of 0 may also ask for probabilities: many templates for the area
+def _zero_or_one_hint(form: Template, answers: Sequence[Answer], labels: Mapping[str, Sequence[str]]) -> str:
+    """That one of two labels was written where a column of 0 may also ask for probabilities: many templates for the area
     under the ROC curve hold nothing else."""
     if form.is_certain:
         return ""
     for answer in answers:
         cells = {cell for cell in form.frame[answer.column].to_list() if cell is not None}
-        if answer.kind == "label" and not answer.label and cells in ({"0"}, {"1"}):
+        has_two = len(labels.get(answer.target, ())) == 2
+        if has_two and answer.kind == "label" and not answer.label and cells in ({"0"}, {"1"}):
             return (
                 f"column {answer.column!r}: the label, as the template holds {cells.pop()}; --answer probability writes"
                 " probabilities instead"
@@ -204,6 +205,7 @@ def _zero_or_one_hint(form: Template, answers: Sequence[Answer]) -> str:
 def _say(
     answers: Sequence[Answer],
     form: Template,
+    labels: Mapping[str, Sequence[str]],
     samples: Samples,
     images: Path,
     template: Path,
@@ -215,7 +217,7 @@ def _say(
             console.line(str(answer))
     if kept := kept_columns_text(form.frame, form.id, answers):
         console.line(kept)
-    if hint := _zero_or_one_hint(form, answers):
+    if hint := _zero_or_one_hint(form, answers, labels):
         console.line(hint)
     other = [
         (id, name)
