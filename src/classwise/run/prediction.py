@@ -187,8 +187,8 @@ def _stem(name: str) -> str:
 
 
 def _zero_or_one_hint(form: Template, answers: Sequence[Answer], labels: Mapping[str, Sequence[str]]) -> str:
-    """That one of two labels was written where a column of 0 may also ask for probabilities: many templates for the area
-    under the ROC curve hold nothing else."""
+    """That one of two labels was written where a column of 0 may also ask for probabilities: many templates for the
+    area under the ROC curve hold nothing else."""
     if form.is_certain:
         return ""
     for answer in answers:
