@@ -98,7 +98,7 @@ def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | Non
 
 def read_form(path: Path, id: str | None = None) -> tuple[pl.DataFrame, str]:
     """A template's table and its id column, by default the first. Raises DataError."""
-    frame = read_table(path)
+    frame = read_table(path, keep_blank_rows=True)  # a submission has as many rows as its template
     is_given, id = id is not None, id or frame.columns[0]
     try:
         refuse_repeated(full_column(frame, id, str(path), "the template's ids"), str(path), "id")

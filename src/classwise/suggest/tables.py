@@ -57,7 +57,7 @@ def guess_table(path: Path) -> Guess:
     if needs_writing:
         others = "it is joined with another table" if joined else "its paths are those of another folder"
         others = "its paths are in two columns" if two_columns else others
-        gets = f"it gets the column {added[0]!r}" if added else others
+        gets = f"it gets the column {added[0]!r}" if added and not joined else others
         why = read.changed or settled.why or split_why or gets
         guess.said.insert(0, f"{path.name} is written anew, since {why}")
     else:
