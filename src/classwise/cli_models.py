@@ -56,9 +56,12 @@ def evaluate(
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
     if skipped := metrics.get("skipped"):
         first = skipped[0]
-        raise SkippedImages(
-            f"{len(skipped)} images cannot be used and are not scored, such as {first['path']}: {first['reason']}"
+        what = (
+            "1 image cannot be used and is"
+            if len(skipped) == 1
+            else f"{len(skipped)} images cannot be used and are"
         )
+        raise SkippedImages(f"{what} not scored, such as {first['path']}: {first['reason']}")
 
 
 def predict(

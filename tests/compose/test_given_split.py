@@ -181,3 +181,10 @@ def test_a_table_beside_a_column(
     make_table(folder / "v.csv", rows_with(["val"])[22:])
     with pytest.raises(ClasswiseError, match=r"image '22.png' is in"):
         splits_of(rows_with(["train", "val"]), split="part", valid="v.csv")
+
+
+@pytest.mark.parametrize("key", ["split", "fold"])
+def test_a_column_beside_no_validation(splits_of: Callable[..., DatasetSplits], key: str) -> None:
+    """data.valid = 0 contradicts a column that gives validation rows; the message names the column."""
+    with pytest.raises(ConfigError, match=rf"found 0\.0, but the column 'part' \(data\.{key}\) gives"):
+        splits_of(rows_with(["train", "val"]), valid=0.0, **{key: "part"})

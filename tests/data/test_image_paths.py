@@ -47,6 +47,13 @@ def test_a_path_of_a_file_stays_as_it_is(tmp_path: Path) -> None:
         ("deep/train/7.png", "train\\7", "in a deeper folder"),
         (unicodedata.normalize("NFD", "é/ü.png"), "é/ü.png", "by another Unicode form of the name"),
         ("é.png", unicodedata.normalize("NFD", "é.png"), "by another Unicode form of the name"),
+        ("007.png", "7", "by the number that the name is"),
+        ("7.png", "007", "by the number that the name is"),
+        ("7.png", "7.0", "by the number that the name is"),
+        ("sub/000.jpg", "sub/0.png", "by the number that the name is"),
+        ("7.png", " 7.png ", "by the path without white space around it"),
+        ("7.png", " 007", "by the path without white space around it"),
+        ("my image.png", "my%20image.png", "by the path without % codes"),
     ],
 )
 def test_other_ways_to_write_it(tmp_path: Path, file: str, cell: str, how: str) -> None:
@@ -55,6 +62,21 @@ def test_other_ways_to_write_it(tmp_path: Path, file: str, cell: str, how: str) 
     assert found.names == (file, "other.png")
     assert found.missing == ()
     assert found.notes == (f"t.csv: 1 of 2 images were found {how}, such as {file!r} for {cell!r}",)
+
+
+def test_a_number_that_two_names_are(tmp_path: Path) -> None:
+    """Neither is nearer; a name that is the same but for its suffix is."""
+    folder = folder_of(tmp_path, "7.png", "07.png")
+    with pytest.raises(DataError, match=r"row 1: '007' could be 07\.png or 7\.png"):
+        names_of(folder, "007")
+    assert names_of(folder, "7", "07") == ("7.png", "07.png")
+
+
+@pytest.mark.parametrize("cell", ["x7", "7a", "-7", "1e1", "7.5", ""])
+def test_what_is_no_number(tmp_path: Path, cell: str) -> None:
+    """Only digits are compared by their value."""
+    found = find_images([cell], [folder_of(tmp_path, "7.png", "10.png")], "t.csv")
+    assert found.missing == (0,)
 
 
 def test_absolute_paths_inside(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from classwise.data.images import read_image
 from classwise.data.memory_images import MemoryImages, image_of, is_in_memory
+from classwise.data.pixel_format import PixelFormat
 from classwise.errors import ImageError
 
 MANY = 10**6
@@ -38,6 +39,16 @@ def test_an_array_is_as_its_file(channels: int, dtype: type, min_size: Any, tmp_
     array = pixels(channels, dtype)
     expected = read_image(file_of(array, tmp_path), min_size=min_size)
     np.testing.assert_array_equal(image_of(array, "0", MANY, min_size), expected)
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_an_array_of_other_channels(channels: int) -> None:
+    """As it is, where the model takes as many; without colours it is refused."""
+    array = pixels(channels)
+    found = image_of(array, "0", MANY, None, PixelFormat(channels))
+    np.testing.assert_array_equal(found, array)
+    with pytest.raises(ImageError, match=r"or as many channels as the run's model\.channels"):
+        image_of(array, "0", MANY, None)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "1"])

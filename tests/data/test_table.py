@@ -146,6 +146,20 @@ def test_an_empty_cell_of_a_file_is_found(tmp_path):
         full_column(frame, "label", "t.csv", "k")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a,b,,\n1,2,,\n3,4,,\n", "a,b\n1,2\n3,4\n,\n,\n", "a;b;;\n1;2;;\n;;;\n3;4;;\n"],
+)
+def test_what_spreadsheets_write_around_a_table(tmp_path, text):
+    """Columns without a name and rows, in which there is nothing, are no part of it."""
+    assert read(tmp_path / "t.csv", text).to_dict(as_series=False) == {"a": ["1", "3"], "b": ["2", "4"]}
+
+
+def test_a_column_without_a_name_that_holds_something_stays(tmp_path):
+    """As the index does that pandas writes."""
+    assert read(tmp_path / "t.csv", ",b\n0,x\n").columns == ["", "b"]
+
+
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).map(lambda text: text or None)
 
 
@@ -161,10 +175,11 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).map(lambda
     rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=4),
 )
 def test_what_is_written_is_read(tmp_path, suffix, names, rows):
-    """Any text in any cell or header, in all three formats; an empty cell stays empty."""
+    """Any text in any cell or header, in all three formats; an empty cell stays empty, in a row that is not."""
     names[0] = names[0].lstrip("\ufeff") or "x"  # a mark at the very start of a file is not part of its text
     if len(set(names)) < len(names):
         return
+    rows = [row if any(row[: len(names)]) else ("x", *row[1:]) for row in rows]
     frame = pl.DataFrame(
         {name: [row[i] for row in rows] for i, name in enumerate(names)},
         schema=dict.fromkeys(names, pl.String),

@@ -112,7 +112,7 @@ def test_targets_of_every_type(tmp_path: Path) -> None:
         (["1"] * 16, "wait", "data.weight: "),
         (["1"] * 15 + ["-1"], "weight", "found '-1' for images/15.png; allowed: numbers of 0 or more"),
         (["1"] * 14 + ["nan", "x"], "weight", "and others, 2 in all; allowed"),
-        (["1"] * 15 + [""], "weight", "found None for images/15.png"),
+        (["1"] * 15 + [""], "weight", "found an empty cell for images/15.png"),
         (["0"] * 16, "weight", "all training rows have a weight of 0"),
     ],
 )
@@ -179,3 +179,11 @@ def test_rows_to_score_need_weights_too(tmp_path: Path) -> None:
     config = write_config(tmp_path, data__valid=0.5, report={"row_weights": True})
     message = refused(tmp_path, "train", config, "--run", tmp_path / "run")
     assert "report.row_weights: found true, but no column has weights" in message
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    """As spreadsheets of many countries write numbers: the same model."""
+    weighted_table(tmp_path, ["0.5", "2"] * 8)
+    first = trained(tmp_path, "points", data__weight="weight")
+    weighted_table(tmp_path, ["0,5", "2"] * 8)
+    assert trained(tmp_path, "commas", data__weight="weight") == first

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 from classwise.errors import DataError, ImageError
@@ -109,7 +110,7 @@ def test_evaluation_counts_what_it_leaves_out(folder: Path) -> None:
     assert command(*arguments).code == 1
     result = command(*arguments, "--bad-images", "skip", "--json")
     assert result.code == 3
-    says(result.err, "warning: 1 images cannot be used and are not scored, such as", "3.png")
+    says(result.err, "warning: 1 image cannot be used and is not scored, such as", "3.png")
     metrics = json.loads(result.out)
     assert metrics["samples"] == 5
     assert [Path(entry["path"]).name for entry in metrics["skipped"]] == ["3.png"]
@@ -374,3 +375,104 @@ def test_a_probability_for_a_template_of_halves(folder: Path, tmp_path: Path) ->
     assert sum(both) == pytest.approx(1, abs=0.02)
     command(*arguments, "--out", tmp_path / "l.csv", "--answer", "label").ok()
     assert {row["is_b"] for row in read_csv(tmp_path / "l.csv")} <= {"a", "b"}
+
+
+# Tables and lists of images that are somewhere else.
+
+
+def test_a_table_beside_its_own_images(folder: Path, tmp_path: Path) -> None:
+    """Where none of its paths is below the run's folder, they are those of the table's folder, which is said."""
+    clean(folder, tmp_path / "fresh")
+    table = write_csv(
+        tmp_path / "t.csv", ("path", "label"), [[f"fresh/{n}.png", "ab"[n % 2]] for n in (0, 1)]
+    )
+    result = command("predict", folder / "run", table).ok()
+    says(result.err, "t.csv: its images were found below", tmp_path, "and none of them in")
+    assert [line.split(",")[0] for line in result.out.splitlines()[1:]] == ["fresh/0.png", "fresh/1.png"]
+    says(command("evaluate", folder / "run", table).ok().out, "on 2 rows")
+
+
+def test_a_table_below_the_current_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths that lead from where the command is run."""
+    clean(folder, tmp_path / "fresh")
+    (tmp_path / "tables").mkdir()
+    table = write_csv(tmp_path / "tables/t.csv", ("path",), [["fresh/0.png"]])
+    monkeypatch.chdir(tmp_path)
+    says(command("predict", folder / "run", table).ok().err, "its images were found below", tmp_path)
+
+
+def test_a_table_of_one_column(folder: Path, tmp_path: Path) -> None:
+    """It holds the paths, whatever it is called."""
+    table = write_csv(tmp_path / "t.csv", ("file",), [["images/00.png"], ["images/01.png"]])
+    assert len(command("predict", folder / "run", table).ok().out.splitlines()) == 3
+
+
+def test_the_runs_own_folder_comes_first(folder: Path, tmp_path: Path) -> None:
+    """One image there is enough: the others are missing then."""
+    table = write_csv(folder / "mixed.csv", ("path",), [["images/00.png"], ["fresh/0.png"]])
+    clean(folder, tmp_path / "fresh")
+    message = refused(folder, "predict", folder / "run", table, lines=2)
+    says(message, "1 image cannot be used", "fresh/0.png")
+
+
+def test_rows_without_a_label_are_not_scored(folder: Path, tmp_path: Path) -> None:
+    """Whatever data.unlabeled says of the rows that were trained on; if no row has one, it is an error."""
+    rows = [[f"images/{n:02}.png", "ab"[n % 2] if n else ""] for n in range(4)]
+    table = write_csv(tmp_path / "t.csv", ("path", "label"), rows)
+    result = command("evaluate", folder / "run", table).ok()
+    says(result.err, "warning: 1 row has no label and is not scored")
+    says(result.out, "on 3 rows")
+    write_csv(table, ("path", "label"), [[row[0], ""] for row in rows])
+    assert command("evaluate", folder / "run", table).code == 1
+
+
+def test_what_is_no_image_and_no_run(folder: Path, tmp_path: Path) -> None:
+    """A list of paths in a text file, and a file of the run in its place: the messages say what to write."""
+    (tmp_path / "list.txt").write_text("new/0.png\n")
+    message = refused(tmp_path, "predict", folder / "run", tmp_path / "list.txt")
+    says(message, "a list of paths is read from standard input: predict RUN - <")
+    says(
+        refused(tmp_path, "predict", folder / "run/log.txt", folder / "new"), "is a file; a run is the folder"
+    )
+
+
+def test_other_objects_from_python(folder: Path) -> None:
+    """An open file is its bytes; anything else is refused by the name of its type."""
+    run = Run.open(folder / "run")
+    data = (folder / "new/0.png").read_bytes()
+    expected = run.predict(data)["label_p_a"].to_list()
+    assert run.predict(io.BytesIO(data))["label_p_a"].to_list() == expected
+    with (folder / "new/0.png").open("rb") as file:
+        assert run.predict([file])["label_p_a"].to_list() == expected
+    for other in (None, torch.zeros(3, 4, 4), [3], {"a": 1.5}.values()):
+        with pytest.raises(DataError, match="for an image; allowed: a path, the bytes of a file"):
+            run.predict(other)  # type: ignore[arg-type]
+
+
+def test_a_process_that_changes_its_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same relative path is another folder then."""
+    run = Run.open(folder / "run")
+    for name in ("one", "two"):
+        clean(folder, tmp_path / name / "new")
+        monkeypatch.chdir(tmp_path / name)
+        assert run.predict("new").height == 5
+
+
+def test_a_template_of_zeros(folder: Path, tmp_path: Path) -> None:
+    """Where 0 is a label, it is said how probabilities are written."""
+    plain_table(tmp_path)
+    rows = [[row["path"], "ab".index(row["label"])] for row in read_csv(tmp_path / "samples.csv")]
+    write_csv(tmp_path / "samples.csv", ("path", "label"), rows)
+    command("train", write_config(tmp_path, **QUICK), "--run", tmp_path / "run").ok()
+    template = write_csv(tmp_path / "t.csv", ("id", "label"), [["0", 0], ["1", 0]])
+    arguments = ("submit", tmp_path / "run", template, "--images", folder / "new")
+    says(
+        command(*arguments, "--out", tmp_path / "l.csv").ok().err,
+        "column 'label': the label, as the template holds 0; --answer probability writes probabilities instead",
+    )
+    asked = command(*arguments, "--out", tmp_path / "p.csv", "--answer", "probability").ok()
+    assert "instead" not in asked.err

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from classwise.errors import OutputError
-from classwise.infer.answers import Question, choose_answers, with_answers
+from classwise.infer.answers import Question, choose_answers, kept_columns_text, with_answers
 from classwise.infer.submission import Possible, Template, fill, possible_labels, submission_bytes
 from classwise.model.heads import ClassHead, Head, MultilabelHead, RegressionHead
 
@@ -92,6 +92,47 @@ def test_several_targets_have_their_labels_columns() -> None:
         ("tags", "probability", "x"),
         ("tags", "probability", "y"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind", "label"),
+    [
+        ("p_dog", None, "probability", "dog"),
+        ("prob_cat", "0", "probability", "cat"),
+        ("probability", "0", "probability", "dog"),
+        ("Confidence", "0.0", "probability", "dog"),
+        ("probability", "cat", "label", ""),  # the values say more than the name
+        ("pet", "cat", "label", ""),
+    ],
+)
+def test_columns_that_are_named_as_probabilities(
+    column: str, value: str | None, kind: str, label: str
+) -> None:
+    """Also where the template holds nothing or 0; of the label in the name, else of the positive one."""
+    (answer,) = choose_answers(Path("t.csv"), frame([column], value), "id", question(PETS))
+    assert (answer.kind, answer.label) == (kind, label)
+
+
+def test_a_target_with_such_a_name() -> None:
+    """Its own column takes the label."""
+    (answer,) = choose_answers(Path("t.csv"), frame(["p"], "0"), "id", question({"p": ("0", "1")}))
+    assert answer.kind == "label"
+
+
+def test_columns_that_hold_something_else() -> None:
+    """Words in every row stay as they are."""
+    form = frame(["pet"], "cat").with_columns(pl.lit("Public").alias("Usage"))
+    answers = choose_answers(Path("t.csv"), form, "id", question(PETS))
+    assert [answer.column for answer in answers] == ["pet"]
+    assert kept_columns_text(form, "id", answers) == "column 'Usage' is kept"
+
+
+@pytest.mark.parametrize("cell", ["0", None, "dog"])
+def test_columns_that_may_ask_for_something(cell: str | None) -> None:
+    """Numbers, blanks and labels are refused where the name is no target's."""
+    form = frame(["pet"], "cat").with_columns(pl.lit(cell, dtype=pl.String).alias("Usage"))
+    with pytest.raises(OutputError, match="column 'Usage' is no target of the run"):
+        choose_answers(Path("t.csv"), form, "id", question(PETS))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from classwise.infer.submission import (
     possible_labels,
     read_template,
     submission_bytes,
+    with_whole_numbers,
 )
 from classwise.model.heads import (
     ClassHead,
@@ -392,3 +393,45 @@ def test_a_template_that_wants_other_than_numbers_or_sets(
     with pytest.raises(OutputError) as raised:
         filled(values, possible, tmp_path, cells)
     assert f"'s' has the answers {allowed}; the template expects another kind" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("id", "file"),
+    [("7", "007.png"), ("a.PNG", "a.png"), ("deep", "below/deep.jpg"), ("x%20y.png", "x y.png")],
+)
+def test_ids_that_are_written_otherwise_than_their_files(tmp_path: Path, id: str, file: str) -> None:
+    """As cells of a table's column of paths are: the one file that fits."""
+    for name in (file, "other.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    ids = ["other", id]
+    assert find_images(template(tmp_path, ids), tmp_path / "images") == ["other.png", file]
+
+
+def test_the_first_column_holds_no_ids(tmp_path: Path) -> None:
+    """Ids are unique; the message names the column that is."""
+    path = write(tmp_path / "t.csv", ["ans", "ImageID"], [["x", "1"], ["x", "2"]])
+    with pytest.raises(DataError, match=r"column 'ImageID' has another text in each row: --id ImageID"):
+        read_template(path, ["species"], joint=False)
+    assert read_template(path, ["species"], joint=False, id="ImageID").ids == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "wanted"),
+    [
+        (["0.0", "1.0"], "0", ["0", "1"]),
+        (["0.0", "1.0"], "0.0", ["0.0", "1.0"]),
+        (["0.0", "0.5"], "0", ["0.0", "0.5"]),
+        (["0.0", "1.0"], "", ["0.0", "1.0"]),
+        (["0", "1"], "0", ["0", "1"]),
+    ],
+)
+def test_labels_with_a_fraction_of_0(
+    tmp_path: Path, labels: list[str], value: str, wanted: list[str]
+) -> None:
+    """They are whole numbers where the template's values are, and only there."""
+    form = template(tmp_path, ["a", "b"], value)
+    found, possible, lines = with_whole_numbers(form, predictions(["a", "b"], labels), {"species": labels})
+    assert found["species"].to_list() == wanted
+    assert possible == {"species": wanted}
+    assert bool(lines) == (wanted != labels)

@@ -3,9 +3,11 @@
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
-from classwise.compose.dataset import prepare
+from classwise.compose.dataset import prepare, prepare_labels
 from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -13,8 +15,9 @@ from classwise.data.sources import read_source
 from classwise.data.table import read_table
 from classwise.errors import DataError
 from classwise.suggest.config import init, look_at
-from classwise.suggest.folders import layout_of, layout_of_file_names, part_of_folder
+from classwise.suggest.folders import layout_of, layout_of_file_names
 from classwise.suggest.images_of_table import find_image_column
+from classwise.suggest.layout import part_of_folder
 from classwise.suggest.source import guess_source
 from tests.suggest.layouts import ABC, classes, image, images, lines, table
 
@@ -362,3 +365,52 @@ def test_names_of_labels(tmp_path: Path, name: str, text: str, line: str) -> Non
     assert config.targets["label"].labels is None
     assert (line in said(tmp_path / "data")) if line else "names the labels" not in written_text
     assert line in written_text
+
+
+# What the images are
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_channels_that_are_no_colours(tmp_path: Path, channels: int) -> None:
+    """model.channels is proposed, with its reason, and the range of their samples is read with it."""
+    for kind, label in enumerate("ab"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(4):
+            levels = np.full((8, 8, channels), 1000 * kind + number, np.uint16)
+            tifffile.imwrite(
+                tmp_path / "data" / label / f"{number}.tif",
+                levels,
+                photometric="minisblack",
+                planarconfig="contig",
+            )
+    config, text = written(tmp_path / "data", tmp_path / "out")
+    assert config.model.channels == channels
+    assert config.data.value_range == (0.0, 1023.0)
+    assert f"images of {channels} channels, since they are neither gray nor red, green and blue" in text
+
+
+def test_why_no_image_can_be_read(tmp_path: Path) -> None:
+    """The first one's reason is in the message."""
+    for label in "ab":
+        for number in range(3):
+            (tmp_path / label).mkdir(exist_ok=True)
+            (tmp_path / label / f"{number}.png").write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"none of the images that were tried can be read, such as 0\.png: an empty"
+    ):
+        look_at(tmp_path, hub=False)
+
+
+def test_blank_cells_for_no_are_trained_on(tmp_path: Path) -> None:
+    """The flags of the config are those of the cells, and every row has its class."""
+    images(tmp_path / "im", [f"{n}.png" for n in range(24)])
+    rows = [[f"{n}.png", *("x" if k == n % 3 else "" for k in range(3))] for n in range(24)]
+    config, _ = written(table(tmp_path / "t.csv", ["file", *ABC], rows), tmp_path / "out")
+    assert config.targets["label"].flags == ("", "x")
+    splits = prepare_labels(config)
+    labels = {
+        id: int(number)
+        for split in splits.by_name.values()
+        for id, number in zip(split.samples.ids, split.labels["label"], strict=True)
+    }
+    assert labels == {f"{n}.png": n % 3 for n in range(24)}

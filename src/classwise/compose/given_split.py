@@ -65,7 +65,7 @@ def refuse_given_twice(given: Mapping[str, Split], own: Mapping[str, Split], con
         value = getattr(config.data, name)
         if name in own or (name == "test" and value is not None) or value == 0:
             raise ConfigError(
-                f"data.{name}: found {value!r}, but the column {config.data.split!r} (data.{key}) gives the"
+                f"data.{name}: found {value!r}, but the column {getattr(config.data, key)!r} (data.{key}) gives the"
                 f" {SPLIT_NAMES[name]} rows; allowed: one of them"
             )
 

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 
 from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
 from classwise.data.sources import Samples
+from classwise.data.table import has_decimal_comma, is_empty
 from classwise.data.weighting import RowWeighting
 from classwise.errors import ConfigError, DataError
 
@@ -39,12 +41,17 @@ def _column(column: str, samples: Samples) -> npt.NDArray[np.float64]:
         raise ConfigError(
             f"data.weight: {samples.where} has no column {column!r}; it has {', '.join(samples.frame.columns)}"
         )
-    weights_N = samples.frame[column].cast(float, strict=False).fill_null(float("nan")).to_numpy()
+    cells = samples.frame[column].to_list()
+    if has_decimal_comma(cells):
+        cells = [None if cell is None else cell.replace(",", ".") for cell in cells]
+    numbers = pl.Series(cells, dtype=pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+    weights_N = numbers.fill_null(float("nan")).to_numpy()
     wrong = np.flatnonzero(~(np.isfinite(weights_N) & (weights_N >= 0)))
     if len(wrong):
         cell = samples.frame[column][int(wrong[0])]
+        found = "an empty cell" if is_empty(cell) else repr(cell)
         raise DataError(
-            f"{samples.where}: column {column!r} (data.weight): found {cell!r} for {samples.ids[wrong[0]]}"
+            f"{samples.where}: column {column!r} (data.weight): found {found} for {samples.ids[wrong[0]]}"
             f"{f' and others, {len(wrong)} in all' if len(wrong) > 1 else ''}; allowed: numbers of 0 or more"
         )
     return np.asarray(weights_N, np.float64)

@@ -38,7 +38,8 @@ class Target(Section):
     )
     flags: Annotated[tuple[str, str], Field(strict=False)] | None = Field(
         None,
-        description='cells of `columns` for no and for yes, such as ["-1", "1"] (default: 0 and 1, false and true)',
+        description='cells of `columns` for no and for yes, such as ["-1", "1"], or ["", "x"] where a blank one'
+        " means no (default: 0 and 1, false and true)",
     )
     query: str | None = Field(
         None, description="ranking: column with the query; rows with the same query are ranked together"

@@ -61,7 +61,7 @@ def decode(
     except UnknownRange:
         raise
     except Unreadable as error:
-        raise Unreadable(f"{kind}: {error}") from None
+        raise Unreadable(f"{kind}: {error}") from error
     except Exception as error:
         # Decoders meet hostile bytes: Pillow alone raises OSError, SyntaxError, ValueError, IndexError, struct.error,
         # zlib.error, MemoryError and more. To the caller all of them mean the same.

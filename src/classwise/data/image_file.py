@@ -93,7 +93,8 @@ def _require_below(root: str | Path | Sequence[str | Path], path: str | Path, ha
     except OSError:  # not Linux: the name has to do
         real_path = os.path.realpath(path)
     folders = [str(folder) for folder in ([root] if isinstance(root, str | Path) else root)]
-    if not real_path.startswith(tuple(map(_real_folder, folders))):
+    # As absolute paths, which stay true in a process that changes its working directory.
+    if not real_path.startswith(tuple(_real_folder(os.path.abspath(f)) for f in folders)):  # noqa: PTH100
         raise Unreadable(f"is outside of {', '.join(folders)}, reached through a link")
 
 

@@ -1,16 +1,19 @@
 """From the cells of a path column to image files, however a table writes them.
 
 A cell that is the path of a file stays as it is. Otherwise it may be an absolute path inside the folder, be written
-with backslashes, in another Unicode form or in another case, lack its suffix or have another one, or name a file that
-lies deeper; where exactly one file fits, that is it, and a note counts such cells.
+with backslashes, in another Unicode form or in another case, lack its suffix or have another one, have lost zeros or
+have spaces around it, or name a file that lies deeper; where exactly one file fits, that is it, and a note counts such
+cells.
 """
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from classwise.data.listing import image_names, without_suffix
 from classwise.data.table import rows_text
@@ -20,9 +23,22 @@ FORMS: dict[str, Callable[[str], str]] = {
     "by another Unicode form of the name": lambda name: unicodedata.normalize("NFC", name),
     "by the name in another case": lambda name: unicodedata.normalize("NFC", name).casefold(),
     "by the name without its suffix": lambda name: without_suffix(unicodedata.normalize("NFC", name)),
+    "by the number that the name is": lambda name: number_of(name),
 }
 """How names are compared when none is the same character by character, in this order."""
+WRITTEN: dict[str, Callable[[str], str]] = {
+    "by the path without white space around it": lambda cell: cell.strip(),
+    "by the path without % codes": lambda cell: unquote(cell),
+}
+"""How a cell is read otherwise, where it names no file as it stands."""
 DEEPER = "in a deeper folder"
+
+
+def number_of(name: str) -> str:
+    """The same text for 7, 007.png and 7.0, as spreadsheets take zeros away and tables of numbers add .0; the name
+    itself where it is no number."""
+    number = re.fullmatch(r"0*([0-9]+)(\.0)?", without_suffix(name))
+    return number[1] if number else unicodedata.normalize("NFC", name)
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,10 @@ def _similar(tree: "_Tree", cell: str) -> tuple[list[str], str]:
         return [], ""
     for how in FORMS:
         if found := tree.similar(path, how):
+            return found, how
+    for how, read in WRITTEN.items():
+        other = read(path)
+        if other != path and (found := [other] if tree.has(other) else _similar(tree, other)[0]):
             return found, how
     return [], ""
 

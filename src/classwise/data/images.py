@@ -6,7 +6,7 @@ import numpy as np
 
 from classwise.data.decode import decode
 from classwise.data.image_file import Folders, Unreadable, kind_of, read_file
-from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat, UnknownRange
+from classwise.data.pixel_format import RGB, ImageFacts, OtherChannels, PixelFormat, UnknownRange
 from classwise.errors import ImageError
 
 MAX_PIXELS = 100_000_000
@@ -36,15 +36,31 @@ def read_image(
     return np.require(image_HWC, np.uint8, ["C", "W"])
 
 
-def sample_facts(path: str | Path) -> ImageFacts:
+def needed_channels(path: str | Path) -> int:
+    """The model.channels that a file needs: 3, which also takes gray, or all that it has. Raises ImageError."""
+    try:
+        sample_facts(path)
+    except ImageError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OtherChannels):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        return cause.found
+    return 3
+
+
+def sample_facts(path: str | Path, channels: int = 3) -> ImageFacts:
     """What a file holds, also where nobody has said yet which of its samples are black and white. Raises ImageError."""
     try:
         kind, data = read_file(path, MAX_PIXELS, root=None)
-        return decode(kind, data, max_pixels=MAX_PIXELS, min_size=None)[1]
+        return decode(
+            kind, data, max_pixels=MAX_PIXELS, min_size=None, pixels=PixelFormat(channels=channels)
+        )[1]
     except UnknownRange as error:
         return error.facts
     except Unreadable as error:
-        raise ImageError(path, str(error)) from None
+        raise ImageError(path, str(error)) from error
 
 
 def decode_image(

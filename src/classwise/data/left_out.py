@@ -32,8 +32,9 @@ def left_out_notes(
     """
     hidden = [name for name in others if Path(name).name.startswith(".")]
     visible = [name for name in others if not Path(name).name.startswith(".")]
-    lost = [name for name in visible if _is_image(folder, name)]
-    lost_by_class = Counter(_class_of(name) for name in lost if "/" in name)
+    # What lies beside the class folders is of no class: an array there may hold the labels.
+    lost = [name for name in visible if "/" in name and _is_image(folder, name)]
+    lost_by_class = Counter(_class_of(name) for name in lost)
     kept_by_class = Counter(_class_of(name) for name in images)
 
     lost_classes = sorted(label for label in lost_by_class if label not in kept_by_class)
@@ -66,7 +67,8 @@ def not_predicted_notes(folder: Path, others: Sequence[str]) -> list[str]:
     if not visible:
         return []
     suffixes = _counts_text(Counter(map(_suffix, visible)), "{}")
-    text = f"{folder}: {len(visible)} files are not named as images and not predicted ({suffixes})"
+    are = "file is not named as an image" if len(visible) == 1 else "files are not named as images"
+    text = f"{folder}: {len(visible)} {are} and not predicted ({suffixes})"
     lost = [name for name in visible if _is_image(folder, name)]
     if lost:
         text += (

@@ -59,8 +59,26 @@ def image_of(
     what is no image."""
     if isinstance(source, str | Path):
         return read_image(source, max_pixels, min_size=min_size, pixels=pixels)
-    data = bytes(source) if isinstance(source, bytes | bytearray) else _png_bytes(source, name)
+    if isinstance(source, np.ndarray) and _has_other_channels(source, pixels):
+        data = _tiff_bytes(source)
+    else:
+        data = bytes(source) if isinstance(source, bytes | bytearray) else _png_bytes(source, name)
     return decode_image(data, name, max_pixels, min_size, pixels)
+
+
+def _has_other_channels(array: npt.NDArray[Any], pixels: PixelFormat) -> bool:
+    """Whether this is an array of as many channels as the model takes, which are no colours."""
+    is_image = array.ndim == 3 and array.dtype in (np.uint8, np.uint16) and 0 not in array.shape
+    return is_image and array.shape[-1] == pixels.channels and pixels.channels not in (1, 3, 4)
+
+
+def _tiff_bytes(array: npt.NDArray[Any]) -> bytes:
+    """(H, W, C) as the bytes of a TIFF file with C channels."""
+    import tifffile  # as in decode_tiff.py
+
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, photometric="minisblack", planarconfig="contig")
+    return buffer.getvalue()
 
 
 def _png_bytes(source: Any, name: str) -> bytes:
@@ -92,7 +110,7 @@ def _array_bytes(array: npt.NDArray[Any], name: str) -> bytes:
         raise ImageError(
             name,
             f"found an array of {array.dtype} with the shape {array.shape}; allowed: uint8 (0 to 255) or uint16, (H, W)"
-            " gray, (H, W, 3) RGB or (H, W, 4) RGBA",
+            " gray, (H, W, 3) RGB, (H, W, 4) RGBA, or as many channels as the run's model.channels",
         )
     # OpenCV's channels are blue, green, red.
     if channels == 3:

@@ -61,6 +61,16 @@ class UnknownRange(Unreadable):
         self.facts = facts
 
 
+class OtherChannels(Unreadable):
+    """An image that is neither gray nor in colours, and can only be used with all of its `found` channels."""
+
+    def __init__(self, found: int) -> None:
+        super().__init__(
+            f"{found} channels, which are not red, green and blue; model.channels = {found} takes them as they are"
+        )
+        self.found = found
+
+
 def scaled(samples_HWC: np.ndarray, bits: int, value_range: Range | None) -> tuple[np.ndarray, ImageFacts]:
     """Samples of more than 8 bits as uint8, rounded to nearest, and what the file holds. `bits`: what a sample may use
     of its type, such as 12. Raises Unreadable for NaN and infinity, UnknownRange."""
@@ -119,7 +129,7 @@ def _levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def in_format(raster: Raster, channels: int) -> tuple[np.ndarray, ImageFacts]:
     """(H, W, channels) uint8 of a raster: gray, RGB, or as many channels as the file has. Raises Unreadable where it
-    has another number."""
+    has another number, OtherChannels."""
     samples_HWC, facts = raster.samples_HWC, raster.facts
     found = samples_HWC.shape[2]
     if channels not in (1, 3):
@@ -129,9 +139,7 @@ def in_format(raster: Raster, channels: int) -> tuple[np.ndarray, ImageFacts]:
     if channels == 1 and found == 1:
         return samples_HWC, facts
     if found > 4 or (found == 2 and not raster.has_alpha):
-        raise Unreadable(
-            f"{found} channels, which are not red, green and blue; model.channels = {found} takes them as they are"
-        )
+        raise OtherChannels(found)
 
     # Gray is repeated; transparent parts are white.
     if found < 3:

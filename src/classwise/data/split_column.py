@@ -10,10 +10,16 @@ PARTS = ("train", "valid", "test", "skip")
 """What a row of such a table can be for; `skip`: for nothing."""
 WORDS = {
     "train": ("train", "training", "trn", "tr"),
-    "valid": ("valid", "val", "validation", "validate", "dev", "development"),
-    "test": ("test", "testing", "tst", "holdout", "held out"),
-}
-"""The words for a part that are understood without `data.split_values`."""
+    "valid": (
+        "valid", "val", "validation", "validate", "validating", "dev", "development", "eval", "evaluation", "va",
+        "public test", "publictest",
+    ),
+    "test": (
+        "test", "testing", "tst", "te", "ts", "holdout", "hold out", "held out", "private test", "privatetest",
+    ),
+}  # fmt: skip
+"""The words for a part that are understood without `data.split_values`. Facial-expression tables call the validation
+rows PublicTest and those of the test PrivateTest, as leaderboards do."""
 
 
 def part_of_word(text: str) -> str | None:

@@ -21,14 +21,14 @@ SEPARATORS = (",", ";", "\t", "|")
 """What may stand between the cells of a text file."""
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """All columns as text; an empty cell is null. Raises DataError for a file that is missing, empty, ragged, not
-    UTF-8, or of another kind."""
+def read_table(path: Path, keep_blank_rows: bool = False) -> pl.DataFrame:
+    """All columns as text; an empty cell is null. Rows of a text file in which all cells are empty are no rows, unless
+    `keep_blank_rows`. Raises DataError for a file that is missing, empty, ragged, not UTF-8, or of another kind."""
     if path.suffix.lower() not in SUFFIXES:
         raise _wrong_suffix(path)
     if not path.is_file():
         raise DataError(f"there is no table {path}" + (" (it is a folder)" if path.is_dir() else ""))
-    frame = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    frame = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, keep_blank_rows)
     if frame.height == 0:
         raise DataError(f"{path} has no rows below its header")
     return frame
@@ -149,7 +149,7 @@ def _read_parquet(path: Path) -> pl.DataFrame:
         raise DataError(f"{path}: a column cannot be read as text: {_first_line(error)}") from None
 
 
-def _read_text(path: Path) -> pl.DataFrame:
+def _read_text(path: Path, keep_blank_rows: bool) -> pl.DataFrame:
     """The rows of a text file. Its separator is that of its suffix, unless the header does not have it: spreadsheets of
     many countries write semicolons into a .csv."""
     text = _decoded(path)
@@ -162,10 +162,10 @@ def _read_text(path: Path) -> pl.DataFrame:
     except DataError:
         if (found := _other_separator(text, wanted, path)) is None:
             raise
-        return _frame(found, path)
+        return _frame(found, path, keep_blank_rows)
     if len(rows[0]) == 1:
         rows = _other_separator(text, wanted, path) or rows
-    return _frame(rows, path)
+    return _frame(rows, path, keep_blank_rows)
 
 
 def _decoded(path: Path) -> str:
@@ -219,8 +219,11 @@ def _other_separator(text: str, wanted: str, path: Path) -> list[list[str]] | No
     return None
 
 
-def _frame(rows: list[list[str]], path: Path) -> pl.DataFrame:
-    header, body = rows[0], rows[1:]
+def _frame(rows: list[list[str]], path: Path, keep_blank_rows: bool) -> pl.DataFrame:
+    # Spreadsheets write cells around the table that were once used: rows and nameless columns without any text.
+    kept = [k for k, name in enumerate(rows[0]) if name or any(row[k] for row in rows[1:])]
+    body = [[row[k] for k in kept] for row in rows[1:] if keep_blank_rows or any(row)]
+    header = [rows[0][k] for k in kept]
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(f"{path}: the header has column {twice!r} twice")

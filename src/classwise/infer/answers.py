@@ -24,6 +24,18 @@ KINDS = ("auto", "label", "index", "probability", "rank")
 POSITIVE_WORDS = ("1", "yes", "true", "positive", "pos", "present")
 """Of two labels the one whose probability is meant, if one of them is such a word."""
 
+PROBABILITY_WORDS = (
+    "p",
+    "prob",
+    "probs",
+    "proba",
+    "probability",
+    "probabilities",
+    "confidence",
+    "likelihood",
+)
+"""Words in the name of a column that asks for a probability."""
+
 LABELED = ("class", "ordinal", "multilabel")
 CLIP_LIMIT = 0.5  # probabilities are clipped to [eps, 1 - eps]
 Floats = npt.NDArray[np.float64]
@@ -86,6 +98,8 @@ def choose_answers(
     columns = [column for column in frame.columns if column != id]
     if not columns:
         raise OutputError(f"{path}: no column for the answer beside {id!r}")
+    kept = _kept_as_they_are(frame, columns, question)
+    columns = [column for column in columns if column not in kept]
 
     # Columns that are named as labels, of which every label has one.
     unnamed = [column for column in columns if column not in question.names]
@@ -104,9 +118,37 @@ def choose_answers(
         return [_single(path, frame, columns[0], target, question, kind, positive)]
     for column in unnamed:
         raise OutputError(
-            f"{path}: column {column!r} is no target of the run; {nearest(column, question.names)}"
+            f"{path}: column {column!r} is no target of the run; {nearest(column, question.names)}. A column that is"
+            " not asked for can be taken out of the template"
         )
     return [_single(path, frame, column, column, question, kind, positive) for column in columns]
+
+
+def _kept_as_they_are(frame: pl.DataFrame, columns: Sequence[str], question: Question) -> list[str]:
+    """Columns beside those of the targets that hold something already, such as Usage: words in every row, which are no
+    answer. Columns of numbers may ask for one."""
+    if not any(column in question.names for column in columns):
+        return []
+    labels = {label for labels in question.labels.values() for label in labels}
+    known = _names_of_labels(question)
+    return [
+        column
+        for column in columns
+        if column not in question.names
+        and _normal(column) not in known
+        and all(
+            cell and cell.strip() and not is_number(cell) and cell not in labels
+            for cell in frame[column].to_list()
+        )
+    ]
+
+
+def kept_columns_text(frame: pl.DataFrame, id: str, answers: Sequence[Answer]) -> str:
+    """`column 'Usage' is kept as it is`, of columns without an answer; empty if there are none."""
+    filled = {id, *(answer.column for answer in answers)}
+    kept = [column for column in frame.columns if column not in filled]
+    listed = ", ".join(map(repr, kept))
+    return f"column{'s' * (len(kept) > 1)} {listed} {'are' if len(kept) > 1 else 'is'} kept" if kept else ""
 
 
 def with_answers(
@@ -158,7 +200,8 @@ def _single(
     type = "joint" if target == "joint" else question.heads[target].type
     has_classes = type in ("class", "ordinal")
     values = [value for value in frame[column].to_list() if value is not None]
-    chosen = _shown_kind(values, labels, has_classes, column) if kind == "auto" else kind
+    own_name = "" if column == target else column
+    chosen = _shown_kind(values, labels, has_classes, own_name) if kind == "auto" else kind
     if chosen == "label" or (chosen == "rank" and type in ("regression", "ranking")):
         return Answer(column, target, chosen)
     if not has_classes:
@@ -173,11 +216,14 @@ def _single(
 
 
 def _shown_kind(values: Sequence[str], labels: Sequence[str], has_classes: bool, column: str) -> str:
-    """What the values of a template, or the name of its column, ask for."""
+    """What the values of a template, or the name of its column, ask for; the name is empty if it is the target's."""
     if not has_classes:
         return "label"
-    if _normal(column) in map(_normal, labels) and set(values) <= {"0", "1"} | set(filter(is_number, values)):
+    are_numbers = all(map(is_number, values))
+    if _normal(column) in map(_normal, labels) and are_numbers:
         return "probability"  # the column of one label
+    if are_numbers and set(_normal(column).split("_")) & set(PROBABILITY_WORDS):
+        return "probability"
     fractions = [
         value for value in values if is_number(value) and value not in labels and not _is_whole(value)
     ]
@@ -194,7 +240,8 @@ def _positive_label(path: Path, column: str, target: str, labels: Sequence[str],
                 f"--positive: {target!r} has no label {positive!r}; {nearest(positive, labels)}"
             )
         return positive
-    named = [label for label in labels if _normal(label) == _normal(column)]
+    bare = "_".join(word for word in _normal(column).split("_") if word not in PROBABILITY_WORDS)
+    named = [label for label in labels if _normal(label) in (_normal(column), bare)]
     if named:
         return named[0]
     if len(labels) != 2:

@@ -4,12 +4,14 @@ refused."""
 import csv
 import io
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from classwise.data.image_paths import find_images as find_similar_images
 from classwise.data.listing import image_names
 from classwise.data.sources import refuse_repeated
 from classwise.data.table import full_column, read_table, rows_text
@@ -96,18 +98,27 @@ def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | Non
 
 def read_form(path: Path, id: str | None = None) -> tuple[pl.DataFrame, str]:
     """A template's table and its id column, by default the first. Raises DataError."""
-    frame = read_table(path)
-    id = id or frame.columns[0]
-    refuse_repeated(full_column(frame, id, str(path), "the template's ids"), str(path), "id")
+    frame = read_table(path, keep_blank_rows=True)  # a submission has as many rows as its template
+    is_given, id = id is not None, id or frame.columns[0]
+    try:
+        refuse_repeated(full_column(frame, id, str(path), "the template's ids"), str(path), "id")
+    except DataError as error:
+        unique = [name for name in frame.columns if frame[name].n_unique() == frame.height]
+        if is_given or not unique:
+            raise
+        raise DataError(
+            f"{error}; column {unique[0]!r} has another text in each row: --id {unique[0]}"
+        ) from None
     return frame, id
 
 
 def find_images(
     template: Template, images: Path, missing_allowed: bool = False, follow_links: bool = False
 ) -> list[str]:
-    """The image of every id, as a path relative to `images`: the file of that name, or the only one of that name with a
-    suffix; below links to folders only with `follow_links`. Raises DataError, which lists the ids without an image;
-    with `missing_allowed` these are files that do not exist, of the id's name."""
+    """The image of every id, as a path relative to `images`: the file of that name, the only one of that name with a
+    suffix, or the only one that data/image_paths.py finds; below links to folders only with `follow_links`. Raises
+    DataError, which lists the ids without an image; with `missing_allowed` these are files that do not exist, of the
+    id's name."""
     if not images.is_dir():
         raise DataError(f"--images: there is no folder {images}")
     names = image_names(images, follow_links)
@@ -116,20 +127,26 @@ def find_images(
     for name in names:
         by_stem.setdefault(name.rsplit(".", 1)[0], []).append(name)
     paths: list[str] = []
-    missing: list[tuple[int, str]] = []
-    for row, id in enumerate(template.ids, start=1):
+    unmatched: list[int] = []
+    for row, id in enumerate(template.ids):
         candidates = [id] if id in exact else by_stem.get(id, [])
         if len(candidates) > 1:
-            raise DataError(f"{template.path}: row {row}: id {id!r} could be {' or '.join(candidates)}")
+            raise DataError(f"{template.path}: row {row + 1}: id {id!r} could be {' or '.join(candidates)}")
         if not candidates:
-            missing.append((row, id))
-            candidates = [id] if missing_allowed else []
-        paths.extend(candidates)
+            unmatched.append(row)
+        paths.append(candidates[0] if candidates else id)
+
+    # As in tables: another case or suffix, zeros that are lost, a deeper folder.
+    similar = find_similar_images(
+        [paths[row] for row in unmatched], [images], str(template.path), follow_links
+    )
+    missing = [unmatched[k] for k in similar.missing]
+    for row, name in zip(unmatched, similar.names, strict=True):
+        paths[row] = name
     if missing and not missing_allowed:
-        row, id = missing[0]
         raise DataError(
-            f"{template.path}: id {id!r} has no image in {images}; such ids are in"
-            f" {rows_text([row for row, _ in missing])}"
+            f"{template.path}: id {paths[missing[0]]!r} has no image in {images}; such ids are in"
+            f" {rows_text([row + 1 for row in missing])}"
         )
     return paths
 
@@ -170,6 +187,28 @@ def fill(template: Template, predictions: pl.DataFrame, possible: Mapping[str, P
         values = _answer_texts(predictions[answer], answer)
         frame = frame.with_columns(pl.Series(column, values, dtype=pl.String))
     return frame
+
+
+def with_whole_numbers(
+    template: Template, predictions: pl.DataFrame, possible: Mapping[str, Possible]
+) -> tuple[pl.DataFrame, dict[str, Possible], list[str]]:
+    """Predictions and possible answers with labels such as `1.0` written as `1` where the template holds whole numbers,
+    since tables of numbers with gaps have them with a fraction; and lines that say so."""
+    written = dict(possible)
+    lines: list[str] = []
+    for column, answer in {} if template.is_certain else template.target_of_column.items():
+        labels = possible.get(answer)
+        values = [value for value in template.frame[column].to_list() if value is not None]
+        if labels is None or isinstance(labels, LabelSets | NumberRange) or not values:
+            continue
+        are_whole = all(re.fullmatch(r"[+-]?\d+", value) for value in values)
+        if not are_whole or not all(re.fullmatch(r"[+-]?\d+\.0+", label) for label in labels):
+            continue
+        whole = [label.split(".")[0] for label in labels]
+        written[answer] = whole
+        predictions = predictions.with_columns(pl.col(answer).str.replace(r"\.0+$", ""))
+        lines.append(f"column {column!r}: labels as whole numbers, as the template has them ({whole[0]})")
+    return predictions, written, lines
 
 
 def _answer_texts(values: pl.Series, answer: str) -> list[str]:

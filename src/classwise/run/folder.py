@@ -120,6 +120,8 @@ class RunFolder:
             else:
                 what = "there is no such folder"
             raise CheckpointError(f"{self.path} is not a run that can be used: {what}") from None
+        except NotADirectoryError:
+            raise CheckpointError(f"{self.path} is a file; a run is the folder that `train` makes") from None
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
 

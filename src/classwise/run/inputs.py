@@ -48,13 +48,32 @@ def refuse_unknown_choice(bad_images: str) -> None:
 
 def read_labeled(config: Config, table: Path, images: str | Path | None) -> Samples:
     """The rows of a table or of a folder of class folders. `images`: the folder that the table's paths are relative
-    to (default: that of the run's config). Raises DataError."""
+    to (default: that of the run's config or, if it has none of them, the table's own or the current one). Raises
+    DataError."""
     folders = image_folders(config) if images is None else [Path(images)]
+    samples = _read(config, table, folders)
+    if images is not None or not table.is_file() or _any_is_there(samples):
+        return samples
+
+    # A new table has new images: beside it, or where its paths lead from here.
+    for folder in (table.parent, Path()):
+        try:
+            other = _read(config, table, [folder])
+        except DataError:
+            continue
+        if _any_is_there(other):
+            where = ", ".join(map(str, folders))
+            note = f"{table}: its images were found below {folder.absolute()}, and none of them in {where}"
+            return dataclasses.replace(other, notes=(*other.notes, note))
+    return samples
+
+
+def _read(config: Config, table: Path, folders: Sequence[Path]) -> Samples:
     try:
         return read_source(
             table,
             folders,
-            path=config.data.path,
+            path=_path_column(config, table),
             id=_id_column(config, table),
             group=None,
             follow_links=config.data.follow_links,
@@ -62,6 +81,16 @@ def read_labeled(config: Config, table: Path, images: str | Path | None) -> Samp
     except DataError as error:
         # The message names a key of the config, but here the table was given on the command line.
         raise DataError(str(error).replace("data.source: ", "")) from None
+
+
+def _any_is_there(samples: Samples) -> bool:
+    return any(Path(path).is_file() for path in samples.paths)
+
+
+def _path_column(config: Config, table: Path) -> str:
+    """The column of paths; the only one of a table with a single column."""
+    columns = read_table(table).columns if table.is_file() else []
+    return columns[0] if len(columns) == 1 else config.data.path
 
 
 def _id_column(config: Config, table: Path) -> str | None:
@@ -118,7 +147,7 @@ def rows_to_score(
     refuse_unknown_choice(bad_images)
     samples, warnings = _with_groups(read_labeled(config, table, images), config)
     unseen = with_unseen(targets, samples.frame, samples.where)
-    samples, labels = labeled_rows(unseen.targets, samples, config)
+    samples, labels = _labeled(unseen.targets, samples, config)
     checked = checked_images(samples, config, console)
     if bad_images == "error":
         refuse_bad(checked.bad, samples.where, hint=" (--bad-images skip leaves such rows out)")
@@ -131,6 +160,17 @@ def rows_to_score(
         unseen=unseen,
         bad=tuple(checked.bad),
     )
+
+
+def _labeled(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Labels]:
+    """The rows with a label, whatever data.unlabeled says of the rows that were trained on: others cannot be scored."""
+    skipping = config.model_copy(update={"data": config.data.model_copy(update={"unlabeled": "skip"})})
+    rows, labels = labeled_rows(targets, samples, skipping)
+    left_out = len(samples) - len(rows)
+    if left_out:
+        are = "row has no label and is" if left_out == 1 else "rows have no label and are"
+        rows = dataclasses.replace(rows, notes=(*samples.notes, f"{left_out} {are} not scored"))
+    return rows, labels
 
 
 def _without_bad(samples: Samples, labels: Labels, bad: Sequence[ImageError]) -> tuple[Samples, Labels]:

@@ -1,6 +1,6 @@
 """Predictions and submissions of a trained model, from what they are made of to the table or the file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,15 @@ from classwise.data.listing import image_names
 from classwise.data.sources import Samples, refuse_escapes
 from classwise.errors import DataError, OutputError
 from classwise.files import write_bytes
-from classwise.infer.answers import Answer, Question, choose_answers, with_answers
-from classwise.infer.submission import Template, fill, find_images, read_form, submission_bytes
+from classwise.infer.answers import Answer, Question, choose_answers, kept_columns_text, with_answers
+from classwise.infer.submission import (
+    Template,
+    fill,
+    find_images,
+    read_form,
+    submission_bytes,
+    with_whole_numbers,
+)
 from classwise.run.fallback import fallback_outputs, fallback_text
 from classwise.run.folder import RunFolder
 from classwise.run.inputs import refuse_unknown_choice
@@ -139,11 +146,14 @@ def submission_of(
     # The file's bytes are read back and compared with the template before they are written.
     possible = predictor.possible_labels()
     table, possible = with_answers(filled_in, answers, table, question, possible, form.clip)
+    table, possible, lines = with_whole_numbers(filled_in, table, possible)
+    for line in lines:
+        console.line(line)
     submission = fill(filled_in, table, possible)
     if form.fallback is not None and rows is not None:
         submission = _with_fallback(submission, filled_in, rows, form.fallback)
     write_bytes(out, submission_bytes(submission, filled_in, possible))
-    _say(answers, samples, images, template, console)
+    _say(answers, filled_in, predictor.labels, samples, images, template, console)
     return "" if rows is None else rows.note
 
 
@@ -172,11 +182,51 @@ def _with_fallback(frame: pl.DataFrame, template: Template, rows: UsableRows, fa
     )
 
 
-def _say(answers: Sequence[Answer], samples: Samples, images: Path, template: Path, console: Console) -> None:
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0]
+
+
+def _zero_or_one_hint(form: Template, answers: Sequence[Answer], labels: Mapping[str, Sequence[str]]) -> str:
+    """That one of two labels was written where a column of 0 may also ask for probabilities: many templates for the
+    area under the ROC curve hold nothing else."""
+    if form.is_certain:
+        return ""
+    for answer in answers:
+        cells = {cell for cell in form.frame[answer.column].to_list() if cell is not None}
+        has_two = len(labels.get(answer.target, ())) == 2
+        if has_two and answer.kind == "label" and not answer.label and cells in ({"0"}, {"1"}):
+            return (
+                f"column {answer.column!r}: the label, as the template holds {cells.pop()}; --answer probability writes"
+                " probabilities instead"
+            )
+    return ""
+
+
+def _say(
+    answers: Sequence[Answer],
+    form: Template,
+    labels: Mapping[str, Sequence[str]],
+    samples: Samples,
+    images: Path,
+    template: Path,
+    console: Console,
+) -> None:
     """What was written where, if it is not simply the label; and how many rows."""
     for answer in answers:
         if answer.kind != "label" or answer.label:
             console.line(str(answer))
+    if kept := kept_columns_text(form.frame, form.id, answers):
+        console.line(kept)
+    if hint := _zero_or_one_hint(form, answers, labels):
+        console.line(hint)
+    other = [
+        (id, name)
+        for id, name in zip(samples.ids, samples.names, strict=True)
+        if id not in (name, _stem(name))
+    ]
+    if other:
+        id, name = other[0]
+        console.line(f"{len(other)} ids are written otherwise than their files, such as {id!r}: {name!r}")
     unused = len(set(image_names(images, samples.follow_links)) - set(samples.names))
     note = f"; {unused} images in {images} are not in the template" if unused else ""
     console.line(f"{len(samples)} rows, checked against {template}{note}")

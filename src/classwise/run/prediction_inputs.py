@@ -1,8 +1,9 @@
 """What `predict` is given: a table, a folder, image files, patterns, a list of paths, or images in memory."""
 
 import glob
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from classwise.run.inputs import checked_images, read_rows, refuse_unknown_choic
 Source = ImageSource | Sequence[ImageSource]
 PATTERN_SIGNS = "*?["
 STANDARD_INPUT = "-"
+LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,10 @@ def rows_to_predict(
     before. Raises DataError."""
     refuse_unknown_choice(bad_images)
     skips = bad_images == "skip"
-    if _is_list(source) and any(is_in_memory(item) for item in _listed(source)):
-        return _rows_in_memory(config, _listed(source), ids, skips)
+    if _is_list(source):
+        source = _listed(source)
+        if any(map(is_in_memory, source)):
+            return _rows_in_memory(config, source, ids, skips)
     samples = _samples_of(config, source, images, ids, console)
     return usable_rows(samples, config, console) if skips else UsableRows(Rows(samples), {})
 
@@ -80,7 +84,21 @@ def _is_list(source: Source) -> bool:
 
 
 def _listed(source: Any) -> list[Any]:
-    return [source] if is_in_memory(source) else list(source)
+    """The images of a list, or the only one. Raises DataError for what is neither an image nor a path of one."""
+    given = list(source) if isinstance(source, Iterable) and not _is_one(source) else [source]
+    given = [item.read() if isinstance(item, io.IOBase) else item for item in given]
+    for item in given:
+        if not is_in_memory(item) and not isinstance(item, str | Path):
+            raise DataError(
+                f"found {type(item).__module__}.{type(item).__qualname__} for an image; allowed: a path, the bytes of a"
+                " file or an open file, an array (H, W, 3) of uint8, an image of Pillow's, or a list of these"
+            )
+    return given
+
+
+def _is_one(source: Any) -> bool:
+    """Whether this is one image, though it could be iterated over: a tensor's rows are no images."""
+    return is_in_memory(source) or isinstance(source, io.IOBase) or hasattr(source, "__array__")
 
 
 def _samples_of(
@@ -129,6 +147,11 @@ def _rows_of_path(config: Config, source: str | Path, images: str | Path | None,
         names = text.split("\0") if "\0" in text else text.splitlines()
         return _rows_of_paths([name for name in names if name.strip()], "standard input", None, console)
     if path.exists() or path.suffix.lower() in SUFFIXES:
+        if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+            raise DataError(
+                f"{source}: a text file is no image; a list of paths is read from standard input: predict RUN - <"
+                f" {source}"
+            )
         if path.is_file() and path.suffix.lower() not in SUFFIXES:
             return _rows_of_paths([str(source)], str(source), None)
         samples = read_rows(config, path, images)
@@ -162,7 +185,9 @@ def _rows_of_paths(
     if ids is None:
         unique = list(dict.fromkeys(listed))
         if console is not None and len(unique) < len(listed):
-            console.line(f"{where}: {len(listed) - len(unique)} paths come again, and are predicted once")
+            again = len(listed) - len(unique)
+            come = "path comes again, and is" if again == 1 else "paths come again, and are"
+            console.line(f"{where}: {again} {come} predicted once")
         listed, ids = unique, unique
     if not listed:
         raise DataError(f"{where}: found no image; allowed: one or more paths")

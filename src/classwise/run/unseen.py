@@ -1,7 +1,6 @@
 """Labels of a table to be scored that the model has never seen: each counts as a class that is never predicted."""
 
 import dataclasses
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from classwise.compose.split_checks import listed
 from classwise.data.cells import label_sets
+from classwise.data.label_spelling import spelling_key
 from classwise.data.table import is_empty
 from classwise.data.targets import ClassTarget, MultilabelTarget, Target
 from classwise.errors import DataError
@@ -105,16 +105,14 @@ def with_unseen(targets: Sequence[Target], frame: pl.DataFrame, where: str) -> U
 
 
 def _spelling_hint(unseen: Sequence[str], labels: Sequence[str]) -> str:
-    """`; 'B' may be meant as 'b'`, for labels that differ in case or spaces only."""
-    known = {_plain(label): label for label in labels if label not in unseen}
+    """`; 'B' may be meant as 'b'`, for labels that are only spelled differently."""
+    known = {spelling_key(label): label for label in labels if label not in unseen}
     pairs = [
-        f"{label!r} may be meant as {known[_plain(label)]!r}" for label in unseen if _plain(label) in known
+        f"{label!r} may be meant as {known[spelling_key(label)]!r}"
+        for label in unseen
+        if spelling_key(label) in known
     ]
     return f"; {', '.join(pairs[:LISTED])}" if pairs else ""
-
-
-def _plain(label: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", label).casefold().split())
 
 
 def note_unseen(metrics: dict[str, Any], unseen: UnseenLabels) -> None:

@@ -1,6 +1,7 @@
 """What the columns of a table are: paths, ids, groups, a split, and the targets."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,42 +9,27 @@ from typing import Any
 import polars as pl
 
 from classwise.config.schema import RESERVED_NAMES
-from classwise.data.split_column import part_of_word
 from classwise.errors import DataError
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.images_of_table import ImageColumn
 from classwise.suggest.kinds import Kind, kind_of
 from classwise.suggest.names import (
-    FLAG_SPLITS,
-    FOLD_NAMES,
     GROUP_NAMES,
     ID_NAMES,
     LABEL_NAMES,
-    SPLIT_NAMES,
     columns_named,
-    normal,
     words,
 )
 from classwise.suggest.one_hot import (
     FlagColumns,
+    blank_decision,
     flag_columns,
     multilabel_decision,
     one_hot_decision,
     unknown_decision,
 )
+from classwise.suggest.split_columns import add_group, say_unclear_splits, take_split, unclear_splits
 
-MOST_FOLDS = 30
-YES_NO = {
-    "1": True,
-    "0": False,
-    "true": True,
-    "false": False,
-    "yes": True,
-    "no": False,
-    "1.0": True,
-    "0.0": False,
-}
-PARTS_BY_NUMBER = {"0": "train", "1": "valid", "2": "test"}
 LISTED_REASONS = 6
 
 
@@ -60,13 +46,20 @@ class Candidate:
         return self.columns[0] if len(self.columns) == 1 else "label"
 
 
-def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers: Sequence[str] = ()) -> Guess:
+def guess_columns(
+    table: pl.DataFrame,
+    path: Path,
+    images: ImageColumn,
+    answers: Sequence[str] = (),
+    lists: Collection[str] = (),
+) -> Guess:
     """The keys for a table whose column of paths is known. `path`: its file, for messages. `answers`: columns that are
-    known to be asked for. Raises DataError if no
+    known to be asked for. `lists`: columns whose cells are lists with bars between their items. Raises DataError if no
     column can be a target, with the reason for each."""
     guess = Guess(table=table, folders=images.folders, data={"path": images.column}, targets={})
     columns = [column for column in table.columns if column != images.column]
-    columns = _split(guess, columns)
+    columns = take_split(guess, columns)
+    unclear = unclear_splits(guess, columns)
 
     # Ids are unique; a group has several rows, and is not all of them.
     ids = [column for column in columns_named(columns, ID_NAMES) if table[column].n_unique() == table.height]
@@ -81,10 +74,13 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
         and column not in answers
     ]
 
-    without_groups = [column for column in columns if column not in groups[:1]]
-    targets, reasons = _targets(table, without_groups, answers)
+    without_groups = [column for column in columns if column not in (*groups[:1], *unclear)]
+    targets, reasons = _targets(table, without_groups, answers, lists)
+    if not targets and unclear:  # nothing else to learn
+        unclear = []
+        targets, reasons = _targets(table, [c for c in columns if c not in groups[:1]], answers, lists)
     if not targets and groups:  # nothing else to learn: who it is
-        targets, reasons = _targets(table, columns, answers)
+        targets, reasons = _targets(table, columns, answers, lists)
         groups = []
     if not targets:
         found = "; ".join(f"{column}: {reason}" for column, reason in list(reasons.items())[:LISTED_REASONS])
@@ -93,101 +89,21 @@ def guess_columns(table: pl.DataFrame, path: Path, images: ImageColumn, answers:
             f" ({found or 'no other columns'}); labels are values that recur, or numbers"
         )
     if groups:
-        _group(guess, groups[0])
+        add_group(guess, groups[0])
     _add_targets(guess, targets)
-    _say_unused(guess, targets, columns, reasons)
+    say_unclear_splits(guess, unclear)
+    _say_unused(guess, targets, [column for column in columns if column not in unclear], reasons)
     return guess
 
 
-def _split(guess: Guess, columns: list[str]) -> list[str]:
-    """Recognize a column with the part of a split or the fold of each row; the other columns."""
-    table = guess.table
-    for column in columns:
-        cells = [(cell or "").strip() for cell in table[column].to_list()]
-        values = split_values_of(column, cells)
-        if values is None:
-            continue
-        counts = {
-            part: sum(values[cell] == part for cell in cells) for part in ("train", "valid", "test", "skip")
-        }
-        if not counts["train"] or len(set(values.values())) < 2:
-            continue
-        guess.data["split"] = column
-        given = ", ".join(f"{count} {part}" for part, count in counts.items() if count)
-        meaning = ", ".join(f"{cell!r} = {part}" for cell, part in values.items())
-        guess.decide(
-            "data.split",
-            f"split: column {column!r} ({given})",
-            f"its values say so ({meaning})",
-            "without data.split the rows are drawn",
-        )
-        if counts["test"] or not all(part_of_word(cell) == part for cell, part in values.items()):
-            guess.data["split_values"] = values
-        guess.keep_test_out()
-        return [other for other in columns if other != column]
-    for column in columns_named(columns, FOLD_NAMES):
-        distinct = table[column].drop_nulls().n_unique()
-        if 2 <= distinct <= MOST_FOLDS and not table[column].null_count():
-            guess.data["fold"] = column
-            guess.decide(
-                "data.fold",
-                f"split: column {column!r}, whose first fold validates",
-                f"it is named as folds are, and holds {distinct} different values",
-                "without data.fold the rows are drawn",
-            )
-            return [other for other in columns if other != column]
-    return columns
-
-
-def split_values_of(column: str, cells: Sequence[str]) -> dict[str, str] | None:
-    """The part of a split that each different cell of a column means; None if it says none."""
-    values = list(dict.fromkeys(cells))
-    if len(values) > 12 or len(values) < 2:
-        return None
-    name = normal(column)
-    parts = {value: part_of_word(value) for value in values}
-    found = {part for part in parts.values() if part}
-    is_named = name in SPLIT_NAMES or name.replace("_", "") in SPLIT_NAMES
-    if all(parts.values()) and "train" in found and len(found) > 1:
-        return {value: str(part) for value, part in parts.items()}
-    if is_named and "train" in found and len(found) > 1:
-        return {value: part or "skip" for value, part in parts.items()}
-    for part, names in FLAG_SPLITS.items():
-        if name in names and all(value.casefold() in YES_NO for value in values):
-            other = "test" if part == "train" else "train"
-            return {value: part if YES_NO[value.casefold()] else other for value in values}
-    if is_named and set(values) <= PARTS_BY_NUMBER.keys() and "0" in values:
-        return {value: PARTS_BY_NUMBER[value] for value in values}
-    return None
-
-
-def _group(guess: Guess, column: str) -> None:
-    """Use the column of groups, unless the given split cuts them."""
-    table = guess.table
-    side = guess.data.get("split") or guess.data.get("fold")
-    if side is not None:
-        sides = table.group_by(column).agg(pl.col(side).n_unique())[side].to_list()
-        cut = sum(number > 1 for number in sides)
-        if cut:
-            guess.said.append(
-                f"not used: {column!r}, which looks like groups, since the given split has rows of {cut} of them in"
-                " several parts"
-            )
-            return
-    guess.data["group"] = column
-    guess.note(
-        "data.group", f"column of groups, as its name says: rows with the same {column} are never split"
-    )
-
-
 def _targets(
-    table: pl.DataFrame, columns: Sequence[str], answers: Sequence[str]
+    table: pl.DataFrame, columns: Sequence[str], answers: Sequence[str], lists: Collection[str]
 ) -> tuple[list[Candidate], dict[str, str]]:
     """The columns that become targets, and for the others why not: those that are asked for; else one that is named
     like a label; else columns of yes and no; else all with classes or several labels; else all of numbers."""
     wanted = [column for column in columns if column in answers]
     if wanted and len(wanted) < len(columns):
-        targets, why_not = _targets(table, wanted, wanted)
+        targets, why_not = _targets(table, wanted, wanted, lists)
         if targets:
             return targets, why_not
     flags = flag_columns(table, columns)
@@ -203,7 +119,8 @@ def _targets(
     for column in columns:
         if column in flag_names and column not in named_columns and len(flag_names) > 1:
             continue
-        kind = kind_of(column, table[column].to_list(), is_named=column in named_columns or column in wanted)
+        is_named = column in named_columns or column in wanted
+        kind = kind_of(column, table[column].to_list(), is_named, is_list=column in lists)
         if isinstance(kind, str):
             reasons[column] = kind
         else:
@@ -211,9 +128,13 @@ def _targets(
 
     by_name = {candidate.name: candidate for candidate in candidates}
     named = [by_name[column] for column in named_columns if column in by_name]
-    if named:
+    are_all_wanted = len(wanted) == len(columns)
+    if named and not are_all_wanted:
         return named[:1], reasons
     hot = _targets_of_flags(flags) if flags is not None and len(flag_names) > 1 else []
+    if are_all_wanted:
+        in_hot = {column for target in hot for column in target.columns}
+        return [*hot, *(c for c in candidates if not in_hot & set(c.columns))], reasons
     categorical = [candidate for candidate in candidates if candidate.kind.type != "regression"]
     good = [candidate for candidate in categorical if candidate.kind.is_good]
     if hot and not any(candidate.kind.type == "multilabel" for candidate in good):
@@ -231,13 +152,21 @@ def _targets_of_flags(flags: FlagColumns) -> list[Candidate]:
     targets = []
     run = flags.exclusive_run()
     if run and (len(run) > 2 or len(flags.names) == 2):
-        decisions = (one_hot_decision("label", run), *unknown_decision("label", flags))
+        decisions = (
+            one_hot_decision("label", run),
+            *blank_decision("label", flags),
+            *unknown_decision("label", flags),
+        )
         kind = Kind({}, len(run), decisions=decisions)
         targets.append(Candidate(tuple(run), {"columns": run, "type": "class"} | flags.keys, kind))
         flags = flags.without(run)
     if len(flags.names) > 1:
         name = "tags" if targets else "label"
-        decisions = (multilabel_decision(name, flags), *unknown_decision(name, flags))
+        decisions = (
+            multilabel_decision(name, flags),
+            *blank_decision(name, flags),
+            *unknown_decision(name, flags),
+        )
         kind = Kind({"type": "multilabel"}, len(flags.names), decisions=decisions)
         keys = {"columns": flags.names, "type": "multilabel"} | flags.keys
         targets.append(Candidate(tuple(flags.names), keys, kind))
@@ -282,9 +211,11 @@ def unlabeled_rows(guess: Guess) -> int:
     """The rows that are empty, or unknown, in all columns of all targets."""
     known = []
     for target in guess.targets.values():
+        means = target.get("flags", [])  # a blank cell may mean no
+        unknown = {"", *target.get("missing", [])} - set(means)
         for column in target.get("columns") or [target["column"]]:
-            cells = pl.col(column).str.strip_chars()
-            known.append(cells.is_not_null() & ~cells.is_in(["", *target.get("missing", [])]))
+            cells = pl.col(column).str.strip_chars().fill_null("")
+            known.append(~cells.is_in(sorted(unknown)))
     labeled = guess.table.select(pl.any_horizontal(known)).to_series().fill_null(value=False)
     return int((~labeled).sum())
 
@@ -298,7 +229,10 @@ def _say_unused(
 ) -> None:
     """Which columns are not learnt, and what would make a target of one."""
     used = {column for candidate in targets for column in candidate.columns}
-    unused = [column for column in columns if column not in used and column != guess.data.get("group")]
+    _say_numbered_labels(guess, targets)
+    indices = [column for column in columns if column == "" or re.fullmatch(r"Unnamed: \d+", column)]
+    other = {*used, *indices, guess.data.get("group")}
+    unused = [column for column in columns if column not in other]
     if not unused:
         return
     name, target = next(iter(guess.targets.items()))
@@ -312,6 +246,24 @@ def _say_unused(
         f"column with the labels; not used: {', '.join(unused)}{f' ({why})' if why else ''}; a column of numbers can"
         ' be a target of type "regression" or with `edges`',
     )
+
+
+def _say_numbered_labels(guess: Guess, targets: Sequence[Candidate]) -> None:
+    """A warning where columns such as label1 and label2 become targets of their own though they hold the same labels:
+    they may be several labels of an image."""
+    by_stem: dict[str, list[Candidate]] = {}
+    for candidate in targets:
+        column = candidate.columns[0]
+        if len(candidate.columns) == 1 and re.search(r"\d+$", column) and candidate.kind.type == "class":
+            by_stem.setdefault(re.sub(r"[\W_]*\d+$", "", column), []).append(candidate)
+    for alike in by_stem.values():
+        columns = [candidate.columns[0] for candidate in alike]
+        labels = [set(guess.table[column].drop_nulls().to_list()) for column in columns]
+        if len(columns) > 1 and set.intersection(*labels):
+            guess.said.append(
+                f"warning: {', '.join(columns)}: targets of their own, though they have labels in common; if an image"
+                ' has several labels, write them into one cell (a|b), which becomes type "multilabel"'
+            )
 
 
 def target_name(column: str) -> str:

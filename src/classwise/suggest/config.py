@@ -16,7 +16,7 @@ from classwise.config.targets import Target
 from classwise.console import Console
 from classwise.data.cells import known_cells
 from classwise.data.image_paths import find_images
-from classwise.data.images import read_image, sample_facts
+from classwise.data.images import needed_channels, read_image, sample_facts
 from classwise.data.label_spelling import column_warnings
 from classwise.data.pixel_format import ImageFacts, PixelFormat, proposed_range
 from classwise.data.table import write_table
@@ -99,6 +99,7 @@ def look_at(source: Path, hub: bool, scratch: bool = False) -> Suggestion:
     follow_links_if_needed(guess)
     prior, reason = choose_prior(guess)
     guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
+    _guess_channels(guess)
     _guess_value_range(guess)
     height, width = _median_size(guess)
     backbone = FROM_SCRATCH if scratch else choose_backbone(height, width, hub)
@@ -166,6 +167,8 @@ def suggest(
         del values["loss"]  # each of the other types has its own default
 
     values["model"] = {"backbone": backbone.backbone, "weights": backbone.weights}
+    if guess.channels != 3:
+        values["model"]["channels"] = guess.channels
     if backbone.is_pretrained:
         # What is fitted first is cross-validated too, so that fewer rows have to be set aside.
         values["data"].setdefault("valid", 0.1)
@@ -245,14 +248,34 @@ def _class_count(guess: Guess, target: Target) -> int:
     return labels.filter(~labels.is_in(list(target.missing or ()))).n_unique()
 
 
+def _guess_channels(guess: Guess) -> None:
+    """Choose model.channels where the images have channels that are no gray and no colours, all of them as many."""
+    needed = set()
+    for path in _sampled(_image_paths(guess)):
+        with contextlib.suppress(ImageError):
+            needed.add(needed_channels(path))
+    if len(needed) == 1 and needed != {3}:
+        (guess.channels,) = needed
+        guess.decide(
+            "model.channels",
+            f"images of {guess.channels} channels",
+            "they are neither gray nor red, green and blue",
+            "images converted to these",
+        )
+
+
+def _sampled(paths: Sequence[Path]) -> Sequence[Path]:
+    return paths[:: max(1, len(paths) // SAMPLED_IMAGES)]
+
+
 def _guess_value_range(guess: Guess) -> None:
     """Choose data.value_range where images have more than 8 bits and do not use the range of their type. All of them
     are read then: the brightest decides."""
     paths = _image_paths(guess)
-    sampled = _facts_of(paths[:: max(1, len(paths) // SAMPLED_IMAGES)])
+    sampled = _facts_of(_sampled(paths), guess.channels)
     if proposed_range(sampled) is None:
         return
-    facts = _facts_of(paths)
+    facts = _facts_of(paths, guess.channels)
     proposal = proposed_range(facts)
     if proposal is None:
         return
@@ -271,12 +294,12 @@ def _image_paths(guess: Guess) -> list[Path]:
     return [found.root / name for name in found.names]
 
 
-def _facts_of(paths: Sequence[Path]) -> list[ImageFacts]:
+def _facts_of(paths: Sequence[Path], channels: int) -> list[ImageFacts]:
     """Of the images that can be read; `train` lists the others."""
     found = []
     for path in paths:
         with contextlib.suppress(ImageError):
-            found.append(sample_facts(path))
+            found.append(sample_facts(path, channels))
     return found
 
 
@@ -285,18 +308,18 @@ def _median_size(guess: Guess) -> tuple[int, int]:
     paths = _image_paths(guess)
     heights, widths = [], []
     value_range = guess.data.get("value_range")
-    pixels = PixelFormat(value_range=None if value_range is None else tuple(value_range))
-    for path in paths[:: max(1, len(paths) // SAMPLED_IMAGES)]:
+    pixels = PixelFormat(guess.channels, value_range=None if value_range is None else tuple(value_range))
+    why = ""
+    for path in _sampled(paths):
         try:
             height, width = read_image(path, pixels=pixels).shape[:2]
-        except ImageError:
+        except ImageError as error:
+            why = why or f"{path.name}: {error.reason}"
             continue  # `train` lists all unreadable images; the others are enough here
         heights.append(height)
         widths.append(width)
     if not heights:
-        raise DataError(
-            f"{guess.root}: none of the images that were tried can be read, such as {paths[0].name}"
-        )
+        raise DataError(f"{guess.root}: none of the images that were tried can be read, such as {why}")
     return int(median(heights)), int(median(widths))
 
 

@@ -1,27 +1,33 @@
 """What the folders of a source mean: classes, parts of a split, domains, or nothing; from the paths of its images.
 
-CLASS/1.jpg              class folders
-train/CLASS/1.jpg        parts of a split with class folders; also CLASS/train/1.jpg
-DOMAIN/CLASS/1.jpg       the same class folders in several folders: domains, folds
+train/CLASS/1.jpg        parts of a split with class folders
 CLASS_1.jpg, cat.1.jpg   the class in the file's name
+
+Other trees of class folders: see class_folders.py.
 """
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from classwise.data.label_spelling import spelling_key
 from classwise.data.listing import without_suffix
 from classwise.data.sources import folder_table
-from classwise.data.split_column import part_of_word
 from classwise.errors import DataError
+from classwise.suggest.class_folders import (
+    parts_beside_classes,
+    parts_within_folders,
+    plain_class_folders,
+    repeated_folders,
+)
 from classwise.suggest.guess import Guess, listed
+from classwise.suggest.layout import PARTS, Layout, part_of_folder, split_decision
 from classwise.suggest.names import words
-from classwise.suggest.not_labels import outlines_text
+from classwise.suggest.not_labels import outlines_text, without_outlines
 
-PARTS = {"train": "training", "valid": "validation", "test": "the test"}
 NOT_CLASSES = ("unlabeled", "unlabelled", "unsup", "unsupervised", "unsorted", "macosx")
 """Words in the names of folders whose images have no label."""
 OF_CAMERAS = (
@@ -32,34 +38,23 @@ OF_CAMERAS = (
 
 
 PLACES = (
-    "image",
-    "images",
-    "img",
-    "imgs",
-    "photo",
-    "photos",
-    "pictures",
-    "part",
-    "batch",
-    "chunk",
-    "data",
-    "files",
-)
+    "image", "images", "img", "imgs", "photo", "photos", "pictures", "part", "batch", "chunk", "data", "files",
+)  # fmt: skip
 """Words of which the names of folders consist that are places of images and no classes."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The images with a label. Rows: (path, label, folder), the last one the part of a split, domain or fold, or empty.
-
-    folder_means: split, fold, domain or nothing. decisions: (key, choice, reason, what to write instead). said: what
-    was left out.
-    """
-
-    rows: list[tuple[str, str, str]]
-    folder_means: str = ""
-    decisions: list[tuple[str, str, str, str]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+COPIES = (
+    "all",
+    "augmented",
+    "aug",
+    "cropped",
+    "resized",
+    "original",
+    "originals",
+    "raw",
+    "backup",
+    "old",
+    "thumbnails",
+)
+"""Names of folders that often hold other versions of the images of the classes beside them."""
 
 
 def guess_folders(source: Path) -> Guess:
@@ -68,7 +63,9 @@ def guess_folders(source: Path) -> Guess:
     table, notes = folder_table(source, follow_links=True)
     if outlines := outlines_text(table["path"].to_list()):
         raise DataError(f"{source}: {outlines}")
-    layout = layout_of(table["path"].to_list(), source)
+    names, outlined = without_outlines(table["path"].to_list())
+    layout = layout_of(names, source)
+    layout.said.extend(outlined)
     labels = Counter(label for _, label, _ in layout.rows)
     if all(_is_storage(label) for label in labels):
         raise DataError(
@@ -78,7 +75,39 @@ def guess_folders(source: Path) -> Guess:
     if len(labels) < 2:
         found = f"only one class folder with images, {next(iter(labels))!r}" if labels else "no class folders"
         raise DataError(f"{source}: found {found}; at least two are needed")
+    layout.said.extend([*_doubtful_classes(labels), *_empty_folders(source, layout)])
     return guess_of_layout(layout, source, list(notes), "the names of the folders")
+
+
+def _doubtful_classes(labels: Counter[str]) -> list[str]:
+    """A warning if some classes, but not all, are named as places or as copies of images."""
+    doubtful = [label for label in labels if _is_storage(label) or label.casefold() in COPIES]
+    if not doubtful:
+        return []
+    counts = ", ".join(f"{label!r} ({labels[label]} images)" for label in doubtful)
+    return [
+        f"warning: label: taken for a class, though named as a place or as copies of images: {counts}; move what is no"
+        " class out of the folder"
+    ]
+
+
+def _empty_folders(source: Path, layout: Layout) -> list[str]:
+    """A line on folders beside those of the classes in which there is nothing."""
+    fronts = {
+        (path[: path.index(f"{label}/")], label) for path, label, _ in layout.rows if f"{label}/" in path
+    }
+    full = {source / front / label for front, label in fronts}
+    empty = [
+        entry.relative_to(source).as_posix()
+        for folder in sorted({source / front for front, _ in fronts})
+        if folder.is_dir()
+        for entry in sorted(folder.iterdir())
+        if entry not in full
+        and entry.is_dir()
+        and not entry.name.startswith(".")
+        and not any(entry.iterdir())
+    ]
+    return [f"no class for {listed([repr(name) for name in empty])}, without any file"] if empty else []
 
 
 def _is_storage(name: str) -> bool:
@@ -104,7 +133,7 @@ def guess_of_layout(layout: Layout, source: Path, notes: list[str], what: str) -
         notes={"targets.label.column": "; ".join([f"column with the labels: {what}", *notes])},
         said=[*notes, *layout.said],
     )
-    if layout.folder_means in ("split", "fold"):
+    if layout.folder_means in ("split", "fold", "group"):
         guess.data[layout.folder_means] = folder_column
     if "test" in columns.get("split", []):
         parts = [part for part in PARTS if part in columns["split"]]
@@ -124,12 +153,12 @@ def layout_of(names: list[str], source: Path) -> Layout:
     inner, dropped = _without_unlabeled(inner)
     said += dropped
 
-    for find in (_split_of_classes, _classes_of_splits, _repeated_folders):
-        layout = find(inner, source)
+    for find in (_split_of_classes, parts_within_folders, parts_beside_classes, repeated_folders):
+        layout = find(inner, source / front)
         if layout is not None:
             break
     else:
-        layout = Layout([(name, name.split("/")[0], "") for name in inner if "/" in name])
+        layout = plain_class_folders(inner)
     rows = [(front + name, label, folder) for name, label, folder in layout.rows]
     return replace(layout, rows=rows, said=[*said, *layout.said])
 
@@ -161,16 +190,6 @@ def _without_unlabeled(names: list[str]) -> tuple[list[str], list[str]]:
     ]
 
 
-def part_of_folder(name: str) -> str | None:
-    """The part of a split that a folder or a table is named as: train, seg_train, val_images, TestSet; None if it is
-    none or several."""
-    whole = part_of_word(name)
-    if whole is not None:
-        return whole
-    parts = {part for part in map(part_of_word, words(name)) if part is not None}
-    return parts.pop() if len(parts) == 1 else None
-
-
 def _split_of_classes(names: list[str], source: Path) -> Layout | None:
     """train/CLASS/1.jpg and the like; None where the first folders are no parts of a split."""
     firsts = dict.fromkeys(name.split("/")[0] for name in names if "/" in name)
@@ -196,21 +215,39 @@ def _split_of_classes(names: list[str], source: Path) -> Layout | None:
         )
 
     # Rows of known classes; the images of the other folders have no label that could be learnt.
+    label_of, respelled = _labels_by_spelling(trained, within, part_of)
     rows: list[tuple[str, str, str]] = []
     left_out: Counter[str] = Counter(name.split("/")[0] for name in names if name.split("/")[0] in others)
     for first, part in part_of.items():
+        has_classes = any(label in label_of for label in within[first].values())
         for name in names:
             if not name.startswith(f"{first}/"):
                 continue
             label = within[first].get(name)
-            if label in trained:
-                rows.append((name, str(label), part))
+            if label in label_of:
+                rows.append((name, label_of[label], part))
             else:
-                left_out[
-                    f"{first}/{label}" if label and len(set(within[first].values()) & trained) else first
-                ] += 1
-    said = [_left_out_line(folder, count, part_of) for folder, count in left_out.items()]
-    return Layout(rows, "split", [_split_decision(rows, list(part_of))], said)
+                left_out[f"{first}/{label}" if label and has_classes else first] += 1
+    said = [*respelled, *(_left_out_line(folder, count, part_of) for folder, count in left_out.items())]
+    return Layout(rows, "split", [split_decision(rows, list(part_of))], said)
+
+
+def _labels_by_spelling(
+    trained: set[str], within: dict[str, dict[str, str]], part_of: dict[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """The class of each folder name: one in another part that differs from a class only in case, white space or Unicode
+    form is that class, as systems write names in different ways; and lines that say so."""
+    keys = Counter(map(spelling_key, trained))
+    by_key = {spelling_key(label): label for label in trained if keys[spelling_key(label)] == 1}
+    label_of = {label: label for label in trained}
+    said = []
+    for first in part_of:
+        for label in dict.fromkeys(within[first].values()):
+            same = by_key.get(spelling_key(label))
+            if label not in label_of and same is not None:
+                label_of[label] = same
+                said.append(f"{first}/{label}/ is the class {same!r}, which is only spelled differently")
+    return label_of, said
 
 
 def _classes_in(names: list[str], first: str) -> dict[str, str]:
@@ -239,18 +276,6 @@ def _left_out_line(folder: str, count: int, part_of: dict[str, str]) -> str:
     return f"left out {count} images of {folder}/, which is no part of the split"
 
 
-def _split_decision(rows: list[tuple[str, str, str]], folders: list[str]) -> tuple[str, str, str, str]:
-    counts = Counter(part for _, _, part in rows)
-    given = ", ".join(f"{counts[part]} images for {what}" for part, what in PARTS.items() if counts[part])
-    drawn = "" if counts["valid"] else "; validation images are drawn from those for training"
-    return (
-        "data.split",
-        f"split: {given}{drawn}",
-        f"the folders {', '.join(folders)} are named as parts of a split",
-        "name the folder with the class folders instead",
-    )
-
-
 def _split_of_files(names: list[str], part_of: dict[str, str], source: Path) -> Layout:
     """train/cat.1.jpg: parts without folders in them, whose files may say their classes. Raises DataError if not."""
     trained = [first for first, part in part_of.items() if part == "train"]
@@ -262,16 +287,33 @@ def _split_of_files(names: list[str], part_of: dict[str, str], source: Path) -> 
             " in them and no table of labels beside them; a source has a folder for each class, or a table with a"
             " column of paths and one of labels"
         )
-    rest = Counter(first for name in names if (first := name.split("/")[0]) not in trained)
-    said = [_left_out_line(folder, count, part_of) for folder, count in rest.items()]
-    return replace(layout, said=[*layout.said, *said])
+    # Files of the other parts have these classes in their names, or none.
+    known = {label for _, label, _ in layout.rows}
+    rows = [(name, label, "train") for name, label, _ in layout.rows]
+    rest: Counter[str] = Counter()
+    for name in names:
+        first = name.split("/")[0]
+        label = None if first in trained else _label_of_file(name)
+        if label in known:
+            rows.append((name, str(label), part_of[first]))
+        elif first not in trained:
+            rest[first] += 1
+    said = [*layout.said, *(_left_out_line(folder, count, part_of) for folder, count in rest.items())]
+    if len(rows) == len(layout.rows):
+        return replace(layout, said=said)
+    decisions = [*layout.decisions, split_decision(rows, list(part_of))]
+    return Layout(rows, "split", decisions, said)
+
+
+def _label_of_file(name: str) -> str | None:
+    """cat of cat.1.jpg, and of sub/cat_001.png."""
+    match = re.fullmatch(r"(.*?[^\W\d_].*?)[ ._\-]*\(?\d+\)?", without_suffix(name.rsplit("/", 1)[-1]))
+    return match[1].rstrip(" ._-") if match is not None else None
 
 
 def layout_of_file_names(names: list[str]) -> Layout | None:
     """The class of each file from its name: cat.1.jpg, Abyssinian_100.jpg; None where names say none."""
-    bases = {name: without_suffix(name.rsplit("/", 1)[-1]) for name in names}
-    matches = {name: re.fullmatch(r"(.*?[^\W\d_].*?)[ ._\-]*\(?\d+\)?", base) for name, base in bases.items()}
-    labels = {name: match[1].rstrip(" ._-") for name, match in matches.items() if match is not None}
+    labels = {name: label for name in names if (label := _label_of_file(name)) is not None}
     counts = Counter(labels.values())
     is_class = len(counts) >= 2 and min(counts.values()) >= 2 and 3 * len(counts) <= len(names)
     of_camera = any(
@@ -292,55 +334,3 @@ def layout_of_file_names(names: list[str]) -> Layout | None:
         "a table with a column of paths and one of labels",
     )
     return Layout([(name, label, "") for name, label in labels.items()], decisions=[decision], said=said)
-
-
-def _classes_of_splits(names: list[str], source: Path) -> Layout | None:
-    """CLASS/train/1.jpg: every class folder holds parts of a split."""
-    deep = [name.split("/") for name in names if name.count("/") >= 2]
-    parts = {(first, second): part_of_folder(second) for first, second, *_ in deep}
-    if len(deep) < len(names) or not deep or any(part is None for part in parts.values()):
-        return None
-    if "train" not in parts.values() or len(set(parts.values())) < 2:
-        return None
-    rows = [(name, name.split("/")[0], str(parts[name.split("/")[0], name.split("/")[1]])) for name in names]
-    return Layout(rows, "split", [_split_decision(rows, sorted({second for _, second in parts}))])
-
-
-def _repeated_folders(names: list[str], source: Path) -> Layout | None:
-    """DOMAIN/CLASS/1.jpg: several folders hold folders of the same names. Those of which there are more are the
-    classes."""
-    inner: dict[str, set[str]] = {}
-    for name in names:
-        first, _, rest = name.partition("/")
-        if "/" not in rest:
-            return None
-        inner.setdefault(first, set()).add(rest.split("/")[0])
-    all_inner = set().union(*inner.values()) if inner else set()
-    if len(inner) < 2 or len(all_inner) < 2:
-        return None
-    if sum(map(len, inner.values())) < 0.75 * len(inner) * len(all_inner):
-        return None
-    firsts = list(inner)
-    are_folds = all(words(first)[:1] in (["fold"], ["cv"], ["kfold"], ["split"]) for first in firsts)
-    if len(all_inner) <= len(inner) and not are_folds:
-        rows = [(name, name.split("/")[0], name.split("/")[1]) for name in names]
-        classes, column = firsts, "folder"
-        which, other = "outer", "inner"
-    else:
-        rows = [(name, name.split("/")[1], name.split("/")[0]) for name in names]
-        classes, column = sorted(all_inner), "fold" if are_folds else "folder"
-        which, other = "inner", "outer"
-    decision = (
-        "targets.label.column",
-        f"label: {len(classes)} classes, the {which} folders ({listed(classes)})",
-        f"each of {listed(firsts, 4)} holds the same folders"
-        + (
-            ", and they are named as folds"
-            if are_folds
-            else ", and there are more of these"
-            if which == "inner"
-            else ""
-        ),
-        f'column = "{column}", which has the {other} folders',
-    )
-    return Layout(rows, "fold" if are_folds else "domain", [decision])

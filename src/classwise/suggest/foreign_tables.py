@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import polars as pl
 from classwise.data.listing import is_image_name
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
+from classwise.suggest.names import ID_NAMES, LABEL_NAMES, PATH_NAMES, columns_named
 
 OTHER_SUFFIXES = (".txt", ".jsonl", ".json", ".lst", ".list")
 MOST_BYTES = 200_000_000
@@ -22,10 +24,12 @@ MOST_BYTES = 200_000_000
 
 @dataclass(frozen=True)
 class AnyTable:
-    """The cells as text. changed: how it differs from a table that `train` reads, for the user; or empty."""
+    """The cells as text. lists: columns that held lists, now with bars between their items. changed: how it differs
+    from a table that `train` reads, for the user; or empty."""
 
     table: pl.DataFrame
     changed: str = ""
+    lists: frozenset[str] = frozenset()
 
 
 def read_any_table(path: Path) -> AnyTable:
@@ -49,7 +53,8 @@ def read_any_table(path: Path) -> AnyTable:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if suffix in (".jsonl", ".json"):
-        return AnyTable(_table_of_json(text, path), "it is JSON")
+        table, lists = _table_of_json(text, path)
+        return AnyTable(table, "it is JSON", lists)
     return _table_of_list(text, path)
 
 
@@ -62,9 +67,17 @@ def _read_usual_table(path: Path) -> AnyTable:
             raise
         table = _with_header(path, error)
         return AnyTable(table, "it has no header")
-    if path.suffix.lower() != ".parquet" and any(map(_is_path, table.columns)):
+    if path.suffix.lower() != ".parquet" and (any(map(_is_path, table.columns)) or _is_row(table)):
         return AnyTable(_with_header(path, None), "it has no header")
     return AnyTable(table)
+
+
+def _is_row(table: pl.DataFrame) -> bool:
+    """Whether the header looks like the rows: one of its words recurs in the column below it, as a label does."""
+    return table.height > 2 and any(
+        re.search(r"[^\W\d_]", name) and int((table[name].str.strip_chars() == name.strip()).sum()) > 1
+        for name in table.columns
+    )
 
 
 def _without_brackets(read: AnyTable) -> AnyTable:
@@ -83,19 +96,32 @@ def _without_brackets(read: AnyTable) -> AnyTable:
         changed.append(name)
     if not changed:
         return read
-    return AnyTable(table, read.changed or f"column {changed[0]!r} holds lists in brackets")
+    why = read.changed or f"column {changed[0]!r} holds lists in brackets"
+    return AnyTable(table, why, frozenset(name for name in changed if _has_bars(table[name].to_list())))
+
+
+def _has_bars(cells: Iterable[str | None]) -> bool:
+    """Whether one of the lists has several items, with bars between them."""
+    return any(cell and "|" in cell.strip("|") for cell in cells)
 
 
 def _list_of(cell: str) -> list[str] | None:
-    """The items of `['a', 'b']`; None for any other text."""
+    """The items of `['a', 'b']`, ('a', 'b') or {'a', 'b'}, or of [a, b] and [0 3] without quotes; None for any other
+    text."""
     text = cell.strip()
-    if not (text.startswith("[") and text.endswith("]")):
+    if text[:1] + text[-1:] not in ("[]", "()", "{}"):
         return None
     try:
         items = ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        items = None
+    if isinstance(items, list | tuple | set):
+        return [str(item) for item in (sorted(items, key=str) if isinstance(items, set) else items)]
+    inner = text[1:-1].strip()
+    if text[0] != "[" or re.search(r"[\[\](){}'\"]", inner):
         return None
-    return [str(item) for item in items] if isinstance(items, list) else None
+    words = [part.strip() for part in inner.split("," if "," in inner else None)]
+    return words if all(words) else None
 
 
 def _is_path(cell: str) -> bool:
@@ -120,7 +146,9 @@ def _named(rows: list[list[str]], path: Path) -> pl.DataFrame:
     if ragged is not None:
         raise DataError(f"{path}, line {ragged}: {len(rows[ragged - 1])} cells, but the first has {width}")
     columns = [[cell.strip() for cell in column] for column in zip(*rows, strict=True)]
-    at = next((k for k, column in enumerate(columns) if _is_path(column[0])), 0)
+    at = next((k for k, column in enumerate(columns) if _is_path(column[0])), None)
+    if at is None:  # ids without a suffix differ in all rows
+        at = next((k for k, column in enumerate(columns) if len(set(column)) == len(column)), 0)
     others = [k for k in range(width) if k != at]
     names = {at: "path"} | {
         k: "label" if len(others) == 1 else f"label_{n}" for n, k in enumerate(others, start=1)
@@ -141,6 +169,13 @@ def _table_of_list(text: str, path: Path) -> AnyTable:
     rows = [[cell.strip() for cell in line.split(separator)] for line in lines]
     if len(rows) > 2 and re.fullmatch(r"\d+", lines[0]) and len(rows[2]) > 1:
         rows = rows[1:]
+    if _has_header(rows):
+        body = rows[1:]
+        if len(set(rows[0])) == len(rows[0]) and all(len(row) == len(rows[0]) for row in body):
+            return AnyTable(
+                pl.DataFrame(body, schema=dict.fromkeys(rows[0], pl.String), orient="row"),
+                f"it is a {path.suffix} file",
+            )
     if len(rows) > 1 and len(rows[0]) == len(rows[1]) - 1 and not _is_path(rows[0][0]):
         names = ["path", *rows[0]]
         if len(set(names)) == len(names) and all(len(row) == len(names) for row in rows[1:]):
@@ -149,8 +184,17 @@ def _table_of_list(text: str, path: Path) -> AnyTable:
     return AnyTable(_named(rows, path), "it is a list without a header")
 
 
-def _table_of_json(text: str, path: Path) -> pl.DataFrame:
-    """Records (a list, or one a line) with text, numbers or lists of text; or labels by image."""
+def _has_header(rows: list[list[str]]) -> bool:
+    """Whether the first row names columns: it has a usual name of one, and names no image where the next row does."""
+    if len(rows) < 2 or len(rows[0]) != len(rows[1]) or any(map(_is_path, rows[0])):
+        return False
+    known = columns_named(rows[0], (*PATH_NAMES, *ID_NAMES, *LABEL_NAMES))
+    return bool(known) and (any(map(_is_path, rows[1])) or len(known) > 1)
+
+
+def _table_of_json(text: str, path: Path) -> tuple[pl.DataFrame, frozenset[str]]:
+    """Records (a list, or one a line) with text, numbers or lists of text; or labels by image. And the columns in which
+    some lists have several items."""
     try:
         if path.suffix.lower() == ".jsonl":
             value: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -159,13 +203,14 @@ def _table_of_json(text: str, path: Path) -> pl.DataFrame:
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from None
     if isinstance(value, dict) and "images" in value and "annotations" in value:
-        return _table_of_coco(value, path)
+        return _table_of_coco(value, path), frozenset()
     if (
         isinstance(value, dict)
         and value
         and all(not isinstance(item, dict | list) for item in value.values())
     ):
         value = [{"path": name, "label": label} for name, label in value.items()]
+    value = _by_name(_only_records(value))
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise DataError(
             f"{path}: found JSON that is no list of records; a table of images has one record for each image"
@@ -174,7 +219,41 @@ def _table_of_json(text: str, path: Path) -> pl.DataFrame:
         dict.fromkeys(name for row in value for name, cell in row.items() if not isinstance(cell, dict))
     )
     columns = {name: [_cell(row.get(name)) for row in value] for name in names}
-    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+    lists = {name for name in names if any(isinstance(row.get(name), list) for row in value)}
+    several = frozenset(name for name in lists if _has_bars(columns[name]))
+    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String)), several
+
+
+def _by_name(value: Any) -> Any:
+    """Records of {"1.png": ["a", "b"]}, {"1.png": {"label": "a"}} or {"a": ["1.png", "2.png"]}; else the value
+    itself."""
+    if not isinstance(value, dict) or not value:
+        return value
+    items = list(value.items())
+    if all(isinstance(item, dict) for _, item in items):
+        return [{"path": name, **item} for name, item in items]
+    if not all(isinstance(item, list) for _, item in items):
+        return value
+    if all(_is_path(str(entry)) for _, item in items for entry in item):
+        labels: dict[str, list[str]] = {}
+        for label, item in items:
+            for name in item:
+                labels.setdefault(str(name), []).append(label)
+        is_one = all(len(found) == 1 for found in labels.values())
+        return [{"path": name, "label": found[0] if is_one else found} for name, found in labels.items()]
+    return [{"path": name, "label": item} for name, item in items]
+
+
+def _only_records(value: Any) -> Any:
+    """The records of {"annotations": [...], "version": 1}, if there is one list of them; else the value itself."""
+    if not isinstance(value, dict):
+        return value
+    lists = [
+        item
+        for item in value.values()
+        if isinstance(item, list) and item and all(isinstance(row, dict) for row in item)
+    ]
+    return lists[0] if len(lists) == 1 else value
 
 
 def _cell(value: Any) -> str | None:

@@ -29,6 +29,8 @@ class Guess:
     """Comments by dotted key, in place of the general ones."""
     source: Path | None = None
     """The file of the table; None if it has to be written."""
+    channels: int = 3
+    """model.channels."""
     said: list[str] = field(default_factory=list)
     """Lines for the user: what was decided and why, and what was left out."""
 

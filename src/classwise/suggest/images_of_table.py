@@ -3,13 +3,14 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 
-from classwise.data.image_paths import ImagePaths, find_images
+from classwise.data.image_paths import ImagePaths, find_images, number_of
 from classwise.data.listing import is_image_name, without_suffix
 from classwise.errors import DataError
 from classwise.suggest.names import ID_NAMES, PATH_NAMES, columns_named, words
@@ -32,6 +33,13 @@ UNUSUAL = (
     "labels",
     "test",
 )
+
+
+TABLE_PLACES = (
+    "annotations", "annotation", "labels", "label", "csv", "csvs", "tables", "meta", "metadata", "lists", "splits",
+    "gt",
+)  # fmt: skip
+"""Words in the names of folders that hold the tables of a data set, with its images beside them."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +66,63 @@ def find_image_column(table: pl.DataFrame, path: Path) -> ImageColumn:
     samples = {name: cells for name, cells in samples.items() if cells}
     folders = folders_near(path)
     listings = _Listings()
-    # The table's own folder first, with all columns: beside it there may be other data, whose files have other names of
-    # the table by chance, such as numbers.
+    # The table's own folder first, with all columns and ways to name a file: beside it there may be other data, whose
+    # files have other names of the table by chance, such as numbers.
     own_folders = [folder for folder in folders if folder.is_relative_to(path.parent)]
-    for searched in (own_folders, folders):
+    for listings.is_loose in (False, True):
         for column, sample in samples.items():
-            if chosen := _covering_folders(
-                sample, [*searched, *_absolute_folder(sample)], words(path.stem), listings
-            ):
-                if len(chosen) > MOST_LISTED:
-                    chosen = _common_folder(sample, chosen)
-                found = _all_cells(table, column, chosen, path)
-                return ImageColumn(column, chosen, found.names, found.missing, notes=list(found.notes))
+            if found := _in_folders(table, column, sample, own_folders, path, listings):
+                return found
+    deeper, ambiguous = _deeper(table, samples, path)
+    if deeper is not None:
+        return deeper
 
-    # Nothing where the cells say: files deeper, or only the end of a path that another machine had.
+    # Beside it, with a note. Where the table has images of its own, only paths with a folder count there.
+    has_own_images = any(listings.has_images(folder) for folder in own_folders)
+    beside = {
+        column: sample
+        for column, sample in samples.items()
+        if not has_own_images or any("/" in cell.replace("\\", "/") for cell in sample)
+    }
+    for listings.is_loose in (False, True):
+        for column, sample in beside.items():
+            if found := _in_folders(table, column, sample, folders, path, listings):
+                where = ", ".join(map(str, found.folders))
+                return replace(
+                    found, notes=[f"images: taken from {where}, beside the table's folder", *found.notes]
+                )
+
+    # Only the end of a path that another machine had.
+    for column in samples:
+        if stripped := _without_front(table, column, folders, path):
+            return stripped
+    raise DataError(
+        f"{path}: no column holds paths of files below {path.parent}{ambiguous or _hint(table, folders)}"
+    )
+
+
+def _in_folders(
+    table: pl.DataFrame,
+    column: str,
+    sample: Sequence[str],
+    folders: Sequence[Path],
+    path: Path,
+    listings: "_Listings",
+) -> ImageColumn | None:
+    """The column with the folders that cover most of it; None if none do."""
+    chosen = _covering_folders(sample, [*folders, *_absolute_folder(sample)], words(path.stem), listings)
+    if not chosen:
+        return None
+    if len(chosen) > MOST_LISTED:
+        chosen = _common_folder(sample, chosen)
+    found = _all_cells(table, column, chosen, path)
+    return ImageColumn(column, chosen, found.names, found.missing, notes=list(found.notes))
+
+
+def _deeper(
+    table: pl.DataFrame, samples: Mapping[str, Sequence[str]], path: Path
+) -> tuple[ImageColumn | None, str]:
+    """The column that names files anywhere below the table's folder; and why not, where several files fit a cell."""
     ambiguous = ""
     for column, sample in samples.items():
         inside = [cell for cell in sample if not os.path.normpath(cell).startswith("..")]
@@ -82,28 +133,42 @@ def find_image_column(table: pl.DataFrame, path: Path) -> ImageColumn:
             continue
         if 2 * (len(inside) - len(below.missing)) > len(sample):
             found = _all_cells(table, column, [path.parent], path)
-            return ImageColumn(column, [path.parent], found.names, found.missing, notes=list(found.notes))
-        if stripped := _without_front(table, column, folders, path):
-            return stripped
+            return ImageColumn(column, [path.parent], found.names, found.missing, notes=list(found.notes)), ""
+    return None, ambiguous
 
-    looks_likely = (
-        column
-        for column in table.columns
-        if any(is_image_name(cell or "") for cell in table[column].head(50))
-    )
-    likely = next(looks_likely, None)
-    hint = f" (column {likely!r} has names of images, but there are no such files)" if likely else ""
-    raise DataError(f"{path}: no column holds paths of files below {path.parent}{ambiguous or hint}")
+
+def _hint(table: pl.DataFrame, folders: Sequence[Path]) -> str:
+    """What cells look like paths, and what files look like, for a table of which no column names files."""
+    sampled = {column: [cell or "" for cell in table[column].head(50).to_list()] for column in table.columns}
+    if embedded := next(
+        (c for c, cells in sampled.items() if any("JFIF" in x or "\\x89PNG" in x for x in cells)), None
+    ):
+        return f" (column {embedded!r} holds the bytes of images; write them to files, and their names into the table)"
+    named = (column for column, cells in sampled.items() if any(map(is_image_name, cells)))
+    likely = next(named, next(iter(columns_named(table.columns, (*PATH_NAMES, *ID_NAMES))), None))
+    if likely is None:
+        return ""
+    text = f"column {likely!r} has names of images, but there are no such files"
+    if not any(map(is_image_name, sampled[likely])):
+        text = f"column {likely!r} has {next((c for c in sampled[likely] if c), '')!r}, but there is no such image"
+    for folder in folders:
+        found = sorted(name for name in os.listdir(folder) if is_image_name(name)) if folder.is_dir() else []  # noqa: PTH208
+        if found:
+            return f" ({text}; images in {folder} are named as {found[0]!r})"
+    return f" ({text})"
 
 
 def folders_near(path: Path) -> list[Path]:
-    """The folders in which the images of a table may lie: its own, those up to two levels below it, the one above and
-    those beside it."""
+    """The folders in which the images of a table may lie: its own, those up to two levels below it, the one above,
+    those beside it and, where it is named as one of tables, one level below these."""
     own = path.parent
     inner = _folders_in(own)
     innermost = [folder for parent in inner for folder in _folders_in(parent)]
     beside = [] if own.parent == own else [own.parent, *(f for f in _folders_in(own.parent) if f != own)]
-    return list(dict.fromkeys([own, *inner, *innermost[:MOST_FOLDERS], *beside]))[: 2 * MOST_FOLDERS]
+    is_place = bool(set(words(own.name)) & set(TABLE_PLACES))
+    within = [folder for parent in beside[1:] for folder in _folders_in(parent)] if is_place else []
+    near = [own, *inner, *innermost[:MOST_FOLDERS], *beside, *within]
+    return list(dict.fromkeys(near))[: 2 * MOST_FOLDERS]
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -156,9 +221,11 @@ def _covering_folders(
 
 
 class _Listings:
-    """Which cells name files of a folder. Every folder is listed once."""
+    """Which cells name files of a folder. Every folder is listed once. is_loose: whether spaces around a cell, % codes
+    in it and zeros before a number are passed over."""
 
     def __init__(self) -> None:
+        self.is_loose = False
         self._forms: dict[str, set[str]] = {}
 
     def hits(self, sample: Sequence[str], folder: Path) -> dict[str, bool]:
@@ -175,26 +242,32 @@ class _Listings:
             elif os.path.isfile(folder / path):  # noqa: PTH113 - Path raises for a text that is too long to be a name
                 hits[cell] = path == cell
             else:
-                inner, _, base = path.rpartition("/")
-                if base and unicodedata.normalize(
-                    "NFC", without_suffix(base)
-                ).casefold() in self._image_forms(folder / inner):
+                read = unquote(path.strip()) if self.is_loose else path
+                inner, _, base = read.rpartition("/")
+                forms = {unicodedata.normalize("NFC", without_suffix(base)).casefold()}
+                forms |= {number_of(base)} if self.is_loose else set()
+                if base and forms & self._image_forms(folder / inner):
                     hits[cell] = False
         return hits
 
+    def has_images(self, folder: Path) -> bool:
+        """Whether images lie directly in the folder."""
+        return bool(self._image_forms(folder))
+
     def _image_forms(self, folder: Path) -> set[str]:
         """The names of a folder's images in lower case without their suffixes."""
-        key = str(folder)
+        key = f"{folder}\0{self.is_loose}"
         if key not in self._forms:
             try:
                 entries = os.listdir(folder)  # noqa: PTH208
             except (OSError, ValueError):
                 entries = []
+            images = [name for name in entries if is_image_name(name)]
             self._forms[key] = {
-                unicodedata.normalize("NFC", without_suffix(name)).casefold()
-                for name in entries
-                if is_image_name(name)
+                unicodedata.normalize("NFC", without_suffix(name)).casefold() for name in images
             }
+            if self.is_loose:
+                self._forms[key] |= set(map(number_of, images))
         return self._forms[key]
 
 

@@ -7,11 +7,11 @@ import polars as pl
 
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError
-from classwise.suggest.columns import split_values_of
-from classwise.suggest.folders import part_of_folder
 from classwise.suggest.foreign_tables import read_any_table
 from classwise.suggest.guess import listed
+from classwise.suggest.layout import part_of_folder
 from classwise.suggest.names import FLAG_SPLITS, FOLD_NAMES, SPLIT_NAMES, SUBMISSION, normal, words
+from classwise.suggest.split_columns import split_values_of
 
 
 def asked_for(table: pl.DataFrame, path: Path, key: str) -> tuple[list[str], list[str]]:

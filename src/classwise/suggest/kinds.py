@@ -13,12 +13,18 @@ MANY_NUMBERS = 10
 """More different whole numbers than these may be a quantity, if the column is named like one."""
 MANY_CODES = 200
 """More different whole numbers than these are only codes of classes if they count 0, 1, 2, ..."""
-SEPARATORS = {"|": "bars", ";": "semicolons", ",": "commas", " ": "spaces"}
+SEPARATORS = {
+    "|": "bars", ";": "semicolons", ",": "commas", "+": "plus signs", "&": "ampersands", "/": "slashes", " ": "spaces",
+}  # fmt: skip
 """Characters that may stand between the labels of a cell, in the order in which they are tried."""
+IN_NAMES = "+&/"
+"""Separators that names have, too: there are several cells with several of them, if they stand between labels."""
 UNKNOWN_WORDS = ("nan", "null", "na", "n/a", "#n/a", "<na>", "?", "unlabeled", "unlabelled", "not labeled")
 """Cells, in lower case, that programs and people write for an unknown label."""
 LABEL_WORDS = ("none", "unknown", "other", "nothing", "no finding", "background")
 """Cells that could mean no label, an unknown one, or a class of their own, as which they are taken."""
+MOST_UNKNOWN = 0.2
+"""Of the rows that -1 may be unknown in beside 0 and 1: of three sides, it is one."""
 TAKEN_FOR_A_CLASS = "taken for a class"
 
 
@@ -38,9 +44,9 @@ class Kind:
         return str(self.keys.get("type", "class"))
 
 
-def kind_of(column: str, cells: list[str | None], is_named: bool) -> Kind | str:
-    """What a column holds, or why it cannot be a target. `is_named`: its name is that of a label. Empty cells are
-    unknown labels."""
+def kind_of(column: str, cells: list[str | None], is_named: bool, is_list: bool = False) -> Kind | str:
+    """What a column holds, or why it cannot be a target. `is_named`: its name is that of a label. `is_list`: its cells
+    were lists, and have bars between their items. Empty cells are unknown labels."""
     counts = Counter(cell.strip() for cell in cells if cell is not None and cell.strip())
     missing, decisions = _unknown_cells(column, counts)
     known = {label: count for label, count in counts.items() if label not in missing}
@@ -51,7 +57,7 @@ def kind_of(column: str, cells: list[str | None], is_named: bool) -> Kind | str:
     numbers = _numbers(known)
     if numbers is not None:
         return _kind_of_numbers(column, known, numbers, is_named, keys, decisions)
-    separator, why = separator_of(known)
+    separator, why = ("|", "the cells are lists") if is_list else separator_of(known)
     if separator is not None:
         labels = {part for cell in known for part in _parts(cell, separator)}
         choice = (
@@ -87,7 +93,13 @@ def _kind_of_numbers(
     rows, count = sum(known.values()), len(known)
     quantity = {"type": "regression"}
     if not all(number.is_integer() for number in numbers):
-        return Kind(keys | quantity)
+        listed = ", ".join(list(known)[:3])
+        choice = (
+            f"{column}: a number to predict",
+            f"it holds numbers with fractions ({listed}{', ...' if count > 3 else ''})",
+            'type "class" takes them for names of classes, or `edges` cut it into classes',
+        )
+        return Kind(keys | quantity, decisions=(*decisions, choice))
     is_quantity = normal(column) in NUMBER_NAMES or any(
         normal(column).endswith(f"_{name}") for name in NUMBER_NAMES
     )
@@ -103,7 +115,12 @@ def _kind_of_numbers(
             return Kind(keys | quantity, decisions=(*decisions, choice))
         reason = f"column {column!r} is named as labels are, and its {count} whole numbers recur"
     elif count > rows / 2:
-        return Kind(keys | quantity)
+        choice = (
+            f"{column}: a number to predict",
+            f"{count} different whole numbers in {rows} rows do not recur as classes do",
+            'type "class" takes them for names of classes',
+        )
+        return Kind(keys | quantity, decisions=(*decisions, choice))
     elif is_quantity and count > MANY_NUMBERS:
         reason = f"it is named as a quantity is, and holds {count} different whole numbers"
         choice = (
@@ -113,7 +130,12 @@ def _kind_of_numbers(
         )
         return Kind(keys | quantity, decisions=(*decisions, choice))
     elif count > MANY_CODES and not counts_up:
-        return Kind(keys | quantity)
+        choice = (
+            f"{column}: a number to predict",
+            f"it holds {count} different whole numbers",
+            'type "class" takes them for names of classes',
+        )
+        return Kind(keys | quantity, decisions=(*decisions, choice))
     else:
         reason = f"its {count} whole numbers recur"
     if count > 2:
@@ -145,7 +167,9 @@ def _unknown_cells(
     others = _numbers({cell: count for cell, count in counts.items() if cell not in (*missing, "-1", "-1.0")})
     minus = [cell for cell in counts if cell in ("-1", "-1.0")]
     are_codes = others is not None and all(number.is_integer() and number >= 0 for number in others)
-    if minus and others and are_codes and (0.0 in others or len(others) > 2):
+    rows, unknown = sum(counts.values()), sum(counts[cell] for cell in minus)
+    is_a_side = others is not None and set(others) == {0.0, 1.0} and unknown > MOST_UNKNOWN * rows
+    if minus and others and are_codes and (0.0 in others or len(others) > 2) and not is_a_side:
         missing += minus
         reason = "the other labels are whole numbers from 0"
         found = listed_counts({cell: counts[cell] for cell in minus})
@@ -189,7 +213,8 @@ def separator_of(counts: Mapping[str, int]) -> tuple[str | None, Any]:
                 f"{evidence.labels} labels recur in {len(cells)} different cells,"
                 f" {round(100 * evidence.alone)} % of them also alone"
             )
-        if separator != " " and not no_list:
+        is_said = separator not in IN_NAMES or (evidence is not None and evidence.alone >= 0.5)
+        if separator != " " and is_said and not no_list:
             no_list = (
                 f"what stands between {what} does not recur in other combinations",
                 f'type "multilabel" with separator "{separator}"',
@@ -247,6 +272,8 @@ def _is_list(separator: str, evidence: _Evidence) -> bool:
     if separator in "|;":
         return True
     mixed = evidence.alone >= 0.5 or (evidence.are_codes and labels <= cells)
+    if separator in IN_NAMES:
+        return evidence.alone >= 0.5 and evidence.several > 1 and labels < cells
     if separator == ",":
         return mixed or (labels < cells and evidence.moving >= 0.5)
     in_order = evidence.is_sorted and evidence.several >= 8 and 2 * labels <= cells

@@ -20,20 +20,21 @@ NAMING = (
 """Words in the names of lists that name classes."""
 
 
-def add_label_names(guess: Guess, folder: Path) -> None:
-    """Tell what the labels of the first class target are called, if a file in the folder says so for all of them."""
+def add_label_names(guess: Guess, folder: Path) -> str:
+    """Tell what the labels of the first class target are called, if a file in the folder says so for all of them: its
+    name, or nothing."""
     found = [
         (name, keys)
         for name, keys in guess.targets.items()
         if keys.get("type", "class") in ("class", "ordinal")
     ]
     if not found or "column" not in found[0][1]:
-        return
+        return ""
     name, keys = found[0]
     missing = keys.get("missing", [])
     labels = {cell.strip() for cell in guess.table[keys["column"]].drop_nulls().to_list()} - {"", *missing}
     if len(labels) > MOST_NAMES:
-        return
+        return ""
     for path, names in _maps_in(folder, sorted(labels)):
         if path != guess.source and _names_them(names, labels):
             ordered = sorted(labels, key=lambda label: (len(label), label))
@@ -42,7 +43,8 @@ def add_label_names(guess: Guess, folder: Path) -> None:
             line = f"{path.name} names the labels of {name}: {text}{more}"
             guess.said.append(f"{line}; they stay as they are in the data")
             guess.note(f"targets.{name}.labels", line)
-            return
+            return path.name
+    return ""
 
 
 def _names_them(names: Mapping[str, str], labels: set[str]) -> bool:

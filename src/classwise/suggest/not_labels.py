@@ -1,6 +1,7 @@
 """Data sets without a label for a whole image, which folders could be mistaken for: boxes and outlines of objects."""
 
 import itertools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,9 +20,14 @@ OUTLINES = (
     "matte",
 )
 """Words in the names of folders with outlines of objects."""
+BOXES = (
+    "xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "bbox", "bboxx", "bboxy", "boxx", "boxy", "bboxwidth",
+    "bboxheight", "left", "top", "right", "bottom", "boundingbox",
+)  # fmt: skip
+"""Names of columns with the corners or sides of boxes, without the signs between their words."""
 LOOKED_AT = 5
 ALIKE = 0.9
-_WHOLE = (
+WHOLE = (
     "has no label for a whole image; write a table with one row an image and the labels that it should have"
 )
 
@@ -31,10 +37,12 @@ def boxes_text(source: Path) -> str:
     for path in itertools.islice(_files(source, "*.txt"), LOOKED_AT):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:3]
         if path.stat().st_size and lines and all(_is_box(line) for line in lines):
-            return f"{path.parent.name}/{path.name} holds boxes of objects (YOLO), a data set that {_WHOLE}"
+            return f"{path.parent.name}/{path.name} holds boxes of objects (YOLO), a data set that {WHOLE}"
     for path in itertools.islice(_files(source, "*.xml"), LOOKED_AT):
         if "<bndbox>" in path.read_text(encoding="utf-8", errors="replace"):
-            return f"{path.parent.name}/{path.name} holds boxes of objects (Pascal VOC), a data set that {_WHOLE}"
+            return (
+                f"{path.parent.name}/{path.name} holds boxes of objects (Pascal VOC), a data set that {WHOLE}"
+            )
     return ""
 
 
@@ -51,8 +59,34 @@ def outlines_text(names: Iterable[str]) -> str:
         for other, its in stems.items():
             bare = {stem.removesuffix("_mask").removesuffix("_segmentation") for stem in own}
             if other != folder and len(its & (own | bare)) >= ALIKE * min(len(its), len(own)):
-                return f"{folder}/ holds outlines of what is in {other}/, a data set that {_WHOLE}"
+                return f"{folder}/ holds outlines of what is in {other}/, a data set that {WHOLE}"
     return ""
+
+
+def without_outlines(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The images but the outlines that lie beside them: 1_mask.png beside 1.png, cat/masks/1.png beside
+    cat/images/1.png; and a line that counts those."""
+    names = list(names)
+    stems = {without_suffix(name) for name in names}
+    found = [name for name in names if _is_outline(without_suffix(name), stems)]
+    if not found:
+        return names, []
+    left = set(found)
+    line = f"left out {len(found)} images that are named as outlines of others, such as {found[0]}"
+    return [name for name in names if name not in left], [line]
+
+
+def _is_outline(stem: str, stems: set[str]) -> bool:
+    """Whether a file is named as the outline of another one is: with a word behind its name, or in a folder beside."""
+    bare = re.sub(r"[ _-](mask|segmentation|seg|gt|annotation)([ _-]?\d+)?$", "", stem, flags=re.IGNORECASE)
+    if bare != stem and bare in stems:
+        return True
+    folder, _, base = stem.rpartition("/")
+    above, _, last = folder.rpartition("/")
+    if not above or not set(words(last)) & set(OUTLINES):
+        return False
+    beside = [f"{above}/{other}/{base}" for other in ("images", "image", "imgs", "img", "photos")]
+    return any(other in stems for other in (*beside, f"{above}/{base}"))
 
 
 def _files(source: Path, pattern: str) -> Iterable[Path]:

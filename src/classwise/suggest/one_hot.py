@@ -20,6 +20,8 @@ WORDS = (
 )
 """Cells for no and yes, in lower case. The first three are understood without targets.NAME.flags."""
 UNDERSTOOD = 3
+MARKS = ("1", "1.0", "x", "✓", "✔", "yes", "y", "true", "t")
+"""Cells for yes, in lower case, beside blank ones for no."""
 UNCERTAIN = ("-1", "-1.0")
 """A third value beside 0 and 1."""
 
@@ -94,10 +96,31 @@ def flag_columns(table: pl.DataFrame, columns: Sequence[str]) -> FlagColumns | N
             best = (found, (no, yes), missing)
     names, (no, yes), missing = best
     if not names:
-        return None
+        return _marked_columns(cells)
     flags = [[{no: 0.0, yes: 1.0}.get(cell, np.nan) for cell in cells[name]] for name in names]
     is_understood = (no, yes) in WORDS[:UNDERSTOOD]
     return FlagColumns(names, np.array(flags).T, None if is_understood else (no, yes), missing)
+
+
+def _marked_columns(cells: dict[str, list[str]]) -> FlagColumns | None:
+    """Columns that hold the same mark and blank cells only, of which a blank one must mean no; None if there are not at
+    least two, with a mark in every row or in as many as two of them."""
+    for mark in MARKS:
+        names = [name for name, column in cells.items() if set(column) == {"", mark}]
+        if len(names) < 2:
+            continue
+        flags_NK = np.array([[float(cell == mark) for cell in cells[name]] for name in names]).T
+        if flags_NK.any(axis=1).all() or (flags_NK.sum(axis=1) > 1).any():
+            return FlagColumns(names, flags_NK, ("", mark), [])
+    return None
+
+
+def blank_decision(name: str, flags: FlagColumns) -> tuple[tuple[str, str, str], ...]:
+    """The decision that blank cells mean no, if they do."""
+    if flags.words is None or flags.words[0]:
+        return ()
+    choice = f"{name}: a blank cell taken for no, {flags.words[1]!r} for yes"
+    return ((choice, "the columns hold nothing else", f"targets.{name}.flags says what cells mean"),)
 
 
 def unknown_decision(name: str, flags: FlagColumns) -> tuple[tuple[str, str, str], ...]:

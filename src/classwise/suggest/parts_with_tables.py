@@ -6,10 +6,10 @@ import polars as pl
 
 from classwise.errors import DataError
 from classwise.suggest.columns import guess_columns
-from classwise.suggest.folders import PARTS, part_of_folder
 from classwise.suggest.foreign_tables import read_any_table
 from classwise.suggest.guess import Guess
 from classwise.suggest.images_of_table import ImageColumn, find_image_column
+from classwise.suggest.layout import PARTS, part_of_folder
 from classwise.suggest.tables import tables_in
 
 
@@ -48,7 +48,9 @@ def guess_parts_with_tables(source: Path) -> Guess | None:
         guess.data["split"] = "split"
         guess.data["split_values"] = {part: part for part in PARTS if part in table["split_"]}
         counts = ", ".join(
-            f"{int((table['split_'] == part).sum())} rows for {what}" for part, what in PARTS.items()
+            f"{count} rows for {what}"
+            for part, what in PARTS.items()
+            if (count := int((table["split_"] == part).sum()))
         )
         guess.decide(
             "data.split",

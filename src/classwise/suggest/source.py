@@ -1,5 +1,6 @@
 """What a source of images seems to be: a table, a folder with a table in it, or folders that stand for classes."""
 
+import contextlib
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from classwise.suggest.folders import guess_folders, guess_of_layout, layout_of_
 from classwise.suggest.foreign_tables import OTHER_SUFFIXES
 from classwise.suggest.guess import Guess
 from classwise.suggest.label_names import add_label_names
+from classwise.suggest.layout import part_of_folder
 from classwise.suggest.not_labels import boxes_text
 from classwise.suggest.ordered import ordered_labels
 from classwise.suggest.parts_with_tables import guess_parts_with_tables
@@ -27,6 +29,14 @@ NO_IMAGES = {
     ".dcm": "DICOM images", ".nii": "NIfTI volumes", ".parquet": "tables", ".idx3-ubyte": "MNIST's arrays",
 }  # fmt: skip
 """What else data sets come as, for the message."""
+OTHER_TABLES = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "save it as CSV"),
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".7z", ".tar"), "unpack it"),
+    **dict.fromkeys(
+        (".mat", ".npy", ".npz", ".pkl", ".pickle", ".h5", ".hdf5"), "write its labels into a CSV file"
+    ),
+}
+"""What to do with a table that is not read, by suffix."""
 
 
 def guess_source(source: Path) -> Guess:
@@ -41,12 +51,17 @@ def guess_source(source: Path) -> Guess:
     elif not source.exists():
         raise DataError(f"there is no folder or table {source}")
     elif not source.is_dir():
-        raise DataError(f"{source}: found {source.suffix or 'no'} suffix; a table is {', '.join(SUFFIXES)}")
+        advice = OTHER_TABLES.get(source.suffix.lower(), "")
+        raise DataError(
+            f"{source}: found {source.suffix or 'no'} suffix; a table is {', '.join(SUFFIXES)}"
+            f"{f'; {advice}' if advice else ''}"
+        )
     elif is_competition(source):
         return _guess_competition(source)
     else:
         guess = _guess_folder(source)
-        add_label_names(guess, source)
+        named_by = add_label_names(guess, source)
+        guess.said = [line for line in guess.said if not line.startswith(f"not used: {named_by};")]
     _order_labels(guess)
     return guess
 
@@ -131,11 +146,36 @@ def _guess_loose_images(source: Path, failed: dict[Path, DataError], folder_erro
     layout = layout_of_file_names(sorted(names))
     if layout is not None:
         return guess_of_layout(layout, source, [], "from the names of the files")
-    boxes = boxes_text(source)
+    if (guess := _guess_table_below(source)) is not None:
+        return guess
+    hints = [text for text in (boxes_text(source), _unread_tables_text(source)) if text]
     for error in (*failed.values(), folder_error):
         if error is not None:
-            raise DataError(f"{error}; {boxes}") if boxes else error
-    raise DataError(_nothing_text(source, len(names)))
+            raise DataError("; ".join([str(error), *hints])) if hints else error
+    raise DataError("; ".join([_nothing_text(source, len(names)), *hints]))
+
+
+def _unread_tables_text(source: Path) -> str:
+    """`labels.xlsx is not read: save it as CSV`, of the first such file in the folder."""
+    found = (path for path in sorted(source.iterdir()) if path.suffix.lower() in OTHER_TABLES)
+    return next((f"{path.name} is not read: {OTHER_TABLES[path.suffix.lower()]}" for path in found), "")
+
+
+def _guess_table_below(source: Path) -> Guess | None:
+    """A table for training in a folder of its own, such as annotations/train.csv, up to two levels below; None if there
+    is none, or several."""
+    found = [
+        path
+        for folder in sorted([*source.glob("*/"), *source.glob("*/*/")])
+        if folder.is_dir() and not folder.name.startswith(".") and part_of_folder(folder.name) is None
+        for path in tables_in(folder)
+        if is_usual(path)
+    ]
+    guesses = []
+    for path in found:
+        with contextlib.suppress(DataError):
+            guesses.append(guess_table(path))
+    return guesses[0] if len(guesses) == 1 else None
 
 
 def _nothing_text(source: Path, loose: int) -> str:

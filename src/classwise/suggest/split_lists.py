@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from classwise.data.listing import without_suffix
-from classwise.suggest.folders import PARTS, part_of_folder
 from classwise.suggest.guess import Guess
+from classwise.suggest.layout import PARTS, part_of_folder
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 MOST_BYTES = 200_000_000

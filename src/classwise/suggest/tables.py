@@ -11,12 +11,15 @@ from classwise.data.sources import without_repeated_rows
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError
 from classwise.suggest.columns import guess_columns
-from classwise.suggest.folders import PARTS, part_of_folder
 from classwise.suggest.foreign_tables import OTHER_SUFFIXES, read_any_table
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.images_of_table import ImageColumn, find_image_column
 from classwise.suggest.joined_tables import asked_for, with_split_of_sibling
+from classwise.suggest.layout import PARTS, part_of_folder
 from classwise.suggest.names import SUBMISSION, TRAINING_TABLES, normal, words
+from classwise.suggest.paths_in_two_columns import with_joined_paths
+from classwise.suggest.repeated_images import settle_repeated_images
+from classwise.suggest.split_in_paths import add_split_of_paths
 
 CUB = ("images.txt", "image_class_labels.txt")
 """The lists of Caltech-UCSD Birds and of data sets in its form: number and path, number and class."""
@@ -31,21 +34,31 @@ def guess_table(path: Path) -> Guess:
     if read.table.height == 0:
         raise DataError(f"{path} has no rows")
     table, repeated = without_repeated_rows(read.table, path.name)
+    table, two_columns = with_joined_paths(table, path)
     images = find_image_column(table, path)
     table, joined = with_split_of_sibling(table, images.column, path)
     answers, why_answers = asked_for(table, path, images.column)
-    guess = guess_columns(table, path, images, answers)
+    guess = guess_columns(table, path, images, answers, read.lists)
+    joined += [two_columns] if two_columns else []
     guess.said = [*repeated, *joined, *images.notes, *guess.said, *why_answers]
     if repeated:
         guess.note("data.path", "; ".join(["column with the image paths", *repeated]))
 
     # A table that `train` can read stays where it is.
-    needs_writing = bool(read.changed or joined) or images.paths is not None
+    settled = settle_repeated_images(guess, images, path)
+    images = settled.images
+    split_why = add_split_of_paths(guess, images.names)
+    added = [column for column in guess.table.columns if column not in read.table.columns]
+    needs_writing = (
+        bool(read.changed or joined or split_why or settled.why or added) or images.paths is not None
+    )
     if images.paths is not None:
         guess.table = guess.table.with_columns(pl.Series(images.column, images.paths))
     if needs_writing:
         others = "it is joined with another table" if joined else "its paths are those of another folder"
-        why = read.changed or others
+        others = "its paths are in two columns" if two_columns else others
+        gets = f"it gets the column {added[0]!r}" if added and not joined else others
+        why = read.changed or settled.why or split_why or gets
         guess.said.insert(0, f"{path.name} is written anew, since {why}")
     else:
         guess.source = path
