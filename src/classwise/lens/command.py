@@ -8,16 +8,24 @@ from classwise.console import Console
 from classwise.errors import ConfigError
 from classwise.files import refuse_existing
 from classwise.lens.assembly import prepared
+from classwise.lens.page import write_page
 from classwise.lens.recorder import Recording, named_parameters, record_update
 from classwise.lens.rows import batches_of_rows, parse_rows, row_numbers
+from classwise.lens.view import View, view_of
 from classwise.lens.weight import check_weight, parse_weight
 
 
 @dataclass(frozen=True)
 class Step:
-    """What the command has found: the recording of the update."""
+    """What the command has found, and the page."""
 
-    recording: Recording
+    view: View
+    path: Path
+
+    @property
+    def recording(self) -> Recording:
+        """The update as it was recorded."""
+        return self.view.recording
 
 
 def step(
@@ -57,4 +65,6 @@ def step(
             weight=wanted,
             rates=rates,
         )
-    return Step(recording)
+        view = view_of(run, recording, rates, is_chosen=bool(numbers))
+    write_page(view, Path(out))
+    return Step(view, Path(out))

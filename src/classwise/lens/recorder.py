@@ -9,7 +9,7 @@ optimizer see the rest. See docs/decisions/0044-the-lens.md.
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -134,8 +134,6 @@ def _numbers(state: Mapping[str, Any], shape: torch.Size, index: tuple[int, ...]
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == shape:
             found[key] = float(value[index])
-        elif isinstance(value, Tensor) and value.numel() == 1:
-            found[key] = float(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif (isinstance(value, Tensor) and value.numel() == 1) or (isinstance(value, int | float) and not isinstance(value, bool)):
             found[key] = float(value)
     return found
