@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from classwise.errors import ConfigError
 from classwise.lens.command import step
 from classwise.run.api import train
 from classwise.run.checkpoint import RunCheckpointer
 from classwise.training.state import TrainState
-from tests.helpers.scenes import MANY, PEOPLE, PLAIN, many_table, people_table, plain_table, write_config
+from tests.helpers.scenes import PEOPLE, people_table, write_config
 
 TWO_HEADS = {
     "joint": None,
@@ -67,6 +66,4 @@ def test_the_weights_after_are_those_of_train(
         recording = step(path, update=update, out=tmp_path / f"{update}.html", quiet=True).recording
         require_same(recording.after, trained[update])
         require_same(recording.before, trained[update - 1])
-        assert not torch.equal(
-            recording.after["heads.0.weight"], recording.before["heads.0.weight"]
-        )
+        assert not torch.equal(recording.after["heads.0.weight"], recording.before["heads.0.weight"])

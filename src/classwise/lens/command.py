@@ -54,7 +54,9 @@ def step(
         parts, data = run.parts, run.parts.data
         updates = parts.settings.epochs * data.updates_per_epoch
         if update > updates:
-            raise ConfigError(f"--update: found {update}, but the run has {updates} updates; allowed: 1 to {updates}")
+            raise ConfigError(
+                f"--update: found {update}, but the run has {updates} updates; allowed: 1 to {updates}"
+            )
         numbers = row_numbers(ids, run.splits, data.loader.batch_size * data.micro_batches_per_update)
         check_weight(wanted, named_parameters(parts.state))
         rates: dict[int, float] = {}

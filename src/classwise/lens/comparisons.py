@@ -1,15 +1,15 @@
-"""What would have been: the update as micro-batches or as one batch, in eval mode, without gradients, and after the step."""
+"""What would have been: the update as micro-batches or as one batch, in eval mode, without gradients; and after it."""
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from classwise.data.batch import Batch
-from classwise.lens.gradients import part_name
+from classwise.lens.gradients import part_names
 from classwise.lens.graph import count_nodes
 from classwise.lens.losses import joined
 from classwise.lens.recorder import Recording
@@ -21,8 +21,10 @@ from classwise.training import loop
 
 T = TypeVar("T")
 MOST_ROWS = 32
-"""Rows of the two micro-batches together: several passes are made, and a batch that is cut up to fit the memory should
-not be put together again."""
+MOST_PIXELS = 32 * 112 * 112
+"""What is compared with several passes has at most so many rows, and of large images fewer: it should take no longer
+than the update, and fit the memory where the update has to be cut up for that."""
+LEAST_ROWS = 8
 SAMPLED = 400
 """Numbers of the gradient that are drawn one against the other."""
 
@@ -42,8 +44,10 @@ class PartDifference:
 
 @dataclass(frozen=True)
 class Accumulation:
-    """Two micro-batches against one batch. `sizes`: rows of the two; `parts`, and `whole` for all of them; `points`:
-    (one batch, two micro-batches, mean of means) of some numbers. `why`: why there is no comparison, else empty."""
+    """Two micro-batches against one batch. `sizes`: rows of the two, `of_rows`: of the update; `parts`, and `whole` for
+    all of them; `points`: (one batch, two micro-batches, mean of means) of some numbers. `norms`: layers of batch norm
+    that see other images in the two; `whole_frozen`: with these at their running statistics, None without such layers.
+    `dropout`: its layers, which are off. `why`: why there is no comparison, else empty."""
 
     sizes: tuple[int, int] = (0, 0)
     parts: tuple[PartDifference, ...] = ()
@@ -51,6 +55,7 @@ class Accumulation:
     points: tuple[tuple[float, float, float], ...] = ()
     dropout: tuple[str, ...] = ()
     norms: int = 0
+    whole_frozen: PartDifference | None = None
     of_rows: int = 0
     why: str = ""
 
@@ -99,7 +104,7 @@ class Comparisons:
     modes: Modes | None
     grad_mode: GradMode | None
     after: After | None
-    missing: tuple[str, ...] = field(default=())
+    missing: tuple[str, ...] = ()
 
 
 def compare(parts: Parts, recording: Recording) -> Comparisons:
@@ -129,7 +134,7 @@ def accumulation(trial: Trial, parts: Parts) -> Accumulation:
         return Accumulation(why="This loss is no sum over rows, so it cannot be accumulated.")
     whole = concatenated(trial.batches)
     rows = len(whole)
-    limited = taken(whole, slice(0, MOST_ROWS))
+    limited = taken(whole, slice(0, most_rows(whole.images)))
     cut = _cut(limited, parts)
     if cut is None:
         return Accumulation(why="There is nothing to divide: the update has a single row, or a single query.")
@@ -138,22 +143,42 @@ def accumulation(trial: Trial, parts: Parts) -> Accumulation:
 
     # Not a row count, which only a batch that is computed whole may use: the sums are the same in all three.
     total = Normalizer(trial.normalizer(halves).values)
-    one = trial.gradient([limited], [total])
-    two = trial.gradient(halves, [total, total])
-    means = trial.gradient(halves, [None, None], scale=0.5)
+
+    def gradients() -> tuple[Tensors, Tensors, Tensors]:
+        return (
+            trial.gradient([limited], [total]),
+            trial.gradient(halves, [total, total]),
+            trial.gradient(halves, [None, None], scale=0.5),
+        )
+
+    one, two, means = gradients()
     names = list(one)
+    norms = trial.model.batch_dependent_norms if limited.images.ndim == 4 else []
+    frozen = None
+    if norms:
+        # The same without what batch norm does, which is another question.
+        for norm in norms:
+            norm.eval()
+        frozen = _difference("all", names, *gradients())
     found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(part_name(name), []).append(name)
+    for name, part in part_names(names).items():
+        found.setdefault(part, []).append(name)
     return Accumulation(
         sizes=(len(halves[0]), len(halves[1])),
         parts=tuple(_difference(part, of, one, two, means) for part, of in found.items()),
         whole=_difference("all", names, one, two, means),
         points=_points(one, two, means),
         dropout=tuple(dropout),
-        norms=len(trial.model.batch_dependent_norms) if limited.images.ndim == 4 else 0,
+        norms=len(norms),
+        whole_frozen=frozen,
         of_rows=rows,
     )
+
+
+def most_rows(images: Tensor) -> int:
+    """Rows that are compared with several passes."""
+    pixels = images.shape[-1] * images.shape[-2] if images.ndim == 4 else 1
+    return max(LEAST_ROWS, min(MOST_ROWS, MOST_PIXELS // pixels))
 
 
 def _cut(batch: Batch, parts: Parts) -> int | None:
@@ -225,12 +250,13 @@ def _statistic(trial: Trial, recording: Recording) -> tuple[str, float | None, f
 
 
 def grad_mode(trial: Trial) -> GradMode:
-    """The first chunk's forward pass twice: what a graph for the backward pass costs."""
-    chunk = trial.recording.chunks[0]
+    """The forward pass of some rows twice: what a graph for the backward pass costs."""
+    images = trial.recording.chunks[0].images
+    images = images[: most_rows(images)]
     statistics = [(buffer, buffer.clone()) for buffer in trial.model.statistics]
 
     def forward(has_grad: bool) -> tuple[Tensors, int]:
-        loop.seed_dropout(trial.settings, trial.recording.number - 1, chunk.micro_batch_idx, chunk.chunk_idx)
+        loop.seed_dropout(trial.settings, trial.recording.number - 1, 0, 0)
         kept: dict[int, int] = {}
         own = {
             tensor.untyped_storage().data_ptr()
@@ -244,7 +270,7 @@ def grad_mode(trial: Trial) -> GradMode:
             return tensor
 
         with torch.set_grad_enabled(has_grad), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            outputs = trial.outputs(chunk.images)
+            outputs = trial.outputs(images)
         for buffer, value in statistics:
             buffer.copy_(value)
         return outputs, sum(kept.values())
@@ -253,7 +279,7 @@ def grad_mode(trial: Trial) -> GradMode:
     nodes = count_nodes(list(with_grad.values()))
     without, kept_without = forward(False)
     return GradMode(
-        rows=len(chunk.images),
+        rows=len(images),
         nodes=nodes,
         kept=kept,
         nodes_without=count_nodes(list(without.values())),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from classwise.lens.graph import Block, Leaf, Op, Shape
+from classwise.lens.graph import MODEL, Block, Leaf, Op, Shape
 from classwise.report import svg
 from classwise.report.charts import Series, line_chart
 from classwise.report.names import short_number
@@ -56,13 +56,19 @@ def draw_block(block: Block, titles: dict[str, str], depth: int = 0) -> DrawnBlo
             for child in sorted(block.children, key=lambda child: -child.end)
             if not _is_small(child)
         ),
-        is_open=depth < 2,
+        is_open=not depth or block.name == MODEL,
     )
 
 
 def shape_text(shape: Shape) -> str:
     """`32 × 3 × 64 × 64`; a single number is a scalar."""
     return "×".join(map(str, shape)) if shape else "scalar"
+
+
+def _within(block: Block, child: Block) -> str:
+    """The child's name without that of the block."""
+    name = child.name.removeprefix("backbone.") if block.name == MODEL else child.name
+    return name.removeprefix(f"{block.name}.")
 
 
 def _is_small(block: Block) -> bool:
@@ -86,7 +92,7 @@ def _items(block: Block, titles: dict[str, str]) -> list[_Item]:
     for child in block.children:
         ops = tuple(child.all_ops())
         small = _is_small(child)
-        title = titles.get(child.name, child.name.removeprefix(f"{block.name}."))
+        title = titles.get(child.name, _within(block, child))
         items.append(
             _Item(
                 title=f"{title} · {child.kind}" if child.kind else title,

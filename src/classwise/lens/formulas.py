@@ -1,11 +1,12 @@
 """The step of one weight, worked out by hand: the optimizer's formula, line by line, with the numbers put in.
 
-The lines follow what torch and timm compute, in their order, in float64; the model holds the same in float32, so that
-both differ by rounding. Sources: SGD with momentum as torch.optim.SGD documents it (Sutskever et al. 2013); Adam: Kingma
-and Ba 2015, algorithm 1; AdamW: Loshchilov and Hutter 2019, algorithm 2; AdamP: Heo et al. 2021, algorithm 2.
+The lines follow what torch and timm compute, in float64; the model holds the same in float32, so that both differ by
+rounding. Sources: SGD with momentum as torch.optim.SGD documents it (Sutskever et al. 2013); Adam: Kingma and Ba 2015,
+algorithm 1; AdamW: Loshchilov and Hutter 2019, algorithm 2; AdamP: Heo et al. 2021, algorithm 2.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,12 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
+def _line(what: str, symbols: str, numbers: str, result: float) -> Line:
+    """A line in which negative numbers behind a sign are in brackets."""
+    numbers = re.sub(r"(?<=[·+−/] )-[\d.]+(e[-+]\d+)?", r"(\g<0>)", numbers)
+    return Line(what, symbols, numbers.replace("-", "−"), result)
+
+
 def _sgd(w: ChosenWeight) -> list[Line]:
     lr, decay, momentum = w.group["lr"], w.group["weight_decay"], w.group["momentum"]
     lines: list[Line] = []
@@ -61,20 +68,22 @@ def _sgd(w: ChosenWeight) -> list[Line]:
         damping = 1 - w.group["dampening"]
         if buffer is None:
             step = gradient
-            lines.append(Line("momentum, begun with the first gradient", "b = g", f"b = {number(gradient)}", step))
+            lines.append(
+                _line("momentum, begun with the first gradient", "b = g", f"b = {number(gradient)}", step)
+            )
         else:
             step = momentum * buffer + damping * gradient
             numbers = f"b = {momentum:g} · {number(buffer)} + {_factor(damping)}{number(gradient)}"
-            lines.append(Line("momentum", f"b ← μ b + {'(1 − d) ' if damping != 1 else ''}g", numbers, step))
+            lines.append(_line("momentum", f"b ← μ b + {'(1 − d) ' if damping != 1 else ''}g", numbers, step))
         if w.group["nesterov"]:
             ahead = gradient + momentum * step
             numbers = f"u = {number(gradient)} + {momentum:g} · {number(step)}"
-            lines.append(Line("Nesterov: one step ahead", "u = g + μ b", numbers, ahead))
+            lines.append(_line("Nesterov: one step ahead", "u = g + μ b", numbers, ahead))
             step = ahead
     symbol = "u" if w.group["nesterov"] and momentum else "b" if momentum else "g"
     new = w.old - lr * step
     numbers = f"w = {number(w.old)} − {number(lr)} · {number(step)}"
-    lines.append(Line("the step", f"w ← w − η {symbol}", numbers, new))
+    lines.append(_line("the step", f"w ← w − η {symbol}", numbers, new))
     return lines
 
 
@@ -90,7 +99,7 @@ def _adam(w: ChosenWeight) -> list[Line]:
     if group.get("amsgrad"):
         v_max = max(w.state.get("max_exp_avg_sq", 0.0), v)
         numbers = f"v = max({number(w.state.get('max_exp_avg_sq', 0.0))}, {number(v)})"
-        lines.append(Line("AMSGrad: the largest so far", "v ← max(v_max, v)", numbers, v_max))
+        lines.append(_line("AMSGrad: the largest so far", "v ← max(v_max, v)", numbers, v_max))
         v, v_hat = v_max, v_max / (1 - beta2**t)
     lines.append(_corrected("v", v, beta2, t, v_hat, "second"))
     old = _shrunk(w, 1.0, lines) if decoupled else w.old
@@ -105,14 +114,16 @@ def _adamp(w: ChosenWeight) -> list[Line]:
     beta1, beta2 = group["betas"]
     denominator = math.sqrt(v) / math.sqrt(1 - beta2**t) + group["eps"]
     numbers = f"n = √({number(v)}) / √(1 − {beta2:g}^{t:.0f}) + {group['eps']:g}"
-    lines.append(Line("its root, corrected", "n = √v / √(1 − β₂^t) + ε", numbers, denominator))
+    lines.append(_line("its root, corrected", "n = √v / √(1 − β₂^t) + ε", numbers, denominator))
     if group["nesterov"]:
         raw = (beta1 * m + (1 - beta1) * w.gradient) / denominator
-        numbers = f"p = ({beta1:g} · {number(m)} + {1 - beta1:g} · {number(w.gradient)}) / {number(denominator)}"
-        lines.append(Line("the direction, one step ahead", "p = (β₁ m + (1 − β₁) g) / n", numbers, raw))
+        numbers = (
+            f"p = ({beta1:g} · {number(m)} + {1 - beta1:g} · {number(w.gradient)}) / {number(denominator)}"
+        )
+        lines.append(_line("the direction, one step ahead", "p = (β₁ m + (1 − β₁) g) / n", numbers, raw))
     else:
         raw = m / denominator
-        lines.append(Line("the direction", "p = m / n", f"p = {number(m)} / {number(denominator)}", raw))
+        lines.append(_line("the direction", "p = m / n", f"p = {number(m)} / {number(denominator)}", raw))
 
     # The projection looks at the whole parameter: it takes out the part of the direction that points along the weights.
     direction, ratio = raw, 1.0
@@ -120,21 +131,19 @@ def _adamp(w: ChosenWeight) -> list[Line]:
         projected = _projection(w, t)
         if projected.along is None:
             what = f"no projection: the gradient points along the weights (cosine {number(projected.cosine)}"
-            lines.append(
-                Line(f"{what} ≥ {number(projected.bound)})", "p stays", f"p = {number(raw)}", raw)
-            )
+            lines.append(_line(f"{what} ≥ {number(projected.bound)})", "p stays", f"p = {number(raw)}", raw))
         else:
             direction, ratio = raw - projected.along, group["wd_ratio"]
             what = f"projection {projected.over}: cosine of gradient and weights {number(projected.cosine)}"
             numbers = f"p = {number(raw)} − {number(projected.along)}"
             lines.append(
-                Line(f"{what} < {number(projected.bound)}", "p ← p − ŵ (ŵ · p)", numbers, direction)
+                _line(f"{what} < {number(projected.bound)}", "p ← p − ŵ (ŵ · p)", numbers, direction)
             )
     old = _shrunk(w, ratio, lines)
     rate = group["lr"] / (1 - beta1**t)
     new = old - rate * direction
     numbers = f"w = {number(old)} − {number(group['lr'])} / (1 − {beta1:g}^{t:.0f}) · {number(direction)}"
-    lines.append(Line("the step", "w ← w − η / (1 − β₁^t) · p", numbers, new))
+    lines.append(_line("the step", "w ← w − η / (1 − β₁^t) · p", numbers, new))
     return lines
 
 
@@ -183,9 +192,9 @@ def _moments(w: ChosenWeight, gradient: float, lines: list[Line]) -> tuple[float
     m = beta1 * m_before + (1 - beta1) * gradient
     v = beta2 * v_before + (1 - beta2) * gradient**2
     numbers = f"m = {beta1:g} · {number(m_before)} + {1 - beta1:.6g} · {number(gradient)}"
-    lines.append(Line("first moment: mean of the gradients", "m ← β₁ m + (1 − β₁) g", numbers, m))
+    lines.append(_line("first moment: mean of the gradients", "m ← β₁ m + (1 − β₁) g", numbers, m))
     numbers = f"v = {beta2:g} · {number(v_before)} + {1 - beta2:.6g} · {_base(gradient)}²"
-    lines.append(Line("second moment: mean of their squares", "v ← β₂ v + (1 − β₂) g²", numbers, v))
+    lines.append(_line("second moment: mean of their squares", "v ← β₂ v + (1 − β₂) g²", numbers, v))
     return m, v, t
 
 
@@ -194,14 +203,14 @@ def _corrected(symbol: str, value: float, beta: float, t: float, result: float, 
     place = {"first": "₁", "second": "₂"}[which]
     numbers = f"{symbol}̂ = {number(value)} / (1 − {beta:g}^{t:.0f})"
     what = f"corrected for having begun at 0, step t = {t:.0f}"
-    return Line(what, f"{symbol}̂ = {symbol} / (1 − β{place}^t)", numbers, result)
+    return _line(what, f"{symbol}̂ = {symbol} / (1 − β{place}^t)", numbers, result)
 
 
 def _adam_step(old: float, group: dict[str, Any], ratio: float, m_hat: float, v_hat: float) -> Line:
     numbers = (
         f"w = {number(old)} − {number(group['lr'])} · {number(m_hat)} / (√{number(v_hat)} + {group['eps']:g})"
     )
-    return Line("the step", "w ← w − η m̂ / (√v̂ + ε)", numbers, old - group["lr"] * ratio)
+    return _line("the step", "w ← w − η m̂ / (√v̂ + ε)", numbers, old - group["lr"] * ratio)
 
 
 def _decayed_gradient(w: ChosenWeight, decay: float, lines: list[Line]) -> float:
@@ -210,7 +219,7 @@ def _decayed_gradient(w: ChosenWeight, decay: float, lines: list[Line]) -> float
         return w.gradient
     gradient = w.gradient + decay * w.old
     numbers = f"g = {number(w.gradient)} + {decay:g} · {number(w.old)}"
-    lines.append(Line("weight decay, added to the gradient", "g ← g + λ w", numbers, gradient))
+    lines.append(_line("weight decay, added to the gradient", "g ← g + λ w", numbers, gradient))
     return gradient
 
 
@@ -219,11 +228,11 @@ def _shrunk(w: ChosenWeight, ratio: float, lines: list[Line]) -> float:
     decay, lr = w.group["weight_decay"], w.group["lr"]
     if not decay:
         return w.old
-    old = w.old * (1 - lr * decay * ratio)
+    old: float = w.old * (1 - lr * decay * ratio)
     extra = f" · {ratio:g}" if ratio != 1 else ""
     symbol = " r" if ratio != 1 else ""
     numbers = f"w = {number(w.old)} · (1 − {number(lr)} · {decay:g}{extra})"
-    lines.append(Line("weight decay, apart from the gradient", f"w ← w (1 − η λ{symbol})", numbers, old))
+    lines.append(_line("weight decay, apart from the gradient", f"w ← w (1 − η λ{symbol})", numbers, old))
     return old
 
 

@@ -2,7 +2,8 @@
 none."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from classwise.lens.recorder import Recording
 
 BINS = 33
 """Of a histogram, an odd number, so that 0 is in the middle of one."""
+MANY = 40
+"""Parameters of a part from which on it is divided further."""
 SPREAD = 3.0
 """Standard deviations from the middle of a histogram to its ends, whose bins also count what lies beyond."""
 
@@ -70,17 +73,24 @@ def gradient_parts(
     names."""
     whole = recording.norm**2
     parts: dict[str, list[ParameterGradient]] = {}
+    part_of = part_names(parameters)
     for name, parameter in parameters.items():
         found = _parameter_gradient(name, parameter, recording, whole, reasons)
-        parts.setdefault(part_name(name), []).append(found)
+        parts.setdefault(part_of[name], []).append(found)
     return tuple(Part(name, tuple(found)) for name, found in parts.items())
 
 
-def part_name(name: str) -> str:
-    """The part of the model that a parameter belongs to: `backbone.layer1` of `backbone.layer1.0.conv1.weight`, and the
-    head of a head's."""
-    modules = name.split(".")[:-1]
-    return ".".join(modules[:2]) or name
+def part_names(parameters: Iterable[str]) -> dict[str, str]:
+    """The part of the model that each parameter belongs to: `backbone.layer1` of `backbone.layer1.0.conv1.weight`, one
+    step deeper where that would be many, and the head of a head's."""
+    names = list(parameters)
+    part_of = {name: _beginning(name, 2) for name in names}
+    sizes = Counter(part_of.values())
+    return {name: _beginning(name, 3 if sizes[part] > MANY else 2) for name, part in part_of.items()}
+
+
+def _beginning(name: str, depth: int) -> str:
+    return ".".join(name.split(".")[:-1][:depth]) or name
 
 
 @torch.no_grad()

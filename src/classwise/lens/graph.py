@@ -1,8 +1,8 @@
 """The chain of `grad_fn` from a loss to the leaves, sorted into the modules whose forward passes have made it.
 
-Autograd numbers the operations of a thread in the order in which they run. Hooks around the forward pass of every module
-take down that number at its beginning and its end, so each node belongs to the innermost module in between. Such hooks
-change neither the numbers nor the graph.
+Autograd numbers the operations of a thread in the order in which they run. Hooks around the forward pass of every
+module take down that number at its beginning and its end, so each node belongs to the innermost module in between. Such
+hooks change neither the numbers nor the graph.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 Shape = tuple[int, ...]
 LEAF = "AccumulateGrad"
+MODEL = "model"
+"""The name of the block of the whole forward pass."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def graph_of(loss: Tensor, forward: Block | None, heads: Sequence[str], names: M
     if forward is None:
         root.ops = list(ops.values())
         return root
-    forward.name = "model"
+    forward.name = MODEL
     for op in ops.values():
         _innermost(forward, op.number, root).ops.append(op)
     _drop_empty(forward)

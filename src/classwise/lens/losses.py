@@ -87,13 +87,12 @@ class Reduction:
 
 
 @torch.no_grad()
-def reduction_of(recording: Recording, queries: Sequence[int] | None = None) -> Reduction:
-    """From what was recorded, by the criterion as it was before the step. `queries`: that of each row, where the batches
-    hold whole ones."""
+def reduction_of(recording: Recording) -> Reduction:
+    """From what was recorded, by the criterion as it was before the step."""
     criterion = recording.criterion
     targets = joined([chunk.targets for chunk in recording.chunks])
     outputs = joined([chunk.outputs for chunk in recording.chunks])
-    heads = _head_losses(criterion, outputs, targets, recording.normalizer, queries)
+    heads = _head_losses(criterion, outputs, targets, recording.normalizer)
     chunks = []
     for chunk in recording.chunks:
         own = float(criterion(chunk.outputs, chunk.targets)) if len(recording.chunks) > 1 else chunk.loss
@@ -118,7 +117,6 @@ def _head_losses(
     outputs: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
     normalizer: Normalizer,
-    queries: Sequence[int] | None,
 ) -> tuple[HeadLoss, ...]:
     losses = [cast(Loss, loss) for loss in criterion.losses]
     normalizers = normalizer.split([loss.terms for loss in losses])
@@ -142,7 +140,9 @@ def _head_losses(
                 weight=float(weight),
                 learned=learned.get(name),
                 by="query" if is_ranking else "row",
-                why="" if loss.additive else "it is no sum over rows: the counts of all rows enter a fraction",
+                why=""
+                if loss.additive
+                else "it is no sum over rows: the counts of all rows enter a fraction",
                 names=names,
                 class_weights=_class_weights(loss),
             )
@@ -163,7 +163,7 @@ def _terms(
     parts: list[tuple[Loss, float]] = [(loss, 1.0)]
     if isinstance(loss, WeightedSum):
         parts = [(cast(Loss, part), weight) for part, weight in zip(loss.losses, loss.weights, strict=True)]
-    divisors = [own for own in normalizer.split([part.terms for part, _ in parts])]
+    divisors = normalizer.split([part.terms for part, _ in parts])
     found = []
     for (part, weight), divisor in zip(parts, divisors, strict=True):
         if part.terms != 1:

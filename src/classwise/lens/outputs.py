@@ -17,7 +17,7 @@ LEAST_SHARE = 0.005
 
 @dataclass(frozen=True)
 class Cell:
-    """`text`, or a probability as a `bar`; `note`: the raw output behind it. `is_true`: the column of the true label."""
+    """`text`, or a probability as a `bar`; `note`: the raw output behind it. `is_true`: that of the true label."""
 
     text: str = ""
     bar: float | None = None
@@ -59,7 +59,9 @@ def truth_text(target: Target, labels: Tensor) -> str:
         return text if weight == 1 else f"{text}, weight {weight:.3g}"
     if labels.ndim:
         shares = [(float(share), name) for share, name in zip(labels, target.labels, strict=True)]
-        return " + ".join(f"{share:.2f} {name}" for share, name in shares if share > LEAST_SHARE) or "unlabeled"
+        return (
+            " + ".join(f"{share:.2f} {name}" for share, name in shares if share > LEAST_SHARE) or "unlabeled"
+        )
     return target.labels[int(labels)] if int(labels) >= 0 else "unlabeled"
 
 

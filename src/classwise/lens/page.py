@@ -16,7 +16,6 @@ import classwise.report
 from classwise.files import write_bytes
 from classwise.lens import drawing
 from classwise.lens.comparisons import Accumulation
-from classwise.lens.losses import HeadLoss, Term
 from classwise.lens.sentences import (
     accumulation_text,
     clipping_text,
@@ -143,8 +142,3 @@ def _pairs(accumulation: Accumulation | None) -> list[Markup]:
         drawing.pairs_chart(two, "Gradient of two micro-batches against that of one batch", "one batch"),
         drawing.pairs_chart(means, "Mean of two mean gradients against that of one batch", "one batch"),
     ]
-
-
-def term_text(head: HeadLoss, term: Term) -> str:
-    """The fraction of one term with its numbers."""
-    return f"{short(term.total)} / {short(term.normalizer)} = {short(term.value)}"

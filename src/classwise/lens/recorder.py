@@ -107,9 +107,7 @@ def record_update(
         settings=dataclasses.replace(parts.settings, processes=_RecordingProcesses(recorder)),
     )
 
-    def watched(
-        updates: Iterable[list[Batch]], epoch: int, first_update: int
-    ) -> Iterable[list[Batch]]:
+    def watched(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
         for micro_batches in watch(updates, epoch, first_update):
             if parts.state.progress.update == number - 1:
                 recorder.begin(epoch)
@@ -220,7 +218,9 @@ class _Recorder:
     def take_gradients(self) -> None:
         """The gradient of the whole update, before it is clipped; in fp16 without the loss scale."""
         found = {
-            name: parameter.grad.detach() / self._scale if self._scale != 1 else parameter.grad.detach().clone()
+            name: parameter.grad.detach() / self._scale
+            if self._scale != 1
+            else parameter.grad.detach().clone()
             for name, parameter in named_parameters(self.state).items()
             if parameter.grad is not None
         }
@@ -309,5 +309,3 @@ def norm_of(tensors: Iterable[Tensor]) -> float:
     """The Euclidean norm of all numbers in some tensors, 0 of none."""
     norms = [torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64) for tensor in tensors]
     return float(torch.linalg.vector_norm(torch.stack([norm.cpu() for norm in norms]))) if norms else 0.0
-
-

@@ -30,7 +30,11 @@ def numbers_text(view: View) -> list[tuple[str, str, str]]:
         ("Loss", short(recording.total), f"{short(view.loss_after)} after the step, on the same rows"),
         ("Gradient", short(recording.norm), "norm over all parameters"),
         ("Learning rate", short(rate), f"{config.schedule.name}"),
-        ("Optimizer", view.optimizer.name, f"{sum(group.numbers for group in view.optimizer.groups):,} numbers"),
+        (
+            "Optimizer",
+            view.optimizer.name,
+            f"{sum(group.numbers for group in view.optimizer.groups):,} numbers",
+        ),
         ("Computed", f"{settings.precision}", f"on {settings.device}{threads}"),
     ]
 
@@ -44,9 +48,13 @@ def notices(view: View) -> list[str]:
             " makes here, which has rows of its own."
         )
     if not view.recording.stepped:
-        found.append("The optimizer took no step: the gradient overflowed in fp16, and the loss scale was lowered.")
+        found.append(
+            "The optimizer took no step: the gradient overflowed in fp16, and the loss scale was lowered."
+        )
     if view.run.config.data.mixup or view.run.config.data.cutmix:
-        found.append("Images and labels of this update may be mixed (mixup, CutMix): a row then has shares of labels.")
+        found.append(
+            "Images and labels of this update may be mixed (mixup, CutMix): a row then has shares of labels."
+        )
     if view.recording.epoch < view.run.config.training.freeze_epochs:
         found.append(
             "In this epoch the backbone is frozen (training.freeze_epochs): the heads are trained on features that it"
@@ -92,18 +100,18 @@ def graph_text(view: View) -> str:
     return text
 
 
-def normalizer_text(head: HeadLoss, loss_row: int = 0) -> str:
+def normalizer_text(head: HeadLoss) -> str:
     """What a head's sums are divided by."""
     if head.by == "query":
-        return "the normalizer counts what is compared within the queries of the update"
+        return "The normalizer counts what is compared within the queries of the update"
     if head.class_weights:
-        return "the normalizer adds up the class weights of the labeled rows"
+        return "The normalizer adds up the class weights of the labeled rows"
     shares = {share for term in head.terms for share in term.shares}
     if shares <= {1.0}:
-        return "the normalizer counts the rows"
+        return "The normalizer counts the rows"
     if shares <= {0.0, 1.0}:
-        return "the normalizer counts the labeled rows"
-    return "the normalizer counts what the loss has questions about: labeled cells, levels to pass, or shares of labels"
+        return "The normalizer counts the labeled rows"
+    return "The normalizer counts what the loss has questions about: labeled cells, levels to pass, or shares of labels"
 
 
 def accumulation_text(view: View) -> list[str]:
@@ -116,14 +124,23 @@ def accumulation_text(view: View) -> list[str]:
     whole, sizes = found.whole, sum(found.sizes)
     some = f" the first {sizes} of" if sizes < found.of_rows else ""
     lines = [
-        f"Here{some} the rows of this update are computed once as one batch of {sizes}, and once as two micro-batches of"
-        f" {found.sizes[0]} and {found.sizes[1]}, each divided by the normalizer of both together, as the loop does it."
+        f"Here{some} the rows of this update are computed once as one batch of {sizes}, and once as two micro-batches"
+        f" of {found.sizes[0]} and {found.sizes[1]}, each divided by the normalizer of both together, as the loop does."
         f" The gradients differ by {relative(whole, 'two')} of their norm{_cause(whole, found.norms)}.",
         "Many loops divide each micro-batch by its own normalizer instead and take the mean of the two means: that"
-        f" gradient differs by {relative(whole, 'means')}.",
+        f" gradient differs by {relative(whole, 'means')}.{_overweight(found.sizes)}",
     ]
+    if found.whole_frozen is not None:
+        lines.insert(
+            1,
+            "With batch norm held at its running statistics, where an image’s outputs depend on nothing but the image,"
+            f" they differ by {relative(found.whole_frozen, 'two')}, and the mean of means, below, by"
+            f" {relative(found.whole_frozen, 'means')}.",
+        )
     if found.dropout:
-        lines.append("Dropout is off in this comparison, since it would draw other numbers for other batches.")
+        lines.append(
+            "Dropout is off in this comparison, since it would draw other numbers for other batches."
+        )
     return lines
 
 
@@ -134,6 +151,16 @@ def relative(part: PartDifference, which: str) -> str:
         return "0" if not difference else "all"
     share = difference / part.one
     return f"{share:.1%}" if share >= 1e-3 else f"{share:.1e}".replace("-", "−")
+
+
+def _overweight(sizes: tuple[int, int]) -> str:
+    smaller, larger = sorted(sizes)
+    if smaller == larger:
+        return ""
+    return (
+        " Without weights and missing labels, a row of the smaller one then counts"
+        f" {larger / smaller:.3g} times as much as one of the larger."
+    )
 
 
 def _cause(whole: PartDifference, norms: int) -> str:

@@ -66,7 +66,9 @@ class Trial:
                 loop.seed_dropout(self.settings, update, micro_batch_idx, chunk_idx)
                 yield chunk, self.outputs(chunk.images)
 
-    def gradient(self, batches: Sequence[Batch], normalizers: Sequence[Normalizer | None], scale: float = 1.0) -> Tensors:
+    def gradient(
+        self, batches: Sequence[Batch], normalizers: Sequence[Normalizer | None], scale: float = 1.0
+    ) -> Tensors:
         """The gradient that the batches add up to, each divided by its normalizer (None: its own) and times `scale`;
         by the name of the parameter. Statistics of batch norm are then as they were."""
         parameters = {

@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classwise.lens.assembly import Prepared
 from classwise.lens.comparisons import Comparisons, compare
@@ -114,7 +113,9 @@ def view_of(run: Prepared, recording: Recording, rates: Mapping[int, float], is_
             for name, head in parts.heads.items()
         ),
         reduction=reduction_of(recording),
-        reduction_after=None if after is None else reduction_of(with_outputs(recording, after.outputs, after.loss)),
+        reduction_after=None
+        if after is None
+        else reduction_of(with_outputs(recording, after.outputs, after.loss)),
         parts=gradient_parts(recording, named_parameters(parts.state), _reasons(run, recording)),
         optimizer=_optimizer_view(run, recording),
         rates=tuple(rate_points(run, recording, rates)),
@@ -169,15 +170,18 @@ def _reasons(run: Prepared, recording: Recording) -> dict[str, str]:
     if optimizer.backbone_lr_factor == 0:
         return {"backbone.": "frozen: optimizer.backbone_lr_factor = 0 sets requires_grad=False"}
     if recording.epoch < training.freeze_epochs:
-        return {"backbone.": "not reached: this epoch trains on features computed once (training.freeze_epochs)"}
+        return {
+            "backbone.": "not reached: this epoch trains on features computed once (training.freeze_epochs)"
+        }
     return {}
 
 
 def _optimizer_view(run: Prepared, recording: Recording) -> OptimizerView:
     optimizer = run.parts.state.optimizer
+    names = {id(parameter): name for name, parameter in named_parameters(run.parts.state).items()}
     groups = tuple(
         GroupView(
-            part=str(group.get("part", "")),
+            part=_parts_of(group["params"], names),
             parameters=len(group["params"]),
             numbers=sum(parameter.numel() for parameter in group["params"]),
             rate=rate,
@@ -197,9 +201,15 @@ def _optimizer_view(run: Prepared, recording: Recording) -> OptimizerView:
     return OptimizerView(
         name=type(optimizer).__name__,
         groups=groups,
-        kept=tuple((key, *count) for key, count in kept.items()),
+        kept=tuple((key, count, memory) for key, (count, memory) in kept.items()),
         worked=worked,
     )
+
+
+def _parts_of(parameters: Sequence[nn.Parameter], names: Mapping[int, str]) -> str:
+    """Which of backbone, heads and criterion they are in."""
+    found = dict.fromkeys(names[id(parameter)].partition(".")[0] for parameter in parameters)
+    return " and ".join(found)
 
 
 def rate_points(run: Prepared, recording: Recording, rates: Mapping[int, float]) -> list[Point]:
@@ -209,11 +219,9 @@ def rate_points(run: Prepared, recording: Recording, rates: Mapping[int, float])
     step = max(1, updates // MOST_POINTS)
     chosen = sorted({*range(0, updates, step), recording.number - 1, updates - 1})
     return [
-        (update / data.updates_per_epoch, rates[update] if update in rates else state.schedule.lrs(update)[-1])
+        (
+            update / data.updates_per_epoch,
+            rates[update] if update in rates else state.schedule.lrs(update)[-1],
+        )
         for update in chosen
     ]
-
-
-def options_of(group: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
-    """Some options of a group of parameters, as far as the optimizer has them."""
-    return [(name, str(group[name])) for name in names if group.get(name) is not None]

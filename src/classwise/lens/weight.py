@@ -26,8 +26,8 @@ class WeightName:
 class ChosenWeight:
     """A weight in one step of the optimizer.
 
-    `old`, `gradient` and `new` are those of this weight; `raw_gradient` is from before clipping. `group`: the options of
-    its group of parameters. `state` and `state_after`: what the optimizer keeps for it, as plain numbers by name;
+    `old`, `gradient` and `new` are those of this weight; `raw_gradient` is from before clipping. `group`: the options
+    of its group of parameters. `state` and `state_after`: what the optimizer keeps for it, as plain numbers by name;
     `parameter`, `parameter_gradient` and `parameter_state` are those of the whole parameter from before the step.
     """
 
@@ -63,7 +63,7 @@ def parse_weight(text: str | None) -> WeightName | None:
     match = _FORM.fullmatch(text.strip())
     if match is None:
         raise ConfigError(
-            f"--weight: found {text!r}; allowed: the name of a parameter and a place in it, such as heads.0.weight[3,17]"
+            f"--weight: found {text!r}; allowed: the name of a parameter and a place, such as heads.0.weight[3,17]"
         )
     if match["index"] is None:
         return WeightName(match["name"], None)
@@ -103,7 +103,9 @@ def chosen_weight(
         )
     if not raw_gradients:
         return None
-    name = wanted.name if wanted else max(raw_gradients, key=lambda key: float(raw_gradients[key].abs().max()))
+    name = (
+        wanted.name if wanted else max(raw_gradients, key=lambda key: float(raw_gradients[key].abs().max()))
+    )
     parameter, raw = parameters[name], raw_gradients[name]
     assert parameter.grad is not None
     index = wanted.index if wanted else None
@@ -123,7 +125,9 @@ def chosen_weight(
         parameter=parameter.detach().clone(),
         parameter_gradient=parameter.grad.detach().clone(),
         parameter_state={
-            key: value.clone() for key, value in state.items() if isinstance(value, Tensor) and value.numel() > 1
+            key: value.clone()
+            for key, value in state.items()
+            if isinstance(value, Tensor) and value.numel() > 1
         },
     )
 
@@ -134,6 +138,10 @@ def _numbers(state: Mapping[str, Any], shape: torch.Size, index: tuple[int, ...]
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == shape:
             found[key] = float(value[index])
-        elif (isinstance(value, Tensor) and value.numel() == 1) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        elif isinstance(value, Tensor | int | float) and _is_number(value):
             found[key] = float(value)
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else not isinstance(value, bool)
