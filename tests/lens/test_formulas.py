@@ -105,16 +105,19 @@ def test_other_optimizers_have_no_formula(name: str) -> None:
 
 
 def test_the_largest_gradient_is_the_default() -> None:
-    """Over all parameters, by size, whatever its sign."""
+    """Over the weights of layers, by size, whatever its sign; over all parameters where no layer has a gradient."""
     conv, bias = parameters()
     optimizer = optimizer_of("sgd", {}, [conv, bias])
     conv.grad, bias.grad = torch.zeros_like(conv), torch.zeros_like(bias)
-    conv.grad[1, 0, 2, 1], bias.grad[2] = -5.0, 4.0
+    conv.grad[1, 0, 2, 1], bias.grad[2] = -5.0, 6.0
     raw = {"conv": conv.grad.clone(), "bias": bias.grad.clone()}
     chosen = chosen_weight(None, {"conv": conv, "bias": bias}, raw, optimizer)
     assert chosen is not None
     assert chosen.title == "conv[1, 0, 2, 1]"
     assert (chosen.raw_gradient, chosen.old) == (-5.0, conv[1, 0, 2, 1].item())
+    chosen = chosen_weight(None, {"conv": conv, "bias": bias}, {"bias": raw["bias"]}, optimizer)
+    assert chosen is not None
+    assert chosen.title == "bias[2]"
 
 
 def test_projection_over_the_whole_layer() -> None:

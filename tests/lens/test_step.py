@@ -198,15 +198,16 @@ def test_micro_batches_give_the_gradient_of_one_batch(tmp_path: Path) -> None:
     assert found.sizes == (5, 3)
     assert found.whole.two_difference < 1e-5 * found.whole.one
     assert found.whole.means_difference > 0.05 * found.whole.one
-    assert found.whole_frozen is None
+    assert found.still_difference is None
 
     write_config(tmp_path, PLAIN)
     found = look(path).view.comparisons.accumulation
     assert found is not None
     assert found.whole is not None
-    assert found.whole_frozen is not None
+    assert found.still_difference is not None
     assert found.whole.two_difference > 1e-2 * found.whole.one
-    assert found.whole_frozen.two_difference < 1e-5 * found.whole_frozen.one
+    assert found.still_difference < 1e-5 * found.whole.reference
+    assert found.whole.means_difference > 0.05 * found.whole.reference
 
 
 def test_the_gradient_of_one_batch_is_the_recorded_one(tmp_path: Path) -> None:

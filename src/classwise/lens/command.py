@@ -41,8 +41,8 @@ def step(
     """Train up to update number `update`, counted from 1, and show that one in the page `out`.
 
     `rows`: ids of training rows, separated by commas, that this update is made of in place of its own; `weight`: the
-    weight whose step is worked out, such as `heads.0.weight[3,17]` (default: the one with the largest gradient). Raises
-    ClasswiseError.
+    weight whose step is worked out, such as `heads.0.weight[3,17]` (default: the weight of a layer with the largest
+    gradient). Raises ClasswiseError.
     """
     console = Console(quiet)
     refuse_existing(Path(out), force)

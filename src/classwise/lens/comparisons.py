@@ -12,60 +12,66 @@ from classwise.data.batch import Batch
 from classwise.lens.gradients import part_names
 from classwise.lens.graph import count_nodes
 from classwise.lens.losses import joined
-from classwise.lens.recorder import Recording
-from classwise.lens.trial import Tensors, Trial, concatenated, flat, is_active_dropout, taken
+from classwise.lens.recorder import Recording, norm_of
+from classwise.lens.trial import Tensors, Trial, concatenated, is_active_dropout, taken
 from classwise.losses.normalizer import Normalizer
 from classwise.model.batch_norm import batch_norms
+from classwise.report.svg import Point
 from classwise.run.assembly import Parts
 from classwise.training import loop
 
 T = TypeVar("T")
 MOST_ROWS = 32
-MOST_PIXELS = 32 * 112 * 112
-"""What is compared with several passes has at most so many rows, and of large images fewer: it should take no longer
-than the update, and fit the memory where the update has to be cut up for that."""
-LEAST_ROWS = 8
+MOST_PIXELS = 32 * 48 * 48
+LEAST_ROWS = 5
+"""What takes several passes is compared on so many rows, of large images on few: all of it together should take less
+time than the update, and fit the memory where the update has to be cut up for that."""
 SAMPLED = 400
 """Numbers of the gradient that are drawn one against the other."""
 
 
 @dataclass(frozen=True)
 class PartDifference:
-    """The gradient of a part of the model: its norm by one batch, by two micro-batches with the normalizer of the
-    update, and by the mean of two means; and the norms of the differences of these two from the first."""
+    """The gradient of a part of the model. `one`, `two`: its norm by one batch and by two micro-batches with the
+    normalizer of both, as the loop computes them; `reference`, `means`: by one batch and as the mean of two means, with
+    batch norm held still; and the norms of the two differences."""
 
     name: str
     one: float
     two: float
-    means: float
     two_difference: float
+    reference: float
+    means: float
     means_difference: float
 
 
 @dataclass(frozen=True)
 class Accumulation:
     """Two micro-batches against one batch. `sizes`: rows of the two, `of_rows`: of the update; `parts`, and `whole` for
-    all of them; `points`: (one batch, two micro-batches, mean of means) of some numbers. `norms`: layers of batch norm
-    that see other images in the two; `whole_frozen`: with these at their running statistics, None without such layers.
-    `dropout`: its layers, which are off. `why`: why there is no comparison, else empty."""
+    all of them; `two_points`, `means_points`: some numbers of the gradients, each with that of one batch first.
+    `norms`: layers of batch norm that see other images in the two; `still_difference`: of two micro-batches from one
+    batch where these are held at their running statistics, None without such layers. `dropout`: its layers, which are
+    off. `why`: why there is no comparison, else empty."""
 
     sizes: tuple[int, int] = (0, 0)
     parts: tuple[PartDifference, ...] = ()
     whole: PartDifference | None = None
-    points: tuple[tuple[float, float, float], ...] = ()
+    two_points: tuple[Point, ...] = ()
+    means_points: tuple[Point, ...] = ()
     dropout: tuple[str, ...] = ()
     norms: int = 0
-    whole_frozen: PartDifference | None = None
+    still_difference: float | None = None
     of_rows: int = 0
     why: str = ""
 
 
 @dataclass(frozen=True)
 class Modes:
-    """train() against eval() on the same rows. `differences`: the mean absolute difference of a raw output, by target.
-    `statistic`: of the first batch norm that updates its statistics, (name, momentum, before, after) of its first
-    channel's running mean."""
+    """train() against eval() on the same rows, with the loss over these alone. `differences`: the mean absolute
+    difference of a raw output, by target. `statistic`: of the first batch norm that updates its statistics, (name,
+    momentum, before, after) of its first channel's running mean."""
 
+    rows: int
     train_loss: float
     eval_loss: float
     differences: dict[str, float]
@@ -144,33 +150,30 @@ def accumulation(trial: Trial, parts: Parts) -> Accumulation:
     # Not a row count, which only a batch that is computed whole may use: the sums are the same in all three.
     total = Normalizer(trial.normalizer(halves).values)
 
-    def gradients() -> tuple[Tensors, Tensors, Tensors]:
-        return (
-            trial.gradient([limited], [total]),
-            trial.gradient(halves, [total, total]),
-            trial.gradient(halves, [None, None], scale=0.5),
-        )
-
-    one, two, means = gradients()
-    names = list(one)
+    one, two = trial.gradient([limited], [total]), trial.gradient(halves, [total, total])
     norms = trial.model.batch_dependent_norms if limited.images.ndim == 4 else []
-    frozen = None
+    reference, still_difference = one, None
     if norms:
-        # The same without what batch norm does, which is another question.
+        # Once more without what batch norm does to parts of a batch, which is another question.
         for norm in norms:
             norm.eval()
-        frozen = _difference("all", names, *gradients())
+        reference = trial.gradient([limited], [total])
+        still_difference = _distance(reference, trial.gradient(halves, [total, total]), list(one))
+    means = trial.gradient(halves, [None, None], scale=0.5)
+
     found: dict[str, list[str]] = {}
-    for name, part in part_names(names).items():
+    for name, part in part_names(one).items():
         found.setdefault(part, []).append(name)
+    four = (one, two, reference, means)
     return Accumulation(
         sizes=(len(halves[0]), len(halves[1])),
-        parts=tuple(_difference(part, of, one, two, means) for part, of in found.items()),
-        whole=_difference("all", names, one, two, means),
-        points=_points(one, two, means),
+        parts=tuple(_difference(part, of, *four) for part, of in found.items()),
+        whole=_difference("all", list(one), *four),
+        two_points=_points(one, two),
+        means_points=_points(reference, means),
         dropout=tuple(dropout),
         norms=len(norms),
-        whole_frozen=frozen,
+        still_difference=still_difference,
         of_rows=rows,
     )
 
@@ -192,43 +195,49 @@ def _cut(batch: Batch, parts: Parts) -> int | None:
     return min(ends, key=lambda end: abs(end - rows * 2 / 3), default=None)
 
 
-def _difference(name: str, names: list[str], one: Tensors, two: Tensors, means: Tensors) -> PartDifference:
-    first, second, third = (flat(found[key] for key in names) for found in (one, two, means))
+def _difference(
+    part: str, names: list[str], one: Tensors, two: Tensors, reference: Tensors, means: Tensors
+) -> PartDifference:
     return PartDifference(
-        name=name,
-        one=float(first.norm()),
-        two=float(second.norm()),
-        means=float(third.norm()),
-        two_difference=float((second - first).norm()),
-        means_difference=float((third - first).norm()),
+        name=part,
+        one=norm_of(one[name] for name in names),
+        two=norm_of(two[name] for name in names),
+        two_difference=_distance(one, two, names),
+        reference=norm_of(reference[name] for name in names),
+        means=norm_of(means[name] for name in names),
+        means_difference=_distance(reference, means, names),
     )
 
 
-def _points(one: Tensors, two: Tensors, means: Tensors) -> tuple[tuple[float, float, float], ...]:
-    """The same numbers of the three gradients: evenly spaced among the largest, where differences can be seen."""
-    first, second, third = (flat(found[key] for key in one) for found in (one, two, means))
+def _distance(one: Tensors, other: Tensors, names: list[str]) -> float:
+    return norm_of(one[name] - other[name] for name in names)
+
+
+def _points(one: Tensors, other: Tensors) -> tuple[Point, ...]:
+    """The same numbers of two gradients: evenly spaced among the largest, where differences can be seen."""
+    first = torch.cat([gradient.flatten() for gradient in one.values()])
+    second = torch.cat([other[name].flatten() for name in one])
     largest = first.abs().topk(min(20 * SAMPLED, len(first))).indices
     chosen = largest[:: max(1, len(largest) // SAMPLED)]
-    columns = (found[chosen].tolist() for found in (first, second, third))
-    return tuple(zip(*columns, strict=True))
+    return tuple(zip(first[chosen].tolist(), second[chosen].tolist(), strict=True))
 
 
 @torch.no_grad()
 def modes(trial: Trial, recording: Recording) -> Modes:
-    """The recorded outputs, which are those of training mode, against those of eval mode."""
-    model = trial.model
+    """The recorded outputs, which are those of training mode, against those of eval mode: of the first rows."""
+    model, criterion = trial.model, trial.criterion
     dropout = [name for name, module in model.named_modules() if is_active_dropout(module)]
     norms = model.batch_dependent_norms
     model.eval()
-    found = joined([trial.outputs(chunk.images) for chunk in recording.chunks])
-    trained = joined([chunk.outputs for chunk in recording.chunks])
-    targets = joined([chunk.targets for chunk in recording.chunks])
-    normalizer = recording.normalizer
+    rows = most_rows(recording.chunks[0].images)
+    images = torch.cat([chunk.images for chunk in recording.chunks])[:rows]
+    found = trial.outputs(images)
+    trained = {name: value[:rows] for name, value in joined([c.outputs for c in recording.chunks]).items()}
+    targets = {name: value[:rows] for name, value in joined([c.targets for c in recording.chunks]).items()}
     return Modes(
-        train_loss=recording.total,
-        eval_loss=float(trial.criterion(found, targets, Normalizer(normalizer.values)))
-        if trial.criterion.additive
-        else float(trial.criterion(found, targets)),
+        rows=len(images),
+        train_loss=float(criterion(trained, targets)),
+        eval_loss=float(criterion(found, targets)),
         differences={name: float((found[name] - trained[name]).abs().mean()) for name in found},
         dropout=tuple(dropout),
         norms=len(norms),

@@ -19,6 +19,7 @@ from classwise.lens.comparisons import Accumulation
 from classwise.lens.sentences import (
     accumulation_text,
     clipping_text,
+    exact,
     graph_text,
     modes_text,
     normalizer_text,
@@ -86,6 +87,7 @@ def _template() -> Template:
         "thousands": lambda n: f"{n:,}",
         "percent": lambda p: f"{p:.1%}",
         "short": short,
+        "exact": exact,
         "shape": drawing.shape_text,
         "size": size_text,
     }
@@ -134,10 +136,9 @@ def _loss_rows(view: View, place: int) -> list[LossRow]:
 
 def _pairs(accumulation: Accumulation | None) -> list[Markup]:
     """Two charts: two micro-batches, and the mean of two means, each against one batch."""
-    if accumulation is None or not accumulation.points:
+    if accumulation is None or accumulation.whole is None:
         return []
-    two = [(one, second) for one, second, _ in accumulation.points]
-    means = [(one, third) for one, _, third in accumulation.points]
+    two, means = accumulation.two_points, accumulation.means_points
     return [
         drawing.pairs_chart(two, "Gradient of two micro-batches against that of one batch", "one batch"),
         drawing.pairs_chart(means, "Mean of two mean gradients against that of one batch", "one batch"),

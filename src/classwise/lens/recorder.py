@@ -96,9 +96,9 @@ def record_update(
     """Train up to and with update `number`, counted from 1, and record that one. The parts are then as after it.
 
     `replaced`: returns the micro-batches to use in place of that update's, given the epoch. `weight`: the weight to
-    look at (default: the one with the largest gradient). `rates` is filled with the heads' learning rate of each
-    update up to this one. `watch` as in `loop.train`. Raises what training raises, and ConfigError if the run ends
-    before.
+    look at (default: the weight of a layer with the largest gradient). `rates` is filled with the heads' learning rate
+    of each update up to this one. `watch` as in `loop.train`. Raises what training raises, and ConfigError if the run
+    ends before.
     """
     recorder = _Recorder(parts.state, number, weight)
     looked_at = dataclasses.replace(

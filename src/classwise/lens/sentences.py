@@ -14,6 +14,11 @@ def short(value: float | None) -> str:
     return f"{value:.5g}".replace("-", "−")
 
 
+def exact(value: float) -> str:
+    """Nine significant digits, which tell all numbers of float32 apart."""
+    return f"{value:.9g}".replace("-", "−")
+
+
 def numbers_text(view: View) -> list[tuple[str, str, str]]:
     """The strip below the headline: (name, value, small print)."""
     recording, config = view.recording, view.run.config
@@ -130,12 +135,11 @@ def accumulation_text(view: View) -> list[str]:
         "Many loops divide each micro-batch by its own normalizer instead and take the mean of the two means: that"
         f" gradient differs by {relative(whole, 'means')}.{_overweight(found.sizes)}",
     ]
-    if found.whole_frozen is not None:
+    if found.still_difference is not None:
         lines.insert(
             1,
             "With batch norm held at its running statistics, where an image’s outputs depend on nothing but the image,"
-            f" they differ by {relative(found.whole_frozen, 'two')}, and the mean of means, below, by"
-            f" {relative(found.whole_frozen, 'means')}.",
+            f" they differ by {_share(found.still_difference, whole.reference)}. So it is in the next comparison.",
         )
     if found.dropout:
         lines.append(
@@ -146,10 +150,15 @@ def accumulation_text(view: View) -> list[str]:
 
 def relative(part: PartDifference, which: str) -> str:
     """The norm of a difference as a share of the norm of the gradient of one batch."""
-    difference = part.two_difference if which == "two" else part.means_difference
-    if not part.one:
+    if which == "two":
+        return _share(part.two_difference, part.one)
+    return _share(part.means_difference, part.reference)
+
+
+def _share(difference: float, whole: float) -> str:
+    if not whole:
         return "0" if not difference else "all"
-    share = difference / part.one
+    share = difference / whole
     return f"{share:.1%}" if share >= 1e-3 else f"{share:.1e}".replace("-", "−")
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from classwise.lens.drawing import shape_text
 from classwise.lens.graph import Block
 from classwise.lens.page import size_text
-from classwise.lens.sentences import clipping_text, graph_text, relative, short
+from classwise.lens.sentences import clipping_text, exact, graph_text, relative, short
 from classwise.lens.view import View
 from classwise.metrics.text import cut, display_width
 
 MOST_ROWS = 8
 MOST_PARTS = 8
 BAR = 20
-DEPTH = 3  # levels of modules
+DEPTH = 4  # levels of modules
 _PLAIN: dict[str, str | int | None] = {
     "←": "<-", "→": "->", "−": "-", "·": "*", "√": "sqrt ", "β": "b", "₁": "1", "₂": "2", "η": "lr", "λ": "decay",
     "μ": "mu", "²": "^2", "×": "x", "–": "-", "ŵ": "w'", "\u0302": "'", "ε": "eps", "█": "#", "’": "'", "≥": ">=",
@@ -156,14 +156,14 @@ def _step(view: View) -> Iterator[str]:
     if weight is None or not view.recording.stepped:
         return
     yield f"step of {optimizer.name} for {weight.title}: gradient {short(weight.gradient)}"
-    yield f"  w {weight.old:.9g} → {weight.new:.9g}"
+    yield f"  w {exact(weight.old)} → {exact(weight.new)}"
     if optimizer.worked is None or not optimizer.worked.lines:
         for key, value in weight.state_after.items():
-            yield f"  {key} {weight.state.get(key, 0.0):.6g} → {value:.6g}"
+            yield f"  {key} {short(weight.state.get(key, 0.0))} → {short(value)}"
         yield "  no formula is worked out for this optimizer"
         return
     for line in optimizer.worked.lines:
-        yield f"  {line.symbols}: {line.numbers} = {line.result:.8g}"
+        yield f"  {line.symbols}: {line.numbers} = {exact(line.result)}"
 
 
 def _comparisons(view: View) -> Iterator[str]:
@@ -171,14 +171,14 @@ def _comparisons(view: View) -> Iterator[str]:
     if found.accumulation is not None and found.accumulation.whole is not None:
         first, second = found.accumulation.sizes
         whole = found.accumulation.whole
-        frozen = found.accumulation.whole_frozen
-        cause = "" if frozen is None else f" because of batch norm (else {relative(frozen, 'two')})"
+        cause = " because of batch norm" if found.accumulation.norms else ""
         yield (
             f"gradient of two micro-batches ({first} and {second} rows) against one batch: differs by"
-            f" {relative(whole, 'two')}{cause}; the mean of two means by {relative(frozen or whole, 'means')}"
+            f" {relative(whole, 'two')}{cause}; the mean of two means by {relative(whole, 'means')}"
         )
     if found.modes is not None:
-        yield f"loss in train() {short(found.modes.train_loss)}, in eval() {short(found.modes.eval_loss)}"
+        train, evaluation = short(found.modes.train_loss), short(found.modes.eval_loss)
+        yield f"loss of {found.modes.rows} rows in train() {train}, in eval() {evaluation}"
     if found.grad_mode is not None:
         grad = found.grad_mode
         yield (

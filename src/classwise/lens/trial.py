@@ -1,7 +1,7 @@
 """Forward and backward passes beside the update: a copy of the model with the weights from before or after it."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -113,8 +113,3 @@ def taken(batch: Batch, rows: slice) -> Batch:
     """Some rows of a batch."""
     targets = {name: labels[rows] for name, labels in batch.targets.items()}
     return Batch(batch.images[rows], targets, batch.rows[rows], batch.complete)
-
-
-def flat(tensors: Iterable[Tensor]) -> Tensor:
-    """All numbers in a row, float64."""
-    return torch.cat([tensor.detach().double().flatten().cpu() for tensor in tensors])

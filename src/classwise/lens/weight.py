@@ -1,4 +1,5 @@
-"""The weight that is looked at through the step: named by the user, or the one with the largest gradient."""
+"""The weight that is looked at through the step: named by the user, or the weight of a layer with the largest
+gradient."""
 
 import re
 from collections.abc import Mapping
@@ -103,9 +104,7 @@ def chosen_weight(
         )
     if not raw_gradients:
         return None
-    name = (
-        wanted.name if wanted else max(raw_gradients, key=lambda key: float(raw_gradients[key].abs().max()))
-    )
+    name = wanted.name if wanted else _largest(raw_gradients)
     parameter, raw = parameters[name], raw_gradients[name]
     assert parameter.grad is not None
     index = wanted.index if wanted else None
@@ -130,6 +129,12 @@ def chosen_weight(
             if isinstance(value, Tensor) and value.numel() > 1
         },
     )
+
+
+def _largest(gradients: Mapping[str, Tensor]) -> str:
+    """The parameter with the largest number in its gradient: of layers' weights, if there are any among them."""
+    weights = {name: gradient for name, gradient in gradients.items() if gradient.ndim > 1} or gradients
+    return max(weights, key=lambda name: float(weights[name].abs().max()))
 
 
 def _numbers(state: Mapping[str, Any], shape: torch.Size, index: tuple[int, ...]) -> dict[str, float]:
