@@ -23,7 +23,7 @@ from classwise.training import loop
 T = TypeVar("T")
 MOST_ROWS = 32
 MOST_PIXELS = 32 * 48 * 48
-LEAST_ROWS = 5
+LEAST_ROWS = 3
 """What takes several passes is compared on so many rows, of large images on few: all of it together should take less
 time than the update, and fit the memory where the update has to be cut up for that."""
 SAMPLED = 400
@@ -32,26 +32,25 @@ SAMPLED = 400
 
 @dataclass(frozen=True)
 class PartDifference:
-    """The gradient of a part of the model. `one`, `two`: its norm by one batch and by two micro-batches with the
-    normalizer of both, as the loop computes them; `reference`, `means`: by one batch and as the mean of two means, with
-    batch norm held still; and the norms of the two differences."""
+    """The gradient of a part of the model: its norm by one batch, by two micro-batches with the normalizer of both, as
+    the loop computes it, and as the mean of two means; and the norms of the differences of these two from the first."""
 
     name: str
     one: float
     two: float
     two_difference: float
-    reference: float
     means: float
     means_difference: float
 
 
 @dataclass(frozen=True)
 class Accumulation:
-    """Two micro-batches against one batch. `sizes`: rows of the two, `of_rows`: of the update; `parts`, and `whole` for
-    all of them; `two_points`, `means_points`: some numbers of the gradients, each with that of one batch first.
-    `norms`: layers of batch norm that see other images in the two; `still_difference`: of two micro-batches from one
-    batch where these are held at their running statistics, None without such layers. `dropout`: its layers, which are
-    off. `why`: why there is no comparison, else empty."""
+    """Two micro-batches against one batch, with dropout off and batch norm held at its running statistics.
+
+    `sizes`: rows of the two, `of_rows`: of the update; `parts`, and `whole` for all of them; `two_points`,
+    `means_points`: some numbers of the gradients, each with that of one batch first. `dropout`: its layers; `norms`:
+    how many layers of batch norm are held still, and `norm_effect`: by what share of their size the raw outputs differ
+    where they are not, None if that cannot be computed. `why`: why there is no comparison, else empty."""
 
     sizes: tuple[int, int] = (0, 0)
     parts: tuple[PartDifference, ...] = ()
@@ -60,7 +59,7 @@ class Accumulation:
     means_points: tuple[Point, ...] = ()
     dropout: tuple[str, ...] = ()
     norms: int = 0
-    still_difference: float | None = None
+    norm_effect: float | None = None
     of_rows: int = 0
     why: str = ""
 
@@ -116,20 +115,22 @@ class Comparisons:
 def compare(parts: Parts, recording: Recording) -> Comparisons:
     """All comparisons, on copies of the model. Torch's random state and the run's state stay as they are."""
     missing: list[str] = []
+    trial = Trial(parts, recording)
 
-    def attempt(what: str, work: Callable[[Trial], T], tensors: Tensors) -> T | None:
+    def attempt(what: str, work: Callable[[], T]) -> T | None:
         try:
-            return work(Trial(parts, recording, tensors))
+            trial.reset(recording.before)
+            return work()
         except torch.OutOfMemoryError:
             missing.append(what)
             return None
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         return Comparisons(
-            accumulation=attempt("two micro-batches", lambda t: accumulation(t, parts), recording.before),
-            modes=attempt("train and eval", lambda t: modes(t, recording), recording.before),
-            grad_mode=attempt("no_grad", grad_mode, recording.before),
-            after=attempt("after the step", after_step, recording.after),
+            accumulation=attempt("two micro-batches", lambda: accumulation(trial, parts)),
+            modes=attempt("train and eval", lambda: modes(trial, recording)),
+            grad_mode=attempt("no_grad", lambda: grad_mode(trial)),
+            after=attempt("after the step", lambda: after_step(trial)),
             missing=tuple(missing),
         )
 
@@ -147,35 +148,47 @@ def accumulation(trial: Trial, parts: Parts) -> Accumulation:
     halves = [taken(limited, slice(0, cut)), taken(limited, slice(cut, None))]
     dropout = trial.without_dropout()
 
+    # What batch norm does to the parts of a batch is another question than what the normalizer does.
+    norms = trial.model.batch_dependent_norms if limited.images.ndim == 4 else []
+    norm_effect = _norm_effect(trial, limited, halves) if norms else None
+    for norm in norms:
+        norm.eval()
+
     # Not a row count, which only a batch that is computed whole may use: the sums are the same in all three.
     total = Normalizer(trial.normalizer(halves).values)
-
-    one, two = trial.gradient([limited], [total]), trial.gradient(halves, [total, total])
-    norms = trial.model.batch_dependent_norms if limited.images.ndim == 4 else []
-    reference, still_difference = one, None
-    if norms:
-        # Once more without what batch norm does to parts of a batch, which is another question.
-        for norm in norms:
-            norm.eval()
-        reference = trial.gradient([limited], [total])
-        still_difference = _distance(reference, trial.gradient(halves, [total, total]), list(one))
-    means = trial.gradient(halves, [None, None], scale=0.5)
-
+    (one,) = trial.gradients([limited], [(total, 1.0)])
+    two, means = trial.gradients(halves, [(total, 1.0), (None, 0.5)])
     found: dict[str, list[str]] = {}
     for name, part in part_names(one).items():
         found.setdefault(part, []).append(name)
-    four = (one, two, reference, means)
     return Accumulation(
         sizes=(len(halves[0]), len(halves[1])),
-        parts=tuple(_difference(part, of, *four) for part, of in found.items()),
-        whole=_difference("all", list(one), *four),
+        parts=tuple(_difference(part, of, one, two, means) for part, of in found.items()),
+        whole=_difference("all", list(one), one, two, means),
         two_points=_points(one, two),
-        means_points=_points(reference, means),
+        means_points=_points(one, means),
         dropout=tuple(dropout),
         norms=len(norms),
-        still_difference=still_difference,
+        norm_effect=norm_effect,
         of_rows=rows,
     )
+
+
+@torch.no_grad()
+def _norm_effect(trial: Trial, whole: Batch, halves: list[Batch]) -> float | None:
+    """By what share of their size the raw outputs of two micro-batches differ from those of one batch, in training
+    mode. None where batch norm cannot take a part, which may be a single image."""
+    statistics = [(buffer, buffer.clone()) for buffer in trial.model.statistics]
+    try:
+        one = trial.outputs(whole.images)
+        two = joined([trial.outputs(half.images) for half in halves])
+    except ValueError:
+        return None
+    finally:
+        for buffer, value in statistics:
+            buffer.copy_(value)
+    size = norm_of(one.values())
+    return norm_of(one[name] - two[name] for name in one) / size if size else None
 
 
 def most_rows(images: Tensor) -> int:
@@ -195,29 +208,24 @@ def _cut(batch: Batch, parts: Parts) -> int | None:
     return min(ends, key=lambda end: abs(end - rows * 2 / 3), default=None)
 
 
-def _difference(
-    part: str, names: list[str], one: Tensors, two: Tensors, reference: Tensors, means: Tensors
-) -> PartDifference:
+def _difference(part: str, names: list[str], one: Tensors, two: Tensors, means: Tensors) -> PartDifference:
     return PartDifference(
         name=part,
         one=norm_of(one[name] for name in names),
         two=norm_of(two[name] for name in names),
-        two_difference=_distance(one, two, names),
-        reference=norm_of(reference[name] for name in names),
+        two_difference=norm_of(one[name] - two[name] for name in names),
         means=norm_of(means[name] for name in names),
-        means_difference=_distance(reference, means, names),
+        means_difference=norm_of(one[name] - means[name] for name in names),
     )
 
 
-def _distance(one: Tensors, other: Tensors, names: list[str]) -> float:
-    return norm_of(one[name] - other[name] for name in names)
-
-
 def _points(one: Tensors, other: Tensors) -> tuple[Point, ...]:
-    """The same numbers of two gradients: evenly spaced among the largest, where differences can be seen."""
-    first = torch.cat([gradient.flatten() for gradient in one.values()])
-    second = torch.cat([other[name].flatten() for name in one])
-    largest = first.abs().topk(min(20 * SAMPLED, len(first))).indices
+    """The same numbers of two gradients: some of each parameter, and of these the largest, where differences can be
+    seen."""
+    share = max(1, sum(gradient.numel() for gradient in one.values()) // (100 * SAMPLED))
+    first = torch.cat([gradient.flatten()[::share] for gradient in one.values()])
+    second = torch.cat([other[name].flatten()[::share] for name in one])
+    largest = first.abs().topk(min(5 * SAMPLED, len(first))).indices
     chosen = largest[:: max(1, len(largest) // SAMPLED)]
     return tuple(zip(first[chosen].tolist(), second[chosen].tolist(), strict=True))
 
@@ -300,6 +308,7 @@ def grad_mode(trial: Trial) -> GradMode:
 @torch.no_grad()
 def after_step(trial: Trial) -> After:
     """The update's forward passes with the new weights: the same images, dropout and batches."""
+    trial.reset(trial.recording.after)
     outputs, loss = [], 0.0
     for chunk, found in trial.update_outputs():
         normalizer = trial.recording.normalizer

@@ -136,7 +136,7 @@ def histogram(values: Tensor) -> tuple[tuple[int, ...], float]:
 
 
 def _norm(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor.detach().float(), dtype=torch.float64))
+    return float(torch.linalg.vector_norm(tensor.detach().float()))
 
 
 def largest(parts: Sequence[Part], count: int) -> list[ParameterGradient]:

@@ -307,5 +307,5 @@ def tensors_of(state: TrainState) -> Tensors:
 
 def norm_of(tensors: Iterable[Tensor]) -> float:
     """The Euclidean norm of all numbers in some tensors, 0 of none."""
-    norms = [torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64) for tensor in tensors]
-    return float(torch.linalg.vector_norm(torch.stack([norm.cpu() for norm in norms]))) if norms else 0.0
+    norms = [torch.linalg.vector_norm(tensor.detach()).double().cpu() for tensor in tensors]
+    return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0

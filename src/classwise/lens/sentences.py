@@ -131,15 +131,19 @@ def accumulation_text(view: View) -> list[str]:
     lines = [
         f"Here{some} the rows of this update are computed once as one batch of {sizes}, and once as two micro-batches"
         f" of {found.sizes[0]} and {found.sizes[1]}, each divided by the normalizer of both together, as the loop does."
-        f" The gradients differ by {relative(whole, 'two')} of their norm{_cause(whole, found.norms)}.",
+        f" The gradients differ by {relative(whole, 'two')} of their norm{_cause(whole)}.",
         "Many loops divide each micro-batch by its own normalizer instead and take the mean of the two means: that"
         f" gradient differs by {relative(whole, 'means')}.{_overweight(found.sizes)}",
     ]
-    if found.still_difference is not None:
-        lines.insert(
-            1,
-            "With batch norm held at its running statistics, where an image’s outputs depend on nothing but the image,"
-            f" they differ by {_share(found.still_difference, whole.reference)}. So it is in the next comparison.",
+    if found.norms:
+        layers = f"{found.norms} layer{'s' if found.norms > 1 else ''}"
+        effect = ""
+        if found.norm_effect is not None:
+            effect = f": already the raw outputs differ by {found.norm_effect:.1%} of their size"
+        lines.append(
+            f"Batch norm ({layers}) is held at its running statistics in this comparison. As this config trains it, it"
+            " normalizes by the images of a forward pass, which are others in a micro-batch, so that accumulation is"
+            f' not exact{effect}. training.batch_norm = "frozen" holds it still in training as well.'
         )
     if found.dropout:
         lines.append(
@@ -152,7 +156,7 @@ def relative(part: PartDifference, which: str) -> str:
     """The norm of a difference as a share of the norm of the gradient of one batch."""
     if which == "two":
         return _share(part.two_difference, part.one)
-    return _share(part.means_difference, part.reference)
+    return _share(part.means_difference, part.one)
 
 
 def _share(difference: float, whole: float) -> str:
@@ -172,10 +176,7 @@ def _overweight(sizes: tuple[int, int]) -> str:
     )
 
 
-def _cause(whole: PartDifference, norms: int) -> str:
-    if norms:
-        layers = f"{norms} layer{'s' if norms > 1 else ''}"
-        return f": batch norm ({layers}) normalizes by the images of a forward pass, and these are others now"
+def _cause(whole: PartDifference) -> str:
     if whole.one and whole.two_difference / whole.one < 1e-4:
         return ": rounding, in another order of additions"
     return ": rounding in the precision that this run computes in"

@@ -171,10 +171,10 @@ def _comparisons(view: View) -> Iterator[str]:
     if found.accumulation is not None and found.accumulation.whole is not None:
         first, second = found.accumulation.sizes
         whole = found.accumulation.whole
-        cause = " because of batch norm" if found.accumulation.norms else ""
+        still = ", batch norm held still" if found.accumulation.norms else ""
         yield (
-            f"gradient of two micro-batches ({first} and {second} rows) against one batch: differs by"
-            f" {relative(whole, 'two')}{cause}; the mean of two means by {relative(whole, 'means')}"
+            f"gradient of two micro-batches ({first} and {second} rows{still}) against one batch: differs by"
+            f" {relative(whole, 'two')}; the mean of two means by {relative(whole, 'means')}"
         )
     if found.modes is not None:
         train, evaluation = short(found.modes.train_loss), short(found.modes.eval_loss)

@@ -1,7 +1,7 @@
 """Forward and backward passes beside the update: a copy of the model with the weights from before or after it."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,20 +21,19 @@ Tensors = dict[str, Tensor]
 
 
 class Trial:
-    """A model and a criterion that nobody else uses. `training`: whether they are in training mode."""
+    """A model and a criterion that nobody else uses, with the weights from before the step."""
 
-    def __init__(self, parts: Parts, recording: Recording, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, parts: Parts, recording: Recording) -> None:
         self.model: Classifier = copy.deepcopy(parts.state.model)
         self.criterion: Criterion = copy.deepcopy(recording.criterion)
         self.settings = parts.settings
         self.recording = recording
-        self._tensors = tensors
-        self.reset()
+        self.reset(recording.before)
 
-    def reset(self) -> None:
-        """The weights and statistics that it began with, and training mode."""
+    def reset(self, tensors: Mapping[str, Tensor]) -> None:
+        """These weights and statistics, in training mode."""
         split: tuple[Tensors, Tensors] = ({}, {})
-        for name, value in self._tensors.items():
+        for name, value in tensors.items():
             is_criterion = name.startswith("criterion.")
             split[is_criterion][name.removeprefix("criterion.")] = value
         self.model.load_state_dict(split[0])
@@ -66,28 +65,41 @@ class Trial:
                 loop.seed_dropout(self.settings, update, micro_batch_idx, chunk_idx)
                 yield chunk, self.outputs(chunk.images)
 
-    def gradient(
-        self, batches: Sequence[Batch], normalizers: Sequence[Normalizer | None], scale: float = 1.0
-    ) -> Tensors:
-        """The gradient that the batches add up to, each divided by its normalizer (None: its own) and times `scale`;
-        by the name of the parameter. Statistics of batch norm are then as they were."""
-        parameters = {
-            **dict(self.model.named_parameters()),
-            **{f"criterion.{name}": value for name, value in self.criterion.named_parameters()},
-        }
-        for parameter in parameters.values():
-            parameter.grad = None
+    def gradients(
+        self, batches: Sequence[Batch], reductions: Sequence[tuple[Normalizer | None, float]]
+    ) -> list[Tensors]:
+        """For each reduction the gradient that the batches add up to, by the name of the parameter: each batch's loss
+        divided by the normalizer (None: its own) and times the factor. Statistics of batch norm are then as they
+        were."""
+        named = {**dict(self.model.named_parameters()), **_of_criterion(self.criterion)}
+        named = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+        found: list[Tensors] = [{} for _ in reductions]
         statistics = [(buffer, buffer.clone()) for buffer in self.model.statistics]
-        for batch, normalizer in zip(batches, normalizers, strict=True):
-            loss = scale * self.criterion(self.outputs(batch.images), batch.targets, normalizer)
-            loss.backward()
+        for batch in batches:
+            outputs = self.outputs(batch.images)
+            for place, (normalizer, factor) in enumerate(reductions):
+                loss = factor * self.criterion(outputs, batch.targets, normalizer)
+                again = place + 1 < len(reductions)
+                parts = torch.autograd.grad(loss, list(named.values()), retain_graph=again, allow_unused=True)
+                _add(found[place], named, parts)
         for buffer, value in statistics:
             buffer.copy_(value)
-        return {name: p.grad.detach() for name, p in parameters.items() if p.grad is not None}
+        return found
 
     def normalizer(self, batches: Sequence[Batch]) -> Normalizer:
         """That of an update of these batches, as the loop adds it up."""
         return update_normalizer(self.criterion, batches, 0, SINGLE_PROCESS)
+
+
+def _of_criterion(criterion: Criterion) -> dict[str, nn.Parameter]:
+    return {f"criterion.{name}": value for name, value in criterion.named_parameters()}
+
+
+def _add(total: Tensors, names: Iterable[str], parts: Sequence[Tensor | None]) -> None:
+    """What one batch adds to a gradient; parameters that it does not lead to add nothing."""
+    for name, part in zip(names, parts, strict=True):
+        if part is not None:
+            total[name] = total[name] + part if name in total else part
 
 
 def is_active_dropout(module: nn.Module) -> bool:
