@@ -28,7 +28,7 @@ FIRST_ANSWER = (
 
 
 @dataclass(frozen=True)
-class Prepared:
+class NewRun:
     """A run before its first update: its config without any `auto`, its data, its objects, and what a reader should
     know of it."""
 
@@ -39,7 +39,7 @@ class Prepared:
 
 
 @contextlib.contextmanager
-def prepared(path: Path, overrides: Sequence[tuple[str, str]], console: Console) -> Iterator[Prepared]:
+def new_run(path: Path, overrides: Sequence[tuple[str, str]], console: Console) -> Iterator[NewRun]:
     """The run of a config at update 0. At the end of the block its readers are closed, and torch's random state and
     threads are what they were. Raises what `train` raises for a bad config or bad data, and ConfigError for a plan
     without updates."""
@@ -62,7 +62,7 @@ def prepared(path: Path, overrides: Sequence[tuple[str, str]], console: Console)
             if wants_first_answer(config):
                 _begin_with_first_answer(config, splits, parts, made, console)
                 notes.append(FIRST_ANSWER)
-            yield Prepared(config, splits, parts, tuple(notes))
+            yield NewRun(config, splits, parts, tuple(notes))
 
 
 def _begin_with_first_answer(

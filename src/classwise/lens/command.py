@@ -7,7 +7,7 @@ from pathlib import Path
 from classwise.console import Console
 from classwise.errors import ConfigError
 from classwise.files import refuse_existing
-from classwise.lens.assembly import prepared
+from classwise.lens.assembly import new_run
 from classwise.lens.page import write_page
 from classwise.lens.recorder import Recording, named_parameters, record_update
 from classwise.lens.rows import batches_of_rows, parse_rows, row_numbers
@@ -50,7 +50,7 @@ def step(
     wanted = parse_weight(weight)
     if update < 1:
         raise ConfigError(f"--update: found {update}, allowed: 1 or more")
-    with prepared(Path(config), overrides, console) as run:
+    with new_run(Path(config), overrides, console) as run:
         parts, data = run.parts, run.parts.data
         updates = parts.settings.epochs * data.updates_per_epoch
         if update > updates:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classwise.lens.assembly import Prepared
+from classwise.lens.assembly import NewRun
 from classwise.lens.comparisons import Comparisons, compare
 from classwise.lens.formulas import WorkedOut, worked_out
 from classwise.lens.gradients import Part, gradient_parts
@@ -59,7 +59,7 @@ class View:
     """Everything of one update. `row_losses_after`: of each target, by its entries, like those of `reduction`."""
 
     name: str
-    run: Prepared
+    run: NewRun
     recording: Recording
     updates: int
     updates_per_epoch: int
@@ -90,7 +90,7 @@ class View:
         return self.run.config.training.clip_norm
 
 
-def view_of(run: Prepared, recording: Recording, rates: Mapping[int, float], is_chosen: bool) -> View:
+def view_of(run: NewRun, recording: Recording, rates: Mapping[int, float], is_chosen: bool) -> View:
     """From the recording of an update. `rates`: the heads' learning rate of each update up to this one, counted from
     0; `is_chosen`: whether the user has chosen its rows."""
     parts, splits = run.parts, run.splits
@@ -134,7 +134,7 @@ def with_outputs(recording: Recording, outputs: Mapping[str, Tensor], total: flo
     return dataclasses.replace(recording, chunks=chunks, total=total)
 
 
-def _rows(run: Prepared, recording: Recording, labels: Mapping[str, Tensor]) -> list[RowView]:
+def _rows(run: NewRun, recording: Recording, labels: Mapping[str, Tensor]) -> list[RowView]:
     targets = {target.name: target for target in run.splits.targets}
     ids = run.splits.train.samples.ids
     found: list[RowView] = []
@@ -153,7 +153,7 @@ def _rows(run: Prepared, recording: Recording, labels: Mapping[str, Tensor]) -> 
     return found
 
 
-def _image(run: Prepared, images: Tensor, place: int, row: int) -> Thumbnail:
+def _image(run: NewRun, images: Tensor, place: int, row: int) -> Thumbnail:
     """As the model got it; where that was features, the image behind them."""
     if images.ndim == 4:
         image_HWC = images[place].detach().permute(1, 2, 0).float().round().clamp(0, 255).byte().cpu().numpy()
@@ -164,7 +164,7 @@ def _image(run: Prepared, images: Tensor, place: int, row: int) -> Thumbnail:
     return encode(np.ascontiguousarray(image_HWC[..., shown]))
 
 
-def _reasons(run: Prepared, recording: Recording) -> dict[str, str]:
+def _reasons(run: NewRun, recording: Recording) -> dict[str, str]:
     """Why parameters have no gradient, by the beginning of their names."""
     training, optimizer = run.config.training, run.config.optimizer
     if optimizer.backbone_lr_factor == 0:
@@ -176,7 +176,7 @@ def _reasons(run: Prepared, recording: Recording) -> dict[str, str]:
     return {}
 
 
-def _optimizer_view(run: Prepared, recording: Recording) -> OptimizerView:
+def _optimizer_view(run: NewRun, recording: Recording) -> OptimizerView:
     optimizer = run.parts.state.optimizer
     names = {id(parameter): name for name, parameter in named_parameters(run.parts.state).items()}
     groups = tuple(
@@ -212,7 +212,7 @@ def _parts_of(parameters: Sequence[nn.Parameter], names: Mapping[int, str]) -> s
     return " and ".join(found)
 
 
-def rate_points(run: Prepared, recording: Recording, rates: Mapping[int, float]) -> list[Point]:
+def rate_points(run: NewRun, recording: Recording, rates: Mapping[int, float]) -> list[Point]:
     """(epoch, learning rate of the heads) over the run: up to this update as it was, then as the schedule has it."""
     state, data = run.parts.state, run.parts.data
     updates = run.parts.settings.epochs * data.updates_per_epoch
