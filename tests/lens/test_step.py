@@ -401,3 +401,20 @@ def test_an_update_that_did_not_fit_is_recorded_once(tmp_path: Path, monkeypatch
     assert found.recording.rows == expected.rows
     assert found.recording.total == pytest.approx(expected.total, rel=1e-6)
     assert "computed in 2 chunks" in found.path.read_text()
+
+
+def test_an_image_alone_and_batch_norm(tmp_path: Path) -> None:
+    """Where its maps have one cell, batch norm has nothing to normalize by: said in words of the option."""
+    path = plain(tmp_path, model={"backbone": "test_resnet", "image_size": [16, 16]})
+    row = look(path).view.rows[0].id
+    result = command("step", path, "--rows", row, "--out", tmp_path / "a.html")
+    assert result.code == 1
+    assert "--rows: found 1 row, which leaves a batch of a single image, and batch norm" in result.err
+
+
+def test_warnings_of_the_data_are_shown(tmp_path: Path) -> None:
+    """As `train` shows them: here of two rows with one image."""
+    rows = plain_table(tmp_path, 20)
+    (tmp_path / rows[0][0]).write_bytes((tmp_path / rows[2][0]).read_bytes())
+    result = command("step", write_config(tmp_path, PLAIN), "--out", tmp_path / "a.html").ok()
+    assert "warning: 2 rows hold an image that another row holds too" in result.err

@@ -52,6 +52,8 @@ def new_run(path: Path, overrides: Sequence[tuple[str, str]], console: Console) 
     for warning in check_conflicts(given):
         console.line(f"warning: {warning}")
     with preserve_torch_state(), contextlib.closing(prepare(given, console)) as splits:
+        for warning in splits.warnings:
+            console.line(f"warning: {warning}")
         made = new_model(given, splits, SINGLE_PROCESS)
         memory = memory_of(given.data.cache)
         config, device, _ = resolve_auto(given, splits, made.model, console, memory=memory)

@@ -1,13 +1,17 @@
 """`classwise step CONFIG`: prepare, record one update, look at it, write the page."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from classwise.compose.checks import single_image_batch_error
 from classwise.console import Console
+from classwise.data.batch import Batch
 from classwise.errors import ConfigError
 from classwise.files import refuse_existing
-from classwise.lens.assembly import new_run
+from classwise.lens.assembly import NewRun, new_run
 from classwise.lens.page import write_page
 from classwise.lens.recorder import Recording, named_parameters, record_update
 from classwise.lens.rows import batches_of_rows, parse_rows, row_numbers
@@ -59,14 +63,34 @@ def step(
             )
         numbers = row_numbers(ids, run.splits, data.loader.batch_size * data.micro_batches_per_update)
         check_weight(wanted, named_parameters(parts.state))
-        rates: dict[int, float] = {}
-        recording = record_update(
-            parts,
-            update,
-            replaced=(lambda epoch: batches_of_rows(numbers, data, epoch)) if numbers else None,
-            weight=wanted,
-            rates=rates,
-        )
-        view = view_of(run, recording, rates, is_chosen=bool(numbers))
+        replaced = partial(batches_of_rows, numbers, data) if numbers else None
+        with _clear_errors(run, len(numbers)):
+            recording = record_update(parts, update, replaced, wanted, partial(_bar, run, console))
+        view = view_of(run, recording, is_chosen=bool(numbers))
     write_page(view, Path(out))
     return Step(view, Path(out))
+
+
+def _bar(
+    run: NewRun, console: Console, updates: Iterable[list[Batch]], epoch: int, done: int
+) -> Iterable[list[Batch]]:
+    """The updates of an epoch, with a progress bar."""
+    total = run.parts.data.updates_per_epoch
+    return console.bar(updates, f"epoch {epoch + 1}/{run.parts.settings.epochs}", total, done)
+
+
+@contextlib.contextmanager
+def _clear_errors(run: NewRun, chosen: int) -> Iterator[None]:
+    """Torch's error of batch norm that gets a single image, in words of the options. `chosen`: rows of --rows."""
+    try:
+        yield
+    except ValueError as error:
+        clearer = single_image_batch_error(error, run.config)
+        if clearer is None:
+            raise
+        if chosen:
+            clearer = ConfigError(
+                f"--rows: found {chosen} row{'s' if chosen > 1 else ''}, which leaves a batch of a single image, and"
+                " batch norm cannot normalize a single image at this image_size; allowed: one row more"
+            )
+        raise clearer from error

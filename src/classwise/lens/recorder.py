@@ -29,6 +29,8 @@ from classwise.training.oom import retry_in_smaller_chunks
 from classwise.training.state import TrainState
 
 Tensors = dict[str, Tensor]
+Watch = Callable[[Iterable[list[Batch]], int, int], Iterable[list[Batch]]]
+"""(the updates of an epoch, the epoch, how many are done) to the updates, as `loop.train` takes it."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ class Recording:
     """One update. `number` counts from 1 over the run, `epoch` from 0.
 
     `before` and `after`: weights and buffers of the model, and under `criterion.` those of the criterion. `gradients`:
-    by parameter, before clipping; parameters without one are left out. `norm`: of all of them, `clip_norm` the most
-    that is allowed. `criterion`: a copy from before the step. `rates`: the learning rate of each group of parameters.
-    `weight`: the chosen one, before and after the step. `stepped`: whether the optimizer took the step.
+    by parameter, before clipping; parameters without one are left out. `norm`, `clipped_norm`: of all of them, before
+    and after it. `criterion`: a copy from before the step. `rates`: the learning rate of each group of parameters,
+    `rates_before`: that of the heads in each update up to this one, counted from 0. `weight`: the chosen one, before
+    and after the step. `stepped`: whether the optimizer took the step.
     """
 
     number: int
@@ -68,6 +71,7 @@ class Recording:
     norm: float = 0.0
     clipped_norm: float = 0.0
     rates: list[float] = field(default_factory=list)
+    rates_before: dict[int, float] = field(default_factory=dict)
     weight: ChosenWeight | None = None
     stepped: bool = False
     after: Tensors = field(default_factory=dict)
@@ -90,54 +94,32 @@ def record_update(
     number: int,
     replaced: Callable[[int], list[Batch]] | None = None,
     weight: WeightName | None = None,
-    rates: dict[int, float] | None = None,
-    watch: Callable[[Iterable[list[Batch]], int, int], Iterable[list[Batch]]] = loop.unwatched,
+    watch: Watch = loop.unwatched,
 ) -> Recording:
     """Train up to and with update `number`, counted from 1, and record that one. The parts are then as after it.
 
     `replaced`: returns the micro-batches to use in place of that update's, given the epoch. `weight`: the weight to
-    look at (default: the weight of a layer with the largest gradient). `rates` is filled with the heads' learning rate
-    of each update up to this one. `watch` as in `loop.train`. Raises what training raises, and ConfigError if the run
-    ends before.
+    look at (default: the weight of a layer with the largest gradient). `watch` as in `loop.train`. Raises what training
+    raises, and ConfigError if the run ends before.
     """
     recorder = _Recorder(parts.state, number, weight)
-    looked_at = dataclasses.replace(
-        parts,
-        data=dataclasses.replace(parts.data, mixing=recorder.around_mixing(parts.data.mixing)),
-        settings=dataclasses.replace(parts.settings, processes=_RecordingProcesses(recorder)),
-    )
-
-    def watched(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
-        for micro_batches in watch(updates, epoch, first_update):
-            if parts.state.progress.update == number - 1:
-                recorder.begin(epoch)
-                yield micro_batches if replaced is None else replaced(epoch)
-            else:
-                yield micro_batches
-
-    def should_stop() -> bool:
-        progress = parts.state.progress
-        if rates is not None:
-            rates[progress.update - 1] = parts.state.optimizer.param_groups[-1]["lr"]
-        if progress.update < number:
-            return False
-        recorder.close()  # the last update of an epoch may be followed by a batch of validation
-        return True
+    data = dataclasses.replace(parts.data, mixing=recorder.around_mixing(parts.data.mixing))
+    settings = dataclasses.replace(parts.settings, processes=_RecordingProcesses(recorder))
 
     def train() -> str:
         return loop.train(
-            looked_at.state,
-            looked_at.data,
-            looked_at.valid,
-            looked_at.metrics,
-            looked_at.settings,
+            parts.state,
+            data,
+            parts.valid,
+            parts.metrics,
+            settings,
             loop.NULL_CHECKPOINTER,
-            should_stop=should_stop,
-            watch=watched,
+            should_stop=recorder.should_stop,
+            watch=recorder.around_updates(watch, replaced),
         )
 
     try:
-        outcome = retry_in_smaller_chunks(train, parts.state, parts.data)
+        outcome = retry_in_smaller_chunks(train, parts.state, data)
     except Interrupted:
         return recorder.end()
     finally:
@@ -150,7 +132,7 @@ def record_update(
 
 
 class _Recorder:
-    """Takes down one update, from `begin` to `end`."""
+    """Takes down one update, from `begin` to `end`, and the learning rate of each before it."""
 
     def __init__(self, state: TrainState, number: int, weight: WeightName | None) -> None:
         self.state = state
@@ -159,6 +141,7 @@ class _Recorder:
         self._stack = contextlib.ExitStack()
         self._blocks: list[Block] = []
         self._recording: Recording | None = None
+        self._rates: dict[int, float] = {}
 
     @property
     def recording(self) -> Recording:
@@ -193,14 +176,37 @@ class _Recorder:
         ):
             self._stack.callback(handle.remove)
 
+    def should_stop(self) -> bool:
+        """Whether the update is over; asked after each."""
+        update = self.state.progress.update
+        self._rates[update - 1] = self.state.optimizer.param_groups[-1]["lr"]
+        if update < self._number:
+            return False
+        self.close()  # the last update of an epoch may be followed by a batch of validation
+        return True
+
     def end(self) -> Recording:
         """The recording, once the loop has returned."""
         self.recording.after = tensors_of(self.state)
+        self.recording.rates_before = self._rates
         return self.recording
 
     def close(self) -> None:
         """Remove all hooks."""
         self._stack.close()
+
+    def around_updates(self, watch: Watch, replaced: Callable[[int], list[Batch]] | None) -> Watch:
+        """`watch`, which begins the recording when its update comes, of the micro-batches that replace its own if there
+        are some."""
+
+        def watched(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
+            for micro_batches in watch(updates, epoch, first_update):
+                is_wanted = self.state.progress.update == self._number - 1
+                if is_wanted:
+                    self.begin(epoch)
+                yield replaced(epoch) if is_wanted and replaced is not None else micro_batches
+
+        return watched
 
     def around_mixing(
         self, mixing: Callable[[list[Batch], int], list[Batch]]

@@ -90,9 +90,8 @@ class View:
         return self.run.config.training.clip_norm
 
 
-def view_of(run: NewRun, recording: Recording, rates: Mapping[int, float], is_chosen: bool) -> View:
-    """From the recording of an update. `rates`: the heads' learning rate of each update up to this one, counted from
-    0; `is_chosen`: whether the user has chosen its rows."""
+def view_of(run: NewRun, recording: Recording, is_chosen: bool) -> View:
+    """From the recording of an update. `is_chosen`: whether the user has chosen its rows."""
     parts, splits = run.parts, run.splits
     targets = {target.name: target for target in splits.targets}
     labels = joined([chunk.targets for chunk in recording.chunks])
@@ -118,7 +117,7 @@ def view_of(run: NewRun, recording: Recording, rates: Mapping[int, float], is_ch
         else reduction_of(with_outputs(recording, after.outputs, after.loss)),
         parts=gradient_parts(recording, named_parameters(parts.state), _reasons(run, recording)),
         optimizer=_optimizer_view(run, recording),
-        rates=tuple(rate_points(run, recording, rates)),
+        rates=tuple(rate_points(run, recording)),
         comparisons=comparisons,
     )
 
@@ -212,9 +211,9 @@ def _parts_of(parameters: Sequence[nn.Parameter], names: Mapping[int, str]) -> s
     return " and ".join(found)
 
 
-def rate_points(run: NewRun, recording: Recording, rates: Mapping[int, float]) -> list[Point]:
+def rate_points(run: NewRun, recording: Recording) -> list[Point]:
     """(epoch, learning rate of the heads) over the run: up to this update as it was, then as the schedule has it."""
-    state, data = run.parts.state, run.parts.data
+    state, data, rates = run.parts.state, run.parts.data, recording.rates_before
     updates = run.parts.settings.epochs * data.updates_per_epoch
     step = max(1, updates // MOST_POINTS)
     chosen = sorted({*range(0, updates, step), recording.number - 1, updates - 1})
