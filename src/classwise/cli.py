@@ -333,7 +333,7 @@ def step(
     weight: Annotated[
         str | None,
         Parameter(
-            help="The weight whose step is worked out, such as heads.0.weight[3,17] [default: the largest gradient of a layer]."
+            help="The weight whose step is worked out, as heads.0.weight[3,17] [default: a layer's largest gradient]."
         ),
     ] = None,
     out: Annotated[Path, Parameter(help="The page.")] = Path("step.html"),
