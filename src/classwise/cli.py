@@ -41,6 +41,7 @@ SINGLE_PROCESS_COMMANDS = (
     "convert",
     "report",
     "schedule",
+    "step",
 )
 """Commands that torchrun cannot start: their processes would write the same files."""
 
@@ -317,6 +318,56 @@ def schedule(
     print(text_of(rates, get_terminal_size().columns, sys.stdout.encoding))
     if out is not None:
         print(out)
+
+
+@app.command
+def step(
+    config: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    rows: Annotated[
+        str | None,
+        Parameter(help="Ids of training rows, separated by commas, in place of the rows of that update."),
+    ] = None,
+    update: Annotated[
+        int, Parameter(help="Which update of the run, from 1; those before it are trained as always.")
+    ] = 1,
+    weight: Annotated[
+        str | None,
+        Parameter(
+            help="The weight whose step is worked out, as heads.0.weight[3,17] [default: a layer's largest gradient]."
+        ),
+    ] = None,
+    out: Annotated[Path, Parameter(help="The page.")] = Path("step.html"),
+    force: Force = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show one real update on one page: images, outputs, loss, grad_fn, gradients, the optimizer's step, and after it.
+
+    There is no run directory. Every key of the config is also an option.
+
+    Parameters
+    ----------
+    config
+        A classwise.toml; `classwise init` writes one.
+    """
+    _say_at_once(f"step: {config}", quiet)
+    from classwise.lens.command import step as look_at_step
+    from classwise.lens.text import can_encode, text_of
+
+    found = look_at_step(
+        config,
+        parse_overrides(overrides),
+        rows=rows,
+        update=update,
+        weight=weight,
+        out=out,
+        force=force,
+        quiet=quiet,
+    )
+    print(text_of(found.view, get_terminal_size().columns, plain=not can_encode(sys.stdout.encoding)))
+    print(found.path)
 
 
 @app.command
