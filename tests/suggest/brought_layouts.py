@@ -78,6 +78,18 @@ def patients(folder: Path) -> Path:
     return folder
 
 
+def classes_in_patients(folder: Path) -> Path:
+    for number in range(5):
+        classes(folder / f"{8863 + number}", {"0": 4, "1": 4}, first=10 * number)
+    return folder
+
+
+def classes_in_sites(folder: Path) -> Path:
+    for number in range(4):
+        classes(folder / f"site{number}", {"neg": 4, "pos": 4}, first=10 * number)
+    return folder
+
+
 def batches_in_classes(folder: Path) -> Path:
     for kind, label in enumerate(("cat", "dog")):
         for batch in range(3):
@@ -266,6 +278,8 @@ BROUGHT = [
     Layout("valid beside invalid", "", valid_and_invalid, CLASS3, {"all": 24}),
     Layout("folds, each with train and val", "", folds_of_splits, refusal="folds, of which one is trained at a time; classwise init"),
     Layout("patients in class folders", "", patients, CLASS2, {"all": 24}, {"group": "folder"}, ["the images of one are never split"]),
+    Layout("classes in folders of patients", "IDC histology", classes_in_patients, CLASS2, {"all": 40}, {"group": "folder"}, ["label: 2 classes, the inner folders (0, 1)"]),
+    Layout("classes in folders of sites", "", classes_in_sites, CLASS2, {"all": 32}, {"group": "folder"}, ["numbered as persons, sites and the like are"]),
     Layout("batches in class folders", "", batches_in_classes, CLASS2, {"all": 18}, {"group": None}, ["the outer folders (cat, dog)"]),
     Layout("models in folders of makes", "", models_of_makes, CLASS2, {"all": 16}, says=['column = "folder", which has the inner folders']),
     Layout("images to predict beside the classes", "", images_beside_classes, CLASS2, {"all": 16}, says=["left out 5 images of test/"]),

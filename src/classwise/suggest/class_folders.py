@@ -4,7 +4,7 @@ CLASS/1.jpg              class folders, perhaps with a test beside them
 CLASS/train/1.jpg        parts of a split within each class
 DOMAIN/train/CLASS/1.jpg parts of a split within each domain
 DOMAIN/CLASS/1.jpg       the same class folders in several folders: domains, folds
-CLASS/PATIENT/1.jpg      groups of images within each class
+CLASS/PATIENT/1.jpg      groups of images within each class, or classes within each group
 """
 
 import re
@@ -113,6 +113,8 @@ def repeated_folders(names: list[str], source: Path) -> Layout | None:
     firsts = list(inner)
     if numbered_as(all_inner, GROUPS) or numbered_as(all_inner, BATCHES):
         return None
+    if numbered_as(firsts, GROUPS) or _are_long_numbers(firsts):
+        return _classes_in_groups(names, firsts, sorted(all_inner))
     are_folds = _are_folds(firsts)
     if len(all_inner) <= len(inner) and not are_folds:
         rows = [(name, name.split("/")[0], name.split("/")[1]) for name in names]
@@ -131,6 +133,29 @@ def repeated_folders(names: list[str], source: Path) -> Layout | None:
         f'column = "{column}", which has the {other} folders',
     )
     return Layout(rows, "fold" if are_folds else "domain", [decision])
+
+
+def _are_long_numbers(folders: Collection[str]) -> bool:
+    """Whether all are numbers as persons and studies have them: 8863, 10253."""
+    return all(re.fullmatch(r"\d{4,}", folder) for folder in folders)
+
+
+def _classes_in_groups(names: list[str], firsts: list[str], classes: list[str]) -> Layout:
+    """PATIENT/CLASS/1.jpg: the images of a patient stay together."""
+    rows = [(name, name.split("/")[1], name.split("/")[0]) for name in names]
+    label = (
+        "targets.label.column",
+        f"label: {len(classes)} classes, the inner folders ({listed(classes)})",
+        f"the outer ones ({listed(firsts, 3)}) are numbered as persons, sites and the like are",
+        'column = "folder", which has the outer folders',
+    )
+    group = (
+        "data.group",
+        f"groups: the {len(firsts)} outer folders",
+        "the images of one are probably alike, and are never split",
+        "without data.group the images are split one by one",
+    )
+    return Layout(rows, "group", [label, group])
 
 
 def parts_beside_classes(names: list[str], source: Path) -> Layout | None:
