@@ -43,15 +43,15 @@ def evaluate(
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     table
         A labeled table, or a folder with one sub-folder per class [default: the run's own test and validation rows].
     """
     from classwise.errors import SkippedImages
+    from classwise.kfold.api import open_run
     from classwise.metrics.text import metrics_text
-    from classwise.run.api import Run
 
-    metrics = Run.open(run).evaluate(table, images, quiet=False, bad_images=bad_images)
+    metrics = open_run(run).evaluate(table, images, quiet=False, bad_images=bad_images)
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
     if skipped := metrics.get("skipped"):
         first = skipped[0]
@@ -88,7 +88,7 @@ def predict(
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     source
         A folder of images; a table with the path column of the config; one or more images, or a pattern such as
         'new/*.png'; or - for a list of paths on standard input, one a line.
@@ -98,7 +98,7 @@ def predict(
     from classwise.data.table import SUFFIXES, write_table
     from classwise.errors import DataError, OutputError
     from classwise.files import refuse_existing
-    from classwise.run.api import Run
+    from classwise.kfold.api import open_run
 
     sources = [source, *more]
     for name in sources:
@@ -110,7 +110,7 @@ def predict(
                 f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}"
             )
         refuse_existing(out, force)
-    predictions = Run.open(run).predict(
+    predictions = open_run(run).predict(
         source if not more else sources,
         images,
         quiet=False,
@@ -185,18 +185,18 @@ def submit(
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     template
         The competition's table of ids, with one or more columns for the predictions.
     """
     from classwise.errors import OutputError, SkippedImages
-    from classwise.run.api import Run
+    from classwise.kfold.api import open_run
 
     if out.suffix.lower() != template.suffix.lower():
         raise OutputError(
             f"--out {out}: found suffix {out.suffix or '(none)'}, allowed: {template.suffix}, as in the template"
         )
-    opened = Run.open(run)
+    opened = open_run(run)
     skipped = opened.submit_with_note(
         template,
         images,
@@ -229,11 +229,11 @@ def export(
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     """
-    from classwise.run.api import Run
+    from classwise.kfold.api import open_run
 
-    print(Run.open(run).export(out, force))
+    print(open_run(run).export(out, force))
 
 
 def convert(
@@ -281,8 +281,8 @@ def report(run: Path, /, *, debug: Debug = False) -> None:
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     """
-    from classwise.run.api import Run
+    from classwise.kfold.api import open_run
 
-    print(Run.open(run).report())
+    print(open_run(run).report())

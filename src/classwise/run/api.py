@@ -10,13 +10,11 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.autotune import resolve_auto
-from classwise.compose.contents import resampling_groups
-from classwise.compose.dataset import prepare
+from classwise.compose.dataset import ReadData, prepare
 from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.prior import absent_at_prior
-from classwise.compose.row_weights import score_weights
 from classwise.compose.settings import device_of
-from classwise.compose.splits import Split, data_digest
+from classwise.compose.splits import data_digest
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
@@ -27,7 +25,6 @@ from classwise.errors import CheckpointError, ConfigError, DataError, OutputErro
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
-from classwise.metrics.text import absent_classes
 from classwise.report.page import write_report
 from classwise.run.assembly import assemble, new_model, restored_parts
 from classwise.run.checkpoint import (
@@ -37,6 +34,7 @@ from classwise.run.checkpoint import (
     read_on_rank_zero,
     weights_digest,
 )
+from classwise.run.evaluation import split_scores, table_scores
 from classwise.run.extension import (
     check_extension,
     config_before,
@@ -46,11 +44,10 @@ from classwise.run.extension import (
     update_checkpoints,
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
-from classwise.run.inputs import rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
-from classwise.run.predictor import Predictor, preserve_torch_state, set_threads, unscored
+from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config, with_begun_plan
@@ -61,7 +58,6 @@ from classwise.run.session import (
     stop_between_updates,
     write_beginning,
 )
-from classwise.run.unseen import UnseenLabels, note_unseen
 from classwise.signals import stop_flag
 
 
@@ -70,13 +66,14 @@ def train(
     run: str | Path | None = None,
     overrides: Sequence[tuple[str, str]] = (),
     quiet: bool = False,
+    read: ReadData | None = None,
 ) -> "Run":
     """Train as the config says and return the finished run.
 
     `config` may also be a folder of images or a table: the config that `init` would write is then written beside the
-    run. `run` is the folder to train into (default: runs/NAME, numbered if it exists). Raises ClasswiseError for
-    whatever is wrong with config or data, and leaves nothing behind then; Interrupted after a signal, with a
-    checkpoint written.
+    run. `run` is the folder to train into (default: runs/NAME, numbered if it exists). `read`: the data, where it is
+    read already. Raises ClasswiseError for whatever is wrong with config or data, and leaves nothing behind then;
+    Interrupted after a signal, with a checkpoint written.
     """
     with (
         process_group() as processes,
@@ -88,8 +85,8 @@ def train(
         config, run = stack.enter_context(config_to_train(config, run, overrides, processes, console))
 
         # What is wrong with config or data comes out here, before anything is measured.
-        checked, conflicts = processes.on_all_ranks(lambda: _checked_config(config, overrides))
-        splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
+        checked, conflicts = processes.on_all_ranks(lambda: checked_config(config, overrides))
+        splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes, read=read)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         made = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
         heads, model = made.heads, made.model
@@ -143,12 +140,14 @@ def resume(
     workers: int | None = None,
     epochs: int | None = None,
     schedule: str = "planned",
+    read: ReadData | None = None,
 ) -> "Run":
     """Go on from the last good checkpoint; a run that has ended is returned as it is.
 
     `workers` replaces data.workers of the run's config this time: it does not change any number. `epochs` replaces
     training.epochs for good, also of a run that has ended: it goes on as if `planned` with so many, or with
-    `schedule="restart"` its schedule begins again over the new ones (see run/extension.py).
+    `schedule="restart"` its schedule begins again over the new ones (see run/extension.py). `read`: the data, where it
+    is read already.
 
     Raises CheckpointError if there is no usable checkpoint or the data is not what it was, ConfigError if the run's
     config was edited or the run cannot have so many epochs, OutputError if another process trains the run.
@@ -192,7 +191,8 @@ def resume(
             before = config_before(config, checkpoint)
             config = extended_config(config, checkpoint, epochs, schedule)
         sides = processes.from_rank_zero(folder.sides)
-        splits = stack.enter_context(contextlib.closing(prepare(config, console, processes, sides=sides)))
+        prepared = prepare(config, console, processes, sides=sides, read=read)
+        splits = stack.enter_context(contextlib.closing(prepared))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
         processes.require_same(data_digest(splits), "the data")
 
@@ -234,7 +234,8 @@ class Run:
     def open(path: str | Path) -> "Run":
         """The run in the folder `path`. Raises CheckpointError if there is none."""
         folder = RunFolder(Path(path))
-        folder.status()
+        if "kind" in folder.status():
+            raise CheckpointError(f"{path} is a folds directory; open it with classwise.Folds.open")
         return Run(folder)
 
     @property
@@ -281,23 +282,15 @@ class Run:
         predictor = self._predictor()
         if table is None:
             return self._evaluate_own_rows(predictor, config, console)
-        rows = rows_to_score(
-            self.folder,
+        return table_scores(
+            predictor,
             config,
-            predictor.targets,
+            self.folder.split(),
             table=Path(table),
             images=images,
             bad_images=bad_images,
             console=console,
         )
-        metrics = _scored(predictor, rows.split, config, console, rows.unseen)
-        note_unseen(metrics, rows.unseen)
-        warnings = [*rows.warnings, *absent_classes(metrics)]
-        for warning in warnings:
-            console.line(f"warning: {warning}")
-        if bad_images == "skip":
-            metrics["skipped"] = [{"path": str(error.path), "reason": error.reason} for error in rows.bad]
-        return metrics | {"warnings": warnings}
 
     def _evaluate_own_rows(self, predictor: Predictor, config: Config, console: Console) -> dict[str, Any]:
         """The metrics on the run's validation and test rows."""
@@ -309,12 +302,12 @@ class Run:
                 f"{self.path}: the run was trained on all rows (data.valid = 0), so it has none to be evaluated on;"
                 " name a labeled table or folder"
             )
-        metrics = _scored(predictor, splits.valid, config, console)
+        metrics = split_scores(predictor, splits.valid, config, console)
         # What the choice of the epoch does to the score is known from training.
         with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
             metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
         if splits.test is not None:
-            metrics["test"] = _scored(predictor, splits.test, config, console)
+            metrics["test"] = split_scores(predictor, splits.test, config, console)
         return metrics
 
     def predict(
@@ -417,7 +410,7 @@ class Run:
         return submission_of(
             self._predictor(),
             load_config(self.folder.config),
-            self.folder,
+            self.folder.status,
             Path(template),
             Path(images),
             Path(out),
@@ -449,29 +442,7 @@ class Run:
         return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
 
 
-def _scored(
-    predictor: Predictor,
-    split: Split,
-    config: Config,
-    console: Console,
-    unseen: UnseenLabels | None = None,
-) -> dict[str, Any]:
-    """The metrics of one split's rows."""
-    if not len(split.samples):
-        return unscored(config)
-    weights_N = score_weights(config, split.samples)
-    outputs = predictor.outputs(split.samples, config, console=console)
-    return predictor.score(
-        outputs,
-        split.labels,
-        groups=resampling_groups(split.samples, predictor.targets),
-        config=config,
-        unseen=unseen,
-        row_weights=weights_N,
-    )
-
-
-def _checked_config(
+def checked_config(
     config: Config | str | Path, overrides: Sequence[tuple[str, str]]
 ) -> tuple[Config, list[str]]:
     """The config with absolute paths, and warnings of settings that work against each other. Raises ConfigError."""
