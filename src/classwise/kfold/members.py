@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from classwise.compose.dataset import ReadData, prepare
-from classwise.compose.splits import DatasetSplits
+from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import CheckpointError
@@ -15,6 +15,7 @@ from classwise.kfold.folder import FoldsFolder
 from classwise.kfold.out_of_fold import OutOfFold, out_of_fold
 from classwise.kfold.plan import FoldRun, fold_runs
 from classwise.run.checkpoint import Checkpoint, read_checkpoint
+from classwise.run.folder import RunFolder
 from classwise.run.predictor import Predictor
 from classwise.run.resume_checks import refuse_changed_data
 from classwise.run.resume_config import fixed_toml
@@ -89,8 +90,8 @@ def gather(
         for name, split in data.by_name.items():
             if name == "train":
                 continue
-            raw = None if recompute else files.outputs(name)
-            if raw is None or any(len(values) != len(split.samples) for values in raw.values()):
+            raw = None if recompute else _kept_outputs(files, name, split, predictor)
+            if raw is None:
                 raw = predictor.outputs(
                     split.samples, config, should_stop=should_stop, console=console, cached=split.cached
                 )
@@ -106,6 +107,17 @@ def gather(
         splits=splits[0],
         test=mean_outputs(test, first.heads) if test else None,
     )
+
+
+def _kept_outputs(
+    files: RunFolder, name: str, split: Split, predictor: Predictor
+) -> dict[str, Tensor] | None:
+    """The raw outputs that the run has kept of a split's rows, in the order of the targets; None if they do not fit."""
+    kept = files.outputs(name) or {}
+    shapes = {target: (len(split.samples), head.outputs) for target, head in predictor.heads.items()}
+    if {target: tuple(values.shape) for target, values in kept.items()} != shapes:
+        return None
+    return {target: kept[target] for target in shapes}
 
 
 def _out_of_fold(

@@ -191,8 +191,8 @@ def resume(
             before = config_before(config, checkpoint)
             config = extended_config(config, checkpoint, epochs, schedule)
         sides = processes.from_rank_zero(folder.sides)
-        prepared = prepare(config, console, processes, sides=sides, read=read)
-        splits = stack.enter_context(contextlib.closing(prepared))
+        split_data = prepare(config, console, processes, sides=sides, read=read)
+        splits = stack.enter_context(contextlib.closing(split_data))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
         processes.require_same(data_digest(splits), "the data")
 
