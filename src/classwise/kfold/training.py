@@ -31,6 +31,7 @@ from classwise.kfold.folder import KIND, FoldsFolder
 from classwise.kfold.out_of_fold import all_rows, fold_warnings
 from classwise.kfold.plan import FoldRun, fold_runs, with_given_count
 from classwise.kfold.results import write_results
+from classwise.report.page import write_report
 from classwise.run.assembly import new_model
 from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.status import data_summary, model_summary
@@ -50,6 +51,12 @@ class FoldsStatus:
 
     def write(self, state: str, reason: str, runs: Sequence[FoldRun], messages: dict[str, str]) -> None:
         """Replace status.json. `messages`: why a fold failed, by its name."""
+        self.folder.files.write_status(self.contents(state, reason, runs, messages))
+
+    def contents(
+        self, state: str, reason: str, runs: Sequence[FoldRun], messages: dict[str, str]
+    ) -> dict[str, Any]:
+        """What status.json holds as of now."""
         folds = []
         for run in runs:
             name = state_of(self.folder.path / run.name) or WAITING
@@ -60,7 +67,7 @@ class FoldsStatus:
         done = sum(is_done(self.folder.path / run.name) for run in runs)
         seconds = float(self.entries.get("seconds", 0.0)) + time.monotonic() - self.started
         head = {"state": state, "reason": reason, "kind": KIND, "done": done, "of": len(runs), "folds": folds}
-        self.folder.files.write_status(head | self.entries | {"seconds": round(seconds, 1)})
+        return head | self.entries | {"seconds": round(seconds, 1)}
 
 
 def train_folds(
@@ -122,7 +129,11 @@ def train_folds(
                 if folder.is_drawn:
                     status.write("failed", str(error), runs, messages)
             raise
-        status.write("finished", f"all {len(runs)} folds are done", runs, {})
+        # The status comes last: folds that say they are finished have all their files.
+        finished = status.contents("finished", f"all {len(runs)} folds are done", runs, {})
+        write_report(folder.path, finished)
+        folder.files.write_status(finished)
+        console.line(f"report: {folder.files.report}")
 
 
 def _done_text(folder: FoldsFolder, runs: Sequence[FoldRun]) -> str:
