@@ -322,6 +322,55 @@ def test_killed_and_resumed_the_folds_are_the_same_bytes(here: Path, tmp_path: P
     assert without_times(run) == without_times(here / "F")
 
 
+def test_a_signal_stops_after_the_update_and_leaves_what_can_be_resumed(here: Path, tmp_path: Path) -> None:
+    run = tmp_path / "F"
+    options = ["--folds", "2", "--training.epochs", "400", "--run", str(run)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "classwise", "folds", str(here / "classwise.toml"), *options],
+        env=child_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not (run / "fold-0/history.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate()
+    assert process.returncode == 75
+    assert f"stopped with 0 of 2 folds done; go on with: classwise resume {run}" in messages
+    status = read(run, "status.json")
+    assert status["state"] == "interrupted"
+    assert [entry["state"] for entry in status["folds"]] == ["interrupted", "waiting"]
+
+
+def test_a_folder_of_images_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_images: Callable[..., list[str]]
+) -> None:
+    """Config and table are written beside the folds, under their name."""
+    make_images(tmp_path / "photos", {"a": 12, "b": 12})
+    monkeypatch.chdir(tmp_path)
+    options = ["--training.epochs", 1, "--model.image_size", "[16, 16]", "--model.backbone", "small_cnn"]
+    plain = [
+        "--model.weights",
+        "none",
+        "--model.pooling",
+        "last",
+        "--training.precision",
+        "fp32",
+        "--data.workers",
+        0,
+        "--quiet",
+    ]
+    found = command("folds", "photos", "--folds", 2, *options, *plain).ok()
+    assert found.path == Path("runs/photos-folds")
+    assert {path.name for path in Path("runs").iterdir()} == {
+        "photos-folds",
+        "photos-folds.csv",
+        "photos-folds.toml",
+    }
+    assert out_of_fold(Path("runs/photos-folds")).height == 24
+
+
 # Folds of other kinds
 
 

@@ -51,7 +51,10 @@ def folds(
     """
     console = Console(quiet)
     with contextlib.ExitStack() as stack:
-        config, run = stack.enter_context(config_to_train(config, run, overrides, SINGLE_PROCESS, console))
+        made_for_source = config_to_train(
+            config, run, overrides, SINGLE_PROCESS, console, suffix="-folds", has_begun=has_begun
+        )
+        config, run = stack.enter_context(made_for_source)
         checked, conflicts = checked_config(config, overrides)
         checked = folds_config(checked)
         for conflict in conflicts:

@@ -167,13 +167,14 @@ def split_table(splits: DatasetSplits) -> pl.DataFrame:
     return pl.concat(tables)
 
 
-def _has_checkpoint(folder: RunFolder) -> bool:
+def has_checkpoint(folder: RunFolder) -> bool:
+    """Whether a checkpoint was ever completed."""
     return folder.has_begun
 
 
 @contextlib.contextmanager
 def new_folder(
-    name: str, wanted: Path | None, has_begun: Callable[[RunFolder], bool] = _has_checkpoint
+    name: str, wanted: Path | None, has_begun: Callable[[RunFolder], bool] = has_checkpoint
 ) -> Iterator[RunFolder]:
     """Make the folder of a new run and lock it until the end of the block: `wanted`, which must be empty, or by
     default runs/NAME, runs/NAME-2, ...
