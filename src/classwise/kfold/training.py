@@ -7,9 +7,10 @@ images are read once for all. See docs/decisions/0045-folds.md.
 import contextlib
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -43,30 +44,57 @@ WAITING = "waiting"
 
 @dataclass
 class FoldsStatus:
-    """status.json of the folds: what it holds besides how far they are, and since when this process is at it."""
+    """How far the folds are, for status.json: the runs once they are known, why some failed (by name), the `entries`
+    that do not change, and since when this process is at it."""
 
     folder: FoldsFolder
     entries: dict[str, Any]
+    runs: list[FoldRun] = field(default_factory=list)
+    messages: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
-    def write(self, state: str, reason: str, runs: Sequence[FoldRun], messages: dict[str, str]) -> None:
-        """Replace status.json. `messages`: why a fold failed, by its name."""
-        self.folder.files.write_status(self.contents(state, reason, runs, messages))
+    @staticmethod
+    def begin(folder: FoldsFolder, config: Config) -> "FoldsStatus":
+        """Of folds that are new, for which config.toml and status.json are written, or that go on."""
+        now = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": 0.0}
+        if not folder.is_drawn:
+            write_text(folder.files.config, config.to_toml())
+            FoldsStatus(folder, now).write("running", "")
+        kept = folder.status()
+        entries = {key: kept[key] for key in ("started", "seconds", "data", "model") if key in kept}
+        return FoldsStatus(folder, now | entries, fold_runs(config) if folder.is_drawn else [])
 
-    def contents(
-        self, state: str, reason: str, runs: Sequence[FoldRun], messages: dict[str, str]
-    ) -> dict[str, Any]:
+    @property
+    def done(self) -> int:
+        """How many folds are done."""
+        return sum(is_done(self.folder.path / run.name) for run in self.runs)
+
+    @property
+    def done_text(self) -> str:
+        return f"{self.done} of {len(self.runs)} folds done"
+
+    def write(self, state: str, reason: str) -> None:
+        """Replace status.json."""
+        self.folder.files.write_status(self.contents(state, reason))
+
+    def contents(self, state: str, reason: str) -> dict[str, Any]:
         """What status.json holds as of now."""
         folds = []
-        for run in runs:
+        for run in self.runs:
             name = state_of(self.folder.path / run.name) or WAITING
             entry = {"folder": run.name, "fold": run.fold, "seed": run.config.seed, "state": name}
-            if run.name in messages:
-                entry |= {"state": "failed", "message": messages[run.name]}
+            if run.name in self.messages:
+                entry |= {"state": "failed", "message": self.messages[run.name]}
             folds.append(entry)
-        done = sum(is_done(self.folder.path / run.name) for run in runs)
-        seconds = float(self.entries.get("seconds", 0.0)) + time.monotonic() - self.started
-        head = {"state": state, "reason": reason, "kind": KIND, "done": done, "of": len(runs), "folds": folds}
+        seconds = float(self.entries["seconds"]) + time.monotonic() - self.started
+        head = {
+            "state": state,
+            "reason": reason,
+            "kind": KIND,
+            "done": self.done,
+            "of": len(self.runs),
+            "folds": folds,
+        }
         return head | self.entries | {"seconds": round(seconds, 1)}
 
 
@@ -78,83 +106,67 @@ def train_folds(
 
     Raises ClasswiseError with the names of the folds that failed, once the others are done; Interrupted after a signal.
     """
-    with (
-        stop_flag(),
-        signal_watch() as signal_came,
-        preserve_torch_state(),
-        contextlib.ExitStack() as stack,
-    ):
+    with stop_flag(), signal_watch() as signal_came, preserve_torch_state():
         console.log_to(folder.files.log)
-        started = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": 0.0}
-        status = FoldsStatus(folder, {})
-        runs: list[FoldRun] = []
-        messages: dict[str, str] = {}
+        status = FoldsStatus.begin(folder, config)
         try:
-            if not folder.is_drawn:
-                write_text(folder.files.config, config.to_toml())
-                FoldsStatus(folder, started).write("running", "", [], {})
-            kept = folder.status()
-            status.entries = {
-                key: kept[key] for key in ("started", "seconds", "data", "model") if key in kept
-            }
-            read = stack.enter_context(contextlib.closing(read_data(config, console)))
-            if not folder.is_drawn:
-                config = with_given_count(config, read.samples, is_new)
-                config = _begin(folder, config, read, console, status)
-            else:
-                _refuse_other_rows(folder, config, read, console)
-            runs = fold_runs(config)
-            status.write("running", "", runs, {})
-            for number, run in enumerate(runs, start=1):
-                outcome = _train_one(folder, run, read, console, quiet, f"{number} of {len(runs)}")
-                if outcome.state == "interrupted" or signal_came():
-                    raise KeyboardInterrupt
-                if outcome.state == "failed":
-                    messages[run.name] = outcome.message
-                    console.line(f"{run.name} failed: {outcome.message}")
-                status.write("running", "", runs, messages)
-            if messages:
-                raise ClasswiseError(_failed_text(folder, runs, messages))
-            write_results(folder, config, read, console, signal_came)
+            with contextlib.closing(read_data(config, console)) as read:
+                if folder.is_drawn:
+                    _refuse_other_rows(folder, config, read, console)
+                else:
+                    config = with_given_count(config, read.samples, is_new)
+                    config = _begin(folder, config, read, console, status)
+                status.runs = fold_runs(config)
+                _train_all(status, read, console, quiet, signal_came)
+                write_results(folder, config, read, console, signal_came)
         except (Interrupted, KeyboardInterrupt):
             if not folder.is_drawn:
-                raise
-            status.write("interrupted", "stopped by a signal", runs, messages)
+                raise  # there is nothing to go on with
+            status.write("interrupted", "stopped by a signal")
             raise Interrupted(
-                f"stopped with {_done_text(folder, runs)}; go on with: classwise resume {folder.path}"
+                f"stopped with {status.done_text}; go on with: classwise resume {folder.path}"
             ) from None
         except BaseException as error:
             # If the disk is full, status.json cannot be written either; the first error is the one to show.
             with contextlib.suppress(OSError, CheckpointError):
                 if folder.is_drawn:
-                    status.write("failed", str(error), runs, messages)
+                    status.write("failed", f"{type(error).__name__}: {error}")
             raise
+
         # The status comes last: folds that say they are finished have all their files.
-        finished = status.contents("finished", f"all {len(runs)} folds are done", runs, {})
+        finished = status.contents("finished", f"all {len(status.runs)} folds are done")
         write_report(folder.path, finished)
         folder.files.write_status(finished)
         console.line(f"report: {folder.files.report}")
 
 
-def _done_text(folder: FoldsFolder, runs: Sequence[FoldRun]) -> str:
-    done = sum(is_done(folder.path / run.name) for run in runs)
-    return f"{done} of {len(runs)} folds done"
-
-
-def _failed_text(folder: FoldsFolder, runs: Sequence[FoldRun], messages: dict[str, str]) -> str:
-    """Which folds failed and why, and how to go on."""
-    listed = "; ".join(f"{name}: {message}" for name, message in messages.items())
-    return (
-        f"{folder.path}: {_done_text(folder, runs)}, {len(messages)} failed: {listed}. Once the cause is gone, go on"
-        f" with: classwise resume {folder.path}"
-    )
+def _train_all(
+    status: FoldsStatus, read: ReadData, console: Console, quiet: bool, signal_came: Callable[[], bool]
+) -> None:
+    """Train one fold after the other. Raises KeyboardInterrupt after a signal; ClasswiseError if some failed, once the
+    others are done."""
+    runs, path = status.runs, status.folder.path
+    status.write("running", "")
+    for number, run in enumerate(runs, start=1):
+        outcome = _train_one(path / run.name, run, read, console, quiet, f"{number} of {len(runs)}")
+        if outcome.state == "interrupted" or signal_came():
+            raise KeyboardInterrupt
+        if outcome.state == "failed":
+            status.messages[run.name] = outcome.message
+            console.line(f"{run.name} failed: {outcome.message}")
+        status.write("running", "")
+    if status.messages:
+        listed = "; ".join(f"{name}: {message}" for name, message in status.messages.items())
+        raise ClasswiseError(
+            f"{path}: {status.done_text}, {len(status.messages)} failed: {listed}. Once the cause is gone, go on with:"
+            f" classwise resume {path}"
+        )
 
 
 def _train_one(
-    folder: FoldsFolder, run: FoldRun, read: ReadData, console: Console, quiet: bool, number: str
+    path: Path, run: FoldRun, read: ReadData, console: Console, quiet: bool, number: str
 ) -> Outcome:
-    """Train one fold, or go on with it; raises nothing."""
-    path = folder.path / run.name
+    """Train one fold into `path`, or go on with it; raises nothing."""
     if is_done(path):
         return Outcome(state_of(path))
     verb = "going on with" if state_of(path) else "training"
@@ -188,7 +200,7 @@ def _begin(
         "data": data_summary(rows) | {"warnings": warnings},
         "model": model_summary(config, model),
     }
-    status.write("running", "", [], {})
+    status.write("running", "")
     write_text(folder.files.config, config.to_toml())
     folder.write_folds(table)
     sizes = ", ".join(str((table["fold"] == str(fold)).sum()) for fold in range(_folds(config).count))
