@@ -147,7 +147,7 @@ FAULTS = (
     ),
     Fault(
         "deletes-held-run",
-        "compare/work.py",
+        "run/unattended.py",
         "refuse_held(folder)  # another process may be training this run",
         "pass",
         "`compare` deletes the folder of a run that another process has begun.",

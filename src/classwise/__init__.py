@@ -18,26 +18,32 @@ if TYPE_CHECKING:
     from classwise.config.load import make_config as make_config
     from classwise.config.schema import Config as Config
     from classwise.errors import ClasswiseError as ClasswiseError
+    from classwise.kfold.api import Folds as Folds
+    from classwise.kfold.api import folds as folds
+    from classwise.kfold.api import resume as resume
     from classwise.run.api import Run as Run
-    from classwise.run.api import resume as resume
     from classwise.run.api import train as train
     from classwise.suggest.config import init as init
 
 _MODULE_OF = {
     "ClasswiseError": "errors",
     "Config": "config.schema",
+    "Folds": "kfold.api",
     "Run": "run.api",
+    "folds": "kfold.api",
     "init": "suggest.config",
     "load_config": "config.load",
     "make_config": "config.load",
-    "resume": "run.api",
+    "resume": "kfold.api",
     "train": "run.api",
 }
 __all__ = [
     "ClasswiseError",
     "Config",
+    "Folds",
     "Run",
     "__version__",
+    "folds",
     "init",
     "load_config",
     "make_config",

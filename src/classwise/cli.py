@@ -34,6 +34,7 @@ SINGLE_PROCESS_COMMANDS = (
     "init",
     "bench",
     "compare",
+    "folds",
     "evaluate",
     "predict",
     "submit",
@@ -164,6 +165,40 @@ def train(
 
 
 @app.command
+def folds(
+    config: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    folds: Annotated[
+        int | None, Parameter(name="--folds", help="Number of folds, in place of folds.count [5].")
+    ] = None,
+    repeats: Annotated[
+        int | None, Parameter(help="Models for each fold, with other seeds, in place of folds.repeats [1].")
+    ] = None,
+    run: Annotated[Path | None, Parameter(help="The folds directory, instead of runs/NAME-folds.")] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model for each of several folds, into runs/NAME-folds. Every key of the config is also an option.
+
+    Every labeled row is predicted by a model that was trained without it, and scored: oof.parquet, metrics.json. All
+    commands for a run take the directory too: resume goes on after a stop, predict and submit average all models.
+
+    Parameters
+    ----------
+    config
+        A classwise.toml; or a folder of images or a table, as for train.
+    """
+    if config.exists():
+        _say_at_once(f"training the folds of {config}", quiet)
+    from classwise.kfold.api import folds as train_folds
+
+    given = {"folds.count": folds, "folds.repeats": repeats}
+    options = [(key, str(value)) for key, value in given.items() if value is not None]
+    print(train_folds(config, run, [*parse_overrides(overrides), *options], quiet).path)
+
+
+@app.command
 def bench(
     config: Path,
     /,
@@ -219,11 +254,11 @@ def resume(
     Parameters
     ----------
     run
-        The run directory, such as runs/masks.
+        The run directory, such as runs/masks, or a folds directory.
     """
     if run.is_dir():
         _say_at_once(f"resuming {run}", quiet)
-    from classwise.run.api import resume as resume_run
+    from classwise.kfold.api import resume as resume_run
 
     _print_path(resume_run(run, quiet, workers, epochs, schedule, trust).path)
 

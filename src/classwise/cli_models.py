@@ -44,15 +44,15 @@ def evaluate(
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     table
         A labeled table, or a folder with one sub-folder per class [default: the run's own test and validation rows].
     """
     from classwise.errors import SkippedImages
+    from classwise.kfold.api import open_run
     from classwise.metrics.text import metrics_text
-    from classwise.run.api import Run
 
-    metrics = Run.open(run, trust).evaluate(table, images, quiet=False, bad_images=bad_images)
+    metrics = open_run(run, trust).evaluate(table, images, quiet=False, bad_images=bad_images)
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
     if skipped := metrics.get("skipped"):
         first = skipped[0]
@@ -93,7 +93,7 @@ def predict(
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     source
         A folder of images; a table with the path column of the config; one or more images, or a pattern such as
         'new/*.png'; or - for a list of paths on standard input, one a line.
@@ -103,7 +103,7 @@ def predict(
     from classwise.data.table import SUFFIXES, write_table
     from classwise.errors import DataError, OutputError
     from classwise.files import refuse_existing
-    from classwise.run.api import Run
+    from classwise.kfold.api import open_run
 
     sources = [source, *more]
     for name in sources:
@@ -115,7 +115,7 @@ def predict(
                 f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}"
             )
         refuse_existing(out, force)
-    predictions = Run.open(run, trust).predict(
+    predictions = open_run(run, trust).predict(
         source if not more else sources,
         images,
         quiet=False,
@@ -191,18 +191,18 @@ def submit(
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     template
         The competition's table of ids, with one or more columns for the predictions.
     """
     from classwise.errors import OutputError, SkippedImages
-    from classwise.run.api import Run
+    from classwise.kfold.api import open_run
 
     if out.suffix.lower() != template.suffix.lower():
         raise OutputError(
             f"--out {out}: found suffix {out.suffix or '(none)'}, allowed: {template.suffix}, as in the template"
         )
-    opened = Run.open(run, trust)
+    opened = open_run(run, trust)
     skipped = opened.submit_with_note(
         template,
         images,
@@ -236,11 +236,11 @@ def export(
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     """
-    from classwise.run.api import Run
+    from classwise.kfold.api import open_run
 
-    print(Run.open(run, trust).export(out, force))
+    print(open_run(run, trust).export(out, force))
 
 
 def convert(
@@ -288,8 +288,8 @@ def report(run: Path, /, *, trust: Trust = "", debug: Debug = False) -> None:
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or a folds directory, whose models are averaged.
     """
-    from classwise.run.api import Run
+    from classwise.kfold.api import open_run
 
-    print(Run.open(run, trust).report())
+    print(open_run(run, trust).report())

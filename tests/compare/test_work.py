@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from classwise.compare.work import train_or_resume
 from classwise.config.load import make_config
 from classwise.run.lock import locked
+from classwise.run.unattended import train_or_resume
 
 
 def test_a_run_that_another_process_has_begun_is_left_as_it_is(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
+from classwise.compose import features as features_module
 from classwise.compose import first_answer as module
 from classwise.compose.first_answer import (
     DEFAULT_PENALTY,
@@ -55,13 +56,13 @@ def fitted(s: Scene, should_stop: Callable[[], bool] = never) -> FirstAnswer:
 def views_of(s: Scene, monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
     """The views of each split that will be asked for, as they are computed."""
     seen: list[list[Tensor]] = []
-    real = module.split_features
+    real = features_module.split_features
 
     def noted(*arguments: Any) -> list[Tensor]:
         seen.append(real(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(module, "split_features", noted)
+    monkeypatch.setattr(features_module, "split_features", noted)
     return seen
 
 
@@ -253,13 +254,13 @@ def test_some_rows_only_where_time_is_short(scene: Build, monkeypatch: pytest.Mo
     monkeypatch.setattr("classwise.compose.linear_probe._MIN_ROWS", 8)
     s = scene({"kind": KIND}, loss={"name": "balanced_softmax"})
     seen: list[Any] = []
-    real = module.split_features
+    real = features_module.split_features
 
     def noted(split: Any, *arguments: Any) -> list[Tensor]:
         seen.append(split)
         return real(split, *arguments)
 
-    monkeypatch.setattr(module, "split_features", noted)
+    monkeypatch.setattr(features_module, "split_features", noted)
     answer = fitted(s)
     counts = np.bincount(s.splits.train.labels["kind"])
     kept = np.bincount(seen[0].labels["kind"])

@@ -29,7 +29,7 @@ SCHEDULES = [{"name": name} for name in sections_by_name(c.Schedule)]
 
 
 def config(loss: dict[str, Any] = LOSSES[0], schedule: dict[str, Any] = SCHEDULES[0]) -> c.Config:
-    """A config with a quoted target name, a target with a loss of its own, and a joint class."""
+    """A config with a quoted target name, a target with a loss of its own, a joint class, and folds."""
     targets = {
         "성별 구분": {"column": "성별", "labels": ["남 #1", '여 "f"']},
         "age": {"column": "age", "edges": [30, 60], "loss": {**loss}},
@@ -39,6 +39,7 @@ def config(loss: dict[str, Any] = LOSSES[0], schedule: dict[str, Any] = SCHEDULE
             "data": {"source": "표.csv"},
             "targets": targets,
             "joint": {"targets": ["age", "성별 구분"]},
+            "folds": {"count": 3},
             "loss": loss,
             "schedule": schedule,
         }
@@ -79,6 +80,7 @@ def test_every_key_is_described(section):
         "data",
         "targets",
         "joint",
+        "folds",
         "model",
         "loss",
         "optimizer",

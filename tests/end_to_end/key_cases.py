@@ -17,6 +17,7 @@ from classwise.compose.state import build_model, build_state
 from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.kfold.plan import FoldRun, fold_runs, folds_config
 from classwise.run import checkpoint
 from classwise.run.api import Run, train
 
@@ -169,6 +170,11 @@ def saves(config: Config) -> int:
     return int(written.call_count)
 
 
+def runs_of_folds(config: Config) -> list[FoldRun]:
+    """What `classwise folds` would train."""
+    return fold_runs(folds_config(config))
+
+
 CASES: dict[str, Case] = {
     "seed": Case((1, 2)),
     "name": Case(("one", "two"), folder),
@@ -250,6 +256,10 @@ CASES: dict[str, Case] = {
     "targets.NAME.adjust": Case((LEFT_OUT, 1.0, 2.0), predictions),
     "targets.NAME.metrics": Case((LEFT_OUT, ["@own.py:confidence"]), metrics),
     "targets.NAME.loss": Case((LEFT_OUT, {"name": "focal"}, {"label_smoothing": 0.2})),
+    "folds.count": Case((3, 4), split, section={"fold": 0}),
+    "folds.fold": Case((LEFT_OUT, 0, 1), split),
+    "folds.seed": Case((LEFT_OUT, 7), split, section={"fold": 0}),
+    "folds.repeats": Case((1, 2), len, play=runs_of_folds),
     "joint.targets": Case(
         (["it", "other"], ["other", "it"]), predictions, base={**TWO, "selection": {"metric": "macro_f1"}}
     ),

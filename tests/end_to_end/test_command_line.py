@@ -31,6 +31,7 @@ COMMANDS = {
     "export",
     "report",
     "compare",
+    "folds",
 }
 HEAVY = (
     "torch",

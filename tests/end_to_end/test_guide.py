@@ -308,6 +308,18 @@ def test_a_config_of_the_guide_trains(block: Block, folder: Path, tmp_path: Path
     PROMISES.get(block.section, lambda run: None)(run)
 
 
+def test_the_folds_of_the_guide_are_trained(folder: Path, tmp_path: Path) -> None:
+    """Its config is one for `train`, too."""
+    (block,) = [block for block in CONFIGS if block.page == "folds"]
+    config = folder / "classwise.toml"
+    config.write_text(block.text, encoding="utf-8")
+    changes = [word for key, value in small(block.config).items() for word in (f"--{key}", value)]
+    command("folds", config, "--run", tmp_path / "F", "--quiet", *changes).ok()
+    found = pl.read_parquet(tmp_path / "F/oof.parquet")
+    assert sorted(set(found["fold"])) == list(range(block.config["folds"]["count"]))
+    assert found.height == pl.read_csv(folder / "classwise-shapes/colour.csv").height
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data that `classwise demo --shapes` draws, all of it, and what the guide's scripts make of it."""

@@ -16,10 +16,11 @@ from classwise.compare.result import Comparison, Result, collect, result_of
 from classwise.compare.text import digits_for, power_text, shown
 from classwise.compare.tuning import SharedTuning
 from classwise.compare.variants import Variant
-from classwise.compare.work import Outcome, in_processes, is_done, one_by_one, state_of
+from classwise.compare.work import in_processes, one_by_one
 from classwise.console import Console
 from classwise.errors import ConfigError, Interrupted
 from classwise.report.names import number_text
+from classwise.run.unattended import Outcome, is_done, state_of
 
 
 def compare(

@@ -3,89 +3,24 @@
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
-import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 from classwise.compare.plan import PlannedRun
-from classwise.config.own_parts import digests_in
 from classwise.config.schema import Config
-from classwise.errors import CheckpointError, ClasswiseError, Interrupted
-from classwise.run import api as run
-from classwise.run.checkpoint import newest_checkpoint
-from classwise.run.folder import RunFolder
-from classwise.run.lock import refuse_held
-from classwise.run.own_code import admit_config
+from classwise.run.unattended import Outcome, signal_watch, train_or_resume
 from classwise.signals import STOPPING, blocked_signals, unblock_signals
 
-DONE = ("finished", "early_stopped")
 POLL_SECONDS = 0.2
 
 # The config of a run without `auto`; None while another run still measures for it.
 ResolveAuto = Callable[[PlannedRun], Config | None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: finished, early_stopped, interrupted or failed; `message` says why it failed."""
-
-    state: str
-    message: str = ""
-
-
-def state_of(folder: Path) -> str:
-    """The state in status.json; empty where no run has begun."""
-    try:
-        return str(RunFolder(folder).status().get("state", ""))
-    except CheckpointError:
-        return ""
-
-
-def is_done(folder: Path) -> bool:
-    """Whether the run has ended and all its results are there."""
-    with contextlib.suppress(CheckpointError):
-        return state_of(folder) in DONE and "value" in RunFolder(folder).metrics()
-    return False
-
-
-def train_or_resume(folder: Path, config: Config) -> Outcome:
-    """Train into `folder`, or resume from its newest good checkpoint; without one, training starts again.
-
-    Raises nothing: a run that goes wrong must not end the others.
-    """
-    try:
-        if _can_resume(folder):
-            # Its code is the user's own, as long as it is that of the config.
-            admit_config(config)
-            run.resume(folder, quiet=True, trust=tuple(set(digests_in(config).values())))
-        else:
-            refuse_held(folder)  # another process may be training this run
-            shutil.rmtree(folder, ignore_errors=True)
-            run.train(config, folder, quiet=True)
-    except (Interrupted, KeyboardInterrupt):
-        return Outcome("interrupted")
-    except ClasswiseError as error:
-        return Outcome("failed", str(error))
-    except Exception as error:  # torch's own, a full disk, out of memory
-        return Outcome("failed", f"{type(error).__name__}: {error}")
-    return Outcome(state_of(folder))
-
-
-def _can_resume(folder: Path) -> bool:
-    if state_of(folder) in ("", *DONE):  # no run, or one that has ended and lost its results since
-        return False
-    with contextlib.suppress(CheckpointError):
-        newest_checkpoint(folder / "checkpoints", lambda text: None)
-        return True
-    return False
 
 
 def one_by_one(
@@ -94,7 +29,7 @@ def one_by_one(
     """Train in this process. Stops after a run that was interrupted, or during which a signal came.
 
     `begins` is called before each run."""
-    with _signal_watch() as signal_came:
+    with signal_watch() as signal_came:
         for planned in runs:
             begins(planned)
             try:
@@ -106,34 +41,6 @@ def one_by_one(
             yield planned, outcome
             if outcome.state == "interrupted" or signal_came():
                 return
-
-
-@contextlib.contextmanager
-def _signal_watch() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether a signal to stop has come.
-
-    A run that is just ending handles a signal and ignores it; the wake-up file descriptor sees it all the same.
-    """
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-
-    def signal_came() -> bool:
-        with contextlib.suppress(BlockingIOError):
-            return bool(set(reader.recv(4096)) & set(STOPPING))
-        return False
-
-    try:
-        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    except ValueError:  # not the main thread, which gets all signals
-        yield lambda: False
-        return
-    try:
-        yield signal_came
-    finally:
-        signal.set_wakeup_fd(previous)
-        reader.close()
-        writer.close()
 
 
 @dataclass

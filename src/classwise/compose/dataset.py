@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache
 from classwise.data.checking import ImageHashes
+from classwise.data.folds import draw_folds
 from classwise.data.sources import Samples, read_source, samples_of
 from classwise.data.split import Stratum, draw_test_rows, labels_of_one_group, split_rows
 from classwise.data.targets import Target
@@ -40,19 +42,29 @@ from classwise.errors import DataError, ImageError
 from classwise.files import sha256
 
 
-def prepare(
-    config: Config,
-    console: Console,
-    processes: Processes = SINGLE_PROCESS,
-    use_cache: bool = True,
-    sides: Sequence[Sequence[str]] | None = None,
-) -> DatasetSplits:
-    """Read, check and split the data. Nothing is written but decoded images, and these only with `use_cache`.
+@dataclass(frozen=True)
+class ReadData:
+    """The rows of data.source and of tables of their own, each image read once: `bad` are those that cannot be used,
+    `hashes` those of the others by path. `cache` holds the decoded images, and is locked until `close`."""
 
-    `sides`: the id of every row of a run that exists, and the name of the split that it is in. They are used in place
-    of a new draw if the ids are those of the data.
+    samples: Samples
+    tables: dict[str, Samples]
+    bad: tuple[ImageError, ...]
+    hashes: dict[Path, ImageHashes]
+    cache: ImageCache | None
 
-    Every image is read once; with several processes, each reads its share. Raises DataError, ConfigError.
+    def close(self) -> None:
+        """Unlock the image cache, so that other runs may delete from it."""
+        if self.cache is not None:
+            self.cache.close()
+
+
+def read_data(
+    config: Config, console: Console, processes: Processes = SINGLE_PROCESS, use_cache: bool = True
+) -> ReadData:
+    """Read the tables and every image. Nothing is written but decoded images, and these only with `use_cache`.
+
+    With several processes, each reads its share of the images. Raises DataError, ConfigError.
     """
     samples = processes.on_all_ranks(lambda: _read_samples(config))
     tables = processes.on_all_ranks(lambda: _read_tables(config))
@@ -75,20 +87,39 @@ def prepare(
         cache.added, cache.already_there, cache.left_out = (
             sum(column) for column in zip(*counts, strict=True)
         )
+    return ReadData(samples, tables, tuple(bad), hashes, cache)
 
-    splits = processes.on_all_ranks(lambda: _split_data(config, samples, tables, bad, sides))
+
+def prepare(
+    config: Config,
+    console: Console,
+    processes: Processes = SINGLE_PROCESS,
+    use_cache: bool = True,
+    sides: Sequence[Sequence[str]] | None = None,
+    read: ReadData | None = None,
+) -> DatasetSplits:
+    """Read, check and split the data. Nothing is written but decoded images, and these only with `use_cache`.
+
+    `sides`: the id of every row of a run that exists, and the name of the split that it is in. They are used in place
+    of a new draw if the ids are those of the data. `read`: the data, where it is read already; its cache stays its
+    owner's to close, so the splits have none. Raises DataError, ConfigError.
+    """
+    shared = read is not None
+    read = read or read_data(config, console, processes, use_cache)
+    splits = processes.on_all_ranks(lambda: _split_data(config, read.samples, read.tables, read.bad, sides))
     for scored in (splits.valid, splits.test):
         if scored is not None:
             score_weights(config, scored.samples)  # refused now, not at the end of the training
     if sides is not None and (warning := leak_warning(splits)):
         console.line(f"warning: {warning}")
+    hashes, cache = read.hashes, read.cache
     return dataclasses.replace(
         splits,
         warnings=(*splits.warnings, *image_warnings(hashes, config)),
         train=with_row_weights(config, _with_images(splits.train, hashes, cache)),
         valid=_with_images(splits.valid, hashes, cache),
         test=None if splits.test is None else _with_images(splits.test, hashes, cache),
-        cache=cache,
+        cache=None if shared else cache,
     )
 
 
@@ -246,6 +277,8 @@ def _draw(
     if not config.data.has_valid:
         rest = drawn["train"]
         drawn["valid"] = rows_of(rest.samples, rest.labels, np.arange(0))
+    elif "valid" not in own and config.fold is not None:
+        drawn["train"], drawn["valid"] = _draw_fold(drawn["train"], targets, config)
     elif "valid" not in own:
         assert isinstance(config.data.valid, float)
         rest = drawn["train"]
@@ -267,7 +300,7 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
         _strata(labels, targets),
         groups,
         share=float(config.data.test or 0),
-        seed=config.seed,
+        seed=config.split_seed,
         parts_left=parts_left,
         ids=samples.ids,
     )
@@ -321,6 +354,33 @@ def _draw_valid(
         rows_of(samples, labels, np.flatnonzero(~is_valid_N)),
         rows_of(samples, labels, np.flatnonzero(is_valid_N)),
         warnings,
+    )
+
+
+def _draw_fold(split: Split, targets: Sequence[Target], config: Config) -> tuple[Split, Split]:
+    """The rows of all other folds, and those of the fold that is for validation. Raises DataError for more folds than
+    groups."""
+    samples, labels = split.samples, split.labels
+    assert config.folds is not None
+    groups = split_groups(samples, labels, targets)
+    count = len(samples) if groups is None else len(set(groups))
+    if count < config.folds.count:
+        what = "rows" if groups is None else "groups"
+        raise DataError(
+            f"{samples.where}: found {count} {what} for {config.folds.count} folds (folds.count); allowed: 2 to {count}"
+            f"{largest_group_text(samples, labels, targets)}"
+        )
+    fold_N = draw_folds(
+        _strata(labels, targets),
+        groups,
+        count=config.folds.count,
+        seed=config.split_seed,
+        ids=samples.ids,
+    )
+    is_valid_N = fold_N == config.folds.fold
+    return (
+        rows_of(samples, labels, np.flatnonzero(~is_valid_N)),
+        rows_of(samples, labels, np.flatnonzero(is_valid_N)),
     )
 
 

@@ -6,6 +6,7 @@ on the same data has them at once.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from classwise.compose.loaders import loader_of, split_images
 from classwise.compose.remembered import backbone_digest, code_key, machine_of, package_versions
-from classwise.compose.splits import Split
+from classwise.compose.splits import DatasetSplits, Split, joined, taken
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.feature_cache import feature_cache_of
@@ -43,6 +44,38 @@ class Computing:
     is_float32: bool
     console: Console
     should_stop: Callable[[], bool]
+
+
+def training_features(
+    fitted: Split, splits: DatasetSplits, config: Config, computing: Computing, mirror: bool
+) -> tuple[list[Tensor], Tensor]:
+    """features_NF of the training rows that are `fitted`, as from `split_features`, and valid_NF of the validation
+    rows. Raises ImageError, Interrupted."""
+    if config.fold is not None:
+        return _features_of_folds(fitted, splits, config, computing, mirror)
+    views = split_features(fitted, config, computing, mirror, "training")
+    valid_NF = views[0][:0]
+    if len(splits.valid.samples):
+        (valid_NF,) = split_features(splits.valid, config, computing, False, "validation")
+    return views, valid_NF
+
+
+def _features_of_folds(
+    fitted: Split, splits: DatasetSplits, config: Config, computing: Computing, mirror: bool
+) -> tuple[list[Tensor], Tensor]:
+    """`training_features` of one fold: those of the rows of all folds are computed together, in an order that is the
+    same for each fold, so that one of them does it for all, and all have the same bits."""
+    everything = joined(splits.train, splits.valid)
+    ids = everything.samples.ids
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    at = {ids[row]: place for place, row in enumerate(order)}
+    ordered = taken(everything, np.array(order, dtype=np.int64))
+    contents = ordered.samples.contents or ()
+    ordered = dataclasses.replace(ordered, images_digest=sha256("".join(contents).encode()))
+    views = split_features(ordered, config, computing, mirror, "all folds")
+    train_rows = torch.tensor([at[id] for id in fitted.samples.ids])
+    valid_rows = torch.tensor([at[id] for id in splits.valid.samples.ids])
+    return [features_NF[train_rows] for features_NF in views], views[0][valid_rows]
 
 
 def split_features(

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from classwise.compose.contents import split_groups
-from classwise.compose.features import Computing, split_features
+from classwise.compose.features import Computing, training_features
 from classwise.compose.linear_probe import probe_rows
 from classwise.compose.loaders import augmentation
 from classwise.compose.losses import build_criterion
 from classwise.compose.prior import class_shares
 from classwise.compose.row_weights import weighted_targets
 from classwise.compose.settings import build_settings, own_metrics_of, selection_metric
-from classwise.compose.splits import DatasetSplits, Split
+from classwise.compose.splits import DatasetSplits, Split, taken
 from classwise.config.conflicts import losses_of
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -94,16 +94,13 @@ def fit_first_answer(
     mirror = augmentation(config).flip > 0
     views_count = 2 if mirror else 1
     rows = _rows_to_fit(config, heads, labels, model.feature_count * views_count)
-    fitted = splits.train if len(rows) == len(splits.train.samples) else _taken(splits.train, rows)
+    fitted = splits.train if len(rows) == len(splits.train.samples) else taken(splits.train, rows)
 
     # The backbone sees every image of training and validation, in eval mode and not augmented.
     autocast = build_settings(config, device).autocast
     is_float32 = config.training.precision == "fp32"
     computing = Computing(model, device, autocast, is_float32, console, should_stop)
-    views = split_features(fitted, config, computing, mirror, "training")
-    valid_NF = views[0][:0]
-    if len(splits.valid.samples):
-        (valid_NF,) = split_features(splits.valid, config, computing, False, "validation")
+    views, valid_NF = training_features(fitted, splits, config, computing, mirror)
     for features_NF, what in ((views[0], "training"), (valid_NF, "validation")):
         if not bool(features_NF.isfinite().all()):
             raise NonFiniteError(f"the features of some {what} rows are not finite: {config.model.backbone}")
@@ -185,17 +182,6 @@ def _rows_to_fit(
     if makes_up or len(rows) == count:
         return rows
     return np.linspace(0, count - 1, len(rows)).astype(np.int64)
-
-
-def _taken(split: Split, rows: Numbers) -> Split:
-    """Some rows of a split."""
-    return Split(
-        samples=split.samples.take(rows.tolist()),
-        labels={name: values[rows] for name, values in split.labels.items()},
-        images_digest=split.images_digest,  # that of all images tells apart those of some rows, too
-        cached=None if split.cached is None else split.cached.take(rows.tolist()),
-        weights=None if split.weights is None else split.weights[rows],
-    )
 
 
 def _of_one_target(criterion: Criterion, name: str) -> Criterion:

@@ -10,6 +10,7 @@ from classwise.compose.contents import LISTED_PAIRS, has_queries
 from classwise.compose.split_checks import SPLIT_NAMES, refuse_overlap
 from classwise.compose.splits import Split
 from classwise.config.schema import Config
+from classwise.data.cells import sorted_labels
 from classwise.data.sources import Samples
 from classwise.data.split_column import parts_of_column, parts_of_folds
 from classwise.data.table import column as table_column
@@ -27,11 +28,34 @@ def given_parts(samples: Samples, config: Config) -> list[str] | None:
     data = config.data
     if data.split is not None:
         cells = table_column(samples.frame, data.split, samples.where, "data.split")
-        return parts_of_column(cells, data.split_values, samples.where, data.split)
+        parts = parts_of_column(cells, data.split_values, samples.where, data.split)
+        # Folds are made of all rows that are not for the test.
+        return parts if config.fold is None else ["train" if part == "valid" else part for part in parts]
     if data.fold is not None:
         full_cells = full_column(samples.frame, data.fold, samples.where, "data.fold")
-        return parts_of_folds(full_cells, data.valid_fold, samples.where, data.fold)
+        valid_fold = (
+            data.valid_fold if config.fold is None else _given_fold(full_cells, config, samples.where)
+        )
+        return parts_of_folds(full_cells, valid_fold, samples.where, data.fold)
     return None
+
+
+def given_folds(cells: Sequence[str]) -> list[str]:
+    """The folds of data.fold in their order: by number or by name."""
+    return list(sorted_labels({cell.strip() for cell in cells}))
+
+
+def _given_fold(cells: Sequence[str], config: Config, where: str) -> str:
+    """The fold that folds.fold names by its number. Raises DataError for another count of folds."""
+    folds = given_folds(cells)
+    assert config.folds is not None
+    assert config.folds.fold is not None
+    if len(folds) != config.folds.count:
+        raise DataError(
+            f"{where}: column {config.data.fold!r} (data.fold) has {len(folds)} folds"
+            f" ({', '.join(map(repr, folds[:20]))}), but folds.count is {config.folds.count}"
+        )
+    return folds[config.folds.fold]
 
 
 def split_by_column(

@@ -98,6 +98,28 @@ class DatasetSplits:
         return None
 
 
+def taken(split: Split, rows: Numbers) -> Split:
+    """Some rows of a split."""
+    return Split(
+        samples=split.samples.take(rows.tolist()),
+        labels={name: values[rows] for name, values in split.labels.items()},
+        images_digest=split.images_digest,  # that of all images tells apart those of some rows, too
+        cached=None if split.cached is None else split.cached.take(rows.tolist()),
+        weights=None if split.weights is None else split.weights[rows],
+    )
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The rows of two splits of one source, of which the first comes first; without weights."""
+    samples = first.samples.with_rows(second.samples)
+    return Split(
+        samples=samples,
+        labels={name: np.concatenate([values, second.labels[name]]) for name, values in first.labels.items()},
+        images_digest=sha256((first.images_digest + second.images_digest).encode()),
+        cached=first.cached.with_images(second.cached) if first.cached and second.cached else None,
+    )
+
+
 def combination_numbers(classes: Sequence[Numbers]) -> Numbers:
     """Which combination of the targets' `classes` (N,) each row has (N,): numbered from 0 in sorted order, -1 where one
     is -1.

@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.data import Data
+from classwise.config.folds import Folds
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
 from classwise.config.schedules import Cosine, Schedule
 from classwise.config.targets import Joint, Target
@@ -296,6 +297,7 @@ class Config(Section):
     training: Training = Training()
     selection: Selection = Selection()
     report: Report = Report()
+    folds: Folds | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -360,6 +362,34 @@ class Config(Section):
             if name in self.targets:
                 raise ValueError(f"targets.{name}: this name is reserved for {use}; choose another")
         return self
+
+    @model_validator(mode="after")
+    def _one_source_of_validation_rows(self) -> "Config":
+        """Where one fold is trained, its rows are those of validation."""
+        if self.fold is None:
+            return self
+        if isinstance(self.data.valid, str) or not self.data.has_valid:
+            raise ValueError(
+                f"data.valid: found {self.data.valid!r} beside folds.fold = {self.fold}, whose rows of data.source are"
+                " the validation rows; allowed: a share, which the fold replaces"
+            )
+        if self.data.valid_fold is not None:
+            raise ValueError(
+                f"data.valid_fold: found {self.data.valid_fold!r} beside folds.fold = {self.fold}; allowed: one of them"
+            )
+        return self
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that is for validation, where there is one (folds.fold)."""
+        return None if self.folds is None else self.folds.fold
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of the split: that of the run, unless the folds have one of their own."""
+        if self.folds is None or self.folds.fold is None or self.folds.seed is None:
+            return self.seed
+        return self.folds.seed
 
     @property
     def first_epoch(self) -> int:

@@ -138,6 +138,12 @@ class CachedImages:
         """Those of these rows only, in this order."""
         return dataclasses.replace(self, at=self.at[rows], sizes=self.sizes[rows])
 
+    def with_images(self, more: "CachedImages") -> "CachedImages":
+        """These, and after them others of the same cache."""
+        assert (self.pixels, self.inode) == (more.pixels, more.inode)
+        at, sizes = np.concatenate([self.at, more.at]), np.concatenate([self.sizes, more.sizes])
+        return dataclasses.replace(self, at=at, sizes=sizes)
+
 
 class ImageCache:
     """A cache in which images are looked up and to which they are added, by any number of threads and processes.

@@ -62,6 +62,19 @@ class Samples:
             contents=None if self.contents is None else tuple(self.contents[row] for row in rows),
         )
 
+    def with_rows(self, more: "Samples") -> "Samples":
+        """These rows, and after them others of the same source."""
+        return replace(
+            self,
+            ids=self.ids + more.ids,
+            names=self.names + more.names,
+            groups=None if self.groups is None or more.groups is None else self.groups + more.groups,
+            frame=pl.concat([self.frame, more.frame]),
+            contents=None
+            if self.contents is None or more.contents is None
+            else self.contents + more.contents,
+        )
+
 
 def read_source(
     source: Path,

@@ -19,27 +19,20 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from classwise.data.split_repair import put_all_on_both_sides
+from classwise.data.strata import (
+    Flags,
+    Numbers,
+    drawing_order,
+    group_numbers,
+    in_table_order,
+    label_numbers,
+    profiles_of,
+    required_labels,
+)
+from classwise.data.strata import Stratum as Stratum
 from classwise.randomness import SPLIT, generator
-
-Numbers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """Labels that a split keeps in proportion, as numbers (N,); -1: the row has none of them.
-
-    required: every label must be on both sides of the split, and one that only one group has on the training side.
-    Otherwise the labels (bins of a number, say) are kept in proportion as far as possible.
-    """
-
-    name: str
-    numbers: Numbers
-    labels: Sequence[str]
-    required: bool
 
 
 def split_rows(
@@ -57,12 +50,12 @@ def split_rows(
     `labels_of_one_group`, and the share is one of the other rows. Where all groups are needed for training, no row is
     for validation.
     """
-    label_NT = _label_numbers(strata)
-    order_N = _drawing_order(ids, len(label_NT))
+    label_NT = label_numbers(strata)
+    order_N = drawing_order(ids, len(label_NT))
     label_NT = label_NT[order_N]
-    required_C = _required(strata)
-    group_N = _group_numbers(groups, order_N)
-    profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
+    required_C = required_labels(strata)
+    group_N = group_numbers(groups, order_N)
+    profile_G, counts_PC = profiles_of(label_NT, group_N, len(required_C) - 1)
 
     # What the only group of a label holds besides stays on its side as well; a label without any other group has to.
     single_C = required_C & _has_one_group(label_NT, group_N, len(required_C))
@@ -71,15 +64,15 @@ def split_rows(
     movable_C = (holds_PC & ~held_P[:, None]).any(axis=0)
     rules = _Rules(required_C & movable_C, held=held_P, counted=~held_P, share=share, least_left=1)
     valid_G = _draw(profile_G, counts_PC, rules, rng=generator(seed, SPLIT))
-    return _in_table_order(valid_G[group_N], order_N)
+    return in_table_order(valid_G[group_N], order_N)
 
 
 def labels_of_one_group(strata: Sequence[Stratum], groups: Sequence[Hashable] | None) -> list[str]:
     """The labels of required strata whose rows are all of one group, as `name=label`: no split has them on both sides.
     `groups`: the group of each row; None: each row is its own."""
-    label_NT = _label_numbers(strata)
-    group_N = _group_numbers(groups, np.arange(len(label_NT)))
-    required_C = _required(strata)
+    label_NT = label_numbers(strata)
+    group_N = group_numbers(groups, np.arange(len(label_NT)))
+    required_C = required_labels(strata)
     single_C = required_C & _has_one_group(label_NT, group_N, len(required_C))
     names = [f"{stratum.name}={label}" for stratum in strata for label in stratum.labels]
     return [names[c] for c in np.flatnonzero(single_C)]
@@ -100,12 +93,12 @@ def draw_test_rows(
     every other required label the test gets at least one group and leaves at least `parts_left`, unless groups with
     several labels rule it out.
     """
-    label_NT = _label_numbers(strata)
-    order_N = _drawing_order(ids, len(label_NT))
+    label_NT = label_numbers(strata)
+    order_N = drawing_order(ids, len(label_NT))
     label_NT = label_NT[order_N]
-    required_C = _required(strata)
-    group_N = _group_numbers(groups, order_N)
-    profile_G, counts_PC = _profiles(label_NT, group_N, len(required_C) - 1)
+    required_C = required_labels(strata)
+    group_N = group_numbers(groups, order_N)
+    profile_G, counts_PC = profiles_of(label_NT, group_N, len(required_C) - 1)
 
     # The groups of a label that is too rare are held, whichever other labels they have.
     holds_PC = counts_PC > 0
@@ -122,7 +115,7 @@ def draw_test_rows(
         required_C & ~rare_C, held=held_P, counted=everything_P, share=share, least_left=parts_left
     )
     test_G = _draw(profile_G, counts_PC, rules, rng=rng)
-    return _in_table_order(test_G[group_N], order_N), untested
+    return in_table_order(test_G[group_N], order_N), untested
 
 
 def merge_groups(*groupings: Sequence[Hashable]) -> list[str]:
@@ -146,44 +139,6 @@ def merge_groups(*groupings: Sequence[Hashable]) -> list[str]:
     return [str(root(row)) for row in range(len(parent))]
 
 
-def _label_numbers(strata: Sequence[Stratum]) -> Numbers:
-    """(N, T) label numbers that continue from stratum to stratum, so that each label of all strata has its own number.
-    Rows that are not in a stratum have the number after the last."""
-    ends = np.cumsum([0, *(len(stratum.labels) for stratum in strata)])
-    columns = [
-        np.where(stratum.numbers < 0, ends[-1], stratum.numbers + start)
-        for stratum, start in zip(strata, ends[:-1], strict=True)
-    ]
-    return np.stack(columns, axis=1).astype(np.int64)
-
-
-def _required(strata: Sequence[Stratum]) -> Flags:
-    """Which labels must be on both sides, (C + 1,); the last entry is for all rows, which need not be."""
-    flags = [stratum.required for stratum in strata for _ in stratum.labels]
-    return np.array([*flags, False])
-
-
-def _drawing_order(ids: Sequence[str] | None, rows: int) -> Numbers:
-    """The rows (N,) in the order in which they are drawn."""
-    return np.arange(rows) if ids is None else np.array(sorted(range(rows), key=ids.__getitem__))
-
-
-def _in_table_order(flags_N: Flags, order_N: Numbers) -> Flags:
-    """Flags of the rows in the order of drawing, in that of the table."""
-    table_flags_N = np.zeros_like(flags_N)
-    table_flags_N[order_N] = flags_N
-    return table_flags_N
-
-
-def _group_numbers(groups: Sequence[Hashable] | None, order_N: Numbers) -> Numbers:
-    """The number of each row's group, (N,), for the rows in the order of drawing; groups are numbered as they come."""
-    if groups is None:
-        return np.arange(len(order_N))
-    ordered = [groups[row] for row in order_N]
-    number = {group: i for i, group in enumerate(dict.fromkeys(ordered))}
-    return np.array([number[group] for group in ordered], dtype=np.int64)
-
-
 def _has_one_group(label_NT: Numbers, group_N: Numbers, labels: int) -> Flags:
     """Which labels (C + 1,) have rows, and these of one group only."""
     first_C = np.full(labels, -1)  # the group of the first row
@@ -192,31 +147,6 @@ def _has_one_group(label_NT: Numbers, group_N: Numbers, labels: int) -> Flags:
         first_C[label_N[::-1]] = group_N[::-1]
         several_C[label_N[group_N != first_C[label_N]]] = True
     return (first_C >= 0) & ~several_C
-
-
-def _profiles(label_NT: Numbers, group_N: Numbers, classes: int) -> tuple[Numbers, Numbers]:
-    """(profile_G, counts_PC): the profile of every group; and for each profile the rows of each label in one of its
-    groups, with all rows of a group in the last column.
-
-    Groups are compared by the sum of one random 64-bit number a label, so that no table of groups by labels is ever
-    made; two different profiles have the same sum with a probability of 2**-64. An unknown label has a number too,
-    since it counts among all rows.
-    """
-    random_C = generator(0, SPLIT, 1).integers(0, 2**64, size=classes + 1, dtype=np.uint64)
-    sums_G = np.zeros(int(group_N.max()) + 1, dtype=np.uint64)
-    np.add.at(sums_G, group_N, random_C[label_NT].sum(axis=1, dtype=np.uint64))
-    _, first_group_P, profile_G = np.unique(sums_G, return_index=True, return_inverse=True)
-
-    # The rows of the first group of each profile stand for those of all its groups.
-    counted_profile_G = np.full(len(sums_G), -1)
-    counted_profile_G[first_group_P] = np.arange(len(first_group_P))
-    counted_profile_N = counted_profile_G[group_N]
-    is_counted_N = counted_profile_N >= 0
-    counts_PC = np.zeros((len(first_group_P), classes + 1), dtype=np.int64)
-    for label_N in label_NT.T:
-        np.add.at(counts_PC, (counted_profile_N[is_counted_N], label_N[is_counted_N]), 1)
-    counts_PC[:, -1] = np.bincount(counted_profile_N[is_counted_N], minlength=len(first_group_P))
-    return profile_G.reshape(-1), counts_PC
 
 
 def _draw(profile_G: Numbers, counts_PC: Numbers, rules: "_Rules", rng: np.random.Generator) -> Flags:

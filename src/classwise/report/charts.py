@@ -1,4 +1,5 @@
-"""The report's three kinds of chart: lines over epochs, classes as dots, and predicted against true numbers."""
+"""The report's kinds of chart: lines over epochs, classes as dots, predicted against true numbers, and how often
+predictions are right."""
 
 import math
 from collections.abc import Sequence
@@ -114,6 +115,25 @@ def agreement_chart(points: Sequence[Point], title: str, name: str) -> Markup:
         svg.line("same", (LEFT, BASE), (RIGHT, TOP)),
         svg.cloud("cloud", [(x_axis(x), y_axis(y)) for x, y in points], radius=2.5),
     ]
+    return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
+
+
+def calibration_chart(bins: Sequence[tuple[float, float, int]], title: str) -> Markup:
+    """How often predictions are right (y) against the probability that they give (x), both in [0, 1]; `bins` also have
+    the number of their rows. On the line the two are equal."""
+    x_axis = Axis(low=0.0, high=1.0, start=LEFT, end=RIGHT)
+    y_axis = Axis(low=0.0, high=1.0, start=BASE, end=TOP)
+    labels = [(at, short_number(at)) for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    places = [(x_axis(p), y_axis(right)) for p, right, _ in bins]
+    parts = [
+        svg.y_grid(y_axis, (LEFT, RIGHT), labels),
+        svg.x_axis(x_axis, y=BASE, labels=labels, title="probability of the predicted class"),
+        svg.line("same", (LEFT, BASE), (RIGHT, TOP)),
+        _line(0, places),
+    ]
+    for place, (p, right, rows) in zip(places, bins, strict=True):
+        name = f"{p:.1%} claimed, {right:.1%} right, {rows:,} rows"
+        parts.append(svg.circle("dot", place, radius=4, title=name))
     return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
 
 

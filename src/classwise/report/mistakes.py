@@ -83,7 +83,7 @@ def galleries(run: RunFiles) -> list[Gallery]:
 def _worst_classes(run: RunFiles, target: str, most: int) -> Mistakes:
     """The most confident mistakes. Those without a probability come last; ties keep the file's order."""
     labeled, wrong = _labeled_and_wrong(run, target)
-    probability_N = _probability_of_prediction(wrong, target)
+    probability_N = probability_of_prediction(wrong, target)
     order = np.argsort(-np.nan_to_num(probability_N, nan=-1.0), kind="stable")[:most].tolist()
     lead = _lead(wrong.height, rows=labeled, shown=len(order), which="most confident ones")
     return Mistakes(lead, _class_rows(wrong, target=target, probability_N=probability_N, order=order))
@@ -92,7 +92,7 @@ def _worst_classes(run: RunFiles, target: str, most: int) -> Mistakes:
 def _worst_levels(run: RunFiles, target: str, most: int) -> Mistakes:
     """The rows that are furthest off in levels; of equally distant ones the most confident first."""
     labeled, wrong = _labeled_and_wrong(run, target)
-    probability_N = _probability_of_prediction(wrong, target)
+    probability_N = probability_of_prediction(wrong, target)
 
     # The distance is 0 where the files do not say where a level is.
     scores = mapping(mapping(run.metrics.get("targets")).get(target))
@@ -184,7 +184,7 @@ def _class_rows(
     return rows
 
 
-def _probability_of_prediction(table: pl.DataFrame, target: str) -> np.ndarray:
+def probability_of_prediction(table: pl.DataFrame, target: str) -> np.ndarray:
     """(N,): each row's probability of its predicted label; NaN where the table has no column for it."""
     if f"{target}_p" in table.columns:  # of many classes
         return table[f"{target}_p"].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()

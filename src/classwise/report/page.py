@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from classwise.files import write_bytes
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import SPLITS, data_section, split_rows
+from classwise.report.folds import folds_section
 from classwise.report.headline import best_of, headline
 from classwise.report.kinds import MOST_CLASSES
 from classwise.report.mistakes import galleries
@@ -59,6 +60,7 @@ def render(run: RunFiles) -> str:
     scores = all_scores(run)
     test = test_run(run)
     test_scores = all_scores(test)
+    folds = folds_section(run, best)
     warnings = [str(text) for text in listing(mapping(run.status.get("data")).get("warnings"))]
     return _template().render(
         name=run.name,
@@ -68,6 +70,8 @@ def render(run: RunFiles) -> str:
         no_score=ALL_ROWS if _is_on_all_rows(run) else NO_SCORE,
         key_figures=_key_figures(run),
         warnings=warnings + run.damaged,
+        folds=folds,
+        scored_rows="out-of-fold rows" if run.is_folds else "validation rows",
         curves=curves(run, best),
         pace=pace(run),
         frozen=frozen_epochs(run),
@@ -106,6 +110,14 @@ def _is_on_all_rows(run: RunFiles) -> bool:
 def _state(run: RunFiles) -> dict[str, str]:
     """The run's state: its kind (a CSS class), a word for it, a note on what the page covers, and the reason."""
     kind = str(run.status.get("state") or "unknown")
+    if run.is_folds:
+        done = f"{count(run.status.get('done'))} of {count(run.status.get('of'))} folds are done"
+        return {
+            "kind": kind if kind in STATES else "unknown",
+            "word": STATES.get(kind, "State unknown"),
+            "note": "" if kind == "finished" else f"{done}.",
+            "reason": str(run.status.get("reason") or "") if kind != "finished" else "",
+        }
     epochs = _epochs(run)
     when = f"after epoch {epochs}" if epochs else "before the end of its first epoch"
     notes = {
@@ -139,6 +151,8 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str, str]]:
     planned = None if training.get("plan") == "probe" else number(training.get("epochs"))
     rows = split_rows(run)
     total = max(1, sum(rows.values()))
+    if run.is_folds:
+        return _folds_figures(run, size, parameters)
     figures = [
         (
             f"{SPLITS[name].capitalize()} rows",
@@ -150,6 +164,27 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str, str]]:
     ]
     figures += [
         ("Epochs", f"{_epochs(run)}", f"of {planned:.0f}" if planned else ""),
+        ("Duration", duration(number(run.status.get("seconds"))), ""),
+        (
+            "Model",
+            str(model.get("backbone") or ""),
+            f"{_millions(parameters)} parameters" if parameters else "",
+        ),
+        ("Image size", size, "height × width in pixels" if size else ""),
+    ]
+    return [figure for figure in figures if figure[1]]
+
+
+def _folds_figures(run: RunFiles, size: str, parameters: float | None) -> list[tuple[str, str, str]]:
+    """The strip of a folds directory."""
+    model = mapping(run.status.get("model"))
+    rows = split_rows(run)
+    folds = mapping(run.config.get("folds"))
+    repeats = count(folds.get("repeats"))
+    figures = [
+        ("Labeled rows", f"{rows['valid']:,}", ""),
+        ("Test rows", f"{rows['test']:,}" if rows["test"] else "", ""),
+        ("Folds", str(folds.get("count") or ""), f"{repeats} models each" if repeats > 1 else ""),
         ("Duration", duration(number(run.status.get("seconds"))), ""),
         (
             "Model",

@@ -37,6 +37,11 @@ class RunFiles:
     damaged: list[str] = field(default_factory=list)
 
     @property
+    def is_folds(self) -> bool:
+        """Whether this is a folds directory; its predictions are those out of fold."""
+        return self.status.get("kind") == "folds"
+
+    @property
     def name(self) -> str:
         return str(self.config.get("name") or self.folder.resolve().name)
 
@@ -50,18 +55,29 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         raise DataError(f"{folder}: not a run directory; it holds neither config.toml nor status.json")
     damaged: list[str] = []
     config_text = _text(folder / "config.toml")
+    status = _json(folder / "status.json", damaged) if status is None else dict(status)
+    is_folds = status.get("kind") == "folds"
     return RunFiles(
         folder=folder,
         config=_toml(config_text, damaged),
         config_text=config_text,
-        status=_json(folder / "status.json", damaged) if status is None else dict(status),
+        status=status,
         history=_json_lines(folder / "history.jsonl", damaged),
         metrics=_json(folder / "metrics.json", damaged),
-        split=_table(folder / "split.csv", damaged),
-        predictions=plain(_table(folder / "predictions.csv", damaged)),
+        split=_split_of_folds(folder, damaged) if is_folds else _table(folder / "split.csv", damaged),
+        predictions=plain(_table(folder / ("oof.csv" if is_folds else "predictions.csv"), damaged)),
         log=_text(folder / "log.txt"),
         damaged=damaged,
     )
+
+
+def _split_of_folds(folder: Path, damaged: list[str]) -> pl.DataFrame:
+    """The split.csv of the first fold, in which all rows have their paths; every row validates once."""
+    split = _table(folder / "fold-0" / "split.csv", damaged)
+    if "split" not in split.columns:
+        return split
+    scored = pl.when(pl.col("split") == "test").then(pl.lit("test")).otherwise(pl.lit("valid"))
+    return split.with_columns(scored.alias("split"))
 
 
 def mapping(value: Any) -> Json:

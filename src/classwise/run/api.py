@@ -10,13 +10,11 @@ from typing import Any
 import polars as pl
 
 from classwise.compose.autotune import resolve_auto
-from classwise.compose.contents import resampling_groups
-from classwise.compose.dataset import prepare
+from classwise.compose.dataset import ReadData, prepare
 from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.prior import absent_at_prior
-from classwise.compose.row_weights import score_weights
 from classwise.compose.settings import device_of
-from classwise.compose.splits import Split, data_digest
+from classwise.compose.splits import data_digest
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
@@ -27,7 +25,6 @@ from classwise.errors import CheckpointError, ConfigError, DataError, OutputErro
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes, require_packages
-from classwise.metrics.text import absent_classes
 from classwise.report.page import write_report
 from classwise.run.assembly import assemble, new_model, restored_parts
 from classwise.run.checkpoint import (
@@ -37,6 +34,7 @@ from classwise.run.checkpoint import (
     read_on_rank_zero,
     weights_digest,
 )
+from classwise.run.evaluation import split_scores, table_scores
 from classwise.run.extension import (
     check_extension,
     config_before,
@@ -46,7 +44,6 @@ from classwise.run.extension import (
     update_checkpoints,
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
-from classwise.run.inputs import rows_to_score
 from classwise.run.messages import say_batch_norm, say_start
 from classwise.run.own_code import (
     Trust,
@@ -58,7 +55,7 @@ from classwise.run.own_code import (
 )
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
-from classwise.run.predictor import Predictor, preserve_torch_state, set_threads, unscored
+from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config, with_begun_plan
@@ -69,7 +66,6 @@ from classwise.run.session import (
     stop_between_updates,
     write_beginning,
 )
-from classwise.run.unseen import UnseenLabels, note_unseen
 from classwise.signals import stop_flag
 
 
@@ -79,13 +75,15 @@ def train(
     overrides: Sequence[tuple[str, str]] = (),
     quiet: bool = False,
     trust: Trust = (),
+    read: ReadData | None = None,
 ) -> "Run":
     """Train as the config says and return the finished run.
 
     `config` may also be a folder of images or a table: the config that `init` would write is then written beside the
     run. `run` is the folder to train into (default: runs/NAME, numbered if it exists). `trust`: as of `Run.open`, for
-    the config of another run with code of its own. Raises ClasswiseError for whatever is wrong with config or data, and
-    leaves nothing behind then; Interrupted after a signal, with a checkpoint written.
+    the config of another run with code of its own. `read`: the data, where it is read already. Raises ClasswiseError
+    for whatever is wrong with config or data, and leaves nothing behind then; Interrupted after a signal, with a
+    checkpoint written.
     """
     with (
         process_group() as processes,
@@ -99,7 +97,7 @@ def train(
         # What is wrong with config or data comes out here, before anything is measured.
         checked, conflicts = processes.on_all_ranks(lambda: checked_config(config, overrides, trust))
         agree_on_code(checked, processes)
-        splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes)))
+        splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes, read=read)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         made = processes.on_all_ranks(lambda: new_model(checked, splits, processes))
         heads, model = made.heads, made.model
@@ -155,12 +153,14 @@ def resume(
     epochs: int | None = None,
     schedule: str = "planned",
     trust: Trust = (),
+    read: ReadData | None = None,
 ) -> "Run":
     """Go on from the last good checkpoint; a run that has ended is returned as it is.
 
     `workers` replaces data.workers of the run's config this time: it does not change any number. `epochs` replaces
     training.epochs for good, also of a run that has ended: it goes on as if `planned` with so many, or with
     `schedule="restart"` its schedule begins again over the new ones (see run/extension.py). `trust`: as of `Run.open`.
+    `read`: the data, where it is read already.
 
     Raises TrustError for code of its own that is not trusted, CheckpointError if there is no usable checkpoint or the
     data is not what it was, ConfigError if the run's config was edited or the run cannot have so many epochs,
@@ -206,7 +206,8 @@ def resume(
             before = config_before(config, checkpoint)
             config = extended_config(config, checkpoint, epochs, schedule)
         sides = processes.from_rank_zero(folder.sides)
-        splits = stack.enter_context(contextlib.closing(prepare(config, console, processes, sides=sides)))
+        split_data = prepare(config, console, processes, sides=sides, read=read)
+        splits = stack.enter_context(contextlib.closing(split_data))
         processes.from_rank_zero(lambda: refuse_changed_data(folder, splits, checkpoint.metadata))
         processes.require_same(data_digest(splits), "the data")
 
@@ -253,7 +254,8 @@ class Run:
         or a file of its code has changed; TrustError for code that is not trusted.
         """
         folder = RunFolder(Path(path))
-        folder.status()
+        if "kind" in folder.status():
+            raise CheckpointError(f"{path} is a folds directory; open it with classwise.Folds.open")
         admit_run(folder.path, trust)
         return Run(folder)
 
@@ -301,23 +303,15 @@ class Run:
         predictor = self._predictor()
         if table is None:
             return self._evaluate_own_rows(predictor, config, console)
-        rows = rows_to_score(
-            self.folder,
+        return table_scores(
+            predictor,
             config,
-            predictor.targets,
+            self.folder.split(),
             table=Path(table),
             images=images,
             bad_images=bad_images,
             console=console,
         )
-        metrics = _scored(predictor, rows.split, config, console, rows.unseen)
-        note_unseen(metrics, rows.unseen)
-        warnings = [*rows.warnings, *absent_classes(metrics)]
-        for warning in warnings:
-            console.line(f"warning: {warning}")
-        if bad_images == "skip":
-            metrics["skipped"] = [{"path": str(error.path), "reason": error.reason} for error in rows.bad]
-        return metrics | {"warnings": warnings}
 
     def _evaluate_own_rows(self, predictor: Predictor, config: Config, console: Console) -> dict[str, Any]:
         """The metrics on the run's validation and test rows."""
@@ -329,12 +323,12 @@ class Run:
                 f"{self.path}: the run was trained on all rows (data.valid = 0), so it has none to be evaluated on;"
                 " name a labeled table or folder"
             )
-        metrics = _scored(predictor, splits.valid, config, console)
+        metrics = split_scores(predictor, splits.valid, config, console)
         # What the choice of the epoch does to the score is known from training.
         with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
             metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
         if splits.test is not None:
-            metrics["test"] = _scored(predictor, splits.test, config, console)
+            metrics["test"] = split_scores(predictor, splits.test, config, console)
         return metrics
 
     def predict(
@@ -437,7 +431,7 @@ class Run:
         return submission_of(
             self._predictor(),
             load_config(self.folder.config),
-            self.folder,
+            self.folder.status,
             Path(template),
             Path(images),
             Path(out),
@@ -467,28 +461,6 @@ class Run:
 
     def _predictor(self) -> Predictor:
         return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
-
-
-def _scored(
-    predictor: Predictor,
-    split: Split,
-    config: Config,
-    console: Console,
-    unseen: UnseenLabels | None = None,
-) -> dict[str, Any]:
-    """The metrics of one split's rows."""
-    if not len(split.samples):
-        return unscored(config)
-    weights_N = score_weights(config, split.samples)
-    outputs = predictor.outputs(split.samples, config, console=console)
-    return predictor.score(
-        outputs,
-        split.labels,
-        groups=resampling_groups(split.samples, predictor.targets),
-        config=config,
-        unseen=unseen,
-        row_weights=weights_N,
-    )
 
 
 def checked_config(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from classwise.compose.raw_outputs import log_of, raw_class, raw_ordinal
+from classwise.infer.ensemble import DecodedHead, decoded_outputs
 from classwise.model.heads import Head
 
 
@@ -21,7 +22,9 @@ def fallback_outputs(
     """
     data = status["data"]
     found = {}
-    for name, head in heads.items():
+    for name, given in heads.items():
+        # Of an ensemble the outputs are decoded already.
+        head = given.head if isinstance(given, DecodedHead) else given
         if head.type in ("class", "ordinal"):
             count_K = np.array([row["train"] for row in data["labels"][name]], dtype=np.float64)
             log_p_K = log_of(count_K / max(1.0, count_K.sum()))
@@ -37,6 +40,9 @@ def fallback_outputs(
         else:
             raw_O = np.zeros(head.outputs)  # the mean of the training rows
         found[name] = torch.from_numpy(np.asarray(raw_O, dtype=np.float64)).float()[None]
+        # The median score is one of the ensemble's already.
+        if isinstance(given, DecodedHead) and head.type != "ranking":
+            found[name] = decoded_outputs({name: found[name]}, {name: head})[name]
     return found
 
 

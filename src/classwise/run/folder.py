@@ -3,19 +3,22 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
 
 from classwise.compose.contents import dependent_rows
 from classwise.compose.splits import DatasetSplits
 from classwise.data.table import full_column, read_table, write_table
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
-from classwise.files import make_folder, write_json, write_text
+from classwise.files import make_folder, write_bytes, write_json, write_text
 from classwise.run.lock import LOCK_FILES, locked, refuse_held
 from classwise.signals import defer_signals
 
@@ -108,6 +111,29 @@ class RunFolder:
         name = "predictions.csv" if split == "valid" else f"predictions-{split}.csv"
         write_table(frame, self.path / name, escape_formulas=True)
 
+    def write_outputs(self, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Replace outputs.safetensors in one step: the raw outputs (N, outputs) of the best checkpoint for the rows of
+        each split, by target."""
+        tensors = {
+            f"{split}/{name}": values.contiguous()
+            for split, by_target in outputs.items()
+            for name, values in by_target.items()
+        }
+        write_bytes(self.path / "outputs.safetensors", save(tensors))
+
+    def outputs(self, split: str) -> dict[str, Tensor] | None:
+        """The raw outputs of the rows of a split in its order, by target; None if there are none, or the file is
+        damaged."""
+        try:
+            tensors = load((self.path / "outputs.safetensors").read_bytes())
+        except (OSError, SafetensorError):
+            return None
+        start = f"{split}/"
+        found = {
+            name.removeprefix(start): values for name, values in tensors.items() if name.startswith(start)
+        }
+        return found or None
+
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
@@ -143,13 +169,20 @@ def split_table(splits: DatasetSplits) -> pl.DataFrame:
     return pl.concat(tables)
 
 
+def has_checkpoint(folder: RunFolder) -> bool:
+    """Whether a checkpoint was ever completed."""
+    return folder.has_begun
+
+
 @contextlib.contextmanager
-def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
+def new_folder(
+    name: str, wanted: Path | None, has_begun: Callable[[RunFolder], bool] = has_checkpoint
+) -> Iterator[RunFolder]:
     """Make the folder of a new run and lock it until the end of the block: `wanted`, which must be empty, or by
     default runs/NAME, runs/NAME-2, ...
 
-    If the block raises before the first checkpoint is written, everything in the folder is removed again. Raises
-    OutputError.
+    If the block raises before the run `has_begun` (by default, before the first checkpoint is written), everything in
+    the folder is removed again. Raises OutputError.
     """
     path, is_new = _made(name, wanted)
     try:
@@ -159,7 +192,7 @@ def new_folder(name: str, wanted: Path | None) -> Iterator[RunFolder]:
             try:
                 yield folder
             except BaseException:
-                if not folder.has_begun:
+                if not has_begun(folder):
                     _clear(path)
                 raise
     except BaseException:

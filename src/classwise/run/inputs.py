@@ -22,7 +22,6 @@ from classwise.data.sources import Samples, read_source, samples_of
 from classwise.data.table import full_column, read_table
 from classwise.data.targets import Target
 from classwise.errors import DataError, ImageError
-from classwise.run.folder import RunFolder
 from classwise.run.unseen import UnseenLabels, with_unseen
 
 BAD_IMAGES = ("error", "skip")
@@ -133,7 +132,7 @@ def checked_images(samples: Samples, config: Config, console: Console) -> Checke
 
 
 def rows_to_score(
-    folder: RunFolder,
+    trained: pl.DataFrame,
     config: Config,
     targets: Sequence[Target],
     table: Path,
@@ -142,8 +141,8 @@ def rows_to_score(
     console: Console,
 ) -> RowsToScore:
     """The rows of a labeled table or folder with their groups, contents and labels, and warnings of what makes their
-    scores mean less than it seems. Every image is decoded once for its content; with `bad_images="skip"` rows whose
-    image cannot be used are left out. Raises DataError."""
+    scores mean less than it seems. `trained`: split.csv of the model's run. Every image is decoded once for its
+    content; with `bad_images="skip"` rows whose image cannot be used are left out. Raises DataError."""
     refuse_unknown_choice(bad_images)
     samples, warnings = _with_groups(read_labeled(config, table, images), config)
     unseen = with_unseen(targets, samples.frame, samples.where)
@@ -156,7 +155,7 @@ def rows_to_score(
     warnings += image_warnings(checked.hashes, config)
     return RowsToScore(
         split=Split(samples, labels),
-        warnings=[*samples.notes, *warnings, *unseen.warnings, *_training_row_warnings(folder, samples)],
+        warnings=[*samples.notes, *warnings, *unseen.warnings, *_training_row_warnings(trained, samples)],
         unseen=unseen,
         bad=tuple(checked.bad),
     )
@@ -202,10 +201,9 @@ def _with_groups(samples: Samples, config: Config) -> tuple[Samples, list[str]]:
     return dataclasses.replace(samples, groups=groups), []
 
 
-def _training_row_warnings(folder: RunFolder, samples: Samples) -> list[str]:
+def _training_row_warnings(split: pl.DataFrame, samples: Samples) -> list[str]:
     """A warning if some of the images were trained on, under the same path or another: their scores say nothing about
     new images."""
-    split = folder.split()
     train = split.filter(pl.col("split") == "train")
     root = samples.root.resolve()  # the config's folders, and so the paths in split.csv, are resolved too
     paths = set(train["path"].to_list())

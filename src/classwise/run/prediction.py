@@ -1,8 +1,9 @@
 """Predictions and submissions of a trained model, from what they are made of to the table or the file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -23,7 +24,6 @@ from classwise.infer.submission import (
     with_whole_numbers,
 )
 from classwise.run.fallback import fallback_outputs, fallback_text
-from classwise.run.folder import RunFolder
 from classwise.run.inputs import refuse_unknown_choice
 from classwise.run.prediction_inputs import Source, UsableRows, rows_to_predict, usable_rows
 from classwise.run.predictor import Predictor
@@ -88,7 +88,7 @@ def _with_errors(table: pl.DataFrame, usable: UsableRows) -> pl.DataFrame:
 def submission_of(
     predictor: Predictor,
     config: Config,
-    folder: RunFolder,
+    status: Callable[[], Mapping[str, Any]],
     template: Path,
     images: Path,
     out: Path,
@@ -97,7 +97,8 @@ def submission_of(
     console: Console,
 ) -> str:
     """Write the template with the answers to `out`; returns a note on the images that could not be used, empty if all
-    could. Raises OutputError, DataError; nothing is written then."""
+    could. `status`: reads status.json, which has the class shares. Raises OutputError, DataError; nothing is
+    written then."""
     refuse_unknown_choice(form.bad_images)
     skips = form.bad_images == "skip"
     if form.fallback is not None and not skips:
@@ -134,7 +135,7 @@ def submission_of(
     good = samples if rows is None else rows.rows.samples
     outputs = predictor.outputs(good, config, engine=engine, console=console, hint=GUESS_HINT)
     if rows is not None and rows.reasons:
-        guess = fallback_outputs(predictor.heads, folder.status(), outputs)
+        guess = fallback_outputs(predictor.heads, status(), outputs)
         outputs = _in_all_rows(outputs, guess, [id not in rows.reasons for id in samples.ids])
         said = repr(form.fallback)
         if form.fallback is None:

@@ -1,6 +1,7 @@
 """The best checkpoint of a run as a model for inference: its outputs, predictions and scores."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ from classwise.data.memory_images import MemoryImages
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError, ImageError
-from classwise.infer.engines import engine_of
+from classwise.infer.engines import Engine, engine_of
+from classwise.infer.ensemble import DecodedHead, mean_engine
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_labels
 from classwise.metrics.collection import MetricCollection, own_metrics, parts_of, score_of
@@ -41,7 +43,9 @@ from classwise.training.tuning import FORMATS, torch_threads
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model and how its outputs are decoded: all that inference needs, read from a checkpoint alone."""
+    """A trained model and how its outputs are decoded: all that inference needs, read from a checkpoint alone. Of an
+    ensemble, `members` are its models, whose probabilities are averaged; the others are the first one's, but for
+    `heads`, which take the mean (infer/ensemble.py)."""
 
     model: Classifier
     targets: tuple[Target, ...]
@@ -49,6 +53,7 @@ class Predictor:
     joint: tuple[str, ...]
     precision: str
     metadata: dict[str, Any]
+    members: tuple["Predictor", ...] = ()
 
     @staticmethod
     def of(checkpoint: Checkpoint) -> "Predictor":
@@ -80,6 +85,13 @@ class Predictor:
                 precision=precision,
                 metadata=metadata,
             )
+
+    @staticmethod
+    def mean_of(members: Sequence["Predictor"]) -> "Predictor":
+        """The ensemble of models for the same targets."""
+        first = members[0]
+        heads: dict[str, Head] = {name: DecodedHead(head) for name, head in first.heads.items()}
+        return dataclasses.replace(first, heads=heads, members=tuple(members))
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
@@ -139,14 +151,8 @@ class Predictor:
 
         with preserve_torch_state(), contextlib.closing(loader):
             set_threads(config)
-            run = engine_of(
-                name=engine,
-                model=self.model.to(device),
-                device=device,
-                dtype=loop.PRECISIONS[self.precision],
-                batches=-(-len(dataset) // loader.batch_size),
-                say=console.line,
-            )
+            batches = -(-len(dataset) // loader.batch_size)
+            run = self._engine(engine, device, batches, console.line)
             try:
                 return predict_outputs(run, loader, should_stop=should_stop, watch=watch)
             except ImageError:
@@ -160,6 +166,20 @@ class Predictor:
                 )
                 refuse_bad(checked.bad, samples.where, hint)
                 raise
+
+    def _engine(self, name: str, device: torch.device, batches: int, say: Callable[[str], None]) -> Engine:
+        """What computes the outputs; see `engine_of`."""
+        if self.members:
+            engines = [member._engine(name, device, batches, say) for member in self.members]
+            return mean_engine(engines, [member.heads for member in self.members])
+        return engine_of(
+            name=name,
+            model=self.model.to(device),
+            device=device,
+            dtype=loop.PRECISIONS[self.precision],
+            batches=batches,
+            say=say,
+        )
 
     def table(
         self,

@@ -8,7 +8,7 @@ What belongs together has the same number: photos-2.toml is the config of photos
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from classwise.config.load import make_config
@@ -18,7 +18,7 @@ from classwise.data.table import SUFFIXES
 from classwise.distributed import Processes
 from classwise.errors import ConfigError
 from classwise.files import make_folder
-from classwise.run.folder import RunFolder, numbered
+from classwise.run.folder import RunFolder, has_checkpoint, numbered
 from classwise.suggest.config import look_at, write_suggestion
 
 
@@ -29,19 +29,23 @@ def config_to_train(
     overrides: Sequence[tuple[str, str]],
     processes: Processes,
     console: Console,
+    suffix: str = "",
+    has_begun: Callable[[RunFolder], bool] = has_checkpoint,
 ) -> Iterator[tuple[Config | str | Path, str | Path | None]]:
     """The config, or the path of its file, and the run directory: as given; or, if `config` is a folder or a table of
-    images, those that rank 0 has made for it.
+    images, those that rank 0 has made for it. `suffix`: of the directory's name, where it is not given.
 
-    If the block raises before the first checkpoint is written, the files that were made are removed again. Raises
-    ConfigError, DataError and OutputError.
+    If the block raises before the run `has_begun` (by default, before the first checkpoint is written), the files that
+    were made are removed again. Raises ConfigError, DataError and OutputError.
     """
     if isinstance(config, Config) or not processes.from_rank_zero(lambda: _is_source(Path(config))):
         yield config, run
         return
     with contextlib.ExitStack() as stack:
         made = processes.from_rank_zero(
-            lambda: stack.enter_context(_made_for_source(Path(config), run, overrides, console))
+            lambda: stack.enter_context(
+                _made_for_source(Path(config), run, overrides, console, suffix, has_begun)
+            )
         )
         yield made[0], made[1] or None
 
@@ -53,7 +57,12 @@ def _is_source(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _made_for_source(
-    source: Path, run: str | Path | None, overrides: Sequence[tuple[str, str]], console: Console
+    source: Path,
+    run: str | Path | None,
+    overrides: Sequence[tuple[str, str]],
+    console: Console,
+    suffix: str,
+    has_begun: Callable[[RunFolder], bool],
 ) -> Iterator[list[str]]:
     """The paths of the config for a source and of the run directory, which is empty if it has yet to be chosen. A
     config that is in the folder is used."""
@@ -71,17 +80,17 @@ def _made_for_source(
     # Wrong options are an error before anything is written; one of them may be the name of the run.
     suggestion = look_at(source, hub=True)
     name = make_config(suggestion.config.to_dict(), overrides, where=str(source)).name
-    run_path, config_path, table_path = _free_paths(name, run)
+    run_path, config_path, table_path = _free_paths(name + suffix, run)
     is_new_folder = not config_path.parent.exists()
     make_folder(config_path.parent)
-    is_older_run = RunFolder(run_path).has_begun  # it will be refused
+    is_older_run = has_begun(RunFolder(run_path))  # it will be refused
     try:
         written = write_suggestion(suggestion, config_path, table_path)
         for line in [*written, f"{config_path}: the config", *suggestion.summary]:
             console.paragraph(line)
         yield [str(config_path), str(run_path)]
     except BaseException:
-        if is_older_run or not RunFolder(run_path).has_begun:
+        if is_older_run or not has_begun(RunFolder(run_path)):
             config_path.unlink(missing_ok=True)
             table_path.unlink(missing_ok=True)
             if is_new_folder:

@@ -311,10 +311,14 @@ def _write_results(
         folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
 
     # The test rows are scored here only: nothing was chosen by them.
+    kept = {"valid": answer.outputs}
     if (test := splits.test) is not None:
         outputs = predictor.outputs(test.samples, config, should_stop=should_stop, cached=test.cached)
         folder.write_predictions(predictor.table(test.samples, outputs, test.labels), "test")
         metrics["test"] = scored(predictor, outputs, test, splits, config)
+        kept["test"] = outputs
+    if config.fold is not None:  # for what is made of all folds
+        folder.write_outputs(kept)
     metrics = headline(metrics) | metrics
     folder.write_metrics(metrics)
     return metrics

@@ -40,13 +40,8 @@ def status_frame(
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
-        "data": _data_summary(splits),
-        "model": {
-            "backbone": portable_name(config.model.backbone),
-            "weights": config.model.weights,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "image_size": list(config.model.image_size),
-        },
+        "data": data_summary(splits),
+        "model": model_summary(config, model),
         "baselines": baselines,
         "measured": list(measured),
         **({"kept_heads": list(kept_heads)} if kept_heads else {}),
@@ -54,7 +49,17 @@ def status_frame(
     }
 
 
-def _data_summary(splits: DatasetSplits) -> dict[str, Any]:
+def model_summary(config: Config, model: Classifier) -> dict[str, Any]:
+    """The entry `model`."""
+    return {
+        "backbone": portable_name(config.model.backbone),
+        "weights": config.model.weights,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "image_size": list(config.model.image_size),
+    }
+
+
+def data_summary(splits: DatasetSplits) -> dict[str, Any]:
     """The entry `data`: rows, labels and images of each split."""
     # Rows of each label, so that the report can show how rare a class is in each split.
     counts = {split_name: label_counts(splits, split) for split_name, split in splits.by_name.items()}

@@ -1,0 +1,267 @@
+"""The verbs of folds: train them, resume them, and use all of their models as one."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from classwise.compose.dataset import read_data
+from classwise.config.load import load_config
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.distributed import SINGLE_PROCESS
+from classwise.errors import CheckpointError, ConfigError, OutputError
+from classwise.files import refuse_existing
+from classwise.infer.engines import check_engine
+from classwise.kfold.folder import FoldsFolder, has_begun, is_folds
+from classwise.kfold.members import ensemble_of, gather
+from classwise.kfold.plan import fold_runs, folds_config
+from classwise.kfold.results import metrics_of
+from classwise.kfold.training import train_folds
+from classwise.report.page import write_report
+from classwise.run import api as run_api
+from classwise.run.api import Run, checked_config
+from classwise.run.evaluation import table_scores
+from classwise.run.folder import new_folder
+from classwise.run.lock import locked
+from classwise.run.own_code import Trust
+from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
+from classwise.run.prediction_inputs import Source
+from classwise.run.predictor import Predictor
+from classwise.run.quick_start import config_to_train
+from classwise.training.loop import never
+
+
+def folds(
+    config: Config | str | Path,
+    run: str | Path | None = None,
+    overrides: Sequence[tuple[str, str]] = (),
+    quiet: bool = False,
+) -> "Folds":
+    """Train a model for each fold of [folds] and return them with their predictions of all rows.
+
+    `config` may also be a folder of images or a table, as in `train`. `run`: the folds directory (default:
+    runs/NAME-folds, numbered if it exists). Each fold trains as `train` would on all rows outside of it, and is
+    stopped early and selected on its own rows; its predictions of these are the out-of-fold ones.
+
+    Raises ClasswiseError for whatever is wrong with config or data, and leaves nothing behind then; once the others
+    are done, also for folds that failed; Interrupted after a signal. Both can be resumed.
+    """
+    console = Console(quiet)
+    with contextlib.ExitStack() as stack:
+        made_for_source = config_to_train(
+            config, run, overrides, SINGLE_PROCESS, console, suffix="-folds", has_begun=has_begun
+        )
+        config, run = stack.enter_context(made_for_source)
+        checked, conflicts = checked_config(config, overrides)
+        checked = folds_config(checked)
+        for conflict in conflicts:
+            console.line(f"warning: {conflict}")
+        wanted = None if run is None else Path(run)
+        made = stack.enter_context(new_folder(f"{checked.name}-folds", wanted, has_begun))
+        folder = FoldsFolder(made.path)
+        train_folds(folder, checked, console, quiet)
+    return Folds(folder)
+
+
+def resume_folds(path: str | Path, quiet: bool = False) -> "Folds":
+    """Go on with folds: what is done is not done again, and a fold that was stopped goes on from its last checkpoint.
+    Raises as `folds` does, CheckpointError for a folder that holds no folds and for data that has changed."""
+    console = Console(quiet)
+    found = Folds.open(path)
+    folder = found.folder
+    with locked(folder.path):
+        if folder.status().get("state") == "finished":
+            console.line(f"{folder.path}: finished already; nothing to do")
+            return found
+        if not folder.files.config.exists():
+            raise CheckpointError(
+                f"{folder.path}: stopped before it had a config.toml; delete the folder, and start again"
+            )
+        train_folds(folder, load_config(folder.files.config), console, quiet, is_new=False)
+    return found
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A folds directory, to read results from and to use its models as one. Open one with `Folds.open(path)`."""
+
+    folder: FoldsFolder
+
+    @staticmethod
+    def open(path: str | Path) -> "Folds":
+        """The folds in the folder `path`. Raises CheckpointError if there are none."""
+        if not is_folds(Path(path)):
+            raise CheckpointError(f"{path} is no folds directory; `classwise folds` makes one")
+        return Folds(FoldsFolder(Path(path)))
+
+    @property
+    def path(self) -> Path:
+        """The folds directory."""
+        return self.folder.path
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """status.json: state, reason, how many folds are done, the state of each, data, model."""
+        return self.folder.status()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json: over all rows out of fold, pooled; `per_fold`, `spread` and, with test rows, `test`."""
+        return self.folder.files.metrics()
+
+    @property
+    def out_of_fold(self) -> pl.DataFrame:
+        """oof.parquet: id, fold, then as predictions.csv, one row for each labeled row of the data."""
+        return self.folder.out_of_fold()
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of the folds that have begun."""
+        names = [run.name for run in fold_runs(self._config())]
+        return [Run.open(self.path / name) for name in names if (self.path / name / "status.json").exists()]
+
+    def evaluate(
+        self,
+        table: str | Path | None = None,
+        images: str | Path | None = None,
+        quiet: bool = True,
+        bad_images: str = "error",
+    ) -> dict[str, Any]:
+        """The metrics of the ensemble on another labeled table, as `Run.evaluate`. Without one, those of the folds' own
+        rows, each predicted again by the models of its fold, as in metrics.json."""
+        console = Console(quiet)
+        config = self._config()
+        if table is not None:
+            return table_scores(
+                self._predictor(),
+                config,
+                self._trained_rows(),
+                table=Path(table),
+                images=images,
+                bad_images=bad_images,
+                console=console,
+            )
+        with contextlib.closing(read_data(config, console, use_cache=False)) as read:
+            gathered = gather(self.folder, config, read, console, never, recompute=True)
+            return metrics_of(self.folder, config, gathered)
+
+    def predict(
+        self,
+        source: Source,
+        images: str | Path | None = None,
+        quiet: bool = True,
+        engine: str = "torch",
+        bad_images: str = "error",
+        ids: Sequence[str] | None = None,
+        probabilities: str = "auto",
+    ) -> pl.DataFrame:
+        """The mean of what all models predict, as `Run.predict`: each image is read once."""
+        check_engine(engine)
+        return predictions_of(
+            self._predictor(),
+            self._config(),
+            source,
+            images=images,
+            ids=ids,
+            engine=engine,
+            bad_images=bad_images,
+            probabilities=probabilities,
+            console=Console(quiet),
+        )
+
+    def submit(self, template: str | Path, images: str | Path, out: str | Path, **options: Any) -> Path:
+        """Fill in a template with the mean of what all models predict; the options are those of `Run.submit`."""
+        form = {key: options.pop(key) for key in tuple(options) if key not in ("force", "quiet", "engine")}
+        defaults = {"force": False, "quiet": True, "engine": "torch"}
+        self.submit_with_note(template, images, out, **{**defaults, **options}, **form)
+        return Path(out)
+
+    def submit_with_note(
+        self,
+        template: str | Path,
+        images: str | Path,
+        out: str | Path,
+        force: bool,
+        quiet: bool,
+        engine: str,
+        **form: Any,
+    ) -> str:
+        """`submit`; returns a note on the images that could not be used, empty if all could."""
+        check_engine(engine)
+        refuse_existing(Path(out), force)
+        return submission_of(
+            self._predictor(),
+            self._config(),
+            self.folder.status,
+            Path(template),
+            Path(images),
+            Path(out),
+            form=SubmissionForm(**form),
+            engine=engine,
+            console=Console(quiet),
+        )
+
+    def export(self, out: str | Path, force: bool = False) -> Path:
+        """Raises OutputError: an ONNX file holds one model."""
+        runs = fold_runs(self._config())
+        raise OutputError(
+            f"{self.path} holds {len(runs)} models, and an ONNX file holds one; export them one by one, such as:"
+            f" classwise export {self.path / runs[0].name} --out {Path(out).with_stem(f'{Path(out).stem}-0')}"
+        )
+
+    def report(self) -> Path:
+        """Write report.html again from what the folds directory holds, and return its path."""
+        return write_report(self.path)
+
+    def _config(self) -> Config:
+        return load_config(self.folder.files.config)
+
+    def _predictor(self) -> Predictor:
+        return ensemble_of(self.folder, self._config())
+
+    def _trained_rows(self) -> pl.DataFrame:
+        """As a split.csv: every row but those of the test was trained on by some model."""
+        split = self.folder.run(fold_runs(self._config())[0].name).split()
+        trained = pl.when(pl.col("split") == "valid").then(pl.lit("train")).otherwise(pl.col("split"))
+        return split.with_columns(trained.alias("split"))
+
+
+def open_run(path: str | Path, trust: Trust = ()) -> Run | Folds:
+    """The run or the folds in the folder `path`. `trust`: as of `Run.open`. Raises CheckpointError if there is neither,
+    TrustError for code that is not trusted, and ConfigError for trust in folds, which have no such code."""
+    if not is_folds(Path(path)):
+        return Run.open(path, trust)
+    _refuse_trust(path, trust)
+    return Folds.open(path)
+
+
+def _refuse_trust(path: str | Path, trust: Trust) -> None:
+    if trust:
+        raise ConfigError(f"--trust: found {trust} for the folds {path}, which have no code of your own")
+
+
+def resume(
+    path: str | Path,
+    quiet: bool = False,
+    workers: int | None = None,
+    epochs: int | None = None,
+    schedule: str = "planned",
+    trust: Trust = (),
+) -> Run | Folds:
+    """Go on with a run (see run/api.py) or with folds. What is only for a run is refused for folds by a ConfigError."""
+    if not is_folds(Path(path)):
+        return run_api.resume(path, quiet, workers, epochs, schedule, trust)
+    given = {
+        "--workers": workers,
+        "--epochs": epochs,
+        "--schedule": None if schedule == "planned" else schedule,
+    }
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{option}: found {value} for the folds {path}; allowed: for a single run")
+    _refuse_trust(path, trust)
+    return resume_folds(path, quiet)
