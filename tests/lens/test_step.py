@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+from classwise.compose import state
 from classwise.lens.command import Step, step
 from classwise.lens.page import render
 from classwise.lens.sentences import short
@@ -418,3 +419,41 @@ def test_warnings_of_the_data_are_shown(tmp_path: Path) -> None:
     (tmp_path / rows[0][0]).write_bytes((tmp_path / rows[2][0]).read_bytes())
     result = command("step", write_config(tmp_path, PLAIN), "--out", tmp_path / "a.html").ok()
     assert "warning: 2 rows hold an image that another row holds too" in result.err
+
+
+def test_a_compiled_forward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets no hooks, which would make another one of it: the chain is shown, but not by module."""
+    hooked: list[bool] = []
+
+    def stand_in(model: Any, sizes: frozenset[int]) -> Any:
+        def compute(images: torch.Tensor) -> Any:
+            hooked.append(any(module._forward_hooks for module in model.modules()))
+            return model(images)
+
+        return compute
+
+    monkeypatch.setattr(state, "compiled", stand_in)
+    found = look(plain(tmp_path, training__compile=True))
+    assert hooked
+    assert not any(hooked)
+    graph = found.recording.graph
+    assert graph is not None
+    assert graph.children == []
+    leaves = {leaf.name for op in graph.all_ops() for leaf in op.leaves}
+    assert leaves == set(found.recording.gradients)
+    assert "its modules cannot be told apart" in found.path.read_text()
+
+
+def test_many_classes(tmp_path: Path) -> None:
+    """Of more than there are columns for, the most probable ones are shown, most probable first."""
+    plain_table(tmp_path, 40)
+    table = pl.read_csv(tmp_path / "samples.csv")
+    labels = [f"class {row % 20}" for row in range(len(table))]
+    table.with_columns(pl.Series("label", labels)).write_csv(tmp_path / "samples.csv")
+    view = look(write_config(tmp_path, PLAIN)).view
+    assert view.outputs[0].columns == ("1.", "2.", "3.", "4.", "5.")
+    bars = [cell.bar or 0.0 for cell in view.outputs[0].rows[0]]
+    assert bars == sorted(bars, reverse=True)
+    logits = view.recording.chunks[0].outputs["label"][0]
+    names = view.run.splits.label_lists["label"]
+    assert view.outputs[0].rows[0][0].text == names[int(logits.argmax())]

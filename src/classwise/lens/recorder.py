@@ -29,7 +29,7 @@ from classwise.training.oom import retry_in_smaller_chunks
 from classwise.training.state import TrainState
 
 Tensors = dict[str, Tensor]
-Watch = Callable[[Iterable[list[Batch]], int, int], Iterable[list[Batch]]]
+AroundUpdates = Callable[[Iterable[list[Batch]], int, int], Iterable[list[Batch]]]
 """(the updates of an epoch, the epoch, how many are done) to the updates, as `loop.train` takes it."""
 
 
@@ -94,7 +94,7 @@ def record_update(
     number: int,
     replaced: Callable[[int], list[Batch]] | None = None,
     weight: WeightName | None = None,
-    watch: Watch = loop.unwatched,
+    watch: AroundUpdates = loop.unwatched,
 ) -> Recording:
     """Train up to and with update `number`, counted from 1, and record that one. The parts are then as after it.
 
@@ -195,7 +195,9 @@ class _Recorder:
         """Remove all hooks."""
         self._stack.close()
 
-    def around_updates(self, watch: Watch, replaced: Callable[[int], list[Batch]] | None) -> Watch:
+    def around_updates(
+        self, watch: AroundUpdates, replaced: Callable[[int], list[Batch]] | None
+    ) -> AroundUpdates:
         """`watch`, which begins the recording when its update comes, of the micro-batches that replace its own if there
         are some."""
 

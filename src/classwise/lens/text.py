@@ -131,7 +131,7 @@ def _block(block: Block, depth: int, titles: dict[str, str]) -> Iterator[str]:
         for child in sorted(block.children, key=lambda child: -child.end):
             yield from _block(child, depth + 1, titles)
     elif block.children:
-        yield f"{indent}  ... {len(block.numbers) - len(block.ops)} operations in {len(block.children)} modules"
+        yield f"{indent}  ... {len(block.numbers) - len(block.ops)} more inside"
 
 
 def _gradient(view: View) -> Iterator[str]:

@@ -132,9 +132,10 @@ def chosen_weight(
 
 
 def _largest(gradients: Mapping[str, Tensor]) -> str:
-    """The parameter with the largest number in its gradient: of layers' weights, if there are any among them."""
-    weights = {name: gradient for name, gradient in gradients.items() if gradient.ndim > 1} or gradients
-    return max(weights, key=lambda name: float(weights[name].abs().max()))
+    """The parameter with the largest number in its gradient: of layers' weights, if there are any among them, which
+    biases, scales and tokens are not."""
+    weights = {name: value for name, value in gradients.items() if sum(size > 1 for size in value.shape) > 1}
+    return max(weights or gradients, key=lambda name: float(gradients[name].abs().max()))
 
 
 def _numbers(state: Mapping[str, Any], shape: torch.Size, index: tuple[int, ...]) -> dict[str, float]:
