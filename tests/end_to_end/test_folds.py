@@ -503,6 +503,16 @@ def test_a_table_of_validation_rows(here: Path, tmp_path: Path) -> None:
     assert "data.valid: found" in refused(here, tmp_path, "--data.valid", here / "samples.csv")
 
 
+def test_parts_of_ones_own(here: Path, tmp_path: Path) -> None:
+    """Code of the user's own is for single runs so far; and nothing asks for trust in folds."""
+    message = refused(here, tmp_path, "--model.backbone", "my_model.py:Net")
+    assert "model.backbone: found" in message
+    assert "code of your own, which `classwise train` runs and folds do not yet" in message
+    result = command("predict", here / "F", here / "samples.csv", "--trust", "12345678")
+    assert result.code == 1
+    assert "--trust: found 12345678 for the folds" in result.err
+
+
 def test_one_fold_alone(here: Path, tmp_path: Path) -> None:
     assert "folds.fold: found 1" in refused(here, tmp_path, "--folds.fold", 1)
 
