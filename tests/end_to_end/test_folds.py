@@ -505,8 +505,9 @@ def test_a_table_of_validation_rows(here: Path, tmp_path: Path) -> None:
 
 def test_parts_of_ones_own(here: Path, tmp_path: Path) -> None:
     """Code of the user's own is for single runs so far; and nothing asks for trust in folds."""
-    message = refused(here, tmp_path, "--model.backbone", "my_model.py:Net")
-    assert "model.backbone: found" in message
+    (tmp_path / "my_losses.py").write_text("def mine(outputs, targets):\n    return outputs.sum(1)\n")
+    message = refused(here, tmp_path, "--loss.name", f"{tmp_path / 'my_losses.py'}:mine")
+    assert "loss.name: found" in message
     assert "code of your own, which `classwise train` runs and folds do not yet" in message
     result = command("predict", here / "F", here / "samples.csv", "--trust", "12345678")
     assert result.code == 1
