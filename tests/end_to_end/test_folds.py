@@ -420,6 +420,26 @@ def test_folds_of_a_column(here: Path, tmp_path: Path) -> None:
     assert "folds.count: found 7" in refused.err
 
 
+def test_folds_of_a_given_split_share_out_what_is_not_for_the_test(here: Path, tmp_path: Path) -> None:
+    """Rows given for training and for validation alike; rows to be skipped stay out."""
+    rows = pl.read_csv(here / "samples.csv")
+    number = rows["person"].str.strip_prefix("p").str.strip_prefix("-twin").replace("", "0").cast(int)
+    parts = pl.Series([("train", "val", "test", "skip")[(n // 6) % 4] for n in number])
+    rows = rows.with_columns(part=parts)
+    rows.write_csv(tmp_path / "parts.csv")
+    changes = {"data__source": str(tmp_path / "parts.csv"), "data__images": str(here), "data__split": "part"}
+    values = {"train": "train", "val": "valid", "test": "test", "skip": "skip"}
+    config = write_config(tmp_path, CONFIG, data__split_values=values, **changes)
+    run = tmp_path / "F"
+    command("folds", config, "--folds", 2, "--run", run, "--quiet").ok()
+    assert (
+        out_of_fold(run)["id"].to_list()
+        == rows.filter(pl.col("part").is_in(["train", "val"]))["path"].to_list()
+    )
+    tested = pl.read_csv(run / "fold-0/split.csv").filter(pl.col("split") == "test")["id"]
+    assert set(tested) == set(rows.filter(pl.col("part") == "test")["path"])
+
+
 def test_targets_of_every_type(tmp_path: Path) -> None:
     many_table(tmp_path)
     run = tmp_path / "F"
