@@ -523,6 +523,23 @@ def test_a_table_of_validation_rows(here: Path, tmp_path: Path) -> None:
     assert "data.valid: found" in refused(here, tmp_path, "--data.valid", here / "samples.csv")
 
 
+def test_a_fold_that_the_metric_cannot_score(here: Path, tmp_path: Path) -> None:
+    """Only two people have a value: one of three folds has none, which is said before any is trained."""
+    rows = pl.read_csv(here / "samples.csv")
+    has_value = rows["person"].is_in(["p1", "p2"])
+    rows = rows.with_columns(size=pl.Series([str(row) if has else None for row, has in enumerate(has_value)]))
+    rows.write_csv(tmp_path / "sizes.csv")
+    changes = {"data__source": str(tmp_path / "sizes.csv"), "data__images": str(here)}
+    size = {"size": {"column": "size", "type": "regression"}}
+    config = write_config(
+        tmp_path, CONFIG, targets={**TARGETS, **size}, selection__metric="size.mae", **changes
+    )
+    found = command("folds", config, "--folds", 3, "--run", tmp_path / "none")
+    assert found.code == 1
+    assert "has no label of 'size'" in found.err
+    assert not (tmp_path / "none").exists()
+
+
 def test_one_fold_alone(here: Path, tmp_path: Path) -> None:
     assert "folds.fold: found 1" in refused(here, tmp_path, "--folds.fold", 1)
 
