@@ -37,7 +37,7 @@ FAULTS = (
     ),
     Fault(
         "order-of-the-table",
-        "data/split.py",
+        "data/strata.py",
         "np.arange(rows) if ids is None else np.array(sorted(range(rows), key=ids.__getitem__))",
         "np.arange(rows)",
         "The order of the table's rows decides the split.",
@@ -78,8 +78,8 @@ FAULTS = (
     Fault(
         "training-rows-unsaid",
         "run/inputs.py",
-        "*warnings, *_training_row_warnings(folder, samples)]",
-        "*warnings]",
+        "*unseen.warnings, *_training_row_warnings(trained, samples)]",
+        "*unseen.warnings]",
         "`evaluate` scores rows that the model was trained on without a word.",
         ("run/test_scoring_tables.py",),
     ),

@@ -182,7 +182,7 @@ FAULTS = (
     Fault(
         "clears-begun-run",
         "run/folder.py",
-        "if not folder.has_begun:",
+        "if not has_begun(folder):",
         "if True:",
         "A new run that ends by an error or a signal is deleted even if it has written a checkpoint.",
         ("faults/test_locks.py",),

@@ -420,6 +420,26 @@ def test_folds_of_a_column(here: Path, tmp_path: Path) -> None:
     assert "folds.count: found 7" in refused.err
 
 
+def test_folds_of_a_given_split_share_out_what_is_not_for_the_test(here: Path, tmp_path: Path) -> None:
+    """Rows given for training and for validation alike; rows to be skipped stay out."""
+    rows = pl.read_csv(here / "samples.csv")
+    number = rows["person"].str.strip_prefix("p").str.strip_prefix("-twin").replace("", "0").cast(int)
+    parts = pl.Series([("train", "val", "test", "skip")[(n // 6) % 4] for n in number])
+    rows = rows.with_columns(part=parts)
+    rows.write_csv(tmp_path / "parts.csv")
+    changes = {"data__source": str(tmp_path / "parts.csv"), "data__images": str(here), "data__split": "part"}
+    values = {"train": "train", "val": "valid", "test": "test", "skip": "skip"}
+    config = write_config(tmp_path, CONFIG, data__split_values=values, **changes)
+    run = tmp_path / "F"
+    command("folds", config, "--folds", 2, "--run", run, "--quiet").ok()
+    assert (
+        out_of_fold(run)["id"].to_list()
+        == rows.filter(pl.col("part").is_in(["train", "val"]))["path"].to_list()
+    )
+    tested = pl.read_csv(run / "fold-0/split.csv").filter(pl.col("split") == "test")["id"]
+    assert set(tested) == set(rows.filter(pl.col("part") == "test")["path"])
+
+
 def test_targets_of_every_type(tmp_path: Path) -> None:
     many_table(tmp_path)
     run = tmp_path / "F"
@@ -512,6 +532,23 @@ def test_parts_of_ones_own(here: Path, tmp_path: Path) -> None:
     result = command("predict", here / "F", here / "samples.csv", "--trust", "12345678")
     assert result.code == 1
     assert "--trust: found 12345678 for the folds" in result.err
+
+
+def test_a_fold_that_the_metric_cannot_score(here: Path, tmp_path: Path) -> None:
+    """Only two people have a value: one of three folds has none, which is said before any is trained."""
+    rows = pl.read_csv(here / "samples.csv")
+    has_value = rows["person"].is_in(["p1", "p2"])
+    rows = rows.with_columns(size=pl.Series([str(row) if has else None for row, has in enumerate(has_value)]))
+    rows.write_csv(tmp_path / "sizes.csv")
+    changes = {"data__source": str(tmp_path / "sizes.csv"), "data__images": str(here)}
+    size = {"size": {"column": "size", "type": "regression"}}
+    config = write_config(
+        tmp_path, CONFIG, targets={**TARGETS, **size}, selection__metric="size.mae", **changes
+    )
+    found = command("folds", config, "--folds", 3, "--run", tmp_path / "none")
+    assert found.code == 1
+    assert "has no label of 'size'" in found.err
+    assert not (tmp_path / "none").exists()
 
 
 def test_one_fold_alone(here: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from classwise.compose.autotune import resolve_auto
 from classwise.compose.contents import split_groups
 from classwise.compose.dataset import ReadData, prepare, read_data
 from classwise.compose.image_facts import image_warnings
+from classwise.compose.settings import metric_targets, selection_metric
 from classwise.compose.split_checks import split_warnings
 from classwise.compose.splits import DatasetSplits
 from classwise.config.folds import Folds
@@ -26,7 +27,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.memory import memory_of
 from classwise.distributed import SINGLE_PROCESS
-from classwise.errors import CheckpointError, ClasswiseError, Interrupted
+from classwise.errors import CheckpointError, ClasswiseError, DataError, Interrupted
 from classwise.files import write_text
 from classwise.kfold.folder import KIND, FoldsFolder
 from classwise.kfold.out_of_fold import all_rows, fold_warnings
@@ -186,6 +187,7 @@ def _begin(
     warnings = _warnings(config, read, rows, table)
     for warning in warnings:
         console.line(f"warning: {warning}")
+    _refuse_unscored_folds(config, rows, table)
 
     # What depends on the machine is decided once for all, so that the folds differ in their rows alone.
     first = fold_runs(config)[0].config
@@ -243,6 +245,21 @@ def _warnings(config: Config, read: ReadData, rows: DatasetSplits, table: pl.Dat
         *image_warnings(read.hashes, config),
         *fold_warnings(rows.targets, labels, fold_N, groups),
     ]
+
+
+def _refuse_unscored_folds(config: Config, rows: DatasetSplits, table: pl.DataFrame) -> None:
+    """Raise DataError for a fold in which no row has a label of a target that the selecting metric is computed from:
+    its model could not be selected, which should not be found out once the others are trained."""
+    fold_N = table["fold"].cast(pl.Int64).to_numpy()
+    metric = selection_metric(config)
+    for name in metric_targets(metric, rows):
+        labeled_N = rows.target(name).is_labeled(rows.train.labels[name])
+        without = sorted(set(range(_folds(config).count)) - set(fold_N[labeled_N].tolist()))
+        if without:
+            raise DataError(
+                f"selection.metric: found {metric!r}, but fold {without[0]} of {_folds(config).count} has no label of"
+                f" {name!r}; allowed: fewer folds, or a metric of another target"
+            )
 
 
 def _refuse_other_rows(folder: FoldsFolder, config: Config, read: ReadData, console: Console) -> None:
