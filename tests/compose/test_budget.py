@@ -55,6 +55,25 @@ def test_as_many_epochs_as_fit(scene: Build, timed: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("epochs", "minutes", "says"),
+    [(30, 2.6, "for 3 of 30 epochs"), (2, 2.6, "for all 2 epochs"), (1, 2.6, "for the one epoch")],
+)
+def test_it_says_how_many_there_is_time_for(
+    epochs: int,
+    minutes: float,
+    says: str,
+    scene: Build,
+    timed: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    s = scene({"kind": KIND}, training={"epochs": epochs, "minutes": minutes})
+    epochs_in_time(s.config, s.splits, s.model, CPU, 1, Console())
+    assert capsys.readouterr().err == (
+        f"an epoch takes about 51 s here: training.minutes = {minutes} leaves time {says}\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("sections", "least"),
     [
         ({"selection": {"first_epoch": 5}}, 5),

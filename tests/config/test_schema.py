@@ -590,6 +590,8 @@ def test_no_file_a_folder_and_no_text(tmp_path):
         ConfigError, match=r"there is no config file .*none\.toml; `classwise init` writes one"
     ):
         load_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=r"there is no file or folder .*my_image$"):
+        load_config(tmp_path / "my_image")  # `train my_image` for `train my_images`
     with pytest.raises(ConfigError, match=r"is a folder; name its config file, such as .*classwise\.toml"):
         load_config(tmp_path)
     (tmp_path / "c.toml").write_bytes(b"name = '\xff'")

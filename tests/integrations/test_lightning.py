@@ -1,5 +1,6 @@
 """classwise.integrations.lightning: the same run in Lightning's Trainer, to the bit."""
 
+import contextlib
 import copy
 import re
 import subprocess
@@ -123,6 +124,20 @@ def test_what_lightning_would_ignore_is_refused(changes: dict[str, str], message
 
     with pytest.raises(ConfigError, match=message):
         from_config(config_of(small(folder, **changes)))
+
+
+def test_the_guides_example_takes_a_config_of_two_stages(folder: Path, tmp_path: Path) -> None:
+    """What `init` writes for pretrained weights is such a config."""
+    from classwise.integrations.lightning import LitClassifier, from_config
+
+    page = (ROOT / "docs" / "guide" / "lightning.md").read_text(encoding="utf-8")
+    call = re.search(r"^module, data = (from_config\(.*\))$", page, re.MULTILINE)
+    assert call is not None
+    config = config_of(small(folder, **{"training.plan": "probe_then_finetune"}))
+    (tmp_path / "classwise.toml").write_text(config.to_toml(), encoding="utf-8")
+    with contextlib.chdir(tmp_path):
+        module, _ = eval(call[1], {"from_config": from_config})
+    assert isinstance(module, LitClassifier)
 
 
 def test_several_processes_are_refused(folder: Path) -> None:

@@ -174,6 +174,16 @@ def test_a_frozen_backbone_is_left_out_and_says_why(tmp_path: Path) -> None:
     assert f"{len(frozen)} parameters are frozen" in page
 
 
+def test_counts_and_signs_are_written_as_in_print(tmp_path: Path) -> None:
+    """One thread, minus signs rather than hyphens, and the heads' rate named as such where the backbone has another."""
+    found = look(plain(tmp_path, training__threads=1, optimizer__backbone_lr_factor=0.5))
+    page = found.path.read_text()
+    assert "on cpu, 1 thread<" in page
+    assert re.search(r"<small>−\d\.\d{3}</small>", page)
+    assert not re.search(r"<small>-\d", page)
+    assert "learning rate of the heads " in text_of(found.view, 100)
+
+
 def test_clipping(tmp_path: Path) -> None:
     """The norm before, the limit, and the factor; the chosen weight has both gradients."""
     path = plain(tmp_path, training__clip_norm=0.01)

@@ -129,6 +129,12 @@ def test_text_is_cut_to_the_room_there_is(text: str, pixels: int) -> None:
     assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]) and text_width(text) > pixels)
 
 
+def test_the_signs_of_a_shape_take_more_room() -> None:
+    """× is half as wide again as a letter: a shape that is cut by the width of letters runs over its box."""
+    assert text_width("3×3×3") > text_width("3x3x3")
+    assert fit("112 ops · 128×1280×28×28", 156).endswith("…")
+
+
 def test_a_file_has_the_pages_colours() -> None:
     """An SVG file cannot read the style sheet's variables; the colours that it writes out are the sheet's own."""
     sheet = (Path(report.__path__[0]) / "style.css").read_text(encoding="utf-8")

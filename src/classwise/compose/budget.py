@@ -43,11 +43,15 @@ def epochs_in_time(
     wanted = int(60 * training.minutes / seconds)
     epochs = min(training.epochs, max(_least_epochs(config), wanted))
     about = f"{seconds:.0f} s" if seconds >= 1 else "under a second"
-    fewer = f"{epochs} of {training.epochs}" if epochs < training.epochs else f"all {epochs}"
-    text = f"an epoch takes about {about} here: {fewer} epochs in training.minutes = {training.minutes:g}"
+    fewer = f"{epochs} of {training.epochs} epochs" if epochs < training.epochs else f"all {epochs} epochs"
+    if training.epochs == 1:
+        fewer = "the one epoch"
+    text = (
+        f"an epoch takes about {about} here: training.minutes = {training.minutes:g} leaves time for {fewer}"
+    )
     if wanted < epochs and epochs * seconds > 60 * training.minutes:
         text = (
-            f"an epoch takes about {about} here: {fewer} epochs, the fewest that the config allows, will take about"
+            f"an epoch takes about {about} here: {fewer}, the fewest that the config allows, will take about"
             f" {epochs * seconds / 60:.0f} minutes instead of training.minutes = {training.minutes:g}"
         )
     console.line(text)

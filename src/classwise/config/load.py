@@ -30,6 +30,8 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
             f"{path} is a folder; name its config file, such as {path / 'classwise.toml'}"
         ) from None
     except FileNotFoundError:
+        if path.suffix != ".toml":
+            raise ConfigError(f"there is no file or folder {path}") from None
         raise ConfigError(f"there is no config file {path}; `classwise init` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a text file: {error}") from None

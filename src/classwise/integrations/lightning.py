@@ -84,7 +84,8 @@ def _refuse_unsupported(config: Config) -> None:
     if config.plan != "finetune":
         raise ConfigError(
             f"training.plan: found {config.training.plan!r}, which here begins with heads fitted to"
-            " features; allowed in Lightning: finetune"
+            " features; allowed in Lightning: finetune, in the config or as"
+            ' from_config(..., [("training.plan", "finetune")])'
         )
     if config.training.precision == "fp16":
         raise ConfigError(

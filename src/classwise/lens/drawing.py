@@ -11,7 +11,7 @@ from classwise.report.charts import Series, line_chart
 from classwise.report.names import short_number
 from classwise.report.svg import Axis, Point
 
-WIDTH = 344
+WIDTH = 362
 BOX_LEFT, BOX_RIGHT, BOX_HEIGHT = 46, 214, 36
 GAP = 18  # between two boxes
 LEAF_LEFT = 226
@@ -98,7 +98,7 @@ def _items(block: Block, titles: dict[str, str]) -> list[_Item]:
                 title=f"{title} · {child.kind}" if child.kind else title,
                 note=f"{ops[0].name} {shape_text(ops[0].shape)}"
                 if small
-                else f"{len(ops)} operations, {shape_text(child.given)}",
+                else f"{len(ops)} op{'' if len(ops) == 1 else 's'} · {shape_text(child.given)}",
                 numbers=frozenset(op.number for op in ops),
                 ops=ops,
                 leaves=tuple(leaf for op in ops for leaf in op.leaves) if small else (),

@@ -15,6 +15,11 @@ TOP = 5
 LEAST_SHARE = 0.005
 
 
+def signed(value: float) -> str:
+    """Three decimals, always with a sign, and a minus sign as in print."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
 @dataclass(frozen=True)
 class Cell:
     """`text`, or a probability as a `bar`; `note`: the raw output behind it. `is_true`: that of the true label."""
@@ -123,7 +128,7 @@ def _label_cells(
     probabilities: Sequence[float], raw: Sequence[float], is_true: Sequence[bool], names: Sequence[str]
 ) -> tuple[Cell, ...]:
     return tuple(
-        Cell(bar=p, note=f"{raw[k]:+.3f}" if k < len(raw) else "", is_true=is_true[k])
+        Cell(bar=p, note=signed(raw[k]) if k < len(raw) else "", is_true=is_true[k])
         for k, p in enumerate(probabilities)
     )
 
@@ -133,7 +138,7 @@ def _top_cells(
 ) -> tuple[Cell, ...]:
     best = sorted(range(len(probabilities)), key=lambda k: -probabilities[k])[:TOP]
     return tuple(
-        Cell(names[k], probabilities[k], f"{raw[k]:+.3f}" if k < len(raw) else "", is_true[k]) for k in best
+        Cell(names[k], probabilities[k], signed(raw[k]) if k < len(raw) else "", is_true[k]) for k in best
     )
 
 

@@ -28,7 +28,8 @@ def numbers_text(view: View) -> list[tuple[str, str, str]]:
     if chunks > batches:
         rows += f", computed in {chunks} chunks"
     settings = view.run.parts.settings
-    threads = f", {config.training.threads} threads" if settings.device.type == "cpu" else ""
+    count = config.training.threads
+    threads = f", {count} thread{'' if count == 1 else 's'}" if settings.device.type == "cpu" else ""
     rate = recording.rates[-1] if recording.rates else None
     return [
         ("Rows", f"{view.row_count}", rows),

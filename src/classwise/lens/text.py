@@ -152,7 +152,8 @@ def _step(view: View) -> Iterator[str]:
     schedule = view.run.config.schedule.name
     if view.recording.rates:
         highest = max(rate for _, rate in view.rates)
-        yield f"learning rate {short(view.recording.rates[-1])} ({schedule}, highest {short(highest)})"
+        part = " of the heads" if len(set(view.recording.rates)) > 1 else ""
+        yield f"learning rate{part} {short(view.recording.rates[-1])} ({schedule}, highest {short(highest)})"
     if weight is None or not view.recording.stepped:
         return
     yield f"step of {optimizer.name} for {weight.title}: gradient {short(weight.gradient)}"

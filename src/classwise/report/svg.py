@@ -18,6 +18,7 @@ Label = tuple[float, str]  # a tick: the value where it stands, and its text
 
 TEXT_HEIGHT = 11
 CHARACTER_WIDTH = 6.2  # mean width of a Latin character
+SIGN_WIDTH = 9.2  # of ×, in the widest of the usual fonts
 
 # For an SVG file, which has no page to take its colours from: the light colours of style.css as plain values, since
 # many programs that show SVG know no CSS variables.
@@ -181,8 +182,15 @@ def legend_key(style: int) -> Markup:
 
 
 def text_width(content: str) -> float:
-    """About how many pixels wide `content` is. Hangul, Chinese and kana are about twice as wide as Latin."""
-    return sum(TEXT_HEIGHT if ord(char) > 0x10FF else CHARACTER_WIDTH for char in content)
+    """About how many pixels wide `content` is. Hangul, Chinese and kana are about twice as wide as Latin, and the signs
+    between the numbers of a shape half as wide again."""
+    return sum(_character_width(char) for char in content)
+
+
+def _character_width(char: str) -> float:
+    if ord(char) > 0x10FF:
+        return TEXT_HEIGHT
+    return SIGN_WIDTH if char == "×" else CHARACTER_WIDTH
 
 
 def fit(content: str, pixels: float) -> str:
