@@ -32,6 +32,23 @@ RANKING = {
     "match": {"column": "relevance", "type": "ranking", "query": "query"},
     "tags": {"column": "tags", "type": "multilabel"},
 }
+OWN_LOSSES = """
+import torch
+from torch.nn.functional import cross_entropy
+
+
+class Doubled(torch.nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, outputs, targets):
+        return self.factor * cross_entropy(outputs, targets, reduction="none")
+
+
+def doubled(outputs, targets, factor):
+    return factor * cross_entropy(outputs, targets, reduction="none")
+"""
 FIXED = {"training__freeze_epochs": None, "training__target_weights": None}
 
 
@@ -182,6 +199,14 @@ def test_counts_and_signs_are_written_as_in_print(tmp_path: Path) -> None:
     assert re.search(r"<small>−\d\.\d{3}</small>", page)
     assert not re.search(r"<small>-\d", page)
     assert "learning rate of the heads " in text_of(found.view, 100)
+
+
+@pytest.mark.parametrize("name", ["Doubled", "doubled"])
+def test_a_loss_of_the_users_own(name: str, tmp_path: Path) -> None:
+    """A class or a function with an argument runs, as in `train`, and is shown under its name."""
+    (tmp_path / "my_losses.py").write_text(OWN_LOSSES)
+    found = look(plain(tmp_path, loss={"name": f"my_losses.py:{name}", "factor": 2.0}))
+    assert f"<small>{name}</small>" in found.path.read_text()
 
 
 def test_clipping(tmp_path: Path) -> None:

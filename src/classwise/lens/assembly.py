@@ -17,6 +17,7 @@ from classwise.data.memory import memory_of
 from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import ConfigError
 from classwise.run.assembly import NewModel, Parts, assemble, new_model
+from classwise.run.own_code import admit_config
 from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.training.loop import never
 
@@ -49,6 +50,7 @@ def new_run(path: Path, overrides: Sequence[tuple[str, str]], console: Console) 
             'training.plan: found "probe", which fits the heads to features and makes no updates by the loop; allowed:'
             " the others, for example with --training.plan finetune"
         )
+    admit_config(given)
     for warning in check_conflicts(given):
         console.line(f"warning: {warning}")
     with preserve_torch_state(), contextlib.closing(prepare(given, console)) as splits:

@@ -12,6 +12,7 @@ from classwise.lens.recorder import Recording
 from classwise.losses.base import Loss
 from classwise.losses.criterion import Criterion
 from classwise.losses.normalizer import Normalizer
+from classwise.losses.own import RowLoss
 from classwise.losses.weighted_sum import WeightedSum
 
 
@@ -182,6 +183,10 @@ def _terms(
 
 
 def _inner_name(loss: Any) -> str:
+    """The class of a loss and of the one in it; of a loss of the user's own its NAME."""
+    if isinstance(loss, RowLoss):
+        rows = getattr(loss.rows, "func", loss.rows)  # a function with arguments is a partial
+        return str(getattr(rows, "__name__", type(rows).__name__))
     inner = getattr(loss, "loss", None)
     return type(loss).__name__ if inner is None else f"{type(loss).__name__} {type(inner).__name__}"
 
