@@ -30,8 +30,8 @@ FAULTS = (
     Fault(
         "bytes-for-content",
         "data/checking.py",
-        "return ImageHashes(key, pixels)",
-        "return ImageHashes(key, key[:16])",
+        "return ImageHashes(key, pixels_hash, facts)",
+        "return ImageHashes(key, key[:16], facts)",
         "The same pixels in two files with different bytes (a PNG and a BMP, say) pass for two images.",
         ("compose/test_contents.py",),
     ),
@@ -85,9 +85,9 @@ FAULTS = (
     ),
     Fault(
         "absent-classes-unsaid",
-        "run/api.py",
-        "warnings += note_absent_classes(metrics)",
-        "pass",
+        "run/evaluation.py",
+        "warnings = [*rows.warnings, *absent_classes(metrics)]",
+        "warnings = [*rows.warnings]",
         "A class that a table has no rows of counts as F1 0 in its macro F1 without a word.",
         ("run/test_scoring_tables.py",),
     ),

@@ -106,8 +106,8 @@ FAULTS = (
     Fault(
         "byte-order-mark",
         "data/table.py",
-        'decode("utf-8-sig")',
-        'decode("utf-8")',
+        'else "utf-8-sig"',
+        'else "utf-8"',
         "The first column of a table that Excel has saved has an invisible character in its name, and is not"
         " found.",
         ("data/test_table.py",),

@@ -56,14 +56,6 @@ FAULTS = (
     ),
     # init
     Fault(
-        "class-of-one-row",
-        "suggest/source.py",
-        "int(counts.min()) >= 2",
-        "int(counts.min()) >= 1",
-        "`init` takes a column with a class of a single row for a target, and `train` then refuses its config.",
-        ("suggest/test_config.py",),
-    ),
-    Fault(
         "persons-by-folder",
         "suggest/competition.py",
         '"person": id,',

@@ -33,9 +33,9 @@ FAULTS = (
     ),
     Fault(
         "predict-overwrites",
-        "cli.py",
-        "refuse_existing(out, force)",
-        "pass",
+        "cli_models.py",
+        "refuse_existing(out, force)\n    predictions",
+        "pass\n    predictions",
         "`predict` overwrites an existing file without --force.",
         ("end_to_end/test_command_line.py", "end_to_end/test_bad_input.py"),
     ),
@@ -104,7 +104,7 @@ FAULTS = (
     Fault(
         "plateau-direction",
         "compose/state.py",
-        "higher_is_better=higher_is_better(config.selection.metric),",
+        "higher_is_better=higher_is_better(selection_metric(config)),",
         "higher_is_better=True,",
         "The plateau schedule takes a falling error or loss for a worse result and lowers the learning rate.",
         ("compose/test_state.py", "end_to_end/test_every_key.py"),
