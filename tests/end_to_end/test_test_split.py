@@ -42,7 +42,8 @@ def test_a_share_is_drawn_by_people_and_scored_once(people: Path) -> None:
     assert metrics["samples"] == counts["valid"]
     assert test["samples"] == counts["test"]
     assert test["metric"] == metrics["metric"]
-    assert test["joint"].keys() == metrics["joint"].keys()
+    absent = {"absent", "macro_f1_present"}  # there where some class has no row
+    assert test["joint"].keys() - absent == metrics["joint"].keys() - absent
     assert test["targets"]["mask"]["intervals"].keys() == metrics["targets"]["mask"]["intervals"].keys()
     predicted = read_csv(people / "run" / "predictions-test.csv")
     assert [row["id"] for row in predicted] == rows.filter(pl.col("split") == "test")["id"].to_list()
