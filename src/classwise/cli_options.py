@@ -1,8 +1,12 @@
-"""Options that several commands share."""
+"""What several commands share: options, keys of the config as options, and the first line of those that need torch."""
 
+import os
+import sys
 from typing import Annotated
 
 from cyclopts import Group, Parameter
+
+from classwise.errors import ConfigError
 
 Force = Annotated[bool, Parameter(name="--force", help="Overwrite existing files.")]
 Quiet = Annotated[bool, Parameter(name="--quiet", help="Print errors only.")]
@@ -22,3 +26,26 @@ Trust = Annotated[
         " by commas. You have read it, and trust it.",
     ),
 ]
+
+
+def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
+    """`--a.b 1 --c=2` as (key, text) pairs. Raises ConfigError for anything else."""
+    overrides: list[tuple[str, str]] = []
+    remaining = list(tokens)
+    while remaining:
+        token = remaining.pop(0)
+        if not token.startswith("--"):
+            raise ConfigError(f"found {token!r}, where an option such as --training.epochs was expected")
+        key, equals, text = token[2:].partition("=")
+        if not equals:
+            if not remaining:
+                raise ConfigError(f"--{key}: a value is missing")
+            text = remaining.pop(0)
+        overrides.append((key, text))
+    return overrides
+
+
+def say_at_once(what: str, quiet: bool) -> None:
+    """Print what a command is about to do, where torch is still to be imported, which takes seconds."""
+    if not quiet and "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+        print(f"{what}; loading torch ...", file=sys.stderr, flush=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from classwise.cli import app, parse_overrides, run_command
+from classwise.cli import app, run_command
+from classwise.cli_options import parse_overrides
 from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.config.toml import toml_text

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import classwise
 import classwise.run.api
-from classwise.cli import parse_overrides
+from classwise.cli_options import parse_overrides
 from classwise.compose.dataset import prepare
 from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads

@@ -7,14 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
-import classwise.report
 from classwise.compare import text
 from classwise.compare.chart import chart_file, panels
 from classwise.compare.result import Comparison, Result, run_table, summary_table, values_of
 from classwise.data.table import write_table
 from classwise.files import write_text
+from classwise.report.environment import page_environment
 from classwise.report.names import number_text
 
 
@@ -80,11 +80,5 @@ def _run_cells(result: Result) -> dict[str, Any]:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(classwise.report.__path__[0])]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     return environment.get_template("comparison.html.j2")

@@ -17,15 +17,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from classwise.data.strata import (
-    Numbers,
-    Stratum,
-    drawing_order,
-    group_numbers,
-    label_numbers,
-    profiles_of,
-    required_labels,
-)
+from classwise.data.strata import DrawnRows, Flags, Numbers, Stratum
 from classwise.randomness import SPLIT, generator
 
 Floats = npt.NDArray[np.float64]
@@ -48,25 +40,20 @@ def draw_folds(
     `ids`: a unique name for each row; rows are drawn in their order, without them in the order given.
 
     Raises ValueError for fewer groups than folds."""
-    label_NT = label_numbers(strata)
-    order_N = drawing_order(ids, len(label_NT))
-    label_NT = label_NT[order_N]
-    required_C = required_labels(strata)
-    group_N = group_numbers(groups, order_N)
-    profile_G, counts_PC = profiles_of(label_NT, group_N, len(required_C) - 1)
-    if len(profile_G) < count:
-        raise ValueError(f"{len(profile_G)} groups for {count} folds")
+    drawn = DrawnRows.of(strata, groups, ids)
+    if len(drawn.profiles) < count:
+        raise ValueError(f"{len(drawn.profiles)} groups for {count} folds")
 
     # Whole shares of each profile first, then the remainders, then what moves can still better.
     rng = generator(seed, SPLIT, STREAM)
-    groups_P = np.bincount(profile_G, minlength=len(counts_PC))
-    folds = _Folds(counts_PC, required_C, groups_P, count)
+    groups_P = np.bincount(drawn.profiles, minlength=len(drawn.counts))
+    folds = _Folds(drawn.counts, drawn.required, groups_P, count)
     for profile in _remainders(folds, groups_P, count, rng):
         folds.add(profile)
     _improve(folds)
 
-    fold_N = np.empty(len(group_N), dtype=np.int64)
-    fold_N[order_N] = _dealt(profile_G, folds.groups_PF, rng)[group_N]
+    fold_N = np.empty(len(drawn.groups), dtype=np.int64)
+    fold_N[drawn.order] = _dealt(drawn.profiles, folds.groups_PF, rng)[drawn.groups]
     return fold_N
 
 
@@ -74,9 +61,7 @@ class _Folds:
     """How many groups of each profile are in each fold (`groups_PF`), and what follows: the rows and the groups of each
     label (`rows_FC`, `holders_FC`). It begins with the whole share of each profile's `groups_P` in each fold."""
 
-    def __init__(
-        self, counts_PC: Numbers, required_C: npt.NDArray[np.bool_], groups_P: Numbers, count: int
-    ) -> None:
+    def __init__(self, counts_PC: Numbers, required_C: Flags, groups_P: Numbers, count: int) -> None:
         # The rows of each label in one group of a profile, and whether it has the label, as 0 and 1.
         self.counts_PC = counts_PC.astype(np.float64)
         self.holds_PC = (counts_PC > 0).astype(np.float64)

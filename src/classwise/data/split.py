@@ -22,13 +22,12 @@ import numpy as np
 
 from classwise.data.split_repair import put_all_on_both_sides
 from classwise.data.strata import (
+    DrawnRows,
     Flags,
     Numbers,
-    drawing_order,
     group_numbers,
     in_table_order,
     label_numbers,
-    profiles_of,
     required_labels,
 )
 from classwise.data.strata import Stratum as Stratum
@@ -50,21 +49,16 @@ def split_rows(
     `labels_of_one_group`, and the share is one of the other rows. Where all groups are needed for training, no row is
     for validation.
     """
-    label_NT = label_numbers(strata)
-    order_N = drawing_order(ids, len(label_NT))
-    label_NT = label_NT[order_N]
-    required_C = required_labels(strata)
-    group_N = group_numbers(groups, order_N)
-    profile_G, counts_PC = profiles_of(label_NT, group_N, len(required_C) - 1)
+    drawn = DrawnRows.of(strata, groups, ids)
 
     # What the only group of a label holds besides stays on its side as well; a label without any other group has to.
-    single_C = required_C & _has_one_group(label_NT, group_N, len(required_C))
-    holds_PC = counts_PC > 0
+    single_C = drawn.required & _has_one_group(drawn.labels, drawn.groups, len(drawn.required))
+    holds_PC = drawn.counts > 0
     held_P: Flags = np.asarray((holds_PC & single_C).any(axis=1))
     movable_C = (holds_PC & ~held_P[:, None]).any(axis=0)
-    rules = _Rules(required_C & movable_C, held=held_P, counted=~held_P, share=share, least_left=1)
-    valid_G = _draw(profile_G, counts_PC, rules, rng=generator(seed, SPLIT))
-    return in_table_order(valid_G[group_N], order_N)
+    rules = _Rules(drawn.required & movable_C, held=held_P, counted=~held_P, share=share, least_left=1)
+    valid_G = _draw(drawn.profiles, drawn.counts, rules, rng=generator(seed, SPLIT))
+    return in_table_order(valid_G[drawn.groups], drawn.order)
 
 
 def labels_of_one_group(strata: Sequence[Stratum], groups: Sequence[Hashable] | None) -> list[str]:
@@ -93,17 +87,12 @@ def draw_test_rows(
     every other required label the test gets at least one group and leaves at least `parts_left`, unless groups with
     several labels rule it out.
     """
-    label_NT = label_numbers(strata)
-    order_N = drawing_order(ids, len(label_NT))
-    label_NT = label_NT[order_N]
-    required_C = required_labels(strata)
-    group_N = group_numbers(groups, order_N)
-    profile_G, counts_PC = profiles_of(label_NT, group_N, len(required_C) - 1)
+    drawn = DrawnRows.of(strata, groups, ids)
 
     # The groups of a label that is too rare are held, whichever other labels they have.
-    holds_PC = counts_PC > 0
-    groups_C = np.bincount(profile_G, minlength=len(counts_PC)) @ holds_PC
-    rare_C = required_C & (groups_C > 0) & (groups_C <= parts_left)
+    holds_PC = drawn.counts > 0
+    groups_C = np.bincount(drawn.profiles, minlength=len(drawn.counts)) @ holds_PC
+    rare_C = drawn.required & (groups_C > 0) & (groups_C <= parts_left)
     held_P: Flags = np.asarray((holds_PC & rare_C).any(axis=1))
     names = [f"{stratum.name}={label}" for stratum in strata for label in stratum.labels]
     untested = [names[c] for c in np.flatnonzero(rare_C)]
@@ -112,10 +101,10 @@ def draw_test_rows(
     rng = generator(seed, SPLIT, 2)
     everything_P = np.ones_like(held_P)
     rules = _Rules(
-        required_C & ~rare_C, held=held_P, counted=everything_P, share=share, least_left=parts_left
+        drawn.required & ~rare_C, held=held_P, counted=everything_P, share=share, least_left=parts_left
     )
-    test_G = _draw(profile_G, counts_PC, rules, rng=rng)
-    return in_table_order(test_G[group_N], order_N), untested
+    test_G = _draw(drawn.profiles, drawn.counts, rules, rng=rng)
+    return in_table_order(test_G[drawn.groups], drawn.order), untested
 
 
 def merge_groups(*groupings: Sequence[Hashable]) -> list[str]:

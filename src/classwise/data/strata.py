@@ -29,6 +29,43 @@ class Stratum:
     required: bool
 
 
+@dataclass(frozen=True)
+class DrawnRows:
+    """The rows in the order in which they are drawn, and what a draw needs of them.
+
+    order (N,): their places in the table. labels (N, T): see `label_numbers`. groups (N,): see `group_numbers`.
+    required (C,): see `required_labels`. profiles (G,) and counts (P, C): see `profiles_of`.
+    """
+
+    order: Numbers
+    labels: Numbers
+    groups: Numbers
+    required: Flags
+    profiles: Numbers
+    counts: Numbers
+
+    @staticmethod
+    def of(
+        strata: Sequence[Stratum], groups: Sequence[Hashable] | None, ids: Sequence[str] | None
+    ) -> "DrawnRows":
+        """`groups`: the group of each row of the table; None: each row is its own. `ids`: a unique name for each row,
+        whose order is that of drawing; None: that of the table."""
+        label_NT = label_numbers(strata)
+        order_N = drawing_order(ids, len(label_NT))
+        label_NT = label_NT[order_N]
+        required_C = required_labels(strata)
+        group_N = group_numbers(groups, order_N)
+        profile_G, counts_PC = profiles_of(label_NT, group_N, len(required_C) - 1)
+        return DrawnRows(
+            order=order_N,
+            labels=label_NT,
+            groups=group_N,
+            required=required_C,
+            profiles=profile_G,
+            counts=counts_PC,
+        )
+
+
 def label_numbers(strata: Sequence[Stratum]) -> Numbers:
     """(N, T) label numbers that continue from stratum to stratum, so that each label of all strata has its own number.
     Rows that are not in a stratum have the number after the last."""

@@ -173,11 +173,18 @@ class Folds:
             console=Console(quiet),
         )
 
-    def submit(self, template: str | Path, images: str | Path, out: str | Path, **options: Any) -> Path:
-        """Fill in a template with the mean of what all models predict; the options are those of `Run.submit`."""
-        form = {key: options.pop(key) for key in tuple(options) if key not in ("force", "quiet", "engine")}
-        defaults = {"force": False, "quiet": True, "engine": "torch"}
-        self.submit_with_note(template, images, out, **{**defaults, **options}, **form)
+    def submit(
+        self,
+        template: str | Path,
+        images: str | Path,
+        out: str | Path,
+        force: bool = False,
+        quiet: bool = True,
+        engine: str = "torch",
+        **form: Any,
+    ) -> Path:
+        """Fill in a template with the mean of what all models predict; `form`: the other arguments of `Run.submit`."""
+        self.submit_with_note(template, images, out, force, quiet, engine, **form)
         return Path(out)
 
     def submit_with_note(

@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
-import classwise.report
 from classwise.files import write_bytes
 from classwise.lens import drawing
 from classwise.lens.comparisons import Accumulation
@@ -28,6 +27,7 @@ from classwise.lens.sentences import (
     short,
 )
 from classwise.lens.view import MOST_ROWS, View
+from classwise.report.environment import page_environment
 from classwise.report.names import shorten
 from classwise.report.svg import legend_key
 
@@ -76,13 +76,7 @@ def render(view: View) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(classwise.report.__path__[0])]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {
         "thousands": lambda n: f"{n:,}",
         "percent": lambda p: f"{p:.1%}",

@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from classwise.files import write_bytes
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import SPLITS, data_section, split_rows
+from classwise.report.environment import page_environment
 from classwise.report.folds import folds_section
 from classwise.report.headline import best_of, headline
 from classwise.report.kinds import MOST_CLASSES
@@ -90,13 +91,7 @@ def render(run: RunFiles) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters |= {"thousands": lambda n: f"{n:,}", "percent": lambda p: f"{p:.1%}"}
     environment.globals |= {"shorten": shorten, "legend_key": legend_key}
     return environment.get_template("template.html.j2")
@@ -147,12 +142,25 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str, str]]:
     model = mapping(run.status.get("model"))
     size = " × ".join(str(side) for side in listing(model.get("image_size")))
     parameters = number(model.get("parameters"))
+    figures = [
+        *(_rows_of_folds(run) if run.is_folds else _rows_and_epochs(run)),
+        ("Duration", duration(number(run.status.get("seconds"))), ""),
+        (
+            "Model",
+            str(model.get("backbone") or ""),
+            f"{_millions(parameters)} parameters" if parameters else "",
+        ),
+        ("Image size", size, "height × width in pixels" if size else ""),
+    ]
+    return [figure for figure in figures if figure[1]]
+
+
+def _rows_and_epochs(run: RunFiles) -> list[tuple[str, str, str]]:
+    """The figures that only a single run has."""
     training = mapping(run.config.get("training"))
     planned = None if training.get("plan") == "probe" else number(training.get("epochs"))
     rows = split_rows(run)
     total = max(1, sum(rows.values()))
-    if run.is_folds:
-        return _folds_figures(run, size, parameters)
     figures = [
         (
             f"{SPLITS[name].capitalize()} rows",
@@ -162,38 +170,19 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str, str]]:
         for name, n in rows.items()
         if n
     ]
-    figures += [
-        ("Epochs", f"{_epochs(run)}", f"of {planned:.0f}" if planned else ""),
-        ("Duration", duration(number(run.status.get("seconds"))), ""),
-        (
-            "Model",
-            str(model.get("backbone") or ""),
-            f"{_millions(parameters)} parameters" if parameters else "",
-        ),
-        ("Image size", size, "height × width in pixels" if size else ""),
-    ]
-    return [figure for figure in figures if figure[1]]
+    return [*figures, ("Epochs", f"{_epochs(run)}", f"of {planned:.0f}" if planned else "")]
 
 
-def _folds_figures(run: RunFiles, size: str, parameters: float | None) -> list[tuple[str, str, str]]:
-    """The strip of a folds directory."""
-    model = mapping(run.status.get("model"))
+def _rows_of_folds(run: RunFiles) -> list[tuple[str, str, str]]:
+    """The figures that only a folds directory has."""
     rows = split_rows(run)
     folds = mapping(run.config.get("folds"))
     repeats = count(folds.get("repeats"))
-    figures = [
+    return [
         ("Labeled rows", f"{rows['valid']:,}", ""),
         ("Test rows", f"{rows['test']:,}" if rows["test"] else "", ""),
         ("Folds", str(folds.get("count") or ""), f"{repeats} models each" if repeats > 1 else ""),
-        ("Duration", duration(number(run.status.get("seconds"))), ""),
-        (
-            "Model",
-            str(model.get("backbone") or ""),
-            f"{_millions(parameters)} parameters" if parameters else "",
-        ),
-        ("Image size", size, "height × width in pixels" if size else ""),
     ]
-    return [figure for figure in figures if figure[1]]
 
 
 def _millions(value: float) -> str:
