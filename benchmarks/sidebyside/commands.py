@@ -1,4 +1,4 @@
-"""classwise as a user calls it: `init`, `train` and `predict`, with nothing set."""
+"""classwise as a user calls it: `train TABLE`, which is `init` and `train` in one process, and `predict`; nothing set."""
 
 import csv
 import os
@@ -14,14 +14,13 @@ COMMAND = (sys.executable, "-m", "classwise")
 
 
 def classwise(job: Job, marks: Marks) -> list[str]:
-    """The config of `classwise init`, trained; `job.options` are options of `classwise train`. The seed is that of the
-    split. What it decodes into its cache is new every time."""
+    """The config that `init` writes for the table, trained; `job.options` are options of `classwise train`. The seed is
+    that of the split. What it decodes into its cache is new every time."""
     out = Path(job.out)
     environment = os.environ | {"XDG_CACHE_HOME": str(out / "cache")}
     run = out / "run"
-    _call(["init", job.train, "--out", str(out)], environment)
     overrides = [part for option in job.options for part in _override(option)]
-    train = ["train", str(out / "classwise.toml"), "--run", str(run), "--seed", str(job.seed), *overrides]
+    train = ["train", job.train, "--run", str(run), "--seed", str(job.seed), *overrides]
     _call(train, environment, marks)
     marks.mark_whole()
     table = out / "predictions.csv"
