@@ -26,7 +26,8 @@ each split; the clothes have the same training and test rows in all, and what di
 Trainers: sidebyside/trainers.py says which tutorial each follows. The peers see 224 x 224 pixels, and 96 x 96 of the
 clothes and the digits, which have 28 and 16; so does `logistic`, the script with scikit-learn. classwise is called
 through its command line (`train TABLE`, which is `init` and `train` in one, and `predict`), with nothing set but the
-seed; --option sets a key of `train`, and such results have a line of their own. It gets no labeled test table to look at, nor do the others.
+seed; --option sets a key of `train`, and such results have a line of their own. It gets no labeled test table to look
+at, nor do the others.
 
 Times start with the process. `first`: until the first model that has been scored and can be used: of a peer, its first
 epoch, validated and saved; of `logistic`, its only model; of classwise, the line 'first answer' of its log, or nothing

@@ -1,4 +1,4 @@
-"""classwise as a user calls it: `train TABLE`, which is `init` and `train` in one process, and `predict`; nothing set."""
+"""classwise as a user calls it: `train TABLE`, which is `init` and `train` in one, and `predict`; nothing is set."""
 
 import csv
 import os

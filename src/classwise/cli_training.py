@@ -85,6 +85,9 @@ def folds(
     repeats: Annotated[
         int | None, Parameter(help="Models for each fold, with other seeds, in place of folds.repeats [1].")
     ] = None,
+    jobs: Annotated[
+        int | None, Parameter(help="Number of folds to train at the same time, in place of folds.jobs.")
+    ] = None,
     run: Annotated[Path | None, Parameter(help="The folds directory, instead of runs/NAME-folds.")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -103,7 +106,7 @@ def folds(
         say_at_once(f"training the folds of {config}", quiet)
     from classwise.kfold.api import folds as train_folds
 
-    given = {"folds.count": folds, "folds.repeats": repeats}
+    given = {"folds.count": folds, "folds.repeats": repeats, "folds.jobs": jobs}
     options = [(key, str(value)) for key, value in given.items() if value is not None]
     print(train_folds(config, run, [*parse_overrides(overrides), *options], quiet).path)
 

@@ -503,6 +503,72 @@ def test_features_are_computed_once_for_all_folds(tmp_path: Path, monkeypatch: p
     assert seen == [20]
 
 
+# Several at a time
+
+
+@pytest.fixture(scope="module")
+def side_by_side(here: Path) -> Path:
+    """The folds of `here`, two at a time."""
+    options = ["--folds", FOLDS, "--jobs", 2, "--run", here / "side-by-side"]
+    found = command("folds", here / "classwise.toml", *options).ok()
+    assert "2 folds at a time, a process each: about 2 times the memory of one" in found.err
+    assert "fold-1: " in found.err
+    return here / "side-by-side"
+
+
+def test_folds_in_processes_are_the_same_bytes(here: Path, side_by_side: Path) -> None:
+    """With threads = 1 in both, how many are trained at a time changes no number."""
+    assert without_times(side_by_side) == without_times(here / "F")
+
+
+def test_a_signal_stops_the_folds_in_all_processes(here: Path, tmp_path: Path) -> None:
+    run = tmp_path / "F"
+    options = ["--folds", "3", "--jobs", "2", "--training.epochs", "400", "--run", str(run)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "classwise", "folds", str(here / "classwise.toml"), *options],
+        env=child_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    begun = [run / "fold-0/history.jsonl", run / "fold-1/history.jsonl"]
+    while not all(path.exists() for path in begun) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate()
+    assert process.returncode == 75, messages
+    assert f"stopped with 0 of 3 folds done; go on with: classwise resume {run}" in messages
+    states = [entry["state"] for entry in read(run, "status.json")["folds"]]
+    assert states == ["interrupted", "interrupted", "waiting"]
+
+
+def test_features_are_computed_before_the_processes_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, by the process that starts the others, which find them on the disk."""
+    from classwise.compose import features
+
+    class_folder(tmp_path / "images", {"a": 10, "b": 10})
+    config = probed_config(
+        tmp_path,
+        training__plan="probe",
+        data__source="images",
+        data__cache=str(tmp_path / "cache"),
+        targets={"label": {"column": "label"}},
+    )
+    seen: list[int] = []
+    real = features._computed
+
+    def counted(split: Any, *arguments: Any) -> Any:
+        seen.append(len(split.samples))
+        return real(split, *arguments)
+
+    monkeypatch.setattr(features, "_computed", counted)
+    command("folds", config, "--folds", 2, "--jobs", 2, "--run", tmp_path / "F", "--quiet").ok()
+    assert seen == [20]
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+
+
 # What is refused, and what is said
 
 

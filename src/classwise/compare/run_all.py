@@ -16,10 +16,11 @@ from classwise.compare.result import Comparison, Result, collect, result_of
 from classwise.compare.text import digits_for, power_text, shown
 from classwise.compare.tuning import SharedTuning
 from classwise.compare.variants import Variant
-from classwise.compare.work import in_processes, one_by_one
+from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import ConfigError, Interrupted
 from classwise.report.names import number_text
+from classwise.run.parallel import in_processes, one_by_one
 from classwise.run.unattended import Outcome, is_done, state_of
 
 
@@ -93,10 +94,15 @@ def _train(file: PlanFile, plan: Plan, jobs: int, console: Console) -> dict[Path
         print_run(run, f"{verb} {shown(run.variant)}, seed {run.seed}")
 
     outcomes: dict[Path, Outcome] = {}
+
+    def work_of(run: PlannedRun) -> tuple[Path, Config] | None:
+        config = tuning.resolve_auto(run)
+        return None if config is None else (run.folder, config)
+
     if jobs == 1:
-        endings = one_by_one(to_do, tuning.resolve_auto, print_beginning)
+        endings = one_by_one(to_do, work_of, print_beginning)
     else:
-        endings = in_processes(to_do, resolve_auto=tuning.resolve_auto, begins=print_beginning, jobs=jobs)
+        endings = in_processes(to_do, work_of, begins=print_beginning, jobs=jobs)
     try:
         for run, outcome in endings:
             outcomes[run.folder] = outcome

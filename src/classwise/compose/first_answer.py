@@ -89,21 +89,11 @@ def fit_first_answer(
     """Fit a head for each target but those that are `kept`, whose heads in the model are those of the run that it
     starts from. `model` is moved to `device`; its weights do not change. Raises ImageError, Interrupted if asked to
     stop, and NonFiniteError for features that are not finite."""
-    # As many rows as the time allows.
-    labels = {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
-    mirror = augmentation(config).flip > 0
-    views_count = 2 if mirror else 1
-    rows = _rows_to_fit(config, heads, labels, model.feature_count * views_count)
-    fitted = splits.train if len(rows) == len(splits.train.samples) else taken(splits.train, rows)
-
-    # The backbone sees every image of training and validation, in eval mode and not augmented.
-    autocast = build_settings(config, device).autocast
-    is_float32 = config.training.precision == "fp32"
-    computing = Computing(model, device, autocast, is_float32, console, should_stop)
-    views, valid_NF = training_features(fitted, splits, config, computing, mirror)
-    for features_NF, what in ((views[0], "training"), (valid_NF, "validation")):
-        if not bool(features_NF.isfinite().all()):
-            raise NonFiniteError(f"the features of some {what} rows are not finite: {config.model.backbone}")
+    found = compute_features(
+        config, splits, model, heads=heads, device=device, console=console, should_stop=should_stop
+    )
+    rows, fitted, views, valid_NF = found.rows, found.fitted, found.views, found.valid
+    labels = _labels(splits)
 
     # One problem for each target: its own loss, its own penalty.
     targets = {name: values[torch.from_numpy(rows)] for name, values in labels.items()}
@@ -144,9 +134,52 @@ def fit_first_answer(
         penalties=penalties,
         cross_validated=_score(config, splits, heads, held_out, targets) if held_out and not kept else None,
         rows=len(rows),
-        views=views_count,
+        views=len(views),
         outputs={name: head(valid_NF) for name, head in fitted_heads.items()},
     )
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of the training rows that are fitted (`rows`, as numbers; `fitted`, as a split): features_NF for each view of
+    their images; and `valid`, valid_NF, of the validation rows."""
+
+    rows: Numbers
+    fitted: Split
+    views: list[Tensor]
+    valid: Tensor
+
+
+def compute_features(
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    heads: Mapping[str, Head],
+    device: torch.device,
+    console: Console,
+    should_stop: Callable[[], bool],
+) -> Features:
+    """What the heads are fitted to; kept on the disk (compose/features.py). Arguments and errors are those of
+    `fit_first_answer`."""
+    # As many rows as the time allows.
+    labels = _labels(splits)
+    mirror = augmentation(config).flip > 0
+    rows = _rows_to_fit(config, heads, labels, model.feature_count * (2 if mirror else 1))
+    fitted = splits.train if len(rows) == len(splits.train.samples) else taken(splits.train, rows)
+
+    # The backbone sees every image of training and validation, in eval mode and not augmented.
+    autocast = build_settings(config, device).autocast
+    is_float32 = config.training.precision == "fp32"
+    computing = Computing(model, device, autocast, is_float32, console, should_stop)
+    views, valid_NF = training_features(fitted, splits, config, computing, mirror)
+    for features_NF, what in ((views[0], "training"), (valid_NF, "validation")):
+        if not bool(features_NF.isfinite().all()):
+            raise NonFiniteError(f"the features of some {what} rows are not finite: {config.model.backbone}")
+    return Features(rows, fitted, views, valid_NF)
+
+
+def _labels(splits: DatasetSplits) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in splits.train.labels.items()}
 
 
 @torch.no_grad()

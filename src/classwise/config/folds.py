@@ -1,6 +1,6 @@
 """The config of folds: [folds]."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,11 @@ class Folds(Section):
     repeats: Count = Field(
         1,
         description="models for each fold, with the seeds seed, seed + 1, ...; their predictions are averaged",
+    )
+    jobs: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] = Field(
+        "auto",
+        description="folds that are trained at the same time, each in a process with its share of the cores and about"
+        " the memory of one run; auto: one for each GPU, and one on a CPU",
     )
     fold: Annotated[int, Field(ge=0)] | None = Field(
         None,

@@ -1,16 +1,16 @@
-"""The folds of a directory, trained one after the other in this process; what is done is not done again.
+"""The folds of a directory, trained one after the other, or several at a time; what is done is not done again.
 
-One at a time, so that the memory is that of one run; in this process, so that the tables, the images and the decoded
-images are read once for all. See docs/decisions/0049-folds.md.
+One at a time they are trained in this process, so that the tables, the images and the decoded images are read once for
+all, and the memory is that of one run; several at a time have a process each (folds.jobs). See
+docs/decisions/0049-folds.md.
 """
 
 import contextlib
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -30,17 +30,21 @@ from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import CheckpointError, ClasswiseError, DataError, Interrupted
 from classwise.files import write_text
 from classwise.kfold.folder import KIND, FoldsFolder
+from classwise.kfold.jobs import environments, jobs_of, share_features, with_shared_cores
 from classwise.kfold.out_of_fold import all_rows, fold_warnings
 from classwise.kfold.plan import FoldRun, fold_runs, with_given_count
 from classwise.kfold.results import write_results
+from classwise.metrics.text import headline_text
 from classwise.report.page import write_report
 from classwise.run.assembly import new_model
+from classwise.run.parallel import in_processes
 from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.status import data_summary, model_summary
-from classwise.run.unattended import Outcome, is_done, signal_watch, state_of, train_or_resume
+from classwise.run.unattended import DONE, Outcome, is_done, signal_watch, state_of, train_or_resume
 from classwise.signals import stop_flag
 
 WAITING = "waiting"
+ShouldStop = Callable[[], bool]
 
 
 @dataclass
@@ -118,7 +122,7 @@ def train_folds(
                     config = with_given_count(config, read.samples, is_new)
                     config = _begin(folder, config, read, console, status)
                 status.runs = fold_runs(config)
-                _train_all(status, read, console, quiet, signal_came)
+                _train_all(status, config, read, console, quiet, signal_came)
                 write_results(folder, config, read, console, signal_came)
         except (Interrupted, KeyboardInterrupt):
             if not folder.is_drawn:
@@ -142,20 +146,32 @@ def train_folds(
 
 
 def _train_all(
-    status: FoldsStatus, read: ReadData, console: Console, quiet: bool, signal_came: Callable[[], bool]
+    status: FoldsStatus,
+    config: Config,
+    read: ReadData,
+    console: Console,
+    quiet: bool,
+    signal_came: ShouldStop,
 ) -> None:
-    """Train one fold after the other. Raises KeyboardInterrupt after a signal; ClasswiseError if some failed, once the
+    """Train what is not done yet. Raises KeyboardInterrupt after a signal; ClasswiseError if some failed, once the
     others are done."""
-    runs, path = status.runs, status.folder.path
+    path = status.folder.path
     status.write("running", "")
-    for number, run in enumerate(runs, start=1):
-        outcome = _train_one(path / run.name, run, read, console, quiet, f"{number} of {len(runs)}")
-        if outcome.state == "interrupted" or signal_came():
-            raise KeyboardInterrupt
-        if outcome.state == "failed":
-            status.messages[run.name] = outcome.message
-            console.line(f"{run.name} failed: {outcome.message}")
-        status.write("running", "")
+    waiting = [run for run in status.runs if not is_done(path / run.name)]
+    jobs = min(jobs_of(config), len(waiting))
+    endings = (
+        _in_processes(status, waiting, jobs, config, read, console, signal_came)
+        if jobs > 1
+        else _one_by_one(status, waiting, read, console, quiet)
+    )
+    with contextlib.closing(endings):
+        for run, outcome in endings:
+            if outcome.state == "interrupted" or signal_came():
+                raise KeyboardInterrupt
+            if outcome.state == "failed":
+                status.messages[run.name] = outcome.message
+                console.line(f"{run.name} failed: {outcome.message}")
+            status.write("running", "")
     if status.messages:
         listed = "; ".join(f"{name}: {message}" for name, message in status.messages.items())
         raise ClasswiseError(
@@ -164,17 +180,53 @@ def _train_all(
         )
 
 
-def _train_one(
-    path: Path, run: FoldRun, read: ReadData, console: Console, quiet: bool, number: str
-) -> Outcome:
-    """Train one fold into `path`, or go on with it; raises nothing."""
-    if is_done(path):
-        return Outcome(state_of(path))
-    verb = "going on with" if state_of(path) else "training"
-    console.line(f"[{number}] {verb} {run.name}: fold {run.fold} validates, the others are trained on")
-    outcome = train_or_resume(path, run.config, quiet=quiet, read=read)
-    gc.collect()  # models refer to themselves, and the next one would be held beside this one
-    return outcome
+def _one_by_one(
+    status: FoldsStatus, waiting: Sequence[FoldRun], read: ReadData, console: Console, quiet: bool
+) -> Generator[tuple[FoldRun, Outcome]]:
+    """Train in this process, and yield how each ended."""
+    for run in waiting:
+        path = status.folder.path / run.name
+        _say_beginning(status, run, console)
+        yield run, train_or_resume(path, run.config, quiet=quiet, read=read)
+        gc.collect()  # models refer to themselves, and the next one would be held beside this one
+
+
+def _in_processes(
+    status: FoldsStatus,
+    waiting: Sequence[FoldRun],
+    jobs: int,
+    config: Config,
+    read: ReadData,
+    console: Console,
+    signal_came: ShouldStop,
+) -> Generator[tuple[FoldRun, Outcome]]:
+    """Train in `jobs` processes, and yield how each ended; what they print is in their log.txt."""
+    path = status.folder.path
+    console.line(f"{jobs} folds at a time, a process each: about {jobs} times the memory of one")
+    share_features(waiting[0].config, read, console, signal_came)
+    gc.collect()
+    endings = in_processes(
+        waiting,
+        lambda run: (path / run.name, run.config),
+        begins=lambda run: _say_beginning(status, run, console),
+        jobs=jobs,
+        environments=environments(config),
+    )
+    for run, outcome in endings:
+        if outcome.state in DONE:
+            metrics = status.folder.run(run.name).metrics()
+            console.line(f"{run.name}: {headline_text(metrics)}")
+        yield run, outcome
+    if signal_came():
+        raise KeyboardInterrupt
+
+
+def _say_beginning(status: FoldsStatus, run: FoldRun, console: Console) -> None:
+    number = status.runs.index(run) + 1
+    verb = "going on with" if state_of(status.folder.path / run.name) else "training"
+    console.line(
+        f"[{number} of {len(status.runs)}] {verb} {run.name}: fold {run.fold} validates, the others are trained on"
+    )
 
 
 def _begin(
@@ -190,12 +242,14 @@ def _begin(
     _refuse_unscored_folds(config, rows, table)
 
     # What depends on the machine is decided once for all, so that the folds differ in their rows alone.
-    first = fold_runs(config)[0].config
+    jobs = jobs_of(config)
+    first = with_shared_cores(fold_runs(config)[0].config, jobs)
     set_threads(first)
     model = new_model(first, splits, SINGLE_PROCESS).model
     resolved, _, _ = resolve_auto(first, splits, model, console, memory=memory_of(config.data.cache))
     data = resolved.data.model_copy(update={"valid": config.data.valid})
-    config = resolved.model_copy(update={"folds": config.folds, "data": data})
+    folds = _folds(config).model_copy(update={"jobs": jobs})
+    config = resolved.model_copy(update={"folds": folds, "data": data})
 
     # folds.csv comes last: whoever finds it finds all that the folds need.
     status.entries |= {
