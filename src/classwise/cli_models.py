@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from classwise.cli_options import Debug, Engine, Force, Trust
+from classwise.cli_options import Debug, Engine, Ensemble, Force, Trust, Tta
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +34,8 @@ def evaluate(
     as_json: Annotated[
         bool, Parameter(name="--json", help="Print all metrics as JSON, as in metrics.json.")
     ] = False,
+    tta: Tta = None,
+    ensemble: Ensemble = None,
     trust: Trust = "",
     debug: Debug = False,
 ) -> None:
@@ -52,7 +54,7 @@ def evaluate(
     from classwise.kfold.api import open_run
     from classwise.metrics.text import metrics_text
 
-    metrics = open_run(run, trust).evaluate(table, images, quiet=False, bad_images=bad_images)
+    metrics = open_run(run, trust, tta, ensemble).evaluate(table, images, quiet=False, bad_images=bad_images)
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if as_json else metrics_text(metrics))
     if skipped := metrics.get("skipped"):
         first = skipped[0]
@@ -84,6 +86,8 @@ def predict(
         ),
     ] = "auto",
     engine: Engine = "torch",
+    tta: Tta = None,
+    ensemble: Ensemble = None,
     trust: Trust = "",
     force: Force = False,
     debug: Debug = False,
@@ -115,7 +119,7 @@ def predict(
                 f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}"
             )
         refuse_existing(out, force)
-    predictions = open_run(run, trust).predict(
+    predictions = open_run(run, trust, tta, ensemble).predict(
         source if not more else sources,
         images,
         quiet=False,
@@ -180,6 +184,8 @@ def submit(
         ),
     ] = None,
     engine: Engine = "torch",
+    tta: Tta = None,
+    ensemble: Ensemble = None,
     trust: Trust = "",
     force: Force = False,
     debug: Debug = False,
@@ -202,7 +208,7 @@ def submit(
         raise OutputError(
             f"--out {out}: found suffix {out.suffix or '(none)'}, allowed: {template.suffix}, as in the template"
         )
-    opened = open_run(run, trust)
+    opened = open_run(run, trust, tta, ensemble)
     skipped = opened.submit_with_note(
         template,
         images,

@@ -16,6 +16,19 @@ Engine = Annotated[
         help="torch (as in evaluate), compile or onnx (both checked against torch), or auto (the fastest here)."
     ),
 ]
+Tta = Annotated[
+    str | None,
+    Parameter(
+        help="Average over views of each image: none, flip, flip+scale, or auto (folds only) [default: inference.tta of"
+        " the run's config]."
+    ),
+]
+Ensemble = Annotated[
+    str | None,
+    Parameter(
+        help="Of folds, average probabilities or logits [default: inference.ensemble of their config]."
+    ),
+]
 Debug = Annotated[
     bool, Parameter(name="--debug", help="Show the traceback of errors.", group=Group("Help", sort_key=9))
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from classwise.compare.scoring import Scoring, scoring_of
 from classwise.compare.variants import Overrides, Variant, check_names, slug
+from classwise.compose.tta import tta_of_run
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import load_config
 from classwise.config.schema import Config
@@ -90,6 +91,7 @@ def _load(path: Path, overrides: Overrides, variant: Variant) -> tuple[Config, l
     try:
         config = load_config(path, (*overrides, *variant.overrides))
         admit_config(config)
+        tta_of_run(config)
         return _with_fixed_length(_without_baselines(config)), check_conflicts(config)
     except ConfigError as error:
         # Without overrides of its own, the mistake is the config's.

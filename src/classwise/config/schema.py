@@ -14,6 +14,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.data import Data
 from classwise.config.folds import Folds
+from classwise.config.inference import Inference
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
 from classwise.config.schedules import Cosine, Schedule
 from classwise.config.targets import Joint, Target
@@ -297,6 +298,7 @@ class Config(Section):
     training: Training = Training()
     selection: Selection = Selection()
     report: Report = Report()
+    inference: Inference = Inference()
     folds: Folds | None = None
 
     @model_validator(mode="before")

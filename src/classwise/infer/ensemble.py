@@ -1,4 +1,4 @@
-"""Several models as one: the mean of their probabilities, and of numbers and scores the mean itself.
+"""Several models as one: the mean of their probabilities or logits, and of numbers and scores the mean itself.
 
 The models' raw outputs cannot be averaged: heads decode them with numbers of their own (the mean and the standard
 deviation of their training rows, the class shares that they adjust for). So each model's outputs are decoded by its own
@@ -10,7 +10,8 @@ head, and what is averaged are probabilities:
     ranking          mean score (B, 1)
 
 These are what `DecodedHead` takes as its outputs. Logarithms are averaged by log-sum-exp, so that no probability is
-rounded to 0.
+rounded to 0. The mean of the logits is, of classes and levels, the normalized geometric mean of the probabilities; of
+several labels, the mean of each logit.
 """
 
 import math
@@ -63,31 +64,50 @@ def decoded_outputs(outputs: Mapping[str, Tensor], heads: Mapping[str, Head]) ->
     return found
 
 
-def mean_outputs(outputs: Sequence[Mapping[str, Tensor]], heads: Mapping[str, Head]) -> dict[str, Tensor]:
+def as_decoded(heads: Mapping[str, Head]) -> dict[str, Head]:
+    """The heads as they take decoded outputs; those that do already, as they are."""
+    return {
+        name: head if isinstance(head, DecodedHead) else DecodedHead(head) for name, head in heads.items()
+    }
+
+
+def undecoded(heads: Mapping[str, Head]) -> dict[str, Head]:
+    """The inverse of `as_decoded`: the heads as they take raw outputs."""
+    return {name: head.head if isinstance(head, DecodedHead) else head for name, head in heads.items()}
+
+
+def mean_outputs(
+    outputs: Sequence[Mapping[str, Tensor]], heads: Mapping[str, Head], of: str = "probabilities"
+) -> dict[str, Tensor]:
     """The mean of what several models say of the same rows, each as from `decoded_outputs`; of a single model, what it
-    says itself. `heads`: of one of them, for the types."""
+    says itself. `heads`: of one of them, for the types. `of`: `probabilities` or `logits`."""
     if len(outputs) == 1:
         return dict(outputs[0])
-    return {name: _mean([one[name] for one in outputs], heads[name].type) for name in outputs[0]}
+    return {name: _mean([one[name] for one in outputs], heads[name].type, of) for name in outputs[0]}
 
 
-def _mean(decoded: Sequence[Tensor], type: str) -> Tensor:
+def _mean(decoded: Sequence[Tensor], type: str, of: str) -> Tensor:
     stacked = torch.stack(list(decoded))
-    if type in COLUMN:
+    if type in COLUMN or (type == "multilabel" and of == "logits"):
         return stacked.mean(dim=0)
+    if of == "logits":
+        return stacked.log_softmax(dim=2).mean(dim=0).log_softmax(dim=1)
     if type == "multilabel":
         # The number of models cancels out.
         return F.logsigmoid(stacked).logsumexp(dim=0) - F.logsigmoid(-stacked).logsumexp(dim=0)
     return stacked.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(decoded))
 
 
-def mean_engine(engines: Sequence[Engine], heads: Sequence[Mapping[str, Head]]) -> Engine:
-    """One engine out of those of several models with their `heads`: each batch of images is read once."""
+def mean_engine(
+    engines: Sequence[Engine], heads: Sequence[Mapping[str, Head]], of: str = "probabilities"
+) -> Engine:
+    """One engine out of those of several models with their `heads`: each batch of images is read once. `of`: as in
+    `mean_outputs`."""
 
     def run(images_BCHW: Tensor) -> dict[str, Tensor]:
         decoded = [
             decoded_outputs(engine(images_BCHW), own) for engine, own in zip(engines, heads, strict=True)
         ]
-        return mean_outputs(decoded, heads[0])
+        return mean_outputs(decoded, heads[0], of)
 
     return run

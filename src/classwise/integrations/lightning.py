@@ -92,6 +92,11 @@ def _refuse_unsupported(config: Config) -> None:
             "training.precision: found 'fp16', whose loss scale belongs to classwise's loop; allowed in Lightning:"
             " auto, fp32, bf16"
         )
+    if config.inference.tta != "none":
+        raise ConfigError(
+            f"inference.tta: found {config.inference.tta!r}, which classwise's predictions have and Lightning's do not;"
+            " allowed in Lightning: none"
+        )
 
 
 class LitClassifier(pl.LightningModule):  # type: ignore[misc] # its types are not needed to check ours

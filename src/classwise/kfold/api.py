@@ -17,10 +17,11 @@ from classwise.errors import CheckpointError, ConfigError, OutputError
 from classwise.files import refuse_existing
 from classwise.infer.engines import check_engine
 from classwise.kfold.folder import FoldsFolder, has_begun, is_folds
-from classwise.kfold.members import ensemble_of, gather
+from classwise.kfold.members import ensemble_of
 from classwise.kfold.plan import fold_runs, folds_config
 from classwise.kfold.results import metrics_of
 from classwise.kfold.training import train_folds
+from classwise.kfold.tta import gather_as_asked, tta_of_folds
 from classwise.report.page import write_report
 from classwise.run import api as run_api
 from classwise.run.api import Run, checked_config
@@ -90,13 +91,18 @@ class Folds:
     """A folds directory, to read results from and to use its models as one. Open one with `Folds.open(path)`."""
 
     folder: FoldsFolder
+    overrides: tuple[tuple[str, str], ...] = ()
 
     @staticmethod
-    def open(path: str | Path) -> "Folds":
-        """The folds in the folder `path`. Raises CheckpointError if there are none."""
+    def open(path: str | Path, tta: str | None = None, ensemble: str | None = None) -> "Folds":
+        """The folds in the folder `path`. `tta`, `ensemble`: replace inference.tta and inference.ensemble of its config
+        in all that it predicts. Raises CheckpointError if there are none."""
         if not is_folds(Path(path)):
             raise CheckpointError(f"{path} is no folds directory; `classwise folds` makes one")
-        return Folds(FoldsFolder(Path(path)))
+        given = (("inference.tta", tta), ("inference.ensemble", ensemble))
+        return Folds(
+            FoldsFolder(Path(path)), tuple((key, value) for key, value in given if value is not None)
+        )
 
     @property
     def path(self) -> Path:
@@ -146,8 +152,8 @@ class Folds:
                 console=console,
             )
         with contextlib.closing(read_data(config, console, use_cache=False)) as read:
-            gathered = gather(self.folder, config, read, console, never, recompute=True)
-            return metrics_of(self.folder, config, gathered)
+            gathered, inference = gather_as_asked(self.folder, config, read, console, never, recompute=True)
+            return metrics_of(self.folder, config, gathered, inference)
 
     def predict(
         self,
@@ -225,10 +231,11 @@ class Folds:
         return write_report(self.path)
 
     def _config(self) -> Config:
-        return load_config(self.folder.files.config)
+        return load_config(self.folder.files.config, self.overrides)
 
     def _predictor(self) -> Predictor:
-        return ensemble_of(self.folder, self._config())
+        config = self._config()
+        return ensemble_of(self.folder, config, tta_of_folds(self.folder, config))
 
     def _trained_rows(self) -> pl.DataFrame:
         """As a split.csv: every row but those of the test was trained on by some model."""
@@ -237,13 +244,18 @@ class Folds:
         return split.with_columns(trained.alias("split"))
 
 
-def open_run(path: str | Path, trust: Trust = ()) -> Run | Folds:
-    """The run or the folds in the folder `path`. `trust`: as of `Run.open`. Raises CheckpointError if there is neither,
-    TrustError for code that is not trusted, and ConfigError for trust in folds, which have no such code."""
+def open_run(
+    path: str | Path, trust: Trust = (), tta: str | None = None, ensemble: str | None = None
+) -> Run | Folds:
+    """The run or the folds in the folder `path`. `trust`, `tta`: as of `Run.open`; `ensemble`: as of `Folds.open`.
+    Raises CheckpointError if there is neither, TrustError for code that is not trusted, and ConfigError for trust in
+    folds, which have no such code, and for an ensemble of a single run."""
     if not is_folds(Path(path)):
-        return Run.open(path, trust)
+        if ensemble is not None:
+            raise ConfigError(f"--ensemble: found {ensemble!r} for the run {path}; allowed: for folds")
+        return Run.open(path, trust, tta)
     _refuse_trust(path, trust)
-    return Folds.open(path)
+    return Folds.open(path, tta, ensemble)
 
 
 def _refuse_trust(path: str | Path, trust: Trust) -> None:

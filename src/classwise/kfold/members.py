@@ -33,10 +33,12 @@ def require_done(folder: FoldsFolder, config: Config) -> None:
         )
 
 
-def ensemble_of(folder: FoldsFolder, config: Config) -> Predictor:
-    """The models of all folds as one. Raises CheckpointError for a fold that is missing, damaged or foreign."""
+def ensemble_of(folder: FoldsFolder, config: Config, tta: str = "none") -> Predictor:
+    """The models of all folds as one, each with the test-time augmentation `tta`. Raises CheckpointError for a fold
+    that is missing, damaged or foreign."""
     require_done(folder, config)
-    return Predictor.mean_of([Predictor.of(_checkpoint(folder, run)) for run in fold_runs(config)])
+    members = [Predictor.of(_checkpoint(folder, run)).with_tta(tta) for run in fold_runs(config)]
+    return Predictor.mean_of(members, config.inference.ensemble)
 
 
 def _checkpoint(folder: FoldsFolder, run: FoldRun) -> Checkpoint:
@@ -69,9 +71,10 @@ def gather(
     console: Console,
     should_stop: Callable[[], bool],
     recompute: bool = False,
+    tta: str = "none",
 ) -> Gathered:
-    """Read what every fold's model says of its rows; or compute it, where it is missing or is to be recomputed. One
-    model is in memory at a time.
+    """Read what every fold's model says of its rows; or compute it, where it is missing or is to be recomputed, and
+    with test-time augmentation. One model is in memory at a time.
 
     Raises CheckpointError for a fold that is missing, damaged or foreign, Interrupted."""
     require_done(folder, config)
@@ -86,11 +89,11 @@ def gather(
         checkpoint = _checkpoint(folder, run)
         data = prepare(run.config, console, sides=files.sides(), read=read)
         refuse_changed_data(files, data, checkpoint.metadata)
-        predictor = Predictor.of(checkpoint)
+        predictor = Predictor.of(checkpoint).with_tta(tta)
         for name, split in data.by_name.items():
             if name == "train":
                 continue
-            raw = None if recompute else _kept_outputs(files, name, split, predictor)
+            raw = None if recompute or tta != "none" else _kept_outputs(files, name, split, predictor)
             if raw is None:
                 raw = predictor.outputs(
                     split.samples, config, should_stop=should_stop, console=console, cached=split.cached
@@ -101,11 +104,12 @@ def gather(
             splits.append(data)
         first = first or predictor
     assert first is not None
+    heads, ensemble = first.heads, config.inference.ensemble
     return Gathered(
-        rows=_out_of_fold(folder, read, splits, [mean_outputs(one, first.heads) for one in outputs]),
-        predictor=Predictor.mean_of([first]),
+        rows=_out_of_fold(folder, read, splits, [mean_outputs(one, heads, ensemble) for one in outputs]),
+        predictor=Predictor.mean_of([first], ensemble),
         splits=splits[0],
-        test=mean_outputs(test, first.heads) if test else None,
+        test=mean_outputs(test, heads, ensemble) if test else None,
     )
 
 

@@ -9,9 +9,10 @@ from classwise.compose.row_weights import score_weights
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.kfold.folder import FoldsFolder
-from classwise.kfold.members import Gathered, gather
+from classwise.kfold.members import Gathered
 from classwise.kfold.out_of_fold import scores_of, spread_of, table_of
 from classwise.kfold.plan import fold_runs
+from classwise.kfold.tta import gather_as_asked
 from classwise.metrics.text import headline_text
 from classwise.run.predictor import unscored
 
@@ -20,16 +21,19 @@ def write_results(
     folder: FoldsFolder, config: Config, read: ReadData, console: Console, should_stop: Callable[[], bool]
 ) -> None:
     """Write the files of all folds together. Raises CheckpointError for a fold that is damaged or foreign."""
-    gathered = gather(folder, config, read, console, should_stop)
+    gathered, inference = gather_as_asked(folder, config, read, console, should_stop)
     folder.write_out_of_fold(table_of(gathered.rows, gathered.predictor))
-    metrics = metrics_of(folder, config, gathered)
+    metrics = metrics_of(folder, config, gathered, inference)
     folder.files.write_metrics(metrics)
     console.line(headline_text(metrics))
 
 
-def metrics_of(folder: FoldsFolder, config: Config, gathered: Gathered) -> dict[str, Any]:
-    """metrics.json: the scores of all rows out of fold, pooled; `per_fold` and `spread`, those of the single folds;
-    and those of all models together on the `test` rows, where there are any."""
+def metrics_of(
+    folder: FoldsFolder, config: Config, gathered: Gathered, inference: dict[str, Any]
+) -> dict[str, Any]:
+    """metrics.json: the scores of all rows out of fold, pooled; `per_fold` and `spread`, those of the single folds as
+    their runs have them, without test-time augmentation; those of all models together on the `test` rows, where there
+    are any; and `inference`, how the predictions were made."""
     metrics = scores_of(gathered.rows, gathered.predictor, config)
     per_fold: list[dict[str, Any]] = []
     for run in fold_runs(config):
@@ -39,6 +43,7 @@ def metrics_of(folder: FoldsFolder, config: Config, gathered: Gathered) -> dict[
     values = [float(entry["value"]) for entry in per_fold if entry["value"] is not None]
     head = {key: metrics[key] for key in ("metric", "value", "samples")}
     head |= {"pooled_over": "folds", "spread": spread_of(values), "per_fold": per_fold}
+    head["inference"] = inference
     if gathered.test is not None:
         metrics["test"] = _test_scores(config, gathered)
     return head | metrics

@@ -249,7 +249,7 @@ def _begin(
     resolved, _, _ = resolve_auto(first, splits, model, console, memory=memory_of(config.data.cache))
     data = resolved.data.model_copy(update={"valid": config.data.valid})
     folds = _folds(config).model_copy(update={"jobs": jobs})
-    config = resolved.model_copy(update={"folds": folds, "data": data})
+    config = resolved.model_copy(update={"folds": folds, "data": data, "inference": config.inference})
 
     # folds.csv comes last: whoever finds it finds all that the folds need.
     status.entries |= {

@@ -15,6 +15,7 @@ from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.prior import absent_at_prior
 from classwise.compose.settings import device_of
 from classwise.compose.splits import data_digest
+from classwise.compose.tta import check_tta, tta_of_run
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
@@ -95,7 +96,7 @@ def train(
         config, run = stack.enter_context(config_to_train(config, run, overrides, processes, console))
 
         # What is wrong with config or data comes out here, before anything is measured.
-        checked, conflicts = processes.on_all_ranks(lambda: checked_config(config, overrides, trust))
+        checked, conflicts = processes.on_all_ranks(lambda: _config_of_run(config, overrides, trust))
         agree_on_code(checked, processes)
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes, read=read)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
@@ -244,10 +245,11 @@ class Run:
     """A run directory, to read results from and to use the trained model. Open one with `Run.open(path)`."""
 
     folder: RunFolder
+    overrides: tuple[tuple[str, str], ...] = ()
 
     @staticmethod
-    def open(path: str | Path, trust: Trust = ()) -> "Run":
-        """The run in the folder `path`.
+    def open(path: str | Path, trust: Trust = (), tta: str | None = None) -> "Run":
+        """The run in the folder `path`. `tta`: replaces inference.tta of its config in all that it predicts.
 
         `trust`: for a run with code of its own (code/), at least the first eight characters of the SHA-256 of each of
         its files, which you have read and trust: such code can do anything. Raises CheckpointError if there is no run,
@@ -257,7 +259,7 @@ class Run:
         if "kind" in folder.status():
             raise CheckpointError(f"{path} is a folds directory; open it with classwise.Folds.open")
         admit_run(folder.path, trust)
-        return Run(folder)
+        return Run(folder, () if tta is None else (("inference.tta", tta),))
 
     @property
     def path(self) -> Path:
@@ -299,8 +301,8 @@ class Run:
         Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
         """
         console = Console(quiet)
-        config = load_config(self.folder.config)
-        predictor = self._predictor()
+        config = self._config()
+        predictor = self._predictor(config)
         if table is None:
             return self._evaluate_own_rows(predictor, config, console)
         return table_scores(
@@ -359,9 +361,10 @@ class Run:
         for a bad table or image.
         """
         check_engine(engine)
+        config = self._config()
         return predictions_of(
-            self._predictor(),
-            load_config(self.folder.config),
+            self._predictor(config),
+            config,
             source,
             images=images,
             ids=ids,
@@ -428,9 +431,10 @@ class Run:
         if all could."""
         check_engine(engine)
         refuse_existing(Path(out), force)
+        config = self._config()
         return submission_of(
-            self._predictor(),
-            load_config(self.folder.config),
+            self._predictor(config),
+            config,
             self.folder.status,
             Path(template),
             Path(images),
@@ -451,7 +455,7 @@ class Run:
             raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: .onnx")
         refuse_existing(out, force)
         require_packages("classwise export", "onnx", "onnxscript")
-        predictor = self._predictor()
+        predictor = Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
         write_bytes(out, onnx_bytes(predictor.model, metadata_of(predictor.model, predictor.metadata)))
         return out
 
@@ -459,8 +463,12 @@ class Run:
         """Write report.html again from what the run directory holds, and return its path."""
         return write_report(self.path)
 
-    def _predictor(self) -> Predictor:
-        return Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
+    def _config(self) -> Config:
+        return load_config(self.folder.config, self.overrides)
+
+    def _predictor(self, config: Config | None = None) -> Predictor:
+        tta = tta_of_run(config or self._config())
+        return Predictor.of(read_checkpoint(self.folder.checkpoints / "best")).with_tta(tta)
 
 
 def checked_config(
@@ -475,4 +483,17 @@ def checked_config(
     else:
         config = absolute_paths(config, Path.cwd())
     admit_config(config, trust)
+    check_tta(config)
     return config, list(check_conflicts(config))
+
+
+def _config_of_run(
+    config: Config | str | Path, overrides: Sequence[tuple[str, str]], trust: Trust
+) -> tuple[Config, list[str]]:
+    """`checked_config`, and that [inference] has a meaning for a single run."""
+    checked, warnings = checked_config(config, overrides, trust)
+    tta_of_run(checked)
+    ensemble = checked.inference.ensemble
+    if ensemble != "probabilities" and checked.folds is None:
+        warnings.append(f"inference.ensemble = {ensemble!r}: has no effect on a single run, only on folds")
+    return checked, warnings

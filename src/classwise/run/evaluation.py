@@ -28,7 +28,7 @@ def split_scores(
         return unscored(config)
     weights_N = score_weights(config, split.samples)
     outputs = predictor.outputs(split.samples, config, console=console)
-    return predictor.score(
+    scores = predictor.score(
         outputs,
         split.labels,
         groups=resampling_groups(split.samples, predictor.targets),
@@ -36,6 +36,7 @@ def split_scores(
         unseen=unseen,
         row_weights=weights_N,
     )
+    return scores | predictor.inference
 
 
 def table_scores(

@@ -25,9 +25,10 @@ from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError, ImageError
 from classwise.infer.engines import Engine, engine_of
-from classwise.infer.ensemble import DecodedHead, mean_engine
+from classwise.infer.ensemble import as_decoded, mean_engine, undecoded
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_labels
+from classwise.infer.tta import VIEWS, tta_engine
 from classwise.metrics.collection import MetricCollection, own_metrics, parts_of, score_of
 from classwise.metrics.mean import NO_INTERVAL, NO_INTERVAL_OF_SHARES, is_mean, mean_parts
 from classwise.metrics.names import is_combined, split_metric
@@ -44,8 +45,9 @@ from classwise.training.tuning import FORMATS, torch_threads
 @dataclass(frozen=True)
 class Predictor:
     """A trained model and how its outputs are decoded: all that inference needs, read from a checkpoint alone. Of an
-    ensemble, `members` are its models, whose probabilities are averaged; the others are the first one's, but for
-    `heads`, which take the mean (infer/ensemble.py)."""
+    ensemble, `members` are its models, whose probabilities or logits (`ensemble`) are averaged; the others are the
+    first one's, but for `heads`, which take the mean (infer/ensemble.py), as they do with test-time augmentation
+    (`tta`, infer/tta.py)."""
 
     model: Classifier
     targets: tuple[Target, ...]
@@ -54,6 +56,8 @@ class Predictor:
     precision: str
     metadata: dict[str, Any]
     members: tuple["Predictor", ...] = ()
+    ensemble: str = "probabilities"
+    tta: str = "none"
 
     @staticmethod
     def of(checkpoint: Checkpoint) -> "Predictor":
@@ -87,11 +91,26 @@ class Predictor:
             )
 
     @staticmethod
-    def mean_of(members: Sequence["Predictor"]) -> "Predictor":
-        """The ensemble of models for the same targets."""
+    def mean_of(members: Sequence["Predictor"], ensemble: str = "probabilities") -> "Predictor":
+        """The ensemble of models for the same targets, each with its own test-time augmentation, if any."""
         first = members[0]
-        heads: dict[str, Head] = {name: DecodedHead(head) for name, head in first.heads.items()}
-        return dataclasses.replace(first, heads=heads, members=tuple(members))
+        return dataclasses.replace(
+            first, heads=as_decoded(first.heads), members=tuple(members), ensemble=ensemble
+        )
+
+    def with_tta(self, tta: str) -> "Predictor":
+        """The single model with this test-time augmentation."""
+        if tta == "none":
+            return self
+        return dataclasses.replace(self, heads=as_decoded(self.heads), tta=tta)
+
+    @property
+    def inference(self) -> dict[str, Any]:
+        """What metrics.json says of how the predictions were made; empty where one model sees each image once."""
+        found = {} if self.tta == "none" else {"tta": self.tta}
+        if self.members:
+            found = {"tta": self.tta, "ensemble": self.ensemble}
+        return {"inference": found} if found else {}
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
@@ -133,9 +152,9 @@ class Predictor:
         cached: CachedImages | MemoryImages | None = None,
         hint: str = "",
     ) -> dict[str, torch.Tensor]:
-        """Raw outputs (N, outputs) by target, in row order. The console shows the progress, and the engine that `auto`
-        takes. Images that are `cached` are not decoded again. `hint`: what to do about images that cannot be used, for
-        the message.
+        """Outputs (N, outputs) by target as `heads` take them, in row order. The console shows the progress, and the
+        engine that `auto` takes. Images that are `cached` are not decoded again. `hint`: what to do about images that
+        cannot be used, for the message.
 
         Raises DataError with every file that cannot be used, Interrupted if asked to stop, ModelError if the engine
         is not available.
@@ -171,15 +190,16 @@ class Predictor:
         """What computes the outputs; see `engine_of`."""
         if self.members:
             engines = [member._engine(name, device, batches, say) for member in self.members]
-            return mean_engine(engines, [member.heads for member in self.members])
-        return engine_of(
+            return mean_engine(engines, [member.heads for member in self.members], self.ensemble)
+        engine = engine_of(
             name=name,
             model=self.model.to(device),
             device=device,
             dtype=loop.PRECISIONS[self.precision],
-            batches=batches,
+            batches=batches * len(VIEWS[self.tta]),
             say=say,
         )
+        return tta_engine(engine, undecoded(self.heads), self.tta)
 
     def table(
         self,

@@ -47,6 +47,7 @@ FREE_KEYS = (
 def fixed_toml(config: Config) -> str:
     """The config without the keys that may change, as TOML; code of the run's own is named as in its directory."""
     tree = portable(config).to_dict()
+    del tree["inference"]  # how a model is used is no part of what it has learned
     tree["training"]["plan"] = with_begun_plan(config).training.plan
     for table, name in _free_tables(tree):
         del table[name]

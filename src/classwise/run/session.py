@@ -317,7 +317,7 @@ def _write_results(
         folder.write_predictions(predictor.table(test.samples, outputs, test.labels), "test")
         metrics["test"] = scored(predictor, outputs, test, splits, config)
         kept["test"] = outputs
-    if config.fold is not None:  # for what is made of all folds
+    if config.fold is not None and predictor.tta == "none":  # for what is made of all folds
         folder.write_outputs(kept)
     metrics = headline(metrics) | metrics
     folder.write_metrics(metrics)

@@ -18,6 +18,7 @@ from classwise.compose.paired_choice import CONFIDENCE, PairedDifference, paired
 from classwise.compose.row_weights import score_weights
 from classwise.compose.selection import selection_summary, single_summary
 from classwise.compose.splits import DatasetSplits, Split
+from classwise.compose.tta import tta_of_run
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.run.assembly import Parts
@@ -34,7 +35,7 @@ Outputs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Answer:
-    """A model, its raw outputs for the validation rows by target, and what metrics.json says of it."""
+    """A model, its outputs for the validation rows by target as its heads take them, and what metrics.json says."""
 
     predictor: Predictor
     outputs: Outputs
@@ -171,7 +172,7 @@ def _single(
 ) -> Answer:
     """One checkpoint, its outputs for the validation rows, and its metrics."""
     checkpoint = read_checkpoint(folder.checkpoints / name)
-    predictor = Predictor.of(checkpoint)
+    predictor = Predictor.of(checkpoint).with_tta(tta_of_run(config))
     outputs: Outputs = {}
     if len(splits.valid.samples):
         outputs = predictor.outputs(
@@ -195,7 +196,8 @@ def scored(
         return unscored(config)
     groups = resampling_groups(split.samples, splits.targets)
     weights_N = score_weights(config, split.samples)
-    return predictor.score(outputs, split.labels, groups=groups, config=config, row_weights=weights_N)
+    scores = predictor.score(outputs, split.labels, groups=groups, config=config, row_weights=weights_N)
+    return scores | predictor.inference
 
 
 def _predictor(splits: DatasetSplits, parts: Parts, config: Config) -> Predictor:
