@@ -43,7 +43,7 @@ def model() -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def images_BCHW() -> Tensor:
+def images() -> Tensor:
     rng = np.random.default_rng(5)
     return torch.from_numpy(rng.integers(0, 256, (7, 3, 32, 24), dtype=np.uint8))
 
@@ -76,12 +76,12 @@ class Enlarge(ttach.base.ImageOnlyTransform):  # type: ignore[misc]
         return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
 
 
-def test_flip_is_the_mean_of_ttach(model: Classifier, images_BCHW: Tensor) -> None:
-    compare(model, images_BCHW, "flip", ttach.Compose([ttach.HorizontalFlip()]))
+def test_flip_is_the_mean_of_ttach(model: Classifier, images: Tensor) -> None:
+    compare(model, images, "flip", ttach.Compose([ttach.HorizontalFlip()]))
 
 
-def test_flip_and_scale_are_the_mean_of_ttach(model: Classifier, images_BCHW: Tensor) -> None:
-    compare(model, images_BCHW, "flip+scale", ttach.Compose([Enlarge(), ttach.HorizontalFlip()]))
+def test_flip_and_scale_are_the_mean_of_ttach(model: Classifier, images: Tensor) -> None:
+    compare(model, images, "flip+scale", ttach.Compose([Enlarge(), ttach.HorizontalFlip()]))
 
 
 def compare(model: Classifier, images_BCHW: Tensor, tta: str, transforms: ttach.Compose) -> None:
@@ -103,31 +103,31 @@ def compare(model: Classifier, images_BCHW: Tensor, tta: str, transforms: ttach.
 
 
 @pytest.mark.parametrize("tta", VIEWS)
-def test_views_of_an_image_do_not_depend_on_its_batch(images_BCHW: Tensor, tta: str) -> None:
+def test_views_of_an_image_do_not_depend_on_its_batch(images: Tensor, tta: str) -> None:
     for view in VIEWS[tta]:
-        together = view(images_BCHW)
-        assert together.shape == images_BCHW.shape
+        together = view(images)
+        assert together.shape == images.shape
         assert together.dtype == torch.uint8
-        assert torch.equal(together, torch.cat([view(images_BCHW[i : i + 2]) for i in range(0, 7, 2)]))
+        assert torch.equal(together, torch.cat([view(images[i : i + 2]) for i in range(0, 7, 2)]))
 
 
-def test_views_are_in_a_fixed_order(images_BCHW: Tensor) -> None:
+def test_views_are_in_a_fixed_order(images: Tensor) -> None:
     seen: list[Tensor] = []
 
     def engine(images_BCHW: Tensor) -> dict[str, Tensor]:
         seen.append(images_BCHW)
         return {"kind": torch.zeros(len(images_BCHW), 4)}
 
-    tta_engine(engine, {"kind": ClassHead(4)}, "flip+scale")(images_BCHW)
-    big = enlarged(images_BCHW)
-    expected = [images_BCHW, mirrored(images_BCHW), big, mirrored(big)]
+    tta_engine(engine, {"kind": ClassHead(4)}, "flip+scale")(images)
+    big = enlarged(images)
+    expected = [images, mirrored(images), big, mirrored(big)]
     assert len(seen) == 4
     assert all(torch.equal(one, other) for one, other in zip(seen, expected, strict=True))
 
 
-def test_the_enlarged_middle_commutes_with_the_mirror(images_BCHW: Tensor) -> None:
+def test_the_enlarged_middle_commutes_with_the_mirror(images: Tensor) -> None:
     """As many pixels are cut off on the left as on the right, up to the rounding of the interpolation."""
-    difference = enlarged(mirrored(images_BCHW)).int() - mirrored(enlarged(images_BCHW)).int()
+    difference = enlarged(mirrored(images)).int() - mirrored(enlarged(images)).int()
     assert int(difference.abs().max()) <= 1
 
 

@@ -326,9 +326,10 @@ class Run:
                 " name a labeled table or folder"
             )
         metrics = split_scores(predictor, splits.valid, config, console)
-        # What the choice of the epoch does to the score is known from training.
+        # What the choice of the epoch does to the score is known from training, of the predictions that were made then.
         with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
-            metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
+            if self.metrics.get("inference") == metrics.get("inference"):
+                metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
         if splits.test is not None:
             metrics["test"] = split_scores(predictor, splits.test, config, console)
         return metrics
