@@ -246,7 +246,7 @@ def export(
     """
     from classwise.kfold.api import open_run
 
-    print(open_run(run, trust).export(out, force))
+    print(open_run(run, trust).export(out, force, quiet=False))
 
 
 def convert(

@@ -17,6 +17,7 @@ from classwise.compose.state import build_model, build_state
 from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.kfold.api import folds
 from classwise.kfold.plan import FoldRun, fold_runs, folds_config
 from classwise.run import checkpoint
 from classwise.run.api import Run, train
@@ -173,6 +174,13 @@ def saves(config: Config) -> int:
 def runs_of_folds(config: Config) -> list[FoldRun]:
     """What `classwise folds` would train."""
     return fold_runs(folds_config(config))
+
+
+def predicted_by_folds(config: Config) -> list[tuple[object, ...]]:
+    """What folds predict for the rows that they were trained on: a single run has nothing to average."""
+    with tempfile.TemporaryDirectory() as here:
+        rows = folds(config, Path(here) / "folds", quiet=True).predict(config.data.source).rows()
+    return rows
 
 
 CASES: dict[str, Case] = {
@@ -350,6 +358,13 @@ CASES: dict[str, Case] = {
     "selection.prior": Case((LEFT_OUT, "balanced", {"a": 1, "b": 1, "c": 8}), predictions),
     "selection.first_epoch": Case((1, 2), status("best", "epoch"), base=STILL),
     "selection.patience": Case((LEFT_OUT, 1), status("state"), base=STILL),
+    "inference.tta": Case(("none", "flip", "flip+scale"), base={"data": {"augment": {"preset": "light"}}}),
+    "inference.ensemble": Case(
+        ("probabilities", "logits"),
+        lambda rows: rows,
+        base={"folds": {"count": 2}},
+        play=predicted_by_folds,
+    ),
     "report.baselines": Case((True, False), status("baselines")),
     # Twelve validation rows: fewer than ten have no interval.
     "report.resamples": Case((0, 20, 200), metrics, base={"data": {"valid": 0.5}}),

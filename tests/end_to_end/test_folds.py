@@ -202,12 +202,6 @@ def test_an_image_that_cannot_be_used_gets_the_most_frequent_label(here: Path, t
     assert pl.read_csv(out)["kind"][1] == counts["kind"][0]
 
 
-def test_export_names_the_folds_that_can_be_exported(here: Path) -> None:
-    found = command("export", here / "F", "--out", here / "m.onnx")
-    assert found.code == 1
-    assert f"classwise export {here / 'F/fold-0'}" in found.err
-
-
 def test_folds_from_python(here: Path) -> None:
     folds = classwise.Folds.open(here / "F")
     assert folds.metrics["value"] == read(here / "F", "metrics.json")["value"]

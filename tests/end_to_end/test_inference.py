@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime
 import polars as pl
 import pytest
 
@@ -340,3 +341,64 @@ def test_what_was_not_compared_cannot_be_chosen_later(here: Path) -> None:
     assert f"classwise evaluate {here / 'F'} --tta auto" in found.err
     shown = json.loads(command("evaluate", here / "F", "--tta", "auto", "--json").ok().out)
     assert [step["tta"] for step in shown["inference"]["steps"]] == ["flip", "flip+scale"]
+
+
+# One file of all folds
+
+
+@pytest.fixture(scope="module")
+def exported(here: Path) -> Path:
+    result = command("export", here / "F", "--out", here / "folds.onnx").ok()
+    assert (result.path, result.err) == (here / "folds.onnx", "")
+    return result.path
+
+
+def by_the_file(file: Path, images: Path, size: int) -> dict[str, np.ndarray]:
+    """What ONNX Runtime computes of the images in the order of their names, in batches of `size`, as it is averaged:
+    probabilities, values and scores by target. The metadata alone say what is what."""
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    pixels = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in sorted(images.iterdir())]
+    assert list(pixels[0].shape[:2]) == json.loads(metadata["image_size"])
+    stacked = np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))
+    parts = [session.run(None, {"images": stacked[i : i + size]}) for i in range(0, len(stacked), size)]
+    found = {}
+    for (name, head), *raws in zip(json.loads(metadata["heads"]).items(), *parts, strict=True):
+        raw = np.concatenate(raws).astype(np.float64)
+        found[name] = {
+            "class": np.exp,
+            "ordinal": np.exp,
+            "multilabel": lambda raw: 1 / (1 + np.exp(-raw)),
+        }.get(head["type"], lambda raw: raw)(raw)
+        assert not {"adjustment", "mean", "std"} & head.keys()
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_one_file_computes_what_all_folds_predict(here: Path, exported: Path, size: int) -> None:
+    """Targets of every type, within 1e-4."""
+    found = by_the_file(exported, here / "images", size)
+    table = predicted(here / "F", here / "images")
+    assert list(found) == ["label", "level", "tags", "size", "rank"]
+    for name, values in found.items():
+        columns = [name] if name in NUMBERS else [c for c in table.columns if c.startswith(f"{name}_p_")]
+        assert values.shape[1] == len(columns)
+        np.testing.assert_allclose(values, table.select(columns).to_numpy(), rtol=0, atol=1e-4)
+
+
+def test_the_file_of_folds_averages_what_the_config_says(here: Path, asked: Path) -> None:
+    """Logits here; and it says that it leaves test-time augmentation to others."""
+    result = command("export", asked, "--out", here / "asked.onnx").ok()
+    assert "the file computes one view of each image; inference.tta = 'flip'" in result.err
+    found = by_the_file(result.path, here / "images", 16)
+    table = predicted(asked, here / "images", "--tta", "none")
+    np.testing.assert_allclose(found["label"], table.select(r"^label_p_.*$").to_numpy(), rtol=0, atol=1e-4)
+    mean = predicted(asked, here / "images", "--tta", "none", "--ensemble", "probabilities")
+    assert np.abs(found["label"] - mean.select(r"^label_p_.*$").to_numpy()).max() > 1e-6
+
+
+def test_export_of_folds_refuses_what_export_of_a_run_does(here: Path, exported: Path) -> None:
+    for out, said in (("folds.pt", "allowed: .onnx"), ("folds.onnx", "exists already")):
+        found = command("export", here / "F", "--out", here / out)
+        assert (found.code, found.out) == (1, "")
+        assert said in found.err

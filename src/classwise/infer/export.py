@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ModelError
-from classwise.model.classifier import Classifier
+from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.own_parts.reference import short
 from classwise.version import __version__
 
@@ -64,14 +64,22 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
     Its input is `images` (see INPUT); its outputs, raw and in float32, are called `targets.NAME`, in the order of the
     heads. Values of `metadata` that are not strings are written as JSON. Raises ModelError.
     """
+    return module_bytes(_InOrder(model), model.metadata, metadata)
+
+
+def module_bytes(
+    module: nn.Module, properties: ModelMetadata, metadata: Mapping[str, Any] | None = None
+) -> bytes:
+    """A module that makes a tuple of outputs, in the order of the heads, out of images, as an ONNX file; see
+    `onnx_bytes`. `properties`: of the classifiers in it."""
     require_packages("an ONNX file", "onnx", "onnxscript")
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
 
     # A copy, so that the caller's model keeps its device and mode.
-    copied = copy.deepcopy(model).cpu().float().eval()
+    copied = copy.deepcopy(module).cpu().float().eval()
     try:
         with silence(), torch.no_grad():
-            program = _exported(copied)
+            program = _exported(copied, properties)
             # Removes stack traces, which show this machine's paths and differ between exports.
             ClearMetadataAndDocStringPass()(program.model)
             for key, value in (metadata or {}).items():
@@ -80,40 +88,50 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
             data: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         raise ModelError(
-            f"{short(model.metadata.backbone)} cannot be exported to ONNX: {first_line(_cause(error))}"
+            f"{short(properties.backbone)} cannot be exported to ONNX: {first_line(_cause(error))}"
         ) from error
     return data
 
 
-def _exported(model: Classifier) -> Any:
-    """The program of a model in eval mode; if its fused attention cannot be exported, with the attention step by step,
+def _exported(module: nn.Module, properties: ModelMetadata) -> Any:
+    """The program of a module in eval mode; if its fused attention cannot be exported, with the attention step by step,
     which gives the same outputs but for rounding."""
     # Two images: with one, the exporter would treat the batch size as a constant.
-    example = torch.zeros(2, model.metadata.channels, *model.metadata.image_size, dtype=torch.uint8)
+    example = torch.zeros(2, properties.channels, *properties.image_size, dtype=torch.uint8)
 
     def export() -> Any:
         program = torch.onnx.export(
-            _InOrder(model),
+            module,
             (example,),
             input_names=["images"],
             # The prefix keeps these names unique: inside, only weights have a dot, and they begin with `model.`.
-            output_names=[f"targets.{name}" for name in model.metadata.heads],
+            output_names=[f"targets.{name}" for name in properties.heads],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             verbose=False,
+            custom_translation_table={torch.ops.aten.log_sigmoid.default: _log_sigmoid},
         )
         assert program is not None
         return program
 
-    fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
+    fused: list[Any] = [part for part in module.modules() if getattr(part, "fused_attn", False) is True]
     try:
         return export()
     except Exception:
         if not fused:
             raise
-        for module in fused:
-            module.fused_attn = False
+        for part in fused:
+            part.fused_attn = False
         return export()
+
+
+def _log_sigmoid(x: Any) -> Any:
+    """log(sigmoid(x)) in ONNX's operators. The exporter's own, Log(Sigmoid(x)), is infinite from about -100 on; ONNX
+    Runtime has no Softplus in float64."""
+    from onnxscript import opset18 as op
+
+    zero, one = (op.CastLike(op.Constant(value_float=value), x) for value in (0.0, 1.0))
+    return op.Sub(op.Min(x, zero), op.Log(op.Add(one, op.Exp(op.Neg(op.Abs(x))))))
 
 
 def _cause(error: BaseException) -> BaseException:

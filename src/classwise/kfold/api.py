@@ -13,9 +13,11 @@ from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.distributed import SINGLE_PROCESS
-from classwise.errors import CheckpointError, ConfigError, OutputError
-from classwise.files import refuse_existing
+from classwise.errors import CheckpointError, ConfigError
+from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
+from classwise.infer.ensemble import undecoded
+from classwise.infer.export_mean import mean_metadata_of, mean_onnx_bytes
 from classwise.kfold.folder import FoldsFolder, has_begun, is_folds
 from classwise.kfold.members import ensemble_of
 from classwise.kfold.plan import fold_runs, folds_config
@@ -28,6 +30,7 @@ from classwise.run.api import Run, checked_config
 from classwise.run.evaluation import table_scores
 from classwise.run.folder import new_folder
 from classwise.run.lock import locked
+from classwise.run.onnx_file import check_onnx_file, say_single_view
 from classwise.run.own_code import Trust
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
@@ -218,13 +221,18 @@ class Folds:
             console=Console(quiet),
         )
 
-    def export(self, out: str | Path, force: bool = False) -> Path:
-        """Raises OutputError: an ONNX file holds one model."""
-        runs = fold_runs(self._config())
-        raise OutputError(
-            f"{self.path} holds {len(runs)} models, and an ONNX file holds one; export them one by one, such as:"
-            f" classwise export {self.path / runs[0].name} --out {Path(out).with_stem(f'{Path(out).stem}-0')}"
-        )
+    def export(self, out: str | Path, force: bool = False, quiet: bool = True) -> Path:
+        """Write all models and their mean to `out` as one ONNX file, for any batch size, and return `out`. Raises as
+        `Run.export`, and CheckpointError for a fold that is missing, damaged or foreign."""
+        out = Path(out)
+        check_onnx_file(out, force)
+        predictor = self._predictor()
+        members, of = predictor.members, predictor.ensemble
+        metadata = mean_metadata_of(predictor.model, predictor.metadata, len(members), of)
+        heads = [undecoded(member.heads) for member in members]
+        write_bytes(out, mean_onnx_bytes([member.model for member in members], heads, of, metadata))
+        say_single_view(predictor.tta, Console(quiet))
+        return out
 
     def report(self) -> Path:
         """Write report.html again from what the folds directory holds, and return its path."""

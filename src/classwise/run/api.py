@@ -22,10 +22,10 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.memory import memory_of
 from classwise.distributed import process_group
-from classwise.errors import CheckpointError, ConfigError, DataError, OutputError
+from classwise.errors import CheckpointError, ConfigError, DataError
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
-from classwise.infer.export import metadata_of, onnx_bytes, require_packages
+from classwise.infer.export import metadata_of, onnx_bytes
 from classwise.report.page import write_report
 from classwise.run.assembly import assemble, new_model, restored_parts
 from classwise.run.checkpoint import (
@@ -46,6 +46,7 @@ from classwise.run.extension import (
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
 from classwise.run.messages import say_batch_norm, say_start
+from classwise.run.onnx_file import check_onnx_file, say_single_view
 from classwise.run.own_code import (
     Trust,
     admit_config,
@@ -445,19 +446,17 @@ class Run:
             console=Console(quiet),
         )
 
-    def export(self, out: str | Path, force: bool = False) -> Path:
+    def export(self, out: str | Path, force: bool = False, quiet: bool = True) -> Path:
         """Write the best checkpoint's model to `out` as an ONNX file for any batch size, and return `out`. The file's
         metadata holds targets, labels and how images are to be preprocessed.
 
         Raises OutputError if `out` exists, ModelError if the model cannot be exported or a package is missing.
         """
         out = Path(out)
-        if out.suffix.lower() != ".onnx":
-            raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: .onnx")
-        refuse_existing(out, force)
-        require_packages("classwise export", "onnx", "onnxscript")
-        predictor = Predictor.of(read_checkpoint(self.folder.checkpoints / "best"))
+        check_onnx_file(out, force)
+        predictor = self._predictor()
         write_bytes(out, onnx_bytes(predictor.model, metadata_of(predictor.model, predictor.metadata)))
+        say_single_view(predictor.tta, Console(quiet))
         return out
 
     def report(self) -> Path:
