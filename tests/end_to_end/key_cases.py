@@ -179,8 +179,7 @@ def runs_of_folds(config: Config) -> list[FoldRun]:
 def predicted_by_folds(config: Config) -> list[tuple[object, ...]]:
     """What folds predict for the rows that they were trained on: a single run has nothing to average."""
     with tempfile.TemporaryDirectory() as here:
-        rows = folds(config, Path(here) / "folds", quiet=True).predict(config.data.source).rows()
-    return rows
+        return folds(config, Path(here) / "folds", quiet=True).predict(config.data.source).rows()
 
 
 CASES: dict[str, Case] = {
@@ -358,7 +357,9 @@ CASES: dict[str, Case] = {
     "selection.prior": Case((LEFT_OUT, "balanced", {"a": 1, "b": 1, "c": 8}), predictions),
     "selection.first_epoch": Case((1, 2), status("best", "epoch"), base=STILL),
     "selection.patience": Case((LEFT_OUT, 1), status("state"), base=STILL),
-    "inference.tta": Case(("none", "flip", "flip+scale"), base={"data": {"augment": {"preset": "light"}}}),
+    "inference.tta": Case(
+        ("none", "flip", "flip+scale"), predictions, base={"data": {"augment": {"preset": "light"}}}
+    ),
     "inference.ensemble": Case(
         ("probabilities", "logits"),
         lambda rows: rows,
