@@ -1,6 +1,7 @@
 """What `auto` takes: only what a paired comparison of the rows out of fold shows a gain for."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,8 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class Predicts:
-    """All that is asked of a predictor here: its heads."""
-
-    heads = {"kind": DecodedHead(ClassHead(CLASSES))}
+PREDICTOR: Any = SimpleNamespace(heads={"kind": DecodedHead(ClassHead(CLASSES))})
+"""All that is asked of a predictor here: its heads."""
 
 
 def gathered(outputs_NK: Tensor) -> Gathered:
@@ -46,7 +45,7 @@ def gathered(outputs_NK: Tensor) -> Gathered:
     none = Split(samples.take([]), {"kind": LABELS[:0]})
     rows = OutOfFold(samples, {"kind": LABELS}, np.arange(ROWS) % 2, {"kind": outputs_NK.double()})
     splits = DatasetSplits((target,), (), train=none, valid=none, bad=(), warnings=())
-    return Gathered(rows, Predicts(), splits, None)  # type: ignore[arg-type]
+    return Gathered(rows, PREDICTOR, splits, None)
 
 
 def outputs(right: float, seed: int) -> Tensor:
