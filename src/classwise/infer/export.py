@@ -128,8 +128,9 @@ def _exported(module: nn.Module, properties: ModelMetadata) -> Any:
 def _log_sigmoid(x: Any) -> Any:
     """log(sigmoid(x)) in ONNX's operators. The exporter's own, Log(Sigmoid(x)), is infinite from about -100 on; ONNX
     Runtime has no Softplus in float64."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # its types do not know values of a type that is found out later
     zero, one = (op.CastLike(op.Constant(value_float=value), x) for value in (0.0, 1.0))
     return op.Sub(op.Min(x, zero), op.Log(op.Add(one, op.Exp(op.Neg(op.Abs(x))))))
 

@@ -78,13 +78,15 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     is none, a dash stands in its place, and the reason below.
     """
     if "test" not in metrics:
-        return "\n".join([headline_text(metrics), *_selection_lines(metrics), *_target_lines(metrics)])
+        lines = [headline_text(metrics), *_inference_lines(metrics), *_selection_lines(metrics)]
+        return "\n".join([*lines, *_target_lines(metrics)])
     lines = [f"test: {headline_text(metrics['test'])}", *_target_lines(metrics["test"])]
     if metrics["value"] is None:  # no validation rows
         return "\n".join(lines)
     lines += [
         "",
         f"validation: {headline_text(metrics)}",
+        *_inference_lines(metrics),
         *_selection_lines(metrics),
         *_target_lines(metrics),
     ]
@@ -94,6 +96,28 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
 def _selection_lines(metrics: Mapping[str, Any]) -> list[str]:
     text = selection_text(split_metric(metrics["metric"])[1], metrics.get("selection") or {})
     return [text] if text else []
+
+
+def _inference_lines(metrics: Mapping[str, Any]) -> list[str]:
+    text = inference_text(metrics.get("inference") or {})
+    return [text] if text else []
+
+
+def inference_text(inference: Mapping[str, Any]) -> str:
+    """How the predictions were made that are scored, where it is not plainly: the entry `inference` of metrics.json."""
+    tta, steps = inference.get("tta", "none"), inference.get("steps", ())
+    compared = [
+        f"{step['tta']} against {step['against']} {step['difference']:+.4f}"
+        f" [{step['interval'][0]:+.4f}, {step['interval'][1]:+.4f}]"
+        for step in steps
+        if step["against"] is not None
+    ]
+    found = f"test-time augmentation: {tta}" if tta != "none" or steps else ""
+    if steps:
+        found += f", chosen on these rows ({'; '.join(compared) or 'training does not augment so'})"
+    if inference.get("ensemble") == "logits":
+        found += f"{'; ' if found else ''}mean of the logits of several models"
+    return found
 
 
 def headline_text(metrics: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from classwise.metrics.names import class_score, is_combined, split_metric
 from classwise.metrics.scores import AT_PRIOR
-from classwise.metrics.text import PROBES, SIMPLEST, plan_text, selection_text
+from classwise.metrics.text import PROBES, SIMPLEST, inference_text, plan_text, selection_text
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, listing, mapping, number
 
@@ -55,6 +55,7 @@ class Headline:
     samples: int  # rows behind the score; 0 where they are not recorded
     is_test: bool  # else of the validation rows
     validation: str  # the value on the validation rows
+    inference: str  # how the predictions were made, where it is not plainly
     plan: str  # which of the first answer and the fine-tuned model was kept; empty where there was no choice
     selection: str  # what the choice of the epoch does to that value; empty if no epoch was chosen
     baselines_of: str  # the metric of the baselines, where it is not the headline's own
@@ -105,6 +106,7 @@ def headline(run: RunFiles, best: Best) -> Headline:
         samples=count(scores.get("samples")) or count(metrics.get("samples")),
         is_test=is_test,
         validation="" if best.value is None else number_text(best.key, best.value),
+        inference=_inference(run),
         plan=_plan(run, best),
         selection=_selection(run, best),
         baselines_of=baselines_of,
@@ -179,6 +181,14 @@ def _selection(run: RunFiles, best: Best) -> str:
         "reason": str(selection.get("reason") or "not recorded"),
     }
     return selection_text(best.key, checked, number_text)
+
+
+def _inference(run: RunFiles) -> str:
+    """Empty also where the file does not hold what is expected."""
+    try:
+        return inference_text(mapping(run.metrics.get("inference")))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return ""
 
 
 def _plan(run: RunFiles, best: Best) -> str:
