@@ -176,6 +176,13 @@ def runs_of_folds(config: Config) -> list[FoldRun]:
     return fold_runs(folds_config(config))
 
 
+def folders_of_folds(config: Config) -> list[str]:
+    """The runs that `classwise folds` leaves behind."""
+    with tempfile.TemporaryDirectory() as here:
+        path = folds(config, Path(here) / "folds", quiet=True).path
+        return sorted(status.parent.name for status in path.glob("*/status.json"))
+
+
 def predicted_by_folds(config: Config) -> list[tuple[object, ...]]:
     """What folds predict for the rows that they were trained on: a single run has nothing to average."""
     with tempfile.TemporaryDirectory() as here:
@@ -266,6 +273,9 @@ CASES: dict[str, Case] = {
     "folds.count": Case((3, 4), split, section={"fold": 0}),
     "folds.fold": Case((LEFT_OUT, 0, 1), split),
     "folds.seed": Case((LEFT_OUT, 7), split, section={"fold": 0}),
+    "folds.last": Case(
+        (False, True), lambda found: found, base={"data": {"test": 0.25}}, play=folders_of_folds
+    ),
     "folds.repeats": Case((1, 2), len, play=runs_of_folds),
     "joint.targets": Case(
         (["it", "other"], ["other", "it"]), predictions, base={**TWO, "selection": {"metric": "macro_f1"}}

@@ -295,7 +295,8 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
     never cut. Raises DataError."""
     samples, labels = split.samples, split.labels
     groups = split_groups(samples, labels, targets)
-    parts_left = 2 if isinstance(config.data.valid, float) and config.data.has_valid else 1
+    is_drawn = isinstance(config.data.valid, float) and config.data.has_valid
+    parts_left = 2 if is_drawn or config.trains_last else 1
     is_test_N, untested = draw_test_rows(
         _strata(labels, targets),
         groups,

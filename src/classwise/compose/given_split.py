@@ -30,7 +30,7 @@ def given_parts(samples: Samples, config: Config) -> list[str] | None:
         cells = table_column(samples.frame, data.split, samples.where, "data.split")
         parts = parts_of_column(cells, data.split_values, samples.where, data.split)
         # Folds are made of all rows that are not for the test.
-        return parts if config.fold is None else ["train" if part == "valid" else part for part in parts]
+        return parts if not config.is_of_folds else ["train" if part == "valid" else part for part in parts]
     if data.fold is not None:
         full_cells = full_column(samples.frame, data.fold, samples.where, "data.fold")
         valid_fold = (

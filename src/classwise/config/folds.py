@@ -31,6 +31,11 @@ class Folds(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         None, description="seed of the draw of the folds (default: seed), so that seed can change without it"
     )
+    last: bool = Field(
+        False,
+        description="also train a model on all rows, for the mean number of epochs that the folds' models took: the run"
+        " `last`",
+    )
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "Folds":

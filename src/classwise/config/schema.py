@@ -387,9 +387,20 @@ class Config(Section):
         return None if self.folds is None else self.folds.fold
 
     @property
+    def trains_last(self) -> bool:
+        """Whether this is the model that is trained on the rows of all folds: the test rows are those of the folds."""
+        is_of_all_folds = self.folds is not None and self.folds.last and self.folds.fold is None
+        return is_of_all_folds and not self.data.has_valid
+
+    @property
+    def is_of_folds(self) -> bool:
+        """Whether this is the model of one fold, or of all."""
+        return self.fold is not None or self.trains_last
+
+    @property
     def split_seed(self) -> int:
         """The seed of the split: that of the run, unless the folds have one of their own."""
-        if self.folds is None or self.folds.fold is None or self.folds.seed is None:
+        if self.folds is None or not self.is_of_folds or self.folds.seed is None:
             return self.seed
         return self.folds.seed
 

@@ -18,7 +18,8 @@ from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
 from classwise.infer.export_mean import mean_metadata_of, mean_onnx_bytes
-from classwise.kfold.folder import FoldsFolder, has_begun, is_folds
+from classwise.kfold.folder import LAST, FoldsFolder, has_begun, is_folds
+from classwise.kfold.last import check_last, wants_last
 from classwise.kfold.members import ensemble_of
 from classwise.kfold.plan import fold_runs, folds_config
 from classwise.kfold.results import metrics_of
@@ -36,6 +37,7 @@ from classwise.run.prediction import SubmissionForm, predictions_of, submission_
 from classwise.run.prediction_inputs import Source
 from classwise.run.predictor import Predictor
 from classwise.run.quick_start import config_to_train
+from classwise.run.unattended import is_done
 from classwise.training.loop import never
 
 
@@ -62,6 +64,7 @@ def folds(
         config, run = stack.enter_context(made_for_source)
         checked, conflicts = checked_config(config, overrides)
         checked = folds_config(checked)
+        check_last(checked)
         for conflict in conflicts:
             console.line(f"warning: {conflict}")
         wanted = None if run is None else Path(run)
@@ -78,7 +81,7 @@ def resume_folds(path: str | Path, quiet: bool = False) -> "Folds":
     found = Folds.open(path)
     folder = found.folder
     with locked(folder.path):
-        if folder.status().get("state") == "finished":
+        if folder.status().get("state") == "finished" and not found.lacks_last:
             console.line(f"{folder.path}: finished already; nothing to do")
             return found
         if not folder.files.config.exists():
@@ -111,6 +114,11 @@ class Folds:
     def path(self) -> Path:
         """The folds directory."""
         return self.folder.path
+
+    @property
+    def lacks_last(self) -> bool:
+        """Whether the config asks for a model on all rows (folds.last) that is not trained yet."""
+        return wants_last(self._config()) and not is_done(self.path / LAST)
 
     @property
     def status(self) -> dict[str, Any]:

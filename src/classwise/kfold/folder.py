@@ -14,6 +14,9 @@ from classwise.run.folder import RunFolder
 KIND = "folds"
 """Of status.json, by which a folds directory is told from a run."""
 
+LAST = "last"
+"""The run directory of the model that was trained on all rows."""
+
 
 @dataclass(frozen=True)
 class FoldsFolder:

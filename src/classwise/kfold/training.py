@@ -29,8 +29,9 @@ from classwise.data.memory import memory_of
 from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import CheckpointError, ClasswiseError, DataError, Interrupted
 from classwise.files import write_text
-from classwise.kfold.folder import KIND, FoldsFolder
+from classwise.kfold.folder import KIND, LAST, FoldsFolder
 from classwise.kfold.jobs import environments, jobs_of, share_features, with_shared_cores
+from classwise.kfold.last import train_last
 from classwise.kfold.out_of_fold import all_rows, fold_warnings
 from classwise.kfold.plan import FoldRun, fold_runs, with_given_count
 from classwise.kfold.results import write_results
@@ -100,6 +101,8 @@ class FoldsStatus:
             "of": len(self.runs),
             "folds": folds,
         }
+        if last := state_of(self.folder.path / LAST):
+            head["last"] = last
         return head | self.entries | {"seconds": round(seconds, 1)}
 
 
@@ -124,6 +127,7 @@ def train_folds(
                 status.runs = fold_runs(config)
                 _train_all(status, config, read, console, quiet, signal_came)
                 write_results(folder, config, read, console, signal_came)
+                train_last(folder, config, read, console, quiet)
         except (Interrupted, KeyboardInterrupt):
             if not folder.is_drawn:
                 raise  # there is nothing to go on with
