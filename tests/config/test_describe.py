@@ -88,6 +88,7 @@ def test_every_key_is_described(section):
         "training",
         "selection",
         "report",
+        "inference",
     }
     fields = section.model_fields.items()
     bare = {name for name, info in fields if not info.description}
