@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import classwise
+from tests.helpers.browsed import Page
 from tests.helpers.scenes import MANY, PLAIN, command, draw, many_table, write_config, write_csv
 
 NUMBERS = ("size", "rank")
@@ -324,6 +325,15 @@ def test_auto_compares_out_of_fold_and_is_followed(here: Path) -> None:
     assert entry["tta"] == (adopted[-1] if adopted else "none")
     assert predicted(run, here / "images").equals(predicted(run, here / "images", "--tta", entry["tta"]))
     assert json.loads(command("evaluate", run, "--json").ok().out)["inference"] == entry
+
+
+def test_evaluate_and_the_page_say_how_predictions_were_made(here: Path, asked: Path) -> None:
+    text = "test-time augmentation: flip; mean of the logits of several models"
+    assert text in command("evaluate", asked).ok().out
+    page = Page(command("report", asked).ok().path)
+    assert text.capitalize() in " ".join(page.text.split())
+    assert "test-time augmentation: flip\n" in command("evaluate", here / "flipped").ok().out
+    assert "test-time augmentation" not in command("evaluate", here / "plain").ok().out
 
 
 def test_auto_takes_none_where_training_mirrors_no_image(here: Path, tmp_path: Path) -> None:

@@ -116,6 +116,10 @@ def test_lightning_resumes_to_the_same_bits(folder: Path, tmp_path: Path) -> Non
     [
         ({"training.plan": "probe_then_finetune"}, "training.plan: found 'probe_then_finetune'.*finetune"),
         ({"training.precision": "fp16"}, "training.precision: found 'fp16'.*fp32, bf16"),
+        (
+            {"inference.tta": "flip", "data.augment.flip": "0.5"},
+            "inference.tta: found 'flip'.*allowed in Lightning: none",
+        ),
     ],
 )
 def test_what_lightning_would_ignore_is_refused(changes: dict[str, str], message: str, folder: Path) -> None:
