@@ -410,7 +410,7 @@ def test_alpha_is_a_channel_of_four(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [8, 16])
 def test_gray_and_alpha_of_a_png_are_its_two_channels(tmp_path: Path, depth: int) -> None:
-    """As they are stored, not laid over white; the other colour types have another number of channels, which is said."""
+    """As they are stored, not laid over white; other colour types have other numbers."""
     gray_alpha = samples(2, depth)
     write_png(tmp_path / "x.png", gray_alpha, depth, colour_type=4)
     found = read_image(tmp_path / "x.png", pixels=PixelFormat(2))

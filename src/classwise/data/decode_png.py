@@ -31,8 +31,9 @@ class _Png:
 
 
 def decode_png(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
-    """RGB or RGBA, upright; of an animation the image that programs without animations show. Gray, with or without alpha,
-    keeps its one or two channels where `pixels` asks for another number than 1, 3 or 4. Raises Unreadable."""
+    """RGB or RGBA, upright; of an animation the image that programs without animations show. Gray, with or
+    without alpha, keeps its one or two channels where `pixels` asks for another number than 1, 3 or 4. Raises
+    Unreadable."""
     png = _parse_png(data, max_pixels)
     samples_HWC = cv2.imdecode(np.frombuffer(png.stripped, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples_HWC is None:
