@@ -352,6 +352,24 @@ def test_links_within_the_folder_need_no_key(tmp_path: Path) -> None:
         ("id2label.json", '{"0": "ash", "1": "elm", "2": "oak"}', "0 = ash, 1 = elm, 2 = oak"),
         ("class_names.csv", "class,name\n0,ash\n1,elm\n2,oak\n", "0 = ash, 1 = elm, 2 = oak"),
         ("labels.txt", "0 ash tree\n1 elm tree\n2 oak tree\n", "0 = ash tree"),
+        ("data.yaml", "nc: 3\nnames: [ash, elm, oak]\ntrain: images/train", "0 = ash, 1 = elm, 2 = oak"),
+        ("data.yml", "names:\n  0: ash\n  1: 'no'\n  2: on\n", "0 = ash, 1 = no, 2 = on"),
+        ("classes.yaml", "- ash\n- elm\n- oak\n", "0 = ash, 1 = elm, 2 = oak"),
+        ("classes.yaml", "ash: 0\nelm: 1\noak: 2\n", "0 = ash, 1 = elm, 2 = oak"),
+        (
+            "config.json",
+            '{"x": 1, "id2label": {"0": "ash", "1": "elm", "2": "oak"}}',
+            "0 = ash, 1 = elm, 2 = oak",
+        ),
+        (
+            "set.yaml",
+            "categories:\n- {id: 0, name: ash}\n- {id: 1, name: elm}\n- {id: 2, name: oak}",
+            "0 = ash",
+        ),
+        ("data.yaml", "names: [ash, elm]", ""),  # too few
+        ("data.yaml", "names: [ash, elm, oak", ""),  # damaged
+        ("data.yaml", "names: " + "[" * 5000, ""),  # too deep
+        ("data.yaml", "a: [ash, elm, oak]", ""),  # not named as names of classes
         ("classes.txt", "ash\nelm\n", ""),  # too few
         ("notes.txt", "ash\nelm\noak\n", ""),  # not named as names of classes
         ("prices.json", '{"0": 3, "1": 4, "2": 5}', ""),  # no words

@@ -50,8 +50,9 @@ def plan_runs(
     """
     check_names([variant.name for variant in variants])
     loaded = {variant.name: _load(config_path, overrides, variant) for variant in variants}
-    configs = {name: config for name, (config, _) in loaded.items()}
-    scoring = scoring_of(configs, {name: given_rows(config) for name, config in configs.items()})
+    variants_alone = {name: config for name, (config, _) in loaded.items()}
+    given = {name: given_rows(config) for name, config in variants_alone.items()}
+    scoring = scoring_of(variants_alone, given)
     configs = scoring.variants
     warnings = [(name, warning) for name, (_, texts) in loaded.items() for warning in texts]
 
