@@ -443,6 +443,23 @@ def test_a_probability_for_a_template_of_halves(folder: Path, tmp_path: Path) ->
     assert {row["is_b"] for row in read_csv(tmp_path / "l.csv")} <= {"a", "b"}
 
 
+@pytest.mark.parametrize(
+    ("name", "separator"), [("t.csv", ";"), ("t.csv", "\t"), ("t.csv", "|"), ("t.tsv", ";")]
+)
+def test_a_submission_has_the_separator_of_its_template(
+    folder: Path, tmp_path: Path, name: str, separator: str
+) -> None:
+    """Not that of its suffix; otherwise it is what the same template with commas gets."""
+    out = tmp_path / f"s{Path(name).suffix}"
+    (tmp_path / name).write_text(
+        separator.join(["id", "label"]) + "\n" + "".join(f"{n}{separator}a\n" for n in "012")
+    )
+    command("submit", folder / "run", tmp_path / name, "--images", folder / "new", "--out", out).ok()
+    commas = write_csv(tmp_path / "commas.csv", ("id", "label"), [[n, "a"] for n in "012"])
+    command("submit", folder / "run", commas, "--images", folder / "new", "--out", tmp_path / "c.csv").ok()
+    assert out.read_text() == (tmp_path / "c.csv").read_text().replace(",", separator)
+
+
 # Tables and lists of images that are somewhere else.
 
 
