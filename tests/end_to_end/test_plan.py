@@ -67,6 +67,18 @@ def backbone_of(run: Path, name: str) -> dict[str, torch.Tensor]:
     return {key: value for key, value in tensors.items() if key.startswith("backbone.")}
 
 
+def test_a_config_for_fine_tuning_with_the_plan_of_a_probe(folder: Path, tmp_path: Path) -> None:
+    """What a config of `init` has for fine-tuning has no effect, which is said: no epoch, and nothing is timed."""
+    config = probed_config(
+        folder, training__minutes=3.0, training__ema=0.99, training__plan="probe_then_finetune"
+    )
+    result = command("train", config, "--training.plan", "probe", "--run", tmp_path / "run").ok()
+    assert "trains no epoch, so these have no effect: training." in result.err
+    assert "training.minutes, training.ema" in result.err
+    assert "leaves time for" not in result.err
+    assert model_bytes(tmp_path / "run", "best") == model_bytes(folder / "probe", "best")
+
+
 def test_a_probe_is_a_whole_run(folder: Path) -> None:
     """No epoch, three checkpoints of the same model, metrics, predictions, a report, and a status that says so."""
     run = folder / "probe"
