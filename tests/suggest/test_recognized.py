@@ -462,6 +462,38 @@ def test_numbered_tables_that_are_no_parts(tmp_path: Path) -> None:
     assert "train_1.csv alone, as named; with train_2.csv it may be one table" in said(first)
 
 
+# Few validation rows
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({"ash": 40, "elm": 40}, "validation has only 16 rows, so one image"),
+        ({"ash": 100, "elm": 60, "oak": 2}, "validation has fewer than 2 rows of oak, so one image"),
+        (
+            {"ash": 40, "elm": 40, "oak": 1},
+            "validation has only 16 rows and fewer than 2 rows of oak, so one image",
+        ),
+        ({"ash": 90, "elm": 80}, ""),
+    ],
+)
+def test_few_validation_rows_are_warned_of(tmp_path: Path, counts: dict[str, int], line: str) -> None:
+    """With what helps."""
+    found = said(classes(tmp_path, counts))
+    assert (f"warning: {line}" in found) == bool(line)
+    assert ("a larger data.valid sets more aside, or `classwise folds`" in found) == bool(line)
+    assert ("validation has" in found) == bool(line)
+
+
+def test_few_validation_rows_of_a_given_split(tmp_path: Path) -> None:
+    """No share is to be had there."""
+    for part, count in (("train", 12), ("val", 5)):
+        classes(tmp_path / part, {"ash": count, "elm": count}, first=100 * count)
+    found = said(tmp_path)
+    assert "warning: validation has only 10 rows" in found
+    assert "a larger data.valid" not in found
+
+
 # What the images are
 
 
