@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from classwise.compose.dataset import DatasetSplits, prepare_labels
+from classwise.compose.dataset import prepare_labels
+from classwise.compose.splits import DatasetSplits
 from classwise.config.conflicts import check_conflicts
 from classwise.config.schema import Config
 from classwise.data.image_paths import find_images
@@ -60,12 +61,9 @@ def _warn_of_few(guess: Guess, config: Config, splits: DatasetSplits) -> None:
     of_classes = f"fewer than {LEAST_OF_CLASS} rows of {listed(thin, 5)}" if thin else ""
     found = " and ".join(filter(None, [f"only {len(valid.samples)} rows" if is_few else "", of_classes]))
     # A larger share takes rows from training, and is not to be had where the rows are given.
-    is_drawn = isinstance(config.data.valid, float) and not (config.data.split or config.data.fold)
-    larger = (
-        "a larger data.valid sets more aside, or "
-        if is_drawn and config.data.valid < LARGER_SHARES[-1]
-        else ""
-    )
+    share = config.data.valid if not (config.data.split or config.data.fold) else None
+    can_grow = isinstance(share, float) and share < LARGER_SHARES[-1]
+    larger = "a larger data.valid sets more aside, or " if can_grow else ""
     guess.said.append(
         f"warning: validation has {found}, so one image more or less changes the scores by a lot; {larger}`classwise"
         " folds` in place of `classwise train` scores every row once"
