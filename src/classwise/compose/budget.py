@@ -31,7 +31,7 @@ def epochs_in_time(
     """training.epochs, or as many epochs as fit into training.minutes, but as many as other keys count on. The model
     does not change."""
     training = config.training
-    if training.minutes is None:
+    if training.minutes is None or config.plan == "probe":
         return training.epochs
     # A CPU is busy with few images; a GPU is not.
     most = training.batch_size if device.type == "cuda" else TIMED_IMAGES

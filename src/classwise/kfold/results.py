@@ -12,7 +12,7 @@ from classwise.kfold.folder import FoldsFolder
 from classwise.kfold.members import Gathered, gather
 from classwise.kfold.out_of_fold import scores_of, spread_of, table_of
 from classwise.kfold.plan import fold_runs
-from classwise.metrics.text import headline_text
+from classwise.metrics.text import headline_note, headline_text
 from classwise.run.predictor import unscored
 
 
@@ -25,6 +25,7 @@ def write_results(
     metrics = metrics_of(folder, config, gathered)
     folder.files.write_metrics(metrics)
     console.line(headline_text(metrics))
+    console.line_once(headline_note(metrics))
 
 
 def metrics_of(folder: FoldsFolder, config: Config, gathered: Gathered) -> dict[str, Any]:
