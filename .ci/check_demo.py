@@ -8,7 +8,16 @@ from pathlib import Path
 
 # From the goals of the demos: at least this much better than the baseline, and this joint macro F1.
 MARGIN, JOINT = 0.03, 0.60
-FOLDS = ("config.toml", "folds.csv", "status.json", "metrics.json", "oof.parquet", "oof.csv", "report.html", "log.txt")
+FOLDS = (
+    "config.toml",
+    "folds.csv",
+    "status.json",
+    "metrics.json",
+    "oof.parquet",
+    "oof.csv",
+    "report.html",
+    "log.txt",
+)
 FILES = (
     "config.toml",
     "split.csv",

@@ -212,7 +212,7 @@ def test_a_run_is_repeated_by_its_own_config(folder: Path, tmp_path: Path) -> No
 def test_without_plans_nothing_is_probed(folder: Path, tmp_path: Path) -> None:
     """With `finetune`, and with `auto` where there are no weights: as before there were plans."""
     train(folder, tmp_path / "finetune", training__plan="finetune").ok()
-    train(folder, tmp_path / "none", model__weights="none").ok()
+    train(folder, tmp_path / "none", training__plan="auto", model__weights="none").ok()
     for name in ("finetune", "none"):
         run = tmp_path / name
         assert checkpoint_names(run) == ["best", "last"]
