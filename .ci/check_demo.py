@@ -8,6 +8,16 @@ from pathlib import Path
 
 # From the goals of the demos: at least this much better than the baseline, and this joint macro F1.
 MARGIN, JOINT = 0.03, 0.60
+FOLDS = (
+    "config.toml",
+    "folds.csv",
+    "status.json",
+    "metrics.json",
+    "oof.parquet",
+    "oof.csv",
+    "report.html",
+    "log.txt",
+)
 FILES = (
     "config.toml",
     "split.csv",
@@ -29,8 +39,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--joint", action="store_true")
     arguments = parser.parse_args()
-    run = arguments.folder / "run"
-    missing = [name for name in FILES if not (run / name).is_file()]
+    run = arguments.folder / ("folds" if arguments.joint else "run")
+    missing = [name for name in (FOLDS if arguments.joint else FILES) if not (run / name).is_file()]
     assert not missing, f"{run} lacks {missing}"
     text = arguments.output.read_text()
     if arguments.joint:

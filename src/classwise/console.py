@@ -26,6 +26,7 @@ class Console:
         self.log: Path | None = None
         self.lost_lines = 0
         self._earlier: list[str] = []
+        self._once: set[str] = set()
 
     def line(self, text: str) -> None:
         """One line, or several."""
@@ -35,6 +36,12 @@ class Console:
             self._earlier.append(text)
         else:
             self._append(self.log, text)
+
+    def line_once(self, text: str) -> None:
+        """A line that explains one before it; nothing for an empty text, and where it has been written already."""
+        if text and text not in self._once:
+            self._once.add(text)
+            self.line(text)
 
     def paragraph(self, text: str) -> None:
         """A line that may be long: on a terminal it is wrapped between words, and what follows is indented."""

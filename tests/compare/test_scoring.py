@@ -1,13 +1,15 @@
 """The rows that a comparison is scored on have chosen nothing."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from classwise.compare.given_rows import GivenRows, given_rows
 from classwise.compare.scoring import Scoring, scoring_of
 from classwise.config.load import make_config
 from classwise.config.schema import Config
-from classwise.errors import ConfigError
+from classwise.errors import ConfigError, DataError
 
 
 def config_of(*overrides: tuple[str, str]) -> Config:
@@ -16,7 +18,9 @@ def config_of(*overrides: tuple[str, str]) -> Config:
 
 
 def scoring(*variants: Config) -> Scoring:
-    return scoring_of({str(index): config for index, config in enumerate(variants)})
+    """Without a column that gives rows."""
+    named = {str(index): config for index, config in enumerate(variants)}
+    return scoring_of(named, dict.fromkeys(named, GivenRows()))
 
 
 def test_test_rows_are_scored_where_there_are_some() -> None:
@@ -100,3 +104,82 @@ def test_other_class_shares_can_be_compared() -> None:
     assert scoring(config_of(table, ("selection.prior", "balanced"))).kind == "nested"
     assert scoring(config_of(table, ("selection.prior", "{a = 1, b = 3}"))).kind == "nested"
     assert scoring(config_of(table, prior, ("data.test", "test.csv"))).kind == "test"
+
+
+# Rows that the table gives.
+
+
+def given_table(folder: Path, column: str, cells: str, labels: str, **data: str) -> Config:
+    """A config whose table has a cell and a label (`-`: none) for each row."""
+    rows = [
+        f"{n}.png,{cell},{'' if label == '-' else label}"
+        for n, (cell, label) in enumerate(zip(cells, labels, strict=True))
+    ]
+    (folder / "t.csv").write_text("\n".join([f"path,{column},label", *rows]))
+    overrides = [(f"data.{key}", value) for key, value in data.items()]
+    return config_of(("data.source", str(folder / "t.csv")), *overrides)
+
+
+PARTS = "{t = 'train', v = 'valid', e = 'test'}"
+
+
+def given_scoring(config: Config) -> Scoring:
+    return scoring_of({"a": config}, {"a": given_rows(config)})
+
+
+def test_the_test_rows_of_a_column_are_scored(tmp_path: Path) -> None:
+    """Whether or not the column gives validation rows; nothing is redrawn, and the config stays as it is."""
+    for cells in ("ttttvvee", "ttttttee"):
+        config = given_table(tmp_path, "part", cells, "abababab", split="part", split_values=PARTS)
+        found = given_scoring(config)
+        assert (found.kind, found.split, found.redrawn) == ("test", "test", False)
+        assert found.variants["a"] == config
+        assert found.text == "the test rows of column 'part', which train nothing and choose nothing"
+
+
+@pytest.mark.parametrize("labels", ["ababab", "abab--"])
+@pytest.mark.parametrize("key", ["split", "fold"])
+def test_the_validation_rows_of_a_column_become_the_test(tmp_path: Path, key: str, labels: str) -> None:
+    """Test rows without labels cannot be scored, and stay out."""
+    if key == "fold":
+        config = given_table(tmp_path, "part", "112211", "ababab", fold="part", valid_fold="'2'")
+        values = {"1": "train", "2": "test"}
+    else:
+        cells = "ttvvtt" if labels == "ababab" else "ttvvee"
+        config = given_table(tmp_path, "part", cells, labels, split="part", split_values=PARTS)
+        values = {"t": "train", "v": "test"} | ({"e": "skip"} if "e" in cells else {})
+    found = given_scoring(config)
+    data = found.variants["a"].data
+    assert (found.kind, found.redrawn, data.test, data.valid) == ("nested", False, None, 0.2)
+    assert (data.split, data.split_values, data.fold, data.valid_fold) == ("part", values, None, None)
+    assert found.text.startswith(
+        "the validation rows of column 'part'; each run chooses its epoch on other rows"
+    )
+
+
+def test_the_validation_rows_of_a_column_at_a_fixed_epoch(tmp_path: Path) -> None:
+    """They are the same for all seeds."""
+    config = given_table(tmp_path, "part", "ttvvtt", "ababab", split="part", split_values=PARTS)
+    fixed = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 1})})
+    found = given_scoring(fixed)
+    assert (found.kind, found.split, found.redrawn) == ("fixed_epoch", "valid", False)
+    assert found.text.startswith("the validation rows of column 'part', which choose nothing")
+
+
+def test_the_labels_of_a_scored_column_give_no_class_shares(tmp_path: Path) -> None:
+    """As those of a scored table."""
+    config = given_table(tmp_path, "part", "ttvvtt", "ababab", split="part", split_values=PARTS)
+    prior = config.model_copy(
+        update={"selection": config.selection.model_copy(update={"prior": "as_validation"})}
+    )
+    with pytest.raises(
+        ConfigError, match=r"scores the validation rows of column 'part', whose labels must not"
+    ):
+        given_scoring(prior)
+
+
+def test_a_column_that_the_table_does_not_have(tmp_path: Path) -> None:
+    """Refused before anything trains."""
+    config = given_table(tmp_path, "part", "ttvvtt", "ababab", split="parts")
+    with pytest.raises(DataError, match=r"no column 'parts' \(data.split\)"):
+        given_rows(config)

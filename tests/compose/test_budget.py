@@ -1,13 +1,16 @@
 """training.minutes: as many epochs as fit, and no fewer than what else is counted in epochs."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from classwise.compose import budget as module
-from classwise.compose.budget import epochs_in_time
+from classwise.compose.budget import ROWS_TO_CHOOSE, epochs_in_time, plan_for
+from classwise.compose.splits import taken
 from classwise.console import Console
 from tests.helpers.noisy_images import AREA, CPU, KIND, LEVEL, TAGS, Scene
 from tests.helpers.tiny_runs import copy_of, same
@@ -104,3 +107,37 @@ def test_the_measurement_changes_nothing(scene: Build) -> None:
     assert all(parameter.grad is None for parameter in s.model.parameters())
     seconds = module._seconds_per_image(s.model, s.splits, s.config, torch.device("cpu"), 8)
     assert seconds > 0
+
+
+def plan_of(s: Scene, plan: str = "auto", weights: str = "pretrained", rows: int | None = None) -> str:
+    """The plan of a run with the first `rows` of the validation rows."""
+    config = s.config.model_copy(
+        update={
+            "model": s.config.model.model_copy(update={"weights": weights}),
+            "training": s.config.training.model_copy(update={"plan": plan}),
+        }
+    )
+    valid = s.splits.valid if rows is None else taken(s.splits.valid, np.arange(rows))
+    return plan_for(config, dataclasses.replace(s.splits, valid=valid), Console())
+
+
+def test_too_few_rows_to_choose_by(scene: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    """17 labeled rows cannot show which of two models is better, and none at all choose nothing."""
+    s = scene({"kind": KIND})
+    assert plan_of(s) == "probe"
+    assert "not fine-tuned: 17 validation rows could not show" in capsys.readouterr().err
+    assert plan_of(s, rows=0) == "probe_then_finetune"
+    assert plan_of(s, weights="none") == "finetune"
+    assert capsys.readouterr().err == ""
+
+
+def test_enough_rows_to_choose_by(scene: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS_TO_CHOOSE", 17)
+    assert ROWS_TO_CHOOSE == 30
+    assert plan_of(scene({"kind": KIND})) == "probe_then_finetune"
+
+
+def test_a_plan_asked_for_by_name_is_followed(scene: Build) -> None:
+    s = scene({"kind": KIND})
+    for plan in ("probe_then_finetune", "probe", "finetune"):
+        assert plan_of(s, plan) == plan

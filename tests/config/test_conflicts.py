@@ -7,6 +7,7 @@ import pytest
 from classwise.config.conflicts import check_conflicts
 from classwise.config.load import make_config
 from classwise.errors import ConfigError
+from classwise.suggest.config import FINETUNING
 
 CLASS = {"column": "label"}
 SIZE = {"column": "size", "type": "ordinal", "labels": ["s", "m", "l"]}
@@ -185,10 +186,6 @@ def test_warned_of_by_name(sections: dict[str, Any], parts: list[str]) -> None:
 PRETRAINED = {"weights": "pretrained", "backbone": "resnet18"}
 PLANS = [
     (
-        {"training": {"plan": "probe", "minutes": 3.0}},
-        "training.minutes: found 3.0, but training.plan is 'probe'",
-    ),
-    (
         {"training": {"plan": "probe", "freeze_epochs": 1, "epochs": 3}},
         "training.freeze_epochs: found 1, but training.plan is 'probe'",
     ),
@@ -217,6 +214,17 @@ def test_what_no_probe_can_have(sections: dict[str, Any], message: str) -> None:
         warnings_of(model=PRETRAINED, **sections)
     assert str(caught.value).startswith(message)
     assert "allowed: " in str(caught.value)
+
+
+def test_what_init_writes_for_fine_tuning_has_no_effect_on_a_probe() -> None:
+    """Said in one line, so that `--training.plan probe` alone is enough."""
+    (warning,) = warnings_of(
+        model=PRETRAINED, **{**FINETUNING, "training": FINETUNING["training"] | {"plan": "probe"}}
+    )
+    assert warning == (
+        "training.plan = 'probe': trains no epoch, so these have no effect: training.epochs, training.minutes,"
+        " training.ema, optimizer"
+    )
 
 
 def test_what_plans_may_have() -> None:

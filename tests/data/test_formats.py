@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import struct
 import sys
 import zlib
 from collections.abc import Callable
@@ -42,6 +43,20 @@ def samples(channels: int = 3, bits: int = 8, height: int = 13, width: int = 17)
     noise = np.random.default_rng(channels).integers(0, 2**bits, (height, width, channels), dtype)
     noise[0, 0], noise[0, 1] = 0, 2**bits - 1
     return noise
+
+
+def write_png(path: Path, samples: np.ndarray, depth: int, colour_type: int) -> None:
+    """A PNG of samples (height, width, channels) as they are, every row unfiltered."""
+    height, width = samples.shape[:2]
+    rows = samples.astype(">u2" if depth == 16 else "u1").reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    data = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
 
 
 def levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -383,7 +398,7 @@ def test_pages_of_one_channel_each_are_the_channels(tiff: Save) -> None:
     np.testing.assert_array_equal(read_image(path, pixels=PixelFormat(4)), image)
     assert check_image(path, pixels=PixelFormat(4)).facts.frames == 1
     assert check_image(path).facts.frames == 4
-    with pytest.raises(ImageError, match="1 channels; allowed: 5"):
+    with pytest.raises(ImageError, match="1 channel; allowed: 5"):
         read_image(path, pixels=PixelFormat(5))
 
 
@@ -391,6 +406,37 @@ def test_alpha_is_a_channel_of_four(tmp_path: Path) -> None:
     """With four channels nothing is laid over white."""
     Image.fromarray(samples(4), "RGBA").save(tmp_path / "x.png")
     np.testing.assert_array_equal(read_image(tmp_path / "x.png", pixels=PixelFormat(4)), samples(4))
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_gray_and_alpha_of_a_png_are_its_two_channels(tmp_path: Path, depth: int) -> None:
+    """As they are stored, not laid over white; other colour types have other numbers."""
+    gray_alpha = samples(2, depth)
+    write_png(tmp_path / "x.png", gray_alpha, depth, colour_type=4)
+    found = read_image(tmp_path / "x.png", pixels=PixelFormat(2))
+    expected = gray_alpha if depth == 8 else levels(gray_alpha, 0, 2**16 - 1)
+    np.testing.assert_array_equal(found, expected)
+    assert found.flags.c_contiguous
+    assert found.flags.writeable
+
+
+@pytest.mark.parametrize(("colour_type", "count"), [(0, 1), (2, 3), (6, 4)])
+def test_a_png_of_another_number_of_channels_is_refused(tmp_path: Path, colour_type: int, count: int) -> None:
+    """With the number that the file has, although gray is decoded as RGB."""
+    write_png(tmp_path / "x.png", samples(count), 8, colour_type)
+    with pytest.raises(ImageError, match=f"PNG: {count} channels?; allowed: 2, as model.channels says"):
+        read_image(tmp_path / "x.png", pixels=PixelFormat(2))
+
+
+def test_a_gray_png_with_alpha_is_still_rgb_and_rgba(tmp_path: Path) -> None:
+    """Over white with three channels; with four its gray is repeated, beside PNGs that are stored as RGBA."""
+    gray_alpha = samples(2)
+    write_png(tmp_path / "x.png", gray_alpha, 8, colour_type=4)
+    gray, alpha = gray_alpha[..., :1], gray_alpha[..., 1:]
+    repeated = np.concatenate([gray, gray, gray, alpha], axis=-1)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png", pixels=PixelFormat(4)), repeated)
+    over_white = np.rint((gray.astype(float) * alpha + 255.0 * (255 - alpha)) / 255)
+    np.testing.assert_allclose(read_image(tmp_path / "x.png"), np.repeat(over_white, 3, axis=-1), atol=1)
 
 
 # The cache

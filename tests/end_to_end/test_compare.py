@@ -23,7 +23,7 @@ from classwise.errors import ConfigError, Interrupted
 from classwise.run import api as run
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
-from tests.helpers.scenes import command, contents, plain_table, untouched, write_config
+from tests.helpers.scenes import command, contents, plain_table, untouched, write_config, write_csv
 
 LOSSES = ("--vary", "loss.name=cross_entropy,focal")
 MODEL = "checkpoints/last/model.safetensors"
@@ -58,6 +58,32 @@ def state(folder: Path) -> dict[str, tuple[int, bytes]]:
 def runs(folder: Path) -> list[str]:
     """The runs' folders."""
     return sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/status.json"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "scored"),
+    [
+        ("train train valid test", "the test rows of column 'part', which train nothing and choose nothing"),
+        (
+            "train train train valid",
+            "the validation rows of column 'part'; each run chooses its epoch on other rows",
+        ),
+    ],
+)
+def test_the_parts_of_a_column_are_scored(tmp_path: Path, parts: str, scored: str) -> None:
+    """Every run on the same rows, though it chooses its epoch: the last 8 of 32 rows."""
+    rows = plain_table(tmp_path, 32)
+    cells = [part for part in parts.split() for _ in range(8)]
+    table = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
+    write_csv(tmp_path / "samples.csv", ("path", "label", "part"), table)
+    quick = {"training__epochs": 2, "selection__patience": 1, "report__resamples": 0}
+    config = write_config(tmp_path, **quick, data__valid=None, data__split="part")
+    found = command("compare", config, *LOSSES, "--seeds", 1, "--out", tmp_path / "out").ok()
+    assert f"scored: {scored}" in found.err
+    for run_folder in runs(tmp_path / "out"):
+        split = pl.read_csv(tmp_path / "out" / run_folder / "split.csv")
+        assert split.filter(split["split"] == "test")["id"].to_list() == [row[0] for row in rows[24:]]
+        assert split.filter(split["split"] == "valid").height > 0
 
 
 def test_every_variant_is_trained_with_every_seed(whole: Path) -> None:

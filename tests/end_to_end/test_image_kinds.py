@@ -109,6 +109,20 @@ def test_other_numbers_of_channels_train_resume_and_predict(here: Path, channels
     assert json.loads((run.path / "metrics.json").read_text())["samples"] == 4
 
 
+def test_gray_with_alpha_trains_and_predicts(here: Path) -> None:
+    """PNGs of two channels with model.channels = 2: the class is in the alpha channel alone."""
+    rows = []
+    for number in range(16):
+        gray = np.random.default_rng(number).integers(0, 255, (12, 12), np.uint8)
+        alpha = np.full((12, 12), 90 + 120 * (number % 2), np.uint8)
+        Image.merge("LA", [Image.fromarray(gray), Image.fromarray(alpha)]).save(here / f"{number:02}.png")
+        rows.append([f"{number:02}.png", "ab"[number % 2]])
+    write_csv(here / "samples.csv", ("path", "label"), rows)
+    write_config(here, **LEAST | {"model__channels": 2, "training__epochs": 6})
+    run = Run.open(command("train", "classwise.toml").ok().path)
+    assert run.predict(here / "samples.csv")["label"].to_list() == [row[1] for row in rows]
+
+
 def test_channels_that_the_files_do_not_have_are_refused(here: Path) -> None:
     """By the file, with the key."""
     tiffs(here, 3)

@@ -85,7 +85,8 @@ def test_baselines_are_of_every_target(folder: Path) -> None:
 def test_evaluate_and_report_show_the_parts(folder: Path) -> None:
     """The headline has the mean and each target's score, the page too, with a line for each in its chart."""
     metrics = classwise.Run.open(folder / "run").metrics
-    headline = command("evaluate", folder / "run").ok().out.splitlines()[0]
+    headline, note = command("evaluate", folder / "run").ok().out.splitlines()[:2]
+    assert note.startswith("  [—]: no 95% interval: the targets are scored on the same rows")
     assert headline.startswith(f"test: mean {metrics['test']['value']:.4f} [—] on")
     assert all(f"{name} {value:.4f}" in headline for name, value in metrics["test"]["parts"].items())
     again = classwise.Run.open(folder / "run").evaluate(folder / "samples.csv")

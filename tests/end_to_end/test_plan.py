@@ -67,6 +67,29 @@ def backbone_of(run: Path, name: str) -> dict[str, torch.Tensor]:
     return {key: value for key, value in tensors.items() if key.startswith("backbone.")}
 
 
+def test_a_config_for_fine_tuning_with_the_plan_of_a_probe(folder: Path, tmp_path: Path) -> None:
+    """What a config of `init` has for fine-tuning has no effect, which is said: no epoch, and nothing is timed."""
+    config = probed_config(
+        folder, training__minutes=3.0, training__ema=0.99, training__plan="probe_then_finetune"
+    )
+    result = command("train", config, "--training.plan", "probe", "--run", tmp_path / "run").ok()
+    assert "trains no epoch, so these have no effect: training." in result.err
+    assert "training.minutes, training.ema" in result.err
+    assert "leaves time for" not in result.err
+    assert model_bytes(tmp_path / "run", "best") == model_bytes(folder / "probe", "best")
+
+
+def test_the_dash_of_an_interval_is_explained_once(folder: Path, tmp_path: Path) -> None:
+    """In the log, below the first line that has one; the test's has one as well."""
+    changes = {"training__plan": "probe", "data__test": 0.25, "report__resamples": 20}
+    train(folder, tmp_path / "run", **changes).ok()
+    log = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    first, *others = [number for number, line in enumerate(log) if "[—] on" in line]
+    assert others
+    assert [number for number, line in enumerate(log) if line.startswith("[—]")] == [first + 1]
+    assert log[first + 1] == "[—]: no 95% interval: 6 rows; an interval needs 10 or more"
+
+
 def test_a_probe_is_a_whole_run(folder: Path) -> None:
     """No epoch, three checkpoints of the same model, metrics, predictions, a report, and a status that says so."""
     run = folder / "probe"
@@ -189,7 +212,7 @@ def test_a_run_is_repeated_by_its_own_config(folder: Path, tmp_path: Path) -> No
 def test_without_plans_nothing_is_probed(folder: Path, tmp_path: Path) -> None:
     """With `finetune`, and with `auto` where there are no weights: as before there were plans."""
     train(folder, tmp_path / "finetune", training__plan="finetune").ok()
-    train(folder, tmp_path / "none", model__weights="none").ok()
+    train(folder, tmp_path / "none", training__plan="auto", model__weights="none").ok()
     for name in ("finetune", "none"):
         run = tmp_path / name
         assert checkpoint_names(run) == ["best", "last"]

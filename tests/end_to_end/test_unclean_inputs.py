@@ -263,6 +263,72 @@ def test_unseen_labels_of_a_set_and_of_levels(tmp_path: Path) -> None:
         Run.open(tmp_path / "run").evaluate(table("label", dict.fromkeys(range(len(rows)), "q") | {0: "r"}))
 
 
+# Numbers that are written otherwise.
+
+
+@pytest.mark.parametrize(("trained", "scored"), [("{}", "{}.0"), ("{}.0", "{}"), ("{}", "0{}")])
+def test_numbers_are_matched_by_value(tmp_path: Path, trained: str, scored: str) -> None:
+    """The same scores as with the run's own text, which is said; a number that the run does not have is unseen."""
+    rows = plain_table(tmp_path)
+
+    def table(name: str, form: str, also: str = "") -> Path:
+        cells = [[path, form.format("ab".index(label))] for path, label in rows]
+        cells[0][1] = also or cells[0][1]
+        return write_csv(tmp_path / name, ("path", "label"), cells)
+
+    table("samples.csv", trained)
+    command("train", write_config(tmp_path, **QUICK), "--run", tmp_path / "run").ok()
+    expected = command("evaluate", tmp_path / "run", tmp_path / "samples.csv", "--json").ok()
+    found = command("evaluate", tmp_path / "run", table("other.csv", scored), "--json").ok()
+    assert json.loads(found.out)["targets"] == json.loads(expected.out)["targets"]
+    pair = f"{scored.format(0)} as {trained.format(0)}"
+    says(found.err, "label: 16 rows have their number written otherwise than the run's labels", pair)
+    mixed = command("evaluate", tmp_path / "run", table("mixed.csv", scored, also="5"), "--json").ok()
+    assert json.loads(mixed.out)["targets"]["label"]["unseen"] == ["5"]
+
+
+def test_numbers_of_sets_and_levels_are_matched_by_value(tmp_path: Path) -> None:
+    """Each label within a cell; a level that is written otherwise has its place."""
+    rows = many_table(tmp_path)
+    for row in rows:
+        row[3] = row[3].replace("x", "1").replace("y", "2").replace("z", "3")
+    header = ("path", "label", "level", "tags", "size", "relevance", "query")
+    write_csv(tmp_path / "samples.csv", header, rows)
+    config = write_config(tmp_path, MANY, **QUICK, training__freeze_epochs=0, loss={"name": "cross_entropy"})
+    command("train", config, "--run", tmp_path / "run").ok()
+    run = Run.open(tmp_path / "run")
+    expected = run.evaluate(tmp_path / "samples.csv")["targets"]
+    for row in rows:
+        row[2] += ".0" if row[2] else ""
+        row[3] = "|".join(f"{part}.0" for part in row[3].split("|")) if row[3].strip("|") else row[3]
+    found = run.evaluate(write_csv(tmp_path / "other.csv", header, rows))
+    assert found["targets"] == expected
+    assert sum("matched by value" in line for line in found["warnings"]) == 2
+
+
+def test_two_texts_of_one_value_are_two_labels(tmp_path: Path) -> None:
+    """Then the value does not say which, and a third text is unseen."""
+    rows = plain_table(tmp_path)
+    numbered = [[path, {"a": "7", "b": "007"}[label]] for path, label in rows]
+    write_csv(tmp_path / "samples.csv", ("path", "label"), numbered)
+    command("train", write_config(tmp_path, **QUICK), "--run", tmp_path / "run").ok()
+    numbered[0][1] = "7.0"
+    scores = Run.open(tmp_path / "run").evaluate(write_csv(tmp_path / "o.csv", ("path", "label"), numbered))
+    assert scores["targets"]["label"]["unseen"] == ["7.0"]
+
+
+def test_what_the_run_takes_for_unknown_or_the_same_is_not_unseen(tmp_path: Path) -> None:
+    """Cells of targets.NAME.missing have no label; with data.unify_labels another spelling is the same label."""
+    rows = plain_table(tmp_path)
+    keys = {"targets__label__missing": ["-1"], "data__unlabeled": "skip", "data__unify_labels": True}
+    command("train", write_config(tmp_path, **QUICK, **keys), "--run", tmp_path / "run").ok()
+    rows[0][1], rows[1][1], rows[2][1] = "-1", "-1.0", " A "
+    result = Run.open(tmp_path / "run").evaluate(write_csv(tmp_path / "o.csv", ("path", "label"), rows))
+    scores = result["targets"]["label"]
+    assert (scores["samples"], scores.get("unseen")) == (14, None)
+    assert not any("does not know" in line for line in result["warnings"])
+
+
 # Whatever a user has at hand.
 
 
@@ -375,6 +441,23 @@ def test_a_probability_for_a_template_of_halves(folder: Path, tmp_path: Path) ->
     assert sum(both) == pytest.approx(1, abs=0.02)
     command(*arguments, "--out", tmp_path / "l.csv", "--answer", "label").ok()
     assert {row["is_b"] for row in read_csv(tmp_path / "l.csv")} <= {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"), [("t.csv", ";"), ("t.csv", "\t"), ("t.csv", "|"), ("t.tsv", ";")]
+)
+def test_a_submission_has_the_separator_of_its_template(
+    folder: Path, tmp_path: Path, name: str, separator: str
+) -> None:
+    """Not that of its suffix; otherwise it is what the same template with commas gets."""
+    out = tmp_path / f"s{Path(name).suffix}"
+    (tmp_path / name).write_text(
+        separator.join(["id", "label"]) + "\n" + "".join(f"{n}{separator}a\n" for n in "012")
+    )
+    command("submit", folder / "run", tmp_path / name, "--images", folder / "new", "--out", out).ok()
+    commas = write_csv(tmp_path / "commas.csv", ("id", "label"), [[n, "a"] for n in "012"])
+    command("submit", folder / "run", commas, "--images", folder / "new", "--out", tmp_path / "c.csv").ok()
+    assert out.read_text() == (tmp_path / "c.csv").read_text().replace(",", separator)
 
 
 # Tables and lists of images that are somewhere else.

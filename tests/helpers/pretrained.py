@@ -27,13 +27,14 @@ def save_weights(path: Path, seed: int = 0, name: str = BACKBONE, size: int = 32
 
 
 def probed_config(folder: Path, values: Mapping[str, Any] = PLAIN, **changes: Any) -> Path:
-    """classwise.toml in `folder` for the tiny backbone with weights of a file beside it: `training.plan` is `auto`,
-    which is `probe_then_finetune` here. Changes as for `write_config`."""
+    """classwise.toml in `folder` for the tiny backbone with weights of a file beside it, and the plan of two stages.
+    Changes as for `write_config`."""
     weights = folder / "weights.safetensors"
     if not weights.exists():
         save_weights(weights)
     model = {"backbone": BACKBONE, "weights": str(weights), "image_size": [32, 32]}
     given = {f"model__{key}": value for key, value in model.items()} | {
+        "training__plan": "probe_then_finetune",
         "optimizer__lr": 1e-3,
         "report__resamples": 20,
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from classwise.errors import DataError
+from classwise.report.environment import breakable
 from classwise.report.mistakes import TILES
 from classwise.report.page import duration, write_report
 from tests.helpers.browsed import Page
@@ -38,6 +39,35 @@ def page(run: Path) -> Page:
 @pytest.fixture(scope="module")
 def metrics(run: Path) -> dict:
     return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrapped"),
+    [
+        ("tf_efficientnet_lite0.in1k", "tf_|efficientnet_|lite0.|in1k"),
+        ("vit-tiny/patch16_224", "vit-|tiny/|patch16_|224"),
+        ("0.25", "0.25"),
+        ("lr=1e-05", "lr=|1e-05"),
+        ("2026-12-01", "2026-12-01"),
+        ("128 × 96", "128 × 96"),
+        ("a_<b>", "a_&lt;b&gt;"),
+        ("", ""),
+    ],
+)
+def test_names_wrap_behind_separators(name: str, wrapped: str) -> None:
+    """Not within a word or a number, and escaped as everything is."""
+    assert breakable(name) == wrapped.replace("|", "<wbr>")
+
+
+def test_the_name_of_the_model_wraps_behind_separators(tmp_path: Path) -> None:
+    """Which does not change its text."""
+    folder = fabricate_run(tmp_path, people=20, epochs=2, images=False)
+    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    status["model"]["backbone"] = "tf_efficientnet_lite0"
+    (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    found = Page(write_report(folder))
+    assert "<bdi>tf_<wbr>efficientnet_<wbr>lite0</bdi>" in found.source
+    assert "tf_efficientnet_lite0" in found.text
 
 
 def test_headline_is_the_best_score(page: Page, metrics: dict) -> None:

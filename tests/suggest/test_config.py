@@ -484,5 +484,5 @@ def test_a_pretrained_backbone_gets_the_plan_of_two_stages(tmp_path: Path) -> No
     config = load_config(init(class_folder(tmp_path / "small", {"a": 3, "b": 3}), tmp_path / "one"))
     assert config.model.image_size == (96, 96)
     assert config.model.pooling == "layers"
-    assert config.training.plan == "probe_then_finetune"
+    assert (config.training.plan, config.plan) == ("auto", "probe_then_finetune")
     assert config.training.minutes

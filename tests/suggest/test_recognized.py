@@ -1,9 +1,11 @@
 """What `init` recognizes, and that what it writes trains as it stands: beside the layouts, the edges of each guess."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import tifffile
 
@@ -352,6 +354,24 @@ def test_links_within_the_folder_need_no_key(tmp_path: Path) -> None:
         ("id2label.json", '{"0": "ash", "1": "elm", "2": "oak"}', "0 = ash, 1 = elm, 2 = oak"),
         ("class_names.csv", "class,name\n0,ash\n1,elm\n2,oak\n", "0 = ash, 1 = elm, 2 = oak"),
         ("labels.txt", "0 ash tree\n1 elm tree\n2 oak tree\n", "0 = ash tree"),
+        ("data.yaml", "nc: 3\nnames: [ash, elm, oak]\ntrain: images/train", "0 = ash, 1 = elm, 2 = oak"),
+        ("data.yml", "names:\n  0: ash\n  1: 'no'\n  2: on\n", "0 = ash, 1 = no, 2 = on"),
+        ("classes.yaml", "- ash\n- elm\n- oak\n", "0 = ash, 1 = elm, 2 = oak"),
+        ("classes.yaml", "ash: 0\nelm: 1\noak: 2\n", "0 = ash, 1 = elm, 2 = oak"),
+        (
+            "config.json",
+            '{"x": 1, "id2label": {"0": "ash", "1": "elm", "2": "oak"}}',
+            "0 = ash, 1 = elm, 2 = oak",
+        ),
+        (
+            "set.yaml",
+            "categories:\n- {id: 0, name: ash}\n- {id: 1, name: elm}\n- {id: 2, name: oak}",
+            "0 = ash",
+        ),
+        ("data.yaml", "names: [ash, elm]", ""),  # too few
+        ("data.yaml", "names: [ash, elm, oak", ""),  # damaged
+        ("data.yaml", "names: " + "[" * 5000, ""),  # too deep
+        ("data.yaml", "a: [ash, elm, oak]", ""),  # not named as names of classes
         ("classes.txt", "ash\nelm\n", ""),  # too few
         ("notes.txt", "ash\nelm\noak\n", ""),  # not named as names of classes
         ("prices.json", '{"0": 3, "1": 4, "2": 5}', ""),  # no words
@@ -365,6 +385,113 @@ def test_names_of_labels(tmp_path: Path, name: str, text: str, line: str) -> Non
     assert config.targets["label"].labels is None
     assert (line in said(tmp_path / "data")) if line else "names the labels" not in written_text
     assert line in written_text
+
+
+# Several files that are one table
+
+
+def test_a_list_for_each_class(tmp_path: Path) -> None:
+    """The names of the lists are the labels."""
+    source = tmp_path / "data"
+    names = [f"images/{number}.png" for number in range(12)]
+    images(source, names)
+    for kind, label in enumerate(["cats", "dogs", "owls"]):
+        lines(source / f"{label}.txt", names[kind::3])
+    config, text = written(source, tmp_path / "out")
+    assert config.targets["label"].type == "class"
+    assert (
+        "samples.csv is written, since cats.txt, dogs.txt, owls.txt each list the images of one class"
+        in said(source)
+    )
+    rows = pl.read_csv(tmp_path / "out" / "samples.csv")
+    assert set(zip(rows["path"], rows["label"], strict=True)) == {
+        (name, ["cats", "dogs", "owls"][number % 3]) for number, name in enumerate(names)
+    }
+    assert text
+
+
+def test_an_image_in_several_lists_has_several_labels(tmp_path: Path) -> None:
+    """A multilabel target, rather than one of the lists."""
+    source = tmp_path / "data"
+    names = [f"images/{number}.png" for number in range(12)]
+    images(source, names)
+    lines(source / "indoor.txt", names[:8])
+    lines(source / "dark.txt", names[4:])
+    config, _ = written(source, tmp_path / "out")
+    assert config.targets["label"].type == "multilabel"
+
+
+def test_numbered_lists_name_no_classes(tmp_path: Path) -> None:
+    """Said plainly: nothing is learned from the names of parts."""
+    images(tmp_path, [f"{number}.png" for number in range(12)])
+    lines(tmp_path / "list_1.txt", [f"{number}.png" for number in range(6)])
+    lines(tmp_path / "list_2.txt", [f"{number}.png" for number in range(6, 12)])
+    with pytest.raises(DataError, match=r"numbered lists list_1.txt, list_2.txt, .* but no labels"):
+        said(tmp_path)
+
+
+def numbered(source: Path, at: Sequence[slice], columns: Sequence[str] = ("path", "label")) -> list[Path]:
+    """train_1.csv and so on, with these of 24 rows."""
+    names = [f"images/{number}.png" for number in range(24)]
+    images(source, names)
+    rows = [[name, "abc"[number % 3]] for number, name in enumerate(names)]
+    return [
+        table(source / f"train_{number}.csv", columns, rows[part]) for number, part in enumerate(at, start=1)
+    ]
+
+
+def test_numbered_parts_of_a_table_are_one(tmp_path: Path) -> None:
+    """All rows are used, and a table of another part is one of the split, or named."""
+    source = tmp_path / "data"
+    numbered(source, [slice(10), slice(10, 24)])
+    table(source / "val_1.csv", ("path", "label"), [["images/0.png", "a"]])
+    config, _ = written(source, tmp_path / "out")
+    assert pl.read_csv(config.data.source).height == 24
+    line = "2 numbered tables with the same columns are one: 10 rows of train_1.csv, 14 rows of train_2.csv"
+    assert line in said(source)
+    assert "not used: val_1.csv" in said(source)
+
+
+def test_numbered_tables_that_are_no_parts(tmp_path: Path) -> None:
+    """Folds share rows, which is refused with what to do; one with other columns is another table, and said."""
+    first, second = numbered(tmp_path, [slice(16), slice(8, 24)])
+    with pytest.raises(DataError, match=r"8 rows of train_2.csv are in train_1.csv too.*data\.fold"):
+        said(tmp_path)
+    table(second, ("path", "other"), [["images/20.png", "a"]])
+    assert "not used: train_2.csv" in said(tmp_path)
+    assert "train_1.csv alone, as named; with train_2.csv it may be one table" in said(first)
+
+
+# Few validation rows
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({"ash": 40, "elm": 40}, "validation has only 16 rows, so one image"),
+        ({"ash": 100, "elm": 60, "oak": 2}, "validation has fewer than 2 rows of oak, so one image"),
+        (
+            {"ash": 40, "elm": 40, "oak": 1},
+            "validation has only 16 rows and fewer than 2 rows of oak, so one image",
+        ),
+        ({"ash": 90, "elm": 80}, ""),
+    ],
+)
+def test_few_validation_rows_are_warned_of(tmp_path: Path, counts: dict[str, int], line: str) -> None:
+    """With what helps."""
+    found = said(classes(tmp_path, counts))
+    assert (f"warning: {line}" in found) == bool(line)
+    assert ("a larger data.valid sets more aside, or `classwise folds`" in found) == bool(line)
+    assert ("validation has" in found) == bool(line)
+
+
+def test_few_validation_rows_of_a_given_split(tmp_path: Path) -> None:
+    """No share is to be had there."""
+    for part, count in (("train", 12), ("val", 5)):
+        classes(tmp_path / part, {"ash": count, "elm": count}, first=100 * count)
+    found = said(tmp_path)
+    assert "warning: validation has only 10 rows" in found
+    assert "a larger data.valid" not in found
 
 
 # What the images are

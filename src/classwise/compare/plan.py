@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from classwise.compare.given_rows import given_rows
 from classwise.compare.scoring import Scoring, scoring_of
 from classwise.compare.variants import Overrides, Variant, check_names, slug
 from classwise.compose.tta import tta_of_run
@@ -50,7 +51,9 @@ def plan_runs(
     """
     check_names([variant.name for variant in variants])
     loaded = {variant.name: _load(config_path, overrides, variant) for variant in variants}
-    scoring = scoring_of({name: config for name, (config, _) in loaded.items()})
+    variants_alone = {name: config for name, (config, _) in loaded.items()}
+    given = {name: given_rows(config) for name, config in variants_alone.items()}
+    scoring = scoring_of(variants_alone, given)
     configs = scoring.variants
     warnings = [(name, warning) for name, (_, texts) in loaded.items() for warning in texts]
 

@@ -5,14 +5,15 @@ epochs it may choose from. A comparison of such scores takes many epochs for a m
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from classwise.compare.given_rows import GivenRows, as_test_rows
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
 
 Kind = Literal["test", "fixed_epoch", "nested"]
-VALID_SHARE = 0.2  # of a nested comparison whose data.valid is a table
+VALID_SHARE = 0.2  # of a nested comparison whose validation rows are given
 
 REASONS: dict[Kind, str] = {
     "test": "data.test, whose rows train nothing and choose nothing",
@@ -24,10 +25,12 @@ REASONS: dict[Kind, str] = {
 @dataclass(frozen=True)
 class Scoring:
     """kind: test, the config has test rows; fixed_epoch, no run chooses an epoch, so the validation rows are scored;
-    nested, test rows are made of what data.valid describes. `variants`: the configs to train, by name."""
+    nested, test rows are made of what data.valid describes. `variants`: the configs to train, by name. `given`: those
+    whose scored rows the table gives, and by which column."""
 
     kind: Kind
     variants: Mapping[str, Config]
+    given: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
@@ -38,6 +41,15 @@ class Scoring:
     def text(self) -> str:
         """What is scored, and why these rows."""
         text = REASONS[self.kind]
+        if self.given:
+            column = next(iter(self.given.values()))
+            described = {
+                "test": "data.test",
+                "fixed_epoch": "data.valid",
+                "nested": "the rows that data.valid describes",
+            }
+            rows = f"the {'test' if self.kind == 'test' else 'validation'} rows of column {column!r}"
+            text = text.replace(described[self.kind], rows).replace("whose rows", "which")
         if self.kind == "nested" and any(
             isinstance(config.data.test, str) for config in self.variants.values()
         ):
@@ -48,13 +60,22 @@ class Scoring:
     @property
     def redrawn(self) -> bool:
         """Whether every seed draws its scored rows, in at least one variant."""
-        return any(isinstance(getattr(config.data, self.split), float) for config in self.variants.values())
+        return any(
+            isinstance(getattr(config.data, self.split), float)
+            for name, config in self.variants.items()
+            if name not in self.given
+        )
 
 
-def scoring_of(variants: Mapping[str, Config]) -> Scoring:
-    """How the variants are scored. Raises ConfigError where some have test rows and others have none, and for a
-    selection.prior that would mean something else than when the variant is trained alone."""
-    tested = [name for name, config in variants.items() if config.data.test is not None]
+def scoring_of(variants: Mapping[str, Config], given: Mapping[str, GivenRows]) -> Scoring:
+    """How the variants are scored. `given`: what the table of each gives, from `given_rows`. Raises ConfigError where
+    some have test rows and others have none, and for a selection.prior that would mean something else than when the
+    variant is trained alone."""
+    tested = [
+        name
+        for name, config in variants.items()
+        if config.data.test is not None or "test" in given[name].parts
+    ]
     if tested and len(tested) < len(variants):
         without = next(name for name in variants if name not in tested)
         raise ConfigError(
@@ -62,30 +83,52 @@ def scoring_of(variants: Mapping[str, Config]) -> Scoring:
             " set it for all or for none"
         )
     if tested:
-        return Scoring("test", dict(variants))
+        return Scoring("test", dict(variants), _columns(variants, given, "test"))
     for name, config in variants.items():
         if not config.data.has_valid:
             raise ConfigError(
                 f"data.valid: found 0 in variant {name}, which leaves no rows to compare on; allowed: a share or a"
                 " table, or data.test beside it"
             )
-    _refuse_shares_of_scored_table(variants)
+    columns = _columns(variants, given, "valid")
+    _refuse_shares_of_scored_rows(variants, columns)
     if all(_has_fixed_epoch(config) for config in variants.values()):
-        return Scoring("fixed_epoch", dict(variants))
-    return Scoring("nested", {name: _nested(config) for name, config in variants.items()})
+        return Scoring("fixed_epoch", dict(variants), columns)
+    nested = {
+        name: as_test_rows(config, given[name], VALID_SHARE) if name in columns else _nested(config)
+        for name, config in variants.items()
+    }
+    return Scoring("nested", nested, columns)
 
 
-def _refuse_shares_of_scored_table(variants: Mapping[str, Config]) -> None:
-    """Raise ConfigError where selection.prior = "as_validation" has a validation table that is to be scored.
+def _columns(variants: Mapping[str, Config], given: Mapping[str, GivenRows], part: str) -> dict[str, str]:
+    """The column that gives these rows, by variant; only of variants that have one."""
+    return {
+        name: str(config.data.split or config.data.fold)
+        for name, config in variants.items()
+        if part in given[name].parts
+    }
 
-    If an epoch is chosen, other rows take the table's place, with the shares of training: the predictions would not be
+
+def _refuse_shares_of_scored_rows(variants: Mapping[str, Config], columns: Mapping[str, str]) -> None:
+    """Raise ConfigError where selection.prior = "as_validation" has validation rows of its own that are to be scored:
+    those of a table or of a column.
+
+    If an epoch is chosen, other rows take their place, with the shares of training: the predictions would not be
     made for the scored rows. If none is, they would be made for these with the help of their own labels.
     """
     for name, config in variants.items():
-        if config.selection.prior == "as_validation" and isinstance(config.data.valid, str):
+        if config.selection.prior != "as_validation":
+            continue
+        if isinstance(config.data.valid, str) or name in columns:
+            rows = (
+                f"the validation rows of column {columns[name]!r}"
+                if name in columns
+                else "the table data.valid"
+            )
             raise ConfigError(
                 f"selection.prior: found 'as_validation' in variant {name}, but a comparison without data.test scores"
-                " the table data.valid, whose labels must not decide for which class shares the predictions are made;"
+                f" {rows}, whose labels must not decide for which class shares the predictions are made;"
                 " allowed: a table of shares ({ label = share, ... }), 'balanced', or other rows to score in data.test"
             )
 

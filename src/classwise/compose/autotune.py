@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from classwise.compose.budget import epochs_in_time
+from classwise.compose.budget import epochs_in_time, plan_for
 from classwise.compose.checks import single_image_batch_error
 from classwise.compose.loaders import augmentation, training_images
 from classwise.compose.losses import build_criterion
@@ -48,6 +48,9 @@ def resolve_auto(
     would not pay. With several processes, rank 0 measures for all. Raises ConfigError.
     """
     device = device_of(config.training.device, processes)
+    config = _with_training(
+        config, {"plan": processes.from_rank_zero(lambda: plan_for(config, splits, console))}
+    )
 
     def resolve() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         results = []
@@ -60,7 +63,7 @@ def resolve_auto(
         choice = results[0] if results else _without_measuring(config, device)
         resolved = _with_choice(config, choice, device)
         epochs = epochs_in_time(resolved, splits, model, device, processes.world_size, console)
-        changes: dict[str, Any] = {"epochs": epochs, "minutes": None, "plan": config.plan}
+        changes: dict[str, Any] = {"epochs": epochs, "minutes": None}
         height, width = config.model.image_size
         chunk = max(1, CHUNK_PIXELS // (height * width))
         if chunk < config.training.batch_size and _gains_by_chunks(config, splits, model, device):

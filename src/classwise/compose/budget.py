@@ -16,8 +16,25 @@ from classwise.console import Console
 from classwise.model.classifier import Classifier
 from classwise.training.tuning import torch_threads
 
+ROWS_TO_CHOOSE = 30
+"""Fewer validation rows cannot tell whether a fine-tuned model is better than the first answer."""
 TIMED_IMAGES = 8
 """Of one timed pass: enough to keep all threads busy, and soon done."""
+
+
+def plan_for(config: Config, splits: DatasetSplits, console: Console) -> str:
+    """training.plan without `auto`: the config's own (see `Config.plan`), but no fine-tuning where too few rows
+    validate to choose between it and the first answer: the first answer would be kept, after most of the time. Where no
+    row validates, nothing is chosen, and what was asked for is trained."""
+    rows = len(splits.valid.samples)
+    is_undecidable = config.plan == "probe_then_finetune" and 0 < rows < ROWS_TO_CHOOSE
+    if config.training.plan != "auto" or not is_undecidable:
+        return config.plan
+    console.line(
+        f"not fine-tuned: {rows} validation rows could not show whether that is better than the first answer"
+        f' ({ROWS_TO_CHOOSE} are needed); training.plan = "probe_then_finetune" tries it all the same'
+    )
+    return "probe"
 
 
 def epochs_in_time(
@@ -31,7 +48,7 @@ def epochs_in_time(
     """training.epochs, or as many epochs as fit into training.minutes, but as many as other keys count on. The model
     does not change."""
     training = config.training
-    if training.minutes is None:
+    if training.minutes is None or config.plan == "probe":
         return training.epochs
     # A CPU is busy with few images; a GPU is not.
     most = training.batch_size if device.type == "cuda" else TIMED_IMAGES

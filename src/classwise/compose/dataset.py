@@ -165,7 +165,7 @@ def _read_samples(config: Config, table: pl.DataFrame | None = None) -> Samples:
     else:
         where = data.source or "samples.csv"
         samples = samples_of(table, where, image_folders(config), **columns, follow_links=data.follow_links)
-    parts = given_parts(samples, config)
+    parts = given_parts(samples.frame, samples.where, config)
     used = [row for row, part in enumerate(parts or ()) if part != "skip"]
     if parts is None or len(used) == len(samples):
         return samples

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from classwise.compose.contents import LISTED_PAIRS, has_queries
 from classwise.compose.split_checks import SPLIT_NAMES, refuse_overlap
@@ -22,21 +23,19 @@ FARTHEST_FIRST = ("test", "valid", "train")
 """Of rows with the same image in several parts, those of the first of these stay."""
 
 
-def given_parts(samples: Samples, config: Config) -> list[str] | None:
+def given_parts(frame: pl.DataFrame, where: str, config: Config) -> list[str] | None:
     """The part of each row (train, valid, test or skip) that data.split or data.fold gives; None without either. Raises
     DataError for a column that is missing and for cells that are not allowed."""
     data = config.data
     if data.split is not None:
-        cells = table_column(samples.frame, data.split, samples.where, "data.split")
-        parts = parts_of_column(cells, data.split_values, samples.where, data.split)
+        cells = table_column(frame, data.split, where, "data.split")
+        parts = parts_of_column(cells, data.split_values, where, data.split)
         # Folds are made of all rows that are not for the test.
         return parts if not config.is_of_folds else ["train" if part == "valid" else part for part in parts]
     if data.fold is not None:
-        full_cells = full_column(samples.frame, data.fold, samples.where, "data.fold")
-        valid_fold = (
-            data.valid_fold if config.fold is None else _given_fold(full_cells, config, samples.where)
-        )
-        return parts_of_folds(full_cells, valid_fold, samples.where, data.fold)
+        full_cells = full_column(frame, data.fold, where, "data.fold")
+        valid_fold = data.valid_fold if config.fold is None else _given_fold(full_cells, config, where)
+        return parts_of_folds(full_cells, valid_fold, where, data.fold)
     return None
 
 
@@ -63,7 +62,7 @@ def split_by_column(
 ) -> tuple[Split, dict[str, Split], list[str]]:
     """The training rows, the validation and test rows that the column gives, by name, and warnings. Rows whose image is
     in a later part as well are left out of the earlier one. Raises DataError, for a group in two parts as well."""
-    parts = given_parts(split.samples, config)
+    parts = given_parts(split.samples.frame, split.samples.where, config)
     if parts is None:
         return split, {}, []
     parts, warnings = _without_copies(split.samples, parts, targets)

@@ -226,11 +226,6 @@ def _frozen_batch_norm(config: Config) -> Iterator[str]:
 
 def _plan(config: Config) -> Iterator[str]:
     training = config.training
-    if config.plan == "probe" and training.minutes is not None:
-        yield (
-            f"training.minutes: found {training.minutes}, but training.plan is 'probe', which trains no epoch; allowed:"
-            " with probe_then_finetune or finetune"
-        )
     if training.plan not in ("probe", "probe_then_finetune"):
         return
     if training.freeze_epochs:
@@ -337,7 +332,9 @@ def _without_effect(config: Config) -> Iterator[str]:
         )
     if config.plan == "probe":
         ignored = [
-            f"training.{key}" for key in ("epochs", "ema", "accumulate") if key in training.model_fields_set
+            f"training.{key}"
+            for key in ("epochs", "minutes", "ema", "accumulate")
+            if key in training.model_fields_set and getattr(training, key) is not None
         ]
         ignored += [f"data.{key}" for key in ("mixup", "cutmix") if getattr(data, key)]
         ignored += ["selection.patience"] if config.selection.patience else []

@@ -136,7 +136,8 @@ class Training(Section):
         "auto",
         description="probe: fit the heads to the features of the frozen backbone, which takes seconds (the first"
         " answer) | probe_then_finetune: then fine-tune from there, and keep what is better | finetune: train at once |"
-        " auto: probe_then_finetune with pretrained weights, else, also from a run's weights, finetune",
+        " auto: probe_then_finetune with pretrained weights (probe where fewer than 30 rows validate); else, also from"
+        " the weights of a run, finetune",
     )
     epochs: Count = Field(30, description="passes over the training rows")
     minutes: Positive | None = Field(

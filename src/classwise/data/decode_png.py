@@ -15,7 +15,7 @@ from classwise.data.pixel_format import ImageFacts, PixelFormat, Raster, scaled
 # Chunks that determine the pixels. Text, colour profiles and animation are left out, and with them their traps for the
 # decoder.
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_GRAY, _RGB, _PALETTE = 0, 2, 3  # colour types; 4 and 6 are the first two with an alpha channel
+_GRAY, _RGB, _PALETTE, _GRAY_ALPHA = 0, 2, 3, 4  # colour types; 6 is RGB with alpha
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class _Png:
 
 
 def decode_png(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
-    """RGB or RGBA, upright; of an animation the image that programs without animations show. Raises Unreadable."""
+    """RGB or RGBA, upright; of an animation the image that programs without animations show. Gray, with or
+    without alpha, keeps its one or two channels where `pixels` asks for another number than 1, 3 or 4. Raises
+    Unreadable."""
     png = _parse_png(data, max_pixels)
     samples_HWC = cv2.imdecode(np.frombuffer(png.stripped, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples_HWC is None:
@@ -53,6 +55,11 @@ def decode_png(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
         colour = np.array(struct.unpack(">H" if png.colour_type == _GRAY else ">HHH", png.transparent))
         decoded_colour = colour if png.depth == 16 else colour * 255 // (2**png.depth - 1)
         image_HWC[np.all(samples_HWC == decoded_colour, axis=-1)] = 255
+
+    # The decoder repeats gray. RGBA is what four channels ask for, and files of one set are often stored as both.
+    stored_channels = {_GRAY: [0], _GRAY_ALPHA: [0, 3]}.get(png.colour_type)
+    if pixels.channels not in (1, 3, 4) and stored_channels is not None:
+        image_HWC = np.ascontiguousarray(image_HWC[..., stored_channels])
     raster = Raster(image_HWC, has_alpha, facts._replace(frames=png.frames))
     return upright(raster, exif_orientation(png.exif))
 

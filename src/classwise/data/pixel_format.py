@@ -134,7 +134,9 @@ def in_format(raster: Raster, channels: int) -> tuple[np.ndarray, ImageFacts]:
     found = samples_HWC.shape[2]
     if channels not in (1, 3):
         if found != channels:
-            raise Unreadable(f"{found} channels; allowed: {channels}, as model.channels says")
+            raise Unreadable(
+                f"{found} channel{'s' * (found > 1)}; allowed: {channels}, as model.channels says"
+            )
         return samples_HWC, facts
     if channels == 1 and found == 1:
         return samples_HWC, facts

@@ -28,7 +28,11 @@ def read_table(path: Path, keep_blank_rows: bool = False) -> pl.DataFrame:
         raise _wrong_suffix(path)
     if not path.is_file():
         raise DataError(f"there is no table {path}" + (" (it is a folder)" if path.is_dir() else ""))
-    frame = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, keep_blank_rows)
+    frame = (
+        _read_parquet(path)
+        if path.suffix.lower() == ".parquet"
+        else _frame(_text_rows(path)[0], path, keep_blank_rows)
+    )
     if frame.height == 0:
         raise DataError(f"{path} has no rows below its header")
     return frame
@@ -149,9 +153,15 @@ def _read_parquet(path: Path) -> pl.DataFrame:
         raise DataError(f"{path}: a column cannot be read as text: {_first_line(error)}") from None
 
 
-def _read_text(path: Path, keep_blank_rows: bool) -> pl.DataFrame:
-    """The rows of a text file. Its separator is that of its suffix, unless the header does not have it: spreadsheets of
-    many countries write semicolons into a .csv."""
+def separator_of(path: Path) -> str:
+    """What stands between the cells of a text file, as `read_table` finds it; a comma for a Parquet file. Raises
+    DataError."""
+    return "," if path.suffix.lower() == ".parquet" else _text_rows(path)[1]
+
+
+def _text_rows(path: Path) -> tuple[list[list[str]], str]:
+    """The rows of a text file and its separator: that of its suffix, unless the header does not have it. Spreadsheets
+    of many countries write semicolons into a .csv."""
     text = _decoded(path)
     if not text.strip():
         raise DataError(f"{path} is empty")
@@ -162,10 +172,9 @@ def _read_text(path: Path, keep_blank_rows: bool) -> pl.DataFrame:
     except DataError:
         if (found := _other_separator(text, wanted, path)) is None:
             raise
-        return _frame(found, path, keep_blank_rows)
-    if len(rows[0]) == 1:
-        rows = _other_separator(text, wanted, path) or rows
-    return _frame(rows, path, keep_blank_rows)
+        return found
+    found = _other_separator(text, wanted, path) if len(rows[0]) == 1 else None
+    return found or (rows, wanted)
 
 
 def _decoded(path: Path) -> str:
@@ -207,15 +216,15 @@ def _rows(text: str, separator: str, path: Path) -> list[list[str]]:
     return rows
 
 
-def _other_separator(text: str, wanted: str, path: Path) -> list[list[str]] | None:
-    """The rows by the first other separator that the header has and every row has as often; None if there is none, or
-    if the header has the wanted one, so that only a row is wrong."""
+def _other_separator(text: str, wanted: str, path: Path) -> tuple[list[list[str]], str] | None:
+    """The rows by the first other separator that the header has and every row has as often, and that separator; None if
+    there is none, or if the header has the wanted one, so that only a row is wrong."""
     header = next(line for line in text.splitlines() if line.strip())
     for separator in SEPARATORS:
         if separator == wanted or header.count(separator) <= header.count(wanted):
             continue
         with contextlib.suppress(DataError):
-            return _rows(text, separator, path)
+            return _rows(text, separator, path), separator
     return None
 
 

@@ -45,8 +45,9 @@ CLOTHES: dict[str, Any] = {
 FACES = {
     "model.image_size": "[96, 72]",
     "optimizer.lr": "2e-3",
-    "training.epochs": "24",
+    "training.epochs": "9",
 }
+FACE_FOLDS = 3
 
 
 def clothes(folder: Path, command: Command, quiet: bool = False) -> int:
@@ -86,8 +87,7 @@ def clothes(folder: Path, command: Command, quiet: bool = False) -> int:
 
 
 def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> int:
-    """Drawn faces in a face-mask competition's tree: draw, init, train, evaluate, submit, report. Returns an exit
-    code."""
+    """Drawn faces in a face-mask competition's tree: draw, init, folds, submit, report. Returns an exit code."""
     from classwise.demo.competition import write_competition
 
     started = time.monotonic()
@@ -96,16 +96,15 @@ def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> i
     say(f"drawing {people} people for training, and two thirds as many for the evaluation, into {folder}")
     write_competition(folder, people)
 
-    run = folder / "run"
+    folds = folder / "folds"
     out = folder / "submission.csv"
     images = folder / "eval" / "images"
     options = [word for key, value in FACES.items() for word in (f"--{key}", value)]
     steps = [
         ["init", str(folder), "--out", str(folder), "--scratch"],
-        ["train", str(folder / "classwise.toml"), "--run", str(run), *options],
-        ["evaluate", str(run)],
-        ["submit", str(run), str(folder / "eval/info.csv"), "--images", str(images), "--out", str(out)],
-        ["report", str(run)],
+        ["folds", str(folder / "classwise.toml"), "--folds", str(FACE_FOLDS), "--run", str(folds), *options],
+        ["submit", str(folds), str(folder / "eval/info.csv"), "--images", str(images), "--out", str(out)],
+        ["report", str(folds)],
     ]
     code = _run_steps(steps, command, quiet)
     if code:
@@ -114,7 +113,7 @@ def faces(folder: Path, people: int, command: Command, quiet: bool = False) -> i
     print(
         f"\njoint macro F1 of the submission, over 18 classes, on people not in the training set: {score:.4f}"
     )
-    _print_end(folder, run, started)
+    _print_end(folder, folds, started)
     return 0
 
 
@@ -169,7 +168,7 @@ def _run_steps(steps: list[list[str]], command: Command, quiet: bool) -> int:
     say = _printer(quiet)
     for step in steps:
         say(f"\n$ classwise {shlex.join(step)}")
-        code = command([*step, "--quiet"] if quiet and step[0] == "train" else step)
+        code = command([*step, "--quiet"] if quiet and step[0] in ("train", "folds") else step)
         if code:
             return code
     return 0

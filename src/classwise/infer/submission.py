@@ -14,7 +14,7 @@ import polars as pl
 from classwise.data.image_paths import find_images as find_similar_images
 from classwise.data.listing import image_names
 from classwise.data.sources import refuse_repeated
-from classwise.data.table import full_column, read_table, rows_text
+from classwise.data.table import full_column, read_table, rows_text, separator_of
 from classwise.errors import DataError, OutputError, nearest
 from classwise.model.heads import Head
 
@@ -58,12 +58,13 @@ number."""
 @dataclass(frozen=True)
 class Template:
     """A submission's template: its table, its id column `id`, and for each column to be filled the target that is
-    written there, or `joint`."""
+    written there, or `joint`. `separator`: what stands between the cells of its file, and of the submission's."""
 
     path: Path
     frame: pl.DataFrame
     id: str
     target_of_column: dict[str, str]
+    separator: str = ","
     is_certain: bool = False  # what is written was asked for, whatever the template's own values are
 
     @property
@@ -89,11 +90,11 @@ def read_template(path: Path, targets: Sequence[str], joint: bool, id: str | Non
                 f"{path}: the answer column {answer_columns[0]!r} could be any of the targets {', '.join(targets)};"
                 " name the column as one of them, or give the run a [joint]"
             )
-        return Template(path, frame=frame, id=id, target_of_column={answer_columns[0]: names[-1]})
+        return Template(path, frame, id, {answer_columns[0]: names[-1]}, separator_of(path))
     for column in answer_columns:
         if column not in names:
             raise OutputError(f"{path}: column {column!r} is no target of the run; {nearest(column, names)}")
-    return Template(path, frame=frame, id=id, target_of_column={column: column for column in answer_columns})
+    return Template(path, frame, id, {column: column for column in answer_columns}, separator_of(path))
 
 
 def read_form(path: Path, id: str | None = None) -> tuple[pl.DataFrame, str]:
@@ -223,21 +224,18 @@ def _answer_texts(values: pl.Series, answer: str) -> list[str]:
 def submission_bytes(frame: pl.DataFrame, template: Template, possible: Mapping[str, Possible]) -> bytes:
     """The file's bytes; they have been read back and compared with the template. Raises OutputError."""
     buffer = io.StringIO()
-    separator = "\t" if template.path.suffix.lower() == ".tsv" else ","
-    writer = csv.writer(buffer, delimiter=separator, lineterminator="\n")
+    writer = csv.writer(buffer, delimiter=template.separator, lineterminator="\n")
     writer.writerow(frame.columns)
     writer.writerows(frame.rows())
     data = buffer.getvalue().encode()
-    check_submission(data, template, possible, separator)
+    check_submission(data, template, possible)
     return data
 
 
-def check_submission(
-    data: bytes, template: Template, possible: Mapping[str, Possible], separator: str = ","
-) -> None:
-    """Raise OutputError unless the file has the template's columns and ids in its order, and a possible
+def check_submission(data: bytes, template: Template, possible: Mapping[str, Possible]) -> None:
+    """Raise OutputError unless the file has the template's separator, columns and ids in its order, and a possible
     answer in every row."""
-    rows = list(csv.reader(io.StringIO(data.decode(), newline=""), delimiter=separator))
+    rows = list(csv.reader(io.StringIO(data.decode(), newline=""), delimiter=template.separator))
     if not rows or rows[0] != template.frame.columns:
         raise OutputError(f"submission: its columns are {rows[:1]}, the template's {template.frame.columns}")
     if any(len(row) != len(rows[0]) for row in rows):

@@ -13,7 +13,7 @@ from classwise.kfold.members import Gathered
 from classwise.kfold.out_of_fold import scores_of, spread_of, table_of
 from classwise.kfold.plan import fold_runs
 from classwise.kfold.tta import gather_as_asked
-from classwise.metrics.text import headline_text
+from classwise.metrics.text import headline_note, headline_text
 from classwise.run.predictor import unscored
 
 
@@ -26,6 +26,7 @@ def write_results(
     metrics = metrics_of(folder, config, gathered, inference)
     folder.files.write_metrics(metrics)
     console.line(headline_text(metrics))
+    console.line_once(headline_note(metrics))
 
 
 def metrics_of(

@@ -78,19 +78,27 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     is none, a dash stands in its place, and the reason below.
     """
     if "test" not in metrics:
-        lines = [headline_text(metrics), *_inference_lines(metrics), *_selection_lines(metrics)]
+        lines = [*_headline_lines(metrics), *_inference_lines(metrics), *_selection_lines(metrics)]
         return "\n".join([*lines, *_target_lines(metrics)])
-    lines = [f"test: {headline_text(metrics['test'])}", *_target_lines(metrics["test"])]
+    test = metrics["test"]
+    lines = [*_headline_lines(test, "test: "), *_inference_lines(test), *_target_lines(test)]
     if metrics["value"] is None:  # no validation rows
         return "\n".join(lines)
     lines += [
         "",
-        f"validation: {headline_text(metrics)}",
+        *_headline_lines(metrics, "validation: "),
         *_inference_lines(metrics),
         *_selection_lines(metrics),
         *_target_lines(metrics),
     ]
     return "\n".join(lines)
+
+
+def _headline_lines(metrics: Mapping[str, Any], title: str = "") -> list[str]:
+    """The headline, and why it has no interval where no line below says so: those of a target do for its own scores."""
+    note = headline_note(metrics)
+    is_said_below = not is_combined(metrics["metric"]) and not class_score(split_metric(metrics["metric"])[1])
+    return [f"{title}{headline_text(metrics)}", *([] if is_said_below or not note else _wrapped(note))]
 
 
 def _selection_lines(metrics: Mapping[str, Any]) -> list[str]:
@@ -127,6 +135,25 @@ def headline_text(metrics: Mapping[str, Any]) -> str:
         value = score_text(metrics["metric"], metrics["value"], withheld="no_interval" in metrics)
         parts = ", ".join(f"{part} {score:.4f}" for part, score in metrics["parts"].items())
         return f"{metrics['metric']} {value} on {metrics['samples']} rows: {parts}"
+    name, scores = _headline_scores(metrics)
+    interval = scores.get("intervals", {}).get(name)
+    value = score_text(name, metrics["value"], interval, withheld=name in scores.get("no_interval", {}))
+    return f"{metrics['metric']} {value} on {metrics['samples']} rows"
+
+
+def headline_note(metrics: Mapping[str, Any]) -> str:
+    """What the dash in `headline_text` means, and why it is there; empty where there is none."""
+    if is_combined(metrics["metric"]):
+        reason = metrics.get("no_interval", {}).get(metrics["metric"])
+    else:
+        name, scores = _headline_scores(metrics)
+        has_interval = name in scores.get("intervals", {})
+        reason = None if has_interval else scores.get("no_interval", {}).get(name)
+    return f"[{NO_INTERVAL}]: no 95% interval: {reason}" if reason else ""
+
+
+def _headline_scores(metrics: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The name of the metric that selects, and the scores that have it with its interval."""
     target, name = split_metric(metrics["metric"])
     by_target = _by_target(metrics)
     scores = by_target[target] if target else next(iter(by_target.values()))
@@ -136,9 +163,7 @@ def headline_text(metrics: Mapping[str, Any]) -> str:
     if of_class := class_score(name):
         name, label = of_class
         scores = next(row for row in scores["per_class"] if row["label"] == label)
-    interval = scores.get("intervals", {}).get(name)
-    value = score_text(name, metrics["value"], interval, withheld=name in scores.get("no_interval", {}))
-    return f"{metrics['metric']} {value} on {metrics['samples']} rows"
+    return name, scores
 
 
 def _by_target(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from classwise.data.sources import Samples, read_source, samples_of
 from classwise.data.table import full_column, read_table
 from classwise.data.targets import Target
 from classwise.errors import DataError, ImageError
+from classwise.run.labels_by_value import with_labels_by_value
 from classwise.run.unseen import UnseenLabels, with_unseen
 
 BAD_IMAGES = ("error", "skip")
@@ -145,6 +146,8 @@ def rows_to_score(
     content; with `bad_images="skip"` rows whose image cannot be used are left out. Raises DataError."""
     refuse_unknown_choice(bad_images)
     samples, warnings = _with_groups(read_labeled(config, table, images), config)
+    frame, matched = with_labels_by_value(targets, samples.frame, samples.where)
+    samples = dataclasses.replace(samples, frame=frame)
     unseen = with_unseen(targets, samples.frame, samples.where)
     samples, labels = _labeled(unseen.targets, samples, config)
     checked = checked_images(samples, config, console)
@@ -155,7 +158,13 @@ def rows_to_score(
     warnings += image_warnings(checked.hashes, config)
     return RowsToScore(
         split=Split(samples, labels),
-        warnings=[*samples.notes, *warnings, *unseen.warnings, *_training_row_warnings(trained, samples)],
+        warnings=[
+            *samples.notes,
+            *warnings,
+            *matched,
+            *unseen.warnings,
+            *_training_row_warnings(trained, samples),
+        ],
         unseen=unseen,
         bad=tuple(checked.bad),
     )

@@ -12,7 +12,14 @@ from classwise.console import Console
 from classwise.metrics.mean import MAIN_SCORES, main_score
 from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
-from classwise.metrics.text import absent_classes, display_width, headline_text, plan_text, selection_text
+from classwise.metrics.text import (
+    absent_classes,
+    display_width,
+    headline_note,
+    headline_text,
+    plan_text,
+    selection_text,
+)
 from classwise.model.heads import Head
 from classwise.own_parts.reference import short
 from classwise.run.assembly import Parts
@@ -231,6 +238,7 @@ def _say_end_without_validation(
     console.line(f"report: {folder.report}")
     if test := metrics.get("test"):
         console.line(test_line(test))
+        console.line_once(headline_note(test))
 
 
 def scored_on(metrics: Mapping[str, Any]) -> str:
@@ -260,6 +268,7 @@ def _say_last_lines(
     # The score on rows that chose nothing is the one to quote.
     if test := metrics.get("test"):
         console.line(test_line(test))
+        console.line_once(headline_note(test))
 
 
 def test_line(test: Mapping[str, Any]) -> str:

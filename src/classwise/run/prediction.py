@@ -12,6 +12,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.listing import image_names
 from classwise.data.sources import Samples, refuse_escapes
+from classwise.data.table import separator_of
 from classwise.errors import DataError, OutputError
 from classwise.files import write_bytes
 from classwise.infer.answers import Answer, Question, choose_answers, kept_columns_text, with_answers
@@ -115,6 +116,7 @@ def submission_of(
         frame=frame,
         id=id,
         target_of_column={answer.column: answer.key for answer in answers},
+        separator=separator_of(template),
         is_certain=form.answer != "auto",
     )
     follow_links = config.data.follow_links

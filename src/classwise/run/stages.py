@@ -21,6 +21,7 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.compose.tta import tta_of_run
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.metrics.text import headline_note
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, copy_checkpoint, read_checkpoint
 from classwise.run.folder import RunFolder
@@ -83,6 +84,7 @@ def make_first_answer(
     for answer, metrics in fitted:
         metrics |= {"epoch": 0, "selection": single_summary(config, metrics)}
         console.line(first_answer_line(metrics, answer.as_dict(), console))
+        console.line_once("" if metrics["value"] is None else headline_note(metrics))
         _write(folder, predictor, answer.outputs, splits, metrics)
 
 

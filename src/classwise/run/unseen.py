@@ -1,7 +1,7 @@
 """Labels of a table to be scored that the model has never seen: each counts as a class that is never predicted."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from classwise.compose.split_checks import listed
-from classwise.data.cells import label_sets
 from classwise.data.label_spelling import spelling_key
-from classwise.data.table import is_empty
-from classwise.data.targets import ClassTarget, MultilabelTarget, Target
+from classwise.data.targets import Target
 from classwise.errors import DataError
 from classwise.model.heads import Head
+from classwise.run.labels_by_value import label_cells
 
 LISTED = 3  # misspelt labels in a warning
 NEVER = -1e4
@@ -85,8 +84,10 @@ def with_unseen(targets: Sequence[Target], frame: pl.DataFrame, where: str) -> U
     unseen: dict[str, tuple[str, ...]] = {}
     rows: dict[str, int] = {}
     for target in targets:
-        sets = _label_sets(target, frame, where)
+        sets = label_cells(target, frame, where)
         known = set(target.labels)
+        if getattr(target, "unify", False):
+            known |= _alike(known, sets)
         new = list(dict.fromkeys(label for labels in sets for label in labels if label not in known))
         if not new or not any(known & set(labels) for labels in sets):
             found.append(target)  # if no label is known, its own error says so
@@ -102,6 +103,12 @@ def with_unseen(targets: Sequence[Target], frame: pl.DataFrame, where: str) -> U
         unseen[target.name] = tuple(new)
         rows[target.name] = sum(not known >= set(labels) for labels in sets)
     return UnseenLabels(tuple(found), unseen, rows)
+
+
+def _alike(known: Collection[str], sets: Sequence[Sequence[str]]) -> set[str]:
+    """The labels that are only spelled otherwise than a known one."""
+    keys = {spelling_key(label) for label in known}
+    return {label for labels in sets for label in labels if spelling_key(label) in keys}
 
 
 def _spelling_hint(unseen: Sequence[str], labels: Sequence[str]) -> str:
@@ -123,16 +130,3 @@ def note_unseen(metrics: dict[str, Any], unseen: UnseenLabels) -> None:
         known = [row["f1"] for row in scores["per_class"] if row["label"] not in labels]
         scores["unseen"] = list(labels)
         scores["macro_f1_known"] = sum(known) / len(known)
-
-
-def _label_sets(target: Target, frame: pl.DataFrame, where: str) -> list[list[str]]:
-    """The labels of each row of a column that holds labels; nothing for other columns, which have no unknown ones."""
-    column = target.columns[0]
-    if column not in frame.columns:
-        return []  # the target's own error says so
-    cells = frame[column].to_list()
-    if isinstance(target, ClassTarget) and target.edges is None:
-        return [[cell] if not is_empty(cell) else [] for cell in cells]
-    if isinstance(target, MultilabelTarget) and target.separator is not None:
-        return [list(labels or ()) for labels in label_sets(cells, target.separator, where, column)]
-    return []

@@ -37,7 +37,7 @@ _HEADER = """\
 FINETUNING: dict[str, dict[str, Any]] = {
     "optimizer": {"lr": 1e-4, "backbone_lr_factor": 1.0, "layer_decay": 0.8},
     "training": {
-        "plan": "probe_then_finetune",
+        "plan": "auto",
         "epochs": 6,
         "minutes": 3.0,
         "batch_norm": "frozen",

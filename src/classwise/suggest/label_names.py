@@ -1,9 +1,11 @@
-"""Names of classes in a file beside the images: classes.txt, label_map.json, names.csv. They are only told: labels stay
-as the data have them, since submissions are written in them."""
+"""Names of classes in a file beside the images: classes.txt, label_map.json, data.yaml, names.csv. They are only told:
+labels stay as the data have them, since submissions are written in them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import yaml
 
 from classwise.data.listing import is_image_name
 from classwise.data.table import SUFFIXES, read_table
@@ -12,6 +14,7 @@ from classwise.suggest.guess import Guess
 from classwise.suggest.names import words
 
 MOST_BYTES = 2_000_000
+MOST_YAML_BYTES = 200_000  # read at about 100 KB a second
 MOST_NAMES = 1000
 NAMING = (
     "class", "classes", "label", "labels", "name", "names", "map", "mapping", "synset", "synsets", "words", "category",
@@ -63,21 +66,34 @@ def _maps_in(folder: Path, labels: Sequence[str]) -> Iterator[tuple[Path, dict[s
             continue
         try:
             if path.suffix.lower() == ".json":
-                yield from (
-                    (path, names) for names in _of_json(json.loads(path.read_text(encoding="utf-8-sig")))
-                )
+                value = json.loads(path.read_text(encoding="utf-8-sig"))
+                yield from ((path, names) for names in _of_tree(value))
+            elif path.suffix.lower() in (".yaml", ".yml") and path.stat().st_size <= MOST_YAML_BYTES:
+                # All scalars as text: YAML takes the names `no` and `on` for false and true.
+                tree = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+                yield from ((path, names) for names in _of_tree(tree))
             elif path.suffix.lower() == ".txt" and set(words(path.stem)) & set(NAMING):
                 yield from (
                     (path, names) for names in _of_lines(path.read_text(encoding="utf-8-sig"), labels)
                 )
             elif path.suffix.lower() in SUFFIXES:
                 yield from ((path, names) for names in _of_table(path))
-        except (OSError, ValueError, DataError):
+        except (OSError, ValueError, DataError, RecursionError, yaml.YAMLError):
             continue  # not a file of names
 
 
-def _of_json(value: object) -> Iterator[dict[str, str]]:
-    """{"0": "cat"}, {"cat": 0} or ["cat", "dog"]."""
+def _of_tree(value: object) -> Iterator[dict[str, str]]:
+    """Names in what a JSON or YAML file holds: at its top, or below a key such as `names` of a detection set's
+    data.yaml or `id2label` of a model's config.json."""
+    yield from _of_value(value)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if {key, *words(str(key))} & set(NAMING):
+                yield from _of_value(item)
+
+
+def _of_value(value: object) -> Iterator[dict[str, str]]:
+    """{"0": "cat"}, {"cat": 0}, ["cat", "dog"] or [{"id": 0, "name": "cat"}, ...]."""
     if isinstance(value, dict):
         pairs = {str(key): str(item) for key, item in value.items() if isinstance(item, str | int)}
         if len(pairs) == len(value):
@@ -85,6 +101,10 @@ def _of_json(value: object) -> Iterator[dict[str, str]]:
             yield {item: key for key, item in pairs.items()}
     elif isinstance(value, list) and all(isinstance(item, str) for item in value):
         yield {str(number): item for number, item in enumerate(value)}
+    elif isinstance(value, list) and all(
+        isinstance(item, dict) and {"id", "name"} <= item.keys() for item in value
+    ):
+        yield {str(item["id"]): str(item["name"]) for item in value}
 
 
 def _of_lines(text: str, labels: Sequence[str]) -> Iterator[dict[str, str]]:

@@ -4,20 +4,26 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from classwise.compose.dataset import prepare_labels
+from classwise.compose.splits import DatasetSplits
 from classwise.config.conflicts import check_conflicts
 from classwise.config.schema import Config
 from classwise.data.image_paths import find_images
 from classwise.data.sources import refuse_escapes
+from classwise.data.targets import Target
 from classwise.errors import DataError
-from classwise.suggest.guess import Guess
+from classwise.suggest.guess import Guess, listed
 
 EMPTY = "leaves one side of the split empty"
 """In the message of a split that cannot be drawn."""
 LARGER_SHARES = (0.2, 0.3, 0.5)
 """Fractions to validate on that are tried for small tables."""
+LEAST_ROWS, LEAST_OF_CLASS = 30, 2
+"""`init` warns of fewer validation rows, in all and of one class."""
 
 
 def rehearse(config: Config, guess: Guess) -> Config:
@@ -27,12 +33,50 @@ def rehearse(config: Config, guess: Guess) -> Config:
     table = None if guess.source else guess.table
     check_conflicts(config)
     try:
-        prepare_labels(config, table)
+        splits = prepare_labels(config, table)
     except DataError as error:
         if EMPTY not in str(error) or not isinstance(config.data.valid, float):
             raise
-        return _with_other_split(config, guess, table, error)
+        config = _with_other_split(config, guess, table, error)
+        splits = prepare_labels(config, table)
+    _warn_of_few(guess, config, splits)
     return config
+
+
+def _warn_of_few(guess: Guess, config: Config, splits: DatasetSplits) -> None:
+    """Say where so few rows would validate that one more mistake changes a score by a lot, and what helps."""
+    valid = splits.valid
+    if not len(valid.samples):
+        return
+    thin: list[str] = []
+    for target in splits.targets:
+        if target.type in ("class", "ordinal"):
+            numbers = target.class_numbers(valid.labels[target.name])
+            rows = np.bincount(numbers[numbers >= 0], minlength=len(target.labels))
+            in_table = _labeled_classes(target, splits)
+            thin += [target.labels[k] for k in np.flatnonzero((rows < LEAST_OF_CLASS) & in_table)]
+    is_few = len(valid.samples) < LEAST_ROWS
+    if not is_few and not thin:
+        return
+    of_classes = f"fewer than {LEAST_OF_CLASS} rows of {listed(thin, 5)}" if thin else ""
+    found = " and ".join(filter(None, [f"only {len(valid.samples)} rows" if is_few else "", of_classes]))
+    # A larger share takes rows from training, and is not to be had where the rows are given.
+    share = config.data.valid if not (config.data.split or config.data.fold) else None
+    can_grow = isinstance(share, float) and share < LARGER_SHARES[-1]
+    larger = "a larger data.valid sets more aside, or " if can_grow else ""
+    guess.said.append(
+        f"warning: validation has {found}, so one image more or less changes the scores by a lot; {larger}`classwise"
+        " folds` in place of `classwise train` scores every row once"
+    )
+
+
+def _labeled_classes(target: Target, splits: DatasetSplits) -> npt.NDArray[np.bool_]:
+    """(K,): whether a class has a row to train or to validate on."""
+    found = np.zeros(len(target.labels), dtype=bool)
+    for split in (splits.train, splits.valid):
+        numbers = target.class_numbers(split.labels[target.name])
+        found[numbers[numbers >= 0]] = True
+    return found
 
 
 def _with_other_split(config: Config, guess: Guess, table: pl.DataFrame | None, error: DataError) -> Config:

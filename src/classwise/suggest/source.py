@@ -10,6 +10,7 @@ from classwise.data.listing import IMAGE_SUFFIXES, files_below, image_names, is_
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError
 from classwise.suggest.competition import competition_table, is_competition
+from classwise.suggest.files_as_one_table import guess_class_lists, guess_numbered_tables, said_of_fellows
 from classwise.suggest.folders import guess_folders, guess_of_layout, layout_of_file_names
 from classwise.suggest.foreign_tables import OTHER_SUFFIXES
 from classwise.suggest.guess import Guess
@@ -47,6 +48,7 @@ def guess_source(source: Path) -> Guess:
     """
     if source.is_file() and source.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES):
         guess = guess_table(source)
+        guess.said += said_of_fellows(source)
         add_label_names(guess, source.parent)
     elif not source.exists():
         raise DataError(f"there is no folder or table {source}")
@@ -72,6 +74,10 @@ def _guess_folder(source: Path) -> Guess:
     if is_cub(source):
         return guess_cub(source)
     of_folders, folder_error = _of_folders(source)
+    if of_folders is None:
+        for guess_files in (guess_class_lists, guess_numbered_tables):
+            if (joined := guess_files(source)) is not None:
+                return joined
     tables = tables_in(source)
     failed: dict[Path, DataError] = {}
     for path in (*filter(is_usual, tables), None, *(path for path in tables if not is_usual(path))):

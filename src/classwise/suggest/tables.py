@@ -11,7 +11,7 @@ from classwise.data.sources import without_repeated_rows
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError
 from classwise.suggest.columns import guess_columns
-from classwise.suggest.foreign_tables import OTHER_SUFFIXES, read_any_table
+from classwise.suggest.foreign_tables import OTHER_SUFFIXES, AnyTable, read_any_table
 from classwise.suggest.guess import Guess, listed
 from classwise.suggest.images_of_table import ImageColumn, find_image_column
 from classwise.suggest.joined_tables import asked_for, with_split_of_sibling
@@ -27,10 +27,10 @@ NOT_TABLES = ("readme", "license", "licence", "classes", "requirements", "synset
 """Words in the names of lists that describe something else."""
 
 
-def guess_table(path: Path) -> Guess:
-    """What a table, with its images near it, seems to be. Raises DataError for a table without a column of paths or
-    without labels."""
-    read = read_any_table(path)
+def guess_table(path: Path, joined_files: AnyTable | None = None) -> Guess:
+    """What a table, with its images near it, seems to be. `joined_files`: the table in place of the file at `path`,
+    which is only where it would lie. Raises DataError for a table without a column of paths or without labels."""
+    read = joined_files or read_any_table(path)
     if read.table.height == 0:
         raise DataError(f"{path} has no rows")
     table, repeated = without_repeated_rows(read.table, path.name)
@@ -59,7 +59,8 @@ def guess_table(path: Path) -> Guess:
         others = "its paths are in two columns" if two_columns else others
         gets = f"it gets the column {added[0]!r}" if added and not joined else others
         why = read.changed or settled.why or split_why or gets
-        guess.said.insert(0, f"{path.name} is written anew, since {why}")
+        written = "samples.csv is written" if joined_files else f"{path.name} is written anew"
+        guess.said.insert(0, f"{written}, since {why}")
     else:
         guess.source = path
     _missing_images(guess, images, path)
