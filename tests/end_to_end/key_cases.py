@@ -18,6 +18,7 @@ from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.kfold.api import folds
+from classwise.kfold.jobs import jobs_of
 from classwise.kfold.plan import FoldRun, fold_runs, folds_config
 from classwise.run import checkpoint
 from classwise.run.api import Run, train
@@ -277,6 +278,7 @@ CASES: dict[str, Case] = {
         (False, True), lambda found: found, base={"data": {"test": 0.25}}, play=folders_of_folds
     ),
     "folds.repeats": Case((1, 2), len, play=runs_of_folds),
+    "folds.jobs": Case(("auto", 2), lambda found: found, play=jobs_of),
     "joint.targets": Case(
         (["it", "other"], ["other", "it"]), predictions, base={**TWO, "selection": {"metric": "macro_f1"}}
     ),
