@@ -16,6 +16,8 @@ from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import CheckpointError, ConfigError, OutputError
 from classwise.files import refuse_existing
 from classwise.infer.engines import check_engine
+from classwise.kfold.chosen_on import with_fixed_epoch
+from classwise.kfold.decisions import applied_lines, decide, decided, refuse_nothing_to_abstain
 from classwise.kfold.folder import FoldsFolder, has_begun, is_folds
 from classwise.kfold.members import ensemble_of, gather
 from classwise.kfold.plan import fold_runs, folds_config
@@ -57,7 +59,8 @@ def folds(
         )
         config, run = stack.enter_context(made_for_source)
         checked, conflicts = checked_config(config, overrides)
-        checked = folds_config(checked)
+        checked = with_fixed_epoch(folds_config(checked), console)
+        refuse_nothing_to_abstain(checked)
         for conflict in conflicts:
             console.line(f"warning: {conflict}")
         wanted = None if run is None else Path(run)
@@ -114,6 +117,11 @@ class Folds:
         return self.folder.files.metrics()
 
     @property
+    def decision(self) -> dict[str, Any] | None:
+        """decision.json: by target the adopted rule, what the others gained, temperature and abstention."""
+        return self.folder.decision()
+
+    @property
     def out_of_fold(self) -> pl.DataFrame:
         """oof.parquet: id, fold, then as predictions.csv, one row for each labeled row of the data."""
         return self.folder.out_of_fold()
@@ -137,7 +145,7 @@ class Folds:
         config = self._config()
         if table is not None:
             return table_scores(
-                self._predictor(),
+                self._predictor(console),
                 config,
                 self._trained_rows(),
                 table=Path(table),
@@ -147,7 +155,7 @@ class Folds:
             )
         with contextlib.closing(read_data(config, console, use_cache=False)) as read:
             gathered = gather(self.folder, config, read, console, never, recompute=True)
-            return metrics_of(self.folder, config, gathered)
+            return metrics_of(self.folder, config, gathered, decide(config, gathered))
 
     def predict(
         self,
@@ -161,8 +169,9 @@ class Folds:
     ) -> pl.DataFrame:
         """The mean of what all models predict, as `Run.predict`: each image is read once."""
         check_engine(engine)
+        console = Console(quiet)
         return predictions_of(
-            self._predictor(),
+            self._predictor(console),
             self._config(),
             source,
             images=images,
@@ -170,7 +179,7 @@ class Folds:
             engine=engine,
             bad_images=bad_images,
             probabilities=probabilities,
-            console=Console(quiet),
+            console=console,
         )
 
     def submit(
@@ -200,8 +209,9 @@ class Folds:
         """`submit`; returns a note on the images that could not be used, empty if all could."""
         check_engine(engine)
         refuse_existing(Path(out), force)
+        console = Console(quiet)
         return submission_of(
-            self._predictor(),
+            self._predictor(console),
             self._config(),
             self.folder.status,
             Path(template),
@@ -209,7 +219,7 @@ class Folds:
             Path(out),
             form=SubmissionForm(**form),
             engine=engine,
-            console=Console(quiet),
+            console=console,
         )
 
     def export(self, out: str | Path, force: bool = False) -> Path:
@@ -227,8 +237,12 @@ class Folds:
     def _config(self) -> Config:
         return load_config(self.folder.files.config)
 
-    def _predictor(self) -> Predictor:
-        return ensemble_of(self.folder, self._config())
+    def _predictor(self, console: Console) -> Predictor:
+        """All models as one, with the decision of decision.json; the console says what it changes."""
+        predictor = decided(self.folder, ensemble_of(self.folder, self._config()))
+        for line in applied_lines(self.folder.decision() or {"targets": {}}):
+            console.line(line)
+        return predictor
 
     def _trained_rows(self) -> pl.DataFrame:
         """As a split.csv: every row but those of the test was trained on by some model."""

@@ -29,6 +29,7 @@ from classwise.data.memory import memory_of
 from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import CheckpointError, ClasswiseError, DataError, Interrupted
 from classwise.files import write_text
+from classwise.kfold.decisions import refuse_costs_of_other_size
 from classwise.kfold.folder import KIND, FoldsFolder
 from classwise.kfold.out_of_fold import all_rows, fold_warnings
 from classwise.kfold.plan import FoldRun, fold_runs, with_given_count
@@ -188,6 +189,7 @@ def _begin(
     for warning in warnings:
         console.line(f"warning: {warning}")
     _refuse_unscored_folds(config, rows, table)
+    refuse_costs_of_other_size(config, rows.label_lists)
 
     # What depends on the machine is decided once for all, so that the folds differ in their rows alone.
     first = fold_runs(config)[0].config
@@ -195,7 +197,8 @@ def _begin(
     model = new_model(first, splits, SINGLE_PROCESS).model
     resolved, _, _ = resolve_auto(first, splits, model, console, memory=memory_of(config.data.cache))
     data = resolved.data.model_copy(update={"valid": config.data.valid})
-    config = resolved.model_copy(update={"folds": config.folds, "data": data})
+    of_all = {"folds": config.folds, "data": data, "decision": config.decision}
+    config = resolved.model_copy(update=of_all)
 
     # folds.csv comes last: whoever finds it finds all that the folds need.
     status.entries |= {
