@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from classwise.decision.goals import Bools, Goal, Ints, Truth
 from classwise.decision.rules import PLAIN, Answers, Rule, answers, fitted, scorer_of
 from classwise.metrics.bootstrap import Groups, percentile_interval, resampled_scores, sampling_units
+from classwise.metrics.classification import LabelMetric
 from classwise.metrics.intervals import MIN_UNITS
-from classwise.metrics.scores import Array
+from classwise.metrics.scores import LABEL_SCORES, Array
 
 MIN_CHANGED = 10
 """Rows, or groups, whose answers differ between two rules, below which no interval of the difference is made: that of a
@@ -156,14 +158,24 @@ def _too_few(changed_N: Bools, units: int, unit_N: Ints | None, resamples: int) 
 def value_interval(
     rows: OutOfFoldTarget, judge: Judge, given: Answers, seed: int, resamples: int
 ) -> list[float] | None:
-    """The 95 % interval of the score of answers, by the same bootstrap; None of too few rows."""
-    units, unit_N = sampling_units(rows.groups, np.ones(len(rows.log_p), dtype=bool))
-    if not resamples or units < MIN_UNITS:
+    """The 95 % interval of the score of answers: as such a score has it in metrics.json, and for costs, levels and
+    labels by the bootstrap; None where none can be trusted."""
+    if not resamples:
         return None
-    scorer = judge.scorer(given)
-    draws_R = resampled_scores(
-        (lambda weights_NR: {"value": scorer(weights_NR)}, units, unit_N), seed, resamples
-    )
-    sign = judge.goal.sign
-    value = float(scorer(np.ones((len(rows.log_p), 1)))[0])
-    return percentile_interval(sign * draws_R["value"], sign * value)
+    answered = given if judge.of is None else judge.of(given)
+    if judge.type != "multilabel" and judge.goal.score in LABEL_SCORES:
+        metric = LabelMetric(judge.goal.classes, keep_rows=True)
+        metric.update(
+            torch.from_numpy(answered.astype(np.int64)), torch.from_numpy(judge.true.astype(np.int64))
+        )
+        return metric.intervals(rows.groups, seed, resamples).scores.get(judge.goal.score)
+    units, unit_N = sampling_units(rows.groups, np.ones(len(rows.log_p), dtype=bool))
+    if units < MIN_UNITS:
+        return None
+    scorer = scorer_of(judge.type, judge.goal, judge.true, answered)
+
+    def value(weights_NR: Array) -> dict[str, Array]:
+        return {"value": judge.goal.sign * scorer(weights_NR)}
+
+    draws_R = resampled_scores((value, units, unit_N), seed, resamples)["value"]
+    return percentile_interval(draws_R, float(value(np.ones((len(rows.log_p), 1)))["value"][0]))

@@ -1,12 +1,10 @@
 """The decision for one target: which rule, with which offsets; its temperature; how sure its answers are."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from classwise.compose.contents import resampling_groups
 from classwise.compose.settings import selection_metric
@@ -29,11 +27,10 @@ from classwise.decision.rules import (
 )
 from classwise.decision.temperature import calibration_of, nested_temperature
 from classwise.kfold.out_of_fold import OutOfFold
-from classwise.metrics.classification import LabelMetric
 from classwise.metrics.joint import joint_number
 from classwise.metrics.mean import MAIN_SCORES, is_mean
 from classwise.metrics.names import is_sum, split_metric
-from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
+from classwise.metrics.scores import AT_PRIOR, Array
 from classwise.run.predictor import Predictor
 
 DECIDED_TYPES = ("class", "ordinal", "multilabel")
@@ -300,25 +297,9 @@ def nested_json(config: Config, decided: DecidedTarget) -> dict[str, Any] | None
         "score": decided.rows.judged_by,
         "rule": chosen.rule.name,
         "value": gain.value,
-        "interval": score_interval(config, judge, data, chosen.nested, decided.rows.target.labels),
+        "interval": value_interval(data, judge, chosen.nested, config.seed, config.report.resamples),
         "plain": gain.plain,
         "gain": gain.gain,
         "gain_interval": gain.interval,
         "samples": len(decided.rows.row_numbers),
     }
-
-
-def score_interval(
-    config: Config, judge: Judge, data: OutOfFoldTarget, given: Answers, labels: Sequence[str]
-) -> list[float] | None:
-    """The 95 % interval of the score of nested answers, as that of any such score; None where none can be trusted."""
-    seed, resamples = config.seed, config.report.resamples
-    score = judge.goal.score
-    if judge.type == "multilabel" or score not in LABEL_SCORES:
-        return value_interval(data, judge, given, seed, resamples)
-    if not resamples:
-        return None
-    predicted = given if judge.of is None else judge.of(given)
-    metric = LabelMetric(judge.goal.classes, keep_rows=True, labels=labels if judge.of is None else ())
-    metric.update(torch.from_numpy(predicted.astype(np.int64)), torch.from_numpy(judge.true.astype(np.int64)))
-    return metric.intervals(data.groups, seed, resamples).scores.get(score)

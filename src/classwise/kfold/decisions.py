@@ -26,6 +26,7 @@ from classwise.kfold.decided_target import (
 from classwise.kfold.folder import FoldsFolder
 from classwise.kfold.members import Gathered
 from classwise.metrics.text import score_text
+from classwise.model.heads import Head
 from classwise.run.predictor import Predictor
 
 
@@ -151,7 +152,7 @@ def with_decision(predictor: Predictor, found: Mapping[str, Any], where: str) ->
     try:
         decided = {
             name: {
-                "temperature": float(entry.get("temperature", {}).get("ensemble", 1.0)),
+                "temperature": _ensemble_temperature(entry),
                 "rule": _rule_from_json(entry["rule"]),
                 "abstain": float(found["abstain"]),
             }
@@ -168,13 +169,17 @@ def with_decision(predictor: Predictor, found: Mapping[str, Any], where: str) ->
         raise CheckpointError(f"{where} is damaged, or of other folds: {error}") from None
 
 
-def with_abstention(predictor: Predictor, decisions: Decisions) -> Predictor:
-    """For the rows out of fold: answers as the models give them, of which those below decision.abstain are marked."""
-    threshold = float(decisions.json["abstain"])
-    if not threshold:
-        return predictor
-    marks = {name: {"abstain": threshold} for name in decisions.targets}
-    return dataclasses.replace(predictor, heads=decided_heads(predictor.heads, marks))
+def marking_heads(predictor: Predictor, found: Mapping[str, Any]) -> dict[str, Head]:
+    """Heads that mark the answers out of fold, which are those of the models themselves, below decision.abstain."""
+    marks = {
+        name: {"abstain": float(found["abstain"]), "temperature": _ensemble_temperature(entry)}
+        for name, entry in found["targets"].items()
+    }
+    return decided_heads(predictor.heads, marks)
+
+
+def _ensemble_temperature(entry: Mapping[str, Any]) -> float:
+    return float(entry.get("temperature", {}).get("ensemble", 1.0))
 
 
 def _rule_from_json(entry: Mapping[str, Any]) -> Rule:
@@ -219,7 +224,7 @@ def applied_lines(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, entry in found["targets"].items():
         parts = [] if entry["rule"]["name"] == NONE else [entry["rule"]["name"]]
-        temperature = entry.get("temperature", {}).get("ensemble", 1.0)
+        temperature = _ensemble_temperature(entry)
         parts += [] if temperature == 1 else [f"temperature {temperature:g}"]
         parts += [f"abstains below {found['abstain']:g}"] if found["abstain"] else []
         lines += [f"decision for {name} (decision.json): {', '.join(parts)}"] if parts else []

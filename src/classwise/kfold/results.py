@@ -9,12 +9,13 @@ from classwise.compose.dataset import ReadData
 from classwise.compose.row_weights import score_weights
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.infer.decided import with_abstentions
 from classwise.kfold.decisions import (
     Decisions,
     applied_lines,
     decide,
     decision_lines,
-    with_abstention,
+    marking_heads,
     with_decision,
 )
 from classwise.kfold.folder import FoldsFolder
@@ -31,8 +32,10 @@ def write_results(
     """Write the files of all folds together. Raises CheckpointError for a fold that is damaged or foreign."""
     gathered = gather(folder, config, read, console, should_stop)
     decisions = decide(config, gathered)
-    abstaining = with_abstention(gathered.predictor, decisions)
-    folder.write_out_of_fold(table_of(gathered.rows, abstaining))
+    rows, predictor = gathered.rows, gathered.predictor
+    marks = marking_heads(predictor, decisions.json)
+    table = with_abstentions(table_of(rows, predictor), rows.outputs, marks, predictor.joint)
+    folder.write_out_of_fold(table)
     metrics = metrics_of(folder, config, gathered, decisions)
     folder.files.write_metrics(metrics)
     folder.write_decision(decisions.json)
