@@ -14,9 +14,11 @@ from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.settings import device_of
 from classwise.compose.state import build_model, build_state
+from classwise.config.load import make_config
 from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.kfold.api import folds as train_folds
 from classwise.kfold.plan import FoldRun, fold_runs, folds_config
 from classwise.run import checkpoint
 from classwise.run.api import Run, train
@@ -175,6 +177,16 @@ def runs_of_folds(config: Config) -> list[FoldRun]:
     return fold_runs(folds_config(config))
 
 
+def decided(config: Config) -> str:
+    """decision.json of two folds."""
+    two = make_config({**config.to_dict(), "folds": {"count": 2}})
+    with tempfile.TemporaryDirectory() as here:
+        folds = train_folds(two, Path(here) / "F", quiet=True)
+        return folds.folder.decision_json.read_text(encoding="utf-8")
+
+
+COSTS = {"it": [[0, 1, 1], [1, 0, 1], [5, 5, 0]]}
+
 CASES: dict[str, Case] = {
     "seed": Case((1, 2)),
     "name": Case(("one", "two"), folder),
@@ -260,6 +272,10 @@ CASES: dict[str, Case] = {
     "folds.fold": Case((LEFT_OUT, 0, 1), split),
     "folds.seed": Case((LEFT_OUT, 7), split, section={"fold": 0}),
     "folds.repeats": Case((1, 2), len, play=runs_of_folds),
+    "decision.temperature": Case(("auto", "none", 2.0), play=decided, see=str),
+    "decision.offsets": Case(("auto", "none", "half_prior", "tuned"), play=decided, see=str),
+    "decision.abstain": Case((0.0, 0.4), play=decided, see=str),
+    "decision.costs": Case((LEFT_OUT, COSTS), play=decided, see=str, section={"offsets": "tuned"}),
     "joint.targets": Case(
         (["it", "other"], ["other", "it"]), predictions, base={**TWO, "selection": {"metric": "macro_f1"}}
     ),

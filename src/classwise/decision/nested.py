@@ -1,8 +1,9 @@
 """What a rule gains on rows that it was not fitted to: fitted on all folds but one, scored on that one, each in turn.
 
-A rule is adopted only where the 95 % interval of its gain over the plain answers lies above 0, and of several the
-simplest that no other beats in the same way. The interval is that of a bootstrap of rows, or of whole groups, that are
-drawn for both answers alike.
+A rule is adopted only where the interval of its gain over the plain answers lies above 0, and of several the simplest
+that no other beats in the same way. The interval is that of a bootstrap of rows, or of whole groups, that are drawn for
+both answers alike. It holds with 95 % for all rules that are tried together (Bonferroni), since each of them is another
+chance to gain by luck.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from classwise.metrics.bootstrap import Groups, percentile_interval, resampled_s
 from classwise.metrics.classification import LabelMetric
 from classwise.metrics.intervals import MIN_UNITS
 from classwise.metrics.scores import LABEL_SCORES, Array
+
+CONFIDENCE = 95.0
+"""Percent, of all intervals of the rules that are tried together."""
 
 MIN_CHANGED = 10
 """Rows, or groups, whose answers differ between two rules, below which no interval of the difference is made: that of a
@@ -51,8 +55,8 @@ class Judge:
 
 @dataclass(frozen=True)
 class Gain:
-    """Score of the plain answers and of the others on the same rows, how much better these are, the 95 % interval of
-    that (None without one, for a `reason`), and how many rows they answer otherwise."""
+    """Score of the plain answers and of the others on the same rows, how much better these are, the interval of that
+    (None without one, for a `reason`), and how many rows they answer otherwise."""
 
     plain: float
     value: float
@@ -95,7 +99,8 @@ def candidates(
     for name in names:
         nested = nested_answers(rows, name, goal)
         rule = fitted(name, rows.type, rows.log_p, rows.true, goal)
-        found.append(Candidate(rule, nested, gain_of(rows, judge, plain, nested, seed, resamples)))
+        gain = gain_of(rows, judge, plain, nested, seed, resamples, tried=len(names))
+        found.append(Candidate(rule, nested, gain))
     return found
 
 
@@ -107,16 +112,23 @@ def adopted(
     for candidate in found:
         gain = candidate.gain
         if best is not None:
-            gain = gain_of(rows, judge, best.nested, candidate.nested, seed, resamples)
+            gain = gain_of(rows, judge, best.nested, candidate.nested, seed, resamples, tried=len(found))
         if candidate.gain.is_certain and gain.is_certain:
             best = candidate
     return best
 
 
 def gain_of(
-    rows: OutOfFoldTarget, judge: Judge, plain: Answers, other: Answers, seed: int, resamples: int
+    rows: OutOfFoldTarget,
+    judge: Judge,
+    plain: Answers,
+    other: Answers,
+    seed: int,
+    resamples: int,
+    tried: int = 1,
 ) -> Gain:
-    """How much better other answers to the same rows are than the plain ones."""
+    """How much better other answers to the same rows are than the plain ones; the interval is of 95 % for as many rules
+    as are `tried` together."""
     scorers = (judge.scorer(plain), judge.scorer(other))
     ones = np.ones((len(rows.log_p), 1))
     plain_value, value = (float(scorer(ones)[0]) for scorer in scorers)
@@ -130,7 +142,9 @@ def gain_of(
             return {"gain": scorers[1](weights_NR) - scorers[0](weights_NR)}
 
         draws_R = resampled_scores((difference, units, unit_N), seed, resamples)["gain"]
-        interval = percentile_interval(draws_R, value - plain_value)
+        tail = (100 - CONFIDENCE) / 2 / tried
+        low, high = np.percentile(draws_R, (tail, 100 - tail))
+        interval = [float(min(low, value - plain_value)), float(max(high, value - plain_value))]
     sign = judge.goal.sign
     return Gain(
         plain=sign * plain_value,

@@ -34,7 +34,7 @@ from classwise.metrics.scores import AT_PRIOR, Array
 from classwise.run.predictor import Predictor
 
 DECIDED_TYPES = ("class", "ordinal", "multilabel")
-LEFT_OUT = "the 95 % interval of the nested gain is not above 0"
+LEFT_OUT = "the interval of the nested gain is not above 0"
 ENSEMBLE = (
     "not applied: it is that of single models, and their mean is less certain already; no row is left that some model"
     " of the ensemble was not trained on"
