@@ -83,8 +83,8 @@ def drawn(
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one repetition: the adopted `rule`, and what it gains on new rows; the gain of the tuned offsets, nested and on
-    new rows; and whether the interval has the later score, of what is adopted (else of the plain answers) and of the
+    """Of one repetition: the adopted `rule`, and what it gains on new rows; the gain of the tuned offsets, nested and
+    on new rows; and whether the interval has the later score, of what is adopted (else of the plain answers) and of the
     tuned offsets. None without an interval, where no row of a class was drawn."""
 
     rule: str
@@ -158,8 +158,8 @@ def line(setting: Setting, outcomes: list[Outcome]) -> str:
 
 
 HEAD = (
-    "| | rows, of the rarest class | half the log prior adopted | tuned offsets adopted | later gain of what is adopted |"
-    " interval has its later score | tuned offsets: nested gain | later gain | interval has the later score |\n"
+    "| | rows, of the rarest class | half the log prior adopted | tuned offsets adopted | later gain of what is"
+    " adopted | interval has its later score | tuned offsets: nested gain | later gain | interval has the later score |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 

@@ -213,6 +213,15 @@ def test_answers_below_abstain_are_marked(trained: Path, tmp_path: Path) -> None
     assert found["risk"] == pytest.approx((answered["kind"] != answered["kind_true"]).mean())
 
 
+def test_a_submission_says_how_many_answers_abstain(trained: Path, tmp_path: Path) -> None:
+    run = with_planted(trained, tmp_path, shift=(0, 0, 0), abstain=0.99)
+    pl.DataFrame({"id": ["00-0", "01-0"], "kind": "a"}).write_csv(tmp_path / "t.csv")
+    out = tmp_path / "s.csv"
+    shown = command("submit", run, tmp_path / "t.csv", "--images", trained / "images", "--out", out).ok()
+    assert "2 of 2 answers of 'kind' are below decision.abstain" in shown.err
+    assert pl.read_csv(out)["kind"].null_count() == 0
+
+
 def test_an_abstention_without_probabilities_is_refused(tmp_path: Path) -> None:
     many_table(tmp_path)
     size = {"size": {"column": "size", "type": "regression"}}

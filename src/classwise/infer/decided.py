@@ -15,6 +15,9 @@ from classwise.decision.rules import NONE, PLAIN, Rule, answers
 from classwise.infer.ensemble import DecodedHead
 from classwise.model.heads import Head
 
+ABSTAIN = "_abstain"
+"""Ends the name of the column that marks answers."""
+
 
 @dataclass(frozen=True)
 class DecidedHead(DecodedHead):
@@ -74,4 +77,16 @@ def with_abstentions(
     }
     if marked := [marks[name] for name in joint if name in marks]:
         marks["joint"] = np.any(marked, axis=0)
-    return table.with_columns(pl.Series(f"{name}_abstain", mark) for name, mark in marks.items())
+    return table.with_columns(pl.Series(f"{name}{ABSTAIN}", mark) for name, mark in marks.items())
+
+
+def abstention_lines(table: pl.DataFrame) -> list[str]:
+    """How many answers are marked, in a line for each column of marks."""
+    marked = [
+        column for column in table.columns if column.endswith(ABSTAIN) and table[column].dtype == pl.Boolean
+    ]
+    return [
+        f"{table[column].sum()} of {table.height} answers of {column.removesuffix(ABSTAIN)!r} are below"
+        " decision.abstain and are written all the same; `classwise predict` marks them"
+        for column in marked
+    ]
