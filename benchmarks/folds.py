@@ -158,8 +158,9 @@ def line(setting: Setting, outcomes: list[Outcome]) -> str:
 
 
 HEAD = (
-    "| | rows, of the rarest class | half the log prior adopted | tuned offsets adopted | later gain of what is"
-    " adopted | interval has its later score | tuned offsets: nested gain | later gain | interval has the later score |\n"
+    "| | rows, of the rarest class | half the log prior adopted | tuned offsets adopted |"
+    " later gain of what is adopted | interval has its later score | tuned offsets: nested gain |"
+    " later gain | interval has the later score |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
