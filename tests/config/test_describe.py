@@ -40,6 +40,7 @@ def config(loss: dict[str, Any] = LOSSES[0], schedule: dict[str, Any] = SCHEDULE
             "targets": targets,
             "joint": {"targets": ["age", "성별 구분"]},
             "folds": {"count": 3},
+            "decision": {"abstain": 0.3},
             "loss": loss,
             "schedule": schedule,
         }
@@ -81,6 +82,7 @@ def test_every_key_is_described(section):
         "targets",
         "joint",
         "folds",
+        "decision",
         "model",
         "loss",
         "optimizer",

@@ -14,10 +14,11 @@ from classwise.compose.loaders import build_data
 from classwise.compose.losses import build_criterion, build_heads
 from classwise.compose.settings import device_of
 from classwise.compose.state import build_model, build_state
+from classwise.config.load import make_config
 from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.kfold.api import folds
+from classwise.kfold.api import folds as train_folds
 from classwise.kfold.jobs import jobs_of
 from classwise.kfold.plan import FoldRun, fold_runs, folds_config
 from classwise.run import checkpoint
@@ -180,15 +181,25 @@ def runs_of_folds(config: Config) -> list[FoldRun]:
 def folders_of_folds(config: Config) -> list[str]:
     """The runs that `classwise folds` leaves behind."""
     with tempfile.TemporaryDirectory() as here:
-        path = folds(config, Path(here) / "folds", quiet=True).path
+        path = train_folds(config, Path(here) / "folds", quiet=True).path
         return sorted(status.parent.name for status in path.glob("*/status.json"))
 
 
 def predicted_by_folds(config: Config) -> list[tuple[object, ...]]:
     """What folds predict for the rows that they were trained on: a single run has nothing to average."""
     with tempfile.TemporaryDirectory() as here:
-        return folds(config, Path(here) / "folds", quiet=True).predict(config.data.source).rows()
+        return train_folds(config, Path(here) / "folds", quiet=True).predict(config.data.source).rows()
 
+
+def decided(config: Config) -> str:
+    """decision.json of two folds."""
+    two = make_config({**config.to_dict(), "folds": {"count": 2}})
+    with tempfile.TemporaryDirectory() as here:
+        folds = train_folds(two, Path(here) / "F", quiet=True)
+        return folds.folder.decision_json.read_text(encoding="utf-8")
+
+
+COSTS = {"it": [[0, 1, 1], [1, 0, 1], [5, 5, 0]]}
 
 CASES: dict[str, Case] = {
     "seed": Case((1, 2)),
@@ -279,6 +290,10 @@ CASES: dict[str, Case] = {
     ),
     "folds.repeats": Case((1, 2), len, play=runs_of_folds),
     "folds.jobs": Case(("auto", 2), lambda found: found, play=jobs_of),
+    "decision.temperature": Case(("auto", "none", 2.0), play=decided, see=str),
+    "decision.offsets": Case(("auto", "none", "half_prior", "tuned"), play=decided, see=str),
+    "decision.abstain": Case((0.0, 0.4), play=decided, see=str),
+    "decision.costs": Case((LEFT_OUT, COSTS), play=decided, see=str, section={"offsets": "tuned"}),
     "joint.targets": Case(
         (["it", "other"], ["other", "it"]), predictions, base={**TWO, "selection": {"metric": "macro_f1"}}
     ),

@@ -238,7 +238,8 @@ def test_the_report_counts_the_rows_of_each_class_in_each_fold(here: Path) -> No
 def without_times(folder: Path) -> dict[str, bytes]:
     """What has to be the same after a stop."""
     return {
-        name: (folder / name).read_bytes() for name in ("oof.parquet", "oof.csv", "metrics.json", "folds.csv")
+        name: (folder / name).read_bytes()
+        for name in ("oof.parquet", "oof.csv", "decision.json", "metrics.json", "folds.csv")
     }
 
 

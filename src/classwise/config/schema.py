@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
 from classwise.config.data import Data
+from classwise.config.decision import Decision
 from classwise.config.folds import Folds
 from classwise.config.inference import Inference
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
@@ -301,6 +302,7 @@ class Config(Section):
     report: Report = Report()
     inference: Inference = Inference()
     folds: Folds | None = None
+    decision: Decision | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -361,10 +363,21 @@ class Config(Section):
                 f"loss.name: found {self.loss.name!r} for targets of several types ({', '.join(sorted(shared_by))}),"
                 " which one loss cannot be for; allowed: a loss of your own in [targets.NAME.loss]"
             )
+        self._check_costs()
         for name, use in RESERVED_NAMES.items():
             if name in self.targets:
                 raise ValueError(f"targets.{name}: this name is reserved for {use}; choose another")
         return self
+
+    def _check_costs(self) -> None:
+        """Costs are those of a target with classes. Raises ValueError."""
+        for name in (self.decision and self.decision.costs) or {}:
+            if name not in self.targets:
+                raise ValueError(f"decision.costs: no target {name!r}; {nearest(name, self.targets)}")
+            if self.targets[name].type not in ("class", "ordinal"):
+                raise ValueError(
+                    f"decision.costs: {name!r} has type {self.targets[name].type!r}; allowed: class, ordinal"
+                )
 
     @model_validator(mode="after")
     def _one_source_of_validation_rows(self) -> "Config":

@@ -16,7 +16,7 @@ import polars as pl
 
 from classwise.errors import OutputError, nearest
 from classwise.infer.submission import NumberRange, Possible, Template, is_number
-from classwise.model.heads import Head
+from classwise.model.heads import Head, label_cuts
 
 KINDS = ("auto", "label", "index", "probability", "rank")
 """What --answer may be; `auto`: what the template's columns and values show."""
@@ -329,10 +329,19 @@ def _values(answer: Answer, predictions: pl.DataFrame, question: Question) -> np
         return np.array([number_of[label] for label in predictions[answer.target].to_list()], dtype=np.int64)
     if answer.kind == "label":
         if question.heads[answer.target].type == "multilabel":
-            return (_probability(answer, predictions) >= 0.5).astype(np.int64)
+            threshold = _threshold(answer, question)
+            return (_probability(answer, predictions) >= threshold).astype(np.int64)
         return (predictions[answer.target] == answer.label).to_numpy().astype(np.int64)
     numbers = _probability(answer, predictions) if answer.label else predictions[answer.target].to_numpy()
     return numbers if answer.kind == "probability" else _ranks(numbers)
+
+
+def _threshold(answer: Answer, question: Question) -> float:
+    """The probability from which on a label of a multilabel target is predicted."""
+    cuts = label_cuts(question.heads[answer.target])
+    cut = cuts[list(question.labels[answer.target]).index(answer.label)] if cuts else 0.0
+    # As wide as the columns of probabilities, or a row at the threshold itself might be rounded to below it.
+    return float(np.float32(1 / (1 + np.exp(-cut))))
 
 
 def _probability(answer: Answer, predictions: pl.DataFrame) -> Floats:

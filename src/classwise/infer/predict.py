@@ -17,7 +17,7 @@ from classwise.errors import Interrupted, NonFiniteError
 from classwise.infer.engines import Engine
 from classwise.metrics.confusion import MOST_WRITTEN_OUT
 from classwise.metrics.joint import joint_number
-from classwise.model.heads import Head
+from classwise.model.heads import Head, label_cuts
 from classwise.training.loop import never
 
 Truth = npt.NDArray[Any]
@@ -69,8 +69,9 @@ def predict_outputs(
 @dataclass(frozen=True)
 class _TargetPredictions:
     """What one target's columns are made of. `classes` (N,): the predicted classes, None where the head predicts no
-    classes; `labels`: the target's label list, empty where it has none; `truth`: as the loader has it; `in_full`:
-    whether the probability of every class is written."""
+    classes; `cuts`: the logits from which on labels are predicted, empty for 0; `labels`: the target's label list,
+    empty where it has none; `truth`: as the loader has it; `in_full`: whether the probability of every class is
+    written."""
 
     name: str
     decoded: Tensor
@@ -79,6 +80,7 @@ class _TargetPredictions:
     separator: str
     truth: Truth | None
     in_full: bool
+    cuts: tuple[float, ...]
 
     @property
     def class_probability(self) -> npt.NDArray[np.float64]:
@@ -100,8 +102,8 @@ def predictions_table(
     """A table with the columns `id` and, for every target, from its raw outputs (N, outputs) on the host:
 
         class, ordinal   NAME the label, NAME_true, and NAME_p_LABEL every class's probability
-        multilabel       NAME the labels with a probability of 0.5 or more, joined by the target's separator (the
-                         separator alone where there are none), NAME_true, and NAME_p_LABEL
+        multilabel       NAME the labels with a probability of 0.5 or more (or that of their head's cut), joined by the
+                         target's separator (the separator alone where there are none), NAME_true, and NAME_p_LABEL
         regression       NAME the value in the user's unit, NAME_true
         ranking          NAME the score, NAME_true the relevance
 
@@ -129,6 +131,7 @@ def predictions_table(
             separator=(separator or {}).get(name, "|"),
             truth=np.asarray(truth[name]) if truth and name in truth else None,
             in_full=len(labels.get(name, ())) <= MOST_WRITTEN_OUT if in_full is None else in_full,
+            cuts=label_cuts(head),
         )
     columns: dict[str, Any] = {"id": list(ids)}
     for name, target in predictions.items():
@@ -183,7 +186,9 @@ def _most_probable(decoded_NK: Tensor, count: int) -> list[npt.NDArray[np.int64]
 
 
 def _multilabel_columns(target: _TargetPredictions) -> dict[str, Any]:
-    columns: dict[str, Any] = {target.name: _joined(target.decoded.numpy() >= 0, target)}
+    columns: dict[str, Any] = {
+        target.name: _joined(target.decoded.numpy() >= np.array(target.cuts or [0.0]), target)
+    }
     if target.truth is not None:
         true = zip(target.truth, _joined(target.truth == 1, target), strict=True)
         columns[f"{target.name}_true"] = _texts([None if np.isnan(row).any() else text for row, text in true])

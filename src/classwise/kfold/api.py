@@ -18,6 +18,8 @@ from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
 from classwise.infer.export_mean import mean_metadata_of, mean_onnx_bytes
+from classwise.kfold.chosen_on import with_fixed_epoch
+from classwise.kfold.decisions import applied_lines, decide, decided, refuse_nothing_to_abstain
 from classwise.kfold.folder import LAST, FoldsFolder, has_begun, is_folds
 from classwise.kfold.last import check_last, wants_last
 from classwise.kfold.members import ensemble_of
@@ -63,8 +65,9 @@ def folds(
         )
         config, run = stack.enter_context(made_for_source)
         checked, conflicts = checked_config(config, overrides)
-        checked = folds_config(checked)
+        checked = with_fixed_epoch(folds_config(checked), console)
         check_last(checked)
+        refuse_nothing_to_abstain(checked)
         for conflict in conflicts:
             console.line(f"warning: {conflict}")
         wanted = None if run is None else Path(run)
@@ -131,6 +134,11 @@ class Folds:
         return self.folder.files.metrics()
 
     @property
+    def decision(self) -> dict[str, Any] | None:
+        """decision.json: by target the adopted rule, what the others gained, temperature and abstention."""
+        return self.folder.decision()
+
+    @property
     def out_of_fold(self) -> pl.DataFrame:
         """oof.parquet: id, fold, then as predictions.csv, one row for each labeled row of the data."""
         return self.folder.out_of_fold()
@@ -154,7 +162,7 @@ class Folds:
         config = self._config()
         if table is not None:
             return table_scores(
-                self._predictor(),
+                self._predictor(console),
                 config,
                 self._trained_rows(),
                 table=Path(table),
@@ -164,7 +172,7 @@ class Folds:
             )
         with contextlib.closing(read_data(config, console, use_cache=False)) as read:
             gathered, inference = gather_as_asked(self.folder, config, read, console, never, recompute=True)
-            return metrics_of(self.folder, config, gathered, inference)
+            return metrics_of(self.folder, config, gathered, inference, decide(config, gathered))
 
     def predict(
         self,
@@ -178,8 +186,9 @@ class Folds:
     ) -> pl.DataFrame:
         """The mean of what all models predict, as `Run.predict`: each image is read once."""
         check_engine(engine)
+        console = Console(quiet)
         return predictions_of(
-            self._predictor(),
+            self._predictor(console),
             self._config(),
             source,
             images=images,
@@ -187,7 +196,7 @@ class Folds:
             engine=engine,
             bad_images=bad_images,
             probabilities=probabilities,
-            console=Console(quiet),
+            console=console,
         )
 
     def submit(
@@ -217,8 +226,9 @@ class Folds:
         """`submit`; returns a note on the images that could not be used, empty if all could."""
         check_engine(engine)
         refuse_existing(Path(out), force)
+        console = Console(quiet)
         return submission_of(
-            self._predictor(),
+            self._predictor(console),
             self._config(),
             self.folder.status,
             Path(template),
@@ -226,7 +236,7 @@ class Folds:
             Path(out),
             form=SubmissionForm(**form),
             engine=engine,
-            console=Console(quiet),
+            console=console,
         )
 
     def export(self, out: str | Path, force: bool = False, quiet: bool = True) -> Path:
@@ -234,12 +244,15 @@ class Folds:
         `Run.export`, and CheckpointError for a fold that is missing, damaged or foreign."""
         out = Path(out)
         check_onnx_file(out, force)
-        predictor = self._predictor()
+        predictor = self._ensemble()
         members, of = predictor.members, predictor.ensemble
         metadata = mean_metadata_of(predictor.model, predictor.metadata, len(members), of)
         heads = [undecoded(member.heads) for member in members]
         write_bytes(out, mean_onnx_bytes([member.model for member in members], heads, of, metadata))
-        say_single_view(predictor.tta, Console(quiet))
+        console = Console(quiet)
+        say_single_view(predictor.tta, console)
+        for line in self._applied():
+            console.line(f"note: the file gives the mean of all models, without the {line}")
         return out
 
     def report(self) -> Path:
@@ -249,9 +262,20 @@ class Folds:
     def _config(self) -> Config:
         return load_config(self.folder.files.config, self.overrides)
 
-    def _predictor(self) -> Predictor:
+    def _ensemble(self) -> Predictor:
+        """All models as one."""
         config = self._config()
         return ensemble_of(self.folder, config, tta_of_folds(self.folder, config))
+
+    def _predictor(self, console: Console) -> Predictor:
+        """All models as one, with the decision of decision.json; the console says what it changes."""
+        predictor = decided(self.folder, self._ensemble())
+        for line in self._applied():
+            console.line(line)
+        return predictor
+
+    def _applied(self) -> list[str]:
+        return applied_lines(self.folder.decision() or {"targets": {}})
 
     def _trained_rows(self) -> pl.DataFrame:
         """As a split.csv: every row but those of the test was trained on by some model."""

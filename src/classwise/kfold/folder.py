@@ -1,6 +1,7 @@
-"""The folds directory: config.toml, folds.csv, a run directory for each fold, oof.parquet, oof.csv, metrics.json,
-status.json, report.html and log.txt."""
+"""The folds directory: config.toml, folds.csv, a run directory for each fold, oof.parquet, oof.csv, decision.json,
+metrics.json, status.json, report.html and log.txt."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import polars as pl
 
 from classwise.data.table import read_table, write_table
 from classwise.errors import CheckpointError
+from classwise.files import write_json
 from classwise.run.folder import RunFolder
 
 KIND = "folds"
@@ -63,6 +65,23 @@ class FoldsFolder:
             raise CheckpointError(f"{self.path}: no oof.parquet; not all folds are done") from None
         except (OSError, pl.exceptions.PolarsError) as error:
             raise CheckpointError(f"{self.path / 'oof.parquet'} is damaged: {error}") from None
+
+    @property
+    def decision_json(self) -> Path:
+        return self.path / "decision.json"
+
+    def write_decision(self, found: dict[str, Any]) -> None:
+        """Replace decision.json in one step."""
+        write_json(self.decision_json, found)
+
+    def decision(self) -> dict[str, Any] | None:
+        """decision.json; None where there is none. Raises CheckpointError where it is damaged."""
+        try:
+            return dict(json.loads(self.decision_json.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.decision_json} is damaged: {error}") from None
 
     def status(self) -> dict[str, Any]:
         """status.json. Raises CheckpointError if the folder holds no folds, or the file is damaged."""

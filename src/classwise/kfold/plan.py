@@ -98,10 +98,16 @@ def run_name(fold: int, repeat: int) -> str:
 
 def _config_of(config: Config, folds: Folds, fold: int, repeat: int) -> Config:
     """What one run trains. Its data.valid is the share that the fold has of all rows; `classwise train` with this
-    config gives the same run. [inference] is for all folds together."""
+    config gives the same run. [inference] and [decision] are for all folds together."""
     draw_seed = config.seed if folds.seed is None else folds.seed
     one = Folds(count=folds.count, fold=fold, seed=draw_seed)
     test = config.data.test if isinstance(config.data.test, float) else 0.0
     data = config.data.model_copy(update={"valid": (1 - test) / folds.count})
-    own = {"folds": one, "data": data, "seed": config.seed + repeat, "inference": Inference()}
+    own = {
+        "folds": one,
+        "data": data,
+        "seed": config.seed + repeat,
+        "inference": Inference(),
+        "decision": None,
+    }
     return config.model_copy(update=own)

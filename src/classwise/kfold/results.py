@@ -1,4 +1,5 @@
-"""What a folds directory holds once all folds are done: oof.parquet, oof.csv, metrics.json and report.html."""
+"""What a folds directory holds once all folds are done: oof.parquet, oof.csv, metrics.json and
+decision.json."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +9,22 @@ from classwise.compose.dataset import ReadData
 from classwise.compose.row_weights import score_weights
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.infer.decided import with_abstentions
+from classwise.kfold.decisions import (
+    Decisions,
+    applied_lines,
+    decide,
+    decision_lines,
+    marking_heads,
+    with_decision,
+)
 from classwise.kfold.folder import FoldsFolder
 from classwise.kfold.members import Gathered
 from classwise.kfold.out_of_fold import scores_of, spread_of, table_of
 from classwise.kfold.plan import fold_runs
 from classwise.kfold.tta import gather_as_asked
 from classwise.metrics.text import headline_note, headline_text
-from classwise.run.predictor import unscored
+from classwise.run.predictor import Predictor, unscored
 
 
 def write_results(
@@ -22,19 +32,31 @@ def write_results(
 ) -> None:
     """Write the files of all folds together. Raises CheckpointError for a fold that is damaged or foreign."""
     gathered, inference = gather_as_asked(folder, config, read, console, should_stop)
-    folder.write_out_of_fold(table_of(gathered.rows, gathered.predictor))
-    metrics = metrics_of(folder, config, gathered, inference)
+    decisions = decide(config, gathered)
+    rows, predictor = gathered.rows, gathered.predictor
+    marks = marking_heads(predictor, decisions.json)
+    table = with_abstentions(table_of(rows, predictor), rows.outputs, marks, predictor.joint)
+    folder.write_out_of_fold(table)
+    metrics = metrics_of(folder, config, gathered, inference, decisions)
     folder.files.write_metrics(metrics)
+    folder.write_decision(decisions.json)
     console.line(headline_text(metrics))
     console.line_once(headline_note(metrics))
+    for line in decision_lines(decisions.json):
+        console.line(line)
 
 
 def metrics_of(
-    folder: FoldsFolder, config: Config, gathered: Gathered, inference: dict[str, Any]
+    folder: FoldsFolder,
+    config: Config,
+    gathered: Gathered,
+    inference: dict[str, Any],
+    decisions: Decisions,
 ) -> dict[str, Any]:
     """metrics.json: the scores of all rows out of fold, pooled; `per_fold` and `spread`, those of the single folds as
-    their runs have them, without test-time augmentation; those of all models together on the `test` rows, where there
-    are any; and `inference`, how the predictions were made."""
+    their runs have them, without test-time augmentation; `inference`, how the predictions were made; `nested`, the
+    scores of the decisions that are adopted; and those of all models together on the `test` rows, where there are
+    any."""
     metrics = scores_of(gathered.rows, gathered.predictor, config)
     per_fold: list[dict[str, Any]] = []
     for run in fold_runs(config):
@@ -45,22 +67,33 @@ def metrics_of(
     head = {key: metrics[key] for key in ("metric", "value", "samples")}
     head |= {"pooled_over": "folds", "spread": spread_of(values), "per_fold": per_fold}
     head["inference"] = inference
+    if decisions.nested is not None:
+        head["nested"] = decisions.nested
     if gathered.test is not None:
-        metrics["test"] = _test_scores(config, gathered)
+        metrics["test"] = _test_scores(config, gathered, decisions)
     return head | metrics
 
 
-def _test_scores(config: Config, gathered: Gathered) -> dict[str, Any]:
-    """The scores of the ensemble on the test rows."""
+def _test_scores(config: Config, gathered: Gathered, decisions: Decisions) -> dict[str, Any]:
+    """The scores of the ensemble on the test rows, as it answers; and where a decision changes that, the selection
+    metric without it."""
     test = gathered.splits.test
     assert test is not None
     assert gathered.test is not None
     if not len(test.samples):
         return unscored(config)
-    return gathered.predictor.score(
-        gathered.test,
-        test.labels,
-        groups=resampling_groups(test.samples, gathered.predictor.targets),
-        config=config,
-        row_weights=score_weights(config, test.samples),
-    )
+
+    def scored(predictor: Predictor) -> dict[str, Any]:
+        assert gathered.test is not None
+        return predictor.score(
+            gathered.test,
+            test.labels,
+            groups=resampling_groups(test.samples, predictor.targets),
+            config=config,
+            row_weights=score_weights(config, test.samples),
+        )
+
+    if not applied_lines(decisions.json):
+        return scored(gathered.predictor)
+    decided = scored(with_decision(gathered.predictor, decisions.json, "decision.json"))
+    return decided | {"without_decision": scored(gathered.predictor)["value"]}

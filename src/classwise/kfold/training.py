@@ -29,6 +29,7 @@ from classwise.data.memory import memory_of
 from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import CheckpointError, ClasswiseError, DataError, Interrupted
 from classwise.files import write_text
+from classwise.kfold.decisions import refuse_costs_of_other_size
 from classwise.kfold.folder import KIND, LAST, FoldsFolder
 from classwise.kfold.jobs import environments, jobs_of, share_features, with_shared_cores
 from classwise.kfold.last import train_last
@@ -244,6 +245,7 @@ def _begin(
     for warning in warnings:
         console.line(f"warning: {warning}")
     _refuse_unscored_folds(config, rows, table)
+    refuse_costs_of_other_size(config, rows.label_lists)
 
     # What depends on the machine is decided once for all, so that the folds differ in their rows alone.
     jobs = jobs_of(config)
@@ -252,8 +254,13 @@ def _begin(
     model = new_model(first, splits, SINGLE_PROCESS).model
     resolved, _, _ = resolve_auto(first, splits, model, console, memory=memory_of(config.data.cache))
     data = resolved.data.model_copy(update={"valid": config.data.valid})
-    folds = _folds(config).model_copy(update={"jobs": jobs})
-    config = resolved.model_copy(update={"folds": folds, "data": data, "inference": config.inference})
+    of_all = {
+        "folds": _folds(config).model_copy(update={"jobs": jobs}),
+        "data": data,
+        "inference": config.inference,
+        "decision": config.decision,
+    }
+    config = resolved.model_copy(update=of_all)
 
     # folds.csv comes last: whoever finds it finds all that the folds need.
     status.entries |= {

@@ -25,7 +25,7 @@ from classwise.metrics.ranking import RankingMetric
 from classwise.metrics.regression import RegressionMetric
 from classwise.metrics.rows import require_rows
 from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, is_own_metric
-from classwise.model.heads import Head
+from classwise.model.heads import Head, label_cuts
 
 ROWS_AT_ONCE = 4096
 """Collected batches are counted when they have this many rows."""
@@ -314,7 +314,7 @@ def make_metric(
 ) -> Metric:
     """The metric for the decoded outputs of a head; `ranked_cells` as in ClassMetric."""
     if head.type == "multilabel":
-        return MultilabelMetric(labels, device, keep_rows)
+        return MultilabelMetric(labels, device, keep_rows, label_cuts(head))
     if head.type == "regression":
         return RegressionMetric(device, keep_rows)
     if head.type == "ranking":

@@ -33,8 +33,10 @@ def label_intervals(
     unit_N: Ints | None,
     seed: int,
     draws: int,
+    cuts_L: Array | float = 0.0,
 ) -> Intervals:
-    """The intervals of all scores of logits and targets (1, 0, NaN where unknown) of the counted rows.
+    """The intervals of all scores of logits and targets (1, 0, NaN where unknown) of the counted rows;
+    labels are predicted from the logits `cuts_L` on.
 
     F1, precision and recall, by label and averaged, from the model of `draw_labels`; exact match as a share; sample F1
     and log loss as means.
@@ -42,7 +44,7 @@ def label_intervals(
     noun = "rows" if unit_N is None else "groups"
     labeled_NL = ~np.isnan(targets_NL)
     true_NL = targets_NL == 1
-    predicted_NL = (logits_NL >= 0) & labeled_NL
+    predicted_NL = (logits_NL >= cuts_L) & labeled_NL
     scores, withheld, classes = _count_intervals(
         labeled_NL, true_NL, predicted_NL, labels, unit_N, seed, draws
     )

@@ -25,14 +25,22 @@ class MultilabelMetric:
     a labeled cell. Rows with a labeled cell whose logit is not finite count in `invalid` and in no score. After a
     target other than 0, 1 and NaN, every result raises ValueError.
 
-    `labels`: the names of the L labels. `keep_rows`: allow `intervals`. Raises ValueError without labels.
+    `labels`: the names of the L labels. `keep_rows`: allow `intervals`. `cuts`: the logit from which on each label is
+    predicted (default: 0). Raises ValueError without labels.
     """
 
-    def __init__(self, labels: Sequence[str], device: Device = "cpu", keep_rows: bool = False) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str],
+        device: Device = "cpu",
+        keep_rows: bool = False,
+        cuts: Sequence[float] = (),
+    ) -> None:
         if not labels:
             raise ValueError("labels: found none, allowed: 1 or more")
         self.labels = list(labels)
         self.keep_rows = keep_rows
+        self._cuts_L = np.array(cuts or [0.0])
         self._logits: list[Tensor] = []
         self._targets: list[Tensor] = []
         # Invalid rows, cells with an invalid target.
@@ -70,7 +78,7 @@ class MultilabelMetric:
         """
         # A weight of 1 for every row: the scores of the set itself, by the same code as those of the resamples.
         logits_NL, targets_NL, counted_N = self._rows()
-        cells = prepare_cells(logits_NL[counted_N], targets_NL[counted_N])
+        cells = prepare_cells(logits_NL[counted_N], targets_NL[counted_N], self._cuts_L)
         once_N1 = np.ones((len(cells.rows), 1))
         sums = cells.sums(once_N1)
         ap_RL = cells.average_precisions(once_N1)
@@ -111,6 +119,7 @@ class MultilabelMetric:
             unit_N=unit_N,
             seed=seed,
             draws=resamples,
+            cuts_L=self._cuts_L,
         )
 
     def resampling(self, groups: Groups | None = None) -> Resampling:
@@ -118,7 +127,7 @@ class MultilabelMetric:
         several models on the same rows. Arguments and errors as of `intervals`."""
         require_rows(self.keep_rows)
         logits_NL, targets_NL, counted_N = self._rows()
-        cells = prepare_cells(logits_NL[counted_N], targets_NL[counted_N])
+        cells = prepare_cells(logits_NL[counted_N], targets_NL[counted_N], self._cuts_L)
         units, unit_N = sampling_units(groups, counted_N)
 
         def scorer(weights_NR: Weights) -> dict[str, Array]:
@@ -179,12 +188,13 @@ class Cells:
         return np.stack([precision(weights_NR) for precision in self.precisions], axis=1)
 
 
-def prepare_cells(logits_NL: Array, targets_NL: Array) -> Cells:
-    """The cells of logits and targets (N, L); a label is predicted where its probability is >= 0.5, its logit >= 0."""
+def prepare_cells(logits_NL: Array, targets_NL: Array, cuts_L: Array | float = 0.0) -> Cells:
+    """The cells of logits and targets (N, L); a label is predicted where its logit is >= its cut, by default 0, a
+    probability of 0.5."""
     # Unlabeled cells are neither true nor predicted.
     labeled_NL = ~np.isnan(targets_NL)
     true_NL = targets_NL == 1
-    predicted_NL = (logits_NL >= 0) & labeled_NL
+    predicted_NL = (logits_NL >= cuts_L) & labeled_NL
     hits_NL = true_NL & predicted_NL
 
     # Log loss as log(1 + exp(-z)) of a true cell with logit z, and log(1 + exp(z)) of another.

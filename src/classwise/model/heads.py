@@ -156,6 +156,12 @@ class RankingHead:
         raise ValueError("a ranking score is not a class")
 
 
+def label_cuts(head: Head) -> tuple[float, ...]:
+    """The decoded logits from which on a multilabel head predicts its labels: its own `label_cuts` where it has been
+    given some (infer/decided.py); empty where all are 0, a probability of 0.5."""
+    return tuple(getattr(head, "label_cuts", ()))
+
+
 _KINDS: dict[str, Any] = {
     "class": ClassHead,
     "ordinal": OrdinalHead,

@@ -137,6 +137,25 @@ def calibration_chart(bins: Sequence[tuple[float, float, int]], title: str) -> M
     return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
 
 
+def risk_chart(points: Sequence[tuple[float, float, float]], title: str) -> Markup:
+    """The share of wrong answers (y, from 0) against the share of rows that are answered (x), the surest first; of each
+    point (threshold, coverage, risk)."""
+    x_axis = Axis(low=0.0, high=1.0, start=LEFT, end=RIGHT)
+    y_axis = Axis(low=0.0, high=max(0.05, *(risk for _, _, risk in points)), start=BASE, end=TOP)
+    x_labels = [(at, short_number(at)) for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    y_labels = [(at, short_number(round(at, 3))) for at in (0.0, y_axis.high / 2, y_axis.high)]
+    places = [(x_axis(coverage), y_axis(risk)) for _, coverage, risk in points]
+    parts = [
+        svg.y_grid(y_axis, (LEFT, RIGHT), y_labels),
+        svg.x_axis(x_axis, y=BASE, labels=x_labels, title="share of rows that are answered"),
+        _line(0, places),
+    ]
+    for place, (threshold, coverage, risk) in zip(places, points, strict=True):
+        name = f"from {threshold:.3f} on: {coverage:.1%} answered, {risk:.1%} of them wrong"
+        parts.append(svg.circle("dot", place, radius=4, title=name))
+    return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
+
+
 def _epoch_axis(xs: list[float]) -> Axis:
     # A run of one epoch still needs an axis with two ends.
     last = max(xs) if max(xs) > min(xs) else min(xs) + 1

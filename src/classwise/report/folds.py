@@ -9,6 +9,7 @@ import polars as pl
 from markupsafe import Markup
 
 from classwise.report.charts import calibration_chart
+from classwise.report.decisions import DecisionSection, decision_section
 from classwise.report.headline import Best
 from classwise.report.kinds import MOST_CLASSES
 from classwise.report.mistakes import probability_of_prediction
@@ -51,7 +52,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class FoldsSection:
-    """All that the section shows."""
+    """All that the section shows; `chosen`: whether a fold's own rows have chosen its model."""
 
     count: int
     models: int
@@ -61,6 +62,8 @@ class FoldsSection:
     spread: str
     classes: list[ClassFolds]
     calibrations: list[Calibration]
+    decision: DecisionSection | None
+    chosen: bool
 
 
 def folds_section(run: RunFiles, best: Best) -> FoldsSection | None:
@@ -79,6 +82,8 @@ def folds_section(run: RunFiles, best: Best) -> FoldsSection | None:
         spread=_spread_text(mapping(run.metrics.get("spread")), best),
         classes=_classes(run),
         calibrations=_calibrations(run),
+        decision=decision_section(run),
+        chosen=run.decision.get("tuned") is not True,
     )
 
 

@@ -34,6 +34,7 @@ class RunFiles:
     split: pl.DataFrame
     predictions: pl.DataFrame
     log: str
+    decision: Json = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -67,6 +68,7 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         split=_split_of_folds(folder, damaged) if is_folds else _table(folder / "split.csv", damaged),
         predictions=plain(_table(folder / ("oof.csv" if is_folds else "predictions.csv"), damaged)),
         log=_text(folder / "log.txt"),
+        decision=_json(folder / "decision.json", damaged) if is_folds else {},
         damaged=damaged,
     )
 

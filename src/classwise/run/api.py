@@ -99,6 +99,11 @@ def train(
         # What is wrong with config or data comes out here, before anything is measured.
         checked, conflicts = processes.on_all_ranks(lambda: _config_of_run(config, overrides, trust))
         agree_on_code(checked, processes)
+        if checked.decision is not None:
+            console.line(
+                "note: [decision] has no effect on a single run, whose validation rows have chosen its model;"
+                " `classwise folds` fits it out of fold"
+            )
         splits = stack.enter_context(contextlib.closing(prepare(checked, console, processes, read=read)))
         splits = dataclasses.replace(splits, warnings=(*splits.warnings, *conflicts))
         made = processes.on_all_ranks(lambda: new_model(checked, splits, processes))

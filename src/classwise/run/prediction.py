@@ -16,6 +16,7 @@ from classwise.data.table import separator_of
 from classwise.errors import DataError, OutputError
 from classwise.files import write_bytes
 from classwise.infer.answers import Answer, Question, choose_answers, kept_columns_text, with_answers
+from classwise.infer.decided import abstention_lines
 from classwise.infer.submission import (
     Template,
     fill,
@@ -145,6 +146,10 @@ def submission_of(
         console.line(f"{rows.note}; their rows hold {said}")
     in_full = any(answer.label for answer in answers)
     table = predictor.table(samples, outputs, {}, in_full=in_full or None)
+
+    # A template has no place for a mark, so their number is said.
+    for line in abstention_lines(table):
+        console.line(line)
 
     # The file's bytes are read back and compared with the template before they are written.
     possible = predictor.possible_labels()

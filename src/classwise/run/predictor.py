@@ -24,6 +24,7 @@ from classwise.data.memory_images import MemoryImages
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError, ImageError
+from classwise.infer.decided import with_abstentions
 from classwise.infer.engines import Engine, engine_of
 from classwise.infer.ensemble import as_decoded, mean_engine, undecoded
 from classwise.infer.predict import predict_outputs, predictions_table
@@ -209,8 +210,9 @@ class Predictor:
         in_full: bool | None = None,
     ) -> pl.DataFrame:
         """Predictions as a table, one row per sample, with the true labels of those targets that have them. `in_full`:
-        whether the probabilities of all classes are written (default: unless there are very many)."""
-        return predictions_table(
+        whether the probabilities of all classes are written (default: unless there are very many). Where answers
+        below a probability are marked, NAME_abstain says which."""
+        table = predictions_table(
             ids=samples.ids,
             outputs=outputs,
             heads=self.heads,
@@ -220,6 +222,7 @@ class Predictor:
             separator=self.separators,
             in_full=in_full,
         )
+        return with_abstentions(table, outputs, self.heads, self.joint)
 
     def score(
         self,

@@ -1,0 +1,67 @@
+"""Whether the rows of a fold have trained, stopped or chosen the model that predicts them.
+
+Nothing may be tuned on such rows. A fold is validated on its own rows, so whatever a run chooses by its validation rows
+it has chosen on the very rows that its out-of-fold predictions are of.
+"""
+
+from classwise.config.schema import Config
+from classwise.console import Console
+from classwise.errors import ConfigError
+
+LAST = 0.9999
+"""selection.first_epoch for the last epoch of however many training.minutes leaves time for."""
+
+
+def reason_against_tuning(config: Config) -> str:
+    """The key by which a fold's own rows choose its model, what it is, and what is allowed; empty if nothing does."""
+    selection, epochs = config.selection, config.training.epochs
+    if config.model.starts_from_run:
+        return (
+            f"model.weights: found {config.model.weights!r}, a run that may have been trained on rows of the folds;"
+            " allowed: none, pretrained, or a file"
+        )
+    if config.plan == "probe":
+        return ""
+    if config.plan == "probe_then_finetune":
+        return (
+            f"training.plan: found {config.training.plan!r}, with which each fold's own rows choose between the first"
+            " answer and the fine-tuned model; allowed: probe, finetune"
+        )
+    if selection.patience is not None:
+        return (
+            f"selection.patience: found {selection.patience}, with which each fold's own rows stop its training;"
+            " allowed: left out"
+        )
+    if config.schedule.name == "plateau":
+        return (
+            "schedule.name: found 'plateau', with which each fold's own rows lower its learning rate; allowed: any"
+            " other schedule"
+        )
+    if config.first_epoch < epochs:
+        return (
+            f"selection.first_epoch: found {selection.first_epoch}, with which each fold's own rows choose among epochs"
+            f" {config.first_epoch} to {epochs}; allowed: {epochs}, the last epoch"
+        )
+    return ""
+
+
+def with_fixed_epoch(config: Config, console: Console) -> Config:
+    """The config of folds that have a [decision]: where it does not say from which epoch on the best one is taken, it
+    is the last one, so that no row chooses. Raises ConfigError where offsets are asked for by name and a fold's own
+    rows choose its model."""
+    decision = config.decision
+    if decision is None:
+        return config
+    selection, training = config.selection, config.training
+    is_open = "first_epoch" not in selection.model_fields_set and selection.patience is None
+    if is_open and config.first_epoch < training.epochs and config.plan == "finetune":
+        last = training.epochs if training.minutes is None else LAST
+        config = config.model_copy(update={"selection": selection.model_copy(update={"first_epoch": last})})
+        console.line(
+            "every fold keeps its last epoch, since [decision] is fitted on rows that must not choose it"
+        )
+    reason = reason_against_tuning(config)
+    if reason and (decision.offsets in ("half_prior", "tuned") or decision.costs):
+        key = f"decision.offsets = {decision.offsets!r}" if not decision.costs else "decision.costs"
+        raise ConfigError(f"{reason}; or without {key}, which is fitted on those rows")
+    return config
