@@ -47,8 +47,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_example_is_run() -> None:
-    """There is one for each type of target, and none that no test runs (notes-plan and by-hand have their own)."""
-    assert {path.stem for path in EXAMPLES.glob("*.toml")} == {*TYPES, "notes-plan", "by-hand"}
+    """There is one for each type of target, and none that no test runs (the others have their own)."""
+    assert {path.stem for path in EXAMPLES.glob("*.toml")} == {*TYPES, "notes-plan", "folds", "by-hand"}
     assert set(LOSSES_BY_TYPE) <= set(TYPES)
 
 

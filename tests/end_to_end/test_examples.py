@@ -44,6 +44,28 @@ def test_the_notes_plan_goes_from_config_to_submission(tree: Path, tmp_path: Pat
     assert set(given["ans"].to_list()) <= {str(k) for k in range(18)}
 
 
+def test_folds_go_from_config_to_a_submission(tree: Path, tmp_path: Path) -> None:
+    """Folds, decisions and mirrored views from one config; the submission has every id of the template in order."""
+    folds, out = tmp_path / "folds", tmp_path / "submission.csv"
+    options = {
+        "data.source": tree / "samples.csv",
+        "data.images": tree / "train" / "images",
+        "folds.count": 2,
+        "training.epochs": 2,
+        "training.precision": "fp32",
+        "model.image_size": "[32, 24]",
+        "report.resamples": 50,
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    assert run_command(["folds", str(EXAMPLES / "folds.toml"), "--run", str(folds), *words]) == 0
+    metrics = json.loads((folds / "metrics.json").read_text())
+    assert (metrics["metric"], metrics["inference"]["tta"]) == ("joint.macro_f1", "flip")
+    assert set(json.loads((folds / "decision.json").read_text())["targets"]) == {"mask", "gender", "age"}
+    template, images = tree / "eval" / "info.csv", tree / "eval" / "images"
+    assert run_command(["submit", str(folds), str(template), "--images", str(images), "--out", str(out)]) == 0
+    assert read_table(out)["ImageID"].to_list() == read_table(template)["ImageID"].to_list()
+
+
 def test_the_notes_plan_says_what_the_notes_say() -> None:
     """Each choice of the notes' plan stands in the file."""
     from classwise.config.load import load_config
