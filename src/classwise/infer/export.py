@@ -126,8 +126,8 @@ def _exported(module: nn.Module, properties: ModelMetadata) -> Any:
 
 
 def _log_sigmoid(x: Any) -> Any:
-    """log(sigmoid(x)) in ONNX's operators. The exporter's own, Log(Sigmoid(x)), is infinite from about -100 on; ONNX
-    Runtime has no Softplus in float64."""
+    """log(sigmoid(x)) in ONNX's operators. The exporter's own, Log(Sigmoid(x)), is infinite from -18 on in ONNX
+    Runtime, which has no Softplus in float64."""
     from onnxscript import opset18
 
     op: Any = opset18  # its types do not know values of a type that is found out later
