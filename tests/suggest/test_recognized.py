@@ -452,6 +452,15 @@ def test_numbered_parts_of_a_table_are_one(tmp_path: Path) -> None:
     assert "not used: val_1.csv" in said(source)
 
 
+def test_a_row_that_is_in_two_parts_is_dropped_and_counted(tmp_path: Path) -> None:
+    """One row copied by mistake is no reason to refuse the folder."""
+    source = tmp_path / "photos"
+    numbered(source, [slice(11), slice(10, 24)])
+    guess = guess_source(source)
+    assert guess.table.height == 24
+    assert any("left out a row that repeats another one" in line for line in guess.said), guess.said
+
+
 def test_numbered_tables_that_are_no_parts(tmp_path: Path) -> None:
     """Folds share rows, which is refused with what to do; one with other columns is another table, and said."""
     first, second = numbered(tmp_path, [slice(16), slice(8, 24)])

@@ -3,6 +3,7 @@ or a data frame with gaps writes them."""
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 import polars as pl
 
@@ -66,16 +67,16 @@ def _renamed(target: Target, labels: Sequence[Sequence[str]]) -> tuple[dict[str,
         return {}, 0
     # What stands for an unknown label or for none is a text of the run, too: -1.0 is -1.
     other = [*getattr(target, "missing", ()), *getattr(target, "none", ())]
-    texts: dict[float, set[str]] = {}
+    texts: dict[Decimal, set[str]] = {}  # exact: long ids are numbers, too
     for text in (*target.labels, *other):
         if _NUMBER.fullmatch(text.strip()):
-            texts.setdefault(float(text), set()).add(text)
+            texts.setdefault(Decimal(text.strip()), set()).add(text)
     renamed: dict[str, str] = {}
     rows = 0
     known = set(target.labels)
     for row in labels:
         new = [label for label in row if label not in known and _NUMBER.fullmatch(label.strip())]
-        matched = {label: texts.get(float(label), set()) for label in new}
+        matched = {label: texts.get(Decimal(label.strip()), set()) for label in new}
         single = {label: next(iter(found)) for label, found in matched.items() if len(found) == 1}
         renamed |= single
         rows += bool(single)

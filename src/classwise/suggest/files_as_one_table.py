@@ -15,6 +15,8 @@ from classwise.suggest.layout import part_of_folder
 from classwise.suggest.tables import guess_table, tables_in
 
 LIST_SUFFIXES = (".txt", ".lst", ".list", ".csv")
+REPEATED_SHARE = 0.1
+"""Of the smaller of two tables: more rows that are in both are no slip."""
 _NUMBERED = re.compile(r"(.*?[^\W\d_])[ _.-]*(?:part[ _.-]*)?(\d+)", re.IGNORECASE)
 
 
@@ -121,11 +123,12 @@ def _image_lines(path: Path) -> list[str]:
 
 
 def _refuse_shared(parts: Sequence[Path], tables: Sequence[pl.DataFrame]) -> None:
-    """Raise DataError where two tables have rows in common: parts of one table have none."""
+    """Raise DataError where two tables have many rows in common, as those of folds have; a few are dropped and counted
+    as repeated rows of any table are."""
     for at, table in enumerate(tables):
         for other in range(at):
             shared = table.join(tables[other], on=table.columns, how="semi", nulls_equal=True).height
-            if shared:
+            if shared > REPEATED_SHARE * min(table.height, tables[other].height):
                 raise DataError(
                     f"{parts[at].parent}: {shared} rows of {parts[at].name} are in {parts[other].name} too, so they are"
                     f" not parts of one table; if they are folds, write one table with a column of the fold (data.fold)"
