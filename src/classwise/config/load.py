@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from classwise.config.model import WEIGHT_SUFFIXES
 from classwise.config.own_parts import with_references
 from classwise.config.problems import SECTIONS_BY_NAME, dotted_key, problems
-from classwise.config.schema import WEIGHT_SUFFIXES, Config
+from classwise.config.schema import Config
 from classwise.errors import ConfigError
 from classwise.own_parts.reference import is_own, split_reference, with_file
 

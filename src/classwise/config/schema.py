@@ -7,90 +7,23 @@ writes and the text of `classwise keys`.
 
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from classwise.config.base import Count, NotNegative, Positive, Probability, Section, find_duplicate
+from classwise.config.base import Count, NotNegative, Positive, Section, find_duplicate
 from classwise.config.data import Data
 from classwise.config.decision import Decision
 from classwise.config.folds import Folds
 from classwise.config.inference import Inference
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits
+from classwise.config.model import Model
 from classwise.config.schedules import Cosine, Schedule
 from classwise.config.targets import Joint, Target
 from classwise.config.toml import toml_text
+from classwise.config.training import Training
 from classwise.errors import nearest
 from classwise.own_parts.reference import is_own
-
-NAMED_WEIGHTS = ("none", "pretrained")
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
-
-
-class Model(Section):
-    """[model]"""
-
-    backbone: str = Field(
-        "small_cnn",
-        description="small_cnn, small_cnn_gn (built in; the second with group norm), the name of any timm model, or a"
-        " module of your own, FILE.py:NAME",
-    )
-    weights: str = Field(
-        "none",
-        description="none | pretrained (timm's, from the hub) | path of a .safetensors file (`classwise convert`"
-        ' makes one of a .pth) | the folder of a run, whose best weights it starts from | "package:NAME"',
-    )
-    image_size: Annotated[tuple[int, int], Field(strict=False)] = Field(
-        (64, 64), description="height and width of the model's input, in pixels"
-    )
-    channels: Annotated[int, Field(ge=1, le=64)] = Field(
-        3,
-        description="channels of the images: 3 (RGB) | 1 (gray) | any other number that all files have, such as 2 or 4"
-        " of TIFF files, as they are stored",
-    )
-    mean: Annotated[tuple[Probability, ...], Field(strict=False)] | None = Field(
-        None,
-        description="mean of each channel, of pixel values from 0 to 1, that images are normalized by (default: that of"
-        " the pretrained weights; 0.5 for built-in backbones)",
-    )
-    std: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)] | None = Field(
-        None,
-        description="standard deviation of each channel that images are normalized by (default: as for mean)",
-    )
-    fit: Literal["squash", "crop", "pad"] = Field(
-        "squash", description="how images of other shapes are brought to image_size: squash | crop | pad"
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="dropout rate between the backbone and the heads"
-    )
-    pooling: Literal["last", "layers"] = Field(
-        "last",
-        description="what the heads see: last (the backbone's last layer) | layers (also mean and standard deviation"
-        " over the image of layers further down, where textures and small defects are seen)",
-    )
-
-    @property
-    def starts_from_run(self) -> bool:
-        """Whether `weights` is the folder of a run."""
-        is_file = self.weights.lower().endswith(WEIGHT_SUFFIXES)
-        return not (is_file or self.weights in NAMED_WEIGHTS or self.weights.startswith("package:"))
-
-    @model_validator(mode="after")
-    def _sizes(self) -> "Model":
-        if not all(8 <= side <= 4096 for side in self.image_size):
-            raise ValueError(f"image_size: found {list(self.image_size)}, each side must be from 8 to 4096")
-        return self
-
-    @model_validator(mode="after")
-    def _a_number_for_each_channel(self) -> "Model":
-        for key in ("mean", "std"):
-            numbers = getattr(self, key)
-            if numbers is not None and len(numbers) != self.channels:
-                raise ValueError(
-                    f"{key}: found {len(numbers)} numbers, but model.channels is {self.channels}; allowed: one for each"
-                    " channel"
-                )
-        return self
 
 
 class Optimizer(Section):
@@ -128,87 +61,6 @@ class Optimizer(Section):
     options: dict[str, Any] | None = Field(
         None, description="further arguments of the optimizer, such as { amsgrad = true }"
     )
-
-
-class Training(Section):
-    """[training]"""
-
-    plan: Literal["auto", "probe_then_finetune", "probe", "finetune"] = Field(
-        "auto",
-        description="probe: fit the heads to the features of the frozen backbone, which takes seconds (the first"
-        " answer) | probe_then_finetune: then fine-tune from there, and keep what is better | finetune: train at once |"
-        " auto: probe_then_finetune with pretrained weights (probe where fewer than 30 rows validate); else, also from"
-        " the weights of a run, finetune",
-    )
-    epochs: Count = Field(30, description="passes over the training rows")
-    minutes: Positive | None = Field(
-        None,
-        description="about how many minutes training may take on this machine, which lowers epochs: measured at the"
-        " start (default: as long as epochs take)",
-    )
-    batch_size: Count = Field(32, description="images per batch; with accumulate > 1, per micro-batch")
-    micro_batch: Count | Literal["auto"] = Field(
-        "auto",
-        description="images computed at once; auto: the whole batch, halved whenever the device runs out of"
-        " memory. The gradient stays that of the whole batch, unless the backbone has batch norm (see batch_norm)",
-    )
-    accumulate: Count = Field(
-        1,
-        description="gradient accumulation: micro-batches per update, in each process. The gradient is that of one"
-        " large batch, unless the backbone has batch norm (see batch_norm)",
-    )
-    clip_norm: Positive | None = Field(
-        None, description="maximum norm of the gradient (default: no clipping)"
-    )
-    freeze_epochs: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="initial epochs that train only the heads, on features computed once (linear probing); then"
-        " everything is fine-tuned. If equal to epochs: a linear probe only",
-    )
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None,
-        description="decay of an exponential moving average of the weights, such as 0.999; the average is then"
-        " evaluated (default: off)",
-    )
-    target_weights: Literal["fixed", "uncertainty"] = Field(
-        "fixed",
-        description="fixed: targets.NAME.weight; uncertainty: multiplied by learned weights (Kendall et al. 2018)",
-    )
-    checkpoint_minutes: NotNegative = Field(
-        10.0,
-        description="also save a checkpoint within an epoch, this many minutes after the last one; 0 = off",
-    )
-    checkpoint_updates: Count | None = Field(
-        None,
-        description="also save a checkpoint within an epoch, every so many updates (default: off)",
-    )
-    batch_norm: Literal["micro_batch", "frozen"] = Field(
-        "micro_batch",
-        description="what batch norm normalizes by: micro_batch: the images that are computed at once, so accumulation"
-        " is not exact; frozen: the running statistics of the pretrained weights, so it is",
-    )
-    sync_batch_norm: bool = Field(
-        False, description="compute batch norm's statistics over all processes (several GPUs only)"
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto",
-        description="auto (the faster of fp32 and bf16, measured at the start or before; fp32 for a short run) | fp32 |"
-        " bf16 | fp16",
-    )
-    memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
-        "auto",
-        description="memory layout of images and weights: channels_last | contiguous | auto (measured together with"
-        " precision, else channels_last)",
-    )
-    compile: bool | Literal["auto"] = Field(
-        "auto",
-        description="use torch.compile in training: true | false | auto (on a GPU measured together with precision,"
-        " else false)",
-    )
-    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        "auto", description="number of torch threads on a CPU; auto: measured together with precision"
-    )
-    device: str = Field("auto", description="auto | cpu | cuda (one GPU per process) | cuda:N")
 
 
 def _kind_of_prior(value: Any) -> str:
