@@ -143,7 +143,7 @@ FAULTS = (
         "refuse_held(folder)  # another process may be training this run",
         "pass",
         "`compare` deletes the folder of a run that another process has begun.",
-        ("compare/test_work.py", "end_to_end/test_compare.py", "compare/test_plan.py"),
+        ("run/test_unattended.py", "end_to_end/test_compare.py", "compare/test_plan.py"),
     ),
     # bench
     Fault(

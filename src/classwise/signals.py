@@ -1,6 +1,9 @@
-"""How a process is asked to stop: SIGINT, SIGTERM, SIGUSR1, which Slurm can send as a warning; SIGBREAK on Windows."""
+"""How a process is asked to stop: SIGINT, SIGTERM, SIGUSR1, which Slurm can send as a warning; SIGBREAK on Windows; and
+how a worker process ends with its parent."""
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -122,3 +125,19 @@ def ignore_signals() -> None:
     in loader workers, which their parent ends."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_parent() -> None:
+    """Called in a process of multiprocessing's: from now on it is killed when its parent ends, however that ends.
+
+    A parent that is killed tells its children nothing, and they would stay, with the locks that they hold.
+    """
+    threading.Thread(target=_kill_after_parent, daemon=True).start()
+
+
+def _kill_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    # On Windows SIGTERM ends a process at once.
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

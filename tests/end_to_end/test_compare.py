@@ -9,18 +9,19 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from classwise.compare import compare, work
+from classwise.compare import compare
 from classwise.compare.variants import Variant, grid
 from classwise.compose import autotune
 from classwise.errors import ConfigError, Interrupted
 from classwise.run import api as run
+from classwise.run import parallel
 from classwise.run.checkpoint import read_checkpoint
 from classwise.training.state import Progress
 from tests.helpers.scenes import command, contents, plain_table, untouched, write_config, write_csv
@@ -355,16 +356,16 @@ def test_a_process_that_dies_is_one_failed_run(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when memory runs out: the others are trained, in a new process."""
-    start, started = work._start, []
+    start, started = parallel._start, []
 
-    def die_first() -> work.Worker:
-        worker = start()
+    def die_first(environment: Mapping[str, str]) -> parallel.Worker[Any]:
+        worker = start(environment)
         started.append(worker)
         if len(started) == 1:
             worker.process.kill()
         return worker
 
-    monkeypatch.setattr(work, "_start", die_first)
+    monkeypatch.setattr(parallel, "_start", die_first)
     found = compare(whole / "classwise.toml", grid([]), 2, tmp_path / "out", jobs=2, quiet=True)
     assert [result.state for result in found.results].count("failed") == 1
     assert "its process died (exit code -9)" in found.failed[0].message

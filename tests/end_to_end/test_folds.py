@@ -1,6 +1,8 @@
 """`classwise folds` and every command that takes its directory, on drawn images."""
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -535,6 +537,42 @@ def test_a_signal_stops_the_folds_in_all_processes(here: Path, tmp_path: Path) -
     assert f"stopped with 0 of 3 folds done; go on with: classwise resume {run}" in messages
     states = [entry["state"] for entry in read(run, "status.json")["folds"]]
     assert states == ["interrupted", "interrupted", "waiting"]
+
+
+def test_killed_the_process_takes_those_of_its_folds_with_it(
+    here: Path, side_by_side: Path, tmp_path: Path
+) -> None:
+    """None goes on with a fold and its lock, so that the folds can be resumed at once, to the same bytes."""
+    run = tmp_path / "F"
+    arguments = [
+        "folds",
+        str(here / "classwise.toml"),
+        "--folds",
+        str(FOLDS),
+        "--jobs",
+        "2",
+        "--run",
+        str(run),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "classwise", *arguments],
+        env=child_environment(),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not (run / "fold-0/status.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()
+        # It reads to the end of stderr, which every process of the folds holds: none of them is left.
+        process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not (run / "fold-0/report.html").exists()  # it has not come to its end by itself
+    command("resume", run, "--quiet").ok()
+    assert without_times(run) == without_times(side_by_side)
 
 
 def test_features_are_computed_before_the_processes_begin(

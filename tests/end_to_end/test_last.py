@@ -13,6 +13,9 @@ import polars as pl
 import pytest
 
 from classwise.config.load import load_config
+from classwise.kfold import last
+from classwise.run.unattended import Outcome
+from tests.helpers.browsed import Page
 from tests.helpers.children import child_environment
 from tests.helpers.scenes import PLAIN, command, people_table, write_config
 
@@ -106,6 +109,20 @@ def test_killed_and_resumed_it_is_the_same(here: Path, tmp_path: Path) -> None:
     command("resume", run, "--quiet").ok()
     assert weights(run / "last") == weights(here / "F/last")
     assert (run / "oof.parquet").read_bytes() == (here / "F/oof.parquet").read_bytes()
+
+
+def test_if_it_fails_the_folds_have_their_report(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are done and scored, whatever keeps the last model from being trained."""
+    run = tmp_path / "F"
+    monkeypatch.setattr(last, "train_or_resume", lambda *_, **__: Outcome("failed", "the disk is full"))
+    found = command("folds", here / "classwise.toml", "--run", run, "--quiet")
+    assert found.code == 1
+    assert "all folds are done, but last failed: the disk is full" in found.err
+    page = Page(run / "report.html")
+    scores = page.tables[page.table_names.index("Score of each fold")]
+    assert len(scores[1:]) == 2
 
 
 def test_a_schedule_that_needs_scores_is_refused_at_once(here: Path, tmp_path: Path) -> None:

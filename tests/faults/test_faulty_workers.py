@@ -112,7 +112,7 @@ def test_without_its_word_a_hanging_worker_outlives_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sabotage: torch's workers look for their parent between two batches only."""
-    monkeypatch.setattr(watched, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(watched, "end_with_parent", lambda: None)
     wrong, _ = workers.hanging_orphan(tmp_path, "fork", patience=2)
     assert wrong.startswith("still there")
     os.kill(int((tmp_path / "trap asleep 3.png.sprung").read_text().split()[1]), signal.SIGKILL)

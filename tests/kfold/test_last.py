@@ -10,6 +10,7 @@ from classwise.config.schema import Config
 from classwise.errors import ConfigError
 from classwise.kfold.last import check_last, last_config
 from classwise.kfold.plan import folds_config
+from classwise.optim.schedules import build_schedule
 
 
 def config(**changes: Any) -> Config:
@@ -53,7 +54,7 @@ def test_keys_about_later_epochs_fit_the_fewer_ones() -> None:
     assert (found.training.epochs, found.training.freeze_epochs) == (11, 8)
     assert found.schedule.restart_after == (9,)
     found = make_config(last_config(config(training=training, schedule=schedule), [5, 5]).to_dict())
-    assert (found.training.epochs, found.training.freeze_epochs, found.schedule.restart_after) == (5, 5, None)
+    assert (found.training.epochs, found.training.freeze_epochs, found.schedule.restart_after) == (9, 8, None)
 
 
 def test_class_weights_that_begin_later_are_waited_for() -> None:
@@ -61,6 +62,55 @@ def test_class_weights_that_begin_later_are_waited_for() -> None:
     found = last_config(config(loss=loss), [10])
     assert found.training.epochs == 15
     assert check_conflicts(found) == []
+
+
+def test_a_restart_has_epochs_after_its_warm_up() -> None:
+    schedule = {"name": "cosine", "restart_after": [4, 9], "warmup_epochs": 2.5}
+    assert last_config(config(schedule=schedule), [11]).schedule.restart_after == (4,)
+    assert last_config(config(schedule=schedule), [12]).schedule.restart_after == (4, 9)
+
+
+FREEZING = {"epochs": 20, "plan": "finetune", "freeze_epochs": 3}
+NEED_MORE: dict[str, dict[str, Any]] = {
+    "warm-up": {"schedule": {"name": "cosine", "warmup_epochs": 3}},
+    "frozen, then a warm-up": {
+        "training": FREEZING,
+        "schedule": {"name": "cosine", "warmup_epochs": 0.5},
+    },
+    "frozen, then steps": {"training": FREEZING, "schedule": {"name": "step"}},
+    "frozen, then layer decay": {"training": FREEZING, "optimizer": {"layer_decay": 0.7}},
+    "frozen, then mixup": {"training": FREEZING, "data": {"source": "t.csv", "valid": 0.1, "mixup": 0.2}},
+}
+
+
+@pytest.mark.parametrize("case", NEED_MORE)
+def test_keys_that_need_more_epochs_get_them(case: str) -> None:
+    """The mean of 2 or 3 is too few, which must not come out once all folds are trained."""
+    for mean in (2, 3):
+        found = make_config(last_config(config(**NEED_MORE[case]), [mean]).to_dict())
+        check_conflicts(found)
+        assert found.training.epochs == 4
+        build_schedule(
+            updates_per_epoch=7,
+            epochs=found.training.epochs,
+            bases=[0.1],
+            frozen_updates=7 * found.training.freeze_epochs,
+            **found.schedule.model_dump(exclude_none=True),
+        )
+
+
+def test_never_more_epochs_than_the_folds_had() -> None:
+    """A backbone that the folds kept frozen stays frozen; a first epoch to select is left out."""
+    training = {"epochs": 4, "plan": "finetune", "freeze_epochs": 4}
+    found = last_config(config(training=training, selection={"first_epoch": 4}), [2])
+    assert (found.training.epochs, found.training.freeze_epochs) == (2, 2)
+    training = {"epochs": 4, "plan": "finetune", "freeze_epochs": 3}
+    assert last_config(config(training=training), [1]).training.epochs == 4
+
+
+def test_the_decision_of_the_folds_is_left_out() -> None:
+    """Nothing is fitted without out-of-fold rows, and no note says so."""
+    assert last_config(config(decision={}), [3]).decision is None
 
 
 def test_the_seed_of_the_folds_draws_the_test_rows() -> None:

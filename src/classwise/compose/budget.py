@@ -58,7 +58,7 @@ def epochs_in_time(
     with torch_threads(threads):
         seconds = _seconds_per_image(model, splits, config, device, batch_size) * rows
     wanted = int(60 * training.minutes / seconds)
-    epochs = min(training.epochs, max(_least_epochs(config), wanted))
+    epochs = min(training.epochs, max(least_epochs(config), wanted))
     about = f"{seconds:.0f} s" if seconds >= 1 else "under a second"
     fewer = f"{epochs} of {training.epochs} epochs" if epochs < training.epochs else f"all {epochs} epochs"
     if training.epochs == 1:
@@ -75,7 +75,7 @@ def epochs_in_time(
     return epochs
 
 
-def _least_epochs(config: Config) -> int:
+def least_epochs(config: Config) -> int:
     """What other keys count in epochs has to lie within them: with fewer the config would be refused, or class weights
     that begin late would never apply."""
     training = config.training

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from classwise.errors import WorkerError
-from classwise.signals import defer_signals, ignore_signals, unblock_signals
+from classwise.signals import defer_signals, end_with_parent, ignore_signals, unblock_signals
 
 FORK_SERVER = "classwise.data.fork_server"
 POLL_SECONDS = 0.2
@@ -353,16 +353,7 @@ def begin_worker() -> None:
     """
     ignore_signals()
     unblock_signals()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(
-        os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM)
-    )  # on Windows SIGTERM ends a process at once
+    end_with_parent()
 
 
 def _signal_name(code: int | None) -> str:

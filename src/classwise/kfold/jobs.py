@@ -13,6 +13,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.distributed import SINGLE_PROCESS
 from classwise.run.assembly import new_model
+from classwise.run.predictor import set_threads
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -63,6 +64,8 @@ def share_features(config: Config, read: ReadData, console: Console, should_stop
     them on the disk. `config`: of the first fold. Raises ImageError, Interrupted, NonFiniteError."""
     if not wants_first_answer(config):
         return
+    # As in the runs themselves, whose features these are: folds that are resumed have not set them yet.
+    set_threads(config)
     splits = prepare(config, console, read=read)
     made = new_model(config, splits, SINGLE_PROCESS)
     device = device_of(config.training.device, SINGLE_PROCESS)

@@ -32,7 +32,7 @@ from classwise.files import write_text
 from classwise.kfold.decisions import refuse_costs_of_other_size
 from classwise.kfold.folder import KIND, LAST, FoldsFolder
 from classwise.kfold.jobs import environments, jobs_of, share_features, with_shared_cores
-from classwise.kfold.last import train_last
+from classwise.kfold.last import train_last, wants_last
 from classwise.kfold.out_of_fold import all_rows, fold_warnings
 from classwise.kfold.plan import FoldRun, fold_runs, with_given_count
 from classwise.kfold.results import write_results
@@ -128,6 +128,8 @@ def train_folds(
                 status.runs = fold_runs(config)
                 _train_all(status, config, read, console, quiet, signal_came)
                 write_results(folder, config, read, console, signal_came)
+                if wants_last(config):  # whatever becomes of it, the folds have their report
+                    write_report(folder.path, status.contents("running", ""))
                 train_last(folder, config, read, console, quiet)
         except (Interrupted, KeyboardInterrupt):
             if not folder.is_drawn:
@@ -217,11 +219,13 @@ def _in_processes(
         jobs=jobs,
         environments=environments(config),
     )
-    for run, outcome in endings:
-        if outcome.state in DONE:
-            metrics = status.folder.run(run.name).metrics()
-            console.line(f"{run.name}: {headline_text(metrics)}")
-        yield run, outcome
+    # An error in between has to stop the processes now, not when its traceback is let go.
+    with contextlib.closing(endings):
+        for run, outcome in endings:
+            if outcome.state in DONE:
+                metrics = status.folder.run(run.name).metrics()
+                console.line(f"{run.name}: {headline_text(metrics)}")
+            yield run, outcome
     if signal_came():
         raise KeyboardInterrupt
 

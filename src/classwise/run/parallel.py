@@ -5,17 +5,17 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from classwise.config.schema import Config
 from classwise.run.unattended import Outcome, signal_watch, train_or_resume
-from classwise.signals import STOPPING, blocked_signals, unblock_signals
+from classwise.signals import STOPPING, blocked_signals, end_with_parent, unblock_signals
 
 POLL_SECONDS = 0.2
 
@@ -62,12 +62,13 @@ def in_processes(
     begins: Callable[[Run], None],
     jobs: int,
     environments: Sequence[Mapping[str, str]] = ({},),
-) -> Iterator[tuple[Run, Outcome]]:
+) -> Generator[tuple[Run, Outcome]]:
     """Train in `jobs` processes, each of which imports everything once and takes one run after the other.
 
     A signal is forwarded: the runs under way stop with a checkpoint, and no other is begun. A process that dies (out
     of memory, say) counts as one failed run and is replaced. `begins` is called before each run. `environments`: what
-    the processes add to their environment, in turns, such as the GPU that each of them sees.
+    the processes add to their environment, in turns, such as the GPU that each of them sees. Closing the generator
+    ends the processes.
     """
     waiting = deque(runs)
     workers: list[Worker[Run]] = []
@@ -142,7 +143,8 @@ def _answering(workers: Sequence[Worker[Run]]) -> list[tuple[int, Worker[Run]]]:
     """The busy workers that have sent an outcome or have died, with their index; waits POLL_SECONDS at most."""
     busy = {worker.pipe: (index, worker) for index, worker in enumerate(workers) if worker.run}
     ready = wait(list(busy), timeout=POLL_SECONDS)
-    return [busy[pipe] for pipe in ready if isinstance(pipe, Connection)]
+    # Of whatever class: on Windows a pipe's end is no Connection.
+    return [busy[cast("Connection[Any, Any]", pipe)] for pipe in ready]
 
 
 def _receive(worker: Worker[Run]) -> tuple[Run, Outcome]:
@@ -191,7 +193,8 @@ def _signal_flag() -> Iterator[Callable[[], bool]]:
 
 
 def serve(pipe: "Connection[Any, Any]") -> None:
-    """A worker process: receives runs and sends their outcomes, until the pipe is closed."""
+    """A worker process: receives runs and sends their outcomes, until the pipe is closed or the parent has died."""
+    end_with_parent()
     busy = False
     stopping = False
 
