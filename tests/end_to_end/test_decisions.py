@@ -336,6 +336,30 @@ def test_submit_and_evaluate_answer_as_predict_does(planted: Path, trained: Path
     assert metrics["targets"]["kind"]["macro_f1"] == pytest.approx(expected)
 
 
+def test_an_image_that_cannot_be_used_gets_the_shares_without_the_decision(
+    trained: Path, tmp_path: Path
+) -> None:
+    """Neither offsets, which have the most frequent label answered less often, nor the temperature, nor a mark."""
+    run = with_planted(trained, tmp_path, shift=(4.0, 4.0, 0), temperature=3.0, abstain=0.99)
+    assert entry(run)["rule"]["name"] == "tuned"
+    count = {row["label"]: row["train"] for row in read(run, "status.json")["data"]["labels"]["kind"]}
+    options = ("--images", trained / "images", "--bad-images", "skip", "--force")
+    out = tmp_path / "s.csv"
+
+    pl.DataFrame({"id": ["00-0", "gone.png"], "kind": "a"}).write_csv(tmp_path / "t.csv")
+    found = command("submit", run, tmp_path / "t.csv", *options, "--out", out)
+    assert found.code == 3
+    assert pl.read_csv(out)["kind"][1] == max(count, key=lambda label: count[label])
+    assert "1 of 1 answers of 'kind' are below decision.abstain" in found.err
+
+    pl.DataFrame({"id": ["00-0", "gone.png"], "kind_a": 0.5, "kind_b": 0.5, "kind_c": 0.5}).write_csv(
+        tmp_path / "t.csv"
+    )
+    assert command("submit", run, tmp_path / "t.csv", *options, "--out", out).code == 3
+    shares = [count[label] / sum(count.values()) for label in "abc"]
+    np.testing.assert_allclose(pl.read_csv(out).row(1)[1:], shares, atol=1e-6)
+
+
 def test_the_test_rows_are_scored_as_decided(planted: Path, trained: Path) -> None:
     """And without the decision as well; they have decided nothing."""
     test = read(planted, "metrics.json")["test"]
