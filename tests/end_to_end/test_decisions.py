@@ -373,6 +373,37 @@ def test_the_test_rows_are_scored_as_decided(planted: Path, trained: Path) -> No
     assert test["value"] == pytest.approx(expected)
 
 
+def test_other_views_than_those_of_the_decision_are_said(planted: Path, trained: Path) -> None:
+    """The offsets are the same; without such an option there is nothing to say."""
+    table = ("predict", planted, trained / "samples.csv", "--images", trained, "--out", planted / "v.csv")
+    flipped = command(*table, "--force", "--tta", "flip").ok().err
+    assert "fitted with tta = none, ensemble = probabilities" in flipped
+    assert "these predictions have tta = flip, ensemble = probabilities" in flipped
+    assert "applied as it is" not in command(*table, "--force").ok().err
+    assert read(planted, "decision.json")["inference"] == {"tta": "none", "ensemble": "probabilities"}
+
+
+def test_evaluate_scores_with_the_decision_of_the_folder(planted: Path, trained: Path) -> None:
+    """The test rows as decided, although their models, predicting anew, would have another one fitted."""
+    again = json.loads(command("evaluate", planted, "--json").ok().out)
+    assert again["test"]["value"] == read(planted, "metrics.json")["test"]["value"]
+    assert again["test"]["without_decision"] == read(planted, "metrics.json")["test"]["without_decision"]
+    other = command("evaluate", planted, "--ensemble", "logits", "--json").ok()
+    assert "`nested` is left out" in other.err
+    assert "nested" not in json.loads(other.out)
+
+
+def test_evaluate_does_not_report_a_rule_that_no_command_uses(trained: Path, tmp_path: Path) -> None:
+    """Rows that would have a rule adopted now, beside a decision.json without one."""
+    run = with_planted(trained, tmp_path, shift=(4.0, 0, 0))
+    found = read(run, "decision.json")
+    found["targets"]["kind"]["rule"] = {"name": "none", "offsets": []}
+    (run / "decision.json").write_text(json.dumps(found))
+    again = json.loads(command("evaluate", run, "--json").ok().out)
+    assert "nested" not in again
+    assert "without_decision" not in again["test"]
+
+
 @pytest.mark.parametrize("text", ["no json", '{"targets": {"kind": {}}}', "[]"])
 def test_a_damaged_decision_is_refused_by_name(
     planted: Path, trained: Path, tmp_path: Path, text: str

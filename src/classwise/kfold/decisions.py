@@ -29,6 +29,11 @@ from classwise.metrics.text import score_text
 from classwise.model.heads import Head
 from classwise.run.predictor import Predictor
 
+SAME_VIEWS = (
+    "inference.tta = 'auto' took the views of each image by these rows, too; both sides of every gain have these"
+    " views"
+)
+
 
 @dataclass(frozen=True)
 class Decisions:
@@ -60,8 +65,9 @@ def refuse_nothing_to_abstain(config: Config) -> None:
         )
 
 
-def decide(config: Config, gathered: Gathered) -> Decisions:
-    """Fit and estimate the decisions of all targets on the rows out of fold."""
+def decide(config: Config, gathered: Gathered, inference: Mapping[str, Any]) -> Decisions:
+    """Fit and estimate the decisions of all targets on the rows out of fold. `inference`: as in metrics.json, how these
+    were predicted."""
     rows, predictor = gathered.rows, gathered.predictor
     against = reason_against_tuning(config)
     targets = {
@@ -78,9 +84,12 @@ def decide(config: Config, gathered: Gathered) -> Decisions:
         "rows": "out of fold",
         "tuned": not against,
         "reason": against,
+        "inference": {key: inference[key] for key in ("tta", "ensemble")},
         "abstain": settings_of(config).abstain,
         "targets": entries,
     }
+    if inference.get("asked") == "auto" and not against:
+        found["note"] = SAME_VIEWS
     nested = {name: nested_json(config, decided) for name, decided in targets.items()}
     nested = {name: entry for name, entry in nested.items() if entry is not None}
     return Decisions(targets, found, {"targets": nested} if nested else None)
@@ -217,6 +226,19 @@ def _line(name: str, entry: Mapping[str, Any]) -> str:
 
 def _gain_text(gain: Mapping[str, Any]) -> str:
     return score_text("gain", gain["gain"], gain["interval"])
+
+
+def other_inference_line(found: Mapping[str, Any], tta: str, ensemble: str) -> str:
+    """That rules were fitted to predictions of other views or means than they are applied to; empty if not."""
+    now = {"tta": tta, "ensemble": ensemble}
+    fitted = found.get("inference", now)
+    has_rule = any(entry["rule"]["name"] != NONE for entry in found["targets"].values())
+    if fitted == now or not has_rule:
+        return ""
+    return (
+        f"note: the decision of decision.json is applied as it is, although it was fitted with tta = {fitted['tta']},"
+        f" ensemble = {fitted['ensemble']}, and these predictions have tta = {tta}, ensemble = {ensemble}"
+    )
 
 
 def applied_lines(found: Mapping[str, Any]) -> list[str]:
