@@ -273,7 +273,7 @@ def test_without_a_decision_asked_for_they_are_left_out_with_the_reason(
     config = config_of(tmp_path, trained)
     err = command("folds", config, "--folds", 2, "--run", tmp_path / "F").ok().err
     found = read(tmp_path / "F", "decision.json")
-    assert found["tuned"] is False
+    assert (found["tuned"], found["own_rows_chose"]) == (False, True)
     assert found["targets"]["kind"]["candidates"] == []
     assert found["targets"]["kind"]["temperature"]["how"] == "not fitted"
     assert (
@@ -452,6 +452,36 @@ def test_the_report_shows_what_was_tried(planted: Path) -> None:
     assert [row[1] for row in kinds] == ["half the log prior", "tuned"]
     assert kinds[1][-1] == "adopted"
     assert kinds[1][4] == f"{entry(planted)['candidates'][1]['nested']['value']:.3f}"
+
+
+def test_the_report_shows_why_a_target_has_no_rule(planted: Path, tmp_path: Path) -> None:
+    """Beside the candidate that the reason is about, the one with the largest gain."""
+    shutil.copytree(planted, tmp_path / "F")
+    found = read(planted, "decision.json")
+    found["targets"]["kind"] |= {"rule": {"name": "none", "offsets": []}, "reason": "for a reason of its own"}
+    for one in found["targets"]["kind"]["candidates"]:
+        one["adopted"] = False
+    (tmp_path / "F/decision.json").write_text(json.dumps(found))
+    page = Page(command("report", tmp_path / "F").ok().path)
+    rows = page.tables[page.table_names.index("Rules and what they gain")]
+    verdicts = {row[1]: row[-1] for row in rows[1:] if row[0] == "kind"}
+    gains = {one["name"]: one["nested"]["gain"] for one in found["targets"]["kind"]["candidates"]}
+    assert gains["tuned"] > gains["half_prior"]
+    assert verdicts["tuned"] == "left out: for a reason of its own"
+    assert "of its own" not in verdicts["half the log prior"]
+
+
+def test_the_report_says_that_rows_chose_only_where_they_did(planted: Path, tmp_path: Path) -> None:
+    """Nothing may be tuned on the rows of a run that the folds start from, and yet no fold's own rows chose."""
+    shutil.copytree(planted, tmp_path / "F")
+    found = read(planted, "decision.json")
+    assert found["own_rows_chose"] is False
+    (tmp_path / "F/decision.json").write_text(json.dumps(found | {"tuned": False, "reason": "model.weights"}))
+    text = " ".join(Page(command("report", tmp_path / "F").ok().path).text.split())
+    assert "trained on the other folds. The score" in text
+    (tmp_path / "F/decision.json").write_text(json.dumps(found | {"own_rows_chose": True}))
+    text = " ".join(Page(command("report", tmp_path / "F").ok().path).text.split())
+    assert "selected on this one" in text
 
 
 def test_the_report_shows_the_calibration_before_and_after(planted: Path) -> None:

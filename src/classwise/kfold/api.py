@@ -19,7 +19,7 @@ from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
 from classwise.infer.export_mean import mean_metadata_of, mean_onnx_bytes
 from classwise.kfold.chosen_on import with_fixed_epoch
-from classwise.kfold.decisions import applied_lines, decided, other_inference_line, refuse_nothing_to_abstain
+from classwise.kfold.decisions import applied_lines, decided, other_inference_line, refuse_nothing_to_decide
 from classwise.kfold.folder import LAST, FoldsFolder, has_begun, is_folds
 from classwise.kfold.last import check_last, wants_last
 from classwise.kfold.members import ensemble_of
@@ -65,9 +65,9 @@ def folds(
         )
         config, run = stack.enter_context(made_for_source)
         checked, conflicts = checked_config(config, overrides)
+        refuse_nothing_to_decide(checked)
         checked = with_fixed_epoch(folds_config(checked), console)
         check_last(checked)
-        refuse_nothing_to_abstain(checked)
         for conflict in conflicts:
             console.line(f"warning: {conflict}")
         wanted = None if run is None else Path(run)

@@ -9,11 +9,11 @@ import numpy as np
 
 from classwise.config.schema import Config
 from classwise.decision.nested import Gain, gain_of
-from classwise.decision.rules import NONE, PLAIN, Answers, Rule, answers
+from classwise.decision.rules import HALF_PRIOR, NONE, PLAIN, TUNED, Answers, Rule, answers
 from classwise.decision.temperature import calibration_of
 from classwise.errors import CheckpointError, ConfigError
 from classwise.infer.decided import decided_heads
-from classwise.kfold.chosen_on import reason_against_tuning
+from classwise.kfold.chosen_on import reason_against_tuning, reason_own_rows_choose
 from classwise.kfold.decided_target import (
     DECIDED_TYPES,
     DecidedTarget,
@@ -55,14 +55,23 @@ def refuse_costs_of_other_size(config: Config, labels: Mapping[str, Sequence[str
             )
 
 
-def refuse_nothing_to_abstain(config: Config) -> None:
-    """Raise ConfigError for an abstention that no target can have."""
+def refuse_nothing_to_decide(config: Config) -> None:
+    """Raise ConfigError for a key of [decision] that no target can follow."""
     types = sorted({target.type for target in config.targets.values()})
-    if settings_of(config).abstain and not set(types) & set(DECIDED_TYPES):
-        raise ConfigError(
-            f"decision.abstain: found {settings_of(config).abstain}, but no target has probabilities (types:"
-            f" {', '.join(types)}); allowed: 0"
-        )
+    if set(types) & set(DECIDED_TYPES):
+        return
+    settings = settings_of(config)
+    asked = {
+        "abstain": (settings.abstain > 0, "0"),
+        "offsets": (settings.offsets in (HALF_PRIOR, TUNED), "auto, none"),
+        "temperature": (isinstance(settings.temperature, float), "auto, none"),
+    }
+    for key, (is_asked, allowed) in asked.items():
+        if is_asked:
+            raise ConfigError(
+                f"decision.{key}: found {getattr(settings, key)!r}, but no target has probabilities (types:"
+                f" {', '.join(types)}); allowed: {allowed}"
+            )
 
 
 def decide(config: Config, gathered: Gathered, inference: Mapping[str, Any]) -> Decisions:
@@ -84,6 +93,7 @@ def decide(config: Config, gathered: Gathered, inference: Mapping[str, Any]) -> 
         "rows": "out of fold",
         "tuned": not against,
         "reason": against,
+        "own_rows_chose": bool(reason_own_rows_choose(config)),
         "inference": {key: inference[key] for key in ("tta", "ensemble")},
         "abstain": settings_of(config).abstain,
         "targets": entries,
@@ -105,7 +115,7 @@ def _together(config: Config, targets: dict[str, DecidedTarget]) -> dict[str, De
         return targets
     gains = {name: one.adopted.gain.gain for name, one in chosen.items() if one.adopted is not None}
     kept = max(gains, key=lambda name: gains[name])
-    reason = f"left out beside the rule of {kept!r}: together they do not gain for certain"
+    reason = f"together with the rule of {kept!r} it does not gain for certain"
     return targets | {
         name: dataclasses.replace(one, adopted=None, reason=reason)
         for name, one in chosen.items()
@@ -215,6 +225,7 @@ def _line(name: str, entry: Mapping[str, Any]) -> str:
     tried = entry["candidates"]
     if not tried:
         return f"decision for {name}: none; {entry['reason']}"
+    # The reason is that of the candidate with the largest gain.
     best = next((one for one in tried if one["adopted"]), max(tried, key=lambda one: one["nested"]["gain"]))
     gain = best["nested"]
     score = entry["judged_by"]
