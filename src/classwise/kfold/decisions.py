@@ -29,6 +29,7 @@ from classwise.metrics.text import score_text
 from classwise.model.heads import Head
 from classwise.run.predictor import Predictor
 
+JOINT = "joint."
 SAME_VIEWS = (
     "inference.tta = 'auto' took the views of each image by these rows, too; both sides of every gain have these"
     " views"
@@ -84,7 +85,7 @@ def decide(config: Config, gathered: Gathered, inference: Mapping[str, Any]) -> 
         for target in predictor.targets
         if target.type in DECIDED_TYPES
     }
-    targets = _together(config, targets)
+    targets, together = _together(config, targets)
     entries = {name: target_json(config, decided, against) for name, decided in targets.items()}
     for name, entry in entries.items():
         if gathered.test is not None and "temperature" in entry:
@@ -102,25 +103,46 @@ def decide(config: Config, gathered: Gathered, inference: Mapping[str, Any]) -> 
         found["note"] = SAME_VIEWS
     nested = {name: nested_json(config, decided) for name, decided in targets.items()}
     nested = {name: entry for name, entry in nested.items() if entry is not None}
-    return Decisions(targets, found, {"targets": nested} if nested else None)
+    joint = {} if together is None else {"joint": _joint_json(targets, together)}
+    return Decisions(targets, found, {"targets": nested} | joint if nested else None)
 
 
-def _together(config: Config, targets: dict[str, DecidedTarget]) -> dict[str, DecidedTarget]:
-    """Of several targets of the joint class with a rule, all if they gain for certain together, else the one that gains
-    most: each was judged with the others as they are without one."""
-    chosen = {
-        name: one for name, one in targets.items() if one.adopted and one.rows.judged_by.startswith("joint.")
+def _joint_json(targets: Mapping[str, DecidedTarget], gain: Gain) -> dict[str, Any]:
+    """The entry `joint` of `nested` in metrics.json: the joint class with the rules of several of its targets."""
+    rows = [one.rows for one in targets.values() if one.adopted and one.rows.judged_by.startswith(JOINT)]
+    return {
+        "score": rows[0].judged_by,
+        "targets": [one.target.name for one in rows],
+        "value": gain.value,
+        "plain": gain.plain,
+        "gain": gain.gain,
+        "gain_interval": gain.interval,
+        "samples": len(rows[0].row_numbers),
     }
-    if len(chosen) < 2 or _gain_together(config, chosen).is_certain:
-        return targets
+
+
+def _together(
+    config: Config, targets: dict[str, DecidedTarget]
+) -> tuple[dict[str, DecidedTarget], Gain | None]:
+    """Of several targets of the joint class with a rule, all if they gain for certain together, with that gain, else
+    the one that gains most: each was judged with the others as they are without one."""
+    chosen = {
+        name: one for name, one in targets.items() if one.adopted and one.rows.judged_by.startswith(JOINT)
+    }
+    if len(chosen) < 2:
+        return targets, None
+    together = _gain_together(config, chosen)
+    if together.is_certain:
+        return targets, together
     gains = {name: one.adopted.gain.gain for name, one in chosen.items() if one.adopted is not None}
     kept = max(gains, key=lambda name: gains[name])
     reason = f"together with the rule of {kept!r} it does not gain for certain"
-    return targets | {
+    left_out = {
         name: dataclasses.replace(one, adopted=None, reason=reason)
         for name, one in chosen.items()
         if name != kept
     }
+    return targets | left_out, None
 
 
 def _gain_together(config: Config, chosen: Mapping[str, DecidedTarget]) -> Gain:

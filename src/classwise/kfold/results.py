@@ -95,7 +95,9 @@ def metrics_again(
         for name, entry in nested["targets"].items()
         if entry["rule"] == decision["targets"].get(name, {}).get("rule", {}).get("name")
     }
-    return metrics_of(folder, config, gathered, inference, decision, {"targets": kept} if kept else None)
+    # The joint class is scored with the rules of all of its targets, or not at all.
+    again = nested if kept == nested["targets"] else {"targets": kept}
+    return metrics_of(folder, config, gathered, inference, decision, again if kept else None)
 
 
 def _test_scores(config: Config, gathered: Gathered, decision: Mapping[str, Any]) -> dict[str, Any]:
