@@ -26,7 +26,7 @@ def rows_of(shift: float, share: float = 1 / 3, seed: int = 0) -> TargetRows:
     """Rows of three classes, the first of which has logits that are too high by `shift`."""
     rng = np.random.default_rng(seed)
     true = rng.choice(3, ROWS, p=[share, share, 1 - 2 * share])
-    logits = rng.normal(size=(ROWS, 3)) + [shift, 0, 0]
+    logits = rng.normal(size=(ROWS, 3)) + np.array([shift, 0, 0])
     logits[np.arange(ROWS), true] += 2
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     data = OutOfFoldTarget("class", log_p, true, np.arange(ROWS) % 5, None)

@@ -31,7 +31,7 @@ def drawn(name: str, seed: int) -> tuple[OutOfFoldTarget, ClassTarget]:
     """Two classes, the first of which is said too often."""
     rng = np.random.default_rng(seed)
     true = rng.integers(0, CLASSES, ROWS)
-    logits = rng.normal(size=(ROWS, CLASSES)) + [2.5, 0]
+    logits = rng.normal(size=(ROWS, CLASSES)) + np.array([2.5, 0])
     logits[np.arange(ROWS), true] += 2
     log_p = torch.from_numpy(logits).log_softmax(dim=1).numpy()
     target = ClassTarget(name=name, type="class", labels=("n", "y"), column=name)

@@ -15,8 +15,8 @@ LAST = 0.9999
 
 
 def reason_against_tuning(config: Config) -> str:
-    """The key by which rows of the folds have trained, stopped or chosen a model, what it is, and what is allowed; empty
-    if nothing does."""
+    """The key by which rows of the folds have trained, stopped or chosen a model, what it is, and what is allowed;
+    empty if nothing does."""
     if config.model.starts_from_run:
         return (
             f"model.weights: found {config.model.weights!r}, a run that may have been trained on rows of the folds;"
