@@ -50,6 +50,14 @@ def test_a_prior_accounts_for_all_corrections() -> None:
     assert len(warnings_of(**twice, targets=targets, selection={"prior": "balanced"})) == 1
 
 
+def test_a_name_that_only_marks_would_take_is_free_without_marks() -> None:
+    """Without an abstention, and of a target without probabilities."""
+    both = {"kind": CLASS, "kind_abstain": CLASS}
+    assert warnings_of(targets=both) == []
+    assert warnings_of(targets=both, decision={"abstain": 0.0}) == []
+    assert warnings_of(targets={"age": AGE, "age_abstain": CLASS}, decision={"abstain": 0.5}) == []
+
+
 REFUSED = [
     ({"data": {"mix_share": 0.5}}, "data.mix_share: found 0.5, but data.mixup and data.cutmix are 0"),
     ({"data": {"mixup": 0.2}, "loss": {"name": "ldam"}}, "data.mixup: found 0.2, but loss.name is 'ldam'"),
@@ -132,6 +140,18 @@ REFUSED = [
     (
         {"targets": {"a": RANK, "b": RANK | {"query": "other"}}},
         "targets.a.query = 'q', targets.b.query = 'other'",
+    ),
+    (
+        {"targets": {"kind": CLASS, "kind_abstain": CLASS}, "decision": {"abstain": 0.5}},
+        "targets.kind_abstain: found beside decision.abstain = 0.5, which marks the answers of 'kind' in a column of",
+    ),
+    (
+        {
+            "targets": {"a": CLASS, "b": CLASS, "joint_abstain": CLASS},
+            "joint": {"targets": ["a", "b"]},
+            "decision": {"abstain": 0.5},
+        },
+        "targets.joint_abstain: found beside decision.abstain = 0.5, which marks the answers of 'joint' in a column",
     ),
 ]
 

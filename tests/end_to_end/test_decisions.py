@@ -273,7 +273,7 @@ def test_without_a_decision_asked_for_they_are_left_out_with_the_reason(
     config = config_of(tmp_path, trained)
     err = command("folds", config, "--folds", 2, "--run", tmp_path / "F").ok().err
     found = read(tmp_path / "F", "decision.json")
-    assert found["tuned"] is False
+    assert (found["tuned"], found["own_rows_chose"]) == (False, True)
     assert found["targets"]["kind"]["candidates"] == []
     assert found["targets"]["kind"]["temperature"]["how"] == "not fitted"
     assert (
@@ -336,6 +336,30 @@ def test_submit_and_evaluate_answer_as_predict_does(planted: Path, trained: Path
     assert metrics["targets"]["kind"]["macro_f1"] == pytest.approx(expected)
 
 
+def test_an_image_that_cannot_be_used_gets_the_shares_without_the_decision(
+    trained: Path, tmp_path: Path
+) -> None:
+    """Neither offsets, which have the most frequent label answered less often, nor the temperature, nor a mark."""
+    run = with_planted(trained, tmp_path, shift=(4.0, 4.0, 0), temperature=3.0, abstain=0.99)
+    assert entry(run)["rule"]["name"] == "tuned"
+    count = {row["label"]: row["train"] for row in read(run, "status.json")["data"]["labels"]["kind"]}
+    options = ("--images", trained / "images", "--bad-images", "skip", "--force")
+    out = tmp_path / "s.csv"
+
+    pl.DataFrame({"id": ["00-0", "gone.png"], "kind": "a"}).write_csv(tmp_path / "t.csv")
+    found = command("submit", run, tmp_path / "t.csv", *options, "--out", out)
+    assert found.code == 3
+    assert pl.read_csv(out)["kind"][1] == max(count, key=lambda label: count[label])
+    assert "1 of 1 answers of 'kind' are below decision.abstain" in found.err
+
+    pl.DataFrame({"id": ["00-0", "gone.png"], "kind_a": 0.5, "kind_b": 0.5, "kind_c": 0.5}).write_csv(
+        tmp_path / "t.csv"
+    )
+    assert command("submit", run, tmp_path / "t.csv", *options, "--out", out).code == 3
+    shares = [count[label] / sum(count.values()) for label in "abc"]
+    np.testing.assert_allclose(pl.read_csv(out).row(1)[1:], shares, atol=1e-6)
+
+
 def test_the_test_rows_are_scored_as_decided(planted: Path, trained: Path) -> None:
     """And without the decision as well; they have decided nothing."""
     test = read(planted, "metrics.json")["test"]
@@ -347,6 +371,37 @@ def test_the_test_rows_are_scored_as_decided(planted: Path, trained: Path) -> No
         rows["kind_true"], rows["kind"], labels=["a", "b", "c"], average="macro", zero_division=0
     )
     assert test["value"] == pytest.approx(expected)
+
+
+def test_other_views_than_those_of_the_decision_are_said(planted: Path, trained: Path) -> None:
+    """The offsets are the same; without such an option there is nothing to say."""
+    table = ("predict", planted, trained / "samples.csv", "--images", trained, "--out", planted / "v.csv")
+    flipped = command(*table, "--force", "--tta", "flip").ok().err
+    assert "fitted with tta = none, ensemble = probabilities" in flipped
+    assert "these predictions have tta = flip, ensemble = probabilities" in flipped
+    assert "applied as it is" not in command(*table, "--force").ok().err
+    assert read(planted, "decision.json")["inference"] == {"tta": "none", "ensemble": "probabilities"}
+
+
+def test_evaluate_scores_with_the_decision_of_the_folder(planted: Path, trained: Path) -> None:
+    """The test rows as decided, although their models, predicting anew, would have another one fitted."""
+    again = json.loads(command("evaluate", planted, "--json").ok().out)
+    assert again["test"]["value"] == read(planted, "metrics.json")["test"]["value"]
+    assert again["test"]["without_decision"] == read(planted, "metrics.json")["test"]["without_decision"]
+    other = command("evaluate", planted, "--ensemble", "logits", "--json").ok()
+    assert "`nested` is left out" in other.err
+    assert "nested" not in json.loads(other.out)
+
+
+def test_evaluate_does_not_report_a_rule_that_no_command_uses(trained: Path, tmp_path: Path) -> None:
+    """Rows that would have a rule adopted now, beside a decision.json without one."""
+    run = with_planted(trained, tmp_path, shift=(4.0, 0, 0))
+    found = read(run, "decision.json")
+    found["targets"]["kind"]["rule"] = {"name": "none", "offsets": []}
+    (run / "decision.json").write_text(json.dumps(found))
+    again = json.loads(command("evaluate", run, "--json").ok().out)
+    assert "nested" not in again
+    assert "without_decision" not in again["test"]
 
 
 @pytest.mark.parametrize("text", ["no json", '{"targets": {"kind": {}}}', "[]"])
@@ -397,6 +452,36 @@ def test_the_report_shows_what_was_tried(planted: Path) -> None:
     assert [row[1] for row in kinds] == ["half the log prior", "tuned"]
     assert kinds[1][-1] == "adopted"
     assert kinds[1][4] == f"{entry(planted)['candidates'][1]['nested']['value']:.3f}"
+
+
+def test_the_report_shows_why_a_target_has_no_rule(planted: Path, tmp_path: Path) -> None:
+    """Beside the candidate that the reason is about, the one with the largest gain."""
+    shutil.copytree(planted, tmp_path / "F")
+    found = read(planted, "decision.json")
+    found["targets"]["kind"] |= {"rule": {"name": "none", "offsets": []}, "reason": "for a reason of its own"}
+    for one in found["targets"]["kind"]["candidates"]:
+        one["adopted"] = False
+    (tmp_path / "F/decision.json").write_text(json.dumps(found))
+    page = Page(command("report", tmp_path / "F").ok().path)
+    rows = page.tables[page.table_names.index("Rules and what they gain")]
+    verdicts = {row[1]: row[-1] for row in rows[1:] if row[0] == "kind"}
+    gains = {one["name"]: one["nested"]["gain"] for one in found["targets"]["kind"]["candidates"]}
+    assert gains["tuned"] > gains["half_prior"]
+    assert verdicts["tuned"] == "left out: for a reason of its own"
+    assert "of its own" not in verdicts["half the log prior"]
+
+
+def test_the_report_says_that_rows_chose_only_where_they_did(planted: Path, tmp_path: Path) -> None:
+    """Nothing may be tuned on the rows of a run that the folds start from, and yet no fold's own rows chose."""
+    shutil.copytree(planted, tmp_path / "F")
+    found = read(planted, "decision.json")
+    assert found["own_rows_chose"] is False
+    (tmp_path / "F/decision.json").write_text(json.dumps(found | {"tuned": False, "reason": "model.weights"}))
+    text = " ".join(Page(command("report", tmp_path / "F").ok().path).text.split())
+    assert "trained on the other folds. The score" in text
+    (tmp_path / "F/decision.json").write_text(json.dumps(found | {"own_rows_chose": True}))
+    text = " ".join(Page(command("report", tmp_path / "F").ok().path).text.split())
+    assert "selected on this one" in text
 
 
 def test_the_report_shows_the_calibration_before_and_after(planted: Path) -> None:

@@ -327,6 +327,13 @@ def test_auto_compares_out_of_fold_and_is_followed(here: Path) -> None:
     assert predicted(run, here / "images").equals(predicted(run, here / "images", "--tta", entry["tta"]))
     assert json.loads(command("evaluate", run, "--json").ok().out)["inference"] == entry
 
+    # A decision is fitted to the rows that have taken the views, and says so.
+    decision = read(run, "decision.json")
+    assert decision["tuned"] is True
+    assert decision["inference"] == {"tta": entry["tta"], "ensemble": "probabilities"}
+    assert "inference.tta = 'auto'" in decision["note"]
+    assert "note" not in read(here / "F", "decision.json")
+
 
 def test_evaluate_and_the_page_say_how_predictions_were_made(here: Path, asked: Path) -> None:
     text = "test-time augmentation: flip; mean of the logits of several models"

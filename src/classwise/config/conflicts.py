@@ -11,6 +11,9 @@ from classwise.config.losses import LOSSES
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
 
+MARKED_TYPES = ("class", "ordinal", "multilabel")
+"""Of targets that have probabilities, which decision.abstain compares."""
+
 
 def check_conflicts(config: Config) -> list[str]:
     """Warnings, one line each. Raises ConfigError for the first contradiction."""
@@ -30,6 +33,7 @@ def check_conflicts(config: Config) -> list[str]:
         _no_validation,
         _ranking,
         _row_weights,
+        _abstain_columns,
     )
     for check in checks:
         for problem in check(config):
@@ -273,6 +277,21 @@ def _row_weights(config: Config) -> Iterator[str]:
         yield (
             "report.row_weights: found true, but no column has weights; allowed: with data.weight, the name of one"
         )
+
+
+def _abstain_columns(config: Config) -> Iterator[str]:
+    """A target that has the name of the column of another's marks."""
+    if config.decision is None or not config.decision.abstain:
+        return
+    marked = [name for name, target in config.targets.items() if target.type in MARKED_TYPES]
+    if config.joint is not None and set(config.joint.targets) & set(marked):
+        marked.append("joint")
+    for name in marked:
+        if f"{name}_abstain" in config.targets:
+            yield (
+                f"targets.{name}_abstain: found beside decision.abstain = {config.decision.abstain}, which marks the"
+                f" answers of {name!r} in a column of that name; allowed: another name, or decision.abstain = 0"
+            )
 
 
 def _corrected_twice(config: Config) -> Iterator[str]:

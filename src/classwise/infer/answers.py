@@ -7,7 +7,7 @@ positive one of two classes. Several columns that are named as the labels take t
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import polars as pl
 
 from classwise.errors import OutputError, nearest
 from classwise.infer.submission import NumberRange, Possible, Template, is_number
-from classwise.model.heads import Head, label_cuts
+from classwise.model.heads import Head
 
 KINDS = ("auto", "label", "index", "probability", "rank")
 """What --answer may be; `auto`: what the template's columns and values show."""
@@ -71,11 +71,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """What a template can ask a run: its heads by target, their label lists, and whether there is a joint class."""
+    """What a template can ask a run: its heads by target, their label lists, whether there is a joint class, and what
+    separates the labels of a set in predictions (default: |)."""
 
     heads: Mapping[str, Head]
     labels: Mapping[str, Sequence[str]]
     joint: bool
+    separators: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -329,19 +331,12 @@ def _values(answer: Answer, predictions: pl.DataFrame, question: Question) -> np
         return np.array([number_of[label] for label in predictions[answer.target].to_list()], dtype=np.int64)
     if answer.kind == "label":
         if question.heads[answer.target].type == "multilabel":
-            threshold = _threshold(answer, question)
-            return (_probability(answer, predictions) >= threshold).astype(np.int64)
+            separator = question.separators.get(answer.target, "|")
+            sets = predictions[answer.target].to_list()
+            return np.array([answer.label in cell.split(separator) for cell in sets], dtype=np.int64)
         return (predictions[answer.target] == answer.label).to_numpy().astype(np.int64)
     numbers = _probability(answer, predictions) if answer.label else predictions[answer.target].to_numpy()
     return numbers if answer.kind == "probability" else _ranks(numbers)
-
-
-def _threshold(answer: Answer, question: Question) -> float:
-    """The probability from which on a label of a multilabel target is predicted."""
-    cuts = label_cuts(question.heads[answer.target])
-    cut = cuts[list(question.labels[answer.target]).index(answer.label)] if cuts else 0.0
-    # As wide as the columns of probabilities, or a row at the threshold itself might be rounded to below it.
-    return float(np.float32(1 / (1 + np.exp(-cut))))
 
 
 def _probability(answer: Answer, predictions: pl.DataFrame) -> Floats:

@@ -65,6 +65,14 @@ def decided_heads(heads: Mapping[str, Head], decisions: Mapping[str, Mapping[str
     return found
 
 
+def as_models_answer(heads: Mapping[str, Head]) -> dict[str, Head]:
+    """The inverse of `decided_heads`."""
+    return {
+        name: DecodedHead(head.head) if isinstance(head, DecidedHead) else head
+        for name, head in heads.items()
+    }
+
+
 def with_abstentions(
     table: pl.DataFrame, outputs: Mapping[str, Tensor], heads: Mapping[str, Head], joint: Sequence[str]
 ) -> pl.DataFrame:
@@ -81,12 +89,12 @@ def with_abstentions(
 
 
 def abstention_lines(table: pl.DataFrame) -> list[str]:
-    """How many answers are marked, in a line for each column of marks."""
+    """How many answers are marked, in a line for each column of marks; rows without a mark (null) are no answers."""
     marked = [
         column for column in table.columns if column.endswith(ABSTAIN) and table[column].dtype == pl.Boolean
     ]
     return [
-        f"{table[column].sum()} of {table.height} answers of {column.removesuffix(ABSTAIN)!r} are below"
+        f"{table[column].sum()} of {table[column].count()} answers of {column.removesuffix(ABSTAIN)!r} are below"
         " decision.abstain and are written all the same; `classwise predict` marks them"
         for column in marked
     ]

@@ -19,14 +19,14 @@ from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
 from classwise.infer.export_mean import mean_metadata_of, mean_onnx_bytes
 from classwise.kfold.chosen_on import with_fixed_epoch
-from classwise.kfold.decisions import applied_lines, decide, decided, refuse_nothing_to_abstain
+from classwise.kfold.decisions import applied_lines, decided, other_inference_line, refuse_nothing_to_decide
 from classwise.kfold.folder import LAST, FoldsFolder, has_begun, is_folds
 from classwise.kfold.last import check_last, wants_last
 from classwise.kfold.members import ensemble_of
 from classwise.kfold.plan import fold_runs, folds_config
-from classwise.kfold.results import metrics_of
+from classwise.kfold.results import metrics_again
 from classwise.kfold.training import train_folds
-from classwise.kfold.tta import gather_as_asked, tta_of_folds
+from classwise.kfold.tta import tta_of_folds
 from classwise.report.page import write_report
 from classwise.run import api as run_api
 from classwise.run.api import Run, checked_config
@@ -65,9 +65,9 @@ def folds(
         )
         config, run = stack.enter_context(made_for_source)
         checked, conflicts = checked_config(config, overrides)
+        refuse_nothing_to_decide(checked)
         checked = with_fixed_epoch(folds_config(checked), console)
         check_last(checked)
-        refuse_nothing_to_abstain(checked)
         for conflict in conflicts:
             console.line(f"warning: {conflict}")
         wanted = None if run is None else Path(run)
@@ -157,7 +157,8 @@ class Folds:
         bad_images: str = "error",
     ) -> dict[str, Any]:
         """The metrics of the ensemble on another labeled table, as `Run.evaluate`. Without one, those of the folds' own
-        rows, each predicted again by the models of its fold, as in metrics.json."""
+        rows, each predicted again by the models of its fold, as in metrics.json, and with the decision of
+        decision.json."""
         console = Console(quiet)
         config = self._config()
         if table is not None:
@@ -171,8 +172,7 @@ class Folds:
                 console=console,
             )
         with contextlib.closing(read_data(config, console, use_cache=False)) as read:
-            gathered, inference = gather_as_asked(self.folder, config, read, console, never, recompute=True)
-            return metrics_of(self.folder, config, gathered, inference, decide(config, gathered))
+            return metrics_again(self.folder, config, read, console, never)
 
     def predict(
         self,
@@ -268,10 +268,16 @@ class Folds:
         return ensemble_of(self.folder, config, tta_of_folds(self.folder, config))
 
     def _predictor(self, console: Console) -> Predictor:
-        """All models as one, with the decision of decision.json; the console says what it changes."""
-        predictor = decided(self.folder, self._ensemble())
+        """All models as one, with the decision of decision.json; the console says what it changes, and where it was
+        fitted to predictions of another kind."""
+        config = self._config()
+        tta = tta_of_folds(self.folder, config)
+        predictor = decided(self.folder, ensemble_of(self.folder, config, tta))
         for line in self._applied():
             console.line(line)
+        found = self.folder.decision() or {"targets": {}}
+        if other := other_inference_line(found, tta, config.inference.ensemble):
+            console.line(other)
         return predictor
 
     def _applied(self) -> list[str]:

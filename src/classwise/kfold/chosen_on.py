@@ -4,22 +4,30 @@ Nothing may be tuned on such rows. A fold is validated on its own rows, so whate
 it has chosen on the very rows that its out-of-fold predictions are of.
 """
 
+from classwise.config.decision import Decision
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import ConfigError
+from classwise.kfold.decided_target import DECIDED_TYPES
 
 LAST = 0.9999
 """selection.first_epoch for the last epoch of however many training.minutes leaves time for."""
 
 
 def reason_against_tuning(config: Config) -> str:
-    """The key by which a fold's own rows choose its model, what it is, and what is allowed; empty if nothing does."""
-    selection, epochs = config.selection, config.training.epochs
+    """The key by which rows of the folds have trained, stopped or chosen a model, what it is, and what is allowed;
+    empty if nothing does."""
     if config.model.starts_from_run:
         return (
             f"model.weights: found {config.model.weights!r}, a run that may have been trained on rows of the folds;"
             " allowed: none, pretrained, or a file"
         )
+    return reason_own_rows_choose(config)
+
+
+def reason_own_rows_choose(config: Config) -> str:
+    """The key by which a fold's own rows choose its model, as `reason_against_tuning`."""
+    selection, epochs = config.selection, config.training.epochs
     if config.plan == "probe":
         return ""
     if config.plan == "probe_then_finetune":
@@ -45,12 +53,18 @@ def reason_against_tuning(config: Config) -> str:
     return ""
 
 
+def _is_fitted(config: Config, decision: Decision) -> bool:
+    """Whether any number of a decision follows from the rows out of fold; one that only abstains has none."""
+    has_types = any(target.type in DECIDED_TYPES for target in config.targets.values())
+    return has_types and (decision.offsets != "none" or decision.temperature == "auto")
+
+
 def with_fixed_epoch(config: Config, console: Console) -> Config:
-    """The config of folds that have a [decision]: where it does not say from which epoch on the best one is taken, it
-    is the last one, so that no row chooses. Raises ConfigError where offsets are asked for by name and a fold's own
-    rows choose its model."""
+    """The config of folds with a [decision] that is fitted: where it does not say from which epoch on the best one is
+    taken, it is the last one, so that no row chooses. Raises ConfigError where offsets are asked for by name and a
+    fold's own rows choose its model."""
     decision = config.decision
-    if decision is None:
+    if decision is None or not _is_fitted(config, decision):
         return config
     selection, training = config.selection, config.training
     is_open = "first_epoch" not in selection.model_fields_set and selection.patience is None

@@ -185,7 +185,9 @@ def decide_target(config: Config, rows: TargetRows, against: str) -> DecidedTarg
     found = candidates(rows.data, names, rows.goal, rows.judge, seed, resamples)
     chosen = adopted(rows.data, found, rows.judge, seed, resamples)
     if chosen is None and found:
-        reason = next((one.gain.reason for one in found if one.gain.reason), "") or LEFT_OUT
+        # The candidate that is shown is the one with the largest gain.
+        shown = max(found, key=lambda one: one.gain.gain)
+        reason = "; ".join(filter(None, (shown.gain.reason or LEFT_OUT, reason)))
     return DecidedTarget(rows, found, chosen, reason)
 
 

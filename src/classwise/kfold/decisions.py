@@ -9,11 +9,11 @@ import numpy as np
 
 from classwise.config.schema import Config
 from classwise.decision.nested import Gain, gain_of
-from classwise.decision.rules import NONE, PLAIN, Answers, Rule, answers
+from classwise.decision.rules import HALF_PRIOR, NONE, PLAIN, TUNED, Answers, Rule, answers
 from classwise.decision.temperature import calibration_of
 from classwise.errors import CheckpointError, ConfigError
 from classwise.infer.decided import decided_heads
-from classwise.kfold.chosen_on import reason_against_tuning
+from classwise.kfold.chosen_on import reason_against_tuning, reason_own_rows_choose
 from classwise.kfold.decided_target import (
     DECIDED_TYPES,
     DecidedTarget,
@@ -28,6 +28,12 @@ from classwise.kfold.members import Gathered
 from classwise.metrics.text import score_text
 from classwise.model.heads import Head
 from classwise.run.predictor import Predictor
+
+JOINT = "joint."
+SAME_VIEWS = (
+    "inference.tta = 'auto' took the views of each image by these rows, too; both sides of every gain have these"
+    " views"
+)
 
 
 @dataclass(frozen=True)
@@ -50,18 +56,28 @@ def refuse_costs_of_other_size(config: Config, labels: Mapping[str, Sequence[str
             )
 
 
-def refuse_nothing_to_abstain(config: Config) -> None:
-    """Raise ConfigError for an abstention that no target can have."""
+def refuse_nothing_to_decide(config: Config) -> None:
+    """Raise ConfigError for a key of [decision] that no target can follow."""
     types = sorted({target.type for target in config.targets.values()})
-    if settings_of(config).abstain and not set(types) & set(DECIDED_TYPES):
-        raise ConfigError(
-            f"decision.abstain: found {settings_of(config).abstain}, but no target has probabilities (types:"
-            f" {', '.join(types)}); allowed: 0"
-        )
+    if set(types) & set(DECIDED_TYPES):
+        return
+    settings = settings_of(config)
+    asked = {
+        "abstain": (settings.abstain > 0, "0"),
+        "offsets": (settings.offsets in (HALF_PRIOR, TUNED), "auto, none"),
+        "temperature": (isinstance(settings.temperature, float), "auto, none"),
+    }
+    for key, (is_asked, allowed) in asked.items():
+        if is_asked:
+            raise ConfigError(
+                f"decision.{key}: found {getattr(settings, key)!r}, but no target has probabilities (types:"
+                f" {', '.join(types)}); allowed: {allowed}"
+            )
 
 
-def decide(config: Config, gathered: Gathered) -> Decisions:
-    """Fit and estimate the decisions of all targets on the rows out of fold."""
+def decide(config: Config, gathered: Gathered, inference: Mapping[str, Any]) -> Decisions:
+    """Fit and estimate the decisions of all targets on the rows out of fold. `inference`: as in metrics.json, how these
+    were predicted."""
     rows, predictor = gathered.rows, gathered.predictor
     against = reason_against_tuning(config)
     targets = {
@@ -69,7 +85,7 @@ def decide(config: Config, gathered: Gathered) -> Decisions:
         for target in predictor.targets
         if target.type in DECIDED_TYPES
     }
-    targets = _together(config, targets)
+    targets, together = _together(config, targets)
     entries = {name: target_json(config, decided, against) for name, decided in targets.items()}
     for name, entry in entries.items():
         if gathered.test is not None and "temperature" in entry:
@@ -78,30 +94,55 @@ def decide(config: Config, gathered: Gathered) -> Decisions:
         "rows": "out of fold",
         "tuned": not against,
         "reason": against,
+        "own_rows_chose": bool(reason_own_rows_choose(config)),
+        "inference": {key: inference[key] for key in ("tta", "ensemble")},
         "abstain": settings_of(config).abstain,
         "targets": entries,
     }
+    if inference.get("asked") == "auto" and not against:
+        found["note"] = SAME_VIEWS
     nested = {name: nested_json(config, decided) for name, decided in targets.items()}
     nested = {name: entry for name, entry in nested.items() if entry is not None}
-    return Decisions(targets, found, {"targets": nested} if nested else None)
+    joint = {} if together is None else {"joint": _joint_json(targets, together)}
+    return Decisions(targets, found, {"targets": nested} | joint if nested else None)
 
 
-def _together(config: Config, targets: dict[str, DecidedTarget]) -> dict[str, DecidedTarget]:
-    """Of several targets of the joint class with a rule, all if they gain for certain together, else the one that gains
-    most: each was judged with the others as they are without one."""
-    chosen = {
-        name: one for name, one in targets.items() if one.adopted and one.rows.judged_by.startswith("joint.")
+def _joint_json(targets: Mapping[str, DecidedTarget], gain: Gain) -> dict[str, Any]:
+    """The entry `joint` of `nested` in metrics.json: the joint class with the rules of several of its targets."""
+    rows = [one.rows for one in targets.values() if one.adopted and one.rows.judged_by.startswith(JOINT)]
+    return {
+        "score": rows[0].judged_by,
+        "targets": [one.target.name for one in rows],
+        "value": gain.value,
+        "plain": gain.plain,
+        "gain": gain.gain,
+        "gain_interval": gain.interval,
+        "samples": len(rows[0].row_numbers),
     }
-    if len(chosen) < 2 or _gain_together(config, chosen).is_certain:
-        return targets
+
+
+def _together(
+    config: Config, targets: dict[str, DecidedTarget]
+) -> tuple[dict[str, DecidedTarget], Gain | None]:
+    """Of several targets of the joint class with a rule, all if they gain for certain together, with that gain, else
+    the one that gains most: each was judged with the others as they are without one."""
+    chosen = {
+        name: one for name, one in targets.items() if one.adopted and one.rows.judged_by.startswith(JOINT)
+    }
+    if len(chosen) < 2:
+        return targets, None
+    together = _gain_together(config, chosen)
+    if together.is_certain:
+        return targets, together
     gains = {name: one.adopted.gain.gain for name, one in chosen.items() if one.adopted is not None}
     kept = max(gains, key=lambda name: gains[name])
-    reason = f"left out beside the rule of {kept!r}: together they do not gain for certain"
-    return targets | {
+    reason = f"together with the rule of {kept!r} it does not gain for certain"
+    left_out = {
         name: dataclasses.replace(one, adopted=None, reason=reason)
         for name, one in chosen.items()
         if name != kept
     }
+    return targets | left_out, None
 
 
 def _gain_together(config: Config, chosen: Mapping[str, DecidedTarget]) -> Gain:
@@ -206,6 +247,7 @@ def _line(name: str, entry: Mapping[str, Any]) -> str:
     tried = entry["candidates"]
     if not tried:
         return f"decision for {name}: none; {entry['reason']}"
+    # The reason is that of the candidate with the largest gain.
     best = next((one for one in tried if one["adopted"]), max(tried, key=lambda one: one["nested"]["gain"]))
     gain = best["nested"]
     score = entry["judged_by"]
@@ -217,6 +259,19 @@ def _line(name: str, entry: Mapping[str, Any]) -> str:
 
 def _gain_text(gain: Mapping[str, Any]) -> str:
     return score_text("gain", gain["gain"], gain["interval"])
+
+
+def other_inference_line(found: Mapping[str, Any], tta: str, ensemble: str) -> str:
+    """That rules were fitted to predictions of other views or means than they are applied to; empty if not."""
+    now = {"tta": tta, "ensemble": ensemble}
+    fitted = found.get("inference", now)
+    has_rule = any(entry["rule"]["name"] != NONE for entry in found["targets"].values())
+    if fitted == now or not has_rule:
+        return ""
+    return (
+        f"note: the decision of decision.json is applied as it is, although it was fitted with tta = {fitted['tta']},"
+        f" ensemble = {fitted['ensemble']}, and these predictions have tta = {tta}, ensemble = {ensemble}"
+    )
 
 
 def applied_lines(found: Mapping[str, Any]) -> list[str]:

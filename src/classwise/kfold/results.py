@@ -1,7 +1,7 @@
 """What a folds directory holds once all folds are done: oof.parquet, oof.csv, metrics.json and
 decision.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from classwise.compose.contents import resampling_groups
@@ -11,11 +11,12 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.infer.decided import with_abstentions
 from classwise.kfold.decisions import (
-    Decisions,
     applied_lines,
     decide,
+    decided,
     decision_lines,
     marking_heads,
+    other_inference_line,
     with_decision,
 )
 from classwise.kfold.folder import FoldsFolder
@@ -32,12 +33,12 @@ def write_results(
 ) -> None:
     """Write the files of all folds together. Raises CheckpointError for a fold that is damaged or foreign."""
     gathered, inference = gather_as_asked(folder, config, read, console, should_stop)
-    decisions = decide(config, gathered)
+    decisions = decide(config, gathered, inference)
     rows, predictor = gathered.rows, gathered.predictor
     marks = marking_heads(predictor, decisions.json)
     table = with_abstentions(table_of(rows, predictor), rows.outputs, marks, predictor.joint)
     folder.write_out_of_fold(table)
-    metrics = metrics_of(folder, config, gathered, inference, decisions)
+    metrics = metrics_of(folder, config, gathered, inference, decisions.json, decisions.nested)
     folder.files.write_metrics(metrics)
     folder.write_decision(decisions.json)
     console.line(headline_text(metrics))
@@ -51,12 +52,13 @@ def metrics_of(
     config: Config,
     gathered: Gathered,
     inference: dict[str, Any],
-    decisions: Decisions,
+    decision: Mapping[str, Any],
+    nested: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """metrics.json: the scores of all rows out of fold, pooled; `per_fold` and `spread`, those of the single folds as
     their runs have them, without test-time augmentation; `inference`, how the predictions were made; `nested`, the
     scores of the decisions that are adopted; and those of all models together on the `test` rows, where there are
-    any."""
+    any, as they answer by the `decision` (decision.json)."""
     metrics = scores_of(gathered.rows, gathered.predictor, config)
     per_fold: list[dict[str, Any]] = []
     for run in fold_runs(config):
@@ -67,14 +69,38 @@ def metrics_of(
     head = {key: metrics[key] for key in ("metric", "value", "samples")}
     head |= {"pooled_over": "folds", "spread": spread_of(values), "per_fold": per_fold}
     head["inference"] = inference
-    if decisions.nested is not None:
-        head["nested"] = decisions.nested
+    if nested:
+        head["nested"] = dict(nested)
     if gathered.test is not None:
-        metrics["test"] = _test_scores(config, gathered, decisions)
+        metrics["test"] = _test_scores(config, gathered, decision)
     return head | metrics
 
 
-def _test_scores(config: Config, gathered: Gathered, decisions: Decisions) -> dict[str, Any]:
+def metrics_again(
+    folder: FoldsFolder, config: Config, read: ReadData, console: Console, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """As metrics.json, with all rows predicted again, and as they are answered by decision.json. `nested` is estimated
+    anew, of the rules that decision.json has, and left out where they were fitted to other views or means of the
+    models."""
+    gathered, inference = gather_as_asked(folder, config, read, console, should_stop, recompute=True)
+    decided(folder, gathered.predictor)  # refuses a damaged file
+    decision = folder.decision() or {"targets": {}}
+    other = other_inference_line(decision, str(inference["tta"]), str(inference["ensemble"]))
+    if other:
+        console.line(f"{other}; `nested` is left out")
+        return metrics_of(folder, config, gathered, inference, decision, None)
+    nested = decide(config, gathered, inference).nested or {"targets": {}}
+    kept = {
+        name: entry
+        for name, entry in nested["targets"].items()
+        if entry["rule"] == decision["targets"].get(name, {}).get("rule", {}).get("name")
+    }
+    # The joint class is scored with the rules of all of its targets, or not at all.
+    again = nested if kept == nested["targets"] else {"targets": kept}
+    return metrics_of(folder, config, gathered, inference, decision, again if kept else None)
+
+
+def _test_scores(config: Config, gathered: Gathered, decision: Mapping[str, Any]) -> dict[str, Any]:
     """The scores of the ensemble on the test rows, as it answers; and where a decision changes that, the selection
     metric without it."""
     test = gathered.splits.test
@@ -93,7 +119,7 @@ def _test_scores(config: Config, gathered: Gathered, decisions: Decisions) -> di
             row_weights=score_weights(config, test.samples),
         )
 
-    if not applied_lines(decisions.json):
+    if not applied_lines(decision):
         return scored(gathered.predictor)
-    decided = scored(with_decision(gathered.predictor, decisions.json, "decision.json"))
+    decided = scored(with_decision(gathered.predictor, decision, "decision.json"))
     return decided | {"without_decision": scored(gathered.predictor)["value"]}

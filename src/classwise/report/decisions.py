@@ -75,7 +75,8 @@ def decision_section(run: RunFiles) -> DecisionSection | None:
     )
     for name, entry in targets.items():
         tried = [mapping(one) for one in listing(entry.get("candidates"))]
-        found.rules.extend(_rule_row(name, entry, one) for one in tried)
+        shown = _shown(tried)
+        found.rules.extend(_rule_row(name, entry, one, is_shown=one is shown) for one in tried)
         if not tried and not found.reason:
             found.left_out.append((name, str(entry.get("reason") or "")))
         found.calibrations.extend(_calibrations(name, mapping(entry.get("temperature"))))
@@ -91,7 +92,14 @@ def _point(entry: Json) -> tuple[float, float, float]:
     return threshold, coverage, risk
 
 
-def _rule_row(name: str, entry: Json, tried: Json) -> RuleRow:
+def _shown(tried: list[Json]) -> Json | None:
+    """The candidate that the reason of the target is about: the adopted one, else the one with the largest gain."""
+    adopted = (one for one in tried if one.get("adopted") is True)
+    gains = {at: number(mapping(one.get("nested")).get("gain")) or 0.0 for at, one in enumerate(tried)}
+    return next(adopted, tried[max(gains, key=lambda at: gains[at])] if tried else None)
+
+
+def _rule_row(name: str, entry: Json, tried: Json, is_shown: bool) -> RuleRow:
     nested = mapping(tried.get("nested"))
     interval = ends(nested.get("interval"))
     gain = f"{number(nested.get('gain')) or 0.0:+.3f}"
@@ -99,7 +107,7 @@ def _rule_row(name: str, entry: Json, tried: Json) -> RuleRow:
         gain += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
     rule = str(tried.get("name"))
     verdict = "adopted" if tried.get("adopted") is True else "left out"
-    reason = str(nested.get("reason") or "")
+    reason = str((is_shown and entry.get("reason")) or nested.get("reason") or "")
     return RuleRow(
         target=name,
         rule=RULES.get(rule, rule),

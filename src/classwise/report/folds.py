@@ -83,7 +83,7 @@ def folds_section(run: RunFiles, best: Best) -> FoldsSection | None:
         classes=_classes(run),
         calibrations=_calibrations(run),
         decision=decision_section(run),
-        chosen=run.decision.get("tuned") is not True,
+        chosen=run.decision.get("own_rows_chose") is not False,
     )
 
 

@@ -1,5 +1,6 @@
 """Predictions and submissions of a trained model, from what they are made of to the table or the file."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from classwise.data.table import separator_of
 from classwise.errors import DataError, OutputError
 from classwise.files import write_bytes
 from classwise.infer.answers import Answer, Question, choose_answers, kept_columns_text, with_answers
-from classwise.infer.decided import abstention_lines
+from classwise.infer.decided import abstention_lines, as_models_answer
 from classwise.infer.submission import (
     Template,
     fill,
@@ -110,7 +111,7 @@ def submission_of(
 
     # The template alone decides which images are predicted, and in which order.
     frame, id = read_form(template, form.id)
-    question = Question(predictor.heads, predictor.labels, bool(predictor.joint))
+    question = Question(predictor.heads, predictor.labels, bool(predictor.joint), predictor.separators)
     answers = choose_answers(template, frame, id, question, form.answer, form.positive)
     filled_in = Template(
         path=template,
@@ -137,15 +138,19 @@ def submission_of(
     rows = usable_rows(samples, config, console) if skips else None
     good = samples if rows is None else rows.rows.samples
     outputs = predictor.outputs(good, config, engine=engine, console=console, hint=GUESS_HINT)
+    in_full = any(answer.label for answer in answers) or None
+    table = predictor.table(good, outputs, {}, in_full=in_full)
     if rows is not None and rows.reasons:
-        guess = fallback_outputs(predictor.heads, status(), outputs)
-        outputs = _in_all_rows(outputs, guess, [id not in rows.reasons for id in samples.ids])
+        # A decision is for what models say of images, not for the shares of the training rows.
+        guessing = dataclasses.replace(predictor, heads=as_models_answer(predictor.heads))
+        guess = fallback_outputs(guessing.heads, status(), outputs)
+        bad = samples.take([row for row, id in enumerate(samples.ids) if id in rows.reasons])
+        guesses = guessing.table(bad, _in_each_row(outputs, guess, len(bad)), {}, in_full=in_full)
+        table = _in_order(samples.ids, table, guesses)
         said = repr(form.fallback)
         if form.fallback is None:
-            said = fallback_text(predictor.heads, predictor.labels, guess)
+            said = fallback_text(guessing.heads, predictor.labels, guess)
         console.line(f"{rows.note}; their rows hold {said}")
-    in_full = any(answer.label for answer in answers)
-    table = predictor.table(samples, outputs, {}, in_full=in_full or None)
 
     # A template has no place for a mark, so their number is said.
     for line in abstention_lines(table):
@@ -165,17 +170,19 @@ def submission_of(
     return "" if rows is None else rows.note
 
 
-def _in_all_rows(
-    outputs: dict[str, torch.Tensor], guess: dict[str, torch.Tensor], is_good: Sequence[bool]
+def _in_each_row(
+    outputs: Mapping[str, torch.Tensor], guess: Mapping[str, torch.Tensor], rows: int
 ) -> dict[str, torch.Tensor]:
-    """The outputs of the good rows in their places, the guess in the others."""
-    good_N = torch.tensor(is_good)
-    found = {}
-    for name, raw in outputs.items():
-        rows = guess[name].to(raw.dtype).expand(len(is_good), -1).clone()
-        rows[good_N] = raw
-        found[name] = rows
-    return found
+    """The guess as the outputs of so many rows, in the number format of those of the models."""
+    return {name: guess[name].to(raw.dtype).expand(rows, -1) for name, raw in outputs.items()}
+
+
+def _in_order(ids: Sequence[str], table: pl.DataFrame, guesses: pl.DataFrame) -> pl.DataFrame:
+    """The rows of both tables in the order of the ids; columns that only one of them has are null in the other."""
+    both = pl.concat([table, guesses], how="diagonal")
+    return pl.DataFrame({"id": list(ids)}, schema={"id": pl.String}).join(
+        both, on="id", how="left", maintain_order="left"
+    )
 
 
 def _with_fallback(frame: pl.DataFrame, template: Template, rows: UsableRows, fallback: str) -> pl.DataFrame:

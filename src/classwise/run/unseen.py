@@ -13,7 +13,7 @@ from classwise.compose.split_checks import listed
 from classwise.data.label_spelling import spelling_key
 from classwise.data.targets import Target
 from classwise.errors import DataError
-from classwise.model.heads import Head
+from classwise.model.heads import Head, label_cuts
 from classwise.run.labels_by_value import label_cells
 
 LISTED = 3  # misspelt labels in a warning
@@ -67,6 +67,12 @@ class UnseenHead:
     @property
     def classes(self) -> int:
         return self.head.classes + self.unseen if self.head.classes else 0
+
+    @property
+    def label_cuts(self) -> tuple[float, ...]:
+        """Those of the head, and 0 for the labels that it does not know; empty where it has none."""
+        cuts = label_cuts(self.head)
+        return (*cuts, *(0.0 for _ in range(self.unseen))) if cuts else ()
 
     def decode(self, outputs: Tensor) -> Tensor:
         """The outputs of the model are those of the labels that it knows."""
