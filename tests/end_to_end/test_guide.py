@@ -112,6 +112,8 @@ def small(config: Mapping[str, Any]) -> dict[str, Any]:
         "data.workers": 0,
         "report.resamples": 50,
     }
+    if "weights" in config["model"] and not frozen and "plan" not in training:
+        changes["training.plan"] = "probe_then_finetune"  # which so few validation rows would leave out
     if frozen:
         changes["training.freeze_epochs"] = epochs if frozen == training["epochs"] else 1
     if "weights_from_epoch" in loss:

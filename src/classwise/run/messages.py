@@ -237,8 +237,8 @@ def _say_end_without_validation(
     )
     console.line(f"report: {folder.report}")
     if test := metrics.get("test"):
-        console.line(test_line(test))
         console.line_once(headline_note(test))
+        console.line(test_line(test))  # last: the score to quote
 
 
 def scored_on(metrics: Mapping[str, Any]) -> str:
@@ -267,8 +267,8 @@ def _say_last_lines(
 
     # The score on rows that chose nothing is the one to quote.
     if test := metrics.get("test"):
-        console.line(test_line(test))
         console.line_once(headline_note(test))
+        console.line(test_line(test))  # last: the score to quote
 
 
 def test_line(test: Mapping[str, Any]) -> str:
