@@ -1,13 +1,9 @@
-"""The verbs of a run (train, resume, evaluate, predict, submit, export, report), each from start to end."""
+"""The verbs that make a run, train and resume, each from start to end; `Run` (run/trained.py) is what they return."""
 
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import polars as pl
 
 from classwise.compose.autotune import resolve_auto
 from classwise.compose.dataset import ReadData, prepare
@@ -22,20 +18,14 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.memory import memory_of
 from classwise.distributed import process_group
-from classwise.errors import CheckpointError, ConfigError, DataError
-from classwise.files import refuse_existing, write_bytes
-from classwise.infer.engines import check_engine
-from classwise.infer.export import metadata_of, onnx_bytes
-from classwise.report.page import write_report
+from classwise.errors import ConfigError
 from classwise.run.assembly import assemble, new_model, restored_parts
 from classwise.run.checkpoint import (
     fingerprint,
     newest_checkpoint,
-    read_checkpoint,
     read_on_rank_zero,
     weights_digest,
 )
-from classwise.run.evaluation import split_scores, table_scores
 from classwise.run.extension import (
     check_extension,
     config_before,
@@ -46,18 +36,14 @@ from classwise.run.extension import (
 )
 from classwise.run.folder import RunFolder, locked_by_rank_zero, new_folder_on_rank_zero
 from classwise.run.messages import say_batch_norm, say_start
-from classwise.run.onnx_file import check_onnx_file, say_single_view
 from classwise.run.own_code import (
     Trust,
     admit_config,
-    admit_run,
     admit_run_on_all_ranks,
     agree_on_code,
     with_copies,
 )
-from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
-from classwise.run.prediction_inputs import Source
-from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
+from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config, with_begun_plan
@@ -68,6 +54,7 @@ from classwise.run.session import (
     stop_between_updates,
     write_beginning,
 )
+from classwise.run.trained import Run as Run
 from classwise.signals import stop_flag
 
 
@@ -244,236 +231,6 @@ def resume(
             folder, config, splits, parts=parts, checkpointer=checkpointer, console=console, stop=stop
         )
     return Run(folder)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run directory, to read results from and to use the trained model. Open one with `Run.open(path)`."""
-
-    folder: RunFolder
-    overrides: tuple[tuple[str, str], ...] = ()
-
-    @staticmethod
-    def open(path: str | Path, trust: Trust = (), tta: str | None = None) -> "Run":
-        """The run in the folder `path`. `tta`: replaces inference.tta of its config in all that it predicts.
-
-        `trust`: for a run with code of its own (code/), at least the first eight characters of the SHA-256 of each of
-        its files, which you have read and trust: such code can do anything. Raises CheckpointError if there is no run,
-        or a file of its code has changed; TrustError for code that is not trusted.
-        """
-        folder = RunFolder(Path(path))
-        if "kind" in folder.status():
-            raise CheckpointError(f"{path} is a folds directory; open it with classwise.Folds.open")
-        admit_run(folder.path, trust)
-        return Run(folder, () if tta is None else (("inference.tta", tta),))
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self.folder.path
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """status.json: state, reason, epoch, update, best, data, environment."""
-        return self.folder.status()
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """metrics.json: of the best checkpoint on the validation rows and, under `test`, on the test rows if any."""
-        return self.folder.metrics()
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """history.jsonl: one dict per epoch."""
-        return self.folder.history()
-
-    def evaluate(
-        self,
-        table: str | Path | None = None,
-        images: str | Path | None = None,
-        quiet: bool = True,
-        bad_images: str = "error",
-    ) -> dict[str, Any]:
-        """Metrics as in metrics.json, on the validation rows or on another labeled table or folder of class folders.
-        Without a table, `test` has those on the test rows, if the run has any.
-
-        `images`: the folder that the table's paths are relative to (default: that of the run's config). For a table,
-        `warnings` says what makes the scores mean less than it seems: rows that were trained on, classes without rows
-        (with `macro_f1_present`, the mean F1 of those that have rows), a missing group column, labels that the model
-        has never seen, which count as mistakes (with `unseen`, and `macro_f1_known` without them).
-
-        `bad_images="skip"`: rows of the table whose image cannot be used are left out, and are in `skipped`.
-
-        Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
-        """
-        console = Console(quiet)
-        config = self._config()
-        predictor = self._predictor(config)
-        if table is None:
-            return self._evaluate_own_rows(predictor, config, console)
-        return table_scores(
-            predictor,
-            config,
-            self.folder.split(),
-            table=Path(table),
-            images=images,
-            bad_images=bad_images,
-            console=console,
-        )
-
-    def _evaluate_own_rows(self, predictor: Predictor, config: Config, console: Console) -> dict[str, Any]:
-        """The metrics on the run's validation and test rows."""
-        # The images are read once, for which a cache saves nothing.
-        splits = prepare(config, console, use_cache=False, sides=self.folder.sides())
-        refuse_changed_data(self.folder, splits, predictor.metadata)
-        if not len(splits.valid.samples) and splits.test is None:
-            raise DataError(
-                f"{self.path}: the run was trained on all rows (data.valid = 0), so it has none to be evaluated on;"
-                " name a labeled table or folder"
-            )
-        metrics = split_scores(predictor, splits.valid, config, console)
-        # What the choice of the epoch does to the score is known from training, of the predictions that were made then.
-        with contextlib.suppress(CheckpointError):  # a run that has not ended has no metrics.json
-            if self.metrics.get("inference") == metrics.get("inference"):
-                metrics |= {k: v for k, v in self.metrics.items() if k == "selection"}
-        if splits.test is not None:
-            metrics["test"] = split_scores(predictor, splits.test, config, console)
-        return metrics
-
-    def predict(
-        self,
-        source: Source,
-        images: str | Path | None = None,
-        quiet: bool = True,
-        engine: str = "torch",
-        bad_images: str = "error",
-        ids: Sequence[str] | None = None,
-        probabilities: str = "auto",
-    ) -> pl.DataFrame:
-        """Predictions for a folder of images, a table, image files, or images in memory, in the order of the source.
-
-        `source`: a path (a table, a folder, an image, a pattern such as `new/*.png`, or `-` for a list of paths on
-        standard input), an array (H, W, 3) of uint8, an image of Pillow's, the bytes of an image file, or a list of any
-        of these. `ids`: those of a list (default: the paths as given, and the number of an image in memory).
-
-        The columns are `id` and, for every target (see predictions.csv), its label and its probabilities: of all
-        classes, or the `top` five, with `auto` of all up to 200 classes. `images`: the folder that a table's paths are
-        relative to (default: that of the run's config). `engine`: torch | compile | onnx | auto
-        (docs/guide/training.md).
-
-        `bad_images="skip"`: an image that cannot be used has a row with empty cells, and the reason in the column
-        `error`.
-
-        Raises ConfigError for an unknown engine, ModelError for one that is missing or whose numbers differ, DataError
-        for a bad table or image.
-        """
-        check_engine(engine)
-        config = self._config()
-        return predictions_of(
-            self._predictor(config),
-            config,
-            source,
-            images=images,
-            ids=ids,
-            engine=engine,
-            bad_images=bad_images,
-            probabilities=probabilities,
-            console=Console(quiet),
-        )
-
-    def submit(
-        self,
-        template: str | Path,
-        images: str | Path,
-        out: str | Path,
-        id: str | None = None,
-        force: bool = False,
-        quiet: bool = True,
-        engine: str = "torch",
-        answer: str = "auto",
-        positive: str | None = None,
-        clip: float | None = None,
-        bad_images: str = "error",
-        fallback: str | None = None,
-    ) -> Path:
-        """Predict the images in `images`, write the template's rows with the predictions to `out`, and return `out`.
-
-        `id`: the template's id column (default: its first). `engine` as in `predict`. `answer`: what is written: label,
-        index, probability, rank, or auto (what the template's columns and values show: infer/answers.py). `positive`:
-        the label whose probability a single column takes. `clip`: how near to 0 and 1 a probability may come.
-
-        `bad_images="skip"`: a row whose image is missing or cannot be used holds `fallback` or, by default, what one
-        would guess without an image: the most frequent label of the training rows.
-
-        Raises OutputError if `out` exists or the template's values contradict the predictions, DataError for a bad
-        template or image; nothing is written then.
-        """
-        self.submit_with_note(
-            template,
-            images,
-            out,
-            id=id,
-            force=force,
-            quiet=quiet,
-            engine=engine,
-            answer=answer,
-            positive=positive,
-            clip=clip,
-            bad_images=bad_images,
-            fallback=fallback,
-        )
-        return Path(out)
-
-    def submit_with_note(
-        self,
-        template: str | Path,
-        images: str | Path,
-        out: str | Path,
-        force: bool,
-        quiet: bool,
-        engine: str,
-        **form: Any,
-    ) -> str:
-        """`submit`, where `form` has its other arguments; returns a note on the images that could not be used, empty
-        if all could."""
-        check_engine(engine)
-        refuse_existing(Path(out), force)
-        config = self._config()
-        return submission_of(
-            self._predictor(config),
-            config,
-            self.folder.status,
-            Path(template),
-            Path(images),
-            Path(out),
-            form=SubmissionForm(**form),
-            engine=engine,
-            console=Console(quiet),
-        )
-
-    def export(self, out: str | Path, force: bool = False, quiet: bool = True) -> Path:
-        """Write the best checkpoint's model to `out` as an ONNX file for any batch size, and return `out`. The file's
-        metadata holds targets, labels and how images are to be preprocessed.
-
-        Raises OutputError if `out` exists, ModelError if the model cannot be exported or a package is missing.
-        """
-        out = Path(out)
-        check_onnx_file(out, force)
-        predictor = self._predictor()
-        write_bytes(out, onnx_bytes(predictor.model, metadata_of(predictor.model, predictor.metadata)))
-        say_single_view(predictor.tta, Console(quiet))
-        return out
-
-    def report(self) -> Path:
-        """Write report.html again from what the run directory holds, and return its path."""
-        return write_report(self.path)
-
-    def _config(self) -> Config:
-        return load_config(self.folder.config, self.overrides)
-
-    def _predictor(self, config: Config | None = None) -> Predictor:
-        tta = tta_of_run(config or self._config())
-        return Predictor.of(read_checkpoint(self.folder.checkpoints / "best")).with_tta(tta)
 
 
 def checked_config(
