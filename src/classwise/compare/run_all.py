@@ -4,6 +4,7 @@ A seed determines the split, the initial weights, the order of the rows and the 
 seed share their validation rows, so the difficulty of the split cancels out of their difference.
 """
 
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
@@ -104,11 +105,12 @@ def _train(file: PlanFile, plan: Plan, jobs: int, console: Console) -> dict[Path
     else:
         endings = in_processes(to_do, work_of, begins=print_beginning, jobs=jobs)
     try:
-        for run, outcome in endings:
-            outcomes[run.folder] = outcome
-            tuning.run_ended(run)
-            result = result_of(run, outcome, plan.scoring.split)
-            print_run(run, f"{shown(run.variant)}, seed {run.seed}: {_result_text(result)}")
+        with contextlib.closing(endings):  # an error in between stops the processes, too
+            for run, outcome in endings:
+                outcomes[run.folder] = outcome
+                tuning.run_ended(run)
+                result = result_of(run, outcome, plan.scoring.split)
+                print_run(run, f"{shown(run.variant)}, seed {run.seed}: {_result_text(result)}")
     except KeyboardInterrupt:
         pass  # between two runs: `_print_end` finds that some are missing
     return outcomes

@@ -27,7 +27,7 @@ WorkOf = Callable[[Run], tuple[Path, Config] | None]
 
 def one_by_one(
     runs: Sequence[Run], work_of: WorkOf[Run], begins: Callable[[Run], None]
-) -> Iterator[tuple[Run, Outcome]]:
+) -> Generator[tuple[Run, Outcome]]:
     """Train in this process. Stops after a run that was interrupted, or during which a signal came.
 
     `begins` is called before each run."""
