@@ -24,8 +24,8 @@ Student's t over the parts, paired; parts share rows, so it is too narrow for a 
 `decisions`: no images at all, but drawn probabilities (simulations/decisions.py): is a rule adopted where nothing is to
 be gained, and does the interval of the nested estimate hold later?
 
-Every other result is a line of WORK/folds.jsonl; `tables` prints what they come to, and --write puts it into
-docs/results/folds.md. Times are good only where nothing else runs."""
+Every other result is a line of --records (those of the page: docs/results/folds.jsonl); `tables` prints what they come
+to, and --write puts it into docs/results/folds.md. Times are good only where nothing else runs."""
 
 import argparse
 import json
@@ -256,23 +256,22 @@ def predict_table(records: Sequence[Record]) -> list[str]:
     return [f"Five models against one, images per second: {ratio:.2f} (median of {len(records)} pairs)."]
 
 
-def read(work: Path) -> list[Record]:
-    path = work / "folds.jsonl"
+def read(path: Path) -> list[Record]:
     return (
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     )
 
 
-def add(work: Path, record: Record) -> None:
+def add(path: Path, record: Record) -> None:
     """Append a line, and print it."""
-    with (work / "folds.jsonl").open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
     print({key: value for key, value in record.items() if key != "decision"}, flush=True)
 
 
 def tables(options: argparse.Namespace) -> None:
     """Print the table of each kind of record, and write it with --write."""
-    records = read(options.work)
+    records = read(options.records)
     makers = {"time": time_table, "quality": quality_table, "predict": predict_table}
     for kind, make in makers.items():
         chosen = [record for record in records if record["kind"] == kind]
@@ -297,22 +296,24 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--command", default=OURS, help="another build, for the single runs")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/results/folds.md")
+    parser.add_argument("--records", type=Path, help="the file of all results [default: WORK/folds.jsonl]")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    options.records = options.records or options.work / "folds.jsonl"
     head = {"kind": options.what, "set": options.set, "plan": options.plan}
     if options.what == "time":
         split = make_split(options.set, 0, options.work, options.data)
         for number in range(options.pairs):
-            add(options.work, {**head, "jobs": options.jobs, **time_pair(split, options, number)})
+            add(options.records, {**head, "jobs": options.jobs, **time_pair(split, options, number)})
     elif options.what == "quality":
-        known = {(r["set"], r["plan"], r["part"]) for r in read(options.work) if r["kind"] == "quality"}
+        known = {(r["set"], r["plan"], r["part"]) for r in read(options.records) if r["kind"] == "quality"}
         for part in range(options.parts):
             if (options.set, options.plan, part) not in known:
                 split = make_split(options.set, part, options.work, options.data)
-                add(options.work, {**head, "part": part, **quality_part(split, options, part)})
+                add(options.records, {**head, "part": part, **quality_part(split, options, part)})
     elif options.what == "predict":
         for pair in predict_pairs(make_split(options.set, 0, options.work, options.data), options):
-            add(options.work, {**head, **pair})
+            add(options.records, {**head, **pair})
     elif options.what == "decisions":
         table = simulated.decisions(options.repetitions)
         if options.write:
