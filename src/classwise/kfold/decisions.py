@@ -238,7 +238,9 @@ def decided(folder: FoldsFolder, predictor: Predictor) -> Predictor:
 
 
 def decision_lines(found: Mapping[str, Any]) -> list[str]:
-    """What is decided, in a line for each target, for the terminal."""
+    """What is decided, in a line for each target, for the terminal; in one for all where nothing may be tuned."""
+    if reason := found.get("reason"):
+        return [f"decisions: none; {reason}"]
     return [_line(name, entry) for name, entry in found["targets"].items()]
 
 
