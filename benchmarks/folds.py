@@ -90,6 +90,8 @@ def time_pair(split: SetSplit, options: argparse.Namespace, number: int) -> Reco
         folder = Path(name)
         config = init(split.train, folder, options.plan)
         log = options.work / "log.txt"
+
+        # Each side begins with an empty cache; within a side it is kept, as it is for a user.
         for side in ("folds", "runs")[:: -1 if number % 2 else 1]:
             cache = folder / f"cache-{side}"
             if side == "folds":

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from classwise.metrics.collection import MetricCollection, flat_scores
+from classwise.metrics.formatting import cut, display_width, score_text, short_interval
 from classwise.metrics.scores import SCORES
-from classwise.metrics.text import SHOWN, cut, display_width, metrics_text, score_text, short_interval
+from classwise.metrics.text import SHOWN, metrics_text
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
 
 HEADS: dict[str, Head] = {

@@ -13,9 +13,9 @@ from classwise.compare.resamples import resampled_runs
 from classwise.compare.scoring import Scoring
 from classwise.compare.stats import Design, Runs, Summary, Values, summarize
 from classwise.compare.text import HEADER, columns_to_show, digits_for, shown, table
+from classwise.metrics.formatting import display_width
 from classwise.metrics.names import higher_is_better, split_metric
 from classwise.metrics.scores import AT_PRIOR, score_range
-from classwise.metrics.text import display_width
 from classwise.report.names import IN_UNITS
 from classwise.run.folder import RunFolder
 from classwise.run.unattended import DONE, Outcome, is_done

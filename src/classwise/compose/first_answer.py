@@ -89,10 +89,10 @@ def fit_first_answer(
     """Fit a head for each target but those that are `kept`, whose heads in the model are those of the run that it
     starts from. `model` is moved to `device`; its weights do not change. Raises ImageError, Interrupted if asked to
     stop, and NonFiniteError for features that are not finite."""
-    found = compute_features(
+    features = compute_features(
         config, splits, model, heads=heads, device=device, console=console, should_stop=should_stop
     )
-    rows, fitted, views, valid_NF = found.rows, found.fitted, found.views, found.valid
+    rows, fitted, views, valid_NF = features.rows, features.fitted, features.views, features.valid
     labels = _labels(splits)
 
     # One problem for each target: its own loss, its own penalty.

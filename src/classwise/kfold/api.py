@@ -81,18 +81,18 @@ def resume_folds(path: str | Path, quiet: bool = False) -> "Folds":
     """Go on with folds: what is done is not done again, and a fold that was stopped goes on from its last checkpoint.
     Raises as `folds` does, CheckpointError for a folder that holds no folds and for data that has changed."""
     console = Console(quiet)
-    found = Folds.open(path)
-    folder = found.folder
+    opened = Folds.open(path)
+    folder = opened.folder
     with locked(folder.path):
-        if folder.status().get("state") == "finished" and not found.lacks_last:
+        if folder.status().get("state") == "finished" and not opened.lacks_last:
             console.line(f"{folder.path}: finished already; nothing to do")
-            return found
+            return opened
         if not folder.files.config.exists():
             raise CheckpointError(
                 f"{folder.path}: stopped before it had a config.toml; delete the folder, and start again"
             )
         train_folds(folder, load_config(folder.files.config), console, quiet, is_new=False)
-    return found
+    return opened
 
 
 @dataclass(frozen=True)
@@ -270,14 +270,12 @@ class Folds:
     def _predictor(self, console: Console) -> Predictor:
         """All models as one, with the decision of decision.json; the console says what it changes, and where it was
         fitted to predictions of another kind."""
-        config = self._config()
-        tta = tta_of_folds(self.folder, config)
-        predictor = decided(self.folder, ensemble_of(self.folder, config, tta))
-        for line in self._applied():
+        ensemble = self._ensemble()
+        predictor = decided(self.folder, ensemble)  # refuses a damaged decision.json
+        decision = self.folder.decision() or {"targets": {}}
+        other = other_inference_line(decision, ensemble.tta, ensemble.ensemble)
+        for line in [*applied_lines(decision), *([other] if other else [])]:
             console.line(line)
-        found = self.folder.decision() or {"targets": {}}
-        if other := other_inference_line(found, tta, config.inference.ensemble):
-            console.line(other)
         return predictor
 
     def _applied(self) -> list[str]:

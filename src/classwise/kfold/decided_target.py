@@ -146,7 +146,7 @@ def _sizes(predictor: Predictor) -> list[int]:
     return [predictor.heads[part].classes for part in predictor.joint]
 
 
-def joint_predicted(rows: OutOfFold, predictor: Predictor) -> list[Ints]:
+def _joint_predicted(rows: OutOfFold, predictor: Predictor) -> list[Ints]:
     """The plain answers (N,) of the targets of the joint class."""
     heads = {part: predictor.heads[part] for part in predictor.joint}
     return [
@@ -159,7 +159,7 @@ def _joint_judge(
     rows: OutOfFold, predictor: Predictor, name: str, row_numbers: Ints, joint_N: Ints, score: str
 ) -> Judge:
     """A score of the joint class, in which the other targets answer as they do without a decision."""
-    others = [answer_N[row_numbers] for answer_N in joint_predicted(rows, predictor)]
+    others = [answer_N[row_numbers] for answer_N in _joint_predicted(rows, predictor)]
     sizes, place = _sizes(predictor), predictor.joint.index(name)
 
     def of(given: Answers) -> Answers:
@@ -176,19 +176,22 @@ def decide_target(config: Config, rows: TargetRows, against: str) -> DecidedTarg
     reason = against or rows.reason
     if reason or rows.goal is None or rows.judge is None:
         return DecidedTarget(rows, [], None, reason)
+
+    # Tuning takes longest, by far: it is left out where it would take minutes.
     seed, resamples = config.seed, config.report.resamples
     names = _names(settings, rows.goal)
     work = len(rows.row_numbers) * rows.goal.classes**2
     if work > MOST_WORK and TUNED in names:
         names.remove(TUNED)
         reason = f"{rows.goal.classes:,} classes of {len(rows.row_numbers):,} rows are too many to tune offsets for"
-    found = candidates(rows.data, names, rows.goal, rows.judge, seed, resamples)
-    chosen = adopted(rows.data, found, rows.judge, seed, resamples)
-    if chosen is None and found:
-        # The candidate that is shown is the one with the largest gain.
-        shown = max(found, key=lambda one: one.gain.gain)
+
+    # The candidate that is shown is the one with the largest gain.
+    tried = candidates(rows.data, names, rows.goal, rows.judge, seed, resamples)
+    chosen = adopted(rows.data, tried, rows.judge, seed, resamples)
+    if chosen is None and tried:
+        shown = max(tried, key=lambda one: one.gain.gain)
         reason = "; ".join(filter(None, (shown.gain.reason or LEFT_OUT, reason)))
-    return DecidedTarget(rows, found, chosen, reason)
+    return DecidedTarget(rows, tried, chosen, reason)
 
 
 def _names(settings: Decision, goal: Goal) -> list[str]:

@@ -25,7 +25,7 @@ from classwise.kfold.decided_target import (
 )
 from classwise.kfold.folder import FoldsFolder
 from classwise.kfold.members import Gathered
-from classwise.metrics.text import score_text
+from classwise.metrics.formatting import score_text
 from classwise.model.heads import Head
 from classwise.run.predictor import Predictor
 
@@ -90,7 +90,7 @@ def decide(config: Config, gathered: Gathered, inference: Mapping[str, Any]) -> 
     for name, entry in entries.items():
         if gathered.test is not None and "temperature" in entry:
             entry["temperature"] |= _on_test(gathered, name, entry["temperature"])
-    found = {
+    decision = {
         "rows": "out of fold",
         "tuned": not against,
         "reason": against,
@@ -100,11 +100,11 @@ def decide(config: Config, gathered: Gathered, inference: Mapping[str, Any]) -> 
         "targets": entries,
     }
     if inference.get("asked") == "auto" and not against:
-        found["note"] = SAME_VIEWS
+        decision["note"] = SAME_VIEWS
     nested = {name: nested_json(config, decided) for name, decided in targets.items()}
     nested = {name: entry for name, entry in nested.items() if entry is not None}
     joint = {} if together is None else {"joint": _joint_json(targets, together)}
-    return Decisions(targets, found, {"targets": nested} | joint if nested else None)
+    return Decisions(targets, decision, {"targets": nested} | joint if nested else None)
 
 
 def _joint_json(targets: Mapping[str, DecidedTarget], gain: Gain) -> dict[str, Any]:
@@ -188,18 +188,18 @@ def _on_test(gathered: Gathered, name: str, entry: Mapping[str, Any]) -> dict[st
     return {"ensemble_on_test": {"before": before, "after": after, "at": temperature, "rows": len(rows)}}
 
 
-def with_decision(predictor: Predictor, found: Mapping[str, Any], where: str) -> Predictor:
+def with_decision(predictor: Predictor, decision: Mapping[str, Any], where: str) -> Predictor:
     """The ensemble with what decision.json says. Raises CheckpointError where it does not fit the models."""
     try:
         decided = {
             name: {
                 "temperature": _ensemble_temperature(entry),
                 "rule": _rule_from_json(entry["rule"]),
-                "abstain": float(found["abstain"]),
+                "abstain": float(decision["abstain"]),
             }
-            for name, entry in found["targets"].items()
+            for name, entry in decision["targets"].items()
         }
-        for name, entry in found["targets"].items():
+        for name, entry in decision["targets"].items():
             if (
                 tuple(entry["labels"]) != predictor.labels[name]
                 or entry["type"] != predictor.heads[name].type
@@ -210,11 +210,11 @@ def with_decision(predictor: Predictor, found: Mapping[str, Any], where: str) ->
         raise CheckpointError(f"{where} is damaged, or of other folds: {error}") from None
 
 
-def marking_heads(predictor: Predictor, found: Mapping[str, Any]) -> dict[str, Head]:
+def marking_heads(predictor: Predictor, decision: Mapping[str, Any]) -> dict[str, Head]:
     """Heads that mark the answers out of fold, which are those of the models themselves, below decision.abstain."""
     marks = {
-        name: {"abstain": float(found["abstain"]), "temperature": _ensemble_temperature(entry)}
-        for name, entry in found["targets"].items()
+        name: {"abstain": float(decision["abstain"]), "temperature": _ensemble_temperature(entry)}
+        for name, entry in decision["targets"].items()
     }
     return decided_heads(predictor.heads, marks)
 
@@ -233,15 +233,15 @@ def _rule_from_json(entry: Mapping[str, Any]) -> Rule:
 
 def decided(folder: FoldsFolder, predictor: Predictor) -> Predictor:
     """The ensemble with the decision of its folder; as it is where there is none."""
-    found = folder.decision()
-    return predictor if found is None else with_decision(predictor, found, str(folder.decision_json))
+    decision = folder.decision()
+    return predictor if decision is None else with_decision(predictor, decision, str(folder.decision_json))
 
 
-def decision_lines(found: Mapping[str, Any]) -> list[str]:
+def decision_lines(decision: Mapping[str, Any]) -> list[str]:
     """What is decided, in a line for each target, for the terminal; in one for all where nothing may be tuned."""
-    if reason := found.get("reason"):
+    if reason := decision.get("reason"):
         return [f"decisions: none; {reason}"]
-    return [_line(name, entry) for name, entry in found["targets"].items()]
+    return [_line(name, entry) for name, entry in decision["targets"].items()]
 
 
 def _line(name: str, entry: Mapping[str, Any]) -> str:
@@ -263,11 +263,11 @@ def _gain_text(gain: Mapping[str, Any]) -> str:
     return score_text("gain", gain["gain"], gain["interval"])
 
 
-def other_inference_line(found: Mapping[str, Any], tta: str, ensemble: str) -> str:
+def other_inference_line(decision: Mapping[str, Any], tta: str, ensemble: str) -> str:
     """That rules were fitted to predictions of other views or means than they are applied to; empty if not."""
     now = {"tta": tta, "ensemble": ensemble}
-    fitted = found.get("inference", now)
-    has_rule = any(entry["rule"]["name"] != NONE for entry in found["targets"].values())
+    fitted = decision.get("inference", now)
+    has_rule = any(entry["rule"]["name"] != NONE for entry in decision["targets"].values())
     if fitted == now or not has_rule:
         return ""
     return (
@@ -276,13 +276,13 @@ def other_inference_line(found: Mapping[str, Any], tta: str, ensemble: str) -> s
     )
 
 
-def applied_lines(found: Mapping[str, Any]) -> list[str]:
+def applied_lines(decision: Mapping[str, Any]) -> list[str]:
     """What `predict` and the others say of a decision that changes what they write; empty if it changes nothing."""
     lines = []
-    for name, entry in found["targets"].items():
+    for name, entry in decision["targets"].items():
         parts = [] if entry["rule"]["name"] == NONE else [entry["rule"]["name"]]
         temperature = _ensemble_temperature(entry)
         parts += [] if temperature == 1 else [f"temperature {temperature:g}"]
-        parts += [f"abstains below {found['abstain']:g}"] if found["abstain"] else []
+        parts += [f"abstains below {decision['abstain']:g}"] if decision["abstain"] else []
         lines += [f"decision for {name} (decision.json): {', '.join(parts)}"] if parts else []
     return lines

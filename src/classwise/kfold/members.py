@@ -85,11 +85,14 @@ def gather(
     splits: list[DatasetSplits] = []
     first: Predictor | None = None
     for run in runs:
+        # The rows that this model was validated and tested on, as they were.
         files = folder.run(run.name)
         checkpoint = _checkpoint(folder, run)
         data = prepare(run.config, console, sides=files.sides(), read=read)
         refuse_changed_data(files, data, checkpoint.metadata)
         predictor = Predictor.of(checkpoint).with_tta(tta)
+
+        # Heads of different folds decode with numbers of their own rows, so outputs are decoded before they are joined.
         for name, split in data.by_name.items():
             if name == "train":
                 continue
@@ -103,6 +106,8 @@ def gather(
         if run.repeat == 0:
             splits.append(data)
         first = first or predictor
+
+    # Seeds of one fold are averaged on its own rows, all models on the test rows.
     assert first is not None
     heads, ensemble = first.heads, config.inference.ensemble
     return Gathered(

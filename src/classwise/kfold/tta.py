@@ -45,16 +45,16 @@ def gather_as_asked(
             console.line(f"inference.tta = auto: {name} is left out, as training does not augment so")
             continue
         other = gathered_with(name)
-        found = _difference(config, kept, other)
-        adopted = found.interval[0] > 0
-        console.line(_step_text(name, str(entry["tta"]), found, adopted))
+        difference = _difference(config, kept, other)
+        adopted = difference.interval[0] > 0
+        console.line(_step_text(name, str(entry["tta"]), difference, adopted))
         entry["steps"].append(
             {
                 "tta": name,
                 "against": entry["tta"],
-                "difference": found.difference,
-                "interval": found.interval,
-                "share": found.share,
+                "difference": difference.difference,
+                "interval": difference.interval,
+                "share": difference.share,
                 "adopted": adopted,
             }
         )
@@ -92,10 +92,10 @@ def _difference(config: Config, before: Gathered, after: Gathered) -> PairedDiff
     )
 
 
-def _step_text(name: str, kept: str, found: PairedDifference, adopted: bool) -> str:
-    low, high = found.interval
+def _step_text(name: str, kept: str, difference: PairedDifference, adopted: bool) -> str:
+    gain, (low, high) = difference.difference, difference.interval
     verdict = "taken" if adopted else "left out, as its interval is not above 0"
     return (
-        f"inference.tta = auto: {name} against {kept} {found.difference:+.4f} [{low:+.4f}, {high:+.4f}] out of fold:"
+        f"inference.tta = auto: {name} against {kept} {gain:+.4f} [{low:+.4f}, {high:+.4f}] out of fold:"
         f" {verdict}"
     )

@@ -8,7 +8,7 @@ from classwise.lens.graph import Block
 from classwise.lens.page import size_text
 from classwise.lens.sentences import clipping_text, exact, graph_text, relative, short
 from classwise.lens.view import View
-from classwise.metrics.text import cut, display_width
+from classwise.metrics.formatting import cut, display_width
 
 MOST_ROWS = 8
 MOST_PARTS = 8

@@ -1,11 +1,12 @@
 """Scores as text for the terminal."""
 
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from classwise.metrics.formatting import NO_INTERVAL, cut, display_width, score_text, short_interval
 from classwise.metrics.names import class_score, is_combined, split_metric
-from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER
+from classwise.metrics.scores import AT_PRIOR
+from classwise.metrics.selection_text import inference_text, selection_text
 
 WIDTH = 80
 
@@ -66,8 +67,6 @@ PROBES["mean"] = "linear probe of each target"
 
 NAMED = 5  # classes in a line
 COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1", "ap": "AP"}
-NO_INTERVAL = "—"
-_WITH_UNIT = ("mae", "mse", "rmse")
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
@@ -109,23 +108,6 @@ def _selection_lines(metrics: Mapping[str, Any]) -> list[str]:
 def _inference_lines(metrics: Mapping[str, Any]) -> list[str]:
     text = inference_text(metrics.get("inference") or {})
     return [text] if text else []
-
-
-def inference_text(inference: Mapping[str, Any]) -> str:
-    """How the predictions were made that are scored, where it is not plainly: the entry `inference` of metrics.json."""
-    tta, steps = inference.get("tta", "none"), inference.get("steps", ())
-    compared = [
-        f"{step['tta']} against {step['against']} {step['difference']:+.4f}"
-        f" [{step['interval'][0]:+.4f}, {step['interval'][1]:+.4f}]"
-        for step in steps
-        if step["against"] is not None
-    ]
-    found = f"test-time augmentation: {tta}" if tta != "none" or steps else ""
-    if steps:
-        found += f", chosen on these rows ({'; '.join(compared) or 'training does not augment so'})"
-    if inference.get("ensemble") == "logits":
-        found += f"{'; ' if found else ''}mean of the logits of several models"
-    return found
 
 
 def headline_text(metrics: Mapping[str, Any]) -> str:
@@ -182,85 +164,6 @@ def _target_lines(metrics: Mapping[str, Any]) -> list[str]:
             *_class_lines(scores.get("per_class", []), has_ap=scores["type"] == "multilabel"),
         ]
     return lines
-
-
-def score_text(name: str, value: float, interval: list[float] | None = None, withheld: bool = False) -> str:
-    """A score, and its interval if any. Scores in the user's unit have four significant digits."""
-    has_unit = name in _WITH_UNIT
-    text = _four_digits(value) if has_unit else f"{value:.4f}"
-    if interval is None:
-        return f"{text} [{NO_INTERVAL}]" if withheld else text
-    low, high = (_four_digits(end) if has_unit else f"{end:.3f}" for end in interval)
-    return f"{text} [{low}, {high}]"
-
-
-def selection_text(
-    name: str, selection: Mapping[str, Any], number_text: Callable[[str, float], str] = score_text
-) -> str:
-    """What the choice of the epoch does to its score, in words; empty where no epoch was chosen.
-
-    `name`: of the score, without its target. `selection`: that of metrics.json; files of earlier versions have none.
-    `number_text`: from the name and a value to its text.
-    """
-    epochs = selection.get("epochs", 1)
-    if epochs <= 1:
-        return ""
-    side = "high" if HIGHER_IS_BETTER.get(name, True) else "low"
-    best = f"the best of {epochs} epochs on these rows, so"
-    if selection["optimism"] is None:
-        return (
-            f"{best} rather too {side} for other rows; by how much is not estimated ({selection['reason']})"
-        )
-    return (
-        f"{best} about {number_text(name, selection['optimism'])} too {side}:"
-        f" expect {number_text(name, selection['corrected'])} on other rows"
-    )
-
-
-def plan_text(
-    name: str, plan: Mapping[str, Any], number_text: Callable[[str, float], str] = score_text
-) -> str:
-    """Which of the first answer and the fine-tuned model was kept, and by how much one is better.
-
-    `name`: of the score, without its target. `plan`: that of metrics.json. `number_text`: from the name and a value to
-    its text.
-    """
-    kept = "the fine-tuned model" if plan["kept"] == "finetuned" else "the first answer"
-    tuned, first = (number_text(name, plan[key]["value"]) for key in ("finetuned", "first_answer"))
-    low, high = plan["interval"]
-    optimism = plan["optimism"]
-    less = f", after {optimism:.4f} were taken off for the choice of the epoch" if optimism else ""
-    if optimism is None:
-        less = "; what the choice of the epoch gains is not known, so nothing is taken off"
-    return (
-        f"kept: {kept}. Fine-tuned {tuned}, first answer {first} on the same rows; fine-tuning gains"
-        f" {plan['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f}{less}), and is better on"
-        f" {plan['share']:.0%} of the resamples of these rows, where {plan['needed']:.0%} are needed"
-    )
-
-
-def short_interval(ends: Sequence[float]) -> str:
-    """`[.51, 1.0]`: an interval of a share between 0 and 1, with two decimals and no 0 before them."""
-    texts = (f"{end:.2f}" for end in ends)
-    return f"[{', '.join(text[1:] if text.startswith('0') else text[:3] for text in texts)}]"
-
-
-def _four_digits(value: float) -> str:
-    return f"{value:#.4g}".rstrip(".")
-
-
-def display_width(text: str) -> int:
-    """The number of columns on a terminal, where East Asian wide characters take two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
-
-
-def cut(text: str, width: int) -> str:
-    """`text` if it has at most `width` columns, else its beginning and `…`."""
-    if display_width(text) <= width:
-        return text
-    while display_width(text) > width - 1:
-        text = text[:-1]
-    return text + "…"
 
 
 def _score_lines(name: str, scores: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from classwise.metrics.names import class_score, is_combined, split_metric
 from classwise.metrics.scores import AT_PRIOR
-from classwise.metrics.text import PROBES, SIMPLEST, inference_text, plan_text, selection_text
+from classwise.metrics.selection_text import inference_text, plan_text, selection_text
+from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.report.names import higher_is_better, interval_text, metric_name, number_text
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, listing, mapping, number
 

@@ -12,7 +12,7 @@ import polars as pl
 from markupsafe import Markup
 
 from classwise.metrics.confusion import confusion_from_json
-from classwise.metrics.text import NO_INTERVAL, short_interval
+from classwise.metrics.formatting import NO_INTERVAL, short_interval
 from classwise.report.charts import Dot, agreement_chart, scatter_chart
 from classwise.report.confusion import (
     ConfusedPair,

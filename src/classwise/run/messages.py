@@ -9,17 +9,12 @@ from torch import nn
 from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
+from classwise.metrics.formatting import display_width
 from classwise.metrics.mean import MAIN_SCORES, main_score
 from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
-from classwise.metrics.text import (
-    absent_classes,
-    display_width,
-    headline_note,
-    headline_text,
-    plan_text,
-    selection_text,
-)
+from classwise.metrics.selection_text import plan_text, selection_text
+from classwise.metrics.text import absent_classes, headline_note, headline_text
 from classwise.model.heads import Head
 from classwise.own_parts.reference import short
 from classwise.run.assembly import Parts

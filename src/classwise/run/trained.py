@@ -18,16 +18,11 @@ from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes
 from classwise.report.page import write_report
-from classwise.run.checkpoint import (
-    read_checkpoint,
-)
+from classwise.run.checkpoint import read_checkpoint
 from classwise.run.evaluation import split_scores, table_scores
 from classwise.run.folder import RunFolder
 from classwise.run.onnx_file import check_onnx_file, say_single_view
-from classwise.run.own_code import (
-    Trust,
-    admit_run,
-)
+from classwise.run.own_code import Trust, admit_run
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
 from classwise.run.predictor import Predictor
