@@ -33,7 +33,7 @@ def guess_table(path: Path, joined_files: AnyTable | None = None) -> Guess:
     read = joined_files or read_any_table(path)
     if read.table.height == 0:
         raise DataError(f"{path} has no rows")
-    table, repeated = without_repeated_rows(read.table, path.name)
+    table, repeated = without_repeated_rows(read.table, "samples.csv" if joined_files else path.name)
     table, two_columns = with_joined_paths(table, path)
     images = find_image_column(table, path)
     table, joined = with_split_of_sibling(table, images.column, path)
