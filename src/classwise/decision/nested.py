@@ -165,7 +165,8 @@ def _too_few(changed_N: Bools, units: int, unit_N: Ints | None, resamples: int) 
         return f"{units} {noun}; an interval needs {MIN_UNITS} or more"
     changed = int(changed_N.sum()) if unit_N is None else len(np.unique(unit_N[changed_N]))
     if changed < MIN_CHANGED:
-        return f"{changed} {noun} are answered otherwise; an interval needs {MIN_CHANGED} or more"
+        found = f"1 {noun[:-1]} is" if changed == 1 else f"{changed} {noun} are"
+        return f"{found} answered otherwise; an interval needs {MIN_CHANGED} or more"
     return ""
 
 
