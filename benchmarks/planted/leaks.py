@@ -78,8 +78,8 @@ FAULTS = (
     Fault(
         "training-rows-unsaid",
         "run/inputs.py",
-        "*unseen.warnings, *_training_row_warnings(trained, samples)]",
-        "*unseen.warnings]",
+        "*_training_row_warnings(trained, samples),",
+        "",
         "`evaluate` scores rows that the model was trained on without a word.",
         ("run/test_scoring_tables.py",),
     ),

@@ -23,8 +23,8 @@ FAULTS = (
     Fault(
         "first-for-joint",
         "infer/submission.py",
-        "target_of_column={answer_columns[0]: names[-1]}",
-        "target_of_column={answer_columns[0]: names[0]}",
+        "{answer_columns[0]: names[-1]}",
+        "{answer_columns[0]: names[0]}",
         "A submission's only column gets the first target's labels in place of the joint class.",
         ("infer/test_submission.py",),
     ),
@@ -39,8 +39,8 @@ FAULTS = (
     Fault(
         "half-as-logit",
         "infer/predict.py",
-        "target.decoded.numpy() >= 0,",
-        "target.decoded.numpy() >= 0.5,",
+        "target.cuts or [0.0]",
+        "target.cuts or [0.5]",
         "Labels with a probability of 0.5 to 0.62 are missing from the predicted sets: the threshold is applied"
         " to logits.",
         ("infer/test_predict.py",),
