@@ -1,0 +1,1 @@
+"""What check.py is made of: a module for each question."""
