@@ -9,7 +9,13 @@ from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import ConfigError
-from classwise.kfold.chosen_on import reason_against_tuning, reason_own_rows_choose, with_fixed_epoch
+from classwise.kfold.chosen_on import (
+    ROWS_TO_FINETUNE,
+    reason_against_tuning,
+    reason_own_rows_choose,
+    with_fixed_epoch,
+    with_plan,
+)
 from classwise.kfold.decisions import refuse_nothing_to_decide
 
 CLASS = {"kind": {"column": "kind"}}
@@ -81,3 +87,38 @@ def test_weights_of_a_run_are_no_choice_of_the_folds_own_rows(tmp_path: Path) ->
 
 def test_the_best_of_the_last_epochs_is_one() -> None:
     assert "selection.first_epoch" in reason_own_rows_choose(config_of())
+
+
+AUTO = {
+    "model": {"backbone": "resnet18", "weights": "w.safetensors"},
+    "training": {"epochs": 6, "plan": "auto"},
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "decision", "expected"),
+    [
+        (ROWS_TO_FINETUNE - 1, None, "probe"),
+        (ROWS_TO_FINETUNE, None, "auto"),
+        (ROWS_TO_FINETUNE, {"offsets": "tuned"}, "probe"),
+        (ROWS_TO_FINETUNE, {"costs": {"kind": [[0, 1], [5, 0]]}}, "probe"),
+        (20, {"offsets": "none", "temperature": "none"}, "auto"),
+    ],
+)
+def test_auto_leaves_fine_tuning_out_where_it_would_cost_the_decisions(
+    rows: int, decision: dict[str, Any] | None, expected: str
+) -> None:
+    sections = AUTO if decision is None else AUTO | {"decision": decision}
+    found = with_plan(config_of(**sections), rows, Console(quiet=True))
+    assert found.training.plan == expected
+
+
+def test_a_plan_that_is_given_stays() -> None:
+    sections = AUTO | {"training": {"epochs": 6, "plan": "probe_then_finetune"}}
+    assert with_plan(config_of(**sections), 20, Console(quiet=True)).training.plan == "probe_then_finetune"
+
+
+def test_rules_asked_for_by_name_are_not_refused_for_what_auto_would_do() -> None:
+    fixed = with_fixed_epoch(config_of(**AUTO, decision={"offsets": "tuned"}), Console(quiet=True))
+    assert fixed.training.plan == "probe"
+    assert reason_against_tuning(fixed) == ""

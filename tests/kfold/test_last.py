@@ -116,8 +116,8 @@ def test_the_decision_of_the_folds_is_left_out() -> None:
 def test_the_seed_of_the_folds_draws_the_test_rows() -> None:
     found = last_config(config(folds={"count": 4, "last": True, "seed": 9}), [3])
     assert (found.seed, found.split_seed) == (5, 9)
-    assert found.trains_last
-    assert not config().trains_last
+    assert found.is_on_all_folds
+    assert not config().is_on_all_folds
 
 
 def test_a_schedule_that_looks_at_scores_is_refused_before_the_folds_are_trained() -> None:

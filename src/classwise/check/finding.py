@@ -32,9 +32,9 @@ class Finding:
     """One thing that was found.
 
     `id`: the row that it is of, empty for one of the whole data. `partner`: the id of another row that it is about, or
-    empty. `value`: the number by which findings of a kind are ranked (what it is depends on the kind; higher is worse), or
-    None. `advice`: what was found and what to do, in a sentence or two. `details`: more, for check.json and the page, as
-    JSON values.
+    empty. `value`: the number by which findings of a kind are ranked (what it is depends on the kind; higher is worse),
+    or None. `advice`: what was found and what to do, in a sentence or two. `details`: more, for check.json and the
+    page, as JSON values.
     """
 
     kind: str

@@ -296,7 +296,7 @@ def _draw_test(split: Split, targets: Sequence[Target], config: Config) -> tuple
     samples, labels = split.samples, split.labels
     groups = split_groups(samples, labels, targets)
     is_drawn = isinstance(config.data.valid, float) and config.data.has_valid
-    parts_left = 2 if is_drawn or config.trains_last else 1
+    parts_left = 2 if is_drawn or config.is_on_all_folds else 1
     is_test_N, untested = draw_test_rows(
         _strata(labels, targets),
         groups,

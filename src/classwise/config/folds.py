@@ -36,6 +36,11 @@ class Folds(Section):
         description="also train a model on all rows, for the mean number of epochs that the folds' models took: the run"
         " `last`",
     )
+    soup: bool = Field(
+        False,
+        description="also average the weights of all folds' models, which start from the same pretrained ones, into one"
+        " model: the run `soup`",
+    )
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "Folds":

@@ -253,15 +253,17 @@ class Config(Section):
         return None if self.folds is None else self.folds.fold
 
     @property
-    def trains_last(self) -> bool:
-        """Whether this is the model that is trained on the rows of all folds: the test rows are those of the folds."""
-        is_of_all_folds = self.folds is not None and self.folds.last and self.folds.fold is None
-        return is_of_all_folds and not self.data.has_valid
+    def is_on_all_folds(self) -> bool:
+        """Whether this is a model on the rows of all folds (folds.last, folds.soup): the test rows are those of the
+        folds."""
+        if self.folds is None or self.folds.fold is not None:
+            return False
+        return (self.folds.last or self.folds.soup) and not self.data.has_valid
 
     @property
     def is_of_folds(self) -> bool:
         """Whether this is the model of one fold, or of all."""
-        return self.fold is not None or self.trains_last
+        return self.fold is not None or self.is_on_all_folds
 
     @property
     def split_seed(self) -> int:

@@ -20,11 +20,12 @@ from classwise.infer.ensemble import undecoded
 from classwise.infer.export_mean import mean_metadata_of, mean_onnx_bytes
 from classwise.kfold.chosen_on import with_fixed_epoch
 from classwise.kfold.decisions import applied_lines, decided, other_inference_line, refuse_nothing_to_decide
-from classwise.kfold.folder import LAST, FoldsFolder, has_begun, is_folds
+from classwise.kfold.folder import LAST, SOUP, FoldsFolder, has_begun, is_folds
 from classwise.kfold.last import check_last, wants_last
 from classwise.kfold.members import ensemble_of
 from classwise.kfold.plan import fold_runs, folds_config
 from classwise.kfold.results import metrics_again
+from classwise.kfold.soup import check_soup, wants_soup
 from classwise.kfold.training import train_folds
 from classwise.kfold.tta import tta_of_folds
 from classwise.report.page import write_report
@@ -68,6 +69,7 @@ def folds(
         refuse_nothing_to_decide(checked)
         checked = with_fixed_epoch(folds_config(checked), console)
         check_last(checked)
+        check_soup(checked)
         for conflict in conflicts:
             console.line(f"warning: {conflict}")
         wanted = None if run is None else Path(run)
@@ -84,7 +86,7 @@ def resume_folds(path: str | Path, quiet: bool = False) -> "Folds":
     opened = Folds.open(path)
     folder = opened.folder
     with locked(folder.path):
-        if folder.status().get("state") == "finished" and not opened.lacks_last:
+        if folder.status().get("state") == "finished" and not opened.lacks_model:
             console.line(f"{folder.path}: finished already; nothing to do")
             return opened
         if not folder.files.config.exists():
@@ -119,9 +121,10 @@ class Folds:
         return self.folder.path
 
     @property
-    def lacks_last(self) -> bool:
-        """Whether the config asks for a model on all rows (folds.last) that is not trained yet."""
-        return wants_last(self._config()) and not is_done(self.path / LAST)
+    def lacks_model(self) -> bool:
+        """Whether the config asks for a further model (folds.last, folds.soup) that is not there yet."""
+        wanted = {LAST: wants_last(self._config()), SOUP: wants_soup(self._config())}
+        return any(is_wanted and not is_done(self.path / name) for name, is_wanted in wanted.items())
 
     @property
     def status(self) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from classwise.kfold.decided_target import DECIDED_TYPES
 
 LAST = 0.9999
 """selection.first_epoch for the last epoch of however many training.minutes leaves time for."""
+ROWS_TO_FINETUNE = 2000
+"""With fewer labeled rows, fine-tuning was kept in none of seven runs (docs/results/defaults.md)."""
 
 
 def reason_against_tuning(config: Config) -> str:
@@ -53,6 +55,30 @@ def reason_own_rows_choose(config: Config) -> str:
     return ""
 
 
+def with_plan(config: Config, rows: int, console: Console) -> Config:
+    """The config of new folds. `auto` does not let a fold's own rows choose between two models where decisions are
+    asked for by name, nor where there are fewer `rows` than ROWS_TO_FINETUNE: fine-tuned models are not kept there."""
+    decision = config.decision or Decision()
+    if (
+        config.training.plan != "auto"
+        or config.plan != "probe_then_finetune"
+        or not _is_fitted(config, decision)
+    ):
+        return config
+    if not _is_asked(decision) and rows >= ROWS_TO_FINETUNE:
+        return config
+    console.line(
+        "heads are fitted to the frozen backbone, and nothing is fine-tuned, so that no row chooses a model and"
+        ' decisions can be fitted out of fold; training.plan = "probe_then_finetune" fine-tunes, without decisions'
+    )
+    return config.model_copy(update={"training": config.training.model_copy(update={"plan": "probe"})})
+
+
+def _is_asked(decision: Decision) -> bool:
+    """Whether the config asks by name for rules that are fitted."""
+    return decision.offsets in ("half_prior", "tuned") or bool(decision.costs)
+
+
 def _is_fitted(config: Config, decision: Decision) -> bool:
     """Whether any number of a decision follows from the rows out of fold; one that only abstains has none."""
     has_types = any(target.type in DECIDED_TYPES for target in config.targets.values())
@@ -66,6 +92,8 @@ def with_fixed_epoch(config: Config, console: Console) -> Config:
     decision = config.decision
     if decision is None or not _is_fitted(config, decision):
         return config
+    if _is_asked(decision):
+        config = with_plan(config, 0, console)
     selection, training = config.selection, config.training
     is_open = "first_epoch" not in selection.model_fields_set and selection.patience is None
     if is_open and config.first_epoch < training.epochs and config.plan == "finetune":
@@ -75,7 +103,7 @@ def with_fixed_epoch(config: Config, console: Console) -> Config:
             "every fold keeps its last epoch, since [decision] is fitted on rows that must not choose it"
         )
     reason = reason_against_tuning(config)
-    if reason and (decision.offsets in ("half_prior", "tuned") or decision.costs):
+    if reason and _is_asked(decision):
         key = f"decision.offsets = {decision.offsets!r}" if not decision.costs else "decision.costs"
         raise ConfigError(f"{reason}; or without {key}, which is fitted on those rows")
     return config

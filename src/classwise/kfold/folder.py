@@ -19,6 +19,9 @@ KIND = "folds"
 LAST = "last"
 """The run directory of the model that was trained on all rows."""
 
+SOUP = "soup"
+"""The run directory of the model whose weights are the mean of those of all folds."""
+
 
 @dataclass(frozen=True)
 class FoldsFolder:

@@ -37,11 +37,11 @@ def ensemble_of(folder: FoldsFolder, config: Config, tta: str = "none") -> Predi
     """The models of all folds as one, each with the test-time augmentation `tta`. Raises CheckpointError for a fold
     that is missing, damaged or foreign."""
     require_done(folder, config)
-    members = [Predictor.of(_checkpoint(folder, run)).with_tta(tta) for run in fold_runs(config)]
+    members = [Predictor.of(read_member(folder, run)).with_tta(tta) for run in fold_runs(config)]
     return Predictor.mean_of(members, config.inference.ensemble)
 
 
-def _checkpoint(folder: FoldsFolder, run: FoldRun) -> Checkpoint:
+def read_member(folder: FoldsFolder, run: FoldRun) -> Checkpoint:
     """The best checkpoint of a fold. Raises CheckpointError if it was trained for something else."""
     path = folder.path / run.name
     checkpoint = read_checkpoint(path / "checkpoints" / "best")
@@ -87,7 +87,7 @@ def gather(
     for run in runs:
         # The rows that this model was validated and tested on, as they were.
         files = folder.run(run.name)
-        checkpoint = _checkpoint(folder, run)
+        checkpoint = read_member(folder, run)
         data = prepare(run.config, console, sides=files.sides(), read=read)
         refuse_changed_data(files, data, checkpoint.metadata)
         predictor = Predictor.of(checkpoint).with_tta(tta)

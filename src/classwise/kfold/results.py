@@ -30,8 +30,9 @@ from classwise.run.predictor import Predictor, unscored
 
 def write_results(
     folder: FoldsFolder, config: Config, read: ReadData, console: Console, should_stop: Callable[[], bool]
-) -> None:
-    """Write the files of all folds together. Raises CheckpointError for a fold that is damaged or foreign."""
+) -> Gathered:
+    """Write the files of all folds together, and return what they are made of. Raises CheckpointError for a fold that
+    is damaged or foreign."""
     gathered, inference = gather_as_asked(folder, config, read, console, should_stop)
     decisions = decide(config, gathered, inference)
     rows, predictor = gathered.rows, gathered.predictor
@@ -45,6 +46,7 @@ def write_results(
     console.line_once(headline_note(metrics))
     for line in decision_lines(decisions.json):
         console.line(line)
+    return gathered
 
 
 def metrics_of(

@@ -29,13 +29,15 @@ from classwise.data.memory import memory_of
 from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import CheckpointError, ClasswiseError, DataError, Interrupted
 from classwise.files import write_text
+from classwise.kfold.chosen_on import with_plan
 from classwise.kfold.decisions import refuse_costs_of_other_size
-from classwise.kfold.folder import KIND, LAST, FoldsFolder
+from classwise.kfold.folder import KIND, LAST, SOUP, FoldsFolder
 from classwise.kfold.jobs import environments, jobs_of, share_features, with_shared_cores
 from classwise.kfold.last import train_last, wants_last
 from classwise.kfold.out_of_fold import all_rows, fold_warnings
 from classwise.kfold.plan import FoldRun, fold_runs, with_given_count
 from classwise.kfold.results import write_results
+from classwise.kfold.soup import make_soup, wants_soup
 from classwise.metrics.text import headline_text
 from classwise.report.page import write_report
 from classwise.run.assembly import new_model
@@ -102,8 +104,9 @@ class FoldsStatus:
             "of": len(self.runs),
             "folds": folds,
         }
-        if last := state_of(self.folder.path / LAST):
-            head["last"] = last
+        for other in (LAST, SOUP):
+            if found := state_of(self.folder.path / other):
+                head[other] = found
         return head | self.entries | {"seconds": round(seconds, 1)}
 
 
@@ -124,12 +127,16 @@ def train_folds(
                     _refuse_other_rows(folder, config, read, console)
                 else:
                     config = with_given_count(config, read.samples, is_new)
+                    config = with_plan(config, len(read.samples), console)
                     config = _begin(folder, config, read, console, status)
                 status.runs = fold_runs(config)
                 _train_all(status, config, read, console, quiet, signal_came)
-                write_results(folder, config, read, console, signal_came)
-                if wants_last(config):  # whatever becomes of it, the folds have their report
+                gathered = write_results(folder, config, read, console, signal_came)
+                # Whatever becomes of further models, the folds have their report.
+                if wants_last(config) or wants_soup(config):
                     write_report(folder.path, status.contents("running", ""))
+                make_soup(folder, config, read, gathered, console, signal_came)
+                del gathered
                 train_last(folder, config, read, console, quiet)
         except (Interrupted, KeyboardInterrupt):
             if not folder.is_drawn:

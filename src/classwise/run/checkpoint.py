@@ -384,6 +384,21 @@ def with_metadata(checkpoint: Checkpoint, metadata: dict[str, Any]) -> dict[str,
     return _signed(files | {"state.json": json_text(text).encode()}, checkpoint.fingerprint)
 
 
+def with_weights(
+    checkpoint: Checkpoint, weights: dict[str, Tensor], metadata: dict[str, Any]
+) -> dict[str, bytes]:
+    """The files of a checkpoint of a model that no update has made, in the form of `checkpoint`: nothing to train it on
+    with."""
+    progress = Progress(first_answer=None).as_dict()
+    text = {"schema": SCHEMA, "metadata": metadata, "progress": progress, "training": {}}
+    files = {
+        "model.safetensors": save(_plain(weights)),
+        "training.safetensors": save({}),
+        "state.json": json_text(text).encode(),
+    }
+    return _signed(files, checkpoint.fingerprint)
+
+
 def _serialize(state: TrainState, metadata: dict[str, Any], made_on: dict[str, Any]) -> dict[str, bytes]:
     """The files of a checkpoint by name, the manifest last."""
     # The average is what inference uses; without averaging it is the model itself, which is saved once.
