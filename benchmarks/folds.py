@@ -20,6 +20,8 @@ folds are trained; both predict the part, and scikit-learn's macro F1 over all c
 Student's t over the parts, paired; parts share rows, so it is too narrow for a statement about other rows.
 
 `predict`: the test images by five models and by one, in turns; images per second without the start of the process.
+Models whose backbone stayed frozen (--plan probe) have it in common; --plan finetune trains one epoch, so that they
+have five.
 
 `decisions`: no images at all, but drawn probabilities (simulations/decisions.py): is a rule adopted where nothing is to
 be gained, and does the interval of the nested estimate hold later?
@@ -177,8 +179,10 @@ def predict_pairs(split: SetSplit, options: argparse.Namespace) -> list[Record]:
     found = []
     with tempfile.TemporaryDirectory(prefix="folds-") as name:
         folder = Path(name)
-        config = init(split.train, folder, "probe")
-        call(OURS, ["folds", config, "--run", folder / "folds"], folder / "cache", options.work / "log.txt")
+        config = init(split.train, folder, "probe" if options.plan == "probe" else "probe_then_finetune")
+        short = [] if options.plan == "probe" else ["--training.plan", "finetune", "--training.epochs", 1]
+        arguments = ["folds", config, "--run", folder / "folds", *short]
+        call(OURS, arguments, folder / "cache", options.work / "log.txt")
         for number in range(options.pairs):
             pair: Record = {}
             for side in ("folds", "folds/fold-0")[:: -1 if number % 2 else 1]:
@@ -254,8 +258,11 @@ def adopted_in(record: Record) -> bool:
 
 
 def predict_table(records: Sequence[Record]) -> list[str]:
-    ratio = median(record["five"] / record["one"] for record in records)
-    return [f"Five models against one, images per second: {ratio:.2f} (median of {len(records)} pairs)."]
+    lines = ["| plan | pairs | images/s of five models / of one |", "|---|---|---|"]
+    for plan in sorted({record["plan"] for record in records}):
+        ratios = [record["five"] / record["one"] for record in records if record["plan"] == plan]
+        lines.append(f"| {plan} | {len(ratios)} | {median(ratios):.2f} |")
+    return lines
 
 
 def read(path: Path) -> list[Record]:
@@ -292,7 +299,7 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--data", type=Path, help="the folder with tiles/ and cells/")
     parser.add_argument("--set", choices=list(SETS), default="tiles")
-    parser.add_argument("--plan", choices=("probe", "probe_then_finetune"), default="probe")
+    parser.add_argument("--plan", choices=("probe", "probe_then_finetune", "finetune"), default="probe")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--parts", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)

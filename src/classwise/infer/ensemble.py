@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classwise.infer.engines import Engine
+from classwise.model.classifier import joined_name
 from classwise.model.heads import Head
 
 COLUMN = ("regression", "ranking")
@@ -96,6 +97,23 @@ def _mean(decoded: Sequence[Tensor], type: str, of: str) -> Tensor:
         # The number of models cancels out.
         return F.logsigmoid(stacked).logsumexp(dim=0) - F.logsigmoid(-stacked).logsumexp(dim=0)
     return stacked.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(decoded))
+
+
+def joined_mean_engine(
+    engine: Engine, heads: Sequence[Mapping[str, Head]], of: str = "probabilities"
+) -> Engine:
+    """The engine of `mean_engine` for models that share their backbone: `engine` gives the outputs of all at once, as
+    `joined_heads` has them. `heads`: of each model, as they take its outputs."""
+
+    def run(images_BCHW: Tensor) -> dict[str, Tensor]:
+        outputs = engine(images_BCHW)
+        decoded = [
+            decoded_outputs({name: outputs[joined_name(number, name)] for name in own}, own)
+            for number, own in enumerate(heads)
+        ]
+        return mean_outputs(decoded, heads[0], of)
+
+    return run
 
 
 def mean_engine(

@@ -20,17 +20,22 @@ APPLIED = ("adjustment", "mean", "std")
 
 
 class _Mean(nn.Module):
-    """The mean outputs of all models as a tuple, in the order of the heads."""
+    """The mean outputs of all models as a tuple, in the order of the heads. A backbone that all share is in the graph
+    once."""
 
     def __init__(self, models: Sequence[Classifier], heads: Sequence[Mapping[str, Head]], of: str) -> None:
         super().__init__()
         self.models = nn.ModuleList(models)
+        self.first = models[0]
         self.own_heads = list(heads)
+        self.shares_backbone = all(model.backbone is models[0].backbone for model in models)
         self.of = of
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        # A model takes features in place of images.
+        given = self.first.features(images) if self.shares_backbone else images
         decoded = [
-            decoded_outputs(model(images), heads)
+            decoded_outputs(model(given), heads)
             for model, heads in zip(self.models, self.own_heads, strict=True)
         ]
         mean = mean_outputs(decoded, self.own_heads[0], self.of)

@@ -1,8 +1,9 @@
 """The model: normalization of the images, one backbone, and one head per target."""
 
+import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -154,6 +155,51 @@ class Classifier(nn.Module):
             return {
                 name: head(features_BF) for name, head in zip(self.metadata.heads, self.heads, strict=True)
             }
+
+
+def share_backbone(models: Sequence[Classifier]) -> bool:
+    """Whether all models have the same backbone, to the last bit, and bring images to it in the same way, as heads that
+    were fitted to a frozen one have. If so, they hold it together from now on: in memory once, for inference only."""
+    first = models[0]
+    weights = first.backbone.state_dict()
+    for model in models[1:]:
+        own = model.backbone.state_dict()
+        is_equal = (
+            _without_heads(model.metadata) == _without_heads(first.metadata) and own.keys() == weights.keys()
+        )
+        if not is_equal or not all(torch.equal(own[name], tensor) for name, tensor in weights.items()):
+            return False
+    for model in models[1:]:
+        model.backbone = first.backbone
+    return True
+
+
+def _without_heads(metadata: ModelMetadata) -> ModelMetadata:
+    return replace(metadata, heads={}, cosine={}, dropout=0.0)
+
+
+def joined_heads(models: Sequence[Classifier]) -> Classifier:
+    """One model with the heads of several that share their backbone, for inference: one pass gives the outputs of all,
+    by `joined_name`."""
+    first = models[0]
+    joined = copy.copy(first)
+    joined._modules = dict(first._modules)
+    joined.heads = nn.ModuleList(head for model in models for head in model.heads)
+    outputs, cosine = (
+        {
+            joined_name(number, name): value
+            for number, model in enumerate(models)
+            for name, value in getattr(model.metadata, key).items()
+        }
+        for key in ("heads", "cosine")
+    )
+    joined.metadata = replace(first.metadata, heads=outputs, cosine=cosine)
+    return joined.eval()
+
+
+def joined_name(number: int, target: str) -> str:
+    """The name of a target of one of several models, from 0."""
+    return f"{number}.{target}"
 
 
 def build_classifier(

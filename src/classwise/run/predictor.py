@@ -26,7 +26,7 @@ from classwise.data.targets import MultilabelTarget, Target, target_from_dict
 from classwise.errors import DataError, ImageError
 from classwise.infer.decided import with_abstentions
 from classwise.infer.engines import Engine, engine_of
-from classwise.infer.ensemble import as_decoded, mean_engine, undecoded
+from classwise.infer.ensemble import as_decoded, joined_mean_engine, mean_engine, undecoded
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_labels
 from classwise.infer.tta import VIEWS, tta_engine
@@ -35,7 +35,7 @@ from classwise.metrics.mean import NO_INTERVAL, NO_INTERVAL_OF_SHARES, is_mean, 
 from classwise.metrics.names import is_combined, split_metric
 from classwise.metrics.own import counted_rows
 from classwise.metrics.scores import AT_PRIOR
-from classwise.model.classifier import Classifier
+from classwise.model.classifier import Classifier, joined_heads, joined_name, share_backbone
 from classwise.model.heads import Head, head_from_dict
 from classwise.run.checkpoint import Checkpoint, reading, restored_model
 from classwise.run.unseen import UnseenLabels
@@ -48,7 +48,7 @@ class Predictor:
     """A trained model and how its outputs are decoded: all that inference needs, read from a checkpoint alone. Of an
     ensemble, `members` are its models, whose probabilities or logits (`ensemble`) are averaged; the others are the
     first one's, but for `heads`, which take the mean (infer/ensemble.py), as they do with test-time augmentation
-    (`tta`, infer/tta.py)."""
+    (`tta`, infer/tta.py). `shares_backbone`: of an ensemble, whether its models differ in their heads alone."""
 
     model: Classifier
     targets: tuple[Target, ...]
@@ -59,6 +59,7 @@ class Predictor:
     members: tuple["Predictor", ...] = ()
     ensemble: str = "probabilities"
     tta: str = "none"
+    shares_backbone: bool = False
 
     @staticmethod
     def of(checkpoint: Checkpoint) -> "Predictor":
@@ -93,10 +94,18 @@ class Predictor:
 
     @staticmethod
     def mean_of(members: Sequence["Predictor"], ensemble: str = "probabilities") -> "Predictor":
-        """The ensemble of models for the same targets, each with its own test-time augmentation, if any."""
+        """The ensemble of models for the same targets, each with its own test-time augmentation, if any. Models with
+        the same backbone hold it together from now on."""
         first = members[0]
+        is_alike = (
+            len({(member.precision, member.tta, member.model.memory_format) for member in members}) == 1
+        )
         return dataclasses.replace(
-            first, heads=as_decoded(first.heads), members=tuple(members), ensemble=ensemble
+            first,
+            heads=as_decoded(first.heads),
+            members=tuple(members),
+            ensemble=ensemble,
+            shares_backbone=is_alike and share_backbone([member.model for member in members]),
         )
 
     def with_tta(self, tta: str) -> "Predictor":
@@ -189,6 +198,8 @@ class Predictor:
 
     def _engine(self, name: str, device: torch.device, batches: int, say: Callable[[str], None]) -> Engine:
         """What computes the outputs; see `engine_of`."""
+        if self.shares_backbone:
+            return self._joined_engine(name, device, batches, say)
         if self.members:
             engines = [member._engine(name, device, batches, say) for member in self.members]
             return mean_engine(engines, [member.heads for member in self.members], self.ensemble)
@@ -201,6 +212,27 @@ class Predictor:
             say=say,
         )
         return tta_engine(engine, undecoded(self.heads), self.tta)
+
+    def _joined_engine(
+        self, name: str, device: torch.device, batches: int, say: Callable[[str], None]
+    ) -> Engine:
+        """What computes the outputs of an ensemble whose models share their backbone, which sees each image once."""
+        first = self.members[0]
+        heads = {
+            joined_name(number, target): head
+            for number, member in enumerate(self.members)
+            for target, head in undecoded(member.heads).items()
+        }
+        engine = engine_of(
+            name=name,
+            model=joined_heads([member.model for member in self.members]).to(device),
+            device=device,
+            dtype=loop.PRECISIONS[first.precision],
+            batches=batches * len(VIEWS[first.tta]),
+            say=say,
+        )
+        engine = tta_engine(engine, heads, first.tta)
+        return joined_mean_engine(engine, [member.heads for member in self.members], self.ensemble)
 
     def table(
         self,
