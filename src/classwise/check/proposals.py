@@ -1,8 +1,8 @@
 """What `--fix` proposes, for a person to accept, and what `--apply` makes of it: a new table beside the old one.
 
 A proposal is a line of a table. It changes one cell (`relabel`) or leaves a row out (`remove`), and does so only if a
-person has written a yes into its cell `accept`, and only if the table still has the cell that the proposal was made for.
-"""
+person has written a yes into its cell `accept`, and only if the table still has the cell that the proposal was made
+for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +67,8 @@ class Applied:
 def write_proposals(proposals: Sequence[Proposal], path: Path, force: bool = False) -> None:
     """Write the proposals as a table (.csv or .tsv), in their order, with an empty column `accept`.
 
-    No cell is a formula for a spreadsheet. Raises OutputError if the file exists, which may have a person's answers, and
-    not `force`."""
+    No cell is a formula for a spreadsheet. Raises OutputError if the file exists, which may have a person's answers,
+    and not `force`."""
     refuse_existing(path, force)
     cells = {
         "id": [proposal.id for proposal in proposals],
@@ -85,13 +85,11 @@ def write_proposals(proposals: Sequence[Proposal], path: Path, force: bool = Fal
     write_table(frame.with_columns(pl.all().replace("", None)), path, escape_formulas=True)
 
 
-def apply_proposals(
-    table: Path, proposals: Path, out: Path, id_column: str, force: bool = False
-) -> Applied:
+def apply_proposals(table: Path, proposals: Path, out: Path, id_column: str, force: bool = False) -> Applied:
     """Write `table` to `out` with the accepted ones of `proposals`, and everything else as it is.
 
-    `id_column`: the column of `table` with the rows' ids (data.id, or else data.path). A row that the table has twice in
-    every column is changed twice. Raises DataError, before anything is written, for an answer in `accept` that is
+    `id_column`: the column of `table` with the rows' ids (data.id, or else data.path). A row that the table has twice
+    in every column is changed twice. Raises DataError, before anything is written, for an answer in `accept` that is
     neither yes nor no, a row that the table does not have, a cell that is no longer what was found, two accepted
     proposals that contradict each other, and where nothing was accepted; OutputError if `out` is one of the two tables,
     or exists and not `force`."""
@@ -101,7 +99,8 @@ def apply_proposals(
     accepted, not_accepted = _accepted(proposals)
     if not accepted:
         raise DataError(
-            f"{proposals}: none of its {not_accepted} proposals is accepted; write y into the column accept of those to apply"
+            f"{proposals}: none of its {not_accepted} proposals is accepted; write y into the column accept of those"
+            " to apply"
         )
     frame = read_table(table)
     rows_by_id: dict[str | None, list[int]] = {}

@@ -8,7 +8,6 @@ written to.
 import codecs
 import csv
 import io
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +27,9 @@ _MARKS = {
 
 
 def refuse_output(source: Path, out: Path, force: bool) -> None:
-    """Raise OutputError if `out` is the table `source` itself, under whatever name, or another kind of file; if it exists
-    and not `force`; or if no file can be made there."""
-    if out.exists() and os.path.samefile(source, out):
+    """Raise OutputError if `out` is the table `source` itself, under whatever name, or another kind of file; if it
+    exists and not `force`; or if no file can be made there."""
+    if out.exists() and out.samefile(source):
         raise OutputError(f"{out} is the table itself, which is never changed; name another file")
     if out.suffix.lower() != source.suffix.lower():
         raise OutputError(
@@ -44,8 +43,8 @@ def edit_table(
 ) -> None:
     """Write the table `source` to `out` with other `cells`, each by its row and column, and without the rows `removed`.
 
-    Rows are those of `read_table(source)`, from 0. Raises DataError for a table that cannot be read, and for a text that
-    does not fit the type of its column in a Parquet file."""
+    Rows are those of `read_table(source)`, from 0. Raises DataError for a table that cannot be read, and for a text
+    that does not fit the type of its column in a Parquet file."""
     if source.suffix.lower() == ".parquet":
         data = _edited_parquet(source, cells, set(removed))
     else:
@@ -177,7 +176,7 @@ def _edited_parquet(source: Path, cells: Mapping[tuple[int, str], str], removed:
         except pl.exceptions.PolarsError:
             rows = rows_text([row + 1 for row in sorted(values)])
             raise DataError(
-                f"{source}: column {column!r} holds {old.dtype}; found {sorted(set(values.values()))[0]!r} for {rows},"
+                f"{source}: column {column!r} holds {old.dtype}; found {min(values.values())!r} for {rows},"
                 " which is none"
             ) from None
         frame = frame.with_columns(new.zip_with(texts.is_not_null(), old))
@@ -185,4 +184,3 @@ def _edited_parquet(source: Path, cells: Mapping[tuple[int, str], str], removed:
     buffer = io.BytesIO()
     frame.filter(pl.Series(kept, dtype=pl.Boolean)).write_parquet(buffer)
     return buffer.getvalue()
-

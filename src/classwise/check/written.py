@@ -19,8 +19,8 @@ class Checked:
     """What a check was of, for the head of the page and of check.json.
 
     `source`: the name of the data. `rows`: the number of rows by split (train, valid, test, or the name of a set given
-    with --against). `done`: a line for each thing that was looked at; `not_done`: a line for each that was not, with its
-    reason. `versions`: of the programs that could change what is found."""
+    with --against). `done`: a line for each thing that was looked at; `not_done`: a line for each that was not, with
+    its reason. `versions`: of the programs that could change what is found."""
 
     source: str
     rows: Mapping[str, int]
@@ -30,8 +30,8 @@ class Checked:
 
 
 def sorted_findings(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings in the order of every file: by severity, kind and value, the worst first; equal ones by their ids, so
-    that the order in which they were found makes no difference."""
+    """The findings in the order of every file: by severity, kind and value, the worst first; equal ones by their ids,
+    so that the order in which they were found makes no difference."""
     kind_order = {kind: place for place, kind in enumerate(KINDS)}
     severity_order = {severity: place for place, severity in enumerate(SEVERITIES)}
 
@@ -63,7 +63,9 @@ def write_check_csv(findings: Sequence[Finding], path: Path) -> None:
     (docs/decisions/0020-spreadsheet-formulas.md)."""
     ordered = sorted_findings(findings)
     texts = {
-        name: pl.Series(name, [encodable(getattr(finding, name)) or None for finding in ordered], dtype=pl.String)
+        name: pl.Series(
+            name, [encodable(getattr(finding, name)) or None for finding in ordered], dtype=pl.String
+        )
         for name in ("kind", "severity", "id", "partner", "advice")
     }
     values = pl.Series("value", [finding.value for finding in ordered], dtype=pl.Float64)

@@ -72,9 +72,7 @@ def _groups(
         )
     ids = full_column(frame, id_column, where, "the column of ids")
     # What was not looked at shares its group with nothing but the same id.
-    copies: list[Hashable] = [
-        (True, group_by_id[id_]) if id_ in group_by_id else (False, id_) for id_ in ids
-    ]
+    copies: list[Hashable] = [(True, group_by_id[id_]) if id_ in group_by_id else (False, id_) for id_ in ids]
     own: list[Sequence[Hashable]] = []
     if existing is not None:
         own.append(full_column(frame, existing, where, "data.group"))
