@@ -25,14 +25,14 @@ from classwise.check.written import Checked, counts, encodable, sorted_findings
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.files import write_bytes
 from classwise.report.environment import page_environment
-from classwise.report.names import short_number, shorten
+from classwise.report.names import short_number
 from classwise.report.thumbnails import Thumbnail
 
 MOST_MEMBERS = 48
 """Images of a group of copies on its card."""
 LISTED = 50
 """Findings that the page lists where scripts are off."""
-MOST_CLASSES = 300
+MOST_CLASSES = 2_000
 """Labels of a target that the page offers as a filter; numbers have more, and nobody chooses among them."""
 ROWS_A_BLOCK = 256
 """Images that the script decodes at once."""
@@ -88,7 +88,7 @@ def render(
         listed=[_line(finding) for finding in findings[:LISTED]],
         left_out=images.left_out,
         images=len(images.thumbnails),
-        budget=f"{BUDGET / 1e6:.0f} MB",
+        budget=f"{images.budget / 1e6:.3g} MB",
         script=Markup(script),
         script_digest=digest,
         data=json_block(_data(findings, rows, images.thumbnails)),
@@ -109,7 +109,6 @@ def json_block(value: Any) -> Markup:
 def _template() -> Template:
     environment = page_environment(Path(__file__).parent)
     environment.filters |= {"thousands": lambda n: f"{n:,}"}
-    environment.globals |= {"shorten": shorten}
     return environment.get_template("page.html.j2")
 
 

@@ -24,10 +24,12 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class PageImages:
-    """`thumbnails`: one for each row asked for, in their order. `left_out`: how many there is no room for."""
+    """`thumbnails`: one for each row asked for, in their order. `left_out`: how many there was no room for in `budget`
+    bytes."""
 
     thumbnails: tuple[Thumbnail, ...]
     left_out: int
+    budget: int
 
 
 def page_images(
@@ -53,9 +55,9 @@ def page_images(
                 if used > budget:
                     left_out = len(paths) - len(thumbnails)
                     thumbnails += [Thumbnail(reason=OVER_BUDGET)] * left_out
-                    return PageImages(tuple(thumbnails), left_out)
+                    return PageImages(tuple(thumbnails), left_out, budget)
                 thumbnails.append(thumbnail)
-    return PageImages(tuple(thumbnails), left_out=0)
+    return PageImages(tuple(thumbnails), 0, budget)
 
 
 def _thumbnail(

@@ -95,7 +95,7 @@ def _read_text(path: Path) -> _Text:
     declared = re.match(r"sep=.\r?\n", text)
     first_line = declared[0] if declared else ""
     records = [first_line]
-    places = []
+    places: list[int] = []
     lines = list(io.StringIO(text[len(first_line) :], newline=""))
     reader = csv.reader(lines, delimiter=separator, strict=True)
     start = 0
