@@ -125,15 +125,18 @@ function facts(finding) {
 }
 
 function content(finding, enlarge) {
-  const parts = [title(finding)];
-  if (finding.rows.length) parts.push(images(finding, enlarge));
+  const words = [element("p", { className: "advice", children: [element("bdi", { text: finding.advice })] })];
   if (finding.others.length) {
-    parts.push(element("p", { className: "more", text: `and ${count(finding.others.length, "more row")}, in check.json` }));
+    words.unshift(element("p", { className: "more", text: `and ${count(finding.others.length, "more row")}, in check.json` }));
   }
-  parts.push(element("p", { className: "advice", children: [element("bdi", { text: finding.advice })] }));
-  // On a card with images there is no room for facts; enlarged it shows them.
-  if (finding.facts.length && (!enlarge || !finding.rows.length)) parts.push(facts(finding));
-  return parts;
+  // On a card with several images there is no room for facts; enlarged it shows them.
+  if (finding.facts.length && (!enlarge || finding.rows.length < 2)) words.push(facts(finding));
+  if (!finding.rows.length) return [title(finding), ...words];
+  const shownImages = images(finding, enlarge);
+  if (finding.rows.length > 1) return [title(finding), shownImages, ...words];
+  // A single image leaves room for the words beside it.
+  shownImages.append(element("div", { children: words }));
+  return [title(finding), shownImages];
 }
 
 // --- the list: cards are built a block at a time near the window, and removed again far from it
@@ -193,10 +196,12 @@ function showList() {
   }
   for (const block of blocks) observer.observe(block);
   current = -1;
-  byId("status").textContent =
-    shown.length === data.findings.length
-      ? `All ${count(shown.length, "finding")}`
-      : `${shown.length.toLocaleString("en")} of ${count(data.findings.length, "finding")}`;
+  byId("status").textContent = statusText(count(data.findings.length, "finding"));
+}
+
+function statusText(all) {
+  if (shown.length === data.findings.length) return all;
+  return shown.length ? `${shown.length.toLocaleString("en")} of ${all}` : `None of ${all} is like that.`;
 }
 
 function cardAt(position) {
