@@ -122,8 +122,9 @@ def auc_interval(auc: float, units_A: int, units_B: int) -> tuple[float, float]:
         variance = true * (1 - true) * (1 + half * ((1 - true) / (2 - true) + true / (1 + true)))
         return float((true - auc) ** 2 - Z**2 * variance / (units_A * units_B))
 
-    low = brentq(distance, 0, auc) if auc > 0 else 0.0
-    high = brentq(distance, auc, 1) if auc < 1 else 1.0
+    # 0 and 1 themselves are at no distance from an AUC of 0 or 1, but not the ends that are looked for.
+    low = brentq(distance, 0, min(auc, 1 - 1e-9)) if auc > 0 else 0.0
+    high = brentq(distance, max(auc, 1e-9), 1) if auc < 1 else 1.0
     return float(low), float(high)
 
 
