@@ -34,7 +34,8 @@ def with_planted(seed: int, planted: int = 3) -> Any:
 @pytest.mark.parametrize("seed", range(5))
 def test_planted_outliers_come_first_and_are_listed(seed: int) -> None:
     found = find_outliers(with_planted(seed))
-    assert set(found.rows[:3]) == {0, 1, 2} and 3 <= found.listed <= 5
+    assert set(found.rows[:3]) == {0, 1, 2}
+    assert 3 <= found.listed <= 5
     assert found.distance[2] > found.threshold >= found.distance[found.listed]
 
 
@@ -49,7 +50,9 @@ def test_distances_are_those_of_a_plain_computation() -> None:
     distance_NN = np.linalg.norm(unit_NF[:, None] - unit_NF, axis=2)
     np.fill_diagonal(distance_NN, np.inf)
     found = find_outliers(features_NF)
-    np.testing.assert_allclose(found.distance, np.sort(distance_NN, axis=1)[found.rows, :NEIGHBORS].mean(axis=1))
+    np.testing.assert_allclose(
+        found.distance, np.sort(distance_NN, axis=1)[found.rows, :NEIGHBORS].mean(axis=1)
+    )
     np.testing.assert_array_equal(found.nearest, distance_NN.argmin(axis=1)[found.rows])
 
 
@@ -67,7 +70,8 @@ def test_two_copies_of_an_outlier_are_both_listed() -> None:
     features_NF = with_planted(2, planted=1)
     features_NF[1] = features_NF[0]
     found = find_outliers(features_NF)
-    assert set(found.rows[:2]) == {0, 1} and found.listed >= 2
+    assert set(found.rows[:2]) == {0, 1}
+    assert found.listed >= 2
     assert found.nearest[:2].tolist() == found.rows[:2][::-1].tolist()
 
 
@@ -77,7 +81,9 @@ def test_within_its_class_a_row_of_another_class_is_an_outlier() -> None:
     class_N[7] = 0
     assert 7 not in find_outliers(features_NF).rows[:20]
     found = find_outliers(features_NF, class_N)
-    assert found.rows[0] == 7 and found.listed == 1 and found.is_within_class
+    assert found.rows[0] == 7
+    assert found.listed == 1
+    assert found.is_within_class
 
 
 def test_rare_classes_and_rows_without_one_have_neighbors_among_all() -> None:
@@ -96,7 +102,8 @@ def test_beyond_the_threshold_of_an_exponential_tail_lie_as_many_as_expected() -
 
 def test_equal_rows_are_no_outliers() -> None:
     found = find_outliers(np.ones((30, 5)), np.zeros(30, dtype=int))
-    assert found.listed == 0 and not found.distance.any()
+    assert found.listed == 0
+    assert not found.distance.any()
     assert find_outliers(np.zeros((30, 5))).listed == 0
 
 

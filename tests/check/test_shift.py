@@ -65,14 +65,17 @@ def test_p_values_are_uniform_with_groups() -> None:
         groups = group_N[:120].tolist(), group_N[120:].tolist()
         with_groups.append(compare_sets(*parts, *groups, permutations=49).p_value <= 0.1)
         without.append(compare_sets(*parts, permutations=49).p_value <= 0.1)
-    assert sum(with_groups) <= 14 and sum(without) >= 20
+    assert sum(with_groups) <= 14
+    assert sum(without) >= 20
 
 
 @pytest.mark.parametrize(("moved", "auc"), [(1.0, 0.76), (3.0, 0.983)])
 def test_a_moved_set_is_found(moved: float, auc: float) -> None:
     """Two normal distributions `moved` apart have an AUC of Phi(moved / sqrt 2); learned from rows, a little less."""
     found = compare_sets(*two_sets(1, moved, rows=400))
-    assert found.auc == pytest.approx(auc, abs=0.035) and found.p_value == 0.002 and found.is_notable
+    assert found.auc == pytest.approx(auc, abs=0.035)
+    assert found.p_value == 0.002
+    assert found.is_notable
     assert found.interval[0] < auc < found.interval[1]
     assert found.is_strong == (moved == 3)
 
@@ -83,8 +86,10 @@ def test_the_rows_that_tell_most_come_first() -> None:
     features_BF[40:50, 3] += 8
     found = compare_sets(features_AF, features_BF)
     assert set(found.rows_B[:10]) == set(range(40, 50))
-    assert sorted(found.rows_A) == list(range(100)) and sorted(found.rows_B) == list(range(100))
-    assert (np.diff(found.scores_B) <= 0).all() and (np.diff(found.scores_A) >= 0).all()
+    assert sorted(found.rows_A) == list(range(100))
+    assert sorted(found.rows_B) == list(range(100))
+    assert (np.diff(found.scores_B) <= 0).all()
+    assert (np.diff(found.scores_A) >= 0).all()
 
 
 def test_a_group_in_both_sets_is_on_one_side_of_each_fold() -> None:
@@ -92,7 +97,8 @@ def test_a_group_in_both_sets_is_on_one_side_of_each_fold() -> None:
     features_AF, _ = two_sets(3, 0)
     groups = list(range(100))
     found = compare_sets(features_AF, features_AF, groups, groups)
-    assert found.p_value > 0.05 and not found.is_notable
+    assert found.p_value > 0.05
+    assert not found.is_notable
 
 
 def test_of_large_sets_whole_groups_are_drawn() -> None:
@@ -125,12 +131,13 @@ def test_the_interval_holds_the_true_auc() -> None:
 @pytest.mark.parametrize("constant", [0.0, 7.0])
 def test_constant_features_tell_nothing(constant: float) -> None:
     found = compare_sets(np.full((20, 3), constant), np.full((20, 3), constant))
-    assert found.auc == 0.5 and found.p_value == 1
+    assert found.auc == 0.5
+    assert found.p_value == 1
 
 
 def test_too_few_rows_and_groups_are_refused() -> None:
     features_AF, features_BF = two_sets(5, 1)
-    with pytest.raises(DataError, match="found 2 and 100 rows .* at least 10 each"):
+    with pytest.raises(DataError, match=r"found 2 and 100 rows .* at least 10 each"):
         compare_sets(features_AF[:2], features_BF)
     with pytest.raises(DataError, match="found 1 and 100 groups"):
         compare_sets(features_AF, features_BF, ["one"] * 100, list(range(100)))

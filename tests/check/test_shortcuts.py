@@ -69,7 +69,9 @@ def test_a_clear_shortcut_is_strong_and_comes_first() -> None:
     class_N = long_tail(0)
     columns = {**clean_columns(0, len(class_N)), "quality": [f"q{label}" for label in class_N]}
     first, *others = find_shortcuts(columns, class_N)
-    assert first.column == "quality" and first.is_strong and first.balanced_accuracy == 1
+    assert first.column == "quality"
+    assert first.is_strong
+    assert first.balanced_accuracy == 1
     assert not any(one.is_notable for one in others)
 
 
@@ -79,7 +81,8 @@ def test_a_mark_of_one_rare_class_is_found() -> None:
     columns = {**clean_columns(1, len(class_N)), "border": np.where(class_N == 3, 255, 0)}
     first, *_ = find_shortcuts(columns, class_N)
     assert (first.column, first.best_class) == ("border", 3)
-    assert first.is_strong and first.informedness == 1
+    assert first.is_strong
+    assert first.informedness == 1
 
 
 def test_missing_values_can_be_the_shortcut() -> None:
@@ -87,7 +90,8 @@ def test_missing_values_can_be_the_shortcut() -> None:
     class_N = long_tail(2)
     taken = [int(row) if label == 1 else None for row, label in enumerate(class_N)]
     (found,) = find_shortcuts({"taken": taken}, class_N)
-    assert found.best_class == 1 and found.informedness == 1
+    assert found.best_class == 1
+    assert found.informedness == 1
 
 
 def test_shuffled_labels_warn_seldom() -> None:
@@ -165,7 +169,9 @@ def test_rows_without_label_and_rare_classes_do_not_count() -> None:
     number_N = np.random.default_rng(0).normal(size=40) + (class_N == 9)
     (expected,) = find_shortcuts({"number": number_N}, class_N)
     (found,) = find_shortcuts({"number": [*number_N, 5.0, 5.0]}, [*class_N, -1, 3])
-    assert found == expected and found.best_class in (7, 9) and found.rows == 40
+    assert found == expected
+    assert found.best_class in (7, 9)
+    assert found.rows == 40
 
 
 def test_other_lengths_are_refused() -> None:
@@ -189,7 +195,8 @@ def test_bins_keep_apart_what_differs(values: Any, bins: Any) -> None:
 
 def test_many_numbers_have_bins_of_equal_size() -> None:
     counts = np.bincount(column_bins(pl.Series(np.random.default_rng(0).normal(size=640))))
-    assert len(counts) == 32 and set(counts) == {20}
+    assert len(counts) == 32
+    assert set(counts) == {20}
 
 
 def test_dates_are_numbers() -> None:

@@ -28,23 +28,21 @@ class FileFacts(NamedTuple):
     camera: str | None = None
 
 
-SCHEMA = pl.Schema(
-    {
-        "bytes": pl.Int64,
-        "suffix": pl.String,
-        "folder": pl.String,
-        "height": pl.Int64,
-        "width": pl.Int64,
-        "taken": pl.Datetime("us"),
-        "camera": pl.String,
-    }
-)
+COLUMNS: dict[str, pl.DataType] = {
+    "bytes": pl.Int64(),
+    "suffix": pl.String(),
+    "folder": pl.String(),
+    "height": pl.Int64(),
+    "width": pl.Int64(),
+    "taken": pl.Datetime("us"),
+    "camera": pl.String(),
+}
 
 
 def file_facts(paths: Sequence[Path]) -> pl.DataFrame:
     """The FileFacts of each path in its order, and `aspect`, width over height; null where a file does not tell. A file
     that cannot be read has nulls, and no error: that it cannot be read is found where images are decoded."""
-    table = pl.DataFrame([facts_of(path) for path in paths], schema=SCHEMA, orient="row")
+    table = pl.DataFrame([facts_of(path) for path in paths], schema=COLUMNS, orient="row")
     return table.with_columns(aspect=pl.col("width") / pl.col("height"))
 
 
@@ -76,7 +74,7 @@ def _exif(image: Image.Image) -> Image.Exif:
     if isinstance(image, TiffImageFile):
         return image.getexif()
     exif = Image.Exif()
-    exif.load(image.info.get("exif"))
+    exif.load(image.info.get("exif") or b"")
     return exif
 
 

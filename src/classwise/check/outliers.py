@@ -1,9 +1,9 @@
 """Outliers: images that are unlike all others, by their distance from their neighbors in feature space.
 
-The mean distance from the k nearest neighbors (Angiulli and Pizzuti, 'Fast outlier detection in high dimensional spaces',
-PKDD 2002), of features of length 1, which with features of pretrained networks is as good as methods with many more
-knobs (Sun et al., 'Out-of-distribution detection with deep nearest neighbors', ICML 2022). All rows are ranked; those
-are listed that would hardly be met in the set if distances went on as they do among its ordinary rows.
+The mean distance from the k nearest neighbors (Angiulli and Pizzuti, 'Fast outlier detection in high dimensional
+spaces', PKDD 2002), of features of length 1, which with features of pretrained networks is as good as methods with
+many more knobs (Sun et al., 'Out-of-distribution detection with deep nearest neighbors', ICML 2022). All rows are
+ranked; those are listed that would hardly be met in the set if distances went on as they do among its ordinary rows.
 
 Letters in names: N rows, F features, D components.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import NearestNeighbors
 
+from classwise.check.components import principal_components
 from classwise.errors import DataError
 
 Ints = npt.NDArray[np.int64]
@@ -82,23 +83,18 @@ def find_outliers(features_NF: npt.ArrayLike, classes_N: npt.ArrayLike | None = 
 
 
 def tail_threshold(distances_N: Floats) -> float:
-    """The distance beyond which EXPECTED rows of all N would lie, if the upper half of them had an exponential tail with
-    the slope that it has up to the TAIL quantile. Real tails of distances fall faster, so that fewer are listed."""
+    """The distance beyond which EXPECTED rows of all N would lie, if the upper half of them had an exponential tail
+    with the slope that it has up to the TAIL quantile. Real tails of distances fall faster, so that fewer are
+    listed."""
     middle, tail = np.quantile(distances_N, (MIDDLE, TAIL))
     scale = (tail - middle) / np.log((1 - MIDDLE) / (1 - TAIL))
     return float(middle + scale * np.log(len(distances_N) * (1 - MIDDLE) / EXPECTED))
 
 
 def _of_length_one(features_NF: Floats) -> Floats:
-    """(N, D) features of length 1 around their mean, turned to their principal components, of which COMPONENTS are kept:
-    distances are almost the same, and much faster."""
+    """(N, D) features of length 1 by their first COMPONENTS: distances are almost the same, and much faster."""
     lengths_N1 = np.linalg.norm(features_NF, axis=1, keepdims=True)
-    unit_NF = features_NF / np.where(lengths_N1 > 0, lengths_N1, 1)
-    centered_NF = unit_NF - unit_NF.mean(axis=0)
-    if centered_NF.shape[1] <= COMPONENTS:
-        return centered_NF
-    values_F, vectors_FF = np.linalg.eigh(centered_NF.T @ centered_NF)
-    return np.asarray(centered_NF @ vectors_FF[:, np.argsort(-values_F, kind="stable")[:COMPONENTS]])
+    return principal_components(features_NF / np.where(lengths_N1 > 0, lengths_N1, 1), COMPONENTS)
 
 
 def _to_neighbors(points_ND: Floats) -> tuple[Floats, Ints]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import rankdata
 
+from classwise.check.components import principal_components
 from classwise.errors import DataError
 from classwise.randomness import CHECK, generator
 
@@ -52,10 +53,10 @@ class Shift:
     auc: float
     interval: tuple[float, float]
     p_value: float
-    rows_A: Ints
-    rows_B: Ints
-    scores_A: Floats
-    scores_B: Floats
+    rows_A: Ints  # noqa: N815 - shape suffixes
+    rows_B: Ints  # noqa: N815
+    scores_A: Floats  # noqa: N815
+    scores_B: Floats  # noqa: N815
 
     @property
     def is_notable(self) -> bool:
@@ -84,13 +85,17 @@ def compare_sets(
     """
     parts = [np.asarray(features, dtype=np.float64) for features in (features_AF, features_BF)]
     if parts[0].shape[1:] != parts[1].shape[1:] or parts[0].ndim != 2:
-        raise ValueError(f"found features of shapes {parts[0].shape} and {parts[1].shape}; allowed: (A, F) and (B, F)")
+        raise ValueError(
+            f"found features of shapes {parts[0].shape} and {parts[1].shape}; allowed: (A, F) and (B, F)"
+        )
     if not all(np.isfinite(part).all() for part in parts):
         raise DataError("shift: found features that are not finite numbers; leave out their rows")
     rng = generator(seed, CHECK)
     group_N = _group_numbers(groups_A, groups_B, [len(part) for part in parts])
     in_B_N = np.repeat([False, True], [len(part) for part in parts])
-    kept_N = np.sort(np.concatenate([_drawn(np.flatnonzero(in_B_N == side), group_N, rng) for side in (False, True)]))
+    kept_N = np.sort(
+        np.concatenate([_drawn(np.flatnonzero(in_B_N == side), group_N, rng) for side in (False, True)])
+    )
     in_B_K, group_K = in_B_N[kept_N], group_N[kept_N]
 
     # A unit is what changes sets as a whole: the rows that a group has in one of them.
@@ -99,7 +104,7 @@ def compare_sets(
     if min(units) < LEAST_UNITS:
         what = "rows" if groups_A is None else "groups"
         raise DataError(
-            f"shift: found {units[0]} and {units[1]} {what} in the two sets; at least {LEAST_UNITS} each can be compared"
+            f"shift: found {units[0]} and {units[1]} {what} in the two sets; at least {LEAST_UNITS} each are needed"
         )
     components_KD = _whitened(np.concatenate(parts)[kept_N])
     side_of_unit = np.zeros(sum(units), dtype=bool)
@@ -114,8 +119,9 @@ def compare_sets(
 
 
 def auc_interval(auc: float, units_A: int, units_B: int) -> tuple[float, float]:
-    """The 95 % interval of an AUC of two samples, method 5 of Newcombe, 'Confidence intervals for an effect size measure
-    based on the Mann–Whitney statistic, part 2', Statistics in Medicine 25 (2006): it does not shrink to nothing at 1."""
+    """The 95 % interval of an AUC of two samples, method 5 of Newcombe, 'Confidence intervals for an effect size
+    measure based on the Mann–Whitney statistic, part 2', Statistics in Medicine 25 (2006): it does not shrink to
+    nothing at 1."""
     half = (units_A + units_B) / 2 - 1
 
     def distance(true: float) -> float:
@@ -135,7 +141,9 @@ def _group_numbers(groups_A: Sequence[Any] | None, groups_B: Sequence[Any] | Non
         return np.arange(sum(counts))
     names_N = np.array([str(group) for group in (*groups_A, *groups_B)])
     if [len(groups_A), len(groups_B)] != counts:
-        raise ValueError(f"found {len(groups_A)} and {len(groups_B)} groups of {counts[0]} and {counts[1]} rows")
+        raise ValueError(
+            f"found {len(groups_A)} and {len(groups_B)} groups of {counts[0]} and {counts[1]} rows"
+        )
     return np.unique(names_N, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
@@ -146,15 +154,13 @@ def _drawn(rows: Ints, group_N: Ints, rng: np.random.Generator) -> Ints:
     rank_G = rng.permutation(int(group_N.max()) + 1)
     ordered = rows[np.argsort(rank_G[group_N[rows]], kind="stable")]
     last_group = group_N[ordered[MOST_ROWS - 1]]
-    return ordered[rank_G[group_N[ordered]] <= rank_G[last_group]]
+    return np.asarray(ordered[rank_G[group_N[ordered]] <= rank_G[last_group]])
 
 
 def _whitened(features_KF: Floats) -> Floats:
     """(K, D) principal components of variance 1. They do not know the sets, so permutations leave them as they are."""
-    centered_KF = features_KF - features_KF.mean(axis=0)
-    left_KD, singular_D, _ = np.linalg.svd(centered_KF, full_matrices=False)
-    used_D = singular_D > 1e-9 * max(1e-300, singular_D.max(initial=0))
-    return left_KD[:, used_D][:, :COMPONENTS] * np.sqrt(len(features_KF))
+    components_KD = principal_components(features_KF, COMPONENTS)
+    return np.asarray(components_KD / components_KD.std(axis=0))
 
 
 def _folds(group_K: Ints, rng: np.random.Generator) -> Ints:
@@ -162,7 +168,7 @@ def _folds(group_K: Ints, rng: np.random.Generator) -> Ints:
     names, number_K = np.unique(group_K, return_inverse=True)
     fold_G = np.empty(len(names), dtype=np.int64)
     fold_G[rng.permutation(len(names))] = np.arange(len(names)) % FOLDS
-    return fold_G[number_K.reshape(-1)]
+    return np.asarray(fold_G[number_K.reshape(-1)])
 
 
 def _out_of_fold(components_KD: Floats, sides_KP: npt.NDArray[np.bool_], fold_K: Ints) -> Floats:
@@ -188,13 +194,17 @@ def _auc(scores_KP: Floats, sides_KP: npt.NDArray[np.bool_], fold_K: Ints) -> Fl
         count_P = in_B_KP.sum(axis=0)
         ordered_P += (ranks_KP * in_B_KP).sum(axis=0) - count_P * (count_P + 1) / 2
         pairs_P += count_P * (len(in_B_KP) - count_P)
-    return np.divide(ordered_P, pairs_P, out=np.full(len(pairs_P), 0.5), where=pairs_P > 0)
+    auc_P: Floats = np.divide(ordered_P, pairs_P, out=np.full(len(pairs_P), 0.5), where=pairs_P > 0)
+    return auc_P
 
 
 def _result(
     score_K: Floats, in_B_K: npt.NDArray[np.bool_], kept_N: Ints, auc_P: Floats, units: list[int], rows_A: int
 ) -> Shift:
-    order_A, order_B = np.argsort(score_K[~in_B_K], kind="stable"), np.argsort(-score_K[in_B_K], kind="stable")
+    order_A, order_B = (
+        np.argsort(score_K[~in_B_K], kind="stable"),
+        np.argsort(-score_K[in_B_K], kind="stable"),
+    )
     auc = float(auc_P[0])
     return Shift(
         auc=auc,

@@ -1,4 +1,5 @@
-"""Shortcuts: how well the label is told by what should not tell it, such as the size of the file, the camera or the date.
+"""Shortcuts: how well the label is told by what should not tell it, such as the size of the file, the camera or the
+date.
 
 A network learns whatever separates the classes (Geirhos et al., 'Shortcut learning in deep neural networks', 2020), and
 a score on rows of the same kind never shows it. Each column is tried alone: its values are cut into bins, the class
@@ -97,7 +98,9 @@ def find_shortcuts(
     table = columns if isinstance(columns, pl.DataFrame) else pl.DataFrame(columns, strict=False)
     label_N = np.asarray(labels_N, dtype=np.int64)
     if table.width and table.height != len(label_N):
-        raise ValueError(f"found {table.height} rows and {len(label_N)} labels; allowed: a label for each row")
+        raise ValueError(
+            f"found {table.height} rows and {len(label_N)} labels; allowed: a label for each row"
+        )
 
     # Only labeled rows of classes that can be on both sides of a fold.
     counts_K = np.bincount(label_N[label_N >= 0], minlength=1)
@@ -106,7 +109,9 @@ def find_shortcuts(
     if len(class_K) < 2:
         return []
     class_N = np.searchsorted(class_K, label_N[used_N])
-    group_N = np.arange(len(class_N)) if groups_N is None else _numbers(np.asarray(groups_N, dtype=str)[used_N])
+    group_N = (
+        np.arange(len(class_N)) if groups_N is None else _numbers(np.asarray(groups_N, dtype=str)[used_N])
+    )
 
     names = [name for name in table.columns if name not in left_out]
     bins = {name: column_bins(table[name].filter(pl.Series(used_N))) for name in names}
