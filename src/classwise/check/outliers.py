@@ -94,7 +94,8 @@ def tail_threshold(distances_N: Floats) -> float:
 def _of_length_one(features_NF: Floats) -> Floats:
     """(N, D) features of length 1 by their first COMPONENTS: distances are almost the same, and much faster."""
     lengths_N1 = np.linalg.norm(features_NF, axis=1, keepdims=True)
-    return principal_components(features_NF / np.where(lengths_N1 > 0, lengths_N1, 1), COMPONENTS)
+    points_ND = principal_components(features_NF / np.where(lengths_N1 > 0, lengths_N1, 1), COMPONENTS)
+    return points_ND if points_ND.shape[1] else np.zeros((len(points_ND), 1))  # rows that are all equal
 
 
 def _to_neighbors(points_ND: Floats) -> tuple[Floats, Ints]:
