@@ -12,8 +12,8 @@ noise models, one with errors that differ by pair of classes and one in which al
 classes that the *model* confuses for errors, the second one misses pairs that *people* confuse; so the mean is an
 estimate too.
 
-cleanlab is no dependency: up to 2.8 it was under the AGPL, 2.9 is under Apache-2.0 but brings pandas, and what we would
-use of it is one line.
+cleanlab is no dependency: up to 2.7 it is under the AGPL; from 2.8 on it is under Apache-2.0, but brings pandas, and
+the score that would be used of it is one line.
 
 Letters in names: N rows, K classes, L labels, M ranked entries (a row and a target, or a row and a label).
 """
@@ -160,12 +160,10 @@ def rare_class_warning(name: str, rows: int) -> str | None:
     if rows >= FEW_ROWS:
         return None
     if rows == 1:
-        return (
-            f"{name!r} has this row only: if it is removed, the class is lost. Correct the label, or keep it."
-        )
+        return f"{name!r} has this row only: removing it loses the class. Correct the label, or keep it."
     return (
-        f"{name!r} has {rows} rows: each one that is removed takes {100 / rows:.0f} % of the class away, and a model knows"
-        " rare classes worst, so that right labels look wrong. Look at it, and rather correct it than remove it."
+        f"{name!r} has {rows} rows: each one that is removed takes {100 / rows:.0f} % of the class away, and a model"
+        " knows rare classes worst, so that right labels look wrong. Look at it, and rather correct it than remove it."
     )
 
 
@@ -174,7 +172,7 @@ def _known(probabilities_NK: npt.ArrayLike, labels_N: npt.ArrayLike) -> tuple[Fl
     probabilities_NK, labels_N = np.asarray(probabilities_NK, np.float64), np.asarray(labels_N, np.int64)
     if probabilities_NK.ndim != 2 or labels_N.shape != probabilities_NK.shape[:1]:
         raise ValueError(
-            f"found probabilities {probabilities_NK.shape} and labels {labels_N.shape}; allowed: (N, K), (N,)"
+            f"found probabilities {probabilities_NK.shape} and labels {labels_N.shape}; allowed: (N, K) and (N,)"
         )
     classes = probabilities_NK.shape[1]
     if labels_N.max(initial=-1) >= classes:
@@ -201,7 +199,7 @@ def _most_likely_other(posterior_MK: Floats, label_M: Ints) -> Ints:
         return label_M
     others_MK = posterior_MK.copy()
     others_MK[np.arange(len(label_M)), label_M] = -1
-    return others_MK.argmax(axis=1)
+    return np.asarray(others_MK.argmax(axis=1))
 
 
 def _ranking(

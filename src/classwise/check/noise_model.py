@@ -3,11 +3,11 @@
 A model that is unsure of a row is no evidence against the label; one that is sure of another class is, and more so
 where that class is often called this one. So the probabilities p of a row are taken for evidence of its true class,
 
-    q = softmax(t log p + b)        with a temperature and a bias a class that are fitted, since networks are overconfident
-                                    and prefer frequent classes,
+    q = softmax(t log p + b)
 
-and labels for what is left of the true class: right with probability 1 - e, and otherwise one of the others, by a
-share for each pair of classes. Both are fitted together by expectation maximization, as Dawid and Skene did for
+with a temperature t and a bias b of each class that are fitted, since networks are overconfident and prefer frequent
+classes, and labels for what is left of the true class: right with probability 1 - e, and otherwise one of the others,
+by a share for each pair of classes. Both are fitted together by expectation maximization, as Dawid and Skene did for
 answers of several people ('Maximum likelihood estimation of observer error-rates using the EM algorithm', 1979); a
 temperature in place of free answers is what Goldberger and Ben-Reuven add to networks ('Training deep neural-networks
 using a noise adaptation layer', ICLR 2017). One error rate for all classes, since rare classes have too few rows for
