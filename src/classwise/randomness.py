@@ -10,7 +10,7 @@ hash of the same numbers.
 import numpy as np
 
 # One number for each use: streams with different numbers never share a draw.
-ORDER, AUGMENT, DROPOUT, SPLIT, WEIGHTS, MIX, BOOTSTRAP, OWN_AUGMENT = range(8)
+ORDER, AUGMENT, DROPOUT, SPLIT, WEIGHTS, MIX, BOOTSTRAP, OWN_AUGMENT, CHECK = range(9)
 
 
 def generator(seed: int, stream: int, a: int = 0, b: int = 0) -> np.random.Generator:

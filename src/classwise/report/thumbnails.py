@@ -91,11 +91,11 @@ def _inside(folder: str, path: str) -> Path | None:
     return file if file.is_relative_to(root) else None
 
 
-def encode(image_HWC: np.ndarray) -> Thumbnail:
-    """A uint8 RGB image as a data URI of at most LONGEST_SIDE pixels a side: PNG if small, else JPEG."""
+def encode(image_HWC: np.ndarray, longest_side: int = LONGEST_SIDE) -> Thumbnail:
+    """A uint8 RGB image as a data URI of at most `longest_side` pixels a side: PNG if small, else JPEG."""
     image = Image.fromarray(image_HWC)
     small = max(image.size) <= SMALL
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX if small else Image.Resampling.LANCZOS)
+    image.thumbnail((longest_side, longest_side), Image.Resampling.BOX if small else Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if small:
         image.save(buffer, "PNG", optimize=True)
