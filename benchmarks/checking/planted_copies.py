@@ -135,7 +135,7 @@ CHANGES: dict[str, tuple[Change, tuple[float, float]]] = {
     "smaller": (_resized, (0.6, 0.4)),
     "larger": (_resized, (1.5, 2.5)),
     "cropped": (_cropped, (0.05, 0.1)),
-    "brightness": (_brightened, (1.2, 1.6)),
+    "brightness": (_brightened, (1.2, 1.5)),
     "contrast": (_flattened, (0.7, 0.4)),
     "mirrored": (_mirrored, (1, 0)),
     "turned by 90°": (_turned, (1, 3)),

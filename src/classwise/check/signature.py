@@ -27,15 +27,17 @@ DECODED = 128
 """A JPEG is decoded at a half, a quarter or an eighth of its size, but no smaller than this on either side."""
 SHARPNESS_SIDE = 256
 """The longest side of the image that sharpness is measured on; a smaller one is not enlarged."""
-FLAT = 6
-"""Levels of gray by which the pixels of a border may differ: JPEG does not keep flat areas flat."""
+FLAT = 10
+"""Levels of gray by which pixels of a border may differ from it: JPEG does not keep flat areas flat."""
+FLAT_SHARE, STEP_SHARE = 0.1, 0.8
+"""Of the pixels of a row that differ by more: at most so many in a border, and at least so many beside it."""
 LEAST_INSIDE = 0.3
 """Of each side that borders leave over; what would leave less is no border."""
 GRAY = 8
 """Levels by which the colors of a gray image may differ, since JPEG stores color apart from brightness."""
 FILES_PER_SLICE = 1024
 
-Thumbnail = NDArray[np.uint8]
+Views = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,15 @@ class ImageStatistics:
 class Signature:
     """What is known of one readable file.
 
-    content: the SHA-256 of its bytes. kind: one of classwise.data.image_file.KINDS. thumbnail_SS: (THUMBNAIL, THUMBNAIL)
-    uint8, gray, squashed, without flat borders. facts: what else the file holds.
+    content: the SHA-256 of its bytes. kind: one of classwise.data.image_file.KINDS. views_VSS: (1 or 2, THUMBNAIL,
+    THUMBNAIL) uint8, gray, as `views` makes them. facts: what else the file holds.
     """
 
     content: bytes
     kind: str
     facts: ImageFacts
     statistics: ImageStatistics
-    thumbnail_SS: Thumbnail  # noqa: N815 - a shape suffix
+    views_VSS: Views  # noqa: N815 - a shape suffix
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,16 @@ def read_signature(
         kind=kind,
         facts=facts,
         statistics=_statistics(gray_HW, has_color, size or gray_HW.shape[:2]),
-        thumbnail_SS=thumbnail(gray_HW),
+        views_VSS=views(gray_HW),
     )
 
 
-def thumbnail(gray_HW: NDArray[np.uint8]) -> Thumbnail:
-    """(H, W) uint8 without its flat borders, squashed to (THUMBNAIL, THUMBNAIL)."""
-    return resize_image(without_borders(gray_HW), (THUMBNAIL, THUMBNAIL))
+def views(gray_HW: NDArray[np.uint8]) -> Views:
+    """(H, W) uint8 squashed to (1 or 2, THUMBNAIL, THUMBNAIL): the inside of a border all around; or, where flat parts at
+    some sides may be a border or belong to the image, the whole and the inside."""
+    inside_HW, is_frame = without_border(gray_HW)
+    parts = [inside_HW] if is_frame or inside_HW.size == gray_HW.size else [gray_HW, inside_HW]
+    return np.stack([resize_image(part_HW, (THUMBNAIL, THUMBNAIL)) for part_HW in parts])
 
 
 def _to_gray(image_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
@@ -171,23 +176,40 @@ def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ..
     )
 
 
-def without_borders(gray_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The part of (H, W) inside of flat borders of one level each; all of it where there are none.
+def without_border(gray_HW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+    """The part of (H, W) inside of a border, which has one level on each side of the image that it is on, all of it where
+    there is no border; and whether the border goes all around.
 
-    Objects on a flat ground lose the ground around them in the same way, whatever was cut from it or added to it.
+    The flat ground around an object is no border: what lies beside a border differs from it along nearly all its length.
     """
-    top, bottom = _inside(gray_HW)
-    left, right = _inside(gray_HW[top:bottom].T)
-    return gray_HW[top:bottom, left:right]
+    height, width = gray_HW.shape
+    # The rows from the top down and from the bottom up, the columns from the left and from the right.
+    sides = (gray_HW, gray_HW[::-1], gray_HW.T, gray_HW.T[::-1])
+    counts = [_flat_rows(rows_HW) for rows_HW in sides]
+    rows, columns = slice(counts[0], height - counts[1]), slice(counts[2], width - counts[3])
+    inside_HW = gray_HW[rows, columns]
+    if inside_HW.shape[0] < LEAST_INSIDE * height or inside_HW.shape[1] < LEAST_INSIDE * width:
+        return gray_HW, False
+    across = (columns, columns, rows, rows)
+    for rows_HW, count, part in zip(sides, counts, across, strict=True):
+        if count and not _is_step(rows_HW[:, part], count):
+            return gray_HW, False
+    return inside_HW, all(counts)
 
 
-def _inside(gray_HW: NDArray[np.uint8]) -> tuple[int, int]:
-    """The first row, and the one behind the last, of what lies between flat rows at the top and at the bottom."""
-    lows_H, highs_H = gray_HW.min(axis=1).astype(int), gray_HW.max(axis=1).astype(int)
-    starts = []
-    for order in (slice(None), slice(None, None, -1)):
-        low_H, high_H = lows_H[order], highs_H[order]
-        together_H = np.maximum.accumulate(high_H) - np.minimum.accumulate(low_H)
-        starts.append(int(np.argmax(together_H > FLAT)) if together_H[-1] > FLAT else 0)
-    top, bottom = starts[0], len(gray_HW) - starts[1]
-    return (top, bottom) if bottom - top >= LEAST_INSIDE * len(gray_HW) else (0, len(gray_HW))
+def _flat_rows(rows_HW: NDArray[np.uint8]) -> int:
+    """How many of the first rows have the level of the first one."""
+    unlike_H = _unlike(rows_HW, rows_HW[0])
+    return int(np.argmax(unlike_H > FLAT_SHARE)) if unlike_H.max() > FLAT_SHARE else 0
+
+
+def _is_step(rows_HW: NDArray[np.uint8], count: int) -> bool:
+    """Whether what comes behind the first `count` rows differs from them along nearly all its length; the first row of
+    it may be half border."""
+    return bool(_unlike(rows_HW[count : count + 2], rows_HW[0]).max() >= STEP_SHARE)
+
+
+def _unlike(rows_HW: NDArray[np.uint8], border_W: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The share of each row's pixels that differ from the level of a border."""
+    level = np.float32(np.median(border_W))
+    return np.asarray((np.abs(rows_HW - level) > FLAT).mean(axis=1))
