@@ -26,8 +26,8 @@ TURNS = range(8)
 """How an image is turned: bit 2 transposes it, then bit 1 mirrors it top to bottom and bit 0 left to right."""
 CROPS = (0.04, 0.08, 0.12)
 """What is cut from each side of an image, as a share of that side, when parts of images are looked for."""
-RANK = 4
-"""How many lookalikes an image has is told by how near its neighbor of this rank is."""
+RANK = 8
+"""Neighbors of an image as it is, upright and whole, that are looked up."""
 PARTNERS, VARIANTS = 2, 2
 """The nearest images that are kept for each image, and the ways in which each of these matches."""
 WHOLE = 16_000
@@ -46,8 +46,8 @@ class Candidates:
     """P ways in which two views of images may match, the nearest first.
 
     a_P, b_P: numbers of views. turn_P: how view a is turned (TURNS) and crop_P: what is cut from each of its sides then,
-    to look like view b. similarity_P: the cosine of their descriptors. nearness_N: of each image, how near its neighbor
-    of rank RANK is, as -log10(1 - cosine): images in a crowd of lookalikes have high ones.
+    to look like view b. similarity_P: the cosine of their descriptors. neighbor_NK and neighbor_similarity_NK: the views
+    that are nearest to each image that was asked for (to its first view), RANK of them; -1 where there are fewer.
     """
 
     a_P: Numbers  # noqa: N815 - a shape suffix, as below
@@ -55,7 +55,8 @@ class Candidates:
     turn_P: Numbers  # noqa: N815
     crop_P: Floats  # noqa: N815
     similarity_P: Floats  # noqa: N815
-    nearness_N: Floats  # noqa: N815
+    neighbor_NK: Numbers  # noqa: N815
+    neighbor_similarity_NK: Floats  # noqa: N815
 
 
 def descriptors(views_VSS: NDArray[np.uint8]) -> Floats:
@@ -97,14 +98,17 @@ def find_candidates(
     base_VFF = descriptors(views_VSS)
     index = _Index(_unit(base_VFF), image_V, threads or os.cpu_count() or 1)
     asked_Q = np.flatnonzero(asked_N[image_V])
+    neighbor_NK = np.full((len(asked_N), RANK), -1, np.int64)
+    neighbor_similarity_NK = np.zeros((len(asked_N), RANK), np.float32)
+    is_first_Q = np.append(True, np.diff(image_V[asked_Q]) > 0)
     found = []
-    nearness_N = np.zeros(len(asked_N), np.float32)
     for turn, crop, queries_QD in _queries(base_VFF[asked_Q], views_VSS[asked_Q]):
         plain = turn == 0 and crop == 0
         near_QK, similarity_QK = index.nearest(queries_QD, asked_Q, RANK if plain else 1)
         if plain:
-            ranked_Q = -np.log10(np.maximum(1e-6, 1 - np.maximum(0, similarity_QK[:, -1])))
-            np.maximum.at(nearness_N, image_V[asked_Q], ranked_Q.astype(np.float32))
+            neighbor_NK[image_V[asked_Q[is_first_Q]]] = near_QK[is_first_Q]
+            neighbor_similarity_NK[image_V[asked_Q[is_first_Q]]] = np.maximum(0, similarity_QK[is_first_Q])
+            near_QK, similarity_QK = near_QK[:, :PARTNERS], similarity_QK[:, :PARTNERS]
         count = near_QK.shape[1]
         found.append(
             (
@@ -118,7 +122,7 @@ def find_candidates(
     columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
     columns = [column[columns[1] >= 0] for column in columns]
     kept = _kept(columns[0], columns[1], image_V, columns[4])
-    return Candidates(*(column[kept] for column in columns), nearness_N=nearness_N)
+    return Candidates(*(column[kept] for column in columns), neighbor_NK, neighbor_similarity_NK)
 
 
 def _queries(base_QFF: Floats, views_QSS: NDArray[np.uint8]) -> Iterator[tuple[int, float, Floats]]:

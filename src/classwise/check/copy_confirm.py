@@ -17,19 +17,21 @@ COARSE_STEPS, FINE_STEPS = 12, 8
 """Of the alignment, at most."""
 SMOOTH = 0.7
 """Sigma, in pixels of a view, of the blur that everything is seen with: what is finer is noise."""
-FINE = 6.0
-"""Sigma above which structure is light rather than detail."""
+SLOW = 19
+"""Pixels over which what stays the same is light rather than detail."""
 BLURS = (0.0, 1.0, 2.0)
 """Sigmas of the blurs from which the unknown one is combined."""
 NOISE = 0.05
 """Variance in squared levels that counts as agreement, whatever the image."""
-LEAST_OVERLAP = 0.4
-"""Of a view that the other one must cover."""
+LEAST_OVERLAP, LEAST_USED = 0.4, 0.1
+"""Of a view that the other one must cover, and that must be neither black nor white to be of use."""
+RIDGE = 1e-3
+"""Added to the variances of the blurs, in squared levels, which may be nearly the same."""
 BLACK, WHITE = 3, 252
 """Levels beyond which a pixel may have been cut off."""
 
 Image = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+Map = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,9 @@ def turned_view(view_SS: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(found_SS[:, ::-1] if turn & 1 else found_SS)
 
 
-def align(first_SS: Image, second_SS: Image, crop: float) -> tuple[float, NDArray[np.float32] | None]:
-    """The correlation of two views at COARSE pixels after alignment, and the (2, 3) affine map from places in the second
-    to those in the first, in pixels of COARSE; None where there is no alignment. `crop`: what the first shows more at
-    each side, about."""
+def align(first_SS: Image, second_SS: Image, crop: float) -> Map:
+    """A coarse alignment: the (2, 3) affine map from places in the second view to those in the first, in pixels of COARSE.
+    `crop`: what the first shows more at each side, about."""
     size = (COARSE, COARSE)
     first_CC, second_CC = (
         cv2.resize(view_SS, size, interpolation=cv2.INTER_AREA) for view_SS in (first_SS, second_SS)
@@ -63,79 +64,84 @@ def align(first_SS: Image, second_SS: Image, crop: float) -> tuple[float, NDArra
     return _refined(first_CC, second_CC, start, COARSE_STEPS, 3)
 
 
-def _refined(
-    first: Image, second: Image, start: NDArray[np.float32], steps: int, blur: int
-) -> tuple[float, NDArray[np.float32] | None]:
+def _refined(first: Image, second: Image, start: Map, steps: int, blur: int) -> Map:
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, steps, 1e-3)
     try:
-        correlation, map_23 = cv2.findTransformECC(
-            second, first, start, cv2.MOTION_AFFINE, criteria, None, blur
-        )
-    except cv2.error:  # it does not converge: the two have nothing in common
-        return -1.0, None
-    return float(correlation), map_23
+        # It writes into the map that it is given.
+        _, found = cv2.findTransformECC(second, first, start.copy(), cv2.MOTION_AFFINE, criteria, None, blur)
+    except cv2.error:  # it does not converge, as for two that have nothing in common, or almost nothing in them
+        return start
+    return np.asarray(found)
 
 
-def agreement(first_SS: Image, second_SS: Image, coarse_23: NDArray[np.float32]) -> Agreement:
+def agreement(first_SS: Image, second_SS: Image, coarse: Map) -> Agreement:
     """How well two views agree, from a coarse alignment (`align`) on. Whichever view is the sharper one predicts the
     other."""
     size = len(first_SS)
-    start = coarse_23.copy()
+    start = coarse.copy()
     start[:, 2] *= size / COARSE
-    _, map_23 = _refined(first_SS, second_SS, start, FINE_STEPS, 5)
-    if map_23 is None:
-        return NOTHING
-    scale = abs(float(np.linalg.det(map_23[:, :2])))
-    options = {"dsize": (size, size)}
+    found = _refined(first_SS, second_SS, start, FINE_STEPS, 5)
     over_SS = cv2.warpAffine(
-        first_SS, map_23, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE, **options
+        first_SS, found, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
-    ones_SS = np.ones_like(first_SS)
-    inside_SS = cv2.warpAffine(ones_SS, map_23, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, **options)
+    inside_SS = cv2.warpAffine(
+        np.ones_like(first_SS), found, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    )
     inside_SS[:2] = inside_SS[-2:] = inside_SS[:, :2] = inside_SS[:, -2:] = 0
     if inside_SS.mean() < LEAST_OVERLAP:
         return NOTHING
-    return Agreement(max(0.0, _score(over_SS, second_SS, inside_SS), _score(second_SS, over_SS, inside_SS)), scale)
+    score = max(0.0, _score(over_SS, second_SS, inside_SS), _score(second_SS, over_SS, inside_SS))
+    return Agreement(score, abs(float(np.linalg.det(found[:, :2]))))
 
 
 def _score(source_SS: Image, target_SS: Image, inside_SS: Image) -> float:
     """-log10 of the share of the target's fine structure that the source does not predict."""
-    is_inside_SS = inside_SS > 0
     target_SS = _blurred(target_SS, SMOOTH)
-    predicted_SS = _predicted(source_SS, target_SS, inside_SS)
-    missed_SS = np.where(is_inside_SS, _fine(target_SS - predicted_SS, inside_SS), 0)
-    fine_SS = np.where(is_inside_SS, _fine(target_SS, inside_SS), 0)
-    missed, total = float((missed_SS**2).sum()), float((fine_SS**2).sum())
-    noise = NOISE * float(inside_SS.sum())
-    return -float(np.log10((missed + noise) / (total + noise)))
+    inside = _Inside(inside_SS)
+    missed_SS = inside.fine(target_SS - _predicted(source_SS, target_SS, inside))
+    missed = float((missed_SS[inside.mask_SS] ** 2).mean())
+    total = float((inside.fine(target_SS)[inside.mask_SS] ** 2).mean())
+    return -float(np.log10((missed + NOISE) / (total + NOISE)))
 
 
-def _predicted(source_SS: Image, target_SS: Image, inside_SS: Image) -> Image:
+def _predicted(source_SS: Image, target_SS: Image, inside: "_Inside") -> Image:
     """The target as a blur of the source, with a gain and an offset that changes slowly, cut off at black and white."""
     # Where the target is cut off, it says nothing about gain and blur.
-    used_SS = (inside_SS > 0) & (target_SS > BLACK) & (target_SS < WHITE)
-    if used_SS.mean() < 0.1:
-        used_SS = inside_SS > 0
+    used_SS = inside.mask_SS & (target_SS > BLACK) & (target_SS < WHITE)
+    used = _Inside(used_SS.astype(np.float32)) if used_SS.mean() >= LEAST_USED else inside
     sources = [_blurred(source_SS, float(np.hypot(SMOOTH, sigma))) for sigma in BLURS]
-    parts_PB = np.stack([_fine(blurred_SS, inside_SS)[used_SS] for blurred_SS in sources], axis=1).astype(np.float64)
-    wanted_P = _fine(target_SS, inside_SS)[used_SS].astype(np.float64)
-    parts_PB -= parts_PB.mean(axis=0)
-    gram_BB = parts_PB.T @ parts_PB + 1e-3 * len(parts_PB) * np.eye(len(BLURS))
-    weights_B = np.linalg.solve(gram_BB, parts_PB.T @ (wanted_P - wanted_P.mean()))
-    predicted_SS = np.sum([w * blurred_SS for w, blurred_SS in zip(weights_B, sources, strict=True)], axis=0)
-    offset_SS = _slow(target_SS - predicted_SS.astype(np.float32), used_SS.astype(np.float32))
-    return np.clip(predicted_SS + offset_SS, 0, 255).astype(np.float32)
+    parts_BP = np.stack([inside.fine(blurred_SS)[used.mask_SS] for blurred_SS in sources]).astype(np.float64)
+    parts_BP -= parts_BP.mean(axis=1, keepdims=True)
+    wanted_P = inside.fine(target_SS)[used.mask_SS]
+    gram_BB = parts_BP @ parts_BP.T + RIDGE * len(wanted_P) * np.eye(len(BLURS))
+    weights_B = np.linalg.solve(gram_BB, parts_BP @ (wanted_P - wanted_P.mean()))
+    predicted_SS = np.tensordot(weights_B.astype(np.float32), np.stack(sources), axes=1)
+    return np.clip(predicted_SS + used.slow(target_SS - predicted_SS), 0, 255)
+
+
+class _Inside:
+    """The pixels of a view that count, and what is slow and fine in them."""
+
+    def __init__(self, inside_SS: Image) -> None:
+        self.inside_SS, self.mask_SS = inside_SS, inside_SS > 0
+        self.weight_SS = np.maximum(_averaged(inside_SS), 1e-3)
+
+    def slow(self, image_SS: Image) -> Image:
+        """What changes slowly, from the pixels inside alone."""
+        return _averaged(image_SS * self.inside_SS) / self.weight_SS
+
+    def fine(self, image_SS: Image) -> Image:
+        """What changes faster."""
+        return image_SS - self.slow(image_SS)
+
+
+def _averaged(image_SS: Image) -> Image:
+    """Twice over SLOW x SLOW pixels: nearly a Gaussian blur with a sigma of SLOW / sqrt(6), in a fraction of its time."""
+    size = (SLOW, SLOW)
+    return cv2.blur(
+        cv2.blur(image_SS, size, borderType=cv2.BORDER_CONSTANT), size, borderType=cv2.BORDER_CONSTANT
+    )
 
 
 def _blurred(image_SS: Image, sigma: float) -> Image:
     return cv2.GaussianBlur(image_SS, (0, 0), sigma)
-
-
-def _slow(image_SS: Image, inside_SS: Image) -> Image:
-    """What changes slowly, from the pixels inside alone."""
-    weight_SS = np.maximum(_blurred(inside_SS, FINE), 1e-3)
-    return _blurred(image_SS * inside_SS, FINE) / weight_SS
-
-
-def _fine(image_SS: Image, inside_SS: Image) -> Image:
-    return image_SS - _slow(image_SS, inside_SS)
