@@ -95,9 +95,7 @@ def _halve(image_HWC: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
 
 
 def _decode_jpeg(data: bytes, max_pixels: int, min_size: tuple[int, int] | None) -> np.ndarray:
-    segments = list(_jpeg_segments(data))
-    exif_blocks = (body for marker, body in segments if marker == 0xE1 and body.startswith(b"Exif\0\0"))
-    orientation = exif_orientation(next(exif_blocks, b""))
+    orientation = _jpeg_orientation(data)
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -117,12 +115,26 @@ def _decode_jpeg(data: bytes, max_pixels: int, min_size: tuple[int, int] | None)
             options["min_width"] = _halved_length(width, times)
 
     if colours in ("CMYK", "YCCK"):
-        is_adobe = any(marker == 0xEE and body.startswith(b"Adobe") for marker, body in segments)
+        is_adobe = any(marker == 0xEE and body.startswith(b"Adobe") for marker, body in _jpeg_segments(data))
         cmyk_HWC = simplejpeg.decode_jpeg(data, "CMYK", **options)
         image_HWC = _from_cmyk(cmyk_HWC, inverted=is_adobe)
     else:
         image_HWC = simplejpeg.decode_jpeg(data, "RGB", **options)
     return UPRIGHT[orientation](image_HWC)
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of the upright image in a JPEG, from its header alone; None where simplejpeg does not support it."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return (height, width) if _jpeg_orientation(data) < 5 else (width, height)
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    exif_blocks = (body for marker, body in _jpeg_segments(data) if marker == 0xE1 and body.startswith(b"Exif\0\0"))
+    return exif_orientation(next(exif_blocks, b""))
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
