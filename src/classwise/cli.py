@@ -15,7 +15,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 import classwise
-from classwise import cli_models, cli_training
+from classwise import cli_data, cli_models, cli_training
 from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
 from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
 from classwise.signals import ignore_signals
@@ -33,6 +33,7 @@ SINGLE_PROCESS_COMMANDS = (
     "demo",
     "init",
     "bench",
+    "check",
     "compare",
     "folds",
     "evaluate",
@@ -51,6 +52,7 @@ for _command in (
     cli_training.resume,
     cli_training.folds,
     cli_training.compare,
+    cli_data.check,
     cli_models.evaluate,
     cli_models.predict,
     cli_models.submit,

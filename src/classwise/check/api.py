@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from classwise.check.changes import write_fixes, write_group_table
 from classwise.check.copies import CopyPair, copy_groups, find_near_copies
 from classwise.check.features import reason_without_features, row_features
 from classwise.check.finding import SEVERE, SEVERITIES, Finding
@@ -23,8 +24,8 @@ from classwise.check.found_images import (
     unreadable_findings,
 )
 from classwise.check.found_labels import LabelErrors, label_findings, rank_labels
-from classwise.check.out_of_fold import target_probabilities
 from classwise.check.image_quality import QualityIssue
+from classwise.check.out_of_fold import target_probabilities
 from classwise.check.outliers import find_outliers
 from classwise.check.page import PageRow, write_page
 from classwise.check.rows import UNKNOWN, Rows, rows_of
@@ -52,8 +53,8 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class Check:
-    """What was found. `folder` has check.html, check.csv and check.json; `group_of` is the number of each row's group of
-    copies; `errors`: the ranking of the labels, with out-of-fold probabilities."""
+    """What was found. `folder` has check.html, check.csv and check.json; `group_of` is the number of each row's group
+    of copies; `errors`: the ranking of the labels, with out-of-fold probabilities."""
 
     folder: Path
     rows: Rows
@@ -80,14 +81,18 @@ def check(
     out_of_fold: OutOfFold | None = None,
     out: str | Path | None = None,
     overrides: Sequence[tuple[str, str]] = (),
+    write_groups: bool = False,
+    fix: bool = False,
+    force: bool = False,
     quiet: bool = False,
 ) -> Check:
     """Check the data of a classwise.toml, a table or a folder, and write check.html, check.csv and check.json to `out`
     (default: runs/NAME-check, numbered if it exists).
 
-    `against`: tables or folders of images that should have nothing in common with the data, such as a test. The source
-    is never changed. Raises DataError for what cannot be read as a source, and for folds of other data; images that
-    cannot be read are findings.
+    `against`: tables or folders of images that should have nothing in common with the data, such as a test.
+    `write_groups` and `fix` also write groups.csv and proposals.csv (check/changes.py), which `force` replaces. The
+    source is never changed. Raises DataError for what cannot be read as a source, and for folds of other data; images
+    that cannot be read are findings.
     """
     console = Console(quiet)
     rows = rows_of(Path(source), [Path(path) for path in against], overrides)
@@ -104,7 +109,12 @@ def check(
     search.columns()
     search.features()
     search.labels(probabilities, is_asked=out_of_fold is not None)
-    return search.write(str(source), folder)
+    found = search.write(str(source), folder)
+    if write_groups:
+        console.paragraph(write_group_table(found.rows, found.group_of, folder, force))
+    if fix:
+        console.paragraph(write_fixes(found.rows, found.findings, found.errors, folder, force))
+    return found
 
 
 class _Search:
@@ -149,12 +159,17 @@ class _Search:
         near = find_near_copies(self.signatures)
         contents = self._contents(near.pairs)
         exact = _rows_by_content(contents)
-        linked = [Pair(pair.a, pair.b, pair.value, pair.how) for pair in near.pairs if contents[pair.a] != contents[pair.b]]
+        linked = [
+            Pair(pair.a, pair.b, pair.value, pair.how)
+            for pair in near.pairs
+            if contents[pair.a] != contents[pair.b]
+        ]
         self.group_of = copy_groups(len(self.rows), near.pairs, contents)
         self.findings += copy_findings(self.rows, exact, linked, self.group_of)
         self.done.append(
-            "copies: the same pixels; and nearly the same image (re-encoded, resized, mirrored, turned, cropped a little,"
-            f" brighter or darker, with a border), at a threshold that lets {near.expected_false:.1f} false pairs be"
+            "copies: the same pixels; and nearly the same image (re-encoded, resized, mirrored, turned, cropped a"
+            f" little, brighter or darker, with a border), at a threshold that lets {near.expected_false:.1f} false"
+            " pairs be"
             " expected on this data"
         )
 
@@ -185,8 +200,8 @@ class _Search:
         views = [s.views_VSS[0] if isinstance(s, Signature) else None for s in self.signatures]
         self.findings += shortcut_findings(self.rows, border_levels(views), self.issues)
         self.done.append(
-            "shortcuts: whether the size, format, dimensions, folder, time or camera of a file, the border of the image,"
-            " its defects, or the position in the table tell the label"
+            "shortcuts: whether the size, format, dimensions, folder, time or camera of a file, the border of the"
+            " image, its defects, or the position in the table tell the label"
         )
 
     def features(self) -> None:
@@ -216,7 +231,9 @@ class _Search:
             self.not_done += left_out
             self.done.append("shift: whether the other parts look like the training images")
         else:
-            self.not_done.append("shift: there is one set of images only; --against TEST compares with another")
+            self.not_done.append(
+                "shift: there is one set of images only; --against TEST compares with another"
+            )
 
     def labels(self, probabilities: dict[str, npt.NDArray[np.float64]], is_asked: bool) -> None:
         """Likely label errors."""

@@ -63,7 +63,7 @@ def row_features(
         if len(numbers) > MOST_ROWS:
             numbers = np.sort(generator(config.seed, CHECK).choice(numbers, MOST_ROWS, replace=False))
         if len(numbers):
-            split = _split(part, numbers, [contents[start + number] for number in numbers])
+            split = _split(part, numbers, [contents[start + number] for number in numbers.tolist()])
             (features_NF,) = split_features(split, config, computing, mirror=False, what=part.name)
             chosen.append(start + numbers)
             found.append(features_NF.numpy())

@@ -36,14 +36,15 @@ MOST_ROWS_THAT_TELL = 10
 def shortcut_findings(
     rows: Rows, border: npt.NDArray[np.float64], issues: Sequence[QualityIssue]
 ) -> list[Finding]:
-    """What tells the label of each target and should not. `border`: the mean level of each image's outermost pixels, NaN
-    where it cannot be read."""
+    """What tells the label of each target and should not. `border`: the mean level of each image's outermost pixels,
+    NaN where it cannot be read."""
     own = np.flatnonzero(~rows.is_other)
     facts = file_facts([rows.paths[row] for row in own])
+    flags = issue_flags(issues, len(rows))
     columns = facts.with_columns(
         pl.Series("border", border[own], nan_to_null=True),
         pl.Series("position", np.arange(len(own))),
-        **{f"is {kind}": flags for kind, flags in issue_flags(issues, len(rows))[own.tolist()].to_dict().items()},
+        *(pl.Series(f"is {kind}", flags[kind].to_numpy()[own]) for kind in flags.columns),
     )
     groups = _groups(rows)
     found = []
@@ -52,9 +53,8 @@ def shortcut_findings(
         left_out = [name for name in ("folder",) if _are_folders_the_labels(facts, labels, label_N)]
         if is_sorted_by_class(label_N):
             left_out.append("position")
-        for shortcut in find_shortcuts(columns, label_N, groups, left_out=left_out):
-            if shortcut.is_notable:
-                found.append(_shortcut(name, labels, shortcut))
+        shortcuts = find_shortcuts(columns, label_N, groups, left_out=left_out)
+        found += [_shortcut(name, labels, shortcut) for shortcut in shortcuts if shortcut.is_notable]
     return found
 
 
@@ -87,7 +87,9 @@ def _are_folders_the_labels(
 
 def _is_function(folders: Sequence[str], label_N: npt.NDArray[np.int64]) -> bool:
     """Whether each folder has one label, and each label one folder."""
-    pairs = {(folder, number) for folder, number in zip(folders, label_N.tolist(), strict=True) if number >= 0}
+    pairs = {
+        (folder, number) for folder, number in zip(folders, label_N.tolist(), strict=True) if number >= 0
+    }
     return len(pairs) == len({pair[0] for pair in pairs}) == len({pair[1] for pair in pairs})
 
 
@@ -110,7 +112,8 @@ def _shortcut(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding
         partner="",
         value=round(max(shortcut.strength, shortcut.informedness), 4),
         advice=(
-            f"{words} tells {target}{told}: balanced accuracy {shortcut.balanced_accuracy:.2f} from it alone, where guessing"
+            f"{words} tells {target}{told}: balanced accuracy {shortcut.balanced_accuracy:.2f} from it alone, where"
+            " guessing"
             f" has {shortcut.chance:.2f} (p = {shortcut.p_value:.2g}, {shortcut.rows} rows).{why}"
         ),
         details={
@@ -157,7 +160,8 @@ def _shift(
         value=round(shift.auc, 4),
         advice=(
             f"{name} does not look like train: images are told apart with an AUC of {shift.auc:.3f} [{low:.3f},"
-            f" {high:.3f}] (0.5: alike; p = {shift.p_value:.2g}). A score on other rows of train says less about {name};"
+            f" {high:.3f}] (0.5: alike; p = {shift.p_value:.2g}). A score on other rows of train says less about"
+            f" {name};"
             " shown are those that tell most. Look for another camera, time or selection, and validate on rows like"
             f" {name}"
         ),
@@ -173,4 +177,3 @@ def border_levels(views: Sequence[npt.NDArray[np.uint8] | None]) -> npt.NDArray[
 def _border(view_SS: npt.NDArray[np.uint8]) -> float:
     edges = (view_SS[0], view_SS[-1], view_SS[1:-1, 0], view_SS[1:-1, -1])
     return float(np.concatenate(edges).mean())
-

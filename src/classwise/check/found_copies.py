@@ -1,4 +1,5 @@
-"""From copies to findings: rows that hold the same image, where that makes a score too good, and whose labels differ."""
+"""From copies to findings: rows that hold the same image, where that makes a score too good, and whose labels
+differ."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -27,7 +27,7 @@ def unreadable_findings(rows: Rows, signatures: Sequence[Signature | UnreadableF
             id=rows.ids[row],
             partner="",
             value=None,
-            advice=f"{signature.reason}. Repair the file, or take the row out; data.bad_images = \"skip\" leaves it out",
+            advice=f'{signature.reason}. Repair the file, or take the row out; data.bad_images = "skip" leaves it out',
             details={"reason": signature.reason, "parts": {rows.part_of[row]: 1}},
         )
         for row, signature in enumerate(signatures)
@@ -52,8 +52,8 @@ def statistics_table(signatures: Sequence[Signature | UnreadableFile]) -> pl.Dat
 
 
 def quality_findings(rows: Rows, statistics: pl.DataFrame) -> tuple[list[Finding], list[QualityIssue]]:
-    """A finding for each image that is blank, dark, bright, blurred, or odd in size or mode, and the issues themselves. A
-    defect that most often has one class is a warning: it tells the class."""
+    """A finding for each image that is blank, dark, bright, blurred, or odd in size or mode, and the issues
+    themselves. A defect that most often has one class is a warning: it tells the class."""
     issues = quality_issues(statistics)
     classes = _classes_of_defects(rows, issues)
     found = [
@@ -107,7 +107,8 @@ def outlier_findings(rows: Rows, numbers: npt.NDArray[np.int64], outliers: Outli
             partner=rows.ids[numbers[nearest]],
             value=round(float(distance), 4),
             advice=(
-                f"labeled {rows.text(numbers[row])}, and unlike all other images{' of its class' * outliers.is_within_class}"
+                f"labeled {rows.text(numbers[row])}, and unlike all other"
+                f" images{' of its class' * outliers.is_within_class}"
                 f" (distance {distance:.2f}; {outliers.threshold:.2f} is usual at most); beside it the nearest one."
                 " Look whether it belongs here; a rare kind of image does"
             ),

@@ -1,4 +1,5 @@
-"""From out-of-fold probabilities to findings: labels that are likely wrong, ranked, and the pairs of classes concerned."""
+"""From out-of-fold probabilities to findings: labels that are likely wrong, ranked, and the pairs of classes
+concerned."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -29,8 +30,8 @@ PAIRS = 8
 
 @dataclass(frozen=True)
 class LabelError:
-    """An entry of the ranking: the row, its target, the label that it has (of several labels, whether it has `label`) and
-    what it is more likely."""
+    """An entry of the ranking: the row, its target, the label that it has (of several labels, whether it has `label`)
+    and what it is more likely."""
 
     row: int
     target: str
@@ -64,7 +65,9 @@ def rank_labels(rows: Rows, probabilities: Mapping[str, npt.NDArray[np.float64]]
     listed = []
     for place in range(count):
         target, label = labels[str(every.targets[place])]
-        given, proposed = (_text(targets[target], label, int(numbers[place])) for numbers in (every.given, every.proposed))
+        given, proposed = (
+            _text(targets[target], label, int(numbers[place])) for numbers in (every.given, every.proposed)
+        )
         listed.append(
             LabelError(
                 row=int(every.rows[place]),
@@ -108,15 +111,14 @@ def _text(target: Target, label: str, number: int) -> str:
     return target.labels[number]
 
 
-def _lines(
-    rows: Rows, rankings: Mapping[str, LabelRanking], every: LabelRanking, count: int
-) -> list[str]:
+def _lines(rows: Rows, rankings: Mapping[str, LabelRanking], every: LabelRanking, count: int) -> list[str]:
     """How many of the listed labels are expected to be wrong, and the pairs of classes with most of them."""
     if not len(every.rows):
         return ["labels: none has a probability out of fold"]
     expected = every.expected_errors(count)
     lines = [
-        f"labels: the {count} likeliest errors of {len(every.rows)} labels, of which about {expected:.0f} are expected to be"
+        f"labels: the {count} likeliest errors of {len(every.rows)} labels, of which about {expected:.0f} are"
+        " expected to be"
         " wrong; an estimate from the same probabilities"
     ]
     labels = _label_of(rows)
@@ -131,7 +133,10 @@ def _lines(
 
 def label_findings(rows: Rows, errors: LabelErrors) -> list[Finding]:
     """A finding for each listed label, with what is said of rare classes."""
-    return [_finding(rows, error, place, counts_of(rows, error.target)) for place, error in enumerate(errors.listed, start=1)]
+    return [
+        _finding(rows, error, place, counts_of(rows, error.target))
+        for place, error in enumerate(errors.listed, start=1)
+    ]
 
 
 def counts_of(rows: Rows, target: str) -> Counter[str]:
@@ -142,8 +147,10 @@ def counts_of(rows: Rows, target: str) -> Counter[str]:
 def _finding(rows: Rows, error: LabelError, place: int, counts: Mapping[str, int]) -> Finding:
     rare = None if error.label else rare_class_warning(error.given, counts[error.given])
     advice = (
-        f"number {place} of the ranking: labeled {error.target} {error.given!r}, which a model that has not seen it takes"
-        f" for {error.proposed!r} (wrong with a probability of about {error.wrong:.2f}). Look at it before you change it"
+        f"number {place} of the ranking: labeled {error.target} {error.given!r}, which a model that has not seen it"
+        " takes"
+        f" for {error.proposed!r} (wrong with a probability of about {error.wrong:.2f}). Look at it before you"
+        " change it"
     )
     return Finding(
         kind="label-error",
@@ -161,4 +168,3 @@ def _finding(rows: Rows, error: LabelError, place: int, counts: Mapping[str, int
             "parts": {rows.part_of[error.row]: 1},
         },
     )
-

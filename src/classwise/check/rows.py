@@ -41,11 +41,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Where the rows of data.source are from: a `file`, or None for a folder, whose rows are `frame`. `id_column`: the
+    column with their ids; `group_column`: that of data.group."""
+
+    frame: pl.DataFrame
+    id_column: str
+    file: Path | None = None
+    group_column: str | None = None
+
+
+@dataclass(frozen=True)
 class Rows:
     """All rows, part after part. `ids` are unique: those of another set begin with its name. `part_of`, `paths`: of
     each row. `texts`: of each target, the label of each row, UNKNOWN where there is none. `is_given`: whether the data
     say which rows are for validation; otherwise all are `train`, and a split will be drawn. `config`: None without
-    labels."""
+    labels. `table`: of data.source."""
 
     parts: tuple[Part, ...]
     targets: tuple[Target, ...]
@@ -55,6 +66,7 @@ class Rows:
     paths: tuple[Path, ...]
     texts: dict[str, tuple[str, ...]]
     is_given: bool
+    table: Table
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -90,14 +102,16 @@ def rows_of(source: Path, against: Sequence[Path], overrides: Sequence[tuple[str
     else:
         config, table, notes = _config_of(source, overrides)
     if config is None:
-        parts = [Part("train", images_alone(source), {})]
+        samples, column = images_alone(source)
+        parts = [Part("train", samples, {})]
         targets: tuple[Target, ...] = ()
         is_given = False
+        own = Table(samples.frame, column, None if source.is_dir() else source)
     else:
         config = _with_test_rows(config)
-        parts, targets, is_given = _parts_of(config, table)
+        parts, targets, is_given, own = _parts_of(config, table)
     parts += _others(against, config, parts, targets, notes)
-    return _joined(parts, targets, config, is_given, notes)
+    return _joined(parts, targets, config, is_given, own, notes)
 
 
 def _config_of(
@@ -129,8 +143,11 @@ def _with_test_rows(config: Config) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"split_values": found})})
 
 
-def _parts_of(config: Config, table: pl.DataFrame | None) -> tuple[list[Part], tuple[Target, ...], bool]:
-    """The rows of all tables of a config, by the part that the data give them."""
+def _parts_of(
+    config: Config, table: pl.DataFrame | None
+) -> tuple[list[Part], tuple[Target, ...], bool, Table]:
+    """The rows of all tables of a config, by the part that the data give them; whether they give it; and
+    data.source."""
     samples, tables = read_sources(config, table)
     targets = tuple(build_target(name, config, samples) for name in config.targets)
     given = given_parts(samples.frame, samples.where, config)
@@ -142,7 +159,11 @@ def _parts_of(config: Config, table: pl.DataFrame | None) -> tuple[list[Part], t
         and len(rows := samples.take([row for row, found in enumerate(roles) if found == role]))
     ]
     parts += [Part(key, table, _labels(targets, table)) for key, table in tables.items()]
-    return parts, targets, given is not None or bool(tables)
+    data = config.data
+    source = Path(data.source)
+    is_file = table is None and not source.is_dir()
+    own = Table(samples.frame, data.id or data.path, source if is_file else None, data.group)
+    return parts, targets, given is not None or bool(tables), own
 
 
 def _labels(targets: Sequence[Target], samples: Samples) -> Labels:
@@ -196,11 +217,11 @@ def _free_name(wanted: str, taken: Sequence[str]) -> str:
 def _other_samples(path: Path, config: Config | None) -> Samples:
     """The images of a table or folder, by the columns of the config where the table has them."""
     if path.is_dir() or config is None or path.suffix.lower() not in SUFFIXES:
-        return images_alone(path)
+        return images_alone(path)[0]
     frame = read_table(path)
     data = config.data
     if data.path not in frame.columns:
-        return images_alone(path)
+        return images_alone(path)[0]
     id = data.id if data.id in frame.columns else None
     folders = [path.parent, *image_folders(config)]
     return samples_of(
@@ -208,9 +229,9 @@ def _other_samples(path: Path, config: Config | None) -> Samples:
     )
 
 
-def images_alone(source: Path) -> Samples:
-    """Every image below a folder, or the images that a table names, without labels. Raises DataError where there are
-    none."""
+def images_alone(source: Path) -> tuple[Samples, str]:
+    """Every image below a folder, or the images that a table names, without labels; and the column with their paths.
+    Raises DataError where there are none."""
     if source.is_dir():
         names = image_names(source)
         if not names:
@@ -218,7 +239,7 @@ def images_alone(source: Path) -> Samples:
                 f"{source}: found no images; allowed: a folder with images, or a table that names them"
             )
         frame = pl.DataFrame({"path": names}, schema={"path": pl.String})
-        return samples_of(frame, str(source), source, path="path", id=None, group=None)
+        return samples_of(frame, str(source), source, path="path", id=None, group=None), "path"
     if source.suffix.lower() not in SUFFIXES:
         raise DataError(f"{source}: found {source.suffix or 'no'} suffix; a table is {', '.join(SUFFIXES)}")
     if not source.exists():
@@ -227,7 +248,8 @@ def images_alone(source: Path) -> Samples:
     found = find_image_column(frame, source)
     if found.paths is not None:
         frame = frame.with_columns(pl.Series(found.column, found.paths))
-    return samples_of(frame, str(source), found.folders, path=found.column, id=None, group=None)
+    samples = samples_of(frame, str(source), found.folders, path=found.column, id=None, group=None)
+    return samples, found.column
 
 
 def _joined(
@@ -235,6 +257,7 @@ def _joined(
     targets: tuple[Target, ...],
     config: Config | None,
     is_given: bool,
+    own: Table,
     notes: Sequence[str],
 ) -> Rows:
     """All parts, one after the other."""
@@ -256,6 +279,7 @@ def _joined(
         paths=tuple(path for part in parts for path in part.samples.paths),
         texts={name: tuple(found) for name, found in texts.items()},
         is_given=is_given,
+        table=own,
         notes=(*(note for part in parts for note in part.samples.notes), *notes),
     )
 

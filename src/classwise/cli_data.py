@@ -1,0 +1,98 @@
+"""The commands that look at data without training."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
+from classwise.errors import ConfigError
+
+STRICT_EXIT = 3
+
+
+def check(
+    source: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    against: Annotated[
+        list[Path] | None,
+        Parameter(
+            help="A table or folder that should share no image with the data, such as a test; repeatable."
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        Parameter(
+            help="A folds directory of the same data, by whose out-of-fold predictions labels are ranked."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(help="Folder for what is written [default: runs/NAME-check]; with --apply, the new table."),
+    ] = None,
+    strict: Annotated[bool, Parameter(help="End with code 3 if anything severe was found.")] = False,
+    write_groups: Annotated[
+        bool,
+        Parameter(help="Also write groups.csv: the table with a column `group` that holds copies together."),
+    ] = False,
+    fix: Annotated[
+        bool,
+        Parameter(help="Also write proposals.csv: labels to change and copies to remove, for you to accept."),
+    ] = False,
+    apply: Annotated[
+        Path | None,
+        Parameter(
+            help="Write a new table, --out TABLE, with the accepted rows of a proposals.csv; nothing else."
+        ),
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Look for what is wrong with data before a number is trusted: copies and leaks, labels, images, shortcuts, shift.
+
+    Writes check.html, check.csv and check.json; the source is never changed. Every key of a config is also an option.
+
+    Parameters
+    ----------
+    source
+        A classwise.toml, a table, or a folder of images, as for init.
+    """
+    keys = parse_overrides(overrides)
+    if apply is not None:
+        _apply(source, apply, out, keys, force)
+        return
+    if source.exists():
+        say_at_once(f"checking {source}", quiet)
+    from classwise.kfold.checked import check_data
+
+    found = check_data(
+        source,
+        against=against or (),
+        run=run,
+        out=out,
+        overrides=keys,
+        write_groups=write_groups,
+        fix=fix,
+        force=force,
+        quiet=quiet,
+    )
+    counts = found.counts
+    summary = ", ".join(f"{count} {severity}" for severity, count in counts.items())
+    if not quiet:
+        print(f"{len(found.rows)} rows: {summary}", file=sys.stderr)
+    print(found.folder / "check.html")
+    if strict and found.is_severe:
+        sys.exit(STRICT_EXIT)
+
+
+def _apply(source: Path, proposals: Path, out: Path | None, keys: list[tuple[str, str]], force: bool) -> None:
+    """Write a new table with the accepted proposals."""
+    if out is None:
+        raise ConfigError("--apply: found without --out; name the new table, such as --out corrected.csv")
+    from classwise.check.changes import apply_to
+
+    print(apply_to(source, proposals, out, keys, force), file=sys.stderr)
+    print(out)
