@@ -79,10 +79,8 @@ def check(
         force=force,
         quiet=quiet,
     )
-    counts = found.counts
-    summary = ", ".join(f"{count} {severity}" for severity, count in counts.items())
     if not quiet:
-        print(f"{len(found.rows)} rows: {summary}", file=sys.stderr)
+        print(f"{len(found.rows)} rows: {found.counts_text}", file=sys.stderr)
     print(found.folder / "check.html")
     if strict and found.is_severe:
         sys.exit(STRICT_EXIT)

@@ -28,10 +28,12 @@ from classwise.check.image_quality import QualityIssue
 from classwise.check.out_of_fold import target_probabilities
 from classwise.check.outliers import find_outliers
 from classwise.check.page import PageRow, write_page
-from classwise.check.rows import UNKNOWN, Rows, rows_of
+from classwise.check.rows import UNKNOWN, Rows, rows_of, rows_of_splits
 from classwise.check.signature import Signature, UnreadableFile, read_signatures
 from classwise.check.written import Checked, sorted_findings, write_check_csv, write_check_json
 from classwise.compose.image_check import pixel_format
+from classwise.compose.splits import DatasetSplits
+from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.checking import check_image
 from classwise.data.images import MAX_PIXELS
@@ -74,6 +76,11 @@ class Check:
         found = Counter(finding.severity for finding in self.findings)
         return {severity: found[severity] for severity in SEVERITIES}
 
+    @property
+    def counts_text(self) -> str:
+        """`2 severe, 10 warning, 3 info`."""
+        return ", ".join(f"{count} {severity}" for severity, count in self.counts.items())
+
 
 def check(
     source: str | Path,
@@ -114,6 +121,19 @@ def check(
         console.paragraph(write_group_table(found.rows, found.group_of, folder, force))
     if fix:
         console.paragraph(write_fixes(found.rows, found.findings, found.errors, folder, force))
+    return found
+
+
+def check_splits(folder: Path, config: Config, splits: DatasetSplits, console: Console) -> Check:
+    """Check the rows of a run as it has split them, and write the files into its `folder` (data.check = "all")."""
+    search = _Search(rows_of_splits(config, splits), console)
+    search.images()
+    search.copies()
+    search.columns()
+    search.features()
+    search.labels({}, is_asked=False)
+    found = search.write(config.data.source, folder)
+    console.line(f"check: {found.counts_text}; {folder / HTML}")
     return found
 
 

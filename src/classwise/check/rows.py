@@ -14,6 +14,7 @@ import polars as pl
 from classwise.compose.dataset import image_folders, read_sources
 from classwise.compose.given_split import given_parts
 from classwise.compose.labels import Labels, build_target
+from classwise.compose.splits import DatasetSplits
 from classwise.config.load import load_config, make_config
 from classwise.config.schema import Config
 from classwise.data.listing import image_names
@@ -112,6 +113,15 @@ def rows_of(source: Path, against: Sequence[Path], overrides: Sequence[tuple[str
         parts, targets, is_given, own = _parts_of(config, table)
     parts += _others(against, config, parts, targets, notes)
     return _joined(parts, targets, config, is_given, own, notes)
+
+
+def rows_of_splits(config: Config, splits: DatasetSplits) -> Rows:
+    """The rows of a run, by the split that it trains with."""
+    parts = [
+        Part(name, split.samples, split.labels) for name, split in splits.by_name.items() if len(split.samples)
+    ]
+    own = Table(splits.train.samples.frame, config.data.id or config.data.path, None, config.data.group)
+    return _joined(parts, splits.targets, config, True, own, [])
 
 
 def _config_of(

@@ -156,6 +156,11 @@ class Data(Section):
     bad_images: Literal["error", "skip"] = Field(
         "error", description="rows with unreadable images: refuse to start (error), or leave them out (skip)"
     )
+    check: Literal["exact", "all"] = Field(
+        "exact",
+        description="exact: images that are equal pixel for pixel are kept on one side of the split, and their"
+        " contradictory labels are named | all: also what `classwise check` looks for, into check.html of the run",
+    )
     unlabeled: Literal["error", "skip"] = Field(
         "error",
         description="rows without a label for any target: refuse to start (error), or leave them out (skip)",

@@ -71,6 +71,7 @@ def render(run: RunFiles) -> str:
         no_score=ALL_ROWS if _is_on_all_rows(run) else NO_SCORE,
         key_figures=_key_figures(run),
         warnings=warnings + run.damaged,
+        check=_check_text(run),
         folds=folds,
         scored_rows="out-of-fold rows" if run.is_folds else "validation rows",
         curves=curves(run, best),
@@ -100,6 +101,14 @@ def _template() -> Template:
 def _is_on_all_rows(run: RunFiles) -> bool:
     """Whether the run has no validation rows, by choice."""
     return mapping(run.config.get("data")).get("valid") == 0
+
+
+def _check_text(run: RunFiles) -> str:
+    """What `classwise check` has found in the data of the run; empty where check.html is not there."""
+    severities = mapping(mapping(run.check.get("counts")).get("severity"))
+    if not severities or not (run.folder / "check.html").exists():
+        return ""
+    return ", ".join(f"{count(number)} {name}" for name, number in severities.items())
 
 
 def _state(run: RunFiles) -> dict[str, str]:

@@ -35,6 +35,7 @@ class RunFiles:
     predictions: pl.DataFrame
     log: str
     decision: Json = field(default_factory=dict)
+    check: Json = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -69,6 +70,7 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         predictions=plain(_table(folder / ("oof.csv" if is_folds else "predictions.csv"), damaged)),
         log=_text(folder / "log.txt"),
         decision=_json(folder / "decision.json", damaged) if is_folds else {},
+        check=_json(folder / "check.json", damaged),
         damaged=damaged,
     )
 

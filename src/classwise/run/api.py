@@ -129,6 +129,10 @@ def train(
             kept_heads=made.kept,
         )
         processes.from_rank_zero(lambda: write_beginning(folder, resolved, splits, console))
+        if resolved.data.check == "all":
+            from classwise.check.api import check_splits  # imports that most runs can do without
+
+            processes.from_rank_zero(lambda: check_splits(folder.path, resolved, splits, console))
         say_start(console, folder, splits, parts)
         stop_between_updates(stop, processes)
         processes.from_rank_zero(lambda: checkpointer.after(parts.state))
