@@ -29,9 +29,12 @@ class Planted:
     strength: int
 
 
-def originals(name: str, work: Path, data: Path | None, count: int, seed: int) -> tuple[list[Path], list[str]]:
-    """`count` images of a data set, drawn without replacement; and for each the group of images that are copies already,
-    its own path where there is none. Tiles in one group are exposures of one part (sidebyside.splits.tile_groups)."""
+def originals(
+    name: str, work: Path, data: Path | None, count: int, seed: int
+) -> tuple[list[Path], list[str]]:
+    """`count` images of a data set, drawn without replacement; and for each the group of images that are copies
+    already, its own path where there is none. Tiles in one group are exposures of one part
+    (sidebyside.splits.tile_groups)."""
     split = make_split(name, 0, work, data)
     folder = split.train.parent
     paths = [folder / row["path"] for table in (split.train, split.test) for row in read_rows(table)]
@@ -143,4 +146,5 @@ CHANGES: dict[str, tuple[Change, tuple[float, float]]] = {
     "blurred": (_blurred, (0.01, 0.02)),
 }
 """Each with its weak and its strong form: the JPEG quality, the scale, what each side loses at most, the factor, the
-axis, the number of quarter turns, the width of the border and the sigma of the blur as a share of the image's sides."""
+axis, the number of quarter turns, the width of the border and the sigma of the blur as a share of the image's
+sides."""

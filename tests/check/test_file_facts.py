@@ -26,7 +26,7 @@ def test_a_file_tells_its_size_folder_camera_and_date(tmp_path: Path, suffix: st
     path.parent.mkdir()
     image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
     image.save(path, exif=exif_of("Maker Model", "2021:03:04 05:06:07", orientation=6))
-    (row,) = file_facts([path]).to_dicts()
+    (row,) = file_facts([path]).drop("quantization").to_dicts()
     assert row == {
         "bytes": path.stat().st_size,
         "suffix": suffix.lower(),
@@ -56,6 +56,14 @@ def test_an_impossible_date_is_none(tmp_path: Path) -> None:
     exif = exif_of("Maker Model", "0000:00:00 00:00:00")
     Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
     assert file_facts([tmp_path / "a.jpg"])["taken"].to_list() == [None]
+
+
+def test_the_quality_of_a_jpeg_is_known(tmp_path: Path) -> None:
+    """By its tables, so that the size of the file does not matter; other formats have none."""
+    for name, quality in (("a.jpg", 50), ("b.jpg", 90), ("c.png", 90)):
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / name, quality=quality)
+    found = file_facts([tmp_path / name for name in ("a.jpg", "b.jpg", "c.png")])["quantization"].to_list()
+    assert found == [pytest.approx(57.6, abs=1), pytest.approx(11.5, abs=1), None]
 
 
 def test_damaged_and_missing_files_keep_their_row(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Near copies among images: re-encoded, resized, brightened, blurred, mirrored, turned, cropped a little or with a border.
+"""Near copies among images: re-encoded, resized, brightened, blurred, mirrored, turned, cropped a little or with a
+border.
 
-Candidates are the images that are nearest in what is coarse (copy_candidates.py); a pair counts if it also agrees in what
-is fine (copy_confirm.py), better than pairs in the same data that are no copies (copy_chance.py).
+Candidates are the images that are nearest in what is coarse (copy_candidates.py); a pair counts if it also agrees in
+what is fine (copy_confirm.py), better than pairs in the same data that are no copies (copy_chance.py).
 """
 
 import itertools
@@ -52,8 +53,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CopyPair:
-    """Two rows, a < b, with copies of one picture. value: the share of the fine structure that agrees, 0 to 1. how: what
-    was done to one of them, as far as it is known."""
+    """Two rows, a < b, with copies of one picture. value: the share of the fine structure that agrees, 0 to 1. how:
+    what was done to one of them, as far as it is known."""
 
     a: int
     b: int
@@ -63,8 +64,8 @@ class CopyPair:
 
 @dataclass(frozen=True)
 class NearCopies:
-    """Pairs that connect all near copies, by rows; by which chance they were told from others, and how many false ones
-    it lets expect in all."""
+    """Pairs that connect all near copies, by rows; by which chance they were told from others, and how many false
+    ones it lets expect in all."""
 
     pairs: tuple[CopyPair, ...]
     chance: Chance
@@ -74,15 +75,15 @@ class NearCopies:
 def find_near_copies(
     signatures: Sequence[Signature | UnreadableFile], threads: int | None = None
 ) -> NearCopies:
-    """The near copies among images, whose exact copies are known by `Signature.content`: only the first row of a content
-    is in a pair. Of k near copies of one picture there are few more pairs than the k - 1 that connect them.
+    """The near copies among images, whose exact copies are known by `Signature.content`: only the first row of a
+    content is in a pair. Of k near copies of one picture there are few more pairs than the k - 1 that connect them.
 
-    What is assumed: a pair that is no copy and is as near as two images are to their neighbors of rank RANK, or somewhat
-    nearer (`_expected_nearness`), agrees as these neighbors do; and not more than half of these neighbors are copies.
-    Pictures that differ in a small part only (a face with another mask, in a drawing) are near copies here. Below 60
-    images there is too little to measure chance on, and typical values are used, which miss weak copies of plain images.
-    An image with next to no contrast (BLANK) is nobody's near copy. The result depends neither on the order of the images
-    nor on the number of `threads` (one a core).
+    What is assumed: a pair that is no copy and is as near as two images are to their neighbors of rank RANK, or
+    somewhat nearer (`_expected_nearness`), agrees as these neighbors do; and not more than half of these neighbors
+    are copies. Pictures that differ in a small part only (a face with another mask, in a drawing) are near copies
+    here. Below 60 images there is too little to measure chance on, and typical values are used, which miss weak
+    copies of plain images. An image with next to no contrast (BLANK) is nobody's near copy. The result depends
+    neither on the order of the images nor on the number of `threads` (one a core).
     """
     first_rows = _rows_to_search(signatures)
     if len(first_rows) < 2:
@@ -90,14 +91,11 @@ def find_near_copies(
     chosen = [signature for row in first_rows if isinstance(signature := signatures[row], Signature)]
     search = _Search(chosen, threads or os.cpu_count() or 1)
     links = search.run()
-    pairs = [
-        CopyPair(
-            *sorted((first_rows[link.one], first_rows[link.other])),
-            value=1 - 10 ** -link.agreement.score,
-            how=_how(chosen[link.one], chosen[link.other], link),
-        )
-        for link in links
-    ]
+    pairs = []
+    for link in links:
+        a, b = sorted((first_rows[link.one], first_rows[link.other]))
+        how = _how(chosen[link.one], chosen[link.other], link)
+        pairs.append(CopyPair(a, b, value=1 - 10**-link.agreement.score, how=how))
     assert search.chance is not None
     return NearCopies(
         tuple(sorted(pairs, key=lambda pair: (pair.a, pair.b))), search.chance, search.expected_false
@@ -105,8 +103,8 @@ def find_near_copies(
 
 
 def copy_groups(count: int, pairs: Sequence[CopyPair], contents: Sequence[bytes | None]) -> list[int]:
-    """A group number for each of `count` rows: rows with the same content, or connected by pairs, are in one. `contents`:
-    of each row, None where it is unknown. Groups are numbered from 0 in the order of their first rows."""
+    """A group number for each of `count` rows: rows with the same content, or connected by pairs, are in one.
+    `contents`: of each row, None where it is unknown. Groups are numbered from 0 in the order of their first rows."""
     first_row: dict[bytes, int] = {}
     edges = [(pair.a, pair.b) for pair in pairs]
     for row, content in enumerate(contents):
@@ -114,7 +112,8 @@ def copy_groups(count: int, pairs: Sequence[CopyPair], contents: Sequence[bytes 
             edges.append((row, first_row.setdefault(content, row)))
     component_N = _components(count, edges)
     _, first_N, number_N = np.unique(component_N, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first_N))[number_N].tolist()
+    groups: list[int] = np.argsort(np.argsort(first_N))[number_N].tolist()
+    return groups
 
 
 def _components(count: int, edges: Sequence[tuple[int, int]]) -> Numbers:
@@ -207,7 +206,9 @@ class _Search:
         fresh_P = np.array([tuple(pair) not in seen for pair in pair_P.tolist()], bool)
         looked_at = np.flatnonzero(fresh_P & ((near_P > crowd_P + self.gap / 2) | (near_P >= SURELY_NEAR)))
         seen.update(map(tuple, pair_P.tolist()))
-        scored = self._scores(a_P[looked_at], b_P[looked_at], found.turn_P[looked_at], found.crop_P[looked_at])
+        scored = self._scores(
+            a_P[looked_at], b_P[looked_at], found.turn_P[looked_at], found.crop_P[looked_at]
+        )
 
         best: dict[tuple[int, int], _Link] = {}
         expected_P = np.minimum(near_P, crowd_P + self.gap)[looked_at]
@@ -217,7 +218,8 @@ class _Search:
             link = _Link(one, other, int(found.turn_P[row]), scored[place])
             key = (min(one, other), max(one, other))
             known = best.get(key)
-            if link.agreement.score > threshold and (known is None or link.agreement.score > known.agreement.score):
+            is_copy = link.agreement.is_possible and link.agreement.score > threshold
+            if is_copy and (known is None or link.agreement.score > known.agreement.score):
                 best[key] = link
         return list(best.values())
 

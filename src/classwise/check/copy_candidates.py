@@ -1,8 +1,8 @@
 """Which images may be copies of each other: the nearest ones by what is coarse in them.
 
-An image is described by the low frequencies of its thumbnail, which neither compression nor resizing changes. The cosine
-transform makes the eight ways to turn and mirror a square cheap: mirroring flips the signs of the odd frequencies, and
-transposing swaps the axes. Crops and borders are looked for by cropping the thumbnails.
+An image is described by the low frequencies of its thumbnail, which neither compression nor resizing changes. The
+cosine transform makes the eight ways to turn and mirror a square cheap: mirroring flips the signs of the odd
+frequencies, and transposing swaps the axes. Crops and borders are looked for by cropping the thumbnails.
 
 All images are compared with all by matrix products in blocks. Of many images, each is compared only with those in the
 nearest cells of a coarse quantizer (the inverted file of Sivic and Zisserman, 'Video Google', 2003; Jégou et al.,
@@ -45,9 +45,10 @@ Numbers = NDArray[np.int64]
 class Candidates:
     """P ways in which two views of images may match, the nearest first.
 
-    a_P, b_P: numbers of views. turn_P: how view a is turned (TURNS) and crop_P: what is cut from each of its sides then,
-    to look like view b. similarity_P: the cosine of their descriptors. neighbor_NK and neighbor_similarity_NK: the views
-    that are nearest to each image that was asked for (to its first view), RANK of them; -1 where there are fewer.
+    a_P, b_P: numbers of views. turn_P: how view a is turned (TURNS) and crop_P: what is cut from each of its sides
+    then, to look like view b. similarity_P: the cosine of their descriptors. neighbor_NK and neighbor_similarity_NK:
+    the views that are nearest to each image that was asked for (to its first view), RANK of them; -1 where there are
+    fewer.
     """
 
     a_P: Numbers  # noqa: N815 - a shape suffix, as below
@@ -60,8 +61,8 @@ class Candidates:
 
 
 def descriptors(views_VSS: NDArray[np.uint8]) -> Floats:
-    """(V, FREQUENCIES, FREQUENCIES): the low frequencies of views, weighted by frequency, since natural images have less
-    of the higher ones (Field, 'Relations between the statistics of natural images', 1987); without the mean."""
+    """(V, FREQUENCIES, FREQUENCIES): the low frequencies of views, weighted by frequency, since natural images have
+    less of the higher ones (Field, 'Relations between the statistics of natural images', 1987); without the mean."""
     half = views_VSS.shape[1] // 2
     small_VHH = views_VSS.reshape(len(views_VSS), half, 2, half, 2).mean(axis=(2, 4), dtype=np.float32)
     found_VFF = dctn(small_VHH, axes=(1, 2), norm="ortho")[:, :FREQUENCIES, :FREQUENCIES]
@@ -92,8 +93,8 @@ def find_candidates(
 ) -> Candidates:
     """The nearest images of each image that is asked for.
 
-    `image_V`: the image that each view is of, ascending, 0 to N - 1. An image has one or two views. The result does not
-    depend on the number of `threads` (one a core).
+    `image_V`: the image that each view is of, ascending, 0 to N - 1. An image has one or two views. The result does
+    not depend on the number of `threads` (one a core).
     """
     base_VFF = descriptors(views_VSS)
     index = _Index(_unit(base_VFF), image_V, threads or os.cpu_count() or 1)
@@ -122,7 +123,8 @@ def find_candidates(
     columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
     columns = [column[columns[1] >= 0] for column in columns]
     kept = _kept(columns[0], columns[1], image_V, columns[4])
-    return Candidates(*(column[kept] for column in columns), neighbor_NK, neighbor_similarity_NK)
+    a_P, b_P, turn_P, crop_P, similarity_P = (column[kept] for column in columns)
+    return Candidates(a_P, b_P, turn_P, crop_P, similarity_P, neighbor_NK, neighbor_similarity_NK)
 
 
 def _queries(base_QFF: Floats, views_QSS: NDArray[np.uint8]) -> Iterator[tuple[int, float, Floats]]:
@@ -135,12 +137,12 @@ def _queries(base_QFF: Floats, views_QSS: NDArray[np.uint8]) -> Iterator[tuple[i
 
 def _unit(descriptors_VFF: Floats) -> Floats:
     flat_VD = descriptors_VFF.reshape(len(descriptors_VFF), -1)
-    return flat_VD / np.maximum(np.linalg.norm(flat_VD, axis=1, keepdims=True), 1e-6)
+    return np.asarray(flat_VD / np.maximum(np.linalg.norm(flat_VD, axis=1, keepdims=True), 1e-6))
 
 
 def _kept(a_P: Numbers, b_P: Numbers, image_V: Numbers, similarity_P: Floats) -> Numbers:
-    """Which matches are kept, the nearest first: of each image those with its PARTNERS nearest images, and of each two
-    images the VARIANTS nearest, with different views."""
+    """Which matches are kept, the nearest first: of each image those with its PARTNERS nearest images, and of each
+    two images the VARIANTS nearest, with different views."""
     order_P = np.lexsort((b_P, a_P, -similarity_P))
     partners: dict[int, list[int]] = {}
     for a, b in zip(image_V[a_P[order_P]].tolist(), image_V[b_P[order_P]].tolist(), strict=True):
@@ -149,7 +151,8 @@ def _kept(a_P: Numbers, b_P: Numbers, image_V: Numbers, similarity_P: Floats) ->
             if len(known) < PARTNERS and other not in known:
                 known.append(other)
 
-    kept, variants = [], {}
+    kept: list[int] = []
+    variants: dict[tuple[int, int], list[set[int]]] = {}
     for row in order_P.tolist():
         a, b = int(a_P[row]), int(b_P[row])
         one, other = int(image_V[a]), int(image_V[b])
@@ -175,8 +178,8 @@ class _Index:
         self.members = np.split(order_V, np.searchsorted(cell_V[order_V], np.arange(1, len(self.centers_CD))))
 
     def nearest(self, queries_QD: Floats, view_Q: Numbers, count: int) -> tuple[Numbers, Floats]:
-        """The `count` nearest views of other images to each query and their similarity, (Q, count), the nearest first;
-        `view_Q` are the views that the queries are of. Where there are fewer, the number is -1."""
+        """The `count` nearest views of other images to each query and their similarity, (Q, count), the nearest
+        first; `view_Q` are the views that the queries are of. Where there are fewer, the number is -1."""
         probed = min(PROBED, len(self.centers_CD))
         cells_QP = np.concatenate(
             [
@@ -203,7 +206,10 @@ class _Index:
 
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(search, self._jobs(cells_QP)))
-        near_QK, similarity_QK = near_QPK.reshape(len(near_QPK), -1), similarity_QPK.reshape(len(near_QPK), -1)
+        near_QK, similarity_QK = (
+            near_QPK.reshape(len(near_QPK), -1),
+            similarity_QPK.reshape(len(near_QPK), -1),
+        )
         best_QK = np.argsort(-similarity_QK, axis=1, kind="stable")[:, :count]
         return np.take_along_axis(near_QK, best_QK, 1), np.take_along_axis(similarity_QK, best_QK, 1)
 
@@ -220,7 +226,8 @@ class _Index:
 
 
 def _centers(unit_VD: Floats, count: int) -> Floats:
-    """The centers of `count` cells: k-means on the sphere, of a sample at equal distances in the order of the views."""
+    """The centers of `count` cells: k-means on the sphere, of a sample at equal distances in the order of the
+    views."""
     sample_SD = unit_VD[:: max(1, len(unit_VD) // (50 * count))]
     centers_CD = sample_SD[:: max(1, len(sample_SD) // count)][:count].copy()
     for _ in range(8):

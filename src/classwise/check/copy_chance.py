@@ -1,9 +1,9 @@
 """How well images agree that are no copies: what decides how well copies must, measured on the data themselves.
 
-Two images that are no copies agree better in what is fine, the nearer they are in what is coarse: trousers on a black ground
-agree well. On the data measured (photographs of tiles, of blood cells, of clothes, drawn faces), the score of
-classwise.check.copy_confirm was on a line in the nearness of the pair, scattered as a normal distribution is, with nearly
-the same spread everywhere.
+Two images that are no copies agree better in what is fine, the nearer they are in what is coarse: trousers on a black
+ground agree well. On the data measured (photographs of tiles, of blood cells, of clothes, drawn faces), the score of
+classwise.check.copy_confirm was on a line in the nearness of the pair, scattered as a normal distribution is, with
+nearly the same spread everywhere.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ SCORES = 3.5
 CERTAIN = 2.2
 """A score that makes two images copies whatever the others are: all but 0.6 % of the fine structure agrees."""
 FALSE_PER_IMAGE = 1e-4
-"""False pairs expected for each image. The tail of the distribution is extrapolated, so this is ten times less than what
-is promised, one in a thousand images."""
+"""False pairs expected for each image. The tail of the distribution is extrapolated, so this is ten times less than
+what is promised, one in a thousand images."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Chance:
-    """The scores of pairs that are no copies: normal with the mean intercept + slope * nearness and the spread. `pairs`
-    were measured; 0 for typical values. A pair is of copies from `deviations` spreads above the mean on, or from CERTAIN
-    on."""
+    """The scores of pairs that are no copies: normal with the mean intercept + slope * nearness and the spread.
+    `pairs` were measured; 0 for typical values. A pair is of copies from `deviations` spreads above the mean on, or
+    from CERTAIN on."""
 
     intercept: float
     slope: float
@@ -46,11 +46,11 @@ class Chance:
 
 
 def measure_chance(nearness_P: Floats, score_P: Floats, images: int, tested: int) -> Chance:
-    """The distribution of scores, from pairs of which at most half are copies; and how far above it a pair of `tested`
-    ones among `images` must be for FALSE_PER_IMAGE.
+    """The distribution of scores, from pairs of which at most half are copies; and how far above it a pair of
+    `tested` ones among `images` must be for FALSE_PER_IMAGE.
 
-    The pairs are a mixture: those that are no copies are on the line, copies lie anywhere. Expectation and maximization
-    (Dempster, Laird and Rubin, 1977) finds the line, its spread, and the share of copies.
+    The pairs are a mixture: those that are no copies are on the line, copies lie anywhere. Expectation and
+    maximization (Dempster, Laird and Rubin, 1977) finds the line, its spread, and the share of copies.
     """
     deviations = float(norm.isf(min(0.5, FALSE_PER_IMAGE * images / max(1, tested))))
     if len(score_P) < LEAST_PAIRS:
@@ -64,7 +64,8 @@ def measure_chance(nearness_P: Floats, score_P: Floats, images: int, tested: int
         weighted_2P = design_P2.T * weight_P
         # A trace of the typical values keeps the line where all pairs are equally near.
         line_2 = np.linalg.solve(
-            weighted_2P @ design_P2 + 0.1 * np.eye(2), weighted_2P @ score_P + 0.1 * np.array([INTERCEPT, SLOPE])
+            weighted_2P @ design_P2 + 0.1 * np.eye(2),
+            weighted_2P @ score_P + 0.1 * np.array([INTERCEPT, SLOPE]),
         )
         residual_P = score_P - design_P2 @ line_2
         spread = max(0.05, float(np.sqrt((weight_P * residual_P**2).sum() / weight_P.sum())))

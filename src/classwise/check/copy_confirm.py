@@ -1,8 +1,9 @@
 """Whether two views show the same picture: aligned, they must agree in what is fine, and everywhere.
 
-Different pictures in the same light, or of the same kind of thing, agree in what is coarse. Here one view is laid over the
-other (Evangelidis and Psarakis, 'Parametric image alignment using enhanced correlation coefficient maximization', 2008),
-then predicted from it with an unknown gain, offset and blur, and what is fine and not predicted counts.
+Different pictures in the same light, or of the same kind of thing, agree in what is coarse. Here one view is laid
+over the other (Evangelidis and Psarakis, 'Parametric image alignment using enhanced correlation coefficient
+maximization', 2008), then predicted from it with an unknown gain, offset and blur, and what is fine and not predicted
+counts.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ BLURS = (0.0, 1.0, 2.0)
 """Sigmas of the blurs from which the unknown one is combined."""
 NOISE = 0.05
 """Variance in squared levels that counts as agreement, whatever the image."""
+MOST_AREA, MOST_SKEW = 2.0, 0.15
+"""An alignment that scales the area by more, or turns or skews by more, is not one of copies."""
 LEAST_OVERLAP, LEAST_USED = 0.4, 0.1
 """Of a view that the other one must cover, and that must be neither black nor white to be of use."""
 RIDGE = 1e-3
@@ -37,13 +40,12 @@ Map = NDArray[np.float32]
 @dataclass(frozen=True)
 class Agreement:
     """How well a view agrees with the other one. score: -log10 of the share of fine structure that differs; 0 where
-    nothing agrees. scale: the area of the first that the second one shows, relative to its own."""
+    nothing agrees. scale: the area of the first that the second one shows, relative to its own. is_possible: whether
+    copies may be aligned so."""
 
     score: float
     scale: float
-
-
-NOTHING = Agreement(0.0, 1.0)
+    is_possible: bool
 
 
 def turned_view(view_SS: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
@@ -54,8 +56,8 @@ def turned_view(view_SS: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
 
 
 def align(first_SS: Image, second_SS: Image, crop: float) -> Map:
-    """A coarse alignment: the (2, 3) affine map from places in the second view to those in the first, in pixels of COARSE.
-    `crop`: what the first shows more at each side, about."""
+    """A coarse alignment: the (2, 3) affine map from places in the second view to those in the first, in pixels of
+    COARSE. `crop`: what the first shows more at each side, about."""
     size = (COARSE, COARSE)
     first_CC, second_CC = (
         cv2.resize(view_SS, size, interpolation=cv2.INTER_AREA) for view_SS in (first_SS, second_SS)
@@ -69,7 +71,9 @@ def _refined(first: Image, second: Image, start: Map, steps: int, blur: int) -> 
     try:
         # It writes into the map that it is given.
         _, found = cv2.findTransformECC(second, first, start.copy(), cv2.MOTION_AFFINE, criteria, None, blur)
-    except cv2.error:  # it does not converge, as for two that have nothing in common, or almost nothing in them
+    except (
+        cv2.error
+    ):  # it does not converge, as for two that have nothing in common, or almost nothing in them
         return start
     return np.asarray(found)
 
@@ -82,16 +86,22 @@ def agreement(first_SS: Image, second_SS: Image, coarse: Map) -> Agreement:
     start[:, 2] *= size / COARSE
     found = _refined(first_SS, second_SS, start, FINE_STEPS, 5)
     over_SS = cv2.warpAffine(
-        first_SS, found, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        first_SS,
+        found,
+        (size, size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     inside_SS = cv2.warpAffine(
         np.ones_like(first_SS), found, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     )
     inside_SS[:2] = inside_SS[-2:] = inside_SS[:, :2] = inside_SS[:, -2:] = 0
+    scale = abs(float(np.linalg.det(found[:, :2])))
     if inside_SS.mean() < LEAST_OVERLAP:
-        return NOTHING
+        return Agreement(0.0, scale, is_possible=False)
     score = max(0.0, _score(over_SS, second_SS, inside_SS), _score(second_SS, over_SS, inside_SS))
-    return Agreement(score, abs(float(np.linalg.det(found[:, :2]))))
+    skew = max(abs(float(found[0, 1])), abs(float(found[1, 0])))
+    return Agreement(score, scale, is_possible=1 / MOST_AREA < scale < MOST_AREA and skew < MOST_SKEW)
 
 
 def _score(source_SS: Image, target_SS: Image, inside_SS: Image) -> float:
@@ -105,7 +115,8 @@ def _score(source_SS: Image, target_SS: Image, inside_SS: Image) -> float:
 
 
 def _predicted(source_SS: Image, target_SS: Image, inside: "_Inside") -> Image:
-    """The target as a blur of the source, with a gain and an offset that changes slowly, cut off at black and white."""
+    """The target as a blur of the source, with a gain and an offset that changes slowly, cut off at black and
+    white."""
     # Where the target is cut off, it says nothing about gain and blur.
     used_SS = inside.mask_SS & (target_SS > BLACK) & (target_SS < WHITE)
     used = _Inside(used_SS.astype(np.float32)) if used_SS.mean() >= LEAST_USED else inside
@@ -116,7 +127,7 @@ def _predicted(source_SS: Image, target_SS: Image, inside: "_Inside") -> Image:
     gram_BB = parts_BP @ parts_BP.T + RIDGE * len(wanted_P) * np.eye(len(BLURS))
     weights_B = np.linalg.solve(gram_BB, parts_BP @ (wanted_P - wanted_P.mean()))
     predicted_SS = np.tensordot(weights_B.astype(np.float32), np.stack(sources), axes=1)
-    return np.clip(predicted_SS + used.slow(target_SS - predicted_SS), 0, 255)
+    return np.asarray(np.clip(predicted_SS + used.slow(target_SS - predicted_SS), 0, 255), np.float32)
 
 
 class _Inside:
@@ -128,20 +139,20 @@ class _Inside:
 
     def slow(self, image_SS: Image) -> Image:
         """What changes slowly, from the pixels inside alone."""
-        return _averaged(image_SS * self.inside_SS) / self.weight_SS
+        return np.asarray(_averaged(image_SS * self.inside_SS) / self.weight_SS, np.float32)
 
     def fine(self, image_SS: Image) -> Image:
         """What changes faster."""
-        return image_SS - self.slow(image_SS)
+        return np.asarray(image_SS - self.slow(image_SS))
 
 
 def _averaged(image_SS: Image) -> Image:
-    """Twice over SLOW x SLOW pixels: nearly a Gaussian blur with a sigma of SLOW / sqrt(6), in a fraction of its time."""
+    """Twice over SLOW x SLOW pixels: nearly a Gaussian blur with a sigma of SLOW / sqrt(6), in a fraction of its
+    time."""
     size = (SLOW, SLOW)
-    return cv2.blur(
-        cv2.blur(image_SS, size, borderType=cv2.BORDER_CONSTANT), size, borderType=cv2.BORDER_CONSTANT
-    )
+    once_SS = cv2.blur(image_SS, size, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(cv2.blur(once_SS, size, borderType=cv2.BORDER_CONSTANT))
 
 
 def _blurred(image_SS: Image, sigma: float) -> Image:
-    return cv2.GaussianBlur(image_SS, (0, 0), sigma)
+    return np.asarray(cv2.GaussianBlur(image_SS, (0, 0), sigma))

@@ -17,7 +17,8 @@ TURNED = (5, 6, 7, 8)
 
 class FileFacts(NamedTuple):
     """bytes: the size of the file. suffix: in small letters, with its dot. folder: the name of the folder that the file
-    is in. height, width: in pixels, upright. taken: when, by EXIF. camera: its maker and model, by EXIF."""
+    is in. height, width: in pixels, upright. taken: when, by EXIF. camera: its maker and model, by EXIF.
+    quantization: of a JPEG, the mean of its first table, about 58 at quality 50, 11 at 90 and 1 at 100."""
 
     bytes: int | None = None
     suffix: str = ""
@@ -26,6 +27,7 @@ class FileFacts(NamedTuple):
     width: int | None = None
     taken: datetime | None = None
     camera: str | None = None
+    quantization: float | None = None
 
 
 COLUMNS: dict[str, pl.DataType] = {
@@ -36,6 +38,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "width": pl.Int64(),
     "taken": pl.Datetime("us"),
     "camera": pl.String(),
+    "quantization": pl.Float64(),
 }
 
 
@@ -57,6 +60,8 @@ def facts_of(path: Path) -> FileFacts:
             # Of a TIFF, Pillow has turned the size already.
             turned = exif.get(Base.Orientation) in TURNED and not isinstance(image, TiffImageFile)
             width, height = image.size[::-1] if turned else image.size
+            tables = getattr(image, "quantization", None)
+            quantization = sum(tables[0]) / len(tables[0]) if tables else None
             original = exif.get_ifd(IFD.Exif).get(Base.DateTimeOriginal)
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError):
         return facts  # what Pillow raises for files that are damaged, or no images
@@ -66,6 +71,7 @@ def facts_of(path: Path) -> FileFacts:
         width=width,
         taken=_time(original) or _time(exif.get(Base.DateTime)),
         camera=" ".join(name for name in names if name) or None,
+        quantization=quantization,
     )
 
 

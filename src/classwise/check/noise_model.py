@@ -34,7 +34,7 @@ PRIOR_ERRORS, PRIOR_ROWS = 1.0, 10.0
 """Errors among rows that are counted before any row is seen."""
 PAIR_ROWS = 0.3
 """Errors of each pair of classes that are counted before any row is seen."""
-TEMPERATURE_ROWS = 40.0
+TEMPERATURE_ROWS = 4.0
 """What holds the logarithm of the temperature near 0: as many rows of one squared nat each."""
 FITTED_CELLS = 4_000_000
 """Rows times classes that are fitted; of more, rows at equal distances."""

@@ -48,9 +48,11 @@ class Shortcut:
     """How well one column tells the label.
 
     balanced_accuracy: cross-validated, over classes with FOLDS rows or more. chance: of the same, by guessing.
-    strength: (balanced_accuracy - chance) / (1 - chance). best_class: the class that is told best among those with
-    LEAST_ROWS, and its informedness, the share of its rows that are predicted as it minus the share of the others that
-    are; None without such a class. p_value: that any column tells any class so well by chance. rows: labeled rows.
+    strength: how far the accuracy lies above chance, as a share of the farthest that a column of so many different
+    values can reach: two values tell apart two classes, or two halves of the classes. best_class: the class that is
+    told best among those with LEAST_ROWS, and its informedness, the share of its rows that are predicted as it minus
+    the share of the others that are; None without such a class. p_value: that any column tells any class so well by
+    chance. rows: labeled rows.
     """
 
     column: str
@@ -118,10 +120,10 @@ def find_shortcuts(
     bins = {name: bin_N for name, bin_N in bins.items() if bin_N.max() > 0}
     if not bins:
         return []
-    observed_CS, p_CS, accuracy_C = _tested(list(bins.values()), class_N, group_N, permutations, seed)
+    observed_CS, p_CS = _tested(list(bins.values()), class_N, group_N, permutations, seed)
     found = [
-        _shortcut(name, accuracy, statistic_S, p_S, class_K, len(class_N))
-        for name, accuracy, statistic_S, p_S in zip(bins, accuracy_C, observed_CS, p_CS, strict=True)
+        _shortcut(name, int(bin_N.max()) + 1, statistic_S, p_S, class_K, len(class_N))
+        for (name, bin_N), statistic_S, p_S in zip(bins.items(), observed_CS, p_CS, strict=True)
     ]
     return sorted(found, key=lambda one: (-max(one.strength, one.informedness), one.column))
 
@@ -166,8 +168,8 @@ def _numbers(values_N: npt.NDArray[Any]) -> Ints:
 
 def _tested(
     columns: Sequence[Ints], class_N: Ints, group_N: Ints, permutations: int, seed: int
-) -> tuple[Floats, Floats, Floats]:
-    """(statistics_CS, p_CS, balanced_accuracy_C). The statistics of a column: its strength, then the informedness of
+) -> tuple[Floats, Floats]:
+    """(statistics_CS, p_CS). The statistics of a column: its strength, then the informedness of
     each class."""
     classes = int(class_N.max()) + 1
     rng = generator(seed, CHECK)
@@ -184,7 +186,7 @@ def _tested(
                 cell_N * classes + class_N[order_N], minlength=FOLDS * (int(bin_N.max()) + 1) * classes
             ).reshape(FOLDS, -1, classes)
             recall_K, informedness_K = _told(counts_FBK)
-            strength = (recall_K.mean() - 1 / classes) / (1 - 1 / classes)
+            strength = (classes * recall_K.mean() - 1) / (min(int(bin_N.max()) + 1, classes) - 1)
             statistic_PCS[number, column] = [strength, *np.where(is_large_K, informedness_K, 0)]
 
     # What varies more by chance counts less, whatever its unit.
@@ -192,8 +194,7 @@ def _tested(
     z_PCS = (statistic_PCS - mean_CS) / np.where(std_CS > 0, std_CS, 1)
     largest_P = z_PCS.reshape(len(orders), -1).max(axis=1)
     p_CS = (largest_P[:, None, None] >= z_PCS[0] - 1e-12).mean(axis=0)
-    accuracy_C = statistic_PCS[0, :, 0] * (1 - 1 / classes) + 1 / classes
-    return statistic_PCS[0], p_CS, accuracy_C
+    return statistic_PCS[0], p_CS
 
 
 def _told(counts_FBK: Ints) -> tuple[Floats, Floats]:
@@ -233,14 +234,12 @@ def _permuted(group_N: Ints, rng: np.random.Generator) -> Ints:
     return order_N
 
 
-def _shortcut(
-    name: str, accuracy: float, statistic_S: Floats, p_S: Floats, class_K: Ints, rows: int
-) -> Shortcut:
+def _shortcut(name: str, bins: int, statistic_S: Floats, p_S: Floats, class_K: Ints, rows: int) -> Shortcut:
     best = int(statistic_S[1:].argmax())
     informedness = float(statistic_S[1 + best])
     return Shortcut(
         column=name,
-        balanced_accuracy=float(accuracy),
+        balanced_accuracy=float(1 + statistic_S[0] * (min(bins, len(class_K)) - 1)) / len(class_K),
         chance=1 / len(class_K),
         strength=float(statistic_S[0]),
         best_class=int(class_K[best]) if informedness > 0 else None,

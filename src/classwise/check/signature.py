@@ -1,10 +1,12 @@
-"""One pass over all image files, in threads: a small signature of each, for finding copies and for judging its quality.
+"""One pass over all image files, in threads: a small signature of each, for finding copies and for judging its
+quality.
 
 Decoding takes most of the time, so each file is decoded once, and a large JPEG only at a fraction of its size.
 """
 
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,10 +46,10 @@ Views = NDArray[np.uint8]
 class ImageStatistics:
     """What an image looks like, in numbers. Levels are those of gray, 0 to 255.
 
-    height, width: of the whole image, upright, in pixels. mean, std, p1, p99: of its levels; the percentiles 1 and 99.
-    sharpness: the variance of the Laplacian (Pech-Pacheco et al., 'Diatom autofocusing in brightfield microscopy', 2000)
-    of the image with a longest side of SHARPNESS_SIDE at most. gray: whether it has no color. entropy: of the histogram
-    of its levels, in bits, 0 to 8.
+    height, width: of the whole image, upright, in pixels. mean, std, p1, p99: of its levels; the percentiles 1 and
+    99. sharpness: the variance of the Laplacian (Pech-Pacheco et al., 'Diatom autofocusing in brightfield
+    microscopy', 2000) of the image with a longest side of SHARPNESS_SIDE at most. gray: whether it has no color.
+    entropy: of the histogram of its levels, in bits, 0 to 8.
     """
 
     height: int
@@ -93,8 +95,8 @@ def read_signatures(
 ) -> list[Signature | UnreadableFile]:
     """The signature of each file, about 5 kB, or the reason why it cannot be read, in the order of the paths.
 
-    Files are opened and decoded as for training (classwise.data.images.read_image has the rules for `root`, `max_pixels`
-    and `pixels`). `threads` defaults to one a core, at most 16. `progress` wraps the sequence of paths.
+    Files are opened and decoded as for training (classwise.data.images.read_image has the rules for `root`,
+    `max_pixels` and `pixels`). `threads` defaults to one a core, at most 16. `progress` wraps the sequence of paths.
     """
     threads = threads or min(16, os.cpu_count() or 1)
     shown = iter(progress(paths) if progress else paths)
@@ -131,8 +133,8 @@ def read_signature(
 
 
 def views(gray_HW: NDArray[np.uint8]) -> Views:
-    """(H, W) uint8 squashed to (1 or 2, THUMBNAIL, THUMBNAIL): the inside of a border all around; or, where flat parts at
-    some sides may be a border or belong to the image, the whole and the inside."""
+    """(H, W) uint8 squashed to (1 or 2, THUMBNAIL, THUMBNAIL): the inside of a border all around; or, where flat
+    parts at some sides may be a border or belong to the image, the whole and the inside."""
     inside_HW, is_frame = without_border(gray_HW)
     parts = [inside_HW] if is_frame or inside_HW.size == gray_HW.size else [gray_HW, inside_HW]
     return np.stack([resize_image(part_HW, (THUMBNAIL, THUMBNAIL)) for part_HW in parts])
@@ -167,7 +169,7 @@ def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ..
         height=int(size[0]),
         width=int(size[1]),
         mean=mean,
-        std=float(np.sqrt(max(0.0, shares_L @ (levels_L - mean) ** 2))),
+        std=math.sqrt(max(0.0, float(shares_L @ (levels_L - mean) ** 2))),
         p1=float(p1),
         p99=float(p99),
         sharpness=float(laplacian_HW.var()),
@@ -177,10 +179,11 @@ def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ..
 
 
 def without_border(gray_HW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
-    """The part of (H, W) inside of a border, which has one level on each side of the image that it is on, all of it where
-    there is no border; and whether the border goes all around.
+    """The part of (H, W) inside of a border, which has one level on each side of the image that it is on, all of it
+    where there is no border; and whether the border goes all around.
 
-    The flat ground around an object is no border: what lies beside a border differs from it along nearly all its length.
+    The flat ground around an object is no border: what lies beside a border differs from it along nearly all its
+    length.
     """
     height, width = gray_HW.shape
     # The rows from the top down and from the bottom up, the columns from the left and from the right.
@@ -204,8 +207,8 @@ def _flat_rows(rows_HW: NDArray[np.uint8]) -> int:
 
 
 def _is_step(rows_HW: NDArray[np.uint8], count: int) -> bool:
-    """Whether what comes behind the first `count` rows differs from them along nearly all its length; the first row of
-    it may be half border."""
+    """Whether what comes behind the first `count` rows differs from them along nearly all its length; the first row
+    of it may be half border."""
     return bool(_unlike(rows_HW[count : count + 2], rows_HW[0]).max() >= STEP_SHARE)
 
 
