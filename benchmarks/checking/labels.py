@@ -37,7 +37,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from classwise.check.label_errors import rank_classes
+from classwise.datacheck.label_errors import rank_classes
 from classwise.demo.fashion import read_bundle
 from imbalance import replace_between
 from sidebyside.sets import read_rows

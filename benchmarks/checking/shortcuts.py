@@ -30,8 +30,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from classwise.check.file_facts import file_facts
-from classwise.check.shortcuts import LEAST_ROWS, Shortcut, find_shortcuts
+from classwise.datacheck.file_facts import file_facts
+from classwise.datacheck.shortcuts import LEAST_ROWS, Shortcut, find_shortcuts
 from imbalance import replace_between
 from sidebyside.sets import make_split, read_rows
 

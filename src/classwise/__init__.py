@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from classwise.kfold.api import Folds as Folds
     from classwise.kfold.api import folds as folds
     from classwise.kfold.api import resume as resume
+    from classwise.kfold.checked import check as check
     from classwise.run.api import Run as Run
     from classwise.run.api import train as train
     from classwise.suggest.config import init as init
@@ -30,6 +31,7 @@ _MODULE_OF = {
     "Config": "config.schema",
     "Folds": "kfold.api",
     "Run": "run.api",
+    "check": "kfold.checked",
     "folds": "kfold.api",
     "init": "suggest.config",
     "load_config": "config.load",
@@ -43,6 +45,7 @@ __all__ = [
     "Folds",
     "Run",
     "__version__",
+    "check",
     "folds",
     "init",
     "load_config",

@@ -66,7 +66,7 @@ def check(
         return
     if source.exists():
         say_at_once(f"checking {source}", quiet)
-    from classwise.kfold.checked import check_data
+    from classwise.kfold.checked import check as check_data
 
     found = check_data(
         source,
@@ -90,7 +90,7 @@ def _apply(source: Path, proposals: Path, out: Path | None, keys: list[tuple[str
     """Write a new table with the accepted proposals."""
     if out is None:
         raise ConfigError("--apply: found without --out; name the new table, such as --out corrected.csv")
-    from classwise.check.changes import apply_to
+    from classwise.datacheck.changes import apply_to
 
     print(apply_to(source, proposals, out, keys, force), file=sys.stderr)
     print(out)

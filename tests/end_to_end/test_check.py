@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import classwise
-from classwise.check import api
+from classwise.datacheck import api
 from classwise.errors import ClasswiseError
 from tests.helpers.pretrained import probed_config
 from tests.helpers.scenes import PLAIN, class_folder, command, plain_table, write_config, write_csv

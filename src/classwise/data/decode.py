@@ -135,7 +135,9 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    exif_blocks = (body for marker, body in _jpeg_segments(data) if marker == 0xE1 and body.startswith(b"Exif\0\0"))
+    exif_blocks = (
+        body for marker, body in _jpeg_segments(data) if marker == 0xE1 and body.startswith(b"Exif\0\0")
+    )
     return exif_orientation(next(exif_blocks, b""))
 
 

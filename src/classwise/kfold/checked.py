@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from classwise.check.api import Check, OutOfFold, check
+from classwise.datacheck.api import Check, OutOfFold, check_source
 from classwise.errors import CheckpointError
 from classwise.kfold.folder import FoldsFolder, is_folds
 
 
-def check_data(
+def check(
     source: str | Path,
     against: Sequence[str | Path] = (),
     run: str | Path | None = None,
@@ -30,7 +30,7 @@ def check_data(
     Raises DataError for a source that cannot be read, and for folds of other data; CheckpointError where `run` is no
     folds directory; OutputError. Images that cannot be read are findings.
     """
-    return check(
+    return check_source(
         source,
         against=against,
         out_of_fold=None if run is None else _out_of_fold(Path(run)),

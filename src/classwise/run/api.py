@@ -130,7 +130,7 @@ def train(
         )
         processes.from_rank_zero(lambda: write_beginning(folder, resolved, splits, console))
         if resolved.data.check == "all":
-            from classwise.check.api import check_splits  # imports that most runs can do without
+            from classwise.datacheck.api import check_splits  # imports that most runs can do without
 
             processes.from_rank_zero(lambda: check_splits(folder.path, resolved, splits, console))
         say_start(console, folder, splits, parts)

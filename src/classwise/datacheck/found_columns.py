@@ -1,0 +1,179 @@
+"""From columns and features to findings about the data as a whole: shortcuts, and shift between two parts."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from classwise.datacheck.features import Features
+from classwise.datacheck.file_facts import file_facts
+from classwise.datacheck.finding import INFO, SEVERE, WARNING, Finding
+from classwise.datacheck.image_quality import QualityIssue, issue_flags
+from classwise.datacheck.rows import UNKNOWN, Rows
+from classwise.datacheck.shift import Shift, compare_sets
+from classwise.datacheck.shortcuts import Shortcut, find_shortcuts, is_sorted_by_class
+from classwise.errors import DataError
+
+WORDS = {
+    "bytes": "the size of the file",
+    "suffix": "the format of the file",
+    "folder": "the folder",
+    "height": "the height of the image",
+    "width": "the width of the image",
+    "aspect": "the aspect of the image",
+    "taken": "when it was taken (EXIF)",
+    "camera": "the camera (EXIF)",
+    "border": "the brightness of the border",
+    "position": "the position in the table",
+}
+OF_CONTENT = ("bytes", "border", "height", "width", "aspect")
+"""What may follow from what the image shows: a textured surface makes a larger file."""
+MOST_ROWS_THAT_TELL = 10
+
+
+def shortcut_findings(
+    rows: Rows, border: npt.NDArray[np.float64], issues: Sequence[QualityIssue]
+) -> list[Finding]:
+    """What tells the label of each target and should not. `border`: the mean level of each image's outermost pixels,
+    NaN where it cannot be read."""
+    own = np.flatnonzero(~rows.is_other)
+    facts = file_facts([rows.paths[row] for row in own])
+    flags = issue_flags(issues, len(rows))
+    columns = facts.with_columns(
+        pl.Series("border", border[own], nan_to_null=True),
+        pl.Series("position", np.arange(len(own))),
+        *(pl.Series(f"is {kind}", flags[kind].to_numpy()[own]) for kind in flags.columns),
+    )
+    groups = _groups(rows)
+    found = []
+    for name, texts in rows.texts.items():
+        labels, label_N = _numbered([texts[row] for row in own])
+        left_out = [name for name in ("folder",) if _are_folders_the_labels(facts, labels, label_N)]
+        if is_sorted_by_class(label_N):
+            left_out.append("position")
+        shortcuts = find_shortcuts(columns, label_N, groups, left_out=left_out)
+        found += [_shortcut(name, labels, shortcut) for shortcut in shortcuts if shortcut.is_notable]
+    return found
+
+
+def _groups(rows: Rows) -> list[str] | None:
+    """The groups of all own rows; None without any."""
+    groups = [part.samples.groups for part in rows.parts if not part.is_other]
+    if any(found is None for found in groups):
+        return None
+    return [group for found in groups if found is not None for group in found]
+
+
+def _numbered(texts: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The labels in order, and the number of each row's, -1 where it has none."""
+    labels = sorted({text for text in texts if text != UNKNOWN})
+    number = {label: place for place, label in enumerate(labels)}
+    return labels, np.array([number.get(text, -1) for text in texts], dtype=np.int64)
+
+
+def _are_folders_the_labels(
+    facts: pl.DataFrame, labels: Sequence[str], label_N: npt.NDArray[np.int64]
+) -> bool:
+    """Whether the folder of a file is where its label was read from."""
+    folders = facts["folder"].to_list()
+    named = [os.path.normcase(folder) for folder in folders]
+    return all(
+        number < 0 or os.path.normcase(labels[number]) == folder
+        for folder, number in zip(named, label_N.tolist(), strict=True)
+    ) or (len(set(folders)) > 1 and _is_function(folders, label_N))
+
+
+def _is_function(folders: Sequence[str], label_N: npt.NDArray[np.int64]) -> bool:
+    """Whether each folder has one label, and each label one folder."""
+    pairs = {
+        (folder, number) for folder, number in zip(folders, label_N.tolist(), strict=True) if number >= 0
+    }
+    return len(pairs) == len({pair[0] for pair in pairs}) == len({pair[1] for pair in pairs})
+
+
+def _shortcut(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding:
+    words = WORDS.get(shortcut.column, shortcut.column)
+    told = ""
+    if shortcut.best_class is not None and shortcut.informedness > shortcut.strength:
+        told = f", above all {labels[shortcut.best_class]!r}"
+    may_follow = shortcut.column in OF_CONTENT
+    why = (
+        " It may follow from what the images show: look at images of both ends"
+        if may_follow
+        else " A model can learn it in place of the content: make it equal for all classes, or split by it"
+    )
+    severity = WARNING if shortcut.is_strong else INFO
+    return Finding(
+        kind="shortcut",
+        severity=severity,
+        id="",
+        partner="",
+        value=round(max(shortcut.strength, shortcut.informedness), 4),
+        advice=(
+            f"{words} tells {target}{told}: balanced accuracy {shortcut.balanced_accuracy:.2f} from it alone, where"
+            " guessing"
+            f" has {shortcut.chance:.2f} (p = {shortcut.p_value:.2g}, {shortcut.rows} rows).{why}"
+        ),
+        details={
+            "column": shortcut.column,
+            "target": target,
+            "balanced_accuracy": shortcut.balanced_accuracy,
+            "chance": shortcut.chance,
+            "p_value": shortcut.p_value,
+        },
+    )
+
+
+def shift_findings(rows: Rows, features: Features) -> tuple[list[Finding], list[str]]:
+    """Whether validation, test and each other set look like the training rows, and why a set was not compared."""
+    found: list[Finding] = []
+    left_out: list[str] = []
+    part_N = np.array(rows.part_of)[features.rows]
+    train_N = part_N == "train"
+    for name in dict.fromkeys(rows.part_of):
+        other_N = part_N == name
+        if name == "train" or not other_N.any():
+            continue
+        try:
+            shift = compare_sets(features.features[train_N], features.features[other_N])
+        except DataError as error:
+            left_out.append(f"shift between train and {name}: {error}")
+            continue
+        if shift.is_notable:
+            found.append(_shift(rows, name, shift, features.rows[train_N], features.rows[other_N]))
+    return found, left_out
+
+
+def _shift(
+    rows: Rows, name: str, shift: Shift, train_A: npt.NDArray[np.int64], other_B: npt.NDArray[np.int64]
+) -> Finding:
+    telling = [rows.ids[other_B[row]] for row in shift.rows_B[:MOST_ROWS_THAT_TELL]]
+    unlike = [rows.ids[train_A[row]] for row in shift.rows_A[:MOST_ROWS_THAT_TELL]]
+    low, high = shift.interval
+    return Finding(
+        kind="shift",
+        severity=SEVERE if shift.is_strong and name == "test" else WARNING,
+        id="",
+        partner="",
+        value=round(shift.auc, 4),
+        advice=(
+            f"{name} does not look like train: images are told apart with an AUC of {shift.auc:.3f} [{low:.3f},"
+            f" {high:.3f}] (0.5: alike; p = {shift.p_value:.2g}). A score on other rows of train says less about"
+            f" {name};"
+            " shown are those that tell most. Look for another camera, time or selection, and validate on rows like"
+            f" {name}"
+        ),
+        details={"part": name, "interval": [low, high], "members": telling, "unlike": unlike},
+    )
+
+
+def border_levels(views: Sequence[npt.NDArray[np.uint8] | None]) -> npt.NDArray[np.float64]:
+    """(N,) the mean level of the outermost pixels of each thumbnail (S, S); NaN where there is none."""
+    return np.array([np.nan if view is None else _border(view) for view in views], dtype=np.float64)
+
+
+def _border(view_SS: npt.NDArray[np.uint8]) -> float:
+    edges = (view_SS[0], view_SS[-1], view_SS[1:-1, 0], view_SS[1:-1, -1])
+    return float(np.concatenate(edges).mean())

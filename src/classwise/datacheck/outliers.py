@@ -1,0 +1,105 @@
+"""Outliers: images that are unlike all others, by their distance from their neighbors in feature space.
+
+The mean distance from the k nearest neighbors (Angiulli and Pizzuti, 'Fast outlier detection in high dimensional
+spaces', PKDD 2002), of features of length 1, which with features of pretrained networks is as good as methods with
+many more knobs (Sun et al., 'Out-of-distribution detection with deep nearest neighbors', ICML 2022). All rows are
+ranked; those are listed that would hardly be met in the set if distances went on as they do among its ordinary rows.
+
+Letters in names: N rows, F features, D components.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.neighbors import NearestNeighbors
+
+from classwise.datacheck.components import principal_components
+from classwise.errors import DataError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+NEIGHBORS = 10
+COMPONENTS = 64
+EXPECTED = 0.05
+"""Rows of the whole set that may lie beyond the threshold by chance."""
+MIDDLE, TAIL = 0.5, 0.9
+"""The quantiles of the distances between which their tail is fitted: the outliers themselves lie behind."""
+LEAST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """All rows, the one that lies farthest from its neighbors first.
+
+    rows (N,): row numbers. distance (N,): the mean distance from the nearest NEIGHBORS, of features of length 1: 0 for
+    copies, about 1.4 for what has nothing in common. nearest (N,): the row that is most like it. listed: how many of
+    the first are outliers. threshold: the distance beyond which they are. is_within_class: neighbors are of one class.
+    """
+
+    rows: Ints
+    distance: Floats
+    nearest: Ints
+    listed: int
+    threshold: float
+    is_within_class: bool
+
+
+def find_outliers(features_NF: npt.ArrayLike, classes_N: npt.ArrayLike | None = None) -> Outliers:
+    """Rank the rows of a set by how unlike all others they are; with `classes_N` (-1: unknown), unlike the others of
+    their class. Then the rows of a class are compared with its ordinary distance, and distances are multiples of this.
+    Rows without a class and of classes with fewer than LEAST_ROWS have neighbors among all.
+
+    Raises DataError for fewer than LEAST_ROWS rows, and for features that are not finite.
+    """
+    features_NF = np.asarray(features_NF, dtype=np.float64)
+    if len(features_NF) < LEAST_ROWS:
+        raise DataError(f"outliers: found {len(features_NF)} rows; at least {LEAST_ROWS} are needed")
+    if not np.isfinite(features_NF).all():
+        raise DataError("outliers: found features that are not finite numbers; leave out their rows")
+    unit_ND = _of_length_one(features_NF)
+    distance_N, nearest_N = _to_neighbors(unit_ND)
+    if classes_N is not None:
+        scale = np.median(distance_N)
+        distance_N = distance_N / (scale if scale > 0 else 1.0)
+        class_N = np.asarray(classes_N)
+        for label in np.unique(class_N[class_N >= 0]):
+            rows = np.flatnonzero(class_N == label)
+            if len(rows) >= LEAST_ROWS:
+                within, nearest = _to_neighbors(unit_ND[rows])
+                scale = np.median(within)
+                distance_N[rows], nearest_N[rows] = within / (scale if scale > 0 else 1.0), rows[nearest]
+    threshold = tail_threshold(distance_N)
+    order_N = np.lexsort((np.arange(len(distance_N)), -distance_N))
+    return Outliers(
+        rows=order_N,
+        distance=distance_N[order_N],
+        nearest=nearest_N[order_N],
+        listed=int((distance_N > threshold).sum()),
+        threshold=threshold,
+        is_within_class=classes_N is not None,
+    )
+
+
+def tail_threshold(distances_N: Floats) -> float:
+    """The distance beyond which EXPECTED rows of all N would lie, if the upper half of them had an exponential tail
+    with the slope that it has up to the TAIL quantile. Real tails of distances fall faster, so that fewer are
+    listed."""
+    middle, tail = np.quantile(distances_N, (MIDDLE, TAIL))
+    scale = (tail - middle) / np.log((1 - MIDDLE) / (1 - TAIL))
+    return float(middle + scale * np.log(len(distances_N) * (1 - MIDDLE) / EXPECTED))
+
+
+def _of_length_one(features_NF: Floats) -> Floats:
+    """(N, D) features of length 1 by their first COMPONENTS: distances are almost the same, and much faster."""
+    lengths_N1 = np.linalg.norm(features_NF, axis=1, keepdims=True)
+    points_ND = principal_components(features_NF / np.where(lengths_N1 > 0, lengths_N1, 1), COMPONENTS)
+    return points_ND if points_ND.shape[1] else np.zeros((len(points_ND), 1))  # rows that are all equal
+
+
+def _to_neighbors(points_ND: Floats) -> tuple[Floats, Ints]:
+    """(N,) the mean distance from the nearest NEIGHBORS other rows, and the number of the nearest one."""
+    count = min(NEIGHBORS, len(points_ND) - 1)
+    distance_Nk, row_Nk = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points_ND).kneighbors()
+    return distance_Nk.mean(axis=1), row_Nk[:, 0].astype(np.int64)
