@@ -264,8 +264,8 @@ def keys() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit with its code: 0 done, 1 error, 2 wrong usage, 3 done without some images,
-    75 stopped with a checkpoint."""
+    """Run a command and exit with its code: 0 done, 1 error, 2 wrong usage, 3 done, but without some images or with
+    severe findings, 75 stopped with a checkpoint."""
     # A label or a path may hold what the terminal's encoding lacks: it is printed as \\u732b, and is no error.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

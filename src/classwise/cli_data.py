@@ -7,9 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
-from classwise.errors import ConfigError
-
-STRICT_EXIT = 3
+from classwise.errors import ConfigError, SevereFindings
 
 
 def check(
@@ -66,6 +64,7 @@ def check(
         return
     if source.exists():
         say_at_once(f"checking {source}", quiet)
+    from classwise.datacheck.finding import SEVERE
     from classwise.kfold.checked import check as check_data
 
     found = check_data(
@@ -83,7 +82,8 @@ def check(
         print(f"{len(found.rows)} rows: {found.counts_text}", file=sys.stderr)
     print(found.folder / "check.html")
     if strict and found.is_severe:
-        sys.exit(STRICT_EXIT)
+        severe = found.counts[SEVERE]
+        raise SevereFindings(f"{severe} severe finding{'' if severe == 1 else 's'} (--strict)")
 
 
 def _apply(source: Path, proposals: Path, out: Path | None, keys: list[tuple[str, str]], force: bool) -> None:

@@ -11,6 +11,7 @@ ClasswiseError             a user's mistake or bad data: one short message, exit
 ├── OutputError            a file that would be overwritten, or that its template contradicts
 ├── NonFiniteError         a loss or gradient that is not a number; training stopped before the step
 ├── SkippedImages          done, but without some images that cannot be used: exit code 3
+├── SevereFindings         done, and severe findings are in the data: exit code 3, as asked for with --strict
 ├── OutOfMemory            a micro-batch that does not fit the device; training continues with smaller ones
 └── Interrupted            stopped by a signal, with a checkpoint written: exit code 75
 """
@@ -76,6 +77,12 @@ class NonFiniteError(ClasswiseError):
 
 class SkippedImages(ClasswiseError):  # noqa: N818 - not a mistake: it was asked for
     """The command is done, and its output written; images that cannot be used were skipped, as asked for."""
+
+    exit_code = 3
+
+
+class SevereFindings(ClasswiseError):  # noqa: N818 - not a mistake: it was asked for
+    """A check is done, and its files written; something in the data is severe, which --strict tells the caller."""
 
     exit_code = 3
 
