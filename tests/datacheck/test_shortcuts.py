@@ -146,6 +146,32 @@ def test_permuted_labels_stay_together_in_groups() -> None:
         assert len(set(group_N[order_N][group_N == group])) == 1
 
 
+def test_groups_of_other_sizes_get_labels_in_the_same_proportions() -> None:
+    """A group of one label hands on this label only; the rows of a mixed one are repeated, or thinned out."""
+    group_N = np.repeat([0, 1], [6, 3])
+    class_N = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    seen = set()
+    for seed in range(20):
+        labels = class_N[_permuted(group_N, np.random.default_rng(seed))]
+        seen.add((tuple(np.unique(labels[:6])), tuple(np.unique(labels[6:]))))
+    assert ((2,), (0, 1)) in seen
+    assert ((0, 1), (2,)) in seen
+    assert {pair[0] for pair in seen} == {(2,), (0, 1)}
+
+
+def test_p_values_hold_for_groups_of_very_different_sizes() -> None:
+    """Of 100 draws, 5 % are allowed at 0.05: 11 at most, by three standard errors. A number of each person has nothing
+    to do with the label of each person."""
+    significant = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        person_N = np.repeat(np.arange(40), np.maximum(1, rng.lognormal(1.5, 1, 40)).astype(int))
+        class_N, number_N = rng.integers(0, 3, 40)[person_N], rng.normal(size=40)[person_N]
+        (found,) = find_shortcuts({"number": number_N}, class_N, person_N, permutations=39, seed=seed)
+        significant += found.p_value <= 0.05
+    assert significant <= 11
+
+
 def test_the_source_of_the_label_is_left_out() -> None:
     class_N = long_tail(5)
     columns = {"folder": [f"class {label}" for label in class_N]}

@@ -92,7 +92,7 @@ def find_shortcuts(
 
     Numbers, dates and booleans are cut into bins of about equal size; strings are categories; a missing value is one of
     its own. `labels_N`: class numbers, -1 for rows without a label. `groups_N`: rows of a group are on one side of each
-    fold, and their labels stay together when labels are permuted (exactly so where groups have equal sizes).
+    fold, and get the labels of another group as a whole when labels are permuted.
     `left_out`: columns that the labels were read from, such as the folder where folders are the classes.
 
     Empty where fewer than two classes have FOLDS rows. Raises ValueError for columns of another length.
@@ -185,8 +185,7 @@ def _tested(
             counts_FBK = np.bincount(
                 cell_N * classes + class_N[order_N], minlength=FOLDS * (int(bin_N.max()) + 1) * classes
             ).reshape(FOLDS, -1, classes)
-            recall_K, informedness_K = _told(counts_FBK)
-            strength = (classes * recall_K.mean() - 1) / (min(int(bin_N.max()) + 1, classes) - 1)
+            strength, informedness_K = _told(counts_FBK)
             statistic_PCS[number, column] = [strength, *np.where(is_large_K, informedness_K, 0)]
 
     # What varies more by chance counts less, whatever its unit.
@@ -197,8 +196,8 @@ def _tested(
     return statistic_PCS[0], p_CS
 
 
-def _told(counts_FBK: Ints) -> tuple[Floats, Floats]:
-    """(recall_K, informedness_K) of rows (fold, bin, class) that are predicted by the bins of the other folds."""
+def _told(counts_FBK: Ints) -> tuple[float, Floats]:
+    """(strength, informedness_K) of rows (fold, bin, class) that are predicted by the bins of the other folds."""
     classes = counts_FBK.shape[2]
     seen_FBK = counts_FBK.sum(axis=0) - counts_FBK
     smoothed_FBK = seen_FBK + SMOOTHING
@@ -213,8 +212,14 @@ def _told(counts_FBK: Ints) -> tuple[Floats, Floats]:
     total_K = counts_FBK.sum(axis=(0, 1))
     hits_K = (counts_FBK * predicted_FBK).sum(axis=(0, 1))
     called_K = (counts_FBK.sum(axis=2, keepdims=True) * predicted_FBK).sum(axis=(0, 1))
-    recall_K = hits_K / total_K
-    return recall_K, recall_K - (called_K - hits_K) / (total_K.sum() - total_K)
+
+    # Labels of groups that are laid over smaller groups can lack a class.
+    present = int((total_K > 0).sum())
+    recall_K = hits_K / np.maximum(1, total_K)
+    false_K = (called_K - hits_K) / np.maximum(1, total_K.sum() - total_K)
+    farthest = min(counts_FBK.shape[1], present) - 1
+    strength = (recall_K.sum() - 1) / farthest if farthest else 0.0
+    return float(strength), np.where(total_K > 0, recall_K - false_K, 0)
 
 
 def _folds(group_N: Ints, rng: np.random.Generator) -> Ints:
@@ -226,12 +231,20 @@ def _folds(group_N: Ints, rng: np.random.Generator) -> Ints:
 
 
 def _permuted(group_N: Ints, rng: np.random.Generator) -> Ints:
-    """An order in which labels are laid over the rows: groups, drawn at random, follow each other as wholes."""
-    rank_G = rng.permutation(int(group_N.max()) + 1)
-    tie_N = rng.random(len(group_N))
-    order_N = np.empty(len(group_N), dtype=np.int64)
-    order_N[np.lexsort((tie_N, group_N))] = np.lexsort((tie_N, rank_G[group_N]))
-    return order_N
+    """The row whose label each row gets (N,): every group gets the labels of another one as a whole, drawn at random;
+    repeated or thinned out where that one is smaller or larger."""
+    order_N = np.lexsort((rng.random(len(group_N)), group_N))
+    size_G = np.bincount(group_N)
+    start_G = np.cumsum(size_G) - size_G
+    source_G = rng.permutation(len(size_G))
+
+    # The place of each row within its group, and of the row that it corresponds to in the other one.
+    place_N = np.arange(len(group_N)) - start_G[group_N[order_N]]
+    source_N = source_G[group_N[order_N]]
+    source_place_N = place_N * size_G[source_N] // size_G[group_N[order_N]]
+    row_N = np.empty(len(group_N), dtype=np.int64)
+    row_N[order_N] = order_N[start_G[source_N] + source_place_N]
+    return row_N
 
 
 def _shortcut(name: str, bins: int, statistic_S: Floats, p_S: Floats, class_K: Ints, rows: int) -> Shortcut:
@@ -241,7 +254,7 @@ def _shortcut(name: str, bins: int, statistic_S: Floats, p_S: Floats, class_K: I
         column=name,
         balanced_accuracy=float(1 + statistic_S[0] * (min(bins, len(class_K)) - 1)) / len(class_K),
         chance=1 / len(class_K),
-        strength=float(statistic_S[0]),
+        strength=min(1.0, float(statistic_S[0])),  # a little more where folds happen to be uneven
         best_class=int(class_K[best]) if informedness > 0 else None,
         informedness=max(0.0, informedness),
         p_value=float(min(p_S[0], p_S[1 + best])),
