@@ -21,37 +21,49 @@ Change = Callable[[Image, float, np.random.Generator], Image]
 
 @dataclass(frozen=True)
 class Planted:
-    """One copy: the path of its file, that of its original, and what was done. `strength`: 0 weak, 1 strong."""
+    """One copy: the path of its file, the number of its original, and what was done. `strength`: 0 weak, 1 strong."""
 
     path: Path
-    original: Path
+    original: int
     change: str
     strength: int
 
 
-def originals(
-    name: str, work: Path, data: Path | None, count: int, seed: int
-) -> tuple[list[Path], list[str]]:
-    """`count` images of a data set, drawn without replacement; and for each the group of images that are copies
-    already, its own path where there is none. Tiles in one group are exposures of one part
-    (sidebyside.splits.tile_groups)."""
+@dataclass(frozen=True)
+class Original:
+    """An image of a data set. group: that of the images which are copies of each other already, its own path where
+    there are none. subject: who or what it shows, as far as that is known."""
+
+    path: Path
+    group: str
+    subject: str
+
+
+def originals(name: str, work: Path, data: Path | None, count: int, seed: int) -> list[Original]:
+    """`count` images of a data set, drawn without replacement, in the order of their table; all, if there are fewer.
+
+    Tiles in one group are exposures of one part (sidebyside.splits.tile_groups). Faces are those whose person is
+    known.
+    """
     split = make_split(name, 0, work, data)
     folder = split.train.parent
-    paths = [folder / row["path"] for table in (split.train, split.test) for row in read_rows(table)]
-    groups = {path: str(path) for path in paths}
-    if name == "tiles":
-        rows, numbers = read_rows_of_tiles(folder, data)
-        groups |= {folder / path: f"tile {number}" for path, number in zip(rows, numbers, strict=True)}
-    chosen = np.random.default_rng(seed).choice(len(paths), min(count, len(paths)), replace=False)
-    kept = [paths[row] for row in sorted(chosen.tolist())]
-    return kept, [groups[path] for path in kept]
+    tables = (split.train,) if name == "faces" else (split.train, split.test)
+    rows = [row for table in tables for row in read_rows(table)]
+    groups = _tile_groups(folder, data) if name == "tiles" else {}
+    chosen = np.random.default_rng(seed).choice(len(rows), min(count, len(rows)), replace=False)
+    kept = [rows[row] for row in sorted(chosen.tolist())]
+    return [
+        Original(folder / row["path"], groups.get(row["path"], row["path"]), row.get("person", row["path"]))
+        for row in kept
+    ]
 
 
-def read_rows_of_tiles(folder: Path, data: Path | None) -> tuple[list[str], list[str]]:
-    """The path and the group of each photograph of a tile."""
+def _tile_groups(folder: Path, data: Path | None) -> dict[str, str]:
+    """The group of each photograph of a tile, by its path."""
     assert data is not None
-    paths = [row["path"] for row in read_rows(data / "tiles" / "table.csv")]
-    return paths, [row["group"] for row in read_rows(folder / "groups.csv")]
+    rows = read_rows(data / "tiles" / "table.csv")
+    groups = read_rows(folder / "groups.csv")
+    return {row["path"]: group["group"] for row, group in zip(rows, groups, strict=True)}
 
 
 def plant(paths: Sequence[Path], folder: Path, each: int, seed: int) -> list[Planted]:
@@ -69,7 +81,7 @@ def plant(paths: Sequence[Path], folder: Path, each: int, seed: int) -> list[Pla
             write_jpeg(path, image_HWC, int(strengths[strength]))
         else:
             write_jpeg(path, make(image_HWC, strengths[strength], rng), QUALITY)
-        planted.append(Planted(path, paths[source], change, strength))
+        planted.append(Planted(path, source, change, strength))
     return planted
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from classwise.datacheck import copy_candidates
 from classwise.datacheck.copies import CopyPair, NearCopies, copy_groups, find_near_copies
 from classwise.datacheck.signature import Signature, UnreadableFile, read_signatures
 from tests.helpers.pictures import Picture, bordered, cut, picture, resized, write_picture
@@ -118,6 +119,17 @@ def test_data_that_are_nothing_but_copies_are_found_to_be(tmp_path: Path) -> Non
     rows = signatures(paths)
     groups = copy_groups(len(rows), find_near_copies(rows).pairs, [row.content for row in rows])
     assert groups == [n for n in range(6) for _ in range(20)]
+
+
+def test_many_images_are_compared_in_cells(
+    others: list[Signature], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy_candidates, "WHOLE", 20)
+    monkeypatch.setattr(copy_candidates, "CELL", 5)
+    monkeypatch.setattr(copy_candidates, "BLOCK", 64)
+    copies = [write_picture(tmp_path / f"{n}.jpg", np.rot90(picture(n)), 70) for n in range(10)]
+    found = find_near_copies([*others, *signatures(copies)])
+    assert ends(found) == [(n, COUNT + n) for n in range(10)]
 
 
 def test_one_image_and_none_have_no_copies(others: list[Signature]) -> None:

@@ -154,7 +154,7 @@ def _to_gray(image_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
 
 
 def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ...]) -> ImageStatistics:
-    counts_L = np.bincount(gray_HW.ravel(), minlength=256)
+    counts_L = cv2.calcHist([gray_HW], [0], None, [256], [0, 256]).ravel().astype(np.float64)
     shares_L = counts_L / gray_HW.size
     levels_L = np.arange(256)
     mean = float(shares_L @ levels_L)
@@ -172,7 +172,7 @@ def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ..
         std=math.sqrt(max(0.0, float(shares_L @ (levels_L - mean) ** 2))),
         p1=float(p1),
         p99=float(p99),
-        sharpness=float(laplacian_HW.var()),
+        sharpness=float(cv2.meanStdDev(laplacian_HW)[1][0, 0]) ** 2,
         gray=not has_color,
         entropy=float(-(used_L * np.log2(used_L)).sum()),
     )
@@ -202,6 +202,9 @@ def without_border(gray_HW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]
 
 def _flat_rows(rows_HW: NDArray[np.uint8]) -> int:
     """How many of the first rows have the level of the first one."""
+    # Nearly every image has no border, which its first row tells.
+    if _unlike(rows_HW[:1], rows_HW[0])[0] > FLAT_SHARE:
+        return 0
     unlike_H = _unlike(rows_HW, rows_HW[0])
     return int(np.argmax(unlike_H > FLAT_SHARE)) if unlike_H.max() > FLAT_SHARE else 0
 
@@ -214,5 +217,6 @@ def _is_step(rows_HW: NDArray[np.uint8], count: int) -> bool:
 
 def _unlike(rows_HW: NDArray[np.uint8], border_W: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The share of each row's pixels that differ from the level of a border."""
-    level = np.float32(np.median(border_W))
-    return np.asarray((np.abs(rows_HW - level) > FLAT).mean(axis=1))
+    level = int(np.partition(border_W, len(border_W) // 2)[len(border_W) // 2])
+    is_unlike_HW = (rows_HW > level + FLAT) | (rows_HW < level - FLAT)
+    return np.asarray(is_unlike_HW.sum(axis=1) / rows_HW.shape[1])
