@@ -1,4 +1,4 @@
-"""Near copies are found however they were made, and other pictures are left alone."""
+"""Near copies are found however they were made, and other drawings are left alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from classwise.datacheck import copy_candidates
 from classwise.datacheck.copies import CopyPair, NearCopies, copy_groups, find_near_copies
 from classwise.datacheck.signature import Signature, UnreadableFile, read_signatures
-from tests.helpers.pictures import Picture, bordered, cut, picture, resized, write_picture
+from tests.helpers.drawings import Drawing, bordered, cut, drawing, resized, write_drawing
 
 COUNT = 80
 """Enough images to measure chance on."""
 
-CHANGES: dict[str, tuple[Callable[[Picture], Picture], str]] = {
+CHANGES: dict[str, tuple[Callable[[Drawing], Drawing], str]] = {
     "JPEG": (lambda image: image, "the same"),
     "smaller": (lambda image: resized(image, 0.4), "resized"),
     "larger": (lambda image: resized(image, 1.7), "resized"),
@@ -40,9 +40,9 @@ CHANGES: dict[str, tuple[Callable[[Picture], Picture], str]] = {
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> list[Signature]:
-    """Different pictures in the same light."""
+    """Different drawings in the same light."""
     folder = tmp_path_factory.mktemp("others")
-    return signatures([write_picture(folder / f"{n}.png", picture(n)) for n in range(COUNT)])
+    return signatures([write_drawing(folder / f"{n}.png", drawing(n)) for n in range(COUNT)])
 
 
 def signatures(paths: Sequence[Path]) -> list[Signature]:
@@ -51,8 +51,8 @@ def signatures(paths: Sequence[Path]) -> list[Signature]:
     return [signature for signature in found if isinstance(signature, Signature)]
 
 
-def in_memory(images: Sequence[Picture], folder: Path) -> list[Signature]:
-    return signatures([write_picture(folder / f"{n}.png", image) for n, image in enumerate(images)])
+def in_memory(images: Sequence[Drawing], folder: Path) -> list[Signature]:
+    return signatures([write_drawing(folder / f"{n}.png", image) for n, image in enumerate(images)])
 
 
 def ends(found: NearCopies) -> list[tuple[int, int]]:
@@ -64,14 +64,14 @@ def test_a_changed_copy_is_found_and_nothing_else(
     others: list[Signature], tmp_path: Path, change: str
 ) -> None:
     make, how = CHANGES[change]
-    copy = write_picture(tmp_path / "copy.jpg", make(picture(33)), quality=60)
+    copy = write_drawing(tmp_path / "copy.jpg", make(drawing(33)), quality=60)
     found = find_near_copies([*others, *signatures([copy])])
     assert ends(found) == [(33, COUNT)]
     assert found.pairs[0].how == how
     assert 0.8 < found.pairs[0].value <= 1
 
 
-def test_different_pictures_in_the_same_light_are_no_copies(others: list[Signature]) -> None:
+def test_different_drawings_in_the_same_light_are_no_copies(others: list[Signature]) -> None:
     found = find_near_copies(others)
     assert found.pairs == ()
     assert found.chance.pairs >= 100
@@ -80,7 +80,7 @@ def test_different_pictures_in_the_same_light_are_no_copies(others: list[Signatu
 
 @pytest.mark.parametrize("size", [(28, 28), (8, 8)])
 def test_small_images_work_too(tmp_path: Path, size: tuple[int, int]) -> None:
-    images = [resized(picture(n), 1)[:64, :64] for n in range(COUNT)]
+    images = [resized(drawing(n), 1)[:64, :64] for n in range(COUNT)]
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
     copy = cv2.convertScaleAbs(cv2.flip(small[5], 1), alpha=0.9, beta=8)
     assert ends(find_near_copies(in_memory([*small, copy], tmp_path))) == [(5, COUNT)]
@@ -94,12 +94,12 @@ def test_ten_thousand_equal_images_are_one_group_without_pairs(others: list[Sign
     assert set(groups) == {0}
 
 
-def test_many_near_copies_of_one_picture_are_one_group_of_few_pairs(
+def test_many_near_copies_of_one_drawing_are_one_group_of_few_pairs(
     others: list[Signature], tmp_path: Path
 ) -> None:
-    image = picture(7)
+    image = drawing(7)
     copies = [
-        write_picture(tmp_path / f"{n}.jpg", cv2.convertScaleAbs(image, alpha=1 - n / 200, beta=n), 70)
+        write_drawing(tmp_path / f"{n}.jpg", cv2.convertScaleAbs(image, alpha=1 - n / 200, beta=n), 70)
         for n in range(60)
     ]
     rows = [*others, *signatures(copies)]
@@ -112,7 +112,7 @@ def test_many_near_copies_of_one_picture_are_one_group_of_few_pairs(
 
 def test_data_that_are_nothing_but_copies_are_found_to_be(tmp_path: Path) -> None:
     paths = [
-        write_picture(tmp_path / f"{n}-{part}.jpg", cv2.convertScaleAbs(picture(n), beta=part), 90)
+        write_drawing(tmp_path / f"{n}-{part}.jpg", cv2.convertScaleAbs(drawing(n), beta=part), 90)
         for n in range(6)
         for part in range(20)
     ]
@@ -127,7 +127,7 @@ def test_many_images_are_compared_in_cells(
     monkeypatch.setattr(copy_candidates, "WHOLE", 20)
     monkeypatch.setattr(copy_candidates, "CELL", 5)
     monkeypatch.setattr(copy_candidates, "BLOCK", 64)
-    copies = [write_picture(tmp_path / f"{n}.jpg", np.rot90(picture(n)), 70) for n in range(10)]
+    copies = [write_drawing(tmp_path / f"{n}.jpg", np.rot90(drawing(n)), 70) for n in range(10)]
     found = find_near_copies([*others, *signatures(copies)])
     assert ends(found) == [(n, COUNT + n) for n in range(10)]
 
@@ -138,7 +138,7 @@ def test_one_image_and_none_have_no_copies(others: list[Signature]) -> None:
 
 
 def test_two_images_are_compared_by_typical_values(others: list[Signature], tmp_path: Path) -> None:
-    copy = signatures([write_picture(tmp_path / "copy.jpg", cv2.flip(picture(0), 1), quality=90)])
+    copy = signatures([write_drawing(tmp_path / "copy.jpg", cv2.flip(drawing(0), 1), quality=90)])
     found = find_near_copies([others[0], *copy])
     assert ends(found) == [(0, 1)]
     assert found.chance.pairs == 0
@@ -160,14 +160,14 @@ def test_an_exact_copy_is_in_its_group_and_in_no_pair(others: list[Signature]) -
 
 
 def test_unreadable_files_are_no_copies(others: list[Signature], tmp_path: Path) -> None:
-    copy = signatures([write_picture(tmp_path / "copy.jpg", picture(2), quality=80)])
+    copy = signatures([write_drawing(tmp_path / "copy.jpg", drawing(2), quality=80)])
     bad = UnreadableFile("damaged")
     found = find_near_copies([bad, *others, bad, *copy, bad])
     assert ends(found) == [(3, COUNT + 2)]
 
 
 def test_the_order_of_rows_makes_no_difference(others: list[Signature], tmp_path: Path) -> None:
-    copies = [write_picture(tmp_path / f"{n}.jpg", cv2.flip(picture(n), 0), 70) for n in range(9)]
+    copies = [write_drawing(tmp_path / f"{n}.jpg", cv2.flip(drawing(n), 0), 70) for n in range(9)]
     rows = [*others, *signatures(copies)]
     order = np.random.default_rng(3).permutation(len(rows)).tolist()
     found = find_near_copies(rows, threads=1)
@@ -183,11 +183,11 @@ def test_the_order_of_rows_makes_no_difference(others: list[Signature], tmp_path
 
 def test_copies_of_copies_meet(others: list[Signature], tmp_path: Path) -> None:
     """Of a cropped and a turned copy, neither is a turn or a crop of the other alone."""
-    image = picture(4)
+    image = drawing(4)
     copies = [
-        write_picture(tmp_path / "a.jpg", cut(image, 0.05, 0.05, 0.05, 0.05)),
-        write_picture(tmp_path / "b.jpg", np.rot90(image)),
-        write_picture(tmp_path / "c.jpg", np.rot90(cv2.GaussianBlur(image, (0, 0), 1))),
+        write_drawing(tmp_path / "a.jpg", cut(image, 0.05, 0.05, 0.05, 0.05)),
+        write_drawing(tmp_path / "b.jpg", np.rot90(image)),
+        write_drawing(tmp_path / "c.jpg", np.rot90(cv2.GaussianBlur(image, (0, 0), 1))),
     ]
     rows = [*others, *signatures(copies)]
     groups = copy_groups(len(rows), find_near_copies(rows).pairs, [None] * len(rows))
