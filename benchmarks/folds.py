@@ -1,7 +1,7 @@
 """Folds: what they cost beside single runs, and what their models together are worth on rows that nothing has seen.
 
     python benchmarks/folds.py time WORK --data ../shared/data [--plan probe] [--set tiles] [--pairs 3] [--jobs 1]
-    python benchmarks/folds.py quality WORK --data ../shared/data [--parts 5] [--set tiles]
+    python benchmarks/folds.py quality WORK --data ../shared/data [--parts 5] [--set tiles] [--groups]
     python benchmarks/folds.py predict WORK --data ../shared/data [--pairs 5]
     python benchmarks/folds.py tables WORK [--write]
     python benchmarks/folds.py decisions [--repetitions 200] [--write]
@@ -18,7 +18,9 @@ the single runs.
 
 `quality`: each part is held out of everything (a quarter of the groups of tiles). On the other rows one run and five
 folds are trained; both predict the part, and scikit-learn's macro F1 over all classes is their score. The interval is
-Student's t over the parts, paired; parts share rows, so it is too narrow for a statement about other rows.
+Student's t over the parts, paired; parts share rows, so it is too narrow for a statement about other rows. --groups:
+the folds, and a second run beside the first, are trained on the table that `classwise check --write-groups` makes of
+these rows.
 
 `predict`: the test images by five models and by one, in turns; images per second without the start of the process.
 Models whose backbone stayed frozen (--plan probe) have it in common; --plan finetune trains one epoch, so that they
@@ -40,9 +42,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from sklearn.metrics import f1_score
@@ -146,8 +148,12 @@ def quality_part(split: SetSplit, options: argparse.Namespace, part: int) -> Rec
         folder = Path(name)
         config = init(split.train, folder, options.plan)
         log = options.work / "log.txt"
-        for verb in ("train", "folds"):
-            arguments = [verb, config, "--seed", part, "--run", folder / verb]
+        keys = grouped(split, folder, log) if options.groups else []
+        sides = {"train": ("train", []), "folds": ("folds", keys)}
+        if options.groups:
+            sides["train_grouped"] = ("train", keys)
+        for verb, (command, given) in sides.items():
+            arguments = [command, config, "--seed", part, "--run", folder / verb, *given]
             call(OURS, arguments, folder / "cache", log)
             out = folder / f"{verb}.csv"
             arguments = ["predict", folder / verb, split.test, "--images", split.train.parent, "--out", out]
@@ -158,11 +164,21 @@ def quality_part(split: SetSplit, options: argparse.Namespace, part: int) -> Rec
                     list(truth.values()), predicted, labels=split.labels, average="macro", zero_division=0
                 )
             )
+        metrics = json.loads((folder / "folds/metrics.json").read_text(encoding="utf-8"))
+        found["out_of_fold"] = metrics["value"]
         decision = folder / "folds/decision.json"
         if decision.exists():
             found["decision"] = json.loads(decision.read_text(encoding="utf-8"))
         shutil.copy(log, options.work / f"quality-{part}.txt")
     return found
+
+
+def grouped(split: SetSplit, folder: Path, log: Path) -> list[str]:
+    """The keys for the table with the groups of copies that a check finds; no features, which it does not need."""
+    check = folder / "check"
+    arguments = ["check", split.train, "--out", check, "--write-groups", "--model.weights", "none"]
+    call(OURS, arguments, folder / "cache", log)
+    return ["--data.source", str(check / "groups.csv"), "--data.group", "group"]
 
 
 PREDICT = """
@@ -230,8 +246,9 @@ def time_table(records: Sequence[Record]) -> list[str]:
 def quality_table(records: Sequence[Record]) -> list[str]:
     """A row for each data set and plan."""
     lines = [
-        "| data | plan | parts | one run | five folds | difference, paired | 95 % | offsets adopted |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data | plan | parts | one run | one run, groups of copies | five folds | difference, paired | 95 % |"
+        " out of fold | offsets adopted |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for kind in sorted({(record["set"], record["plan"]) for record in records}):
         latest = {r["part"]: r for r in records if (r["set"], r["plan"]) == kind}
@@ -246,13 +263,22 @@ def quality_table(records: Sequence[Record]) -> list[str]:
         cells = [
             *kind,
             len(latest),
-            *(f"{mean:.3f}" for mean in means),
+            f"{means[0]:.3f}",
+            _mean_of(latest.values(), "train_grouped"),
+            f"{means[1]:.3f}",
             "" if gain is None else f"{gain.mean:+.3f}",
             interval,
+            _mean_of(latest.values(), "out_of_fold"),
             sum(bool(adopted_in(record)) for record in latest.values()),
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
+
+
+def _mean_of(records: Iterable[Record], key: str) -> str:
+    """The mean of what the records have under a key; empty where they have nothing."""
+    values = [record[key] for record in records if key in record]
+    return f"{mean(values):.3f}" if values else ""
 
 
 def adopted_in(record: Record) -> bool:
@@ -303,6 +329,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="the folder with tiles/ and cells/")
     parser.add_argument("--set", choices=list(SETS), default="tiles")
     parser.add_argument("--plan", choices=("probe", "probe_then_finetune", "finetune"), default="probe")
+    parser.add_argument(
+        "--groups", action="store_true", help="quality: hold the copies that a check finds together"
+    )
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--parts", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)
@@ -312,7 +341,8 @@ def main() -> int:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     options.records = options.records or options.work / "folds.jsonl"
-    head = {"kind": options.what, "set": options.set, "plan": options.plan}
+    plan = f"{options.plan}, groups of copies" if options.groups else options.plan
+    head = {"kind": options.what, "set": options.set, "plan": plan}
     if options.what == "time":
         split = make_split(options.set, 0, options.work, options.data)
         for number in range(options.pairs):
@@ -320,7 +350,7 @@ def main() -> int:
     elif options.what == "quality":
         known = {(r["set"], r["plan"], r["part"]) for r in read(options.records) if r["kind"] == "quality"}
         for part in range(options.parts):
-            if (options.set, options.plan, part) not in known:
+            if (options.set, plan, part) not in known:
                 split = make_split(options.set, part, options.work, options.data)
                 add(options.records, {**head, "part": part, **quality_part(split, options, part)})
     elif options.what == "predict":
