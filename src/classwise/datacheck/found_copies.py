@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from classwise.datacheck.finding import INFO, SEVERE, WARNING, Finding
 from classwise.datacheck.rows import UNKNOWN, Rows
 
+AS_IT_IS = "the same"
+"""What `how` says of a copy that is not turned, cropped or resized: brighter, say, or compressed again."""
 MOST_MEMBERS = 200
 """Rows of a group that a finding lists; more are counted."""
 
@@ -75,7 +77,7 @@ def _near(rows: Rows, members: Sequence[int], pairs: Sequence[Pair]) -> Finding:
         pairs,
         key=lambda pair: (rows.part_of[pair.first] != rows.part_of[pair.second], pair.value, -pair.first),
     )
-    how = sorted({pair.how for pair in pairs if pair.how})
+    how = sorted({pair.how for pair in pairs} - {"", AS_IT_IS})
     count = f"{len(members)} rows hold nearly the same image" + (f" ({', '.join(how)})" if how else "")
     severity = SEVERE
     if crosses:

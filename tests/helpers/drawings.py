@@ -1,4 +1,4 @@
-"""Drawn pictures that differ as photographs do, and what people do to copies of them."""
+"""Drawn drawings that differ as photographs do, and what people do to copies of them."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+Drawing = NDArray[np.uint8]
 
 
-def picture(seed: int, size: tuple[int, int] = (120, 160)) -> Picture:
+def drawing(seed: int, size: tuple[int, int] = (120, 160)) -> Drawing:
     """(H, W, 3): clouds in light that falls from the left, the same light in all, with a few things in them."""
     rng = np.random.default_rng(seed)
     height, width = size
@@ -27,7 +27,7 @@ def picture(seed: int, size: tuple[int, int] = (120, 160)) -> Picture:
     return image_HWC
 
 
-def write_picture(path: Path, image_HWC: Picture, quality: int = 95) -> Path:
+def write_drawing(path: Path, image_HWC: Drawing, quality: int = 95) -> Path:
     """Write (H, W, 3) RGB or (H, W) gray as the kind that the name says; `quality` of a JPEG."""
     stored = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2BGR) if image_HWC.ndim == 3 else image_HWC
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else []
@@ -37,20 +37,20 @@ def write_picture(path: Path, image_HWC: Picture, quality: int = 95) -> Path:
     return path
 
 
-def resized(image_HWC: Picture, scale: float) -> Picture:
+def resized(image_HWC: Drawing, scale: float) -> Drawing:
     """At another size."""
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(image_HWC, None, fx=scale, fy=scale, interpolation=interpolation)
 
 
-def cut(image_HWC: Picture, top: float, bottom: float, left: float, right: float) -> Picture:
+def cut(image_HWC: Drawing, top: float, bottom: float, left: float, right: float) -> Drawing:
     """Without these shares of its sides."""
     height, width = image_HWC.shape[:2]
     rows = slice(round(top * height), round((1 - bottom) * height))
     return image_HWC[rows, round(left * width) : round((1 - right) * width)]
 
 
-def bordered(image_HWC: Picture, rows: int, columns: int, level: int) -> Picture:
+def bordered(image_HWC: Drawing, rows: int, columns: int, level: int) -> Drawing:
     """With a border of one level of gray."""
     color = (level, level, level)
     return cv2.copyMakeBorder(image_HWC, rows, rows, columns, columns, cv2.BORDER_CONSTANT, value=color)
