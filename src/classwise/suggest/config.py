@@ -39,7 +39,7 @@ FINETUNING: dict[str, dict[str, Any]] = {
     "training": {
         "plan": "auto",
         "epochs": 6,
-        "minutes": 3.0,
+        "minutes": 2.0,
         "batch_norm": "frozen",
         "ema": 0.99,
     },
