@@ -43,7 +43,7 @@ function button(text, pressed) {
 function nameParts(name, most) {
   const kept = most - 14;
   const text = name.length > most ? `${name.slice(0, 13)}…${name.slice(-kept)}` : name;
-  return text.split(/(?<=[/_-])/).flatMap((part) => [part, document.createElement("wbr")]);
+  return text.split(/(?<=\/)/).flatMap((part) => [part, document.createElement("wbr")]);
 }
 
 function count(number, noun) {
@@ -135,8 +135,8 @@ function facts(finding) {
 
 function content(finding, enlarge) {
   const words = [element("p", { className: "advice", children: [element("bdi", { text: finding.advice })] })];
-  if (finding.others.length) {
-    words.unshift(element("p", { className: "more", text: `and ${count(finding.others.length, "more row")}, in check.json` }));
+  if (finding.not_shown) {
+    words.unshift(element("p", { className: "more", text: `and ${count(finding.not_shown, "more row")}` }));
   }
   // On a card with several images there is no room for facts; enlarged it shows them.
   if (finding.facts.length && (!enlarge || finding.rows.length < 2)) words.push(facts(finding));
@@ -334,9 +334,18 @@ function prepareFilters() {
 
 // --- going through the findings
 
+function isInView(made) {
+  const { top, bottom } = made.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}
+
 function move(step) {
   if (!shown.length) return;
-  mark(current < 0 ? 0 : current + step);
+  // Whoever has scrolled away goes on from there, not from what was marked before.
+  const built = [...document.querySelectorAll(".card")];
+  const marked = built.find((made) => Number(made.dataset.position) === current);
+  if (marked && isInView(marked)) mark(current + step);
+  else mark(Number((built.find(isInView) ?? cardAt(0)).dataset.position));
 }
 
 function mark(position) {
