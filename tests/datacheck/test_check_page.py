@@ -201,7 +201,20 @@ def test_a_group_of_copies_is_one_card(tmp_path: Path, folder: Path, rows: dict[
     (finding,) = data_of(page)["findings"]
     assert [data_of(page)["rows"][row]["id"] for row in finding["rows"]] == members[:MOST_MEMBERS]
     assert finding["others"] == members[MOST_MEMBERS:]
+    assert finding["not_shown"] == 100 - MOST_MEMBERS
     assert len(images_of(page)) == MOST_MEMBERS
+    assert finding["facts"] == []
+
+
+def test_the_pair_to_look_at_comes_first(tmp_path: Path, folder: Path, rows: dict[str, PageRow]) -> None:
+    """Of a group of which the finding lists some members only; the page counts all."""
+    members = list(rows)[:10]
+    group = Finding("near-copy", SEVERE, "7.png", "90.png", 1.0, "", {"members": members, "count": 1234})
+    write_page([group], rows, CHECKED, tmp_path / "check.html", [folder])
+    data = data_of(Page(tmp_path / "check.html"))
+    (finding,) = data["findings"]
+    assert [data["rows"][row]["id"] for row in finding["rows"][:3]] == ["7.png", "90.png", "0.png"]
+    assert finding["not_shown"] == 1234 - len(finding["rows"])
     assert finding["facts"] == []
 
 

@@ -10,6 +10,7 @@ const filter = { severities: new Set(), kinds: new Set(), class: "", split: "", 
 let order = "worst";
 let shown = data.findings.map((_, place) => place); // places of findings, filtered and ordered
 let current = -1; // place in `shown` of the finding that is marked
+let opened = 0; // and of the one that is enlarged
 let blockHeight = 2800; // pixels, of a block that has not been built yet
 const imageBlocks = new Map();
 
@@ -36,6 +37,13 @@ function button(text, pressed) {
   made.type = "button";
   made.addEventListener("click", pressed);
   return made;
+}
+
+// A name that may be wrapped behind its separators; a long one is cut in the middle, since paths differ at their ends.
+function nameParts(name, most) {
+  const kept = most - 14;
+  const text = name.length > most ? `${name.slice(0, 13)}…${name.slice(-kept)}` : name;
+  return text.split(/(?<=\/)/).flatMap((part) => [part, document.createElement("wbr")]);
 }
 
 function count(number, noun) {
@@ -76,7 +84,8 @@ function figure(row, rows, enlarge) {
     if (!uri) enlarging.setAttribute("aria-label", `Row ${id}: ${why}`);
     image = enlarging;
   }
-  const name = element("bdi", { className: "id", text: id });
+  const most = enlarge ? (rows.length > 2 ? 34 : 48) : Infinity;
+  const name = element("bdi", { className: "id", children: nameParts(id, most) });
   name.title = id;
   const caption = element("figcaption", { children: [name] });
   if (split >= 0) {
@@ -126,8 +135,8 @@ function facts(finding) {
 
 function content(finding, enlarge) {
   const words = [element("p", { className: "advice", children: [element("bdi", { text: finding.advice })] })];
-  if (finding.others.length) {
-    words.unshift(element("p", { className: "more", text: `and ${count(finding.others.length, "more row")}, in check.json` }));
+  if (finding.not_shown) {
+    words.unshift(element("p", { className: "more", text: `and ${count(finding.not_shown, "more row")}` }));
   }
   // On a card with several images there is no room for facts; enlarged it shows them.
   if (finding.facts.length && (!enlarge || finding.rows.length < 2)) words.push(facts(finding));
@@ -325,9 +334,18 @@ function prepareFilters() {
 
 // --- going through the findings
 
+function isInView(made) {
+  const { top, bottom } = made.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}
+
 function move(step) {
   if (!shown.length) return;
-  mark(current < 0 ? 0 : current + step);
+  // Whoever has scrolled away goes on from there, not from what was marked before.
+  const built = [...document.querySelectorAll(".card")];
+  const marked = built.find((made) => Number(made.dataset.position) === current);
+  if (marked && isInView(marked)) mark(current + step);
+  else mark(Number((built.find(isInView) ?? cardAt(0)).dataset.position));
 }
 
 function mark(position) {
@@ -344,7 +362,7 @@ function columns() {
 }
 
 function open(position) {
-  current = position;
+  opened = position;
   const finding = data.findings[shown[position]];
   byId("large-place").textContent = `Finding ${(position + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")}`;
   byId("large-content").replaceChildren(...content(finding, null));
@@ -357,7 +375,7 @@ function open(position) {
 }
 
 function step(by) {
-  const position = current + by;
+  const position = opened + by;
   if (position >= 0 && position < shown.length) open(position);
 }
 
@@ -365,7 +383,8 @@ function prepareDialog() {
   byId("large-previous").addEventListener("click", () => step(-1));
   byId("large-next").addEventListener("click", () => step(1));
   byId("large-close").addEventListener("click", () => byId("large").close());
-  byId("large").addEventListener("close", () => mark(current));
+  // The browser gives the focus back to the card that was left; the one looked at last is marked.
+  byId("large").addEventListener("close", () => mark(opened));
 }
 
 // --- keys

@@ -133,11 +133,16 @@ def _verdict(by_severity: Mapping[str, int]) -> str:
 
 
 def _row_ids(finding: Finding) -> list[str]:
-    """The ids of all rows that a finding is about: its group, or itself and its partner."""
-    members = finding.details.get("members")
-    if isinstance(members, list) and members:
-        return [str(member) for member in members]
-    return [id_ for id_ in (finding.id, finding.partner) if id_]
+    """The ids of all rows that a finding is about: itself, its partner, and the others of its group."""
+    members = finding.details.get("members", [])
+    return list(dict.fromkeys(id_ for id_ in (finding.id, finding.partner, *members) if id_))
+
+
+def _not_shown(finding: Finding) -> int:
+    """How many rows of a finding's group the page has no image of. `count` in the details is their number where not
+    all are listed in `members`."""
+    listed = len(_row_ids(finding))
+    return max(listed, int(finding.details.get("count", 0))) - min(listed, MOST_MEMBERS)
 
 
 def _shown_rows(findings: Sequence[Finding], rows: Mapping[str, PageRow]) -> dict[str, PageRow]:
@@ -153,7 +158,8 @@ def _shown_rows(findings: Sequence[Finding], rows: Mapping[str, PageRow]) -> dic
 def _line(finding: Finding) -> dict[str, str]:
     """A finding as one line, for a browser without scripts."""
     ids = _row_ids(finding)
-    more = f" and {len(ids) - 2:,} more" if len(ids) > 2 else ""
+    count = len(ids[:MOST_MEMBERS]) + _not_shown(finding)
+    more = f" and {count - 2:,} more" if count > 2 else ""
     return {
         "severity": SEVERITY_TITLES[finding.severity],
         "kind": KINDS[finding.kind],
@@ -196,6 +202,7 @@ def _data(
                 "severity": SEVERITIES.index(finding.severity),
                 "rows": [place_of_row[id_] for id_ in _row_ids(finding)[:MOST_MEMBERS]],
                 "others": _row_ids(finding)[MOST_MEMBERS:],
+                "not_shown": _not_shown(finding),
                 "value": finding.value,
                 "shown_value": "" if finding.value is None else short_number(finding.value),
                 "advice": finding.advice,
@@ -212,7 +219,11 @@ def _facts(details: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = []
     for name, value in details.items():
         values = value if isinstance(value, list | tuple) else [value]
-        if name == "members" or not values or not all(isinstance(part, str | int | float) for part in values):
+        if (
+            name in ("members", "count")
+            or not values
+            or not all(isinstance(part, str | int | float) for part in values)
+        ):
             continue
         more = f" and {len(values) - MOST_IN_A_FACT:,} more" if len(values) > MOST_IN_A_FACT else ""
         text = ", ".join(_fact_text(part) for part in values[:MOST_IN_A_FACT]) + more
