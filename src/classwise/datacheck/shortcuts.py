@@ -38,6 +38,8 @@ SMOOTHING = 0.1
 LEAST_ROWS = 10
 """Rows that a class needs to be looked at alone; those with fewer than FOLDS are left out altogether."""
 PERMUTATIONS = 199
+CHANCE_QUANTILE = 0.985
+"""Of the permutations of a statistic: the unit that it is compared in with others."""
 ALPHA = 0.01
 NOTABLE_STRENGTH, STRONG_STRENGTH = 0.1, 0.5
 NOTABLE_CLASS, STRONG_CLASS = 0.3, 0.8
@@ -188,9 +190,11 @@ def _tested(
             strength, informedness_K = _told(counts_FBK)
             statistic_PCS[number, column] = [strength, *np.where(is_large_K, informedness_K, 0)]
 
-    # What varies more by chance counts less, whatever its unit.
-    mean_CS, std_CS = statistic_PCS.mean(axis=0), statistic_PCS.std(axis=0)
-    z_PCS = (statistic_PCS - mean_CS) / np.where(std_CS > 0, std_CS, 1)
+    # What reaches farther by chance counts less. By an upper quantile, not by the standard deviation: the informedness
+    # of a rare class is skewed, and would be the largest of all whenever a few of its rows are told.
+    mean_CS = statistic_PCS.mean(axis=0)
+    reach_CS = np.quantile(statistic_PCS, CHANCE_QUANTILE, axis=0) - mean_CS
+    z_PCS = (statistic_PCS - mean_CS) / np.where(reach_CS > 0, reach_CS, np.inf)
     largest_P = z_PCS.reshape(len(orders), -1).max(axis=1)
     p_CS = (largest_P[:, None, None] >= z_PCS[0] - 1e-12).mean(axis=0)
     return statistic_PCS[0], p_CS
