@@ -120,7 +120,7 @@ def check_source(
     if write_groups:
         console.paragraph(write_group_table(found.rows, found.group_of, folder, force))
     if fix:
-        console.paragraph(write_fixes(found.rows, found.findings, found.errors, folder, force))
+        console.paragraph(write_fixes(found.rows, search.exact, found.errors, folder, force))
     return found
 
 
@@ -146,6 +146,7 @@ class _Search:
         self.done: list[str] = []
         self.not_done: list[str] = []
         self.signatures: list[Signature | UnreadableFile] = []
+        self.exact: list[list[int]] = []
         self.group_of: list[int] = list(range(len(rows)))
         self.issues: list[QualityIssue] = []
         self.errors: LabelErrors | None = None
@@ -178,14 +179,14 @@ class _Search:
         """Exact copies by their bytes and by their pixels, and near ones."""
         near = find_near_copies(self.signatures)
         contents = self._contents(near.pairs)
-        exact = _rows_by_content(contents)
+        self.exact = _rows_by_content(contents)
         linked = [
             Pair(pair.a, pair.b, pair.value, pair.how)
             for pair in near.pairs
             if contents[pair.a] != contents[pair.b]
         ]
         self.group_of = copy_groups(len(self.rows), near.pairs, contents)
-        self.findings += copy_findings(self.rows, exact, linked, self.group_of)
+        self.findings += copy_findings(self.rows, self.exact, linked, self.group_of)
         self.done.append(
             "copies: the same pixels; and nearly the same image (re-encoded, resized, mirrored, turned, cropped a"
             f" little, brighter or darker, with a border), at a threshold that lets {near.expected_false:.1f} false"

@@ -5,20 +5,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classwise.data.table import write_table
-from classwise.datacheck.finding import Finding
 from classwise.datacheck.found_labels import LabelError, LabelErrors
 from classwise.datacheck.proposals import REMOVE, Proposal, apply_proposals, write_proposals
-from classwise.datacheck.rows import Rows, rows_of
+from classwise.datacheck.rows import Rows, Table, rows_of
 from classwise.datacheck.written_groups import write_grouped_samples, write_groups
 
 GROUPS, PROPOSALS = "groups", "proposals.csv"
-GROUP = "group"
+GROUP, OTHER_NAMES = "group", ("copy_group", "classwise_copy_group")
+"""The name of the new column, and those that it takes where the table has one of that name."""
+
+KEPT_FIRST = ("test", "valid", "train")
+"""Of copies in several parts, the row in the first of these stays."""
+
+
+def _free_name(table: Table) -> str:
+    """A name for the new column that the table does not have."""
+    return next(name for name in (GROUP, *OTHER_NAMES) if name not in table.frame.columns)
 
 
 def write_group_table(rows: Rows, group_of: Sequence[int], folder: Path, force: bool) -> str:
     """Write the table of the data with one more column, which holds copies together; returns a line on it. Raises
     DataError, OutputError."""
     table = rows.table
+    name = _free_name(table)
     by_id = {
         id: group
         for id, group, is_other in zip(rows.ids, group_of, rows.is_other.tolist(), strict=True)
@@ -26,30 +35,38 @@ def write_group_table(rows: Rows, group_of: Sequence[int], folder: Path, force: 
     }
     if table.file is None:
         out = folder / f"{GROUPS}.csv"
-        count = write_grouped_samples(table.frame, out, by_id, id_column=table.id_column, force=force)
+        count = write_grouped_samples(
+            table.frame, out, by_id, id_column=table.id_column, name=name, force=force
+        )
     else:
         out = folder / f"{GROUPS}{table.file.suffix.lower()}"
         count = write_groups(
-            table.file, out, by_id, id_column=table.id_column, existing=table.group_column, force=force
+            table.file,
+            out,
+            by_id,
+            id_column=table.id_column,
+            existing=table.group_column,
+            name=name,
+            force=force,
         )
     return (
         f'{out}: {count} groups of several rows; to keep them together: data.source = "{out}", data.group ='
-        f' "{GROUP}", and data.images as it is now'
+        f' "{name}", and data.images as it is now'
     )
 
 
 def write_fixes(
-    rows: Rows, findings: Sequence[Finding], errors: LabelErrors | None, folder: Path, force: bool
+    rows: Rows, exact: Sequence[Sequence[int]], errors: LabelErrors | None, folder: Path, force: bool
 ) -> str:
-    """Write proposals.csv: other labels for the likeliest errors, and the removal of exact copies with equal labels;
-    returns a line on it. Raises OutputError."""
+    """Write proposals.csv: other labels for the likeliest errors, and the removal of copies with equal labels among the
+    rows that hold one image (`exact`); returns a line on it. Raises OutputError."""
     proposals: list[Proposal] = []
     left_out = 0
     for error in errors.listed if errors else ():
         proposal = _relabel(rows, error)
         left_out += proposal is None
         proposals += [] if proposal is None else [proposal]
-    proposals += [proposal for finding in findings for proposal in _removals(rows, finding)]
+    proposals += [proposal for copies in exact for proposal in _removals(rows, copies)]
     out = folder / PROPOSALS
     write_proposals(proposals, out, force)
     more = f"; {left_out} errors of several labels in several columns are left to you" if left_out else ""
@@ -86,15 +103,14 @@ def _cell(rows: Rows, row: int, column: str) -> str:
     raise AssertionError
 
 
-def _removals(rows: Rows, finding: Finding) -> list[Proposal]:
-    """Of an exact copy, all rows of the data but the first, where all have the same labels."""
-    if finding.kind != "exact-copy":
-        return []
-    number = {id: row for row, id in enumerate(rows.ids)}
-    members = [number[id] for id in finding.details["members"]]
-    own = [row for row in members if not rows.is_other[row]]
+def _removals(rows: Rows, copies: Sequence[int]) -> list[Proposal]:
+    """Of an image that several rows hold, all rows of the table but one, where all have the same labels: a test keeps
+    its row, then validation."""
+    in_table = set(rows.table.frame[rows.table.id_column].to_list())
+    own = [row for row in copies if not rows.is_other[row] and rows.ids[row] in in_table]
     if len({tuple(texts[row] for texts in rows.texts.values()) for row in own}) != 1:
         return []
+    kept = min(own, key=lambda row: (KEPT_FIRST.index(rows.part_of[row]), row))
     column = rows.table.id_column
     return [
         Proposal(
@@ -102,10 +118,11 @@ def _removals(rows: Rows, finding: Finding) -> list[Proposal]:
             column=column,
             found=rows.ids[row],
             proposed="",
-            reason=f"the same image as {rows.ids[own[0]]!r}, pixel for pixel, with the same labels",
+            reason=f"the same image as {rows.ids[kept]!r}, pixel for pixel, with the same labels",
             action=REMOVE,
         )
-        for row in own[1:]
+        for row in own
+        if row != kept
     ]
 
 

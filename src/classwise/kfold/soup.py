@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import update_bn
 
 from classwise.compose.dataset import ReadData, prepare
 from classwise.compose.loaders import loader_of, split_images
@@ -40,6 +39,7 @@ from classwise.kfold.folder import SOUP, FoldsFolder
 from classwise.kfold.members import Gathered, read_member
 from classwise.kfold.plan import fold_runs
 from classwise.metrics.formatting import score_text
+from classwise.model.batch_norm import estimate_statistics
 from classwise.model.classifier import Classifier
 from classwise.model.heads import head_as_dict
 from classwise.report.page import write_report
@@ -129,7 +129,7 @@ def make_soup(
     model = Predictor.of(first).model
     model.load_state_dict(mean_weights(read_member(folder, run).model for run in runs))
     if not _share_statistics(model, first):
-        estimate_statistics(model, splits, one, console, should_stop)
+        _estimate_statistics(model, splits, one, console, should_stop)
 
     # Written as a run's files are, the status last.
     out = RunFolder(path)
@@ -174,7 +174,7 @@ def soup_config(config: Config) -> Config:
     )
 
 
-def estimate_statistics(
+def _estimate_statistics(
     model: Classifier,
     splits: DatasetSplits,
     config: Config,
@@ -186,8 +186,9 @@ def estimate_statistics(
     device = device_of(config.training.device)
     loader = loader_of(split_images(splits.train, config, model.metadata), {}, config, device)
     with contextlib.closing(loader):
-        update_bn(_whole_batches(loader, console, should_stop), model.to(device), device=device)
-    model.eval().cpu()
+        batches = (images.to(device) for images in _whole_batches(loader, console, should_stop))
+        estimate_statistics(model.to(device), batches)
+    model.cpu()
 
 
 def _whole_batches(loader: Loader, console: Console, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
