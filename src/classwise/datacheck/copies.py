@@ -27,8 +27,9 @@ SAMPLED, RANKS = 250, (RANK - 3, RANK - 1)
 """Images, and which of their neighbors (from 0), that chance is measured on."""
 CROWD = 1.2
 """How near the neighbor of rank RANK is taken to be where there are not so many images."""
-SURELY_NEAR = 2.0
-"""A pair so near is always looked at."""
+NEARER, SURELY_NEAR = 0.8, 2.0
+"""A pair is looked at if it is nearer than that neighbor by so much of what the nearest one is expected to be, or if it
+is so near."""
 ROUNDS = 10
 HOW = (
     "the same",
@@ -204,7 +205,7 @@ class _Search:
         near_P = _nearness(found.similarity_P)
         crowd_P = self.crowd_N[pair_P].mean(axis=1)
         fresh_P = np.array([tuple(pair) not in seen for pair in pair_P.tolist()], bool)
-        looked_at = np.flatnonzero(fresh_P & ((near_P > crowd_P + self.gap / 2) | (near_P >= SURELY_NEAR)))
+        looked_at = np.flatnonzero(fresh_P & ((near_P > crowd_P + NEARER * self.gap) | (near_P >= SURELY_NEAR)))
         seen.update(map(tuple, pair_P.tolist()))
         scored = self._scores(
             a_P[looked_at], b_P[looked_at], found.turn_P[looked_at], found.crop_P[looked_at]

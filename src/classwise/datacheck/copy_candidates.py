@@ -141,29 +141,42 @@ def _unit(descriptors_VFF: Floats) -> Floats:
 
 
 def _kept(a_P: Numbers, b_P: Numbers, image_V: Numbers, similarity_P: Floats) -> Numbers:
-    """Which matches are kept, the nearest first: of each image those with its PARTNERS nearest images, and of each
-    two images the VARIANTS nearest, with different views."""
+    """Which matches are kept, the nearest first: of each image those with its PARTNERS nearest images, and of each two
+    images the VARIANTS nearest, with different views."""
+    # The order decides between matches that are equally near.
     order_P = np.lexsort((b_P, a_P, -similarity_P))
-    partners: dict[int, list[int]] = {}
-    for a, b in zip(image_V[a_P[order_P]].tolist(), image_V[b_P[order_P]].tolist(), strict=True):
-        for one, other in ((a, b), (b, a)):
-            known = partners.setdefault(one, [])
-            if len(known) < PARTNERS and other not in known:
-                known.append(other)
+    views_P2 = np.sort(np.stack([a_P, b_P], axis=1)[order_P], axis=1)
+    order_P = order_P[_first_of_each(views_P2[:, 0], views_P2[:, 1])]
+    pair_P2 = np.sort(np.stack([image_V[a_P], image_V[b_P]], axis=1)[order_P], axis=1)
+    order_P, pair_P2 = (
+        values[_rank_within(pair_P2[:, 0], pair_P2[:, 1]) < VARIANTS] for values in (order_P, pair_P2)
+    )
 
-    kept: list[int] = []
-    variants: dict[tuple[int, int], list[set[int]]] = {}
-    for row in order_P.tolist():
-        a, b = int(a_P[row]), int(b_P[row])
-        one, other = int(image_V[a]), int(image_V[b])
-        if other not in partners[one] and one not in partners[other]:
-            continue
-        known_views = variants.setdefault((min(one, other), max(one, other)), [])
-        views = {a, b}
-        if len(known_views) < VARIANTS and views not in known_views:
-            known_views.append(views)
-            kept.append(row)
-    return np.array(kept, np.int64)
+    # The nearest match of each two images counts for both of them.
+    first_F = _first_of_each(pair_P2[:, 0], pair_P2[:, 1])
+    image_E = np.concatenate([pair_P2[first_F, 0], pair_P2[first_F, 1]])
+    near_E = np.argsort(np.tile(first_F, 2), kind="stable")
+    is_near_E = np.zeros(len(image_E), bool)
+    is_near_E[near_E] = _rank_within(image_E[near_E]) < PARTNERS
+    is_kept_F = is_near_E.reshape(2, -1).any(axis=0)
+    kept_pairs = pair_P2[first_F[is_kept_F]]
+    key_P, key_F = (pairs[:, 0] * (image_V[-1] + 1) + pairs[:, 1] for pairs in (pair_P2, kept_pairs))
+    return np.asarray(order_P[np.isin(key_P, key_F)])
+
+
+def _first_of_each(*keys: Numbers) -> Numbers:
+    """The first place of each different combination of keys, ascending."""
+    return np.flatnonzero(_rank_within(*keys) == 0)
+
+
+def _rank_within(*keys: Numbers) -> Numbers:
+    """At each place, how many earlier ones have the same keys."""
+    order = np.lexsort(keys[::-1])
+    is_new = np.append(True, np.any([np.diff(key[order]) != 0 for key in keys], axis=0))[: len(order)]
+    starts = np.flatnonzero(is_new)
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return ranks
 
 
 class _Index:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 COARSE = 32
 """Pixels of the views that are aligned first."""
-COARSE_STEPS, FINE_STEPS = 12, 8
+COARSE_STEPS, FINE_STEPS = 8, 5
 """Of the alignment, at most."""
 SMOOTH = 0.7
 """Sigma, in pixels of a view, of the blur that everything is seen with: what is finer is noise."""
