@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dctn
+from scipy.fft import dct
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 
 FREQUENCIES = 8
@@ -28,7 +28,7 @@ CROPS = (0.04, 0.08, 0.12)
 """What is cut from each side of an image, as a share of that side, when parts of images are looked for."""
 RANK = 8
 """Neighbors of an image as it is, upright and whole, that are looked up."""
-PARTNERS, VARIANTS = 2, 2
+PARTNERS, VARIANTS = 1, 2
 """The nearest images that are kept for each image, and the ways in which each of these matches."""
 WHOLE = 16_000
 """So many views are compared all with all."""
@@ -63,12 +63,15 @@ class Candidates:
 def descriptors(views_VSS: NDArray[np.uint8]) -> Floats:
     """(V, FREQUENCIES, FREQUENCIES): the low frequencies of views, weighted by frequency, since natural images have
     less of the higher ones (Field, 'Relations between the statistics of natural images', 1987); without the mean."""
-    half = views_VSS.shape[1] // 2
-    small_VHH = views_VSS.reshape(len(views_VSS), half, 2, half, 2).mean(axis=(2, 4), dtype=np.float32)
-    found_VFF = dctn(small_VHH, axes=(1, 2), norm="ortho")[:, :FREQUENCIES, :FREQUENCIES]
+    size = views_VSS.shape[1]
+    basis_FS = dct(np.eye(size, dtype=np.float32), axis=0, norm="ortho")[:FREQUENCIES]
     u = np.arange(FREQUENCIES, dtype=np.float32)
     weights_FF = np.sqrt(u[:, None] ** 2 + u**2)
-    return np.asarray(found_VFF * weights_FF, np.float32)
+    found_VFF = np.empty((len(views_VSS), FREQUENCIES, FREQUENCIES), np.float32)
+    for start in range(0, len(views_VSS), 1024):
+        part_VSS = views_VSS[start : start + 1024].astype(np.float32)
+        found_VFF[start : start + 1024] = basis_FS @ (part_VSS @ basis_FS.T) * weights_FF
+    return found_VFF
 
 
 def turned(descriptors_VFF: Floats, turn: int) -> Floats:
