@@ -27,9 +27,11 @@ SAMPLED, RANKS = 250, (RANK - 3, RANK - 1)
 """Images, and which of their neighbors (from 0), that chance is measured on."""
 CROWD = 1.2
 """How near the neighbor of rank RANK is taken to be where there are not so many images."""
-SURELY_NEAR = 2.0
-"""A pair so near is always looked at."""
-ROUNDS = 10
+NEARER, SURELY_NEAR = 0.8, 2.5
+"""A pair is looked at if it is nearer than that neighbor by so much of what the nearest one is expected to be, or if it
+is so near."""
+ROUNDS, CHUNK = 10, 64
+"""Rounds at most, and pairs that a thread looks at before it takes the next ones."""
 HOW = (
     "the same",
     "mirrored",
@@ -204,7 +206,9 @@ class _Search:
         near_P = _nearness(found.similarity_P)
         crowd_P = self.crowd_N[pair_P].mean(axis=1)
         fresh_P = np.array([tuple(pair) not in seen for pair in pair_P.tolist()], bool)
-        looked_at = np.flatnonzero(fresh_P & ((near_P > crowd_P + self.gap / 2) | (near_P >= SURELY_NEAR)))
+        looked_at = np.flatnonzero(
+            fresh_P & ((near_P > crowd_P + NEARER * self.gap) | (near_P >= SURELY_NEAR))
+        )
         seen.update(map(tuple, pair_P.tolist()))
         scored = self._scores(
             a_P[looked_at], b_P[looked_at], found.turn_P[looked_at], found.crop_P[looked_at]
@@ -259,9 +263,13 @@ class _Search:
             second_SS = self.views_VSS[b_P[place]].astype(np.float32)
             return agreement(first_SS, second_SS, align(first_SS, second_SS, float(crop_P[place])))
 
+        def scores(places: range) -> list[Agreement]:
+            return [score(place) for place in places]
+
+        # In chunks: handing over a single pair takes a tenth as long as looking at it.
+        chunks = [range(start, min(start + CHUNK, len(a_P))) for start in range(0, len(a_P), CHUNK)]
         with ThreadPoolExecutor(self.threads) as pool:
-            slices = (range(start, min(start + 1024, len(a_P))) for start in range(0, len(a_P), 1024))
-            return list(itertools.chain.from_iterable(pool.map(score, part) for part in slices))
+            return list(itertools.chain.from_iterable(pool.map(scores, chunks)))
 
 
 def _nearness(similarity: NDArray[np.floating]) -> Floats:

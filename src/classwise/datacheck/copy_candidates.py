@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dctn
+from scipy.fft import dct
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 
 FREQUENCIES = 8
@@ -28,7 +28,7 @@ CROPS = (0.04, 0.08, 0.12)
 """What is cut from each side of an image, as a share of that side, when parts of images are looked for."""
 RANK = 8
 """Neighbors of an image as it is, upright and whole, that are looked up."""
-PARTNERS, VARIANTS = 2, 2
+PARTNERS, VARIANTS = 1, 2
 """The nearest images that are kept for each image, and the ways in which each of these matches."""
 WHOLE = 16_000
 """So many views are compared all with all."""
@@ -63,12 +63,15 @@ class Candidates:
 def descriptors(views_VSS: NDArray[np.uint8]) -> Floats:
     """(V, FREQUENCIES, FREQUENCIES): the low frequencies of views, weighted by frequency, since natural images have
     less of the higher ones (Field, 'Relations between the statistics of natural images', 1987); without the mean."""
-    half = views_VSS.shape[1] // 2
-    small_VHH = views_VSS.reshape(len(views_VSS), half, 2, half, 2).mean(axis=(2, 4), dtype=np.float32)
-    found_VFF = dctn(small_VHH, axes=(1, 2), norm="ortho")[:, :FREQUENCIES, :FREQUENCIES]
+    size = views_VSS.shape[1]
+    basis_FS = dct(np.eye(size, dtype=np.float32), axis=0, norm="ortho")[:FREQUENCIES]
     u = np.arange(FREQUENCIES, dtype=np.float32)
     weights_FF = np.sqrt(u[:, None] ** 2 + u**2)
-    return np.asarray(found_VFF * weights_FF, np.float32)
+    found_VFF = np.empty((len(views_VSS), FREQUENCIES, FREQUENCIES), np.float32)
+    for start in range(0, len(views_VSS), 1024):
+        part_VSS = views_VSS[start : start + 1024].astype(np.float32)
+        found_VFF[start : start + 1024] = basis_FS @ (part_VSS @ basis_FS.T) * weights_FF
+    return found_VFF
 
 
 def turned(descriptors_VFF: Floats, turn: int) -> Floats:
@@ -141,29 +144,42 @@ def _unit(descriptors_VFF: Floats) -> Floats:
 
 
 def _kept(a_P: Numbers, b_P: Numbers, image_V: Numbers, similarity_P: Floats) -> Numbers:
-    """Which matches are kept, the nearest first: of each image those with its PARTNERS nearest images, and of each
-    two images the VARIANTS nearest, with different views."""
+    """Which matches are kept, the nearest first: of each image those with its PARTNERS nearest images, and of each two
+    images the VARIANTS nearest, with different views."""
+    # The order decides between matches that are equally near.
     order_P = np.lexsort((b_P, a_P, -similarity_P))
-    partners: dict[int, list[int]] = {}
-    for a, b in zip(image_V[a_P[order_P]].tolist(), image_V[b_P[order_P]].tolist(), strict=True):
-        for one, other in ((a, b), (b, a)):
-            known = partners.setdefault(one, [])
-            if len(known) < PARTNERS and other not in known:
-                known.append(other)
+    views_P2 = np.sort(np.stack([a_P, b_P], axis=1)[order_P], axis=1)
+    order_P = order_P[_first_of_each(views_P2[:, 0], views_P2[:, 1])]
+    pair_P2 = np.sort(np.stack([image_V[a_P], image_V[b_P]], axis=1)[order_P], axis=1)
+    order_P, pair_P2 = (
+        values[_rank_within(pair_P2[:, 0], pair_P2[:, 1]) < VARIANTS] for values in (order_P, pair_P2)
+    )
 
-    kept: list[int] = []
-    variants: dict[tuple[int, int], list[set[int]]] = {}
-    for row in order_P.tolist():
-        a, b = int(a_P[row]), int(b_P[row])
-        one, other = int(image_V[a]), int(image_V[b])
-        if other not in partners[one] and one not in partners[other]:
-            continue
-        known_views = variants.setdefault((min(one, other), max(one, other)), [])
-        views = {a, b}
-        if len(known_views) < VARIANTS and views not in known_views:
-            known_views.append(views)
-            kept.append(row)
-    return np.array(kept, np.int64)
+    # The nearest match of each two images counts for both of them.
+    first_F = _first_of_each(pair_P2[:, 0], pair_P2[:, 1])
+    image_E = np.concatenate([pair_P2[first_F, 0], pair_P2[first_F, 1]])
+    near_E = np.argsort(np.tile(first_F, 2), kind="stable")
+    is_near_E = np.zeros(len(image_E), bool)
+    is_near_E[near_E] = _rank_within(image_E[near_E]) < PARTNERS
+    is_kept_F = is_near_E.reshape(2, -1).any(axis=0)
+    kept_pairs = pair_P2[first_F[is_kept_F]]
+    key_P, key_F = (pairs[:, 0] * (image_V[-1] + 1) + pairs[:, 1] for pairs in (pair_P2, kept_pairs))
+    return np.asarray(order_P[np.isin(key_P, key_F)])
+
+
+def _first_of_each(*keys: Numbers) -> Numbers:
+    """The first place of each different combination of keys, ascending."""
+    return np.flatnonzero(_rank_within(*keys) == 0)
+
+
+def _rank_within(*keys: Numbers) -> Numbers:
+    """At each place, how many earlier ones have the same keys."""
+    order = np.lexsort(keys[::-1])
+    is_new = np.append(True, np.any([np.diff(key[order]) != 0 for key in keys], axis=0))[: len(order)]
+    starts = np.flatnonzero(is_new)
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return ranks
 
 
 class _Index:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 COARSE = 32
 """Pixels of the views that are aligned first."""
-COARSE_STEPS, FINE_STEPS = 12, 8
+COARSE_STEPS, FINE_STEPS = 8, 5
 """Of the alignment, at most."""
 SMOOTH = 0.7
 """Sigma, in pixels of a view, of the blur that everything is seen with: what is finer is noise."""
+FINEST = 2.0
+"""Sigma of the blur that takes the finest structure away."""
 SLOW = 19
 """Pixels over which what stays the same is light rather than detail."""
 BLURS = (0.0, 1.0, 2.0)
@@ -79,8 +81,7 @@ def _refined(first: Image, second: Image, start: Map, steps: int, blur: int) -> 
 
 
 def agreement(first_SS: Image, second_SS: Image, coarse: Map) -> Agreement:
-    """How well two views agree, from a coarse alignment (`align`) on. Whichever view is the sharper one predicts the
-    other."""
+    """How well two views agree, from a coarse alignment (`align`) on. The sharper one predicts the other."""
     size = len(first_SS)
     start = coarse.copy()
     start[:, 2] *= size / COARSE
@@ -99,15 +100,24 @@ def agreement(first_SS: Image, second_SS: Image, coarse: Map) -> Agreement:
     scale = abs(float(np.linalg.det(found[:, :2])))
     if inside_SS.mean() < LEAST_OVERLAP:
         return Agreement(0.0, scale, is_possible=False)
-    score = max(0.0, _score(over_SS, second_SS, inside_SS), _score(second_SS, over_SS, inside_SS))
+    inside = _Inside(inside_SS)
+    is_sharper = _sharpness(over_SS, inside) > _sharpness(second_SS, inside)
+    source_SS, target_SS = (over_SS, second_SS) if is_sharper else (second_SS, over_SS)
+    score = max(0.0, _score(source_SS, target_SS, inside))
     skew = max(abs(float(found[0, 1])), abs(float(found[1, 0])))
     return Agreement(score, scale, is_possible=1 / MOST_AREA < scale < MOST_AREA and skew < MOST_SKEW)
 
 
-def _score(source_SS: Image, target_SS: Image, inside_SS: Image) -> float:
+def _sharpness(view_SS: Image, inside: "_Inside") -> float:
+    """The share of the finest structure in what is fine."""
+    smooth_SS = _blurred(view_SS, SMOOTH)
+    finest = (smooth_SS - _blurred(view_SS, FINEST))[inside.mask_SS]
+    return float((finest**2).mean() / ((inside.fine(smooth_SS)[inside.mask_SS] ** 2).mean() + NOISE))
+
+
+def _score(source_SS: Image, target_SS: Image, inside: "_Inside") -> float:
     """-log10 of the share of the target's fine structure that the source does not predict."""
     target_SS = _blurred(target_SS, SMOOTH)
-    inside = _Inside(inside_SS)
     missed_SS = inside.fine(target_SS - _predicted(source_SS, target_SS, inside))
     missed = float((missed_SS[inside.mask_SS] ** 2).mean())
     total = float((inside.fine(target_SS)[inside.mask_SS] ** 2).mean())
