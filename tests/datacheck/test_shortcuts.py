@@ -95,27 +95,30 @@ def test_missing_values_can_be_the_shortcut() -> None:
 
 
 def test_shuffled_labels_warn_seldom() -> None:
-    """Five columns together, of 60 shuffles: three may, by the 5 % that are allowed."""
+    """Five columns together, of 40 shuffles: two may, by the 5 % that are allowed."""
     class_N = long_tail(3)
     columns = clean_columns(3, len(class_N))
     rng = np.random.default_rng(3)
     notable = [
-        any(one.is_notable for one in find_shortcuts(columns, rng.permutation(class_N), seed=shuffle))
-        for shuffle in range(60)
+        any(
+            one.is_notable
+            for one in find_shortcuts(columns, rng.permutation(class_N), permutations=99, seed=shuffle)
+        )
+        for shuffle in range(40)
     ]
-    assert sum(notable) <= 3
+    assert sum(notable) <= 2
 
 
 def test_p_values_are_uniform_on_shuffled_labels() -> None:
-    """The least of all columns is below 0.2 in about a fifth of the shuffles: 200 of them, three standard errors."""
+    """The least of all columns is below 0.2 in about a fifth of 100 shuffles, within three standard errors."""
     class_N = long_tail(4)
     columns = clean_columns(4, len(class_N))
     rng = np.random.default_rng(4)
     least = [
         min(one.p_value for one in find_shortcuts(columns, rng.permutation(class_N), permutations=49, seed=i))
-        for i in range(200)
+        for i in range(100)
     ]
-    assert 0.115 < np.mean(np.array(least) <= 0.2) < 0.285
+    assert 0.08 < np.mean(np.array(least) <= 0.2) < 0.32
 
 
 def grouped(seed: int) -> tuple[Any, Any, Any]:
@@ -131,8 +134,8 @@ def test_groups_keep_the_camera_of_a_person_from_being_a_shortcut() -> None:
     for seed in range(30):
         class_N, camera_N, person_N = grouped(seed)
         columns = {"camera": [f"camera {camera}" for camera in camera_N]}
-        with_groups += find_shortcuts(columns, class_N, person_N, seed=seed)
-        without += find_shortcuts(columns, class_N, seed=seed)
+        with_groups += find_shortcuts(columns, class_N, person_N, permutations=39, seed=seed)
+        without += find_shortcuts(columns, class_N, permutations=39, seed=seed)
     assert sum(one.p_value <= 0.05 for one in with_groups) <= 4
     assert sum(one.p_value <= 0.05 for one in without) >= 25
 

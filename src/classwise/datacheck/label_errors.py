@@ -2,8 +2,9 @@
 
 Rows are ranked by the posterior probability of a wrong label under a model of how labels came to be wrong (see
 `noise_model`), rather than by the probability of the given label alone, as cleanlab does by default (Northcutt et al.,
-'Confident learning', JAIR 2021), which is the same without that model. On planted errors of data sets that nothing was
-chosen by, the average precision is higher (docs/results/check.md, benchmarks/checking/labels.py).
+'Confident learning', JAIR 2021), which is the same without that model. On planted errors the average precision is
+higher where pairs of classes are confused, about the same where labels are wrong at random, and higher in the mean over
+sets (docs/results/check.md, benchmarks/checking/labels.py).
 
 There is no threshold beyond which labels are 'found' to be wrong: with real models, confident learning's filters flag
 14 to 25 % of the right labels of rare classes. Instead each row has an estimate of the probability that its label is

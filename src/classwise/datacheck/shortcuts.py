@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from scipy.stats import norm
 
 from classwise.randomness import CHECK, generator
 
@@ -38,9 +39,9 @@ SMOOTHING = 0.1
 LEAST_ROWS = 10
 """Rows that a class needs to be looked at alone; those with fewer than FOLDS are left out altogether."""
 PERMUTATIONS = 199
-CHANCE_QUANTILE = 0.985
-"""Of the permutations of a statistic: the unit that it is compared in with others."""
-ALPHA = 0.01
+UPPER = 0.985
+"""The quantile of the permutations that a statistic's unit is taken from, if it is not the standard deviation."""
+ALPHA = 0.02
 NOTABLE_STRENGTH, STRONG_STRENGTH = 0.1, 0.5
 NOTABLE_CLASS, STRONG_CLASS = 0.3, 0.8
 
@@ -190,11 +191,12 @@ def _tested(
             strength, informedness_K = _told(counts_FBK)
             statistic_PCS[number, column] = [strength, *np.where(is_large_K, informedness_K, 0)]
 
-    # What reaches farther by chance counts less. By an upper quantile, not by the standard deviation: the informedness
-    # of a rare class is skewed, and would be the largest of all whenever a few of its rows are told.
+    # What varies more by chance counts less, by its standard deviation, or by an upper quantile where that lies farther
+    # out: the informedness of a rare class is skewed, and would hide what other statistics show.
     mean_CS = statistic_PCS.mean(axis=0)
-    reach_CS = np.quantile(statistic_PCS, CHANCE_QUANTILE, axis=0) - mean_CS
-    z_PCS = (statistic_PCS - mean_CS) / np.where(reach_CS > 0, reach_CS, np.inf)
+    reach_CS = (np.quantile(statistic_PCS, UPPER, axis=0) - mean_CS) / norm.ppf(UPPER)
+    unit_CS = np.maximum(statistic_PCS.std(axis=0), reach_CS)
+    z_PCS = (statistic_PCS - mean_CS) / np.where(unit_CS > 0, unit_CS, 1)
     largest_P = z_PCS.reshape(len(orders), -1).max(axis=1)
     p_CS = (largest_P[:, None, None] >= z_PCS[0] - 1e-12).mean(axis=0)
     return statistic_PCS[0], p_CS
