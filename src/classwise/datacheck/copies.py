@@ -27,9 +27,9 @@ SAMPLED, RANKS = 250, (RANK - 3, RANK - 1)
 """Images, and which of their neighbors (from 0), that chance is measured on."""
 CROWD = 1.2
 """How near the neighbor of rank RANK is taken to be where there are not so many images."""
-NEARER, SURELY_NEAR = 0.8, 2.5
-"""A pair is looked at if it is nearer than that neighbor by so much of what the nearest one is expected to be, or if it
-is so near."""
+NEARER, SURELY_NEAR = 0.5, 2.5
+"""A pair is looked at if it is nearer than the nearest neighbor is expected to be, by so much of `_Search.gap`, or if
+it is so near."""
 ROUNDS, CHUNK = 10, 64
 """Rounds at most, and pairs that a thread looks at before it takes the next ones."""
 HOW = (
@@ -81,7 +81,7 @@ def find_near_copies(
     content is in a pair. Of k near copies of one picture there are few more pairs than the k - 1 that connect them.
 
     What is assumed: a pair that is no copy and is as near as two images are to their neighbors of rank RANK, or
-    somewhat nearer (`_expected_nearness`), agrees as these neighbors do; and not more than half of these neighbors
+    somewhat nearer (`_Search.reach`), agrees as these neighbors do; and not more than half of these neighbors
     are copies. Pictures that differ in a small part only (a face with another mask, in a drawing) are near copies
     here. Below 60 images there is too little to measure chance on, and typical values are used, which miss weak
     copies of plain images. An image with next to no contrast (BLANK) is nobody's near copy. The result depends
@@ -163,7 +163,7 @@ class _Search:
         self.image_V = np.repeat(np.arange(len(signatures)), counts)
         self.threads, self.count = threads, len(signatures)
         self.crowd_N = np.full(self.count, CROWD)
-        self.gap = 0.0
+        self.gap = self.reach = 0.0
         self.chance: Chance | None = None
         self.expected_false = 0.0
 
@@ -202,12 +202,14 @@ class _Search:
         if self.chance is None:
             self.chance = self._measure(found, view_A, tested=len(np.unique(pair_P, axis=0)))
 
+            self._note_reach(found, pair_P)
+
         # Most candidates are as near as neighbors usually are, and need no second look.
         near_P = _nearness(found.similarity_P)
         crowd_P = self.crowd_N[pair_P].mean(axis=1)
         fresh_P = np.array([tuple(pair) not in seen for pair in pair_P.tolist()], bool)
         looked_at = np.flatnonzero(
-            fresh_P & ((near_P > crowd_P + NEARER * self.gap) | (near_P >= SURELY_NEAR))
+            fresh_P & ((near_P > crowd_P + self.reach + NEARER * self.gap) | (near_P >= SURELY_NEAR))
         )
         seen.update(map(tuple, pair_P.tolist()))
         scored = self._scores(
@@ -215,7 +217,7 @@ class _Search:
         )
 
         best: dict[tuple[int, int], _Link] = {}
-        expected_P = np.minimum(near_P, crowd_P + self.gap)[looked_at]
+        expected_P = np.minimum(near_P, crowd_P + self.reach)[looked_at]
         for place, threshold in enumerate(self.chance.threshold(expected_P).tolist()):
             row = looked_at[place]
             one, other = int(self.image_V[a_P[row]]), int(self.image_V[b_P[row]])
@@ -237,6 +239,14 @@ class _Search:
             middle = RANK // 2
             gaps_Q = (ranked_QK[:, middle - 1] - ranked_QK[:, -1])[complete_Q] / np.log10(RANK / middle)
             self.gap = float(np.median(gaps_Q)) * np.log10(RANK) if len(gaps_Q) else 0.0
+
+    def _note_reach(self, found: Candidates, pair_P: Numbers) -> None:
+        """How much nearer than the neighbor of rank RANK the nearest one is expected to be, however turned: by `gap` if
+        images have an upright, by more if they have none. Copies are far nearer, so a low quantile tells: of the
+        largest of many values, the tenth part lies about half of `gap` below the median."""
+        margin_P = _nearness(found.similarity_P) - self.crowd_N[pair_P].mean(axis=1)
+        usual = float(np.quantile(margin_P, 0.1)) + self.gap / 2 if len(margin_P) else 0.0
+        self.reach = max(self.gap, usual)
 
     def _measure(self, found: Candidates, view_A: Numbers, tested: int) -> Chance:
         """Chance on neighbors that are hardly copies, of images at equal distances in their order."""
