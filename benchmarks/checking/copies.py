@@ -204,7 +204,9 @@ def many(options: argparse.Namespace) -> None:
 def drawn_signatures(count: int, copies: int) -> list[Signature]:
     """Noise with the spectrum of photographs; the last `copies` are the first ones, mirrored and a little noisier."""
     rng = np.random.default_rng(SEED)
-    statistics = ImageStatistics(64, 64, 128.0, 40.0, 0.0, 255.0, 100.0, gray=True, entropy=7.0)
+    statistics = ImageStatistics(
+        64, 64, 128.0, 40.0, 0.0, 255.0, 100.0, gray=True, entropy=7.0, border=128.0, flat_border=False
+    )
     u = np.arange(THUMBNAIL)
     falling_SS = 1 / np.maximum(1, np.hypot(u[:, None], u))
     falling_SS[0, 0] = 0

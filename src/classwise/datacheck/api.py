@@ -22,7 +22,7 @@ from classwise.datacheck.changes import write_fixes, write_group_table
 from classwise.datacheck.copies import CopyPair, copy_groups, find_near_copies
 from classwise.datacheck.features import reason_without_features, row_features
 from classwise.datacheck.finding import SEVERE, SEVERITIES, Finding
-from classwise.datacheck.found_columns import border_levels, shift_findings, shortcut_findings
+from classwise.datacheck.found_columns import dependent_units, shift_findings, shortcut_findings
 from classwise.datacheck.found_copies import Pair, copy_findings
 from classwise.datacheck.found_images import (
     outlier_findings,
@@ -149,6 +149,7 @@ class _Search:
         self.exact: list[list[int]] = []
         self.group_of: list[int] = list(range(len(rows)))
         self.issues: list[QualityIssue] = []
+        self.statistics = pl.DataFrame()
         self.errors: LabelErrors | None = None
 
     @property
@@ -171,7 +172,8 @@ class _Search:
                 progress=lambda items: self.console.bar(items, "reading images", total=len(items)),
             )
         self.findings += unreadable_findings(self.rows, self.signatures)
-        found, self.issues = quality_findings(self.rows, statistics_table(self.signatures))
+        self.statistics = statistics_table(self.signatures)
+        found, self.issues = quality_findings(self.rows, self.statistics)
         self.findings += found
         self.done.append(f"{len(self.rows)} images: readable, blank, dark, bright, blurred, size, format")
 
@@ -218,8 +220,8 @@ class _Search:
         if not self.rows.texts:
             self.not_done.append("shortcuts, contradictory labels: no labels were recognized")
             return
-        views = [s.views_VSS[0] if isinstance(s, Signature) else None for s in self.signatures]
-        self.findings += shortcut_findings(self.rows, border_levels(views), self.issues)
+        units = dependent_units(self.rows, self.group_of)
+        self.findings += shortcut_findings(self.rows, self.statistics, self.issues, units)
         self.done.append(
             "shortcuts: whether the size, format, dimensions, folder, time or camera of a file, the border of the"
             " image, its defects, or the position in the table tell the label"
@@ -247,7 +249,7 @@ class _Search:
         except DataError as error:
             self.not_done.append(str(error))
         if len(set(self.rows.part_of)) > 1:
-            shifts, left_out = shift_findings(self.rows, found)
+            shifts, left_out = shift_findings(self.rows, found, dependent_units(self.rows, self.group_of))
             self.findings += shifts
             self.not_done += left_out
             self.done.append("shift: whether the other parts look like the training images")

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from classwise.data.split import merge_groups
 from classwise.datacheck.features import Features
 from classwise.datacheck.file_facts import file_facts
 from classwise.datacheck.finding import INFO, SEVERE, WARNING, Finding
@@ -25,7 +26,9 @@ WORDS = {
     "aspect": "the aspect of the image",
     "taken": "when it was taken (EXIF)",
     "camera": "the camera (EXIF)",
+    "quantization": "the quality that JPEG files were saved with",
     "border": "the brightness of the border",
+    "flat border": "whether the image has a border of one color",
     "position": "the position in the table",
 }
 OF_CONTENT = ("bytes", "border", "height", "width", "aspect")
@@ -34,19 +37,20 @@ MOST_ROWS_THAT_TELL = 10
 
 
 def shortcut_findings(
-    rows: Rows, border: npt.NDArray[np.float64], issues: Sequence[QualityIssue]
+    rows: Rows, statistics: pl.DataFrame, issues: Sequence[QualityIssue], units: Sequence[str]
 ) -> list[Finding]:
-    """What tells the label of each target and should not. `border`: the mean level of each image's outermost pixels,
-    NaN where it cannot be read."""
+    """What tells the label of each target and should not. `statistics`: a row for each image, as `statistics_table` has
+    them; `units`: which rows depend on each other, as from `dependent_units`."""
     own = np.flatnonzero(~rows.is_other)
     facts = file_facts([rows.paths[row] for row in own])
     flags = issue_flags(issues, len(rows))
     columns = facts.with_columns(
-        pl.Series("border", border[own], nan_to_null=True),
+        statistics["border"][own],
+        statistics["flat_border"][own].alias("flat border"),
         pl.Series("position", np.arange(len(own))),
         *(pl.Series(f"is {kind}", flags[kind].to_numpy()[own]) for kind in flags.columns),
     )
-    groups = _groups(rows)
+    groups = [units[row] for row in own]
     found = []
     for name, texts in rows.texts.items():
         labels, label_N = _numbered([texts[row] for row in own])
@@ -58,12 +62,15 @@ def shortcut_findings(
     return found
 
 
-def _groups(rows: Rows) -> list[str] | None:
-    """The groups of all own rows; None without any."""
-    groups = [part.samples.groups for part in rows.parts if not part.is_other]
-    if any(found is None for found in groups):
-        return None
-    return [group for found in groups if found is not None for group in found]
+def dependent_units(rows: Rows, group_of: Sequence[int]) -> list[str]:
+    """The unit (N,) of each row: rows that share a group of the data, or are copies of each other, vary together."""
+    groups: list[str] = []
+    for number, part in enumerate(rows.parts):
+        own = part.samples.groups or tuple(f"row {row}" for row in range(len(part.samples)))
+        # A group of the data is the same one in all of its parts; another set has names of its own.
+        has_own_names = part.is_other or part.samples.groups is None
+        groups += [f"{number if has_own_names else ''} {name}" for name in own]
+    return merge_groups(groups, [str(group) for group in group_of])
 
 
 def _numbered(texts: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
@@ -104,7 +111,7 @@ def _shortcut(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding
         if may_follow
         else " A model can learn it in place of the content: make it equal for all classes, or split by it"
     )
-    severity = WARNING if shortcut.is_strong else INFO
+    severity = WARNING if shortcut.is_strong and not may_follow else INFO
     return Finding(
         kind="shortcut",
         severity=severity,
@@ -126,8 +133,9 @@ def _shortcut(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding
     )
 
 
-def shift_findings(rows: Rows, features: Features) -> tuple[list[Finding], list[str]]:
-    """Whether validation, test and each other set look like the training rows, and why a set was not compared."""
+def shift_findings(rows: Rows, features: Features, units: Sequence[str]) -> tuple[list[Finding], list[str]]:
+    """Whether validation, test and each other set look like the training rows, and why a set was not compared. `units`:
+    as from `dependent_units`."""
     found: list[Finding] = []
     left_out: list[str] = []
     part_N = np.array(rows.part_of)[features.rows]
@@ -137,7 +145,12 @@ def shift_findings(rows: Rows, features: Features) -> tuple[list[Finding], list[
         if name == "train" or not other_N.any():
             continue
         try:
-            shift = compare_sets(features.features[train_N], features.features[other_N])
+            shift = compare_sets(
+                features.features[train_N],
+                features.features[other_N],
+                [units[row] for row in features.rows[train_N]],
+                [units[row] for row in features.rows[other_N]],
+            )
         except DataError as error:
             left_out.append(f"shift between train and {name}: {error}")
             continue
@@ -167,13 +180,3 @@ def _shift(
         ),
         details={"part": name, "interval": [low, high], "members": telling, "unlike": unlike},
     )
-
-
-def border_levels(views: Sequence[npt.NDArray[np.uint8] | None]) -> npt.NDArray[np.float64]:
-    """(N,) the mean level of the outermost pixels of each thumbnail (S, S); NaN where there is none."""
-    return np.array([np.nan if view is None else _border(view) for view in views], dtype=np.float64)
-
-
-def _border(view_SS: npt.NDArray[np.uint8]) -> float:
-    edges = (view_SS[0], view_SS[-1], view_SS[1:-1, 0], view_SS[1:-1, -1])
-    return float(np.concatenate(edges).mean())

@@ -1,6 +1,7 @@
 """From single images to findings: files that cannot be read, images that are odd for their set, and outliers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from classwise.datacheck.finding import INFO, SEVERE, WARNING, Finding
 from classwise.datacheck.image_quality import QualityIssue, quality_issues
 from classwise.datacheck.outliers import Outliers
 from classwise.datacheck.rows import UNKNOWN, Rows
-from classwise.datacheck.signature import Signature, UnreadableFile
+from classwise.datacheck.signature import ImageStatistics, Signature, UnreadableFile
 
 LEAST_IN_CLASS = 3
 """Images with a defect, below which nothing is said of the class that most of them are of."""
@@ -37,7 +38,7 @@ def unreadable_findings(rows: Rows, signatures: Sequence[Signature | UnreadableF
 
 def statistics_table(signatures: Sequence[Signature | UnreadableFile]) -> pl.DataFrame:
     """A row for each image, null for those that cannot be read, as `quality_issues` takes it."""
-    names = ("height", "width", "mean", "std", "p1", "p99", "sharpness", "gray", "entropy")
+    names = tuple(field.name for field in fields(ImageStatistics))
     facts = ("frames", "bits", "unused_channels")
 
     def values(signature: Signature | UnreadableFile) -> dict[str, object]:
@@ -46,7 +47,8 @@ def statistics_table(signatures: Sequence[Signature | UnreadableFile]) -> pl.Dat
         found: dict[str, object] = {name: getattr(signature.statistics, name) for name in names}
         return found | {name: getattr(signature.facts, name) for name in facts}
 
-    whole = {"height": pl.Int64, "width": pl.Int64, "gray": pl.Boolean, **dict.fromkeys(facts, pl.Int64)}
+    whole = {"height": pl.Int64, "width": pl.Int64, "gray": pl.Boolean, "flat_border": pl.Boolean}
+    whole |= dict.fromkeys(facts, pl.Int64)
     schema = {name: whole.get(name, pl.Float64) for name in (*names, *facts)}
     return pl.DataFrame([values(signature) for signature in signatures], schema=schema, orient="row")
 

@@ -49,7 +49,8 @@ class ImageStatistics:
     height, width: of the whole image, upright, in pixels. mean, std, p1, p99: of its levels; the percentiles 1 and
     99. sharpness: the variance of the Laplacian (Pech-Pacheco et al., 'Diatom autofocusing in brightfield
     microscopy', 2000) of the image with a longest side of SHARPNESS_SIDE at most. gray: whether it has no color.
-    entropy: of the histogram of its levels, in bits, 0 to 8.
+    entropy: of the histogram of its levels, in bits, 0 to 8. border: the mean level of the outermost pixels.
+    flat_border: whether nearly all of them have one level.
     """
 
     height: int
@@ -61,6 +62,8 @@ class ImageStatistics:
     sharpness: float
     gray: bool
     entropy: float
+    border: float
+    flat_border: bool
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,10 @@ def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ..
     p1, p99 = np.searchsorted(np.cumsum(shares_L), (0.01, 0.99 - 1e-9))
     used_L = shares_L[shares_L > 0]
 
+    # The corners count once.
+    edges = (gray_HW[0], gray_HW[-1], gray_HW[1:-1, 0], gray_HW[1:-1, -1])
+    edge_P = np.concatenate(edges).astype(np.float64)
+
     # Small enough that noise of the sensor and the size of the image do not count.
     scale = min(1.0, SHARPNESS_SIDE / max(gray_HW.shape))
     small_size = tuple(max(1, round(length * scale)) for length in gray_HW.shape)
@@ -175,6 +182,8 @@ def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ..
         sharpness=float(cv2.meanStdDev(laplacian_HW)[1][0, 0]) ** 2,
         gray=not has_color,
         entropy=float(-(used_L * np.log2(used_L)).sum()),
+        border=float(edge_P.mean()),
+        flat_border=bool((np.abs(edge_P - np.median(edge_P)) > FLAT).mean() <= FLAT_SHARE),
     )
 
 
