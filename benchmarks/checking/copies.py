@@ -206,7 +206,17 @@ def drawn_signatures(count: int, copies: int) -> list[Signature]:
     """Noise with the spectrum of photographs; the last `copies` are the first ones, mirrored and a little noisier."""
     rng = np.random.default_rng(SEED)
     statistics = ImageStatistics(
-        64, 64, 128.0, 40.0, 0.0, 255.0, 100.0, gray=True, entropy=7.0, border=128.0, flat_border=False
+        height=64,
+        width=64,
+        mean=128.0,
+        std=40.0,
+        p1=0.0,
+        p99=255.0,
+        sharpness=100.0,
+        gray=True,
+        entropy=7.0,
+        border=128.0,
+        flat_border=False,
     )
     u = np.arange(THUMBNAIL)
     falling_SS = 1 / np.maximum(1, np.hypot(u[:, None], u))

@@ -191,9 +191,7 @@ class _Search:
         self.findings += copy_findings(self.rows, self.exact, linked, self.group_of)
         self.done.append(
             "copies: the same pixels; and nearly the same image (re-encoded, resized, mirrored, turned, cropped a"
-            f" little, brighter or darker, with a border), at a threshold that lets {near.expected_false:.1f} false"
-            " pairs be"
-            " expected on this data"
+            " little, brighter or darker, with a border), by a threshold that is measured on this data"
         )
 
     def _contents(self, near: Sequence[CopyPair]) -> list[bytes | None]:

@@ -50,7 +50,7 @@ def shortcut_findings(
         pl.Series("position", np.arange(len(own))),
         *(pl.Series(f"is {kind}", flags[kind].to_numpy()[own]) for kind in flags.columns),
     )
-    groups = [units[row] for row in own]
+    groups = [units[row] for row in own.tolist()]
     found = []
     for name, texts in rows.texts.items():
         labels, label_N = _numbered([texts[row] for row in own])
