@@ -18,9 +18,11 @@ from classwise.config.load import make_config
 from classwise.config.losses import LOSSES_BY_TYPE
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.errors import ConfigError
 from classwise.kfold.api import folds as train_folds
 from classwise.kfold.jobs import jobs_of
 from classwise.kfold.plan import FoldRun, fold_runs, folds_config
+from classwise.kfold.soup import check_soup
 from classwise.run import checkpoint
 from classwise.run.api import Run, train
 
@@ -64,6 +66,12 @@ def status(*path: str) -> Callable[[Outcome], Any]:
 def metrics(outcome: Outcome) -> Any:
     """All of metrics.json."""
     return finished(outcome, "metrics.json")
+
+
+def files(outcome: Outcome) -> list[str]:
+    """What the run directory holds."""
+    assert isinstance(outcome, Run), outcome
+    return sorted(path.name for path in outcome.path.iterdir())
 
 
 def folder(outcome: Outcome) -> str:
@@ -185,6 +193,16 @@ def folders_of_folds(config: Config) -> list[str]:
         return sorted(status.parent.name for status in path.glob("*/status.json"))
 
 
+def refused_soup(config: Config) -> str:
+    """Why there is no mean of the weights: of models from random starts there is none (tests/kfold/test_soup.py has the
+    others)."""
+    try:
+        check_soup(folds_config(config))
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 def predicted_by_folds(config: Config) -> list[tuple[object, ...]]:
     """What folds predict for the rows that they were trained on: a single run has nothing to average."""
     with tempfile.TemporaryDirectory() as here:
@@ -252,6 +270,7 @@ CASES: dict[str, Case] = {
         (120.0, 5.0, 0.0), lambda loader: loader.watchdog_timeout, section={"workers": 1}, play=composed
     ),
     "data.bad_images": Case(("error", "skip"), refusal, section={"source": "@bad.csv"}),
+    "data.check": Case(("exact", "all"), files),
     "data.unlabeled": Case(("error", "skip"), refusal, section={"source": "@gaps.csv"}),
     "data.unify_labels": Case((False, True), predictions, section={"source": "@spelled.csv"}),
     "data.cache": Case(("auto", "off", "@kept"), lambda found: found, play=kept),
@@ -288,6 +307,7 @@ CASES: dict[str, Case] = {
     "folds.last": Case(
         (False, True), lambda found: found, base={"data": {"test": 0.25}}, play=folders_of_folds
     ),
+    "folds.soup": Case((False, True), lambda found: found, play=refused_soup),
     "folds.repeats": Case((1, 2), len, play=runs_of_folds),
     "folds.jobs": Case(("auto", 2), lambda found: found, play=jobs_of),
     "decision.temperature": Case(("auto", "none", 2.0), play=decided, see=str),
