@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 import classwise
 from classwise import cli_data, cli_models, cli_training
 from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
+from classwise.console import on_terminal, wrapped
 from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
 from classwise.signals import ignore_signals
 
@@ -304,7 +305,8 @@ def run_command(arguments: list[str]) -> int:
         if error.reported_by_rank_zero:
             return error.exit_code
         prefix = PREFIXES.get(error.exit_code, "error: ")
-        print(f"{prefix}{error}", file=sys.stderr)
+        message = f"{prefix}{error}"
+        print(wrapped(message) if on_terminal() else message, file=sys.stderr)
         return error.exit_code
     except CycloptsError:
         return 2  # cyclopts has printed the error

@@ -60,7 +60,18 @@ def check(
     """
     keys = parse_overrides(overrides)
     if apply is not None:
-        _apply(source, apply, out, keys, force)
+        others = {
+            "--against": against,
+            "--run": run,
+            "--strict": strict,
+            "--write-groups": write_groups,
+            "--fix": fix,
+        }
+        for option in (option for option, given in others.items() if given):
+            raise ConfigError(
+                f"{option}: found with --apply, which writes a table and looks for nothing; leave it out"
+            )
+        _apply(source, apply, out, keys, force=force, quiet=quiet)
         return
     if source.exists():
         say_at_once(f"checking {source}", quiet)
@@ -79,18 +90,22 @@ def check(
         quiet=quiet,
     )
     if not quiet:
-        print(f"{len(found.rows)} rows: {found.counts_text}", file=sys.stderr)
+        print("\n".join([f"{len(found.rows)} rows checked", *found.lines]), file=sys.stderr)
     print(found.folder / "check.html")
     if strict and found.is_severe:
         severe = found.counts[SEVERE]
         raise SevereFindings(f"{severe} severe finding{'' if severe == 1 else 's'} (--strict)")
 
 
-def _apply(source: Path, proposals: Path, out: Path | None, keys: list[tuple[str, str]], force: bool) -> None:
+def _apply(
+    source: Path, proposals: Path, out: Path | None, keys: list[tuple[str, str]], force: bool, quiet: bool
+) -> None:
     """Write a new table with the accepted proposals."""
     if out is None:
         raise ConfigError("--apply: found without --out; name the new table, such as --out corrected.csv")
     from classwise.datacheck.changes import apply_to
 
-    print(apply_to(source, proposals, out, keys, force), file=sys.stderr)
+    said = apply_to(source, proposals, out, keys, force)
+    if not quiet:
+        print(said, file=sys.stderr)
     print(out)

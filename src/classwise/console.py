@@ -46,11 +46,7 @@ class Console:
     def paragraph(self, text: str) -> None:
         """A line that may be long: on a terminal it is wrapped between words, and what follows is indented."""
         if not self.quiet and on_terminal():
-            width = max(40, shutil.get_terminal_size().columns)
-            lines = textwrap.wrap(
-                text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-            )
-            print("\n".join(lines), file=sys.stderr, flush=True)
+            print(wrapped(text), file=sys.stderr, flush=True)
             self.note(text)
         else:
             self.line(text)
@@ -123,6 +119,16 @@ class Console:
                 if time.monotonic() - noted >= NOTE_SECONDS:
                     noted = time.monotonic()
                     progress.update(task, note=note())
+
+
+def wrapped(text: str) -> str:
+    """The text with each of its lines wrapped between words to the width of the terminal; what follows is indented."""
+    width = max(40, shutil.get_terminal_size().columns)
+    lines = [
+        textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    ]
+    return "\n".join("\n".join(parts) for parts in lines)
 
 
 def on_terminal() -> bool:

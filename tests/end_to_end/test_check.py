@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(found: dict[str, An
 def test_strict_ends_with_3_and_only_where_something_is_severe(here: Path, tmp_path: Path) -> None:
     result = command("check", here / "samples.csv", "--out", tmp_path / "out", "--strict", *PLAIN_MODEL)
     assert result.code == 3
-    assert "85 rows: 2 severe" in result.err
+    assert "severe: 1 contradictory labels, 1 unreadable images" in result.err
     assert result.path == tmp_path / "out/check.html"
     table_of_blobs(tmp_path, 60)
     assert (
@@ -182,7 +182,7 @@ def test_proposals_are_applied_only_where_they_are_accepted(here: Path, tmp_path
     out = tmp_path / "out"
     # Copies whose labels contradict each other are not proposed for removal: nobody knows which is right.
     command("check", here / "samples.csv", "--out", out, "--fix", *PLAIN_MODEL).ok()
-    assert pl.read_csv(out / "proposals.csv").height == 0
+    assert pl.read_csv(out / "proposals.csv")["id"].to_list() == ["images/cut.png"]
     shutil.copytree(here / "images", tmp_path / "images")
     rows = pl.read_csv(here / "samples.csv").with_columns(
         pl.when(pl.col("path") == "images/twin.png")
@@ -193,13 +193,13 @@ def test_proposals_are_applied_only_where_they_are_accepted(here: Path, tmp_path
     rows.write_csv(tmp_path / "samples.csv")
     command("check", tmp_path / "samples.csv", "--out", out, "--fix", "--force", *PLAIN_MODEL).ok()
     proposals = pl.read_csv(out / "proposals.csv", infer_schema=False)
-    assert proposals["id"].to_list() == ["images/twin.png", "images/same-pixels.bmp"]
-    accepted = proposals.with_columns(pl.Series("accept", ["y", None]))
+    assert proposals["id"].to_list() == ["images/cut.png", "images/twin.png", "images/same-pixels.bmp"]
+    accepted = proposals.with_columns(pl.Series("accept", [None, "y", None]))
     accepted.write_csv(out / "proposals.csv")
     new = tmp_path / "new.csv"
     said = command("check", tmp_path / "samples.csv", "--apply", out / "proposals.csv", "--out", new).ok().err
     assert "1 row removed" in said
-    assert "1 proposal not accepted" in said
+    assert "2 proposals not accepted" in said
     assert pl.read_csv(new).equals(rows.filter(pl.col("path") != "images/twin.png"))
 
 
@@ -255,8 +255,9 @@ def test_a_set_is_not_compared_with_itself(here: Path, tmp_path: Path) -> None:
         .ok()
         .err
     )
-    assert "85 of 85 rows are files of the data itself" in said
-    assert read(out)["rows"]["train"] == 85
+    assert "85 rows checked" in said
+    assert read(out)["rows"] == {"train": 85}
+    assert any("it holds all files of the data itself" in line for line in read(out)["not_checked"])
 
 
 def test_images_without_labels_are_checked_for_what_they_are(tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_images_without_labels_are_checked_for_what_they_are(tmp_path: Path) -> 
     shutil.copy(tmp_path / rows[3][0], tmp_path / rows[4][0])
     found = checked(tmp_path, "images")
     assert kinds(found, "exact-copy")
-    assert any("no labels were recognized" in line for line in found["not_checked"])
+    assert any("labels: none were recognized" in line for line in found["not_checked"])
     write_csv(tmp_path / "paths.csv", ("path",), [row[:1] for row in rows])
     assert kinds(checked(tmp_path, "paths.csv"), "exact-copy")
 
@@ -427,3 +428,182 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     found = checked(tmp_path, "photos", "--write-groups")
     assert "folder" not in [shortcut["details"]["column"] for shortcut in kinds(found, "shortcut")]
     assert pl.read_csv(tmp_path / "out/groups.csv").columns == ["path", "label", "group"]
+
+
+# What a strict reader and a new user found
+
+
+def test_tables_with_the_same_ids_are_told_apart(tmp_path: Path) -> None:
+    """Each table has ids of its own: groups, pages and proposals are of the right rows."""
+    rows = table_of_blobs(tmp_path, 40)
+    shutil.copy(tmp_path / rows[0][0], tmp_path / rows[29][0])
+    numbered = [[str(number), *row] for number, row in enumerate(rows)]
+    write_csv(tmp_path / "samples.csv", ("id", "path", "label"), numbered[:30])
+    write_csv(
+        tmp_path / "valid.csv", ("id", "path", "label"), [[str(k), *row] for k, row in enumerate(rows[30:])]
+    )
+    values = PLAIN | {"data": {**PLAIN["data"], "id": "id", "valid": "valid.csv"}}
+    config = write_config(tmp_path, values)
+    out = tmp_path / "out"
+    command("check", config, "--out", out, "--write-groups", "--fix").ok()
+    (exact,) = kinds(read(out), "exact-copy")
+    assert exact["details"]["members"] == ["0", "29"]
+    groups = pl.read_csv(out / "groups.csv", infer_schema=False)
+    assert groups.height == 30
+    assert groups["group"][0] == groups["group"][29]
+    assert groups["group"].n_unique() == 29
+
+
+def test_a_test_that_lists_training_files_is_a_leak(here: Path, tmp_path: Path) -> None:
+    """Not all of them: a set that holds all files of the data is the data itself."""
+    blobs(tmp_path / "new.png", 900)
+    paths = [[str(here / f"images/{row:03}.png")] for row in range(10, 20)] + [[str(tmp_path / "new.png")]]
+    table = write_csv(tmp_path / "test.csv", ("path",), paths)
+    out = tmp_path / "out"
+    values = PLAIN | {
+        "data": {**PLAIN["data"], "images": [str(here), str(tmp_path)], "source": str(here / "samples.csv")}
+    }
+    command("check", write_config(tmp_path, values), "--against", table, "--out", out).ok()
+    severe = [finding for finding in kinds(read(out), "exact-copy") if finding["severity"] == "severe"]
+    assert {finding["id"] for finding in severe} == {f"images/{row:03}.png" for row in range(10, 20)}
+
+
+def test_copies_within_other_sets_are_their_own_affair(here: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        blobs(tmp_path / f"{name}/a.png", 700)
+    out = tmp_path / "out"
+    options = ["--against", tmp_path / "one", "--against", tmp_path / "two"]
+    command("check", here / "samples.csv", *options, "--out", out, *PLAIN_MODEL).ok()
+    assert not [copy for copy in kinds(read(out), "exact-copy") if copy["severity"] == "severe"]
+
+
+def test_copies_in_two_folds_are_severe(tmp_path: Path) -> None:
+    rows = table_of_blobs(tmp_path, 30)
+    shutil.copy(tmp_path / rows[0][0], tmp_path / rows[1][0])
+    write_csv(
+        tmp_path / "samples.csv",
+        ("path", "label", "fold"),
+        [[*row, row_number % 3] for row_number, row in enumerate(rows)],
+    )
+    values = PLAIN | {"data": {**{k: v for k, v in PLAIN["data"].items() if k != "valid"}, "fold": "fold"}}
+    out = tmp_path / "out"
+    command("check", write_config(tmp_path, values), "--out", out).ok()
+    (exact,) = kinds(read(out), "exact-copy")
+    assert exact["severity"] == "severe"
+    assert exact["details"]["parts"] == {"fold 0": 1, "fold 1": 1}
+
+
+def test_each_target_is_contradicted_for_itself_and_no_label_is_a_label(tmp_path: Path) -> None:
+    rows = table_of_blobs(tmp_path, 12)
+    shutil.copy(tmp_path / rows[0][0], tmp_path / rows[1][0])
+    cells = [[path, "xy"[k % 2], "pq"[k % 2], k % 2, k % 2] for k, (path, _) in enumerate(rows)]
+    write_csv(tmp_path / "samples.csv", ("path", "kind", "color", "scratch", "dent"), cells)
+    targets = {
+        "kind": {"column": "kind"},
+        "color": {"column": "color"},
+        "faults": {"type": "multilabel", "columns": ["scratch", "dent"]},
+    }
+    out = tmp_path / "out"
+    command("check", write_config(tmp_path, PLAIN | {"targets": targets}), "--out", out, "--fix").ok()
+    assert {conflict["details"]["target"] for conflict in kinds(read(out), "label-conflict")} == set(targets)
+    assert not pl.read_csv(out / "proposals.csv").height
+
+
+def test_images_of_a_ranking_may_recur(tmp_path: Path) -> None:
+    table_of_blobs(tmp_path, 6)
+    rows = [[f"{query}-{k}", f"images/{k:03}.png", k % 3, query] for query in ("q", "r") for k in range(6)]
+    write_csv(tmp_path / "samples.csv", ("id", "path", "relevance", "query"), rows)
+    values = PLAIN | {
+        "data": {**PLAIN["data"], "id": "id"},
+        "targets": {"match": {"type": "ranking", "column": "relevance", "query": "query"}},
+    }
+    out = tmp_path / "out"
+    command("check", write_config(tmp_path, values), "--out", out, "--fix").ok()
+    assert pl.read_csv(out / "proposals.csv").height == 0
+
+
+def test_folders_of_parts_and_classes_have_no_shortcuts_by_place(tmp_path: Path) -> None:
+    for part, first in (("train", 0), ("valid", 100), ("test", 200)):
+        for kind, label in enumerate(("cat", "dog", "owl")):
+            for number in range(12):
+                blobs(tmp_path / f"t/{part}/{label}/{number:02}.png", first + 1000 * kind + number)
+    columns = [shortcut["details"]["column"] for shortcut in kinds(checked(tmp_path, "t"), "shortcut")]
+    assert "folder" not in columns
+    assert "position" not in columns
+
+
+@pytest.mark.parametrize("model", [PLAIN_MODEL, ()])
+def test_not_one_image_can_be_read(tmp_path: Path, model: tuple[str, ...]) -> None:
+    rows = table_of_blobs(tmp_path, 12)
+    for path, _ in rows[1:]:
+        (tmp_path / path).write_bytes(b"no image")
+    (tmp_path / rows[0][0]).unlink()
+    config = write_config(tmp_path, PLAIN)
+    out = tmp_path / "out"
+    command("check", config, "--out", out, *model).ok()
+    assert len(kinds(read(out), "unreadable")) == 12
+
+
+@pytest.mark.parametrize("option", [("--strict",), ("--fix",), ("--against", "x")])
+def test_apply_refuses_what_it_would_ignore(here: Path, option: tuple[str, ...]) -> None:
+    result = command("check", here / "samples.csv", "--apply", "p.csv", "--out", "new.csv", *option)
+    assert result.code == 1
+    assert f"{option[0]}: found with --apply" in result.err
+
+
+def test_a_file_that_is_there_is_refused_before_anything_is_read(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "proposals.csv").write_text("mine")
+    monkeypatch.setattr(api, "read_signatures", lambda *arguments, **keys: pytest.fail("it has begun"))
+    result = command("check", here / "samples.csv", "--out", out, "--fix", *PLAIN_MODEL)
+    assert result.code == 1
+    assert "proposals.csv" in result.err
+    assert [path.name for path in out.iterdir()] == ["proposals.csv"]
+
+
+def test_flat_images_with_equal_pixels_are_copies(tmp_path: Path) -> None:
+    rows = table_of_blobs(tmp_path, 20)
+    white = np.full((60, 60, 3), 255, np.uint8)
+    save(tmp_path / "images/white.png", white)
+    save(tmp_path / "images/white.bmp", white)
+    write_csv(
+        tmp_path / "samples.csv",
+        ("path", "label"),
+        [*rows, ["images/white.png", "a"], ["images/white.bmp", "b"]],
+    )
+    (conflict,) = kinds(checked(tmp_path), "label-conflict")
+    assert conflict["severity"] == "severe"
+
+
+def test_images_of_other_colors_are_no_copies(tmp_path: Path) -> None:
+    """The same shapes in red and in blue, equally bright."""
+    rows = table_of_blobs(tmp_path, 60)
+    image = cv2.imread(str(tmp_path / rows[0][0]), cv2.IMREAD_GRAYSCALE)
+    for name, weights in (("red", (0.3, 0.6, 1.6)), ("blue", (2.6, 0.8, 0.6))):
+        color = np.clip(image[..., None] * np.array(weights), 0, 255).astype(np.uint8)
+        save(tmp_path / f"images/{name}.png", color)
+        rows.append([f"images/{name}.png", "a"])
+    write_csv(tmp_path / "samples.csv", ("path", "label"), rows)
+    near = kinds(checked(tmp_path), "near-copy")
+    assert not any({"images/red.png", "images/blue.png"} <= set(copy["details"]["members"]) for copy in near)
+
+
+def test_labels_that_are_surely_right_are_not_listed(with_folds: Path, tmp_path: Path) -> None:
+    """The drawn stripes are told apart with certainty, but for the one that has the other label."""
+    out = tmp_path / "out"
+    command("check", with_folds / "classwise.toml", "--run", with_folds / "F", "--out", out, "--fix").ok()
+    listed = kinds(read(out), "label-error")
+    assert 1 <= len(listed) <= 4
+    assert pl.read_csv(out / "proposals.csv")["id"].to_list() == ["images/10.png"]
+
+
+def test_folds_are_checked_once_for_all(with_folds: Path, tmp_path: Path) -> None:
+    run = tmp_path / "F"
+    options = ["--folds", 2, "--data.check", "all", "--run", run, "--quiet"]
+    command("folds", with_folds / "classwise.toml", *options).ok()
+    assert read(run)["rows"] == {"train": 80}
+    assert not (run / "fold-0/check.html").exists()
+    assert 'href="check.html"' in (run / "report.html").read_text(encoding="utf-8")

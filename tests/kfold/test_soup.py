@@ -151,6 +151,21 @@ def test_the_soup_is_made_once_and_again_where_it_is_gone(here: Path, tmp_path: 
     assert json.loads((copy / "status.json").read_text(encoding="utf-8"))["soup"] == "finished"
 
 
+def test_folds_that_are_done_get_no_mean_of_random_starts(here: Path, tmp_path: Path) -> None:
+    """`resume` refuses what `folds` would have refused."""
+    shutil.copytree(here / "images", tmp_path / "images")
+    model = {"model__backbone": "small_cnn", "model__weights": "none", "training__plan": "finetune"}
+    config = probed_config(
+        tmp_path, training__epochs=1, data__source="images", targets={"label": {"column": "label"}}, **model
+    )
+    command("folds", config, "--folds", 2, "--run", tmp_path / "F", "--quiet").ok()
+    file = tmp_path / "F/config.toml"
+    file.write_text(file.read_text(encoding="utf-8").replace("soup = false", "soup = true"), encoding="utf-8")
+    found = command("resume", tmp_path / "F")
+    assert found.code == 1
+    assert "folds.soup: found true, but model.weights is 'none'" in found.err
+
+
 def test_a_soup_cannot_be_trained_on(here: Path) -> None:
     found = command("resume", here / "F/soup", "--epochs", 5)
     assert found.code == 1

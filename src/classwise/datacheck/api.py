@@ -18,11 +18,16 @@ from classwise.console import Console
 from classwise.data.checking import check_image
 from classwise.data.images import MAX_PIXELS
 from classwise.data.pixel_format import RGB, PixelFormat
-from classwise.datacheck.changes import write_fixes, write_group_table
-from classwise.datacheck.copies import CopyPair, copy_groups, find_near_copies
+from classwise.datacheck.changes import (
+    Found,
+    refuse_existing_changes,
+    write_fixes,
+    write_group_table,
+)
+from classwise.datacheck.copies import CopyPair, copy_groups, find_near_copies, is_flat
 from classwise.datacheck.features import reason_without_features, row_features
-from classwise.datacheck.finding import SEVERE, SEVERITIES, Finding
-from classwise.datacheck.found_columns import dependent_units, shift_findings, shortcut_findings
+from classwise.datacheck.finding import KINDS, SEVERE, SEVERITIES, Finding
+from classwise.datacheck.found_columns import dependent_units, image_roots, shift_findings, shortcut_findings
 from classwise.datacheck.found_copies import Pair, copy_findings
 from classwise.datacheck.found_images import (
     outlier_findings,
@@ -35,7 +40,7 @@ from classwise.datacheck.image_quality import QualityIssue
 from classwise.datacheck.out_of_fold import target_probabilities
 from classwise.datacheck.outliers import find_outliers
 from classwise.datacheck.page import PageRow, write_page
-from classwise.datacheck.rows import UNKNOWN, Rows, rows_of, rows_of_splits
+from classwise.datacheck.rows import TRAIN, Rows, rows_of, rows_of_splits
 from classwise.datacheck.signature import Signature, UnreadableFile, read_signatures
 from classwise.datacheck.written import Checked, sorted_findings, write_check_csv, write_check_json
 from classwise.errors import ClasswiseError, DataError, OutputError
@@ -53,7 +58,7 @@ class OutOfFold:
     frame: pl.DataFrame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Check:
     """What was found. `folder` has check.html, check.csv and check.json; `group_of` is the number of each row's group
     of copies; `errors`: the ranking of the labels, with out-of-fold probabilities."""
@@ -77,9 +82,18 @@ class Check:
         return {severity: found[severity] for severity in SEVERITIES}
 
     @property
-    def counts_text(self) -> str:
-        """`2 severe, 10 warning, 3 info`."""
-        return ", ".join(f"{count} {severity}" for severity, count in self.counts.items())
+    def lines(self) -> list[str]:
+        """What was found by severity: `severe: 2 unreadable images, 1 likely label error`."""
+        found = []
+        for severity in SEVERITIES:
+            kinds = Counter(finding.kind for finding in self.findings if finding.severity == severity)
+            parts = [f"{kinds[kind]} {KINDS[kind].lower()}" for kind in KINDS if kinds[kind]]
+            found.append(f"{severity}: {', '.join(parts) or 'nothing'}")
+        return found
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {severity}" for severity, count in self.counts.items())
+        return f"Check({str(self.folder)!r}: {len(self.rows)} rows, {counts})"
 
 
 def check_source(
@@ -97,7 +111,7 @@ def check_source(
     (default: runs/NAME-check, numbered if it exists).
 
     `against`: tables or folders of images that should have nothing in common with the data, such as a test.
-    `write_groups` and `fix` also write groups.csv and proposals.csv (check/changes.py), which `force` replaces. The
+    `write_groups` and `fix` also write groups.csv and proposals.csv (datacheck/changes.py), which `force` replaces. The
     source is never changed. Raises DataError for what cannot be read as a source, and for folds of other data; images
     that cannot be read are findings.
     """
@@ -105,35 +119,28 @@ def check_source(
     rows = rows_of(Path(source), [Path(path) for path in against], overrides)
     for note in rows.notes:
         console.paragraph(note)
-    probabilities: dict[str, npt.NDArray[np.float64]] = {}
+    folder = _folder_of(rows, out)
+    refuse_existing_changes(rows, folder, groups=write_groups, fix=fix, force=force)
     search = _Search(rows, console)
-    if out_of_fold is not None:
-        probabilities, left_out = target_probabilities(out_of_fold.frame, rows, out_of_fold.where)
-        search.not_done += left_out
-    folder = _new_folder(Path(source), out)
-    search.images()
-    search.copies()
-    search.columns()
-    search.features()
-    search.labels(probabilities, is_asked=out_of_fold is not None)
+    search.run(out_of_fold)
+    make_folder(folder, exist_ok=True)
     found = search.write(str(source), folder)
     if write_groups:
-        console.paragraph(write_group_table(found.rows, found.group_of, folder, force))
+        console.paragraph(write_group_table(rows, found.group_of, folder, force))
     if fix:
-        console.paragraph(write_fixes(found.rows, search.exact, found.errors, folder, force))
+        changes = Found(rows, search.exact, search.unusable, found.errors)
+        console.paragraph(write_fixes(changes, folder, force))
     return found
 
 
 def check_splits(folder: Path, config: Config, splits: DatasetSplits, console: Console) -> Check:
     """Check the rows of a run as it has split them, and write the files into its `folder` (data.check = "all")."""
     search = _Search(rows_of_splits(config, splits), console)
-    search.images()
-    search.copies()
-    search.columns()
-    search.features()
-    search.labels({}, is_asked=False)
+    search.run(None)
     found = search.write(config.data.source, folder)
-    console.line(f"check: {found.counts_text}; {folder / HTML}")
+    for line in found.lines:
+        console.line(f"check: {line}")
+    console.line(f"check: {folder / HTML}")
     return found
 
 
@@ -144,7 +151,8 @@ class _Search:
         self.rows, self.console = rows, console
         self.findings: list[Finding] = []
         self.done: list[str] = []
-        self.not_done: list[str] = []
+        self.not_done: list[str] = [*rows.not_done]
+        self.unusable: dict[int, str] = {}
         self.signatures: list[Signature | UnreadableFile] = []
         self.exact: list[list[int]] = []
         self.group_of: list[int] = list(range(len(rows)))
@@ -161,6 +169,18 @@ class _Search:
     def max_pixels(self) -> int:
         return MAX_PIXELS if self.rows.config is None else self.rows.config.data.max_pixels
 
+    def run(self, out_of_fold: OutOfFold | None) -> None:
+        """All steps. Raises DataError for folds of other data, before an image is read."""
+        probabilities: dict[str, npt.NDArray[np.float64]] = {}
+        if out_of_fold is not None:
+            probabilities, left_out = target_probabilities(out_of_fold.frame, self.rows, out_of_fold.where)
+            self.not_done += left_out
+        self.images()
+        self.copies()
+        self.columns()
+        self.features()
+        self.labels(probabilities, is_asked=out_of_fold is not None)
+
     def images(self) -> None:
         """Read every file once."""
         for part in self.rows.parts:
@@ -175,6 +195,13 @@ class _Search:
         self.statistics = statistics_table(self.signatures)
         found, self.issues = quality_findings(self.rows, self.statistics)
         self.findings += found
+        reasons = {row: s.reason for row, s in enumerate(self.signatures) if isinstance(s, UnreadableFile)}
+        reasons |= {
+            issue.row: issue.reason
+            for issue in self.issues
+            if issue.kind == "blank" and issue.severity == SEVERE
+        }
+        self.unusable = {row: reason for row, reason in reasons.items() if self.rows.is_source[row]}
         self.done.append(f"{len(self.rows)} images: readable, blank, dark, bright, blurred, size, format")
 
     def copies(self) -> None:
@@ -199,6 +226,7 @@ class _Search:
         pixels, by which other files of the same image are known."""
         contents = [s.content if isinstance(s, Signature) else None for s in self.signatures]
         asked = {row for pair in near for row in (pair.a, pair.b)}
+        asked |= {row for row, s in enumerate(self.signatures) if isinstance(s, Signature) and is_flat(s)}
         by_file: dict[bytes, bytes] = {}
         start = 0
         for part in self.rows.parts:
@@ -215,11 +243,16 @@ class _Search:
 
     def columns(self) -> None:
         """What tells the label and should not."""
-        if not self.rows.texts:
-            self.not_done.append("shortcuts, contradictory labels: no labels were recognized")
+        numbers = [target.name for target in self.rows.targets if target.type == "regression"]
+        if numbers:
+            self.not_done.append(
+                f"shortcuts to {' and '.join(numbers)}: they are looked for with labels only"
+            )
+        if len(self.rows.texts) == len(numbers):
+            self.not_done.append("shortcuts, contradictory labels: there are no labels")
             return
         units = dependent_units(self.rows, self.group_of)
-        self.findings += shortcut_findings(self.rows, self.statistics, self.issues, units)
+        self.findings += shortcut_findings(self.rows, self.statistics, self.issues, units, self.max_pixels)
         self.done.append(
             "shortcuts: whether the size, format, dimensions, folder, time or camera of a file, the border of the"
             " image, its defects, or the position in the table tell the label"
@@ -239,22 +272,32 @@ class _Search:
         if reason:
             self.not_done.append(f"{what}: {reason}")
             return
-        own_M = np.flatnonzero(~self.rows.is_other[found.rows])
+        # What is blank is unlike all others, and is named already.
+        own_M = np.array(
+            [
+                place
+                for place, row in enumerate(found.rows)
+                if not self.rows.is_other[row] and row not in self.unusable
+            ],
+            dtype=np.int64,
+        )
         try:
             outliers = find_outliers(found.features[own_M])
             self.findings += outlier_findings(self.rows, found.rows[own_M], outliers)
             self.done.append(f"outliers among {len(own_M)} images, by the features of a pretrained network")
         except DataError as error:
             self.not_done.append(str(error))
-        if len(set(self.rows.part_of)) > 1:
-            shifts, left_out = shift_findings(self.rows, found, dependent_units(self.rows, self.group_of))
-            self.findings += shifts
-            self.not_done += left_out
-            self.done.append("shift: whether the other parts look like the training images")
-        else:
+        others = [name for name in dict.fromkeys(self.rows.part_of) if name != TRAIN]
+        if not others:
             self.not_done.append(
                 "shift: there is one set of images only; --against TEST compares with another"
             )
+            return
+        shifts, left_out = shift_findings(self.rows, found, dependent_units(self.rows, self.group_of))
+        self.findings += shifts
+        self.not_done += left_out
+        if len(left_out) < len(others):
+            self.done.append("shift: whether the other parts look like the training images")
 
     def labels(self, probabilities: dict[str, npt.NDArray[np.float64]], is_asked: bool) -> None:
         """Likely label errors."""
@@ -280,10 +323,18 @@ class _Search:
             versions={"classwise": __version__, "opencv": cv2.__version__, "numpy": np.__version__},
         )
         rows = {id: self._page_row(number) for number, id in enumerate(self.rows.ids)}
-        folders = _folders(self.rows)
+        folders = image_roots(self.rows)
         write_check_csv(self.findings, folder / CSV)
         write_check_json(self.findings, checked, folder / JSON)
-        write_page(self.findings, rows, checked, folder / HTML, folders, pixels=self.pixels)
+        write_page(
+            self.findings,
+            rows,
+            checked,
+            folder / HTML,
+            folders,
+            pixels=self.pixels,
+            max_pixels=self.max_pixels,
+        )
         return Check(
             folder=folder,
             rows=self.rows,
@@ -294,7 +345,7 @@ class _Search:
         )
 
     def _page_row(self, row: int) -> PageRow:
-        labels = {name: texts[row] for name, texts in self.rows.texts.items() if texts[row] != UNKNOWN}
+        labels = {name: text for name, texts in self.rows.texts.items() if (text := texts[row]) is not None}
         return PageRow(self.rows.ids[row], self.rows.paths[row], labels, self.rows.part_of[row])
 
 
@@ -307,28 +358,14 @@ def _rows_by_content(contents: Sequence[bytes | None]) -> list[list[int]]:
     return [found for found in rows.values() if len(found) > 1]
 
 
-def _folders(rows: Rows) -> list[Path] | None:
-    """The folders outside of which no image is shown; None where links are followed."""
-    folders: list[Path] = []
-    for part in rows.parts:
-        allowed = part.samples.allowed_folders
-        if allowed is None:
-            return None
-        folders += allowed
-    return list(dict.fromkeys(folders))
-
-
-def _new_folder(source: Path, out: str | Path | None) -> Path:
-    """The folder for the files: as given, or the first free one. Files of an earlier check in a given folder are
-    replaced. Raises OutputError."""
-    if out is not None:
-        folder = Path(out)
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file; --out names a folder")
-    else:
-        name = source.resolve().parent.name if source.suffix.lower() == ".toml" else source.resolve().stem
-        folder = next(path for path in _numbered(Path("runs") / f"{name}-check") if not path.exists())
-    make_folder(folder, exist_ok=True)
+def _folder_of(rows: Rows, out: str | Path | None) -> Path:
+    """The folder for the files: as given, or the first free one; it is made once there is something to write. The three
+    files of an earlier check in a given folder are replaced. Raises OutputError."""
+    if out is None:
+        return next(path for path in _numbered(Path("runs") / f"{rows.name}-check") if not path.exists())
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; --out names a folder")
     return folder
 
 

@@ -1,26 +1,41 @@
 """What a check writes for the data to be changed by: groups of copies, and proposals for a person to accept."""
 
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from classwise.data.table import write_table
-from classwise.datacheck.found_labels import LabelError, LabelErrors
+from classwise.datacheck.found_labels import LIKELY, LabelError, LabelErrors
 from classwise.datacheck.proposals import REMOVE, Proposal, apply_proposals, write_proposals
 from classwise.datacheck.rows import Rows, Table, rows_of
 from classwise.datacheck.written_groups import write_grouped_samples, write_groups
+from classwise.files import refuse_existing
 
 GROUPS, PROPOSALS = "groups", "proposals.csv"
-GROUP, OTHER_NAMES = "group", ("copy_group", "classwise_copy_group")
-"""The name of the new column, and those that it takes where the table has one of that name."""
+GROUP = "group"
 
 KEPT_FIRST = ("test", "valid", "train")
 """Of copies in several parts, the row in the first of these stays."""
 
 
+def refuse_existing_changes(rows: Rows, folder: Path, groups: bool, fix: bool, force: bool) -> None:
+    """Raise OutputError, before anything is looked at, for a file of an earlier check that would be replaced."""
+    if groups and folder.exists():
+        refuse_existing(folder / _groups_name(rows.table), force)
+    if fix and folder.exists():
+        refuse_existing(folder / PROPOSALS, force)
+
+
+def _groups_name(table: Table) -> str:
+    return f"{GROUPS}{'.csv' if table.file is None else table.file.suffix.lower()}"
+
+
 def _free_name(table: Table) -> str:
     """A name for the new column that the table does not have."""
-    return next(name for name in (GROUP, *OTHER_NAMES) if name not in table.frame.columns)
+    names = itertools.chain((GROUP,), (f"copy_{GROUP}{number or ''}" for number in itertools.count()))
+    return next(name for name in names if name not in table.frame.columns)
 
 
 def write_group_table(rows: Rows, group_of: Sequence[int], folder: Path, force: bool) -> str:
@@ -28,18 +43,18 @@ def write_group_table(rows: Rows, group_of: Sequence[int], folder: Path, force: 
     DataError, OutputError."""
     table = rows.table
     name = _free_name(table)
+    out = folder / _groups_name(table)
+    is_source_N = rows.is_source
     by_id = {
         id: group
-        for id, group, is_other in zip(rows.ids, group_of, rows.is_other.tolist(), strict=True)
-        if not is_other
+        for id, group, is_source in zip(rows.own_ids, group_of, is_source_N.tolist(), strict=True)
+        if is_source
     }
     if table.file is None:
-        out = folder / f"{GROUPS}.csv"
         count = write_grouped_samples(
             table.frame, out, by_id, id_column=table.id_column, name=name, force=force
         )
     else:
-        out = folder / f"{GROUPS}{table.file.suffix.lower()}"
         count = write_groups(
             table.file,
             out,
@@ -49,49 +64,71 @@ def write_group_table(rows: Rows, group_of: Sequence[int], folder: Path, force: 
             name=name,
             force=force,
         )
+    folders = [str(path) for path in table.folders]
+    images = f'"{folders[0]}"' if len(folders) == 1 else str(folders)
     return (
-        f'{out}: {count} groups of several rows; to keep them together: data.source = "{out}", data.group ='
-        f' "{name}", and data.images as it is now'
+        f"{out}: {count} group{'' if count == 1 else 's'} of several rows; to keep them together:"
+        f' data.source = "{out}", data.images = {images}, data.group = "{name}"'
     )
 
 
-def write_fixes(
-    rows: Rows, exact: Sequence[Sequence[int]], errors: LabelErrors | None, folder: Path, force: bool
-) -> str:
-    """Write proposals.csv: other labels for the likeliest errors, and the removal of copies with equal labels among the
-    rows that hold one image (`exact`); returns a line on it. Raises OutputError."""
-    proposals: list[Proposal] = []
-    left_out = 0
-    for error in errors.listed if errors else ():
-        proposal = _relabel(rows, error)
-        left_out += proposal is None
-        proposals += [] if proposal is None else [proposal]
-    proposals += [proposal for copies in exact for proposal in _removals(rows, copies)]
+def write_fixes(found: "Found", folder: Path, force: bool) -> str:
+    """Write proposals.csv: other labels for likely errors; and the removal of copies with equal labels, of rows that
+    another side of the data holds too, and of images that cannot be used. Returns a line on it. Raises OutputError."""
+    rows = found.rows
+    errors = [error for error in (found.errors.listed if found.errors else ()) if error.wrong >= LIKELY]
+    relabeled = [_relabel(rows, error) for error in errors]
+    proposals = [proposal for proposal in relabeled if proposal is not None]
+    proposals += [
+        _removal(rows, row, f"the image cannot be used: {reason}") for row, reason in found.unusable.items()
+    ]
+    proposals += [proposal for copies in found.exact for proposal in _removals(rows, copies, found.unusable)]
     out = folder / PROPOSALS
     write_proposals(proposals, out, force)
-    more = f"; {left_out} errors of several labels in several columns are left to you" if left_out else ""
-    labels = "" if errors else "; labels need out-of-fold predictions (--run FOLDS)"
-    return (
-        f"{out}: {len(proposals)} proposals{more}{labels}; write y into the column accept of those that are right,"
-        " and then:"
-        f" classwise check SOURCE --apply {out} --out NEW.csv"
+    left_out = sum(proposal is None for proposal in relabeled)
+    more = f"; {left_out} labels that are not the text of one cell are left to you" if left_out else ""
+    labels = "" if found.errors else "; labels need out-of-fold predictions (--run FOLDS)"
+    then = (
+        "; write y into the column accept of those that are right, and then: classwise check SOURCE --apply"
+        f" {out} --out NEW.csv"
     )
+    count = f"{len(proposals)} proposal{'' if len(proposals) == 1 else 's'}"
+    return f"{out}: {count}{more}{labels}{then if proposals else ''}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What proposals are made of: `exact`, the rows that hold one image; `unusable`, why the images of some rows of
+    data.source cannot be used."""
+
+    rows: Rows
+    exact: Sequence[Sequence[int]]
+    unusable: Mapping[int, str]
+    errors: LabelErrors | None
 
 
 def _relabel(rows: Rows, error: LabelError) -> Proposal | None:
-    """The proposal of another label; None where the label is not the text of one cell."""
+    """The proposal of another label; None where the label is not the text of one cell of data.source."""
     target = next(target for target in rows.targets if target.name == error.target)
-    if len(target.columns) != 1 or target.type == "multilabel":
+    assert rows.config is not None
+    is_cut = rows.config.targets[target.name].edges is not None  # the cell has a number
+    if len(target.columns) != 1 or target.type == "multilabel" or is_cut or not rows.is_source[error.row]:
         return None
     column = target.columns[0]
     return Proposal(
-        id=rows.ids[error.row],
+        id=rows.own_ids[error.row],
         column=column,
         found=_cell(rows, error.row, column),
         proposed=error.proposed,
-        reason=f"out of fold, {error.proposed!r} is more likely than {error.given!r}",
+        reason=f"by a model that has not seen the row, {error.proposed!r} is more likely than {error.given!r}",
         value=round(error.wrong, 4),
     )
+
+
+def _removal(rows: Rows, row: int, reason: str) -> Proposal:
+    column = rows.table.id_column
+    id = rows.own_ids[row]
+    return Proposal(id=id, column=column, found=id, proposed="", reason=reason, action=REMOVE)
 
 
 def _cell(rows: Rows, row: int, column: str) -> str:
@@ -103,27 +140,24 @@ def _cell(rows: Rows, row: int, column: str) -> str:
     raise AssertionError
 
 
-def _removals(rows: Rows, copies: Sequence[int]) -> list[Proposal]:
-    """Of an image that several rows hold, all rows of the table but one, where all have the same labels: a test keeps
-    its row, then validation."""
-    in_table = set(rows.table.frame[rows.table.id_column].to_list())
-    own = [row for row in copies if not rows.is_other[row] and rows.ids[row] in in_table]
-    if len({tuple(texts[row] for texts in rows.texts.values()) for row in own}) != 1:
+def _removals(rows: Rows, copies: Sequence[int], unusable: Mapping[int, str]) -> list[Proposal]:
+    """Of an image that several rows hold: all rows of data.source that another set has, too; else all but one, where
+    all have the same labels. A test keeps its row, then validation. Images of a ranking may recur."""
+    own = [row for row in copies if rows.is_source[row] and row not in unusable]
+    if not own or any(target.type == "ranking" for target in rows.targets):
         return []
-    kept = min(own, key=lambda row: (KEPT_FIRST.index(rows.part_of[row]), row))
-    column = rows.table.id_column
-    return [
-        Proposal(
-            id=rows.ids[row],
-            column=column,
-            found=rows.ids[row],
-            proposed="",
-            reason=f"the same image as {rows.ids[kept]!r}, pixel for pixel, with the same labels",
-            action=REMOVE,
+    others = [row for row in copies if rows.is_other[row]]
+    if others:
+        held = (
+            f"the same image, pixel for pixel, is in {rows.part_of[others[0]]}: {rows.own_ids[others[0]]!r}"
         )
-        for row in own
-        if row != kept
-    ]
+        return [_removal(rows, row, held) for row in own]
+    everywhere = [row for row in copies if row not in unusable]
+    if len({tuple(texts[row] for texts in rows.texts.values()) for row in everywhere}) != 1:
+        return []
+    kept = min(everywhere, key=lambda row: (KEPT_FIRST.index(rows.part_of[row]), row))
+    reason = f"the same image as {rows.ids[kept]!r}, pixel for pixel, with the same labels"
+    return [_removal(rows, row, reason) for row in own if row != kept]
 
 
 def apply_to(

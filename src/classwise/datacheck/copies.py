@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from classwise.datacheck.copy_candidates import RANK, Candidates, find_candidates
 from classwise.datacheck.copy_chance import FALSE_PER_IMAGE, Chance, measure_chance
 from classwise.datacheck.copy_confirm import Agreement, agreement, align, turned_view
-from classwise.datacheck.signature import Signature, UnreadableFile
+from classwise.datacheck.signature import ImageStatistics, Signature, UnreadableFile
 
 BLANK = 2.0
 """Standard deviation in levels of gray below which an image shows nothing that could be copied."""
@@ -45,6 +45,11 @@ HOW = (
 """By classwise.datacheck.copy_candidates.TURNS."""
 CROPPED = 0.08
 """Of the area that only one of two images shows, for one to be called cropped."""
+FAINT, COLOR_NOISE, COLOR_SHARE = 6.0, 5.0, 0.35
+"""Mean color differences, in levels, below which an image has no hue; what they may differ by; and the share of
+them."""
+GAINS = (0.4, 2.5)
+"""By which brightness, contrast and borders may change the strength of a color."""
 RESIZED = 0.02
 """By which the sizes of two images differ, for one to be called resized."""
 
@@ -124,12 +129,17 @@ def _components(count: int, edges: Sequence[tuple[int, int]]) -> Numbers:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
+def is_flat(signature: Signature) -> bool:
+    """Whether an image shows nothing that could be copied."""
+    return bool(signature.views_VSS[0].std() < BLANK)
+
+
 def _rows_to_search(signatures: Sequence[Signature | UnreadableFile]) -> list[int]:
     """The first row of each content that shows something, in the order of the contents, so that the order of the rows
     makes no difference."""
     first_row: dict[bytes, int] = {}
     for row, signature in enumerate(signatures):
-        if isinstance(signature, Signature) and signature.views_VSS[0].std() >= BLANK:
+        if isinstance(signature, Signature) and not is_flat(signature):
             first_row.setdefault(signature.content, row)
     return [first_row[content] for content in sorted(first_row)]
 
@@ -154,6 +164,18 @@ def _how(one: Signature, other: Signature, link: _Link) -> str:
     return "resized" if link.turn == 0 and is_resized else how
 
 
+def alike_in_color(one: ImageStatistics, other: ImageStatistics) -> bool:
+    """Whether the mean color of one image can have become that of the other: brightness and contrast change how strong
+    a color is, a neutral border makes it weaker, and neither changes its hue."""
+    first = np.array([one.cb, one.cr])
+    second = np.array([other.cb, other.cr])
+    strength = max(float(np.linalg.norm(first)), float(np.linalg.norm(second)))
+    if strength < FAINT:
+        return True
+    gain = np.clip(first @ second / max(float(first @ first), 1e-6), *GAINS)
+    return bool(np.linalg.norm(second - gain * first) <= COLOR_NOISE + COLOR_SHARE * strength)
+
+
 class _Search:
     """Looks for copies in rounds: what one round connects is one image to the next, so that copies of copies meet."""
 
@@ -162,6 +184,7 @@ class _Search:
         self.views_VSS = np.concatenate([signature.views_VSS for signature in signatures])
         self.image_V = np.repeat(np.arange(len(signatures)), counts)
         self.threads, self.count = threads, len(signatures)
+        self.statistics = [signature.statistics for signature in signatures]
         self.crowd_N = np.full(self.count, CROWD)
         self.gap = self.reach = 0.0
         self.chance: Chance | None = None
@@ -225,6 +248,7 @@ class _Search:
             key = (min(one, other), max(one, other))
             known = best.get(key)
             is_copy = link.agreement.is_possible and link.agreement.score > threshold
+            is_copy = is_copy and alike_in_color(self.statistics[one], self.statistics[other])
             if is_copy and (known is None or link.agreement.score > known.agreement.score):
                 best[key] = link
         return list(best.values())

@@ -13,6 +13,7 @@ from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.datacheck.rows import Part, Rows
+from classwise.errors import DataError
 from classwise.files import sha256
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.own_parts.reference import is_own
@@ -68,6 +69,8 @@ def row_features(
             chosen.append(start + numbers)
             found.append(features_NF.numpy())
         start += len(part.samples)
+    if not found:
+        raise DataError("not one of the images can be read")
     return Features(np.concatenate(chosen), np.concatenate(found))
 
 

@@ -1,5 +1,6 @@
 """What is known of image files without decoding them: what a shortcut can be made of."""
 
+import io
 import warnings
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,6 +11,9 @@ import polars as pl
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import TiffImageFile
+
+from classwise.data.image_file import Folders, read_file
+from classwise.data.images import MAX_PIXELS
 
 TURNED = (5, 6, 7, 8)
 """Orientations of EXIF that swap height and width."""
@@ -42,20 +46,23 @@ COLUMNS: dict[str, pl.DataType] = {
 }
 
 
-def file_facts(paths: Sequence[Path]) -> pl.DataFrame:
+def file_facts(paths: Sequence[Path], folders: Folders = None, max_pixels: int = MAX_PIXELS) -> pl.DataFrame:
     """The FileFacts of each path in its order, and `aspect`, width over height; null where a file does not tell. A file
-    that cannot be read has nulls, and no error: that it cannot be read is found where images are decoded."""
-    table = pl.DataFrame([facts_of(path) for path in paths], schema=COLUMNS, orient="row")
+    that cannot be read, or lies outside of `folders`, has nulls, and no error: that it cannot be read is found where
+    images are decoded."""
+    facts = [facts_of(path, folders, max_pixels) for path in paths]
+    table = pl.DataFrame(facts, schema=COLUMNS, orient="row")
     return table.with_columns(aspect=pl.col("width") / pl.col("height"))
 
 
-def facts_of(path: Path) -> FileFacts:
-    """What is known of one file; only its head is read."""
+def facts_of(path: Path, folders: Folders = None, max_pixels: int = MAX_PIXELS) -> FileFacts:
+    """What is known of one file, opened as for training: not outside of `folders`, and nothing but a regular file."""
     facts = FileFacts(suffix=path.suffix.lower(), folder=path.parent.name)
     try:
-        facts = facts._replace(bytes=path.stat().st_size)
+        _, data = read_file(path, max_pixels, folders)
+        facts = facts._replace(bytes=len(data))
         # Pillow warns of large images, which are not decoded here, and of damaged EXIF.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
             exif = _exif(image)
             # Of a TIFF, Pillow has turned the size already.
             turned = exif.get(Base.Orientation) in TURNED and not isinstance(image, TiffImageFile)
@@ -63,8 +70,8 @@ def facts_of(path: Path) -> FileFacts:
             tables = getattr(image, "quantization", None)
             quantization = sum(tables[0]) / len(tables[0]) if tables else None
             original = exif.get_ifd(IFD.Exif).get(Base.DateTimeOriginal)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError):
-        return facts  # what Pillow raises for files that are damaged, or no images
+    except Exception:  # Pillow raises whatever its plugins do for files that are damaged, or no images
+        return facts
     names = [str(exif.get(key) or "").strip("\0 ") for key in (Base.Make, Base.Model)]
     return facts._replace(
         height=height,

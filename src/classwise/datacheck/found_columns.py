@@ -1,7 +1,8 @@
 """From columns and features to findings about the data as a whole: shortcuts, and shift between two parts."""
 
-import os
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from classwise.datacheck.features import Features
 from classwise.datacheck.file_facts import file_facts
 from classwise.datacheck.finding import INFO, SEVERE, WARNING, Finding
 from classwise.datacheck.image_quality import QualityIssue, issue_flags
-from classwise.datacheck.rows import UNKNOWN, Rows
+from classwise.datacheck.rows import TRAIN, Rows
 from classwise.datacheck.shift import Shift, compare_sets
 from classwise.datacheck.shortcuts import Shortcut, find_shortcuts, is_sorted_by_class
 from classwise.errors import DataError
@@ -33,33 +34,57 @@ WORDS = {
 }
 OF_CONTENT = ("bytes", "border", "height", "width", "aspect")
 """What may follow from what the image shows: a textured surface makes a larger file."""
+OF_FOLDERS = 0.8
+"""The share of labels that folders have to tell to be where they were read from."""
 MOST_ROWS_THAT_TELL = 10
 
 
 def shortcut_findings(
-    rows: Rows, statistics: pl.DataFrame, issues: Sequence[QualityIssue], units: Sequence[str]
+    rows: Rows,
+    statistics: pl.DataFrame,
+    issues: Sequence[QualityIssue],
+    units: Sequence[str],
+    max_pixels: int,
 ) -> list[Finding]:
     """What tells the label of each target and should not. `statistics`: a row for each image, as `statistics_table` has
-    them; `units`: which rows depend on each other, as from `dependent_units`."""
+    them; `units`: which rows depend on each other, as from `dependent_units`. Numbers are no labels here."""
     own = np.flatnonzero(~rows.is_other)
-    facts = file_facts([rows.paths[row] for row in own])
+    facts = file_facts([rows.paths[row] for row in own], image_roots(rows), max_pixels)
     flags = issue_flags(issues, len(rows))
     columns = facts.with_columns(
         statistics["border"][own],
         statistics["flat_border"][own].alias("flat border"),
-        pl.Series("position", np.arange(len(own))),
+        pl.Series("position", rows.places[own]),
         *(pl.Series(f"is {kind}", flags[kind].to_numpy()[own]) for kind in flags.columns),
     )
     groups = [units[row] for row in own.tolist()]
     found = []
-    for name, texts in rows.texts.items():
-        labels, label_N = _numbered([texts[row] for row in own])
-        left_out = [name for name in ("folder",) if _are_folders_the_labels(facts, labels, label_N)]
-        if is_sorted_by_class(label_N):
+    for target in rows.targets:
+        if target.name not in rows.texts or target.type == "regression":
+            continue
+        labels, label_N = _numbered([rows.texts[target.name][row] for row in own])
+        # Labels that were read from folders are told by them, also once some were corrected; so they are by the
+        # position in a table that lists folder after folder.
+        is_of_folders = _share_told_by_folders(facts, labels, label_N) >= OF_FOLDERS
+        left_out = ["folder", "position"] if is_of_folders else []
+        if rows.table.file is None or is_sorted_by_class(
+            label_N[np.argsort(rows.places[own], kind="stable")]
+        ):
             left_out.append("position")
         shortcuts = find_shortcuts(columns, label_N, groups, left_out=left_out)
-        found += [_shortcut(name, labels, shortcut) for shortcut in shortcuts if shortcut.is_notable]
+        found += [_shortcut(target.name, labels, one) for one in shortcuts if one.is_notable]
     return found
+
+
+def image_roots(rows: Rows) -> list[Path] | None:
+    """The folders outside of which no image is opened; None where links are followed."""
+    folders: list[Path] = []
+    for part in rows.parts:
+        allowed = part.samples.allowed_folders
+        if allowed is None:
+            return None
+        folders += allowed
+    return list(dict.fromkeys(folders))
 
 
 def dependent_units(rows: Rows, group_of: Sequence[int]) -> list[str]:
@@ -73,31 +98,27 @@ def dependent_units(rows: Rows, group_of: Sequence[int]) -> list[str]:
     return merge_groups(groups, [str(group) for group in group_of])
 
 
-def _numbered(texts: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
+def _numbered(texts: Sequence[str | None]) -> tuple[list[str], npt.NDArray[np.int64]]:
     """The labels in order, and the number of each row's, -1 where it has none."""
-    labels = sorted({text for text in texts if text != UNKNOWN})
+    labels = sorted({text for text in texts if text is not None})
     number = {label: place for place, label in enumerate(labels)}
-    return labels, np.array([number.get(text, -1) for text in texts], dtype=np.int64)
+    return labels, np.array([-1 if text is None else number[text] for text in texts], dtype=np.int64)
 
 
-def _are_folders_the_labels(
+def _share_told_by_folders(
     facts: pl.DataFrame, labels: Sequence[str], label_N: npt.NDArray[np.int64]
-) -> bool:
-    """Whether the folder of a file is where its label was read from."""
+) -> float:
+    """The share of the labeled rows that have the most frequent label of their folder, where each label has a folder of
+    its own; else 0."""
     folders = facts["folder"].to_list()
-    named = [os.path.normcase(folder) for folder in folders]
-    return all(
-        number < 0 or os.path.normcase(labels[number]) == folder
-        for folder, number in zip(named, label_N.tolist(), strict=True)
-    ) or (len(set(folders)) > 1 and _is_function(folders, label_N))
-
-
-def _is_function(folders: Sequence[str], label_N: npt.NDArray[np.int64]) -> bool:
-    """Whether each folder has one label, and each label one folder."""
-    pairs = {
-        (folder, number) for folder, number in zip(folders, label_N.tolist(), strict=True) if number >= 0
-    }
-    return len(pairs) == len({pair[0] for pair in pairs}) == len({pair[1] for pair in pairs})
+    counts: dict[str, Counter[int]] = {}
+    for folder, number in zip(folders, label_N.tolist(), strict=True):
+        if number >= 0:
+            counts.setdefault(folder, Counter())[number] += 1
+    told = {counter.most_common(1)[0][0] for counter in counts.values()}
+    if len(told) < len(labels):
+        return 0.0
+    return sum(max(counter.values()) for counter in counts.values()) / max(1, int((label_N >= 0).sum()))
 
 
 def _shortcut(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding:
@@ -119,9 +140,8 @@ def _shortcut(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding
         partner="",
         value=round(max(shortcut.strength, shortcut.informedness), 4),
         advice=(
-            f"{words} tells {target}{told}: balanced accuracy {shortcut.balanced_accuracy:.2f} from it alone, where"
-            " guessing"
-            f" has {shortcut.chance:.2f} (p = {shortcut.p_value:.2g}, {shortcut.rows} rows).{why}"
+            f"{words} tells {target}{told}: from it alone the balanced accuracy is {shortcut.balanced_accuracy:.2f}, by"
+            f" guessing {shortcut.chance:.2f} (p = {shortcut.p_value:.2g}, {shortcut.rows} rows).{why}"
         ),
         details={
             "column": shortcut.column,
@@ -139,10 +159,10 @@ def shift_findings(rows: Rows, features: Features, units: Sequence[str]) -> tupl
     found: list[Finding] = []
     left_out: list[str] = []
     part_N = np.array(rows.part_of)[features.rows]
-    train_N = part_N == "train"
+    train_N = part_N == TRAIN
     for name in dict.fromkeys(rows.part_of):
         other_N = part_N == name
-        if name == "train" or not other_N.any():
+        if name == TRAIN or not other_N.any():
             continue
         try:
             shift = compare_sets(
@@ -152,7 +172,7 @@ def shift_findings(rows: Rows, features: Features, units: Sequence[str]) -> tupl
                 [units[row] for row in features.rows[other_N]],
             )
         except DataError as error:
-            left_out.append(f"shift between train and {name}: {error}")
+            left_out.append(f"shift between train and {name}: {str(error).removeprefix('shift: ')}")
             continue
         if shift.is_notable:
             found.append(_shift(rows, name, shift, features.rows[train_N], features.rows[other_N]))
@@ -173,10 +193,9 @@ def _shift(
         value=round(shift.auc, 4),
         advice=(
             f"{name} does not look like train: images are told apart with an AUC of {shift.auc:.3f} [{low:.3f},"
-            f" {high:.3f}] (0.5: alike; p = {shift.p_value:.2g}). A score on other rows of train says less about"
-            f" {name};"
-            " shown are those that tell most. Look for another camera, time or selection, and validate on rows like"
-            f" {name}"
+            f" {high:.3f}] (0.5: alike; p = {shift.p_value:.2g}). A score on other rows of train says less about it;"
+            " shown are the rows that tell most. Look for another camera, time or selection, and validate on rows like"
+            " these"
         ),
         details={"part": name, "interval": [low, high], "members": telling, "unlike": unlike},
     )

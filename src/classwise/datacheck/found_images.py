@@ -10,7 +10,7 @@ import polars as pl
 from classwise.datacheck.finding import INFO, SEVERE, WARNING, Finding
 from classwise.datacheck.image_quality import QualityIssue, quality_issues
 from classwise.datacheck.outliers import Outliers
-from classwise.datacheck.rows import UNKNOWN, Rows
+from classwise.datacheck.rows import Rows
 from classwise.datacheck.signature import ImageStatistics, Signature, UnreadableFile
 
 LEAST_IN_CLASS = 3
@@ -29,7 +29,7 @@ def unreadable_findings(rows: Rows, signatures: Sequence[Signature | UnreadableF
             partner="",
             value=None,
             advice=f'{signature.reason}. Repair the file, or take the row out; data.bad_images = "skip" leaves it out',
-            details={"reason": signature.reason, "parts": {rows.part_of[row]: 1}},
+            details={"parts": {rows.part_of[row]: 1}},
         )
         for row, signature in enumerate(signatures)
         if isinstance(signature, UnreadableFile)
@@ -64,7 +64,7 @@ def quality_findings(rows: Rows, statistics: pl.DataFrame) -> tuple[list[Finding
             severity=issue.severity,
             id=rows.ids[issue.row],
             partner="",
-            value=round(issue.value, 4),
+            value=round(issue.value, 4) + 0.0,  # no -0.0
             advice=f"{issue.reason}{classes.get(issue.kind, '')}. {_ADVICE[issue.kind]}",
             details={"parts": {rows.part_of[issue.row]: 1}},
         )
@@ -90,7 +90,7 @@ def _classes_of_defects(rows: Rows, issues: Sequence[QualityIssue]) -> Mapping[s
         of_kind = [issue.row for issue in issues if issue.kind == kind]
         for name, texts in rows.texts.items():
             labels, counts = np.unique(
-                [texts[row] for row in of_kind if texts[row] != UNKNOWN] or [""], return_counts=True
+                [text for row in of_kind if (text := texts[row]) is not None] or [""], return_counts=True
             )
             label, count = labels[counts.argmax()], int(counts.max())
             share = sum(text == label for text in texts) / max(1, len(texts))
@@ -109,8 +109,7 @@ def outlier_findings(rows: Rows, numbers: npt.NDArray[np.int64], outliers: Outli
             partner=rows.ids[numbers[nearest]],
             value=round(float(distance), 4),
             advice=(
-                f"labeled {rows.text(numbers[row])}, and unlike all other"
-                f" images{' of its class' * outliers.is_within_class}"
+                f"with the label {rows.text(numbers[row])}, and unlike all other images"
                 f" (distance {distance:.2f}; {outliers.threshold:.2f} is usual at most); beside it the nearest one."
                 " Look whether it belongs here; a rare kind of image does"
             ),

@@ -1,6 +1,7 @@
 """From out-of-fold probabilities to findings: labels that are likely wrong, ranked, and the pairs of classes
 concerned."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from classwise.datacheck.label_errors import (
 )
 from classwise.datacheck.rows import Rows
 
-LEAST_LISTED, MOST_LISTED = 20, 1_000
-"""Entries of the ranking that are listed: twice as many as are expected to be wrong, within these."""
+MOST_LISTED = 1_000
+"""Entries of the ranking that are listed: twice as many as are expected to be wrong, and no more than these."""
+LEAST_WRONG = 0.02
+"""The probability of an error below which an entry is not listed, wherever it ranks."""
 LIKELY = 0.5
-"""The probability from which on an entry is a warning."""
+"""The probability from which on an entry is a warning, and another label is proposed."""
 PAIRS = 8
 
 
@@ -59,7 +62,9 @@ def rank_labels(rows: Rows, probabilities: Mapping[str, npt.NDArray[np.float64]]
     }
     every = merge_rankings(list(rankings.values()))
     expected = every.expected_errors(len(every.rows))
-    count = min(len(every.rows), MOST_LISTED, max(LEAST_LISTED, round(2 * expected)))
+    # The probability need not fall along the ranking, so what is listed ends where it has fallen for good.
+    possible = int(np.flatnonzero(every.wrong >= LEAST_WRONG).max(initial=-1)) + 1
+    count = min(possible, MOST_LISTED, math.ceil(2 * expected))
     targets = {target.name: target for target in rows.targets}
     labels = _label_of(rows)
     listed = []
@@ -115,11 +120,13 @@ def _lines(rows: Rows, rankings: Mapping[str, LabelRanking], every: LabelRanking
     """How many of the listed labels are expected to be wrong, and the pairs of classes with most of them."""
     if not len(every.rows):
         return ["labels: none has a probability out of fold"]
+    if not count:
+        return [f"labels: none of {len(every.rows)} is likely wrong, by the probabilities out of fold"]
     expected = every.expected_errors(count)
     lines = [
-        f"labels: the {count} likeliest errors of {len(every.rows)} labels, of which about {expected:.0f} are"
-        " expected to be"
-        " wrong; an estimate from the same probabilities"
+        f"labels: the {count} likeliest errors of {len(every.rows)} labels; about {expected:.1f} of them are"
+        " expected to"
+        " be wrong, which is an estimate from the same probabilities"
     ]
     labels = _label_of(rows)
     targets = {target.name: target for target in rows.targets}
@@ -141,16 +148,15 @@ def label_findings(rows: Rows, errors: LabelErrors) -> list[Finding]:
 
 def counts_of(rows: Rows, target: str) -> Counter[str]:
     """How many rows have each label of a target."""
-    return Counter(rows.texts[target])
+    return Counter(text for text in rows.texts[target] if text is not None)
 
 
 def _finding(rows: Rows, error: LabelError, place: int, counts: Mapping[str, int]) -> Finding:
     rare = None if error.label else rare_class_warning(error.given, counts[error.given])
     advice = (
-        f"number {place} of the ranking: labeled {error.target} {error.given!r}, which a model that has not seen it"
-        " takes"
-        f" for {error.proposed!r} (wrong with a probability of about {error.wrong:.2f}). Look at it before you"
-        " change it"
+        f"number {place} of the ranking: {error.target} is {error.given!r}, and may be {error.proposed!r}. By a model"
+        f" that has not seen the row, the label is wrong with a probability of about {error.wrong:.2f}. Look at it"
+        " before you change it"
     )
     return Finding(
         kind="label-error",

@@ -22,7 +22,8 @@ def target_probabilities(
 
     Raises DataError for folds of other data: of no row of this one, or with rows that it does not have.
     """
-    own = {id: row for row, id in enumerate(rows.ids) if not rows.is_other[row]}
+    # The folds are of the rows of data.source.
+    own = {id: row for row, id in enumerate(rows.own_ids) if rows.is_source[row]}
     ids = frame["id"].to_list()
     unknown = [id for id in ids if id not in own]
     if unknown or not ids:

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Template
 from markupsafe import Markup
 
+from classwise.data.images import MAX_PIXELS
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.datacheck.finding import INFO, KINDS, SEVERE, SEVERITIES, WARNING, Finding
 from classwise.datacheck.page_images import BUDGET, PageImages, page_images
@@ -57,15 +58,23 @@ def write_page(
     path: Path,
     folders: Sequence[Path] | None,
     pixels: PixelFormat = RGB,
+    max_pixels: int = MAX_PIXELS,
     budget: int = BUDGET,
 ) -> int:
     """Write the page of `findings` to `path`, in one step. Returns how many images there was no room for.
 
     `rows`: what is known of the rows that findings name, by their ids (`id`, `partner`, and `members` in the details:
-    the ids of a group of copies, which is shown as one). `folders`, `pixels` and `budget` as in `page_images`."""
+    the ids of a group of copies, which is shown as one). `folders`, `pixels`, `max_pixels` and `budget` as in
+    `page_images`."""
     ordered = sorted_findings(findings)
     shown = _shown_rows(ordered, rows)
-    images = page_images([row.path for row in shown.values()], folders, pixels=pixels, budget=budget)
+    images = page_images(
+        [row.path for row in shown.values()],
+        folders,
+        pixels=pixels,
+        max_pixels=max_pixels,
+        budget=budget,
+    )
     # A file name that is not UTF-8 is read as lone surrogates, which cannot be encoded.
     write_bytes(path, encodable(render(ordered, shown, images, checked)).encode())
     return images.left_out

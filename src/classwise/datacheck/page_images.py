@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from classwise.data.images import read_image
+from classwise.data.images import MAX_PIXELS, read_image
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.errors import ImageError
 from classwise.report.thumbnails import LONGEST_SIDE, Thumbnail, encode
@@ -36,15 +36,16 @@ def page_images(
     paths: Sequence[Path | None],
     folders: Sequence[Path] | None,
     pixels: PixelFormat = RGB,
+    max_pixels: int = MAX_PIXELS,
     budget: int = BUDGET,
 ) -> PageImages:
     """The images at `paths` as data URIs of `budget` bytes in all; the first ones come first, so give the most
     important ones first. `folders`: outside of which no file is read, also through links; None allows any. `pixels`:
-    the format that the images are read in.
+    the format that the images are read in; `max_pixels`: those that an image may have.
 
     A file that cannot be read gives the reason in place of the image."""
     side = LONGEST_SIDE if len(paths) <= MANY else SMALLER_SIDE
-    make = partial(_thumbnail, folders=folders, pixels=pixels, side=side)
+    make = partial(_thumbnail, folders=folders, pixels=pixels, max_pixels=max_pixels, side=side)
     thumbnails: list[Thumbnail] = []
     used = 0
     # Decoding releases the interpreter lock. By chunks, so that nothing is decoded for which there is no room.
@@ -61,12 +62,12 @@ def page_images(
 
 
 def _thumbnail(
-    path: Path | None, folders: Sequence[Path] | None, pixels: PixelFormat, side: int
+    path: Path | None, folders: Sequence[Path] | None, pixels: PixelFormat, max_pixels: int, side: int
 ) -> Thumbnail:
     if path is None:
         return Thumbnail(reason=NO_FILE)
     try:
-        image_HWC = read_image(path, root=folders, min_size=(side, side), pixels=pixels)
+        image_HWC = read_image(path, max_pixels, root=folders, min_size=(side, side), pixels=pixels)
     except ImageError as error:
         return Thumbnail(reason=error.reason)
     # Of other channels than RGB the first three are shown as it, or the first as gray.

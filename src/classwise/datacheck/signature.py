@@ -50,7 +50,8 @@ class ImageStatistics:
     99. sharpness: the variance of the Laplacian (Pech-Pacheco et al., 'Diatom autofocusing in brightfield
     microscopy', 2000) of the image with a longest side of SHARPNESS_SIDE at most. gray: whether it has no color.
     entropy: of the histogram of its levels, in bits, 0 to 8. border: the mean level of the outermost pixels.
-    flat_border: whether nearly all of them have one level.
+    flat_border: whether nearly all of them have one level. cb, cr: the mean color differences of the image (ITU-R
+    BT.601), 0 for gray.
     """
 
     height: int
@@ -64,6 +65,8 @@ class ImageStatistics:
     entropy: float
     border: float
     flat_border: bool
+    cb: float
+    cr: float
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def read_signature(
         content=hashlib.sha256(data).digest(),
         kind=kind,
         facts=facts,
-        statistics=_statistics(gray_HW, has_color, size or gray_HW.shape[:2]),
+        statistics=_statistics(gray_HW, has_color, size or gray_HW.shape[:2], _color_differences(image_HWC)),
         views_VSS=views(gray_HW),
     )
 
@@ -156,7 +159,18 @@ def _to_gray(image_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
     return cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), has_color
 
 
-def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ...]) -> ImageStatistics:
+def _color_differences(image_HWC: NDArray[np.uint8]) -> tuple[float, float]:
+    """The means of Cb and Cr, around 0; channels that are no colors have none."""
+    if image_HWC.shape[2] != 3:
+        return 0.0, 0.0
+    red, green, blue = image_HWC.reshape(-1, 3).mean(axis=0).tolist()
+    level = 0.299 * red + 0.587 * green + 0.114 * blue
+    return 0.564 * (blue - level), 0.713 * (red - level)
+
+
+def _statistics(
+    gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ...], color: tuple[float, float]
+) -> ImageStatistics:
     counts_L = cv2.calcHist([gray_HW], [0], None, [256], [0, 256]).ravel().astype(np.float64)
     shares_L = counts_L / gray_HW.size
     levels_L = np.arange(256)
@@ -183,6 +197,8 @@ def _statistics(gray_HW: NDArray[np.uint8], has_color: bool, size: tuple[int, ..
         gray=not has_color,
         entropy=float(-(used_L * np.log2(used_L)).sum()),
         border=float(edge_P.mean()),
+        cb=color[0],
+        cr=color[1],
         flat_border=bool((np.abs(edge_P - np.median(edge_P)) > FLAT).mean() <= FLAT_SHARE),
     )
 

@@ -67,7 +67,7 @@ def with_plan(config: Config, rows: int, console: Console) -> Config:
         return config
     if not _is_asked(decision) and rows >= ROWS_TO_FINETUNE:
         return config
-    console.line(
+    console.paragraph(
         "heads are fitted to the frozen backbone, and nothing is fine-tuned, so that no row chooses a model and"
         ' decisions can be fitted out of fold; training.plan = "probe_then_finetune" fine-tunes, without decisions'
     )

@@ -26,8 +26,8 @@ class FoldRun:
 
 
 def folds_config(config: Config) -> Config:
-    """The config of all folds: with [folds], and without baselines where it does not ask for them, since each fold
-    would have its own. Raises ConfigError for keys that are about one run's split."""
+    """The config of all folds: with [folds], and without baselines, since each fold would have its own. Raises
+    ConfigError for keys that are about one run's split."""
     folds = config.folds or Folds()
     if folds.fold is not None:
         raise ConfigError(
@@ -52,9 +52,7 @@ def folds_config(config: Config) -> Config:
     seeds = config.seed + folds.repeats
     if seeds > LARGEST_SEED:
         raise ConfigError(f"seed: found {config.seed}, which leaves no room for {folds.repeats} seeds")
-    report = config.report
-    if "baselines" not in report.model_fields_set:
-        report = report.model_copy(update={"baselines": False})
+    report = config.report.model_copy(update={"baselines": False})
     return config.model_copy(update={"folds": folds, "report": report})
 
 
@@ -102,7 +100,8 @@ def _config_of(config: Config, folds: Folds, fold: int, repeat: int) -> Config:
     draw_seed = config.seed if folds.seed is None else folds.seed
     one = Folds(count=folds.count, fold=fold, seed=draw_seed)
     test = config.data.test if isinstance(config.data.test, float) else 0.0
-    data = config.data.model_copy(update={"valid": (1 - test) / folds.count})
+    # All folds are checked at once.
+    data = config.data.model_copy(update={"valid": (1 - test) / folds.count, "check": "exact"})
     own = {
         "folds": one,
         "data": data,

@@ -118,8 +118,9 @@ def make_soup(
     path = folder.path / SOUP
     if not wants_soup(config) or is_done(path):
         return
+    check_soup(config)  # also where folds that are done get it later
     runs = fold_runs(config)
-    one = soup_config(config)
+    one = soup_config(config, gathered.predictor.tta)
     splits = prepare(one, console, read=read)
     console.line(f"averaging the weights of {len(runs)} models: {path}")
     started = datetime.now(UTC)
@@ -160,15 +161,16 @@ def make_soup(
     out.write_status(status)
 
 
-def soup_config(config: Config) -> Config:
-    """What the config.toml of the soup holds: the keys of the folds, on all rows but the test's."""
+def soup_config(config: Config, tta: str = "none") -> Config:
+    """What the config.toml of the soup holds: the keys of the folds, on all rows but the test's, and the test-time
+    augmentation that the folds predict with."""
     assert config.folds is not None
     seed = config.seed if config.folds.seed is None else config.folds.seed
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"valid": 0.0, "fold": None}),
             "folds": Folds(count=config.folds.count, seed=seed, soup=True),
-            "inference": Inference(),
+            "inference": Inference.model_validate({"tta": tta}),
             "decision": None,
         }
     )
@@ -228,7 +230,7 @@ def _scores(
         )
         return metrics
     test = splits.test
-    predictor = Predictor.of(read_checkpoint(out.checkpoints / "best"))
+    predictor = Predictor.of(read_checkpoint(out.checkpoints / "best")).with_tta(config.inference.tta)
     outputs = predictor.outputs(test.samples, config, should_stop=should_stop, cached=test.cached)
     out.write_predictions(predictor.table(test.samples, outputs, test.labels), "test")
     metrics["test"] = scored(predictor, outputs, test, splits, config)

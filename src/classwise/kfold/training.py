@@ -129,6 +129,7 @@ def train_folds(
                     config = with_given_count(config, read.samples, is_new)
                     config = with_plan(config, len(read.samples), console)
                     config = _begin(folder, config, read, console, status)
+                    _check_data(folder, config, read, console)
                 status.runs = fold_runs(config)
                 _train_all(status, config, read, console, quiet, signal_came)
                 gathered = write_results(folder, config, read, console, signal_came)
@@ -157,6 +158,16 @@ def train_folds(
         write_report(folder.path, finished)
         folder.files.write_status(finished)
         console.line(f"report: {folder.files.report}")
+
+
+def _check_data(folder: FoldsFolder, config: Config, read: ReadData, console: Console) -> None:
+    """The whole check into the folds directory, where data.check asks for it."""
+    if config.data.check != "all":
+        return
+    from classwise.datacheck.api import check_splits  # imports that most folds can do without
+
+    first, _ = _drawn(config, read, console)
+    check_splits(folder.path, config, all_rows(read.samples.ids, first), console)
 
 
 def _train_all(
@@ -264,7 +275,7 @@ def _begin(
     set_threads(first)
     model = new_model(first, splits, SINGLE_PROCESS).model
     resolved, _, _ = resolve_auto(first, splits, model, console, memory=memory_of(config.data.cache))
-    data = resolved.data.model_copy(update={"valid": config.data.valid})
+    data = resolved.data.model_copy(update={"valid": config.data.valid, "check": config.data.check})
     of_all = {
         "folds": _folds(config).model_copy(update={"jobs": jobs}),
         "data": data,
