@@ -10,7 +10,6 @@ import pytest
 
 from classwise.datacheck.finding import INFO, KINDS, SEVERE, WARNING
 from classwise.datacheck.image_quality import (
-    issue_classes,
     issue_flags,
     quality_issues,
     robust_distance,
@@ -167,15 +166,12 @@ def test_a_single_image_and_two_are_judged() -> None:
     assert found_in(ordinary(2)) == []
 
 
-def test_defects_by_class_and_as_columns() -> None:
+def test_defects_as_columns() -> None:
     images = ordinary()
     for row in (1, 2, 3, 30):
         images[row] = np.zeros_like(images[row])
     images[40] = (images[40] / 14).astype(np.uint8)
     issues = quality_issues(statistics(images))
-    labels = np.where(np.arange(60) < 30, 0, 1)
-    labels[40] = -1
-    assert issue_classes(issues, labels) == {"blank": {0: 3, 1: 1}, "dark": {-1: 1}}
     flags = issue_flags(issues, 60)
     assert np.flatnonzero(flags["blank"]).tolist() == [1, 2, 3, 30]
     assert np.flatnonzero(flags["dark"]).tolist() == [40]

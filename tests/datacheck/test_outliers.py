@@ -72,24 +72,6 @@ def test_two_copies_of_an_outlier_are_both_listed() -> None:
     assert found.nearest[:2].tolist() == found.rows[:2][::-1].tolist()
 
 
-def test_within_its_class_a_row_of_another_class_is_an_outlier() -> None:
-    """Over all rows it has neighbors enough."""
-    features_NF, class_N = features(3), np.arange(400) % 2
-    class_N[7] = 0
-    assert 7 not in find_outliers(features_NF).rows[:20]
-    found = find_outliers(features_NF, class_N)
-    assert found.rows[0] == 7
-    assert found.listed == 1
-    assert found.is_within_class
-
-
-def test_rare_classes_and_rows_without_one_have_neighbors_among_all() -> None:
-    class_N = np.where(np.arange(400) < LEAST_ROWS - 1, 5, -1)
-    over_all, within = find_outliers(features(4)), find_outliers(features(4), class_N)
-    np.testing.assert_array_equal(within.rows, over_all.rows)
-    np.testing.assert_allclose(within.distance, over_all.distance / np.median(over_all.distance))
-
-
 def test_beyond_the_threshold_of_an_exponential_tail_lie_as_many_as_expected() -> None:
     """EXPECTED of each of 400 sets of 200 rows, within three standard errors."""
     rng = np.random.default_rng(0)
@@ -98,7 +80,7 @@ def test_beyond_the_threshold_of_an_exponential_tail_lie_as_many_as_expected() -
 
 
 def test_equal_rows_are_no_outliers() -> None:
-    found = find_outliers(np.ones((30, 5)), np.zeros(30, dtype=int))
+    found = find_outliers(np.ones((30, 5)))
     assert found.listed == 0
     assert not found.distance.any()
     assert find_outliers(np.zeros((30, 5))).listed == 0

@@ -86,18 +86,6 @@ def issue_flags(issues: Sequence[QualityIssue], rows: int) -> pl.DataFrame:
     return pl.DataFrame(flags)
 
 
-def issue_classes(issues: Sequence[QualityIssue], labels_N: npt.ArrayLike) -> dict[str, dict[int, int]]:
-    """By kind, the number of images of each class (-1: without a label) that have it, the most frequent first."""
-    label_N = np.asarray(labels_N)
-    pairs = {(issue.kind, issue.row) for issue in issues}
-    counts = Counter((kind, int(label_N[row])) for kind, row in pairs)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return {
-        kind: {label: count for (other, label), count in ordered if other == kind}
-        for kind in dict.fromkeys(issue.kind for issue in issues)
-    }
-
-
 def robust_distance(values_N: Floats, least: float) -> Floats:
     """(N,) how many robust standard deviations, `least` or more, each value lies above the median."""
     distance_N = values_N - np.median(values_N)

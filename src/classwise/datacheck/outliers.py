@@ -35,7 +35,7 @@ class Outliers:
 
     rows (N,): row numbers. distance (N,): the mean distance from the nearest NEIGHBORS, of features of length 1: 0 for
     copies, about 1.4 for what has nothing in common. nearest (N,): the row that is most like it. listed: how many of
-    the first are outliers. threshold: the distance beyond which they are. is_within_class: neighbors are of one class.
+    the first are outliers. threshold: the distance beyond which they are.
     """
 
     rows: Ints
@@ -43,13 +43,10 @@ class Outliers:
     nearest: Ints
     listed: int
     threshold: float
-    is_within_class: bool
 
 
-def find_outliers(features_NF: npt.ArrayLike, classes_N: npt.ArrayLike | None = None) -> Outliers:
-    """Rank the rows of a set by how unlike all others they are; with `classes_N` (-1: unknown), unlike the others of
-    their class. Then the rows of a class are compared with its ordinary distance, and distances are multiples of this.
-    Rows without a class and of classes with fewer than LEAST_ROWS have neighbors among all.
+def find_outliers(features_NF: npt.ArrayLike) -> Outliers:
+    """Rank the rows of a set by how unlike all others they are.
 
     Raises DataError for fewer than LEAST_ROWS rows, and for features that are not finite.
     """
@@ -60,16 +57,6 @@ def find_outliers(features_NF: npt.ArrayLike, classes_N: npt.ArrayLike | None = 
         raise DataError("outliers: found features that are not finite numbers; leave out their rows")
     unit_ND = _of_length_one(features_NF)
     distance_N, nearest_N = _to_neighbors(unit_ND)
-    if classes_N is not None:
-        scale = np.median(distance_N)
-        distance_N = distance_N / (scale if scale > 0 else 1.0)
-        class_N = np.asarray(classes_N)
-        for label in np.unique(class_N[class_N >= 0]):
-            rows = np.flatnonzero(class_N == label)
-            if len(rows) >= LEAST_ROWS:
-                within, nearest = _to_neighbors(unit_ND[rows])
-                scale = np.median(within)
-                distance_N[rows], nearest_N[rows] = within / (scale if scale > 0 else 1.0), rows[nearest]
     threshold = tail_threshold(distance_N)
     order_N = np.lexsort((np.arange(len(distance_N)), -distance_N))
     return Outliers(
@@ -78,7 +65,6 @@ def find_outliers(features_NF: npt.ArrayLike, classes_N: npt.ArrayLike | None = 
         nearest=nearest_N[order_N],
         listed=int((distance_N > threshold).sum()),
         threshold=threshold,
-        is_within_class=classes_N is not None,
     )
 
 
