@@ -217,6 +217,8 @@ def drawn_signatures(count: int, copies: int) -> list[Signature]:
         entropy=7.0,
         border=128.0,
         flat_border=False,
+        cb=0.0,
+        cr=0.0,
     )
     u = np.arange(THUMBNAIL)
     falling_SS = 1 / np.maximum(1, np.hypot(u[:, None], u))
