@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(found: dict[str, An
 def test_strict_ends_with_3_and_only_where_something_is_severe(here: Path, tmp_path: Path) -> None:
     result = command("check", here / "samples.csv", "--out", tmp_path / "out", "--strict", *PLAIN_MODEL)
     assert result.code == 3
-    assert "severe: 1 contradictory labels, 1 unreadable images" in result.err
+    assert "severe: contradictory labels 1, unreadable images 1" in result.err
     assert result.path == tmp_path / "out/check.html"
     table_of_blobs(tmp_path, 60)
     assert (
@@ -425,7 +425,10 @@ def test_what_is_no_source(tmp_path: Path, source: str, message: str) -> None:
 def test_a_folder_of_classes(tmp_path: Path) -> None:
     """The folder that the label was read from tells it, which is no shortcut."""
     class_folder(tmp_path / "photos", {"a": 30, "b": 30})
-    found = checked(tmp_path, "photos", "--write-groups")
+    out = tmp_path / "out"
+    said = command("check", tmp_path / "photos", "--out", out, "--write-groups", *PLAIN_MODEL).ok().err
+    assert f'data.images = "{tmp_path / "photos"}"' in said
+    found = read(out)
     assert "folder" not in [shortcut["details"]["column"] for shortcut in kinds(found, "shortcut")]
     assert pl.read_csv(tmp_path / "out/groups.csv").columns == ["path", "label", "group"]
 

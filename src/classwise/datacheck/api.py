@@ -83,11 +83,11 @@ class Check:
 
     @property
     def lines(self) -> list[str]:
-        """What was found by severity: `severe: 2 unreadable images, 1 likely label error`."""
+        """What was found by severity: `severe: contradictory labels 1, unreadable images 2`."""
         found = []
         for severity in SEVERITIES:
             kinds = Counter(finding.kind for finding in self.findings if finding.severity == severity)
-            parts = [f"{kinds[kind]} {KINDS[kind].lower()}" for kind in KINDS if kinds[kind]]
+            parts = [f"{KINDS[kind].lower()} {kinds[kind]}" for kind in KINDS if kinds[kind]]
             found.append(f"{severity}: {', '.join(parts) or 'nothing'}")
         return found
 

@@ -215,7 +215,11 @@ def _parts_of(config: Config, table: pl.DataFrame | None) -> tuple[list[Part], t
         id_column=data.id or data.path,
         file=source if is_file else None,
         group_column=data.group,
-        folders=tuple(image_folders(config)) if is_file else (source,) if table is None else samples.folders,
+        folders=tuple(image_folders(config))
+        if is_file
+        else (source,)
+        if table is None
+        else samples.folders or (samples.root,),
     )
     return parts, targets, own
 
