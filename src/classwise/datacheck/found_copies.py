@@ -92,7 +92,7 @@ def _near(rows: Rows, members: Sequence[int], pairs: Sequence[Pair]) -> Finding:
     else:
         severity = WARNING
         advice = (
-            f"{count}: a random split puts some of them on both sides, and the score is too good. "
+            f"{count}: a random split puts some of them on both sides, and the score is too good."
             " --write-groups writes a table with a column that keeps them together (data.group)"
         )
     return Finding(
