@@ -610,3 +610,58 @@ def test_folds_are_checked_once_for_all(with_folds: Path, tmp_path: Path) -> Non
     assert read(run)["rows"] == {"train": 80}
     assert not (run / "fold-0/check.html").exists()
     assert 'href="check.html"' in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_odd_images_are_named_with_the_class_that_most_of_them_have(tmp_path: Path) -> None:
+    rows = table_of_blobs(tmp_path, 60)
+    image = cv2.imread(str(tmp_path / rows[0][0]))
+    odd = {
+        "dark": image // 16,
+        "bright": 255 - image // 20,
+        "blurred": cv2.GaussianBlur(image, (0, 0), 9),
+        "odd-size": np.tile(image, (1, 6, 1)),
+        "odd-mode": cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),
+    }
+    for kind, pixels in odd.items():
+        save(tmp_path / f"images/{kind}.png", pixels)
+        rows.append([f"images/{kind}.png", "a"])
+    for number in range(4):
+        save(tmp_path / f"images/blank-{number}.png", np.full((96, 96, 3), 60 * number + 9, np.uint8))
+        rows.append([f"images/blank-{number}.png", "c"])
+    write_csv(tmp_path / "samples.csv", ("path", "label"), rows)
+    found = checked(tmp_path)
+    for kind in odd:
+        assert f"images/{kind}.png" in {finding["id"] for finding in kinds(found, kind)}, kind
+    blank = kinds(found, "blank")
+    assert len(blank) == 4
+    assert "4 of 4 such images have label 'c'" in blank[0]["advice"]
+
+
+def test_the_quality_of_files_that_tells_the_label_is_a_shortcut(tmp_path: Path) -> None:
+    rows = []
+    for row in range(80):
+        image = blobs(tmp_path / "images/last.png", row)
+        path = f"images/{row:03}.jpg"
+        save(tmp_path / path, image, cv2.IMWRITE_JPEG_QUALITY, 70 + 20 * (row % 2))
+        rows.append([path, "ab"[row % 2]])
+    (tmp_path / "images/last.png").unlink()
+    write_csv(tmp_path / "samples.csv", ("path", "label"), rows)
+    shortcuts = {one["details"]["column"]: one for one in kinds(checked(tmp_path), "shortcut")}
+    assert shortcuts["quantization"]["severity"] == "warning"
+    assert "the quality that JPEG files were saved with tells label" in shortcuts["quantization"]["advice"]
+
+
+def test_an_image_of_another_kind_is_an_outlier(with_folds: Path, tmp_path: Path) -> None:
+    """Among stripes; beside it stands the nearest one."""
+    shutil.copytree(with_folds / "images", tmp_path / "images")
+    rows = pl.read_csv(with_folds / "samples.csv").rows()
+    save(
+        tmp_path / "images/other.png", np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    )
+    write_csv(tmp_path / "samples.csv", ("path", "label"), [*rows, ("images/other.png", "a")])
+    shutil.copy(with_folds / "weights.safetensors", tmp_path)
+    out = tmp_path / "out"
+    command("check", probed_config(tmp_path, training__plan="probe"), "--out", out).ok()
+    outliers = kinds(read(out), "outlier")
+    assert outliers[0]["id"] == "images/other.png"
+    assert outliers[0]["partner"].startswith("images/")

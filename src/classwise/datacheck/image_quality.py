@@ -73,7 +73,7 @@ def quality_issues(statistics: pl.DataFrame) -> list[QualityIssue]:
         *_bright(known, is_blank_N),
         *_blurred(known, is_blank_N),
         *_odd_size(known),
-        *_odd_mode(known),
+        *_odd_mode(known, is_blank_N),
     ]
     return [QualityIssue(int(rows[i.row]), i.kind, i.severity, i.value, i.reason) for i in issues]
 
@@ -205,15 +205,20 @@ def _is_beyond(log_N: Floats, times: float) -> Flags:
     return np.asarray(is_far_N & (distance_N > np.log(times)) & (distance_N > fence_N))
 
 
-def _odd_mode(table: pl.DataFrame) -> list[QualityIssue]:
-    """Gray among color or the other way round, another depth than the others, and what is not used of a file."""
+def _odd_mode(table: pl.DataFrame, is_blank_N: Flags) -> list[QualityIssue]:
+    """Gray among color or the other way round, another depth than the others, and what is not used of a file. A blank
+    image has no color to look at."""
     gray_N = table["gray"].cast(pl.Boolean).to_numpy()
-    share = float(gray_N.mean())
+    share = float(gray_N[~is_blank_N].mean()) if not is_blank_N.all() else 0.0
     issues: list[QualityIssue] = []
     if 0 < share <= 1 - SAME:
-        issues += _modes(gray_N, INFO, f"gray, while {_percent(1 - share)} of the images are in color")
+        issues += _modes(
+            gray_N & ~is_blank_N, INFO, f"gray, while {_percent(1 - share)} of the images are in color"
+        )
     elif SAME <= share < 1:
-        issues += _modes(~gray_N, INFO, f"in color, while {_percent(share)} of the images are gray")
+        issues += _modes(
+            ~gray_N & ~is_blank_N, INFO, f"in color, while {_percent(share)} of the images are gray"
+        )
     if "frames" in table.columns:
         has_more_N = table["frames"].to_numpy() > 1
         issues += _modes(has_more_N, WARNING, "several frames or pages, of which only the first is used")
