@@ -30,6 +30,9 @@ CROWD = 1.2
 NEARER, SURELY_NEAR = 0.5, 2.5
 """A pair is looked at if it is nearer than the nearest neighbor is expected to be, by so much of `_Search.gap`, or if
 it is so near."""
+MOST_REACH = 0.3
+"""How much nearer than the neighbor of rank RANK a non-copy is expected to come, at most. Sets with few copies have
+0.08 to 0.27; more is measured where most images have copies among their nearest neighbors, of which it then tells."""
 ROUNDS, CHUNK = 10, 64
 """Rounds at most, and pairs that a thread looks at before it takes the next ones."""
 HOW = (
@@ -262,7 +265,8 @@ class _Search:
         if self.chance is None:
             middle = RANK // 2
             gaps_Q = (ranked_QK[:, middle - 1] - ranked_QK[:, -1])[complete_Q] / np.log10(RANK / middle)
-            self.gap = float(np.median(gaps_Q)) * np.log10(RANK) if len(gaps_Q) else 0.0
+            gap = float(np.median(gaps_Q)) * np.log10(RANK) if len(gaps_Q) else 0.0
+            self.gap = min(gap, MOST_REACH)
 
     def _note_reach(self, found: Candidates, pair_P: Numbers) -> None:
         """How much nearer than the neighbor of rank RANK the nearest one is expected to be, however turned: by `gap` if
@@ -270,7 +274,7 @@ class _Search:
         largest of many values, the tenth part lies about half of `gap` below the median."""
         margin_P = _nearness(found.similarity_P) - self.crowd_N[pair_P].mean(axis=1)
         usual = float(np.quantile(margin_P, 0.1)) + self.gap / 2 if len(margin_P) else 0.0
-        self.reach = max(self.gap, usual)
+        self.reach = min(max(self.gap, usual), MOST_REACH)
 
     def _measure(self, found: Candidates, view_A: Numbers, tested: int) -> Chance:
         """Chance on neighbors that are hardly copies, of images at equal distances in their order."""
