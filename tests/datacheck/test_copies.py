@@ -226,3 +226,23 @@ def test_groups_are_what_pairs_and_contents_connect(
             expected[a] = expected[b] = min(expected[a], expected[b])
     firsts = sorted(set(expected))
     assert groups == [firsts.index(number) for number in expected]
+
+
+def test_exposures_are_found_where_every_image_has_some(tmp_path: Path) -> None:
+    """The nearest neighbors of most images are copies: what they show of chance is bounded."""
+    rng = np.random.default_rng(8)
+    images = []
+    for part in range(40):
+        # Parts of one kind, under light that falls off to one side.
+        image = 0.6 * drawing(999) + 0.4 * drawing(500 + part)
+        for gain in (0.45, 0.6, 0.75, 0.9, 1.05, 1.2):
+            light = np.linspace(1 - 0.3 * rng.random(), 1, 160)[None, :, None]
+            exposed = gain * image * light + rng.normal(0, 6, image.shape)
+            images.append(np.clip(exposed, 0, 255).astype(np.uint8))
+    found = in_memory(images, tmp_path)
+    groups = copy_groups(len(found), find_near_copies(found).pairs, [one.content for one in found])
+    truth = np.repeat(np.arange(40), 6)
+    joined = np.array(groups)[:, None] == np.array(groups)
+    is_same = truth[:, None] == truth
+    assert joined[is_same].mean() > 0.9
+    assert not joined[~is_same].any()
