@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,12 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise OutputError(f"{path} exists already; it is kept. Use --force to replace it, or another name")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: there is no folder {path.parent}; make it first, or name another folder")
+
+
+def numbered(first: Path) -> Iterable[Path]:
+    """NAME, NAME-2, NAME-3, ..."""
+    yield first
+    number = 2
+    while True:
+        yield first.with_name(f"{first.name}-{number}")
+        number += 1

@@ -1,8 +1,7 @@
-"""The bytes of an image file to an array of pixels: PNG in decode_png.py, TIFF in decode_tiff.py, the other kinds
-here.
+"""The bytes of an image file to an array of pixels: PNG in decode_png.py, TIFF in decode_tiff.py, the other kinds here.
 
-A file's size comes from its header and is checked before any pixel is decoded. A truncated file is refused: a
-half-gray image would train without a word. The kinds and their decoders (why these: docs/decisions/0003-images.md):
+A file's size comes from its header and is checked before any pixel is decoded. A truncated file is refused: a half-gray
+image would train without a word. The kinds and their decoders (why these: docs/decisions/0003-images.md):
 
     JPEG    simplejpeg, strict; Pillow where the chroma subsampling is one that simplejpeg does not support
     PNG     OpenCV: Pillow cuts 16 bits to 8 and takes missing rows for black ones

@@ -1,8 +1,7 @@
 """`classwise check`: read the rows and their images, look for what is wrong with them, and write what was found."""
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from classwise.data.checking import check_image
 from classwise.data.images import MAX_PIXELS
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.datacheck.changes import (
-    Found,
     refuse_existing_changes,
     write_fixes,
     write_group_table,
@@ -27,8 +25,8 @@ from classwise.datacheck.changes import (
 from classwise.datacheck.copies import CopyPair, copy_groups, find_near_copies, is_flat
 from classwise.datacheck.features import reason_without_features, row_features
 from classwise.datacheck.finding import KINDS, SEVERE, SEVERITIES, Finding
-from classwise.datacheck.found_columns import dependent_units, image_roots, shift_findings, shortcut_findings
-from classwise.datacheck.found_copies import Pair, copy_findings
+from classwise.datacheck.found_columns import dependent_units, shift_findings, shortcut_findings
+from classwise.datacheck.found_copies import copy_findings
 from classwise.datacheck.found_images import (
     outlier_findings,
     quality_findings,
@@ -44,7 +42,7 @@ from classwise.datacheck.rows import TRAIN, Rows, rows_of, rows_of_splits
 from classwise.datacheck.signature import Signature, UnreadableFile, read_signatures
 from classwise.datacheck.written import Checked, sorted_findings, write_check_csv, write_check_json
 from classwise.errors import ClasswiseError, DataError, OutputError
-from classwise.files import make_folder
+from classwise.files import make_folder, numbered
 from classwise.version import __version__
 
 HTML, CSV, JSON = "check.html", "check.csv", "check.json"
@@ -128,8 +126,16 @@ def check_source(
     if write_groups:
         console.paragraph(write_group_table(rows, found.group_of, folder, force))
     if fix:
-        changes = Found(rows, search.exact, search.unusable, found.errors)
-        console.paragraph(write_fixes(changes, folder, force))
+        console.paragraph(
+            write_fixes(
+                rows,
+                exact=search.exact,
+                unusable=search.unusable,
+                errors=found.errors,
+                folder=folder,
+                force=force,
+            )
+        )
     return found
 
 
@@ -209,11 +215,7 @@ class _Search:
         near = find_near_copies(self.signatures)
         contents = self._contents(near.pairs)
         self.exact = _rows_by_content(contents)
-        linked = [
-            Pair(pair.a, pair.b, pair.value, pair.how)
-            for pair in near.pairs
-            if contents[pair.a] != contents[pair.b]
-        ]
+        linked = [pair for pair in near.pairs if contents[pair.a] != contents[pair.b]]
         self.group_of = copy_groups(len(self.rows), near.pairs, contents)
         self.findings += copy_findings(self.rows, self.exact, linked, self.group_of)
         self.done.append(
@@ -323,7 +325,6 @@ class _Search:
             versions={"classwise": __version__, "opencv": cv2.__version__, "numpy": np.__version__},
         )
         rows = {id: self._page_row(number) for number, id in enumerate(self.rows.ids)}
-        folders = image_roots(self.rows)
         write_check_csv(self.findings, folder / CSV)
         write_check_json(self.findings, checked, folder / JSON)
         write_page(
@@ -331,7 +332,7 @@ class _Search:
             rows,
             checked,
             folder / HTML,
-            folders,
+            self.rows.folders,
             pixels=self.pixels,
             max_pixels=self.max_pixels,
         )
@@ -362,15 +363,8 @@ def _folder_of(rows: Rows, out: str | Path | None) -> Path:
     """The folder for the files: as given, or the first free one; it is made once there is something to write. The three
     files of an earlier check in a given folder are replaced. Raises OutputError."""
     if out is None:
-        return next(path for path in _numbered(Path("runs") / f"{rows.name}-check") if not path.exists())
+        return next(path for path in numbered(Path("runs") / f"{rows.name}-check") if not path.exists())
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; --out names a folder")
     return folder
-
-
-def _numbered(first: Path) -> Iterator[Path]:
-    """NAME, NAME-2, NAME-3, ..."""
-    yield first
-    for number in itertools.count(start=2):
-        yield first.with_name(f"{first.name}-{number}")

@@ -3,7 +3,6 @@
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from classwise.data.table import write_table
@@ -72,39 +71,37 @@ def write_group_table(rows: Rows, group_of: Sequence[int], folder: Path, force: 
     )
 
 
-def write_fixes(found: "Found", folder: Path, force: bool) -> str:
-    """Write proposals.csv: other labels for likely errors; and the removal of copies with equal labels, of rows that
-    another side of the data holds too, and of images that cannot be used. Returns a line on it. Raises OutputError."""
-    rows = found.rows
-    errors = [error for error in (found.errors.listed if found.errors else ()) if error.wrong >= LIKELY]
-    relabeled = [_relabel(rows, error) for error in errors]
+def write_fixes(
+    rows: Rows,
+    *,
+    exact: Sequence[Sequence[int]],
+    unusable: Mapping[int, str],
+    errors: LabelErrors | None,
+    folder: Path,
+    force: bool,
+) -> str:
+    """Write proposals.csv: other labels for likely errors; the removal of copies with equal labels, of rows that
+    another set holds too, and of images that cannot be used. Returns a line on it. Raises OutputError.
+
+    `exact`: the rows that hold one image. `unusable`: why the images of some rows of data.source cannot be used."""
+    likely = [error for error in (errors.listed if errors else ()) if error.wrong >= LIKELY]
+    relabeled = [_relabel(rows, error) for error in likely]
     proposals = [proposal for proposal in relabeled if proposal is not None]
     proposals += [
-        _removal(rows, row, f"the image cannot be used: {reason}") for row, reason in found.unusable.items()
+        _removal(rows, row, f"the image cannot be used: {reason}") for row, reason in unusable.items()
     ]
-    proposals += [proposal for copies in found.exact for proposal in _removals(rows, copies, found.unusable)]
+    proposals += [proposal for copies in exact for proposal in _removals(rows, copies, unusable)]
     out = folder / PROPOSALS
     write_proposals(proposals, out, force)
     left_out = sum(proposal is None for proposal in relabeled)
     more = f"; {left_out} labels that are not the text of one cell are left to you" if left_out else ""
-    labels = "" if found.errors else "; labels need out-of-fold predictions (--run FOLDS)"
+    labels = "" if errors else "; labels need out-of-fold predictions (--run FOLDS)"
     then = (
         "; write y into the column accept of those that are right, and then: classwise check SOURCE --apply"
         f" {out} --out NEW.csv"
     )
     count = f"{len(proposals)} proposal{'' if len(proposals) == 1 else 's'}"
     return f"{out}: {count}{more}{labels}{then if proposals else ''}"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What proposals are made of: `exact`, the rows that hold one image; `unusable`, why the images of some rows of
-    data.source cannot be used."""
-
-    rows: Rows
-    exact: Sequence[Sequence[int]]
-    unusable: Mapping[int, str]
-    errors: LabelErrors | None
 
 
 def _relabel(rows: Rows, error: LabelError) -> Proposal | None:

@@ -7,15 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from classwise.compose.features import Computing, split_features
-from classwise.compose.image_check import pixel_format
 from classwise.compose.settings import build_settings, device_of
 from classwise.compose.splits import Split
+from classwise.compose.state import build_model
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.datacheck.rows import Part, Rows
 from classwise.errors import DataError
 from classwise.files import sha256
-from classwise.model.classifier import Classifier, build_classifier
 from classwise.own_parts.reference import is_own
 from classwise.randomness import CHECK, generator
 from classwise.training.loop import never
@@ -55,7 +54,7 @@ def row_features(
     training = config.training.model_copy(update={"precision": "fp32"})
     config = config.model_copy(update={"training": training})
     device = device_of(config.training.device)
-    model = _backbone(config)
+    model = build_model(config, {})  # heads are of no use here
     computing = Computing(model, device, build_settings(config, device).autocast, True, console, never)
     chosen, found = [], []
     start = 0
@@ -72,24 +71,6 @@ def row_features(
     if not found:
         raise DataError("not one of the images can be read")
     return Features(np.concatenate(chosen), np.concatenate(found))
-
-
-def _backbone(config: Config) -> Classifier:
-    """The config's backbone with its weights; the head is of no use here."""
-    model = config.model
-    return build_classifier(
-        backbone=model.backbone,
-        weights=model.weights,
-        image_size=model.image_size,
-        fit=model.fit,
-        dropout=0.0,
-        heads={"none": 1},
-        seed=0,
-        pooling=model.pooling,
-        pixels=pixel_format(config),
-        mean=model.mean,
-        std=model.std,
-    )
 
 
 def _split(part: Part, numbers: npt.NDArray[np.int64], contents: Sequence[bytes]) -> Split:

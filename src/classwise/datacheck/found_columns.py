@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +48,7 @@ def shortcut_findings(
     """What tells the label of each target and should not. `statistics`: a row for each image, as `statistics_table` has
     them; `units`: which rows depend on each other, as from `dependent_units`. Numbers are no labels here."""
     own = np.flatnonzero(~rows.is_other)
-    facts = file_facts([rows.paths[row] for row in own], image_roots(rows), max_pixels)
+    facts = file_facts([rows.paths[row] for row in own], rows.folders, max_pixels)
     flags = issue_flags(issues, len(rows))
     columns = facts.with_columns(
         statistics["border"][own],
@@ -74,17 +73,6 @@ def shortcut_findings(
         shortcuts = find_shortcuts(columns, label_N, groups, left_out=left_out)
         found += [_shortcut(target.name, labels, one) for one in shortcuts if one.is_notable]
     return found
-
-
-def image_roots(rows: Rows) -> list[Path] | None:
-    """The folders outside of which no image is opened; None where links are followed."""
-    folders: list[Path] = []
-    for part in rows.parts:
-        allowed = part.samples.allowed_folders
-        if allowed is None:
-            return None
-        folders += allowed
-    return list(dict.fromkeys(folders))
 
 
 def dependent_units(rows: Rows, group_of: Sequence[int]) -> list[str]:

@@ -3,8 +3,8 @@ differ."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from classwise.datacheck.copies import CopyPair
 from classwise.datacheck.finding import INFO, SEVERE, WARNING, Finding
 from classwise.datacheck.rows import TRAIN, Rows
 
@@ -14,19 +14,8 @@ MOST_MEMBERS = 200
 """Rows of a group that a finding lists; more are counted."""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two rows that hold copies: `value` says how well they agree, from 0 to 1, and `how` the second came from the
-    first, as far as known."""
-
-    first: int
-    second: int
-    value: float
-    how: str
-
-
 def copy_findings(
-    rows: Rows, exact: Sequence[Sequence[int]], near: Sequence[Pair], group_of: Sequence[int]
+    rows: Rows, exact: Sequence[Sequence[int]], near: Sequence[CopyPair], group_of: Sequence[int]
 ) -> list[Finding]:
     """Findings of kinds exact-copy, near-copy and label-conflict. `exact`: the rows of each image that several rows
     hold, pixel for pixel; `near`: links that connect near copies; `group_of`: the number of each row's group of copies,
@@ -35,9 +24,9 @@ def copy_findings(
     members_of: defaultdict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(group_of):
         members_of[group].append(row)
-    pairs_of: defaultdict[int, list[Pair]] = defaultdict(list)
+    pairs_of: defaultdict[int, list[CopyPair]] = defaultdict(list)
     for pair in near:
-        pairs_of[group_of[pair.first]].append(pair)
+        pairs_of[group_of[pair.a]].append(pair)
     exact = [members for members in exact if not is_other_N[list(members)].all()]
     groups = [group for group in sorted(pairs_of) if not is_other_N[members_of[group]].all()]
     found = [_exact(rows, members) for members in exact]
@@ -72,12 +61,12 @@ def _exact(rows: Rows, members: Sequence[int]) -> Finding:
     )
 
 
-def _near(rows: Rows, members: Sequence[int], pairs: Sequence[Pair]) -> Finding:
+def _near(rows: Rows, members: Sequence[int], pairs: Sequence[CopyPair]) -> Finding:
     sides = _sides(rows, members)
     # The pair to look at: across two sides where there is one, and then the one that agrees best.
     best = max(
         pairs,
-        key=lambda pair: (rows.side_of[pair.first] != rows.side_of[pair.second], pair.value, -pair.first),
+        key=lambda pair: (rows.side_of[pair.a] != rows.side_of[pair.b], pair.value, -pair.a),
     )
     how = sorted({pair.how for pair in pairs} - {"", AS_IT_IS})
     count = f"{len(members)} rows hold nearly the same image" + (f" ({', '.join(how)})" if how else "")
@@ -98,8 +87,8 @@ def _near(rows: Rows, members: Sequence[int], pairs: Sequence[Pair]) -> Finding:
     return Finding(
         kind="near-copy",
         severity=severity,
-        id=rows.ids[best.first],
-        partner=rows.ids[best.second],
+        id=rows.ids[best.a],
+        partner=rows.ids[best.b],
         value=round(best.value, 4),
         advice=advice,
         details=_details(rows, members, sides) | ({"how": how} if how else {}),

@@ -6,6 +6,7 @@ No image is read here, and no row is left out for its label: an image without on
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -83,36 +84,36 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def is_other(self) -> npt.NDArray[np.bool_]:
         """Whether each row (N,) is of a set that the data are compared with."""
         return np.repeat([part.is_other for part in self.parts], [len(part.samples) for part in self.parts])
 
-    @property
+    @cached_property
     def is_source(self) -> npt.NDArray[np.bool_]:
         """Whether each row (N,) is one of data.source."""
         return np.repeat([part.is_source for part in self.parts], [len(part.samples) for part in self.parts])
 
-    @property
+    @cached_property
     def places(self) -> npt.NDArray[np.int64]:
         """The place of each row (N,) in its table."""
         return np.array([place for part in self.parts for place in part.places], dtype=np.int64)
 
-    @property
+    @cached_property
     def own_ids(self) -> tuple[str, ...]:
         """The id of each row as its own table has it."""
         return tuple(id for part in self.parts for id in part.samples.ids)
 
-    def encoded(self, name: str) -> npt.NDArray[np.float64]:
-        """The labels of a target (N, ...) as data/targets.py encodes them, NaN where a part has none."""
-        known = next(part.labels[name] for part in self.parts if name in part.labels)
-        found = [
-            part.labels[name]
-            if name in part.labels
-            else np.full((len(part.samples), *known.shape[1:]), np.nan)
-            for part in self.parts
-        ]
-        return np.concatenate([np.asarray(labels, np.float64) for labels in found])
+    @property
+    def folders(self) -> list[Path] | None:
+        """The folders outside of which no image is opened; None where links are followed."""
+        folders: list[Path] = []
+        for part in self.parts:
+            allowed = part.samples.allowed_folders
+            if allowed is None:
+                return None
+            folders += allowed
+        return list(dict.fromkeys(folders))
 
     def text(self, row: int) -> str:
         """The labels of a row, for a sentence: `'scratch'`, or `kind 'a', color 'red'` of several targets."""

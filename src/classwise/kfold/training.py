@@ -129,7 +129,6 @@ def train_folds(
                     config = with_given_count(config, read.samples, is_new)
                     config = with_plan(config, len(read.samples), console)
                     config = _begin(folder, config, read, console, status)
-                    _check_data(folder, config, read, console)
                 status.runs = fold_runs(config)
                 _train_all(status, config, read, console, quiet, signal_came)
                 gathered = write_results(folder, config, read, console, signal_came)
@@ -158,16 +157,6 @@ def train_folds(
         write_report(folder.path, finished)
         folder.files.write_status(finished)
         console.line(f"report: {folder.files.report}")
-
-
-def _check_data(folder: FoldsFolder, config: Config, read: ReadData, console: Console) -> None:
-    """The whole check into the folds directory, where data.check asks for it."""
-    if config.data.check != "all":
-        return
-    from classwise.datacheck.api import check_splits  # imports that most folds can do without
-
-    first, _ = _drawn(config, read, console)
-    check_splits(folder.path, config, all_rows(read.samples.ids, first), console)
 
 
 def _train_all(
@@ -291,6 +280,10 @@ def _begin(
     }
     status.write("running", "")
     write_text(folder.files.config, config.to_toml())
+    if config.data.check == "all":
+        from classwise.datacheck.api import check_splits  # imports that most folds can do without
+
+        check_splits(folder.path, config, rows, console)
     folder.write_folds(table)
     sizes = ", ".join(str((table["fold"] == str(fold)).sum()) for fold in range(_folds(config).count))
     console.line(f"{folder.path}: {table.height} rows in {_folds(config).count} folds of {sizes}")

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from classwise.compose.splits import DatasetSplits
 from classwise.data.table import full_column, read_table, write_table
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
-from classwise.files import make_folder, write_bytes, write_json, write_text
+from classwise.files import make_folder, numbered, write_bytes, write_json, write_text
 from classwise.run.lock import LOCK_FILES, locked, refuse_held
 from classwise.signals import defer_signals
 
@@ -266,12 +266,3 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name not in LOCK_FILES:
             entry.unlink(missing_ok=True)
-
-
-def numbered(first: Path) -> Iterable[Path]:
-    """NAME, NAME-2, NAME-3, ..."""
-    yield first
-    number = 2
-    while True:
-        yield first.with_name(f"{first.name}-{number}")
-        number += 1

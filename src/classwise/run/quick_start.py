@@ -17,8 +17,8 @@ from classwise.console import Console
 from classwise.data.table import SUFFIXES
 from classwise.distributed import Processes
 from classwise.errors import ConfigError
-from classwise.files import make_folder
-from classwise.run.folder import RunFolder, has_checkpoint, numbered
+from classwise.files import make_folder, numbered
+from classwise.run.folder import RunFolder, has_checkpoint
 from classwise.suggest.config import look_at, write_suggestion
 
 
