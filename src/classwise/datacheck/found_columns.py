@@ -182,8 +182,8 @@ def _shift(
         advice=(
             f"{name} does not look like train: images are told apart with an AUC of {shift.auc:.3f} [{low:.3f},"
             f" {high:.3f}] (0.5: alike; p = {shift.p_value:.2g}). A score on other rows of train says less about it;"
-            " shown are the rows that tell most. Look for another camera, time or selection, and validate on rows like"
-            " these"
+            " shown are the rows that tell most. Look for another"
+            " camera, time or selection, and validate on rows like these"
         ),
         details={"part": name, "interval": [low, high], "members": telling, "unlike": unlike},
     )

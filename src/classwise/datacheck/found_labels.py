@@ -124,8 +124,8 @@ def _lines(rows: Rows, rankings: Mapping[str, LabelRanking], every: LabelRanking
         return [f"labels: none of {len(every.rows)} is likely wrong, by the probabilities out of fold"]
     expected = every.expected_errors(count)
     lines = [
-        f"labels: the {count} likeliest errors of {len(every.rows)} labels; about {expected:.1f} of them are"
-        " expected to"
+        f"labels: the {count} likeliest errors of"
+        f" {len(every.rows)} labels; about {expected:.1f} of them are expected to"
         " be wrong, which is an estimate from the same probabilities"
     ]
     labels = _label_of(rows)

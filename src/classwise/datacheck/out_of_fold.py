@@ -61,7 +61,7 @@ def _reason(frame: pl.DataFrame, target: Target, columns: list[str], where: Path
     if f"{target.name}_p" in frame.columns:
         return f"likely label errors of {target.name}: of so many classes the folds keep only the most probable ones"
     raise DataError(
-        f"{where}: these folds are of other labels of {target.name!r}: there is no column {missing[0]!r}; allowed:"
-        " folds"
+        f"{where}: these folds are of other labels of {target.name!r}:"
+        f" there is no column {missing[0]!r}; allowed: folds"
         " of the same table"
     )

@@ -99,8 +99,8 @@ def apply_proposals(table: Path, proposals: Path, out: Path, id_column: str, for
     accepted, not_accepted = _accepted(proposals)
     if not accepted:
         raise DataError(
-            f"{proposals}: none of its {not_accepted} proposals is accepted; write y into the column accept of those"
-            " to apply"
+            f"{proposals}: none of its {not_accepted} proposals"
+            " is accepted; write y into the column accept of those to apply"
         )
     frame = read_table(table)
     rows_by_id: dict[str | None, list[int]] = {}

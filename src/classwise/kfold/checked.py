@@ -46,8 +46,7 @@ def check(
 def _out_of_fold(path: Path) -> OutOfFold:
     if not is_folds(path):
         raise CheckpointError(
-            f"{path} is no folds directory; allowed: one that `classwise folds` has made of the same data, since a"
-            " single"
-            " run has trained on most rows"
+            f"{path} is no folds directory; allowed: one that `classwise folds` has made of the"
+            " same data, since a single run has trained on most rows"
         )
     return OutOfFold(path, FoldsFolder(path).out_of_fold())

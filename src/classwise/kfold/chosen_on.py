@@ -44,8 +44,8 @@ def reason_own_rows_choose(config: Config) -> str:
         )
     if config.schedule.name == "plateau":
         return (
-            "schedule.name: found 'plateau', with which each fold's own rows lower its learning rate; allowed: any"
-            " other schedule"
+            "schedule.name: found 'plateau', with which"
+            " each fold's own rows lower its learning rate; allowed: any other schedule"
         )
     if config.first_epoch < epochs:
         return (

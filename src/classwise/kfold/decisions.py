@@ -31,8 +31,8 @@ from classwise.run.predictor import Predictor
 
 JOINT = "joint."
 SAME_VIEWS = (
-    "inference.tta = 'auto' took the views of each image by these rows, too; both sides of every gain have these"
-    " views"
+    "inference.tta = 'auto' took the views of each image"
+    " by these rows, too; both sides of every gain have these views"
 )
 
 

@@ -36,13 +36,13 @@ def folds_config(config: Config) -> Config:
     if isinstance(config.data.valid, str):
         raise ConfigError(
             f"data.valid: found {config.data.valid!r}, but folds take their validation rows from data.source; put these"
-            " rows into data.source, or make them the test (data.test), and set data.valid to a share, which the folds"
-            " replace"
+            " rows into data.source, or make them the test"
+            " (data.test), and set data.valid to a share, which the folds replace"
         )
     if config.data.valid_fold is not None:
         raise ConfigError(
-            f"data.valid_fold: found {config.data.valid_fold!r}, but every fold of data.fold validates in turn; leave"
-            " it out"
+            f"data.valid_fold: found {config.data.valid_fold!r},"
+            " but every fold of data.fold validates in turn; leave it out"
         )
     for key, reference in own_references(config).items():
         raise ConfigError(

@@ -76,8 +76,8 @@ def tta_of_folds(folder: FoldsFolder, config: Config) -> str:
     if entry.get("asked") != "auto":
         raise ConfigError(
             f"inference.tta: found 'auto', but {folder.path} was made with another value, and nothing was chosen;"
-            f" allowed: none, flip, flip+scale. `classwise evaluate {folder.path} --tta auto` shows what out-of-fold"
-            " rows say"
+            " allowed: none, flip, flip+scale. `classwise"
+            f" evaluate {folder.path} --tta auto` shows what out-of-fold rows say"
         )
     return str(entry["tta"])
 
