@@ -6,7 +6,6 @@ The images are drawn noise, each different, and lie in the
 image cache. Timed are the check itself, on the rows of the run as `train` calls it, and the whole of `classwise
 train`, for one epoch of the small network at 28 x 28: the shortest run that there is."""
 
-import argparse
 import contextlib
 import json
 import shlex
@@ -21,6 +20,7 @@ import cv2
 import numpy as np
 import polars as pl
 
+from checking.options import make_parser, parse
 from classwise.compose.contents import content_counts, content_warnings, split_groups
 from classwise.compose.dataset import prepare
 from classwise.config.load import load_config
@@ -99,19 +99,16 @@ def table(record: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="check.py cheap", description=__doc__.split("\n")[0])
-    parser.add_argument("work", type=Path)
+    parser = make_parser("cheap", __doc__)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--records", type=Path, help="the file of all results [default: WORK/check.jsonl]")
-    parser.add_argument("--write", action="store_true", help="put the line into docs/results/check.md")
-    options = parser.parse_args(arguments)
-    options.work.mkdir(parents=True, exist_ok=True)
-    options.records = options.records or options.work / "check.jsonl"
-    record = timed(draw(options.work / "cheap", options.count), options.pairs, options.work)
-    with options.records.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-    text = table(record)
+    options = parse(parser, arguments)
+    if not options.tables:
+        timing = timed(draw(options.work / "cheap", options.count), options.pairs, options.work)
+        with options.records.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(timing) + "\n")
+    lines = options.records.read_text(encoding="utf-8").splitlines()
+    text = table([record for record in map(json.loads, lines) if record["kind"] == "cheap"][-1])
     print(text)
     if options.write:
         replace_between("check.md", "cheap", text)

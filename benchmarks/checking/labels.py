@@ -38,6 +38,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from checking.options import make_parser, parse
 from classwise.datacheck.label_errors import rank_classes
 from classwise.demo.fashion import read_bundle
 from imbalance import replace_between
@@ -260,18 +261,12 @@ def tables(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="check.py labels", description=__doc__.split("\n")[0])
-    parser.add_argument("work", type=Path)
+    parser = make_parser("labels", __doc__)
     parser.add_argument("--data", type=Path, help="the folder with cells/")
     parser.add_argument("--peers", help="the Python of an environment with cleanlab")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--records", type=Path, help="the file of all results [default: WORK/check.jsonl]")
-    parser.add_argument("--tables", action="store_true", help="run nothing: the tables of the records")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/results/check.md")
-    options = parser.parse_args(arguments)
-    options.work.mkdir(parents=True, exist_ok=True)
-    options.records = options.records or options.work / "check.jsonl"
+    options = parse(parser, arguments)
     for name in () if options.tables else options.sets:
         records = run(name, options)
         with options.records.open("a", encoding="utf-8") as file:

@@ -30,6 +30,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from checking.options import make_parser, parse
 from classwise.datacheck.file_facts import file_facts
 from classwise.datacheck.shortcuts import LEAST_ROWS, Shortcut, find_shortcuts
 from imbalance import replace_between
@@ -230,17 +231,11 @@ def tables(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="check.py shortcuts", description=__doc__.split("\n")[0])
-    parser.add_argument("work", type=Path)
+    parser = make_parser("shortcuts", __doc__)
     parser.add_argument("--data", type=Path, help="the folder with tiles/ and cells/")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--shuffles", type=int, default=200)
-    parser.add_argument("--records", type=Path, help="the file of all results [default: WORK/check.jsonl]")
-    parser.add_argument("--tables", action="store_true", help="run nothing: the tables of the records")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/results/check.md")
-    options = parser.parse_args(arguments)
-    options.work.mkdir(parents=True, exist_ok=True)
-    options.records = options.records or options.work / "check.jsonl"
+    options = parse(parser, arguments)
     with options.records.open("a", encoding="utf-8") as file:
         for name in () if options.tables else options.sets:
             planted = [planted_record(name, plant, options) for plant in PLANTS]

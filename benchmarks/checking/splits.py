@@ -7,7 +7,6 @@ plan `probe` and nothing else set is trained on the others, and its predictions 
 scikit-learn's macro F1. Both splits of a seed are trained one after the other; the interval is Student's t over the
 seeds, paired. --write puts the table into docs/results/check.md."""
 
-import argparse
 import json
 import shlex
 import sys
@@ -21,6 +20,7 @@ import polars as pl
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from checking.options import make_parser, parse
 from imbalance import replace_between
 from over_seeds import difference, estimate
 from sidebyside.commands import predictions_of
@@ -103,16 +103,10 @@ def table(records: Sequence[Record]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="check.py splits", description=__doc__.split("\n")[0])
-    parser.add_argument("work", type=Path)
+    parser = make_parser("splits", __doc__)
     parser.add_argument("--data", type=Path, help="the folder with tiles/")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--records", type=Path, help="the file of all results [default: WORK/check.jsonl]")
-    parser.add_argument("--tables", action="store_true", help="run nothing: the table of the records")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/results/check.md")
-    options = parser.parse_args(arguments)
-    options.work.mkdir(parents=True, exist_ok=True)
-    options.records = options.records or options.work / "check.jsonl"
+    options = parse(parser, arguments)
     if not options.tables:
         images = options.data / "tiles"
         out = options.work / "tiles-check"
