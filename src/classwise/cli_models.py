@@ -296,6 +296,6 @@ def report(run: Path, /, *, trust: Trust = "", debug: Debug = False) -> None:
     run
         The run directory, or a folds directory, whose models are averaged.
     """
-    from classwise.kfold.api import open_run
+    from classwise.kfold.reporting import report_again
 
-    print(open_run(run, trust).report())
+    print(report_again(run, trust))

@@ -14,8 +14,8 @@ from classwise.errors import ConfigError
 from classwise.metrics.collection import (
     MetricCollection,
     flat_scores,
-    joint_labels,
 )
+from classwise.metrics.joint import joint_labels
 from classwise.metrics.names import resolve_metric
 from classwise.metrics.scores import HIGHER_IS_BETTER, LABEL_SCORES, SCORES
 from classwise.model.heads import (

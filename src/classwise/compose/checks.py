@@ -18,7 +18,7 @@ from classwise.data.sampling import batches_of, table_order
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, DataError
 from classwise.losses.criterion import Criterion
-from classwise.metrics.collection import joint_labels
+from classwise.metrics.joint import joint_labels
 from classwise.metrics.mean import is_mean
 from classwise.metrics.names import ALIASES, RANKED_OF_CLASS, WORST, class_score, split_metric, terms_of
 from classwise.metrics.own import check_own_metric

@@ -23,9 +23,9 @@ from classwise.compose.linear_probe import probe_rows
 from classwise.compose.loaders import augmentation
 from classwise.compose.losses import build_criterion
 from classwise.compose.prior import class_shares
-from classwise.compose.row_weights import weighted_targets
 from classwise.compose.settings import build_settings, own_metrics_of, selection_metric
 from classwise.compose.splits import DatasetSplits, Split, taken
+from classwise.compose.weighted_labels import weighted_targets
 from classwise.config.conflicts import losses_of
 from classwise.config.schema import Config
 from classwise.console import Console

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.compose.row_weights import row_weighting
 from classwise.compose.settings import build_settings, worker_count
 from classwise.compose.splits import DatasetSplits, Split
+from classwise.compose.weighted_labels import row_weighting
 from classwise.config.schema import Config
 from classwise.data.augment import PRESETS, Augment
 from classwise.data.cache import CachedImages

@@ -21,7 +21,7 @@ from classwise.config.schema import Config
 from classwise.errors import ConfigError, nearest
 from classwise.losses.class_weights import class_weights
 from classwise.losses.logit_adjustment import log_prior
-from classwise.metrics.collection import joint_labels
+from classwise.metrics.joint import joint_labels
 from classwise.metrics.mean import is_mean
 from classwise.metrics.names import is_sum, split_metric
 from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES

@@ -1,17 +1,15 @@
-"""data.weight: the weights of rows, from their column to the labels that the loss sees and to the scores."""
+"""data.weight: the weights of rows, from their column."""
 
 import dataclasses
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 
-from classwise.compose.splits import DatasetSplits, Split
+from classwise.compose.splits import Split
 from classwise.config.schema import Config
 from classwise.data.sources import Samples
 from classwise.data.table import has_decimal_comma, is_empty
-from classwise.data.weighting import RowWeighting
 from classwise.errors import ConfigError, DataError
 
 
@@ -55,22 +53,3 @@ def _column(column: str, samples: Samples) -> npt.NDArray[np.float64]:
             f"{f' and others, {len(wrong)} in all' if len(wrong) > 1 else ''}; allowed: numbers of 0 or more"
         )
     return np.asarray(weights_N, np.float64)
-
-
-def row_weighting(splits: DatasetSplits) -> RowWeighting | None:
-    """What puts the weights into the labels of the training rows; None where all rows count the same."""
-    if splits.train.weights is None:
-        return None
-    classes = {
-        target.name: len(target.labels) for target in splits.targets if target.type in ("class", "ordinal")
-    }
-    return RowWeighting(splits.train.weights, classes)
-
-
-def weighted_targets(splits: DatasetSplits, fitted: Split, name: str) -> torch.Tensor:
-    """The labels of a target of all rows of a split, weighted where there are weights."""
-    labels = torch.from_numpy(fitted.labels[name])
-    weighting = row_weighting(splits)
-    if weighting is None or fitted.weights is None:
-        return labels
-    return weighting.labels({name: labels}, torch.from_numpy(fitted.weights))[name]

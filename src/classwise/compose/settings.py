@@ -10,7 +10,7 @@ from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError
-from classwise.metrics.collection import joint_labels
+from classwise.metrics.joint import joint_labels
 from classwise.metrics.mean import is_mean
 from classwise.metrics.names import higher_is_better, resolve_metric, split_metric, terms_of
 from classwise.metrics.scores import AT_PRIOR

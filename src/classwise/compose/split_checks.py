@@ -13,9 +13,8 @@ from classwise.data.label_spelling import column_warnings, spelling_warnings
 from classwise.data.sources import Samples
 from classwise.data.targets import ClassTarget, MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
-from classwise.infer.predict import probability_columns
-from classwise.metrics.collection import joint_labels
-from classwise.metrics.joint import MAX_JOINT_CLASSES
+from classwise.infer.columns import probability_columns
+from classwise.metrics.joint import MAX_JOINT_CLASSES, joint_labels
 
 LISTED_CLASSES = 8  # named in a warning; more are only counted
 SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}

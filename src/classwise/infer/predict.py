@@ -14,6 +14,7 @@ from classwise.data.batch import Batch
 from classwise.data.loader import Loader
 from classwise.data.sampling import batches_of
 from classwise.errors import Interrupted, NonFiniteError
+from classwise.infer.columns import TOP
 from classwise.infer.engines import Engine
 from classwise.metrics.confusion import MOST_WRITTEN_OUT
 from classwise.metrics.joint import joint_number
@@ -22,8 +23,6 @@ from classwise.training.loop import never
 
 Truth = npt.NDArray[Any]
 
-TOP = 5
-"""The most probable labels that are written of a target with many classes."""
 CELLS_AT_ONCE = 2_000_000
 """Rows times classes whose probabilities are computed together."""
 
@@ -139,16 +138,6 @@ def predictions_table(
     if joint:
         columns |= _joint_columns([heads[name] for name in joint], [predictions[name] for name in joint])
     return pl.DataFrame(columns)
-
-
-def probability_columns(name: str, labels: Sequence[str], type: str) -> list[str]:
-    """The names of the columns of probabilities that `predictions_table` may write for a target."""
-    in_full = [f"{name}_p_{label}" for label in labels]
-    if type not in ("class", "ordinal") or len(labels) <= MOST_WRITTEN_OUT:
-        return in_full
-    ranks = range(1, TOP + 1)
-    top = [column for rank in ranks for column in (f"{name}_top{rank}", f"{name}_top{rank}_p")]
-    return [*in_full, f"{name}_p", f"{name}_true_p", *top]
 
 
 def _class_columns(target: _TargetPredictions) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from classwise.kfold.folder import LAST, SOUP, FoldsFolder, has_begun, is_folds
 from classwise.kfold.last import check_last, wants_last
 from classwise.kfold.members import ensemble_of
 from classwise.kfold.plan import fold_runs, folds_config
+from classwise.kfold.reporting import refuse_trust
 from classwise.kfold.results import metrics_again
 from classwise.kfold.soup import check_soup, wants_soup
 from classwise.kfold.training import train_folds
@@ -301,13 +302,8 @@ def open_run(
         if ensemble is not None:
             raise ConfigError(f"--ensemble: found {ensemble!r} for the run {path}; allowed: for folds")
         return Run.open(path, trust, tta)
-    _refuse_trust(path, trust)
+    refuse_trust(path, trust)
     return Folds.open(path, tta, ensemble)
-
-
-def _refuse_trust(path: str | Path, trust: Trust) -> None:
-    if trust:
-        raise ConfigError(f"--trust: found {trust} for the folds {path}, which have no code of your own")
 
 
 def resume(
@@ -329,5 +325,5 @@ def resume(
     for option, value in given.items():
         if value is not None:
             raise ConfigError(f"{option}: found {value} for the folds {path}; allowed: for a single run")
-    _refuse_trust(path, trust)
+    refuse_trust(path, trust)
     return resume_folds(path, quiet)

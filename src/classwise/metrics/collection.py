@@ -13,7 +13,7 @@ from classwise.metrics.bootstrap import Groups, Resampling
 from classwise.metrics.classification import ClassMetric, Device, LabelMetric
 from classwise.metrics.confusion import scores_of_present
 from classwise.metrics.intervals import Intervals, with_intervals
-from classwise.metrics.joint import joint_number
+from classwise.metrics.joint import joint_labels, joint_number
 from classwise.metrics.mean import is_mean, mean_of, mean_scores
 from classwise.metrics.multilabel import MultilabelMetric
 from classwise.metrics.names import WORST, class_score, is_sum, ranked_targets, split_metric, terms_of
@@ -333,14 +333,6 @@ def make_metric(
 def _true_classes(head: Head, targets: Tensor) -> Tensor:
     """The true classes (B,) of one target: labels unchanged, numbers by the edges of their head; -1 where unknown."""
     return head.predicted(targets) if head.type == "regression" else targets
-
-
-def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> list[str]:
-    """Readable names of the joint classes in the order of their numbers: `wear / male / <30`."""
-    names = [""]
-    for target in joint:
-        names = [f"{name} / {label}" if name else label for name in names for label in labels[target]]
-    return names
 
 
 def flat_scores(results: Mapping[str, Any], selected: str = "") -> dict[str, float]:

@@ -4,14 +4,16 @@ With mask, gender and age of 3, 2 and 3 classes the joint class is mask * 6 + ge
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-Labels = TypeVar("Labels", npt.NDArray[Any], torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+Labels = TypeVar("Labels", npt.NDArray[Any], "torch.Tensor")
 
 MAX_JOINT_CLASSES = 5000
 """Its metrics have a confusion matrix, which has 200 MB at this size, and a list with a name for each class."""
@@ -52,11 +54,17 @@ def split_joint(number: Labels, sizes: Sequence[int]) -> list[Labels]:
     return targets[::-1]
 
 
+def joint_labels(labels: Mapping[str, Sequence[str]], joint: Sequence[str]) -> list[str]:
+    """Readable names of the joint classes in the order of their numbers: `wear / male / <30`."""
+    names = [""]
+    for target in joint:
+        names = [f"{name} / {label}" if name else label for name in names for label in labels[target]]
+    return names
+
+
 def _int64(labels: Labels) -> Labels:
     """A copy in 64 bits: small integer types would overflow silently."""
-    if isinstance(labels, torch.Tensor):
-        return labels.to(torch.int64, copy=True)
-    return labels.astype(np.int64)
+    return labels.astype(np.int64) if isinstance(labels, np.ndarray) else labels.long().clone()
 
 
 def _check_targets(labels: Sequence[Labels], sizes: Sequence[int]) -> None:
@@ -77,7 +85,7 @@ def _check_targets(labels: Sequence[Labels], sizes: Sequence[int]) -> None:
 
 
 def _check_range(labels: Labels, size: int, what: str) -> None:
-    if isinstance(labels, torch.Tensor) and labels.device.type != "cpu":
+    if not isinstance(labels, np.ndarray) and labels.device.type != "cpu":
         return
     labels = _int64(labels)
     if bool(((labels < -1) | (labels >= size)).any()):

@@ -6,12 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
 from classwise.compose.contents import dependent_rows
 from classwise.compose.splits import DatasetSplits
@@ -21,6 +19,9 @@ from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, numbered, write_bytes, write_json, write_text
 from classwise.run.lock import LOCK_FILES, locked, refuse_held
 from classwise.signals import defer_signals
+
+if TYPE_CHECKING:
+    from torch import Tensor  # not at run time: `report` needs no torch
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,11 @@ class RunFolder:
         name = "predictions.csv" if split == "valid" else f"predictions-{split}.csv"
         write_table(frame, self.path / name, escape_formulas=True)
 
-    def write_outputs(self, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def write_outputs(self, outputs: Mapping[str, Mapping[str, "Tensor"]]) -> None:
         """Replace outputs.safetensors in one step: the raw outputs (N, outputs) of the best checkpoint for the rows of
         each split, by target."""
+        from safetensors.torch import save
+
         tensors = {
             f"{split}/{name}": values.contiguous()
             for split, by_target in outputs.items()
@@ -121,9 +124,11 @@ class RunFolder:
         }
         write_bytes(self.path / "outputs.safetensors", save(tensors))
 
-    def outputs(self, split: str) -> dict[str, Tensor] | None:
+    def outputs(self, split: str) -> "dict[str, Tensor] | None":
         """The raw outputs of the rows of a split in its order, by target; None if there are none, or the file is
         damaged."""
+        from safetensors.torch import load
+
         try:
             tensors = load((self.path / "outputs.safetensors").read_bytes())
         except (OSError, SafetensorError):

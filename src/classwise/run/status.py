@@ -13,7 +13,7 @@ from classwise.compose.splits import DatasetSplits, Split, label_counts, masked_
 from classwise.config.schema import Config
 from classwise.data.targets import RankingTarget
 from classwise.errors import CheckpointError
-from classwise.metrics.collection import joint_labels
+from classwise.metrics.joint import joint_labels
 from classwise.model.classifier import Classifier
 from classwise.run.folder import RunFolder
 from classwise.run.own_code import portable_name
