@@ -3,20 +3,22 @@
 import copy
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from classwise import collectives
 from classwise.distributed import Processes
 
 
-class Twins(Processes):
+@pytest.fixture(autouse=True)
+def twins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes of which both compute the same."""
 
-    def __init__(self) -> None:
-        super().__init__(rank=0, world_size=2)
-
-    def _all_gather(self, tensor: Tensor) -> list[Tensor]:
+    def gather_from_both(tensor: Tensor) -> list[Tensor]:
         return [tensor, tensor.clone()]
+
+    monkeypatch.setattr(collectives, "_all_gather", gather_from_both)
 
 
 def merged(model: nn.Module, used: bool) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def merged(model: nn.Module, used: bool) -> dict[str, Any]:
     before = [buffer.clone() for buffer in buffers]
     if used:
         model(torch.randn(6, 4, generator=torch.Generator().manual_seed(1)))
-    Twins().merge_statistics(model, buffers, before, batches=1)
+    Processes(rank=0, world_size=2).merge_statistics(model, buffers, before, batches=1)
     return dict(model.named_buffers())
 
 

@@ -18,6 +18,7 @@ from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.config.toml import toml_text
 from classwise.errors import CheckpointError, ConfigError, OutputError
+from tests.helpers.fabricated import fabricate_run
 from tests.helpers.scenes import PEOPLE, command, plain_table, write_config
 
 COMMANDS = {
@@ -106,6 +107,27 @@ def test_help_imports_nothing_heavy() -> None:
     codes, loaded = json.loads(python("-c", code, *asked).stdout)
     assert codes == [0] * len(asked)
     assert not set(HEAVY) & set(loaded)
+
+
+def test_commands_without_a_model_load_neither_torch_nor_scikit_learn(here: Path) -> None:
+    """init, check without pretrained weights, report and keys take their time for the images, not for imports."""
+    fabricate_run(here, people=20, epochs=2)
+    code = (
+        "import sys, json\n"
+        "from classwise.cli import run_command\n"
+        "code = run_command(sys.argv[1:])\n"
+        "heavy = [name for name in ('torch', 'torchvision', 'timm', 'sklearn') if name in sys.modules]\n"
+        "print(json.dumps([code, heavy]))\n"
+    )
+    commands = [
+        "init images --out written --scratch",
+        "check written/classwise.toml --out checked",
+        "report run",
+        "keys",
+    ]
+    for line in commands:
+        done = python("-c", code, *line.split())
+        assert json.loads(done.stdout.splitlines()[-1]) == [0, []], (line, done.stderr)
 
 
 def test_every_command_of_the_contract_exists() -> None:

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from classwise.compose.features import Computing, split_features
-from classwise.compose.settings import build_settings, device_of
 from classwise.compose.splits import Split
-from classwise.compose.state import build_model
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.datacheck.rows import Part, Rows
@@ -17,7 +14,6 @@ from classwise.errors import DataError
 from classwise.files import sha256
 from classwise.own_parts.reference import is_own
 from classwise.randomness import CHECK, generator
-from classwise.training.loop import never
 
 MOST_ROWS = 5_000
 """Of a part, whose features take a minute or so; of more rows a drawn share is compared."""
@@ -49,6 +45,12 @@ def row_features(
 ) -> Features:
     """Features of the usable rows, of at most MOST_ROWS of a part; kept on disk beside decoded images. `contents`: a
     hash of each row's file. Raises ImageError, and MemoryError or torch's own error where memory runs out."""
+    # Imported here: without pretrained weights the data is checked without torch, whose import takes seconds.
+    from classwise.compose.features import Computing, split_features
+    from classwise.compose.settings import build_settings, device_of
+    from classwise.compose.state import build_model
+    from classwise.training.loop import never
+
     config = rows.config
     assert config is not None
     training = config.training.model_copy(update={"precision": "fp32"})

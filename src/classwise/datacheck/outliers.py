@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.neighbors import NearestNeighbors
 
 from classwise.datacheck.components import principal_components
 from classwise.errors import DataError
@@ -86,6 +85,8 @@ def _of_length_one(features_NF: Floats) -> Floats:
 
 def _to_neighbors(points_ND: Floats) -> tuple[Floats, Ints]:
     """(N,) the mean distance from the nearest NEIGHBORS other rows, and the number of the nearest one."""
+    from sklearn.neighbors import NearestNeighbors  # takes a second, and is for features only
+
     count = min(NEIGHBORS, len(points_ND) - 1)
     distance_Nk, row_Nk = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points_ND).kneighbors()
     return distance_Nk.mean(axis=1), row_Nk[:, 0].astype(np.int64)
