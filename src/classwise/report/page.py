@@ -1,7 +1,8 @@
 """`report.html`: one self-contained file that shows the results of a run, made from its run directory alone.
 
-The page loads nothing, runs no script, and forbids both to itself (Content-Security-Policy). Names of classes and files
-are untrusted input: Jinja2 escapes every one of them. The same directory gives the same bytes, so that pages can be
+The page loads nothing and runs only the one script that its Content-Security-Policy names by its SHA-256; without it
+the page is complete, but neither sorts nor enlarges. Names of classes and files are untrusted input: Jinja2 escapes
+every one of them, and the script sets them as text only. The same directory gives the same bytes, so that pages can be
 compared.
 """
 
@@ -15,7 +16,7 @@ from jinja2 import Template
 from classwise.files import write_bytes
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import SPLITS, data_section, split_rows
-from classwise.report.environment import page_environment
+from classwise.report.environment import REPORT, InlineScript, inline_script, page_environment
 from classwise.report.folds import folds_section
 from classwise.report.headline import best_of, headline
 from classwise.report.kinds import MOST_CLASSES
@@ -87,7 +88,13 @@ def render(run: RunFiles) -> str:
         timed=_timed_settings(run),
         log=run.log.splitlines()[-LOG_LINES:],
         most_classes=MOST_CLASSES,
+        script=_script(),
     )
+
+
+@cache
+def _script() -> InlineScript:
+    return inline_script(REPORT / "report.js")
 
 
 @cache

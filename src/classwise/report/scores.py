@@ -71,6 +71,7 @@ class ClassRow:
     recall: float
     ap: float | None = None
     intervals: dict[str, str] = field(default_factory=dict)  # by score; a dash where there is none
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)  # the same as numbers
     reasons: tuple[str, ...] = ()
 
 
@@ -319,10 +320,10 @@ def _evenly_spaced(rows: int) -> list[int]:
 def _class_row(row: Json, train: dict[str, int], kind: str) -> ClassRow:
     label = str(row.get("label"))
     withheld = mapping(row.get("no_interval"))
+    found = {key: ends(value) for key, value in mapping(row.get("intervals")).items()}
+    limits = {key: interval for key, interval in found.items() if interval}
     intervals = dict.fromkeys(withheld, NO_INTERVAL)
-    for key, value in mapping(row.get("intervals")).items():
-        if limits := ends(value):
-            intervals[key] = short_interval(limits)
+    intervals |= {key: short_interval(interval) for key, interval in limits.items()}
     return ClassRow(
         label,
         train=train.get(label),
@@ -332,6 +333,7 @@ def _class_row(row: Json, train: dict[str, int], kind: str) -> ClassRow:
         recall=number(row.get("recall")) or 0.0,
         ap=number(row.get("ap")) if kind == "multilabel" else None,
         intervals=intervals,
+        limits=limits,
         reasons=tuple(map(str, withheld.values())),
     )
 
