@@ -22,6 +22,7 @@ from classwise.report.headline import best_of, headline
 from classwise.report.kinds import MOST_CLASSES
 from classwise.report.mistakes import galleries
 from classwise.report.names import shorten
+from classwise.report.probabilities import probabilities
 from classwise.report.read import RunFiles, count, listing, mapping, number, read_run
 from classwise.report.scores import all_scores, overviews, test_run
 from classwise.report.svg import legend_key
@@ -81,6 +82,7 @@ def render(run: RunFiles) -> str:
         scores=scores,
         overviews=overviews(run, scores, best),
         test_overviews=overviews(test, test_scores, best),
+        probabilities=probabilities(run),
         galleries=galleries(run),
         data=data_section(run),
         config=run.config_text,
