@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Template
 
 from classwise.files import write_bytes
+from classwise.report.augmented import augmented_section
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import SPLITS, data_section, split_rows
 from classwise.report.environment import REPORT, InlineScript, inline_script, page_environment
@@ -84,6 +85,7 @@ def render(run: RunFiles) -> str:
         test_overviews=overviews(test, test_scores, best),
         probabilities=probabilities(run),
         galleries=galleries(run),
+        augmented=augmented_section(run),
         data=data_section(run),
         config=run.config_text,
         environment=_environment(run),

@@ -1,0 +1,90 @@
+"""The page's section on augmentation: training images as the model sees them, from augmented.json."""
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from classwise.report.mistakes import Line, Tile
+from classwise.report.names import short_number
+from classwise.report.read import Json, RunFiles, count, listing, mapping, number
+from classwise.report.thumbnails import Thumbnail, row_paths
+
+TITLES = {
+    "augmented": ("Augmented", "Each changed at random, in every epoch anew."),
+    "mixup": ("Mixup", "Two augmented images blended into one, and so are their labels."),
+    "cutmix": ("CutMix", "A part of one augmented image in another one; the labels have the shares of the areas."),
+}
+_DATA_URI = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+=*")
+"""All that an image may be: the file may have been changed by others."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Images of one kind."""
+
+    title: str
+    note: str
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class AugmentedSection:
+    """All that the section shows. `recipe`: the parts of the augmentation that are on, as `flip 0.5`."""
+
+    epoch: int
+    size: str
+    recipe: str
+    of_fold: bool
+    sheets: list[Sheet]
+
+
+def augmented_section(run: RunFiles) -> AugmentedSection | None:
+    """None where the run has kept no such images."""
+    sheets = [_sheet(run, mapping(sheet)) for sheet in listing(run.augmented.get("sheets"))]
+    sheets = [sheet for sheet in sheets if sheet.tiles]
+    if not sheets:
+        return None
+    return AugmentedSection(
+        epoch=count(run.augmented.get("epoch")),
+        size=" × ".join(str(count(side)) for side in listing(run.augmented.get("size"))),
+        recipe=_recipe(run),
+        of_fold=run.is_folds,
+        sheets=sheets,
+    )
+
+
+def _sheet(run: RunFiles, sheet: Json) -> Sheet:
+    title, note = TITLES.get(str(sheet.get("kind")), ("", ""))
+    images = [mapping(image) for image in listing(sheet.get("images"))]
+    paths = row_paths(run.split, [str(image.get("id")) for image in images])
+    tiles = [_tile(image, paths.get(str(image.get("id")), "")) for image in images]
+    return Sheet(title, note, [tile for tile in tiles if tile.image.uri] if title else [])
+
+
+def _tile(image: Json, path: str) -> Tile:
+    uri = str(image.get("uri"))
+    id_ = str(image.get("id"))
+    lines = [Line(str(target), str(label)) for target, label in mapping(image.get("labels")).items() if label]
+    return Tile(
+        id_,
+        file=PurePath(path or id_).name,
+        lines=lines,
+        image=Thumbnail(uri if _DATA_URI.fullmatch(uri) else "", small=uri.startswith("data:image/png")),
+    )
+
+
+def _recipe(run: RunFiles) -> str:
+    """`data.augment = light: flip 0.5, crop 0.8`, and mixing beside it."""
+    data = mapping(run.config.get("data"))
+    given = data.get("augment")
+    parts = mapping(given)
+    preset = str(parts.get("preset") or given or "")
+    off = {"crop": 1.0, "ratio": 1.0}
+    on = [
+        f"{name.replace('_', ' ')} {short_number(value)}"
+        for name, part in parts.items()
+        if (value := number(part)) is not None and value != off.get(name, 0.0)
+    ]
+    texts = [f"data.augment = {preset}" + (f": {', '.join(on)}" if on else "")] if preset else []
+    texts += [f"{name} {short_number(alpha)}" for name in ("mixup", "cutmix") if (alpha := number(data.get(name)))]
+    return "; ".join(texts)
