@@ -12,7 +12,10 @@ from classwise.report.thumbnails import Thumbnail, row_paths
 TITLES = {
     "augmented": ("Augmented", "Each changed at random, in every epoch anew."),
     "mixup": ("Mixup", "Two augmented images blended into one, and so are their labels."),
-    "cutmix": ("CutMix", "A part of one augmented image in another one; the labels have the shares of the areas."),
+    "cutmix": (
+        "CutMix",
+        "A part of one augmented image in another one; the labels have the shares of the areas.",
+    ),
 }
 _DATA_URI = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+=*")
 """All that an image may be: the file may have been changed by others."""
@@ -86,5 +89,7 @@ def _recipe(run: RunFiles) -> str:
         if (value := number(part)) is not None and value != off.get(name, 0.0)
     ]
     texts = [f"data.augment = {preset}" + (f": {', '.join(on)}" if on else "")] if preset else []
-    texts += [f"{name} {short_number(alpha)}" for name in ("mixup", "cutmix") if (alpha := number(data.get(name)))]
+    texts += [
+        f"{name} {short_number(alpha)}" for name in ("mixup", "cutmix") if (alpha := number(data.get(name)))
+    ]
     return "; ".join(texts)

@@ -87,7 +87,9 @@ def _loss(run: RunFiles) -> Curve:
         Series("validation", _points(run, "loss", part="valid"), style=1),
     ]
     lines = [line for line in lines if line.points]
-    return Curve("Loss", svg=line_chart(lines, "Loss per epoch", "epoch", has_values=True), legend=_legend(lines))
+    return Curve(
+        "Loss", svg=line_chart(lines, "Loss per epoch", "epoch", has_values=True), legend=_legend(lines)
+    )
 
 
 def _learning_rate(run: RunFiles) -> Curve:

@@ -228,7 +228,11 @@ def _by_class(
     lead = f"{len(rows):,} of {total:,} predictions are wrong."
     if sum(len(shown) for *_, shown in groups) < len(rows):
         nouns = {"class": "classes"}.get(noun, f"{noun}s")
-        of = f"each {noun}" if len(groups) == len(ordered) else f"each of the {len(groups)} rarest {nouns} with any"
+        of = (
+            f"each {noun}"
+            if len(groups) == len(ordered)
+            else f"each of the {len(groups)} rarest {nouns} with any"
+        )
         lead = f"{lead[:-1]}; shown are the {which} of {of}."
     return Mistakes(lead, groups)
 

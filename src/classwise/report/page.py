@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Template
 
+from classwise.data.masked import masked_text
 from classwise.files import write_bytes
 from classwise.report.augmented import augmented_section
 from classwise.report.curves import curves, frozen_epochs, pace
@@ -65,7 +66,7 @@ def render(run: RunFiles) -> str:
     test = test_run(run)
     test_scores = all_scores(test)
     folds = folds_section(run, best)
-    warnings = [str(text) for text in listing(mapping(run.status.get("data")).get("warnings"))]
+    warnings, notes = _warnings_and_notes(run)
     return _template().render(
         name=run.name,
         state=_state(run),
@@ -74,6 +75,7 @@ def render(run: RunFiles) -> str:
         no_score=ALL_ROWS if _is_on_all_rows(run) else NO_SCORE,
         key_figures=_key_figures(run),
         warnings=warnings + run.damaged,
+        notes=notes,
         check=_check_text(run),
         folds=folds,
         scored_rows="out-of-fold rows" if run.is_folds else "validation rows",
@@ -107,6 +109,17 @@ def _template() -> Template:
     environment.filters |= {"thousands": lambda n: f"{n:,}", "percent": lambda p: f"{p:.1%}"}
     environment.globals |= {"shorten": shorten, "legend_key": legend_key}
     return environment.get_template("template.html.j2")
+
+
+def _warnings_and_notes(run: RunFiles) -> tuple[list[str], list[str]]:
+    """What the run has warned of; that a target has no label in some rows, which is often meant so, is but a note."""
+    data = mapping(run.status.get("data"))
+    masked = {
+        name: sum(map(count, mapping(rows).values())) for name, rows in mapping(data.get("masked")).items()
+    }
+    usual = {masked_text(name, rows) for name, rows in masked.items()}
+    texts = [str(text) for text in listing(data.get("warnings"))]
+    return [text for text in texts if text not in usual], [text for text in texts if text in usual]
 
 
 def _is_on_all_rows(run: RunFiles) -> bool:

@@ -160,7 +160,8 @@ def _recall_curves(
 ) -> list[RecallCurve]:
     """Of every class with a row and a column of probabilities, the rarest first, which have a style."""
     train = {} if run.is_folds else train_counts(run, target)
-    precisions = {str(row.get("label")): number(row.get("ap")) for row in listing(scores.get("per_class"))}
+    rows = map(mapping, listing(scores.get("per_class")))
+    precisions = {str(row.get("label")): number(row.get("ap")) for row in rows}
     found = []
     for label in labels:
         column = f"{target}_p_{label}"
