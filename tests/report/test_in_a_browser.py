@@ -1,5 +1,6 @@
 """The report in headless Chromium: what its script does, and that it fits a phone."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,5 +172,5 @@ def test_heads_of_sections_are_in_order(browser: Browser, page: Path) -> None:
         "[...document.querySelectorAll('h1, h2, h3, h4')].map((head) => Number(head.tagName[1]))"
     )
     assert levels[0] == 1
-    assert all(below - above <= 1 for above, below in zip(levels, levels[1:], strict=False))
+    assert all(below - above <= 1 for above, below in itertools.pairwise(levels))
     assert browser.script("document.querySelectorAll('th:not([scope])').length") == 0

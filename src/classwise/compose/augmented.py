@@ -1,4 +1,4 @@
-"""A sheet of training images as the model sees them: augmented, at the model's size and, where the run mixes them, mixed.
+"""A sheet of training images as the model sees them: augmented, at the model's size and, where the run does so, mixed.
 
 It is made once, when a run begins, from the same data sets, augmentation and mixing as the run's batches, and kept as
 augmented.json, so that the report can be written again without the images. The images are those of the first epoch that
@@ -54,9 +54,9 @@ def augmented_images(config: Config, splits: DatasetSplits, data: TrainingData) 
     batch = _batch(data.loader.dataset, splits, rows, epoch=training.freeze_epochs)
     ids = [splits.train.samples.ids[row] for row in rows]
     sheets = [_sheet("augmented", batch, ids, splits.targets)] if is_augmented else []
-    for kind in ("mixup", "cutmix") if mixing is not None and len(rows) > 1 else ():
-        if getattr(mixing, kind):
-            sheets.append(_sheet(kind, _mixed(mixing, kind, batch), ids, splits.targets))
+    if mixing is not None and len(rows) > 1:
+        kinds = [kind for kind in ("mixup", "cutmix") if getattr(mixing, kind)]
+        sheets += [_sheet(kind, _mixed(mixing, kind, batch), ids, splits.targets) for kind in kinds]
     return {"epoch": training.freeze_epochs + 1, "size": list(data.loader.dataset.size), "sheets": sheets}
 
 
@@ -75,9 +75,9 @@ def sheet_rows(splits: DatasetSplits, most: int) -> list[int]:
 
 
 def _spaced(rows_N: npt.NDArray[np.int64], most: int) -> list[int]:
-    if len(rows_N) <= most:
-        return rows_N.tolist()
-    return rows_N[np.linspace(0, len(rows_N) - 1, most).round().astype(int)].tolist()
+    if len(rows_N) > most:
+        rows_N = rows_N[np.linspace(0, len(rows_N) - 1, most).round().astype(int)]
+    return list(map(int, rows_N))
 
 
 def _batch(dataset: ImageDataset, splits: DatasetSplits, rows: Sequence[int], epoch: int) -> Batch:

@@ -17,6 +17,8 @@ TITLES = {
         "A part of one augmented image in another one; the labels have the shares of the areas.",
     ),
 }
+OFF = {"crop": 1.0, "ratio": 1.0}
+"""Parts of the augmentation whose value for no change is not 0."""
 _DATA_URI = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+=*")
 """All that an image may be: the file may have been changed by others."""
 
@@ -42,7 +44,7 @@ class AugmentedSection:
 
 
 def augmented_section(run: RunFiles) -> AugmentedSection | None:
-    """None where the run has kept no such images."""
+    """None where the run has kept no such images: it changes none, or is of an earlier version."""
     sheets = [_sheet(run, mapping(sheet)) for sheet in listing(run.augmented.get("sheets"))]
     sheets = [sheet for sheet in sheets if sheet.tiles]
     if not sheets:
@@ -76,17 +78,33 @@ def _tile(image: Json, path: str) -> Tile:
     )
 
 
+def unchanged_images(run: RunFiles) -> str:
+    """Why the model sees every image as it is, in words; empty where it does not."""
+    if mapping(run.config.get("training")).get("plan") == "probe":
+        return "The heads are fitted to features of the images as they are (training.plan = probe)"
+    data = mapping(run.config.get("data"))
+    given = data.get("augment")
+    parts = mapping(given)
+    is_mixed = any(number(data.get(name)) for name in ("mixup", "cutmix"))
+    changes = [
+        name for name, part in parts.items() if name != "preset" and number(part) != OFF.get(name, 0.0)
+    ]
+    preset = parts.get("preset") or given
+    if preset == "none" and not changes and not is_mixed:
+        return "The model sees the training images as they are (data.augment = none)"
+    return ""
+
+
 def _recipe(run: RunFiles) -> str:
     """`data.augment = light: flip 0.5, crop 0.8`, and mixing beside it."""
     data = mapping(run.config.get("data"))
     given = data.get("augment")
     parts = mapping(given)
     preset = str(parts.get("preset") or given or "")
-    off = {"crop": 1.0, "ratio": 1.0}
     on = [
         f"{name.replace('_', ' ')} {short_number(value)}"
         for name, part in parts.items()
-        if (value := number(part)) is not None and value != off.get(name, 0.0)
+        if (value := number(part)) is not None and value != OFF.get(name, 0.0)
     ]
     texts = [f"data.augment = {preset}" + (f": {', '.join(on)}" if on else "")] if preset else []
     texts += [

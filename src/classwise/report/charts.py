@@ -33,8 +33,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Bin:
-    """Claims of about the same probability: their mean `p`, the share that is `right`, their `count`, and the interval of
-    the share where there is one."""
+    """Claims of about the same probability: their mean `p`, the share that is `right`, their `count`, and the interval
+    of the share where there is one."""
 
     p: float
     right: float
@@ -48,6 +48,7 @@ class RecallCurve:
     that of the many."""
 
     name: str
+    legend: str
     points: list[Point]
     style: int | None = None
 

@@ -167,8 +167,8 @@ def _worst_label_sets(run: RunFiles, target: str, most: int) -> Mistakes:
     separator = str(mapping(mapping(run.config.get("targets")).get(target)).get("separator") or "|")
     table = run.predictions.select("id", f"{target}_true", target).drop_nulls()
     sets = [
-        (str(id_), *([label for label in cell.split(separator) if label] for cell in cells))
-        for id_, *cells in table.iter_rows()
+        (str(id_), _labels_in(truth_cell, separator), _labels_in(predicted_cell, separator))
+        for id_, truth_cell, predicted_cell in table.iter_rows()
     ]
     rows_of_label = _label_counts(label for _, truth, _ in sets for label in truth)
     train = _train_rows(run, target)
@@ -249,6 +249,10 @@ def _group_note(
 
 def _rarity(label: str, rows_of_class: Mapping[str, int], train: Mapping[str, int]) -> int:
     return train.get(label, rows_of_class.get(label, 0))
+
+
+def _labels_in(cell: str, separator: str) -> list[str]:
+    return [label for label in cell.split(separator) if label]
 
 
 def _label_counts(labels: Iterable[str]) -> Counter[str]:

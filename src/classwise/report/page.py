@@ -15,7 +15,7 @@ from jinja2 import Template
 
 from classwise.data.masked import masked_text
 from classwise.files import write_bytes
-from classwise.report.augmented import augmented_section
+from classwise.report.augmented import augmented_section, unchanged_images
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import SPLITS, data_section, split_rows
 from classwise.report.environment import REPORT, InlineScript, inline_script, page_environment
@@ -88,6 +88,7 @@ def render(run: RunFiles) -> str:
         probabilities=probabilities(run),
         galleries=galleries(run),
         augmented=augmented_section(run),
+        unchanged=unchanged_images(run),
         data=data_section(run),
         config=run.config_text,
         environment=_environment(run),

@@ -15,7 +15,7 @@ from classwise.metrics.intervals import MIN_UNITS, share_interval
 from classwise.report.charts import Bin, RecallCurve, calibration_chart, precision_recall_chart
 from classwise.report.kinds import KINDS, MOST_CLASSES
 from classwise.report.mistakes import probability_of_prediction
-from classwise.report.names import number_text
+from classwise.report.names import number_text, shorten
 from classwise.report.read import Json, RunFiles, joint_title, kind_of, listing, mapping, number
 from classwise.report.scores import train_counts
 
@@ -23,6 +23,8 @@ BINS = 10
 """Of the reliability diagram, equally wide; empty ones are left out."""
 RAREST = 3
 """Classes whose curve has a color of its own."""
+LEGEND = 22
+"""Characters of a label in the legend, beside which its average precision has to fit."""
 MOST_STEPS = 32
 """Of a precision-recall curve: a class with more positive rows has as many of them, evenly spaced."""
 DRAWS = 1000
@@ -86,7 +88,7 @@ def _probabilities(run: RunFiles, name: str, kind: str, scores: Json) -> Probabi
         error="" if error is None else number_text("calibration_error", error),
         has_intervals=any(one.interval is not None for one in bins),
         recall=precision_recall_chart(drawn, f"Precision against recall of each class of {title}"),
-        legend=[(curve.style, curve.name) for curve in drawn if curve.style is not None],
+        legend=[(curve.style, curve.legend) for curve in drawn if curve.style is not None],
         curves=len(drawn),
         classes=len(labels),
         nouns=KINDS[kind].nouns,
@@ -175,6 +177,7 @@ def _recall_curves(
     return [
         RecallCurve(
             f"{label}: AP {ap:.3f}, {support:,} {'row' if support == 1 else 'rows'}",
+            legend=f"{shorten(label, LEGEND)}, AP {ap:.3f}",
             points=points,
             style=place if place < RAREST else None,
         )

@@ -1,5 +1,5 @@
-"""Images on the page: small, re-encoded (which drops the file's metadata), only from the data's folders, and all of them
-together within a budget."""
+"""Images on the page: small, re-encoded (which drops the file's metadata), only from the data's folders, and all of
+them together within a budget."""
 
 import base64
 import io
