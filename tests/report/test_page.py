@@ -16,7 +16,7 @@ from classwise.report.environment import breakable
 from classwise.report.mistakes import MOST_OF_CLASS, TILES
 from classwise.report.page import duration, write_report
 from classwise.report.read import read_run
-from classwise.report.thumbnails import BUDGET, thumbnails
+from classwise.report.thumbnails import BUDGET, file_names, thumbnails
 from tests.helpers.browsed import Page
 from tests.helpers.fabricated import LABELS, fabricate_run
 from tests.helpers.tables import read_csv
@@ -157,10 +157,16 @@ def test_worst_mistakes_are_the_most_confident_wrong_rows(page: Page, run: Path)
 
 
 def test_mistakes_name_the_file_of_the_image(page: Page, run: Path) -> None:
-    """Its own name, without the folders above it."""
+    """Here with its folder, since the files of all people have the same names."""
     paths = {row["id"]: row["path"] for row in read_csv(run / "split.csv")}
+    assert page.values("alt")
     for id_ in page.values("alt"):
-        assert f'title="{id_}">{paths[id_].rsplit("/", 1)[-1]}</bdi>' in page.source
+        assert f'title="{id_}">{paths[id_]}</bdi>' in page.source
+    assert file_names({"a": "x/1.png", "b": "y/1.png", "c": "y/2.png"}) == {
+        "a": "x/1.png",
+        "b": "y/1.png",
+        "c": "2.png",
+    }
 
 
 def test_where_room_is_short_the_rarest_classes_have_it(

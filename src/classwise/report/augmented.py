@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from classwise.report.mistakes import Line, Tile
 from classwise.report.names import short_number
 from classwise.report.read import Json, RunFiles, count, listing, mapping, number
-from classwise.report.thumbnails import Thumbnail, row_paths
+from classwise.report.thumbnails import Thumbnail, file_names, row_paths
 
 TITLES = {
     "augmented": ("Augmented", "Each changed at random, in every epoch anew."),
@@ -61,18 +60,18 @@ def augmented_section(run: RunFiles) -> AugmentedSection | None:
 def _sheet(run: RunFiles, sheet: Json) -> Sheet:
     title, note = TITLES.get(str(sheet.get("kind")), ("", ""))
     images = [mapping(image) for image in listing(sheet.get("images"))]
-    paths = row_paths(run.split, [str(image.get("id")) for image in images])
-    tiles = [_tile(image, paths.get(str(image.get("id")), "")) for image in images]
+    ids = [str(image.get("id")) for image in images]
+    files = file_names({id_: id_ for id_ in ids} | row_paths(run.split, ids))
+    tiles = [_tile(image, files[str(image.get("id"))]) for image in images]
     return Sheet(title, note, [tile for tile in tiles if tile.image.uri] if title else [])
 
 
-def _tile(image: Json, path: str) -> Tile:
+def _tile(image: Json, file: str) -> Tile:
     uri = str(image.get("uri"))
-    id_ = str(image.get("id"))
     lines = [Line(str(target), str(label)) for target, label in mapping(image.get("labels")).items() if label]
     return Tile(
-        id_,
-        file=PurePath(path or id_).name,
+        str(image.get("id")),
+        file=file,
         lines=lines,
         image=Thumbnail(uri if _DATA_URI.fullmatch(uri) else "", small=uri.startswith("data:image/png")),
     )

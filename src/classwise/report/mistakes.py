@@ -8,7 +8,6 @@ within a gallery each class has its part, since otherwise the mistakes of the co
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 
 import numpy as np
 import polars as pl
@@ -16,7 +15,7 @@ import polars as pl
 from classwise.report.names import short_number
 from classwise.report.read import RunFiles, kind_of, listing, mapping
 from classwise.report.scores import train_counts
-from classwise.report.thumbnails import Thumbnail, row_paths, thumbnails
+from classwise.report.thumbnails import Thumbnail, file_names, row_paths, thumbnails
 
 TILES = 72  # on the whole page
 MOST_OF_CLASS = 8
@@ -95,13 +94,13 @@ def galleries(run: RunFiles) -> list[Gallery]:
     # An image that is in several galleries is read once.
     most = max(1, TILES // len(targets))
     worst = {name: WORST[kind_of(run, name)](run, name, most) for name in targets}
-    ids = {row.id for mistakes in worst.values() for _, _, rows in mistakes.groups for row in rows}
+    rows_shown = [row for mistakes in worst.values() for _, _, rows in mistakes.groups for row in rows]
+    ids = list(dict.fromkeys(row.id for row in rows_shown))
     images = thumbnails(run, ids)
-    files = {id_: PurePath(path).name for id_, path in row_paths(run.split, sorted(ids)).items()}
+    files = file_names({id_: id_ for id_ in ids} | row_paths(run.split, ids))
 
     def tile(row: Row) -> Tile:
-        file = files.get(row.id) or PurePath(row.id).name
-        return Tile(row.id, file=file, lines=row.lines, image=images[row.id])
+        return Tile(row.id, file=files[row.id], lines=row.lines, image=images[row.id])
 
     return [
         Gallery(

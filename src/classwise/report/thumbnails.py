@@ -4,11 +4,12 @@ them together within a budget."""
 import base64
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,15 @@ def row_paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
         return {}
     rows = split.filter(pl.col("id").is_in(ids) & pl.col("path").is_not_null())
     return dict(zip(rows["id"].to_list(), rows["path"].to_list(), strict=True))
+
+
+def file_names(paths: Mapping[str, str]) -> dict[str, str]:
+    """The name of each row's file, with its folder where several of these rows have files of one name."""
+    names = Counter(PurePath(path).name for path in paths.values())
+    return {
+        id_: "/".join(PurePath(path).parts[-2 if names[PurePath(path).name] > 1 else -1 :])
+        for id_, path in paths.items()
+    }
 
 
 def _pixel_format(data: Mapping[str, Any], model: Mapping[str, Any]) -> PixelFormat:
