@@ -5,6 +5,7 @@ augmented.json, so that the report can be written again without the images. The 
 trains on images, as a function of (seed, epoch, row): the same run has the same sheet."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,17 +62,25 @@ def augmented_images(config: Config, splits: DatasetSplits, data: TrainingData) 
 
 
 def sheet_rows(splits: DatasetSplits, most: int) -> list[int]:
-    """At most `most` training rows: of each class in turn, the rarest first, evenly spaced over its rows; without
-    classes evenly spaced over all."""
+    """At most `most` training rows: of each class in turn, the rarest first, evenly spaced over its rows. Rows that
+    lack a label are left out; without classes all rows are of one."""
     classes_N = splits.classes(splits.train)
-    if classes_N is None:
+    if classes_N is None or (classes_N < 0).all():
         classes_N = np.zeros(len(splits.train.samples), dtype=np.int64)
-    numbers, counts = np.unique(classes_N, return_counts=True)
-    rarest_first = numbers[np.argsort(counts, kind="stable")].tolist()
-    each = -(-most // len(rarest_first))
-    rows_of_class = [_spaced(np.flatnonzero(classes_N == number), each) for number in rarest_first]
-    turns = [rows[turn] for turn in range(each) for rows in rows_of_class if turn < len(rows)]
-    return turns[:most]
+    numbers, counts = np.unique(classes_N[classes_N >= 0], return_counts=True)
+    order = np.argsort(counts, kind="stable")
+    size_of_class = dict(zip(numbers[order].tolist(), counts[order].tolist(), strict=True))
+
+    # As many of each class as there are turns, until its rows or the room are used up.
+    turns = [
+        (turn, number)
+        for turn in range(min(most, max(size_of_class.values())))
+        for number, size in size_of_class.items()
+        if turn < size
+    ][:most]
+    taken = Counter(number for _, number in turns)
+    rows_of_class = {number: _spaced(np.flatnonzero(classes_N == number), n) for number, n in taken.items()}
+    return [rows_of_class[number][turn] for turn, number in turns]
 
 
 def _spaced(rows_N: npt.NDArray[np.int64], most: int) -> list[int]:
