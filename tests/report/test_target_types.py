@@ -126,12 +126,15 @@ def test_label_table_equals_metrics_json(page: Page, run: Path) -> None:
     assert "Confusion matrix of tags" not in page.table_names
 
 
-def test_many_labels_show_the_weakest(tmp_path: Path) -> None:
-    """Of 60 labels the 20 of lowest F1 that occur are shown; those that occur nowhere are counted."""
+def many_labels(tmp_path: Path, count: int) -> Page:
+    """A page with so many labels, the first three of which occur nowhere; the later, the rarer and the better."""
     run = tmp_path / "run"
     run.mkdir()
     each = {"precision": 0.5, "recall": 0.5, "ap": None}
-    rows = [{"label": f"l{k}", "f1": k / 60, "support": 0 if k < 3 else 20, **each} for k in range(60)]
+    rows = [
+        {"label": f"l{k}", "f1": k / count, "support": 0 if k < 3 else 20 + count - k, **each}
+        for k in range(count)
+    ]
     scores = {
         "type": "multilabel",
         "labels": [row["label"] for row in rows],
@@ -140,11 +143,24 @@ def test_many_labels_show_the_weakest(tmp_path: Path) -> None:
     }
     write(run, "metrics.json", {"targets": {"tags": scores}, "metric": "macro_f1", "value": 0.5})
     write(run, "status.json", {})
-    page = Page(write_report(run))
+    return Page(write_report(run))
+
+
+def test_many_labels_are_all_listed_the_rarest_first(tmp_path: Path) -> None:
+    """In a box that scrolls, also by keys."""
+    page = many_labels(tmp_path, 60)
+    table = page.table("Scores of each label of tags")
+    assert [row[0] for row in table[1:]] == ["l0", "l1", "l2", *(f"l{k}" for k in range(59, 2, -1))]
+    assert 'class="scroll tall" tabindex="0"' in page.source
+
+
+def test_very_many_labels_show_the_weakest(tmp_path: Path) -> None:
+    """Of 400 labels the 20 of lowest F1 that occur are shown; those that occur nowhere are counted."""
+    page = many_labels(tmp_path, 400)
     table = page.table("Scores of each label of tags")
     assert [row[0] for row in table[1:]] == [f"l{k}" for k in range(3, 23)]
-    assert table[1][1:] == ["20", "0.050", "–", "0.500", "0.500"]
-    assert "The 20 labels with the lowest F1 out of 60" in page.text
+    assert table[1][1:] == ["417", "0.007", "–", "0.500", "0.500"]
+    assert "The 20 labels with the lowest F1 out of 400" in page.text
     assert "3 labels occur in no validation row." in page.text
 
 
