@@ -10,6 +10,7 @@ from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
 from classwise.data.label_spelling import column_warnings, spelling_warnings
+from classwise.data.masked import masked_text
 from classwise.data.sources import Samples
 from classwise.data.targets import ClassTarget, MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
@@ -129,7 +130,7 @@ def _masked_rows(splits: DatasetSplits) -> list[str]:
     for name in counts[0]:
         count = sum(counts_of_split[name] for counts_of_split in counts)
         if count:
-            warnings.append(f"{name}: no label in {count} rows, which count for the other targets only")
+            warnings.append(masked_text(name, count))
     return warnings
 
 

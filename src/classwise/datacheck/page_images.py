@@ -9,7 +9,7 @@ from pathlib import Path
 from classwise.data.images import MAX_PIXELS, read_image
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.errors import ImageError
-from classwise.report.thumbnails import LONGEST_SIDE, Thumbnail, encode
+from classwise.report.thumbnails import LONGEST_SIDE, Thumbnail, encode, shown_channels
 
 BUDGET = 25_000_000
 """Bytes of all images on a page, as text. A browser opens a page of this size within a second."""
@@ -70,6 +70,4 @@ def _thumbnail(
         image_HWC = read_image(path, max_pixels, root=folders, min_size=(side, side), pixels=pixels)
     except ImageError as error:
         return Thumbnail(reason=error.reason)
-    # Of other channels than RGB the first three are shown as it, or the first as gray.
-    shown = [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]
-    return encode(image_HWC[..., shown], longest_side=side)
+    return encode(shown_channels(image_HWC), longest_side=side)

@@ -36,6 +36,7 @@ class RunFiles:
     log: str
     decision: Json = field(default_factory=dict)
     check: Json = field(default_factory=dict)
+    augmented: Json = field(default_factory=dict)  # of folds that of the first
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -71,6 +72,7 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         log=_text(folder / "log.txt"),
         decision=_json(folder / "decision.json", damaged) if is_folds else {},
         check=_json(folder / "check.json", damaged),
+        augmented=_json((folder / "fold-0" if is_folds else folder) / "augmented.json", damaged),
         damaged=damaged,
     )
 

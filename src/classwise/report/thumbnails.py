@@ -1,12 +1,15 @@
-"""Images on the page: small, re-encoded (which drops the file's metadata), and only from the data's folders."""
+"""Images on the page: small, re-encoded (which drops the file's metadata), only from the data's folders, and all of
+them together within a budget."""
 
 import base64
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,10 @@ from classwise.report.read import RunFiles, mapping
 
 LONGEST_SIDE = 160  # pixels of a thumbnail
 SMALL = 64  # images up to this size keep their pixels, without JPEG's artefacts
+BUDGET = 4_000_000
+"""Bytes of all mistakes on a page, as text."""
+SIDES = (320, 224, LONGEST_SIDE)
+"""The largest at which all images are within the budget; at the last, 72 images of pure noise are 3 MB."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +38,43 @@ class Thumbnail:
     small: bool = False
 
 
-def thumbnails(run: RunFiles, ids: Iterable[str]) -> dict[str, Thumbnail]:
-    """The images of the rows `ids`, by id: split.csv has their paths, the config their folders."""
+def thumbnails(run: RunFiles, ids: Iterable[str], budget: int = BUDGET) -> dict[str, Thumbnail]:
+    """The images of the rows `ids`, by id: split.csv has their paths, the config their folders. They are smaller where
+    all together would be more than `budget` bytes."""
     ordered = sorted(ids)
     data = mapping(run.config.get("data"))
     # Images lie in data.images, or in the folder that is the source or the validation set.
     images = data.get("images")
     values = [*(images if isinstance(images, list) else [images]), data.get("source"), data.get("valid")]
     folders = [folder for folder in values if isinstance(folder, str)]
-    paths = _paths(run.split, ordered)
+    paths = row_paths(run.split, ordered)
     pixels = _pixel_format(data, mapping(run.config.get("model")))
-    with (
-        ThreadPoolExecutor() as pool
-    ):  # decoding releases the interpreter lock, so that large photographs overlap
-        images = pool.map(lambda id_: _thumbnail(folders, paths.get(id_), pixels), ordered)
-        return dict(zip(ordered, images, strict=True))
+    found: dict[str, Thumbnail] = {}
+    for side in SIDES:
+        make = partial(_thumbnail, folders, pixels=pixels, side=side)
+        # Decoding releases the interpreter lock, so that large photographs overlap.
+        with ThreadPoolExecutor() as pool:
+            found = dict(zip(ordered, pool.map(make, map(paths.get, ordered)), strict=True))
+        if sum(len(image.uri) for image in found.values()) <= budget:
+            break
+    return found
 
 
-def _paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
+def row_paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
+    """The path of each row by its id, as far as split.csv has it."""
     if not {"id", "path"} <= set(split.columns):
         return {}
     rows = split.filter(pl.col("id").is_in(ids) & pl.col("path").is_not_null())
     return dict(zip(rows["id"].to_list(), rows["path"].to_list(), strict=True))
+
+
+def file_names(paths: Mapping[str, str]) -> dict[str, str]:
+    """The name of each row's file, with its folder where several of these rows have files of one name."""
+    names = Counter(PurePath(path).name for path in paths.values())
+    return {
+        id_: "/".join(PurePath(path).parts[-2 if names[PurePath(path).name] > 1 else -1 :])
+        for id_, path in paths.items()
+    }
 
 
 def _pixel_format(data: Mapping[str, Any], model: Mapping[str, Any]) -> PixelFormat:
@@ -65,17 +87,15 @@ def _pixel_format(data: Mapping[str, Any], model: Mapping[str, Any]) -> PixelFor
     )
 
 
-def _thumbnail(folders: list[str], path: str | None, pixels: PixelFormat) -> Thumbnail:
+def _thumbnail(folders: list[str], path: str | None, pixels: PixelFormat, side: int) -> Thumbnail:
     if not folders or path is None:
         return Thumbnail(reason="the run does not record its path")
     file = next((file for folder in folders if (file := _inside(folder, path))), None)
     if file is None:
         return Thumbnail(reason=f"{path} is outside the image folder")
     try:
-        image_HWC = read_image(file, pixels=pixels)
-        # Of other channels than RGB the first three are shown as it, or the first as gray.
-        shown = [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]
-        return encode(image_HWC[..., shown])
+        # A photograph may be decoded at a part of its size.
+        return encode(shown_channels(read_image(file, min_size=(side, side), pixels=pixels)), side)
     except ImageError as error:
         return Thumbnail(reason=error.reason)
     except OSError as error:
@@ -89,6 +109,11 @@ def _inside(folder: str, path: str) -> Path | None:
     root = os.path.normpath(folder)
     file = Path(os.path.normpath(Path(root) / path))
     return file if file.is_relative_to(root) else None
+
+
+def shown_channels(image_HWC: np.ndarray) -> np.ndarray:
+    """Three channels: of other channels than RGB the first three are shown as it, or the first as gray."""
+    return image_HWC[..., [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]]
 
 
 def encode(image_HWC: np.ndarray, longest_side: int = LONGEST_SIDE) -> Thumbnail:

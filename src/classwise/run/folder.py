@@ -43,6 +43,10 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def augmented(self) -> Path:
+        return self.path / "augmented.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 

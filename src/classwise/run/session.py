@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from classwise.compose.augmented import augmented_images
 from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
 from classwise.compose.first_answer import wants_first_answer
@@ -19,7 +20,7 @@ from classwise.data.batch import Batch
 from classwise.data.memory import memory_of
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, ClasswiseError, Interrupted
-from classwise.files import write_text
+from classwise.files import write_json, write_text
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
 from classwise.own_parts.run_code import trust_option
@@ -169,6 +170,8 @@ def run_to_the_end(
     is_main_process = parts.settings.processes.is_main_process
     ending = _EndingStatus(folder, parts)
     try:
+        if is_main_process:
+            _keep_augmented(folder, config, splits, parts)
         if wants_first_answer(config):
             _begin_with_first_answer(folder, config, splits, parts, checkpointer, console, stop)
         outcome = _train(parts, checkpointer, console, stop)
@@ -206,6 +209,14 @@ def run_to_the_end(
     write_report(folder.path, status)
     folder.write_status(status)
     say_end(console, folder, outcome, parts)
+
+
+def _keep_augmented(folder: RunFolder, config: Config, splits: DatasetSplits, parts: Parts) -> None:
+    """augmented.json, once for a run."""
+    if not folder.augmented.exists():
+        sheets = augmented_images(config, splits, parts.data)
+        if sheets is not None:
+            write_json(folder.augmented, sheets)
 
 
 def _begin_with_first_answer(
