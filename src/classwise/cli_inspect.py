@@ -19,8 +19,8 @@ def watch(
     """Show a run while it trains: its progress, its scores so far, the time that is left, the last lines of its log.
 
     On a terminal one view is kept up to date, elsewhere a line says what is new. Only files of the run directory are
-    read. It ends with the run: 0 if the run is done, 75 if it was interrupted, 1 if it failed or was killed. Ctrl-C ends
-    the watching alone.
+    read. It ends with the run, with exit code 0 if that is done, 75 if it was interrupted, 1 if it failed or was killed.
+    Ctrl-C ends the watching alone.
 
     Parameters
     ----------

@@ -129,7 +129,7 @@ class Folds:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json: state, reason, how many folds are done, the state of each, data, model; the state as of `Run`."""
+        """status.json: state (as of `Run`), reason, how many folds are done, the state of each, data, model."""
         return true_status(self.path, self.folder.status())
 
     @property

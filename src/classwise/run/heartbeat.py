@@ -1,9 +1,9 @@
 """A run's sign of life: `progress.json`, which says how far it is within its epoch.
 
-The run itself writes it, at most once a second, where it asks anyway whether to stop: after every update, and after every
-batch of a validation. There is no thread, so what is written is what the loop has come to, and loader workers may be
-forked. The file is gone once the run has ended, however it ended; what a kill leaves behind tells when the run was last
-alive.
+The run itself writes it, at most once a second, where it asks anyway whether to stop: after every update, and after
+every batch of a validation. There is no thread, so what is written is what the loop has come to, and loader workers may
+be forked. The file is gone once the run has ended, however it ended; what a kill leaves behind tells when the run was
+last alive.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The report while a run goes on (`report.live`): the same page, written again after each epoch, which reloads itself."""
+"""The report while a run goes on (`report.live`): the same page, written again after each epoch, reloads itself."""
 
 import time
 from datetime import UTC, datetime

@@ -1,8 +1,8 @@
 """Whether a run that its status.json calls running still is: a killed process cannot say that it has ended.
 
-Two things tell. The lock on the run directory, which the system releases when the process ends, is certain on the machine
-that the run is on. Of a run on another machine, seen on a shared disk or in a copy, there are only the times at which it
-last wrote something. Nothing here changes the run directory, and nothing imports torch.
+Two things tell. The lock on the run directory, which the system releases when the process ends, is certain on the
+machine that the run is on. Of a run on another machine, seen on a shared disk or in a copy, there are only the times at
+which it last wrote something. Nothing here changes the run directory, and nothing imports torch.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ WRITTEN = (PROGRESS, "status.json", "history.jsonl", "log.txt", LOCK)
 def true_status(folder: Path, status: Mapping[str, Any], now: float | None = None) -> dict[str, Any]:
     """`status`, as status.json has it, with the `state` and `reason` that are true now.
 
-    A run that says it is running and is not becomes `killed`, where its lock is known to be free; `silent`, where nothing
-    but the silence tells. One that was stopped and is being resumed is running. `now`: seconds since 1970, by default the
-    present.
+    A run that says it is running and is not becomes `killed`, where its lock is known to be free; `silent`, where
+    nothing but the silence tells. One that was stopped and is being resumed is running. `now`: seconds since 1970, by
+    default the present.
     """
     found = dict(status)
     if found.get("state") not in (RUNNING, "interrupted", "failed"):
@@ -49,9 +49,9 @@ def true_status(folder: Path, status: Mapping[str, Any], now: float | None = Non
             return found | later
     silent_for = seconds_silent(folder, now)
     if lock == "free" and host_of(folder) in ("", platform.node()):
-        when = f" about {age_text(silent_for)} ago" if silent_for is not None else ""
+        when = f" (last sign of life {age_text(silent_for)} ago)" if silent_for is not None else ""
         reason = (
-            f"the process that trained it has ended without a word{when}: killed, or the machine went down"
+            f"its process is gone{when} and could not say why: killed, or short of memory, or a power cut"
         )
         return found | {"state": KILLED, "reason": f"{reason}; go on with: classwise resume {folder}"}
     if silent_for is not None and silent_for >= SILENT_SECONDS:
@@ -100,7 +100,7 @@ def age_text(seconds: float) -> str:
 
 
 def ending_note(status: Mapping[str, Any]) -> str:
-    """What whoever uses the model of a run should know that is not done; empty for one that is. `status`: the true one."""
+    """What to know before using the model of a run that is not done; empty for one that is. `status`: the true one."""
     state = str(status.get("state", ""))
     if state in ("finished", "early_stopped", ""):
         return ""

@@ -1,4 +1,4 @@
-"""The same as lines, for what is no terminal: a pipe, a file, a CI job. A line is written where something has happened."""
+"""The same as lines, for what is no terminal (a pipe, a file, a CI job): one whenever something has happened."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -43,10 +43,11 @@ def size(number: float) -> str:
 
 
 def sparkline(values: Sequence[float], width: int, plain: bool = False) -> str:
-    """The values from left to right, the lowest as the lowest bar. More values than `width` are thinned out: the last
-    one is always there."""
+    """The values from left to right, the lowest as the lowest bar; few values have wider bars. More values than `width`
+    are thinned out: the last one is always there."""
     if len(values) > width:
         values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    values = [value for value in values for _ in range(min(3, width // len(values)))]
     bars = ASCII_BARS if plain else BARS
     low, high = min(values), max(values)
     span = high - low
