@@ -19,7 +19,7 @@ def watch(
     """Show a run while it trains: its progress, its scores so far, the time that is left, the last lines of its log.
 
     On a terminal one view is kept up to date, elsewhere a line says what is new. Only files of the run directory are
-    read. It ends with the run, with exit code 0 if that is done, 75 if it was interrupted, 1 if it failed or was killed.
+    read. It ends with the run: exit code 0 if that is done, 75 if it was interrupted, 1 if it failed or was killed.
     Ctrl-C ends the watching alone.
 
     Parameters

@@ -81,7 +81,7 @@ class Snapshot:
         if seconds:
             return max(0.0, statistics.median(seconds) * (left - share))
         spent = self.progress.get("epoch_seconds")
-        if share and _is_number(spent):
+        if share and isinstance(spent, int | float):
             return max(0.0, float(spent) / share * (left - share))
         return None
 
@@ -235,7 +235,7 @@ def _line(name: str, rows: Sequence[Json], value_of: Callable[[Json], Any], lowe
 def started_seconds(snapshot: Snapshot, now: float | None = None) -> float | None:
     """The seconds that status.json counts, and those since it was written; None where there is none."""
     counted = snapshot.status.get("seconds")
-    if not _is_number(counted):
+    if not isinstance(counted, int | float):
         return None
     if snapshot.state != "running":
         return float(counted)
