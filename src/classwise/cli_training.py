@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -190,7 +191,7 @@ def _compare_runs(
     first: Path,
     others: tuple[str, ...],
     out: Path | None,
-    unused: dict[str, object],
+    unused: Mapping[str, object],
     as_json: bool,
     force: bool,
     quiet: bool,

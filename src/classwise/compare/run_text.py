@@ -36,8 +36,8 @@ def heading(found: RunComparison) -> str:
         for name, run in zip(short_names(found.runs), found.runs, strict=True)
     ]
     lines.append(
-        f"differences from {short_names(found.runs)[0]}, with 95% intervals from {RESAMPLES:,} resamples of {drawn}, the"
-        " same for all runs; better or worse where an interval excludes 0, which of 20 intervals of equal models one does"
+        f"differences from {short_names(found.runs)[0]}; 95% intervals from {RESAMPLES:,} resamples of {drawn}, the"
+        " same for all runs. better, worse: the interval excludes 0, as one of 20 does by chance alone"
     )
     return "\n".join(lines)
 

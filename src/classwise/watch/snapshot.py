@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -76,7 +76,7 @@ class Snapshot:
         if self.state != "running" or not self.epochs:
             return None
         left = self.epochs - self.epochs_done
-        seconds = [row["seconds"] for row in self.history[-RECENT:] if _is_number(row.get("seconds"))]
+        seconds = [float(row["seconds"]) for row in self.history[-RECENT:] if _is_number(row.get("seconds"))]
         share = self.share_of_epoch
         if seconds:
             return max(0.0, statistics.median(seconds) * (left - share))
@@ -202,8 +202,10 @@ MAIN_SCORES = {
 def lines_of(snapshot: Snapshot) -> list[Line]:
     """The losses, the score that selects, and the main score of each target, as far as the history has them."""
     rows = snapshot.history
-    found = [_line("loss", rows, lambda row: row.get("train_loss"), lowest=True)]
-    found.append(_line("validation loss", rows, lambda row: _table(row, "valid").get("loss"), lowest=True))
+    found = [
+        _line("loss", [row.get("train_loss") for row in rows], lowest=True),
+        _line("validation loss", _scores(rows, "loss"), lowest=True),
+    ]
     names = [snapshot.metric] if snapshot.metric else []
     targets = _table(snapshot.config, "targets")
     for name, target in targets.items():
@@ -211,7 +213,7 @@ def lines_of(snapshot: Snapshot) -> list[Line]:
         score = MAIN_SCORES.get(str(type), "")
         names.append(score if len(targets) == 1 else f"{name}.{score}")
     for name in dict.fromkeys(names):
-        line = _line(name, rows, lambda row, name=name: _table(row, "valid").get(name))
+        line = _line(name, _scores(rows, name))
         if name == snapshot.metric:
             best = snapshot.status.get("best") or {}
             epoch = best.get("epoch") if isinstance(best, dict) else None
@@ -222,8 +224,13 @@ def lines_of(snapshot: Snapshot) -> list[Line]:
     return [line for line in found if line.values]
 
 
-def _line(name: str, rows: Sequence[Json], value_of: Callable[[Json], Any], lowest: bool = False) -> Line:
-    pairs = [(index, value_of(row)) for index, row in enumerate(rows, 1)]
+def _scores(rows: Sequence[Json], name: str) -> list[Any]:
+    """A score of the validation rows in each epoch, None where it is not there."""
+    return [_table(row, "valid").get(name) for row in rows]
+
+
+def _line(name: str, values_of_epochs: Sequence[Any], lowest: bool = False) -> Line:
+    pairs = enumerate(values_of_epochs, 1)
     kept = [(epoch, float(value)) for epoch, value in pairs if _is_number(value)]
     values = tuple(value for _, value in kept)
     best = None

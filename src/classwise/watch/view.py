@@ -48,7 +48,7 @@ def _title(snapshot: Snapshot) -> Text:
     seconds = started_seconds(snapshot)
     since = f" for {duration(seconds)}" if snapshot.state == "running" and seconds else ""
     after = f" after {duration(seconds)}" if snapshot.state in DONE and seconds else ""
-    return Text.assemble((str(snapshot.path), "bold"), " · ", state, since, after)
+    return Text.assemble((str(snapshot.path), "bold"), ": ", state, since, after)
 
 
 def _run_parts(snapshot: Snapshot, width: int, plain: bool) -> list[RenderableType]:
