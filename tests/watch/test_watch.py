@@ -331,7 +331,7 @@ def test_lines_say_what_is_new_and_nothing_twice(tmp_path: Path) -> None:
     assert first[1] == "epoch 1 of 5  loss 2.0000  validation loss 3.0000  macro_f1 0.2000"
     assert second == ["epoch 2 of 5  loss 1.0000  validation loss 2.0000  macro_f1 0.4000"]
     assert third[0].startswith("epoch 3 of 5, 1 of 4 updates, about 55 s left; lr 2.00e-03")
-    assert fourth[0].startswith(f"{run}: killed (its process is gone")
+    assert fourth[0].startswith(f"{run}: killed: its process is gone")
 
 
 def test_folds_are_shown_with_the_one_that_trains(tmp_path: Path) -> None:

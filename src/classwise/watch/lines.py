@@ -56,7 +56,7 @@ def state_line(snapshot: Snapshot) -> str:
     text = f"{snapshot.path}: {STATE_WORDS.get(snapshot.state, snapshot.state)}"
     if snapshot.state == "running" and not snapshot.folds:
         text = f"{text}, {_how_far(snapshot)}"
-    return f"{text} ({snapshot.reason})" if snapshot.reason else text
+    return f"{text}: {snapshot.reason}" if snapshot.reason else text
 
 
 def progress_line(snapshot: Snapshot) -> str:
