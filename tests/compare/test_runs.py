@@ -16,7 +16,16 @@ from classwise.compare import RunComparison, compare_runs
 from classwise.compare.resamples import RESAMPLES, SEED
 from classwise.errors import CheckpointError, ConfigError, DataError
 from classwise.metrics.bootstrap import resampled_weights
-from tests.helpers.scenes import PEOPLE, command, people_table, plain_table, untouched, write_config
+from tests.helpers.scenes import (
+    MANY,
+    PEOPLE,
+    command,
+    many_table,
+    people_table,
+    plain_table,
+    untouched,
+    write_config,
+)
 
 LABELS = ["cat", "dog", "eel"]
 ROWS = 60
@@ -293,6 +302,27 @@ def test_real_runs_are_compared_and_one_config_needs_a_config(tmp_path: Path) ->
     assert "whole groups of rows" in result.out
     plain_table(tmp_path, 16)
     assert "--json: found with a config" in command("compare", config, "--json").err
+
+
+def test_targets_of_every_type_are_compared(tmp_path: Path) -> None:
+    """Runs that are the same but for the number of epochs."""
+    many_table(tmp_path, 60)
+    quick = {"training__freeze_epochs": 0, "loss__weights_from_epoch": 1, "report__resamples": 0}
+    config = write_config(tmp_path, MANY, data__valid=0.5, report__baselines=False, **quick)
+    for epochs in (1, 2):
+        command("train", config, "--run", tmp_path / str(epochs), "--training.epochs", epochs).ok()
+    found = compare_runs([tmp_path / "1", tmp_path / "2"])
+    types = {target.name: target.type for target in found.targets}
+    assert types == {"label": "class", "level": "ordinal", "tags": "multilabel", "size": "regression"}
+    for target in found.targets:
+        metrics = [json.loads((tmp_path / k / "metrics.json").read_text())["targets"] for k in "12"]
+        for row in target.scores:
+            expected = [one[target.name][row.metric] for one in metrics]
+            assert row.values == pytest.approx(expected, rel=1e-4, abs=1e-4)
+            without = row.metric in ("roc_auc", "average_precision", "calibration_error")
+            assert (row.differences[0].interval is None) == without
+    assert [len(target.sides) for target in found.targets] == [1, 1, 1, 0]
+    command("compare", tmp_path / "1", tmp_path / "2", "--out", tmp_path / "page.html").ok()
 
 
 def test_one_of_fewer_than_two_is_refused() -> None:

@@ -54,11 +54,6 @@ class CommonRows:
     warnings: list[str]
 
 
-def is_run(path: Path) -> bool:
-    """Whether `path` is the directory of a run or of folds, rather than a config."""
-    return path.is_dir() and (path / "status.json").exists()
-
-
 def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     """The runs in these directories. Raises CheckpointError for one that has no predictions yet."""
     return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
@@ -118,10 +113,17 @@ def _read(path: Path, name: str) -> FinishedRun:
         is_folds=is_folds,
         status=status,
         metrics=folder.metrics(),
-        config=tomllib.loads(folder.config.read_text(encoding="utf-8")),
+        config=_config(folder.config),
         predictions=found,
         split=read_table(path / "fold-0" / "split.csv") if is_folds else folder.split(),
     )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is missing or damaged: {error}") from None
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

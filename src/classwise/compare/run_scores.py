@@ -24,6 +24,8 @@ from classwise.metrics.intervals import MIN_CLASS_UNITS, MIN_UNITS
 from classwise.metrics.rows import marginal_sums
 from classwise.metrics.scores import HIGHER_IS_BETTER, Array, precision_recall_f1
 
+WITHOUT_INTERVAL = ("calibration_error",)
+"""It is biased upwards, and on resamples even more: its intervals are withheld elsewhere too."""
 CLASS_SCORES = ("precision", "recall", "f1")
 JOINT = "joint"
 
@@ -211,7 +213,7 @@ def _differences(
     for values, drawn in zip(computed[1:], draws[1:], strict=True):
         value = float(values[key]) - float(computed[0][key])
         interval = None
-        if key in drawn and key in draws[0]:
+        if key in drawn and key in draws[0] and key not in WITHOUT_INTERVAL:
             low, high = percentile_interval(drawn[key] - draws[0][key], value)
             interval = (low, high)
         found.append(Difference(value, interval))

@@ -35,10 +35,11 @@ def heading(found: RunComparison) -> str:
         + (f", epoch {run.metrics['epoch']}" if run.metrics.get("epoch") else "")
         for name, run in zip(short_names(found.runs), found.runs, strict=True)
     ]
-    lines.append(
+    lines += [
         f"differences from {short_names(found.runs)[0]}; 95% intervals from {RESAMPLES:,} resamples of {drawn}, the"
-        " same for all runs. better, worse: the interval excludes 0, as one of 20 does by chance alone"
-    )
+        " same for all runs.",
+        "better, worse: the interval excludes 0, as one of 20 does by chance alone",
+    ]
     return "\n".join(lines)
 
 
