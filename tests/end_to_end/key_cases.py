@@ -23,7 +23,7 @@ from classwise.kfold.api import folds as train_folds
 from classwise.kfold.jobs import jobs_of
 from classwise.kfold.plan import FoldRun, fold_runs, folds_config
 from classwise.kfold.soup import check_soup
-from classwise.run import checkpoint
+from classwise.run import checkpoint, live_report
 from classwise.run.api import Run, train
 
 Outcome = Run | str
@@ -176,6 +176,17 @@ def saves(config: Config) -> int:
     with (
         tempfile.TemporaryDirectory() as here,
         mock.patch.object(checkpoint, "write_checkpoint", wraps=write) as written,
+    ):
+        train(config, Path(here) / "run", quiet=True)
+    return int(written.call_count)
+
+
+def live_pages(config: Config) -> int:
+    """How many pages a run writes before it ends: the last one is the same either way."""
+    write = live_report.write_report
+    with (
+        tempfile.TemporaryDirectory() as here,
+        mock.patch.object(live_report, "write_report", wraps=write) as written,
     ):
         train(config, Path(here) / "run", quiet=True)
     return int(written.call_count)
@@ -415,6 +426,7 @@ CASES: dict[str, Case] = {
     ),
     "report.baselines": Case((True, False), status("baselines")),
     # Twelve validation rows: fewer than ten have no interval.
+    "report.live": Case((False, True), lambda count: bool(count), play=live_pages),
     "report.resamples": Case((0, 20, 200), metrics, base={"data": {"valid": 0.5}}),
     "report.row_weights": Case((False, True), metrics, base={"data": {"weight": "amount"}}),
 }

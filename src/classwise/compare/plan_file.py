@@ -42,6 +42,7 @@ WITHOUT_EFFECT = (
     "data.cache",
     "data.cache_gigabytes",
     "report.baselines",
+    "report.live",
     "report.resamples",
 )
 

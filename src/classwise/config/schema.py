@@ -128,6 +128,10 @@ class Report(Section):
         False,
         description="also score with the rows weighted by their column data.weight (metrics.json: row_weighted)",
     )
+    live: bool = Field(
+        False,
+        description="write report.html again after each epoch; until the run ends, the page reloads itself",
+    )
 
 
 TargetName = Annotated[str, Field(pattern=r"^[\w -]+$")]

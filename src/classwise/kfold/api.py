@@ -34,6 +34,7 @@ from classwise.run import api as run_api
 from classwise.run.api import Run, checked_config
 from classwise.run.evaluation import table_scores
 from classwise.run.folder import new_folder
+from classwise.run.liveness import status_of, true_status
 from classwise.run.lock import locked
 from classwise.run.onnx_file import check_onnx_file, say_single_view
 from classwise.run.own_code import Trust
@@ -129,8 +130,8 @@ class Folds:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json: state, reason, how many folds are done, the state of each, data, model."""
-        return self.folder.status()
+        """status.json: state (as of `Run`), reason, how many folds are done, the state of each, data, model."""
+        return true_status(self.path, self.folder.status())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -261,7 +262,7 @@ class Folds:
 
     def report(self) -> Path:
         """Write report.html again from what the folds directory holds, and return its path."""
-        return write_report(self.path)
+        return write_report(self.path, status_of(self.path) or None)
 
     def _config(self) -> Config:
         return load_config(self.folder.files.config, self.overrides)

@@ -43,7 +43,10 @@ STATES = {
     "interrupted": "Interrupted",
     "failed": "Failed",
     "running": "Not finished",
+    "killed": "Killed",
+    "silent": "No sign of life",
 }
+STYLE_OF_STATE = {"killed": "failed", "silent": "unknown"}
 
 
 def write_report(run: Path, status: Mapping[str, Any] | None = None) -> Path:
@@ -70,6 +73,7 @@ def render(run: RunFiles) -> str:
     return _template().render(
         name=run.name,
         state=_state(run),
+        reload_seconds=count(mapping(run.status.get("live")).get("reload_seconds")),
         best=best,
         headline=headline(run, best),
         no_score=ALL_ROWS if _is_on_all_rows(run) else NO_SCORE,
@@ -142,11 +146,19 @@ def _state(run: RunFiles) -> dict[str, str]:
     if run.is_folds:
         done = f"{count(run.status.get('done'))} of {count(run.status.get('of'))} folds are done"
         return {
-            "kind": kind if kind in STATES else "unknown",
+            "kind": STYLE_OF_STATE.get(kind, kind) if kind in STATES else "unknown",
             "word": STATES.get(kind, "State unknown"),
             "note": "" if kind == "finished" else f"{done}.",
             "reason": str(run.status.get("reason") or "") if kind != "finished" else "",
         }
+    live = mapping(run.status.get("live"))
+    if kind == "running" and live:
+        note = (
+            f"Running, epoch {count(live.get('epoch'))} of {count(live.get('epochs'))}. Last written at"
+            f" {live.get('written')}; until the run ends, the page reloads itself every"
+            f" {count(live.get('reload_seconds'))} seconds."
+        )
+        return {"kind": kind, "word": "Running", "note": note, "reason": ""}
     epochs = _epochs(run)
     when = f"after epoch {epochs}" if epochs else "before the end of its first epoch"
     notes = {
@@ -156,9 +168,11 @@ def _state(run: RunFiles) -> dict[str, str]:
         "failed": f"This run failed {when}; the page covers it up to that point.",
         "running": f"This run had not finished when the page was written, {when}. It may still be running, or it"
         " was killed.",
+        "killed": f"This run was killed {when}; the page covers it up to that point.",
+        "silent": f"This run has given no sign of life since it was {when}.",
     }
     return {
-        "kind": kind if kind in STATES else "unknown",
+        "kind": STYLE_OF_STATE.get(kind, kind) if kind in STATES else "unknown",
         "word": STATES.get(kind, "State unknown"),
         "note": notes.get(kind, "The run directory does not record how the run ended."),
         # A finished run's reason says no more than its state and its epochs.

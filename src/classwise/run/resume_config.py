@@ -39,6 +39,7 @@ FREE_KEYS = (
     "training.threads",
     # What is reported.
     "report.baselines",
+    "report.live",
     "report.resamples",
     "report.row_weights",
 )

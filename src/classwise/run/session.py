@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ from classwise.report.page import write_report
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint
 from classwise.run.folder import RunFolder, split_table
+from classwise.run.heartbeat import Heartbeat
+from classwise.run.live_report import LiveReport
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
 from classwise.run.own_code import admitted_in, portable, portable_name
 from classwise.run.resume_config import fixed_toml
@@ -38,7 +40,7 @@ from classwise.run.stages import (
     make_first_answer,
     scored,
 )
-from classwise.run.status import ending_text, status_frame, status_now
+from classwise.run.status import ending_text, progress_now, status_frame, status_now
 from classwise.signals import StopFlag
 from classwise.training import loop
 from classwise.training.oom import retry_in_smaller_chunks
@@ -169,15 +171,18 @@ def run_to_the_end(
     """
     is_main_process = parts.settings.processes.is_main_process
     ending = _EndingStatus(folder, parts)
+    live = LiveReport(folder, parts.settings.epochs if config.report.live and is_main_process else 0, console)
     try:
-        if is_main_process:
-            _keep_augmented(folder, config, splits, parts)
-        if wants_first_answer(config):
-            _begin_with_first_answer(folder, config, splits, parts, checkpointer, console, stop)
-        outcome = _train(parts, checkpointer, console, stop)
-        if not is_main_process:
-            return
-        metrics = _write_results(folder, config, splits, parts.state, stop.is_set)
+        with _signs_of_life(folder, parts, stop) as should_stop:
+            if is_main_process:
+                _keep_augmented(folder, config, splits, parts)
+            if wants_first_answer(config):
+                _begin_with_first_answer(folder, config, splits, parts, checkpointer, console, should_stop)
+            live.write()
+            outcome = _train(parts, checkpointer, console, should_stop, live)
+            if not is_main_process:
+                return
+            metrics = _write_results(folder, config, splits, parts.state, should_stop)
     except (Interrupted, KeyboardInterrupt) as error:
         # A second signal raises KeyboardInterrupt, which brings no message.
         reason = (
@@ -206,6 +211,7 @@ def run_to_the_end(
     best = {key: metrics[key] for key in ("metric", "value", "epoch")}
     status = ending.status(outcome, ending_text(outcome, parts.settings)) | {"best": best}
     status.pop("kept", None)
+    live.say_cost()
     write_report(folder.path, status)
     folder.write_status(status)
     say_end(console, folder, outcome, parts)
@@ -219,6 +225,19 @@ def _keep_augmented(folder: RunFolder, config: Config, splits: DatasetSplits, pa
             write_json(folder.augmented, sheets)
 
 
+@contextlib.contextmanager
+def _signs_of_life(folder: RunFolder, parts: Parts, stop: StopFlag) -> Iterator[Callable[[], bool]]:
+    """Yields whether the run has to stop; rank 0, which is asked often, says in progress.json how far the run is."""
+    if not parts.settings.processes.is_main_process:
+        yield stop.is_set
+        return
+    heartbeat = Heartbeat(folder.path, lambda: progress_now(parts))
+    try:
+        yield heartbeat.beating(stop.is_set)
+    finally:
+        heartbeat.end()
+
+
 def _begin_with_first_answer(
     folder: RunFolder,
     config: Config,
@@ -226,12 +245,12 @@ def _begin_with_first_answer(
     parts: Parts,
     checkpointer: RunCheckpointer,
     console: Console,
-    stop: StopFlag,
+    should_stop: Callable[[], bool],
 ) -> None:
     """The first answer, and after it what it has to beat, which can wait; whatever of both is not there yet."""
     processes = parts.settings.processes
     if parts.state.progress.first_answer is None:
-        make_first_answer(folder, config, splits, parts, checkpointer, console, stop.is_set)
+        make_first_answer(folder, config, splits, parts, checkpointer, console, should_stop)
     else:
         processes.from_rank_zero(lambda: complete_first_answer(folder, config, splits, parts.state))
 
@@ -245,7 +264,13 @@ def _begin_with_first_answer(
     processes.from_rank_zero(score_once)
 
 
-def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: StopFlag) -> str:
+def _train(
+    parts: Parts,
+    checkpointer: RunCheckpointer,
+    console: Console,
+    should_stop: Callable[[], bool],
+    live: LiveReport,
+) -> str:
     """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`."""
     settings = parts.settings
 
@@ -261,6 +286,7 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
 
     def report(row: dict[str, Any], best: bool) -> None:
         console.line(epoch_line(row, settings, best, parts.heads))
+        live.write()
 
     def report_chunks(size: int) -> None:
         console.line(f"memory ran out: from now on {size} images at once")
@@ -274,7 +300,7 @@ def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: 
             metrics=parts.metrics,
             settings=settings,
             checkpointer=checkpointer,
-            should_stop=stop.is_set,
+            should_stop=should_stop,
             watch=watch,
             report=report,
         )

@@ -21,6 +21,7 @@ from classwise.report.page import write_report
 from classwise.run.checkpoint import read_checkpoint
 from classwise.run.evaluation import split_scores, table_scores
 from classwise.run.folder import RunFolder
+from classwise.run.liveness import ending_note, status_of, true_status
 from classwise.run.onnx_file import check_onnx_file, say_single_view
 from classwise.run.own_code import Trust, admit_run
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
@@ -57,8 +58,9 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json: state, reason, epoch, update, best, data, environment."""
-        return self.folder.status()
+        """status.json: state, reason, epoch, update, best, data, environment. `state` is what is true now: `killed` or
+        `silent` where the file still says `running` (run/liveness.py)."""
+        return true_status(self.path, self.folder.status())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -90,6 +92,8 @@ class Run:
         Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
         """
         console = Console(quiet)
+        if note := ending_note(self.status):
+            console.line(note)
         config = self._config()
         predictor = self._predictor(config)
         if table is None:
@@ -249,7 +253,7 @@ class Run:
 
     def report(self) -> Path:
         """Write report.html again from what the run directory holds, and return its path."""
-        return write_report(self.path)
+        return write_report(self.path, status_of(self.path) or None)
 
     def _config(self) -> Config:
         return load_config(self.folder.config, self.overrides)
