@@ -128,6 +128,11 @@ class Report(Section):
         False,
         description="also score with the rows weighted by their column data.weight (metrics.json: row_weighted)",
     )
+    explanations: Annotated[int, Field(ge=0, le=20)] = Field(
+        2,
+        description="heat maps in the report, of the worst mistakes of each rare class and of as many of its most"
+        " certain hits; 0 = none",
+    )
 
 
 TargetName = Annotated[str, Field(pattern=r"^[\w -]+$")]

@@ -16,6 +16,7 @@ from classwise.files import write_bytes
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import SPLITS, data_section, split_rows
 from classwise.report.environment import page_environment
+from classwise.report.explanations import explanations
 from classwise.report.folds import folds_section
 from classwise.report.headline import best_of, headline
 from classwise.report.kinds import MOST_CLASSES
@@ -81,6 +82,7 @@ def render(run: RunFiles) -> str:
         overviews=overviews(run, scores, best),
         test_overviews=overviews(test, test_scores, best),
         galleries=galleries(run),
+        explanations=explanations(run),
         data=data_section(run),
         config=run.config_text,
         environment=_environment(run),

@@ -57,7 +57,7 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         raise DataError(f"{folder}: not a run directory; it holds neither config.toml nor status.json")
     damaged: list[str] = []
     config_text = _text(folder / "config.toml")
-    status = _json(folder / "status.json", damaged) if status is None else dict(status)
+    status = read_json(folder / "status.json", damaged) if status is None else dict(status)
     is_folds = status.get("kind") == "folds"
     return RunFiles(
         folder=folder,
@@ -65,12 +65,12 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         config_text=config_text,
         status=status,
         history=_json_lines(folder / "history.jsonl", damaged),
-        metrics=_json(folder / "metrics.json", damaged),
+        metrics=read_json(folder / "metrics.json", damaged),
         split=_split_of_folds(folder, damaged) if is_folds else _table(folder / "split.csv", damaged),
         predictions=plain(_table(folder / ("oof.csv" if is_folds else "predictions.csv"), damaged)),
         log=_text(folder / "log.txt"),
-        decision=_json(folder / "decision.json", damaged) if is_folds else {},
-        check=_json(folder / "check.json", damaged),
+        decision=read_json(folder / "decision.json", damaged) if is_folds else {},
+        check=read_json(folder / "check.json", damaged),
         damaged=damaged,
     )
 
@@ -141,7 +141,8 @@ def _toml(text: str, damaged: list[str]) -> Json:
         return {}
 
 
-def _json(path: Path, damaged: list[str]) -> Json:
+def read_json(path: Path, damaged: list[str]) -> Json:
+    """The JSON object in a file; empty where it is missing or, with a line in `damaged`, cannot be read."""
     text = _text(path)
     try:
         return mapping(json.loads(text)) if text else {}

@@ -26,6 +26,7 @@ from classwise.own_parts.run_code import trust_option
 from classwise.report.page import write_report
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint
+from classwise.run.explained_rows import write_heat_maps
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
 from classwise.run.own_code import admitted_in, portable, portable_name
@@ -174,7 +175,7 @@ def run_to_the_end(
         outcome = _train(parts, checkpointer, console, stop)
         if not is_main_process:
             return
-        metrics = _write_results(folder, config, splits, parts.state, stop.is_set)
+        metrics = _write_results(folder, config, splits, parts.state, stop.is_set, console)
     except (Interrupted, KeyboardInterrupt) as error:
         # A second signal raises KeyboardInterrupt, which brings no message.
         reason = (
@@ -301,14 +302,16 @@ def _write_results(
     splits: DatasetSplits,
     state: TrainState,
     should_stop: Callable[[], bool],
+    console: Console,
 ) -> dict[str, Any]:
-    """Write metrics.json, predictions.csv and, with test rows, predictions-test.csv of the best checkpoint; returns the
-    metrics. Raises Interrupted."""
+    """Write metrics.json, predictions.csv, explanations.json and, with test rows, predictions-test.csv of the best
+    checkpoint; returns the metrics. Raises Interrupted."""
     answer = chosen_answer(folder, config, splits, state, should_stop)
     predictor, metrics = answer.predictor, answer.metrics
     valid = splits.valid
     if len(valid.samples):
         folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
+        write_heat_maps(folder, predictor, config, splits, answer.outputs, console)
 
     # The test rows are scored here only: nothing was chosen by them.
     kept = {"valid": answer.outputs}
