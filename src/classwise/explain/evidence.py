@@ -27,9 +27,9 @@ def evidence(
 ) -> Tensor:
     """The number that is explained (B,), float64.
 
-    `outputs`: raw outputs (B, outputs) by target; `classes`: by target, the class or label (B,) of each image. Several
-    targets are explained as one answer, as the joint class is; numbers, whose entry is ignored, only alone. Raises
-    ValueError for a number among several targets.
+    `outputs`: raw outputs (B, outputs) by target; `classes`: by target, the class or label of each image, (B,) or (1,)
+    for all. Several targets are explained as one answer, as the joint class is; numbers, whose entry is ignored, only
+    alone. Raises ValueError for a number among several targets.
     """
     if len(classes) > 1 and any(heads[name].type in NUMBERS for name in classes):
         raise ValueError("a number is explained alone")
@@ -50,6 +50,7 @@ def _of_target(head: Head, outputs: Tensor, class_B: Tensor) -> Tensor:
     decoded = head.decode(outputs).double()
     if head.type in NUMBERS:
         return decoded
+    class_B = class_B.expand(len(decoded))
     chosen_B = decoded.gather(1, class_B[:, None])[:, 0]
     if head.type == "multilabel":
         return chosen_B

@@ -1,8 +1,8 @@
 """How far a heat map can be believed: what the model says once the part that it marks is hidden.
 
 If the model finds its answer where the map says, hiding that part makes the answer less probable than hiding as much
-of the image elsewhere does: the deletion test of Petsiuk et al. 2018 ('RISE'), at one size. What is hidden is blurred:
-a flat color would be something to look at as well.
+of the image elsewhere does: the deletion test of Petsiuk et al. 2018 ('RISE'), at one size. What is hidden takes the
+mean color of the image: blurred, it would keep its brightness and color, which is what many answers come from.
 """
 
 import cv2
@@ -12,8 +12,6 @@ from torch import Tensor
 
 SHARE = 0.2
 """Of the image that is hidden."""
-BLUR = 0.1
-"""Of the shorter side: the standard deviation of the blur."""
 
 
 def strongest(maps_BHW: Tensor, share: float = SHARE) -> Tensor:
@@ -33,11 +31,6 @@ def random_parts(count: int, size: tuple[int, int], seed: int, share: float = SH
 
 
 def hidden(images_BCHW: Tensor, parts_BHW: Tensor) -> Tensor:
-    """images_BCHW (uint8), blurred where the parts are."""
-    sigma = BLUR * min(images_BCHW.shape[2:])
-    blurred = [
-        cv2.GaussianBlur(image_HWC, (0, 0), sigma).reshape(image_HWC.shape)
-        for image_HWC in images_BCHW.permute(0, 2, 3, 1).contiguous().numpy()
-    ]
-    blurred_BCHW = torch.from_numpy(np.stack(blurred)).permute(0, 3, 1, 2)
-    return torch.where(parts_BHW[:, None], blurred_BCHW, images_BCHW)
+    """images_BCHW (uint8), with the mean color of the image where the parts are."""
+    mean_BC11 = images_BCHW.float().mean(dim=(2, 3), keepdim=True).round().to(torch.uint8)
+    return torch.where(parts_BHW[:, None], mean_BC11, images_BCHW)

@@ -76,14 +76,15 @@ class ExplainedModel:
         return possible[0] if wanted == "auto" else wanted
 
     def maps(self, images_BCHW: Tensor, classes: Mapping[str, Tensor], method: str = "auto") -> Tensor:
-        """maps_BHW in [0, 1]: where in images_BCHW (uint8) the models find what speaks for `classes` (see
+        """maps_BHW in [0, 1]: where in images_BCHW (uint8) the models find what speaks for `classes` (as in
         `evidence`), 1 at each image's strongest place; 0 everywhere if nothing speaks for them. Of several models, the
         mean of their maps. Raises ConfigError, ModelError."""
         method = self.method(method)
         parts = []
-        for start in range(0, len(images_BCHW), AT_ONCE):
-            rows = slice(start, start + AT_ONCE)
-            own = {name: class_B[rows] for name, class_B in classes.items()}
+        step = 1 if method == "occlusion" else AT_ONCE  # which makes a batch out of each image
+        for start in range(0, len(images_BCHW), step):
+            rows = slice(start, start + step)
+            own = {name: class_B.expand(len(images_BCHW))[rows] for name, class_B in classes.items()}
             maps = [
                 _scaled(_MAPS[method](model, images_BCHW[rows], partial(evidence, heads=heads, classes=own)))
                 for model, heads in zip(self.models, self.heads, strict=True)

@@ -13,8 +13,9 @@ AT_ONCE = 16
 
 
 def occlusion_maps(model: Classifier, images_BCHW: Tensor, score: Score) -> Tensor:
-    """maps_BHW: by how much the answer falls where a window is hidden by the image's mean color, on average over the
-    windows that a pixel is in. Costs about 170 forward passes an image. Raises ModelError where captum is missing."""
+    """maps_BHW of one image (B = 1): by how much the answer falls where a window is hidden by the image's mean color,
+    on average over the windows that a pixel is in. Costs about 170 forward passes. Raises ModelError where captum is
+    missing."""
     try:
         from captum.attr import Occlusion
     except ImportError as error:
@@ -31,6 +32,6 @@ def occlusion_maps(model: Classifier, images_BCHW: Tensor, score: Score) -> Tens
             sliding_window_shapes=(channels, *window),
             strides=(channels, *(max(1, side // 2) for side in window)),
             baselines=images_BCHW.mean(dim=(2, 3), keepdim=True).expand_as(images_BCHW),
-            perturbations_per_eval=max(1, AT_ONCE // len(images_BCHW)),
+            perturbations_per_eval=AT_ONCE,
         )
     return maps_BCHW[:, 0]

@@ -23,7 +23,8 @@ def as_rgb(image_HWC: Image) -> Image:
 def enlarged(image_HWC: Image, side: int = READABLE_SIDE) -> Image:
     """A small image in whole multiples of its size, with its own pixels."""
     factor = max(1, round(side / max(image_HWC.shape[:2])))
-    return image_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
+    enlarged_HWC: Image = image_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
+    return enlarged_HWC
 
 
 def overlay(image_HWC: Image, map_HW: npt.NDArray[np.float32], side: int = READABLE_SIDE) -> Image:
@@ -42,9 +43,11 @@ def overlay(image_HWC: Image, map_HW: npt.NDArray[np.float32], side: int = READA
 
 
 def _outline(image_HWC: Image, part_HW: npt.NDArray[np.bool_]) -> None:
-    """Draw a light line with a dark edge, which shows on any ground."""
+    """Draw a light line with a dark edge, which shows on any ground; around specks of less than a thousandth of the
+    image there is none."""
     outlines, _ = cv2.findContours(part_HW.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    width = max(1, round(max(image_HWC.shape[:2]) / 160))
+    outlines = [line for line in outlines if cv2.contourArea(line) >= part_HW.size / 1000]
+    width = max(1, round(max(image_HWC.shape[:2]) / 320))
     cv2.drawContours(image_HWC, outlines, -1, (0, 0, 0), width + 2, cv2.LINE_AA)
     cv2.drawContours(image_HWC, outlines, -1, (255, 255, 255), width, cv2.LINE_AA)
 

@@ -40,11 +40,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Explanations:
-    """The section. `colors`: from weak to strong; `has_targets`: whether classes of several targets are shown."""
+    """The section. `colors`: from weak to strong; `has_targets`: whether classes of several targets are shown;
+    `has_missed`: whether a label of several is shown that was missed."""
 
     groups: list[Group]
     colors: list[str]
     has_targets: bool
+    has_missed: bool
 
 
 def explanations(run: RunFiles) -> Explanations | None:
@@ -59,7 +61,12 @@ def explanations(run: RunFiles) -> Explanations | None:
     groups = [group for group in groups if group.tiles]
     if not groups:
         return None
-    return Explanations(groups, legend_colors(), len({group.target for group in groups}) > 1)
+    return Explanations(
+        groups=groups,
+        colors=legend_colors(),
+        has_targets=len({group.target for group in groups}) > 1,
+        has_missed=any(tile.predicted == f"not {group.label}" for group in groups for tile in group.tiles),
+    )
 
 
 def _classes(folder: Path, run: RunFiles) -> list[dict[str, Any]]:

@@ -16,13 +16,14 @@ from classwise.compose.loaders import split_images
 from classwise.compose.splits import DatasetSplits, label_counts
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.dataset import ImageDataset
 from classwise.explain.model import AT_ONCE, ExplainedModel
 from classwise.explain.overlay import as_rgb, enlarged, overlay
 from classwise.files import write_json
+from classwise.infer.ensemble import as_decoded, undecoded
 from classwise.model.heads import Head, label_cuts
 from classwise.report.explanations import FILE, PICTURE_SIDE
 from classwise.report.thumbnails import encode
-from classwise.run.explanation import explained_model, stacked
 from classwise.run.folder import RunFolder
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 
@@ -216,3 +217,20 @@ def _entry(
         "image": image,
         "map": heat_map,
     }
+
+
+def explained_model(predictor: Predictor) -> ExplainedModel:
+    """The predictor's model or models, each with a single view of an image."""
+    members = predictor.members or (predictor,)
+    return ExplainedModel.of(
+        models=[member.model for member in members],
+        heads=[undecoded(member.heads) for member in members],
+        answers=as_decoded(predictor.heads),
+        ensemble=predictor.ensemble,
+    )
+
+
+def stacked(dataset: ImageDataset, rows: Sequence[int]) -> Tensor:
+    """images_BCHW (uint8) of these rows, as the model sees them. Raises ImageError."""
+    images = [dataset.transform(dataset.read(row), 0, row)[0] for row in rows]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -4,21 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from classwise.compose.loaders import evaluation_images
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.data.dataset import ImageDataset
 from classwise.errors import ConfigError, DataError, nearest
 from classwise.explain.evidence import NUMBERS, probability
 from classwise.explain.explanation import Explanation, Hidden
 from classwise.explain.hiding import hidden, random_parts, strongest
 from classwise.explain.model import AT_ONCE, ExplainedModel
-from classwise.infer.ensemble import as_decoded, undecoded
 from classwise.model.heads import Head, label_cuts
+from classwise.run.explained_rows import explained_model, stacked
 from classwise.run.prediction_inputs import Source, rows_to_predict
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 
@@ -40,17 +38,6 @@ class Question:
     target: str | None = None
     label: str | None = None
     method: str = "auto"
-
-
-def explained_model(predictor: Predictor) -> ExplainedModel:
-    """The predictor's model or models, each with a single view of an image."""
-    members = predictor.members or (predictor,)
-    return ExplainedModel.of(
-        models=[member.model for member in members],
-        heads=[undecoded(member.heads) for member in members],
-        answers=as_decoded(predictor.heads),
-        ensemble=predictor.ensemble,
-    )
 
 
 def explanations_of(
@@ -99,12 +86,6 @@ def explanations_of(
             ]
             found += [explanation for of_image in zip(*by_target, strict=True) for explanation in of_image]
     return found
-
-
-def stacked(dataset: ImageDataset, rows: Sequence[int]) -> Tensor:
-    """images_BCHW (uint8) of these rows, as the model sees them. Raises ImageError."""
-    images = [dataset.transform(dataset.read(row), 0, row)[0] for row in rows]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def _targets_in(question: Question, predictor: Predictor) -> list[str]:
