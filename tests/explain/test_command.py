@@ -25,8 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on three classes of different sizes."""
     folder = tmp_path_factory.mktemp("explained")
     class_folder(folder / "images", COUNTS)
-    values = {**PLAIN, "targets": {"label": {}}}
-    config = write_config(folder, values, **CHANGES, training__epochs=3)
+    config = write_config(folder, PLAIN, **CHANGES, training__epochs=3)
     command("train", config, "--run", folder / "run").ok()
     return folder / "run"
 

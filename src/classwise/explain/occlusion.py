@@ -27,7 +27,7 @@ def occlusion_maps(model: Classifier, images_BCHW: Tensor, score: Score) -> Tens
     channels, *size = images_BCHW.shape[1:]
     window = tuple(max(1, side // WINDOWS) for side in size)
     with torch.no_grad():
-        maps_BCHW = Occlusion(lambda images: score(model(images))).attribute(
+        maps_BCHW: Tensor = Occlusion(lambda images: score(model(images))).attribute(
             images_BCHW,
             sliding_window_shapes=(channels, *window),
             strides=(channels, *(max(1, side // 2) for side in window)),

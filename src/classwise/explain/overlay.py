@@ -36,7 +36,9 @@ def overlay(image_HWC: Image, map_HW: npt.NDArray[np.float32], side: int = READA
     gray_HW = cv2.cvtColor(shown_HWC, cv2.COLOR_RGB2GRAY)
     color_HWC = cv2.cvtColor(cv2.applyColorMap(np.uint8(255 * smooth_HW), COLORS), cv2.COLOR_BGR2RGB)
     opaque_HWC = (0.8 * np.sqrt(smooth_HW))[..., None]
-    mixed_HWC = ((1 - opaque_HWC) * gray_HW[..., None] + opaque_HWC * color_HWC).round().astype(np.uint8)
+    mixed_HWC: Image = (
+        ((1 - opaque_HWC) * gray_HW[..., None] + opaque_HWC * color_HWC).round().astype(np.uint8)
+    )
     if map_HW.max() > 0:
         _outline(mixed_HWC, strongest(torch.from_numpy(smooth_HW)[None])[0].numpy())
     return mixed_HWC

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from classwise.explain.overlay import legend_colors
 from classwise.report.explain_page import percent
-from classwise.report.read import RunFiles, count, listing, mapping, number, read_json
+from classwise.report.read import RunFiles, count, listing, mapping, number
 
-FILE = "explanations.json"
 PICTURE_SIDE = 176
 """Pixels of the longer side of the images in it."""
 PREFIX = "data:image/"
@@ -52,8 +50,7 @@ class Explanations:
 def explanations(run: RunFiles) -> Explanations | None:
     """The section of a run, or of folds, whose rows are each explained by the model that has not seen them; None
     without a heat map."""
-    folders = sorted(run.folder.glob("fold-*")) if run.is_folds else [run.folder]
-    classes = [each for folder in folders for each in _classes(folder, run)]
+    classes = [mapping(each) for found in run.explanations for each in listing(found.get("classes"))]
     by_class: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in classes:
         by_class.setdefault((str(each.get("target")), str(each.get("label"))), []).append(each)
@@ -67,10 +64,6 @@ def explanations(run: RunFiles) -> Explanations | None:
         has_targets=len({group.target for group in groups}) > 1,
         has_missed=any(tile.predicted == f"not {group.label}" for group in groups for tile in group.tiles),
     )
-
-
-def _classes(folder: Path, run: RunFiles) -> list[dict[str, Any]]:
-    return [mapping(each) for each in listing(read_json(folder / FILE, run.damaged).get("classes"))]
 
 
 def _group(target: str, label: str, found: Sequence[dict[str, Any]]) -> Group:

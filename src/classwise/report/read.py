@@ -36,6 +36,7 @@ class RunFiles:
     log: str
     decision: Json = field(default_factory=dict)
     check: Json = field(default_factory=dict)
+    explanations: list[Json] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -57,7 +58,7 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         raise DataError(f"{folder}: not a run directory; it holds neither config.toml nor status.json")
     damaged: list[str] = []
     config_text = _text(folder / "config.toml")
-    status = read_json(folder / "status.json", damaged) if status is None else dict(status)
+    status = _json(folder / "status.json", damaged) if status is None else dict(status)
     is_folds = status.get("kind") == "folds"
     return RunFiles(
         folder=folder,
@@ -65,12 +66,13 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         config_text=config_text,
         status=status,
         history=_json_lines(folder / "history.jsonl", damaged),
-        metrics=read_json(folder / "metrics.json", damaged),
+        metrics=_json(folder / "metrics.json", damaged),
         split=_split_of_folds(folder, damaged) if is_folds else _table(folder / "split.csv", damaged),
         predictions=plain(_table(folder / ("oof.csv" if is_folds else "predictions.csv"), damaged)),
         log=_text(folder / "log.txt"),
-        decision=read_json(folder / "decision.json", damaged) if is_folds else {},
-        check=read_json(folder / "check.json", damaged),
+        decision=_json(folder / "decision.json", damaged) if is_folds else {},
+        check=_json(folder / "check.json", damaged),
+        explanations=_explanations(folder, is_folds, damaged),
         damaged=damaged,
     )
 
@@ -82,6 +84,12 @@ def _split_of_folds(folder: Path, damaged: list[str]) -> pl.DataFrame:
         return split
     scored = pl.when(pl.col("split") == "test").then(pl.lit("test")).otherwise(pl.lit("valid"))
     return split.with_columns(scored.alias("split"))
+
+
+def _explanations(folder: Path, is_folds: bool, damaged: list[str]) -> list[Json]:
+    """The contents of explanations.json of the run, or of each fold."""
+    folders = sorted(folder.glob("fold-*")) if is_folds else [folder]
+    return [_json(each / "explanations.json", damaged) for each in folders]
 
 
 def mapping(value: Any) -> Json:
@@ -141,8 +149,7 @@ def _toml(text: str, damaged: list[str]) -> Json:
         return {}
 
 
-def read_json(path: Path, damaged: list[str]) -> Json:
-    """The JSON object in a file; empty where it is missing or, with a line in `damaged`, cannot be read."""
+def _json(path: Path, damaged: list[str]) -> Json:
     text = _text(path)
     try:
         return mapping(json.loads(text)) if text else {}

@@ -22,7 +22,7 @@ from classwise.explain.overlay import as_rgb, enlarged, overlay
 from classwise.files import write_json
 from classwise.infer.ensemble import as_decoded, undecoded
 from classwise.model.heads import Head, label_cuts
-from classwise.report.explanations import FILE, PICTURE_SIDE
+from classwise.report.explanations import PICTURE_SIDE
 from classwise.report.thumbnails import encode
 from classwise.run.folder import RunFolder
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
@@ -71,7 +71,7 @@ def write_heat_maps(
         console.line(f"warning: the report has no heat maps: {type(error).__name__}: {error}")
         return
     if found is not None:
-        write_json(folder.path / FILE, found)
+        write_json(folder.path / "explanations.json", found)
 
 
 def explained_rows(
