@@ -139,9 +139,9 @@ def test_attention_within_windows_is_no_attention_map() -> None:
     assert model.maps(images(), {"kind": torch.tensor([0, 1])}).shape == (2, *SIZE)
 
 
-def test_what_speaks_against_the_answer_is_not_shown() -> None:
-    """A model whose answer has nothing for it has an empty map, not one of noise."""
+def test_where_nothing_speaks_for_the_answer_the_map_is_empty() -> None:
+    """Not noise that is scaled up: an answer that is the same for every image comes from no place of it."""
     model = model_of("test_resnet")
     with torch.no_grad():
-        model.heads[1].weight.fill_(-1.0)  # of features that are never negative
+        model.heads[1].weight.zero_()
     assert explained(model).maps(images(), {"size": torch.tensor([0, 0])}).max() == 0

@@ -1,9 +1,11 @@
 """Convolutional networks: how much each place of a feature map speaks for the answer.
 
 The maps are those that the heads' features are pooled from: the last one of the network and, with the pooling
-`layers`, those further down as well. What comes after a map is followed back by its gradient, and the product of both
-is summed over the channels (HiResCAM: Draelos and Carin 2020, equation 5). With average pooling that is Grad-CAM
-(Selvaraju et al. 2017) and CAM (Zhou et al. 2016).
+`layers`, those further down as well. At each place, what the channels are above their mean is multiplied by their
+gradient there, and summed up: HiResCAM (Draelos and Carin 2020, equation 5) from the mean instead of from 0, which says
+nothing in maps that are no outputs of ReLU. Grad-CAM (Selvaraju et al. 2017) takes the gradient's mean over the places,
+by which what is pooled as a standard deviation, or cell by cell, is lost; and the last map alone, on which a model with
+pooled layers may not rely at all. Measured beside others: docs/decisions/0057-heat-maps.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,16 +55,16 @@ def blank_image(model: Classifier) -> Tensor:
 
 
 def spatial_maps(found: Sequence[FeatureMap], size: tuple[int, int]) -> Tensor:
-    """maps_BHW of (height, width) `size`: the product of map and gradient, summed over channels and maps. It is given
-    per place of the image, so that maps of all sizes count by their part of the answer."""
-    maps = []
-    for feature_map in found:
-        product_B1HW = (feature_map.values * feature_map.gradient).sum(dim=1, keepdim=True)
-        places = product_B1HW.shape[2] * product_B1HW.shape[3]
-        maps.append(
-            F.interpolate(places * product_B1HW, size=size, mode="bilinear", align_corners=False)[:, 0]
-        )
-    return torch.stack(maps).sum(dim=0)
+    """maps_BHW of (height, width) `size`: what is positive in each of the maps, summed up. It is given per place of the
+    image, so that maps of all sizes count by their part of the answer."""
+    total_BHW = torch.zeros(len(found[0].values), *size, device=found[0].values.device)
+    for each in found:
+        places = each.values.shape[2] * each.values.shape[3]
+        above_BCHW = each.values - each.values.mean(dim=(2, 3), keepdim=True)
+        part_B1HW = places * (above_BCHW * each.gradient).sum(dim=1, keepdim=True)
+        part_BHW = F.interpolate(part_B1HW, size=size, mode="bilinear", align_corners=False)[:, 0]
+        total_BHW += part_BHW.clamp_min(0)
+    return total_BHW
 
 
 def _pooled_maps(model: Classifier, images_BCHW: Tensor, score: Score) -> list[FeatureMap]:

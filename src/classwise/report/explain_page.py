@@ -15,7 +15,7 @@ from classwise.report.thumbnails import encode
 LONGEST_SIDE = 480  # pixels of an image on the page
 
 METHODS = {
-    "gradcam": "the maps of the network's last layers, and the gradient of the answer by them (Grad-CAM)",
+    "gradcam": "the maps of the network's layers, weighted by the gradient of the answer (Grad-CAM, place by place)",
     "attention": "the attention of all layers, weighted by the gradient of the answer",
     "occlusion": "hiding one part of the image after the other",
 }
