@@ -15,7 +15,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 import classwise
-from classwise import cli_data, cli_inspect, cli_models, cli_training
+from classwise import cli_data, cli_explain, cli_inspect, cli_models, cli_training
 from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
 from classwise.console import on_terminal, wrapped
 from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
@@ -40,6 +40,7 @@ SINGLE_PROCESS_COMMANDS = (
     "evaluate",
     "predict",
     "submit",
+    "explain",
     "export",
     "convert",
     "report",
@@ -58,6 +59,7 @@ for _command in (
     cli_models.evaluate,
     cli_models.predict,
     cli_models.submit,
+    cli_explain.explain,
     cli_models.export,
     cli_models.convert,
     cli_models.report,

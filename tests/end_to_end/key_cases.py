@@ -68,6 +68,12 @@ def metrics(outcome: Outcome) -> Any:
     return finished(outcome, "metrics.json")
 
 
+def heat_maps(outcome: Outcome) -> int:
+    """How many heat maps the report has."""
+    assert isinstance(outcome, Run), outcome
+    return (outcome.path / "report.html").read_text(encoding="utf-8").count("with the heat map of")
+
+
 def files(outcome: Outcome) -> list[str]:
     """What the run directory holds."""
     assert isinstance(outcome, Run), outcome
@@ -429,6 +435,7 @@ CASES: dict[str, Case] = {
     "report.live": Case((False, True), lambda count: bool(count), play=live_pages),
     "report.resamples": Case((0, 20, 200), metrics, base={"data": {"valid": 0.5}}),
     "report.row_weights": Case((False, True), metrics, base={"data": {"weight": "amount"}}),
+    "report.explanations": Case((0, 1, 3), heat_maps, base={"data": {"valid": 0.5}}),
 }
 # The losses' keys: what is beside them in their section, and their values.
 WEIGHTED: dict[str, Case] = {

@@ -132,6 +132,11 @@ class Report(Section):
         False,
         description="write report.html again after each epoch; until the run ends, the page reloads itself",
     )
+    explanations: Annotated[int, Field(ge=0, le=20)] = Field(
+        2,
+        description="heat maps in the report, of the worst mistakes of each rare class and of as many of its most"
+        " certain hits; 0 = none",
+    )
 
 
 TargetName = Annotated[str, Field(pattern=r"^[\w -]+$")]

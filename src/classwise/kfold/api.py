@@ -14,6 +14,7 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.distributed import SINGLE_PROCESS
 from classwise.errors import CheckpointError, ConfigError
+from classwise.explain.explanation import Explanation
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
@@ -33,6 +34,7 @@ from classwise.report.page import write_report
 from classwise.run import api as run_api
 from classwise.run.api import Run, checked_config
 from classwise.run.evaluation import table_scores
+from classwise.run.explanation import Question, explanations_of
 from classwise.run.folder import new_folder
 from classwise.run.liveness import status_of, true_status
 from classwise.run.lock import locked
@@ -201,6 +203,28 @@ class Folds:
             engine=engine,
             bad_images=bad_images,
             probabilities=probabilities,
+            console=console,
+        )
+
+    def explain(
+        self,
+        source: Source,
+        target: str | None = None,
+        label: str | None = None,
+        method: str = "auto",
+        images: str | Path | None = None,
+        ids: Sequence[str] | None = None,
+        quiet: bool = True,
+    ) -> list[Explanation]:
+        """Heat maps as from `Run.explain`, the mean of those of all models, for what they say together."""
+        console = Console(quiet)
+        return explanations_of(
+            self._predictor(console),
+            self._config(),
+            source,
+            images=images,
+            ids=ids,
+            question=Question(target, label, method),
             console=console,
         )
 

@@ -19,6 +19,7 @@ from classwise.report.augmented import augmented_section, unchanged_images
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import SPLITS, data_section, split_rows
 from classwise.report.environment import REPORT, InlineScript, inline_script, page_environment
+from classwise.report.explanations import explanations
 from classwise.report.folds import folds_section
 from classwise.report.headline import best_of, headline
 from classwise.report.kinds import MOST_CLASSES
@@ -93,6 +94,7 @@ def render(run: RunFiles) -> str:
         galleries=galleries(run),
         augmented=augmented_section(run),
         unchanged=unchanged_images(run),
+        explanations=explanations(run),
         data=data_section(run),
         config=run.config_text,
         environment=_environment(run),

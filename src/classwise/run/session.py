@@ -27,6 +27,7 @@ from classwise.own_parts.run_code import trust_option
 from classwise.report.page import write_report
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint
+from classwise.run.explained_rows import write_heat_maps
 from classwise.run.folder import RunFolder, split_table
 from classwise.run.heartbeat import Heartbeat
 from classwise.run.live_report import LiveReport
@@ -182,7 +183,7 @@ def run_to_the_end(
             outcome = _train(parts, checkpointer, console, should_stop, live)
             if not is_main_process:
                 return
-            metrics = _write_results(folder, config, splits, parts.state, should_stop)
+            metrics = _write_results(folder, config, splits, parts.state, should_stop, console)
     except (Interrupted, KeyboardInterrupt) as error:
         # A second signal raises KeyboardInterrupt, which brings no message.
         reason = (
@@ -338,14 +339,16 @@ def _write_results(
     splits: DatasetSplits,
     state: TrainState,
     should_stop: Callable[[], bool],
+    console: Console,
 ) -> dict[str, Any]:
-    """Write metrics.json, predictions.csv and, with test rows, predictions-test.csv of the best checkpoint; returns the
-    metrics. Raises Interrupted."""
+    """Write metrics.json, predictions.csv, explanations.json and, with test rows, predictions-test.csv of the best
+    checkpoint; returns the metrics. Raises Interrupted."""
     answer = chosen_answer(folder, config, splits, state, should_stop)
     predictor, metrics = answer.predictor, answer.metrics
     valid = splits.valid
     if len(valid.samples):
         folder.write_predictions(predictor.table(valid.samples, answer.outputs, valid.labels))
+        write_heat_maps(folder, predictor, config, splits, answer.outputs, console)
 
     # The test rows are scored here only: nothing was chosen by them.
     kept = {"valid": answer.outputs}

@@ -14,12 +14,14 @@ from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import CheckpointError, DataError
+from classwise.explain.explanation import Explanation
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes
 from classwise.report.page import write_report
 from classwise.run.checkpoint import read_checkpoint
 from classwise.run.evaluation import split_scores, table_scores
+from classwise.run.explanation import Question, explanations_of
 from classwise.run.folder import RunFolder
 from classwise.run.liveness import ending_note, status_of, true_status
 from classwise.run.onnx_file import check_onnx_file, say_single_view
@@ -165,6 +167,36 @@ class Run:
             engine=engine,
             bad_images=bad_images,
             probabilities=probabilities,
+            console=Console(quiet),
+        )
+
+    def explain(
+        self,
+        source: Source,
+        target: str | None = None,
+        label: str | None = None,
+        method: str = "auto",
+        images: str | Path | None = None,
+        ids: Sequence[str] | None = None,
+        quiet: bool = True,
+    ) -> list[Explanation]:
+        """Heat maps, in the order of the source: where in each image the model finds what speaks for its answer.
+
+        `source`, `images`, `ids`: as in `predict`, up to 200 images. `target`: a target of the run, or `joint`
+        (default: each target, one after the other). `label`: what to explain (default: the predicted label). `method`:
+        auto | gradcam | attention | occlusion (docs/guide/explain.md).
+
+        Raises ConfigError for an unknown target, label or method, ModelError where captum is missing, DataError for a
+        bad table or image.
+        """
+        config = self._config()
+        return explanations_of(
+            self._predictor(config),
+            config,
+            source,
+            images=images,
+            ids=ids,
+            question=Question(target, label, method),
             console=Console(quiet),
         )
 
