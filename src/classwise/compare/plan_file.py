@@ -43,6 +43,7 @@ WITHOUT_EFFECT = (
     "data.cache_gigabytes",
     "report.baselines",
     "report.resamples",
+    "report.trackers",
 )
 
 

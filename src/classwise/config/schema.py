@@ -7,7 +7,7 @@ writes and the text of `classwise keys`.
 
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -115,6 +115,9 @@ class Selection(Section):
         return self
 
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "csv"]
+
+
 class Report(Section):
     """[report]"""
 
@@ -127,6 +130,9 @@ class Report(Section):
     row_weights: bool = Field(
         False,
         description="also score with the rows weighted by their column data.weight (metrics.json: row_weighted)",
+    )
+    trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = Field(
+        (), description="where the run can be watched beside others: tensorboard, mlflow, wandb, csv"
     )
 
 

@@ -41,6 +41,7 @@ FREE_KEYS = (
     "report.baselines",
     "report.resamples",
     "report.row_weights",
+    "report.trackers",
 )
 
 
