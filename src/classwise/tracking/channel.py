@@ -47,6 +47,7 @@ class Channel:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                bufsize=0,  # nothing is left in a buffer of ours, where the process has died
                 env=_environment(),
                 start_new_session=True,  # Ctrl-C in a terminal is for the run
             )
@@ -90,11 +91,12 @@ class Channel:
         self._process.wait()
 
     def _write(self, pipe: IO[bytes]) -> None:
-        with contextlib.suppress(OSError):  # the process has died: `close` finds that out
+        # Where the process has died, the rest stays in the queue: `close` finds that out.
+        with contextlib.closing(pipe), contextlib.suppress(OSError):
             while (message := self._messages.get()) is not None:
-                pipe.write(to_line(message))
-                pipe.flush()
-            pipe.close()
+                line = memoryview(to_line(message))
+                while line:
+                    line = line[pipe.write(line) :]
 
     def _read(self, pipe: IO[bytes]) -> None:
         for line in pipe:

@@ -16,6 +16,8 @@ CELL = 44  # pixels of a cell at the most
 WITH_NUMBERS = 22  # pixels of a cell from which on its count stands in it
 WITH_LABELS = 12  # and from which on the classes are named
 LABEL_WIDTH = 150
+LEAST_WIDTH = 320  # of the picture
+TITLE_SCALE = 1.4  # its letters are so much larger than those that svg.fit knows, and bold
 MARGIN = 16
 HEAD = 62  # pixels above the names of the columns: title and caption
 SCALE = 2  # device pixels, for sharp text
@@ -54,8 +56,10 @@ def confusion_svg(name: str, confusion: Confusion, labels: Sequence[str]) -> str
     room = max((svg.text_width(text) for text in names), default=0) + 8
     left, top = MARGIN + 16 + room, HEAD + room
 
+    width = max(left + side + MARGIN, LEAST_WIDTH)
+    title = svg.fit(f"Confusion matrix: {name}", (width - 2 * MARGIN) / TITLE_SCALE)
     parts = [
-        svg.text(MARGIN, 24, svg.fit(f"Confusion matrix: {name}", side + left), "title"),
+        svg.text(MARGIN, 24, title, "title"),
         svg.text(MARGIN, 44, "rows: true, columns: predicted", ""),
         svg.moved(left, top, _cells(confusion, cell)),
         _frame(left, top, side),
@@ -64,7 +68,6 @@ def confusion_svg(name: str, confusion: Confusion, labels: Sequence[str]) -> str
         middle = (index + 0.5) * cell
         parts.append(svg.text(left - 6, top + middle + 3.8, text, "end label"))
         parts.append(_upright(left + middle + 3.8, top - 6, text))
-    width = max(left + side + MARGIN, 260)
     return svg.file(width, top + side + MARGIN, f"confusion matrix of {name}", parts)
 
 

@@ -24,16 +24,20 @@ class EventFiles:
         folder = Path(facts.folder) / FOLDER
         self.where = f"tensorboard --logdir {folder}"
         is_new = not folder.exists()
+        if not is_new:
+            _erase_after(folder, keep)
         self._writer = EventFileWriter(str(folder))
         self._event = Event
+        self._metric = facts.metric
+
+        # A TensorBoard that is open already drops what it has read from this step on. It takes the first of these for
+        # the start of a run, so each file has one.
+        start = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(wall_time=time.time(), step=keep + 1, session_log=start))
         if is_new:
             self._write_summary(_hyperparameters(facts), step=0)
             for file in map(Path, facts.files):
                 self._write_summary(_text(file.name, file.read_text(encoding="utf-8")), step=0)
-        else:
-            # Readers drop all that other files hold from this step on.
-            start = SessionLog(status=SessionLog.START)
-            self._writer.add_event(Event(wall_time=time.time(), step=keep + 1, session_log=start))
         self._writer.flush()
 
     def log(self, points: Sequence[Point]) -> None:
@@ -46,10 +50,15 @@ class EventFiles:
         self._writer.flush()
 
     def finish(self, ending: Ending) -> None:
-        """The final scores, the confusion matrices, and whether the run has finished."""
+        """The confusion matrices, the selecting score of the best checkpoint (each would be a chart of one point), and
+        whether the run has finished."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = [Summary.Value(tag=tag, simple_value=score) for tag, score in ending.scores.items()]
+        values = [
+            Summary.Value(tag=tag, simple_value=score)
+            for tag, score in ending.scores.items()
+            if tag.split("/", 1)[1] == self._metric
+        ]
         values += [
             Summary.Value(tag=name, image=_image(Path(path).read_bytes()))
             for name, path in ending.pictures.items()
@@ -68,8 +77,31 @@ class EventFiles:
 def open_tensorboard(
     facts: RunFacts, memory: dict[str, Any], keep: int, remember: Callable[..., None]
 ) -> EventFiles:
-    """A new event file, before which nothing counts after the step `keep`."""
+    """A new event file, beside those that are there up to the step `keep`."""
     return EventFiles(facts, keep)
+
+
+def _erase_after(folder: Path, keep: int) -> None:
+    """Take the events after the step `keep` out of all event files.
+
+    TensorBoard's own way, to write the step from which the rest is to be ignored (`purge_step`), works with neither of
+    its two loaders: findings/tensorboard-purge-step.sh.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        records = list(RawEventFileLoader(str(file)).Load())
+        kept = [record for record in records if Event.FromString(record).step <= keep]
+        if len(kept) < len(records):
+            new = folder / ".rewritten"
+            with new.open("wb") as stream:
+                writer = RecordWriter(stream)
+                for record in kept:
+                    writer.write(record)
+                writer.flush()
+            new.replace(file)
 
 
 def _text(tag: str, content: str) -> Any:
