@@ -21,7 +21,9 @@ LOG = "log.txt"
 POINTS_AN_EPOCH = 50  # at the most: enough for a curve, whatever an epoch takes
 LEAST_UPDATES = 10  # between two points
 QUIET_SECONDS = 2.0  # of waiting at the end, before somebody is told
-FINISH_SECONDS = 60.0  # for what is left at the end of a run, with the files
+FINISH_SECONDS = (
+    120.0  # for what is left at the end of a run, with the files; all of its own are written by then
+)
 STOP_SECONDS = 10.0  # after a signal, since what sent it may not wait long
 
 
