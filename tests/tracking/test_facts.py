@@ -80,6 +80,22 @@ def test_a_missing_package_is_named_before_anything_begins(monkeypatch: pytest.M
         packages.check_trackers(["csv", "wandb"])
 
 
+def test_mlflow_without_a_server_needs_more_than_its_small_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    find_spec = packages.importlib.util.find_spec
+    monkeypatch.setattr(
+        packages.importlib.util, "find_spec", lambda name: None if name == "sqlalchemy" else find_spec(name)
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    packages.check_trackers(["mlflow"])
+    for address in ("", "sqlite:///mlflow.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(ConfigError, match=r"Set MLFLOW_TRACKING_URI"):
+            packages.check_trackers(["mlflow"])
+
+
 def test_only_known_trackers_are_allowed() -> None:
     config = {"data": {"source": "x.csv"}, "targets": {"a": {"column": "a"}}}
     assert make_config({**config, "report": {"trackers": ["csv", "mlflow"]}}).report.trackers == (

@@ -70,5 +70,7 @@ def _finish(trackers: Trackers, folder: RunFolder, console: Console) -> None:
         with contextlib.suppress(CheckpointError):
             metrics = folder.metrics()
         trackers.finish(state, metrics)
+    except KeyboardInterrupt:
+        console.line("report.trackers: no longer waited for")
     except Exception as error:
         console.line(f"warning: report.trackers: {type(error).__name__}: {error}")
