@@ -44,6 +44,7 @@ WITHOUT_EFFECT = (
     "report.baselines",
     "report.live",
     "report.resamples",
+    "report.trackers",
 )
 
 

@@ -7,7 +7,7 @@ writes and the text of `classwise keys`.
 
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -115,6 +115,9 @@ class Selection(Section):
         return self
 
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "csv"]
+
+
 class Report(Section):
     """[report]"""
 
@@ -136,6 +139,9 @@ class Report(Section):
         2,
         description="heat maps in the report, of the worst mistakes of each rare class and of as many of its most"
         " certain hits; 0 = none",
+    )
+    trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = Field(
+        (), description="where the run can be watched beside others: tensorboard, mlflow, wandb, csv"
     )
 
 

@@ -56,6 +56,7 @@ from classwise.run.session import (
 )
 from classwise.run.trained import Run as Run
 from classwise.signals import stop_flag
+from classwise.tracking.packages import check_trackers
 
 
 def train(
@@ -250,6 +251,7 @@ def checked_config(
         config = absolute_paths(config, Path.cwd())
     admit_config(config, trust)
     check_tta(config)
+    check_trackers(config.report.trackers)
     return config, list(check_conflicts(config))
 
 

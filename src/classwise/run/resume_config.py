@@ -42,6 +42,7 @@ FREE_KEYS = (
     "report.live",
     "report.resamples",
     "report.row_weights",
+    "report.trackers",
 )
 
 

@@ -42,7 +42,9 @@ from classwise.run.stages import (
     scored,
 )
 from classwise.run.status import ending_text, progress_now, status_frame, status_now
+from classwise.run.tracked import tracked
 from classwise.signals import StopFlag
+from classwise.tracking.trackers import NoTrackers, Trackers
 from classwise.training import loop
 from classwise.training.oom import retry_in_smaller_chunks
 from classwise.training.state import TrainState
@@ -170,6 +172,21 @@ def run_to_the_end(
 
     Raises Interrupted after a signal (with a checkpoint saved), and whatever training raises.
     """
+    with tracked(folder, config, parts, console) as trackers:
+        _train_and_write(folder, config, splits, parts, checkpointer, console, stop, trackers)
+
+
+def _train_and_write(
+    folder: RunFolder,
+    config: Config,
+    splits: DatasetSplits,
+    parts: Parts,
+    checkpointer: RunCheckpointer,
+    console: Console,
+    stop: StopFlag,
+    trackers: Trackers | NoTrackers,
+) -> None:
+    """`run_to_the_end`, whose numbers go to `trackers`."""
     is_main_process = parts.settings.processes.is_main_process
     ending = _EndingStatus(folder, parts)
     live = LiveReport(folder, parts.settings.epochs if config.report.live and is_main_process else 0, console)
@@ -180,7 +197,7 @@ def run_to_the_end(
             if wants_first_answer(config):
                 _begin_with_first_answer(folder, config, splits, parts, checkpointer, console, should_stop)
             live.write()
-            outcome = _train(parts, checkpointer, console, should_stop, live)
+            outcome = _train(parts, checkpointer, console, should_stop, live, trackers)
             if not is_main_process:
                 return
             metrics = _write_results(folder, config, splits, parts.state, should_stop, console)
@@ -271,6 +288,7 @@ def _train(
     console: Console,
     should_stop: Callable[[], bool],
     live: LiveReport,
+    trackers: Trackers | NoTrackers,
 ) -> str:
     """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`."""
     settings = parts.settings
@@ -280,6 +298,7 @@ def _train(
         return f"loss {progress.loss_sum / progress.samples:.4f}" if progress.samples else ""
 
     def watch(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
+        updates = trackers.watch(updates, parts.state, parts.data.updates_per_epoch)
         title = f"epoch {epoch + 1}/{settings.epochs}"
         return console.bar(
             updates, title, total=parts.data.updates_per_epoch, done=first_update, note=running_loss
@@ -288,6 +307,7 @@ def _train(
     def report(row: dict[str, Any], best: bool) -> None:
         console.line(epoch_line(row, settings, best, parts.heads))
         live.write()
+        trackers.report(row)
 
     def report_chunks(size: int) -> None:
         console.line(f"memory ran out: from now on {size} images at once")
