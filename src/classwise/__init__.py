@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from classwise.kfold.api import folds as folds
     from classwise.kfold.api import resume as resume
     from classwise.kfold.checked import check as check
+    from classwise.kfold.loading import load as load
     from classwise.run.api import Run as Run
     from classwise.run.api import train as train
     from classwise.suggest.config import init as init
@@ -34,6 +35,7 @@ _MODULE_OF = {
     "check": "kfold.checked",
     "folds": "kfold.api",
     "init": "suggest.config",
+    "load": "kfold.loading",
     "load_config": "config.load",
     "make_config": "config.load",
     "resume": "kfold.api",
@@ -48,6 +50,7 @@ __all__ = [
     "check",
     "folds",
     "init",
+    "load",
     "load_config",
     "make_config",
     "resume",

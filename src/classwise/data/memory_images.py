@@ -45,7 +45,7 @@ class MemoryImages:
 
 def is_in_memory(source: Any) -> bool:
     """Whether this is an image itself rather than the path of one."""
-    return isinstance(source, bytes | bytearray | np.ndarray | Image.Image)
+    return isinstance(source, bytes | bytearray | memoryview | np.ndarray | Image.Image)
 
 
 def image_of(
@@ -62,7 +62,9 @@ def image_of(
     if isinstance(source, np.ndarray) and _has_other_channels(source, pixels):
         data = _tiff_bytes(source)
     else:
-        data = bytes(source) if isinstance(source, bytes | bytearray) else _png_bytes(source, name)
+        data = (
+            bytes(source) if isinstance(source, bytes | bytearray | memoryview) else _png_bytes(source, name)
+        )
     return decode_image(data, name, max_pixels, min_size, pixels)
 
 
