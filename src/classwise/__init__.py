@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from classwise.config.load import make_config as make_config
     from classwise.config.schema import Config as Config
     from classwise.errors import ClasswiseError as ClasswiseError
+    from classwise.integrations.sklearn import ClasswiseClassifier as ClasswiseClassifier
     from classwise.kfold.api import Folds as Folds
     from classwise.kfold.api import folds as folds
     from classwise.kfold.api import resume as resume
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from classwise.suggest.config import init as init
 
 _MODULE_OF = {
+    "ClasswiseClassifier": "integrations.sklearn",
     "ClasswiseError": "errors",
     "Config": "config.schema",
     "Folds": "kfold.api",
@@ -42,6 +44,7 @@ _MODULE_OF = {
     "train": "run.api",
 }
 __all__ = [
+    "ClasswiseClassifier",
     "ClasswiseError",
     "Config",
     "Folds",
