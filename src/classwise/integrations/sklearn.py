@@ -150,7 +150,7 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_, class_N = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y: found one class, {self.classes_[0]!r}; allowed: two classes or more")
+            raise ValueError(f"y: found one class, {self.classes_[0]}; allowed: two classes or more")
         columns: dict[str, Any] = {
             "id": [str(row) for row in range(len(images))],
             "label": [_names(self.classes_)[k] for k in class_N],
