@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from classwise.config.load import make_config as make_config
     from classwise.config.schema import Config as Config
     from classwise.errors import ClasswiseError as ClasswiseError
+    from classwise.integrations.hub import from_hub as from_hub
+    from classwise.integrations.hub import push_to_hub as push_to_hub
     from classwise.integrations.sklearn import ClasswiseClassifier as ClasswiseClassifier
     from classwise.kfold.api import Folds as Folds
     from classwise.kfold.api import folds as folds
@@ -36,10 +38,12 @@ _MODULE_OF = {
     "Run": "run.api",
     "check": "kfold.checked",
     "folds": "kfold.api",
+    "from_hub": "integrations.hub",
     "init": "suggest.config",
     "load": "kfold.loading",
     "load_config": "config.load",
     "make_config": "config.load",
+    "push_to_hub": "integrations.hub",
     "resume": "kfold.api",
     "train": "run.api",
 }
@@ -52,10 +56,12 @@ __all__ = [
     "__version__",
     "check",
     "folds",
+    "from_hub",
     "init",
     "load",
     "load_config",
     "make_config",
+    "push_to_hub",
     "resume",
     "train",
 ]
