@@ -1,8 +1,8 @@
 """The Hugging Face hub: a run's model as a repository with a model card, and back.
 
 What is uploaded is a run directory with the files of run/bundle.py, so that nothing of the data and of this machine is
-in it, and README.md. What is downloaded are these files alone, by name; `Run.open` then checks them as those of any other
-run. The hub's client comes with timm.
+in it, and README.md. What is downloaded are these files alone, by name; `Run.open` then checks them as those of any
+other run. The hub's client comes with timm.
 """
 
 import contextlib
@@ -92,7 +92,7 @@ def push_to_hub(
 
 
 def write_hub_folder(run: Run | str | Path, out: str | Path, repo: str = "owner/name", **notes: Any) -> Path:
-    """Write what `push_to_hub` would upload to the folder `out`, which must be empty or missing, and return it. `notes`:
+    """Write what `push_to_hub` would upload to the folder `out`, empty or not there yet, and return it. `notes`:
     license, dataset, tags, language and description, as of `push_to_hub`. Raises OutputError."""
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -121,9 +121,9 @@ def _beginning(config: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     )
     kinds = [f"{_code(name)} ({target['type']})" for name, target in config["targets"].items()]
     return (
-        f"{_code(model['backbone'])} for images of {height} x {width} px with {model['parameters']:,} parameters, trained"
-        f" with [classwise](https://pypi.org/project/classwise/) {_text(status['environment']['classwise'])} {origin}."
-        f" It predicts {', '.join(kinds)}."
+        f"{_code(model['backbone'])} for images of {height} x {width} px with {model['parameters']:,} parameters,"
+        f" trained with classwise {_text(status['environment']['classwise'])} {origin}. It predicts"
+        f" {', '.join(kinds)}."
     )
 
 
@@ -203,8 +203,11 @@ def _worst(metrics: Mapping[str, Any]) -> str:
         classes = [row for row in target.get("per_class") or () if row.get("support")]
         worst = sorted(classes, key=lambda row: row["f1"])[:WORST]
         rows = [
-            [_text(row["label"]), *(number_text("f1", row[key]) for key in ("f1", "precision", "recall"))]
-            + [f"{row['support']:,}"]
+            [
+                _text(row["label"]),
+                *(number_text("f1", row[key]) for key in ("f1", "precision", "recall")),
+                f"{row['support']:,}",
+            ]
             for row in worst
             if row["f1"] < 1
         ]
@@ -222,9 +225,9 @@ def _images(config: Mapping[str, Any]) -> str:
         "pad": "padded with gray to that shape",
     }
     return (
-        f"Upright as EXIF says, transparent parts over white, {model['channels']} channels of 8 bits, {height} x {width}"
-        f" px: {ways[model['fit']]}. `run.predict` and `model.transform` do this; another program's resizing gives other"
-        " answers."
+        f"Upright as EXIF says, transparent parts over white, {model['channels']} channels of 8 bits, {height} x"
+        f" {width} px: {ways[model['fit']]}. `run.predict` and `model.transform` do this; another program's resizing"
+        " gives other answers."
     )
 
 
