@@ -68,8 +68,8 @@ def hub_server() -> Iterator[Hub]:
 class _Refused(Exception):  # noqa: N818
     """An answer with another status than 200."""
 
-    def __init__(self, status: int, code: str = "") -> None:
-        self.status, self.code = status, code
+    def __init__(self, status: int, code: str = "", data: bytes = b"{}") -> None:
+        self.status, self.code, self.data = status, code, data
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
@@ -100,7 +100,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             try:
                 status, data, headers = 200, *_routed(hub, self.command, path, body, may_see)
             except _Refused as refused:
-                status, data = refused.status, b"{}"
+                status, data = refused.status, refused.data
                 headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.code}
             self.send_response(status)
             for name, value in headers.items():
@@ -147,7 +147,7 @@ def _create(hub: Hub, values: dict[str, str], body: bytes, may_see: bool) -> _An
     asked = json.loads(body)
     name = f"{asked['organization']}/{asked['name']}"
     if name in hub.repositories:
-        raise _Refused(409)
+        raise _Refused(409, data=_json({"url": f"{hub.endpoint}/{name}"})[0])
     hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
     hub.repositories[name].commit({".gitattributes": b""})
     return _json({"url": f"{hub.endpoint}/{name}", "id": name})

@@ -30,7 +30,7 @@ FILES = (*BUNDLED, CARD, f"{CODE}/*.py", f"{CODE}/manifest.json")
 """Patterns of what is uploaded and downloaded; nothing else is, whatever a repository holds."""
 REPLACED = ("checkpoints/*", f"{CODE}/*")
 """What an earlier push left, and this one has not, goes."""
-_ADDRESS = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^\s@]+))?")
+_ADDRESS = re.compile(r"(?:hf://)?(?P<repo>\w[\w.-]*/\w[\w.-]*?)(?:@(?P<revision>[^\s@]+))?")
 
 
 def push_to_hub(
@@ -159,7 +159,7 @@ def _told(repo: str) -> Iterator[None]:
     """Errors of the hub's client as ModelErrors, in one line."""
     try:
         yield
-    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, HTTPError, OSError, ValueError, RuntimeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:2])[:300] or type(error).__name__
         raise ModelError(f"{SCHEME}{repo}: {reason}") from error
