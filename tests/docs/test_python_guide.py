@@ -39,4 +39,3 @@ def test_the_page_runs(
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert (tmp_path / "to-upload" / "README.md").is_file()
     assert Path("mine.pt").is_file()
-

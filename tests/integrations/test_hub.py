@@ -92,7 +92,9 @@ def test_there_and_back(folder: Path, hub: Hub) -> None:
     assert model.probabilities(image[None])["label"][0, 0] == pytest.approx(
         expected["label_p_a"][0], abs=1e-6
     )
-    assert run.evaluate(folder / "samples.csv", images=folder)["samples"] == 32
+    scores = run.evaluate(folder / "samples.csv", images=folder)
+    assert scores["samples"] == 32
+    assert "no split.csv" in scores["warnings"][0]
 
 
 def test_nothing_of_the_data_is_uploaded(folder: Path, tmp_path: Path) -> None:

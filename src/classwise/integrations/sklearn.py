@@ -124,7 +124,8 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The label of each of N images, (N,), of `classes_`."""
-        return self.classes_[self._predicted(X)[0]]
+        class_N, _ = self._predicted(X)
+        return self.classes_[class_N]
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """The probabilities (N, K) of each label, in the order of `classes_`."""

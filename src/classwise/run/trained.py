@@ -98,7 +98,7 @@ class Run:
         return table_scores(
             predictor,
             config,
-            self.folder.split(),
+            self.folder.split() if (self.path / "split.csv").exists() else None,
             table=Path(table),
             images=images,
             bad_images=bad_images,
