@@ -54,8 +54,8 @@ def table_scores(
     console: Console,
 ) -> dict[str, Any]:
     """The metrics of a labeled table or folder, with `warnings` of what makes them mean less than it seems, and
-    `skipped` where `bad_images` is `skip`. `trained`: split.csv of the model's run; None of a run without one, such as one
-    from a hub. Raises DataError."""
+    `skipped` where `bad_images` is `skip`. `trained`: split.csv of the model's run; None where it has none,
+    as one from a hub. Raises DataError."""
     rows = rows_to_score(
         NO_SPLIT if trained is None else trained,
         config,
