@@ -24,7 +24,7 @@ CONVERTED_MODES = ("CMYK", "YCbCr", "LAB", "HSV")
 UNKNOWN_MODES = ("F", "I")
 """Modes without a known range."""
 
-InMemory = bytes | npt.NDArray[Any] | Image.Image
+InMemory = bytes | bytearray | memoryview | npt.NDArray[Any] | Image.Image
 ImageSource = str | Path | InMemory
 
 
@@ -45,7 +45,7 @@ class MemoryImages:
 
 def is_in_memory(source: Any) -> bool:
     """Whether this is an image itself rather than the path of one."""
-    return isinstance(source, bytes | bytearray | np.ndarray | Image.Image)
+    return isinstance(source, bytes | bytearray | memoryview | np.ndarray | Image.Image)
 
 
 def image_of(
@@ -59,11 +59,16 @@ def image_of(
     what is no image."""
     if isinstance(source, str | Path):
         return read_image(source, max_pixels, min_size=min_size, pixels=pixels)
+    return decode_image(file_bytes(source, name, pixels), name, max_pixels, min_size, pixels)
+
+
+def file_bytes(source: InMemory, name: str, pixels: PixelFormat = RGB) -> bytes:
+    """An image in memory as the bytes of a file that holds the same; those of a file as they are. Raises ImageError."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
     if isinstance(source, np.ndarray) and _has_other_channels(source, pixels):
-        data = _tiff_bytes(source)
-    else:
-        data = bytes(source) if isinstance(source, bytes | bytearray) else _png_bytes(source, name)
-    return decode_image(data, name, max_pixels, min_size, pixels)
+        return _tiff_bytes(source)
+    return _png_bytes(source, name)
 
 
 def _has_other_channels(array: npt.NDArray[Any], pixels: PixelFormat) -> bool:

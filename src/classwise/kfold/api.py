@@ -19,6 +19,7 @@ from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
 from classwise.infer.export_mean import mean_metadata_of, mean_onnx_bytes
+from classwise.infer.module import TrainedModel
 from classwise.kfold.chosen_on import with_fixed_epoch
 from classwise.kfold.decisions import applied_lines, decided, other_inference_line, refuse_nothing_to_decide
 from classwise.kfold.folder import LAST, SOUP, FoldsFolder, has_begun, is_folds
@@ -227,6 +228,11 @@ class Folds:
             question=Question(target, label, method),
             console=console,
         )
+
+    def model(self) -> TrainedModel:
+        """All models as one plain module, whose answers are their mean, with the decision of decision.json; otherwise
+        as `Run.model`."""
+        return self._predictor(Console(quiet=True)).module(self._config().data.max_pixels)
 
     def submit(
         self,

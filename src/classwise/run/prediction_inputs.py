@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from classwise.compose.image_check import image_count_text, pixel_format
@@ -25,6 +26,7 @@ Source = ImageSource | Sequence[ImageSource]
 PATTERN_SIGNS = "*?["
 STANDARD_INPUT = "-"
 LIST_SUFFIXES = (".txt", ".lst", ".list")
+TENSOR_HINT = "; a tensor (C, H, W) of uint8 as an array: tensor.permute(1, 2, 0).cpu().numpy()"
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,27 @@ def _is_list(source: Source) -> bool:
 
 def _listed(source: Any) -> list[Any]:
     """The images of a list, or the only one. Raises DataError for what is neither an image nor a path of one."""
+    source = _unpacked(source)
     given = list(source) if isinstance(source, Iterable) and not _is_one(source) else [source]
     given = [item.read() if isinstance(item, io.IOBase) else item for item in given]
     for item in given:
         if not is_in_memory(item) and not isinstance(item, str | Path):
+            kind = f"{type(item).__module__}.{type(item).__qualname__}"
             raise DataError(
-                f"found {type(item).__module__}.{type(item).__qualname__} for an image; allowed: a path, the bytes of a"
-                " file or an open file, an array (H, W, 3) of uint8, an image of Pillow's, or a list of these"
+                f"found {kind} for an image; allowed: a path, the bytes of a file or an open file, an array (H, W, 3)"
+                f" of uint8, an image of Pillow's, or a list of these{TENSOR_HINT if kind == 'torch.Tensor' else ''}"
             )
     return given
+
+
+def _unpacked(source: Any) -> Any:
+    """A batch (N, H, W, C) as the list of its images, and a column or an array of paths as the list of them; anything
+    else as it is. Fewer axes are one image: (N, H, W) could not be told from (H, W, C)."""
+    if isinstance(source, np.ndarray):
+        is_list = source.ndim == 4 or (source.ndim == 1 and source.dtype.kind in "OUT")
+        return list(source) if is_list else source
+    # Columns of pandas and polars, which would count as one array otherwise.
+    return source.to_list() if callable(getattr(source, "to_list", None)) else source
 
 
 def _is_one(source: Any) -> bool:

@@ -23,10 +23,12 @@ from classwise.data.cache import CachedImages
 from classwise.data.memory_images import MemoryImages
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
+from classwise.data.transform import ImageTransform
 from classwise.errors import DataError, ImageError
 from classwise.infer.decided import with_abstentions
 from classwise.infer.engines import Engine, engine_of
 from classwise.infer.ensemble import as_decoded, joined_mean_engine, mean_engine, undecoded
+from classwise.infer.module import TrainedModel
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_labels
 from classwise.infer.tta import VIEWS, tta_engine
@@ -113,6 +115,23 @@ class Predictor:
         if tta == "none":
             return self
         return dataclasses.replace(self, heads=as_decoded(self.heads), tta=tta)
+
+    def module(self, max_pixels: int) -> TrainedModel:
+        """The model, or all of them, as a plain module in eval mode, whose transform refuses images of more than
+        `max_pixels` pixels."""
+        members = self.members or (self,)
+        properties = self.model.metadata
+        return TrainedModel(
+            models=[member.model for member in members],
+            heads=[undecoded(member.heads) for member in members],
+            answer_heads=self.heads,
+            transform=ImageTransform(properties.image_size, properties.fit, properties.pixels, max_pixels),
+            labels=self.labels,
+            joint=self.joint,
+            precision=self.precision,
+            tta=members[0].tta,
+            ensemble=self.ensemble,
+        ).eval()
 
     @property
     def inference(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from classwise.explain.explanation import Explanation
 from classwise.files import refuse_existing, write_bytes
 from classwise.infer.engines import check_engine
 from classwise.infer.export import metadata_of, onnx_bytes
+from classwise.infer.module import TrainedModel
 from classwise.report.page import write_report
 from classwise.run.checkpoint import read_checkpoint
 from classwise.run.evaluation import split_scores, table_scores
@@ -103,7 +104,7 @@ class Run:
         return table_scores(
             predictor,
             config,
-            self.folder.split(),
+            self.folder.split() if (self.path / "split.csv").exists() else None,
             table=Path(table),
             images=images,
             bad_images=bad_images,
@@ -142,8 +143,9 @@ class Run:
         """Predictions for a folder of images, a table, image files, or images in memory, in the order of the source.
 
         `source`: a path (a table, a folder, an image, a pattern such as `new/*.png`, or `-` for a list of paths on
-        standard input), an array (H, W, 3) of uint8, an image of Pillow's, the bytes of an image file, or a list of any
-        of these. `ids`: those of a list (default: the paths as given, and the number of an image in memory).
+        standard input), an array (H, W, 3) of uint8, an image of Pillow's, the bytes of an image file or an open file,
+        or a list of any of these; also a batch (N, H, W, C), and a column of paths. One image is a table of one row.
+        `ids`: those of a list (default: the paths as given, and the number of an image in memory).
 
         The columns are `id` and, for every target (see predictions.csv), its label and its probabilities: of all
         classes, or the `top` five, with `auto` of all up to 200 classes. `images`: the folder that a table's paths are
@@ -199,6 +201,11 @@ class Run:
             question=Question(target, label, method),
             console=Console(quiet),
         )
+
+    def model(self) -> TrainedModel:
+        """The best checkpoint's model as a plain module in eval mode, on the CPU, with its transform."""
+        config = self._config()
+        return self._predictor(config).module(config.data.max_pixels)
 
     def submit(
         self,
