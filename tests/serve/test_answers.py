@@ -1,25 +1,27 @@
 """The service's answers are those of `predict`: for every type of target, for folds, in batches of any size."""
 
 import dataclasses
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
 
 from classwise.console import Console
+from classwise.decision.rules import Rule
 from classwise.infer.decided import DecidedHead, with_abstentions
 from classwise.infer.predict import predictions_table
 from classwise.kfold.api import Folds
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead
 from classwise.run.api import Run
 from classwise.serve.answers import joint_answers, target_answers
-from classwise.serve.model import NOT_FINITE, ServedModel, served_model
+from classwise.serve.model import NOT_FINITE, PreparedImage, ServedModel, served_model
 from tests.helpers.scenes import PLAIN, command, plain_table, write_config
-from tests.helpers.served import LIMITS, Running, drawn, running
+from tests.helpers.served import LIMITS, SECONDS, Running, drawn, running
 
 Json = dict[str, Any]
 FLOAT = 2e-5
@@ -120,8 +122,6 @@ def outputs_of(head: Head, rows: int = 6) -> torch.Tensor:
 def test_decided_heads_are_answered_as_in_the_table() -> None:
     """Cuts, temperatures, marks and the joint class, exactly."""
     plain: dict[str, Head] = {"kind": ClassHead(3), "level": OrdinalHead(4), "tags": MultilabelHead(3)}
-    from classwise.decision.rules import Rule
-
     heads: dict[str, Head] = {
         "kind": DecidedHead(
             plain["kind"], temperature=1.7, rule=Rule("tuned", offsets=(0.4, -1.0, 0.2)), abstain=0.5
@@ -149,8 +149,8 @@ def test_of_many_classes_the_five_most_probable_are_answered() -> None:
     head = ClassHead(300)
     labels = [f"label {k}" for k in range(300)]
     outputs = outputs_of(head)
-    (column,) = ({"kind": outputs},)
-    table = predictions_table([str(row) for row in range(6)], column, {"kind": head}, {"kind": labels})
+    ids = [str(row) for row in range(6)]
+    table = predictions_table(ids, {"kind": outputs}, {"kind": head}, {"kind": labels})
     for answer, row in zip(target_answers(head, outputs, labels), table.iter_rows(named=True), strict=True):
         found = answer.model_dump(exclude_none=True)
         assert "probabilities" not in found
@@ -205,8 +205,6 @@ def test_health_says_what_is_served(model: ServedModel) -> None:
 
 def test_sixteen_clients_all_get_their_own_answers(model: ServedModel) -> None:
     """200 requests, each with an image that no other one has; several go through the model together."""
-    from concurrent.futures import ThreadPoolExecutor
-
     images = [drawn(seed, (25 + seed % 7, 31)) for seed in range(200)]
     expected = [model.answers([model.prepare(data)])[0].model_dump(exclude_none=True) for data in images]
     limits = dataclasses.replace(LIMITS, queue=64)
@@ -230,15 +228,24 @@ def test_sixteen_clients_all_get_their_own_answers(model: ServedModel) -> None:
 
 
 def test_images_that_wait_together_are_one_batch(model: ServedModel) -> None:
+    """The model is held up with the first image until all others are decoded."""
     sizes: list[int] = []
+    prepared = threading.Semaphore(0)
 
     def engine(images_BCHW: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not sizes:
+            assert all(prepared.acquire(timeout=SECONDS) for _ in range(LIMITS.max_images))
         sizes.append(len(images_BCHW))
         return model.engine(images_BCHW)
 
-    with running(dataclasses.replace(model, engine=engine)) as service:
+    class Counted(ServedModel):
+        def prepare(self, data: bytes | bytearray) -> PreparedImage:
+            image_HWC = super().prepare(data)
+            prepared.release()
+            return image_HWC
+
+    values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    with running(Counted(**values | {"engine": engine})) as service:
         answers = service.predict(*((f"{seed}.png", drawn(seed)) for seed in range(8))).json()["images"]
-    assert len(answers) == 8
-    assert sum(sizes) == 8
-    assert max(sizes) <= LIMITS.batch
-    assert np.isclose(sum(answers[0]["targets"]["label"]["probabilities"].values()), 1, atol=1e-5)
+    assert len(answers) == sum(sizes) == LIMITS.max_images
+    assert 1 < max(sizes) <= LIMITS.batch

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from classwise.serve.figures import Figures
+from classwise.serve.limits import HEADER_BYTES
 from classwise.serve.schemas import Problem
 
 # Nothing but the page's own files is loaded, and nobody else may show it in a frame.
@@ -56,10 +57,12 @@ class Guard:
             await send(message)
 
         try:
-            if self._hosts is None or _host_of(scope) in self._hosts:
+            if _header_bytes(scope) > HEADER_BYTES:  # h11 counts only what does not come in one piece
+                await _refuse(431, f"the headers have more than {HEADER_BYTES:,} bytes", send_guarded)
+            elif self._hosts is None or _host_of(scope) in self._hosts:
                 await self._app(scope, receive, send_guarded)
             else:
-                await _refuse_host(send_guarded)
+                await _refuse(421, "Host: found another name; see classwise serve --allow-host", send_guarded)
         finally:
             seconds = time.perf_counter() - started
             path = scope["path"] if scope["path"] in PATHS else OTHER_PATH
@@ -82,10 +85,15 @@ def _host_of(scope: Scope) -> str:
         return ""
 
 
-async def _refuse_host(send: Send) -> None:
-    """Answer 421: asked under a name that is not this service's."""
-    refusal = Problem(error="Host: found a name that is not this service's; see classwise serve --allow-host")
-    body = refusal.model_dump_json().encode()
+def _header_bytes(scope: Scope) -> int:
+    """Of the request's target and all its headers."""
+    headers = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return headers + len(scope["raw_path"]) + len(scope["query_string"])
+
+
+async def _refuse(status: int, message: str, send: Send) -> None:
+    """Answer without asking the application."""
+    body = Problem(error=message).model_dump_json().encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 421, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
