@@ -93,7 +93,7 @@ def command_running(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line.startswith("serving "), (line, process.communicate())
+        assert line.startswith("serving "), line
         yield process, int(line.rsplit(":", 1)[1])
     finally:
         if process.poll() is None:

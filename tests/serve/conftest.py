@@ -18,7 +18,7 @@ EVERY_TYPE = {
         "rank": {"column": "relevance", "type": "ranking", "query": "query"},
     },
     "joint": {"targets": ["label", "level"]},
-    "model": {**MANY["model"], "image_size": [20, 16], "fit": "pad"},
+    "model": {**MANY["model"], "image_size": [24, 24], "fit": "pad"},
     "report": {"resamples": 0, "baselines": False},
 }
 

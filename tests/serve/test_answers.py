@@ -196,7 +196,7 @@ def test_health_says_what_is_served(model: ServedModel) -> None:
     with running(model) as service:
         found = service.client.get("/health").json()
     assert (found["status"], found["model"], found["engine"]) == ("ready", "run", "onnx")
-    assert found["image_size"] == [20, 16]
+    assert found["image_size"] == [24, 24]
     assert list(found["targets"]) == list(model.predictor.heads)
     counts = found["targets"]["label"]["training_images"]
     assert list(counts) == ["a", "b", "c"]

@@ -1,5 +1,6 @@
 """The service as a command and as a server: addresses, headers, signals, options."""
 
+import dataclasses
 import json
 import re
 import signal
@@ -13,9 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from classwise.console import Console
 from classwise.errors import ConfigError, ModelError
+from classwise.model.classifier import build_classifier
+from classwise.model.heads import ClassHead
 from classwise.run.api import Run
 from classwise.serve.engine import service_engine
 from classwise.serve.limits import Limits
@@ -261,8 +265,8 @@ def test_an_engine_whose_numbers_differ_is_not_taken(
 ) -> None:
     real = sys.modules["classwise.serve.engine"]._onnx_engine  # type: ignore[attr-defined]
 
-    def wrong(classifier: Any) -> Any:
-        engine = real(classifier)
+    def wrong(classifier: Any, is_quick: bool) -> Any:
+        engine = real(classifier, is_quick)
         return lambda images: {name: raw + 0.1 for name, raw in engine(images).items()}
 
     monkeypatch.setattr("classwise.serve.engine._onnx_engine", wrong)
@@ -314,3 +318,24 @@ def test_many_connections_at_once_are_answered(model: ServedModel) -> None:
 
     with running(model, Limits(8, LIMITS.max_bytes, 64, 4, 20.0)) as service, ThreadPoolExecutor(32) as pool:
         assert list(pool.map(ask, [service] * 60)) == [200] * 60
+
+
+def test_a_backbone_that_is_not_exported_in_a_moment_is_served_by_torch(
+    model: ServedModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The built-in network at another size; the exporter's own output does not reach the terminal."""
+    heads = {"label": 3}
+    small = build_classifier("small_cnn", "none", (20, 16), "squash", 0.0, heads, seed=0)
+    predictor = dataclasses.replace(
+        model.predictor,
+        model=small,
+        heads={"label": ClassHead(3)},
+        targets=model.predictor.targets[:1],
+        joint=(),
+    )
+    lines: list[str] = []
+    for name, expected in (("auto", "torch"), ("onnx", "onnx")):
+        assert service_engine(predictor, name, torch.device("cpu"), lines.append)[1] == expected
+    (line,) = lines
+    assert "--engine onnx takes longer to start" in line
+    assert capfd.readouterr() == ("", "")

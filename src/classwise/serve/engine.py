@@ -5,9 +5,12 @@ here: on a CPU, for models in float32, ONNX Runtime takes a third to a half of e
 (docs/decisions/0054-serving.md), and the outputs of an image do not depend on the others of its batch.
 """
 
+import contextlib
 import io
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from classwise.errors import ConfigError, ModelError
 from classwise.infer.engines import TOLERANCES, Engine, torch_engine
 from classwise.infer.export import first_line, onnx_bytes, require_packages, silence
 from classwise.model.classifier import Classifier
+from classwise.own_parts.reference import short
 from classwise.run.predictor import Predictor
 from classwise.training import loop
 
@@ -51,7 +55,7 @@ def service_engine(
         is_wanted = name == "onnx" or (name == "auto" and device.type == "cpu" and one.precision == "fp32")
         if is_wanted:
             try:
-                engine = _checked_onnx_engine(model, eager)
+                engine = _checked_onnx_engine(model, eager, is_quick=name == "auto")
                 used.add("onnx")
                 return engine
             except ModelError as error:
@@ -65,9 +69,10 @@ def service_engine(
     return engine, " and ".join(sorted(used))
 
 
-def _checked_onnx_engine(model: Classifier, eager: Engine) -> Engine:
-    """ONNX Runtime with the outputs of eager torch for images of noise. Raises ModelError."""
-    engine = _onnx_engine(model)
+def _checked_onnx_engine(model: Classifier, eager: Engine, is_quick: bool) -> Engine:
+    """ONNX Runtime with the outputs of eager torch for images of noise. `is_quick`: only with the exporter that takes a
+    second. Raises ModelError."""
+    engine = _onnx_engine(model, is_quick)
     rng = np.random.Generator(np.random.Philox(key=0))
     shape = (CHECKED_IMAGES, model.metadata.channels, *model.metadata.image_size)
     images_BCHW = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
@@ -87,7 +92,7 @@ def _checked_onnx_engine(model: Classifier, eager: Engine) -> Engine:
     return engine
 
 
-def _onnx_engine(model: Classifier) -> Engine:
+def _onnx_engine(model: Classifier, is_quick: bool) -> Engine:
     """A session of ONNX Runtime with torch's number of threads. Raises ModelError."""
     require_packages("ONNX Runtime", "onnxruntime", "onnx")
     import onnxruntime
@@ -98,7 +103,9 @@ def _onnx_engine(model: Classifier) -> Engine:
     # Threads that spin while they wait take the time of those that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(_onnx_file(model), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            _onnx_file(model, is_quick), options, providers=["CPUExecutionProvider"]
+        )
     except ModelError:
         raise
     except Exception as error:
@@ -122,14 +129,14 @@ class _InOrder(nn.Module):
         return tuple(self.model(images).values())
 
 
-def _onnx_file(model: Classifier) -> bytes:
+def _onnx_file(model: Classifier, is_quick: bool) -> bytes:
     """The model as an ONNX file, for any size of batch. Raises ModelError."""
     example = torch.zeros(2, model.metadata.channels, *model.metadata.image_size, dtype=torch.uint8)
     file = io.BytesIO()
     names = [f"targets.{name}" for name in model.metadata.heads]
     axes: dict[str, Any] = {name: {0: "batch"} for name in ("images", *names)}
     try:
-        with silence(), torch.no_grad(), warnings.catch_warnings():
+        with silence(), _silent_stdout(), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # The exporter of TorchScript takes one second, torch.export's ten; what it has traced is checked above.
             torch.onnx.export(
@@ -141,6 +148,25 @@ def _onnx_file(model: Classifier) -> bytes:
                 dynamic_axes=axes,
                 dynamo=False,
             )
-    except Exception:  # it cannot trace this backbone, or is gone from torch
+    except Exception as error:  # it cannot trace this backbone, or is gone from torch
+        if is_quick:
+            raise ModelError(
+                f"{short(model.metadata.backbone)} cannot be exported to ONNX in a moment ({first_line(error)});"
+                " --engine onnx takes longer to start"
+            ) from error
         return onnx_bytes(model)
     return file.getvalue()
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Hides what the exporter's C++ prints of a graph that it cannot export, which Python's own `sys.stdout` does not
+    see."""
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
