@@ -21,6 +21,7 @@ DROP = """(() => {
 PASTE = DROP.replace(
     'new DragEvent("drop", { dataTransfer: data,', 'new ClipboardEvent("paste", { clipboardData: data,'
 )
+READY = "document.getElementById('facts')?.textContent"
 STATUS = "document.getElementById('status').textContent"
 
 
@@ -43,7 +44,7 @@ def test_dropped_images_are_answered_on_the_page(model: ServedModel) -> None:
     name = '<img src=x onerror="document.title=1">.png'
     with running(model) as service, browser_tab() as tab:
         tab.open(f"http://127.0.0.1:{service.port}/")
-        tab.wait_for("document.getElementById('facts').textContent")
+        tab.wait_for(READY)
         assert tab.evaluate("document.getElementById('model').textContent") == "run"
         act(tab, DROP, ("first.png", drawn(1)), (name, drawn(2)), ("none.png", b"no image"))
         tab.wait_for(f"{STATUS}.startsWith('3 of 3')")
@@ -77,7 +78,7 @@ def test_dropped_images_are_answered_on_the_page(model: ServedModel) -> None:
 def test_nothing_is_wider_than_the_window(model: ServedModel, width: int) -> None:
     with running(model) as service, browser_tab() as tab:
         tab.open(f"http://127.0.0.1:{service.port}/", width=width)
-        tab.wait_for("document.getElementById('facts').textContent")
+        tab.wait_for(READY)
         act(tab, DROP, ("a" * 200 + ".png", drawn(1)))
         tab.wait_for(f"{STATUS}.startsWith('1 of 1')")
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
