@@ -15,7 +15,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 import classwise
-from classwise import cli_data, cli_explain, cli_inspect, cli_models, cli_training
+from classwise import cli_data, cli_explain, cli_inspect, cli_models, cli_serving, cli_training
 from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
 from classwise.console import on_terminal, wrapped
 from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
@@ -45,6 +45,7 @@ SINGLE_PROCESS_COMMANDS = (
     "convert",
     "report",
     "schedule",
+    "serve",
     "step",
     "watch",
 )
@@ -64,6 +65,7 @@ for _command in (
     cli_models.convert,
     cli_models.report,
     cli_inspect.watch,
+    cli_serving.serve,
 ):
     app.command(_command)
 

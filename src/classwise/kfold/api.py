@@ -290,6 +290,11 @@ class Folds:
             console.line(f"note: the file gives the mean of all models, without the {line}")
         return out
 
+    def for_inference(self, console: Console) -> tuple[Config, Predictor]:
+        """The config and all models as one, for whoever predicts with them himself; the console says what their
+        decision changes."""
+        return self._config(), self._predictor(console)
+
     def report(self) -> Path:
         """Write report.html again from what the folds directory holds, and return its path."""
         return write_report(self.path, status_of(self.path) or None)

@@ -217,24 +217,30 @@ class Predictor:
 
     def _engine(self, name: str, device: torch.device, batches: int, say: Callable[[str], None]) -> Engine:
         """What computes the outputs; see `engine_of`."""
-        if self.shares_backbone:
-            return self._joined_engine(name, device, batches, say)
-        if self.members:
-            engines = [member._engine(name, device, batches, say) for member in self.members]
-            return mean_engine(engines, [member.heads for member in self.members], self.ensemble)
-        engine = engine_of(
-            name=name,
-            model=self.model.to(device),
-            device=device,
-            dtype=loop.PRECISIONS[self.precision],
-            batches=batches * len(VIEWS[self.tta]),
-            say=say,
-        )
-        return tta_engine(engine, undecoded(self.heads), self.tta)
 
-    def _joined_engine(
-        self, name: str, device: torch.device, batches: int, say: Callable[[str], None]
-    ) -> Engine:
+        def make(model: Classifier, predictor: Predictor) -> Engine:
+            return engine_of(
+                name=name,
+                model=model.to(device),
+                device=device,
+                dtype=loop.PRECISIONS[predictor.precision],
+                batches=batches * len(VIEWS[predictor.tta]),
+                say=say,
+            )
+
+        return self.engine_of_models(make)
+
+    def engine_of_models(self, make: Callable[[Classifier, "Predictor"], Engine]) -> Engine:
+        """What computes the outputs that `heads` take. `make` gives the engine of one model, with its own heads and
+        without other views; the predictor it is given has the model's precision and its `tta`."""
+        if self.shares_backbone:
+            return self._joined_engine(make)
+        if self.members:
+            engines = [member.engine_of_models(make) for member in self.members]
+            return mean_engine(engines, [member.heads for member in self.members], self.ensemble)
+        return tta_engine(make(self.model, self), undecoded(self.heads), self.tta)
+
+    def _joined_engine(self, make: Callable[[Classifier, "Predictor"], Engine]) -> Engine:
         """What computes the outputs of an ensemble whose models share their backbone, which sees each image once."""
         first = self.members[0]
         heads = {
@@ -242,15 +248,8 @@ class Predictor:
             for number, member in enumerate(self.members)
             for target, head in undecoded(member.heads).items()
         }
-        engine = engine_of(
-            name=name,
-            model=joined_heads([member.model for member in self.members]).to(device),
-            device=device,
-            dtype=loop.PRECISIONS[first.precision],
-            batches=batches * len(VIEWS[first.tta]),
-            say=say,
-        )
-        engine = tta_engine(engine, heads, first.tta)
+        joined = joined_heads([member.model for member in self.members])
+        engine = tta_engine(make(joined, first), heads, first.tta)
         return joined_mean_engine(engine, [member.heads for member in self.members], self.ensemble)
 
     def table(

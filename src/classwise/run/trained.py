@@ -290,6 +290,12 @@ class Run:
         say_single_view(predictor.tta, Console(quiet))
         return out
 
+    def for_inference(self, console: Console) -> tuple[Config, Predictor]:
+        """The config and the best checkpoint's model, for whoever predicts with it himself. `console` is not written
+        to; that of folds is."""
+        config = self._config()
+        return config, self._predictor(config)
+
     def report(self) -> Path:
         """Write report.html again from what the run directory holds, and return its path."""
         return write_report(self.path, status_of(self.path) or None)
