@@ -286,9 +286,7 @@ def _cubic_weights(graph: Graph, fraction: str) -> list[str]:
 
     def near(distance: str) -> str:
         """((a + 2) x - (a + 3)) x^2 + 1"""
-        inner = graph(
-            "Sub", graph("Mul", _double(CUBIC_A + 2), distance), _double(CUBIC_A + 3)
-        )
+        inner = graph("Sub", graph("Mul", _double(CUBIC_A + 2), distance), _double(CUBIC_A + 3))
         return graph("Add", graph("Mul", inner, graph("Mul", distance, distance)), _double(1))
 
     # a x^3 - 5 a x^2 + 8 a x - 4 a, from 1 to 2

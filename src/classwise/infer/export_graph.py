@@ -50,7 +50,9 @@ class Graph:
         branches = [self._branch(build, dtype) for build in (then, otherwise)]
         return self("If", condition, then_branch=branches[0], else_branch=branches[1])
 
-    def model(self, inputs: Sequence[Any], outputs: Mapping[str, str], infos: Sequence[Any], like: Any) -> Any:
+    def model(
+        self, inputs: Sequence[Any], outputs: Mapping[str, str], infos: Sequence[Any], like: Any
+    ) -> Any:
         """A model whose outputs have the names that `outputs` gives to values; `infos`: what ONNX is to know of them.
         Its versions are those of the model `like`."""
         from onnx import helper

@@ -19,7 +19,7 @@ APPLIED = ("adjustment", "mean", "std")
 """What heads hold for decoding, which the file has done already."""
 
 
-class _Mean(nn.Module):
+class Mean(nn.Module):
     """The mean outputs of all models as a tuple, in the order of the heads. A backbone that all share is in the graph
     once."""
 
@@ -50,7 +50,7 @@ def mean_onnx_bytes(
 ) -> bytes:
     """The mean of models with their `heads` in one ONNX file, as `onnx_bytes` writes a single one; what its outputs
     are: OUTPUTS. `of`: as in `mean_outputs`. Raises ModelError."""
-    return module_bytes(_Mean(models, heads, of), models[0].metadata, metadata)
+    return module_bytes(Mean(models, heads, of), models[0].metadata, metadata)
 
 
 def mean_metadata_of(model: Classifier, metadata: Mapping[str, Any], models: int, of: str) -> dict[str, Any]:
