@@ -19,29 +19,29 @@ SESSION = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecu
 
 def read_image(file: Any) -> np.ndarray:
     """(height, width, 3) uint8 RGB of a path or an open file, as the model was trained on it."""
-    with Image.open(file) as image:
+    with Image.open(file) as opened:
         if (
-            image.format == "JPEG"
+            opened.format == "JPEG"
         ):  # at 1/2, 1/4 or 1/8 where that is large enough: faster, and as in training
-            is_turned = image.getexif().get(0x0112, 1) >= 5
+            is_turned = opened.getexif().get(0x0112, 1) >= 5
             least = ABOUT["min_size"][::-1] if is_turned else ABOUT["min_size"]
-            sizes = [[-(-side // factor) for side in image.size[::-1]] for factor in (2, 4, 8)]
+            sizes = [[-(-side // factor) for side in opened.size[::-1]] for factor in (2, 4, 8)]
             halvings = sum(height >= least[0] and width >= least[1] for height, width in sizes)
-            image.draft(None, (image.width >> halvings, image.height >> halvings))
-        is_cut = any(";16" in str(tile[3]) for tile in image.tile) and not image.mode.startswith("I;16")
-        if is_cut or image.mode in ("I", "F", "CMYK"):
+            opened.draft(None, (opened.width >> halvings, opened.height >> halvings))
+        is_cut = any(";16" in str(tile[3]) for tile in opened.tile) and not opened.mode.startswith("I;16")
+        if is_cut or opened.mode in ("I", "F", "CMYK"):
             raise ValueError(f"{file}: Pillow would change its colors; convert it to RGB of 8 bits first")
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):  # gray of 16 bits
-            low, high = ABOUT["value_range"] or (0, 65535)
-            levels = (np.asarray(image, np.float64) - low).clip(0, high - low) * (255 / (high - low))
-            image = Image.fromarray(np.rint(levels).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGB", image.size, "white")
-            white.paste(image.convert("RGB"), mask=image.getchannel("A"))
-            image = white
-        return np.asarray(image.convert("RGB"))
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I;16"):  # gray of 16 bits
+        low, high = ABOUT["value_range"] or (0, 65535)
+        levels = (np.asarray(image, np.float64) - low).clip(0, high - low) * (255 / (high - low))
+        image = Image.fromarray(np.rint(levels).astype(np.uint8))
+    colors = image.convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        colors = Image.new("RGB", image.size, "white")
+        colors.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    return np.asarray(colors)
 
 
 def answer(file: Any) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def preparation(channels: int, image_size: tuple[int, int], fit: str, like: Any)
     fitted = _fitted(graph, image, image_size, fit)
     pixels = graph("Transpose", fitted, perm=[0, 3, 1, 2])
 
-    given = ["batch", "height", "width", input_channels(channels)]
-    made = ["batch", channels, *image_size]
+    given: list[str | int | None] = ["batch", "height", "width", input_channels(channels)]
+    made: list[str | int | None] = ["batch", channels, *image_size]
     return graph.model(
         [helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, given)],
         {PIXELS: pixels},

@@ -1,7 +1,7 @@
 """A file that answers as `predict` does: images of any size in, final answers out, and what it takes to use it.
 
-Its graph has three parts: the pixels are brought to the network's size (export_fit.py), the network makes raw outputs of
-them (export.py, export_mean.py), and these become labels and probabilities (export_answers.py).
+Its graph has three parts: the pixels are brought to the network's size (export_fit.py), the network makes raw outputs
+of them (export.py, export_mean.py), and these become labels and probabilities (export_answers.py).
 """
 
 import io
@@ -39,8 +39,8 @@ WHOLE_INPUT = (
     " decoded at 1/2, 1/4 or 1/8, as libjpeg does it: by the largest of these divisors for which that holds"
 )
 ARCHIVE_INPUT = (
-    "images: uint8, (batch, channels, height, width), brought to image_size as fit says, as classwise.data.fit.fit_image"
-    " does it; mean and std are applied inside"
+    "images: uint8, (batch, channels, height, width), brought to image_size as fit says (classwise.data.fit.fit_image);"
+    " mean and std are applied inside"
 )
 WHOLE_OUTPUTS = (
     "for each target, and for joint: answers.NAME (the number of the label; of several labels true or false for each;"

@@ -259,8 +259,8 @@ class Folds:
         form = ExportForm(preprocessing, int8, max_loss)
         if int8:
             raise OutputError(
-                f"--int8: found the folds {self.path}, whose models have seen all rows together; allowed: a run, such as"
-                f" {self.path / 'fold-0'}"
+                f"--int8: found the folds {self.path}, whose models together have seen all rows, so that its cost"
+                f" cannot be measured; allowed: a run, such as {self.path / 'fold-0'}"
             )
         ensemble = self._ensemble()
         check_export(out, force, form, ensemble.model.metadata.channels)

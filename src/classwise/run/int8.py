@@ -26,6 +26,7 @@ from classwise.run.predictor import Predictor
 from classwise.run.resume_checks import refuse_changed_data
 
 CALIBRATION_IMAGES = 256
+CALIBRATION_BATCH = 16
 TIMED_BATCH = 16
 CPU = torch.device("cpu")
 
@@ -83,7 +84,7 @@ def _calibration(train: Split, predictor: Predictor, config: Config) -> Iterator
     samples = taken(train, np.sort(drawn)).samples
     dataset = evaluation_images(samples, predictor.model.metadata, config.data.max_pixels)
     with contextlib.closing(loader_of(dataset, {}, config, CPU)) as loader:
-        for batch in loader.batches(batches_of(np.arange(len(samples)), loader.batch_size)):
+        for batch in loader.batches(batches_of(np.arange(len(samples)), CALIBRATION_BATCH)):
             yield batch.images.numpy()
 
 
