@@ -212,10 +212,8 @@ class Speed:
     def text(self) -> str:
         """The median ratio with its quartiles, and the images a second."""
         low, middle, high = statistics.quantiles(self.ratios, n=4)
-        return (
-            f"{self.what}: {middle:.2f} times [{low:.2f}, {high:.2f}] ({self.file:.0f} against {self.torch:.0f} a second,"
-            f" {len(self.ratios)} pairs)"
-        )
+        rates = f"{self.file:.0f} against {self.torch:.0f} images/s"
+        return f"{self.what}: {middle:.2f} times [{low:.2f}, {high:.2f}] ({rates}, {len(self.ratios)} pairs)"
 
 
 def speed(run: Run, pairs: int, size: int | None = None) -> list[Speed]:

@@ -149,6 +149,7 @@ def archive_bytes(exportable: Exportable) -> bytes:
 
     what = short(exportable.properties.backbone)
     with exporting(_Archived(exportable), f"{what} cannot be exported to an archive") as copied:
+        copied.requires_grad_(False)  # for use, not for training
         program = without_fused_attention(export, copied)
         # Notes on where each node comes from: paths of this machine.
         for part in program.graph_module.modules():
