@@ -15,17 +15,20 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import CheckpointError, DataError
 from classwise.explain.explanation import Explanation
-from classwise.files import refuse_existing, write_bytes
+from classwise.files import refuse_existing
 from classwise.infer.engines import check_engine
-from classwise.infer.export import metadata_of, onnx_bytes
+from classwise.infer.ensemble import undecoded
+from classwise.infer.export import InOrder, metadata_of
+from classwise.infer.export_whole import Exportable
 from classwise.infer.module import TrainedModel
 from classwise.report.page import write_report
 from classwise.run.checkpoint import read_checkpoint
 from classwise.run.evaluation import split_scores, table_scores
 from classwise.run.explanation import Question, explanations_of
 from classwise.run.folder import RunFolder
+from classwise.run.int8 import quantizer
 from classwise.run.liveness import ending_note, status_of, true_status
-from classwise.run.onnx_file import check_onnx_file, say_single_view
+from classwise.run.onnx_file import ExportForm, check_export, say_single_view, write_export
 from classwise.run.own_code import Trust, admit_run
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
@@ -277,17 +280,44 @@ class Run:
             console=Console(quiet),
         )
 
-    def export(self, out: str | Path, force: bool = False, quiet: bool = True) -> Path:
-        """Write the best checkpoint's model to `out` as an ONNX file for any batch size, and return `out`. The file's
-        metadata holds targets, labels and how images are to be preprocessed.
+    def export(
+        self,
+        out: str | Path,
+        force: bool = False,
+        quiet: bool = True,
+        preprocessing: bool = False,
+        int8: bool = False,
+        max_loss: float = 0.01,
+    ) -> Path:
+        """Write the best checkpoint's model to `out` in the format that its suffix says, and return `out`.
 
-        Raises OutputError if `out` exists, ModelError if the model cannot be exported or a package is missing.
+        `.onnx`: one ONNX file for any batch size; with `preprocessing` it takes images of any size and gives the
+        answers of `predict`, else it takes images at the model's size and gives raw outputs. No suffix: a folder with
+        such a file, labels.json and a client that needs neither torch nor classwise. `.pt2`: an archive of
+        torch.export's. All of them hold targets, labels and how images are prepared (docs/guide/export.md).
+
+        `int8`: the network in 8 bits, calibrated on training images, for at most `max_loss` of the selection metric on
+        the validation rows.
+
+        Raises OutputError if `out` exists or is of another kind, ModelError if the model cannot be exported, a package
+        is missing, or 8 bits lose more; nothing is written then.
         """
-        out = Path(out)
-        check_onnx_file(out, force)
-        predictor = self._predictor()
-        write_bytes(out, onnx_bytes(predictor.model, metadata_of(predictor.model, predictor.metadata)))
-        say_single_view(predictor.tta, Console(quiet))
+        out, console = Path(out), Console(quiet)
+        form = ExportForm(preprocessing, int8, max_loss)
+        config = self._config()
+        predictor = self._predictor(config)
+        check_export(out, force, form, predictor.model.metadata.channels)
+        exportable = Exportable(
+            network=InOrder(predictor.model),
+            properties=predictor.model.metadata,
+            heads=undecoded(predictor.heads),
+            targets=predictor.metadata["targets"],
+            joint=predictor.joint,
+            metadata=metadata_of(predictor.model, predictor.metadata),
+        )
+        quantize = quantizer(self.folder, predictor, config, max_loss, console) if int8 else None
+        write_export(exportable, out, form, quantize)
+        say_single_view(predictor.tta, console)
         return out
 
     def for_inference(self, console: Console) -> tuple[Config, Predictor]:
