@@ -25,7 +25,7 @@ from classwise.data.memory_images import MemoryImages
 from classwise.data.own_augment import OwnAugment
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.data.workers import Heartbeat, begin_worker
-from classwise.errors import ConfigError, ImageError
+from classwise.errors import ConfigError, DataError, ImageError
 from classwise.randomness import AUGMENT, OWN_AUGMENT, generator
 
 Item = tuple[npt.NDArray[np.uint8], int, Sequence[float]] | ImageError
@@ -104,6 +104,9 @@ class ImageDataset(Dataset[Item]):
         except ImageError as error:
             # The parent raises it: a worker's traceback would hide which file it was.
             return error
+        except DataError as error:
+            # A shard that is gone, or no longer what it was.
+            return ImageError(self.paths[row], str(error))
         except Exception as error:
             # A bug or too little memory: which file it was helps here, too.
             return _reading_failed(self.paths[row], error)
