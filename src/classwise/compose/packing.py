@@ -9,7 +9,11 @@ from classwise.console import Console
 from classwise.data.images import MAX_PIXELS
 from classwise.data.pack_shards import pack
 from classwise.data.sources import Samples, read_source
-from classwise.errors import ConfigError
+from classwise.errors import ConfigError, OutputError
+
+MEGABYTE = 1_000_000
+LARGEST_SHARD = 2_000
+"""Megabytes of a shard, which is put together in memory."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ def pack_source(
     (parquet, tar, zip) with about that many `megabytes` of images each into a new folder. `path`, `images`: of a
     table, its column of paths and the folder that they are relative to. Raises ConfigError, DataError,
     OutputError."""
+    if not 1 <= megabytes <= LARGEST_SHARD:
+        raise OutputError(f"--shard-mb: found {megabytes}; allowed: 1 to {LARGEST_SHARD:,}")
     samples, column, max_pixels = _rows(source, path, images)
     console = Console(quiet=quiet)
     for note in samples.notes:
@@ -43,7 +49,7 @@ def pack_source(
         path_column=column,
         out=out,
         kind=kind,
-        megabytes=megabytes,
+        shard_bytes=megabytes * MEGABYTE,
         max_pixels=max_pixels,
         progress=lambda rows: console.bar(rows, "packing images"),
     )

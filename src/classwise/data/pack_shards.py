@@ -30,9 +30,6 @@ IMAGE_COLUMNS = ("image", "image_file", "image_bytes", "classwise_image")
 """The first of these that the table does not have becomes the column of images."""
 STEM = "images"
 TABLE = "samples.csv"
-LARGEST_SHARD = 2_000
-"""Megabytes of a shard, which is put together in memory."""
-
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
@@ -41,19 +38,17 @@ def pack(
     path_column: str,
     out: Path,
     kind: str,
-    megabytes: int,
+    shard_bytes: int,
     max_pixels: int = MAX_PIXELS,
     progress: Progress = iter,
 ) -> list[Path]:
     """Write all rows into a new folder `out`, in their order: `images-00000-of-00003.parquet`, ... `path_column`: the
-    column with the paths. Each shard has about that many `megabytes` of images. Returns the shards.
+    column with the paths. Each shard has at most `shard_bytes` of images, or one image. Returns the shards.
 
     Raises DataError for an image that cannot be read, or a name that an archive cannot have; OutputError if `out`
     is there already or cannot be written."""
     if kind not in FORMATS:
         raise OutputError(f"--format: found {kind!r}; allowed: {', '.join(FORMATS)}")
-    if not 1 <= megabytes <= LARGEST_SHARD:
-        raise OutputError(f"--shard-mb: found {megabytes}; allowed: 1 to {LARGEST_SHARD:,}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is there already; it is kept. Name a new folder")
     write = {"parquet": _parquet, "tar": _tar, "zip": _zip}[kind]
@@ -66,7 +61,7 @@ def pack(
         make_folder(new)
         rows = iter(progress(range(len(samples))))
         names: list[str] = []
-        for chunk in _chunks(samples, rows, megabytes * 1_000_000, max_pixels):
+        for chunk in _chunks(samples, rows, shard_bytes, max_pixels):
             name = f"{len(names):05d}.{kind}"
             names.append(name)
             write_bytes(new / name, write(samples, path_column, *chunk))

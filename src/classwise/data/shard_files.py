@@ -63,15 +63,14 @@ class LocalFile:
         self.stamp = _stamp(status)
 
     def read(self, at: int, size: int) -> bytes:
+        refuse_beyond(self, at, size)
         data = self._read(at, size)
         while 0 < len(data) < size and (more := self._read(at + len(data), size - len(data))):
             data += more
         # Whoever writes into a shard while it is read would mix two images.
         refuse_changed(self.name, self.stamp, _stamp(os.fstat(self.handle)))
         if len(data) < size:
-            raise DataError(
-                f"{self.name}: cut short ({self.size:,} bytes; {at + size:,} are needed); copy it again"
-            )
+            raise DataError(f"{self.name}: cut short while it is read")
         return data
 
     def _read(self, at: int, size: int) -> bytes:
@@ -87,6 +86,14 @@ class LocalFile:
 
 def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size} bytes, changed at {status.st_mtime_ns}"
+
+
+def refuse_beyond(file: ShardFile, at: int, size: int) -> None:
+    """Raise DataError for bytes that are not in the file."""
+    if size < 0 or at < 0 or at + size > file.size:
+        raise DataError(
+            f"{file.name}: cut short or damaged: it has {file.size:,} bytes, and {size:,} from {at:,} on are asked for"
+        )
 
 
 def refuse_changed(name: str, before: str, now: str) -> None:

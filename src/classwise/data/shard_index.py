@@ -11,12 +11,13 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from classwise.data.listing import is_image_name
 from classwise.data.shard_files import ShardFile
 from classwise.errors import DataError
 from classwise.files import user_cache, write_bytes
@@ -105,6 +106,24 @@ def _path(file: ShardFile, suffix: str) -> Path:
     name = file.name if "://" in file.name else os.path.realpath(file.name)
     names = (hashlib.sha256(text.encode()).hexdigest()[:20] for text in (name, f"{VERSION} {file.stamp}"))
     return user_cache() / "shards" / ("-".join(names) + suffix)
+
+
+def plain_name(name: str) -> str:
+    """A name in an archive as a path has it: without `./`, and never from the root."""
+    if name.startswith(("/", "./")) or "//" in name or "/./" in name:
+        return PurePosixPath(name.lstrip("/")).as_posix()
+    return name
+
+
+def is_visible_image(name: str) -> bool:
+    """Whether a file in an archive is an image, outside of hidden folders and of what macOS adds."""
+    return is_image_name(name) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def folder_order(name: str) -> tuple[tuple[bool, str], ...]:
+    """The order in which `files_below` lists a folder: its files, then those of each folder in it."""
+    *folders, base = name.split("/")
+    return (*((True, folder) for folder in folders), (False, base))
 
 
 def refuse_twice(file: ShardFile, names: Sequence[str]) -> None:

@@ -80,17 +80,47 @@ def shard_paths(source: str | Path) -> list[Path]:
     """The shards that a source names, sorted: a file, a folder, or a pattern with `*`, `?`, `[...]` or
     `{000..011}`; all of these but a folder may be behind an address. Raises DataError if there are none, if some
     are missing, and if they are of several kinds or parts of a split."""
+    paths = _named(source)
+    suffixes = sorted({path.suffix.lower() for path in paths})
+    if len(suffixes) > 1 or suffixes[0] not in SUFFIXES:
+        found = ", ".join(suffix or "no suffix" for suffix in suffixes)
+        raise DataError(f"{source}: found shards with {found}; allowed: one of {', '.join(SUFFIXES)}")
+    if parts := parts_of(source):
+        first = next(iter(parts.values()))
+        raise DataError(
+            f"{source}: found shards of {', '.join(sorted(parts))}, which are parts of a split; name those of one part,"
+            f" such as {first}, and the others in data.valid and data.test"
+        )
+    _refuse_gaps(paths)
+    return paths
+
+
+def parts_of(source: str | Path) -> dict[str, Path]:
+    """The patterns of the shards of each part of a split, where a source has shards of several by the first word of
+    their names (`train-00000-of-00004.parquet`); else nothing. Raises DataError if there are no shards."""
+    found: dict[str, set[Path]] = {}
+    for path in _named(source):
+        word, sign = re.match(r"([^-_.]*)([-_.]?)", path.name).groups()  # type: ignore[union-attr]
+        part = part_of_word(word)
+        if part is not None:
+            pattern = f"{word}{sign}*{path.suffix}" if sign != "." else path.name
+            found.setdefault(part, set()).add(path.parent / pattern)
+    if len(found) < 2 or any(len(patterns) > 1 for patterns in found.values()):
+        return {}
+    return {part: patterns.pop() for part, patterns in found.items()}
+
+
+def _named(source: str | Path) -> list[Path]:
+    """The files that a source names, sorted. Raises DataError if there are none."""
     text = str(source)
     if not is_address(text) and Path(text).is_dir():
         paths = _shards_in(Path(text))
     elif not _is_pattern(text):
         paths = [Path(text)]
     else:
-        paths = [path for one in _expanded(text) for path in _matches(one)]
+        paths = sorted({path for one in _expanded(text) for path in _matches(one)})
     if not paths:
         raise DataError(f"{text}: no shard is named like this")
-    _refuse_mixed(paths, text)
-    _refuse_gaps(paths)
     return paths
 
 
@@ -120,24 +150,7 @@ def _matches(text: str) -> list[Path]:
     if is_address(text):
         return [Path(address) for address in addresses(address_of(text))]
     path = Path(text)
-    return sorted(path.parent.glob(path.name))
-
-
-def _refuse_mixed(paths: Sequence[Path], where: str) -> None:
-    suffixes = sorted({path.suffix.lower() for path in paths})
-    if len(suffixes) > 1 or suffixes[0] not in SUFFIXES:
-        found = ", ".join(suffix or "no suffix" for suffix in suffixes)
-        raise DataError(f"{where}: found shards with {found}; allowed: one of {', '.join(SUFFIXES)}")
-    words = {
-        part: path for path in paths if (part := part_of_word(re.split(r"[-_.]", path.name)[0])) is not None
-    }
-    if len(words) > 1:
-        first = next(iter(words.values()))
-        pattern = re.split(r"(?<=[-_.])", first.name)[0] + "*" + first.suffix
-        raise DataError(
-            f"{where}: found shards of {' and '.join(sorted(words))}, which are parts of a split; name those of one"
-            f" part, such as {first.parent / pattern}, and the others in data.valid and data.test"
-        )
+    return list(path.parent.glob(path.name))
 
 
 def _refuse_gaps(paths: Sequence[Path]) -> None:

@@ -4,7 +4,6 @@ Such a path is never given to the system: the shard's own is, and the rest is lo
 shard_index.py). Each process opens the shards that it reads from, and closes the least recently used.
 """
 
-import functools
 import os
 import re
 import threading
@@ -77,7 +76,7 @@ class OpenShard:
         self.kind = kind
         self._locations: Locations | None = None
         self._lock = threading.Lock()
-        self._page = functools.lru_cache(maxsize=PAGES)(self._read_page)
+        self._pages: OrderedDict[int, bytes] = OrderedDict()
 
     @property
     def locations(self) -> Locations:
@@ -146,8 +145,17 @@ class OpenShard:
             data = self.file.read(at, min(begin + stored, self.file.size - at))
         return data[begin : begin + stored]
 
-    def _read_page(self, at: int, stored: int, codec: int, size: int) -> bytes:
-        return decompressed(self.file.read(at, stored), codec, size)
+    def _page(self, at: int, stored: int, codec: int, size: int) -> bytes:
+        """A decompressed page of Parquet; the last ones are kept."""
+        with self._lock:
+            page = self._pages.get(at)
+        if page is None:
+            page = decompressed(self.file.read(at, stored), codec, size)
+            with self._lock:
+                self._pages[at] = page
+                while len(self._pages) > PAGES:
+                    self._pages.popitem(last=False)
+        return page
 
 
 class _Opened:
@@ -197,3 +205,9 @@ def opened_anew(path: Path) -> OpenShard:
     with opened.lock:
         opened.shards.pop(str(path), None)
     return opened.get(path)
+
+
+def forget_opened() -> None:
+    """Close all shards of this process."""
+    global _current
+    _current = _Opened()

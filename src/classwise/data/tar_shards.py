@@ -2,7 +2,7 @@
 `0001.cls`, `0001.txt` and `0001.json`; and archives of class folders.
 
 What a row's other files say becomes columns: `.cls` is `label`, `.txt` is `text`, and each key of a JSON object is
-a column of its name. Without any of them, the first folder is the label."""
+a column of its name. Without any of them, the first folder is the label, and the order is that of a folder."""
 
 import json
 import tarfile
@@ -10,9 +10,17 @@ from typing import Any
 
 import polars as pl
 
-from classwise.data.listing import is_image_name
 from classwise.data.shard_files import ShardFile
-from classwise.data.shard_index import RAW, Locations, key_of, locations_array, refuse_twice
+from classwise.data.shard_index import (
+    RAW,
+    Locations,
+    folder_order,
+    is_visible_image,
+    key_of,
+    locations_array,
+    plain_name,
+    refuse_twice,
+)
 from classwise.errors import DataError
 
 MEMBER = "__member__"
@@ -31,7 +39,7 @@ def scan_tar(file: ShardFile) -> tuple[pl.DataFrame, Locations]:
     images: dict[str, tuple[str, int, int]] = {}
     for name, at, size in members:
         key, extension = _split(name)
-        if is_image_name(name):
+        if is_visible_image(name):
             if key in images:
                 raise DataError(
                     f"{file.name}: {images[key][0]!r} and {name!r} are two images of one row by their names (all before"
@@ -45,6 +53,8 @@ def scan_tar(file: ShardFile) -> tuple[pl.DataFrame, Locations]:
     # Columns of all rows; what belongs to no image is no row.
     columns = list(dict.fromkeys(column for key in images for column in rows.get(key, {})))
     cells = {column: [rows.get(key, {}).get(column) for key in images] for column in columns}
+    if not columns:
+        images = dict(sorted(images.items(), key=lambda item: folder_order(item[1][0])))
     names = [name for name, _, _ in images.values()]
     frame = pl.DataFrame({MEMBER: names, **cells}, schema=dict.fromkeys([MEMBER, *columns], pl.String))
     return frame, _locations(images)
@@ -71,7 +81,7 @@ def _members(file: ShardFile) -> list[tuple[str, int, int]]:
                     else member.offset_data
                 )
                 if member.isreg():
-                    members.append((member.name, member.offset_data, member.size))
+                    members.append((plain_name(member.name), member.offset_data, member.size))
                 archive.members = []  # type: ignore[attr-defined] # a million of them would fill the memory
     except tarfile.ReadError as error:
         if file.size > 2 and file.read(0, 2) == b"\x1f\x8b":
@@ -79,9 +89,11 @@ def _members(file: ShardFile) -> list[tuple[str, int, int]]:
                 f"{file.name}: a compressed archive, in which no image can be found without unpacking all before it;"
                 " unpack it, or write it without compression"
             ) from None
-        raise DataError(f"{file.name}: no tar archive, or a damaged one: {error}") from None
+        raise DataError(
+            f"{file.name}: no tar archive, or one that is cut short or damaged: {error}"
+        ) from None
     except (tarfile.TarError, OSError, UnicodeError) as error:
-        raise DataError(f"{file.name}: no tar archive, or a damaged one: {error}") from None
+        raise DataError(f"{file.name}: a damaged tar archive: {error}") from None
     if end + BLOCK > file.size or file.read(end, BLOCK).strip(b"\0"):
         raise DataError(f"{file.name}: cut short (an archive ends with an empty block); copy it again")
     return members

@@ -8,9 +8,18 @@ from pathlib import Path
 
 import polars as pl
 
-from classwise.data.listing import is_image_name
 from classwise.data.shard_files import ShardFile
-from classwise.data.shard_index import DEFLATED, RAW, Locations, key_of, locations_array, refuse_twice
+from classwise.data.shard_index import (
+    DEFLATED,
+    RAW,
+    Locations,
+    folder_order,
+    is_visible_image,
+    key_of,
+    locations_array,
+    plain_name,
+    refuse_twice,
+)
 from classwise.data.table import read_table
 from classwise.data.tar_shards import MEMBER
 from classwise.errors import DataError
@@ -27,33 +36,30 @@ def scan_zip(file: ShardFile) -> tuple[pl.DataFrame, Locations]:
     try:
         with file.open() as opened, zipfile.ZipFile(opened) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            images = [entry for entry in entries if _is_visible_image(entry.filename)]
-            images.sort(key=lambda entry: _folder_order(entry.filename))
+            images = [entry for entry in entries if is_visible_image(plain_name(entry.filename))]
+            images.sort(key=lambda entry: folder_order(plain_name(entry.filename)))
             tables = [
                 entry
                 for entry in entries
                 if "/" not in entry.filename and entry.filename.lower().endswith(TABLE_SUFFIXES)
             ]
             frame = _table(file, archive, tables)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        zlib.error,
+        struct.error,
+    ) as error:
         raise DataError(f"{file.name}: no zip, or one that is cut short or damaged: {error}") from None
     _refuse_unreadable(file, images)
-    names = [entry.filename for entry in images]
+    names = [plain_name(entry.filename) for entry in images]
     refuse_twice(file, names)
     if frame is None:
         frame = pl.DataFrame({MEMBER: names}, schema={MEMBER: pl.String})
     return frame, _locations(images)
-
-
-def _is_visible_image(name: str) -> bool:
-    """Whether this is an image outside of hidden folders and of what macOS adds."""
-    return is_image_name(name) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-
-
-def _folder_order(name: str) -> tuple[tuple[bool, str], ...]:
-    """The order in which `files_below` lists a folder: its files, then those of each folder in it."""
-    *folders, base = name.split("/")
-    return (*((True, folder) for folder in folders), (False, base))
 
 
 def _locations(images: list[zipfile.ZipInfo]) -> Locations:
@@ -65,11 +71,13 @@ def _locations(images: list[zipfile.ZipInfo]) -> Locations:
         [1] * len(images),  # of a zip: what is at AT is a header, whose length is told there
         [entry.CRC for entry in images],
     ]
-    return locations_array([key_of(entry.filename) for entry in images], columns)
+    return locations_array([key_of(plain_name(entry.filename)) for entry in images], columns)
 
 
 def _refuse_unreadable(file: ShardFile, images: list[zipfile.ZipInfo]) -> None:
     for entry in images:
+        if entry.header_offset < 0:
+            raise DataError(f"{file.name}: cut short or damaged: {entry.filename} begins before it")
         if entry.flag_bits & _ENCRYPTED:
             raise DataError(
                 f"{file.name}: {entry.filename} is encrypted; allowed: archives without a password"

@@ -19,7 +19,9 @@ from classwise.compose.labels import Labels, build_target
 from classwise.compose.splits import DatasetSplits
 from classwise.config.load import load_config, make_config
 from classwise.config.schema import Config
+from classwise.data.image_file import Folders
 from classwise.data.listing import image_names
+from classwise.data.shard_files import Shards
 from classwise.data.sources import Samples, samples_of
 from classwise.data.split_column import part_of_word
 from classwise.data.table import SUFFIXES, full_column, read_table
@@ -105,14 +107,17 @@ class Rows:
         return tuple(id for part in self.parts for id in part.samples.ids)
 
     @property
-    def folders(self) -> list[Path] | None:
-        """The folders outside of which no image is opened; None where links are followed."""
+    def folders(self) -> Folders:
+        """The folders outside of which no image is opened, or the shards; None where links are followed."""
+        shards = [part.samples.shards for part in self.parts if part.samples.shards is not None]
+        if len(shards) == len(self.parts):
+            return Shards({path: stamp for one in shards for path, stamp in one.stamps.items()})
         folders: list[Path] = []
         for part in self.parts:
             allowed = part.samples.allowed_folders
             if allowed is None:
                 return None
-            folders += allowed
+            folders += [part.samples.root] if isinstance(allowed, Shards) else allowed
         return list(dict.fromkeys(folders))
 
     def text(self, row: int) -> str:
@@ -138,8 +143,8 @@ def rows_of(source: Path, against: Sequence[Path], overrides: Sequence[tuple[str
         samples, column = images_alone(source)
         parts = [Part(TRAIN, samples, {}, tuple(range(len(samples))))]
         targets: tuple[Target, ...] = ()
-        folders = () if samples.allowed_folders is None else samples.allowed_folders
-        own = Table(samples.frame, column, None if source.is_dir() else source, None, tuple(folders))
+        folders = (samples.root,) if samples.shards is not None else samples.folders or (samples.root,)
+        own = Table(samples.frame, column, None if source.is_dir() else source, None, folders)
     else:
         config = _with_test_rows(config)
         parts, targets, own = _parts_of(config, table)
