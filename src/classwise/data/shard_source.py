@@ -45,7 +45,7 @@ def is_sharded(source: str | Path) -> bool:
     file, and a folder by the files directly in it. Raises DataError for a Parquet file that is damaged."""
     text = str(source)
     suffix = Path(text).suffix.lower()
-    if is_address(text) or (suffix in SUFFIXES and _is_pattern(text)):
+    if is_address(text) or (suffix in SUFFIXES and is_pattern(text)):
         return True
     path = Path(source)
     if path.is_dir():
@@ -53,7 +53,7 @@ def is_sharded(source: str | Path) -> bool:
     return path.is_file() and _is_shard(path)
 
 
-def _is_pattern(text: str) -> bool:
+def is_pattern(text: str) -> bool:
     """Whether a path stands for several; a file of this very name is itself."""
     return any(sign in text for sign in PATTERN_SIGNS + "{") and not Path(text).exists()
 
@@ -115,7 +115,7 @@ def _named(source: str | Path) -> list[Path]:
     text = str(source)
     if not is_address(text) and Path(text).is_dir():
         paths = _shards_in(Path(text))
-    elif not _is_pattern(text):
+    elif not is_pattern(text):
         paths = [Path(text)]
     else:
         paths = sorted({path for one in _expanded(text) for path in _matches(one)})
