@@ -29,12 +29,14 @@ _HEADER_BYTES = 1024
 
 
 class Chunk(NamedTuple):
-    """The values of one column in one row group: `codec`, and from where to where its pages go in the file."""
+    """The values of one column in one row group: from where to where its pages go in the file, their `codec`, and the
+    `kind` of the values."""
 
     start: int
     end: int
     codec: int
     values: int
+    kind: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Footer:
     of its ancestors and itself may be null), -1 for a repeated one; `chunks` the parts of each column of bytes, by
     row group."""
 
+    at: int
     rows: int
     levels: dict[str, int]
     chunks: dict[str, list[Chunk]]
@@ -81,7 +84,7 @@ def read_footer(file: ShardFile) -> Footer:
         metadata = {pair[1].decode(): pair.get(2, b"") for pair in tree.get(5, [])}
     except (KeyError, IndexError, ValueError, TypeError, struct.error) as error:
         raise DataError(f"{file.name}: its footer is damaged ({type(error).__name__}: {error})") from None
-    return Footer(rows=tree[3], levels=levels, chunks=chunks, metadata=metadata)
+    return Footer(at=file.size - 8 - length, rows=tree[3], levels=levels, chunks=chunks, metadata=metadata)
 
 
 def _add_chunk(chunks: dict[str, list[Chunk]], column: dict[int, Any], file: ShardFile) -> None:
@@ -93,7 +96,7 @@ def _add_chunk(chunks: dict[str, list[Chunk]], column: dict[int, Any], file: Sha
     start = min(facts[9], facts.get(11) or facts[9])
     if not 0 <= start <= start + facts[7] <= file.size:
         raise DataError(f"{file.name}: its footer points beyond its end; it is cut short or damaged")
-    chunk = Chunk(start=start, end=start + facts[7], codec=facts[4], values=facts[5])
+    chunk = Chunk(start=start, end=start + facts[7], codec=facts[4], values=facts[5], kind=facts[1])
     chunks.setdefault(".".join(part.decode() for part in facts[3]), []).append(chunk)
 
 
@@ -123,6 +126,10 @@ def _levels(elements: Sequence[dict[int, Any]]) -> dict[str, int]:
 def pages_of(file: ShardFile, chunk: Chunk, levels: int, column: str) -> Iterator[Page]:
     """The pages of a column of bytes, in order. Raises DataError for what is damaged, and for an encoding or a
     compression in which a value cannot be found."""
+    if chunk.kind != BYTE_ARRAY:
+        raise DataError(
+            f"{file.name}: column {column} holds no bytes, but values of another type ({chunk.kind})"
+        )
     if chunk.codec not in CODECS:
         raise DataError(
             f"{file.name}: column {column} has the compression number {chunk.codec}; allowed:"

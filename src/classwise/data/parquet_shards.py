@@ -5,16 +5,17 @@ Rows become a table as any other: the images' paths are its column `path`, and a
 (`ClassLabel`) becomes its name. An image is called by its row, `train-00000-of-00004.parquet/17.jpg`.
 """
 
-import io
 import json
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from classwise.data.listing import IMAGE_SUFFIXES
-from classwise.data.parquet_pages import Footer, Page, pages_of, read_footer
+from classwise.data.parquet_pages import MAGIC, Footer, Page, pages_of, read_footer
 from classwise.data.shard_files import LocalFile, ShardFile
 from classwise.data.shard_index import NOTHING, PAGE, RAW, Locations, locations_array
 from classwise.errors import DataError
@@ -127,17 +128,33 @@ def _texts(file: ShardFile, footer: Footer, column: str) -> list[str | None]:
 
 
 def _plain_columns(file: ShardFile, footer: Footer, names: list[str]) -> pl.DataFrame:
-    """These columns, read by polars, which reads no other part of a file on this machine."""
+    """These columns, read by polars, which reads no other part of a file on this machine. Raises DataError."""
     if not names:
         return pl.DataFrame()
     try:
         if isinstance(file, LocalFile):
             return pl.read_parquet(file.path, columns=names)
-        return pl.read_parquet(io.BytesIO(file.read(0, file.size)), columns=names)
+        with tempfile.TemporaryDirectory(prefix="classwise-") as folder:
+            path = Path(folder) / "columns.parquet"
+            _write_columns(file, footer, names, path)
+            return pl.read_parquet(path, columns=names, memory_map=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
             f"{file.name} cannot be read as a Parquet file: {str(error).splitlines()[0]}"
         ) from None
+
+
+def _write_columns(file: ShardFile, footer: Footer, names: list[str], path: Path) -> None:
+    """A file as large as a shard that holds nothing but its footer and these columns, which lie where they did: so that
+    of a shard behind an address no image is fetched for its label."""
+    with path.open("wb") as copy:
+        copy.truncate(file.size)
+        copy.write(MAGIC)
+        for chunk in (chunk for name in names for chunk in footer.chunks.get(name, [])):
+            copy.seek(chunk.start)
+            copy.write(file.read(chunk.start, chunk.end - chunk.start))
+        copy.seek(footer.at)
+        copy.write(file.read(footer.at, file.size - footer.at))
 
 
 def _with_class_names(frame: pl.DataFrame, footer: Footer, file: ShardFile) -> pl.DataFrame:

@@ -23,6 +23,11 @@ class Shards:
 
     stamps: dict[str, str]
 
+    @property
+    def are_remote(self) -> bool:
+        """Whether they are behind addresses, where every machine sees the same."""
+        return all(is_address(path) for path in self.stamps)
+
 
 class ShardFile(Protocol):
     """An open shard. `name` is for messages."""

@@ -54,8 +54,10 @@ def is_sharded(source: str | Path) -> bool:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a path stands for several; a file of this very name is itself."""
-    return any(sign in text for sign in PATTERN_SIGNS + "{") and not Path(text).exists()
+    """Whether a path stands for several; a file of this very name is itself, and a server that is asked by HTTP
+    lists no files."""
+    signs = "{" if text.startswith("http") and is_address(text) else PATTERN_SIGNS + "{"
+    return any(sign in text for sign in signs) and not Path(text).exists()
 
 
 def _is_shard(path: Path) -> bool:

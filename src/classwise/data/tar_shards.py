@@ -6,6 +6,7 @@ a column of its name. Without any of them, the first folder is the label, and th
 
 import json
 import tarfile
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -27,6 +28,7 @@ MEMBER = "__member__"
 """The column with the name of each row's image in its shard."""
 BLOCK = tarfile.BLOCKSIZE
 TEXT_COLUMNS = {"cls": "label", "txt": "text"}
+SAID = (*TEXT_COLUMNS, "json")
 LONGEST_TEXT = 2**20
 """Bytes of a file beside an image; a longer one is no label."""
 
@@ -34,10 +36,9 @@ LONGEST_TEXT = 2**20
 def scan_tar(file: ShardFile) -> tuple[pl.DataFrame, Locations]:
     """The rows of a shard, with the column MEMBER, in the order of their images; and where these are. Raises
     DataError for an archive that is compressed, cut short or damaged."""
-    members = _members(file)
     rows: dict[str, dict[str, str | None]] = {}  # by what files of one row have in common, in order
     images: dict[str, tuple[str, int, int]] = {}
-    for name, at, size in members:
+    for name, at, size, text in _members(file):
         key, extension = _split(name)
         if is_visible_image(name):
             if key in images:
@@ -46,8 +47,8 @@ def scan_tar(file: ShardFile) -> tuple[pl.DataFrame, Locations]:
                     " the first dot); allowed: one"
                 )
             images[key] = name, at, size
-        elif extension in ("cls", "txt", "json") and not name.rpartition("/")[2].startswith("."):
-            rows.setdefault(key, {}).update(_cells(file, name, extension, at, size))
+        elif text is not None:
+            rows.setdefault(key, {}).update(_cells(file, name, extension, text))
     refuse_twice(file, [name for name, _, _ in images.values()])
 
     # Columns of all rows; what belongs to no image is no row.
@@ -68,21 +69,19 @@ def _locations(images: dict[str, tuple[str, int, int]]) -> Locations:
     )
 
 
-def _members(file: ShardFile) -> list[tuple[str, int, int]]:
-    """(name, offset, size) of the regular files, in order. Links and devices are nothing to read."""
-    members = []
+def _members(file: ShardFile) -> Iterator[tuple[str, int, int, bytes | None]]:
+    """(name, offset, size) of the regular files, in order, and the content of those that say something of an image.
+    Links and devices are nothing to read. Raises DataError."""
     try:
         with file.open() as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             end = 0
             for member in archive:
-                end = (
-                    member.offset_data + -(-member.size // BLOCK) * BLOCK
-                    if member.isreg()
-                    else member.offset_data
-                )
-                if member.isreg():
-                    members.append((plain_name(member.name), member.offset_data, member.size))
                 archive.members = []  # type: ignore[attr-defined] # a million of them would fill the memory
+                end = member.offset_data
+                if member.isreg():
+                    end += -(-member.size // BLOCK) * BLOCK
+                    name = plain_name(member.name)
+                    yield name, member.offset_data, member.size, _text(file, archive, member, name)
     except tarfile.ReadError as error:
         if file.size > 2 and file.read(0, 2) == b"\x1f\x8b":
             raise DataError(
@@ -96,7 +95,19 @@ def _members(file: ShardFile) -> list[tuple[str, int, int]]:
         raise DataError(f"{file.name}: a damaged tar archive: {error}") from None
     if end + BLOCK > file.size or file.read(end, BLOCK).strip(b"\0"):
         raise DataError(f"{file.name}: cut short (an archive ends with an empty block); copy it again")
-    return members
+
+
+def _text(file: ShardFile, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes | None:
+    """The content of a file beside an image; None of any other file. Raises DataError for one that is too long."""
+    base = name.rpartition("/")[2]
+    if _split(base)[1] not in SAID or base.startswith("."):
+        return None
+    if member.size > LONGEST_TEXT:
+        raise DataError(
+            f"{file.name}: {name} has {member.size:,} bytes; allowed beside an image: {LONGEST_TEXT:,}"
+        )
+    content = archive.extractfile(member)
+    return b"" if content is None else content.read()
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -107,12 +118,10 @@ def _split(name: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def _cells(file: ShardFile, name: str, extension: str, at: int, size: int) -> dict[str, str | None]:
+def _cells(file: ShardFile, name: str, extension: str, content: bytes) -> dict[str, str | None]:
     """The columns that a file beside an image gives. Raises DataError."""
-    if size > LONGEST_TEXT:
-        raise DataError(f"{file.name}: {name} has {size:,} bytes; allowed beside an image: {LONGEST_TEXT:,}")
     try:
-        text = file.read(at, size).decode("utf-8-sig").strip()
+        text = content.decode("utf-8-sig").strip()
         if extension in TEXT_COLUMNS:
             return {TEXT_COLUMNS[extension]: text or None}
         values = json.loads(text)
