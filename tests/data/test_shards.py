@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import shutil
 import tarfile
 import zipfile
@@ -20,6 +21,7 @@ from classwise.data.image_file import Unreadable, read_file
 from classwise.data.images import read_image
 from classwise.data.pack_shards import pack
 from classwise.data.parquet_pages import runs
+from classwise.data.row_paths import RowPaths
 from classwise.data.shard_source import is_sharded, parts_of, read_shards, shard_paths
 from classwise.data.shards import forget_opened, member_of, open_shard
 from classwise.data.sources import read_source
@@ -538,6 +540,19 @@ def test_a_compressed_archive_is_refused(tmp_path):
         archive.add(tmp_path / "a.tar")
     with pytest.raises(DataError, match=r"b\.tar: a compressed archive"):
         source_of(tmp_path / "b.tar")
+
+
+def test_paths_of_rows_are_a_sequence_in_two_arrays(tmp_path):
+    """The same paths, also of names that are no UTF-8, for a hundredth of the objects."""
+    names = ["a/1.png", "글/ü.png", "b/\udcff.png", ""]
+    paths = RowPaths(tmp_path, names)
+    assert list(paths) == [tmp_path / name for name in names]
+    assert paths[-1] == tmp_path
+    assert paths[1:3] == [tmp_path / name for name in names[1:3]]
+    assert list(paths.take(np.array([2, 0]))) == [tmp_path / names[2], tmp_path / names[0]]
+    assert list(pickle.loads(pickle.dumps(paths))) == list(paths)
+    with pytest.raises(IndexError):
+        paths[4]
 
 
 def test_an_open_shard_is_read_by_many_threads(photos, tmp_path):

@@ -1,10 +1,10 @@
 """Shards behind an address: a web server with range requests and, where moto and s3fs are installed, an S3 store."""
 
 import http.server
-import io
 import shutil
 import threading
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,19 +12,22 @@ import pytest
 
 from classwise.data.image_file import read_file
 from classwise.data.remote import RemoteFile
-from classwise.data.shards import forget_opened
+from classwise.data.shard_index import AT, SIZE
+from classwise.data.shards import forget_opened, open_shard
 from classwise.data.sources import Samples, read_source
 from classwise.errors import DataError
+from tests.faults.forked import Child, free_port, rank_environment, start
 from tests.helpers.scenes import FORKS, class_folder, command, write_config
 
 FORMATS = ("parquet", "tar", "zip")
+SAME = ("checkpoints/best/model.safetensors", "checkpoints/last/training.safetensors", "predictions.csv")
 # Connections of a file system that is no longer used are closed when they are collected.
 pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), FORKS]
 
 
 class RangeServer(http.server.ThreadingHTTPServer):
-    """Files of a folder by HTTP on the loopback. `fetched`: the bytes that were sent. `cuts`: every answer is cut
-    short."""
+    """Files of a folder by HTTP on the loopback. `fetched`: the bytes that were sent, and `ranges` the parts of files
+    that were asked for. `cuts`: every answer is cut short."""
 
     daemon_threads = True
 
@@ -32,6 +35,7 @@ class RangeServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.fetched = 0
+        self.ranges = Counter[tuple[str, int, int]]()
         self.cuts = False
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -71,6 +75,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.server.fetched += len(body)
+            self.server.ranges[path.name, first, len(body)] += 1
         return body
 
 
@@ -84,6 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("classwise.compose.packing.MEGABYTE", 10_000)
         for kind in FORMATS:
             command("pack", folder / "photos", folder / kind, "--format", kind, "--shard-mb", 1).ok()
+    command("train", write_config(folder, data__source="photos"), "--run", folder / "run").ok()
     return folder
 
 
@@ -135,32 +141,62 @@ def test_shards_by_http_are_those_on_the_disk(folder: Path, server: RangeServer,
     assert server.fetched < size + 2000 * len(files)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "kind", ["tar", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("parquet", "zip"))]
+)
 def test_training_by_http_gives_the_same_bytes(
     folder: Path, server: RangeServer, kind: str, tmp_path: Path
 ) -> None:
     """With workers that fetch the images themselves, each by connections of its own."""
-    command(
-        "train", write_config(tmp_path, data__source=str(folder / "photos")), "--run", tmp_path / "a"
-    ).ok()
     source = f"{server.address}/{pattern_of(folder, kind)}"
     config = write_config(tmp_path, data__source=source, data__cache="off", data__workers=2)
-    command("train", config, "--run", tmp_path / "b").ok()
-    for file in (
-        "checkpoints/best/model.safetensors",
-        "checkpoints/last/training.safetensors",
-        "predictions.csv",
-    ):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    command("predict", tmp_path / "b", source, "--out", tmp_path / "p.csv").ok()
-    command("predict", tmp_path / "a", folder / "photos", "--out", tmp_path / "q.csv").ok()
-    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "q.csv").read_bytes()
+    command("train", config, "--run", tmp_path / "run").ok()
+    for file in SAME:
+        assert (tmp_path / "run" / file).read_bytes() == (folder / "run" / file).read_bytes()
+    command("predict", tmp_path / "run", source, "--out", tmp_path / "remote.csv").ok()
+    command("predict", tmp_path / "run", folder / kind, "--out", tmp_path / "here.csv").ok()
+    assert (tmp_path / "remote.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+
+
+def test_two_machines_fetch_each_its_own_share(folder: Path, server: RangeServer, tmp_path: Path) -> None:
+    """Two processes, each a machine of its own with its own caches: the check fetches every image once for both, each
+    epoch once, and the run is that of two processes on the files."""
+
+    def trained(name: str, source: str, is_one_machine: bool) -> None:
+        config = write_config(tmp_path, data__source=source, data__cache="off", training__epochs=1)
+        port, ranks = free_port(), list[Child]()
+        for rank in range(2):
+            environment = rank_environment(rank, 2, port) | {
+                "XDG_CACHE_HOME": str(tmp_path / name / f"cache-{rank}")
+            }
+            if not is_one_machine:
+                environment |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+            files = tmp_path / name / str(rank)
+            group = ranks[0].group if ranks else 0
+            arguments = ["train", config, "--run", tmp_path / name / "run"]
+            ranks.append(start(files, arguments, environment=environment, group=group))
+        assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].said
+
+    trained("remote", f"{server.address}/{pattern_of(folder, 'tar')}", is_one_machine=False)
+    trained("files", str(folder / "photos"), is_one_machine=True)
+    for file in SAME:
+        assert (tmp_path / "remote/run" / file).read_bytes() == (tmp_path / "files/run" / file).read_bytes()
+
+    # Each image once for the check and once for the epoch; those that are validated on once more at the end.
+    fetched = [
+        server.ranges[path.name, at, size]
+        for path in (folder / "tar").iterdir()
+        for at, size in zip(*open_shard(path).locations[[AT, SIZE]].tolist(), strict=True)
+    ]
+    assert len(fetched) == 16
+    assert set(fetched) <= {2, 3}
+    assert fetched.count(2) == 12
 
 
 def test_what_a_server_cannot_do_is_said(folder: Path, server: RangeServer, tmp_path: Path) -> None:
     """A shard that is missing, one that changes, an answer that is cut short, an unknown protocol."""
     shutil.copytree(folder / "tar", folder / "other")
-    first = sorted((folder / "other").iterdir())[0]
+    first = min((folder / "other").iterdir())
     address = f"{server.address}/other/{first.name}"
     samples = source_of(address)
     with pytest.raises(DataError, match=r"none\.tar: this shard cannot be opened"):
@@ -197,12 +233,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_shards_in_s3(folder: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a pattern, which the store lists; the run is that on the files."""
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     moto = pytest.importorskip("moto.server")
     import boto3
 
     store = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     store.start()
+    s3fs.S3FileSystem.clear_instance_cache()  # it would go on with the store of the test before
     try:
         address = "http://{}:{}".format(*store.get_host_and_port())
         for name, value in {
@@ -221,13 +258,10 @@ def test_shards_in_s3(folder: Path, kind: str, tmp_path: Path, monkeypatch: pyte
         assert samples.ids == files.ids
         assert all_bytes(samples) == all_bytes(files)
 
-        command(
-            "train", write_config(tmp_path, data__source=str(folder / "photos")), "--run", tmp_path / "a"
-        ).ok()
         config = write_config(tmp_path, data__source=source, data__cache="off", data__workers=2)
-        command("train", config, "--run", tmp_path / "b").ok()
-        model = "checkpoints/best/model.safetensors"
-        assert (tmp_path / "a" / model).read_bytes() == (tmp_path / "b" / model).read_bytes()
+        command("train", config, "--run", tmp_path / "run").ok()
+        for file in SAME:
+            assert (tmp_path / "run" / file).read_bytes() == (folder / "run" / file).read_bytes()
 
         # Another object under the same name, between the rows and the images.
         client.upload_file(str(folder / "photos/a/00.png"), "data", f"{kind}/{path.name}")

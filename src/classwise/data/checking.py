@@ -80,7 +80,7 @@ def check_images(
 
     A path that occurs several times is read once and reported once. `threads` defaults to one a core, at most 16;
     to more where each waits for a server most of the time. `progress` wraps the sequence of distinct paths, as
-    `tqdm` and `rich.progress.track` do. """
+    `tqdm` and `rich.progress.track` do."""
     distinct = list(dict.fromkeys(paths))
     is_remote = isinstance(root, Shards) and root.are_remote
     threads = threads or (REMOTE_THREADS if is_remote else min(16, os.cpu_count() or 1))

@@ -24,6 +24,7 @@ from classwise.data.images import min_image_size, read_image
 from classwise.data.memory_images import MemoryImages
 from classwise.data.own_augment import OwnAugment
 from classwise.data.pixel_format import RGB, PixelFormat
+from classwise.data.row_paths import RowPaths
 from classwise.data.workers import Heartbeat, begin_worker
 from classwise.errors import ConfigError, DataError, ImageError
 from classwise.randomness import AUGMENT, OWN_AUGMENT, generator
@@ -64,7 +65,10 @@ class ImageDataset(Dataset[Item]):
     def take(self, rows: Sequence[int]) -> "ImageDataset":
         """A dataset of these rows only, in this order."""
         cached = None if self.cached is None else self.cached.take(rows)
-        return dataclasses.replace(self, paths=[self.paths[row] for row in rows], cached=cached)
+        paths = (
+            self.paths.take(rows) if isinstance(self.paths, RowPaths) else [self.paths[row] for row in rows]
+        )
+        return dataclasses.replace(self, paths=paths, cached=cached)
 
     def read(self, row: int) -> npt.NDArray[np.uint8]:
         """The image from the cache (read-only) or else from its file. Raises ImageError."""

@@ -34,9 +34,15 @@ def image_column(footer: Footer) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def has_images(file: ShardFile) -> bool:
-    """Whether a Parquet file is a shard rather than a table. Raises DataError for one that is damaged."""
-    return image_column(read_footer(file)) is not None
+def has_images(path: Path) -> bool:
+    """Whether a Parquet file on this machine is a shard rather than a table. Raises DataError for one that is
+    damaged."""
+    try:
+        schema = pl.read_parquet_schema(path)  # ten times faster than a footer read here
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        return image_column(read_footer(LocalFile(path))) is not None  # or what is wrong with it
+    structs = [kind for kind in schema.values() if isinstance(kind, pl.Struct)]
+    return sum(any(field.name == "bytes" for field in struct.fields) for struct in structs) == 1
 
 
 def parquet_rows(file: ShardFile) -> pl.DataFrame:
@@ -145,8 +151,8 @@ def _plain_columns(file: ShardFile, footer: Footer, names: list[str]) -> pl.Data
 
 
 def _write_columns(file: ShardFile, footer: Footer, names: list[str], path: Path) -> None:
-    """A file as large as a shard that holds nothing but its footer and these columns, which lie where they did: so that
-    of a shard behind an address no image is fetched for its label."""
+    """A file as large as a shard that holds nothing but its footer and these columns, which lie where they did: so
+    that of a shard behind an address no image is fetched for its label."""
     with path.open("wb") as copy:
         copy.truncate(file.size)
         copy.write(MAGIC)

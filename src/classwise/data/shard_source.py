@@ -11,7 +11,7 @@ import polars as pl
 
 from classwise.data.parquet_shards import PATH, has_images, row_names
 from classwise.data.remote import addresses
-from classwise.data.shard_files import Shards, open_file
+from classwise.data.shard_files import Shards
 from classwise.data.shards import SUFFIXES, opened_anew
 from classwise.data.split_column import part_of_word
 from classwise.data.table import full_column
@@ -62,7 +62,7 @@ def is_pattern(text: str) -> bool:
 
 def _is_shard(path: Path) -> bool:
     suffix = path.suffix.lower()
-    return suffix in (".tar", ".zip") or (suffix == ".parquet" and has_images(open_file(path)))
+    return suffix in (".tar", ".zip") or (suffix == ".parquet" and has_images(path))
 
 
 def _shards_in(folder: Path) -> list[Path]:
