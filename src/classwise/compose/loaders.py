@@ -21,6 +21,7 @@ from classwise.data.loader import FeatureLoader, Loader
 from classwise.data.memory_images import MemoryImages
 from classwise.data.mixing import Mixing
 from classwise.data.own_augment import OwnAugment
+from classwise.data.row_paths import RowPaths
 from classwise.data.sources import Samples
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.infer.features import features_of
@@ -118,7 +119,7 @@ def evaluation_images(
 ) -> ImageDataset:
     """Images as validation and prediction see them: brought to the model's size, not augmented."""
     return ImageDataset(
-        paths=samples.paths,
+        paths=RowPaths(samples.root, samples.names),
         size=metadata.image_size,
         fit=metadata.fit,
         max_pixels=max_pixels,

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Template
 from markupsafe import Markup
 
+from classwise.data.image_file import Folders
 from classwise.data.images import MAX_PIXELS
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.datacheck.finding import INFO, KINDS, SEVERE, SEVERITIES, WARNING, Finding
@@ -54,7 +55,7 @@ def write_page(
     rows: Mapping[str, PageRow],
     checked: Checked,
     path: Path,
-    folders: Sequence[Path] | None,
+    folders: Folders,
     pixels: PixelFormat = RGB,
     max_pixels: int = MAX_PIXELS,
     budget: int = BUDGET,

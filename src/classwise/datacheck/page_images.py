@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from classwise.data.image_file import Folders
 from classwise.data.images import MAX_PIXELS, read_image
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.errors import ImageError
@@ -34,7 +35,7 @@ class PageImages:
 
 def page_images(
     paths: Sequence[Path | None],
-    folders: Sequence[Path] | None,
+    folders: Folders,
     pixels: PixelFormat = RGB,
     max_pixels: int = MAX_PIXELS,
     budget: int = BUDGET,
@@ -62,7 +63,7 @@ def page_images(
 
 
 def _thumbnail(
-    path: Path | None, folders: Sequence[Path] | None, pixels: PixelFormat, max_pixels: int, side: int
+    path: Path | None, folders: Folders, pixels: PixelFormat, max_pixels: int, side: int
 ) -> Thumbnail:
     if path is None:
         return Thumbnail(reason=NO_FILE)

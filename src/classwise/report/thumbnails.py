@@ -18,7 +18,8 @@ from PIL import Image
 
 from classwise.data.images import read_image
 from classwise.data.pixel_format import PixelFormat
-from classwise.errors import ImageError
+from classwise.data.shard_source import is_pattern
+from classwise.errors import DataError, ImageError
 from classwise.report.read import RunFiles, mapping
 
 LONGEST_SIDE = 160  # pixels of a thumbnail
@@ -43,10 +44,12 @@ def thumbnails(run: RunFiles, ids: Iterable[str], budget: int = BUDGET) -> dict[
     all together would be more than `budget` bytes."""
     ordered = sorted(ids)
     data = mapping(run.config.get("data"))
-    # Images lie in data.images, or in the folder that is the source or the validation set.
+    # Images lie in data.images, or in the folder or the shards that are the source, the validation set or the test.
     images = data.get("images")
-    values = [*(images if isinstance(images, list) else [images]), data.get("source"), data.get("valid")]
+    sources = [data.get(key) for key in ("source", "valid", "test")]
+    values = [*(images if isinstance(images, list) else [images]), *sources]
     folders = [folder for folder in values if isinstance(folder, str)]
+    folders += [str(Path(folder).parent) for folder in folders if is_pattern(folder)]
     paths = row_paths(run.split, ordered)
     pixels = _pixel_format(data, mapping(run.config.get("model")))
     found: dict[str, Thumbnail] = {}
@@ -98,6 +101,8 @@ def _thumbnail(folders: list[str], path: str | None, pixels: PixelFormat, side: 
         return encode(shown_channels(read_image(file, min_size=(side, side), pixels=pixels)), side)
     except ImageError as error:
         return Thumbnail(reason=error.reason)
+    except DataError as error:  # a shard that is gone
+        return Thumbnail(reason=str(error))
     except OSError as error:
         return Thumbnail(reason=error.strerror or str(error))
 

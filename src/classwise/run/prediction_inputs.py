@@ -17,6 +17,7 @@ from classwise.console import Console
 from classwise.data.images import min_image_size
 from classwise.data.listing import image_names
 from classwise.data.memory_images import ImageSource, MemoryImages, image_of, is_in_memory
+from classwise.data.shard_source import is_sharded
 from classwise.data.sources import Samples, refuse_repeated
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError, ImageError
@@ -160,13 +161,13 @@ def _rows_of_path(config: Config, source: str | Path, images: str | Path | None,
         text = sys.stdin.read()
         names = text.split("\0") if "\0" in text else text.splitlines()
         return _rows_of_paths([name for name in names if name.strip()], "standard input", None, console)
-    if path.exists() or path.suffix.lower() in SUFFIXES:
+    if path.exists() or path.suffix.lower() in SUFFIXES or is_sharded(path):
         if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
             raise DataError(
                 f"{source}: a text file is no image; a list of paths is read from standard input: predict RUN - <"
                 f" {source}"
             )
-        if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        if path.is_file() and path.suffix.lower() not in SUFFIXES and not is_sharded(path):
             return _rows_of_paths([str(source)], str(source), None)
         samples = read_rows(config, path, images)
         for note in samples.notes:

@@ -1,0 +1,86 @@
+"""Files behind an address (`s3://bucket/a.tar`, `https://host/a.parquet`), by fsspec and the package for the
+protocol."""
+
+from typing import IO, Any
+
+from classwise.errors import DataError, ModelError
+from classwise.files import is_address
+
+OTHER_NAMES = {"file": "its path alone", "local": "its path alone"}
+BLOCK_BYTES = 2**20
+"""Read at once where a library walks through a file."""
+
+
+def file_system(address: str) -> Any:
+    """What reads files behind this kind of address. Raises DataError for an unknown protocol, ModelError for a
+    missing package."""
+    import fsspec
+
+    protocol = address.partition("://")[0]
+    if protocol in OTHER_NAMES or protocol not in fsspec.available_protocols():
+        allowed = "http, https, s3, gs, az and the other protocols of fsspec"
+        raise DataError(
+            f"{address}: found the protocol {protocol!r}; allowed: {allowed}, or a path on this machine"
+        )
+    try:
+        return fsspec.filesystem(protocol)
+    except ImportError as error:
+        raise ModelError(
+            f'{address}: reading it needs a package that is missing: pip install "classwise[remote]" ({error})'
+        ) from None
+
+
+def addresses(pattern: str) -> list[str]:
+    """The addresses that a pattern with `*`, `?` or `[` stands for, sorted. Raises DataError if the server cannot be
+    asked."""
+    protocol = pattern.partition("://")[0]
+    system = file_system(pattern)
+    try:
+        found = system.glob(pattern)
+    except Exception as error:  # each file system has exceptions of its own
+        raise DataError(f"{pattern}: cannot be listed: {_text(error)}") from None
+    return sorted(name if is_address(name) else f"{protocol}://{name}" for name in found)
+
+
+class RemoteFile:
+    """A shard behind an address. Raises DataError if it is missing, and for a server that tells no sizes."""
+
+    def __init__(self, address: str) -> None:
+        self.name = address
+        self._system = file_system(address)
+        try:
+            self._system.invalidate_cache()  # of listings, which would hide that the shard has changed
+            facts = self._system.info(address)
+        except Exception as error:
+            raise DataError(f"{address}: this shard cannot be opened: {_text(error)}") from None
+        if not isinstance(facts.get("size"), int):
+            raise DataError(
+                f"{address}: the server does not say how many bytes it has, which reading parts needs"
+            )
+        self.size = int(facts["size"])
+        known = (facts.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "updated"))
+        self.stamp = f"{self.size} bytes, version {next((str(fact) for fact in known if fact), 'unknown')}"
+
+    def read(self, at: int, size: int) -> bytes:
+        if not size:
+            return b""
+        try:
+            data = bytes(self._system.cat_file(self.name, start=at, end=at + size))
+        except Exception as error:
+            raise DataError(f"{self.name}: reading failed: {_text(error)}") from None
+        if len(data) != size:
+            raise DataError(
+                f"{self.name}: found {len(data):,} bytes in place of {size:,} at {at:,}: cut short, or a server without"
+                " range requests"
+            )
+        return data
+
+    def open(self) -> IO[bytes]:
+        file: IO[bytes] = self._system.open(self.name, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+        return file
+
+
+def _text(error: Exception) -> str:
+    """One line about an error of a file system."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
