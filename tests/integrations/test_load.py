@@ -108,6 +108,19 @@ def test_the_transform_takes_any_kind_of_image(folder: Path, kind: str) -> None:
     assert torch.equal(tensor, model.transform(path))
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_large_images_are_halved_as_predict_halves_them(folder: Path, tmp_path: Path, suffix: str) -> None:
+    """Before they are resized; a JPEG by its decoder."""
+    noise = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+    path = tmp_path / f"large{suffix}"
+    Image.fromarray(noise).resize((509, 371), Image.Resampling.BICUBIC).save(path)
+    model = classwise.load(folder / "run")
+    found = model.probabilities(model.transform(path)[None])["label"]
+    table = classwise.Run.open(folder / "run").predict(path)
+    expected = table.select([f"label_p_{label}" for label in model.labels["label"]]).to_numpy()
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
 def test_the_transform_refuses_what_predict_refuses(folder: Path) -> None:
     """By the name of the file, and images with too many pixels."""
     transform = classwise.load(folder / "run").transform
