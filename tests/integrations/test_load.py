@@ -148,7 +148,11 @@ def test_it_trains_in_a_loop_of_ones_own(folder: Path) -> None:
     those of the new weights, and batch norm is left as it was."""
     model = classwise.load(folder / "run").train()
     loader = DataLoader(
-        Labeled(paths(folder), model.transform), batch_size=20, num_workers=1, multiprocessing_context="spawn"
+        Labeled(paths(folder), model.transform),
+        batch_size=20,
+        num_workers=1,
+        multiprocessing_context="spawn",
+        persistent_workers=True,  # a second start would take as long as the test
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     losses = []
