@@ -14,6 +14,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 import classwise
 from classwise.errors import CheckpointError, ModelError, OutputError, TrustError
 from classwise.integrations.hub import parsed_address, write_hub_folder
+from classwise.run import bundle
 from tests.helpers.hub_server import TOKEN, Hub, hub_server
 from tests.helpers.own_parts import own_part
 from tests.helpers.scenes import MANY, many_table, plain_table, write_config, write_csv
@@ -109,6 +110,16 @@ def test_nothing_of_the_data_is_uploaded(folder: Path, tmp_path: Path) -> None:
     data = tomllib.loads(files["config.toml"].decode())["data"]
     assert (data["source"], data["images"], data["cache"]) == ("data", ".", "auto")
     assert json.loads(files["labels.json"])["label"] == ["a", "b", "c"]
+
+
+def test_a_path_that_slips_through_stops_the_upload(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last look at all files, were a key with a place to be forgotten."""
+    monkeypatch.setattr(bundle, "without_places", lambda config: config)
+    with pytest.raises(OutputError, match=r"would hold /.*, a path of this machine; nothing was uploaded"):
+        write_hub_folder(folder / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_card_says_what_the_run_is(folder: Path, tmp_path: Path) -> None:

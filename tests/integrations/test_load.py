@@ -108,6 +108,19 @@ def test_the_transform_takes_any_kind_of_image(folder: Path, kind: str) -> None:
     assert torch.equal(tensor, model.transform(path))
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_large_images_are_halved_as_predict_halves_them(folder: Path, tmp_path: Path, suffix: str) -> None:
+    """Before they are resized; a JPEG by its decoder."""
+    noise = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+    path = tmp_path / f"large{suffix}"
+    Image.fromarray(noise).resize((509, 371), Image.Resampling.BICUBIC).save(path)
+    model = classwise.load(folder / "run")
+    found = model.probabilities(model.transform(path)[None])["label"]
+    table = classwise.Run.open(folder / "run").predict(path)
+    expected = table.select([f"label_p_{label}" for label in model.labels["label"]]).to_numpy()
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
 def test_the_transform_refuses_what_predict_refuses(folder: Path) -> None:
     """By the name of the file, and images with too many pixels."""
     transform = classwise.load(folder / "run").transform
@@ -135,7 +148,11 @@ def test_it_trains_in_a_loop_of_ones_own(folder: Path) -> None:
     those of the new weights, and batch norm is left as it was."""
     model = classwise.load(folder / "run").train()
     loader = DataLoader(
-        Labeled(paths(folder), model.transform), batch_size=20, num_workers=1, multiprocessing_context="spawn"
+        Labeled(paths(folder), model.transform),
+        batch_size=20,
+        num_workers=1,
+        multiprocessing_context="spawn",
+        persistent_workers=True,  # a second start would take as long as the test
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     losses = []
