@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from classwise.console import Console
-from classwise.errors import ClasswiseError
 from classwise.report.page import write_report
 from classwise.run.folder import RunFolder
 
@@ -37,7 +36,7 @@ class LiveReport:
         try:
             status = self._folder.status()
             write_report(self._folder.path, status | {"live": self._live(status, started - self._written)})
-        except (ClasswiseError, OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever is wrong with a page, the run is worth more
             self._console.line_once(f"warning: report.live: the page could not be written: {error}")
             return
         self._written = time.monotonic()

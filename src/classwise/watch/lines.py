@@ -28,7 +28,7 @@ class Teller:
     def news(self, snapshot: Snapshot, now: float) -> Iterator[str]:
         """Lines without an end. `now`: seconds of a clock."""
         told = self._told.setdefault(str(snapshot.path), Told())
-        is_first = told.epochs is None
+        newly_seen = told.epochs is None
         if snapshot.state != told.state:
             told.state, told.at = snapshot.state, now
             yield state_line(snapshot)
@@ -41,7 +41,7 @@ class Teller:
             yield from self.news(snapshot.current, now)
 
         # Of a run that has trained for long already, the last epoch is enough.
-        begun = max(0, snapshot.epochs_done - 1) if is_first else told.epochs or 0
+        begun = max(0, snapshot.epochs_done - 1) if newly_seen else told.epochs or 0
         for row in snapshot.history[begun:]:
             told.at = now
             yield epoch_line(snapshot, row)
