@@ -45,6 +45,12 @@ def predictions(outcome: Outcome) -> Any:
     return finished(outcome, "predictions.csv")
 
 
+def tracked(outcome: Outcome) -> Any:
+    """Which of the files of trackers there are."""
+    assert isinstance(outcome, Run), outcome
+    return [(outcome.path / name).exists() for name in ("metrics.csv", "tensorboard")]
+
+
 def finished(outcome: Outcome, file: str) -> bytes:
     """A file of a run that has to have gone through."""
     assert isinstance(outcome, Run), outcome
@@ -436,6 +442,7 @@ CASES: dict[str, Case] = {
     "report.resamples": Case((0, 20, 200), metrics, base={"data": {"valid": 0.5}}),
     "report.row_weights": Case((False, True), metrics, base={"data": {"weight": "amount"}}),
     "report.explanations": Case((0, 1, 3), heat_maps, base={"data": {"valid": 0.5}}),
+    "report.trackers": Case(([], ["csv"], ["csv", "tensorboard"]), tracked),
 }
 # The losses' keys: what is beside them in their section, and their values.
 WEIGHTED: dict[str, Case] = {

@@ -71,7 +71,7 @@ def test_a_tracker_that_comes_back_has_missed_nothing(
     for point in points_of([1, 2, 3]):
         found.add(point)
     found.thread.start()
-    while fake.errors or not fake.steps:
+    while found.thread.is_alive() and (fake.errors or not fake.steps):
         threading.Event().wait(0.001)
     found.end(Ending("finished"))
     found.thread.join()

@@ -42,7 +42,8 @@ class Lane:
         self._waiting: list[Point] = []
         self._lock = threading.Lock()
         self._dropped = 0
-        self._has_failed = False  # which is said once
+        self._has_opened = False
+        self._has_failed = False  # this and the line before are said once
         self._is_failing = False
         self._ending: Ending | None = None
         self._has_ended = threading.Event()
@@ -84,6 +85,7 @@ class Lane:
                 self._say(self._name, "failed", _first_line(error))
             self._has_failed = True
             self._is_failing = True
+            self._tracker = None  # to be opened again: what it has written in part is then erased
             return False
         if self._is_failing:
             self._is_failing = False
@@ -95,7 +97,9 @@ class Lane:
         if self._tracker is None:
             memory = self._memory.recall(self._name)
             self._tracker = self._kind.open(self._facts, memory, self._step, self._remember)
-            self._say(self._name, "opened", self._tracker.where)
+            if not self._has_opened:
+                self._say(self._name, "opened", self._tracker.where)
+            self._has_opened = True
         with self._lock:
             points = list(self._waiting)
         new = [point for point in points if point.step > self._step]

@@ -27,27 +27,31 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 
 class MlflowRun:
-    """One run; `run_id` names one that is there already, and goes on."""
+    """One run; `memory` names one that is there already, and goes on."""
 
-    def __init__(self, facts: RunFacts, run_id: str | None, remember: Callable[..., None]) -> None:
+    def __init__(self, facts: RunFacts, memory: dict[str, Any], remember: Callable[..., None]) -> None:
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         self._client = MlflowClient()
         self._names: dict[str, str] = {}
-        if run_id is None:
+        if "run_id" in memory:
+            self._run_id = str(memory["run_id"])
+            self._client.update_run(self._run_id, status="RUNNING")
+        else:
             run = self._client.create_run(
                 _experiment_id(self._client), run_name=facts.name, tags=_tags(facts)
             )
             self._run_id = run.info.run_id
             remember(run_id=self._run_id)
+
+        # Only once: MLflow refuses parameters that change, as a number of workers may on a resume.
+        if "has_begun" not in memory:
             self._log_parameters(facts.parameters)
             for file in facts.files:
                 self._client.log_artifact(self._run_id, file)
-        else:
-            self._run_id = run_id
-            self._client.update_run(run_id, status="RUNNING")
+            remember(has_begun=True)
         self.where = f"run {self._run_id} in {self._client.tracking_uri}"
 
     def log(self, points: Sequence[Point]) -> None:
@@ -103,7 +107,7 @@ def open_mlflow(
     facts: RunFacts, memory: dict[str, Any], keep: int, remember: Callable[..., None]
 ) -> MlflowRun:
     """A new run, or the one that is remembered."""
-    return MlflowRun(facts, memory.get("run_id"), remember)
+    return MlflowRun(facts, memory, remember)
 
 
 def _experiment_id(client: Any) -> str:
