@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from classwise.errors import DataError
-from classwise.report import mistakes
+from classwise.report import mistakes, scores
 from classwise.report.environment import breakable
 from classwise.report.mistakes import MOST_OF_CLASS, TILES
 from classwise.report.page import duration, write_report
@@ -145,7 +145,7 @@ def test_worst_mistakes_are_the_most_confident_wrong_rows(page: Page, run: Path)
         assert f"{len(wrong)} of {len(rows)} predictions are wrong" in page.text
         wrong.sort(key=lambda row: -float(row[f"{target}_p_{row[target]}"]))
         train = {row["label"]: row["train"] for row in data["labels"][target]}
-        classes = sorted({row[f"{target}_true"] for row in wrong}, key=lambda label: train[label])
+        classes = sorted({row[f"{target}_true"] for row in wrong}, key=lambda label: (train[label], label))
         for label in classes:
             of_class = [row for row in wrong if row[f"{target}_true"] == label]
             support = sum(row[f"{target}_true"] == label for row in rows)
@@ -326,8 +326,13 @@ def test_values_of_the_wrong_kind_leave_their_part_out(tmp_path: Path) -> None:
     assert "No score yet" in Page(write_report(run)).text
 
 
-def test_many_classes_show_the_weakest_and_the_confused(tmp_path: Path) -> None:
-    """With 100 classes no matrix is drawn: the 20 weakest validated classes and the confused pairs are."""
+@pytest.mark.parametrize("most", [100, 99])
+def test_many_classes_show_the_confused_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """With 100 classes no matrix is drawn, but the pairs are; all classes are listed where so many may be, and else the
+    20 weakest validated ones."""
+    monkeypatch.setattr(scores, "MOST_ROWS", most)
     labels = {"species": [f"종 {k}" for k in range(100)]}
     run = fabricate_run(tmp_path, people=150, epochs=2, labels=labels, images=False)
     page = Page(write_report(run))
@@ -335,7 +340,9 @@ def test_many_classes_show_the_weakest_and_the_confused(tmp_path: Path) -> None:
     found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["targets"]["species"]["per_class"]
     weakest = min(row["f1"] for row in found if row["support"])
     table = next(t for t in page.tables if t[0][-1] == "recall")
-    assert table[1][3] == f"{weakest:.3f}"
+    assert len(table) == (101 if most == 100 else 21)
+    if most < 100:
+        assert table[1][3] == f"{weakest:.3f}"
     assert page.source.count('<li style="--v:') > 0
 
 

@@ -226,7 +226,7 @@ def test_ordinal_mistakes_are_the_furthest_off(page: Page, run: Path) -> None:
 
     lead, tiles = gallery(page, "wear")
     train = {row["label"]: row["train"] for row in read(run, "status.json")["data"]["labels"]["wear"]}
-    levels = sorted({row["wear_true"] for row in wrong}, key=lambda level: train[level])
+    levels = sorted({row["wear_true"] for row in wrong}, key=lambda level: (train[level], level))
     each = MOST // len(levels)
     ordered = sorted(wrong, key=order)
     wanted = [row["id"] for level in levels for row in [r for r in ordered if r["wear_true"] == level][:each]]
