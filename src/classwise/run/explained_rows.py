@@ -67,11 +67,10 @@ def write_heat_maps(
     worth more than pictures of it."""
     try:
         found = explained_rows(predictor, config, splits, outputs)
+        if found is not None:
+            write_json(folder.path / "explanations.json", found)
     except Exception as error:
         console.line(f"warning: the report has no heat maps: {type(error).__name__}: {error}")
-        return
-    if found is not None:
-        write_json(folder.path / "explanations.json", found)
 
 
 def explained_rows(
@@ -210,7 +209,8 @@ def _entry(
 ) -> dict[str, Any]:
     image, heat_map = pictures[(target, chosen.row, chosen.explained)]
     return {
-        "id": splits.valid.samples.ids[chosen.row],
+        # A file name that is not UTF-8 is read as lone surrogates, which cannot be encoded.
+        "id": splits.valid.samples.ids[chosen.row].encode("utf-8", errors="replace").decode(),
         "true": chosen.true,
         "predicted": chosen.predicted,
         "probability": round(chosen.probability, 6),
