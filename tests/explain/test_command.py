@@ -53,7 +53,7 @@ def test_the_page_of_the_command(trained: Path, tmp_path: Path) -> None:
     assert again.read_bytes() == out.read_bytes()
 
 
-def test_a_folder_has_each_map_as_a_picture(trained: Path, tmp_path: Path) -> None:
+def test_a_folder_has_each_map_as_an_image(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "maps"
     assert command("explain", trained, image_of(trained), "--out", out).ok().path == out / "explain.html"
     assert sorted(path.name for path in out.iterdir()) == ["001-00-map.png", "001-00.png", "explain.html"]

@@ -1,11 +1,14 @@
 """The maps of each kind of backbone: what they add up to, who gets which method, and what stays as it is."""
 
+import sys
+from unittest import mock
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from classwise.errors import ConfigError
+from classwise.errors import ConfigError, ModelError
 from classwise.explain.evidence import evidence
 from classwise.explain.model import ExplainedModel
 from classwise.explain.spatial import feature_maps
@@ -97,6 +100,14 @@ def test_a_backbone_without_maps_is_explained_by_hiding_parts() -> None:
     assert map_HW[:24].max() < 0.01
     with pytest.raises(ConfigError, match="allowed: auto, occlusion"):
         model.method("gradcam")
+
+
+def test_without_captum_the_message_says_what_to_install() -> None:
+    with (
+        mock.patch.dict(sys.modules, {"captum": None, "captum.attr": None}),
+        pytest.raises(ModelError, match=r'pip install "classwise\[explain\]"'),
+    ):
+        explained(without_maps()).maps(images(1), KIND)
 
 
 def test_the_map_of_several_models_is_their_mean() -> None:

@@ -54,7 +54,7 @@ def layer_probe() -> Classifier:
 MODELS: dict[str, tuple[Callable[[], Classifier], int, int, int, float]] = {
     "small_cnn": (small_cnn, 32, 8, 4, 2.0),
     "vision transformer": (transformer, 96, 32, 8, 1.5),
-    "probe on pooled layers": (layer_probe, 96, 24, 8, 2.0),
+    "probe on pooled layers": (layer_probe, 96, 24, 8, 1.7),
 }
 
 

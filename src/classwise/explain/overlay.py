@@ -3,9 +3,6 @@
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-
-from classwise.explain.hiding import strongest
 
 Image = npt.NDArray[np.uint8]
 COLORS = cv2.COLORMAP_INFERNO
@@ -40,6 +37,10 @@ def overlay(image_HWC: Image, map_HW: npt.NDArray[np.float32], side: int = READA
         ((1 - opaque_HWC) * gray_HW[..., None] + opaque_HWC * color_HWC).round().astype(np.uint8)
     )
     if map_HW.max() > 0:
+        import torch  # not for a page that is written again from its files
+
+        from classwise.explain.hiding import strongest
+
         _outline(mixed_HWC, strongest(torch.from_numpy(smooth_HW)[None])[0].numpy())
     return mixed_HWC
 

@@ -8,7 +8,7 @@ from classwise.explain.overlay import legend_colors
 from classwise.report.explain_page import percent
 from classwise.report.read import RunFiles, count, listing, mapping, number
 
-PICTURE_SIDE = 176
+THUMBNAIL_SIDE = 176
 """Pixels of the longer side of the images in it."""
 PREFIX = "data:image/"
 

@@ -22,7 +22,7 @@ from classwise.explain.overlay import as_rgb, enlarged, overlay
 from classwise.files import write_json
 from classwise.infer.ensemble import as_decoded, undecoded
 from classwise.model.heads import Head, label_cuts
-from classwise.report.explanations import PICTURE_SIDE
+from classwise.report.explanations import THUMBNAIL_SIDE
 from classwise.report.thumbnails import encode
 from classwise.run.folder import RunFolder
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
@@ -64,14 +64,13 @@ def write_heat_maps(
     console: Console,
 ) -> None:
     """Write explanations.json, if the config wants one. Whatever fails is said, and ends no run: what was trained is
-    worth more than pictures of it."""
+    worth more than images of it."""
     try:
         found = explained_rows(predictor, config, splits, outputs)
+        if found is not None:
+            write_json(folder.path / "explanations.json", found)
     except Exception as error:
         console.line(f"warning: the report has no heat maps: {type(error).__name__}: {error}")
-        return
-    if found is not None:
-        write_json(folder.path / "explanations.json", found)
 
 
 def explained_rows(
@@ -89,7 +88,7 @@ def explained_rows(
         method = model.method()
         if method == "occlusion":
             return None
-        pictures = _pictures(model, config, splits, predictor, classes)
+        small_images = _small_images(model, config, splits, predictor, classes)
     return {
         "method": method,
         "classes": [
@@ -97,8 +96,8 @@ def explained_rows(
                 "target": each.target,
                 "label": each.label,
                 "rows": each.rows,
-                "mistakes": [_entry(chosen, each.target, splits, pictures) for chosen in each.mistakes],
-                "hits": [_entry(chosen, each.target, splits, pictures) for chosen in each.hits],
+                "mistakes": [_entry(chosen, each.target, splits, small_images) for chosen in each.mistakes],
+                "hits": [_entry(chosen, each.target, splits, small_images) for chosen in each.hits],
             }
             for each in classes
         ],
@@ -173,7 +172,7 @@ def _most_certain(judged: Sequence[_Judged], k: int, most: int) -> tuple[list[Ch
     return mistakes[:most], [each.chosen for each in about if each.is_right][:most]
 
 
-def _pictures(
+def _small_images(
     model: ExplainedModel,
     config: Config,
     splits: DatasetSplits,
@@ -196,8 +195,11 @@ def _pictures(
             maps_BHW = model.maps(images_BCHW, {target: torch.tensor([k for _, _, k in part])})
             images_BHWC = images_BCHW.permute(0, 2, 3, 1).contiguous().numpy()
             for key, image_HWC, map_HW in zip(part, images_BHWC, maps_BHW.numpy(), strict=True):
-                shown = enlarged(as_rgb(image_HWC), PICTURE_SIDE), overlay(image_HWC, map_HW, PICTURE_SIDE)
-                image, heat_map = (encode(picture_HWC, PICTURE_SIDE).uri for picture_HWC in shown)
+                shown = (
+                    enlarged(as_rgb(image_HWC), THUMBNAIL_SIDE),
+                    overlay(image_HWC, map_HW, THUMBNAIL_SIDE),
+                )
+                image, heat_map = (encode(shown_HWC, THUMBNAIL_SIDE).uri for shown_HWC in shown)
                 found[key] = image, heat_map
     return found
 
@@ -206,11 +208,12 @@ def _entry(
     chosen: ChosenRow,
     target: str,
     splits: DatasetSplits,
-    pictures: Mapping[tuple[str, int, int], tuple[str, str]],
+    small_images: Mapping[tuple[str, int, int], tuple[str, str]],
 ) -> dict[str, Any]:
-    image, heat_map = pictures[(target, chosen.row, chosen.explained)]
+    image, heat_map = small_images[(target, chosen.row, chosen.explained)]
     return {
-        "id": splits.valid.samples.ids[chosen.row],
+        # A file name that is not UTF-8 is read as lone surrogates, which cannot be encoded.
+        "id": splits.valid.samples.ids[chosen.row].encode("utf-8", errors="replace").decode(),
         "true": chosen.true,
         "predicted": chosen.predicted,
         "probability": round(chosen.probability, 6),

@@ -74,13 +74,13 @@ def explanations_of(
             by_target = [
                 _explained(
                     model,
-                    ids_B,
-                    images_BCHW,
-                    target,
-                    question.label,
-                    method,
-                    predictor.labels,
-                    predictor.joint,
+                    ids=ids_B,
+                    images_BCHW=images_BCHW,
+                    target=target,
+                    names=list(predictor.joint) if target == JOINT else [target],
+                    label=question.label,
+                    method=method,
+                    labels=predictor.labels,
                 )
                 for target in targets
             ]
@@ -90,7 +90,9 @@ def explanations_of(
 
 def _targets_in(question: Question, predictor: Predictor) -> list[str]:
     """The targets in question. Raises ConfigError for an unknown target or label, or one that is not clear."""
-    heads, labels = predictor.heads, predictor.labels
+    heads = predictor.heads
+    # A number that is cut at edges has labels, too, but it is explained as a number.
+    labels = {name: known for name, known in predictor.labels.items() if heads[name].type not in NUMBERS}
     names = [*heads, *([JOINT] if predictor.joint else [])]
     target, label = question.target, question.label
     if target is not None and target not in names:
@@ -122,14 +124,14 @@ def _explained(
     ids: Sequence[str],
     images_BCHW: Tensor,
     target: str,
+    names: Sequence[str],
     label: str | None,
     method: str,
     labels: Mapping[str, Sequence[str]],
-    joint: Sequence[str],
 ) -> list[Explanation]:
-    """An explanation of one target (or of the joint class) for each of some images."""
+    """An explanation of one target, or of the joint class, for each of some images. `names`: the target, or those of
+    the joint class."""
     outputs = model.outputs(images_BCHW)
-    names = list(joint) if target == JOINT else [target]
     predicted = {name: predicted_classes(model.answers[name], outputs[name]) for name in names}
     classes = predicted
     if label is not None:
@@ -142,14 +144,14 @@ def _explained(
 
     def words(numbers: Mapping[str, Tensor], b: int) -> str:
         return " · ".join(
-            labels[name][int(class_B[b])] for name, class_B in numbers.items() if name in labels
+            labels[name][int(class_B[b])]
+            for name, class_B in numbers.items()
+            if model.answers[name].type not in NUMBERS
         )
 
-    top_B = (
-        _top(model.answers[target], outputs[target], labels.get(target, ()))
-        if target != JOINT
-        else [()] * len(ids)
-    )
+    top_B: list[tuple[tuple[str, float], ...]] = [()] * len(ids)
+    if target != JOINT:
+        top_B = _top(model.answers[target], outputs[target], labels.get(target, ()))
     return [
         Explanation(
             id=ids[b],

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from classwise.infer.decided import DecidedHead
 from classwise.infer.columns import TOP
+from classwise.infer.decided import DecidedHead
 from classwise.metrics.confusion import MOST_WRITTEN_OUT
 from classwise.metrics.joint import joint_number
 from classwise.model.heads import Head, label_cuts
