@@ -294,10 +294,8 @@ def test_tta_is_that_of_predict(trained: Path) -> None:
     model = served_model(opened, "auto", None, Console(quiet=True))
     (row,) = opened.predict([drawn(4)]).iter_rows(named=True)
     plain = served_model(Run.open(trained / "run"), "auto", None, Console(quiet=True))
-    prepared = [model.prepare(drawn(4))]
-    found, other = (
-        one.answers(prepared)[0].model_dump()["targets"]["size"]["value"] for one in (model, plain)
-    )
+    inputs = [model.prepare(drawn(4))]
+    found, other = (one.answers(inputs)[0].model_dump()["targets"]["size"]["value"] for one in (model, plain))
     assert found == pytest.approx(row["size"], rel=1e-5)
     assert found != other
 
