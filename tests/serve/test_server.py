@@ -111,7 +111,8 @@ def test_a_port_in_use_is_one_line(trained: Path) -> None:
     ],
 )
 def test_wrong_options_are_said(trained: Path, options: tuple[str, ...], message: str) -> None:
-    result = command("serve", trained / "run", "--port", "0", *options)
+    port = () if "--port" in options else ("--port", "0")
+    result = command("serve", trained / "run", *port, *options)
     assert result.code == 1
     assert message in result.err
 
