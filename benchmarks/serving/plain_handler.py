@@ -8,6 +8,7 @@ FastAPI runs it in a pool of threads.
 
 import io
 import sys
+from pathlib import Path
 
 import torch
 import uvicorn
@@ -35,7 +36,7 @@ class Plain(torch.nn.Module):
 
 def main() -> None:
     run, port, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    predictor = Predictor.of(read_checkpoint(RunFolder(run).checkpoints / "best"))
+    predictor = Predictor.of(read_checkpoint(RunFolder(Path(run)).checkpoints / "best"))
     properties = predictor.model.metadata
     labels = list(predictor.targets[0].labels)
     model = Plain(predictor).eval()

@@ -41,7 +41,7 @@ RAW = {"Content-Type": "image/png"}
 PART = 'form-data; name="file"; filename="a.png"'
 GOOD = drawn()
 REFUSED = {400, 404, 405, 408, 413, 415, 421, 422, 431, 503}
-GROWTH_MEGABYTES = 150
+GROWTH_MEGABYTES = 50
 """Within which the memory of a service stays under 10,000 hostile requests. What it holds at the most: bodies of four
 requests, the images of two decode threads, and what the allocator keeps of them."""
 

@@ -62,7 +62,7 @@ def test_dropped_images_are_answered_on_the_page(model: ServedModel) -> None:
     assert "first.png" in first
     assert name in second
     for text, targets in ((first, expected[0]), (second, expected[1])):
-        lines = text.splitlines()
+        lines = [line for line in text.splitlines() if line.strip()]
         assert lines[lines.index("label") + 1].split()[0] == targets["label"]["label"]
         for probability in targets["label"]["probabilities"].values():
             assert f"{100 * probability:.1f} %" in text or probability < 0.001

@@ -21,6 +21,7 @@ from classwise.errors import ConfigError, ModelError
 from classwise.model.classifier import build_classifier
 from classwise.model.heads import ClassHead
 from classwise.run.api import Run
+from classwise.run.predictor import Predictor
 from classwise.serve.engine import service_engine
 from classwise.serve.limits import Limits
 from classwise.serve.model import ServedModel, served_model
@@ -110,7 +111,8 @@ def test_a_port_in_use_is_one_line(trained: Path) -> None:
     ],
 )
 def test_wrong_options_are_said(trained: Path, options: tuple[str, ...], message: str) -> None:
-    result = command("serve", trained / "run", "--port", "0", *options)
+    port = () if "--port" in options else ("--port", "0")
+    result = command("serve", trained / "run", *port, *options)
     assert result.code == 1
     assert message in result.err
 
@@ -294,10 +296,8 @@ def test_tta_is_that_of_predict(trained: Path) -> None:
     model = served_model(opened, "auto", None, Console(quiet=True))
     (row,) = opened.predict([drawn(4)]).iter_rows(named=True)
     plain = served_model(Run.open(trained / "run"), "auto", None, Console(quiet=True))
-    prepared = [model.prepare(drawn(4))]
-    found, other = (
-        one.answers(prepared)[0].model_dump()["targets"]["size"]["value"] for one in (model, plain)
-    )
+    inputs = [model.prepare(drawn(4))]
+    found, other = (one.answers(inputs)[0].model_dump()["targets"]["size"]["value"] for one in (model, plain))
     assert found == pytest.approx(row["size"], rel=1e-5)
     assert found != other
 
@@ -320,22 +320,31 @@ def test_many_connections_at_once_are_answered(model: ServedModel) -> None:
         assert list(pool.map(ask, [service] * 60)) == [200] * 60
 
 
-def test_a_backbone_that_is_not_exported_in_a_moment_is_served_by_torch(
-    model: ServedModel, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The built-in network at another size; the exporter's own output does not reach the terminal."""
-    heads = {"label": 3}
-    small = build_classifier("small_cnn", "none", (20, 16), "squash", 0.0, heads, seed=0)
-    predictor = dataclasses.replace(
+def with_small_cnn(model: ServedModel) -> Predictor:
+    """A predictor with the built-in network at a size whose pooling the quick exporter does not know."""
+    small = build_classifier("small_cnn", "none", (20, 16), "squash", 0.0, {"label": 3}, seed=0)
+    return dataclasses.replace(
         model.predictor,
         model=small,
         heads={"label": ClassHead(3)},
         targets=model.predictor.targets[:1],
         joint=(),
     )
+
+
+def test_a_backbone_that_is_not_exported_in_a_moment_is_served_by_torch(
+    model: ServedModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A line says why; the exporter's own output, which is pages, does not reach the terminal."""
     lines: list[str] = []
-    for name, expected in (("auto", "torch"), ("onnx", "onnx")):
-        assert service_engine(predictor, name, torch.device("cpu"), lines.append)[1] == expected
+    _, name = service_engine(with_small_cnn(model), "auto", torch.device("cpu"), lines.append)
+    assert name == "torch"
     (line,) = lines
     assert "--engine onnx takes longer to start" in line
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.full
+def test_the_other_exporter_is_tried_where_onnx_is_asked_for(model: ServedModel) -> None:
+    """torch.export's, which takes ten seconds."""
+    assert service_engine(with_small_cnn(model), "onnx", torch.device("cpu"), pytest.fail)[1] == "onnx"
