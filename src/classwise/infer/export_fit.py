@@ -254,15 +254,16 @@ def _block_means(graph: Graph, image: _Image, size: tuple[str, str], block: tupl
 
 
 def _cubic(graph: Graph, image: _Image, rows: Value, columns: Value) -> str:
-    """OpenCV's INTER_CUBIC as its code for Intel and AMD computes it: rounded once, at the end. That code leaves images
-    with a side of less than four pixels to the general one, whose weights have 11 bits."""
+    """OpenCV's INTER_CUBIC as its code for Intel and AMD computes it: in double, since float rounds many halves of
+    flat images the other way, and rounded once. That code leaves images with a side of less than four pixels to the
+    general one, whose weights have 11 bits."""
     is_tiny = graph("Less", graph("Min", image.height, image.width), ints(LEAST_FOR_IPP))
     across_VW = _cubic_matrix(graph, image.width, columns, is_tiny)
     down_RH = _cubic_matrix(graph, image.height, rows, is_tiny)
-    values_BCHW = graph("Transpose", graph.cast(image.value, _float), perm=[0, 3, 1, 2])
+    values_BCHW = graph("Transpose", graph.cast(image.value, _double), perm=[0, 3, 1, 2])
     across = graph("MatMul", values_BCHW, graph("Transpose", across_VW, perm=[1, 0]))
     grown = graph("MatMul", down_RH, across)
-    clipped = graph("Clip", graph("Round", grown), _float(0), _float(255))
+    clipped = graph("Clip", graph("Round", grown), _double(0), _double(255))
     return graph("Transpose", graph.cast(clipped, np.uint8), perm=[0, 2, 3, 1])
 
 
@@ -278,7 +279,7 @@ def _cubic_matrix(graph: Graph, before: str, after: Value, is_tiny: str) -> str:
         is_taken = graph("Equal", graph("Unsqueeze", taken, ints([1])), old)
         part = graph("Where", is_taken, graph("Unsqueeze", used, ints([1])), _double(0))
         matrix = graph("Add", matrix, part) if matrix else part
-    return graph.cast(matrix, _float)
+    return matrix
 
 
 def _cubic_weights(graph: Graph, fraction: str) -> list[str]:
