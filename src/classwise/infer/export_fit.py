@@ -2,7 +2,7 @@
 `fit_image` of data/fit.py, number by number.
 
 OpenCV's arithmetic is repeated, not approximated (docs/decisions/0053-exported-answers.md): linear interpolation of
-uint8 in whole numbers with weights of 11 bits, means over whole blocks, bicubic interpolation rounded once. So the
+uint8 and bicubic interpolation with weights of 11 bits, means over whole blocks. So the
 pixels that reach the network are those of `predict`. OpenCV's weights are computed in double, and their fractions in
 float, as here.
 """
@@ -17,7 +17,6 @@ from classwise.data.images import min_image_size
 from classwise.infer.export_graph import Graph, Value, ints
 
 MOST_HALVINGS = 12  # as in data/decode.py
-LEAST_FOR_IPP = 4  # pixels a side, for Intel's bicubic interpolation in OpenCV
 CUBIC_A = -0.75  # OpenCV's parameter of bicubic interpolation (Keys 1981, equation 8)
 GRAY_WEIGHTS = np.array([9798, 19235, 3735], dtype=np.int32)  # OpenCV's .299, .587 and .114, times 2 ** 15
 IMAGES = "images"
@@ -175,14 +174,14 @@ def _shrunk(graph: Graph, image: _Image, height: str, width: str) -> str:
     )
 
 
-def _positions(graph: Graph, before: Value, after: Value, dtype: type[np.floating[Any]]) -> tuple[str, str]:
+def _positions(graph: Graph, before: Value, after: Value) -> tuple[str, str]:
     """Where the pixels of a row of length `after` lie in one of length `before`: the pixel before each (int64), and how
     far behind it, from 0 to 1."""
     ratio = graph("Div", graph.cast(after, _double), graph.cast(before, _double))
     scale = graph("Div", _double(1), ratio)  # OpenCV divides twice, too
     number = graph.cast(graph("Range", ints(0), after, ints(1)), _double)
     at = graph("Sub", graph("Mul", graph("Add", number, _double(0.5)), scale), _double(0.5))
-    at = graph.cast(at, dtype)
+    at = graph.cast(at, _float)
     floor = graph("Floor", at)
     return graph.cast(floor, np.int64), graph("Sub", at, floor)
 
@@ -205,7 +204,7 @@ def _linear(graph: Graph, image: _Image, rows: str, columns: str) -> str:
     channels = graph("Gather", graph("Shape", image.value), ints(3))
     flat = graph.shape(ints(-1), image.height, graph("Mul", columns, channels))
 
-    pixel, fraction = _positions(graph, image.width, columns, _float)
+    pixel, fraction = _positions(graph, image.width, columns)
     last = graph("Sub", image.width, ints(1))
     has_both = graph("And", graph("GreaterOrEqual", pixel, ints(0)), graph("Less", pixel, last))
     weights = _weights(graph, graph("Where", has_both, fraction, _float(0)))
@@ -219,7 +218,7 @@ def _linear(graph: Graph, image: _Image, rows: str, columns: str) -> str:
     across = graph("Floor", graph("Mul", graph("Add", *parts), _float(1 / 16)))
     across = graph.cast(across, _double)
 
-    pixel, fraction = _positions(graph, image.height, rows, _float)
+    pixel, fraction = _positions(graph, image.height, rows)
     parts = []
     for step, weight in enumerate(_weights(graph, fraction)):
         taken = _inside(graph, graph("Add", pixel, ints(step)), image.height)
@@ -254,31 +253,37 @@ def _block_means(graph: Graph, image: _Image, size: tuple[str, str], block: tupl
 
 
 def _cubic(graph: Graph, image: _Image, rows: Value, columns: Value) -> str:
-    """OpenCV's INTER_CUBIC as its code for Intel and AMD computes it: rounded once, at the end. That code leaves images
-    with a side of less than four pixels to the general one, whose weights have 11 bits."""
-    is_tiny = graph("Less", graph("Min", image.height, image.width), ints(LEAST_FOR_IPP))
-    across_VW = _cubic_matrix(graph, image.width, columns, is_tiny)
-    down_RH = _cubic_matrix(graph, image.height, rows, is_tiny)
-    values_BCHW = graph("Transpose", graph.cast(image.value, _float), perm=[0, 3, 1, 2])
-    across = graph("MatMul", values_BCHW, graph("Transpose", across_VW, perm=[1, 0]))
-    grown = graph("MatMul", down_RH, across)
-    clipped = graph("Clip", graph("Round", grown), _float(0), _float(255))
-    return graph("Transpose", graph.cast(clipped, np.uint8), perm=[0, 2, 3, 1])
+    """OpenCV's INTER_CUBIC of uint8: weights of 11 bits, along the rows exactly, down the columns in float, from the
+    last of the four pixels to the first."""
+    channels = graph("Gather", graph("Shape", image.value), ints(3))
+    flat = graph.shape(ints(-1), image.height, graph("Mul", columns, channels))
+    parts = []
+    for taken, weight in _cubic_taps(graph, image.width, columns):
+        values = graph.cast(graph("Gather", image.value, taken, axis=2), _float)
+        repeated = graph("Expand", graph("Unsqueeze", weight, ints([1])), graph.shape(columns, channels))
+        parts.append(graph("Mul", graph("Reshape", values, flat), graph("Reshape", repeated, ints([-1]))))
+    across = graph("Add", graph("Add", parts[0], parts[1]), graph("Add", parts[2], parts[3]))
+
+    total = ""
+    for taken, weight in reversed(_cubic_taps(graph, image.height, rows)):
+        share = graph("Mul", weight, _float(2.0**-22))
+        part = graph("Mul", graph("Gather", across, taken, axis=1), graph("Unsqueeze", share, ints([1])))
+        total = graph("Add", total, part) if total else part
+    pixels = graph.cast(graph("Clip", graph("Round", total), _float(0), _float(255)), np.uint8)
+    return graph("Reshape", pixels, graph.shape(ints(-1), rows, columns, channels))
 
 
-def _cubic_matrix(graph: Graph, before: str, after: Value, is_tiny: str) -> str:
-    """(after, before): the weights of the old pixels in each of the new ones."""
-    pixel, fraction = _positions(graph, before, after, _double)
-    old = graph("Range", ints(0), before, ints(1))
-    matrix = ""
-    for step, weight in zip((-1, 0, 1, 2), _cubic_weights(graph, fraction), strict=True):
-        coarse = graph("Mul", graph("Round", graph("Mul", weight, _double(2048))), _double(1 / 2048))
-        used = graph("Where", is_tiny, coarse, weight)
-        taken = _inside(graph, graph("Add", pixel, ints(step)), before)
-        is_taken = graph("Equal", graph("Unsqueeze", taken, ints([1])), old)
-        part = graph("Where", is_taken, graph("Unsqueeze", used, ints([1])), _double(0))
-        matrix = graph("Add", matrix, part) if matrix else part
-    return graph.cast(matrix, _float)
+def _cubic_taps(graph: Graph, before: str, after: Value) -> list[tuple[str, str]]:
+    """For each of the four old pixels around every new one: which it is, and its weight times 2 ** 11."""
+    pixel, fraction = _positions(graph, before, after)
+    weights = _cubic_weights(graph, fraction)
+    return [
+        (
+            _inside(graph, graph("Add", pixel, ints(step)), before),
+            graph("Round", graph("Mul", weight, _float(2048))),
+        )
+        for step, weight in zip((-1, 0, 1, 2), weights, strict=True)
+    ]
 
 
 def _cubic_weights(graph: Graph, fraction: str) -> list[str]:
@@ -286,15 +291,15 @@ def _cubic_weights(graph: Graph, fraction: str) -> list[str]:
 
     def near(distance: str) -> str:
         """((a + 2) x - (a + 3)) x^2 + 1"""
-        inner = graph("Sub", graph("Mul", _double(CUBIC_A + 2), distance), _double(CUBIC_A + 3))
-        return graph("Add", graph("Mul", inner, graph("Mul", distance, distance)), _double(1))
+        inner = graph("Sub", graph("Mul", _float(CUBIC_A + 2), distance), _float(CUBIC_A + 3))
+        return graph("Add", graph("Mul", graph("Mul", inner, distance), distance), _float(1))
 
     # a x^3 - 5 a x^2 + 8 a x - 4 a, from 1 to 2
-    away = graph("Add", fraction, _double(1))
-    first = graph("Mul", graph("Sub", graph("Mul", _double(CUBIC_A), away), _double(5 * CUBIC_A)), away)
-    first = graph("Mul", graph("Add", first, _double(8 * CUBIC_A)), away)
-    first = graph("Sub", first, _double(4 * CUBIC_A))
+    away = graph("Add", fraction, _float(1))
+    first = graph("Mul", graph("Sub", graph("Mul", _float(CUBIC_A), away), _float(5 * CUBIC_A)), away)
+    first = graph("Mul", graph("Add", first, _float(8 * CUBIC_A)), away)
+    first = graph("Sub", first, _float(4 * CUBIC_A))
     second = near(fraction)
-    third = near(graph("Sub", _double(1), fraction))
-    rest = graph("Sub", graph("Sub", graph("Sub", _double(1), first), second), third)
+    third = near(graph("Sub", _float(1), fraction))
+    rest = graph("Sub", graph("Sub", graph("Sub", _float(1), first), second), third)
     return [first, second, third, rest]
