@@ -1,6 +1,6 @@
 """Does an exported folder answer as `predict` does, and how fast is it?
 
-    python benchmarks/serving/export.py RUN [--images DIR ...] [--count N] [--python PYTHON] [--pairs N] [--size PX]
+    python benchmarks/serving.py export RUN [--images DIR ...] [--count N] [--python PYTHON] [--pairs N] [--size PX]
 
 Parity: real images (those of the folders, and the photographs that scikit-image and scikit-learn bring) are cut,
 scaled and written as files of many kinds and sizes. The client of an exported folder answers for them in a process of

@@ -1,6 +1,6 @@
 """Is `classwise serve` faster than the handler that tutorials write, and how soon and how directly does it answer?
 
-    python benchmarks/serving/service.py [--rounds 5] [--seconds 8] [--starts 5] [--json FILE]
+    python benchmarks/serving.py service [--rounds 5] [--seconds 8] [--starts 5] [--json FILE]
 
 An EfficientNet-lite0 at 224 x 224, drawn photographs of 500 x 375 as JPEG, server and clients on the same cores:
 

@@ -1,6 +1,6 @@
 """What do trackers cost an update, in the thread that trains?
 
-    python benchmarks/serving/trackers.py [--pairs 40] [--updates 2000] [--json FILE]
+    python benchmarks/serving.py trackers [--pairs 40] [--updates 2000] [--json FILE]
 
 Epochs of updates that do nothing but what the loop counts, with trackers and without, in turns; with all four at work:
 an MLflow run in a SQLite file, Weights & Biases offline, TensorBoard's event files, metrics.csv. What is sent at the
