@@ -517,7 +517,11 @@ def test_patterns_name_shards(tmp_path):
     braces = shard_paths(tmp_path / "{train-{000..001},extra}.tar")
     assert [path.name for path in braces] == ["extra.tar", "train-000.tar", "train-001.tar"]
     assert is_sharded(tmp_path)
-    (tmp_path / "cat").mkdir()
+    for name in ("cat", "loose.png", "table.csv"):
+        (tmp_path / name).mkdir()
+        assert not is_sharded(tmp_path)
+        (tmp_path / name).rmdir()
+    (tmp_path / "loose.png").write_bytes(png(0))
     assert not is_sharded(tmp_path)
 
 

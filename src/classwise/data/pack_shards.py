@@ -5,7 +5,6 @@ takes its name once all shards in it are complete and on the disk."""
 
 import io
 import json
-import os
 import secrets
 import shutil
 import tarfile
@@ -69,7 +68,9 @@ def pack(
         for name, final in zip(names, finals, strict=True):
             (new / name).replace(new / final)
         sync_folder(new)
-        os.replace(new, out)  # noqa: PTH105 - also over an empty folder
+        if out.exists():
+            out.rmdir()
+        new.replace(out)
         sync_folder(out.parent)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from None

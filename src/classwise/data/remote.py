@@ -1,12 +1,15 @@
 """Files behind an address (`s3://bucket/a.tar`, `https://host/a.parquet`), by fsspec and the package for the
 protocol."""
 
+import time
 from typing import IO, Any
 
 from classwise.errors import DataError, ModelError
 from classwise.files import is_address
 
 OTHER_NAMES = {"file": "its path alone", "local": "its path alone"}
+WAITS = (0.2, 1.0)
+"""Seconds before a request that failed is tried again."""
 BLOCK_BYTES = 2**20
 """Read at once where a library walks through a file."""
 
@@ -62,18 +65,28 @@ class RemoteFile:
         self.stamp = f"{self.size} bytes, version {next((str(fact) for fact in known if fact), 'unknown')}"
 
     def read(self, at: int, size: int) -> bytes:
+        """These bytes; a request that fails is tried again, since a long run meets a bad moment of any network. Raises
+        DataError."""
         if not size:
             return b""
-        try:
-            data = bytes(self._system.cat_file(self.name, start=at, end=at + size))
-        except Exception as error:
-            raise DataError(f"{self.name}: reading failed: {_text(error)}") from None
-        if len(data) != size:
+        if at < 0 or size < 0 or at + size > self.size:
             raise DataError(
-                f"{self.name}: found {len(data):,} bytes in place of {size:,} at {at:,}: cut short, or a server without"
-                " range requests"
+                f"{self.name}: cut short or damaged: it has {self.size:,} bytes, not {at + size:,}"
             )
-        return data
+        for wait in (*WAITS, None):
+            why = ""
+            try:
+                data = bytes(self._system.cat_file(self.name, start=at, end=at + size))
+                if len(data) == size:
+                    return data
+                why = f"found {len(data):,} bytes in place of {size:,}: cut short, or a server without range requests"
+            except FileNotFoundError:
+                raise DataError(f"{self.name}: this shard is no longer there") from None
+            except Exception as error:
+                why = f"reading failed: {_text(error)}"
+            if wait is not None:
+                time.sleep(wait)
+        raise DataError(f"{self.name}: {why}")
 
     def open(self) -> IO[bytes]:
         file: IO[bytes] = self._system.open(self.name, "rb", block_size=BLOCK_BYTES, cache_type="readahead")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from classwise.data.listing import is_image_name
 from classwise.data.parquet_shards import PATH, has_images, row_names
 from classwise.data.remote import addresses
 from classwise.data.shard_files import Shards
@@ -66,16 +67,22 @@ def _is_shard(path: Path) -> bool:
 
 
 def _shards_in(folder: Path) -> list[Path]:
-    """The shards directly in a folder, sorted. None if there are other folders or images in it: then they are what
-    the folder is about, and an archive beside them may be where they came from."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    found = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry.is_file()]
-    others = [
-        entry
-        for entry in entries
-        if entry not in found and (entry.is_dir() or entry.suffix in (".csv", ".tsv"))
-    ]
-    return [] if others or not all(_is_shard(path) for path in found) else found
+    """The shards directly in a folder, sorted. None if there are other folders, images or tables in it: then they are
+    what the folder is about, and an archive beside them may be where they came from."""
+    found: list[Path] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name.lower()
+                if name.startswith("."):
+                    continue
+                if entry.is_dir() or is_image_name(name) or name.endswith((".csv", ".tsv")):
+                    return []  # at the first of perhaps a million
+                if name.endswith(SUFFIXES):
+                    found.append(folder / entry.name)
+    except OSError:
+        return []  # whoever lists it as a folder of images says why it cannot be
+    return sorted(found) if all(_is_shard(path) for path in found) else []
 
 
 def shard_paths(source: str | Path) -> list[Path]:
