@@ -80,7 +80,8 @@ def _cubic(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     used_ipp = cv2.ipp.useIPP()  # of this thread alone
     cv2.ipp.setUseIPP(False)
     try:
-        return cv2.resize(image_HWC, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+        grown: np.ndarray = cv2.resize(image_HWC, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+        return grown
     finally:
         cv2.ipp.setUseIPP(used_ipp)
 
