@@ -65,7 +65,7 @@ RECORD = np.dtype(
 # And OpenCV, which is distributed under several package names.
 DECODERS = ("simplejpeg", "pillow", "numpy", "tifffile", "imagecodecs")
 OPTIONAL_DECODERS = ("pi-heif",)
-VERSION = 4  # of what is done to an image before it is cached, and of RECORD
+VERSION = 5  # of what is done to an image before it is cached, and of RECORD
 APPEND_BYTES = 32 * 2**20  # pixels are collected in memory up to this size and then appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, above all checkpoints
 
