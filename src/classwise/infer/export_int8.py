@@ -20,8 +20,8 @@ from classwise.errors import ModelError
 from classwise.infer.export import first_line, require_packages
 
 QUANTIZED = ("Conv", "MatMul")
-"""Operators that compute in 8 bits: those that take nearly all of the time. Not Gemm, which the heads are: ONNX Runtime
-takes its inputs for its outputs where the weights are transposed, and all answers are lost."""
+"""Operators that compute in 8 bits: those that take nearly all of the time. Not Gemm, which the heads are: with theirs
+in 8 bits too, the answers of a network were no better than chance (docs/decisions/0053-exported-answers.md)."""
 
 Images = npt.NDArray[np.uint8]
 
