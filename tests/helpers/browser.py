@@ -110,7 +110,7 @@ class Browser:
         """By how many pixels the page is wider than its window."""
         return int(self.script("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
-    def picture(self, path: Path, whole: bool = True) -> None:
+    def screenshot(self, path: Path, whole: bool = True) -> None:
         """The page as PNG: all of it, or what the window shows."""
         options: dict[str, Any] = {"format": "png"}
         if whole:

@@ -39,7 +39,7 @@ def session(channels: int, fit: str) -> Any:
     return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
 
-def prepared(session: Any, images_NHWC: np.ndarray) -> np.ndarray:
+def resized(session: Any, images_NHWC: np.ndarray) -> np.ndarray:
     """The pixels (N, H, W, C) that the network would see."""
     return session.run(None, {"images": images_NHWC})[0].transpose(0, 2, 3, 1)
 
@@ -51,7 +51,7 @@ def test_every_pixel_as_predict_sees_it(fit: str) -> None:
     for height, width in SIZES:
         images = np.stack([image(height, width, seed) for seed in range(2)])
         expected = np.stack([fit_image(_halve(one, min_image_size(SIZE)), SIZE, fit) for one in images])
-        np.testing.assert_array_equal(prepared(run, images), expected, err_msg=f"{height} x {width}")
+        np.testing.assert_array_equal(resized(run, images), expected, err_msg=f"{height} x {width}")
 
 
 def test_gray_is_made_of_rgb_inside() -> None:
@@ -59,4 +59,4 @@ def test_gray_is_made_of_rgb_inside() -> None:
     given = image(150, 190)
     gray_HW1 = cv2.cvtColor(given, cv2.COLOR_RGB2GRAY)[..., None]
     expected = fit_image(_halve(gray_HW1, min_image_size(SIZE)), SIZE, "crop")
-    np.testing.assert_array_equal(prepared(session(1, "crop"), given[None])[0], expected)
+    np.testing.assert_array_equal(resized(session(1, "crop"), given[None])[0], expected)

@@ -61,7 +61,7 @@ def folder(run: Run) -> Path:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Drawn images of every kind that the client takes, smaller and larger than the model's size."""
-    folder = tmp_path_factory.mktemp("images")
+    folder = tmp_path_factory.mktemp("of-all-kinds")
     sizes = [(20, 30), (40, 32), (90, 70), (333, 250), (700, 420)]
     for number, size in enumerate(sizes):
         write_kinds(folder, f"{number}", Image.fromarray(drawing(number, size)))

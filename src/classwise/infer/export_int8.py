@@ -36,13 +36,13 @@ def int8_bytes(network: bytes, batches: Iterable[Images]) -> bytes:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as name, _quiet():
-        given, prepared, made = (Path(name) / file for file in ("given.onnx", "prepared.onnx", "int8.onnx"))
+        given, merged, made = (Path(name) / file for file in ("given.onnx", "merged.onnx", "int8.onnx"))
         given.write_bytes(network)
         try:
             # Merges batch norms into convolutions, whose weights are what is to be quantized.
-            quant_pre_process(given, prepared, skip_symbolic_shape=True)
+            quant_pre_process(given, merged, skip_symbolic_shape=True)
             quantize_static(
-                prepared,
+                merged,
                 made,
                 _Reader(batches),
                 quant_format=QuantFormat.QDQ,

@@ -39,13 +39,13 @@ def quantizer(
     Raises DataError and CheckpointError where the run's images are not there or not the same."""
     predictor = dataclasses.replace(predictor, heads=undecoded(predictor.heads), tta="none")
     splits = _splits(folder, predictor, config, console)
-    held_back = splits.valid if len(splits.valid.samples) else splits.test
-    if held_back is None or not len(held_back.samples):
+    scored = splits.valid if len(splits.valid.samples) else splits.test
+    if scored is None or not len(scored.samples):
         raise DataError(
             f"{folder.path}: --int8: the run has no validation or test rows, on which the cost of 8 bits could be"
             " measured; allowed: a run with data.valid"
         )
-    rows = "validation rows" if held_back is splits.valid else "test rows"
+    rows = "validation rows" if scored is splits.valid else "test rows"
 
     def quantize(network: bytes) -> bytes:
         small = int8_bytes(network, _calibration(splits.train, predictor, config))
@@ -53,7 +53,7 @@ def quantizer(
             name: session_engine(data, list(predictor.heads), torch.get_num_threads())
             for name, data in (("float32", network), ("int8", small))
         }
-        lost = _cost(engines, held_back, predictor, config, rows, console)
+        lost = _cost(engines, scored, predictor, config, rows, console)
         if not lost <= max_loss:
             raise ModelError(
                 f"--int8: 8 bits lose {lost:.4f} of the selection metric on the {rows}; allowed: --max-loss"

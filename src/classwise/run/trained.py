@@ -98,21 +98,23 @@ class Run:
         Raises DataError for a bad table or image, CheckpointError for a damaged checkpoint.
         """
         console = Console(quiet)
-        if note := ending_note(self.status):
-            console.line(note)
         config = self._config()
         predictor = self._predictor(config)
         if table is None:
-            return self._evaluate_own_rows(predictor, config, console)
-        return table_scores(
-            predictor,
-            config,
-            self.folder.split() if (self.path / "split.csv").exists() else None,
-            table=Path(table),
-            images=images,
-            bad_images=bad_images,
-            console=console,
-        )
+            scores = self._evaluate_own_rows(predictor, config, console)
+        else:
+            scores = table_scores(
+                predictor,
+                config,
+                self.folder.split() if (self.path / "split.csv").exists() else None,
+                table=Path(table),
+                images=images,
+                bad_images=bad_images,
+                console=console,
+            )
+        if note := ending_note(self.status):
+            console.line(note)
+        return scores
 
     def _evaluate_own_rows(self, predictor: Predictor, config: Config, console: Console) -> dict[str, Any]:
         """The metrics on the run's validation and test rows."""
