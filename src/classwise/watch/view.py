@@ -15,6 +15,8 @@ from classwise.watch.words import STATE_WORDS, about, doing, duration, facts, nu
 COLORS = {"running": "cyan", "finished": "green", "early_stopped": "green", "failed": "red", "killed": "red"}
 MOST_LINES = 12  # scores of a run with many targets
 BAR = 40
+LONGEST_PATH = 40
+"""Characters of the run's folder in the title."""
 
 
 def view_of(snapshot: Snapshot, width: int, height: int, plain: bool = False) -> RenderableType:
@@ -48,7 +50,10 @@ def _title(snapshot: Snapshot) -> Text:
     seconds = started_seconds(snapshot)
     since = f" for {duration(seconds)}" if snapshot.state == "running" and seconds else ""
     after = f" after {duration(seconds)}" if snapshot.state in DONE and seconds else ""
-    return Text.assemble((str(snapshot.path), "bold"), ": ", state, since, after)
+    # Of a long path its end: the state behind it has to fit the terminal.
+    path = str(snapshot.path)
+    path = path if len(path) <= LONGEST_PATH else f"…{path[1 - LONGEST_PATH :]}"
+    return Text.assemble((path, "bold"), ": ", state, since, after)
 
 
 def _run_parts(snapshot: Snapshot, width: int, plain: bool) -> list[RenderableType]:
