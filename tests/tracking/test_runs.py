@@ -4,12 +4,17 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from classwise.tracking import channel, trackers
+from classwise.config.load import make_config
+from classwise.run import tracked as tracked_run
+from classwise.tracking import channel, packages
+from classwise.tracking.channel import Channel
+from classwise.tracking.facts import Point
 from tests.helpers.children import child_environment
 from tests.helpers.same_end import assert_same_end
 from tests.helpers.scenes import FORKS, PLAIN, command, plain_table, write_config
@@ -164,8 +169,16 @@ def test_a_killed_and_resumed_run_has_one_curve(data: Path, outside: Path, names
 def test_a_server_that_never_answers_ends_no_run_and_is_named_once(
     data: Path, outside: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def until_the_table_is_done(self: Channel, seconds: float) -> bool:
+        self.send(None)  # type: ignore[arg-type]  # no message follows
+        deadline = time.monotonic() + 300
+        while not any((a.tracker, a.kind) == ("csv", "done") for a in list(self.answers)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return False
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    monkeypatch.setattr(trackers, "FINISH_SECONDS", 0.5)
+    monkeypatch.setattr(Channel, "wait", until_the_table_is_done)
     run = data / "unanswered"
     result = command("train", data / "classwise.toml", "--run", run, *trackers_option(["csv", "mlflow"])).ok()
     assert_same_end(data / "plain", run)
@@ -191,7 +204,7 @@ def test_a_process_that_dies_ends_no_run(data: Path, monkeypatch: pytest.MonkeyP
     run = data / "dead"
     result = command("train", data / "classwise.toml", "--run", run, *trackers_option(["csv"])).ok()
     assert_same_end(data / "plain", run)
-    assert result.err.count("warning: report.trackers: csv: did not come to an end") == 1
+    assert result.err.count("warning: report.trackers: csv: its process broke off") == 1
 
 
 def test_a_process_that_cannot_be_started_ends_no_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +213,37 @@ def test_a_process_that_cannot_be_started_ends_no_run(data: Path, monkeypatch: p
     result = command("train", data / "classwise.toml", "--run", run, *trackers_option(["csv"])).ok()
     assert "warning: report.trackers: " in result.err
     assert "training goes on without them" in result.err
+
+
+def test_a_failure_of_our_own_is_one_warning_and_training_goes_on(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Channel, message: object) -> None:
+        if isinstance(message, Point):
+            raise TypeError("not a number")
+
+    monkeypatch.setattr(Channel, "send", broken)
+    run = data / "broken"
+    result = command("train", data / "classwise.toml", "--run", run, *trackers_option(["csv"])).ok()
+    assert_same_end(data / "plain", run)
+    assert result.err.count("warning: report.trackers: csv: TypeError: not a number") == 1
+
+
+def test_a_run_in_the_root_has_no_group() -> None:
+    config = make_config({"data": {"source": "x.csv"}, "targets": {"a": {"column": "a"}}})
+    assert tracked_run._group(Path("/run"), config) == ""
+
+
+def test_a_resume_without_the_package_ends_before_anything_begins(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = data / "resumed"
+    command("train", data / "classwise.toml", "--run", run, *trackers_option(["csv"])).ok()
+    monkeypatch.setitem(packages.PACKAGES, "csv", ("no_such_package",))
+    result = command("resume", run, "--epochs", 4)
+    assert result.code == 2
+    assert "report.trackers: found 'csv', which needs the package no_such_package" in result.err
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
 
 
 def test_folds_have_a_run_each_in_one_group(data: Path, outside: Path) -> None:

@@ -22,7 +22,7 @@ from classwise.metrics.mean import MAIN_SCORES as METRICS_MAIN_SCORES
 from classwise.run import heartbeat, liveness
 from classwise.run.heartbeat import Heartbeat, read_progress
 from classwise.run.liveness import SILENT_SECONDS, status_of, true_status
-from classwise.run.lock import lock_state, locked
+from classwise.run.lock import lock_holder, lock_state, locked
 from classwise.run.trained import Run
 from classwise.watch import command as watching
 from classwise.watch.command import watch
@@ -211,6 +211,7 @@ def test_the_own_process_does_not_lose_its_lock_by_looking(tmp_path: Path) -> No
     with locked(run):
         assert status_of(run)["state"] == "running"
         assert lock_state(run) == "held"
+        assert lock_holder(run)["process"] == os.getpid()
         code = "import sys; from pathlib import Path; from classwise.run.lock import lock_state\n"
         code += "print(lock_state(Path(sys.argv[1])))"
         seen = subprocess.check_output([sys.executable, "-c", code, str(run)], env=child_environment())
@@ -274,6 +275,7 @@ def test_a_beat_that_cannot_be_written_ends_nothing(tmp_path: Path, monkeypatch:
     beat = Heartbeat(tmp_path / "gone", dict)
     assert beat.beating(lambda: True)() is True
     beat.end()
+    assert Heartbeat(tmp_path, lambda: {}["update"]).beating(lambda: True)() is True
 
 
 def test_a_new_heartbeat_removes_what_a_kill_has_left(tmp_path: Path) -> None:
@@ -296,6 +298,24 @@ def test_a_view_has_the_epoch_the_rates_and_every_score(tmp_path: Path) -> None:
     assert [line.name for line in lines_of(snapshot)] == ["loss", "validation loss", "macro_f1"]
     assert "macro_f1 *" in text
     assert "line 29" in text
+
+
+def test_progress_of_an_epoch_that_has_ended_counts_once(tmp_path: Path) -> None:
+    """progress.json is up to a second old: here it is of the second epoch, which the history has."""
+    run = write_run(tmp_path / "run")
+    (run / "progress.json").write_text(json.dumps(progress(epoch=2, update_in_epoch=4)))
+    assert read_snapshot(run).share_of_epoch == 0.0
+    (run / "progress.json").write_text(json.dumps(progress(epoch=3, update_in_epoch=1)))
+    assert read_snapshot(run).share_of_epoch == 0.25
+
+
+def test_before_the_first_epoch_the_scoring_of_baselines_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "progress.json").write_text('{"doing": "scoring the baselines"}')
+    with held(tmp_path):
+        snapshot = read_snapshot(tmp_path)
+    assert snapshot.state == "preparing"
+    assert whole_text(snapshot) == f"{tmp_path}: preparing, scoring the baselines"
+    assert "scoring the baselines" in shown(snapshot)
 
 
 def test_a_view_in_ascii_has_no_other_sign(tmp_path: Path) -> None:

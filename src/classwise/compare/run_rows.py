@@ -197,11 +197,13 @@ def _warnings(
     runs: Sequence[FinishedRun], chosen: str, ids: Sequence[str], other_image: set[str]
 ) -> list[str]:
     """What the numbers depend on beside the models."""
-    warnings = [
-        f"{run.name}: {note.removeprefix('note: the run ')}"
-        for run in runs
-        if (note := ending_note(run.status))
-    ]
+    warnings = []
+    for run in runs:
+        if note := ending_note(run.status):
+            how = note.removeprefix("note: the run ").partition(";")[0]
+            warnings.append(
+                f"{run.name}: {how}; its predictions are compared, which may be of an earlier model"
+            )
     compared = set(ids)
     for run in runs:
         own = set(_predictions(run, chosen)["id"].to_list())

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.infer.features import features_of
 from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.own_parts.reference import is_own
+from classwise.training.loop import never
 
 
 def build_data(
@@ -145,11 +146,18 @@ def own_augmentation(config: Config) -> OwnAugment | None:
     return OwnAugment.of(preset) if is_own(preset) else None
 
 
-def model_features(model: Classifier, dataset: ImageDataset, config: Config, device: torch.device) -> Tensor:
-    """The backbone's features_ND of all images, in order, computed in the run's precision."""
+def model_features(
+    model: Classifier,
+    dataset: ImageDataset,
+    config: Config,
+    device: torch.device,
+    should_stop: Callable[[], bool] = never,
+) -> Tensor:
+    """The backbone's features_ND of all images, in order, computed in the run's precision. Raises Interrupted if asked
+    to stop."""
     loader = loader_of(dataset, {}, config, device)
     with contextlib.closing(loader):
-        return features_of(model, loader, device, build_settings(config, device).autocast())
+        return features_of(model, loader, device, build_settings(config, device).autocast(), should_stop)
 
 
 def _frozen_features(

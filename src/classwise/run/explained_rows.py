@@ -65,10 +65,12 @@ def write_heat_maps(
 ) -> None:
     """Write explanations.json, if the config wants one. Whatever fails is said, and ends no run: what was trained is
     worth more than images of it."""
+    path = folder.path / "explanations.json"
     try:
+        path.unlink(missing_ok=True)  # of the model that a run had which now has more epochs
         found = explained_rows(predictor, config, splits, outputs)
         if found is not None:
-            write_json(folder.path / "explanations.json", found)
+            write_json(path, found)
     except Exception as error:
         console.line(f"warning: the report has no heat maps: {type(error).__name__}: {error}")
 

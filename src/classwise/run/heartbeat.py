@@ -12,14 +12,28 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 PROGRESS = "progress.json"
 STAGED = ".progress.json"
+PROGRESS_FILES = (PROGRESS, STAGED)
 BEAT_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def signs_of_life(
+    folder: Path, facts: Callable[[], dict[str, Any]], should_stop: Callable[[], bool]
+) -> Iterator[Callable[[], bool]]:
+    """`should_stop` for the block, which writes progress.json whenever it is asked and a beat is due; `facts` as of
+    `Heartbeat`."""
+    heartbeat = Heartbeat(folder, facts)
+    try:
+        yield heartbeat.beating(should_stop)
+    finally:
+        heartbeat.end()
 
 
 class Heartbeat:
@@ -50,13 +64,14 @@ class Heartbeat:
                 path.unlink()
 
     def _write(self) -> None:
-        # Nothing is flushed to the disk: after a power cut nobody needs it. A full disk is no reason to stop a run.
-        head = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "process": os.getpid(),
-            "host": platform.node(),
-        }
-        with contextlib.suppress(OSError, ValueError):
+        # Nothing is flushed to the disk: after a power cut nobody needs it. Neither a full disk nor anything else that
+        # is wrong with a beat is a reason to stop a run; that there is none is what readers see.
+        with contextlib.suppress(Exception):
+            head = {
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "process": os.getpid(),
+                "host": platform.node(),
+            }
             text = json.dumps(head | self._facts() | {"memory": memory_used()}, indent=1, allow_nan=False)
             self._staged.write_text(text + "\n", encoding="utf-8")
             self._staged.replace(self._path)

@@ -18,8 +18,8 @@ from classwise.run.heartbeat import PROGRESS, read_progress
 from classwise.run.lock import LOCK, lock_holder, lock_state
 
 SILENT_SECONDS = 300.0
-"""Without a sign of life for so long, a run on another machine is called silent. The longest stretch in which a healthy
-one writes nothing is the scoring of its baselines, or a single update."""
+"""Without a sign of life for so long, a run on another machine is called silent. A healthy one writes nothing during a
+single update, while a linear probe is fitted, and while the features of a frozen backbone are computed."""
 RUNNING, KILLED, SILENT = "running", "killed", "silent"
 WRITTEN = (PROGRESS, "status.json", "history.jsonl", "log.txt", LOCK)
 

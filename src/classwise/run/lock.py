@@ -91,8 +91,12 @@ def lock_state(folder: Path) -> LockState:
 
 def lock_holder(folder: Path) -> Who:
     """What the lock file says: process, host, command, since; empty where there is none that can be read. A killed
-    process leaves it behind. Not to be asked by the process that holds the lock, which would lose it."""
-    with contextlib.suppress(OSError, ValueError):
+    process leaves it behind."""
+    # The process that holds the lock must not open the file: closing it would release the lock.
+    with _guard, contextlib.suppress(OSError, ValueError):
+        status = folder.stat()
+        if who := _held.get((os.getpid(), status.st_dev, status.st_ino)):
+            return dict(who)
         who = json.loads((folder / (LOCK if HAS_FCNTL else HOLDER)).read_text(encoding="utf-8"))
         return who if isinstance(who, dict) else {}
     return {}

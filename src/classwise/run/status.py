@@ -18,7 +18,7 @@ from classwise.model.classifier import Classifier
 from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.run.own_code import portable_name
-from classwise.training.loop import Settings
+from classwise.training.loop import Settings, out_of_patience
 from classwise.training.state import TrainState
 
 
@@ -145,15 +145,8 @@ def progress_now(parts: Parts) -> dict[str, Any]:
     is under way, from 1; `update` those of the whole run."""
     progress, epochs = parts.state.progress, parts.settings.epochs
     per_epoch = parts.data.updates_per_epoch
-    doing = "training"
-    if progress.epoch >= epochs:
-        doing = "computing the results"
-    elif progress.update == 0 and progress.samples == 0:
-        doing = "preparing"
-    elif progress.update_in_epoch >= per_epoch:
-        doing = "validating"
     return {
-        "doing": doing,
+        "doing": _doing(parts),
         "epoch": min(progress.epoch + 1, epochs),
         "epochs": epochs,
         "update": progress.update,
@@ -164,6 +157,18 @@ def progress_now(parts: Parts) -> dict[str, Any]:
         "epoch_seconds": round(progress.epoch_seconds, 3),
         "images_per_second": round(progress.samples / max(progress.epoch_seconds, 1e-9), 1),
     }
+
+
+def _doing(parts: Parts) -> str:
+    """What the run does, by what it has come to."""
+    progress, settings = parts.state.progress, parts.settings
+    has_begun = progress.update > 0 or progress.samples > 0
+    # A run may train no epoch at all: it has its first answer then, or fits that now.
+    if not has_begun and (settings.epochs > 0 or progress.first_answer is None):
+        return "preparing"
+    if progress.epoch >= settings.epochs or out_of_patience(progress, settings):
+        return "computing the results"
+    return "validating" if progress.update_in_epoch >= parts.data.updates_per_epoch else "training"
 
 
 def ending_text(outcome: str, settings: Settings) -> str:

@@ -12,7 +12,6 @@ from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.run.own_code import portable
 from classwise.tracking.facts import RunFacts, flat_parameters
-from classwise.tracking.packages import check_trackers
 from classwise.tracking.trackers import NoTrackers, Trackers
 from classwise.version import __version__
 
@@ -22,19 +21,20 @@ def tracked(
     folder: RunFolder, config: Config, parts: Parts, console: Console
 ) -> Iterator[Trackers | NoTrackers]:
     """The trackers of a run within the block, at whose end status.json says how the run ended; rank 0 alone has any.
-    Raises ConfigError where the package of one is missing."""
+    That their packages are installed was checked before (`check_trackers`)."""
     names = config.report.trackers
     if not (names and parts.settings.processes.is_main_process):
         yield NoTrackers()
         return
-    check_trackers(names)
     trackers: Trackers | NoTrackers = NoTrackers()
     with contextlib.ExitStack() as stack:
         try:
             trackers = Trackers(names, _facts(folder, config, parts), parts.state.progress.history, console)
             stack.callback(_finish, trackers, folder, console)
-        except OSError as error:  # no process could be started
-            console.line(f"warning: report.trackers: {error}; training goes on without them")
+        except Exception as error:  # no process could be started, for example
+            console.line(
+                f"warning: report.trackers: {type(error).__name__}: {error}; training goes on without them"
+            )
         yield trackers
 
 
@@ -57,8 +57,9 @@ def _group(path: Path, config: Config) -> str:
     """The name of the folds or of the comparison that the run belongs to; empty for a single run."""
     if config.is_of_folds:
         return path.parent.name
-    if (path.parents[1] / "compare.json").exists():
-        return f"{path.parents[1].name}/{path.parent.name}"
+    comparison = path.parent.parent
+    if (comparison / "compare.json").exists():
+        return f"{comparison.name}/{path.parent.name}"
     return ""
 
 

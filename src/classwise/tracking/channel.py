@@ -43,7 +43,8 @@ class Channel:
         self._messages: queue.Queue[Message | None] = queue.Queue(MOST_QUEUED)
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", "classwise.tracking.worker", *names],
+                # -P: a file of the current folder must not stand in for a module.
+                [sys.executable, "-P", "-W", "ignore", "-m", "classwise.tracking.worker", *names],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -65,9 +65,9 @@ _KINDS: dict[str, type[Message]] = {"facts": RunFacts, "point": Point, "ending":
 
 
 def to_line(message: Message) -> bytes:
-    """The message as one line of JSON."""
+    """The message as one line of JSON; a number of NumPy's or torch's becomes Python's."""
     kind = next(name for name, kind in _KINDS.items() if isinstance(message, kind))
-    return json.dumps({kind: asdict(message)}).encode() + b"\n"
+    return json.dumps({kind: asdict(message)}, default=float).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Message:

@@ -21,9 +21,8 @@ LOG = "log.txt"
 POINTS_AN_EPOCH = 50  # at the most: enough for a curve, whatever an epoch takes
 LEAST_UPDATES = 10  # between two points
 QUIET_SECONDS = 2.0  # of waiting at the end, before somebody is told
-FINISH_SECONDS = (
-    120.0  # for what is left at the end of a run, with the files; all of its own are written by then
-)
+FINISH_SECONDS = 120.0
+"""For what is left at the end of a run, with the files; all of its own are written by then."""
 STOP_SECONDS = 10.0  # after a signal, since what sent it may not wait long
 
 
@@ -42,7 +41,7 @@ class NoTrackers:
 
 
 class Trackers:
-    """A run whose numbers go to trackers. None of the methods raises for what a tracker does."""
+    """A run whose numbers go to trackers. Neither `watch` nor `report` raises, whatever goes wrong."""
 
     def __init__(
         self, names: Sequence[str], facts: RunFacts, history: Sequence[Mapping[str, Any]], console: Console
@@ -75,19 +74,16 @@ class Trackers:
                 is_whole = progress.update_in_epoch >= updates_per_epoch
                 rows = progress.samples - samples
                 if rows > 0 and not is_whole:
-                    values = {
-                        "epoch": progress.epoch + progress.update_in_epoch / updates_per_epoch,
-                        "train/loss": (progress.loss_sum - loss_sum) / rows,
-                        "train/lr": state.optimizer.param_groups[-1]["lr"],
-                    }
-                    self._channel.send(Point(progress.update, time.time(), values))
+                    with self._spared():
+                        self._send_update(state, (progress.loss_sum - loss_sum) / rows, updates_per_epoch)
                 next_update += interval
             loss_sum, samples = progress.loss_sum, progress.samples
 
     def report(self, row: Mapping[str, Any]) -> None:
         """The numbers of an epoch, a line of history.jsonl; and what the trackers have to say."""
-        self._send_epoch(row)
-        self._say()
+        with self._spared():
+            self._send_epoch(row)
+            self._say()
 
     def finish(self, state: str, metrics: Mapping[str, Any] | None) -> None:
         """Send what the run ended with and wait for the trackers, but not for long. `state`: as in status.json;
@@ -95,21 +91,42 @@ class Trackers:
         stopped = state == "interrupted"
         try:
             self._channel.send(self._ending(state, metrics))
-            if not self._channel.wait(QUIET_SECONDS):
+            has_ended = self._channel.wait(QUIET_SECONDS)
+            if not has_ended:
                 limit = STOP_SECONDS if stopped else FINISH_SECONDS
                 self._console.line(f"waiting for {', '.join(self._names)}, {limit:.0f} s at the most ...")
-                self._channel.wait(limit)
+                has_ended = self._channel.wait(limit)
         finally:
             self._channel.close()
             self._say()
+        why = "did not come to an end in time"
+        if has_ended:
+            why = f"its process broke off; what was printed is in {self._folder / FOLDER / LOG}"
         for name in self._names:
             if name not in self._done:
-                self._warn(name, "did not come to an end in time; what it had not sent is lost")
+                self._warn(name, f"{why}; what it had not sent is lost")
         if self._channel.lost:
             self._warn(", ".join(self._names), f"{self._channel.lost} points were more than could wait")
         with contextlib.suppress(OSError):
             if not (log := self._folder / FOLDER / LOG).stat().st_size:
                 log.unlink()
+
+    @contextlib.contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Says what fails within the block, once, and goes on: the run is worth more."""
+        try:
+            yield
+        except Exception as error:
+            self._warn(", ".join(self._names), f"{type(error).__name__}: {error}")
+
+    def _send_update(self, state: TrainState, loss: float, updates_per_epoch: int) -> None:
+        progress = state.progress
+        values = {
+            "epoch": progress.epoch + progress.update_in_epoch / updates_per_epoch,
+            "train/loss": loss,
+            "train/lr": state.optimizer.param_groups[-1]["lr"],
+        }
+        self._channel.send(Point(progress.update, time.time(), values))
 
     def _send_epoch(self, row: Mapping[str, Any]) -> None:
         self._step = row["update"]
@@ -121,6 +138,9 @@ class Trackers:
         ending = Ending(state, self._step, time.time(), files=[str(path) for path in files if path.exists()])
         if not ending.is_done or metrics is None:
             return ending
+        pictures: dict[str, str] = {}
+        with self._spared():  # the end itself has to be sent
+            pictures = write_pictures(self._folder / FOLDER, metrics)
         best = self._folder / "checkpoints" / "best"
         model = [best / name for name in ("model.safetensors", "state.json", "manifest.json")]
         return Ending(
@@ -129,7 +149,7 @@ class Trackers:
             ending.time,
             scores=final_scores(metrics),
             files=ending.files,
-            pictures=write_pictures(self._folder / FOLDER, metrics),
+            pictures=pictures,
             model=[str(path) for path in model],
         )
 

@@ -1,10 +1,9 @@
 """The same as lines, for what is no terminal (a pipe, a file, a CI job): one whenever something has happened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from classwise.watch.snapshot import Snapshot, lines_of
+from classwise.watch.snapshot import PREPARING, Line, Snapshot, lines_of
 from classwise.watch.words import STATE_WORDS, about, doing, facts, number
 
 QUIET_SECONDS = 60.0  # after which a line says how far the epoch is
@@ -42,9 +41,10 @@ class Teller:
 
         # Of a run that has trained for long already, the last epoch is enough.
         begun = max(0, snapshot.epochs_done - 1) if newly_seen else told.epochs or 0
-        for row in snapshot.history[begun:]:
+        lines = lines_of(snapshot)
+        for index in range(begun, snapshot.epochs_done):
             told.at = now
-            yield epoch_line(snapshot, row)
+            yield epoch_line(snapshot, lines, index)
         told.epochs = snapshot.epochs_done
         if snapshot.state == "running" and not snapshot.folds and now - told.at >= QUIET_SECONDS:
             told.at = now
@@ -54,6 +54,8 @@ class Teller:
 def state_line(snapshot: Snapshot) -> str:
     """`runs/masks: running, epoch 3 of 12, about 4 min left`."""
     text = f"{snapshot.path}: {STATE_WORDS.get(snapshot.state, snapshot.state)}"
+    if snapshot.state == PREPARING and snapshot.progress:
+        text = f"{text}, {doing(snapshot)}"
     if snapshot.state == "running" and not snapshot.folds:
         text = f"{text}, {_how_far(snapshot)}"
     return f"{text}: {snapshot.reason}" if snapshot.reason else text
@@ -65,11 +67,11 @@ def progress_line(snapshot: Snapshot) -> str:
     return f"{_how_far(snapshot)}; {found}" if found else _how_far(snapshot)
 
 
-def epoch_line(snapshot: Snapshot, row: dict[str, Any]) -> str:
-    """An epoch that has ended: its losses and scores."""
-    index = list(snapshot.history).index(row)
-    parts = [f"epoch {row.get('epoch', index + 1)}" + (f" of {snapshot.epochs}" if snapshot.epochs else "")]
-    for line in lines_of(snapshot):
+def epoch_line(snapshot: Snapshot, lines: Sequence[Line], index: int) -> str:
+    """An epoch that has ended, by its index in the history: its losses and scores. `lines`: those of the snapshot."""
+    epoch = snapshot.history[index].get("epoch", index + 1)
+    parts = [f"epoch {epoch} of {snapshot.epochs}" if snapshot.epochs else f"epoch {epoch}"]
+    for line in lines:
         if index + 1 in line.epochs:
             at = line.epochs.index(index + 1)
             parts.append(f"{line.name} {number(line.values[at])}")

@@ -63,6 +63,9 @@ class Snapshot:
     @property
     def share_of_epoch(self) -> float:
         """How much of the epoch that is under way is done, from 0 to 1."""
+        # progress.json is up to a second old, and may still be about an epoch that the history has.
+        if _whole(self.progress.get("epoch")) <= self.epochs_done:
+            return 0.0
         total = _whole(self.progress.get("updates_per_epoch"))
         return min(1.0, _whole(self.progress.get("update_in_epoch")) / total) if total else 0.0
 

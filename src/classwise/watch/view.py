@@ -9,7 +9,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from classwise.watch.snapshot import DONE, Line, Snapshot, lines_of, started_seconds
+from classwise.watch.snapshot import (
+    DONE,
+    PREPARING,
+    WAITING,
+    Line,
+    Snapshot,
+    lines_of,
+    started_seconds,
+)
 from classwise.watch.words import STATE_WORDS, about, doing, duration, facts, number, sparkline
 
 COLORS = {"running": "cyan", "finished": "green", "early_stopped": "green", "failed": "red", "killed": "red"}
@@ -59,7 +67,9 @@ def _title(snapshot: Snapshot) -> Text:
 def _run_parts(snapshot: Snapshot, width: int, plain: bool) -> list[RenderableType]:
     """The bars, the facts and the scores of a single run."""
     parts: list[RenderableType] = []
-    if snapshot.epochs and snapshot.state not in ("waiting", "preparing"):
+    if snapshot.state == PREPARING and snapshot.progress:
+        parts.append(Text(doing(snapshot)))
+    if snapshot.epochs and snapshot.state not in (WAITING, PREPARING):
         parts.append(_bars(snapshot))
     if snapshot.state == "running" and (found := facts(snapshot)):
         cells = [part for name, text in found for part in ((f"{name} ", "dim"), f"{text}   ")]
