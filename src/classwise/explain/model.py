@@ -79,8 +79,9 @@ class ExplainedModel:
     def maps(self, images_BCHW: Tensor, classes: Mapping[str, Tensor], method: str = "auto") -> Tensor:
         """maps_BHW in [0, 1]: where in images_BCHW (uint8) the models find what speaks for `classes` (as in
         `evidence`), 1 at each image's strongest place; 0 everywhere if nothing speaks for them. Of several models, the
-        mean of their maps. Raises ConfigError, ModelError."""
-        method = self.method(method)
+        mean of their maps. `method`: one that `self.method` has allowed, or auto. Raises ModelError."""
+        if method == "auto":
+            method = self.method()
         parts = []
         step = 1 if method == "occlusion" else AT_ONCE  # which makes a batch out of each image
         for start in range(0, len(images_BCHW), step):

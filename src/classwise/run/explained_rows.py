@@ -91,7 +91,8 @@ def explained_rows(
         method = model.method()
         if method == "occlusion":
             return None
-        small_images = _small_images(model, config, splits, predictor, classes)
+        dataset = split_images(splits.valid, config, predictor.model.metadata)
+        small_images = _small_images(model, method, dataset, classes)
     return {
         "method": method,
         "classes": [
@@ -189,14 +190,9 @@ def _most_certain(judged: Sequence[_Judged], k: int, most: int) -> tuple[list[Ch
 
 
 def _small_images(
-    model: ExplainedModel,
-    config: Config,
-    splits: DatasetSplits,
-    predictor: Predictor,
-    classes: Sequence[ChosenClass],
+    model: ExplainedModel, method: str, dataset: ImageDataset, classes: Sequence[ChosenClass]
 ) -> dict[tuple[str, int, int], tuple[str, str]]:
     """The image and the heat map over it, as data URIs, by target, row and explained class."""
-    dataset = split_images(splits.valid, config, predictor.model.metadata)
     wanted = {
         (each.target, chosen.row, chosen.explained): None
         for each in classes
@@ -208,7 +204,7 @@ def _small_images(
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
             images_BCHW = stacked(dataset, [row for _, row, _ in part])
-            maps_BHW = model.maps(images_BCHW, {target: torch.tensor([k for _, _, k in part])})
+            maps_BHW = model.maps(images_BCHW, {target: torch.tensor([k for _, _, k in part])}, method)
             images_BHWC = images_BCHW.permute(0, 2, 3, 1).contiguous().numpy()
             for key, image_HWC, map_HW in zip(part, images_BHWC, maps_BHW.numpy(), strict=True):
                 shown = enlarged(image_HWC, READABLE_SIDE), overlay(image_HWC, map_HW, READABLE_SIDE)
