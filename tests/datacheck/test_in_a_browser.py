@@ -1,6 +1,5 @@
 """The page of a check in headless Chromium: what its script shows, filters and orders."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from classwise.datacheck.finding import SEVERE, WARNING, Finding
 from classwise.datacheck.page import PageRow, write_page
 from classwise.datacheck.written import Checked
-from tests.helpers.browser import Browser, browsing
+from tests.helpers.browser import Browser
 
 MARKUP = "<img src=x onerror=alert(1)>"
 CHECKED = Checked(source="tiles", rows={"train": 4, "valid": 2}, done=["copies"], not_done=[], versions={})
@@ -19,12 +18,6 @@ FINDINGS = [
 ]
 SPLITS = {"a": "valid", "b": "train", "c": "valid", "d": "train", "e": "train"}
 LABELS = {"a": "red", "b": "red", "c": "blue", "d": "blue", "e": "blue"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture

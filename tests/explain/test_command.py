@@ -14,6 +14,7 @@ from classwise.kfold.api import Folds
 from classwise.run import explained_rows
 from classwise.run.trained import Run
 from tests.helpers.browsed import Page
+from tests.helpers.browser import Browser
 from tests.helpers.scenes import PLAIN, class_folder, command, write_config
 
 COUNTS = {"often": 14, "rare <b>": 6, "middle": 10}
@@ -62,6 +63,32 @@ def test_a_folder_has_each_map_as_an_image(trained: Path, tmp_path: Path) -> Non
     refused = command("explain", trained, image_of(trained), "--out", out)
     assert refused.code == 1
     assert "not empty" in refused.err
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_page_in_a_browser(trained: Path, tmp_path: Path, browser: Browser, width: int) -> None:
+    """It is no wider than its window, asks for nothing, and its policy refuses nothing of its own."""
+    page = tmp_path / "page.html"
+    command("explain", trained, image_of(trained), "--out", page).ok()
+    browser.open(page, width=width)
+    assert browser.overflow() == 0
+    assert browser.script("[...document.images].every((image) => image.naturalWidth > 0)")
+    assert browser.problems == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [page.as_uri()]
+
+
+def test_a_file_without_a_suffix_is_no_folder(trained: Path, tmp_path: Path) -> None:
+    """Also with --force; and a name that is too long for a file's gets shorter."""
+    (tmp_path / "maps").write_text("mine")
+    for options in ((), ("--force",)):
+        refused = command("explain", trained, image_of(trained), "--out", tmp_path / "maps", *options)
+        assert refused.code == 1
+        assert "found a file, allowed: .html, or a folder" in refused.err
+    assert (tmp_path / "maps").read_text() == "mine"
+    long = tmp_path / f"{'ü' * 120}.png"
+    shutil.copy(image_of(trained), long)
+    command("explain", trained, long, "--out", tmp_path / "folder").ok()
+    assert (tmp_path / "folder" / f"001-{'ü' * 50}-map.png").exists()
 
 
 def test_sources_are_those_of_predict(trained: Path) -> None:

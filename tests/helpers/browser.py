@@ -8,14 +8,20 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SECONDS = 120.0
+"""A browser that says nothing for so long hangs."""
 KEYS = {
     "Enter": 13,
     "Escape": 27,
@@ -28,7 +34,8 @@ KEYS = {
 
 
 class Browser:
-    """One page. `problems`: what the browser has said about it: errors of scripts, and what its policy has refused."""
+    """One page. Of what is open, `problems`: what the browser has said about it (errors and messages of scripts, what
+    could not be loaded, what its policy has refused); `requests`: the addresses that were asked for."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._to_browser = to_browser
@@ -57,8 +64,8 @@ class Browser:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
 
-    def open(self, path: Path, width: int = 1440, height: int = 900, dark: bool = False) -> None:
-        """Show a file in a window of this size, and wait until it is loaded."""
+    def open(self, page: Path | str, width: int = 1440, height: int = 900, dark: bool = False) -> None:
+        """Show a file, or an address, in a window of this size, and wait until it is loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -68,10 +75,28 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.problems.clear()
+        self.requests.clear()
         loaded = self._loaded
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        while self._loaded == loaded:
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
+        self._wait_for_load(after=loaded)
+
+    def wait_for_reload(self) -> None:
+        """Wait until the page has loaded itself once more."""
+        self._wait_for_load(after=self._loaded)
+
+    def _wait_for_load(self, after: int) -> None:
+        while self._loaded == after:
             self._receive()
+
+    def wait_for(self, expression: str) -> Any:
+        """The value of a JavaScript expression once it is true."""
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if value := self.script(expression):
+                return value
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {expression}; {self.problems}")
 
     def script(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
@@ -121,6 +146,7 @@ class Browser:
     def _receive(self) -> dict[str, Any]:
         """The next message; events are kept for whoever asks."""
         while b"\0" not in self._received:
+            assert select.select([self._from_browser], [], [], SECONDS)[0], "the browser hangs"
             data = os.read(self._from_browser, 1 << 20)
             assert data, "the browser has ended"
             self._received += data
@@ -132,6 +158,8 @@ class Browser:
                 self._loaded += 1
             case "Runtime.exceptionThrown":
                 self.problems.append(str(parameters["exceptionDetails"]))
+            case "Runtime.consoleAPICalled":
+                self.problems.append(str(parameters["args"]))
             case "Log.entryAdded":
                 self.problems.append(str(parameters["entry"]["text"]))
             case "Network.requestWillBeSent":
@@ -141,17 +169,26 @@ class Browser:
 
 @contextlib.contextmanager
 def browsing() -> Iterator[Browser]:
-    """A browser that ends with the block."""
-    assert CHROMIUM, "Chromium is not installed"
+    """A browser that ends with the block. A test on a machine without Chromium is skipped."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
     to_browser = os.pipe()
     from_browser = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # The shell puts the pipes where Chromium expects them, whatever their numbers are here.
         command = f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",  # of which a container has little
+            "--remote-debugging-pipe",
+        ]
         process = subprocess.Popen(
             ["bash", "-c", command, "browser", CHROMIUM, *options, f"--user-data-dir={profile}"],
             pass_fds=(to_browser[0], from_browser[1]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         os.close(to_browser[0])

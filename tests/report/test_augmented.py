@@ -59,11 +59,16 @@ def test_the_recipe_is_that_of_the_config(run: Path) -> None:
     ],
 )
 def test_only_small_images_are_let_onto_the_page(run: Path, uri: object) -> None:
-    """The file may have been changed: anything but a PNG or JPEG in a data URI is left out."""
+    """The files may have been changed: anything but a PNG or JPEG in a data URI is left out."""
     write_sheet(run, {"id": "a", "labels": {}, "uri": uri})
+    row = {"id": "a", "true": "x", "predicted": "y", "probability": 0.5}
+    rows = [row | {"image": PIXEL, "map": uri}, row | {"image": uri, "map": PIXEL}]
+    maps = {"target": "mask", "label": "x", "rows": 3, "mistakes": rows[:1], "hits": rows[1:]}
+    (run / "explanations.json").write_text(json.dumps({"classes": [maps]}), encoding="utf-8")
     page = Page(write_report(run))
     assert page.elements["img"] == page.elements["b"] == 0
     assert '<section id="augmented">' not in page.source
+    assert '<section id="explanations">' not in page.source
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,20 @@
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from classwise.report.page import write_report
-from tests.helpers.browser import Browser, browsing
+from classwise.report.thumbnails import encode
+from tests.helpers.browser import Browser
 from tests.helpers.fabricated import fabricate_run
 from tests.helpers.fabricated_kinds import fabricate_kinds
 
 LONG = "a label that goes on and on " * 6
 WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
 SCORES = 'table[aria-label^="Scores of each class of kind"]'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +27,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     note = "kind: no label in 4 rows, which count for the other targets only"
     status["data"]["warnings"].append(note)
     (run / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    image = encode(np.full((80, 60, 3), 200, dtype=np.uint8)).uri
+    row = {
+        "id": "a.png",
+        "true": LONG,
+        "predicted": "Blowhole",
+        "probability": 0.93,
+        "image": image,
+        "map": image,
+    }
+    maps = {"target": "kind", "label": LONG, "rows": 3, "mistakes": [row, row | {"id": "b.png"}], "hits": []}
+    (run / "explanations.json").write_text(json.dumps({"classes": [maps]}), encoding="utf-8")
     return write_report(run)
 
 
@@ -47,11 +53,10 @@ def column(browser: Browser, table: str, number: int) -> list[str]:
 
 def test_nothing_is_refused_and_nothing_asked_for(browser: Browser, page: Path) -> None:
     """The policy lets the page's own script and images through, and there is no other request."""
-    asked = len(browser.requests)
     browser.open(page)
     browser.script("document.images.length")
     assert browser.problems == []
-    assert [url for url in browser.requests[asked:] if not url.startswith("data:")] == [page.as_uri()]
+    assert [url for url in browser.requests if not url.startswith("data:")] == [page.as_uri()]
 
 
 @pytest.mark.parametrize("width", [390, 1440])
@@ -138,6 +143,21 @@ def test_an_image_is_enlarged_by_a_click_and_by_a_key(browser: Browser, page: Pa
     assert browser.script("document.activeElement.closest('li').dataset.name") == ids[1]
     browser.press("Enter")
     assert browser.script(opened) == ids[1]
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_heat_map_is_enlarged_with_its_image(browser: Browser, page: Path, width: int) -> None:
+    """Both within the window, and no part of them cut off."""
+    browser.open(page, width=width)
+    browser.click("#explanations .enlarge")
+    assert browser.script("document.querySelector('dialog[open] .id').textContent") == "a.png"
+    boxes = browser.script(
+        "[...document.querySelectorAll('dialog[open] img')].map((image) => image.getBoundingClientRect().toJSON())"
+    )
+    assert len(boxes) == 2
+    assert all(0 <= box["left"] < box["right"] <= width and box["bottom"] <= 900 for box in boxes)
+    small = browser.script("document.querySelector('#explanations .enlarge img').offsetWidth")
+    assert min(box["width"] for box in boxes) > 1.5 * small
 
 
 def test_without_its_script_the_page_has_all_of_it(browser: Browser, page: Path) -> None:

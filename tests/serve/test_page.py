@@ -7,10 +7,9 @@ import re
 import pytest
 
 from classwise.serve.model import ServedModel
-from tests.helpers.chromium import CHROMIUM, Tab, browser_tab
+from tests.helpers.browser import Browser
 from tests.helpers.served import Running, drawn, running
 
-HAS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 DROP = """(() => {
   const data = new DataTransfer();
   for (const [name, text] of FILES) {
@@ -25,39 +24,38 @@ READY = "document.getElementById('facts')?.textContent"
 STATUS = "document.getElementById('status').textContent"
 
 
-def act(tab: Tab, script: str, *files: tuple[str, bytes]) -> None:
+def act(browser: Browser, script: str, *files: tuple[str, bytes]) -> None:
     """Drop or paste files on the page."""
     listed = [[name, base64.b64encode(data).decode()] for name, data in files]
-    tab.evaluate(script.replace("FILES", json.dumps(listed)))
+    browser.script(script.replace("FILES", json.dumps(listed)))
 
 
-def cards(tab: Tab) -> list[str]:
+def cards(browser: Browser) -> list[str]:
     """The text of each answer on the page, in order."""
-    found = tab.evaluate("[...document.querySelectorAll('.answer')].map((card) => card.innerText)")
+    found = browser.script("[...document.querySelectorAll('.answer')].map((card) => card.innerText)")
     assert isinstance(found, list)
     return found
 
 
-@HAS_BROWSER
-def test_dropped_images_are_answered_on_the_page(model: ServedModel) -> None:
+def test_dropped_images_are_answered_on_the_page(model: ServedModel, browser: Browser) -> None:
     """Also one that is none, and one whose name is HTML; nothing is loaded from elsewhere, and no script fails."""
     name = '<img src=x onerror="document.title=1">.png'
-    with running(model) as service, browser_tab() as tab:
-        tab.open(f"http://127.0.0.1:{service.port}/")
-        tab.wait_for(READY)
-        assert tab.evaluate("document.getElementById('model').textContent") == "run"
-        act(tab, DROP, ("first.png", drawn(1)), (name, drawn(2)), ("none.png", b"no image"))
-        tab.wait_for(f"{STATUS}.startsWith('3 of 3')")
+    with running(model) as service:
+        browser.open(f"http://127.0.0.1:{service.port}/")
+        browser.wait_for(READY)
+        assert browser.script("document.getElementById('model').textContent") == "run"
+        act(browser, DROP, ("first.png", drawn(1)), (name, drawn(2)), ("none.png", b"no image"))
+        browser.wait_for(f"{STATUS}.startsWith('3 of 3')")
         expected = [service.predict(("", drawn(seed))).json()["images"][0]["targets"] for seed in (1, 2)]
-        first, second, none = cards(tab)
-        assert tab.evaluate("document.title") != "1"
+        first, second, none = cards(browser)
+        assert browser.script("document.title") != "1"
 
-        act(tab, PASTE, ("pasted.png", drawn(3)))
-        tab.wait_for(f"{STATUS}.startsWith('4 of 4')")
-        assert "pasted.png" in cards(tab)[0]
-        tab.evaluate("document.getElementById('clear').click()")
-        assert cards(tab) == []
-        addresses = tab.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+        act(browser, PASTE, ("pasted.png", drawn(3)))
+        browser.wait_for(f"{STATUS}.startsWith('4 of 4')")
+        assert "pasted.png" in cards(browser)[0]
+        browser.script("document.getElementById('clear').click()")
+        assert cards(browser) == []
+        addresses = browser.script("performance.getEntriesByType('resource').map((entry) => entry.name)")
 
     assert "first.png" in first
     assert name in second
@@ -70,18 +68,17 @@ def test_dropped_images_are_answered_on_the_page(model: ServedModel) -> None:
     assert "not an image" in none
     assert all(address.startswith((f"http://127.0.0.1:{service.port}/", "blob:")) for address in addresses)
     # A refused image is a line of the console; nothing else is.
-    assert all("422" in message for message in tab.messages), tab.messages
+    assert all("422" in problem for problem in browser.problems), browser.problems
 
 
-@HAS_BROWSER
 @pytest.mark.parametrize("width", [390, 1440])
-def test_nothing_is_wider_than_the_window(model: ServedModel, width: int) -> None:
-    with running(model) as service, browser_tab() as tab:
-        tab.open(f"http://127.0.0.1:{service.port}/", width=width)
-        tab.wait_for(READY)
-        act(tab, DROP, ("a" * 200 + ".png", drawn(1)))
-        tab.wait_for(f"{STATUS}.startsWith('1 of 1')")
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+def test_nothing_is_wider_than_the_window(model: ServedModel, browser: Browser, width: int) -> None:
+    with running(model) as service:
+        browser.open(f"http://127.0.0.1:{service.port}/", width=width)
+        browser.wait_for(READY)
+        act(browser, DROP, ("a" * 200 + ".png", drawn(1)))
+        browser.wait_for(f"{STATUS}.startsWith('1 of 1')")
+        assert browser.overflow() == 0
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(model: ServedModel) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from classwise.console import Console
+from classwise.report.page import write_report
 from classwise.run import live_report
 from classwise.run.folder import RunFolder
 from classwise.run.live_report import LiveReport
+from tests.helpers.browser import Browser
 from tests.helpers.same_end import assert_same_end
 from tests.helpers.scenes import command, plain_table, write_config
 from tests.watch.test_watch import write_run
@@ -66,6 +68,24 @@ def test_each_epoch_has_its_page_and_the_last_one_reloads_no_more(
     assert 'http-equiv="refresh"' not in last
     assert re.search(r"report.live: 4 pages in \d+\.\d s, \d+\.\d% of the training time\n", said)
     assert_same_end(folder / "plain", tmp_path / "run")
+
+
+def test_an_open_page_shows_what_is_new(tmp_path: Path, browser: Browser) -> None:
+    """Its policy lets it reload itself, and it does so without a script."""
+    run = write_run(tmp_path / "run")
+    live = {"epoch": 1, "epochs": 3, "written": "now", "reload_seconds": 2}
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(write_report(run, {"state": "running", "live": live}))
+        assert "Running, epoch 1 of 3" in browser.script("document.documentElement.textContent")
+        write_report(run, {"state": "finished"})
+        # On a slow machine it may have loaded the old page once more.
+        while "Running, epoch 1 of 3" in browser.script("document.documentElement.textContent"):
+            browser.wait_for_reload()
+        assert "Finished" in browser.script("document.documentElement.textContent")
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert browser.problems == []
 
 
 def test_a_page_that_cannot_be_written_is_one_warning(

@@ -22,10 +22,11 @@ from classwise.data.batch import Batch
 from classwise.data.dataset import ImageDataset
 from classwise.data.epochs import TrainingData
 from classwise.data.mixing import Mixing
+from classwise.data.pixel_format import shown_channels
 from classwise.data.targets import MultilabelTarget, Target
 from classwise.errors import ImageError
 from classwise.report.names import short_number
-from classwise.report.thumbnails import encode, shown_channels
+from classwise.report.thumbnails import encode
 
 IMAGES = 24
 """Augmented images: the classes in turn, the rarest first."""
@@ -119,7 +120,7 @@ def _sheet(kind: str, batch: Batch, ids: Sequence[str], targets: Sequence[Target
     images_BHWC = batch.images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     images = []
     for place, image_HWC in enumerate(images_BHWC):
-        thumbnail = encode(np.ascontiguousarray(shown_channels(image_HWC)), longest_side=LONGEST_SIDE)
+        thumbnail = encode(shown_channels(image_HWC), longest_side=LONGEST_SIDE)
         labels = {name: labels_B[place] for name, labels_B in batch.targets.items()}
         images.append({"id": ids[place], "labels": _label_texts(targets, labels), "uri": thumbnail.uri})
     return {"kind": kind, "images": images}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from classwise.data.image_file import Folders
 from classwise.data.images import MAX_PIXELS, read_image
-from classwise.data.pixel_format import RGB, PixelFormat
+from classwise.data.pixel_format import RGB, PixelFormat, shown_channels
 from classwise.errors import ImageError
-from classwise.report.thumbnails import LONGEST_SIDE, Thumbnail, encode, shown_channels
+from classwise.report.thumbnails import LONGEST_SIDE, Thumbnail, encode
 
 BUDGET = 25_000_000
 """Bytes of all images on a page, as text. A browser opens a page of this size within a second."""

@@ -49,10 +49,11 @@ class ExplainedModel:
         """Decoded outputs (B, outputs) by target, as `answers` take them."""
         with torch.no_grad():
             decoded = [
-                decoded_outputs(model(images_BCHW), heads)
+                decoded_outputs(model(images_BCHW.to(model.mean.device)), heads)
                 for model, heads in zip(self.models, self.heads, strict=True)
             ]
-        return mean_outputs(decoded, self.answers, self.ensemble)
+        found = mean_outputs(decoded, self.answers, self.ensemble)
+        return {name: outputs.cpu() for name, outputs in found.items()}
 
     def probability(self, images_BCHW: Tensor, classes: Mapping[str, Tensor]) -> Tensor:
         """The probability (B,) of the classes of all targets named, or the value of a number."""
@@ -78,15 +79,22 @@ class ExplainedModel:
     def maps(self, images_BCHW: Tensor, classes: Mapping[str, Tensor], method: str = "auto") -> Tensor:
         """maps_BHW in [0, 1]: where in images_BCHW (uint8) the models find what speaks for `classes` (as in
         `evidence`), 1 at each image's strongest place; 0 everywhere if nothing speaks for them. Of several models, the
-        mean of their maps. Raises ConfigError, ModelError."""
-        method = self.method(method)
+        mean of their maps. `method`: one that `self.method` has allowed, or auto. Raises ModelError."""
+        if method == "auto":
+            method = self.method()
         parts = []
         step = 1 if method == "occlusion" else AT_ONCE  # which makes a batch out of each image
         for start in range(0, len(images_BCHW), step):
             rows = slice(start, start + step)
             own = {name: class_B.expand(len(images_BCHW))[rows] for name, class_B in classes.items()}
             maps = [
-                _scaled(_MAPS[method](model, images_BCHW[rows], partial(evidence, heads=heads, classes=own)))
+                _scaled(
+                    _MAPS[method](
+                        model,
+                        images_BCHW[rows].to(model.mean.device),
+                        partial(evidence, heads=heads, classes=own),
+                    )
+                )
                 for model, heads in zip(self.models, self.heads, strict=True)
             ]
             parts.append(_scaled(torch.stack(maps).mean(dim=0)))

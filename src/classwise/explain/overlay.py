@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from classwise.data.pixel_format import shown_channels
+
 Image = npt.NDArray[np.uint8]
 COLORS = cv2.COLORMAP_INFERNO
 """Lightness grows evenly from weak to strong, whatever colors an eye tells apart."""
@@ -11,23 +13,18 @@ READABLE_SIDE = 320
 """Pixels of the longer side that a smaller image is enlarged to."""
 
 
-def as_rgb(image_HWC: Image) -> Image:
-    """Of other channels than RGB the first three are shown as it, or the first as gray."""
-    shown = [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]
-    return np.ascontiguousarray(image_HWC[..., shown])
-
-
 def enlarged(image_HWC: Image, side: int = READABLE_SIDE) -> Image:
-    """A small image in whole multiples of its size, with its own pixels."""
+    """The image as a person looks at it, of about `side` pixels if it is small: in whole multiples of its size, so that
+    its pixels stay what they are."""
     factor = max(1, round(side / max(image_HWC.shape[:2])))
-    enlarged_HWC: Image = image_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
+    enlarged_HWC: Image = shown_channels(image_HWC).repeat(factor, axis=0).repeat(factor, axis=1)
     return enlarged_HWC
 
 
 def overlay(image_HWC: Image, map_HW: npt.NDArray[np.float32], side: int = READABLE_SIDE) -> Image:
     """The image in gray, enlarged if it is small, and over it the map (H, W) in [0, 1] in color: the stronger, the more
     opaque. A line runs around the fifth of the image where the map is strongest."""
-    shown_HWC = enlarged(as_rgb(image_HWC), side)
+    shown_HWC = enlarged(image_HWC, side)
     height, width = shown_HWC.shape[:2]
     smooth_HW = cv2.resize(map_HW, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     gray_HW = cv2.cvtColor(shown_HWC, cv2.COLOR_RGB2GRAY)

@@ -1,12 +1,11 @@
 """The page's section on augmentation: training images as the model sees them, from augmented.json."""
 
-import re
 from dataclasses import dataclass
 
 from classwise.report.mistakes import Line, Tile
 from classwise.report.names import short_number
 from classwise.report.read import Json, RunFiles, count, listing, mapping, number
-from classwise.report.thumbnails import Thumbnail, file_names, row_paths
+from classwise.report.thumbnails import file_names, kept_image, row_paths
 
 TITLES = {
     "augmented": ("Augmented", "Each changed at random, in every epoch anew."),
@@ -18,8 +17,6 @@ TITLES = {
 }
 OFF = {"crop": 1.0, "ratio": 1.0}
 """Parts of the augmentation whose value for no change is not 0."""
-_DATA_URI = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+=*")
-"""All that an image may be: the file may have been changed by others."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +64,8 @@ def _sheet(run: RunFiles, sheet: Json) -> Sheet:
 
 
 def _tile(image: Json, file: str) -> Tile:
-    uri = str(image.get("uri"))
     lines = [Line(str(target), str(label)) for target, label in mapping(image.get("labels")).items() if label]
-    return Tile(
-        str(image.get("id")),
-        file=file,
-        lines=lines,
-        image=Thumbnail(uri if _DATA_URI.fullmatch(uri) else "", small=uri.startswith("data:image/png")),
-    )
+    return Tile(str(image.get("id")), file=file, lines=lines, image=kept_image(image.get("uri")))
 
 
 def unchanged_images(run: RunFiles) -> str:

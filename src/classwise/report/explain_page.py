@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from classwise.explain.explanation import Explanation
-from classwise.explain.overlay import as_rgb, enlarged, legend_colors, overlay
+from classwise.explain.overlay import enlarged, legend_colors, overlay
 from classwise.files import write_bytes
 from classwise.report.environment import page_environment
 from classwise.report.names import short_number, shorten
@@ -60,7 +60,7 @@ def write_page(explanations: Sequence[Explanation], name: str, path: Path) -> No
 
 def _image(explanations: list[Explanation]) -> ExplainedImage:
     first = explanations[0]
-    shown_HWC = enlarged(as_rgb(first.image))
+    shown_HWC = enlarged(first.image)
     return ExplainedImage(
         first.id, encode(shown_HWC, LONGEST_SIDE).uri, [_heat_map(each) for each in explanations]
     )

@@ -36,12 +36,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Tile:
-    """One mistaken row: its image, the name of its file, and its true and predicted labels."""
+    """One row: its image, the name of its file, and a line for each thing that is said of it, such as its true and its
+    predicted label. `heat_map`: the image with its heat map, which stands beside it."""
 
     id: str
     file: str
     lines: list[Line]
     image: Thumbnail
+    heat_map: Thumbnail | None = None
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,14 @@ let opened = 0;
 function open(number) {
   opened = number;
   const tile = links[number].closest("li");
-  const image = links[number].querySelector("img").cloneNode();
-  image.removeAttribute("title");
+  const images = element("div", "images");
+  for (const small of links[number].querySelectorAll("img")) {
+    const image = small.cloneNode();
+    image.removeAttribute("title");
+    images.append(image);
+  }
   const words = tile.querySelector("dl").cloneNode(true);
-  content.replaceChildren(image, words, element("p", "id", tile.dataset.name));
+  content.replaceChildren(images, words, element("p", "id", tile.dataset.name));
   place.textContent = `${number + 1} of ${links.length}`;
   dialog.ariaLabel = `Image ${tile.dataset.name}`;
   if (!dialog.open) dialog.showModal();

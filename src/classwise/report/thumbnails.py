@@ -4,6 +4,7 @@ them together within a budget."""
 import base64
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import polars as pl
 from PIL import Image
 
 from classwise.data.images import read_image
-from classwise.data.pixel_format import PixelFormat
+from classwise.data.pixel_format import PixelFormat, shown_channels
 from classwise.data.shard_source import is_pattern
 from classwise.errors import DataError, ImageError
 from classwise.report.read import RunFiles, mapping
@@ -28,6 +29,10 @@ BUDGET = 4_000_000
 """Bytes of all mistakes on a page, as text."""
 SIDES = (320, 224, LONGEST_SIDE)
 """The largest at which all images are within the budget; at the last, 72 images of pure noise are 3 MB."""
+
+
+_DATA_URI = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+=*")
+"""All that an image kept in a file of the run may be: others may have changed the file."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,10 @@ def _inside(folder: str, path: str) -> Path | None:
     return file if file.is_relative_to(root) else None
 
 
-def shown_channels(image_HWC: np.ndarray) -> np.ndarray:
-    """Three channels: of other channels than RGB the first three are shown as it, or the first as gray."""
-    return image_HWC[..., [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]]
+def kept_image(uri: object) -> Thumbnail:
+    """What `encode` has made, read back from a file of the run; an empty one for anything else."""
+    text = str(uri)
+    return Thumbnail(text if _DATA_URI.fullmatch(text) else "", small=text.startswith("data:image/png"))
 
 
 def encode(image_HWC: np.ndarray, longest_side: int = LONGEST_SIDE) -> Thumbnail:

@@ -14,6 +14,8 @@ from classwise.files import make_folder, refuse_existing, write_bytes
 from classwise.report.explain_page import write_page
 
 PAGE = "explain.html"
+LONGEST_PART = 50
+"""Characters of an image's or a target's name in that of a file, which is limited to 255 bytes."""
 
 
 def check_out(out: Path, force: bool) -> None:
@@ -22,6 +24,8 @@ def check_out(out: Path, force: bool) -> None:
         refuse_existing(out, force)
     elif out.suffix and not out.is_dir():
         raise OutputError(f"--out {out}: found suffix {out.suffix}, allowed: .html, or a folder")
+    elif out.exists() and not out.is_dir():
+        raise OutputError(f"--out {out}: found a file, allowed: .html, or a folder")
     elif out.exists() and not force and any(out.iterdir()):
         raise OutputError(
             f"{out} is a folder that is not empty; use --force to write into it, or another name"
@@ -43,7 +47,7 @@ def write_explanations(found: Sequence[Explanation], name: str, out: Path) -> Pa
     number_of = {id_: number for number, id_ in enumerate(dict.fromkeys(each.id for each in found), start=1)}
     for each in found:
         parts = [f"{number_of[each.id]:03}", Path(each.id).stem, *([each.target] if has_targets else [])]
-        stem = "-".join(re.sub(r"[^\w.-]+", "_", part) for part in parts)
+        stem = "-".join(re.sub(r"[^\w.-]+", "_", part)[:LONGEST_PART] for part in parts)
         write_bytes(
             out / f"{stem}.png", _png(cv2.cvtColor(overlay(each.image, each.heat_map), cv2.COLOR_RGB2BGR))
         )

@@ -18,17 +18,20 @@ from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.dataset import ImageDataset
 from classwise.explain.model import AT_ONCE, ExplainedModel
-from classwise.explain.overlay import as_rgb, enlarged, overlay
+from classwise.explain.overlay import enlarged, overlay
 from classwise.files import write_json
 from classwise.infer.ensemble import as_decoded, undecoded
 from classwise.model.heads import Head, label_cuts
-from classwise.report.explanations import THUMBNAIL_SIDE
 from classwise.report.thumbnails import encode
 from classwise.run.folder import RunFolder
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
 
 MOST_CLASSES = 4
 """Classes that are shown, of all targets together."""
+READABLE_SIDE = 176
+"""About so many pixels on the longer side are what a smaller image is enlarged to, in whole multiples of its size."""
+LONGEST_SIDE = 264
+"""Pixels; larger images are kept smaller."""
 EXPLAINED_TYPES = ("class", "ordinal", "multilabel")
 
 
@@ -90,7 +93,8 @@ def explained_rows(
         method = model.method()
         if method == "occlusion":
             return None
-        small_images = _small_images(model, config, splits, predictor, classes)
+        dataset = split_images(splits.valid, config, predictor.model.metadata)
+        small_images = _small_images(model, method, dataset, classes)
     return {
         "method": method,
         "classes": [
@@ -111,14 +115,18 @@ def chosen_classes(
 ) -> list[ChosenClass]:
     """The rarer half of each target's classes, four of all targets together, each with up to `most` mistakes and as
     many hits; those without any are left out."""
+    if not most:
+        return []
     counts = label_counts(splits, splits.train)
     names = [name for name, head in predictor.heads.items() if head.type in EXPLAINED_TYPES][:MOST_CLASSES]
     found = []
-    for name in names if most else ():
+    for name in names:
         labels, head = predictor.labels[name], predictor.heads[name]
-        judged = _judged(head, head.decode(outputs[name]).double(), splits.valid.labels[name], labels)
         share = min(-(-len(labels) // 2), MOST_CLASSES // len(names))
-        for k in sorted(range(len(labels)), key=lambda k: (counts[name][k], k))[:share]:
+        rarest = sorted(range(len(labels)), key=lambda k: (counts[name][k], k))[:share]
+        decoded = head.decode(outputs[name]).double()
+        judged = _judged(head, decoded, splits.valid.labels[name], labels, rarest)
+        for k in rarest:
             mistakes, hits = _most_certain(judged, k, most)
             if mistakes or hits:
                 found.append(ChosenClass(name, labels[k], counts[name][k], mistakes, hits))
@@ -135,27 +143,36 @@ class _Judged:
     is_right: bool
 
 
-def _judged(head: Head, decoded: Tensor, truth: np.ndarray, labels: Sequence[str]) -> list[_Judged]:
-    """Every answer whose truth is known; of several labels, one for each that is there or predicted."""
+def _judged(
+    head: Head, decoded: Tensor, truth: np.ndarray, labels: Sequence[str], wanted: Sequence[int]
+) -> list[_Judged]:
+    """The answers about the `wanted` classes whose truth is known; of several labels, one for each that is there or
+    predicted."""
     if head.type == "multilabel":
-        return _judged_labels(head, decoded, truth, labels)
-    class_N = head.predicted(decoded).tolist()
-    p_N = decoded.softmax(dim=1).gather(1, torch.tensor(class_N).clamp(min=0)[:, None])[:, 0].tolist()
+        return _judged_labels(head, decoded, truth, labels, wanted)
+    said_N = head.predicted(decoded).numpy()
+    is_known_N = (truth >= 0) & (said_N >= 0)
+    rows = np.flatnonzero(is_known_N & (np.isin(truth, wanted) | np.isin(said_N, wanted)))
+    p_RK = decoded[torch.from_numpy(rows)].softmax(dim=1).numpy()
     return [
         _Judged(
-            ChosenRow(row, labels[true], labels[said], p_N[row], explained=said),
+            ChosenRow(row, labels[true], labels[said], float(p_K[said]), explained=said),
             about=(true, said),
             is_right=true == said,
         )
-        for row, (true, said) in enumerate(zip(truth.tolist(), class_N, strict=True))
-        if true >= 0 and said >= 0
+        for row, true, said, p_K in zip(
+            rows.tolist(), truth[rows].tolist(), said_N[rows].tolist(), p_RK, strict=True
+        )
     ]
 
 
-def _judged_labels(head: Head, decoded: Tensor, truth: np.ndarray, labels: Sequence[str]) -> list[_Judged]:
+def _judged_labels(
+    head: Head, decoded: Tensor, truth: np.ndarray, labels: Sequence[str], wanted: Sequence[int]
+) -> list[_Judged]:
     cuts_L = torch.tensor(label_cuts(head) or [0.0], dtype=decoded.dtype)
     said_NL, p_NL = (decoded >= cuts_L).numpy(), decoded.sigmoid().numpy()
-    rows, numbers = np.nonzero((said_NL | (truth == 1)) & ~np.isnan(truth))
+    is_wanted_L = np.isin(np.arange(len(labels)), wanted)
+    rows, numbers = np.nonzero((said_NL | (truth == 1)) & ~np.isnan(truth) & is_wanted_L)
     found = []
     for row, k in zip(rows.tolist(), numbers.tolist(), strict=True):
         true, said = (
@@ -175,14 +192,9 @@ def _most_certain(judged: Sequence[_Judged], k: int, most: int) -> tuple[list[Ch
 
 
 def _small_images(
-    model: ExplainedModel,
-    config: Config,
-    splits: DatasetSplits,
-    predictor: Predictor,
-    classes: Sequence[ChosenClass],
+    model: ExplainedModel, method: str, dataset: ImageDataset, classes: Sequence[ChosenClass]
 ) -> dict[tuple[str, int, int], tuple[str, str]]:
     """The image and the heat map over it, as data URIs, by target, row and explained class."""
-    dataset = split_images(splits.valid, config, predictor.model.metadata)
     wanted = {
         (each.target, chosen.row, chosen.explained): None
         for each in classes
@@ -194,14 +206,11 @@ def _small_images(
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
             images_BCHW = stacked(dataset, [row for _, row, _ in part])
-            maps_BHW = model.maps(images_BCHW, {target: torch.tensor([k for _, _, k in part])})
+            maps_BHW = model.maps(images_BCHW, {target: torch.tensor([k for _, _, k in part])}, method)
             images_BHWC = images_BCHW.permute(0, 2, 3, 1).contiguous().numpy()
             for key, image_HWC, map_HW in zip(part, images_BHWC, maps_BHW.numpy(), strict=True):
-                shown = (
-                    enlarged(as_rgb(image_HWC), THUMBNAIL_SIDE),
-                    overlay(image_HWC, map_HW, THUMBNAIL_SIDE),
-                )
-                image, heat_map = (encode(shown_HWC, THUMBNAIL_SIDE).uri for shown_HWC in shown)
+                shown = enlarged(image_HWC, READABLE_SIDE), overlay(image_HWC, map_HW, READABLE_SIDE)
+                image, heat_map = (encode(shown_HWC, LONGEST_SIDE).uri for shown_HWC in shown)
                 found[key] = image, heat_map
     return found
 
