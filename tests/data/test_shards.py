@@ -1,6 +1,7 @@
 """Shards: which images are in them, one at a time, and what is wrong with those that are damaged."""
 
 import contextlib
+import datetime
 import io
 import json
 import os
@@ -21,11 +22,15 @@ from classwise.data.image_file import Unreadable, read_file
 from classwise.data.images import read_image
 from classwise.data.pack_shards import pack
 from classwise.data.parquet_pages import runs
+from classwise.data.parquet_shards import parquet_rows
 from classwise.data.row_paths import RowPaths
+from classwise.data.shard_files import LocalFile
+from classwise.data.shard_index import remember, remembered_locations, remembered_rows
 from classwise.data.shard_source import is_sharded, parts_of, read_shards, shard_paths
 from classwise.data.shards import forget_opened, member_of, open_shard
 from classwise.data.sources import read_source
 from classwise.errors import DataError, ImageError, OutputError
+from classwise.suggest.config import look_at
 
 FORMATS = ("parquet", "tar", "zip")
 MANY_PIXELS = 10**8
@@ -116,10 +121,11 @@ def test_the_same_rows_are_the_same_shards(photos, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_column_of_a_table_is_packed(tmp_path, make_images, make_table, kind):
-    """Quotes, empty cells and a column that is called as ours are: all come back, under the paths of the table."""
+    """Quotes, empty cells, and columns that are called as ours are or as one within another: all come back, under the
+    paths of the table."""
     names = make_images(tmp_path / "photos", {"a": 3})
     rows = [
-        {"path": name, "image": f"n {k}", "label": ["x", "", 'say "hi", so'][k]}
+        {"path": name, "image": f"n {k}", "label": ["x", "", 'say "hi", so'][k], "face.bytes": f"{k}"}
         for k, name in enumerate(names)
     ]
     table = make_table(tmp_path / "samples.csv", rows)
@@ -155,6 +161,15 @@ def test_packing_leaves_nothing_half_done(photos, tmp_path):
         packed(photos, tmp_path / "out", "tar")
     with pytest.raises(OutputError, match="found 'rar'; allowed: parquet, tar, zip"):
         packed(photos, tmp_path / "other", "rar")
+
+
+def test_packing_into_the_current_folder(photos, tmp_path, monkeypatch):
+    """Which has no name of its own; shards of what is in another one."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    packed(photos, Path(), "tar")
+    assert source_of(tmp_path / "empty").ids == source_of(photos).ids
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "empty"}
 
 
 def test_a_zip_gets_no_path_that_leads_out(tmp_path, make_table):
@@ -233,6 +248,53 @@ def test_class_labels_are_their_names(tmp_path):
         source_of(tmp_path / "b.parquet")
 
 
+class Elsewhere:
+    """A shard as one behind an address is read: by its bytes alone."""
+
+    has_version = True
+
+    def __init__(self, path: Path) -> None:
+        self.file = LocalFile(path)
+        self.name, self.size, self.stamp = str(path), self.file.size, self.file.stamp
+
+    def read(self, at: int, size: int) -> bytes:
+        return self.file.read(at, size)
+
+
+@pytest.mark.parametrize("compression", ["uncompressed", "snappy"])
+def test_columns_of_any_type_are_read_from_an_address(tmp_path, compression):
+    """Numbers, truth values and dates as of the same file here: a label is seldom text."""
+    rows = range(300)
+    columns = {
+        "image": [{"bytes": png(row % 3), "path": f"{row}.png"} for row in rows],
+        "label": [row % 3 for row in rows],
+        "share": [row / 7 for row in rows],
+        "sharp": [row % 2 == 0 for row in rows],
+        "day": [datetime.date(2026, 1, 1 + row % 28) for row in rows],
+    }
+    path = tmp_path / "a.parquet"
+    pl.DataFrame(columns).write_parquet(path, compression=compression, row_group_size=100)
+    here = parquet_rows(LocalFile(path))
+    assert parquet_rows(Elsewhere(path)).equals(here)
+    assert here["label"].to_list() == [str(row % 3) for row in rows]
+
+
+def test_few_decompressed_pages_are_kept(monkeypatch):
+    """The last ones, as far as their bytes allow, of all shards together; a page that is too large is kept alone."""
+    monkeypatch.setattr(shards_module, "PAGE_BYTES", 100)
+    pages = shards_module.Pages()
+    for number in range(4):
+        pages.keep((number, 0), bytes(40))
+    pages.keep((3, 0), bytes(40))
+    assert [pages.get((number, 0)) is not None for number in range(4)] == [False, False, True, True]
+    pages.get((2, 0))
+    pages.keep((4, 0), bytes(40))
+    assert pages.get((3, 0)) is None
+    assert pages.get((2, 0)) is not None
+    pages.keep((5, 0), bytes(1000))
+    assert [pages.get((number, 0)) is not None for number in range(6)] == [False] * 5 + [True]
+
+
 def test_paths_that_repeat_are_no_ids(tmp_path):
     """Other shards may have a `0.png` too."""
     write_parquet(tmp_path / "a.parquet", [png(0), png(1)], ["0.png", "0.png"], label=["x", "y"])
@@ -275,10 +337,13 @@ def test_tar_by_webdataset_naming(tmp_path):
         "a/._0004.png": b"junk",
     }
     samples = source_of(write_tar(tmp_path / "a.tar", files))
+    # One of them says no path, so that paths are those in the archive.
+    ids = ("a.tar/a/0001.jpg.png", "a.tar/a/0002.png")
+    assert samples.ids == ids
     assert samples.frame.rows(named=True) == [
-        {"label": "3", "size": "1.5", "tags": '["x"]', "path": "first", "none": None, "text": None},
-        {"label": None, "size": None, "tags": None, "path": None, "none": None, "text": "글"},
-    ] or samples.ids == ("a.tar/a/0001.jpg.png", "a.tar/a/0002.png")
+        {"label": "3", "size": "1.5", "tags": '["x"]', "path": ids[0], "none": None, "text": None},
+        {"label": None, "size": None, "tags": None, "path": ids[1], "none": None, "text": "글"},
+    ]
     assert all_bytes(samples) == [png(0), png(1)]
 
 
@@ -358,6 +423,21 @@ def test_only_the_shards_of_the_source_are_read(photos, tmp_path):
     assert read_file(tmp_path / "folder.tar/a.png", MANY_PIXELS, tmp_path)[1] == png(3)
 
 
+def test_an_address_in_a_table_is_no_reason_to_ask_a_server(tmp_path, make_table, monkeypatch):
+    """Not even where the folder of images is the current one, before which nothing stands."""
+    monkeypatch.chdir(tmp_path)
+    cell = "https://example.org/a.tar/0.png"
+    monkeypatch.setattr(
+        "classwise.data.image_file.open_shard", lambda shard, stamp: pytest.fail(f"{shard} is asked for")
+    )
+    table = make_table(tmp_path / "samples.csv", [{"path": cell, "label": "x"}])
+    samples = read_source(table, Path(), "path", None, None)
+    with pytest.raises(Unreadable, match="is behind an address, and so outside of the folder"):
+        read_file(samples.paths[0], MANY_PIXELS, samples.allowed_folders)
+    with pytest.raises(DataError, match="none of the images that were tried can be read"):
+        look_at(Path("samples.csv"), hub=False, scratch=True)
+
+
 def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
     """An entry that says it is huge, and one that is larger than it says."""
     huge = b"\x89PNG\r\n\x1a\n" + bytes(3 * 10**7)
@@ -398,6 +478,12 @@ def test_a_missing_shard_is_named(photos, tmp_path):
         DataError, match=rf"found {len(shards) - 1} of {len(shards)} shards; missing: number 1"
     ):
         source_of(out)
+    for shard in shards[2:]:
+        shard.rename(tmp_path / shard.name)
+    for source in (out, out / "images-*.tar"):
+        with pytest.raises(DataError, match=rf"found 1 of {len(shards)} shards; missing: number 1"):
+            source_of(source)
+    assert len(source_of(shards[0])) > 0  # whoever names it means it
     with pytest.raises(DataError, match="this shard cannot be opened: No such file"):
         read_shards(f"{out}/images-{{00000..{len(shards) - 1:05d}}}-of-{len(shards):05d}.tar")
     with pytest.raises(DataError, match="no shard is named like this"):
@@ -479,6 +565,21 @@ def test_the_index_is_made_once(photos, tmp_path, kind, monkeypatch):
     assert all_bytes(source_of(out)) == before
     assert calls
     assert len(list((tmp_path / "cache/classwise/shards").iterdir())) == 2
+
+
+def test_without_a_version_nothing_is_remembered(photos, tmp_path, monkeypatch):
+    """Another shard of the same size behind an address would be read by the index of this one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (shard,) = packed(photos, tmp_path / "out", "tar").iterdir()
+    file = Elsewhere(shard)
+    for has_version in (True, False):
+        file.has_version = has_version
+        remember(file, np.zeros((7, 1), np.uint64), pl.DataFrame({"a": ["x"]}))
+        assert (remembered_locations(file) is not None) == has_version
+        assert (remembered_rows(file) is not None) == has_version
+    shutil.rmtree(tmp_path / "cache")
+    remember(file, np.zeros((7, 1), np.uint64), pl.DataFrame({"a": ["x"]}))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_damaged_index_is_made_anew(photos, tmp_path, monkeypatch):

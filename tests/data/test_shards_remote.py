@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), FORKS]
 
 class RangeServer(http.server.ThreadingHTTPServer):
     """Files of a folder by HTTP on the loopback. `fetched`: the bytes that were sent, and `ranges` the parts of files
-    that were asked for. `cuts`: every answer is cut short, `cuts_next`: the
-    next one."""
+    that were asked for. `cuts`: every answer is cut short, `cuts_next`: the next one. `version`: the header that
+    says a file's version."""
 
     daemon_threads = True
 
@@ -39,6 +39,7 @@ class RangeServer(http.server.ThreadingHTTPServer):
         self.ranges = Counter[tuple[str, int, int]]()
         self.cuts = False
         self.cuts_next = 0
+        self.version = "ETag"
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -72,7 +73,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+        if self.server.version:
+            self.send_header(self.server.version, f'"{path.stat().st_mtime_ns}"')
         if wanted:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.end_headers()
@@ -235,6 +237,34 @@ def test_what_a_server_cannot_do_is_said(
     }.items():
         with pytest.raises(DataError, match=what):
             source_of(address)
+
+
+@pytest.mark.parametrize("version", ["ETag", "Last-Modified", ""])
+def test_another_shard_of_the_same_size(
+    folder: Path, server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """It is noticed by the version that the server says; without any, a process that begins anew reads what is there,
+    and not by the index of the earlier one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(server, "folder", tmp_path)
+    server.version = version
+    one = min((folder / "tar").iterdir()).read_bytes()
+    blocks = 1 + -(
+        -int(one[124:135], 8) // 512
+    )  # the first image is made the last one: its header and its bytes
+    first, rest = one[: 512 * blocks], one[512 * blocks :]
+    (tmp_path / "a.tar").write_bytes(one)
+    samples = source_of(f"{server.address}/a.tar")
+    before = dict(zip(samples.ids, all_bytes(samples), strict=True))
+
+    end = len(rest.rstrip(b"\0")) // 512 * 512 + 512
+    (tmp_path / "a.tar").write_bytes(rest[:end] + first + rest[end:])
+    forget_opened()
+    if version:
+        with pytest.raises(DataError, match="this shard has changed since its rows were read"):
+            all_bytes(samples)
+    again = source_of(f"{server.address}/a.tar")
+    assert dict(zip(again.ids, all_bytes(again), strict=True)) == before
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import classwise
 from classwise.errors import CheckpointError, ModelError, OutputError, TrustError
 from classwise.integrations.hub import parsed_address, write_hub_folder
 from classwise.run import bundle
+from classwise.run.folder import RunFolder
 from tests.helpers.hub_server import TOKEN, Hub, hub_server
 from tests.helpers.own_parts import own_part
 from tests.helpers.scenes import MANY, many_table, plain_table, write_config, write_csv
@@ -110,6 +111,22 @@ def test_nothing_of_the_data_is_uploaded(folder: Path, tmp_path: Path) -> None:
     data = tomllib.loads(files["config.toml"].decode())["data"]
     assert (data["source"], data["images"], data["cache"]) == ("data", ".", "auto")
     assert json.loads(files["labels.json"])["label"] == ["a", "b", "c"]
+
+
+def test_why_a_run_failed_is_not_uploaded(folder: Path) -> None:
+    """The reason may name an image, and so may what was skipped of the test rows."""
+    run = classwise.Run.open(folder / "run")
+    status, metrics = run.folder.status(), run.folder.metrics()
+    assert "reason" in bundle.bundle(run.folder)["status.json"].decode()
+    failed = status | {"state": "failed", "reason": "ImageError: faces/kim.png: cut short"}
+    skipped = metrics | {"test": metrics["test"] | {"skipped": [{"path": "faces/kim.png"}]}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "status", lambda self: failed)
+        patch.setattr(RunFolder, "metrics", lambda self: skipped)
+        files = bundle.bundle(run.folder)
+    assert json.loads(files["status.json"])["state"] == "failed"
+    assert json.loads(files["metrics.json"])["test"]["samples"] == metrics["test"]["samples"]
+    assert not any(b"kim.png" in data for data in files.values())
 
 
 def test_a_path_that_slips_through_stops_the_upload(
@@ -218,6 +235,10 @@ def test_earlier_commits(folder: Path, hub: Hub) -> None:
     assert list(classwise.load("hf://someone/two").labels) == ["label", "level", "tags"]
     assert list(classwise.load(f"hf://someone/two@{first}").labels) == ["label"]
     assert len(classwise.from_hub("someone/two", revision=first).metrics["targets"]) == 1
+    with pytest.raises(
+        ModelError, match="revision: found 'v2' and hf://someone/two@v1; allowed: one of them"
+    ):
+        classwise.from_hub("someone/two@v1", revision="v2")
 
 
 def test_a_damaged_or_foreign_repository(folder: Path, hub: Hub) -> None:

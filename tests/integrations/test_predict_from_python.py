@@ -1,5 +1,7 @@
 """`predict` from Python: the same bytes give the same answer, however they are handed over."""
 
+import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,14 @@ def arrays(files: list[Path]) -> list[np.ndarray]:
     return [np.asarray(Image.open(path).convert("RGB")) for path in files]
 
 
+def temporary_copy(path: Path) -> Any:
+    """An open file that is no `io.IOBase`, as uploads are kept in."""
+    file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - whoever is given it reads it
+    file.write(path.read_bytes())
+    file.seek(0)
+    return file
+
+
 MANY: dict[str, Callable[[list[Path]], Any]] = {
     "paths": lambda files: files,
     "texts": lambda files: tuple(map(str, files)),
@@ -48,7 +58,9 @@ MANY: dict[str, Callable[[list[Path]], Any]] = {
     "bytes": lambda files: [path.read_bytes() for path in files],
     "views of bytes": lambda files: [memoryview(path.read_bytes()) for path in files],
     "open files": lambda files: [path.open("rb") for path in files],
+    "temporary files": lambda files: [temporary_copy(path) for path in files],
     "arrays": arrays,
+    "views of arrays": lambda files: [array[..., ::-1].copy()[..., ::-1] for array in arrays(files)],
     "a batch": lambda files: np.stack(arrays(files)),
     "images of Pillow": lambda files: [Image.open(path) for path in files],
     "some of each": lambda files: [files[0], arrays(files)[1], files[2].read_bytes()],
@@ -86,6 +98,30 @@ def test_one_image_is_a_table_of_one_row(one: Callable[[Path], Any], folder: Pat
     assert found.select(PROBABILITIES).equals(expected.select(PROBABILITIES))
 
 
+@pytest.mark.parametrize("mode", ["RGBX", "RGBa", "PA", "La", "P", "1"])
+def test_modes_of_pillow(mode: str, folder: Path, files: list[Path]) -> None:
+    """Those that no PNG has are read as what they are converted to."""
+    run = classwise.Run.open(folder / "run")
+    image = Image.open(files[0]).convert("RGB")
+    path_there = {"RGBa": ["RGBA"], "PA": ["P"], "La": ["LA"]}.get(mode, [])
+    for step in (*path_there, mode):
+        image = image.convert(step)
+    alike = image.convert({"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(mode, "RGB"))
+    found, expected = run.predict([image]), run.predict([alike])
+    assert found.select(PROBABILITIES).equals(expected.select(PROBABILITIES))
+
+
+def test_a_damaged_image_of_pillow(folder: Path, files: list[Path]) -> None:
+    """It is opened before it is read: an error as of its file, which can be left out."""
+    data = files[0].read_bytes()
+    run = classwise.Run.open(folder / "run")
+    with pytest.raises(ImageError, match=r"^1: Pillow's image cannot be read"):
+        run.predict([files[0], Image.open(io.BytesIO(data[: len(data) // 2]))])
+    damaged = Image.open(io.BytesIO(data[: len(data) // 2]))
+    table = run.predict([files[0], damaged], bad_images="skip")
+    assert table["label"].is_null().to_list() == [False, True]
+
+
 def test_ids(folder: Path, files: list[Path]) -> None:
     """A path as given, an image in memory by its number; or what the caller says."""
     run = classwise.Run.open(folder / "run")
@@ -111,6 +147,7 @@ def test_no_image_is_refused(empty: Any, folder: Path) -> None:
         ([torch.zeros((3, 8, 8), dtype=torch.uint8)], r"torch\.Tensor.*tensor\.permute\(1, 2, 0\)"),
         (None, r"found builtins\.NoneType for an image; allowed: a path"),
         ([7], r"found builtins\.int for an image; allowed: a path"),
+        (io.StringIO("0.png"), 'an open file that gives str .*; allowed: one that was opened with "rb"'),
         (np.zeros((2, 8, 8), np.uint8), r"an array of uint8 with the shape \(2, 8, 8\)"),
         (np.zeros((1, 2, 8, 8, 3), np.uint8), r"an array of uint8 with the shape \(1, 2, 8, 8, 3\)"),
     ],

@@ -191,6 +191,17 @@ def test_the_folder_of_a_fit_is_removed_with_the_next() -> None:
     assert second.exists()
 
 
+def test_a_fit_that_fails_leaves_the_earlier_model() -> None:
+    """Which predicts as it did."""
+    images, labels = stripes()
+    estimator = quick(epochs=1).fit(images, labels)
+    before = estimator.predict_proba(images)
+    with pytest.raises(ConfigError):
+        estimator.set_params(epochs=0).fit(images, labels == 0)
+    np.testing.assert_array_equal(estimator.predict_proba(images), before)
+    assert len(estimator.classes_) == 3
+
+
 def test_run_directories_are_kept_where_asked(tmp_path: Path) -> None:
     """One for each fit, with its report; a clone has none."""
     images, labels = stripes()
@@ -206,7 +217,13 @@ def test_run_directories_are_kept_where_asked(tmp_path: Path) -> None:
 def test_arguments_reach_the_run() -> None:
     """Those with a name of their own, and any other key by `config`, which goes first; labels keep their names."""
     images, labels = stripes()
-    config = {"loss.name": "focal", "optimizer.lr": 0.02, "report.resamples": 20, "training.batch_size": 4}
+    config = {
+        "loss.name": "focal",
+        "optimizer.lr": 0.02,
+        "report.resamples": 20,
+        "training.batch_size": 4,
+        "seed": 17,
+    }
     estimator = quick(image_size=(8, 12), plan="finetune", config=config, validation_fraction=0.5, epochs=1)
     run = estimator.fit(images, np.array(["a", "b", "c"])[labels]).run_
     resolved = run.folder.config.read_text()
@@ -217,6 +234,7 @@ def test_arguments_reach_the_run() -> None:
         "batch_size = 4",
         'plan = "finetune"',
         "valid = 0.5",
+        "seed = 17",
     ):
         assert line in resolved
     assert run.metrics["targets"]["label"]["labels"] == ["a", "b", "c"]
@@ -225,8 +243,14 @@ def test_arguments_reach_the_run() -> None:
 
 
 def test_wrong_arguments_are_refused_at_fit() -> None:
-    """By their key, as everywhere."""
+    """By their key, as everywhere; none is left out without a word."""
     images, labels = stripes()
+    with pytest.raises(ConfigError, match=r"model\.image_size"):
+        quick(image_size="large").fit(images, labels)
+    with pytest.raises(ConfigError, match=r"model\.image_size"):
+        quick(image_size=64).fit(images, labels)
+    with pytest.raises(ValueError, match=r"weights: found 'mine\.safetensors' with backbone='auto'"):
+        quick(weights="mine.safetensors").fit(images, labels)
     with pytest.raises(ConfigError, match=r"loss\.nam"):
         quick(config={"loss.nam": "focal"}).fit(images, labels)
     with pytest.raises(ConfigError, match=r"training\.epochs"):
@@ -266,6 +290,8 @@ def test_other_mistakes() -> None:
             quick().fit(images, y)
     with pytest.raises(ImageError, match=r"absent\.png"):
         quick().fit(["absent.png", *images[1:]], labels)
+    with pytest.raises(ImageError, match=r"^80: not an image"):
+        quick().fit([*np.repeat(images, 4, axis=0)[:80], b"none", *images[:15]], np.arange(96) % 3)
     with pytest.raises(NotFittedError):
         quick().predict(images)
 

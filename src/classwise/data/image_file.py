@@ -12,6 +12,7 @@ from pathlib import Path
 
 from classwise.data.shard_files import LocalFile, Shards
 from classwise.data.shards import Member, member_of, open_shard
+from classwise.files import is_address
 
 # The first bytes of files that people do hand in as images.
 _OTHER_KINDS = {
@@ -37,8 +38,6 @@ _BRANDS = {
 }
 Folders = str | Path | Sequence[str | Path] | Shards | None
 """The folder, or folders, outside of which no file is read, or the shards; None allows any."""
-
-
 METADATA_BYTES = 2**26
 """What a file may have beside its pixels."""
 
@@ -88,16 +87,17 @@ def _read_member(member: Member, max_pixels: int, root: Folders) -> tuple[str, b
     stamp = root.stamps.get(str(member.shard)) if isinstance(root, Shards) else None
     if isinstance(root, Shards) and stamp is None:
         raise Unreadable("is outside of the shards of this source")
+    folders = None if isinstance(root, Shards) else root
+    if folders is not None and is_address(member.shard):
+        # Before it is opened: a cell of a table must not make this machine ask a server.
+        raise Unreadable("is behind an address, and so outside of the folder of images")
     shard = open_shard(member.shard, stamp)
-    if root is not None and not isinstance(root, Shards):
-        if not isinstance(shard.file, LocalFile):
-            raise Unreadable("is behind an address, and so outside of the folder of images")
-        _require_below(root, member.shard, shard.file.handle)
+    if folders is not None and isinstance(shard.file, LocalFile):
+        _require_below(folders, member.shard, shard.file.handle)
     try:
         size = shard.size_of(member.name)
-        if (
-            size > METADATA_BYTES
-        ):  # perhaps of little data that is compressed: no more is unpacked than its kind allows
+        # Perhaps of little data that is compressed: no more is unpacked than its kind allows.
+        if size > METADATA_BYTES:
             _refuse_large(kind_of(shard.read(member.name, 32)), size, max_pixels)
         data = shard.read(member.name)
     except KeyError:

@@ -19,8 +19,12 @@ from classwise.data.images import decode_image, read_image
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.errors import ImageError
 
-CONVERTED_MODES = ("CMYK", "YCbCr", "LAB", "HSV")
-"""Modes of Pillow that no PNG has, converted to RGB."""
+CONVERTED_MODES = {
+    **dict.fromkeys(("CMYK", "YCbCr", "LAB", "HSV", "RGBX"), "RGB"),
+    **dict.fromkeys(("PA", "RGBa"), "RGBA"),
+    "La": "LA",
+}
+"""Modes of Pillow that no PNG has, and those that they are converted to."""
 UNKNOWN_MODES = ("F", "I")
 """Modes without a known range."""
 
@@ -96,15 +100,21 @@ def _png_bytes(source: Any, name: str) -> bytes:
             f"found {type(source).__name__}; allowed: a path, the bytes of a file, an array (H, W, 3) of uint8, or an"
             " image of Pillow's",
         )
-    image = ImageOps.exif_transpose(source)
-    if image.mode in UNKNOWN_MODES:
+    if source.mode in UNKNOWN_MODES:
         raise ImageError(
-            name, f"found mode {image.mode!r}, whose range is not known; convert it to 8 bits first"
+            name, f"found mode {source.mode!r}, whose range is not known; convert it to 8 bits first"
         )
-    if image.mode in CONVERTED_MODES:
-        image = image.convert("RGB")
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
+    try:
+        image = ImageOps.exif_transpose(source)
+        if image.mode in CONVERTED_MODES:
+            image = image.convert(CONVERTED_MODES[image.mode])
+        image.save(buffer, format="PNG", compress_level=1)
+    except Exception as error:
+        # An opened file is read only now, and Pillow raises nearly anything for a damaged one (see decode.py).
+        raise ImageError(
+            name, f"Pillow's image cannot be read or written as a PNG ({error or type(error).__name__})"
+        ) from error
     return buffer.getvalue()
 
 

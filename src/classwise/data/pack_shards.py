@@ -5,6 +5,7 @@ takes its name once all shards in it are complete and on the disk."""
 
 import io
 import json
+import os
 import secrets
 import shutil
 import tarfile
@@ -55,7 +56,8 @@ def pack(
         _refuse_unsafe_names(samples, path_column)
 
     # Below another name until everything is there.
-    new = out.with_name(f".writing-{out.name}-{secrets.token_hex(4)}")
+    place = Path(os.path.abspath(out))  # noqa: PTH100 - `.` and `..` have no name of their own
+    new = place.with_name(f".writing-{place.name}-{secrets.token_hex(4)}")
     try:
         make_folder(new)
         rows = iter(progress(range(len(samples))))
@@ -68,10 +70,10 @@ def pack(
         for name, final in zip(names, finals, strict=True):
             (new / name).replace(new / final)
         sync_folder(new)
-        if out.exists():
-            out.rmdir()
-        new.replace(out)
-        sync_folder(out.parent)
+        if place.exists():
+            place.rmdir()
+        new.replace(place)
+        sync_folder(place.parent)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from None
     finally:

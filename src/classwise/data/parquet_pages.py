@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +25,20 @@ _REPEATED, _OPTIONAL = 2, 1
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _PLAIN, _DICTIONARY_ENCODINGS = 0, (2, 8)
 _HEADER_BYTES = 1024
+_DAMAGE = (
+    KeyError,
+    IndexError,
+    ValueError,
+    TypeError,
+    struct.error,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+"""What reading numbers that are none of a Parquet file's may end in."""
+
+ColumnPath = tuple[str, ...]
+"""The names that lead to a leaf column, from the outermost on: each of them may hold a dot."""
 
 
 class Chunk(NamedTuple):
@@ -41,14 +54,13 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of a Parquet file says: `schema` has the levels of each leaf column by its dotted path (how many
-    of its ancestors and itself may be null), -1 for a repeated one; `chunks` the parts of each column of bytes, by
-    row group."""
+    """What the end of a Parquet file says: `levels` are those of each leaf column (how many of its ancestors and
+    itself may be null), -1 for a repeated one; `chunks` the parts of each leaf column, by row group."""
 
     at: int
     rows: int
-    levels: dict[str, int]
-    chunks: dict[str, list[Chunk]]
+    levels: dict[ColumnPath, int]
+    chunks: dict[ColumnPath, list[Chunk]]
     metadata: dict[str, bytes]
 
 
@@ -77,34 +89,31 @@ def read_footer(file: ShardFile) -> Footer:
     try:
         tree, _ = _struct(file.read(file.size - 8 - length, length), 0)
         levels = _levels(tree[2])
-        chunks: dict[str, list[Chunk]] = {}
+        chunks: dict[ColumnPath, list[Chunk]] = {}
         for group in tree.get(4, []):
             for column in group[1]:
                 _add_chunk(chunks, column, file)
         metadata = {pair[1].decode(): pair.get(2, b"") for pair in tree.get(5, [])}
-    except (KeyError, IndexError, ValueError, TypeError, struct.error) as error:
+    except _DAMAGE as error:
         raise DataError(f"{file.name}: its footer is damaged ({type(error).__name__}: {error})") from None
     return Footer(at=file.size - 8 - length, rows=tree[3], levels=levels, chunks=chunks, metadata=metadata)
 
 
-def _add_chunk(chunks: dict[str, list[Chunk]], column: dict[int, Any], file: ShardFile) -> None:
-    """Add a column's part of a row group, if it is one of bytes. Raises DataError for a part beyond the file's
-    end."""
+def _add_chunk(chunks: dict[ColumnPath, list[Chunk]], column: dict[int, Any], file: ShardFile) -> None:
+    """Add a column's part of a row group. Raises DataError for a part beyond the file's end."""
     facts = column[3]
-    if facts[1] != BYTE_ARRAY:
-        return
     start = min(facts[9], facts.get(11) or facts[9])
     if not 0 <= start <= start + facts[7] <= file.size:
         raise DataError(f"{file.name}: its footer points beyond its end; it is cut short or damaged")
     chunk = Chunk(start=start, end=start + facts[7], codec=facts[4], values=facts[5], kind=facts[1])
-    chunks.setdefault(".".join(part.decode() for part in facts[3]), []).append(chunk)
+    chunks.setdefault(tuple(part.decode() for part in facts[3]), []).append(chunk)
 
 
-def _levels(elements: Sequence[dict[int, Any]]) -> dict[str, int]:
-    """The levels of each leaf column by its dotted path; the elements are a tree in depth-first order."""
-    levels: dict[str, int] = {}
+def _levels(elements: Sequence[dict[int, Any]]) -> dict[ColumnPath, int]:
+    """The levels of each leaf column; the elements are a tree in depth-first order."""
+    levels: dict[ColumnPath, int] = {}
 
-    def walk(position: int, path: tuple[str, ...], optional: int) -> int:
+    def walk(position: int, path: ColumnPath, optional: int) -> int:
         element = elements[position]
         name = (*path, element[4].decode())
         repetition = element.get(3, 0)
@@ -112,7 +121,7 @@ def _levels(elements: Sequence[dict[int, Any]]) -> dict[str, int]:
             optional = -1 if repetition == _REPEATED else optional + (repetition == _OPTIONAL)
         position += 1
         if not element.get(5):
-            levels[".".join(name)] = optional
+            levels[name] = optional
         for _ in range(element.get(5, 0)):
             position = walk(position, name, optional)
         return position
@@ -145,10 +154,19 @@ def pages_of(file: ShardFile, chunk: Chunk, levels: int, column: str) -> Iterato
             if header[1] == _DICTIONARY_PAGE:
                 dictionary = _dictionary(file, header, begin, chunk.codec)
             elif header[1] in (_DATA_PAGE, _DATA_PAGE_V2):
-                page = _data_page(file, header, begin, chunk.codec, levels, dictionary, column)
+                page = _data_page(
+                    file,
+                    header,
+                    begin,
+                    chunk.codec,
+                    levels=levels,
+                    dictionary=dictionary,
+                    column=column,
+                    most=chunk.values - seen,
+                )
                 seen += len(page.is_there)
                 yield page
-        except (KeyError, IndexError, ValueError, struct.error) as error:
+        except _DAMAGE as error:
             raise DataError(
                 f"{file.name}: a page of column {column} is damaged ({type(error).__name__}: {error})"
             ) from None
@@ -189,8 +207,10 @@ def _data_page(
     levels: int,
     dictionary: Page | None,
     column: str,
+    most: int,
 ) -> Page:
-    """The values of a data page of either version; in the second one, levels lie before the compressed part."""
+    """The values of a data page of either version, `most` of them at the most; in the second one, levels lie before
+    the compressed part."""
     data = file.read(begin, header[3])
     if header[1] == _DATA_PAGE_V2:
         facts = header[8]
@@ -207,6 +227,8 @@ def _data_page(
         length = struct.unpack_from("<I", body)[0] if levels else -4
         level_data = body[4 : 4 + max(0, length)]
         stored, at = header[3], 4 + length
+    if not 0 <= count <= most:
+        raise ValueError(f"{count:,} values; the column has {most:,} more")
     is_there = np.ones(count, bool)
     if levels:
         is_there = runs(level_data, levels.bit_length(), count) == levels
@@ -232,6 +254,8 @@ def decompressed(data: bytes, codec: int, size: int) -> bytes:
         raise ValueError(f"{size:,} bytes; allowed: {LARGEST_PAGE:,}")
     result = data
     if codec and size:
+        import imagecodecs  # which every other run can do without
+
         try:
             result = getattr(imagecodecs, f"{CODECS[codec]}_decode")(data, out=size)
         except Exception as error:  # each of the libraries has an exception of its own
@@ -243,6 +267,8 @@ def decompressed(data: bytes, codec: int, size: int) -> bytes:
 
 def _plain(body: bytes, at: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where `count` values begin that lie one after the other, each behind its length, and these lengths."""
+    if not 0 <= count <= len(body) // 4:
+        raise ValueError(f"{count:,} values in {len(body):,} bytes")
     starts, sizes = np.empty(count, np.int64), np.empty(count, np.int64)
     unpack = struct.Struct("<I").unpack_from
     for number in range(count):

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from classwise.data.listing import IMAGE_SUFFIXES
-from classwise.data.parquet_pages import MAGIC, Footer, Page, pages_of, read_footer
+from classwise.data.parquet_pages import MAGIC, ColumnPath, Footer, Page, pages_of, read_footer
 from classwise.data.shard_files import LocalFile, ShardFile
 from classwise.data.shard_index import NOTHING, PAGE, RAW, Locations, locations_array
 from classwise.errors import DataError
@@ -26,12 +26,8 @@ PATH = "path"
 
 def image_column(footer: Footer) -> str | None:
     """The column that holds images: structs with bytes; None if there is none, or several."""
-    found = {
-        name.removesuffix(".bytes")
-        for name in footer.levels
-        if name.endswith(".bytes") and name.count(".") == 1
-    }
-    return found.pop() if len(found) == 1 else None
+    found = [path[0] for path in footer.levels if len(path) == 2 and path[1] == "bytes"]
+    return found[0] if len(found) == 1 else None
 
 
 def has_images(path: Path) -> bool:
@@ -50,7 +46,7 @@ def parquet_rows(file: ShardFile) -> pl.DataFrame:
     image has none) and all others but nested ones. Raises DataError."""
     footer = read_footer(file)
     image = _image_column(file, footer)
-    others = [name for name in footer.levels if "." not in name and footer.levels[name] >= 0]
+    others = [path[0] for path, levels in footer.levels.items() if len(path) == 1 and levels >= 0]
     frame = _plain_columns(file, footer, others)
     try:
         frame = frame.select(pl.all().cast(pl.String))
@@ -59,19 +55,19 @@ def parquet_rows(file: ShardFile) -> pl.DataFrame:
     frame = _with_class_names(frame, footer, file)
     if PATH in frame.columns:
         return frame.select(PATH, pl.exclude(PATH))
-    paths = pl.Series(PATH, _texts(file, footer, f"{image}.path"), dtype=pl.String)
+    paths = pl.Series(PATH, _texts(file, footer, (image, "path")), dtype=pl.String)
     return frame.select(paths, pl.all()) if others else paths.to_frame()
 
 
 def parquet_locations(file: ShardFile) -> Locations:
     """Where the bytes of each row are; its key is its number from 0. Raises DataError."""
     footer = read_footer(file)
-    column = f"{_image_column(file, footer)}.bytes"
+    column = (_image_column(file, footer), "bytes")
     parts = [_of_page(page) for page in _pages(file, footer, column)]
     columns = np.concatenate(parts, axis=1) if parts else np.zeros((6, 0), np.uint64)
     if columns.shape[1] != footer.rows:
         raise DataError(
-            f"{file.name}: column {column} has {columns.shape[1]} values for {footer.rows} rows; it is damaged"
+            f"{file.name}: column {column[0]} has {columns.shape[1]} values for {footer.rows} rows; it is damaged"
         )
     return locations_array(np.arange(footer.rows, dtype=np.uint64), list(columns))
 
@@ -94,14 +90,14 @@ def _image_column(file: ShardFile, footer: Footer) -> str:
     image = image_column(footer)
     if image is None:
         raise DataError(f"{file.name}: found no single column of images (structs with `bytes`)")
-    if footer.levels[f"{image}.bytes"] < 0:
+    if footer.levels[image, "bytes"] < 0:
         raise DataError(f"{file.name}: column {image} has lists of images; allowed: one image a row")
     return image
 
 
-def _pages(file: ShardFile, footer: Footer, column: str) -> Iterator[Page]:
+def _pages(file: ShardFile, footer: Footer, column: ColumnPath) -> Iterator[Page]:
     for chunk in footer.chunks.get(column, []):
-        yield from pages_of(file, chunk, footer.levels[column], column)
+        yield from pages_of(file, chunk, footer.levels[column], ".".join(column))
 
 
 def _of_page(page: Page) -> np.ndarray:
@@ -121,7 +117,7 @@ def _of_page(page: Page) -> np.ndarray:
     return columns.astype(np.uint64)
 
 
-def _texts(file: ShardFile, footer: Footer, column: str) -> list[str | None]:
+def _texts(file: ShardFile, footer: Footer, column: ColumnPath) -> list[str | None]:
     """The cells of a column of text; all null where there is no such column."""
     if column not in footer.chunks:
         return [None] * footer.rows
@@ -156,7 +152,7 @@ def _write_columns(file: ShardFile, footer: Footer, names: list[str], path: Path
     with path.open("wb") as copy:
         copy.truncate(file.size)
         copy.write(MAGIC)
-        for chunk in (chunk for name in names for chunk in footer.chunks.get(name, [])):
+        for chunk in (chunk for name in names for chunk in footer.chunks.get((name,), [])):
             copy.seek(chunk.start)
             copy.write(file.read(chunk.start, chunk.end - chunk.start))
         copy.seek(footer.at)

@@ -12,6 +12,11 @@ WAITS = (0.2, 1.0)
 """Seconds before a request that failed is tried again."""
 BLOCK_BYTES = 2**20
 """Read at once where a library walks through a file."""
+VERSION_KEYS = (
+    "ETag", "etag", "Content-MD5", "Digest", "md5Hash", "mtime", "LastModified", "Last-Modified", "last_modified",
+    "updated",
+)  # fmt: skip
+"""What file systems call that by which a file differs from an earlier one of the same name, the surest first."""
 
 
 def file_system(address: str) -> Any:
@@ -61,8 +66,9 @@ class RemoteFile:
                 f"{address}: the server does not say how many bytes it has, which reading parts needs"
             )
         self.size = int(facts["size"])
-        known = (facts.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "updated"))
-        self.stamp = f"{self.size} bytes, version {next((str(fact) for fact in known if fact), 'unknown')}"
+        version = next((str(facts[key]) for key in VERSION_KEYS if facts.get(key)), None)
+        self.has_version = version is not None
+        self.stamp = f"{self.size} bytes, version {version or 'unknown'}"
 
     def read(self, at: int, size: int) -> bytes:
         """These bytes; a request that fails is tried again, since a long run meets a bad moment of any network. Raises

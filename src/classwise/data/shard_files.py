@@ -41,6 +41,10 @@ class ShardFile(Protocol):
     @property
     def stamp(self) -> str: ...
 
+    @property
+    def has_version(self) -> bool:
+        """Whether the stamp of another file of this name and size would be another one."""
+
     def read(self, at: int, size: int) -> bytes:
         """These bytes. Raises DataError where they are not there, or the shard has changed since it was opened."""
 
@@ -50,6 +54,8 @@ class ShardFile(Protocol):
 
 class LocalFile:
     """A shard on this machine. Raises DataError if it is missing, or no regular file."""
+
+    has_version = True  # the time of its last change
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -64,6 +64,8 @@ def find(locations: Locations, key: int) -> npt.NDArray[np.uint64] | None:
 
 def remembered_locations(file: ShardFile) -> Locations | None:
     """The array of a shard that was looked at before, mapped; None if there is none that can be read."""
+    if not file.has_version:
+        return None
     with contextlib.suppress(OSError, ValueError, EOFError):
         found = np.load(_path(file, ".npy"), mmap_mode="r", allow_pickle=False)
         if found.dtype == np.uint64 and found.ndim == 2 and len(found) == 7:
@@ -73,6 +75,8 @@ def remembered_locations(file: ShardFile) -> Locations | None:
 
 def remembered_rows(file: ShardFile) -> pl.DataFrame | None:
     """The rows of a shard that was looked at before; None if there are none that can be read."""
+    if not file.has_version:
+        return None
     with contextlib.suppress(OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         path = _path(file, ".parquet")
         return pl.read_parquet(path) if path.is_file() else None
@@ -81,7 +85,9 @@ def remembered_rows(file: ShardFile) -> pl.DataFrame | None:
 
 def remember(file: ShardFile, locations: Locations | None = None, rows: pl.DataFrame | None = None) -> None:
     """Write what was found of a shard, and remove what was found of it before it changed. A cache that cannot be
-    written to is left alone."""
+    written to is left alone, and so is a shard without a version: another one of its size would be taken for it."""
+    if not file.has_version:
+        return
     with contextlib.suppress(OSError):
         if locations is not None:
             buffer = io.BytesIO()

@@ -61,6 +61,13 @@ def is_pattern(text: str) -> bool:
     return any(sign in text for sign in signs) and not Path(text).exists()
 
 
+def _names_each(text: str) -> bool:
+    """Whether a source names each of its shards, alone or by braces, so that a missing one is an error anyway."""
+    if is_address(text):
+        return text.startswith("http") or not any(sign in text for sign in PATTERN_SIGNS)
+    return Path(text).is_file() or not (Path(text).is_dir() or any(sign in text for sign in PATTERN_SIGNS))
+
+
 def _is_shard(path: Path) -> bool:
     suffix = path.suffix.lower()
     return suffix in (".tar", ".zip") or (suffix == ".parquet" and has_images(path))
@@ -100,7 +107,8 @@ def shard_paths(source: str | Path) -> list[Path]:
             f"{source}: found shards of {', '.join(sorted(parts))}, which are parts of a split; name those of one part,"
             f" such as {first}, and the others in data.valid and data.test"
         )
-    _refuse_gaps(paths)
+    if not _names_each(str(source)):
+        _refuse_gaps(paths)
     return paths
 
 
@@ -163,14 +171,15 @@ def _matches(text: str) -> list[Path]:
 
 
 def _refuse_gaps(paths: Sequence[Path]) -> None:
-    """Raise DataError for a missing shard, where their names say how many there are (`train-00000-of-00004`)."""
+    """Raise DataError for a missing shard, where their names say how many there are (`train-00000-of-00004`), unless
+    the source names each of them itself."""
     numbers: dict[tuple[str, int], set[int]] = {}
     for path in paths:
         if match := _NUMBERED.match(path.stem):
             numbers.setdefault((str(path.parent / match[1]), int(match[3])), set()).add(int(match[2]))
     for (stem, count), found in numbers.items():
         missing = [number for number in range(min(count, MOST_SHARDS)) if number not in found]
-        if missing and len(paths) > 1:
+        if missing:
             raise DataError(
                 f"{stem}-*: found {len(found)} of {count} shards; missing: number {', '.join(map(str, missing[:5]))}"
                 f"{' and more' if len(missing) > 5 else ''}"

@@ -4,6 +4,7 @@ Such a path is never given to the system: the shard's own is, and the rest is lo
 shard_index.py). Each process opens the shards that it reads from, and closes the least recently used.
 """
 
+import itertools
 import os
 import re
 import threading
@@ -40,8 +41,9 @@ from classwise.files import is_address
 SUFFIXES = (".parquet", ".tar", ".zip")
 OPEN_SHARDS = 128
 """Shards that a process keeps open at most."""
-PAGES = 4
-"""Decompressed pages of Parquet that are kept of each open shard, since rows in order share them."""
+PAGE_BYTES = 2**26
+"""Of the decompressed pages of Parquet that a process keeps, since rows in order share them; the last one is kept
+whatever its size."""
 HEADER_BYTES = 1024
 """Read before an entry of a zip, for its local header: 30 bytes, its name, and what may come after that."""
 _INSIDE = re.compile(r"(?:\.parquet|\.tar|\.zip)(?=/.)", re.IGNORECASE)
@@ -68,15 +70,43 @@ def _is_file(path: str) -> bool:
     return path in _opened().shards or os.path.isfile(path)  # noqa: PTH113 - one look-up an image
 
 
-class OpenShard:
-    """A shard that this process reads from."""
+class Pages:
+    """The decompressed pages that were used last, of all shards of a process."""
 
-    def __init__(self, file: ShardFile, kind: str) -> None:
+    def __init__(self) -> None:
+        self._pages: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> bytes | None:
+        """The page with this key, if it is kept."""
+        with self._lock:
+            if key in self._pages:
+                self._pages.move_to_end(key)
+            return self._pages.get(key)
+
+    def keep(self, key: tuple[int, int], page: bytes) -> None:
+        """Keep a page, and no more of the others than PAGE_BYTES allow."""
+        with self._lock:
+            if key in self._pages:  # another thread was faster
+                return
+            self._pages[key] = page
+            self._bytes += len(page)
+            while self._bytes > PAGE_BYTES and len(self._pages) > 1:
+                _, oldest = self._pages.popitem(last=False)
+                self._bytes -= len(oldest)
+
+
+class OpenShard:
+    """A shard that this process reads from. `number`: another one for each that it opens."""
+
+    def __init__(self, file: ShardFile, kind: str, number: int, pages: Pages) -> None:
         self.file = file
         self.kind = kind
+        self.number = number
+        self._pages = pages
         self._locations: Locations | None = None
         self._lock = threading.Lock()
-        self._pages: OrderedDict[int, bytes] = OrderedDict()
 
     @property
     def locations(self) -> Locations:
@@ -146,15 +176,11 @@ class OpenShard:
         return data[begin : begin + stored]
 
     def _page(self, at: int, stored: int, codec: int, size: int) -> bytes:
-        """A decompressed page of Parquet; the last ones are kept."""
-        with self._lock:
-            page = self._pages.get(at)
+        """A decompressed page of Parquet."""
+        page = self._pages.get((self.number, at))
         if page is None:
             page = decompressed(self.file.read(at, stored), codec, size)
-            with self._lock:
-                self._pages[at] = page
-                while len(self._pages) > PAGES:
-                    self._pages.popitem(last=False)
+            self._pages.keep((self.number, at), page)
         return page
 
 
@@ -164,6 +190,8 @@ class _Opened:
     def __init__(self) -> None:
         self.process = os.getpid()
         self.shards: OrderedDict[str, OpenShard] = OrderedDict()
+        self.pages = Pages()
+        self.numbers = itertools.count()
         self.lock = threading.Lock()
 
     def get(self, path: Path) -> OpenShard:
@@ -171,7 +199,8 @@ class _Opened:
         with self.lock:
             shard = self.shards.get(key)
             if shard is None:
-                shard = OpenShard(open_file(path), path.suffix.lower())
+                number = next(self.numbers)
+                shard = OpenShard(open_file(path), path.suffix.lower(), number, self.pages)
                 self.shards[key] = shard
                 while len(self.shards) > OPEN_SHARDS:
                     self.shards.popitem(last=False)  # closed with its last reader

@@ -135,6 +135,10 @@ def download(repo: str, revision: str | None = None, token: str | None = None) -
     """The folder of the run in a repository, in the cache of the hub's client; see `from_hub`. What is in the cache is
     used where the hub cannot be reached. Raises ModelError."""
     repo, in_address = parsed_address(repo)
+    if None not in (revision, in_address) and revision != in_address:
+        raise ModelError(
+            f"revision: found {revision!r} and {SCHEME}{repo}@{in_address}; allowed: one of them, or the same"
+        )
     with _told(repo):
         folder = snapshot_download(
             repo, revision=revision or in_address, token=token, allow_patterns=list(FILES)
@@ -168,10 +172,11 @@ def _told(repo: str) -> Iterator[None]:
 def _refuse_paths(files: Mapping[str, bytes], run: Run) -> None:
     """Raise OutputError where a file holds a folder of this machine: nothing is known that writes one, and nobody can
     take back what was published."""
-    config = tomllib.loads(run.folder.config.read_text(encoding="utf-8"))
-    images = config["data"]["images"]
-    folders = [str(Path.home()), str(run.path.resolve()), config["data"]["source"]]
+    data = tomllib.loads(run.folder.config.read_text(encoding="utf-8"))["data"]
+    images = data["images"]
+    folders = [str(Path.home()), str(run.path.resolve()), data["source"]]
     folders += [images] if isinstance(images, str) else images
+    folders += [data[key] for key in ("valid", "test") if isinstance(data.get(key), str)]
     for folder in folders:
         for name, data in files.items():
             if len(Path(folder).parts) > 2 and not name.startswith(f"{CODE}/") and folder.encode() in data:

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from classwise.own_parts.reference import is_own
 from classwise.report.names import interval_text, metric_name, number_text
 
 IMAGE_CLASSIFICATION = "image-classification"
@@ -49,12 +50,13 @@ def model_card(
 ) -> str:
     """README.md for the repository `repo`, from config.toml (as a tree), status.json and metrics.json. `code`: names of
     files of the run's own code, if any."""
+    backbone = str(config["model"]["backbone"])
     data = ModelCardData(
         license=notes.license,
         language=notes.language,
         library_name="classwise",
         pipeline_tag=_pipeline_tag(metrics),
-        tags=["classwise", str(config["model"]["backbone"]).partition(".")[0], *notes.tags],
+        tags=["classwise", *([] if is_own(backbone) else [backbone.partition(".")[0]]), *notes.tags],
         model_name=repo.partition("/")[2],
         eval_results=list(_eval_results(metrics, notes.dataset)) or None,
     )

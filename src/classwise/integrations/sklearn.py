@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,7 +54,8 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     takes: texts, numbers, booleans. Each fit is a run of its own, configured as `classwise init` would.
 
     backbone: a name as in model.backbone; auto: what `init` takes, without asking a hub.
-    weights: as in model.weights; auto: those that go with `backbone="auto"`, and none for another backbone.
+    weights: as in model.weights; auto: those that go with `backbone="auto"`, and none for another backbone. With
+        `backbone="auto"` only auto and none.
     image_size: (height, width); auto: about that of the images.
     plan: training.plan: auto, probe (fits the heads to a frozen backbone, which takes seconds), probe_then_finetune,
         finetune.
@@ -112,14 +113,17 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises ValueError for what does not fit together, ClasswiseError for images and settings that cannot be used.
         """
         images = images_of(X)
-        columns = self._columns(images, y, groups, sample_weight)
+        classes_K, columns = _table_columns(images, y, groups, sample_weight)
         size = _usual_size(images)
 
-        folder = self._new_folder()
-        columns["path"] = _path_columns(images, folder)
+        # Until the new model is there, the estimator keeps an earlier one with its folder.
+        kept = _TemporaryFolder() if self.run_dir is None else None
+        folder = _new_folder(Path(self.run_dir)) if kept is None else kept.path
+        columns["path"] = _paths(images, folder)
         pl.DataFrame(columns).write_parquet(folder / TABLE)
-        config = self._run_config(folder, columns, size)
+        config = self._run_config(folder, columns, _names(classes_K), size)
         self.run_ = train(config, folder / "run", quiet=not self.verbose)
+        self.classes_, self._folder = classes_K, kept
         return self
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
@@ -141,29 +145,6 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         number_of = {name: k for k, name in enumerate(names)}
         class_N = np.array([number_of[name] for name in table["label"].to_list()], np.int64)
         return class_N, p_NK / p_NK.sum(axis=1, keepdims=True)
-
-    def _columns(self, images: Sequence[Any], y: Any, groups: Any, sample_weight: Any) -> dict[str, Any]:
-        """The columns of the table of the training rows, and `classes_`. Raises ValueError."""
-        if y is None:
-            raise ValueError("ClasswiseClassifier requires y to be passed, but the target y is None")
-        y = column_or_1d(y, warn=True)
-        check_consistent_length(images, y, groups, sample_weight)
-        check_classification_targets(y)
-        self.classes_, class_N = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y: found one class, {self.classes_[0]}; allowed: two classes or more")
-        columns: dict[str, Any] = {
-            "id": [str(row) for row in range(len(images))],
-            "label": [_names(self.classes_)[k] for k in class_N],
-        }
-        if groups is not None:
-            columns["group"] = [str(group) for group in groups]
-        if sample_weight is not None:
-            weights_N = _check_sample_weight(sample_weight, y, dtype=np.float64, ensure_non_negative=True)
-            if not weights_N.any():
-                raise ValueError("sample_weight: found weights that are all zero; allowed: one above 0")
-            columns["weight"] = weights_N
-        return columns
 
     def __sklearn_tags__(self) -> Tags:
         """Images: N of them, or an array of three axes (gray) or four, and no table of features."""
@@ -189,18 +170,9 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             # The run's own code, if any, still has to be trusted: the first prediction says how.
             self.run_ = Run(RunFolder(self._folder.path))
 
-    def _new_folder(self) -> Path:
-        """An empty folder for this fit; a temporary one goes when the estimator does, or is fitted again."""
-        if self.run_dir is None:
-            self._folder = _TemporaryFolder()
-            return self._folder.path
-        for folder in numbered(Path(self.run_dir) / "fit"):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(parents=True)
-                return folder.absolute()
-        raise AssertionError  # there is no last number
-
-    def _run_config(self, folder: Path, columns: Mapping[str, Any], size: tuple[int, int]) -> Config:
+    def _run_config(
+        self, folder: Path, columns: Mapping[str, Any], labels: Sequence[str], size: tuple[int, int]
+    ) -> Config:
         """What `init` would write for images of this size (height, width), and the constructor's arguments over it."""
         data = {"source": str(folder / TABLE), "images": folder.anchor, "path": "path", "id": "id"}
         data |= {key: key for key in ("group", "weight") if key in columns}
@@ -208,20 +180,21 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             table=pl.DataFrame(),
             folders=[Path(folder.anchor)],
             data={**data, "valid": self.validation_fraction},
-            targets={"label": {"column": "label", "labels": list(_names(self.classes_))}},
+            targets={"label": {"column": "label", "labels": list(labels)}},
         )
         choice = self._backbone_choice(*size)
         tree = suggest(guess, "fit", choice, height=size[0], width=size[1], prior=None).to_dict()
         # What is measured, such as how many epochs there is time for, would make two fits differ.
         del tree["training"]["minutes"]
         given = {
+            "seed": _seed(self.random_state),
             "data.workers": 0,
             "data.cache": "off",
             "training.precision": "fp32",
             "training.threads": torch.get_num_threads(),
             "report.baselines": False,
             "report.resamples": 0,
-            "model.image_size": None if isinstance(self.image_size, str) else list(self.image_size),
+            "model.image_size": self._given_size(),
             "training.plan": self.plan,
             "training.epochs": self.epochs,
             "training.batch_size": self.batch_size,
@@ -229,12 +202,22 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "data.augment": self.augment,
             "training.device": self.device,
             **(self.config or {}),
-            "seed": _seed(self.random_state),
         }
         overrides = [(key, _toml(value)) for key, value in given.items() if value is not None]
         return make_config(tree, overrides, where="ClasswiseClassifier")
 
+    def _given_size(self) -> Any:
+        """model.image_size, None for `auto`; what is no pair is for the config to refuse."""
+        if isinstance(self.image_size, str):
+            return None if self.image_size == "auto" else self.image_size
+        return list(self.image_size) if isinstance(self.image_size, Iterable) else self.image_size
+
     def _backbone_choice(self, height: int, width: int) -> BackboneChoice:
+        if self.backbone == "auto" and self.weights not in ("auto", "none"):
+            raise ValueError(
+                f"weights: found {self.weights!r} with backbone='auto'; allowed: auto or none. For these weights name"
+                " their backbone"
+            )
         if self.backbone != "auto":
             weights = "none" if self.weights == "auto" else self.weights
             return BackboneChoice(self.backbone, weights, "as asked for")
@@ -253,6 +236,15 @@ class _TemporaryFolder:
 def _remove(path: str, process: int) -> None:
     if os.getpid() == process:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _new_folder(base: Path) -> Path:
+    """An empty folder in `base` for a fit."""
+    for folder in numbered(base / "fit"):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder.absolute()
+    raise AssertionError  # there is no last number
 
 
 def images_of(X: Any) -> list[Any]:
@@ -295,15 +287,43 @@ def _unstacked(X: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return X
 
 
+def _table_columns(
+    images: Sequence[Any], y: Any, groups: Any, sample_weight: Any
+) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """The labels in order (K,), and the columns of the table of the training rows but that of the paths. Raises
+    ValueError."""
+    if y is None:
+        raise ValueError("ClasswiseClassifier requires y to be passed, but the target y is None")
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(images, y, groups, sample_weight)
+    check_classification_targets(y)
+    classes_K, class_N = np.unique(y, return_inverse=True)
+    if len(classes_K) < 2:
+        raise ValueError(f"y: found one class, {classes_K[0]}; allowed: two classes or more")
+    names = _names(classes_K)
+    columns: dict[str, Any] = {
+        "id": [str(row) for row in range(len(images))],
+        "label": [names[k] for k in class_N],
+    }
+    if groups is not None:
+        columns["group"] = [str(group) for group in groups]
+    if sample_weight is not None:
+        weights_N = _check_sample_weight(sample_weight, y, dtype=np.float64, ensure_non_negative=True)
+        if not weights_N.any():
+            raise ValueError("sample_weight: found weights that are all zero; allowed: one above 0")
+        columns["weight"] = weights_N
+    return classes_K, columns
+
+
 def _usual_size(images: Sequence[Any]) -> tuple[int, int]:
     """The median (height, width) of some of the images. Raises ImageError."""
-    sampled = images[:: max(1, len(images) // SAMPLED_IMAGES)]
-    sizes = [image_of(image, str(row), MAX_PIXELS, None).shape[:2] for row, image in enumerate(sampled)]
+    rows = range(0, len(images), max(1, len(images) // SAMPLED_IMAGES))
+    sizes = [image_of(images[row], str(row), MAX_PIXELS, None).shape[:2] for row in rows]
     height, width = np.median(sizes, axis=0)
     return int(height), int(width)
 
 
-def _path_columns(images: Sequence[Any], folder: Path) -> list[str]:
+def _paths(images: Sequence[Any], folder: Path) -> list[str]:
     """The path of each image from the root of the file system on; images in memory are written below `folder`."""
     paths = []
     for row, image in enumerate(images):

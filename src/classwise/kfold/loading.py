@@ -23,9 +23,8 @@ def load(
     damaged one, TrustError for code that is not trusted, ModelError for a repository that cannot be had.
     """
     if str(run).startswith("hf://"):
-        from classwise.integrations.hub import (
-            download,  # the hub's client, which a run on disk can do without
-        )
+        # The hub's client takes time to import, and a run on disk can do without it.
+        from classwise.integrations.hub import download
 
         run = download(str(run))
     return open_run(run, trust, tta, ensemble).model()

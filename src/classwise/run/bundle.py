@@ -35,7 +35,9 @@ BUNDLED = (
 """The names of the files; with code of its own, those of code/ as well."""
 ELSEWHERE = {"source": "data", "images": ".", "cache": "auto"}
 """What [data] says in place of the paths of this machine."""
-KEPT_STATUS = ("state", "reason", "epoch", "update", "best", "model", "environment")
+KEPT_STATUS = ("state", "epoch", "update", "best", "model", "environment")
+ENDED = ("finished", "early_stopped")
+"""States whose `reason` is kept; that of a run that has failed may name a file."""
 KEPT_DATA = ("rows", "train", "valid", "test", "labels", "joint", "values", "queries", "masked")
 LEFT_OUT_METRICS = ("warnings", "skipped", "unseen")
 
@@ -49,7 +51,7 @@ def bundle(folder: RunFolder) -> dict[str, bytes]:
     targets = metadata["targets"]
     texts: dict[str, Any] = {
         "status.json": _shared_status(folder.status(), config),
-        "metrics.json": {k: v for k, v in folder.metrics().items() if k not in LEFT_OUT_METRICS},
+        "metrics.json": _shared_metrics(folder.metrics()),
         "labels.json": {target["name"]: target["labels"] for target in targets if target.get("labels")},
     }
     files = {"config.toml": portable(config).to_toml().encode()}
@@ -85,9 +87,19 @@ def write_bundle(files: Mapping[str, bytes], folder: Path) -> None:
         path.write_bytes(content)
 
 
+def _shared_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """metrics.json without names of files, of the test rows as well."""
+    shared = {key: value for key, value in metrics.items() if key not in LEFT_OUT_METRICS}
+    if isinstance(shared.get("test"), Mapping):
+        shared["test"] = _shared_metrics(shared["test"])
+    return shared
+
+
 def _shared_status(status: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """status.json without names of files."""
     shared = {key: status[key] for key in KEPT_STATUS if key in status}
+    if status.get("state") in ENDED:
+        shared["reason"] = status.get("reason", "")
     if "model" in shared:
         shared["model"] = {**shared["model"], "weights": config.model.weights}
     data = status.get("data") or {}

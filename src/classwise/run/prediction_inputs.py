@@ -1,7 +1,6 @@
 """What `predict` is given: a table, a folder, image files, patterns, a list of paths, or images in memory."""
 
 import glob
-import io
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -90,7 +89,7 @@ def _listed(source: Any) -> list[Any]:
     """The images of a list, or the only one. Raises DataError for what is neither an image nor a path of one."""
     source = _unpacked(source)
     given = list(source) if isinstance(source, Iterable) and not _is_one(source) else [source]
-    given = [item.read() if isinstance(item, io.IOBase) else item for item in given]
+    given = [_content(item) if _is_open_file(item) else item for item in given]
     for item in given:
         if not is_in_memory(item) and not isinstance(item, str | Path):
             kind = f"{type(item).__module__}.{type(item).__qualname__}"
@@ -113,7 +112,23 @@ def _unpacked(source: Any) -> Any:
 
 def _is_one(source: Any) -> bool:
     """Whether this is one image, though it could be iterated over: a tensor's rows are no images."""
-    return is_in_memory(source) or isinstance(source, io.IOBase) or hasattr(source, "__array__")
+    return is_in_memory(source) or _is_open_file(source) or hasattr(source, "__array__")
+
+
+def _is_open_file(source: Any) -> bool:
+    """Whether this is a file to read from, also one of those that are no `io.IOBase` (tempfile.NamedTemporaryFile)."""
+    return callable(getattr(source, "read", None))
+
+
+def _content(file: Any) -> bytes:
+    """What is left to read of an open file. Raises DataError for one of text."""
+    content = file.read()
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise DataError(
+            f"found an open file that gives {type(content).__name__} in place of bytes; allowed: one that was opened"
+            ' with "rb"'
+        )
+    return bytes(content)
 
 
 def _samples_of(

@@ -292,7 +292,8 @@ def _image_paths(guess: Guess) -> list[Path]:
         return [guess.root / name for name in guess.image_names]
     cells = [str(cell) for cell in guess.table[guess.data["path"]].drop_nulls().to_list()]
     found = find_images(cells, guess.folders, str(guess.root), follow_links=True)
-    return [found.root / name for name in found.names]
+    root = found.root.absolute()  # so that a cell that is an address stays the name of a file
+    return [root / name for name in found.names]
 
 
 def _facts_of(paths: Sequence[Path], channels: int) -> list[ImageFacts]:
