@@ -23,30 +23,35 @@ def serve(
     *,
     host: Annotated[
         str,
-        Parameter(help="Address to listen at; 0.0.0.0 for all of this machine. There is no authentication."),
+        Parameter(
+            help="Address to listen on; 0.0.0.0 for all addresses of this machine. There is no authentication."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[
-        int, Parameter(help="Port to listen at; 0 for any that is free, which is printed.")
-    ] = 8000,
+    port: Annotated[int, Parameter(help="Port to listen on; 0 for any free one, which is printed.")] = 8000,
     engine: ServiceEngine = "auto",
     tta: Tta = None,
     ensemble: Ensemble = None,
-    max_images: Annotated[int, Parameter(help="Images of one request.")] = 64,
-    max_megabytes: Annotated[float, Parameter(help="Size of one request, in 1,000,000 bytes.")] = 32.0,
+    max_images: Annotated[int, Parameter(help="Most images in one request.")] = 64,
+    max_megabytes: Annotated[float, Parameter(help="Largest request, in 1,000,000 bytes.")] = 32.0,
     max_megapixels: Annotated[
         float | None,
-        Parameter(help="Pixels of one image, in 1,000,000 [default: data.max_pixels of the run's config]."),
+        Parameter(
+            help="Most pixels of one image, in 1,000,000 [default: data.max_pixels of the run's config]."
+        ),
     ] = None,
     queue: Annotated[
         int, Parameter(help="Images that may wait, of all requests together; with more, the answer is 503.")
     ] = 256,
-    batch: Annotated[int, Parameter(help="Images that go through the model at once, at the most.")] = 16,
+    batch: Annotated[int, Parameter(help="Most images that go through the model at once.")] = 16,
     timeout: Annotated[
-        float, Parameter(help="Seconds for a request to come, and seconds for its answer.")
+        float, Parameter(help="Seconds for a request to arrive, and as many for its answer.")
     ] = 30.0,
     allow_host: Annotated[
         tuple[str, ...],
-        Parameter(help="A further name in the Host header of requests, as behind a proxy; may be repeated."),
+        Parameter(
+            help="A further name in the Host header of requests, as behind a proxy; may be repeated.",
+            show_default=False,
+        ),
     ] = (),
     log: Annotated[bool, Parameter(help="Print a line for each request, on stderr.")] = False,
     trust: Trust = "",
@@ -54,7 +59,7 @@ def serve(
 ) -> None:
     """Serve a trained model over HTTP: a page to drop images on, POST /predict for programs, /health and /metrics.
 
-    Answers are those of `classwise predict`. Ends with Ctrl+C or SIGTERM, once requests that have begun are answered.
+    Answers are those of `classwise predict`. Ends with Ctrl-C or SIGTERM, once requests that have begun are answered.
     Needs the extra: pip install "classwise[serve]".
 
     Parameters

@@ -60,7 +60,7 @@ def _title(snapshot: Snapshot) -> Text:
     after = f" after {duration(seconds)}" if snapshot.state in DONE and seconds else ""
     # Of a long path its end: the state behind it has to fit the terminal.
     path = str(snapshot.path)
-    path = path if len(path) <= LONGEST_PATH else f"…{path[1 - LONGEST_PATH :]}"
+    path = path if len(path) <= LONGEST_PATH else f"...{path[3 - LONGEST_PATH :]}"
     return Text.assemble((path, "bold"), ": ", state, since, after)
 
 
