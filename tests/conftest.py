@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.helpers.browser import Browser, browsing
+
 # No test depends on timing: an example may take long on a busy machine.
 settings.register_profile("classwise", deadline=None)
 settings.load_profile("classwise")
@@ -45,6 +47,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, for all tests of a file."""
+    with browsing() as found:
+        yield found
 
 
 @pytest.fixture

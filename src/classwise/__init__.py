@@ -18,28 +18,37 @@ if TYPE_CHECKING:
     from classwise.config.load import make_config as make_config
     from classwise.config.schema import Config as Config
     from classwise.errors import ClasswiseError as ClasswiseError
+    from classwise.integrations.hub import from_hub as from_hub
+    from classwise.integrations.hub import push_to_hub as push_to_hub
+    from classwise.integrations.sklearn import ClasswiseClassifier as ClasswiseClassifier
     from classwise.kfold.api import Folds as Folds
     from classwise.kfold.api import folds as folds
     from classwise.kfold.api import resume as resume
     from classwise.kfold.checked import check as check
+    from classwise.kfold.loading import load as load
     from classwise.run.api import Run as Run
     from classwise.run.api import train as train
     from classwise.suggest.config import init as init
 
 _MODULE_OF = {
+    "ClasswiseClassifier": "integrations.sklearn",
     "ClasswiseError": "errors",
     "Config": "config.schema",
     "Folds": "kfold.api",
     "Run": "run.api",
     "check": "kfold.checked",
     "folds": "kfold.api",
+    "from_hub": "integrations.hub",
     "init": "suggest.config",
+    "load": "kfold.loading",
     "load_config": "config.load",
     "make_config": "config.load",
+    "push_to_hub": "integrations.hub",
     "resume": "kfold.api",
     "train": "run.api",
 }
 __all__ = [
+    "ClasswiseClassifier",
     "ClasswiseError",
     "Config",
     "Folds",
@@ -47,9 +56,12 @@ __all__ = [
     "__version__",
     "check",
     "folds",
+    "from_hub",
     "init",
+    "load",
     "load_config",
     "make_config",
+    "push_to_hub",
     "resume",
     "train",
 ]

@@ -15,7 +15,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 import classwise
-from classwise import cli_data, cli_models, cli_training
+from classwise import cli_data, cli_explain, cli_inspect, cli_models, cli_serving, cli_training
 from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
 from classwise.console import on_terminal, wrapped
 from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
@@ -37,14 +37,18 @@ SINGLE_PROCESS_COMMANDS = (
     "check",
     "compare",
     "folds",
+    "pack",
     "evaluate",
     "predict",
     "submit",
+    "explain",
     "export",
     "convert",
     "report",
     "schedule",
+    "serve",
     "step",
+    "watch",
 )
 """Commands that torchrun cannot start: their processes would write the same files."""
 
@@ -54,12 +58,16 @@ for _command in (
     cli_training.folds,
     cli_training.compare,
     cli_data.check,
+    cli_data.pack,
     cli_models.evaluate,
     cli_models.predict,
     cli_models.submit,
+    cli_explain.explain,
     cli_models.export,
     cli_models.convert,
     cli_models.report,
+    cli_inspect.watch,
+    cli_serving.serve,
 ):
     app.command(_command)
 

@@ -49,7 +49,8 @@ def check(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Look for what is wrong with data before a number is trusted: copies and leaks, labels, images, shortcuts, shift.
+    """Look for what is wrong with data before a number is trusted: copies and leaks, labels, images, shortcuts,
+    shift.
 
     Writes check.html, check.csv and check.json; the source is never changed. Every key of a config is also an option.
 
@@ -108,4 +109,42 @@ def _apply(
     said = apply_to(source, proposals, out, keys, force)
     if not quiet:
         print(said, file=sys.stderr)
+    print(out)
+
+
+def pack(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    format: Annotated[
+        str, Parameter(help="parquet (Hugging Face's layout), tar (WebDataset's naming) or zip.")
+    ] = "parquet",
+    shard_mb: Annotated[int, Parameter(name="--shard-mb", help="Megabytes of images in each shard.")] = 256,
+    path: Annotated[
+        str | None, Parameter(help="Column of a table with the image paths [default: path].")
+    ] = None,
+    images: Annotated[
+        Path | None, Parameter(help="Folder that a table's paths are relative to [default: the table's own].")
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Put images and their table into shards: few large files, which any disk and object store reads well.
+
+    The shards are a source as the files were: the same rows in the same order, and training on them gives the same
+    model.
+
+    Parameters
+    ----------
+    source
+        A classwise.toml, whose data.source is packed, a table, a folder of class folders, or other shards.
+    out
+        The folder for the shards, which is new or empty.
+    """
+    from classwise.compose.packing import pack_source
+
+    made = pack_source(source, out, format, shard_mb, path, images, quiet)
+    if not quiet:
+        print(made.text, file=sys.stderr)
     print(out)

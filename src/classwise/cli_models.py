@@ -232,12 +232,37 @@ def export(
     run: Path,
     /,
     *,
-    out: Annotated[Path, Parameter(help="The .onnx file to write.")],
+    out: Annotated[
+        Path,
+        Parameter(
+            help="A folder (no suffix) for an ONNX file, labels and a client; an .onnx file; or a .pt2 archive of"
+            " torch.export's."
+        ),
+    ],
+    preprocessing: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="An .onnx file takes images of any size and gives the answers of predict, as in a folder. Without it:"
+            " images at the model's size, raw outputs.",
+        ),
+    ] = False,
+    int8: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="The network in 8 bits, calibrated on training images; what it costs is measured on the validation"
+            " rows.",
+        ),
+    ] = False,
+    max_loss: Annotated[
+        float, Parameter(help="With --int8: how much of the selection metric may be lost, of 1 in all.")
+    ] = 0.01,
     trust: Trust = "",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Export the model as an ONNX file for any batch size, with preprocessing and labels in its metadata.
+    """Export the model: as a folder that answers as predict does without torch, an ONNX file, or an archive.
 
     Parameters
     ----------
@@ -246,7 +271,8 @@ def export(
     """
     from classwise.kfold.api import open_run
 
-    print(open_run(run, trust).export(out, force, quiet=False))
+    opened = open_run(run, trust)
+    print(opened.export(out, force, quiet=False, preprocessing=preprocessing, int8=int8, max_loss=max_loss))
 
 
 def convert(

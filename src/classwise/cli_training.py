@@ -1,13 +1,15 @@
 """The commands that train: train, resume, folds, compare. `cli.py` puts them on the command line."""
 
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from classwise.cli_options import Debug, Quiet, Trust, parse_overrides, say_at_once
-from classwise.errors import ClasswiseError
+from classwise.cli_options import Debug, Force, Quiet, Trust, parse_overrides, say_at_once
+from classwise.errors import ClasswiseError, ConfigError
 
 
 def train(
@@ -118,9 +120,16 @@ def compare(
     vary: Annotated[
         list[str] | None, Parameter(help="KEY=VALUE,VALUE,...; if repeated, all combinations are run.")
     ] = None,
-    seeds: Annotated[int, Parameter(help="Runs per variant, with the seeds seed, seed + 1, ...")] = 5,
-    out: Annotated[Path | None, Parameter(help="Folder for the comparison [default: compare/NAME].")] = None,
-    jobs: Annotated[int, Parameter(help="Number of runs to train at the same time.")] = 1,
+    seeds: Annotated[
+        int | None, Parameter(help="Runs per variant, with the seeds seed, seed + 1, ... [default: 5].")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(help="Folder for the comparison [default: compare/NAME]; of runs, a page NAME.html."),
+    ] = None,
+    jobs: Annotated[
+        int | None, Parameter(help="Number of runs to train at the same time [default: 1].")
+    ] = None,
     margin: Annotated[
         float | None,
         Parameter(
@@ -128,10 +137,13 @@ def compare(
             " for MAE, MSE and RMSE]."
         ),
     ] = None,
+    as_json: Annotated[bool, Parameter(name="--json", help="Of runs: print all as JSON.")] = False,
+    force: Force = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train variants of a config over several seeds, and compare each with the first one by paired differences.
+    """Train variants of a config over several seeds, and compare each with the first one by paired differences; or
+    compare finished runs row by row: compare RUN RUN ...
 
     Scored are rows that chose nothing: data.test; without it, where every variant has a fixed epoch, the validation
     rows; else the rows of data.valid, and each run selects its epoch on a share of its training rows.
@@ -142,18 +154,28 @@ def compare(
     Parameters
     ----------
     config
-        A classwise.toml; `classwise init` writes one.
+        A classwise.toml; `classwise init` writes one. Or the directories of two or more runs or folds, which are then
+        compared with the first, on the rows that all of them predict and none was trained on.
     """
+    if config.is_dir():
+        unused = {"--vary": vary, "--seeds": seeds, "--jobs": jobs, "--margin": margin}
+        _compare_runs(config, overrides, out, unused, as_json=as_json, force=force, quiet=quiet)
+        return
+    for option, is_given in (("--json", as_json), ("--force", force)):
+        if is_given:
+            raise ConfigError(
+                f"{option}: found with a config; allowed: with the directories of finished runs"
+            )
     from classwise.compare import compare as compare_variants
     from classwise.compare import grid, print_table
 
     comparison = compare_variants(
         config_path=config,
         variants=grid(vary or []),
-        seeds=seeds,
+        seeds=5 if seeds is None else seeds,
         out=out,
         overrides=parse_overrides(overrides),
-        jobs=jobs,
+        jobs=1 if jobs is None else jobs,
         margin=margin,
         quiet=quiet,
     )
@@ -163,6 +185,40 @@ def compare(
         raise ClasswiseError(
             f"{len(comparison.failed)} of {len(comparison.results)} runs failed; the table does not include them"
         )
+
+
+def _compare_runs(
+    first: Path,
+    others: tuple[str, ...],
+    out: Path | None,
+    unused: Mapping[str, object],
+    as_json: bool,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Compare finished runs. Raises ConfigError for the options that are for configs."""
+    for option, value in unused.items():
+        if value is not None:
+            raise ConfigError(
+                f"{option}: found with the run {first}; allowed: with a config, which is trained"
+            )
+    if keys := [token for token in others if token.startswith("--")]:
+        raise ConfigError(f"{keys[0]}: found with the run {first}; allowed: --out, --json, --force, --quiet")
+    say_at_once(f"comparing {len(others) + 1} runs", quiet)
+    from classwise.compare.run_page import check_page, write_page
+    from classwise.compare.run_text import text_of
+    from classwise.compare.runs import compare_runs
+
+    if out is not None:
+        check_page(out, force)
+    found = compare_runs([first, *others])
+    if not quiet:
+        for warning in found.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    print(found.as_json() if as_json else text_of(found))
+    if out is not None:
+        write_page(found, out)
+        print(out)
 
 
 def _print_path(path: Path) -> None:

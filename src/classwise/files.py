@@ -1,15 +1,43 @@
-"""Writing files atomically: no partial files, even after a crash."""
+"""Writing files atomically: no partial files, even after a crash; the user's cache directory; and addresses of files
+that are not on this machine."""
 
+import errno
 import hashlib
 import itertools
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from classwise.errors import OutputError
+
+# Two letters at least: one is a drive of Windows. A Path keeps one of the two slashes.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
+
+
+def user_cache() -> Path:
+    """Our folder in the user's cache directory: $XDG_CACHE_HOME or ~/.cache. Raises OSError for a user without a home
+    folder, as in a container with an unknown user id."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(base or Path.home() / ".cache") / "classwise"
+    except RuntimeError:
+        raise OSError(
+            errno.ENOENT, "no home folder is known; set HOME or XDG_CACHE_HOME", "~/.cache"
+        ) from None
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this is an address, such as `s3://bucket/a.tar`, and no path on this machine."""
+    return _ADDRESS.match(str(path)) is not None
+
+
+def address_of(path: str | Path) -> str:
+    """An address with both of its slashes, of which a Path keeps one."""
+    return _ADDRESS.sub(r"\1://", str(path), count=1)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -49,8 +77,8 @@ def json_text(value: Any) -> str:
 
 
 def make_folder(folder: Path, exist_ok: bool = True) -> None:
-    """Make a folder and its missing parents, so that they survive a power cut: the name of each is flushed to the disk
-    in its parent. Raises OSError; FileExistsError if the folder exists and not `exist_ok`."""
+    """Make a folder and its missing parents, so that they survive a power cut: the name of each is flushed to the
+    disk in its parent. Raises OSError; FileExistsError if the folder exists and not `exist_ok`."""
     ancestry = [folder, *folder.parents]
     missing = list(itertools.takewhile(lambda path: not path.exists(), ancestry))
     if not missing and exist_ok and folder.is_dir():

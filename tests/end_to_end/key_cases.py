@@ -23,7 +23,7 @@ from classwise.kfold.api import folds as train_folds
 from classwise.kfold.jobs import jobs_of
 from classwise.kfold.plan import FoldRun, fold_runs, folds_config
 from classwise.kfold.soup import check_soup
-from classwise.run import checkpoint
+from classwise.run import checkpoint, live_report
 from classwise.run.api import Run, train
 
 Outcome = Run | str
@@ -43,6 +43,12 @@ def split(outcome: Outcome) -> Any:
 def predictions(outcome: Outcome) -> Any:
     """Names and values of the predictions' columns."""
     return finished(outcome, "predictions.csv")
+
+
+def tracked(outcome: Outcome) -> Any:
+    """Which of the files of trackers there are."""
+    assert isinstance(outcome, Run), outcome
+    return [(outcome.path / name).exists() for name in ("metrics.csv", "tensorboard")]
 
 
 def finished(outcome: Outcome, file: str) -> bytes:
@@ -66,6 +72,12 @@ def status(*path: str) -> Callable[[Outcome], Any]:
 def metrics(outcome: Outcome) -> Any:
     """All of metrics.json."""
     return finished(outcome, "metrics.json")
+
+
+def heat_maps(outcome: Outcome) -> int:
+    """How many heat maps the report has."""
+    assert isinstance(outcome, Run), outcome
+    return (outcome.path / "report.html").read_text(encoding="utf-8").count("with the heat map of")
 
 
 def files(outcome: Outcome) -> list[str]:
@@ -176,6 +188,17 @@ def saves(config: Config) -> int:
     with (
         tempfile.TemporaryDirectory() as here,
         mock.patch.object(checkpoint, "write_checkpoint", wraps=write) as written,
+    ):
+        train(config, Path(here) / "run", quiet=True)
+    return int(written.call_count)
+
+
+def live_pages(config: Config) -> int:
+    """How many pages a run writes before it ends: the last one is the same either way."""
+    write = live_report.write_report
+    with (
+        tempfile.TemporaryDirectory() as here,
+        mock.patch.object(live_report, "write_report", wraps=write) as written,
     ):
         train(config, Path(here) / "run", quiet=True)
     return int(written.call_count)
@@ -415,8 +438,11 @@ CASES: dict[str, Case] = {
     ),
     "report.baselines": Case((True, False), status("baselines")),
     # Twelve validation rows: fewer than ten have no interval.
+    "report.live": Case((False, True), lambda count: bool(count), play=live_pages),
     "report.resamples": Case((0, 20, 200), metrics, base={"data": {"valid": 0.5}}),
     "report.row_weights": Case((False, True), metrics, base={"data": {"weight": "amount"}}),
+    "report.explanations": Case((0, 1, 3), heat_maps, base={"data": {"valid": 0.5}}),
+    "report.trackers": Case(([], ["csv"], ["csv", "tensorboard"]), tracked),
 }
 # The losses' keys: what is beside them in their section, and their values.
 WEIGHTED: dict[str, Case] = {

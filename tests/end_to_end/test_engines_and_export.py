@@ -125,7 +125,7 @@ def test_export_refuses_what_it_would_lose(
     with untouched(ranked):
         for out, said in (
             ("model.pt", "found .pt suffix, allowed: .onnx"),
-            ("model", "found no suffix, allowed: .onnx"),
+            ("images", "exists already; it is kept"),
             ("model.onnx", "exists already; it is kept"),
             ("none/model.onnx", "there is no folder"),
         ):

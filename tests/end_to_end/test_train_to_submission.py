@@ -140,7 +140,8 @@ def test_the_run_directory_holds_what_the_contract_lists(people: Path) -> None:
     parts = ("model.safetensors", "training.safetensors", "state.json", "manifest.json")
     assert set(contents(run)) == {
         *("config.toml", "split.csv", "status.json", "history.jsonl", "metrics.json", "predictions.csv"),
-        *("report.html", "log.txt", "checkpoints", "checkpoints/best", "checkpoints/last"),
+        *("report.html", "augmented.json", "explanations.json", "log.txt"),
+        *("checkpoints", "checkpoints/best", "checkpoints/last"),
         *(f"checkpoints/{name}/{part}" for name in ("best", "last") for part in parts),
     }
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))

@@ -16,8 +16,8 @@ from typing import Any
 
 from tests.faults import trials
 from tests.faults.counting import Count, Figure
+from tests.helpers.browser import CHROMIUM
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # {js} marks the page and asks for an address; {url} is an address that nobody should ask for.
 SHAPES = (
     "<script>{js}</script>",

@@ -11,6 +11,7 @@ from classwise.data import table
 from classwise.data.table import read_table
 from classwise.errors import ConfigError, DataError
 from tests.faults import formulas, hostile_report, trials
+from tests.helpers.browser import CHROMIUM
 
 TRIES = 150
 READERS = ("fuzz_config", "fuzz_table", "fuzz_template", "fuzz_manifest", "fuzz_checkpoint")
@@ -88,7 +89,7 @@ def test_sabotage_of_neutral_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count.held < count.tried
 
 
-needs_chromium = pytest.mark.skipif(hostile_report.CHROMIUM is None, reason="Chromium is not installed")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 @needs_chromium

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from classwise.infer.ensemble import decoded_outputs, mean_outputs
-from classwise.infer.export_mean import mean_onnx_bytes
+from classwise.infer.export import module_bytes
+from classwise.infer.export_mean import Mean
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
 
@@ -44,7 +45,7 @@ def models(scale: float) -> list[Classifier]:
 def test_the_file_computes_the_mean_of_targets_of_every_type(of: str, scale: float) -> None:
     """Also of logits of some thousands, whose probabilities float32 cannot hold."""
     built = models(scale)
-    data = mean_onnx_bytes(built, HEADS, of)
+    data = module_bytes(Mean(built, HEADS, of), built[0].metadata)
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == [f"targets.{name}" for name in HEADS[0]]
@@ -71,7 +72,7 @@ def expected_of(built: Sequence[Classifier], images: np.ndarray, of: str) -> dic
 def test_the_images_are_prepared_once_for_all_models() -> None:
     """One operator takes the images, and one what it makes of them."""
     built = [build_classifier("small_cnn", "none", (16, 12), "pad", 0.0, {"a": 3}, seed=i) for i in range(2)]
-    data = mean_onnx_bytes(built, [{"a": ClassHead(3)}] * 2, "probabilities")
+    data = module_bytes(Mean(built, [{"a": ClassHead(3)}] * 2, "probabilities"), built[0].metadata)
     graph = onnx.load_model_from_string(data).graph
     (first,) = (node for node in graph.node if "images" in node.input)
     assert sum(first.output[0] in node.input for node in graph.node) == 1

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from classwise.infer.engines import torch_engine
 from classwise.infer.ensemble import as_decoded, joined_mean_engine, mean_engine
-from classwise.infer.export_mean import mean_onnx_bytes
+from classwise.infer.export import module_bytes
+from classwise.infer.export_mean import Mean
 from classwise.infer.tta import tta_engine
 from classwise.model.classifier import Classifier, build_classifier, joined_heads, joined_name, share_backbone
 from classwise.model.heads import ClassHead, Head, MultilabelHead
@@ -93,9 +94,9 @@ def test_what_differs_in_more_than_the_heads_shares_nothing(what: str) -> None:
 
 def test_the_file_of_all_models_has_the_backbone_once() -> None:
     separate, together = models(), models()
-    large = mean_onnx_bytes(separate, HEADS, "probabilities")
+    large = module_bytes(Mean(separate, HEADS, "probabilities"), separate[0].metadata)
     assert share_backbone(together)
-    small = mean_onnx_bytes(together, HEADS, "probabilities")
+    small = module_bytes(Mean(together, HEADS, "probabilities"), together[0].metadata)
     assert len(small) < 0.5 * len(large)
     outputs = [
         onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(

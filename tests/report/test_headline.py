@@ -48,6 +48,19 @@ def test_a_run_that_does_not_beat_its_baseline_says_so(run: Path) -> None:
     assert marked
 
 
+@pytest.mark.parametrize(("state", "is_said"), [("running", False), ("silent", False), ("finished", True)])
+def test_the_verdict_waits_until_the_run_has_ended(run: Path, state: str, is_said: bool) -> None:
+    """In its first epochs hardly any run beats a probe; the baselines stand there already."""
+    ranked_by(run, "macro_f1", 0.69)
+    set_baselines(run, "joint.macro_f1", 0.06, 0.7)
+    status = read(run, "status.json")
+    write(run, "status.json", status | {"state": state})
+    words, marked = beneath(run)
+    write(run, "status.json", status)
+    assert ("does not beat" in words, marked) == (is_said, is_said)
+    assert "balanced linear probe on pixels 0.700" in words
+
+
 @pytest.mark.parametrize(
     ("metric", "kind", "value", "most_frequent", "probe", "unbeaten"),
     [

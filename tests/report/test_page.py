@@ -1,16 +1,22 @@
 """The page against the files it is made from."""
 
+import base64
+import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from classwise.errors import DataError
+from classwise.report import mistakes, scores
 from classwise.report.environment import breakable
-from classwise.report.mistakes import TILES
+from classwise.report.mistakes import MOST_OF_CLASS, TILES
 from classwise.report.page import duration, write_report
+from classwise.report.read import read_run
+from classwise.report.thumbnails import BUDGET, file_names, thumbnails
 from tests.helpers.browsed import Page
 from tests.helpers.fabricated import LABELS, fabricate_run
 from tests.helpers.tables import read_csv
@@ -130,15 +136,60 @@ def test_group_on_both_sides_is_told(tmp_path: Path) -> None:
 
 
 def test_worst_mistakes_are_the_most_confident_wrong_rows(page: Page, run: Path) -> None:
-    """Each target shows its surest wrong rows, in order, with an image each."""
+    """Each target shows of each class its surest wrong rows, the rarest class first, with an image each."""
     rows = read_csv(run / "predictions.csv")
-    shown = page.values("alt")
-    for place, target in enumerate(LABELS):
+    data = json.loads((run / "status.json").read_text(encoding="utf-8"))["data"]
+    wanted = []
+    for target in LABELS:
         wrong = [row for row in rows if row[target] != row[f"{target}_true"]]
-        wrong.sort(key=lambda row: -float(row[f"{target}_p_{row[target]}"]))
-        most = TILES // len(LABELS)
-        assert shown[place * most : (place + 1) * most] == [row["id"] for row in wrong[:most]]
         assert f"{len(wrong)} of {len(rows)} predictions are wrong" in page.text
+        wrong.sort(key=lambda row: -float(row[f"{target}_p_{row[target]}"]))
+        train = {row["label"]: row["train"] for row in data["labels"][target]}
+        classes = sorted({row[f"{target}_true"] for row in wrong}, key=lambda label: (train[label], label))
+        for label in classes:
+            of_class = [row for row in wrong if row[f"{target}_true"] == label]
+            support = sum(row[f"{target}_true"] == label for row in rows)
+            assert f"{len(of_class)} of {support} wrong; {train[label]:,} training rows" in page.text
+            wanted += [
+                row["id"] for row in of_class[: min(MOST_OF_CLASS, TILES // len(LABELS) // len(classes))]
+            ]
+    assert page.values("alt") == wanted
+
+
+def test_mistakes_name_the_file_of_the_image(page: Page, run: Path) -> None:
+    """Here with its folder, since the files of all people have the same names."""
+    paths = {row["id"]: row["path"] for row in read_csv(run / "split.csv")}
+    assert page.values("alt")
+    for id_ in page.values("alt"):
+        assert f'title="{id_}">{paths[id_]}</bdi>' in page.source
+    assert file_names({"a": "x/1.png", "b": "y/1.png", "c": "y/2.png"}) == {
+        "a": "x/1.png",
+        "b": "y/1.png",
+        "c": "2.png",
+    }
+
+
+def test_where_room_is_short_the_rarest_classes_have_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images each, as many as there is room for, and the page says which."""
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    monkeypatch.setattr(mistakes, "TILES", 4 * len(LABELS))
+    shown = Page(write_report(copied))
+    assert "shown are the most confident ones of each of the 2 rarest classes with any." in shown.text
+    assert len(shown.values("alt")) == 4 * len(LABELS)
+
+
+def test_images_stay_within_their_budget(run: Path) -> None:
+    """They are made smaller as long as all together are over it."""
+    files = read_run(run)
+    ids = read_csv(run / "predictions.csv")[0]["id"], read_csv(run / "predictions.csv")[1]["id"]
+    sizes = [
+        sum(len(image.uri) for image in thumbnails(files, ids, budget=budget).values())
+        for budget in (BUDGET, 5_000, 1)
+    ]
+    assert sizes[0] > 5_000 > sizes[1] == sizes[2]  # there is no smaller one
 
 
 def test_unreadable_image_says_so(tmp_path: Path) -> None:
@@ -175,14 +226,18 @@ def test_korean_labels_are_on_the_page(page: Page) -> None:
 
 
 def test_page_is_self_contained(page: Page) -> None:
-    """No script, no frame, no outside address; the policy forbids what the page does not use."""
-    assert not page.elements.keys() & {"script", "iframe", "object", "embed", "form", "base"}
+    """One script, which the policy names by its digest, no frame, no outside address; the policy forbids the rest."""
+    assert not page.elements.keys() & {"iframe", "object", "embed", "form", "base"}
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     for attribute in ("src", "href"):
         assert all(value.startswith(("data:", "#")) for value in page.values(attribute))
     assert "url(" not in page.source
     assert "@import" not in page.source
     policy = next(value for value in page.values("content") if "default-src" in value)
-    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert policy.startswith(
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}';"
+    )
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -195,7 +250,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     (run / "status.json").write_text(json.dumps(status | {"state": "failed"}), encoding="utf-8")
     (run / "log.txt").write_text("</pre><script>alert(4)</script>\n", encoding="utf-8")
     page = Page(write_report(run))
-    assert not page.elements.keys() & {"script", "iframe", "b"}
+    assert not page.elements.keys() & {"iframe", "b"}
+    assert page.elements["script"] == 1
     assert page.elements["style"] == 1
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     assert all(value.startswith(("data:", "#")) for name in ("src", "href") for value in page.values(name))
@@ -270,8 +326,13 @@ def test_values_of_the_wrong_kind_leave_their_part_out(tmp_path: Path) -> None:
     assert "No score yet" in Page(write_report(run)).text
 
 
-def test_many_classes_show_the_weakest_and_the_confused(tmp_path: Path) -> None:
-    """With 100 classes no matrix is drawn: the 20 weakest validated classes and the confused pairs are."""
+@pytest.mark.parametrize("most", [100, 99])
+def test_many_classes_show_the_confused_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """With 100 classes no matrix is drawn, but the pairs are; all classes are listed where so many may be, and else the
+    20 weakest validated ones."""
+    monkeypatch.setattr(scores, "MOST_ROWS", most)
     labels = {"species": [f"종 {k}" for k in range(100)]}
     run = fabricate_run(tmp_path, people=150, epochs=2, labels=labels, images=False)
     page = Page(write_report(run))
@@ -279,7 +340,9 @@ def test_many_classes_show_the_weakest_and_the_confused(tmp_path: Path) -> None:
     found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["targets"]["species"]["per_class"]
     weakest = min(row["f1"] for row in found if row["support"])
     table = next(t for t in page.tables if t[0][-1] == "recall")
-    assert table[1][3] == f"{weakest:.3f}"
+    assert len(table) == (101 if most == 100 else 21)
+    if most < 100:
+        assert table[1][3] == f"{weakest:.3f}"
     assert page.source.count('<li style="--v:') > 0
 
 

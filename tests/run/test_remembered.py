@@ -9,7 +9,7 @@ import pytest
 
 from classwise.compose import autotune, remembered
 from classwise.data.memory import FolderMemory
-from classwise.run import api, session
+from classwise.run import api, beginning
 from classwise.run.folder import RunFolder
 from classwise.training.tuning import TuningResult
 from tests.helpers.scenes import PLAIN, many_table, plain_table, write_config
@@ -38,7 +38,7 @@ class Counted:
 def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counted:
     """A memory of its own, no run too short for it, and measurements that take no time."""
     counted = Counted()
-    run_baselines = session.run_baselines
+    run_baselines = beginning.run_baselines
 
     def tune(*_: Any, **__: Any) -> list[TuningResult]:
         counted.measured += 1
@@ -51,7 +51,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counted:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(autotune, "MIN_BATCHES", 1)
     monkeypatch.setattr(autotune, "tune", tune)
-    monkeypatch.setattr(session, "run_baselines", baselines)
+    monkeypatch.setattr(beginning, "run_baselines", baselines)
     return counted
 
 
@@ -259,7 +259,7 @@ def test_only_runs_that_win_it_back_measure(
 
     plain_table(tmp_path, 53)
     monkeypatch.setattr(autotune, "MIN_BATCHES", 50)
-    monkeypatch.setattr(session, "run_baselines", stop)
+    monkeypatch.setattr(beginning, "run_baselines", stop)
     with pytest.raises(EnoughError):
         train(tmp_path, **{**changes, "data__valid": 0.25})
     assert counted.measured == measured

@@ -34,6 +34,7 @@ from classwise.console import Console
 from classwise.data.batch import Batch, Rows
 from classwise.data.cache import CachedImages
 from classwise.data.dataset import ImageDataset
+from classwise.data.image_file import read_file
 from classwise.data.images import min_image_size, read_image
 from classwise.metrics.collection import ROWS_AT_ONCE
 from classwise.run.assembly import Parts, assemble
@@ -156,7 +157,7 @@ def _stages_of_files(
         looked = _each(lambda i: images[i].max(), len(rows))
         yield Stage("reading", max(0.0, fetched - looked), "decoded before, from the image cache")
         return
-    files = _each(lambda i: dataset.paths[rows[i]].read_bytes(), len(rows))
+    files = _each(lambda i: read_file(dataset.paths[rows[i]], dataset.max_pixels, dataset.root), len(rows))
     decoded = _each(lambda i: _decoded(dataset, rows[i]), len(rows))
     yield Stage("reading", files, "the bytes of the file")
     yield Stage("decoding", max(0.0, decoded - files), "to pixels: RGB, upright")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from classwise.compose.given_split import given_parts
 from classwise.config.schema import Config
+from classwise.data.shard_source import is_sharded, read_shards
 from classwise.data.table import column as table_column
 from classwise.data.table import is_empty, read_table
 
@@ -24,9 +25,9 @@ def given_rows(config: Config) -> GivenRows:
     """What data.split or data.fold gives. Raises DataError for a table, a column or a cell that is not allowed."""
     column = config.data.split or config.data.fold
     source = Path(config.data.source)
-    if column is None or source.is_dir():  # `train` refuses a column of a folder
+    if column is None or (source.is_dir() and not is_sharded(source)):  # `train` refuses a column of a folder
         return GivenRows()
-    frame = read_table(source)
+    frame = read_shards(source, config.data.path).frame if is_sharded(source) else read_table(source)
     parts = given_parts(frame, str(source), config) or []
     key = "data.split" if config.data.split else "data.fold"
     texts = [(cell or "").strip() for cell in table_column(frame, column, str(source), key)]

@@ -42,7 +42,9 @@ WITHOUT_EFFECT = (
     "data.cache",
     "data.cache_gigabytes",
     "report.baselines",
+    "report.live",
     "report.resamples",
+    "report.trackers",
 )
 
 
@@ -158,7 +160,8 @@ def outcome_config(config: Config) -> dict[str, Any]:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -212,29 +212,35 @@ def _metric_of(predictions: pl.DataFrame, metric: str, run: PlannedRun, split: s
     name = split_metric(metric)[0] or next(iter(run.config.targets))
     scores = _metrics_of(run, split)
     if name == "joint":
-        return _joint_metric(predictions, scores)
-
+        return joint_metric(predictions, scores["joint"]["labels"])
     target = run.config.targets[name]
-    if target.type == "regression":
+    labels = list(scores["targets"][name].get("labels") or ())
+    return target_metric(predictions, name, target.type, labels, target.separator or "|")
+
+
+def target_metric(
+    predictions: pl.DataFrame, name: str, type: str, labels: Sequence[str], separator: str = "|"
+) -> Metric | None:
+    """The metric of a target from a table of predictions, with all rows counted; None for a ranking target, whose
+    queries no table of predictions has."""
+    if type == "regression":
         regression = RegressionMetric(keep_rows=True)
         columns = (predictions[column].cast(pl.Float64) for column in (name, f"{name}_true"))
         regression.update(*(torch.tensor(column.fill_null(math.nan).to_list()) for column in columns))
         return regression
-    if target.type == "ranking":
+    if type == "ranking":
         return None
 
-    labels = list(scores["targets"][name]["labels"])
+    labels = list(labels)
     if f"{name}_p" in predictions.columns:  # of many classes only the predicted labels are known
         counted = LabelMetric(len(labels), keep_rows=True, labels=labels)
         counted.update(*(_numbers(predictions[column], labels) for column in (name, f"{name}_true")))
         return counted
     columns_NK = predictions.select(pl.col(f"{name}_p_{label}").cast(pl.Float64) for label in labels)
     p_NK = torch.tensor(columns_NK.rows(), dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
-    if target.type == "multilabel":
+    if type == "multilabel":
         multilabel = MultilabelMetric(labels, keep_rows=True)
-        multilabel.update(
-            p_NK.logit(), _label_sets(predictions[f"{name}_true"], labels, target.separator or "|")
-        )
+        multilabel.update(p_NK.logit(), _label_sets(predictions[f"{name}_true"], labels, separator))
         return multilabel
 
     # The predicted classes are those that were written: not every head takes the most probable one.
@@ -244,15 +250,15 @@ def _metric_of(predictions: pl.DataFrame, metric: str, run: PlannedRun, split: s
         keep_rows=True,
         labels=labels,
         predicted=lambda _: predicted_N,
-        ordinal=target.type == "ordinal",
+        ordinal=type == "ordinal",
     )
     classes.update(p_NK.log(), _numbers(predictions[f"{name}_true"], labels))
     return classes
 
 
-def _joint_metric(predictions: pl.DataFrame, scores: Mapping[str, Any]) -> LabelMetric:
-    labels = scores["joint"]["labels"]
-    metric = LabelMetric(len(labels), keep_rows=True, labels=labels)
+def joint_metric(predictions: pl.DataFrame, labels: Sequence[str]) -> LabelMetric:
+    """The metric of the joint class from a table of predictions."""
+    metric = LabelMetric(len(labels), keep_rows=True, labels=list(labels))
     columns = (predictions[column].cast(pl.Int64).fill_null(-1) for column in ("joint", "joint_true"))
     metric.update(*(torch.tensor(column.to_list()) for column in columns))
     return metric

@@ -24,11 +24,13 @@ from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.data.dataset import ImageDataset
 from classwise.data.sampling import batches_of
+from classwise.errors import Interrupted
 from classwise.metrics.collection import MetricCollection, score_of
 from classwise.metrics.names import is_combined
 from classwise.metrics.text import PROBES, SIMPLEST
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
+from classwise.training.loop import never
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
@@ -79,13 +81,19 @@ class Baselines:
 
 
 def run_baselines(
-    config: Config, splits: DatasetSplits, model: Classifier, heads: dict[str, Head], device: torch.device
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    heads: dict[str, Head],
+    device: torch.device,
+    should_stop: Callable[[], bool] = never,
 ) -> Baselines:
     """Score the most frequent label and a class-balanced linear probe on the run's own split.
 
     The probe is fitted on features of the backbone if its weights are pretrained, else, and where the run begins with
     such a probe of its own, on the pixels. `model` is
-    moved to `device` for that, and otherwise left as it is.
+    moved to `device` for that, and otherwise left as it is. Raises ImageError, and Interrupted if asked to stop while
+    images are read.
     """
     metric = build_settings(config, device).metric
     # Only the metric's own targets: a probe of any other would cost as much again and not be scored.
@@ -113,7 +121,15 @@ def run_baselines(
         note = f"linear probe: not fitted, since {many[0]!r} has more than {MOST_PROBED:,} classes"
         probe = Probe({}, (note,))
     else:
-        probe = _probe(config, splits, model=model, heads=heads, train_labels=train_labels, device=device)
+        probe = _probe(
+            config,
+            splits,
+            model=model,
+            heads=heads,
+            train_labels=train_labels,
+            device=device,
+            should_stop=should_stop,
+        )
     return Baselines(
         metric=metric,
         most_frequent=score(most_frequent(heads, train_labels, len(splits.valid.samples))),
@@ -138,6 +154,7 @@ def _probe(
     heads: Mapping[str, Head],
     train_labels: Mapping[str, Tensor],
     device: torch.device,
+    should_stop: Callable[[], bool],
 ) -> Probe:
     """The linear probe on the features or the pixels of all images that it needs."""
     train_images = split_images(splits.train, config, model.metadata)
@@ -148,12 +165,12 @@ def _probe(
         probed_rows = probe_rows(heads, train_labels, model.feature_count)
         train_images = train_images.take(probed_rows.tolist())
         model.to(device)
-        train_inputs = model_features(model, train_images, config, device).numpy()
-        valid_inputs = model_features(model, valid_images, config, device).numpy()
+        train_inputs = model_features(model, train_images, config, device, should_stop).numpy()
+        valid_inputs = model_features(model, valid_images, config, device, should_stop).numpy()
     else:
         train_inputs, valid_inputs = pixel_features(
-            train=_pixel_batches(train_images, config, device),
-            valid=_pixel_batches(valid_images, config, device),
+            train=_pixel_batches(train_images, config, device, should_stop),
+            valid=_pixel_batches(valid_images, config, device, should_stop),
         )
     return linear_probe(
         heads,
@@ -172,13 +189,15 @@ def probes_features(config: Config) -> bool:
 
 
 def _pixel_batches(
-    dataset: ImageDataset, config: Config, device: torch.device
+    dataset: ImageDataset, config: Config, device: torch.device, should_stop: Callable[[], bool]
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """images_BHWC of all images, in order."""
+    """images_BHWC of all images, in order. Raises Interrupted if asked to stop."""
     loader = loader_of(dataset, {}, config, device)
     with contextlib.closing(loader):
         for batch in loader.batches(batches_of(np.arange(len(dataset)), loader.batch_size)):
             yield batch.images.permute(0, 2, 3, 1).numpy()
+            if should_stop():
+                raise Interrupted("stopped while the baselines were scored")
 
 
 def most_frequent(heads: Mapping[str, Head], targets: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:

@@ -136,7 +136,9 @@ def prepare_labels(config: Config, table: pl.DataFrame | None = None) -> Dataset
 
 
 def _with_files(samples: Samples) -> Samples:
-    """The rows whose images are files. Raises DataError if there are none."""
+    """The rows whose images are files, or in shards. Raises DataError if there are none."""
+    if samples.shards is not None:
+        return samples
     rows = [row for row, path in enumerate(samples.paths) if path.is_file()]
     if not rows:
         raise DataError(f"{samples.where}: not one of its {len(samples)} images is there")

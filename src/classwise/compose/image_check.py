@@ -63,8 +63,11 @@ def usable_rows(
     Raises DataError for a bad image, unless data.bad_images skips them, or if processes see different files.
     """
     paths = list(dict.fromkeys(samples.paths))
-    # Machines need not share a disk, so the processes of each machine divide all images among themselves.
+    # Machines need not share a disk, so the processes of each machine divide all images among themselves. What is
+    # behind an address is the same for all, and may be more than one machine should fetch.
     share = paths[processes.local_rank :: processes.local_world_size]
+    if samples.shards is not None and samples.shards.are_remote:
+        share = paths[processes.rank :: processes.world_size]
     checked = check_with_progress(
         share,
         max_pixels=config.data.max_pixels,

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -21,11 +21,13 @@ from classwise.data.loader import FeatureLoader, Loader
 from classwise.data.memory_images import MemoryImages
 from classwise.data.mixing import Mixing
 from classwise.data.own_augment import OwnAugment
+from classwise.data.row_paths import RowPaths
 from classwise.data.sources import Samples
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.infer.features import features_of
 from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.own_parts.reference import is_own
+from classwise.training.loop import never
 
 
 def build_data(
@@ -118,7 +120,7 @@ def evaluation_images(
 ) -> ImageDataset:
     """Images as validation and prediction see them: brought to the model's size, not augmented."""
     return ImageDataset(
-        paths=samples.paths,
+        paths=RowPaths(samples.root, samples.names),
         size=metadata.image_size,
         fit=metadata.fit,
         max_pixels=max_pixels,
@@ -144,11 +146,18 @@ def own_augmentation(config: Config) -> OwnAugment | None:
     return OwnAugment.of(preset) if is_own(preset) else None
 
 
-def model_features(model: Classifier, dataset: ImageDataset, config: Config, device: torch.device) -> Tensor:
-    """The backbone's features_ND of all images, in order, computed in the run's precision."""
+def model_features(
+    model: Classifier,
+    dataset: ImageDataset,
+    config: Config,
+    device: torch.device,
+    should_stop: Callable[[], bool] = never,
+) -> Tensor:
+    """The backbone's features_ND of all images, in order, computed in the run's precision. Raises Interrupted if asked
+    to stop."""
     loader = loader_of(dataset, {}, config, device)
     with contextlib.closing(loader):
-        return features_of(model, loader, device, build_settings(config, device).autocast())
+        return features_of(model, loader, device, build_settings(config, device).autocast(), should_stop)
 
 
 def _frozen_features(

@@ -10,6 +10,8 @@ from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
 from classwise.data.label_spelling import column_warnings, spelling_warnings
+from classwise.data.masked import masked_text
+from classwise.data.shard_source import is_sharded
 from classwise.data.sources import Samples
 from classwise.data.targets import ClassTarget, MultilabelTarget, RankingTarget, Target
 from classwise.errors import ConfigError, DataError
@@ -24,7 +26,7 @@ def refuse_folder_columns(config: Config) -> None:
     """Raise ConfigError if a key names a column that a folder of class folders does not have: its only columns are
     `path` and `label`."""
     data = config.data
-    if not Path(data.source).is_dir():
+    if not Path(data.source).is_dir() or is_sharded(data.source):
         return
     allowed = {"path": ("path",), "id": (None, "path"), "group": (None,), "split": (None,), "fold": (None,)}
     for key, columns in allowed.items():
@@ -129,7 +131,7 @@ def _masked_rows(splits: DatasetSplits) -> list[str]:
     for name in counts[0]:
         count = sum(counts_of_split[name] for counts_of_split in counts)
         if count:
-            warnings.append(f"{name}: no label in {count} rows, which count for the other targets only")
+            warnings.append(masked_text(name, count))
     return warnings
 
 

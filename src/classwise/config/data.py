@@ -77,7 +77,8 @@ class Data(Section):
     """[data]"""
 
     source: str = Field(
-        description="a table (.csv .tsv .parquet) or a folder with one sub-folder per class; relative to this file"
+        description="a table (.csv .tsv .parquet), a folder with one sub-folder per class, or shards (.parquet with"
+        " images, .tar, .zip; also a pattern or an address); relative to this file"
     )
     images: str | Annotated[Names, Field(min_length=1)] = Field(
         ".",

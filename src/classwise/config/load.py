@@ -13,6 +13,7 @@ from classwise.config.own_parts import with_references
 from classwise.config.problems import SECTIONS_BY_NAME, dotted_key, problems
 from classwise.config.schema import Config
 from classwise.errors import ConfigError
+from classwise.files import is_address
 from classwise.own_parts.reference import is_own, split_reference, with_file
 
 RENAMED = {"data.unanswered": "data.unlabeled"}
@@ -113,6 +114,8 @@ def _absolute(key: str, text: str, folder: Path) -> str:
         os.fsencode(text)
     except UnicodeEncodeError:  # half of a surrogate pair
         raise ConfigError(f"{key}: found {text!r}, which is not a valid file name") from None
+    if is_address(text):
+        return text
     # os.path leaves `~old` alone where there is no such user; Path raises.
     return str((folder / os.path.expanduser(text)).resolve())  # noqa: PTH111
 

@@ -7,7 +7,7 @@ writes and the text of `classwise keys`.
 
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -115,6 +115,9 @@ class Selection(Section):
         return self
 
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "csv"]
+
+
 class Report(Section):
     """[report]"""
 
@@ -127,6 +130,18 @@ class Report(Section):
     row_weights: bool = Field(
         False,
         description="also score with the rows weighted by their column data.weight (metrics.json: row_weighted)",
+    )
+    live: bool = Field(
+        False,
+        description="write report.html again after each epoch; until the run ends, the page reloads itself",
+    )
+    explanations: Annotated[int, Field(ge=0, le=20)] = Field(
+        2,
+        description="heat maps in the report, of the worst mistakes of each rare class and of as many of its most"
+        " certain hits; 0 = none",
+    )
+    trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = Field(
+        (), description="where the run can be watched beside others: tensorboard, mlflow, wandb, csv"
     )
 
 

@@ -40,6 +40,7 @@ from classwise.data.cache_files import (
     write_all,
 )
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
+from classwise.files import is_address, user_cache
 
 Image = npt.NDArray[np.uint8]
 # What `index` holds of each image: `at` is the offset of its first byte in `pixels`.
@@ -64,21 +65,14 @@ RECORD = np.dtype(
 # And OpenCV, which is distributed under several package names.
 DECODERS = ("simplejpeg", "pillow", "numpy", "tifffile", "imagecodecs")
 OPTIONAL_DECODERS = ("pi-heif",)
-VERSION = 4  # of what is done to an image before it is cached, and of RECORD
+VERSION = 5  # of what is done to an image before it is cached, and of RECORD
 APPEND_BYTES = 32 * 2**20  # pixels are collected in memory up to this size and then appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, above all checkpoints
 
 
 def default_base() -> Path:
-    """The folder of all image caches, in the user's cache directory: $XDG_CACHE_HOME or ~/.cache. Raises OSError for a
-    user without a home folder, as in a container with an unknown user id."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(base or Path.home() / ".cache") / "classwise" / "pictures"
-    except RuntimeError:
-        raise OSError(
-            errno.ENOENT, "no home folder is known; set HOME or XDG_CACHE_HOME", "~/.cache"
-        ) from None
+    """The folder of all image caches, in the user's cache directory. Raises OSError as `user_cache` does."""
+    return user_cache() / "pictures"
 
 
 def cache_folder(
@@ -90,11 +84,10 @@ def cache_folder(
     for name in OPTIONAL_DECODERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{name} {importlib.metadata.version(name)}")
-    identity = repr(
-        (VERSION, versions, str(root.resolve()), tuple(min_size), max_pixels, tuple(pixels), user_id())
-    )
+    root = root if is_address(root) else root.resolve()
+    identity = repr((VERSION, versions, str(root), tuple(min_size), max_pixels, tuple(pixels), user_id()))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.resolve().name)[:40]
+    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.name)[:40]
     return base / f"{name}-{min_size[0]}x{min_size[1]}-{digest}"
 
 

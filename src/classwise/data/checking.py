@@ -15,14 +15,17 @@ from classwise.data.decode import decode
 from classwise.data.image_file import Folders, Unreadable, read_file
 from classwise.data.images import MAX_PIXELS
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
+from classwise.data.shard_files import Shards
 from classwise.errors import ImageError
 
 FILES_PER_SLICE = 1024
+REMOTE_THREADS = 16
+"""Images that are fetched at the same time."""
 
 
 class ImageHashes(NamedTuple):
-    """The `content_key` of an image file, and the `pixels_key` of its decoded image: files with different bytes (a PNG
-    and a BMP, say) may hold the same pixels. Beside them what else the file holds."""
+    """The `content_key` of an image file, and the `pixels_key` of its decoded image: files with different bytes (a
+    PNG and a BMP, say) may hold the same pixels. Beside them what else the file holds."""
 
     file: bytes
     pixels: bytes
@@ -31,8 +34,8 @@ class ImageHashes(NamedTuple):
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of `check_images`: the error of each bad file, in the order of the paths, and the hashes of each good
-    one."""
+    """The result of `check_images`: the error of each bad file, in the order of the paths, and the hashes of each
+    good one."""
 
     bad: list[ImageError]
     hashes: dict[Path, ImageHashes]
@@ -72,14 +75,15 @@ def check_images(
     cache: ImageCache | None = None,
     pixels: PixelFormat = RGB,
 ) -> Checked:
-    """Decodes every file once, in threads. With a `cache` (for the same `min_size` and `pixels` as in `read_image`) the
-    images are added to it, and those that it holds are not decoded.
+    """Decodes every file once, in threads. With a `cache` (for the same `min_size` and `pixels` as in `read_image`)
+    the images are added to it, and those that it holds are not decoded.
 
-    A path that occurs several times is read once and reported once. `threads` defaults to one a core, at most 16.
-    `progress` wraps the sequence of distinct paths, as `tqdm` and `rich.progress.track` do.
-    """
+    A path that occurs several times is read once and reported once. `threads` defaults to one a core, at most 16;
+    to more where each waits for a server most of the time. `progress` wraps the sequence of distinct paths, as
+    `tqdm` and `rich.progress.track` do."""
     distinct = list(dict.fromkeys(paths))
-    threads = threads or min(16, os.cpu_count() or 1)
+    is_remote = isinstance(root, Shards) and root.are_remote
+    threads = threads or (REMOTE_THREADS if is_remote else min(16, os.cpu_count() or 1))
     shown = iter(progress(distinct) if progress else distinct)
 
     def hashes_or_error(path: Path) -> ImageHashes | ImageError:

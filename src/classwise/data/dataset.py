@@ -24,8 +24,9 @@ from classwise.data.images import min_image_size, read_image
 from classwise.data.memory_images import MemoryImages
 from classwise.data.own_augment import OwnAugment
 from classwise.data.pixel_format import RGB, PixelFormat
+from classwise.data.row_paths import RowPaths
 from classwise.data.workers import Heartbeat, begin_worker
-from classwise.errors import ConfigError, ImageError
+from classwise.errors import ConfigError, DataError, ImageError
 from classwise.randomness import AUGMENT, OWN_AUGMENT, generator
 
 Item = tuple[npt.NDArray[np.uint8], int, Sequence[float]] | ImageError
@@ -64,7 +65,10 @@ class ImageDataset(Dataset[Item]):
     def take(self, rows: Sequence[int]) -> "ImageDataset":
         """A dataset of these rows only, in this order."""
         cached = None if self.cached is None else self.cached.take(rows)
-        return dataclasses.replace(self, paths=[self.paths[row] for row in rows], cached=cached)
+        paths = (
+            self.paths.take(rows) if isinstance(self.paths, RowPaths) else [self.paths[row] for row in rows]
+        )
+        return dataclasses.replace(self, paths=paths, cached=cached)
 
     def read(self, row: int) -> npt.NDArray[np.uint8]:
         """The image from the cache (read-only) or else from its file. Raises ImageError."""
@@ -104,6 +108,9 @@ class ImageDataset(Dataset[Item]):
         except ImageError as error:
             # The parent raises it: a worker's traceback would hide which file it was.
             return error
+        except DataError as error:
+            # A shard that is gone, or no longer what it was.
+            return ImageError(self.paths[row], str(error))
         except Exception as error:
             # A bug or too little memory: which file it was helps here, too.
             return _reading_failed(self.paths[row], error)

@@ -70,8 +70,20 @@ def resize_image(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         if (height, width) != resized.shape[:2]:
             resized = cv2.resize(resized, (width, height), interpolation=interpolation)
     if (height, width) != size:
-        resized = cv2.resize(resized, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+        resized = _cubic(resized, size)
     return np.ascontiguousarray(resized.reshape(*size, *image_HWC.shape[2:]))
+
+
+def _cubic(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bicubic interpolation by OpenCV's own code: that of Intel's, which it would take instead, gives other pixels than
+    other processors do, and no exported file can repeat them (docs/decisions/0053-exported-answers.md)."""
+    used_ipp = cv2.ipp.useIPP()  # of this thread alone
+    cv2.ipp.setUseIPP(False)
+    try:
+        grown: np.ndarray = cv2.resize(image_HWC, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+        return grown
+    finally:
+        cv2.ipp.setUseIPP(used_ipp)
 
 
 def by_four_channels(change: Callable[[np.ndarray], np.ndarray], image_HWC: np.ndarray) -> np.ndarray:

@@ -10,6 +10,10 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from classwise.data.shard_files import LocalFile, Shards
+from classwise.data.shards import Member, member_of, open_shard
+from classwise.files import is_address
+
 # The first bytes of files that people do hand in as images.
 _OTHER_KINDS = {
     b"%PDF": "a PDF",
@@ -32,8 +36,10 @@ _BRANDS = {
     "AVIF": (b"avif", b"avis"),
     "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
 }
-Folders = str | Path | Sequence[str | Path] | None
-"""The folder, or folders, outside of which no file is read; None allows any."""
+Folders = str | Path | Sequence[str | Path] | Shards | None
+"""The folder, or folders, outside of which no file is read, or the shards; None allows any."""
+METADATA_BYTES = 2**26
+"""What a file may have beside its pixels."""
 
 
 class Unreadable(Exception):  # noqa: N818 - carries a reason to `read_image`, which raises ImageError
@@ -44,8 +50,11 @@ def read_file(path: str | Path, max_pixels: int, root: Folders) -> tuple[str, by
     """The file's kind (one of KINDS) and its bytes.
 
     Raises Unreadable: for a pipe or a device before it is opened, for a file outside of `root` before a byte of it is
-    read, for one that is too large for an image of `max_pixels`, and for any other kind.
+    read, for one that is too large for an image of `max_pixels`, and for any other kind. Raises DataError for a shard
+    that is missing, cut short, or not what it was.
     """
+    if (member := member_of(path)) is not None:
+        return _read_member(member, max_pixels, root)
     try:
         _require_regular(Path(path).stat().st_mode)
         # A file can be swapped for a pipe after that check, and opening a pipe would wait for a writer.
@@ -54,17 +63,48 @@ def read_file(path: str | Path, max_pixels: int, root: Folders) -> tuple[str, by
             # Again for the open file, which nobody can swap.
             status = os.fstat(file.fileno())
             _require_regular(status.st_mode)
+            if isinstance(root, Shards):
+                raise Unreadable("is outside of the shards of this source")
             if root is not None:
                 _require_below(root, path, file.fileno())
 
             first_bytes = file.read(32)
             kind = kind_of(first_bytes)
-            # A pixel takes 8 bytes at most (16 bits, four channels), in a TIFF 32; the rest is metadata.
-            if status.st_size > (32 if kind == "TIFF" else 8) * max_pixels + 2**26:
-                raise Unreadable(f"{status.st_size:,} bytes, too many for an image of {max_pixels:,} pixels")
+            _refuse_large(kind, status.st_size, max_pixels)
             return kind, first_bytes + file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _refuse_large(kind: str, size: int, max_pixels: int) -> None:
+    """A pixel takes 8 bytes at most (16 bits, four channels), in a TIFF 32; the rest is metadata."""
+    if size > (32 if kind == "TIFF" else 8) * max_pixels + METADATA_BYTES:
+        raise Unreadable(f"{size:,} bytes, too many for an image of {max_pixels:,} pixels")
+
+
+def _read_member(member: Member, max_pixels: int, root: Folders) -> tuple[str, bytes]:
+    """`read_file` of an image in a shard."""
+    stamp = root.stamps.get(str(member.shard)) if isinstance(root, Shards) else None
+    if isinstance(root, Shards) and stamp is None:
+        raise Unreadable("is outside of the shards of this source")
+    folders = None if isinstance(root, Shards) else root
+    if folders is not None and is_address(member.shard):
+        # Before it is opened: a cell of a table must not make this machine ask a server.
+        raise Unreadable("is behind an address, and so outside of the folder of images")
+    shard = open_shard(member.shard, stamp)
+    if folders is not None and isinstance(shard.file, LocalFile):
+        _require_below(folders, member.shard, shard.file.handle)
+    try:
+        size = shard.size_of(member.name)
+        # Perhaps of little data that is compressed: no more is unpacked than its kind allows.
+        if size > METADATA_BYTES:
+            _refuse_large(kind_of(shard.read(member.name, 32)), size, max_pixels)
+        data = shard.read(member.name)
+    except KeyError:
+        raise Unreadable(f"there is no such image in {member.shard.name}") from None
+    except ValueError as error:
+        raise Unreadable(str(error)) from None
+    return kind_of(data[:32]), data
 
 
 def is_image_content(path: str | Path) -> bool:

@@ -19,12 +19,16 @@ from classwise.data.images import decode_image, read_image
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.errors import ImageError
 
-CONVERTED_MODES = ("CMYK", "YCbCr", "LAB", "HSV")
-"""Modes of Pillow that no PNG has, converted to RGB."""
+CONVERTED_MODES = {
+    **dict.fromkeys(("CMYK", "YCbCr", "LAB", "HSV", "RGBX"), "RGB"),
+    **dict.fromkeys(("PA", "RGBa"), "RGBA"),
+    "La": "LA",
+}
+"""Modes of Pillow that no PNG has, and those that they are converted to."""
 UNKNOWN_MODES = ("F", "I")
 """Modes without a known range."""
 
-InMemory = bytes | npt.NDArray[Any] | Image.Image
+InMemory = bytes | bytearray | memoryview | npt.NDArray[Any] | Image.Image
 ImageSource = str | Path | InMemory
 
 
@@ -45,7 +49,7 @@ class MemoryImages:
 
 def is_in_memory(source: Any) -> bool:
     """Whether this is an image itself rather than the path of one."""
-    return isinstance(source, bytes | bytearray | np.ndarray | Image.Image)
+    return isinstance(source, bytes | bytearray | memoryview | np.ndarray | Image.Image)
 
 
 def image_of(
@@ -59,11 +63,16 @@ def image_of(
     what is no image."""
     if isinstance(source, str | Path):
         return read_image(source, max_pixels, min_size=min_size, pixels=pixels)
+    return decode_image(file_bytes(source, name, pixels), name, max_pixels, min_size, pixels)
+
+
+def file_bytes(source: InMemory, name: str, pixels: PixelFormat = RGB) -> bytes:
+    """An image in memory as the bytes of a file that holds the same; those of a file as they are. Raises ImageError."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
     if isinstance(source, np.ndarray) and _has_other_channels(source, pixels):
-        data = _tiff_bytes(source)
-    else:
-        data = bytes(source) if isinstance(source, bytes | bytearray) else _png_bytes(source, name)
-    return decode_image(data, name, max_pixels, min_size, pixels)
+        return _tiff_bytes(source)
+    return _png_bytes(source, name)
 
 
 def _has_other_channels(array: npt.NDArray[Any], pixels: PixelFormat) -> bool:
@@ -91,15 +100,21 @@ def _png_bytes(source: Any, name: str) -> bytes:
             f"found {type(source).__name__}; allowed: a path, the bytes of a file, an array (H, W, 3) of uint8, or an"
             " image of Pillow's",
         )
-    image = ImageOps.exif_transpose(source)
-    if image.mode in UNKNOWN_MODES:
+    if source.mode in UNKNOWN_MODES:
         raise ImageError(
-            name, f"found mode {image.mode!r}, whose range is not known; convert it to 8 bits first"
+            name, f"found mode {source.mode!r}, whose range is not known; convert it to 8 bits first"
         )
-    if image.mode in CONVERTED_MODES:
-        image = image.convert("RGB")
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
+    try:
+        image = ImageOps.exif_transpose(source)
+        if image.mode in CONVERTED_MODES:
+            image = image.convert(CONVERTED_MODES[image.mode])
+        image.save(buffer, format="PNG", compress_level=1)
+    except Exception as error:
+        # An opened file is read only now, and Pillow raises nearly anything for a damaged one (see decode.py).
+        raise ImageError(
+            name, f"Pillow's image cannot be read or written as a PNG ({error or type(error).__name__})"
+        ) from error
     return buffer.getvalue()
 
 

@@ -157,6 +157,12 @@ def in_format(raster: Raster, channels: int) -> tuple[np.ndarray, ImageFacts]:
     return samples_HWC, facts
 
 
+def shown_channels(image_HWC: np.ndarray) -> np.ndarray:
+    """(H, W, 3) for a person to look at: of other channels than RGB the first three as it, or the first as gray."""
+    shown = [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]
+    return np.ascontiguousarray(image_HWC[..., shown])
+
+
 def over_white(image_HWC: np.ndarray) -> np.ndarray:
     """(H, W, 4) uint8 RGBA, not premultiplied, to RGB over white, rounded to nearest."""
     image = Image.fromarray(image_HWC)

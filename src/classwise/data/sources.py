@@ -10,6 +10,8 @@ import polars as pl
 from classwise.data.image_paths import find_images
 from classwise.data.left_out import left_out_notes
 from classwise.data.listing import IMAGE_SUFFIXES, files_below, is_image_name
+from classwise.data.shard_files import Shards
+from classwise.data.shard_source import ShardRows, is_sharded, read_shards
 from classwise.data.split_column import part_of_word
 from classwise.data.table import full_column, read_table, rows_text
 from classwise.errors import DataError
@@ -19,13 +21,12 @@ from classwise.errors import DataError
 class Samples:
     """The rows of one source, before their labels are looked at.
 
-    where: names the source in messages. names: the images' paths relative to `root`; as the table has them, where these
-    are paths of files. folders: the folders that no image may leave, if not `root` alone. follow_links: whether a link
-    may lead out of them.
-    frame: every column of the table. notes: what was left out, for the user.
-    contents: a hash of each row's decoded image, once the images have been read: rows with the same one hold the same
-    pixels, whatever their files are called.
-    """
+    where: names the source in messages. names: the images' paths relative to `root`; as the table has them, where
+    these are paths of files. folders: the folders that no image may leave, if not `root` alone. follow_links:
+    whether a link may lead out of them. frame: every column of the table. notes: what was left out, for the user.
+    contents: a hash of each row's decoded image, once the images have been read: rows with the same one hold the
+    same pixels, whatever their files are called. shards: the files in which the images lie, where these are no
+    files of their own."""
 
     where: str
     root: Path
@@ -37,6 +38,7 @@ class Samples:
     contents: tuple[str, ...] | None = None
     folders: tuple[Path, ...] = ()
     follow_links: bool = False
+    shards: Shards | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,8 +49,11 @@ class Samples:
         return [self.root / name for name in self.names]
 
     @property
-    def allowed_folders(self) -> tuple[Path, ...] | None:
-        """The folders outside of which no file may be read, also through links; None if links are followed."""
+    def allowed_folders(self) -> tuple[Path, ...] | Shards | None:
+        """The folders outside of which no file may be read, also through links; None if links are followed. Of
+        shards, themselves."""
+        if self.shards is not None:
+            return self.shards
         return None if self.follow_links else self.folders or (self.root,)
 
     def take(self, rows: Sequence[int]) -> "Samples":
@@ -85,14 +90,16 @@ def read_source(
     skip_lost: bool = False,
     follow_links: bool = False,
 ) -> Samples:
-    """The rows of a table or of a folder of class folders. `path`, `id` and `group` are columns of the table; `images`
-    are the folders in which its paths are looked for, see data/image_paths.py. Links out of them, and links to folders,
-    are only followed with `follow_links`; `skip_lost` as in `folder_table`.
+    """The rows of a table, of a folder of class folders, or of shards. `path`, `id` and `group` are columns of the
+    table; `images` are the folders in which its paths are looked for, see data/image_paths.py. Links out of them,
+    and links to folders, are only followed with `follow_links`; `skip_lost` as in `folder_table`.
 
     A folder gives the columns `path` (relative to the folder) and `label` (the name of its sub-folder).
     Raises DataError for a file or folder that does not exist, a missing column, an empty cell, a duplicate id, a path
     that several files fit, and one that leaves the folders `images`.
     """
+    if is_sharded(source):
+        return samples_of_shards(read_shards(source, path), str(source), path, id, group)
     if source.is_dir():
         frame, notes = folder_table(source, skip_lost, follow_links)
         refuse_parts_as_classes(frame["label"].unique().to_list(), source)
@@ -133,8 +140,8 @@ def samples_of(
     notes: tuple[str, ...] = (),
     follow_links: bool = False,
 ) -> Samples:
-    """The rows of a table that is already read; without `id` the path is the id. A row that repeats another one exactly
-    is left out. Errors as in `read_source`."""
+    """The rows of a table that is already read; without `id` the path is the id. A row that repeats another one
+    exactly is left out. Errors as in `read_source`."""
     frame, repeated = without_repeated_rows(frame, where)
     cells = full_column(frame, path, where, "data.path")
     path_is_id = id in (None, path)
@@ -156,6 +163,25 @@ def samples_of(
         notes=(*notes, *repeated, *found.notes),
         folders=folders if len(folders) > 1 else (),
         follow_links=follow_links,
+    )
+
+
+def samples_of_shards(rows: ShardRows, where: str, path: str, id: str | None, group: str | None) -> Samples:
+    """The rows of shards; without `id`, the cells of the column `path` are the ids. Errors as in `read_source`."""
+    path_is_id = id in (None, path)
+    ids = full_column(
+        rows.frame, path if path_is_id else str(id), where, "data.path" if path_is_id else "data.id"
+    )
+    refuse_repeated(ids, where, "path" if path_is_id else "id")
+    return Samples(
+        where=where,
+        root=rows.root,
+        ids=tuple(ids),
+        names=rows.names,
+        groups=None if group is None else tuple(full_column(rows.frame, group, where, "data.group")),
+        frame=rows.frame,
+        notes=rows.notes,
+        shards=rows.shards,
     )
 
 
@@ -183,9 +209,9 @@ def without_repeated_rows(frame: pl.DataFrame, where: str) -> tuple[pl.DataFrame
 def folder_table(
     folder: Path, skip_lost: bool = False, follow_links: bool = False
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """`path` and `label` of every image below a folder's class folders, sorted; and notes on what was left out. Links
-    to folders are only followed with `follow_links`. Raises DataError if there are no such images, and for images that
-    cannot be read (see left_out.py), of which `skip_lost` allows some."""
+    """`path` and `label` of every image below a folder's class folders, sorted; and notes on what was left out.
+    Links to folders are only followed with `follow_links`. Raises DataError if there are no such images, and for
+    images that cannot be read (see left_out.py), of which `skip_lost` allows some."""
     rows: list[tuple[str, str]] = []
     others: list[str] = []
     linked_folders = 0
@@ -239,9 +265,9 @@ def refuse_escapes(
     folders: Sequence[Path] = (),
     follow_links: bool = False,
 ) -> None:
-    """Raise DataError for a path relative to `root` that leaves the `folders` (default: `root` alone), by its text or
-    through a link, before anything is read. With `follow_links` only the text counts. `key`: the config key that names
-    the folders, for the message."""
+    """Raise DataError for a path relative to `root` that leaves the `folders` (default: `root` alone), by its text
+    or through a link, before anything is read. With `follow_links` only the text counts. `key`: the config key that
+    names the folders, for the message."""
     resolve = os.path.abspath if follow_links else os.path.realpath
     real_root = resolve(root)
     allowed = tuple(resolve(folder).rstrip(os.sep) + os.sep for folder in folders or (root,))

@@ -10,6 +10,7 @@ from classwise.datacheck.found_labels import LIKELY, LabelError, LabelErrors
 from classwise.datacheck.proposals import REMOVE, Proposal, apply_proposals, write_proposals
 from classwise.datacheck.rows import Rows, Table, rows_of
 from classwise.datacheck.written_groups import write_grouped_samples, write_groups
+from classwise.errors import ConfigError
 from classwise.files import refuse_existing
 
 GROUPS, PROPOSALS = "groups", "proposals.csv"
@@ -20,11 +21,24 @@ KEPT_FIRST = ("test", "valid", "train")
 
 
 def refuse_existing_changes(rows: Rows, folder: Path, groups: bool, fix: bool, force: bool) -> None:
-    """Raise OutputError, before anything is looked at, for a file of an earlier check that would be replaced."""
+    """Raise OutputError, before anything is looked at, for a file of an earlier check that would be replaced;
+    ConfigError for shards."""
+    for option, given in {"--write-groups": groups, "--fix": fix}.items():
+        if given:
+            _refuse_shards(rows, option)
     if groups and folder.exists():
         refuse_existing(folder / _groups_name(rows.table), force)
     if fix and folder.exists():
         refuse_existing(folder / PROPOSALS, force)
+
+
+def _refuse_shards(rows: Rows, option: str) -> None:
+    """Raise ConfigError if the table of the data is in shards, which no other table can take the place of."""
+    if rows.parts[0].samples.shards is not None:
+        raise ConfigError(
+            f"{option}: found with shards, whose table is in them; change the table that they were packed from, and"
+            " pack it again"
+        )
 
 
 def _groups_name(table: Table) -> str:
@@ -161,8 +175,10 @@ def apply_to(
     source: Path, proposals: Path, out: Path, overrides: Sequence[tuple[str, str]], force: bool
 ) -> str:
     """Write the table of a source, with the accepted proposals, to `out`; returns a line on it. Raises DataError,
-    OutputError."""
-    table = rows_of(source, (), overrides).table
+    ConfigError, OutputError."""
+    rows = rows_of(source, (), overrides)
+    _refuse_shards(rows, "--apply")
+    table = rows.table
     if table.file is not None:
         return apply_proposals(table.file, proposals, out, table.id_column, force).text
     # A folder has no table yet; `out` is its first.

@@ -5,8 +5,6 @@ runs. Ids, labels and file names are untrusted input: Jinja2 escapes them in the
 there as text only, and in the JSON in between no character can end its element. The same input gives the same bytes.
 """
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 from jinja2 import Template
 from markupsafe import Markup
 
+from classwise.data.image_file import Folders
 from classwise.data.images import MAX_PIXELS
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.datacheck.finding import INFO, KINDS, SEVERE, SEVERITIES, WARNING, Finding
@@ -25,7 +24,7 @@ from classwise.datacheck.page_images import BUDGET, PageImages, page_images
 from classwise.datacheck.page_words import MEANINGS, SEVERITY_MEANINGS, SEVERITY_TITLES
 from classwise.datacheck.written import Checked, counts, encodable, sorted_findings
 from classwise.files import write_bytes
-from classwise.report.environment import page_environment
+from classwise.report.environment import InlineScript, inline_script, page_environment
 from classwise.report.names import short_number
 from classwise.report.thumbnails import Thumbnail
 
@@ -56,7 +55,7 @@ def write_page(
     rows: Mapping[str, PageRow],
     checked: Checked,
     path: Path,
-    folders: Sequence[Path] | None,
+    folders: Folders,
     pixels: PixelFormat = RGB,
     max_pixels: int = MAX_PIXELS,
     budget: int = BUDGET,
@@ -84,8 +83,6 @@ def render(
     findings: Sequence[Finding], rows: Mapping[str, PageRow], images: PageImages, checked: Checked
 ) -> str:
     """The page as text. `rows`: those that are shown, and `images`: theirs, in the same order."""
-    script = _script()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     by_severity = Counter(finding.severity for finding in findings)
     return _template().render(
         checked=checked,
@@ -98,8 +95,7 @@ def render(
         left_out=images.left_out,
         images=len(images.thumbnails),
         budget=f"{images.budget / 1e6:.3g} MB",
-        script=Markup(script),
-        script_digest=digest,
+        script=_script(),
         data=json_block(_data(findings, rows, images.thumbnails)),
         blocks=_image_blocks(images.thumbnails),
     )
@@ -122,9 +118,8 @@ def _template() -> Template:
 
 
 @cache
-def _script() -> str:
-    """The script, between its tags as the browser will see it: with line feeds, on any system."""
-    return "\n" + (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+def _script() -> InlineScript:
+    return inline_script(Path(__file__).parent / "page.js")
 
 
 def _verdict(by_severity: Mapping[str, int]) -> str:

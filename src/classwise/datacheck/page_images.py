@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from classwise.data.image_file import Folders
 from classwise.data.images import MAX_PIXELS, read_image
-from classwise.data.pixel_format import RGB, PixelFormat
+from classwise.data.pixel_format import RGB, PixelFormat, shown_channels
 from classwise.errors import ImageError
 from classwise.report.thumbnails import LONGEST_SIDE, Thumbnail, encode
 
@@ -34,7 +35,7 @@ class PageImages:
 
 def page_images(
     paths: Sequence[Path | None],
-    folders: Sequence[Path] | None,
+    folders: Folders,
     pixels: PixelFormat = RGB,
     max_pixels: int = MAX_PIXELS,
     budget: int = BUDGET,
@@ -62,7 +63,7 @@ def page_images(
 
 
 def _thumbnail(
-    path: Path | None, folders: Sequence[Path] | None, pixels: PixelFormat, max_pixels: int, side: int
+    path: Path | None, folders: Folders, pixels: PixelFormat, max_pixels: int, side: int
 ) -> Thumbnail:
     if path is None:
         return Thumbnail(reason=NO_FILE)
@@ -70,6 +71,4 @@ def _thumbnail(
         image_HWC = read_image(path, max_pixels, root=folders, min_size=(side, side), pixels=pixels)
     except ImageError as error:
         return Thumbnail(reason=error.reason)
-    # Of other channels than RGB the first three are shown as it, or the first as gray.
-    shown = [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]
-    return encode(image_HWC[..., shown], longest_side=side)
+    return encode(shown_channels(image_HWC), longest_side=side)

@@ -19,8 +19,12 @@ from classwise.compose.labels import Labels, build_target
 from classwise.compose.splits import DatasetSplits
 from classwise.config.load import load_config, make_config
 from classwise.config.schema import Config
+from classwise.data.image_file import Folders
 from classwise.data.listing import image_names
-from classwise.data.sources import Samples, samples_of
+from classwise.data.parquet_shards import PATH
+from classwise.data.shard_files import Shards
+from classwise.data.shard_source import is_sharded, read_shards
+from classwise.data.sources import Samples, samples_of, samples_of_shards
 from classwise.data.split_column import part_of_word
 from classwise.data.table import SUFFIXES, full_column, read_table
 from classwise.data.targets import MultilabelTarget, RankingTarget, Target
@@ -105,14 +109,17 @@ class Rows:
         return tuple(id for part in self.parts for id in part.samples.ids)
 
     @property
-    def folders(self) -> list[Path] | None:
-        """The folders outside of which no image is opened; None where links are followed."""
+    def folders(self) -> Folders:
+        """The folders outside of which no image is opened, or the shards; None where links are followed."""
+        shards = [part.samples.shards for part in self.parts if part.samples.shards is not None]
+        if len(shards) == len(self.parts):
+            return Shards({path: stamp for one in shards for path, stamp in one.stamps.items()})
         folders: list[Path] = []
         for part in self.parts:
             allowed = part.samples.allowed_folders
             if allowed is None:
                 return None
-            folders += allowed
+            folders += [part.samples.root] if isinstance(allowed, Shards) else allowed
         return list(dict.fromkeys(folders))
 
     def text(self, row: int) -> str:
@@ -138,8 +145,9 @@ def rows_of(source: Path, against: Sequence[Path], overrides: Sequence[tuple[str
         samples, column = images_alone(source)
         parts = [Part(TRAIN, samples, {}, tuple(range(len(samples))))]
         targets: tuple[Target, ...] = ()
-        folders = () if samples.allowed_folders is None else samples.allowed_folders
-        own = Table(samples.frame, column, None if source.is_dir() else source, None, tuple(folders))
+        is_file = not source.is_dir() and samples.shards is None
+        folders = samples.folders or (samples.root,)
+        own = Table(samples.frame, column, source if is_file else None, None, folders)
     else:
         config = _with_test_rows(config)
         parts, targets, own = _parts_of(config, table)
@@ -166,7 +174,7 @@ def _config_of(
 ) -> tuple[Config | None, pl.DataFrame | None, list[str]]:
     """What `init` would write for a source: the config, the table where that is no file, and its lines. No config where
     it finds no labels, and why."""
-    if not source.exists():
+    if not source.exists() and not is_sharded(source):
         raise DataError(f"there is no config, table or folder {source}")
     try:
         suggestion = look_at(source, hub=False)
@@ -210,7 +218,7 @@ def _parts_of(config: Config, table: pl.DataFrame | None) -> tuple[list[Part], t
         labels = _labels(targets, other)
         parts.append(Part(key, other, labels, tuple(range(len(other))), is_source=False))
     source = Path(data.source)
-    is_file = table is None and not source.is_dir()
+    is_file = table is None and not source.is_dir() and samples.shards is None
     own = Table(
         frame=samples.frame,
         id_column=data.id or data.path,
@@ -219,7 +227,7 @@ def _parts_of(config: Config, table: pl.DataFrame | None) -> tuple[list[Part], t
         folders=tuple(image_folders(config))
         if is_file
         else (source,)
-        if table is None
+        if table is None and samples.shards is None
         else samples.folders or (samples.root,),
     )
     return parts, targets, own
@@ -278,6 +286,8 @@ def _free_name(wanted: str, taken: Sequence[str]) -> str:
 def _other_samples(path: Path, config: Config | None) -> Samples:
     """The images of a table or folder, by the columns of the config where the table has them. Raises DataError."""
     follow_links = config is not None and config.data.follow_links
+    if is_sharded(path):
+        return images_alone(path)[0]
     if not path.exists():
         raise DataError(f"--against: there is no table or folder {path}")
     if path.is_dir() or config is None or path.suffix.lower() not in SUFFIXES:
@@ -292,8 +302,11 @@ def _other_samples(path: Path, config: Config | None) -> Samples:
 
 
 def images_alone(source: Path, follow_links: bool = False) -> tuple[Samples, str]:
-    """Every image below a folder, or the images that a table names, without labels; and the column with their paths.
+    """Every image below a folder or in shards, or those that a table names, without labels; and the column with their
+    paths.
     Raises DataError where there are none."""
+    if is_sharded(source):
+        return samples_of_shards(read_shards(source), str(source), PATH, id=None, group=None), PATH
     if source.is_dir():
         names = image_names(source, follow_links)
         if not names:

@@ -9,7 +9,7 @@ import itertools
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,23 +141,31 @@ def compiled_engine(model: Classifier, device: torch.device, dtype: torch.dtype,
 def onnx_engine(model: Classifier, threads: int) -> Engine:
     """ONNX Runtime on the CPU, in float32, whatever device and precision the run has. Raises ModelError."""
     require_packages("--engine onnx", "onnxruntime", "onnx", "onnxscript")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only
     try:
-        session = onnxruntime.InferenceSession(onnx_bytes(model), options, providers=["CPUExecutionProvider"])
+        data = onnx_bytes(model)
     except ModelError as error:
         raise ModelError(f"--engine onnx: {error}") from error
+    try:
+        return session_engine(data, list(model.metadata.heads), threads)
     except Exception as error:
         raise ModelError(
             f"--engine onnx: ONNX Runtime cannot load {short(model.metadata.backbone)}: {first_line(error)}"
         ) from error
 
+
+def session_engine(network: bytes, heads: Sequence[str], threads: int) -> Engine:
+    """ONNX Runtime on the CPU for a file of `onnx_bytes` with outputs for these heads. Raises what ONNX Runtime
+    raises for a file that it cannot load."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+
     def run(images: Tensor) -> Outputs:
         outputs = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
-        return {name: torch.from_numpy(raw) for name, raw in zip(model.metadata.heads, outputs, strict=True)}
+        return {name: torch.from_numpy(raw) for name, raw in zip(heads, outputs, strict=True)}
 
     return run
 

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ OUTPUTS = (
     " label; regression: times std plus mean; ranking: the score"
 )
 PRECISION = "float32, whatever precision the run was trained in"
+TARGETS = "targets"
+"""Begins the names of raw outputs."""
 _PREPARATION = ("backbone", "image_size", "fit", "channels", "value_range", "mean", "std")
 LONGEST_LINE = 300  # characters of a quoted error message
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -47,7 +49,7 @@ def require_packages(what: str, *packages: str) -> None:
             ) from None
 
 
-class _InOrder(nn.Module):
+class InOrder(nn.Module):
     """A model with its outputs as a tuple, in the order of the heads."""
 
     def __init__(self, model: Classifier) -> None:
@@ -64,7 +66,7 @@ def onnx_bytes(model: Classifier, metadata: Mapping[str, Any] | None = None) -> 
     Its input is `images` (see INPUT); its outputs, raw and in float32, are called `targets.NAME`, in the order of the
     heads. Values of `metadata` that are not strings are written as JSON. Raises ModelError.
     """
-    return module_bytes(_InOrder(model), model.metadata, metadata)
+    return module_bytes(InOrder(model), model.metadata, metadata)
 
 
 def module_bytes(
@@ -72,57 +74,82 @@ def module_bytes(
 ) -> bytes:
     """A module that makes a tuple of outputs, in the order of the heads, out of images, as an ONNX file; see
     `onnx_bytes`. `properties`: of the classifiers in it."""
+    # The prefix keeps these names unique: inside, only weights have a dot, and they begin with `model.`.
+    names = [f"{TARGETS}.{name}" for name in properties.heads]
+    example = example_images(properties)
+    shapes = ({0: torch.export.Dim("batch")},)
+    return program_bytes(
+        module, (example,), shapes, ["images"], names, what=short(properties.backbone), metadata=metadata
+    )
+
+
+def example_images(properties: ModelMetadata) -> Tensor:
+    """Images for an exporter: two, since with one it would treat the batch size as a constant."""
+    return torch.zeros(2, properties.channels, *properties.image_size, dtype=torch.uint8)
+
+
+def program_bytes(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    dynamic_shapes: tuple[Any, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    what: str,
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
+    """A module in float32 and in eval mode as an ONNX file; the caller's stays as it is. `what`: its name in the
+    message. Raises ModelError."""
     require_packages("an ONNX file", "onnx", "onnxscript")
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
 
-    # A copy, so that the caller's model keeps its device and mode.
-    copied = copy.deepcopy(module).cpu().float().eval()
-    try:
-        with silence(), torch.no_grad():
-            program = _exported(copied, properties)
-            # Removes stack traces, which show this machine's paths and differ between exports.
-            ClearMetadataAndDocStringPass()(program.model)
-            for key, value in (metadata or {}).items():
-                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                program.model.metadata_props[key] = text
-            data: bytes = program.model_proto.SerializeToString()
-    except Exception as error:
-        raise ModelError(
-            f"{short(properties.backbone)} cannot be exported to ONNX: {first_line(_cause(error))}"
-        ) from error
-    return data
-
-
-def _exported(module: nn.Module, properties: ModelMetadata) -> Any:
-    """The program of a module in eval mode; if its fused attention cannot be exported, with the attention step by step,
-    which gives the same outputs but for rounding."""
-    # Two images: with one, the exporter would treat the batch size as a constant.
-    example = torch.zeros(2, properties.channels, *properties.image_size, dtype=torch.uint8)
-
-    def export() -> Any:
-        program = torch.onnx.export(
-            module,
-            (example,),
-            input_names=["images"],
-            # The prefix keeps these names unique: inside, only weights have a dot, and they begin with `model.`.
-            output_names=[f"targets.{name}" for name in properties.heads],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+    def export(copied: nn.Module) -> Any:
+        return torch.onnx.export(
+            copied,
+            examples,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_shapes=dynamic_shapes,
             dynamo=True,
             verbose=False,
             custom_translation_table={torch.ops.aten.log_sigmoid.default: _log_sigmoid},
         )
-        assert program is not None
-        return program
 
+    with exporting(module, f"{what} cannot be exported to ONNX") as copied:
+        program = without_fused_attention(export, copied)
+        # Removes stack traces, which show this machine's paths and differ between exports.
+        ClearMetadataAndDocStringPass()(program.model)
+        for key, value in (metadata or {}).items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            program.model.metadata_props[key] = text
+        data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+@contextlib.contextmanager
+def exporting(module: nn.Module, failure: str) -> Iterator[nn.Module]:
+    """A copy of the module on the CPU, in float32 and in eval mode; what an exporter prints in the block is hidden, and
+    what it raises becomes a ModelError that begins with `failure`."""
+    # A copy, so that the caller's model keeps its device and mode.
+    copied = copy.deepcopy(module).cpu().float().eval()
+    try:
+        with silence(), torch.no_grad():
+            yield copied
+    except Exception as error:
+        raise ModelError(f"{failure}: {first_line(_cause(error))}") from error
+
+
+def without_fused_attention(export: Callable[[nn.Module], Any], module: nn.Module) -> Any:
+    """What `export` makes of a module; if its fused attention cannot be exported, with the attention step by step,
+    which gives the same outputs but for rounding."""
     fused: list[Any] = [part for part in module.modules() if getattr(part, "fused_attn", False) is True]
     try:
-        return export()
+        return export(module)
     except Exception:
         if not fused:
             raise
         for part in fused:
             part.fused_attn = False
-        return export()
+        return export(module)
 
 
 def _log_sigmoid(x: Any) -> Any:

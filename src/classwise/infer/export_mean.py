@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from classwise.infer.ensemble import decoded_outputs, mean_outputs
-from classwise.infer.export import metadata_of, module_bytes
+from classwise.infer.export import metadata_of
 from classwise.model.classifier import Classifier
 from classwise.model.heads import Head
 
@@ -19,7 +19,7 @@ APPLIED = ("adjustment", "mean", "std")
 """What heads hold for decoding, which the file has done already."""
 
 
-class _Mean(nn.Module):
+class Mean(nn.Module):
     """The mean outputs of all models as a tuple, in the order of the heads. A backbone that all share is in the graph
     once."""
 
@@ -40,17 +40,6 @@ class _Mean(nn.Module):
         ]
         mean = mean_outputs(decoded, self.own_heads[0], self.of)
         return tuple(values.float() for values in mean.values())
-
-
-def mean_onnx_bytes(
-    models: Sequence[Classifier],
-    heads: Sequence[Mapping[str, Head]],
-    of: str,
-    metadata: Mapping[str, Any] | None = None,
-) -> bytes:
-    """The mean of models with their `heads` in one ONNX file, as `onnx_bytes` writes a single one; what its outputs
-    are: OUTPUTS. `of`: as in `mean_outputs`. Raises ModelError."""
-    return module_bytes(_Mean(models, heads, of), models[0].metadata, metadata)
 
 
 def mean_metadata_of(model: Classifier, metadata: Mapping[str, Any], models: int, of: str) -> dict[str, Any]:

@@ -13,11 +13,14 @@ from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.distributed import SINGLE_PROCESS
-from classwise.errors import CheckpointError, ConfigError
-from classwise.files import refuse_existing, write_bytes
+from classwise.errors import CheckpointError, ConfigError, OutputError
+from classwise.explain.explanation import Explanation
+from classwise.files import refuse_existing
 from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
-from classwise.infer.export_mean import mean_metadata_of, mean_onnx_bytes
+from classwise.infer.export_mean import Mean, mean_metadata_of
+from classwise.infer.export_whole import Exportable
+from classwise.infer.module import TrainedModel
 from classwise.kfold.chosen_on import with_fixed_epoch
 from classwise.kfold.decisions import applied_lines, decided, other_inference_line, refuse_nothing_to_decide
 from classwise.kfold.folder import LAST, SOUP, FoldsFolder, has_begun, is_folds
@@ -33,9 +36,11 @@ from classwise.report.page import write_report
 from classwise.run import api as run_api
 from classwise.run.api import Run, checked_config
 from classwise.run.evaluation import table_scores
+from classwise.run.explanation import Question, explanations_of
 from classwise.run.folder import new_folder
+from classwise.run.liveness import status_of, true_status
 from classwise.run.lock import locked
-from classwise.run.onnx_file import check_onnx_file, say_single_view
+from classwise.run.onnx_file import ExportForm, check_export, has_answers, say_single_view, write_export
 from classwise.run.own_code import Trust
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
@@ -129,8 +134,8 @@ class Folds:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json: state, reason, how many folds are done, the state of each, data, model."""
-        return self.folder.status()
+        """status.json: state (as of `Run`), reason, how many folds are done, the state of each, data, model."""
+        return true_status(self.path, self.folder.status())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -203,6 +208,33 @@ class Folds:
             console=console,
         )
 
+    def explain(
+        self,
+        source: Source,
+        target: str | None = None,
+        label: str | None = None,
+        method: str = "auto",
+        images: str | Path | None = None,
+        ids: Sequence[str] | None = None,
+        quiet: bool = True,
+    ) -> list[Explanation]:
+        """Heat maps as from `Run.explain`, the mean of those of all models, for what they say together."""
+        console = Console(quiet)
+        return explanations_of(
+            self._predictor(console),
+            self._config(),
+            source,
+            images=images,
+            ids=ids,
+            question=Question(target, label, method),
+            console=console,
+        )
+
+    def model(self) -> TrainedModel:
+        """All models as one plain module, whose answers are their mean, with the decision of decision.json; otherwise
+        as `Run.model`."""
+        return self._predictor(Console(quiet=True)).module(self._config().data.max_pixels)
+
     def submit(
         self,
         template: str | Path,
@@ -243,25 +275,54 @@ class Folds:
             console=console,
         )
 
-    def export(self, out: str | Path, force: bool = False, quiet: bool = True) -> Path:
-        """Write all models and their mean to `out` as one ONNX file, for any batch size, and return `out`. Raises as
-        `Run.export`, and CheckpointError for a fold that is missing, damaged or foreign."""
-        out = Path(out)
-        check_onnx_file(out, force)
-        predictor = self._ensemble()
-        members, of = predictor.members, predictor.ensemble
-        metadata = mean_metadata_of(predictor.model, predictor.metadata, len(members), of)
+    def export(
+        self,
+        out: str | Path,
+        force: bool = False,
+        quiet: bool = True,
+        preprocessing: bool = False,
+        int8: bool = False,
+        max_loss: float = 0.01,
+    ) -> Path:
+        """Write all models and their mean to `out`, as `Run.export` does; what gives final answers has the decision of
+        decision.json. Raises as `Run.export`, CheckpointError for a fold that is missing, damaged or foreign, and
+        OutputError for `int8`: no rows are held back from all models, on which its cost could be measured."""
+        out, console = Path(out), Console(quiet)
+        form = ExportForm(preprocessing, int8, max_loss)
+        if int8:
+            raise OutputError(
+                f"--int8: found the folds {self.path}, whose models together have seen all rows, so that its cost"
+                f" cannot be measured; allowed: a run, such as {self.path / 'fold-0'}"
+            )
+        ensemble = self._ensemble()
+        check_export(out, force, form, ensemble.model.metadata.channels)
+        members, of = ensemble.members, ensemble.ensemble
         heads = [undecoded(member.heads) for member in members]
-        write_bytes(out, mean_onnx_bytes([member.model for member in members], heads, of, metadata))
-        console = Console(quiet)
-        say_single_view(predictor.tta, console)
+        exportable = Exportable(
+            network=Mean([member.model for member in members], heads, of),
+            properties=ensemble.model.metadata,
+            heads=decided(self.folder, ensemble).heads,
+            targets=ensemble.metadata["targets"],
+            joint=ensemble.joint,
+            metadata=mean_metadata_of(ensemble.model, ensemble.metadata, len(members), of),
+        )
+        write_export(exportable, out, form)
+        say_single_view(ensemble.tta, console)
         for line in self._applied():
-            console.line(f"note: the file gives the mean of all models, without the {line}")
+            if has_answers(out, form):
+                console.line(f"in the file: {line}")
+            else:
+                console.line(f"note: the file gives the mean of all models, without the {line}")
         return out
+
+    def for_inference(self, console: Console) -> tuple[Config, Predictor]:
+        """The config and all models as one, for whoever predicts with them himself; the console says what their
+        decision changes."""
+        return self._config(), self._predictor(console)
 
     def report(self) -> Path:
         """Write report.html again from what the folds directory holds, and return its path."""
-        return write_report(self.path)
+        return write_report(self.path, status_of(self.path) or None)
 
     def _config(self) -> Config:
         return load_config(self.folder.files.config, self.overrides)

@@ -6,6 +6,7 @@ from classwise.errors import ConfigError
 from classwise.kfold.folder import is_folds
 from classwise.report.page import write_report
 from classwise.run.folder import RunFolder
+from classwise.run.liveness import status_of
 from classwise.run.own_code import Trust, admit_run
 
 
@@ -18,7 +19,7 @@ def report_again(path: str | Path, trust: Trust = ()) -> Path:
     else:
         folder.status()
         admit_run(folder.path, trust)
-    return write_report(folder.path)
+    return write_report(folder.path, status_of(folder.path) or None)
 
 
 def refuse_trust(path: str | Path, trust: Trust) -> None:

@@ -47,7 +47,7 @@ def plan_text(
         less = "; what the choice of the epoch gains is not known, so nothing is taken off"
     return (
         f"kept: {kept}. Fine-tuned {tuned}, first answer {first} on the same rows; fine-tuning gains"
-        f" {plan['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f}{less}), and is better on"
+        f" {plan['difference']:+.4f} (95% interval {low:+.4f} to {high:+.4f}{less}), and is better on"
         f" {plan['share']:.0%} of the resamples of these rows, where {plan['needed']:.0%} are needed"
     )
 

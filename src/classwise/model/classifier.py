@@ -131,10 +131,14 @@ class Classifier(nn.Module):
             if tensor.ndim == 4:
                 tensor.data = tensor.data.to(memory_format=memory_format)
 
+    def normalized(self, images_BCHW: Tensor) -> Tensor:
+        """Images of values from 0 to 255 as the backbone takes them."""
+        images_BCHW = (images_BCHW - self.mean) / self.std
+        return images_BCHW.contiguous(memory_format=self.memory_format)
+
     def features(self, images_BCHW: Tensor) -> Tensor:
         """The backbone's features (B, F) of images_BCHW uint8."""
-        images_BCHW = (images_BCHW - self.mean) / self.std
-        images_BCHW = images_BCHW.contiguous(memory_format=self.memory_format)
+        images_BCHW = self.normalized(images_BCHW)
         if self.levels:
             return layer_features(self.backbone, images_BCHW, self.levels)
         features_BF: Tensor = self.backbone(images_BCHW)
@@ -145,7 +149,10 @@ class Classifier(nn.Module):
 
         `images`: images (B, C, H, W) uint8, or features (B, F) that a frozen backbone computed before.
         """
-        features_BF = images if images.ndim == 2 else self.features(images)
+        return self.outputs_of(images if images.ndim == 2 else self.features(images))
+
+    def outputs_of(self, features_BF: Tensor) -> dict[str, Tensor]:
+        """The raw outputs of `forward`, by target, of features (B, F)."""
         if features_BF.dtype.itemsize < 4:
             features_BF = features_BF.float()
 

@@ -6,6 +6,7 @@ small data sets. The standard deviation over the image, beside the mean, tells a
 everywhere.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,11 +38,17 @@ def pooled_levels(backbone: nn.Module, name: str) -> tuple[int, ...]:
 
 
 def layer_features(backbone: Any, images_BCHW: Tensor, levels: tuple[int, ...]) -> Tensor:
-    """features_BF: the backbone's own features, then mean and standard deviation of each channel of the maps at
-    `levels`. In float32, also under autocast: the variance is a small difference of large numbers."""
+    """features_BF of `pooled_features`, with the maps at `levels`."""
     last, maps = backbone.forward_intermediates(images_BCHW, indices=list(levels))
+    return pooled_features(backbone, last, maps)
+
+
+def pooled_features(backbone: Any, last: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """features_BF: the backbone's own features, made of its `last` map, then mean and standard deviation of each
+    channel of the `maps` (B, C, H, W). In float32, also under autocast: the variance is a small difference of large
+    numbers."""
     features = [backbone.forward_head(last, pre_logits=True).float()]
-    with torch.autocast(images_BCHW.device.type, enabled=False):
+    with torch.autocast(last.device.type, enabled=False):
         for map_BCHW in maps:
             flat_BCP = map_BCHW.float().flatten(2)
             features += [flat_BCP.mean(2), (flat_BCP.var(2, correction=0) + EPSILON).sqrt()]

@@ -4,6 +4,7 @@ predictions are right."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -15,6 +16,8 @@ from classwise.report.svg import Axis, Point, text_width
 WIDTH, HEIGHT = 360, 232
 LEFT, RIGHT = 42, WIDTH - 12  # the frame inside the figure: its left and right edge
 TOP, BASE = 14, HEIGHT - 34  # and its upper and lower one
+
+MOST_STRIPS = 200  # of a line chart, each with the values at an epoch
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -29,6 +32,28 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Bin:
+    """Claims of about the same probability: their mean `p`, the share that is `right`, their `count`, and the interval
+    of the share where there is one."""
+
+    p: float
+    right: float
+    count: int
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class RecallCurve:
+    """One class: its (recall, precision) from threshold to threshold. `style` n takes the page's color and dash n, None
+    that of the many."""
+
+    name: str
+    legend: str
+    points: list[Point]
+    style: int | None = None
+
+
+@dataclass(frozen=True)
 class Dot:
     """One class in the scatter chart: `x` a count, `y` a score."""
 
@@ -38,9 +63,16 @@ class Dot:
 
 
 def line_chart(
-    series: Sequence[Series], title: str, x_label: str, *, mark: Point | None = None, zero: bool = False
+    series: Sequence[Series],
+    title: str,
+    x_label: str,
+    *,
+    mark: Point | None = None,
+    zero: bool = False,
+    has_values: bool = False,
 ) -> Markup:
-    """Lines over whole-numbered x (epochs). `mark` is ringed and labeled; with `zero` the y axis starts at 0.
+    """Lines over whole-numbered x (epochs). `mark` is ringed and labeled; with `zero` the y axis starts at 0; with
+    `has_values` a page shows the values at an x when the pointer rests there.
 
     Empty where there is no point at all."""
     points = [point for line in series for point in line.points]
@@ -67,6 +99,8 @@ def line_chart(
         others = [point for places in lines[1:] for point in places]
         ring = (x_axis(mark[0]), y_axis(mark[1]))
         parts += _marked_best(mark, ring=ring, line=lines[0], others=others)
+    if has_values:
+        parts += _values_on_hover(series, x_axis, x_label)
     return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
 
 
@@ -118,22 +152,61 @@ def agreement_chart(points: Sequence[Point], title: str, name: str) -> Markup:
     return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
 
 
-def calibration_chart(bins: Sequence[tuple[float, float, int]], title: str) -> Markup:
-    """How often predictions are right (y) against the probability that they give (x), both in [0, 1]; `bins` also have
-    the number of their rows. On the line the two are equal."""
+def calibration_chart(bins: Sequence[Bin], title: str, subject: str) -> Markup:
+    """How often a claim is right (y) against the probability that it gives (x) to `subject`, both in [0, 1]: on the
+    line the two are equal. Below stand the numbers of claims, as bars. Empty without bins."""
+    if not bins:
+        return Markup("")
     x_axis = Axis(low=0.0, high=1.0, start=LEFT, end=RIGHT)
     y_axis = Axis(low=0.0, high=1.0, start=BASE, end=TOP)
     labels = [(at, short_number(at)) for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    places = [(x_axis(p), y_axis(right)) for p, right, _ in bins]
+    parts = [
+        *_claim_bars(bins, x_axis),
+        svg.y_grid(y_axis, (LEFT, RIGHT), labels),
+        svg.x_axis(x_axis, y=BASE, labels=labels, title=f"probability of {subject}"),
+        svg.line("same", (LEFT, BASE), (RIGHT, TOP)),
+        _line(0, [(x_axis(one.p), y_axis(one.right)) for one in bins]),
+    ]
+    for one in bins:
+        name = f"{one.p:.1%} claimed, {one.right:.1%} right, {one.count:,} claims"
+        if one.interval:
+            low, high = one.interval
+            name += f"\n95% interval of the share: {low:.1%} to {high:.1%}"
+            ends = [(x_axis(one.p), y_axis(end)) for end in one.interval]
+            parts.append(svg.line("s0 interval", *ends))
+        style = "dot" if one.interval else "dot few"
+        parts.append(svg.circle(style, (x_axis(one.p), y_axis(one.right)), radius=4, title=name))
+    return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
+
+
+def _claim_bars(bins: Sequence[Bin], x_axis: Axis) -> list[Markup]:
+    """The number of claims of each bin, as bars of up to a quarter of the height."""
+    most = max(one.count for one in bins)
+    tallest = (BASE - TOP) / 4
+    width = x_axis(0.06) - x_axis(0.0)
+    bars = []
+    for one in bins:
+        left = x_axis(min(int(10 * one.p), 9) / 10 + 0.02)  # in the middle of its tenth
+        bar = svg.box("count", (left, BASE), width, one.count / most * tallest)
+        bars.append(svg.titled(f"{one.count:,} claims of about {one.p:.0%}", [bar]))
+    return bars
+
+
+def precision_recall_chart(curves: Sequence[RecallCurve], title: str) -> Markup:
+    """Precision (y) against recall (x) of classes one by one. Those with a style lie above the others."""
+    if not curves:
+        return Markup("")
+    x_axis = Axis(low=0.0, high=1.0, start=LEFT, end=RIGHT)
+    y_axis = Axis(low=0.0, high=1.0, start=BASE, end=TOP)
+    labels = [(at, short_number(at)) for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
     parts = [
         svg.y_grid(y_axis, (LEFT, RIGHT), labels),
-        svg.x_axis(x_axis, y=BASE, labels=labels, title="probability of the predicted class"),
-        svg.line("same", (LEFT, BASE), (RIGHT, TOP)),
-        _line(0, places),
+        svg.x_axis(x_axis, y=BASE, labels=labels, title="recall"),
     ]
-    for place, (p, right, rows) in zip(places, bins, strict=True):
-        name = f"{p:.1%} claimed, {right:.1%} right, {rows:,} rows"
-        parts.append(svg.circle("dot", place, radius=4, title=name))
+    for curve in reversed(curves):
+        places = [(x_axis(recall), y_axis(precision)) for recall, precision in curve.points]
+        style = "other" if curve.style is None else f"s{curve.style}"
+        parts.append(svg.titled(curve.name, [svg.polyline("reach", places), svg.polyline(style, places)]))
     return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
 
 
@@ -154,6 +227,24 @@ def risk_chart(points: Sequence[tuple[float, float, float]], title: str) -> Mark
         name = f"from {threshold:.3f} on: {coverage:.1%} answered, {risk:.1%} of them wrong"
         parts.append(svg.circle("dot", place, radius=4, title=name))
     return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
+
+
+def _values_on_hover(series: Sequence[Series], x_axis: Axis, x_label: str) -> list[Markup]:
+    """For each x a strip over the height of the chart whose title has the values there; of many every n-th."""
+    values: dict[float, list[str]] = {}
+    for line in series:
+        for x, y in line.points:
+            values.setdefault(x, []).append(f"{line.name}: {short_number(y)}")
+    xs = sorted(values)
+    xs = xs[:: -(-len(xs) // MOST_STRIPS)]
+    places = [x_axis(x) for x in xs]
+    middles = [(left + right) / 2 for left, right in pairwise(places)]
+    edges = [LEFT - 6.0, *middles, RIGHT + 6.0]
+    strips = []
+    for x, (left, right) in zip(xs, pairwise(edges), strict=True):
+        name = "\n".join([f"{x_label} {x:.0f}", *values[x]])
+        strips.append(svg.strip(name, (left, BASE), right - left, BASE - TOP))
+    return strips
 
 
 def _epoch_axis(xs: list[float]) -> Axis:

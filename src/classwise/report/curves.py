@@ -87,12 +87,14 @@ def _loss(run: RunFiles) -> Curve:
         Series("validation", _points(run, "loss", part="valid"), style=1),
     ]
     lines = [line for line in lines if line.points]
-    return Curve("Loss", svg=line_chart(lines, "Loss per epoch", "epoch"), legend=_legend(lines))
+    return Curve(
+        "Loss", svg=line_chart(lines, "Loss per epoch", "epoch", has_values=True), legend=_legend(lines)
+    )
 
 
 def _learning_rate(run: RunFiles) -> Curve:
     line = Series("learning rate", _points(run, "lr"))
-    chart = line_chart([line], "Learning rate per epoch", "epoch", zero=True)
+    chart = line_chart([line], "Learning rate per epoch", "epoch", zero=True, has_values=True)
     return Curve("Learning rate", svg=chart, legend=[])
 
 
@@ -104,7 +106,7 @@ def _target_weights(run: RunFiles) -> Curve:
         Series(name, _points(run, name, part="target_weights"), style=style)
         for style, name in enumerate(drawn)
     ]
-    chart = line_chart(lines, "Learned target weights per epoch", "epoch", zero=True)
+    chart = line_chart(lines, "Learned target weights per epoch", "epoch", zero=True, has_values=True)
     title = "Learned target weights"
     if len(names) > len(drawn):
         title += f", {len(drawn)} of {len(names)}"
@@ -130,7 +132,7 @@ def _metric(run: RunFiles, best: Best) -> Curve:
             lines.append(Series(title, points, style=len(lines)))
 
     mark = next((point for point in lines[0].points if point[0] == best.epoch), None) if lines else None
-    chart = line_chart(lines, f"{best.name} per epoch", "epoch", mark=mark)
+    chart = line_chart(lines, f"{best.name} per epoch", "epoch", mark=mark, has_values=True)
     return Curve(f"Validation {best.name}", svg=chart, legend=_legend(lines) if len(lines) > 1 else [])
 
 

@@ -1,23 +1,12 @@
-"""The page's section on folds: the score of each and their spread, the rows of each class in each fold, and how often
-predictions are right that claim to be right so often."""
+"""The page's section on folds: the score of each and their spread, and the rows of each class in each fold."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import polars as pl
-from markupsafe import Markup
-
-from classwise.report.charts import calibration_chart
 from classwise.report.decisions import DecisionSection, decision_section
 from classwise.report.headline import Best
 from classwise.report.kinds import MOST_CLASSES
-from classwise.report.mistakes import probability_of_prediction
 from classwise.report.names import number_text
 from classwise.report.read import Json, RunFiles, count, kind_of, listing, mapping, number
-
-BINS = 10
-"""Of the calibration curve, equally wide; empty ones are left out."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +32,6 @@ class ClassFolds:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """The calibration curve of one target."""
-
-    title: str
-    chart: Markup
-
-
-@dataclass(frozen=True)
 class FoldsSection:
     """All that the section shows; `chosen`: whether a fold's own rows have chosen its model."""
 
@@ -61,7 +42,6 @@ class FoldsSection:
     runs: list[FoldRow]
     spread: str
     classes: list[ClassFolds]
-    calibrations: list[Calibration]
     decision: DecisionSection | None
     chosen: bool
 
@@ -81,7 +61,6 @@ def folds_section(run: RunFiles, best: Best) -> FoldsSection | None:
         runs=runs,
         spread=_spread_text(mapping(run.metrics.get("spread")), best),
         classes=_classes(run),
-        calibrations=_calibrations(run),
         decision=decision_section(run),
         chosen=run.decision.get("own_rows_chose") is not False,
     )
@@ -128,33 +107,3 @@ def _classes(run: RunFiles) -> list[ClassFolds]:
         rows.sort(key=lambda row: (row[2], row[0]))
         found.append(ClassFolds(name, rows[:MOST_CLASSES], len(rows)))
     return found
-
-
-def _calibrations(run: RunFiles) -> list[Calibration]:
-    found = []
-    for name in mapping(run.config.get("targets")):
-        if kind_of(run, name) not in ("class", "ordinal"):
-            continue
-        if not {name, f"{name}_true"} <= set(run.predictions.columns):
-            continue
-        bins = calibration_bins(run.predictions, name)
-        if bins:
-            title = f"Share of right predictions of {name} against their probability"
-            found.append(Calibration(name, calibration_chart(bins, title)))
-    return found
-
-
-def calibration_bins(table: pl.DataFrame, target: str) -> list[tuple[float, float, int]]:
-    """(mean probability of the predicted class, share of right predictions, rows) of BINS equally wide bins of that
-    probability (Guo et al. 2017, section 2); bins without rows are left out."""
-    labeled = table.filter(pl.col(f"{target}_true").is_not_null())
-    p_N: Any = probability_of_prediction(labeled, target)
-    right_N = (labeled[target] == labeled[f"{target}_true"]).to_numpy()
-    known_N = np.isfinite(p_N)
-    p_N, right_N = p_N[known_N], right_N[known_N]
-    bin_N = np.minimum((p_N * BINS).astype(int), BINS - 1)
-    return [
-        (float(p_N[bin_N == b].mean()), float(right_N[bin_N == b].mean()), int((bin_N == b).sum()))
-        for b in range(BINS)
-        if (bin_N == b).any()
-    ]

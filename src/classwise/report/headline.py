@@ -61,10 +61,12 @@ class Headline:
     selection: str  # what the choice of the epoch does to that value; empty if no epoch was chosen
     baselines_of: str  # the metric of the baselines, where it is not the headline's own
     baselines: list[Baseline]
+    is_final: bool  # False while the run goes on: what it does not beat yet it may beat in the end
 
     @property
     def unbeaten(self) -> list[str]:
-        return [baseline.name for baseline in self.baselines if baseline.beaten is False]
+        """The baselines that the run does not beat; none while it goes on."""
+        return [baseline.name for baseline in self.baselines if self.is_final and baseline.beaten is False]
 
 
 def best_of(run: RunFiles) -> Best:
@@ -112,6 +114,7 @@ def headline(run: RunFiles, best: Best) -> Headline:
         selection=_selection(run, best),
         baselines_of=baselines_of,
         baselines=baselines,
+        is_final=run.status.get("state") not in ("running", "silent"),
     )
 
 

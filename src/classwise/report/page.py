@@ -1,7 +1,8 @@
 """`report.html`: one self-contained file that shows the results of a run, made from its run directory alone.
 
-The page loads nothing, runs no script, and forbids both to itself (Content-Security-Policy). Names of classes and files
-are untrusted input: Jinja2 escapes every one of them. The same directory gives the same bytes, so that pages can be
+The page loads nothing and runs only the one script that its Content-Security-Policy names by its SHA-256; without it
+the page is complete, but neither sorts nor enlarges. Names of classes and files are untrusted input: Jinja2 escapes
+every one of them, and the script sets them as text only. The same directory gives the same bytes, so that pages can be
 compared.
 """
 
@@ -12,15 +13,19 @@ from typing import Any
 
 from jinja2 import Template
 
+from classwise.data.masked import masked_text
 from classwise.files import write_bytes
+from classwise.report.augmented import augmented_section, unchanged_images
 from classwise.report.curves import curves, frozen_epochs, pace
 from classwise.report.data import SPLITS, data_section, split_rows
-from classwise.report.environment import page_environment
+from classwise.report.environment import REPORT, InlineScript, inline_script, page_environment
+from classwise.report.explanations import explanations
 from classwise.report.folds import folds_section
 from classwise.report.headline import best_of, headline
 from classwise.report.kinds import MOST_CLASSES
 from classwise.report.mistakes import galleries
 from classwise.report.names import shorten
+from classwise.report.probabilities import probabilities
 from classwise.report.read import RunFiles, count, listing, mapping, number, read_run
 from classwise.report.scores import all_scores, overviews, test_run
 from classwise.report.svg import legend_key
@@ -39,7 +44,10 @@ STATES = {
     "interrupted": "Interrupted",
     "failed": "Failed",
     "running": "Not finished",
+    "killed": "Killed",
+    "silent": "No sign of life",
 }
+STYLE_OF_STATE = {"killed": "failed", "silent": "unknown"}
 
 
 def write_report(run: Path, status: Mapping[str, Any] | None = None) -> Path:
@@ -62,15 +70,17 @@ def render(run: RunFiles) -> str:
     test = test_run(run)
     test_scores = all_scores(test)
     folds = folds_section(run, best)
-    warnings = [str(text) for text in listing(mapping(run.status.get("data")).get("warnings"))]
+    warnings, notes = _warnings_and_notes(run)
     return _template().render(
         name=run.name,
         state=_state(run),
+        reload_seconds=count(mapping(run.status.get("live")).get("reload_seconds")),
         best=best,
         headline=headline(run, best),
         no_score=ALL_ROWS if _is_on_all_rows(run) else NO_SCORE,
         key_figures=_key_figures(run),
         warnings=warnings + run.damaged,
+        notes=notes,
         check=_check_text(run),
         folds=folds,
         scored_rows="out-of-fold rows" if run.is_folds else "validation rows",
@@ -80,14 +90,24 @@ def render(run: RunFiles) -> str:
         scores=scores,
         overviews=overviews(run, scores, best),
         test_overviews=overviews(test, test_scores, best),
+        probabilities=probabilities(run),
         galleries=galleries(run),
+        augmented=augmented_section(run),
+        unchanged=unchanged_images(run),
+        explanations=explanations(run),
         data=data_section(run),
         config=run.config_text,
         environment=_environment(run),
         timed=_timed_settings(run),
         log=run.log.splitlines()[-LOG_LINES:],
         most_classes=MOST_CLASSES,
+        script=_script(),
     )
+
+
+@cache
+def _script() -> InlineScript:
+    return inline_script(REPORT / "report.js")
 
 
 @cache
@@ -96,6 +116,17 @@ def _template() -> Template:
     environment.filters |= {"thousands": lambda n: f"{n:,}", "percent": lambda p: f"{p:.1%}"}
     environment.globals |= {"shorten": shorten, "legend_key": legend_key}
     return environment.get_template("template.html.j2")
+
+
+def _warnings_and_notes(run: RunFiles) -> tuple[list[str], list[str]]:
+    """What the run has warned of; that a target has no label in some rows, which is often meant so, is but a note."""
+    data = mapping(run.status.get("data"))
+    masked = {
+        name: sum(map(count, mapping(rows).values())) for name, rows in mapping(data.get("masked")).items()
+    }
+    usual = {masked_text(name, rows) for name, rows in masked.items()}
+    texts = [str(text) for text in listing(data.get("warnings"))]
+    return [text for text in texts if text not in usual], [text for text in texts if text in usual]
 
 
 def _is_on_all_rows(run: RunFiles) -> bool:
@@ -117,11 +148,19 @@ def _state(run: RunFiles) -> dict[str, str]:
     if run.is_folds:
         done = f"{count(run.status.get('done'))} of {count(run.status.get('of'))} folds are done"
         return {
-            "kind": kind if kind in STATES else "unknown",
+            "kind": STYLE_OF_STATE.get(kind, kind) if kind in STATES else "unknown",
             "word": STATES.get(kind, "State unknown"),
             "note": "" if kind == "finished" else f"{done}.",
             "reason": str(run.status.get("reason") or "") if kind != "finished" else "",
         }
+    live = mapping(run.status.get("live"))
+    if kind == "running" and live:
+        note = (
+            f"Running, epoch {count(live.get('epoch'))} of {count(live.get('epochs'))}. Last written at"
+            f" {live.get('written')}; until the run ends, the page reloads itself every"
+            f" {count(live.get('reload_seconds'))} seconds."
+        )
+        return {"kind": kind, "word": "Running", "note": note, "reason": ""}
     epochs = _epochs(run)
     when = f"after epoch {epochs}" if epochs else "before the end of its first epoch"
     notes = {
@@ -131,9 +170,11 @@ def _state(run: RunFiles) -> dict[str, str]:
         "failed": f"This run failed {when}; the page covers it up to that point.",
         "running": f"This run had not finished when the page was written, {when}. It may still be running, or it"
         " was killed.",
+        "killed": f"This run was killed {when}; the page covers it up to that point.",
+        "silent": f"This run has given no sign of life since it was {when}.",
     }
     return {
-        "kind": kind if kind in STATES else "unknown",
+        "kind": STYLE_OF_STATE.get(kind, kind) if kind in STATES else "unknown",
         "word": STATES.get(kind, "State unknown"),
         "note": notes.get(kind, "The run directory does not record how the run ended."),
         # A finished run's reason says no more than its state and its epochs.

@@ -36,6 +36,8 @@ class RunFiles:
     log: str
     decision: Json = field(default_factory=dict)
     check: Json = field(default_factory=dict)
+    augmented: Json = field(default_factory=dict)  # of folds that of the first
+    explanations: list[Json] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -71,6 +73,8 @@ def read_run(folder: Path, status: Mapping[str, Any] | None = None) -> RunFiles:
         log=_text(folder / "log.txt"),
         decision=_json(folder / "decision.json", damaged) if is_folds else {},
         check=_json(folder / "check.json", damaged),
+        augmented=_json((folder / "fold-0" if is_folds else folder) / "augmented.json", damaged),
+        explanations=_explanations(folder, is_folds, damaged),
         damaged=damaged,
     )
 
@@ -82,6 +86,12 @@ def _split_of_folds(folder: Path, damaged: list[str]) -> pl.DataFrame:
         return split
     scored = pl.when(pl.col("split") == "test").then(pl.lit("test")).otherwise(pl.lit("valid"))
     return split.with_columns(scored.alias("split"))
+
+
+def _explanations(folder: Path, is_folds: bool, damaged: list[str]) -> list[Json]:
+    """The contents of explanations.json of the run, or of each fold."""
+    folders = sorted(folder.glob("fold-*")) if is_folds else [folder]
+    return [_json(each / "explanations.json", damaged) for each in folders]
 
 
 def mapping(value: Any) -> Json:

@@ -32,7 +32,8 @@ from classwise.report.names import (
 )
 from classwise.report.read import Json, RunFiles, count, ends, joint_title, kind_of, listing, mapping, number
 
-WEAKEST = 20  # classes shown of more than MOST_CLASSES
+MOST_ROWS = 300  # classes listed, of more than MOST_CLASSES in a box that scrolls
+WEAKEST = 20  # of more than MOST_ROWS
 PAIRS = 8
 PAIRS_WITHOUT_MATRIX = 20
 MOST_DOTS = 2000  # of a regression: more could not be told apart, and would make a large page
@@ -71,6 +72,7 @@ class ClassRow:
     recall: float
     ap: float | None = None
     intervals: dict[str, str] = field(default_factory=dict)  # by score; a dash where there is none
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)  # the same as numbers
     reasons: tuple[str, ...] = ()
 
 
@@ -105,6 +107,10 @@ class TargetScores:
     def class_reasons(self) -> str:
         """Why precision, recall or F1 of a class has no interval."""
         return " / ".join(dict.fromkeys(reason for row in self.rows for reason in row.reasons))
+
+    @property
+    def has_all_rows(self) -> bool:
+        return self.classes <= MOST_ROWS
 
     @property
     def in_full(self) -> bool:
@@ -267,7 +273,7 @@ def _class_scores(scores: Json, key: str, title: str, kind: str, train: dict[str
         classes=len(labels),
         unseen=sum(row.support == 0 for row in rows),
         numbers=_numbers(scores, kind),
-        rows=ordered if in_full else _weakest(rows),
+        rows=ordered if len(labels) <= MOST_ROWS else _weakest(rows),
         matrix=confusion_matrix(confusion, labels) if confusion is not None and in_full else None,
         pairs=confused_pairs(confusion, labels, most=PAIRS if in_full else PAIRS_WITHOUT_MATRIX),
         chart=_f1_chart(rows, KINDS[kind].noun),
@@ -319,10 +325,10 @@ def _evenly_spaced(rows: int) -> list[int]:
 def _class_row(row: Json, train: dict[str, int], kind: str) -> ClassRow:
     label = str(row.get("label"))
     withheld = mapping(row.get("no_interval"))
+    found = {key: ends(value) for key, value in mapping(row.get("intervals")).items()}
+    limits = {key: interval for key, interval in found.items() if interval}
     intervals = dict.fromkeys(withheld, NO_INTERVAL)
-    for key, value in mapping(row.get("intervals")).items():
-        if limits := ends(value):
-            intervals[key] = short_interval(limits)
+    intervals |= {key: short_interval(interval) for key, interval in limits.items()}
     return ClassRow(
         label,
         train=train.get(label),
@@ -332,6 +338,7 @@ def _class_row(row: Json, train: dict[str, int], kind: str) -> ClassRow:
         recall=number(row.get("recall")) or 0.0,
         ap=number(row.get("ap")) if kind == "multilabel" else None,
         intervals=intervals,
+        limits=limits,
         reasons=tuple(map(str, withheld.values())),
     )
 

@@ -124,6 +124,17 @@ def cloud(style: str, points: Iterable[Point], radius: float) -> Markup:
     return Markup('<g class="{}">{}</g>').format(style, Markup("").join(discs))
 
 
+def box(style: str, corner: Point, width: float, height: float) -> Markup:
+    """A rectangle that stands on `corner`, its lower left one."""
+    shape = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>')
+    return shape.format(style, *map(_pixels, (corner[0], corner[1] - height, width, height)))
+
+
+def strip(title: str, corner: Point, width: float, height: float) -> Markup:
+    """An invisible rectangle that stands on `corner`; its title is shown when the pointer rests there."""
+    return Markup('<g class="hit"><title>{}</title>{}</g>').format(title, box("", corner, width, height))
+
+
 def titled(title: str, parts: Iterable[Markup]) -> Markup:
     """A group of shapes; a browser shows `title` when the pointer rests on one of them."""
     return Markup("<g><title>{}</title>{}</g>").format(title, Markup("").join(parts))

@@ -1,12 +1,16 @@
-"""Images on the page: small, re-encoded (which drops the file's metadata), and only from the data's folders."""
+"""Images on the page: small, re-encoded (which drops the file's metadata), only from the data's folders, and all of
+them together within a budget."""
 
 import base64
 import io
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -14,12 +18,21 @@ import polars as pl
 from PIL import Image
 
 from classwise.data.images import read_image
-from classwise.data.pixel_format import PixelFormat
-from classwise.errors import ImageError
+from classwise.data.pixel_format import PixelFormat, shown_channels
+from classwise.data.shard_source import is_pattern
+from classwise.errors import DataError, ImageError
 from classwise.report.read import RunFiles, mapping
 
 LONGEST_SIDE = 160  # pixels of a thumbnail
 SMALL = 64  # images up to this size keep their pixels, without JPEG's artefacts
+BUDGET = 4_000_000
+"""Bytes of all mistakes on a page, as text."""
+SIDES = (320, 224, LONGEST_SIDE)
+"""The largest at which all images are within the budget; at the last, 72 images of pure noise are 3 MB."""
+
+
+_DATA_URI = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+=*")
+"""All that an image kept in a file of the run may be: others may have changed the file."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +44,45 @@ class Thumbnail:
     small: bool = False
 
 
-def thumbnails(run: RunFiles, ids: Iterable[str]) -> dict[str, Thumbnail]:
-    """The images of the rows `ids`, by id: split.csv has their paths, the config their folders."""
+def thumbnails(run: RunFiles, ids: Iterable[str], budget: int = BUDGET) -> dict[str, Thumbnail]:
+    """The images of the rows `ids`, by id: split.csv has their paths, the config their folders. They are smaller where
+    all together would be more than `budget` bytes."""
     ordered = sorted(ids)
     data = mapping(run.config.get("data"))
-    # Images lie in data.images, or in the folder that is the source or the validation set.
+    # Images lie in data.images, or in the folder or the shards that are the source, the validation set or the test.
     images = data.get("images")
-    values = [*(images if isinstance(images, list) else [images]), data.get("source"), data.get("valid")]
+    sources = [data.get(key) for key in ("source", "valid", "test")]
+    values = [*(images if isinstance(images, list) else [images]), *sources]
     folders = [folder for folder in values if isinstance(folder, str)]
-    paths = _paths(run.split, ordered)
+    folders += [str(Path(folder).parent) for folder in folders if is_pattern(folder)]
+    paths = row_paths(run.split, ordered)
     pixels = _pixel_format(data, mapping(run.config.get("model")))
-    with (
-        ThreadPoolExecutor() as pool
-    ):  # decoding releases the interpreter lock, so that large photographs overlap
-        images = pool.map(lambda id_: _thumbnail(folders, paths.get(id_), pixels), ordered)
-        return dict(zip(ordered, images, strict=True))
+    found: dict[str, Thumbnail] = {}
+    for side in SIDES:
+        make = partial(_thumbnail, folders, pixels=pixels, side=side)
+        # Decoding releases the interpreter lock, so that large photographs overlap.
+        with ThreadPoolExecutor() as pool:
+            found = dict(zip(ordered, pool.map(make, map(paths.get, ordered)), strict=True))
+        if sum(len(image.uri) for image in found.values()) <= budget:
+            break
+    return found
 
 
-def _paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
+def row_paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
+    """The path of each row by its id, as far as split.csv has it."""
     if not {"id", "path"} <= set(split.columns):
         return {}
     rows = split.filter(pl.col("id").is_in(ids) & pl.col("path").is_not_null())
     return dict(zip(rows["id"].to_list(), rows["path"].to_list(), strict=True))
+
+
+def file_names(paths: Mapping[str, str]) -> dict[str, str]:
+    """The name of each row's file, with its folder where several of these rows have files of one name."""
+    names = Counter(PurePath(path).name for path in paths.values())
+    return {
+        id_: "/".join(PurePath(path).parts[-2 if names[PurePath(path).name] > 1 else -1 :])
+        for id_, path in paths.items()
+    }
 
 
 def _pixel_format(data: Mapping[str, Any], model: Mapping[str, Any]) -> PixelFormat:
@@ -65,19 +95,19 @@ def _pixel_format(data: Mapping[str, Any], model: Mapping[str, Any]) -> PixelFor
     )
 
 
-def _thumbnail(folders: list[str], path: str | None, pixels: PixelFormat) -> Thumbnail:
+def _thumbnail(folders: list[str], path: str | None, pixels: PixelFormat, side: int) -> Thumbnail:
     if not folders or path is None:
         return Thumbnail(reason="the run does not record its path")
     file = next((file for folder in folders if (file := _inside(folder, path))), None)
     if file is None:
         return Thumbnail(reason=f"{path} is outside the image folder")
     try:
-        image_HWC = read_image(file, pixels=pixels)
-        # Of other channels than RGB the first three are shown as it, or the first as gray.
-        shown = [0, 1, 2] if image_HWC.shape[2] >= 3 else [0, 0, 0]
-        return encode(image_HWC[..., shown])
+        # A photograph may be decoded at a part of its size.
+        return encode(shown_channels(read_image(file, min_size=(side, side), pixels=pixels)), side)
     except ImageError as error:
         return Thumbnail(reason=error.reason)
+    except DataError as error:  # a shard that is gone
+        return Thumbnail(reason=str(error))
     except OSError as error:
         return Thumbnail(reason=error.strerror or str(error))
 
@@ -89,6 +119,12 @@ def _inside(folder: str, path: str) -> Path | None:
     root = os.path.normpath(folder)
     file = Path(os.path.normpath(Path(root) / path))
     return file if file.is_relative_to(root) else None
+
+
+def kept_image(uri: object) -> Thumbnail:
+    """What `encode` has made, read back from a file of the run; an empty one for anything else."""
+    text = str(uri)
+    return Thumbnail(text if _DATA_URI.fullmatch(text) else "", small=text.startswith("data:image/png"))
 
 
 def encode(image_HWC: np.ndarray, longest_side: int = LONGEST_SIDE) -> Thumbnail:

@@ -20,6 +20,12 @@ from classwise.data.memory import memory_of
 from classwise.distributed import process_group
 from classwise.errors import ConfigError
 from classwise.run.assembly import assemble, new_model, restored_parts
+from classwise.run.beginning import (
+    run_checkpointer,
+    score_baselines,
+    stop_between_updates,
+    write_beginning,
+)
 from classwise.run.checkpoint import (
     fingerprint,
     newest_checkpoint,
@@ -47,15 +53,10 @@ from classwise.run.predictor import preserve_torch_state, set_threads
 from classwise.run.quick_start import config_to_train
 from classwise.run.resume_checks import has_ended, refuse_changed_data, warn_of_other_machine
 from classwise.run.resume_config import refuse_changed_config, with_begun_plan
-from classwise.run.session import (
-    run_checkpointer,
-    run_to_the_end,
-    score_baselines,
-    stop_between_updates,
-    write_beginning,
-)
+from classwise.run.session import run_to_the_end
 from classwise.run.trained import Run as Run
 from classwise.signals import stop_flag
+from classwise.tracking.packages import check_trackers
 
 
 def train(
@@ -111,7 +112,9 @@ def train(
         baselines = None
         if not wants_first_answer(resolved):
             baselines = processes.from_rank_zero(
-                lambda: score_baselines(resolved, splits, model, heads=heads, device=device, console=console)
+                lambda: score_baselines(
+                    folder, resolved, splits, model, heads=heads, device=device, console=console
+                )
             )
         parts = processes.on_all_ranks(
             lambda: assemble(resolved, splits, model, heads=heads, device=device, processes=processes)
@@ -188,6 +191,7 @@ def resume(
         config = make_config(
             processes.from_rank_zero(lambda: load_config(folder.config, overrides).to_dict())
         )
+        processes.from_rank_zero(lambda: check_trackers(config.report.trackers))
         checkpoint = read_on_rank_zero(
             processes,
             lambda: newest_checkpoint(folder.checkpoints, lambda text: console.line(f"warning: {text}")),
@@ -250,6 +254,7 @@ def checked_config(
         config = absolute_paths(config, Path.cwd())
     admit_config(config, trust)
     check_tta(config)
+    check_trackers(config.report.trackers)
     return config, list(check_conflicts(config))
 
 

@@ -15,6 +15,11 @@ from classwise.run.inputs import rows_to_score
 from classwise.run.predictor import Predictor, unscored
 from classwise.run.unseen import UnseenLabels, note_unseen
 
+NO_SPLIT = pl.DataFrame(schema=dict.fromkeys(("id", "group", "split", "path", "content"), pl.String))
+UNKNOWN_ROWS = (
+    "the run has no split.csv, so that nobody can tell whether it was trained on some of these rows"
+)
+
 
 def split_scores(
     predictor: Predictor,
@@ -42,16 +47,17 @@ def split_scores(
 def table_scores(
     predictor: Predictor,
     config: Config,
-    trained: pl.DataFrame,
+    trained: pl.DataFrame | None,
     table: Path,
     images: str | Path | None,
     bad_images: str,
     console: Console,
 ) -> dict[str, Any]:
     """The metrics of a labeled table or folder, with `warnings` of what makes them mean less than it seems, and
-    `skipped` where `bad_images` is `skip`. `trained`: split.csv of the model's run. Raises DataError."""
+    `skipped` where `bad_images` is `skip`. `trained`: split.csv of the model's run; None where it has none,
+    as one from a hub. Raises DataError."""
     rows = rows_to_score(
-        trained,
+        NO_SPLIT if trained is None else trained,
         config,
         predictor.targets,
         table=table,
@@ -61,7 +67,7 @@ def table_scores(
     )
     metrics = split_scores(predictor, rows.split, config, console, rows.unseen)
     note_unseen(metrics, rows.unseen)
-    warnings = [*rows.warnings, *absent_classes(metrics)]
+    warnings = [*([UNKNOWN_ROWS] if trained is None else []), *rows.warnings, *absent_classes(metrics)]
     for warning in warnings:
         console.line(f"warning: {warning}")
     if bad_images == "skip":

@@ -17,6 +17,7 @@ from classwise.data.table import full_column, read_table, write_table
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, numbered, write_bytes, write_json, write_text
+from classwise.run.heartbeat import PROGRESS_FILES
 from classwise.run.lock import LOCK_FILES, locked, refuse_held
 from classwise.signals import defer_signals
 
@@ -41,6 +42,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def augmented(self) -> Path:
+        return self.path / "augmented.json"
 
     @property
     def log(self) -> Path:
@@ -254,10 +259,10 @@ def _make(folder: Path) -> bool:
 
 
 def _require_empty(folder: Path) -> None:
-    """Raise OutputError unless the folder is empty but for a lock file, which a killed run may have left."""
-    if folder.exists() and (
-        not folder.is_dir() or any(entry.name not in LOCK_FILES for entry in folder.iterdir())
-    ):
+    """Raise OutputError unless the folder is empty but for what a run leaves that is killed before it has anything to
+    go on from: its lock file and its last sign of life."""
+    left = (*LOCK_FILES, *PROGRESS_FILES)
+    if folder.exists() and (not folder.is_dir() or any(entry.name not in left for entry in folder.iterdir())):
         raise OutputError(
             f"{folder} already exists and is not overwritten; name another folder, or go on with it:"
             f" classwise resume {folder}"

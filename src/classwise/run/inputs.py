@@ -18,10 +18,13 @@ from classwise.data.checking import Checked
 from classwise.data.images import min_image_size
 from classwise.data.left_out import not_predicted_notes
 from classwise.data.listing import files_below, is_image_name
-from classwise.data.sources import Samples, read_source, samples_of
+from classwise.data.parquet_shards import PATH
+from classwise.data.shard_source import is_sharded, read_shards
+from classwise.data.sources import Samples, read_source, samples_of, samples_of_shards
 from classwise.data.table import full_column, read_table
 from classwise.data.targets import Target
 from classwise.errors import DataError, ImageError
+from classwise.files import is_address
 from classwise.run.labels_by_value import with_labels_by_value
 from classwise.run.unseen import UnseenLabels, with_unseen
 
@@ -52,7 +55,7 @@ def read_labeled(config: Config, table: Path, images: str | Path | None) -> Samp
     DataError."""
     folders = image_folders(config) if images is None else [Path(images)]
     samples = _read(config, table, folders)
-    if images is not None or not table.is_file() or _any_is_there(samples):
+    if images is not None or samples.shards is not None or not table.is_file() or _any_is_there(samples):
         return samples
 
     # A new table has new images: beside it, or where its paths lead from here.
@@ -70,6 +73,11 @@ def read_labeled(config: Config, table: Path, images: str | Path | None) -> Samp
 
 def _read(config: Config, table: Path, folders: Sequence[Path]) -> Samples:
     try:
+        if is_sharded(table):
+            rows = read_shards(table, config.data.path)
+            id = config.data.id if config.data.id in rows.frame.columns else None
+            path = config.data.path if config.data.path in rows.frame.columns else PATH
+            return samples_of_shards(rows, str(table), path, id, group=None)
         return read_source(
             table,
             folders,
@@ -101,7 +109,7 @@ def _id_column(config: Config, table: Path) -> str | None:
 
 def read_rows(config: Config, source: Path, images: str | Path | None) -> Samples:
     """The rows of a table, or one row for each image below a folder, which needs no labels. Raises DataError."""
-    if not source.is_dir():
+    if not source.is_dir() or is_sharded(source):
         return read_labeled(config, source, images)
     files = [name for name in files_below(source, config.data.follow_links) if not name.endswith("/")]
     names = [name for name in files if is_image_name(name)]
@@ -214,7 +222,8 @@ def _training_row_warnings(split: pl.DataFrame, samples: Samples) -> list[str]:
     """A warning if some of the images were trained on, under the same path or another: their scores say nothing about
     new images."""
     train = split.filter(pl.col("split") == "train")
-    root = samples.root.resolve()  # the config's folders, and so the paths in split.csv, are resolved too
+    # The config's folders, and so the paths in split.csv, are resolved too.
+    root = samples.root if is_address(samples.root) else samples.root.resolve()
     paths = set(train["path"].to_list())
     is_path_N = [str(root / name) in paths for name in samples.names]
 

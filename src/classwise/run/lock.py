@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from classwise.errors import OutputError
 
@@ -25,6 +26,7 @@ LOCK = ".lock"
 HOLDER = ".lock-holder"  # on Windows nobody else can read a locked file
 LOCK_FILES = (LOCK, HOLDER)
 Who = dict[str, object]
+LockState = Literal["held", "free", "unknown"]
 
 # Who holds what, by process (a fork copies this table, but not the locks), device and inode. The system's lock does
 # not keep a process from locking a file twice.
@@ -66,27 +68,72 @@ def locked(folder: Path) -> Iterator[None]:
 
 def refuse_held(folder: Path) -> None:
     """Raise OutputError if a process holds `folder`, and say which. Nothing is changed."""
-    path = folder / LOCK
     if not folder.is_dir():
         return
-    if not HAS_FCNTL:
-        _refuse_held_by_package(folder)
-        return
-    # No thread of this process may take the lock meanwhile: closing the file would release it again.
     with _guard:
         _refuse_held_here(folder)
+    if lock_state(folder) == "held":
+        raise OutputError(_in_use(folder, _holder(folder / (LOCK if HAS_FCNTL else HOLDER))))
+
+
+def lock_state(folder: Path) -> LockState:
+    """Whether a process holds the run directory `folder`; unknown where the lock file cannot be opened or the file
+    system supports no locks. On a shared disk, `free` may mean that the system knows nothing of other machines' locks.
+    Nothing is changed."""
+    # No thread of this process may take the lock meanwhile: closing the file would release it again.
+    with _guard:
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise OutputError(_in_use(folder, _holder(path))) from None
-        except OSError:
-            return
-        finally:
-            os.close(handle)
+            _refuse_held_here(folder)
+        except OutputError:
+            return "held" if folder.is_dir() else "free"
+        return _state_of_file(folder / LOCK) if HAS_FCNTL else _state_by_package(folder / LOCK)
+
+
+def lock_holder(folder: Path) -> Who:
+    """What the lock file says: process, host, command, since; empty where there is none that can be read. A killed
+    process leaves it behind."""
+    # The process that holds the lock must not open the file: closing it would release the lock.
+    with _guard, contextlib.suppress(OSError, ValueError):
+        status = folder.stat()
+        if who := _held.get((os.getpid(), status.st_dev, status.st_ino)):
+            return dict(who)
+        who = json.loads((folder / (LOCK if HAS_FCNTL else HOLDER)).read_text(encoding="utf-8"))
+        return who if isinstance(who, dict) else {}
+    return {}
+
+
+def _state_of_file(path: Path) -> LockState:
+    """`lock_state` by the POSIX lock."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return "free"
+    except OSError:
+        return "unknown"
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return "held"
+    except OSError:
+        return "unknown"
+    finally:
+        os.close(handle)
+    return "free"
+
+
+def _state_by_package(path: Path) -> LockState:
+    """`lock_state` where there is no fcntl."""
+    import filelock
+
+    if not path.exists():
+        return "free"
+    try:
+        with filelock.FileLock(path, timeout=0):
+            return "free"
+    except filelock.Timeout:
+        return "held"
+    except OSError:
+        return "unknown"
 
 
 @contextlib.contextmanager
@@ -112,23 +159,6 @@ def _locked_by_package(folder: Path) -> Iterator[None]:
         (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
         del _held[key]
-
-
-def _refuse_held_by_package(folder: Path) -> None:
-    """`refuse_held` where there is no fcntl."""
-    import filelock
-
-    with _guard:
-        _refuse_held_here(folder)
-        if not (folder / LOCK).exists():
-            return
-        try:
-            with filelock.FileLock(folder / LOCK, timeout=0):
-                pass
-        except filelock.Timeout:
-            raise OutputError(_in_use(folder, _holder(folder / HOLDER))) from None
-        except OSError:
-            return
 
 
 def _refuse_held_here(folder: Path) -> tuple[int, int, int]:

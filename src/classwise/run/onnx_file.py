@@ -1,19 +1,89 @@
-"""What `export` checks before it writes an ONNX file, and says of it afterwards."""
+"""What `export` checks before it writes, which files it makes, and what it says of them afterwards."""
 
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from classwise.console import Console
 from classwise.errors import OutputError
-from classwise.files import refuse_existing
+from classwise.files import make_folder, refuse_existing, write_bytes
 from classwise.infer.export import require_packages
+from classwise.infer.export_whole import MODEL_FILE, Exportable, archive_bytes, folder_files, whole_bytes
+
+ONNX, ARCHIVE, FOLDER = ".onnx", ".pt2", ""
+FORMATS = (
+    ".onnx (one ONNX file), .pt2 (an archive of torch.export's), or no suffix (a folder with the ONNX file,"
+    " labels and a client)"
+)
 
 
-def check_onnx_file(out: Path, force: bool) -> None:
-    """Raise OutputError for another suffix and for a file that exists, ModelError where a package is missing."""
-    if out.suffix.lower() != ".onnx":
-        raise OutputError(f"--out {out}: found {out.suffix or 'no'} suffix, allowed: .onnx")
-    refuse_existing(out, force)
-    require_packages("classwise export", "onnx", "onnxscript")
+@dataclass(frozen=True)
+class ExportForm:
+    """How a model is exported. `preprocessing`: whether an ONNX file takes images of any size and gives final answers,
+    as that of a folder always does. `int8`: whether the network computes in 8 bits, for which at most `max_loss` of
+    the selection metric on validation rows may be lost."""
+
+    preprocessing: bool = False
+    int8: bool = False
+    max_loss: float = 0.01
+
+
+def check_export(out: Path, force: bool, form: ExportForm, channels: int) -> None:
+    """Raise OutputError for a name, options or a model that do not go together, and for what exists; ModelError where a
+    package is missing. `channels`: of the model."""
+    suffix = out.suffix.lower()
+    if suffix not in (ONNX, ARCHIVE, FOLDER):
+        raise OutputError(f"--out {out}: found {out.suffix} suffix, allowed: {FORMATS}")
+    if form.preprocessing and suffix == ARCHIVE:
+        raise OutputError(f"--preprocessing: found --out {out}, allowed: an .onnx file or a folder")
+    if form.int8 and suffix == ARCHIVE:
+        raise OutputError(f"--int8: found --out {out}, allowed: an .onnx file or a folder")
+    if not 0 <= form.max_loss < 1:
+        raise OutputError(f"--max-loss: found {form.max_loss:g}, must be from 0 to below 1")
+    if (form.preprocessing or suffix == FOLDER) and channels not in (1, 3):
+        raise OutputError(
+            f"--out {out}: found a model of {channels} channels, which image decoders do not give; allowed: an .onnx"
+            " file without --preprocessing, or an archive (.pt2)"
+        )
+    if suffix == FOLDER:
+        _refuse_folder(out, force)
+    else:
+        refuse_existing(out, force)
+    if suffix != ARCHIVE:
+        require_packages("classwise export", "onnx", "onnxscript")
+    if form.int8:
+        require_packages("classwise export --int8", "onnxruntime")
+
+
+def has_answers(out: Path, form: ExportForm) -> bool:
+    """Whether what is written gives final answers, not raw outputs."""
+    return form.preprocessing or out.suffix.lower() != ONNX
+
+
+def write_export(
+    exportable: Exportable, out: Path, form: ExportForm, quantize: Callable[[bytes], bytes] | None = None
+) -> None:
+    """Write a file or, all at once, a folder. `quantize`: from the network as an ONNX file to that in 8 bits. Raises
+    ModelError; nothing is written then."""
+    suffix = out.suffix.lower()
+    if suffix == ARCHIVE:
+        write_bytes(out, archive_bytes(exportable))
+        return
+    network = exportable.network_bytes()
+    precision = "float32"
+    if quantize is not None:
+        network, precision = quantize(network), "int8, with float32 between the layers"
+    if suffix == FOLDER:
+        files = folder_files(exportable, network, precision)
+        with _new_folder(out) as folder:
+            for name, data in files.items():
+                write_bytes(folder / name, data)
+    elif form.preprocessing:
+        write_bytes(out, whole_bytes(exportable, network, precision))
+    else:
+        write_bytes(out, network)
 
 
 def say_single_view(tta: str, console: Console) -> None:
@@ -23,3 +93,35 @@ def say_single_view(tta: str, console: Console) -> None:
             f"note: the file computes one view of each image; inference.tta = {tta!r} is for predict, evaluate and"
             " submit"
         )
+
+
+def _refuse_folder(out: Path, force: bool) -> None:
+    """A folder is replaced only if it is one of export's own: nothing else is lost by --force."""
+    if out.is_dir() and force:
+        if any(out.iterdir()) and not (out / MODEL_FILE).is_file():
+            raise OutputError(
+                f"{out} holds other things than an exported model; it is kept. Use another name"
+            )
+        return
+    if out.exists():
+        raise OutputError(f"{out} exists already; it is kept. Use --force to replace it, or another name")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out}: there is no folder {out.parent}; make it first, or name another folder")
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name at the end of the block, and is removed after an error."""
+    new = out.with_name(f".writing-{out.name}")
+    old = out.with_name(f".replaced-{out.name}")
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        make_folder(new)
+        yield new
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    finally:
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)

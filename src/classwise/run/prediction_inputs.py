@@ -1,13 +1,13 @@
 """What `predict` is given: a table, a folder, image files, patterns, a list of paths, or images in memory."""
 
 import glob
-import io
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from classwise.compose.image_check import image_count_text, pixel_format
@@ -16,6 +16,7 @@ from classwise.console import Console
 from classwise.data.images import min_image_size
 from classwise.data.listing import image_names
 from classwise.data.memory_images import ImageSource, MemoryImages, image_of, is_in_memory
+from classwise.data.shard_source import is_sharded
 from classwise.data.sources import Samples, refuse_repeated
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError, ImageError
@@ -25,6 +26,7 @@ Source = ImageSource | Sequence[ImageSource]
 PATTERN_SIGNS = "*?["
 STANDARD_INPUT = "-"
 LIST_SUFFIXES = (".txt", ".lst", ".list")
+TENSOR_HINT = "; a tensor (C, H, W) of uint8 as an array: tensor.permute(1, 2, 0).cpu().numpy()"
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,48 @@ def _is_list(source: Source) -> bool:
 
 def _listed(source: Any) -> list[Any]:
     """The images of a list, or the only one. Raises DataError for what is neither an image nor a path of one."""
+    source = _unpacked(source)
     given = list(source) if isinstance(source, Iterable) and not _is_one(source) else [source]
-    given = [item.read() if isinstance(item, io.IOBase) else item for item in given]
+    given = [_content(item) if _is_open_file(item) else item for item in given]
     for item in given:
         if not is_in_memory(item) and not isinstance(item, str | Path):
+            kind = f"{type(item).__module__}.{type(item).__qualname__}"
             raise DataError(
-                f"found {type(item).__module__}.{type(item).__qualname__} for an image; allowed: a path, the bytes of a"
-                " file or an open file, an array (H, W, 3) of uint8, an image of Pillow's, or a list of these"
+                f"found {kind} for an image; allowed: a path, the bytes of a file or an open file, an array (H, W, 3)"
+                f" of uint8, an image of Pillow's, or a list of these{TENSOR_HINT if kind == 'torch.Tensor' else ''}"
             )
     return given
 
 
+def _unpacked(source: Any) -> Any:
+    """A batch (N, H, W, C) as the list of its images, and a column or an array of paths as the list of them; anything
+    else as it is. Fewer axes are one image: (N, H, W) could not be told from (H, W, C)."""
+    if isinstance(source, np.ndarray):
+        is_list = source.ndim == 4 or (source.ndim == 1 and source.dtype.kind in "OUT")
+        return list(source) if is_list else source
+    # Columns of pandas and polars, which would count as one array otherwise.
+    return source.to_list() if callable(getattr(source, "to_list", None)) else source
+
+
 def _is_one(source: Any) -> bool:
     """Whether this is one image, though it could be iterated over: a tensor's rows are no images."""
-    return is_in_memory(source) or isinstance(source, io.IOBase) or hasattr(source, "__array__")
+    return is_in_memory(source) or _is_open_file(source) or hasattr(source, "__array__")
+
+
+def _is_open_file(source: Any) -> bool:
+    """Whether this is a file to read from, also one of those that are no `io.IOBase` (tempfile.NamedTemporaryFile)."""
+    return callable(getattr(source, "read", None))
+
+
+def _content(file: Any) -> bytes:
+    """What is left to read of an open file. Raises DataError for one of text."""
+    content = file.read()
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise DataError(
+            f"found an open file that gives {type(content).__name__} in place of bytes; allowed: one that was opened"
+            ' with "rb"'
+        )
+    return bytes(content)
 
 
 def _samples_of(
@@ -146,13 +176,13 @@ def _rows_of_path(config: Config, source: str | Path, images: str | Path | None,
         text = sys.stdin.read()
         names = text.split("\0") if "\0" in text else text.splitlines()
         return _rows_of_paths([name for name in names if name.strip()], "standard input", None, console)
-    if path.exists() or path.suffix.lower() in SUFFIXES:
+    if path.exists() or path.suffix.lower() in SUFFIXES or is_sharded(path):
         if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
             raise DataError(
                 f"{source}: a text file is no image; a list of paths is read from standard input: predict RUN - <"
                 f" {source}"
             )
-        if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        if path.is_file() and path.suffix.lower() not in SUFFIXES and not is_sharded(path):
             return _rows_of_paths([str(source)], str(source), None)
         samples = read_rows(config, path, images)
         for note in samples.notes:

@@ -23,10 +23,12 @@ from classwise.data.cache import CachedImages
 from classwise.data.memory_images import MemoryImages
 from classwise.data.sources import Samples
 from classwise.data.targets import MultilabelTarget, Target, target_from_dict
+from classwise.data.transform import ImageTransform
 from classwise.errors import DataError, ImageError
 from classwise.infer.decided import with_abstentions
 from classwise.infer.engines import Engine, engine_of
 from classwise.infer.ensemble import as_decoded, joined_mean_engine, mean_engine, undecoded
+from classwise.infer.module import TrainedModel
 from classwise.infer.predict import predict_outputs, predictions_table
 from classwise.infer.submission import Possible, possible_labels
 from classwise.infer.tta import VIEWS, tta_engine
@@ -114,6 +116,23 @@ class Predictor:
             return self
         return dataclasses.replace(self, heads=as_decoded(self.heads), tta=tta)
 
+    def module(self, max_pixels: int) -> TrainedModel:
+        """The model, or all of them, as a plain module in eval mode, whose transform refuses images of more than
+        `max_pixels` pixels."""
+        members = self.members or (self,)
+        properties = self.model.metadata
+        return TrainedModel(
+            models=[member.model for member in members],
+            heads=[undecoded(member.heads) for member in members],
+            answer_heads=self.heads,
+            transform=ImageTransform(properties.image_size, properties.fit, properties.pixels, max_pixels),
+            labels=self.labels,
+            joint=self.joint,
+            precision=self.precision,
+            tta=members[0].tta,
+            ensemble=self.ensemble,
+        ).eval()
+
     @property
     def inference(self) -> dict[str, Any]:
         """What metrics.json says of how the predictions were made; empty where one model sees each image once."""
@@ -198,24 +217,30 @@ class Predictor:
 
     def _engine(self, name: str, device: torch.device, batches: int, say: Callable[[str], None]) -> Engine:
         """What computes the outputs; see `engine_of`."""
-        if self.shares_backbone:
-            return self._joined_engine(name, device, batches, say)
-        if self.members:
-            engines = [member._engine(name, device, batches, say) for member in self.members]
-            return mean_engine(engines, [member.heads for member in self.members], self.ensemble)
-        engine = engine_of(
-            name=name,
-            model=self.model.to(device),
-            device=device,
-            dtype=loop.PRECISIONS[self.precision],
-            batches=batches * len(VIEWS[self.tta]),
-            say=say,
-        )
-        return tta_engine(engine, undecoded(self.heads), self.tta)
 
-    def _joined_engine(
-        self, name: str, device: torch.device, batches: int, say: Callable[[str], None]
-    ) -> Engine:
+        def make(model: Classifier, predictor: Predictor) -> Engine:
+            return engine_of(
+                name=name,
+                model=model.to(device),
+                device=device,
+                dtype=loop.PRECISIONS[predictor.precision],
+                batches=batches * len(VIEWS[predictor.tta]),
+                say=say,
+            )
+
+        return self.engine_of_models(make)
+
+    def engine_of_models(self, make: Callable[[Classifier, "Predictor"], Engine]) -> Engine:
+        """What computes the outputs that `heads` take. `make` gives the engine of one model, with its own heads and
+        without other views; the predictor it is given has the model's precision and its `tta`."""
+        if self.shares_backbone:
+            return self._joined_engine(make)
+        if self.members:
+            engines = [member.engine_of_models(make) for member in self.members]
+            return mean_engine(engines, [member.heads for member in self.members], self.ensemble)
+        return tta_engine(make(self.model, self), undecoded(self.heads), self.tta)
+
+    def _joined_engine(self, make: Callable[[Classifier, "Predictor"], Engine]) -> Engine:
         """What computes the outputs of an ensemble whose models share their backbone, which sees each image once."""
         first = self.members[0]
         heads = {
@@ -223,15 +248,8 @@ class Predictor:
             for number, member in enumerate(self.members)
             for target, head in undecoded(member.heads).items()
         }
-        engine = engine_of(
-            name=name,
-            model=joined_heads([member.model for member in self.members]).to(device),
-            device=device,
-            dtype=loop.PRECISIONS[first.precision],
-            batches=batches * len(VIEWS[first.tta]),
-            say=say,
-        )
-        engine = tta_engine(engine, heads, first.tta)
+        joined = joined_heads([member.model for member in self.members])
+        engine = tta_engine(make(joined, first), heads, first.tta)
         return joined_mean_engine(engine, [member.heads for member in self.members], self.ensemble)
 
     def table(

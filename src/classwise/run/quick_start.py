@@ -14,6 +14,7 @@ from pathlib import Path
 from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.data.shard_source import is_sharded
 from classwise.data.table import SUFFIXES
 from classwise.distributed import Processes
 from classwise.errors import ConfigError
@@ -51,8 +52,8 @@ def config_to_train(
 
 
 def _is_source(path: Path) -> bool:
-    """Whether this is a folder or a table rather than a config."""
-    return path.is_dir() or path.suffix.lower() in SUFFIXES
+    """Whether this is a folder, a table or shards rather than a config."""
+    return path.is_dir() or path.suffix.lower() in SUFFIXES or is_sharded(path)
 
 
 @contextlib.contextmanager

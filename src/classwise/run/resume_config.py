@@ -39,8 +39,10 @@ FREE_KEYS = (
     "training.threads",
     # What is reported.
     "report.baselines",
+    "report.live",
     "report.resamples",
     "report.row_weights",
+    "report.trackers",
 )
 
 

@@ -1,35 +1,28 @@
-"""One run while it trains: its baselines, checkpoints and signals, and what it writes at its start and its end."""
+"""One run from its first update to its end: what it trains, what it writes then, and how status.json says it ended."""
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from classwise.compose.baselines import run_baselines
 from classwise.compose.checks import single_image_batch_error
 from classwise.compose.first_answer import wants_first_answer
-from classwise.compose.remembered import baselines_key, keep_baselines, recall_baselines
-from classwise.compose.splits import DatasetSplits, data_digest
-from classwise.config.own_parts import digests_in
+from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.batch import Batch
-from classwise.data.memory import memory_of
-from classwise.distributed import Processes
-from classwise.errors import CheckpointError, ClasswiseError, Interrupted
-from classwise.files import write_text
-from classwise.model.classifier import Classifier
-from classwise.model.heads import Head, head_as_dict
+from classwise.errors import CheckpointError, Interrupted
 from classwise.own_parts.run_code import trust_option
 from classwise.report.page import write_report
 from classwise.run.assembly import Parts
-from classwise.run.checkpoint import RunCheckpointer, fingerprint
-from classwise.run.folder import RunFolder, split_table
+from classwise.run.beginning import score_baselines
+from classwise.run.checkpoint import RunCheckpointer
+from classwise.run.explained_rows import write_heat_maps
+from classwise.run.extras import Extras, extras_of, write_augmented
+from classwise.run.folder import RunFolder
 from classwise.run.messages import epoch_line, say_batch_norm, say_end
-from classwise.run.own_code import admitted_in, portable, portable_name
-from classwise.run.resume_config import fixed_toml
+from classwise.run.own_code import admitted_in
 from classwise.run.stages import (
     chosen_answer,
     complete_first_answer,
@@ -37,240 +30,26 @@ from classwise.run.stages import (
     make_first_answer,
     scored,
 )
-from classwise.run.status import ending_text, status_frame, status_now
+from classwise.run.status import ending_text, status_now
 from classwise.signals import StopFlag
 from classwise.training import loop
 from classwise.training.oom import retry_in_smaller_chunks
-from classwise.training.state import TrainState
-from classwise.version import __version__
 
 
-def score_baselines(
-    config: Config,
-    splits: DatasetSplits,
-    model: Classifier,
-    heads: dict[str, Head],
-    device: torch.device,
-    console: Console,
-) -> dict[str, Any] | None:
-    """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is fine-tuned,
-    if they are not remembered; a resumed run keeps the entry."""
-    if not config.report.baselines or not len(splits.valid.samples):
-        return None
-    memory = memory_of(config.data.cache)
-    key = baselines_key(config, splits, model, heads, device)
-    baselines = recall_baselines(memory, key)
-    origin = "remembered, as nothing has changed: " if baselines else ""
-    if baselines is None:
-        console.line("scoring two baselines on the same split ...")
-        baselines = run_baselines(config, splits, model, heads=heads, device=device)
-        keep_baselines(memory, key, baselines)
-    for note in baselines.notes:
-        console.line(f"note: {note}")
-    console.line(f"{origin}{baselines}")
-    return baselines.as_dict()
+@dataclass(frozen=True)
+class Session:
+    """What a run works with while it trains."""
 
+    folder: RunFolder
+    config: Config
+    splits: DatasetSplits
+    parts: Parts
+    checkpointer: RunCheckpointer
+    console: Console
 
-def run_checkpointer(
-    folder: RunFolder,
-    config: Config,
-    splits: DatasetSplits,
-    parts: Parts,
-    baselines: dict[str, Any] | None = None,
-    measured: Sequence[dict[str, Any]] = (),
-    kept_heads: Sequence[str] = (),
-) -> RunCheckpointer:
-    """Saves the run's checkpoints, and after each brings history.jsonl and status.json up to date with it. `measured`:
-    what was measured to replace `auto`, for status.json; `kept_heads`: the targets whose heads are those of the run
-    that it starts from."""
-    processes = parts.settings.processes
-    machine = fingerprint(str(parts.settings.device), processes.world_size)
-    status = status_frame(
-        folder,
-        config=config,
-        splits=splits,
-        model=parts.state.model,
-        baselines=baselines,
-        measured=measured,
-        kept_heads=kept_heads,
-        environment={"classwise": __version__, **machine},
-    )
-
-    # A resumed run counts on from the seconds that it has taken before.
-    started = time.monotonic()
-    seconds_before = float(status["seconds"])
-
-    def update_files(state: TrainState) -> None:
-        folder.write_history(state.progress.history)
-        with contextlib.suppress(CheckpointError):  # they may have been scored since
-            status["baselines"] = folder.status()["baselines"]
-        status["seconds"] = round(seconds_before + time.monotonic() - started, 1)
-        folder.write_status(status_now(status, state, parts.settings, name="running", reason=""))
-
-    minutes = config.training.checkpoint_minutes
-    return RunCheckpointer(
-        folder=folder.checkpoints,
-        metadata=_metadata(config, splits, parts),
-        fingerprint=machine,
-        after=update_files,
-        every_updates=config.training.checkpoint_updates,
-        every_seconds=60 * minutes if minutes else None,
-        best_name="finetuned" if config.plan == "probe_then_finetune" else "best",
-        processes=processes,
-    )
-
-
-def _metadata(config: Config, splits: DatasetSplits, parts: Parts) -> dict[str, Any]:
-    """What every checkpoint of the run says besides its numbers: all that inference and a resume need to know."""
-    metadata = {
-        "classwise": __version__,
-        "model": parts.state.model.metadata.as_dict() | {"backbone": portable_name(config.model.backbone)},
-        "targets": [target.as_dict() for target in splits.targets],
-        "heads": {name: head_as_dict(head) for name, head in parts.heads.items()},
-        "joint": list(splits.joint),
-        "precision": config.training.precision,
-        "memory_format": config.training.memory_format,
-        "micro_batches_per_update": parts.data.micro_batches_per_update,
-        "config": fixed_toml(config),
-        "data": data_digest(splits),
-    }
-    code = digests_in(config)
-    return metadata | ({"code": code} if code else {})
-
-
-def write_beginning(folder: RunFolder, config: Config, splits: DatasetSplits, console: Console) -> None:
-    """The files that a run has from its start: log.txt, config.toml (without any `auto`) and split.csv."""
-    console.log_to(folder.log)
-    write_text(folder.config, portable(config).to_toml())
-    folder.write_split(split_table(splits))
-
-
-def stop_between_updates(stop: StopFlag, processes: Processes) -> None:
-    """From now on a signal stops the run after the update that is under way, no longer at once."""
-    # All processes change over together: one that a signal ended before would leave the others waiting for it.
-    with stop.holding():
-        processes.any(False)
-        stop.wait_for_updates()
-
-
-def run_to_the_end(
-    folder: RunFolder,
-    config: Config,
-    splits: DatasetSplits,
-    parts: Parts,
-    checkpointer: RunCheckpointer,
-    console: Console,
-    stop: StopFlag,
-) -> None:
-    """Train until the run ends, and record in status.json how it ended; rank 0 alone writes.
-
-    Raises Interrupted after a signal (with a checkpoint saved), and whatever training raises.
-    """
-    is_main_process = parts.settings.processes.is_main_process
-    ending = _EndingStatus(folder, parts)
-    try:
-        if wants_first_answer(config):
-            _begin_with_first_answer(folder, config, splits, parts, checkpointer, console, stop)
-        outcome = _train(parts, checkpointer, console, stop)
-        if not is_main_process:
-            return
-        metrics = _write_results(folder, config, splits, parts.state, stop.is_set)
-    except (Interrupted, KeyboardInterrupt) as error:
-        # A second signal raises KeyboardInterrupt, which brings no message.
-        reason = (
-            str(error)
-            if isinstance(error, Interrupted)
-            else "stopped at once; the previous checkpoint is intact"
-        )
-        if is_main_process:
-            ending.write("interrupted", reason)
-            _try_report(folder, console)
-        trust = trust_option(list(admitted_in(config)))
-        interrupted = Interrupted(f"{reason}; go on with: classwise resume {folder.path}{trust}")
-        interrupted.reported_by_rank_zero = not is_main_process
-        raise interrupted from None
-    except BaseException as error:
-        # If the disk is full, status.json cannot be written either; the first error is the one to show.
-        with contextlib.suppress(OSError, CheckpointError):
-            if is_main_process:
-                ending.write("failed", f"{type(error).__name__}: {error}")
-                _try_report(folder, console)
-        if clearer_error := single_image_batch_error(error, config):
-            raise clearer_error from error
-        raise
-
-    # The status comes last: a run that says it is finished has all its files.
-    best = {key: metrics[key] for key in ("metric", "value", "epoch")}
-    status = ending.status(outcome, ending_text(outcome, parts.settings)) | {"best": best}
-    status.pop("kept", None)
-    write_report(folder.path, status)
-    folder.write_status(status)
-    say_end(console, folder, outcome, parts)
-
-
-def _begin_with_first_answer(
-    folder: RunFolder,
-    config: Config,
-    splits: DatasetSplits,
-    parts: Parts,
-    checkpointer: RunCheckpointer,
-    console: Console,
-    stop: StopFlag,
-) -> None:
-    """The first answer, and after it what it has to beat, which can wait; whatever of both is not there yet."""
-    processes = parts.settings.processes
-    if parts.state.progress.first_answer is None:
-        make_first_answer(folder, config, splits, parts, checkpointer, console, stop.is_set)
-    else:
-        processes.from_rank_zero(lambda: complete_first_answer(folder, config, splits, parts.state))
-
-    def score_once() -> None:
-        if folder.status().get("baselines") is None:
-            baselines = score_baselines(
-                config, splits, parts.state.model, parts.heads, parts.settings.device, console
-            )
-            folder.write_status(folder.status() | {"baselines": baselines})
-
-    processes.from_rank_zero(score_once)
-
-
-def _train(parts: Parts, checkpointer: RunCheckpointer, console: Console, stop: StopFlag) -> str:
-    """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`."""
-    settings = parts.settings
-
-    def running_loss() -> str:
-        progress = parts.state.progress
-        return f"loss {progress.loss_sum / progress.samples:.4f}" if progress.samples else ""
-
-    def watch(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
-        title = f"epoch {epoch + 1}/{settings.epochs}"
-        return console.bar(
-            updates, title, total=parts.data.updates_per_epoch, done=first_update, note=running_loss
-        )
-
-    def report(row: dict[str, Any], best: bool) -> None:
-        console.line(epoch_line(row, settings, best, parts.heads))
-
-    def report_chunks(size: int) -> None:
-        console.line(f"memory ran out: from now on {size} images at once")
-        say_batch_norm(console, parts)
-
-    def train() -> str:
-        return loop.train(
-            state=parts.state,
-            data=parts.data,
-            valid=parts.valid,
-            metrics=parts.metrics,
-            settings=settings,
-            checkpointer=checkpointer,
-            should_stop=stop.is_set,
-            watch=watch,
-            report=report,
-        )
-
-    # Workers ignore signals, so the loaders have to be closed whatever ends the loop.
-    with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
-        return retry_in_smaller_chunks(train, parts.state, parts.data, report_chunks)
+    @property
+    def is_main_process(self) -> bool:
+        return self.parts.settings.processes.is_main_process
 
 
 class _EndingStatus:
@@ -295,16 +74,134 @@ class _EndingStatus:
         self._folder.write_status(self.status(name, reason))
 
 
-def _write_results(
+def run_to_the_end(
     folder: RunFolder,
     config: Config,
     splits: DatasetSplits,
-    state: TrainState,
-    should_stop: Callable[[], bool],
-) -> dict[str, Any]:
-    """Write metrics.json, predictions.csv and, with test rows, predictions-test.csv of the best checkpoint; returns the
-    metrics. Raises Interrupted."""
-    answer = chosen_answer(folder, config, splits, state, should_stop)
+    parts: Parts,
+    checkpointer: RunCheckpointer,
+    console: Console,
+    stop: StopFlag,
+) -> None:
+    """Train until the run ends, and record in status.json how it ended; rank 0 alone writes.
+
+    Raises Interrupted after a signal (with a checkpoint saved), and whatever training raises.
+    """
+    session = Session(folder, config, splits, parts, checkpointer, console)
+    ending = _EndingStatus(folder, parts)
+    with extras_of(folder, config, parts, console, stop) as extras:
+        try:
+            outcome = _train(session, extras, stop)
+            if session.is_main_process:
+                _finish(session, extras, ending, outcome)
+        except (Interrupted, KeyboardInterrupt) as error:
+            raise _interrupted(session, ending, error) from None
+        except BaseException as error:
+            _record_failure(session, ending, error)
+            if clearer_error := single_image_batch_error(error, config):
+                raise clearer_error from error
+            raise
+        if session.is_main_process:
+            say_end(console, folder, outcome, parts)
+
+
+def _train(session: Session, extras: Extras, stop: StopFlag) -> str:
+    """The first answer, where the plan begins with one, and the epochs; returns `finished` or `early_stopped`."""
+    if session.is_main_process:
+        write_augmented(
+            session.folder, session.config, session.splits, parts=session.parts, console=session.console
+        )
+    if wants_first_answer(session.config):
+        _begin_with_first_answer(session, extras.should_stop, stop)
+    extras.live.write()
+    return _train_epochs(session, extras)
+
+
+def _begin_with_first_answer(session: Session, should_stop: Callable[[], bool], stop: StopFlag) -> None:
+    """The first answer, and after it what it has to beat, which can wait; whatever of both is not there yet."""
+    folder, config, splits, parts = session.folder, session.config, session.splits, session.parts
+    processes = parts.settings.processes
+    if parts.state.progress.first_answer is None:
+        make_first_answer(
+            folder, config, splits, parts, session.checkpointer, session.console, should_stop=should_stop
+        )
+    else:
+        processes.from_rank_zero(lambda: complete_first_answer(folder, config, splits, parts.state))
+
+    def score_once() -> None:
+        if folder.status().get("baselines") is None:
+            baselines = score_baselines(
+                folder,
+                config,
+                splits,
+                parts.state.model,
+                heads=parts.heads,
+                device=parts.settings.device,
+                console=session.console,
+                should_stop=stop.is_set,  # they have signs of life of their own
+            )
+            folder.write_status(folder.status() | {"baselines": baselines})
+
+    processes.from_rank_zero(score_once)
+
+
+def _train_epochs(session: Session, extras: Extras) -> str:
+    """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`."""
+    parts, console = session.parts, session.console
+    settings = parts.settings
+
+    def running_loss() -> str:
+        progress = parts.state.progress
+        return f"loss {progress.loss_sum / progress.samples:.4f}" if progress.samples else ""
+
+    def watch(updates: Iterable[list[Batch]], epoch: int, first_update: int) -> Iterable[list[Batch]]:
+        total = parts.data.updates_per_epoch
+        updates = extras.trackers.watch(updates, parts.state, total)
+        title = f"epoch {epoch + 1}/{settings.epochs}"
+        return console.bar(updates, title, total=total, done=first_update, note=running_loss)
+
+    def report(row: dict[str, Any], best: bool) -> None:
+        console.line(epoch_line(row, settings, best, parts.heads))
+        extras.end_epoch(row)
+
+    def report_chunks(size: int) -> None:
+        console.line(f"memory ran out: from now on {size} images at once")
+        say_batch_norm(console, parts)
+
+    def train() -> str:
+        return loop.train(
+            state=parts.state,
+            data=parts.data,
+            valid=parts.valid,
+            metrics=parts.metrics,
+            settings=settings,
+            checkpointer=session.checkpointer,
+            should_stop=extras.should_stop,
+            watch=watch,
+            report=report,
+        )
+
+    # Workers ignore signals, so the loaders have to be closed whatever ends the loop.
+    with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
+        return retry_in_smaller_chunks(train, parts.state, parts.data, report_chunks)
+
+
+def _finish(session: Session, extras: Extras, ending: _EndingStatus, outcome: str) -> None:
+    """Write what the run ends with. The status comes last: a run that says it is finished has all its files."""
+    metrics = _write_results(session, extras.should_stop)
+    best = {key: metrics[key] for key in ("metric", "value", "epoch")}
+    status = ending.status(outcome, ending_text(outcome, session.parts.settings)) | {"best": best}
+    status.pop("kept", None)
+    extras.live.say_cost()
+    write_report(session.folder.path, status)
+    session.folder.write_status(status)
+
+
+def _write_results(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Write predictions.csv, with test rows predictions-test.csv, metrics.json and explanations.json of the best
+    checkpoint; returns the metrics. Raises Interrupted."""
+    folder, config, splits = session.folder, session.config, session.splits
+    answer = chosen_answer(folder, config, splits, session.parts.state, should_stop)
     predictor, metrics = answer.predictor, answer.metrics
     valid = splits.valid
     if len(valid.samples):
@@ -321,12 +218,40 @@ def _write_results(
         folder.write_outputs(kept)
     metrics = headline(metrics) | metrics
     folder.write_metrics(metrics)
+
+    # Once all else is there: they explain it, and nothing may depend on them.
+    if len(valid.samples):
+        write_heat_maps(folder, predictor, config, splits, answer.outputs, session.console)
     return metrics
 
 
-def _try_report(folder: RunFolder, console: Console) -> None:
+def _interrupted(session: Session, ending: _EndingStatus, error: BaseException) -> Interrupted:
+    """Record that a signal has stopped the run; returns what to raise, which says how to go on."""
+    # A second signal raises KeyboardInterrupt, which brings no message.
+    reason = "stopped at once; the previous checkpoint is intact"
+    if isinstance(error, Interrupted):
+        reason = str(error)
+    if session.is_main_process:
+        ending.write("interrupted", reason)
+        _try_report(session)
+    trust = trust_option(list(admitted_in(session.config)))
+    interrupted = Interrupted(f"{reason}; go on with: classwise resume {session.folder.path}{trust}")
+    interrupted.reported_by_rank_zero = not session.is_main_process
+    return interrupted
+
+
+def _record_failure(session: Session, ending: _EndingStatus, error: BaseException) -> None:
+    """Record that the run has failed, as far as that is possible."""
+    # If the disk is full, status.json cannot be written either; the first error is the one to show.
+    with contextlib.suppress(OSError, CheckpointError):
+        if session.is_main_process:
+            ending.write("failed", f"{type(error).__name__}: {error}")
+            _try_report(session)
+
+
+def _try_report(session: Session) -> None:
     """Write the report of a run that did not end well; if that fails as well, the first error is the one to show."""
     try:
-        write_report(folder.path)
-    except (ClasswiseError, OSError, ValueError, KeyError) as error:
-        console.line(f"warning: the report could not be written: {error}")
+        write_report(session.folder.path)
+    except Exception as error:
+        session.console.line(f"warning: the report could not be written: {type(error).__name__}: {error}")

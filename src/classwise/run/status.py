@@ -15,9 +15,10 @@ from classwise.data.targets import RankingTarget
 from classwise.errors import CheckpointError
 from classwise.metrics.joint import joint_labels
 from classwise.model.classifier import Classifier
+from classwise.run.assembly import Parts
 from classwise.run.folder import RunFolder
 from classwise.run.own_code import portable_name
-from classwise.training.loop import Settings
+from classwise.training.loop import Settings, out_of_patience
 from classwise.training.state import TrainState
 
 
@@ -137,6 +138,37 @@ def status_now(
         "best": best,
     }
     return head | {key: value for key, value in frame.items() if key not in head}
+
+
+def progress_now(parts: Parts) -> dict[str, Any]:
+    """How far the run is within its epoch, for progress.json: numbers that the loop has anyway. `epoch` is the one that
+    is under way, from 1; `update` those of the whole run."""
+    progress, epochs = parts.state.progress, parts.settings.epochs
+    per_epoch = parts.data.updates_per_epoch
+    return {
+        "doing": _doing(parts),
+        "epoch": min(progress.epoch + 1, epochs),
+        "epochs": epochs,
+        "update": progress.update,
+        "update_in_epoch": progress.update_in_epoch,
+        "updates_per_epoch": per_epoch,
+        "lr": float(parts.state.optimizer.param_groups[-1]["lr"]),
+        "loss": progress.loss_sum / progress.samples if progress.samples else None,
+        "epoch_seconds": round(progress.epoch_seconds, 3),
+        "images_per_second": round(progress.samples / max(progress.epoch_seconds, 1e-9), 1),
+    }
+
+
+def _doing(parts: Parts) -> str:
+    """What the run does, by what it has come to."""
+    progress, settings = parts.state.progress, parts.settings
+    has_begun = progress.update > 0 or progress.samples > 0
+    # A run may train no epoch at all: it has its first answer then, or fits that now.
+    if not has_begun and (settings.epochs > 0 or progress.first_answer is None):
+        return "preparing"
+    if progress.epoch >= settings.epochs or out_of_patience(progress, settings):
+        return "computing the results"
+    return "validating" if progress.update_in_epoch >= parts.data.updates_per_epoch else "training"
 
 
 def ending_text(outcome: str, settings: Settings) -> str:

@@ -14,14 +14,21 @@ from classwise.config.load import load_config
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.errors import CheckpointError, DataError
-from classwise.files import refuse_existing, write_bytes
+from classwise.explain.explanation import Explanation
+from classwise.files import refuse_existing
 from classwise.infer.engines import check_engine
-from classwise.infer.export import metadata_of, onnx_bytes
+from classwise.infer.ensemble import undecoded
+from classwise.infer.export import InOrder, metadata_of
+from classwise.infer.export_whole import Exportable
+from classwise.infer.module import TrainedModel
 from classwise.report.page import write_report
 from classwise.run.checkpoint import read_checkpoint
 from classwise.run.evaluation import split_scores, table_scores
+from classwise.run.explanation import Question, explanations_of
 from classwise.run.folder import RunFolder
-from classwise.run.onnx_file import check_onnx_file, say_single_view
+from classwise.run.int8 import quantizer
+from classwise.run.liveness import ending_note, status_of, true_status
+from classwise.run.onnx_file import ExportForm, check_export, say_single_view, write_export
 from classwise.run.own_code import Trust, admit_run
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source
@@ -57,8 +64,9 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json: state, reason, epoch, update, best, data, environment."""
-        return self.folder.status()
+        """status.json: state, reason, epoch, update, best, data, environment. `state` is what is true now: `killed` or
+        `silent` where the file still says `running` (run/liveness.py)."""
+        return true_status(self.path, self.folder.status())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -93,16 +101,20 @@ class Run:
         config = self._config()
         predictor = self._predictor(config)
         if table is None:
-            return self._evaluate_own_rows(predictor, config, console)
-        return table_scores(
-            predictor,
-            config,
-            self.folder.split(),
-            table=Path(table),
-            images=images,
-            bad_images=bad_images,
-            console=console,
-        )
+            scores = self._evaluate_own_rows(predictor, config, console)
+        else:
+            scores = table_scores(
+                predictor,
+                config,
+                self.folder.split() if (self.path / "split.csv").exists() else None,
+                table=Path(table),
+                images=images,
+                bad_images=bad_images,
+                console=console,
+            )
+        if note := ending_note(self.status):
+            console.line(note)
+        return scores
 
     def _evaluate_own_rows(self, predictor: Predictor, config: Config, console: Console) -> dict[str, Any]:
         """The metrics on the run's validation and test rows."""
@@ -136,8 +148,9 @@ class Run:
         """Predictions for a folder of images, a table, image files, or images in memory, in the order of the source.
 
         `source`: a path (a table, a folder, an image, a pattern such as `new/*.png`, or `-` for a list of paths on
-        standard input), an array (H, W, 3) of uint8, an image of Pillow's, the bytes of an image file, or a list of any
-        of these. `ids`: those of a list (default: the paths as given, and the number of an image in memory).
+        standard input), an array (H, W, 3) of uint8, an image of Pillow's, the bytes of an image file or an open file,
+        or a list of any of these; also a batch (N, H, W, C), and a column of paths. One image is a table of one row.
+        `ids`: those of a list (default: the paths as given, and the number of an image in memory).
 
         The columns are `id` and, for every target (see predictions.csv), its label and its probabilities: of all
         classes, or the `top` five, with `auto` of all up to 200 classes. `images`: the folder that a table's paths are
@@ -163,6 +176,41 @@ class Run:
             probabilities=probabilities,
             console=Console(quiet),
         )
+
+    def explain(
+        self,
+        source: Source,
+        target: str | None = None,
+        label: str | None = None,
+        method: str = "auto",
+        images: str | Path | None = None,
+        ids: Sequence[str] | None = None,
+        quiet: bool = True,
+    ) -> list[Explanation]:
+        """Heat maps, in the order of the source: where in each image the model finds what speaks for its answer.
+
+        `source`, `images`, `ids`: as in `predict`, up to 200 images. `target`: a target of the run, or `joint`
+        (default: each target, one after the other). `label`: what to explain (default: the predicted label). `method`:
+        auto | gradcam | attention | occlusion (docs/guide/explain.md).
+
+        Raises ConfigError for an unknown target, label or method, ModelError where captum is missing, DataError for a
+        bad table or image.
+        """
+        config = self._config()
+        return explanations_of(
+            self._predictor(config),
+            config,
+            source,
+            images=images,
+            ids=ids,
+            question=Question(target, label, method),
+            console=Console(quiet),
+        )
+
+    def model(self) -> TrainedModel:
+        """The best checkpoint's model as a plain module in eval mode, on the CPU, with its transform."""
+        config = self._config()
+        return self._predictor(config).module(config.data.max_pixels)
 
     def submit(
         self,
@@ -234,22 +282,55 @@ class Run:
             console=Console(quiet),
         )
 
-    def export(self, out: str | Path, force: bool = False, quiet: bool = True) -> Path:
-        """Write the best checkpoint's model to `out` as an ONNX file for any batch size, and return `out`. The file's
-        metadata holds targets, labels and how images are to be preprocessed.
+    def export(
+        self,
+        out: str | Path,
+        force: bool = False,
+        quiet: bool = True,
+        preprocessing: bool = False,
+        int8: bool = False,
+        max_loss: float = 0.01,
+    ) -> Path:
+        """Write the best checkpoint's model to `out` in the format that its suffix says, and return `out`.
 
-        Raises OutputError if `out` exists, ModelError if the model cannot be exported or a package is missing.
+        `.onnx`: one ONNX file for any batch size; with `preprocessing` it takes images of any size and gives the
+        answers of `predict`, else it takes images at the model's size and gives raw outputs. No suffix: a folder with
+        such a file, labels.json and a client that needs neither torch nor classwise. `.pt2`: an archive of
+        torch.export's. All of them hold targets, labels and how images are prepared (docs/guide/export.md).
+
+        `int8`: the network in 8 bits, calibrated on training images, for at most `max_loss` of the selection metric on
+        the validation rows.
+
+        Raises OutputError if `out` exists or is of another kind, ModelError if the model cannot be exported, a package
+        is missing, or 8 bits lose more; nothing is written then.
         """
-        out = Path(out)
-        check_onnx_file(out, force)
-        predictor = self._predictor()
-        write_bytes(out, onnx_bytes(predictor.model, metadata_of(predictor.model, predictor.metadata)))
-        say_single_view(predictor.tta, Console(quiet))
+        out, console = Path(out), Console(quiet)
+        form = ExportForm(preprocessing, int8, max_loss)
+        config = self._config()
+        predictor = self._predictor(config)
+        check_export(out, force, form, predictor.model.metadata.channels)
+        exportable = Exportable(
+            network=InOrder(predictor.model),
+            properties=predictor.model.metadata,
+            heads=undecoded(predictor.heads),
+            targets=predictor.metadata["targets"],
+            joint=predictor.joint,
+            metadata=metadata_of(predictor.model, predictor.metadata),
+        )
+        quantize = quantizer(self.folder, predictor, config, max_loss, console) if int8 else None
+        write_export(exportable, out, form, quantize)
+        say_single_view(predictor.tta, console)
         return out
+
+    def for_inference(self, console: Console) -> tuple[Config, Predictor]:
+        """The config and the best checkpoint's model, for whoever predicts with it himself. `console` is not written
+        to; that of folds is."""
+        config = self._config()
+        return config, self._predictor(config)
 
     def report(self) -> Path:
         """Write report.html again from what the run directory holds, and return its path."""
-        return write_report(self.path)
+        return write_report(self.path, status_of(self.path) or None)
 
     def _config(self) -> Config:
         return load_config(self.folder.config, self.overrides)

@@ -21,7 +21,7 @@ from classwise.data.label_spelling import column_warnings
 from classwise.data.pixel_format import ImageFacts, PixelFormat, proposed_range
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
-from classwise.files import refuse_existing, write_text
+from classwise.files import address_of, is_address, refuse_existing, write_text
 from classwise.metrics.mean import MEAN, main_score
 from classwise.suggest.backbone import FROM_SCRATCH, BackboneChoice, choose_backbone
 from classwise.suggest.guess import Guess
@@ -93,10 +93,11 @@ def look_at(source: Path, hub: bool, scratch: bool = False) -> Suggestion:
     Raises DataError for a source that is not recognized, or if no image can be read.
     """
     guess = guess_source(source)
-    guess.data["source"] = str(guess.source.resolve()) if guess.source else ""
-    folders = [str(folder.resolve()) for folder in guess.folders]
-    guess.data["images"] = folders[0] if len(folders) == 1 else folders
-    follow_links_if_needed(guess)
+    guess.data["source"] = _absolute(guess.source) if guess.source else ""
+    if guess.image_names is None:
+        folders = [str(folder.resolve()) for folder in guess.folders]
+        guess.data["images"] = folders[0] if len(folders) == 1 else folders
+        follow_links_if_needed(guess)
     prior, reason = choose_prior(guess)
     guess.notes["selection.prior"] = f"class shares where the model will be used: {reason}" if reason else ""
     _guess_channels(guess)
@@ -119,9 +120,7 @@ def write_suggestion(
     data = config.data.model_copy(
         update={
             "source": _relative(guess.source or table_path, folder),
-            "images": _relative(guess.folders[0], folder)
-            if len(guess.folders) == 1
-            else tuple(_relative(images, folder) for images in guess.folders),
+            **_relative_images(guess, folder),
             **{
                 key: _relative(Path(value), folder)
                 for key in ("valid", "test")
@@ -289,9 +288,12 @@ def _guess_value_range(guess: Guess) -> None:
 
 def _image_paths(guess: Guess) -> list[Path]:
     """The images of all rows."""
+    if guess.image_names is not None:
+        return [guess.root / name for name in guess.image_names]
     cells = [str(cell) for cell in guess.table[guess.data["path"]].drop_nulls().to_list()]
     found = find_images(cells, guess.folders, str(guess.root), follow_links=True)
-    return [found.root / name for name in found.names]
+    root = found.root.absolute()  # so that a cell that is an address stays the name of a file
+    return [root / name for name in found.names]
 
 
 def _facts_of(paths: Sequence[Path], channels: int) -> list[ImageFacts]:
@@ -336,12 +338,26 @@ def _pretrained_size(height: int, width: int) -> list[int]:
     return _scaled(round(height * scale), round(width * scale), 224)
 
 
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+def _relative_images(guess: Guess, folder: Path) -> dict[str, Any]:
+    """data.images relative to the config's folder; nothing where the images are in shards."""
+    if guess.image_names is not None:
+        return {}
+    images = tuple(_relative(images, folder) for images in guess.folders)
+    return {"images": images[0] if len(images) == 1 else images}
 
 
 def _run_name(source: Path) -> str:
     """The source's name as a name for the run."""
     path = source.resolve()
-    stem = path.stem if source.is_file() else path.name
+    stem = path.stem if source.is_file() or is_address(source) else path.name
     return "".join(c if c.isalnum() or c in "_- " else "_" for c in stem) or "run"
+
+
+def _absolute(path: Path) -> str:
+    return address_of(path) if is_address(path) else str(path.resolve())
+
+
+def _relative(path: Path, folder: Path) -> str:
+    if is_address(path):
+        return address_of(path)
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

@@ -29,6 +29,8 @@ class Guess:
     """Comments by dotted key, in place of the general ones."""
     source: Path | None = None
     """The file of the table; None if it has to be written."""
+    image_names: tuple[str, ...] | None = None
+    """Of shards: the images as paths relative to `root`, which go through the shards."""
     channels: int = 3
     """model.channels."""
     said: list[str] = field(default_factory=list)

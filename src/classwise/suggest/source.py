@@ -19,6 +19,7 @@ from classwise.suggest.layout import part_of_folder
 from classwise.suggest.not_labels import boxes_text
 from classwise.suggest.ordered import ordered_labels
 from classwise.suggest.parts_with_tables import guess_parts_with_tables
+from classwise.suggest.shards import guess_shards, shards_of
 from classwise.suggest.split_lists import add_listed_split
 from classwise.suggest.tables import guess_cub, guess_table, is_cub, is_usual, tables_in, unused_tables
 
@@ -41,12 +42,14 @@ OTHER_TABLES = {
 
 
 def guess_source(source: Path) -> Guess:
-    """Recognize a table, the face-mask competition's folder, a folder with a table in it, or a folder of class folders,
-    perhaps in parts of a split.
+    """Recognize shards, a table, the face-mask competition's folder, a folder with a table in it, or a folder of class
+    folders, perhaps in parts of a split.
 
     Raises DataError for anything else.
     """
-    if source.is_file() and source.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES):
+    if (shards := shards_of(source)) is not None:
+        guess = guess_shards(shards)
+    elif source.is_file() and source.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES):
         guess = guess_table(source)
         guess.said += said_of_fellows(source)
         add_label_names(guess, source.parent)

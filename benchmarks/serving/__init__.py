@@ -1,0 +1,1 @@
+"""What serving.py is made of: a module for each question."""

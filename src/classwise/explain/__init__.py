@@ -1,0 +1,1 @@
+"""Heat maps: where in an image a trained model finds what speaks for its answer."""

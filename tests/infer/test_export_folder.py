@@ -1,0 +1,209 @@
+"""An exported folder and its other formats: answers of `predict` for files of every kind, without torch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from classwise.data.fit import FITS
+from classwise.run.api import Run
+from tests.helpers.drawings import drawing
+from tests.helpers.scenes import MANY, command, contents, many_table, untouched, write_config
+
+ORIENTATION = 0x0112
+CONFIG: dict[str, Any] = {
+    **MANY,
+    "targets": {
+        **MANY["targets"],
+        "label": {"column": "label", "adjust": 1.0},
+        "size": {"column": "size", "type": "regression", "edges": [3, 6]},
+        "rank": {"column": "relevance", "type": "ranking", "query": "query"},
+    },
+    "joint": {"targets": ["label", "size"]},
+    "selection": {"metric": "label.macro_f1"},
+    "model": {**MANY["model"], "image_size": [40, 32]},
+}
+# Runs the client as a user would, and then says which modules it has taken.
+PROGRAM = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print([name for name in ("torch", "classwise", "cv2", "onnx") if name in sys.modules])
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with targets of every type and a joint class."""
+    folder = tmp_path_factory.mktemp("run")
+    many_table(folder)
+    command("train", write_config(folder, CONFIG), "--run", folder / "run", "--quiet").ok()
+    return Run.open(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def folder(run: Run) -> Path:
+    """The run's folder, by the command."""
+    out = run.path.parent / "exported"
+    assert command("export", run.path, "--out", out).ok().path == out
+    return out
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Drawn images of every kind that the client takes, smaller and larger than the model's size."""
+    folder = tmp_path_factory.mktemp("of-all-kinds")
+    sizes = [(20, 30), (40, 32), (90, 70), (333, 250), (700, 420)]
+    for number, size in enumerate(sizes):
+        write_kinds(folder, f"{number}", Image.fromarray(drawing(number, size)))
+    return sorted(folder.iterdir())
+
+
+def write_kinds(folder: Path, name: str, image: Image.Image) -> None:
+    """One image as files of eight kinds."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    gray = image.convert("L")
+    alpha = image.copy()
+    alpha.putalpha(gray)
+    image.save(folder / f"{name} turned.jpg", quality=85, exif=exif)
+    gray.save(folder / f"{name} gray.jpg", progressive=True)
+    image.save(folder / f"{name}.png")
+    image.quantize(40).save(folder / f"{name} palette.png")
+    alpha.save(folder / f"{name} alpha.png")
+    Image.fromarray(np.asarray(gray, np.uint16) * 250 + 77).save(folder / f"{name} 16 bits.png")
+    image.save(folder / f"{name}.webp", quality=70)
+    alpha.save(folder / f"{name} alpha.webp", lossless=True)
+
+
+def answers_of(folder: Path, images: Sequence[Path]) -> list[dict[str, Any]]:
+    """What client.py prints, in a process that has taken neither torch nor classwise."""
+    command = [sys.executable, "-I", "-c", PROGRAM, folder / "client.py", *images]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    *lines, modules = done.stdout.splitlines()
+    assert modules == "[]"
+    return [json.loads(line) for line in lines]
+
+
+def assert_same(table: pl.DataFrame, answers: Sequence[dict[str, Any]]) -> None:
+    """The labels of every row, and its numbers to 1e-4."""
+    assert len(answers) == table.height
+    for row, answer in zip(table.iter_rows(named=True), answers, strict=True):
+        where = answer["id"]
+        assert (row["label"], row["level"], row["joint"]) == (
+            answer["label"],
+            answer["level"],
+            answer["joint"],
+        ), where
+        assert row["tags"] == ("|".join(answer["tags"]) or "|"), where
+        for name in ("size", "rank"):
+            assert row[name] == pytest.approx(answer[name], abs=1e-4), where
+        for name in ("label", "level", "tags"):
+            for label, share in answer[f"{name}_p"].items():
+                assert row[f"{name}_p_{label}"] == pytest.approx(share, abs=1e-4), where
+
+
+def test_the_folder_answers_as_predict_does(run: Run, folder: Path, images: list[Path]) -> None:
+    """For forty files of eight kinds, by its own client."""
+    assert len(images) == 40
+    assert_same(run.predict(list(map(str, images))), answers_of(folder, images))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("fit", [fit for fit in FITS if fit != "squash"])
+def test_the_other_fits_as_well(tmp_path: Path, images: list[Path], fit: str) -> None:
+    """Cropped and padded images."""
+    many_table(tmp_path)
+    config = write_config(tmp_path, CONFIG, model__fit=fit)
+    command("train", config, "--run", tmp_path / "run", "--quiet").ok()
+    command("export", tmp_path / "run", "--out", tmp_path / "out").ok()
+    table = Run.open(tmp_path / "run").predict(list(map(str, images)))
+    assert_same(table, answers_of(tmp_path / "out", images))
+
+
+def test_the_folder_holds_no_more_than_what_is_needed(run: Run, folder: Path) -> None:
+    """The same bytes again; what the file says of itself is what labels.json says; no path of this machine."""
+    assert sorted(path.name for path in folder.iterdir()) == ["client.py", "labels.json", "model.onnx"]
+    before = contents(folder)
+    command("export", run.path, "--out", folder, "--force").ok()
+    assert contents(folder) == before
+    assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
+    model = onnx.load(folder / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    about = json.loads((folder / "labels.json").read_text("utf-8"))
+    assert set(metadata) == set(about)
+    assert json.loads(metadata["targets"]) == about["targets"]
+    assert [output.name for output in model.graph.output] == about["output_names"]
+    assert all(str(Path(__file__).parents[2]).encode() not in data for data in before.values())
+
+
+def test_one_file_with_preprocessing_is_that_of_the_folder(run: Run, folder: Path, tmp_path: Path) -> None:
+    """--preprocessing, and `run.export`."""
+    run.export(tmp_path / "model.onnx", preprocessing=True)
+    assert (tmp_path / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+
+
+def test_an_archive_gives_the_answers_with_torch_alone(run: Run, folder: Path, tmp_path: Path) -> None:
+    """For images that have the model's size: those of `predict`, for any size of batch; the same bytes again."""
+    out = tmp_path / "model.pt2"
+    command("export", run.path, "--out", out).ok()
+    data = out.read_bytes()
+    run.export(out, force=True)
+    assert out.read_bytes() == data
+    assert str(Path(__file__).parents[2]).encode() not in data
+    extra = {"labels.json": ""}
+    program = torch.export.load(out, extra_files=extra)
+    about = json.loads(extra["labels.json"])
+    assert about["targets"] == json.loads((folder / "labels.json").read_text("utf-8"))["targets"]
+    images = [drawing(number, (40, 32)) for number in range(3)]
+    table = run.predict(images)
+    for count in (1, 3):
+        pixels = torch.from_numpy(np.stack(images[:count]).transpose(0, 3, 1, 2).copy())
+        found = program.module()(pixels)
+        assert list(found) == about["output_names"]
+        assert found["answers.joint"].tolist() == table["joint"][:count].to_list()
+        expected = table.select("label_p_a", "label_p_b", "label_p_c")[:count].to_numpy()
+        np.testing.assert_allclose(found["probabilities.label"].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "model.bin"], "found .bin suffix, allowed: .onnx (one ONNX file), .pt2"),
+        (["--out", "new.pt2", "--preprocessing"], "--preprocessing: found --out"),
+        (["--out", "new.pt2", "--int8"], "--int8: found --out"),
+        (["--out", "new", "--int8", "--max-loss", "-1"], "--max-loss: found -1, must be from 0 to below 1"),
+        (["--out", "exported"], "exists already; it is kept"),
+        (["--out", "images", "--force"], "holds other things than an exported model; it is kept"),
+        (["--out", "none/new"], "there is no folder"),
+        (["--out", "exported/model.onnx/new"], "there is no folder"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(run: Run, folder: Path, arguments: list[str], said: str) -> None:
+    """In one line, and nothing is written."""
+    here = run.path.parent
+    _, out, *options = arguments
+    with untouched(here):
+        result = command("export", run.path, "--out", here / out, *options)
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert said in result.err
+
+
+def test_the_client_refuses_what_pillow_would_change(folder: Path, tmp_path: Path) -> None:
+    """A CMYK JPEG: its colors would not be those that the model was trained on."""
+    Image.fromarray(drawing(0)).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    command = [sys.executable, "-I", str(folder / "client.py"), str(tmp_path / "cmyk.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "convert it to RGB of 8 bits first" in done.stderr
