@@ -76,9 +76,10 @@ def test_a_run_whose_last_report_fails_has_failed_and_is_resumed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a bug of an extra"):
+    with monkeypatch.context() as patch:
         patch.setattr(session, "write_report", failing)
-        command("train", folder / "classwise.toml", "--run", run)
+        with pytest.raises(RuntimeError, match="a bug of an extra"):
+            command("train", folder / "classwise.toml", "--run", run)
     assert json.loads((run / "status.json").read_text())["state"] == "failed"
     command("resume", run).ok()
     assert_same_end(folder / "plain", run)
