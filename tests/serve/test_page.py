@@ -8,7 +8,7 @@ import pytest
 
 from classwise.serve.model import ServedModel
 from tests.helpers.chromium import CHROMIUM, Tab, browser_tab
-from tests.helpers.served import Running, drawn, running
+from tests.helpers.served import LIMITS, Running, drawn, running
 
 HAS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 DROP = """(() => {
@@ -54,7 +54,10 @@ def test_dropped_images_are_answered_on_the_page(model: ServedModel) -> None:
 
         act(tab, PASTE, ("pasted.png", drawn(3)))
         tab.wait_for(f"{STATUS}.startsWith('4 of 4')")
-        assert "pasted.png" in cards(tab)[0]
+        act(tab, DROP, ("large.png", bytes(LIMITS.max_bytes + 1)))
+        tab.wait_for(f"{STATUS} === '5 of 5 images answered, 2 could not be used'")
+        assert "at most 300,000 are taken" in cards(tab)[0]
+        assert "pasted.png" in cards(tab)[1]
         tab.evaluate("document.getElementById('clear').click()")
         assert cards(tab) == []
         addresses = tab.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
