@@ -53,7 +53,7 @@ def test_what_it_costs_is_said(run: Run) -> None:
     out = run.path.parent / "small"
     result = command("export", run.path, "--out", out, "--int8", "--max-loss", "0.99").ok()
     cost, size = result.err.strip().splitlines()[-2:]
-    assert cost.startswith("int8: label.macro_f1 ")
+    assert cost.startswith("int8: macro_f1 ")
     assert " on 10 validation rows; the answers agree in " in cost
     assert cost.endswith(" % of 'label'")
     assert " MB to " in size
