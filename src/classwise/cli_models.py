@@ -256,8 +256,11 @@ def export(
         ),
     ] = False,
     max_loss: Annotated[
-        float, Parameter(help="With --int8: how much of the selection metric may be lost, of 1 in all.")
-    ] = 0.01,
+        float | None,
+        Parameter(
+            help="With --int8: how much of the selection metric may be lost, in its own unit [default: 0.01]."
+        ),
+    ] = None,
     trust: Trust = "",
     force: Force = False,
     debug: Debug = False,
