@@ -207,3 +207,16 @@ def test_the_client_refuses_what_pillow_would_change(folder: Path, tmp_path: Pat
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "convert it to RGB of 8 bits first" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [((), "usage: python client.py IMAGE..."), (("none.png",), "No such file")]
+)
+def test_the_client_says_in_one_line_what_is_wrong(
+    folder: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """No image, and one that is not there."""
+    command = [sys.executable, "-I", str(folder / "client.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert said in done.stderr
