@@ -290,3 +290,16 @@ def test_the_folder_of_folds_has_their_decision(tmp_path: Path) -> None:
         assert (row["label"], row["label_abstain"]) == (answer["label"], answer["label_abstain"])
         for label in "ab":
             assert row[f"label_p_{label}"] == pytest.approx(answer["label_p"][label], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [((), "usage: python client.py IMAGE..."), (("none.png",), "No such file")]
+)
+def test_the_client_says_in_one_line_what_is_wrong(
+    folder: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """No image, and one that is not there."""
+    command = [sys.executable, "-I", str(folder / "client.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert said in done.stderr

@@ -87,5 +87,11 @@ def answer(file: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit("usage: python client.py IMAGE...")
     for path in sys.argv[1:]:
-        print(json.dumps({"id": path, **answer(path)}, ensure_ascii=False))
+        try:
+            found = answer(path)
+        except (OSError, ValueError) as error:  # missing, not an image, or one that Pillow would change
+            sys.exit(f"error: {error}")
+        print(json.dumps({"id": path, **found}, ensure_ascii=False))
