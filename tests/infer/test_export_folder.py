@@ -69,7 +69,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("of-all-kinds")
     sizes = [(20, 30), (40, 32), (90, 70), (333, 250), (700, 420)]
     for number, size in enumerate(sizes):
-        write_kinds(folder, f"{number}", Image.fromarray(drawing(number, size)))
+        write_kinds(folder, f"drawn-{number}", Image.fromarray(drawing(number, size)))
     return sorted(folder.iterdir())
 
 
@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_replaced_stays(
 def test_the_client_refuses_outputs_that_are_not_finite(folder: Path) -> None:
     """The number of the label is -1 then, which must not become the last label."""
     client = runpy.run_path(str(folder / "client.py"))
-    session = client["SESSION"]
+    session = client["session"]()
 
     class Broken:
         def run(self, names: list[str], inputs: dict[str, Any]) -> list[np.ndarray]:
@@ -270,7 +270,7 @@ def test_the_client_refuses_outputs_that_are_not_finite(folder: Path) -> None:
     image = io.BytesIO()
     Image.fromarray(drawing(0)).save(image, "PNG")
     assert client["answer"](image)["label"] in ("a", "b", "c")
-    client["answer"].__globals__["SESSION"] = Broken()
+    client["answer"].__globals__["session"] = Broken
     with pytest.raises(ValueError, match="not finite numbers"):
         client["answer"](image)
 
