@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from classwise.cli_options import Debug, Ensemble, Force, Trust
+from classwise.cli_options import Debug, Ensemble, Force, Trust, say_at_once
 
 
 def explain(
@@ -51,6 +51,8 @@ def explain(
     more
         Further images or folders.
     """
+    if run.is_dir():
+        say_at_once(f"explaining what {run} answers", quiet=False)
     from classwise.kfold.api import open_run
     from classwise.run.explained_files import check_out, write_explanations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from classwise.cli_options import Debug, Engine, Ensemble, Force, Trust, Tta
+from classwise.cli_options import Debug, Engine, Ensemble, Force, Trust, Tta, say_at_once
 
 if TYPE_CHECKING:
     import polars as pl
@@ -256,8 +256,11 @@ def export(
         ),
     ] = False,
     max_loss: Annotated[
-        float, Parameter(help="With --int8: how much of the selection metric may be lost, of 1 in all.")
-    ] = 0.01,
+        float | None,
+        Parameter(
+            help="With --int8: how much of the selection metric may be lost, in its own unit [default: 0.01]."
+        ),
+    ] = None,
     trust: Trust = "",
     force: Force = False,
     debug: Debug = False,
@@ -269,6 +272,8 @@ def export(
     run
         The run directory, or a folds directory, whose models are averaged.
     """
+    if run.is_dir():
+        say_at_once(f"exporting {run}", quiet=False)
     from classwise.kfold.api import open_run
 
     opened = open_run(run, trust)

@@ -51,7 +51,7 @@ def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
             raise ConfigError(f"found {token!r}, where an option such as --training.epochs was expected")
         key, equals, text = token[2:].partition("=")
         if not equals:
-            if not remaining:
+            if not remaining or remaining[0].startswith("--"):
                 raise ConfigError(f"--{key}: a value is missing")
             text = remaining.pop(0)
         overrides.append((key, text))

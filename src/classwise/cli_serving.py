@@ -1,6 +1,7 @@
 """The command that puts a trained model behind HTTP: serve. `cli.py` puts it on the command line."""
 
 import importlib
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -73,13 +74,12 @@ def serve(
 
     limits = Limits(
         max_images=max_images,
-        max_bytes=round(max_megabytes * 1_000_000),
+        max_bytes=_from_millions("--max-megabytes", max_megabytes),
         queue=queue,
         batch=batch,
         timeout=timeout,
     )
-    if max_megapixels is not None and max_megapixels <= 0:
-        raise ConfigError(f"--max-megapixels: found {max_megapixels:g}, allowed: more than 0")
+    max_pixels = None if max_megapixels is None else _from_millions("--max-megapixels", max_megapixels)
     from classwise.kfold.api import open_run
     from classwise.serve.server import serve as serve_run
 
@@ -89,10 +89,17 @@ def serve(
         port=port,
         engine=engine,
         limits=limits,
-        max_pixels=None if max_megapixels is None else round(max_megapixels * 1_000_000),
+        max_pixels=max_pixels,
         allowed_hosts=allow_host,
         logs=log,
     )
+
+
+def _from_millions(option: str, millions: float) -> int:
+    """A number that an option gives in 1,000,000. Raises ConfigError for one below 1, or without end."""
+    if not 1 <= millions * 1_000_000 < math.inf:
+        raise ConfigError(f"{option}: found {millions:g}, allowed: 0.000001 or more")
+    return round(millions * 1_000_000)
 
 
 def require_serving_packages() -> None:

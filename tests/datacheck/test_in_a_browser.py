@@ -93,7 +93,7 @@ def test_keys_go_through_the_findings(shown: Browser) -> None:
     assert shown.script(place) == "Finding 2 of 3"
     shown.press("Escape")
     assert shown.script(place) is None
-    assert shown.script("document.activeElement.dataset.position") == "1"
+    shown.wait_for("document.activeElement.dataset.position === '1'")
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -273,6 +273,12 @@ def test_what_is_no_option_is_refused(text: str) -> None:
         parse_overrides((text, "3"))
 
 
+def test_an_option_is_no_value() -> None:
+    """The option that has no value is named, not what comes after the next one."""
+    with pytest.raises(ConfigError, match="--scratch: a value is missing"):
+        parse_overrides(("--scratch", "--training.epochs", "2"))
+
+
 class Terminal(io.StringIO):
     """A stream that says somebody is watching."""
 

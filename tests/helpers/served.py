@@ -6,7 +6,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,14 @@ def command_running(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once the condition is true; fail where it never is."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def exchange(port: int, *pieces: bytes) -> bytes:

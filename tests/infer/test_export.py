@@ -115,8 +115,8 @@ def test_a_model_that_cannot_be_exported_is_an_error_of_ours() -> None:
         onnx_bytes(Classifier(Backbone(Fickle(), 4, HALF, HALF), metadata))
 
 
-def test_the_message_is_the_cause_without_colours() -> None:
-    """The exporter's own message is a page of advice, in colours."""
+def test_the_message_is_the_cause_without_colors() -> None:
+    """The exporter's own message is a page of advice, in colors."""
 
     class Refusing(nn.Module):
         def forward(self, images: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """An exported folder and its other formats: answers of `predict` for files of every kind, without torch."""
 
+import io
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,9 +18,11 @@ import torch
 from PIL import Image
 
 from classwise.data.fit import FITS
+from classwise.kfold.api import Folds
 from classwise.run.api import Run
+from classwise.run.onnx_file import _new_folder
 from tests.helpers.drawings import drawing
-from tests.helpers.scenes import MANY, command, contents, many_table, untouched, write_config
+from tests.helpers.scenes import MANY, command, contents, many_table, plain_table, untouched, write_config
 
 ORIENTATION = 0x0112
 CONFIG: dict[str, Any] = {
@@ -64,12 +69,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("of-all-kinds")
     sizes = [(20, 30), (40, 32), (90, 70), (333, 250), (700, 420)]
     for number, size in enumerate(sizes):
-        write_kinds(folder, f"{number}", Image.fromarray(drawing(number, size)))
+        write_kinds(folder, f"drawn-{number}", Image.fromarray(drawing(number, size)))
     return sorted(folder.iterdir())
 
 
 def write_kinds(folder: Path, name: str, image: Image.Image) -> None:
-    """One image as files of eight kinds."""
+    """One image as files of ten kinds."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     gray = image.convert("L")
@@ -83,6 +88,9 @@ def write_kinds(folder: Path, name: str, image: Image.Image) -> None:
     Image.fromarray(np.asarray(gray, np.uint16) * 250 + 77).save(folder / f"{name} 16 bits.png")
     image.save(folder / f"{name}.webp", quality=70)
     alpha.save(folder / f"{name} alpha.webp", lossless=True)
+    # As phones write them: with a second image behind the first; and a turn that only another program's notes ask for.
+    image.save(folder / f"{name} two.jpg", format="MPO", save_all=True, append_images=[gray.convert("RGB")])
+    image.save(folder / f"{name} notes.jpg", xmp=b'<x:xmpmeta tiff:Orientation="6"/>')
 
 
 def answers_of(folder: Path, images: Sequence[Path]) -> list[dict[str, Any]]:
@@ -106,6 +114,7 @@ def assert_same(table: pl.DataFrame, answers: Sequence[dict[str, Any]]) -> None:
             answer["joint"],
         ), where
         assert row["tags"] == ("|".join(answer["tags"]) or "|"), where
+        assert "joint_p" not in answer  # a number is part of the joint class
         for name in ("size", "rank"):
             assert row[name] == pytest.approx(answer[name], abs=1e-4), where
         for name in ("label", "level", "tags"):
@@ -114,8 +123,8 @@ def assert_same(table: pl.DataFrame, answers: Sequence[dict[str, Any]]) -> None:
 
 
 def test_the_folder_answers_as_predict_does(run: Run, folder: Path, images: list[Path]) -> None:
-    """For forty files of eight kinds, by its own client."""
-    assert len(images) == 40
+    """For fifty files of ten kinds, by its own client."""
+    assert len(images) == 50
     assert_same(run.predict(list(map(str, images))), answers_of(folder, images))
 
 
@@ -183,9 +192,12 @@ def test_an_archive_gives_the_answers_with_torch_alone(run: Run, folder: Path, t
         (["--out", "model.bin"], "found .bin suffix, allowed: .onnx (one ONNX file), .pt2"),
         (["--out", "new.pt2", "--preprocessing"], "--preprocessing: found --out"),
         (["--out", "new.pt2", "--int8"], "--int8: found --out"),
-        (["--out", "new", "--int8", "--max-loss", "-1"], "--max-loss: found -1, must be from 0 to below 1"),
+        (["--out", "new", "--int8", "--max-loss", "-1"], "--max-loss: found -1, allowed: 0 or more"),
+        (["--out", "new", "--int8", "--max-loss", "nan"], "--max-loss: found nan, allowed: 0 or more"),
+        (["--out", "new", "--max-loss", "0.1"], "--max-loss: found 0.1 without --int8"),
+        (["--out", "samples", "--force"], "is a file, which no folder replaces"),
         (["--out", "exported"], "exists already; it is kept"),
-        (["--out", "images", "--force"], "holds other things than an exported model; it is kept"),
+        (["--out", "images", "--force"], "holds other things than an exported model, such as 00.png"),
         (["--out", "none/new"], "there is no folder"),
         (["--out", "exported/model.onnx/new"], "there is no folder"),
     ],
@@ -193,6 +205,7 @@ def test_an_archive_gives_the_answers_with_torch_alone(run: Run, folder: Path, t
 def test_what_cannot_be_meant_is_refused(run: Run, folder: Path, arguments: list[str], said: str) -> None:
     """In one line, and nothing is written."""
     here = run.path.parent
+    (here / "samples").write_text("not a folder", encoding="utf-8")
     _, out, *options = arguments
     with untouched(here):
         result = command("export", run.path, "--out", here / out, *options)
@@ -207,3 +220,86 @@ def test_the_client_refuses_what_pillow_would_change(folder: Path, tmp_path: Pat
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "convert it to RGB of 8 bits first" in done.stderr
+
+
+def test_a_folder_with_anything_else_is_kept(run: Run, folder: Path, tmp_path: Path) -> None:
+    """Notes beside the model would be lost with it; what Python has made of the client would not be missed."""
+    out = tmp_path / "model"
+    shutil.copytree(folder, out)
+    (out / "notes.txt").write_text("what the labels mean", encoding="utf-8")
+    with untouched(out):
+        result = command("export", run.path, "--out", out, "--force")
+    assert (result.code, result.out) == (1, "")
+    assert "other things than an exported model, such as notes.txt" in result.err
+    (out / "notes.txt").unlink()
+    (out / "__pycache__").mkdir()
+    command("export", run.path, "--out", out, "--force").ok()
+    assert contents(out) == contents(folder)
+
+
+def test_a_folder_that_cannot_be_replaced_stays(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error between the two renamings loses neither."""
+    out = tmp_path / "model"
+    shutil.copytree(folder, out)
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name.startswith(".writing"):
+            raise PermissionError("in use by another program")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(PermissionError), _new_folder(out) as new:
+        (new / "model.onnx").write_bytes(b"")
+    assert contents(out) == contents(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_client_refuses_outputs_that_are_not_finite(folder: Path) -> None:
+    """The number of the label is -1 then, which must not become the last label."""
+    client = runpy.run_path(str(folder / "client.py"))
+    session = client["session"]()
+
+    class Broken:
+        def run(self, names: list[str], inputs: dict[str, Any]) -> list[np.ndarray]:
+            outputs = session.run(names, inputs)
+            return [values * np.nan if values.dtype == np.float32 else values for values in outputs]
+
+    image = io.BytesIO()
+    Image.fromarray(drawing(0)).save(image, "PNG")
+    assert client["answer"](image)["label"] in ("a", "b", "c")
+    client["answer"].__globals__["session"] = Broken
+    with pytest.raises(ValueError, match="not finite numbers"):
+        client["answer"](image)
+
+
+def test_the_folder_of_folds_has_their_decision(tmp_path: Path) -> None:
+    """The mean of two models, their temperature and which answers are too improbable, as `predict` gives them."""
+    plain_table(tmp_path, 24)
+    decision = {"decision__abstain": 0.6, "decision__temperature": "auto"}
+    config = write_config(tmp_path, report__resamples=0, training__epochs=1, **decision)
+    command("folds", config, "--folds", 2, "--run", tmp_path / "F").ok()
+    result = command("export", tmp_path / "F", "--out", tmp_path / "exported").ok()
+    assert "abstain" in result.err
+    files = sorted((tmp_path / "images").iterdir())
+    table = Folds.open(tmp_path / "F").predict(list(map(str, files)))
+    answers = answers_of(tmp_path / "exported", files)
+    for row, answer in zip(table.iter_rows(named=True), answers, strict=True):
+        assert (row["label"], row["label_abstain"]) == (answer["label"], answer["label_abstain"])
+        for label in "ab":
+            assert row[f"label_p_{label}"] == pytest.approx(answer["label_p"][label], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [((), "usage: python client.py IMAGE..."), (("none.png",), "No such file")]
+)
+def test_the_client_says_in_one_line_what_is_wrong(
+    folder: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """No image, and one that is not there."""
+    command = [sys.executable, "-I", str(folder / "client.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert said in done.stderr

@@ -1,5 +1,6 @@
 """Networks in 8 bits: calibrated on training images, measured on validation rows, refused where they lose too much."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,10 @@ def test_nothing_is_written_where_it_loses_too_much(
         run.export(tmp_path / "small", int8=True)
     assert not list(tmp_path.iterdir())
     run.export(tmp_path / "small.onnx", int8=True, max_loss=0.02)
-    assert (tmp_path / "small.onnx").is_file()
+    session = onnxruntime.InferenceSession(tmp_path / "small.onnx", providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["precision"].startswith("int8")
+    assert json.loads(metadata["targets"])[0]["labels"] == ["a", "b"]
 
 
 def test_images_that_are_gone_are_named(run: Run) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from classwise.infer import feature_engine as module
 from classwise.infer.feature_engine import MIN_IMAGES, FeatureEngine, feature_engine
+from classwise.infer.quick_export import quick_onnx_bytes
 from classwise.model.classifier import Classifier, build_classifier
 from tests.helpers.tiny_runs import CPU, copy_of, same
 
@@ -179,7 +180,8 @@ class Leaping:
 def test_the_file_is_for_any_number_of_images() -> None:
     """The batch is an axis without a fixed size; the image is not."""
     onnx = pytest.importorskip("onnx")
-    file = onnx.load(io.BytesIO(module._onnx_file(built().eval())))
+    model = built()
+    file = onnx.load(io.BytesIO(quick_onnx_bytes(module._Features(model), model.metadata, ["features"])))
     (given,) = file.graph.input
     sides = [dimension.dim_param or dimension.dim_value for dimension in given.type.tensor_type.shape.dim]
     assert sides == ["batch", 3, *SIZE]

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError, SkipTestWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from classwise import ClasswiseClassifier
@@ -75,7 +75,13 @@ def of_arrays() -> np.ndarray:
     return quick().fit(images, labels).predict_proba(images)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+REPEATED_KINDS = ("(N, H, W, 3)", "texts", "an array of texts", "a column of pandas", "a list of arrays")
+"""Which are lists of the same as others are."""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.full] if kind in REPEATED_KINDS else []) for kind in KINDS]
+)
 def test_any_kind_of_image(kind: str, of_arrays: np.ndarray, tmp_path: Path) -> None:
     """The same pixels give the same model and the same answers, to the bit, however they are handed over."""
     images, labels = stripes()
@@ -334,10 +340,31 @@ EXPECTED_FAILURES = {
 }
 
 
-@parametrize_with_checks(
-    [OfTables(**QUICK, random_state=0, image_size=(8, 8))],
-    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+REPEATED = (
+    "check_classifiers_train(readonly_memmap",
+    "check_classifiers_classes",
+    "check_estimators_dtypes",
+    "check_fit_score_takes_y",
+    "check_estimators_pickle(readonly_memmap",
 )
+"""Checks that take longest, and fit again what others have fitted."""
+
+
+def checks() -> list[Any]:
+    """scikit-learn's checks with their names; those that repeat others are `full`."""
+    estimator = OfTables(**QUICK, random_state=0, image_size=(8, 8))
+    found = []
+    for own, check in estimator_checks_generator(estimator):
+        arguments = ",".join(f"{key}={value}" for key, value in check.keywords.items())
+        name = check.func.__name__ + (f"({arguments})" if arguments else "")
+        marks = [pytest.mark.full] if name.startswith(REPEATED) else []
+        if check.func.__name__ in EXPECTED_FAILURES:
+            marks.append(pytest.mark.xfail(reason=EXPECTED_FAILURES[check.func.__name__]))
+        found.append(pytest.param(own, check, marks=marks, id=name))
+    return found
+
+
+@pytest.mark.parametrize(("estimator", "check"), checks())
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     """All but those in EXPECTED_FAILURES."""

@@ -140,7 +140,7 @@ def test_an_image_is_enlarged_by_a_click_and_by_a_key(browser: Browser, page: Pa
     assert browser.script(opened) == ids[1]
     browser.press("Escape")
     assert browser.script(opened) is None
-    assert browser.script("document.activeElement.closest('li').dataset.name") == ids[1]
+    browser.wait_for(f"document.activeElement.closest('li')?.dataset.name === {json.dumps(ids[1])}")
     browser.press("Enter")
     assert browser.script(opened) == ids[1]
 

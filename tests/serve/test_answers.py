@@ -16,7 +16,7 @@ from classwise.decision.rules import Rule
 from classwise.infer.decided import DecidedHead, with_abstentions
 from classwise.infer.predict import predictions_table
 from classwise.kfold.api import Folds
-from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead
+from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RegressionHead
 from classwise.run.api import Run
 from classwise.serve.answers import joint_answers, target_answers
 from classwise.serve.model import NOT_FINITE, PreparedImage, ServedModel, served_model
@@ -143,6 +143,20 @@ def test_decided_heads_are_answered_as_in_the_table() -> None:
         joint = joined[row].model_dump(exclude_none=True)
         refuse_difference({"targets": targets, "joint": joint}, expected, labels, exact=True)
         assert joint["abstain"] == expected["joint_abstain"]
+
+
+def test_a_joint_class_with_a_number_in_it_has_no_probability() -> None:
+    heads: dict[str, Head] = {"kind": ClassHead(3), "size": RegressionHead(10.0, 2.0, edges=(9.0, 10.5))}
+    labels = {"kind": ["a", "b", "c"]}
+    outputs = {name: outputs_of(head) for name, head in heads.items()}
+    joint = ["size", "kind"]
+    table = predictions_table([str(row) for row in range(6)], outputs, heads, labels, joint=joint)
+    found = {name: target_answers(head, outputs[name], labels.get(name, ())) for name, head in heads.items()}
+    joined = joint_answers(joint, heads, outputs, found)
+    assert [answer.number for answer in joined] == table["joint"].to_list()
+    assert len(set(table["joint"])) > 1
+    assert {answer.probability for answer in joined} == {None}
+    assert "joint_p" not in table.columns
 
 
 def test_of_many_classes_the_five_most_probable_are_answered() -> None:

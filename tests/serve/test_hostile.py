@@ -34,6 +34,7 @@ from tests.helpers.served import (
     running,
     slowed,
     status_of,
+    wait_until,
 )
 
 FORM = {"Content-Type": "multipart/form-data; boundary=xyz"}
@@ -187,6 +188,7 @@ def test_huge_headers_are_refused(service: Running) -> None:
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused(service: Running, sent: bytes) -> None:
@@ -273,8 +275,7 @@ def test_a_full_queue_is_said_at_once(model: ServedModel) -> None:
     with running(slowed(model, gate)) as service, ThreadPoolExecutor(3) as pool:
         full = [("a.png", GOOD)] * LIMITS.max_images
         taken = [pool.submit(service.predict, *full) for _ in range(LIMITS.queue // LIMITS.max_images)]
-        while service.metric("classwise_queue_images") < LIMITS.queue:
-            time.sleep(0.01)
+        wait_until(lambda: service.metric("classwise_queue_images") >= LIMITS.queue)
         refused = service.predict(("b.png", GOOD))
         assert refused.status_code == 503
         assert int(refused.headers["Retry-After"]) >= 1
@@ -291,8 +292,7 @@ def test_bodies_of_all_requests_together_are_bounded(model: ServedModel) -> None
         held = [socket.create_connection(("127.0.0.1", service.port), SECONDS) for _ in range(4)]
         for connection in held:
             connection.sendall(request(body, RAW)[:-1])
-        while service.metric("classwise_held_bytes") < 4 * (LIMITS.max_bytes - 1):
-            time.sleep(0.01)
+        wait_until(lambda: service.metric("classwise_held_bytes") >= 4 * (LIMITS.max_bytes - 1))
         assert service.predict(("b.png", GOOD)).status_code == 503
         for connection in held:
             connection.sendall(b"\0")
@@ -311,8 +311,7 @@ def test_an_answer_that_takes_too_long_is_given_up(model: ServedModel) -> None:
         assert "Retry-After" in response.headers
         assert service.metric("classwise_queue_images") == 1  # until nothing works on it any more
         gate.set()
-        while service.metric("classwise_queue_images"):
-            time.sleep(0.01)
+        wait_until(lambda: not service.metric("classwise_queue_images"))
         still_answers(service)
 
 
@@ -333,6 +332,25 @@ def test_a_model_that_fails_is_said_and_goes_on(
         still_answers(service)
     lines = capfd.readouterr().err.splitlines()
     assert lines == ["error: the model failed with MemoryError: no memory for this batch"]
+
+
+def test_a_failure_of_the_service_itself_is_said(
+    model: ServedModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In the form of all refusals, without its text; the text is on stderr."""
+
+    class Failing(ServedModel):
+        def health(self, max_images: int, max_bytes: int) -> Any:
+            raise KeyError("a bug")
+
+    values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    with running(Failing(**values)) as service:
+        response = service.client.get("/health")
+        assert (response.status_code, list(response.json())) == (500, ["error"])
+        assert "a bug" not in response.text
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        still_answers(service)
+    assert capfd.readouterr().err.splitlines() == ["error: a request failed with KeyError: 'a bug'"]
 
 
 HOSTILE: Sequence[Callable[[int], bytes]] = (

@@ -8,7 +8,7 @@ import pytest
 
 from classwise.serve.model import ServedModel
 from tests.helpers.browser import Browser
-from tests.helpers.served import Running, drawn, running
+from tests.helpers.served import LIMITS, Running, drawn, running
 
 DROP = """(() => {
   const data = new DataTransfer();
@@ -52,7 +52,10 @@ def test_dropped_images_are_answered_on_the_page(model: ServedModel, browser: Br
 
         act(browser, PASTE, ("pasted.png", drawn(3)))
         browser.wait_for(f"{STATUS}.startsWith('4 of 4')")
-        assert "pasted.png" in cards(browser)[0]
+        act(browser, DROP, ("large.png", bytes(LIMITS.max_bytes + 1)))
+        browser.wait_for(f"{STATUS} === '5 of 5 images answered, 2 could not be used'")
+        assert "at most 300,000 are taken" in cards(browser)[0]
+        assert "pasted.png" in cards(browser)[1]
         browser.script("document.getElementById('clear').click()")
         assert cards(browser) == []
         addresses = browser.script("performance.getEntriesByType('resource').map((entry) => entry.name)")

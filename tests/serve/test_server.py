@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from tests.helpers.served import (
     request,
     running,
     status_of,
+    wait_until,
 )
 
 RAW = {"Content-Type": "image/png"}
@@ -52,9 +52,9 @@ def test_a_signal_ends_it_once_what_has_begun_is_answered(trained: Path, number:
         data = request(drawn(), RAW)
         with socket.create_connection(("127.0.0.1", port), SECONDS) as begun:
             begun.sendall(data[:-1])
-            wait_until_held(port)
+            wait_until(lambda: holds_a_body(port))
             process.send_signal(number)
-            wait_until_refused(port)
+            wait_until(lambda: refuses_connections(port))
             assert process.poll() is None
             begun.sendall(data[-1:])
             answer = read_all(begun)
@@ -66,23 +66,19 @@ def test_a_signal_ends_it_once_what_has_begun_is_answered(trained: Path, number:
     assert all(line.startswith("starting to serve") for line in err.splitlines()), err
 
 
-def wait_until_held(port: int) -> None:
-    """Until the body of some request is being read."""
-    while True:
-        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=SECONDS).text
-        if not re.search(r"^classwise_held_bytes 0\.0$", metrics, re.MULTILINE):
-            return
-        time.sleep(0.02)
+def holds_a_body(port: int) -> bool:
+    """Whether the body of some request is being read."""
+    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=SECONDS).text
+    return not re.search(r"^classwise_held_bytes 0\.0$", metrics, re.MULTILINE)
 
 
-def wait_until_refused(port: int) -> None:
-    """Until no new connection is taken."""
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), SECONDS).close()
-        except ConnectionRefusedError:
-            return
-        time.sleep(0.02)
+def refuses_connections(port: int) -> bool:
+    """Whether no new connection is taken."""
+    try:
+        socket.create_connection(("127.0.0.1", port), SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_a_port_in_use_is_one_line(trained: Path) -> None:
@@ -104,8 +100,11 @@ def test_a_port_in_use_is_one_line(trained: Path) -> None:
         (("--queue", "3"), "--queue: found 3, allowed: --max-images (64) or more"),
         (("--batch", "0"), "--batch: found 0"),
         (("--timeout", "-1"), "--timeout: found -1"),
+        (("--timeout", "inf"), "--timeout: found inf"),
         (("--max-megapixels", "0"), "--max-megapixels: found 0"),
+        (("--max-megapixels", "1e-7"), "--max-megapixels: found 1e-07, allowed: 0.000001 or more"),
         (("--max-megabytes", "0"), "--max-megabytes: found 0"),
+        (("--max-megabytes", "nan"), "--max-megabytes: found nan"),
         (("--ensemble", "logits"), "--ensemble: found 'logits'"),
         (("--tta", "sideways"), "inference.tta"),
     ],
@@ -154,6 +153,8 @@ def test_options_take_effect(trained: Path) -> None:
         assert "1,000" in post((40, 40)).json()["images"][0]["error"]
         assert post(*[(5, 5)] * 3).status_code == 413
         assert post((100, 100)).status_code == 413
+        bad_form = exchange(port, request(b"no form", {"Content-Type": "multipart/form-data; boundary=xyz"}))
+        assert status_of(bad_form) == 400
         health = httpx.get(f"{url}/health", headers={"Host": "any.example"}, trust_env=False).json()
         assert (health["engine"], health["max_images"], health["max_bytes"]) == ("torch", 2, 20_000)
         process.terminate()
@@ -161,9 +162,11 @@ def test_options_take_effect(trained: Path) -> None:
     assert "there is no authentication" in err
     lines = [line for line in err.splitlines() if line.startswith("127.0.0.1 ")]
     assert [line.split(" ms")[0].rsplit(" ", 1)[0] for line in lines] == [
-        *(f"127.0.0.1 POST /predict {status}" for status in (200, 422, 413, 413)),
+        *(f"127.0.0.1 POST /predict {status}" for status in (200, 422, 413, 413, 400)),
         "127.0.0.1 GET /health 200",
     ]
+    others = [line for line in err.splitlines() if line not in lines]
+    assert all(line.startswith(("starting to serve ", "note: ")) for line in others), others
 
 
 def test_on_loopback_other_names_of_the_host_are_refused(model: ServedModel) -> None:
@@ -260,6 +263,13 @@ def test_torch_answers_where_onnx_runtime_cannot(model: ServedModel, monkeypatch
     assert "onnxruntime" in lines[0]
     with pytest.raises(ModelError, match="onnxruntime"):
         service_engine(model.predictor, "onnx", device, lines.append)
+
+
+def test_a_run_in_bf16_is_served_by_torch_unless_onnx_is_asked_for(model: ServedModel) -> None:
+    """As by `predict`: in its own precision, and in float32 with the difference that bf16 makes."""
+    predictor = dataclasses.replace(model.predictor, precision="bf16")
+    assert service_engine(predictor, "auto", torch.device("cpu"), pytest.fail)[1] == "torch"
+    assert service_engine(predictor, "onnx", torch.device("cpu"), pytest.fail)[1] == "onnx"
 
 
 def test_an_engine_whose_numbers_differ_is_not_taken(

@@ -20,7 +20,9 @@ from tests.helpers.tracked import facts_of
 
 
 def test_messages_survive_their_way(tmp_path: Path) -> None:
-    ending = Ending("finished", 3, 2.5, scores={"final/f1": 0.1 + 0.2}, pictures={"confusion/a\nb": "x.png"})
+    ending = Ending(
+        "finished", 3, 2.5, scores={"final/f1": 0.1 + 0.2}, confusion_images={"confusion/a\nb": "x.png"}
+    )
     for message in (facts_of(tmp_path), Point(7, 1.25, {"a/b": float("inf")}, ends_epoch=True), ending):
         line = to_line(message)
         assert line.count(b"\n") == 1

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from classwise.metrics.confusion import Confusion
-from classwise.tracking.confusion_picture import confusion_svg, png, write_pictures
+from classwise.tracking.confusion_image import confusion_svg, png, write_confusion_images
 from classwise.tracking.facts import Ending, Point, RunFacts
 from classwise.tracking.to_csv import CsvTable, open_csv
 from classwise.tracking.to_tensorboard import EventFiles, open_tensorboard
@@ -50,12 +50,12 @@ def test_a_resumed_table_goes_on_after_the_checkpoint(tmp_path: Path) -> None:
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    pictures = write_pictures(tmp_path, METRICS)
-    assert list(pictures) == ["confusion/a b"]
+    confusion_images = write_confusion_images(tmp_path, METRICS)
+    assert list(confusion_images) == ["confusion/a b"]
     events = events_of(facts_of(tmp_path))
     events.log(points_of([1, 2]))
     scores = {f"final/{METRIC}": 0.5, "final/accuracy": 0.75}
-    events.finish(Ending("finished", 2, 0.0, scores=scores, pictures=pictures))
+    events.finish(Ending("finished", 2, 0.0, scores=scores, confusion_images=confusion_images))
 
     assert scalars_of(tmp_path, "train/loss") == [(1, pytest.approx(0.01)), (2, pytest.approx(0.02))]
     reader = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -64,9 +64,9 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     assert sorted(tags["scalars"]) == [f"final/{METRIC}", "train/loss"]
     assert b'    name = "\xeb\xa7\x88' in reader.Tensors("config.toml")[0].tensor_proto.string_val[0]
     image = reader.Images("confusion/a b")[0]
-    with Image.open(pictures["confusion/a b"]) as shown:
+    with Image.open(confusion_images["confusion/a b"]) as shown:
         assert (image.width, image.height) == shown.size
-    assert image.encoded_image_string == Path(pictures["confusion/a b"]).read_bytes()
+    assert image.encoded_image_string == Path(confusion_images["confusion/a b"]).read_bytes()
 
 
 def test_tensorboard_shows_the_config_as_hyperparameters(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_resumed_event_files_hold_no_point_twice(tmp_path: Path) -> None:
     ]
 
 
-def test_the_colors_of_the_picture_are_the_shares_of_a_class() -> None:
+def test_the_colors_of_the_image_are_the_shares_of_a_class() -> None:
     drawing = confusion_svg("a", Confusion.of(np.array([[3, 1], [0, 2]])), ["<b>", "c"])
     assert drawing.count('#0062a8" fill-opacity') == 2
     assert drawing.count('#c25200" fill-opacity') == 1

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from classwise.data.listing import IMAGE_SUFFIXES
-from classwise.data.parquet_pages import MAGIC, ColumnPath, Footer, Page, pages_of, read_footer
+from classwise.data.parquet_pages import BYTE_ARRAY, MAGIC, ColumnPath, Footer, Page, pages_of, read_footer
 from classwise.data.shard_files import LocalFile, ShardFile
 from classwise.data.shard_index import NOTHING, PAGE, RAW, Locations, locations_array
 from classwise.errors import DataError
@@ -118,8 +118,12 @@ def _of_page(page: Page) -> np.ndarray:
 
 
 def _texts(file: ShardFile, footer: Footer, column: ColumnPath) -> list[str | None]:
-    """The cells of a column of text; all null where there is no such column."""
-    if column not in footer.chunks:
+    """The cells of a column of text; all null where there is no such column, or one of another type: Arrow writes
+    nothing but nulls as numbers."""
+    if (
+        not all(chunk.kind == BYTE_ARRAY for chunk in footer.chunks.get(column, []))
+        or column not in footer.levels
+    ):
         return [None] * footer.rows
     cells: list[str | None] = []
     for page in _pages(file, footer, column):

@@ -153,14 +153,17 @@ def onnx_engine(model: Classifier, threads: int) -> Engine:
         ) from error
 
 
-def session_engine(network: bytes, heads: Sequence[str], threads: int) -> Engine:
-    """ONNX Runtime on the CPU for a file of `onnx_bytes` with outputs for these heads. Raises what ONNX Runtime
+def session_engine(network: bytes, heads: Sequence[str], threads: int, spins: bool = True) -> Engine:
+    """ONNX Runtime on the CPU for a file of `onnx_bytes` with outputs for these heads. `spins`: whether its threads do
+    while they wait, which is faster, and takes the time of whatever else the machine does. Raises what ONNX Runtime
     raises for a file that it cannot load."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only
+    if not spins:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Outputs:
@@ -226,16 +229,22 @@ def _checked(
     """A new engine whose outputs for `images` equal `expected`, eager torch's, within the tolerance. Raises
     ModelError."""
     engine = make(images)
-    outputs = engine(images)
-    for target, raw in expected.items():
-        scale = max(1.0, float(raw.abs().max()))
-        difference = float((outputs[target] - raw).abs().max()) / scale
+    for target, difference in relative_differences(engine(images), expected).items():
         if not difference <= TOLERANCES[dtype]:  # `not <=`, since NaN is not larger either
             raise ModelError(
                 f"--engine {name}: on the first batch the outputs of target {target!r} differ from eager torch's by"
                 f" {difference:.2g} of the largest; allowed: {TOLERANCES[dtype]:g}. Use --engine torch"
             )
     return engine
+
+
+def relative_differences(outputs: Outputs, expected: Outputs) -> dict[str, float]:
+    """By target the largest difference of the outputs, divided by the largest expected one (by 1, where that is
+    smaller); NaN where one is."""
+    return {
+        target: float((outputs[target] - raw).abs().max()) / max(1.0, float(raw.abs().max()))
+        for target, raw in expected.items()
+    }
 
 
 def median_seconds(engines: Mapping[str, Engine], images: Tensor) -> dict[str, float]:

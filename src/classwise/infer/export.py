@@ -34,7 +34,7 @@ TARGETS = "targets"
 """Begins the names of raw outputs."""
 _PREPARATION = ("backbone", "image_size", "fit", "channels", "value_range", "mean", "std")
 LONGEST_LINE = 300  # characters of a quoted error message
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def require_packages(what: str, *packages: str) -> None:
@@ -119,10 +119,30 @@ def program_bytes(
         # Removes stack traces, which show this machine's paths and differ between exports.
         ClearMetadataAndDocStringPass()(program.model)
         for key, value in (metadata or {}).items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            program.model.metadata_props[key] = text
+            program.model.metadata_props[key] = _metadata_text(value)
         data: bytes = program.model_proto.SerializeToString()
     return data
+
+
+def with_metadata(network: bytes, metadata: Mapping[str, Any]) -> bytes:
+    """An ONNX file with these metadata in place of its own; values that are not strings are written as JSON."""
+    import onnx
+
+    model = onnx.load_model_from_string(network)
+    set_metadata(model, metadata)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def set_metadata(model: Any, metadata: Mapping[str, Any]) -> None:
+    """`with_metadata` of a loaded ONNX model, in place."""
+    del model.metadata_props[:]
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=_metadata_text(value))
+
+
+def _metadata_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @contextlib.contextmanager
@@ -186,8 +206,8 @@ def metadata_of(model: Classifier, metadata: Mapping[str, Any]) -> dict[str, Any
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message without colours, cut to LONGEST_LINE; its type where it has no message."""
-    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    """The first line of an error's message without colors, cut to LONGEST_LINE; its type where it has no message."""
+    lines = [line.strip() for line in _COLORS.sub("", str(error)).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:LONGEST_LINE]
 
 

@@ -30,8 +30,11 @@ def session() -> onnxruntime.InferenceSession:
 def read_image(file: Any) -> np.ndarray:
     """(height, width, 3) uint8 RGB of a path or an open file, as the model was trained on it."""
     with Image.open(file) as opened:
-        # At 1/2, 1/4 or 1/8 where that is large enough: faster, and as in training.
-        if opened.format == "JPEG":
+        for key in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+            opened.info.pop(key, None)  # in training, nothing but EXIF itself turns an image
+        # At 1/2, 1/4 or 1/8 where that is large enough: faster, and as in training. Phones write JPEGs of several
+        # images, which Pillow calls MPO.
+        if opened.format in ("JPEG", "MPO"):
             is_turned = opened.getexif().get(0x0112, 1) >= 5
             least = labels()["min_size"][::-1] if is_turned else labels()["min_size"]
             sizes = [[-(-side // factor) for side in opened.size[::-1]] for factor in (2, 4, 8)]
@@ -54,9 +57,12 @@ def read_image(file: Any) -> np.ndarray:
 
 
 def answer(file: Any) -> dict[str, Any]:
-    """By target the label, the set of labels, the value or the score; NAME_p the probabilities."""
+    """By target the label, the set of labels, the value or the score; NAME_p the probabilities; NAME_abstain whether
+    the answer is too improbable."""
     names = labels()["output_names"]
     outputs = dict(zip(names, session().run(names, {"images": read_image(file)[None]}), strict=True))
+    if not all(np.isfinite(values).all() for values in outputs.values()):
+        raise ValueError(f"{file}: the model's outputs for this image are not finite numbers")
     found: dict[str, Any] = {}
     for target in labels()["targets"]:
         name, names_of_labels = target["name"], target.get("labels", [])
@@ -73,9 +79,19 @@ def answer(file: Any) -> dict[str, Any]:
             found[name + "_abstain"] = bool(outputs["abstains." + name][0])
     if labels()["joint"]:
         found["joint"] = int(outputs["answers.joint"][0])
+        if "probabilities.joint" in outputs:
+            found["joint_p"] = float(outputs["probabilities.joint"][0])
+        if "abstains.joint" in outputs:
+            found["joint_abstain"] = bool(outputs["abstains.joint"][0])
     return found
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit("usage: python client.py IMAGE...")
     for path in sys.argv[1:]:
-        print(json.dumps({"id": path, **answer(path)}, ensure_ascii=False))
+        try:
+            found = answer(path)
+        except (OSError, ValueError) as error:  # missing, not an image, or one that Pillow would change
+            sys.exit(f"error: {error}")
+        print(json.dumps({"id": path, **found}, ensure_ascii=False))

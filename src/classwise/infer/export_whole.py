@@ -5,7 +5,6 @@ of them (export.py, export_mean.py), and these become labels and probabilities (
 """
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -23,6 +22,7 @@ from classwise.infer.export import (
     module_bytes,
     program_bytes,
     require_packages,
+    set_metadata,
     without_fused_attention,
 )
 from classwise.infer.export_answers import Answers, described, output_names
@@ -108,9 +108,7 @@ def whole_bytes(exportable: Exportable, network: bytes, precision: str = "float3
     model = merged(model, last, names, "answers/")
     model.graph.name = "classwise"
     model.producer_name, model.producer_version = "classwise", __version__
-    for key, value in sorted(exportable.about(WHOLE_INPUT, precision).items()):
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        model.metadata_props.add(key=key, value=text)
+    set_metadata(model, dict(sorted(exportable.about(WHOLE_INPUT, precision).items())))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

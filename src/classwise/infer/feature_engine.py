@@ -5,18 +5,15 @@ On a CPU, ONNX Runtime computes the features of a convolutional network in a thi
 at hand, never from a clock: the features of a run that is killed and resumed are the same to the last bit.
 """
 
-import contextlib
-import io
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classwise.infer.export import silence
+from classwise.infer.engines import session_engine
+from classwise.infer.quick_export import quick_onnx_bytes
 from classwise.model.classifier import Classifier
 from classwise.model.oom import OOMFallback
 
@@ -79,45 +76,12 @@ def _eager_engine(
 def _onnx_engine(model: Classifier) -> FeatureEngine | None:
     """ONNX Runtime with torch's number of threads; None if a package is missing or the backbone cannot be exported."""
     try:
-        import onnxruntime
-    except ImportError:
-        return None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
-    # Threads that spin while they wait take the time of whatever else the machine does.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(_onnx_file(model), options, providers=["CPUExecutionProvider"])
+        # torch.export's exporter takes as long as the features of 500 images.
+        network = quick_onnx_bytes(_Features(model), model.metadata, ["features"])
+        engine = session_engine(network, ["features"], torch.get_num_threads(), spins=False)
     except Exception:
         return None
-
-    def run(images_BCHW: Tensor) -> Tensor:
-        (features_BF,) = session.run(None, {"images": np.ascontiguousarray(images_BCHW.numpy())})
-        return torch.from_numpy(features_BF)
-
-    return run
-
-
-def _onnx_file(model: Classifier) -> bytes:
-    """The backbone up to its features as an ONNX file, for any size of batch."""
-    example = torch.zeros(2, model.metadata.channels, *model.metadata.image_size, dtype=torch.uint8)
-    file = io.BytesIO()
-    with silence(), torch.no_grad(), contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        # The exporter of TorchScript takes one second, torch.export's ten: as long as the features of 500 images. Where
-        # it is gone, or cannot trace the backbone, eager torch computes the features.
-        torch.onnx.export(
-            _Features(model).eval(),  # the exporter puts the mode back that it finds
-            (example,),
-            file,  # type: ignore[arg-type]  # this exporter writes to open files as well
-            input_names=["images"],
-            output_names=["features"],
-            dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}},
-            dynamo=False,
-        )
-    return file.getvalue()
+    return lambda images_BCHW: engine(images_BCHW)["features"]
 
 
 def _agree(fast: FeatureEngine, eager: FeatureEngine, images_BCHW: Tensor) -> bool:

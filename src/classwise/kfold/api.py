@@ -282,7 +282,7 @@ class Folds:
         quiet: bool = True,
         preprocessing: bool = False,
         int8: bool = False,
-        max_loss: float = 0.01,
+        max_loss: float | None = None,
     ) -> Path:
         """Write all models and their mean to `out`, as `Run.export` does; what gives final answers has the decision of
         decision.json. Raises as `Run.export`, CheckpointError for a fold that is missing, damaged or foreign, and

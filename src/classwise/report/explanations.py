@@ -102,7 +102,8 @@ def _lead(training: int, mistakes: int, hits: int) -> str:
     def words(number: int, adjective: str, noun: str) -> str:
         return f"the {adjective} {noun}" if number == 1 else f"the {number} {adjective} {noun}s"
 
-    shown = [words(mistakes, "worst", "mistake")] if mistakes else ["no mistake"]
-    shown += [words(hits, "most certain", "hit")] if hits else ["no hit"]
-    text = ", then ".join(shown)
-    return f"{training:,} training image{'' if training == 1 else 's'}. {text[0].upper()}{text[1:]}."
+    shown = [words(mistakes, "worst", "mistake")] if mistakes else []
+    shown += [words(hits, "most certain", "hit")] if hits else []
+    missing = [noun for noun, number in (("mistake", mistakes), ("hit", hits)) if not number]
+    text = ", then ".join(shown) + "".join(f"; no {noun}" for noun in missing)
+    return f"{training:,} training image{'' if training == 1 else 's'}. {text[:1].upper()}{text[1:]}."

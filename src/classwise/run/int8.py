@@ -112,7 +112,7 @@ def _cost(
     metric, before, after = scores["int8"]["metric"], scores["float32"]["value"], scores["int8"]["value"]
     agreement = _agreement(outputs["float32"], outputs["int8"], predictor.heads)
     console.line(
-        f"int8: {metric} {before:.4f} to {after:.4f} on {len(split.samples)} {rows}; the answers agree in {agreement}"
+        f"int8: {metric} {before:.4f} to {after:.4f} on {len(split.samples)} {rows}; the answers agree {agreement}"
     )
     return float(before - after) if higher_is_better(metric) else float(after - before)
 
@@ -127,9 +127,10 @@ def _agreement(before: Outputs, after: Outputs, heads: Mapping[str, Head]) -> st
         elif head.classes and head.type != "regression":
             share = float((head.predicted(decoded[0]) == head.predicted(decoded[1])).double().mean())
         else:
-            parts.append(f"{name!r} up to {float((decoded[0] - decoded[1]).abs().mean()):.4g} on average")
+            difference = float((decoded[0] - decoded[1]).abs().mean())
+            parts.append(f"in {name!r} to within {difference:.4g} on average")
             continue
-        parts.append(f"{100 * share:.1f} % of {name!r}")
+        parts.append(f"in {100 * share:.1f} % of {name!r}")
     return ", ".join(parts)
 
 

@@ -9,10 +9,22 @@ from pathlib import Path
 from classwise.console import Console
 from classwise.errors import OutputError
 from classwise.files import make_folder, refuse_existing, write_bytes
-from classwise.infer.export import require_packages
-from classwise.infer.export_whole import MODEL_FILE, Exportable, archive_bytes, folder_files, whole_bytes
+from classwise.infer.export import require_packages, with_metadata
+from classwise.infer.export_whole import (
+    CLIENT_FILE,
+    LABELS_FILE,
+    MODEL_FILE,
+    Exportable,
+    archive_bytes,
+    folder_files,
+    whole_bytes,
+)
 
 ONNX, ARCHIVE, FOLDER = ".onnx", ".pt2", ""
+OWN_FILES = {MODEL_FILE, LABELS_FILE, CLIENT_FILE, "__pycache__"}
+"""What a folder of ours may hold; the last comes with importing the client."""
+MAX_LOSS = 0.01
+INT8 = "int8, with float32 between the layers"
 FORMATS = (
     ".onnx (one ONNX file), .pt2 (an archive of torch.export's), or no suffix (a folder with the ONNX file,"
     " labels and a client)"
@@ -23,11 +35,16 @@ FORMATS = (
 class ExportForm:
     """How a model is exported. `preprocessing`: whether an ONNX file takes images of any size and gives final answers,
     as that of a folder always does. `int8`: whether the network computes in 8 bits, for which at most `max_loss` of
-    the selection metric on validation rows may be lost."""
+    the selection metric on validation rows may be lost (default: MAX_LOSS)."""
 
     preprocessing: bool = False
     int8: bool = False
-    max_loss: float = 0.01
+    max_loss: float | None = None
+
+    @property
+    def allowed_loss(self) -> float:
+        """`max_loss`, or its default."""
+        return MAX_LOSS if self.max_loss is None else self.max_loss
 
 
 def check_export(out: Path, force: bool, form: ExportForm, channels: int) -> None:
@@ -40,8 +57,10 @@ def check_export(out: Path, force: bool, form: ExportForm, channels: int) -> Non
         raise OutputError(f"--preprocessing: found --out {out}, allowed: an .onnx file or a folder")
     if form.int8 and suffix == ARCHIVE:
         raise OutputError(f"--int8: found --out {out}, allowed: an .onnx file or a folder")
-    if not 0 <= form.max_loss < 1:
-        raise OutputError(f"--max-loss: found {form.max_loss:g}, must be from 0 to below 1")
+    if not form.allowed_loss >= 0:  # `not >=`, for NaN
+        raise OutputError(f"--max-loss: found {form.max_loss:g}, allowed: 0 or more")
+    if form.max_loss is not None and not form.int8:
+        raise OutputError(f"--max-loss: found {form.max_loss:g} without --int8, of which alone it is a limit")
     if (form.preprocessing or suffix == FOLDER) and channels not in (1, 3):
         raise OutputError(
             f"--out {out}: found a model of {channels} channels, which image decoders do not give; allowed: an .onnx"
@@ -74,7 +93,8 @@ def write_export(
     network = exportable.network_bytes()
     precision = "float32"
     if quantize is not None:
-        network, precision = quantize(network), "int8, with float32 between the layers"
+        precision = INT8
+        network = with_metadata(quantize(network), {**exportable.metadata, "precision": precision})
     if suffix == FOLDER:
         files = folder_files(exportable, network, precision)
         with _new_folder(out) as folder:
@@ -96,17 +116,19 @@ def say_single_view(tta: str, console: Console) -> None:
 
 
 def _refuse_folder(out: Path, force: bool) -> None:
-    """A folder is replaced only if it is one of export's own: nothing else is lost by --force."""
-    if out.is_dir() and force:
-        if any(out.iterdir()) and not (out / MODEL_FILE).is_file():
-            raise OutputError(
-                f"{out} holds other things than an exported model; it is kept. Use another name"
-            )
-        return
-    if out.exists():
+    """A folder is replaced only if it holds nothing but what export has written: nothing else is lost by --force."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file, which no folder replaces; it is kept. Use another name")
+    if out.exists() and not force:
         raise OutputError(f"{out} exists already; it is kept. Use --force to replace it, or another name")
     if not out.parent.is_dir():
         raise OutputError(f"{out}: there is no folder {out.parent}; make it first, or name another folder")
+    if out.is_dir():
+        other = sorted(path.name for path in out.iterdir() if path.name not in OWN_FILES)
+        if other:
+            raise OutputError(
+                f"{out} holds other things than an exported model, such as {other[0]}; it is kept. Use another name"
+            )
 
 
 @contextlib.contextmanager
@@ -123,5 +145,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
             out.rename(old)
         new.rename(out)
     finally:
+        if old.exists() and not out.exists():  # the second renaming failed
+            old.rename(out)
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)

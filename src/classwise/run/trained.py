@@ -289,7 +289,7 @@ class Run:
         quiet: bool = True,
         preprocessing: bool = False,
         int8: bool = False,
-        max_loss: float = 0.01,
+        max_loss: float | None = None,
     ) -> Path:
         """Write the best checkpoint's model to `out` in the format that its suffix says, and return `out`.
 
@@ -298,8 +298,8 @@ class Run:
         such a file, labels.json and a client that needs neither torch nor classwise. `.pt2`: an archive of
         torch.export's. All of them hold targets, labels and how images are prepared (docs/guide/export.md).
 
-        `int8`: the network in 8 bits, calibrated on training images, for at most `max_loss` of the selection metric on
-        the validation rows.
+        `int8`: the network in 8 bits, calibrated on training images, for at most `max_loss` (default: 0.01) of the
+        selection metric on the validation rows.
 
         Raises OutputError if `out` exists or is of another kind, ModelError if the model cannot be exported, a package
         is missing, or 8 bits lose more; nothing is written then.
@@ -317,7 +317,7 @@ class Run:
             joint=predictor.joint,
             metadata=metadata_of(predictor.model, predictor.metadata),
         )
-        quantize = quantizer(self.folder, predictor, config, max_loss, console) if int8 else None
+        quantize = quantizer(self.folder, predictor, config, form.allowed_loss, console) if int8 else None
         write_export(exportable, out, form, quantize)
         say_single_view(predictor.tta, console)
         return out

@@ -1,6 +1,7 @@
 """The service's routes."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,21 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "Too many bytes or images."},
     415: {"model": Problem, "description": "A type other than a form or an image."},
     422: {"model": Answer, "description": "None of the images can be used; each entry says why."},
-    500: {"model": Problem, "description": "The model failed."},
+    500: {"model": Problem, "description": "The model failed, or the service itself."},
     503: {"model": Problem, "description": "Too much waits; Retry-After says when to try again."},
 }
 
 
 def service_app(
-    model: ServedModel, limits: Limits, batcher: Batcher, figures: Figures, held_bytes: Held
+    model: ServedModel,
+    limits: Limits,
+    batcher: Batcher,
+    figures: Figures,
+    held_bytes: Held,
+    say: Callable[[str], None],
 ) -> FastAPI:
-    """The routes of a service, without what server.py adds to every answer. `batcher` is the caller's to close."""
+    """The routes of a service, without what server.py adds to every answer. `batcher` is the caller's to close; `say`
+    prints errors."""
     # The pages of FastAPI's own documentation load scripts from elsewhere.
     app = FastAPI(
         title="classwise",
@@ -72,6 +79,12 @@ def service_app(
     )
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_found)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        say(f"error: a request failed with {type(error).__name__}: {error}")
+        return _problem(500, "the request failed; the service's log says how", {})
+
+    app.add_exception_handler(Exception, failed)
     _add_page(app)
 
     @app.post(

@@ -1,5 +1,6 @@
 """What the service takes, and how much of it at a time."""
 
+import math
 from dataclasses import dataclass
 
 from classwise.errors import ConfigError
@@ -35,7 +36,7 @@ class Limits:
             "--timeout": self.timeout,
         }
         for option, value in least.items():
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise ConfigError(f"{option}: found {value:g}, allowed: more than 0")
         if self.queue < self.max_images:
             raise ConfigError(

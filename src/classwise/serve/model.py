@@ -123,7 +123,7 @@ def served_model(opened: Run | Folds, engine: str, max_pixels: int | None, conso
         predictor=predictor,
         engine=run,
         engine_name=name,
-        max_pixels=max_pixels or config.data.max_pixels,
+        max_pixels=config.data.max_pixels if max_pixels is None else max_pixels,
         counts=_training_counts(opened),
     )
     # What is set up at the first use is set up now.

@@ -25,7 +25,7 @@ function say(text) {
 }
 
 async function readHealth() {
-  const response = await fetch("/health");
+  const response = await fetch("health");
   if (!response.ok) throw new Error(`the service says ${response.status}`);
   const health = await response.json();
   state.targets = health.targets;
@@ -47,12 +47,13 @@ function add(files) {
   for (const file of files) {
     const card = newCard(file);
     element("answers").insertBefore(card, before);
+    state.sent += 1;
     if (file.size > state.maxBytes) {
+      state.done += 1;
       showError(card, `${file.size.toLocaleString("en")} bytes; at most ${state.maxBytes.toLocaleString("en")} are taken`);
       continue;
     }
     state.waiting.push({ file, card });
-    state.sent += 1;
   }
   element("controls").hidden = false;
   sendNext();
@@ -86,13 +87,13 @@ async function ask(file) {
   for (let attempt = 1; ; attempt += 1) {
     const form = new FormData();
     form.append("file", file, file.name || "pasted image");
-    const response = await fetch("/predict", { method: "POST", body: form });
+    const response = await fetch("predict", { method: "POST", body: form });
     if (response.status === 503 && attempt < TRIES) {
       const seconds = Number(response.headers.get("Retry-After")) || 1;
       await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
       continue;
     }
-    const body = await response.json();
+    const body = await response.json().catch(() => ({})); // a proxy's refusals are no JSON
     if (body.images) return body.images[0];
     throw new Error(body.error || `the service says ${response.status}`);
   }
@@ -152,17 +153,18 @@ function targetPart(name, answer) {
 }
 
 function bars(name, answer, predicted) {
-  const counts = state.targets[name]?.training_images ?? {};
+  const counts = new Map(Object.entries(state.targets[name]?.training_images ?? {}));
   const rows = answer.top
     ? answer.top.map(({ label, probability }) => [label, probability])
     : Object.entries(answer.probabilities);
   const order = element("order").value;
   const labels = state.targets[name]?.labels ?? [];
   const place = new Map(labels.map((label, number) => [label, number]));
-  if (order === "rarest") rows.sort((a, b) => (counts[a[0]] ?? Infinity) - (counts[b[0]] ?? Infinity) || b[1] - a[1]);
+  const countOf = ([label]) => counts.get(label) ?? Number.MAX_VALUE; // the difference of two infinities is NaN
+  if (order === "rarest") rows.sort((a, b) => countOf(a) - countOf(b) || b[1] - a[1]);
   else if (order === "probability") rows.sort((a, b) => b[1] - a[1]);
   else rows.sort((a, b) => (place.get(a[0]) ?? 0) - (place.get(b[0]) ?? 0));
-  const items = rows.map(([label, p]) => bar(label, p, counts[label], predicted.has(label)));
+  const items = rows.map(([label, p]) => bar(label, p, counts.get(label), predicted.has(label)));
   if (items.length <= SHOWN + 4) return [list(items)];
   const more = make("details");
   more.append(make("summary", "", `${items.length - SHOWN} further labels`), list(items.slice(SHOWN)));

@@ -21,6 +21,12 @@ class TimedProtocol(H11Protocol):
         super().connection_made(transport)
         self._end_in(HEADER_SECONDS)
 
+    def handle_events(self) -> None:
+        try:
+            super().handle_events()
+        except ValueError:  # h11's, of a Content-Length with more digits than Python converts
+            self.send_400_response("Invalid HTTP request received.")
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._time_request()

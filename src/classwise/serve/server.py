@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 import sys
@@ -70,6 +71,8 @@ def serve(
                 file=sys.stderr,
             )
         cv2.setNumThreads(1)  # images are resized in the decode threads
+        # It warns of every bad form, whose sender is told so.
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
         model = served_model(opened, engine, max_pixels, console)
         service = Service(model, limits, address, allowed_hosts, logs)
         try:
@@ -126,7 +129,7 @@ class Service:
         images, held_bytes = Held(limits.queue), Held(limits.max_held_bytes)
         figures = Figures(lambda: images.now, lambda: held_bytes.now)
         self._batcher = Batcher(model, limits, figures, images, decode_threads=_cores(), say=_print_line)
-        app = service_app(model, limits, self._batcher, figures, held_bytes)
+        app = service_app(model, limits, self._batcher, figures, held_bytes, say=_print_line)
         hosts = None
         if address.is_local:
             hosts = frozenset(name.lower() for name in (*LOCAL_NAMES, address.host, *allowed_hosts))

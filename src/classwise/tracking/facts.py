@@ -42,8 +42,8 @@ class Ending:
     """A run at its end.
 
     `state`: finished, early_stopped, interrupted, failed, or killed where nothing said that it ended. `scores`: those
-    of the best checkpoint. `files`: the report, the scores. `pictures`: PNG files by name. `model`: the files of the
-    best checkpoint that inference needs; empty unless the run is finished.
+    of the best checkpoint. `files`: the report, the scores. `confusion_images`: PNG files by name. `model`: the
+    files of the best checkpoint that inference needs; empty unless the run is finished.
     """
 
     state: str
@@ -51,7 +51,7 @@ class Ending:
     time: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
-    pictures: dict[str, str] = field(default_factory=dict)
+    confusion_images: dict[str, str] = field(default_factory=dict)
     model: list[str] = field(default_factory=list)
 
     @property

@@ -19,7 +19,7 @@ METRICS_A_REQUEST = 1000
 PARAMETER_LENGTH = 6000
 KEY_LENGTH = 250
 MODEL_FOLDER = "model"
-PICTURE_FOLDER = "confusion"
+IMAGE_FOLDER = "confusion"
 STATUS = {"finished": "FINISHED", "early_stopped": "FINISHED", "failed": "FAILED"}  # any other: KILLED
 
 # A server that does not answer would otherwise be asked for minutes before anybody is told.
@@ -72,8 +72,8 @@ class MlflowRun:
             self.log([Point(ending.step, ending.time, ending.scores)])
         for file in ending.files:
             self._client.log_artifact(self._run_id, file)
-        for picture in ending.pictures.values():
-            self._client.log_artifact(self._run_id, picture, PICTURE_FOLDER)
+        for image in ending.confusion_images.values():
+            self._client.log_artifact(self._run_id, image, IMAGE_FOLDER)
         for file in ending.model:
             self._client.log_artifact(self._run_id, file, MODEL_FOLDER)
         self._client.set_tag(self._run_id, "classwise.state", ending.state)

@@ -61,7 +61,7 @@ class EventFiles:
         ]
         values += [
             Summary.Value(tag=name, image=_image(Path(path).read_bytes()))
-            for name, path in ending.pictures.items()
+            for name, path in ending.confusion_images.items()
         ]
         if values:
             self._write_summary(Summary(value=values), ending.step, ending.time)

@@ -47,11 +47,11 @@ class WandbRun:
             self._run.log({**point.values, "update": point.step}, step=point.step, commit=True)
 
     def finish(self, ending: Ending) -> None:
-        """The final scores as the summary, the pictures, the report and the model."""
+        """The final scores as the summary, the images of confusion, the report and the model."""
         wandb, run = self._wandb, self._run
-        pictures = {name: wandb.Image(path) for name, path in ending.pictures.items()}
-        if pictures:
-            run.log(pictures, step=ending.step + 1, commit=True)
+        confusion_images = {name: wandb.Image(path) for name, path in ending.confusion_images.items()}
+        if confusion_images:
+            run.log(confusion_images, step=ending.step + 1, commit=True)
         run.summary.update({**ending.scores, "state": ending.state})
         for file in ending.files:
             run.save(file, base_path=str(Path(file).parent), policy="now")

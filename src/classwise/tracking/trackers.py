@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from classwise.console import Console
 from classwise.tracking.channel import Channel
-from classwise.tracking.confusion_picture import write_pictures
+from classwise.tracking.confusion_image import write_confusion_images
 from classwise.tracking.facts import Ending, Point, RunFacts, epoch_values, final_scores
 from classwise.tracking.memory import FOLDER
 from classwise.training.state import TrainState
@@ -138,9 +138,9 @@ class Trackers:
         ending = Ending(state, self._step, time.time(), files=[str(path) for path in files if path.exists()])
         if not ending.is_done or metrics is None:
             return ending
-        pictures: dict[str, str] = {}
+        confusion_images: dict[str, str] = {}
         with self._spared():  # the end itself has to be sent
-            pictures = write_pictures(self._folder / FOLDER, metrics)
+            confusion_images = write_confusion_images(self._folder / FOLDER, metrics)
         best = self._folder / "checkpoints" / "best"
         model = [best / name for name in ("model.safetensors", "state.json", "manifest.json")]
         return Ending(
@@ -149,7 +149,7 @@ class Trackers:
             ending.time,
             scores=final_scores(metrics),
             files=ending.files,
-            pictures=pictures,
+            confusion_images=confusion_images,
             model=[str(path) for path in model],
         )
 

@@ -16,7 +16,7 @@ CELL = 44  # pixels of a cell at the most
 WITH_NUMBERS = 22  # pixels of a cell from which on its count stands in it
 WITH_LABELS = 12  # and from which on the classes are named
 LABEL_WIDTH = 150
-LEAST_WIDTH = 320  # of the picture
+LEAST_WIDTH = 320  # of the image
 TITLE_SCALE = 1.4  # its letters are so much larger than those that svg.fit knows, and bold
 MARGIN = 16
 HEAD = 62  # pixels above the names of the columns: title and caption
@@ -25,7 +25,7 @@ RIGHT = "#0062a8"
 WRONG = "#c25200"
 
 
-def write_pictures(folder: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
+def write_confusion_images(folder: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     """Draw the confusion matrix of every target in `metrics` (metrics.json) that has one, and of the joint class;
     returns the files by `confusion/NAME`."""
     tables = dict(metrics["targets"]) | ({"joint": metrics["joint"]} if metrics.get("joint") else {})
