@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from classwise.cli_options import Debug, Ensemble, Force, Trust, say_at_once
+from classwise.cli_options import Debug, Ensemble, Force, Images, Trust, say_at_once
 
 
 def explain(
@@ -31,9 +31,7 @@ def explain(
         Path,
         Parameter(help="The .html file to write, or a folder, for a page and each heat map as a PNG file."),
     ] = Path("explain.html"),
-    images: Annotated[
-        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
-    ] = None,
+    images: Images = None,
     ensemble: Ensemble = None,
     trust: Trust = "",
     force: Force = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from classwise.cli_options import Debug, Engine, Ensemble, Force, Trust, Tta, say_at_once
+from classwise.cli_options import Debug, Engine, Ensemble, Force, Images, Trust, Tta, say_at_once
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,9 +27,7 @@ def evaluate(
     table: Path | None = None,
     /,
     *,
-    images: Annotated[
-        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
-    ] = None,
+    images: Images = None,
     bad_images: BadImages = "error",
     as_json: Annotated[
         bool, Parameter(name="--json", help="Print all metrics as JSON, as in metrics.json.")
@@ -75,9 +73,7 @@ def predict(
         Path | None,
         Parameter(help="The .csv, .tsv or .parquet file to write [default: CSV on standard output]."),
     ] = None,
-    images: Annotated[
-        Path | None, Parameter(help="Folder that the table's image paths are relative to.")
-    ] = None,
+    images: Images = None,
     bad_images: BadImages = "error",
     probabilities: Annotated[
         str,

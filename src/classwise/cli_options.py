@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
@@ -56,6 +57,9 @@ def parse_overrides(tokens: tuple[str, ...]) -> list[tuple[str, str]]:
             text = remaining.pop(0)
         overrides.append((key, text))
     return overrides
+
+
+Images = Annotated[Path | None, Parameter(help="Folder that the table's image paths are relative to.")]
 
 
 def say_at_once(what: str, quiet: bool) -> None:

@@ -1,6 +1,5 @@
 """The command that puts a trained model behind HTTP: serve. `cli.py` puts it on the command line."""
 
-import importlib
 import math
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from classwise.cli_options import Debug, Ensemble, Trust, Tta, say_at_once
-from classwise.errors import ConfigError, ModelError
+from classwise.errors import ConfigError
+from classwise.packages import require_packages
 
 ServiceEngine = Annotated[
     str,
@@ -104,10 +104,4 @@ def _from_millions(option: str, millions: float) -> int:
 
 def require_serving_packages() -> None:
     """Raises ModelError where one of the packages of the extra `serve` cannot be imported."""
-    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ModelError(
-                f'serve: the package {package} cannot be imported ({error}); pip install "classwise[serve]"'
-            ) from None
+    require_packages("serve", "serve", "fastapi", "uvicorn", "python_multipart", "prometheus_client")

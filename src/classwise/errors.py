@@ -17,9 +17,14 @@ ClasswiseError             a user's mistake or bad data: one short message, exit
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+LONGEST_LINE = 300
+"""Characters of a quoted error message."""
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ClasswiseError(Exception):
@@ -105,3 +110,9 @@ def nearest(found: str, allowed: Iterable[str], count: int = 3) -> str:
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
     listed = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
     return f"allowed: {listed}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message without colors, cut to LONGEST_LINE; its type where it has no message."""
+    lines = [line.strip() for line in _COLORS.sub("", str(error)).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:LONGEST_LINE]

@@ -1,6 +1,7 @@
 """Writing files atomically: no partial files, even after a crash; the user's cache directory; and addresses of files
 that are not on this machine."""
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -8,7 +9,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,28 @@ def make_folder(folder: Path, exist_ok: bool = True) -> None:
     folder.mkdir(parents=True, exist_ok=exist_ok)
     for new_folder in reversed(missing):
         sync_folder(new_folder.parent)
+
+
+@contextlib.contextmanager
+def folder_in_one_step(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to write into, which takes its name, in place of what was there, at the end of the block;
+    after an error it is removed, and `out` is what it was. Raises OSError."""
+    place = Path(os.path.abspath(out))  # noqa: PTH100 - `.` and `..` have no name of their own
+    token = secrets.token_hex(4)
+    new, old = (place.with_name(f".{what}-{place.name}-{token}") for what in ("writing", "replaced"))
+    try:
+        make_folder(new)
+        yield new
+        sync_folder(new)
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+        sync_folder(place.parent)
+    finally:
+        if old.exists() and not place.exists():  # the second renaming failed
+            old.rename(place)
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -77,7 +77,9 @@ def metrics(outcome: Outcome) -> Any:
 def heat_maps(outcome: Outcome) -> int:
     """How many heat maps the report has."""
     assert isinstance(outcome, Run), outcome
-    return (outcome.path / "report.html").read_text(encoding="utf-8").count("The same image with its heat map")
+    return (
+        (outcome.path / "report.html").read_text(encoding="utf-8").count("The same image with its heat map")
+    )
 
 
 def files(outcome: Outcome) -> list[str]:

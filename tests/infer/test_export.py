@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from classwise.errors import ModelError
-from classwise.infer.export import metadata_of, onnx_bytes, require_packages
+from classwise.infer.export import metadata_of, onnx_bytes
 from classwise.model.backbone import HALF, Backbone
 from classwise.model.classifier import Classifier, ModelMetadata, build_classifier
+from classwise.packages import require_packages
 from classwise.version import __version__
 
 # Names that the exporter also gives to values of its own.
@@ -163,4 +164,4 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: st
         ModelError, match=rf'an ONNX file: the package {package} .*pip install "classwise\[onnx\]"'
     ):
         onnx_bytes(model({"a": 2}))
-    require_packages("nothing")
+    require_packages("nothing", "onnx")

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from classwise.data.fit import FITS
+from classwise.files import folder_in_one_step
 from classwise.kfold.api import Folds
 from classwise.run.api import Run
-from classwise.run.onnx_file import _new_folder
 from tests.helpers.drawings import drawing
 from tests.helpers.scenes import MANY, command, contents, many_table, plain_table, untouched, write_config
 
@@ -251,7 +251,7 @@ def test_a_folder_that_cannot_be_replaced_stays(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(PermissionError), _new_folder(out) as new:
+    with pytest.raises(PermissionError), folder_in_one_step(out) as new:
         (new / "model.onnx").write_bytes(b"")
     assert contents(out) == contents(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

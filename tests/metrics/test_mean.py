@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from classwise.metrics.collection import MetricCollection, flat_scores
-from classwise.metrics.mean import MAIN_SCORES, is_mean, mean_of, mean_parts, mean_scores
+from classwise.metrics.main_scores import MAIN_SCORES
+from classwise.metrics.mean import is_mean, mean_of, mean_parts, mean_scores
 from classwise.metrics.scores import HIGHER_IS_BETTER, SCORES, score_range
 from classwise.model.heads import ClassHead, Head, MultilabelHead, OrdinalHead, RankingHead, RegressionHead
 

@@ -18,7 +18,6 @@ import pytest
 from rich.console import Console
 
 from classwise.errors import ClasswiseError, Interrupted
-from classwise.metrics.mean import MAIN_SCORES as METRICS_MAIN_SCORES
 from classwise.run import heartbeat, liveness
 from classwise.run.heartbeat import Heartbeat, read_progress
 from classwise.run.liveness import SILENT_SECONDS, status_of, true_status
@@ -27,7 +26,7 @@ from classwise.run.trained import Run
 from classwise.watch import command as watching
 from classwise.watch.command import watch
 from classwise.watch.lines import Teller, whole_text
-from classwise.watch.snapshot import MAIN_SCORES, Snapshot, lines_of, read_snapshot
+from classwise.watch.snapshot import Snapshot, lines_of, read_snapshot
 from classwise.watch.view import view_of
 from classwise.watch.words import sparkline
 from tests.helpers.children import child_environment
@@ -330,10 +329,6 @@ def test_a_sparkline_goes_from_lowest_to_highest_and_keeps_the_last_value() -> N
     assert sparkline([1.0, 1.0, 1.0], 3) == "▁▁▁"
     assert sparkline([*range(100), -1.0], 10)[-1] == "▁"
     assert len(sparkline(range(1000), 30)) == 30
-
-
-def test_the_main_scores_are_those_of_the_metrics() -> None:
-    assert MAIN_SCORES == METRICS_MAIN_SCORES
 
 
 def test_lines_say_what_is_new_and_nothing_twice(tmp_path: Path) -> None:

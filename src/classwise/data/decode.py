@@ -34,6 +34,8 @@ from classwise.data.fit import resize_image
 from classwise.data.image_file import Unreadable
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat, Raster, UnknownRange, in_format
 
+MOST_HALVINGS = 12
+
 
 def decode(
     kind: str,
@@ -73,7 +75,7 @@ def _halvings(size: tuple[int, ...], min_size: tuple[int, int]) -> int:
     height, width = size[:2]
     times = 0
     while (
-        times < 12
+        times < MOST_HALVINGS
         and _halved_length(height, times + 1) >= min_size[0]
         and _halved_length(width, times + 1) >= min_size[1]
     ):

@@ -5,9 +5,6 @@ takes its name once all shards in it are complete and on the disk."""
 
 import io
 import json
-import os
-import secrets
-import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +18,7 @@ from classwise.data.listing import IMAGE_SUFFIXES
 from classwise.data.parquet_shards import PATH
 from classwise.data.sources import Samples
 from classwise.errors import DataError, ImageError, OutputError
-from classwise.files import make_folder, sync_folder, write_bytes
+from classwise.files import folder_in_one_step, write_bytes
 
 FORMATS = ("parquet", "tar", "zip")
 ROWS_PER_GROUP = 100
@@ -55,29 +52,21 @@ def pack(
     if kind == "zip":
         _refuse_unsafe_names(samples, path_column)
 
-    # Below another name until everything is there.
-    place = Path(os.path.abspath(out))  # noqa: PTH100 - `.` and `..` have no name of their own
-    new = place.with_name(f".writing-{place.name}-{secrets.token_hex(4)}")
     try:
-        make_folder(new)
-        rows = iter(progress(range(len(samples))))
-        names: list[str] = []
-        for chunk in _chunks(samples, rows, shard_bytes, max_pixels):
-            name = f"{len(names):05d}.{kind}"
-            names.append(name)
-            write_bytes(new / name, write(samples, path_column, *chunk))
-        finals = [f"{STEM}-{number:05d}-of-{len(names):05d}.{kind}" for number in range(len(names))]
-        for name, final in zip(names, finals, strict=True):
-            (new / name).replace(new / final)
-        sync_folder(new)
-        if place.exists():
-            place.rmdir()
-        new.replace(place)
-        sync_folder(place.parent)
+        with folder_in_one_step(out) as new:
+            rows = iter(progress(range(len(samples))))
+            names: list[str] = []
+            for chunk in _chunks(samples, rows, shard_bytes, max_pixels):
+                name = f"{len(names):05d}.{kind}"
+                names.append(name)
+                write_bytes(new / name, write(samples, path_column, *chunk))
+
+            # How many there are is known only now.
+            finals = [f"{STEM}-{number:05d}-of-{len(names):05d}.{kind}" for number in range(len(names))]
+            for name, final in zip(names, finals, strict=True):
+                (new / name).replace(new / final)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return [out / final for final in finals]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from classwise.errors import DataError, nearest
+from classwise.errors import DataError, first_line, nearest
 from classwise.files import write_bytes
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -146,11 +146,11 @@ def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise DataError(f"{path} cannot be read as a parquet file: {_first_line(error)}") from None
+        raise DataError(f"{path} cannot be read as a parquet file: {first_line(error)}") from None
     try:
         return frame.select(pl.all().cast(pl.String))
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: a column cannot be read as text: {_first_line(error)}") from None
+        raise DataError(f"{path}: a column cannot be read as text: {first_line(error)}") from None
 
 
 def separator_of(path: Path) -> str:
@@ -243,7 +243,3 @@ def _frame(rows: list[list[str]], path: Path, keep_blank_rows: bool) -> pl.DataF
             for name, cells in zip(header, columns, strict=True)
         }
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

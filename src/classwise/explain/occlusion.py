@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from classwise.errors import ModelError
 from classwise.explain.spatial import Score
 from classwise.model.classifier import Classifier
+from classwise.packages import require_packages
 
 WINDOWS = 7
 """Windows that lie side by side along each axis; with those half a window further, there are nearly twice as many."""
@@ -16,13 +16,9 @@ def occlusion_maps(model: Classifier, images_BCHW: Tensor, score: Score) -> Tens
     """maps_BHW of one image (B = 1): by how much the answer falls where a window is hidden by the image's mean color,
     on average over the windows that a pixel is in. Costs about 170 forward passes. Raises ModelError where captum is
     missing."""
-    try:
-        from captum.attr import Occlusion
-    except ImportError as error:
-        raise ModelError(
-            f"heat maps by occlusion: the package captum cannot be imported ({error});"
-            ' pip install "classwise[explain]"'
-        ) from None
+    require_packages("heat maps by occlusion", "explain", "captum")
+    from captum.attr import Occlusion
+
     images_BCHW = images_BCHW.float()
     channels, *size = images_BCHW.shape[1:]
     window = tuple(max(1, side // WINDOWS) for side in size)

@@ -1,4 +1,4 @@
-"""A heat map over its image, as a picture that can be read without seeing colors: bright means strong."""
+"""A heat map over its image, as an image that can be read without seeing colors: bright means strong."""
 
 import cv2
 import numpy as np

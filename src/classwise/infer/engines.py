@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classwise.errors import ConfigError, ModelError
-from classwise.infer.export import first_line, onnx_bytes, require_packages
+from classwise.errors import ConfigError, ModelError, first_line
+from classwise.infer.export import onnx_bytes
 from classwise.model.classifier import Classifier
 from classwise.model.oom import OOMFallback
 from classwise.own_parts.reference import short
+from classwise.packages import require_packages
 
 Outputs = dict[str, Tensor]
 # images_BCHW (uint8, on the host) in; raw outputs (B, outputs) by target out, float32 on the host.
@@ -43,7 +44,7 @@ def check_engine(name: str) -> None:
     if name not in ENGINES:
         raise ConfigError(f"--engine: found {name!r}, allowed: {', '.join(ENGINES)}")
     if name == "onnx":
-        require_packages("--engine onnx", "onnxruntime", "onnx", "onnxscript")
+        require_packages("--engine onnx", "onnx", "onnxruntime", "onnx", "onnxscript")
 
 
 def engine_of(
@@ -140,7 +141,7 @@ def compiled_engine(model: Classifier, device: torch.device, dtype: torch.dtype,
 
 def onnx_engine(model: Classifier, threads: int) -> Engine:
     """ONNX Runtime on the CPU, in float32, whatever device and precision the run has. Raises ModelError."""
-    require_packages("--engine onnx", "onnxruntime", "onnx", "onnxscript")
+    require_packages("--engine onnx", "onnx", "onnxruntime", "onnx", "onnxscript")
     try:
         data = onnx_bytes(model)
     except ModelError as error:

@@ -2,11 +2,9 @@
 
 import contextlib
 import copy
-import importlib
 import io
 import json
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classwise.errors import ModelError
+from classwise.errors import ModelError, first_line
 from classwise.model.classifier import Classifier, ModelMetadata
 from classwise.own_parts.reference import short
+from classwise.packages import require_packages
 from classwise.version import __version__
 
 INPUT = (
@@ -33,20 +32,6 @@ PRECISION = "float32, whatever precision the run was trained in"
 TARGETS = "targets"
 """Begins the names of raw outputs."""
 _PREPARATION = ("backbone", "image_size", "fit", "channels", "value_range", "mean", "std")
-LONGEST_LINE = 300  # characters of a quoted error message
-_COLORS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def require_packages(what: str, *packages: str) -> None:
-    """Raises ModelError where one of the `packages` that `what` needs cannot be imported."""
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ModelError(
-                f"{what}: the package {package} cannot be imported ({first_line(error)});"
-                ' pip install "classwise[onnx]"'
-            ) from None
 
 
 class InOrder(nn.Module):
@@ -99,7 +84,7 @@ def program_bytes(
 ) -> bytes:
     """A module in float32 and in eval mode as an ONNX file; the caller's stays as it is. `what`: its name in the
     message. Raises ModelError."""
-    require_packages("an ONNX file", "onnx", "onnxscript")
+    require_packages("an ONNX file", "onnx", "onnx", "onnxscript")
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
 
     def export(copied: nn.Module) -> Any:
@@ -203,12 +188,6 @@ def metadata_of(model: Classifier, metadata: Mapping[str, Any]) -> dict[str, Any
         "heads": {name: metadata["heads"][name] for name in properties["heads"]},
         "joint": metadata["joint"],
     }
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message without colors, cut to LONGEST_LINE; its type where it has no message."""
-    lines = [line.strip() for line in _COLORS.sub("", str(error)).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:LONGEST_LINE]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from classwise.decision.rules import EXPECTED_COST, NONE
 from classwise.infer.decided import DecidedHead
-from classwise.model.heads import Head, label_cuts
+from classwise.model.heads import Head, chosen_labels, probabilities
 
 ANSWERS, PROBABILITIES, ABSTAINS, JOINT = "answers", "probabilities", "abstains", "joint"
 MEANING = {
@@ -46,7 +46,7 @@ class Answers(nn.Module):
             answer = _answer(head, decoded)
             found[f"{ANSWERS}.{name}"] = answer
             if has_probabilities(head):
-                found[f"{PROBABILITIES}.{name}"] = _probabilities(head, decoded).float()
+                found[f"{PROBABILITIES}.{name}"] = probabilities(decoded, head.type).float()
                 shares[name] = _confidence(head, decoded, answer)
             if abstains(head):
                 assert isinstance(head, DecidedHead)
@@ -121,8 +121,7 @@ def _answer(head: Head, decoded: Tensor) -> Tensor:
     if head.type in ("regression", "ranking"):
         return decoded
     if head.type == "multilabel":
-        cuts = torch.tensor(label_cuts(head) or [0.0] * decoded.shape[1], dtype=torch.float64)
-        return decoded.double() >= cuts
+        return chosen_labels(head, decoded)
     if not isinstance(head, DecidedHead) or head.rule.name == NONE:
         plain = decoded * head.temperature if isinstance(head, DecidedHead) else decoded
         inner = head.head if isinstance(head, DecidedHead) else head
@@ -145,17 +144,12 @@ def _by_rule(head: DecidedHead, log_p_BK: Tensor) -> Tensor:
     return (above - below + offsets > 0).sum(dim=1)
 
 
-def _probabilities(head: Head, decoded: Tensor) -> Tensor:
-    decoded = decoded.double()
-    return decoded.sigmoid() if head.type == "multilabel" else decoded.softmax(dim=1)
-
-
 def _confidence(head: Head, decoded: Tensor, answer: Tensor) -> Tensor:
     """The probability (B,) of the answer; of labels, of what is said of the least certain one."""
     if head.type == "multilabel":
         said = torch.where(answer, decoded.double(), -decoded.double())
         return said.min(dim=1).values.sigmoid()
-    return _probabilities(head, decoded).gather(1, answer.clamp(min=0)[:, None])[:, 0]
+    return probabilities(decoded, head.type).gather(1, answer.clamp(min=0)[:, None])[:, 0]
 
 
 def _class(head: Head, answer: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from classwise.data.decode import MOST_HALVINGS
 from classwise.data.fit import PAD
 from classwise.data.images import min_image_size
 from classwise.infer.export_graph import Graph, Value, ints
 
-MOST_HALVINGS = 12  # as in data/decode.py
 CUBIC_A = -0.75  # OpenCV's parameter of bicubic interpolation (Keys 1981, equation 8)
 GRAY_WEIGHTS = np.array([9798, 19235, 3735], dtype=np.int32)  # OpenCV's .299, .587 and .114, times 2 ** 15
 IMAGES = "images"

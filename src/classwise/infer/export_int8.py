@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classwise.errors import ModelError
-from classwise.infer.export import first_line, require_packages
+from classwise.errors import ModelError, first_line
+from classwise.packages import require_packages
 
 QUANTIZED = ("Conv", "MatMul")
 """Operators that compute in 8 bits: those that take nearly all of the time. Not Gemm, which the heads are: with theirs
@@ -30,7 +30,7 @@ def int8_bytes(network: bytes, batches: Iterable[Images]) -> bytes:
     """A network of `Exportable.network_bytes` with its convolutions and products of matrices in 8 bits: weights by
     output channel, symmetric; activations by tensor, from the least to the largest value, each averaged over the
     batches. `batches`: the calibration images, (B, C, H, W) uint8. Raises ModelError."""
-    require_packages("--int8", "onnx", "onnxruntime")
+    require_packages("--int8", "onnx", "onnx", "onnxruntime")
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -21,7 +21,6 @@ from classwise.infer.export import (
     exporting,
     module_bytes,
     program_bytes,
-    require_packages,
     set_metadata,
     without_fused_attention,
 )
@@ -31,6 +30,7 @@ from classwise.infer.export_graph import merged
 from classwise.model.classifier import ModelMetadata
 from classwise.model.heads import Head
 from classwise.own_parts.reference import short
+from classwise.packages import require_packages
 from classwise.version import __version__
 
 WHOLE_INPUT = (
@@ -92,7 +92,7 @@ class Exportable:
 def whole_bytes(exportable: Exportable, network: bytes, precision: str = "float32") -> bytes:
     """An ONNX file from images of any size to final answers, around a `network` as `Exportable.network_bytes` makes
     it. Raises ModelError."""
-    require_packages("an ONNX file", "onnx", "onnxscript")
+    require_packages("an ONNX file", "onnx", "onnx", "onnxscript")
     import onnx
 
     properties = exportable.properties

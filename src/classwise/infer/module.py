@@ -11,7 +11,7 @@ from classwise.data.transform import ImageTransform
 from classwise.infer.ensemble import COLUMN, decoded_outputs, mean_outputs
 from classwise.infer.tta import VIEWS
 from classwise.model.classifier import Classifier
-from classwise.model.heads import Head, label_cuts
+from classwise.model.heads import Head, chosen_labels, probabilities
 from classwise.training.loop import PRECISIONS
 
 
@@ -80,16 +80,11 @@ class TrainedModel(nn.Module):
     def probabilities(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         """What `predict` writes, by target, float64 on the host: of classes, levels and labels their probabilities
         (B, K), of regressions and rankings the numbers (B,)."""
-        found = {}
-        for name, decoded in self._answers(images_BCHW).items():
-            kind = self.answer_heads[name].type
-            if kind in COLUMN:
-                found[name] = decoded.double()
-            elif kind == "multilabel":
-                found[name] = decoded.double().sigmoid()
-            else:
-                found[name] = decoded.double().softmax(dim=1)
-        return found
+        answers = self._answers(images_BCHW)
+        return {
+            name: probabilities(decoded, self.answer_heads[name].type).double()
+            for name, decoded in answers.items()
+        }
 
     @torch.no_grad()
     def predicted(self, images_BCHW: Tensor) -> dict[str, Tensor]:
@@ -100,8 +95,7 @@ class TrainedModel(nn.Module):
         for name, decoded in self._answers(images_BCHW).items():
             head = self.answer_heads[name]
             if head.type == "multilabel":
-                cuts_L = torch.tensor(label_cuts(head) or [0.0], dtype=torch.float64)
-                found[name] = decoded.double() >= cuts_L
+                found[name] = chosen_labels(head, decoded)
             elif head.classes:
                 found[name] = head.predicted(decoded)
         return found

@@ -178,6 +178,6 @@ def _refuse_paths(files: Mapping[str, bytes], run: Run) -> None:
     folders += [images] if isinstance(images, str) else images
     folders += [data[key] for key in ("valid", "test") if isinstance(data.get(key), str)]
     for folder in folders:
-        for name, data in files.items():
-            if len(Path(folder).parts) > 2 and not name.startswith(f"{CODE}/") and folder.encode() in data:
+        for name, content in files.items():
+            if len(Path(folder).parts) > 2 and not name.startswith(f"{CODE}/") and folder.encode() in content:
                 raise OutputError(f"{name} would hold {folder}, a path of this machine; nothing was uploaded")

@@ -166,7 +166,7 @@ def _rows(status: Mapping[str, Any], dataset: str | None) -> str:
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:
-    """A table of the scores, with 95 % intervals where there are any, and which rows they are of."""
+    """A table of the scores, with 95% intervals where there are any, and which rows they are of."""
     rows = []
     for split, scored in _splits(metrics):
         for name, target in scored["targets"].items():
@@ -185,7 +185,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
                 )
     if not rows:
         return "All rows were trained on, so there is no score."
-    text = _table(["target", "score", "value", "95 % interval", "rows"], rows)
+    text = _table(["target", "score", "value", "95% interval", "rows"], rows)
     text += "\n\nThe validation rows also chose the epoch that was kept, which favors their scores"
     corrected = (metrics.get("selection") or {}).get("corrected")
     if corrected is not None:

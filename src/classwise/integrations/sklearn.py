@@ -27,19 +27,17 @@ from sklearn.utils.validation import (
 
 from classwise.config.load import make_config
 from classwise.config.schema import Config
+from classwise.data.images import MAX_PIXELS
 from classwise.data.memory_images import file_bytes, image_of, is_in_memory
 from classwise.files import numbered
 from classwise.run.api import Run, train
 from classwise.run.bundle import bundle, write_bundle
 from classwise.run.folder import RunFolder
 from classwise.suggest.backbone import FROM_SCRATCH, BackboneChoice, choose_backbone
-from classwise.suggest.config import suggest
+from classwise.suggest.config import SAMPLED_IMAGES, suggest
 from classwise.suggest.guess import Guess
 
 TABLE = "samples.parquet"
-SAMPLED_IMAGES = 40
-"""About as many images are read to find the usual size."""
-MAX_PIXELS = 100_000_000
 
 
 class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -316,7 +316,7 @@ class Folds:
         return out
 
     def for_inference(self, console: Console) -> tuple[Config, Predictor]:
-        """The config and all models as one, for whoever predicts with them himself; the console says what their
+        """The config and all models as one, for callers that run the models themselves; the console says what their
         decision changes."""
         return self._config(), self._predictor(console)
 

@@ -28,7 +28,8 @@ from classwise.decision.rules import (
 from classwise.decision.temperature import calibration_of, nested_temperature
 from classwise.kfold.out_of_fold import OutOfFold
 from classwise.metrics.joint import joint_number
-from classwise.metrics.mean import MAIN_SCORES, is_mean
+from classwise.metrics.main_scores import MAIN_SCORES
+from classwise.metrics.mean import is_mean
 from classwise.metrics.names import is_sum, split_metric
 from classwise.metrics.scores import AT_PRIOR, Array
 from classwise.run.predictor import Predictor

@@ -7,19 +7,11 @@ a column is none of these, so a regression enters with r2.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from classwise.metrics.main_scores import MAIN_SCORES
 from classwise.metrics.scores import AT_PRIOR
 
 MEAN = "mean"
 """Its name in `flat_scores` and in selection.metric; at the class shares of selection.prior `mean_at_prior`."""
-
-MAIN_SCORES = {
-    "class": "macro_f1",
-    "ordinal": "macro_f1",
-    "multilabel": "macro_f1",
-    "regression": "r2",
-    "ranking": "ndcg",
-}
-"""What a target of each type enters the mean with."""
 
 NO_INTERVAL = (
     "the targets are scored on the same rows, so their scores vary together; each target has its own interval"

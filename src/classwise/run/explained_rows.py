@@ -21,7 +21,7 @@ from classwise.explain.model import AT_ONCE, ExplainedModel
 from classwise.explain.overlay import enlarged, overlay
 from classwise.files import write_json
 from classwise.infer.ensemble import as_decoded, undecoded
-from classwise.model.heads import Head, label_cuts
+from classwise.model.heads import Head, chosen_labels, probabilities
 from classwise.report.thumbnails import encode
 from classwise.run.folder import RunFolder
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
@@ -153,7 +153,7 @@ def _judged(
     said_N = head.predicted(decoded).numpy()
     is_known_N = (truth >= 0) & (said_N >= 0)
     rows = np.flatnonzero(is_known_N & (np.isin(truth, wanted) | np.isin(said_N, wanted)))
-    p_RK = decoded[torch.from_numpy(rows)].softmax(dim=1).numpy()
+    p_RK = probabilities(decoded[torch.from_numpy(rows)], head.type).numpy()
     return [
         _Judged(
             ChosenRow(row, labels[true], labels[said], float(p_K[said]), explained=said),
@@ -169,8 +169,8 @@ def _judged(
 def _judged_labels(
     head: Head, decoded: Tensor, truth: np.ndarray, labels: Sequence[str], wanted: Sequence[int]
 ) -> list[_Judged]:
-    cuts_L = torch.tensor(label_cuts(head) or [0.0], dtype=decoded.dtype)
-    said_NL, p_NL = (decoded >= cuts_L).numpy(), decoded.sigmoid().numpy()
+    said_NL = chosen_labels(head, decoded).numpy()
+    p_NL = probabilities(decoded, head.type).numpy()
     is_wanted_L = np.isin(np.arange(len(labels)), wanted)
     rows, numbers = np.nonzero((said_NL | (truth == 1)) & ~np.isnan(truth) & is_wanted_L)
     found = []

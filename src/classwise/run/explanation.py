@@ -15,7 +15,7 @@ from classwise.explain.evidence import NUMBERS, probability
 from classwise.explain.explanation import Explanation, Hidden
 from classwise.explain.hiding import hidden, random_parts, strongest
 from classwise.explain.model import AT_ONCE, ExplainedModel
-from classwise.model.heads import Head, label_cuts
+from classwise.model.heads import Head, label_cuts, probabilities
 from classwise.run.explained_rows import explained_model, stacked
 from classwise.run.prediction_inputs import Source, rows_to_predict
 from classwise.run.predictor import Predictor, preserve_torch_state, set_threads
@@ -186,7 +186,7 @@ def _top(head: Head, outputs: Tensor, labels: Sequence[str]) -> list[tuple[tuple
     if head.type in NUMBERS:
         return [()] * len(outputs)
     decoded = head.decode(outputs)
-    p_BK = decoded.sigmoid() if head.type == "multilabel" else decoded.softmax(dim=1)
+    p_BK = probabilities(decoded, head.type)
     p_BT, class_BT = p_BK.sort(dim=1, descending=True, stable=True)
     rows = zip(class_BT[:, :TOP].tolist(), p_BT[:, :TOP].tolist(), strict=True)
     return [tuple((labels[k], p) for k, p in zip(*row, strict=True)) for row in rows]

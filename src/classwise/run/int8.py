@@ -20,7 +20,7 @@ from classwise.infer.ensemble import undecoded
 from classwise.infer.export_int8 import Images, int8_bytes
 from classwise.infer.predict import predict_outputs
 from classwise.metrics.names import higher_is_better
-from classwise.model.heads import Head
+from classwise.model.heads import Head, chosen_labels
 from classwise.run.folder import RunFolder
 from classwise.run.predictor import Predictor
 from classwise.run.resume_checks import refuse_changed_data
@@ -123,7 +123,8 @@ def _agreement(before: Outputs, after: Outputs, heads: Mapping[str, Head]) -> st
     for name, head in heads.items():
         decoded = [head.decode(outputs[name]) for outputs in (before, after)]
         if head.type == "multilabel":
-            share = float(((decoded[0] >= 0) == (decoded[1] >= 0)).all(dim=1).double().mean())
+            chosen = [chosen_labels(head, values) for values in decoded]
+            share = float((chosen[0] == chosen[1]).all(dim=1).double().mean())
         elif head.classes and head.type != "regression":
             share = float((head.predicted(decoded[0]) == head.predicted(decoded[1])).double().mean())
         else:

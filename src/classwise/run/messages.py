@@ -10,7 +10,8 @@ from classwise.compose.baselines import Baselines
 from classwise.compose.splits import DatasetSplits
 from classwise.console import Console
 from classwise.metrics.formatting import display_width
-from classwise.metrics.mean import MAIN_SCORES, main_score
+from classwise.metrics.main_scores import MAIN_SCORES
+from classwise.metrics.mean import main_score
 from classwise.metrics.names import split_metric
 from classwise.metrics.scores import AT_PRIOR
 from classwise.metrics.selection_text import plan_text, selection_text

@@ -1,15 +1,13 @@
 """What `export` checks before it writes, which files it makes, and what it says of them afterwards."""
 
-import contextlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from classwise.console import Console
 from classwise.errors import OutputError
-from classwise.files import make_folder, refuse_existing, write_bytes
-from classwise.infer.export import require_packages, with_metadata
+from classwise.files import folder_in_one_step, refuse_existing, write_bytes
+from classwise.infer.export import with_metadata
 from classwise.infer.export_whole import (
     CLIENT_FILE,
     LABELS_FILE,
@@ -19,6 +17,7 @@ from classwise.infer.export_whole import (
     folder_files,
     whole_bytes,
 )
+from classwise.packages import require_packages
 
 ONNX, ARCHIVE, FOLDER = ".onnx", ".pt2", ""
 OWN_FILES = {MODEL_FILE, LABELS_FILE, CLIENT_FILE, "__pycache__"}
@@ -71,9 +70,9 @@ def check_export(out: Path, force: bool, form: ExportForm, channels: int) -> Non
     else:
         refuse_existing(out, force)
     if suffix != ARCHIVE:
-        require_packages("classwise export", "onnx", "onnxscript")
+        require_packages("classwise export", "onnx", "onnx", "onnxscript")
     if form.int8:
-        require_packages("classwise export --int8", "onnxruntime")
+        require_packages("classwise export --int8", "onnx", "onnxruntime")
 
 
 def has_answers(out: Path, form: ExportForm) -> bool:
@@ -97,7 +96,7 @@ def write_export(
         network = with_metadata(quantize(network), {**exportable.metadata, "precision": precision})
     if suffix == FOLDER:
         files = folder_files(exportable, network, precision)
-        with _new_folder(out) as folder:
+        with folder_in_one_step(out) as folder:
             for name, data in files.items():
                 write_bytes(folder / name, data)
     elif form.preprocessing:
@@ -129,23 +128,3 @@ def _refuse_folder(out: Path, force: bool) -> None:
             raise OutputError(
                 f"{out} holds other things than an exported model, such as {other[0]}; it is kept. Use another name"
             )
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name at the end of the block, and is removed after an error."""
-    new = out.with_name(f".writing-{out.name}")
-    old = out.with_name(f".replaced-{out.name}")
-    for folder in (new, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        make_folder(new)
-        yield new
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    finally:
-        if old.exists() and not out.exists():  # the second renaming failed
-            old.rename(out)
-        for folder in (new, old):
-            shutil.rmtree(folder, ignore_errors=True)

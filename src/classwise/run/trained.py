@@ -323,8 +323,8 @@ class Run:
         return out
 
     def for_inference(self, console: Console) -> tuple[Config, Predictor]:
-        """The config and the best checkpoint's model, for whoever predicts with it himself. `console` is not written
-        to; that of folds is."""
+        """The config and the best checkpoint's model, for callers that run the model themselves. A single run has
+        nothing to say on the console; folds have."""
         config = self._config()
         return config, self._predictor(config)
 

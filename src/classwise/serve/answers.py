@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from classwise.infer.columns import TOP
 from classwise.infer.decided import DecidedHead
 from classwise.metrics.confusion import MOST_WRITTEN_OUT
 from classwise.metrics.joint import joint_number
-from classwise.model.heads import Head, label_cuts
+from classwise.model.heads import Head, chosen_labels, probabilities
 from classwise.serve.schemas import (
     ClassAnswer,
     JointAnswer,
@@ -40,7 +39,7 @@ def _class_answers(
     head: Head, decoded_BK: Tensor, labels: Sequence[str], marks: Sequence[bool | None]
 ) -> list[AnyTarget]:
     class_B = head.predicted(decoded_BK).tolist()
-    p_BK = _as_written(torch.softmax(decoded_BK.double(), dim=1))
+    p_BK = _as_written(probabilities(decoded_BK, head.type))
     in_full = len(labels) <= MOST_WRITTEN_OUT
     # Of equally probable classes the first ranks higher, as for the prediction.
     top_BT = decoded_BK.sort(dim=1, descending=True, stable=True).indices[:, :TOP].tolist()
@@ -60,8 +59,8 @@ def _class_answers(
 def _labels_answers(
     head: Head, decoded_BL: Tensor, labels: Sequence[str], marks: Sequence[bool | None]
 ) -> list[AnyTarget]:
-    chosen_BL = decoded_BL.numpy() >= np.array(label_cuts(head) or [0.0])
-    p_BL = _as_written(torch.sigmoid(decoded_BL.double()))
+    chosen_BL = chosen_labels(head, decoded_BL).tolist()
+    p_BL = _as_written(probabilities(decoded_BL, head.type))
     return [
         LabelsAnswer(
             type="multilabel",
@@ -108,7 +107,7 @@ def joint_answers(
         class_B = heads[name].predicted(decoded).numpy()
         classes.append(class_B)
         if heads[name].type != "regression":
-            p_BK = torch.softmax(decoded.double(), dim=1).numpy()
+            p_BK = probabilities(decoded, heads[name].type).numpy()
             p_BJ.append(p_BK[np.arange(len(p_BK)), class_B])
     number_B = joint_number(classes, [heads[name].classes for name in joint]).tolist()
     rows = len(number_B)

@@ -13,9 +13,9 @@ from starlette.exceptions import HTTPException
 from classwise.serve.batcher import Batcher
 from classwise.serve.bodies import FIELD, RAW, read_uploads
 from classwise.serve.figures import Figures
-from classwise.serve.held import Held
 from classwise.serve.limits import Limits
 from classwise.serve.model import ServedModel
+from classwise.serve.quota import Quota
 from classwise.serve.refusals import Refusal, too_late
 from classwise.serve.schemas import Answer, Health, Problem
 from classwise.version import __version__
@@ -64,7 +64,7 @@ def service_app(
     limits: Limits,
     batcher: Batcher,
     figures: Figures,
-    held_bytes: Held,
+    held_bytes: Quota,
     say: Callable[[str], None],
 ) -> FastAPI:
     """The routes of a service, without what server.py adds to every answer. `batcher` is the caller's to close; `say`

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from classwise.errors import ImageError
 from classwise.serve.figures import Figures
-from classwise.serve.held import Held
 from classwise.serve.limits import Limits
 from classwise.serve.model import PreparedImage, ServedModel
+from classwise.serve.quota import Quota
 from classwise.serve.refusals import Refusal
 from classwise.serve.schemas import ImageAnswer
 
@@ -40,7 +40,7 @@ class Batcher:
         model: ServedModel,
         limits: Limits,
         figures: Figures,
-        held: Held,
+        held: Quota,
         decode_threads: int,
         say: Callable[[str], None],
     ) -> None:
@@ -59,7 +59,7 @@ class Batcher:
         """The answers for the images in their order. Raises a Refusal with status 503 if the queue is full, and with
         500 if the model failed."""
         loop = asyncio.get_running_loop()
-        self._held.take(len(images))
+        self._held.acquire(len(images))
         jobs = [_Job(data, loop.create_future()) for data in images]
         for job in jobs:
             self._decoding.submit(self._decode, job)
@@ -126,7 +126,7 @@ class Batcher:
 
     def _settle(self, jobs: Sequence[_Job], results: Sequence[ImageAnswer | Refusal]) -> None:
         """In the event loop: hand over the results."""
-        self._held.give_back(len(jobs))
+        self._held.release(len(jobs))
         for job, result in zip(jobs, results, strict=True):
             if job.future.done():
                 continue

@@ -8,8 +8,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from classwise.serve.held import Held
 from classwise.serve.limits import Limits
+from classwise.serve.quota import Quota
 from classwise.serve.refusals import Refusal
 
 FIELD = "file"
@@ -39,7 +39,7 @@ class _Reader(Protocol):
     def finish(self) -> None: ...
 
 
-async def read_uploads(request: Request, limits: Limits, held: Held) -> list[Upload]:
+async def read_uploads(request: Request, limits: Limits, held: Quota) -> list[Upload]:
     """The images in the body of a request, in their order; one or more. The bytes of the body are taken from `held` as
     they come, whatever length the headers promise.
 
@@ -59,7 +59,7 @@ async def read_uploads(request: Request, limits: Limits, held: Held) -> list[Upl
                 if size > limits.max_bytes:
                     raise _too_large(limits)
                 if piece:
-                    held.take(len(piece))
+                    held.acquire(len(piece))
                     reader.write(piece)
     except TimeoutError:
         raise Refusal(408, f"the body did not come within {limits.timeout:g} s") from None

@@ -1,7 +1,7 @@
 """What computes a service's outputs: ONNX Runtime where it gives eager torch's numbers, else eager torch.
 
 `predict --engine auto` measures engines over a long job; a service has to be ready at once. So there is no measurement
-here: on a CPU, for models in float32, ONNX Runtime takes a third to a half of eager torch's time
+here: on a CPU, for models in float32, ONNX Runtime takes less time than eager torch
 (docs/decisions/0054-serving.md), and the outputs of an image do not depend on the others of its batch.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from classwise.errors import ConfigError, ModelError
+from classwise.errors import ConfigError, ModelError, first_line
 from classwise.infer.engines import (
     TOLERANCES,
     Engine,
@@ -18,10 +18,11 @@ from classwise.infer.engines import (
     session_engine,
     torch_engine,
 )
-from classwise.infer.export import TARGETS, InOrder, first_line, onnx_bytes, require_packages
+from classwise.infer.export import TARGETS, InOrder, onnx_bytes
 from classwise.infer.quick_export import quick_onnx_bytes
 from classwise.model.classifier import Classifier
 from classwise.own_parts.reference import short
+from classwise.packages import require_packages
 from classwise.run.predictor import Predictor
 from classwise.training import loop
 
@@ -35,7 +36,7 @@ def check_engine(name: str) -> None:
     if name not in ENGINES:
         raise ConfigError(f"--engine: found {name!r}, allowed: {', '.join(ENGINES)}")
     if name == "onnx":
-        require_packages("--engine onnx", "onnxruntime", "onnx")
+        require_packages("--engine onnx", "onnx", "onnxruntime", "onnx")
 
 
 def service_engine(
@@ -94,7 +95,7 @@ def _checked_onnx_engine(model: Classifier, eager: Engine, dtype: torch.dtype, i
 def _onnx_engine(model: Classifier, is_quick: bool) -> Engine:
     """A session of ONNX Runtime with torch's number of threads, which leave the others' time to those that decode the
     next images. Raises ModelError."""
-    require_packages("ONNX Runtime", "onnxruntime", "onnx")
+    require_packages("ONNX Runtime", "onnx", "onnxruntime", "onnx")
     network = _onnx_file(model, is_quick)
     try:
         return session_engine(network, list(model.metadata.heads), torch.get_num_threads(), spins=False)

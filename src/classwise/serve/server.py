@@ -22,10 +22,10 @@ from classwise.serve.batcher import Batcher
 from classwise.serve.engine import check_engine
 from classwise.serve.figures import Figures
 from classwise.serve.guard import Guard
-from classwise.serve.held import Held
 from classwise.serve.limits import CONNECTIONS, HEADER_BYTES, Limits
 from classwise.serve.model import ServedModel, served_model
 from classwise.serve.protocol import TimedProtocol
+from classwise.serve.quota import Quota
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 KEEP_ALIVE_SECONDS = 20
@@ -126,7 +126,7 @@ class Service:
         logs: bool = False,
     ) -> None:
         """`allowed_hosts`: further names in the requests' Host; `logs`: whether each request is a line on stderr."""
-        images, held_bytes = Held(limits.queue), Held(limits.max_held_bytes)
+        images, held_bytes = Quota(limits.queue), Quota(limits.max_held_bytes)
         figures = Figures(lambda: images.now, lambda: held_bytes.now)
         self._batcher = Batcher(model, limits, figures, images, decode_threads=_cores(), say=_print_line)
         app = service_app(model, limits, self._batcher, figures, held_bytes, say=_print_line)

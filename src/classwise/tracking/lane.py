@@ -7,6 +7,7 @@ once more at the end. It says so once.
 import threading
 from collections.abc import Callable
 
+from classwise.errors import first_line
 from classwise.tracking.facts import Ending, Point, RunFacts
 from classwise.tracking.memory import Memory
 from classwise.tracking.to_csv import open_csv
@@ -82,7 +83,7 @@ class Lane:
             work()
         except (Exception, SystemExit) as error:
             if not self._has_failed:
-                self._say(self._name, "failed", _first_line(error))
+                self._say(self._name, "failed", _text(error))
             self._has_failed = True
             self._is_failing = True
             self._tracker = None  # to be opened again: what it has written in part is then erased
@@ -120,6 +121,7 @@ class Lane:
         self._memory.keep(self._name, **values)
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
+def _text(error: BaseException) -> str:
+    """Its type, and what it says first."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from classwise.metrics.main_scores import MAIN_SCORES
 from classwise.run.heartbeat import read_progress
 from classwise.run.liveness import KILLED, status_of
 from classwise.run.lock import lock_state
@@ -190,16 +191,6 @@ class Line:
     epochs: tuple[int, ...]
     best: int | None
     selects: bool = False
-
-
-MAIN_SCORES = {
-    "class": "macro_f1",
-    "ordinal": "macro_f1",
-    "multilabel": "macro_f1",
-    "regression": "r2",
-    "ranking": "ndcg",
-}
-"""As metrics/mean.py has them, which would bring numpy and half a second with it."""
 
 
 def lines_of(snapshot: Snapshot) -> list[Line]:
