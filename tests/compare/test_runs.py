@@ -206,14 +206,21 @@ def test_the_same_id_with_another_image_or_label_is_left_out(pair: list[Path], t
     changed = write_run(tmp_path / "c", answers(2, 0.9), truth=truth, contents=contents)
     found = compare_runs([pair[0], changed])
     assert (found.rows, found.targets[0].rows) == (59, 58)
-    assert f"1 rows have the same id but another image, such as {IDS[7]}: left out" in found.warnings
-    assert "animal: 1 rows are left out, whose true labels differ between the runs" in found.warnings
+    assert f"1 row has the same id but another image, such as {IDS[7]}: left out" in found.warnings
+    assert "animal: 1 row is left out, whose true labels differ between the runs" in found.warnings
 
 
 def test_other_labels_are_not_compared(pair: list[Path], tmp_path: Path) -> None:
     other = write_run(tmp_path / "c", answers(2, 0.9), labels=[*LABELS, "fox"])
     with pytest.raises(DataError, match="its labels, or their order, are not the same in all runs"):
         compare_runs([pair[0], other])
+
+
+def test_the_rows_of_linear_probes_have_chosen_nothing(pair: list[Path]) -> None:
+    for run in pair:
+        config = (run / "config.toml").read_text(encoding="utf-8")
+        (run / "config.toml").write_text(f'{config}\n[training]\nplan = "probe"\n', encoding="utf-8")
+    assert not any("chosen the epoch" in text for text in compare_runs(pair).warnings)
 
 
 def test_test_rows_are_preferred_where_all_runs_have_them(pair: list[Path]) -> None:

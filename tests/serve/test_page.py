@@ -66,7 +66,7 @@ def test_dropped_images_are_answered_on_the_page(model: ServedModel, browser: Br
         lines = [line for line in text.splitlines() if line.strip()]
         assert lines[lines.index("label") + 1].split()[0] == targets["label"]["label"]
         for probability in targets["label"]["probabilities"].values():
-            assert f"{100 * probability:.1f} %" in text or probability < 0.001
+            assert f"{100 * probability:.1f}%" in text or probability < 0.001
         assert re.search(r"trained on \d+", text)
     assert "not an image" in none
     assert all(address.startswith((f"http://127.0.0.1:{service.port}/", "blob:")) for address in addresses)

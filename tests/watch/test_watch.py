@@ -331,6 +331,19 @@ def test_a_sparkline_goes_from_lowest_to_highest_and_keeps_the_last_value() -> N
     assert len(sparkline(range(1000), 30)) == 30
 
 
+def test_a_linear_probe_has_its_score_and_no_epochs(tmp_path: Path) -> None:
+    """As has any run before its first epoch has ended."""
+    best = {"metric": "macro_f1", "value": 0.75, "epoch": 0}
+    run = write_run(tmp_path / "run", epochs=0, state="finished", best=best)
+    assert "macro_f1: 0.7500 (selects)" in whole_text(read_snapshot(run))
+    assert "of 5 epochs" in shown(read_snapshot(run))
+    (run / "config.toml").write_text(CONFIG.replace("epochs = 5", 'epochs = 5\nplan = "probe"'))
+    text = shown(read_snapshot(run))
+    assert "macro_f1" in text
+    assert "0.7500" in text
+    assert "epochs" not in text
+
+
 def test_lines_say_what_is_new_and_nothing_twice(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", epochs=1)
     teller = Teller()

@@ -214,12 +214,16 @@ def _warnings(
                     text += f"; {trained} of them are training rows of {other.name}"
             warnings.append(text)
     if other_image:
-        warnings.append(
-            f"{len(other_image)} rows have the same id but another image, such as {min(other_image)}: left out"
-        )
-    if chosen != "test" and any(not run.is_folds for run in runs):
+        which = "1 row has" if len(other_image) == 1 else f"{len(other_image)} rows have"
+        warnings.append(f"{which} the same id but another image, such as {min(other_image)}: left out")
+    if chosen != "test" and any(_has_chosen(run) for run in runs):
         warnings.append(
             "the validation rows have chosen the epoch of each run, so all scores are somewhat too high; that hardly"
             " favors either, unless one could choose from many more epochs"
         )
     return warnings
+
+
+def _has_chosen(run: FinishedRun) -> bool:
+    """Whether its validation rows have chosen its model. Rows out of fold have not, nor those of a linear probe."""
+    return not run.is_folds and run.config.get("training", {}).get("plan") != "probe"

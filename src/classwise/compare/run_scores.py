@@ -102,7 +102,8 @@ def target_scores(runs: Sequence[FinishedRun], common: CommonRows) -> tuple[list
             continue
         tables, without = _same_truth(common.tables, name)
         if without:
-            warnings.append(f"{name}: {without} rows are left out, whose true labels differ between the runs")
+            which = "1 row is" if without == 1 else f"{without} rows are"
+            warnings.append(f"{name}: {which} left out, whose true labels differ between the runs")
         separator = str(_target_config(runs[0], name).get("separator") or "|")
         metrics = [_metric(table, name, known[0], separator) for table in tables]
         found.append(_compared(name, known[0], metrics, tables, common))

@@ -193,9 +193,9 @@ function bar(label, p, count, isPredicted) {
 }
 
 function percent(p) {
-  if (p > 0 && p < 0.0005) return "< 0.1 %";
-  if (p < 1 && p > 0.9995) return "> 99.9 %";
-  return `${(100 * p).toFixed(1)} %`;
+  if (p > 0 && p < 0.0005) return "< 0.1%";
+  if (p < 1 && p > 0.9995) return "> 99.9%";
+  return `${(100 * p).toFixed(1)}%`;
 }
 
 // ---------------------------------------------------------------- events

@@ -50,8 +50,11 @@ class Snapshot:
 
     @property
     def epochs(self) -> int:
-        """The epochs that are planned; 0 where nothing says."""
-        return _whole(self.progress.get("epochs")) or _whole(_table(self.config, "training").get("epochs"))
+        """The epochs that are planned; 0 where nothing says, and of a linear probe, which trains none."""
+        training = _table(self.config, "training")
+        if training.get("plan") == "probe":
+            return 0
+        return _whole(self.progress.get("epochs")) or _whole(training.get("epochs"))
 
     @property
     def metric(self) -> str:
@@ -194,8 +197,11 @@ class Line:
 
 
 def lines_of(snapshot: Snapshot) -> list[Line]:
-    """The losses, the score that selects, and the main score of each target, as far as the history has them."""
+    """The losses, the score that selects, and the main score of each target, as far as the history has them; before
+    the first epoch has ended, the score of the first answer."""
     rows = snapshot.history
+    if not rows:
+        return _first_answer(snapshot)
     found = [
         _line("loss", [row.get("train_loss") for row in rows], lowest=True),
         _line("validation loss", _scores(rows, "loss"), lowest=True),
@@ -216,6 +222,14 @@ def lines_of(snapshot: Snapshot) -> list[Line]:
             )
         found.append(line)
     return [line for line in found if line.values]
+
+
+def _first_answer(snapshot: Snapshot) -> list[Line]:
+    """The score of the model that a run begins with; nothing where there is none."""
+    value = _table(snapshot.status, "best").get("value")
+    if not _is_number(value):
+        return []
+    return [Line(snapshot.metric, (float(value),), (0,), best=None, selects=True)]
 
 
 def _scores(rows: Sequence[Json], name: str) -> list[Any]:
