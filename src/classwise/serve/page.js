@@ -105,12 +105,12 @@ function newCard(file) {
   const card = make("article", "answer");
   const image = make("div", "image");
   const figure = make("figure");
-  const picture = make("img");
-  picture.alt = "";
-  picture.src = URL.createObjectURL(file);
-  picture.onload = () => URL.revokeObjectURL(picture.src);
-  picture.onerror = () => figure.replaceChildren("no preview");
-  figure.append(picture);
+  const preview = make("img");
+  preview.alt = "";
+  preview.src = URL.createObjectURL(file);
+  preview.onload = () => URL.revokeObjectURL(preview.src);
+  preview.onerror = () => figure.replaceChildren("no preview");
+  figure.append(preview);
   image.append(figure, make("h2", "", file.name || "pasted image"));
   const result = make("div", "result", "waiting …");
   card.append(image, result);
