@@ -15,7 +15,7 @@ from classwise.run import explained_rows
 from classwise.run.trained import Run
 from tests.helpers.browsed import Page
 from tests.helpers.browser import Browser
-from tests.helpers.scenes import PLAIN, class_folder, command, write_config
+from tests.helpers.scenes import MANY, PLAIN, class_folder, command, many_table, write_config
 
 COUNTS = {"often": 14, "rare <b>": 6, "middle": 10}
 CHANGES = {"data__source": "images", "data__valid": 0.4, "report__resamples": 0, "report__baselines": False}
@@ -121,6 +121,22 @@ def test_questions_without_an_answer(trained: Path) -> None:
         run.explain(image, method="attention")
     with pytest.raises(ConfigError, match="--method: found 'cam', allowed: auto"):
         run.explain(image, method="cam")
+
+
+def test_targets_of_every_type_and_the_joint_class(tmp_path: Path) -> None:
+    """Each is asked for by its name; of numbers what makes them larger is explained, and the joint class as one."""
+    many_table(tmp_path)
+    joint = {"targets": ["label", "level"]}
+    config = write_config(tmp_path, MANY, joint=joint)
+    command("train", config, "--run", tmp_path / "run").ok()
+    image = sorted((tmp_path / "images").rglob("*.png"))[0]
+    for target in (*MANY["targets"], "joint"):
+        out = tmp_path / f"{target}.html"
+        assert command("explain", tmp_path / "run", image, "--target", target, "--out", out).ok().path == out
+        text = Page(out).text
+        is_number = MANY["targets"].get(target, {}).get("type") in ("regression", "ranking")
+        assert ("what makes the value larger" in text) == is_number
+        assert ("the probability goes from" in text) == (not is_number)
 
 
 def test_the_report_shows_the_rarer_half_of_the_classes(trained: Path) -> None:
