@@ -129,7 +129,7 @@ def test_targets_of_every_type_and_the_joint_class(tmp_path: Path) -> None:
     joint = {"targets": ["label", "level"]}
     config = write_config(tmp_path, MANY, joint=joint)
     command("train", config, "--run", tmp_path / "run").ok()
-    image = sorted((tmp_path / "images").rglob("*.png"))[0]
+    image = min((tmp_path / "images").rglob("*.png"))
     for target in (*MANY["targets"], "joint"):
         out = tmp_path / f"{target}.html"
         assert command("explain", tmp_path / "run", image, "--target", target, "--out", out).ok().path == out

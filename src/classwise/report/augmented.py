@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from classwise.report.mistakes import Line, Tile
 from classwise.report.names import short_number
 from classwise.report.read import Json, RunFiles, count, listing, mapping, number
 from classwise.report.thumbnails import file_names, kept_image, row_paths
+from classwise.report.tiles import Group, Line, Tile
 
 TITLES = {
     "augmented": ("Augmented", "Each changed at random, in every epoch anew."),
@@ -20,15 +20,6 @@ OFF = {"crop": 1.0, "ratio": 1.0}
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """Images of one kind."""
-
-    title: str
-    note: str
-    tiles: list[Tile]
-
-
-@dataclass(frozen=True)
 class AugmentedSection:
     """All that the section shows. `recipe`: the parts of the augmentation that are on, as `flip 0.5`."""
 
@@ -36,7 +27,7 @@ class AugmentedSection:
     size: str
     recipe: str
     of_fold: bool
-    sheets: list[Sheet]
+    sheets: list[Group]
 
 
 def augmented_section(run: RunFiles) -> AugmentedSection | None:
@@ -54,13 +45,13 @@ def augmented_section(run: RunFiles) -> AugmentedSection | None:
     )
 
 
-def _sheet(run: RunFiles, sheet: Json) -> Sheet:
+def _sheet(run: RunFiles, sheet: Json) -> Group:
     title, note = TITLES.get(str(sheet.get("kind")), ("", ""))
     images = [mapping(image) for image in listing(sheet.get("images"))]
     ids = [str(image.get("id")) for image in images]
     files = file_names({id_: id_ for id_ in ids} | row_paths(run.split, ids))
     tiles = [_tile(image, files[str(image.get("id"))]) for image in images]
-    return Sheet(title, note, [tile for tile in tiles if tile.image.uri] if title else [])
+    return Group(title, note, [tile for tile in tiles if tile.image.uri] if title else [])
 
 
 def _tile(image: Json, file: str) -> Tile:

@@ -157,13 +157,10 @@ def calibration_chart(bins: Sequence[Bin], title: str, subject: str) -> Markup:
     line the two are equal. Below stand the numbers of claims, as bars. Empty without bins."""
     if not bins:
         return Markup("")
-    x_axis = Axis(low=0.0, high=1.0, start=LEFT, end=RIGHT)
-    y_axis = Axis(low=0.0, high=1.0, start=BASE, end=TOP)
-    labels = [(at, short_number(at)) for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    x_axis, y_axis, grid = _unit_axes(f"probability of {subject}")
     parts = [
         *_claim_bars(bins, x_axis),
-        svg.y_grid(y_axis, (LEFT, RIGHT), labels),
-        svg.x_axis(x_axis, y=BASE, labels=labels, title=f"probability of {subject}"),
+        *grid,
         svg.line("same", (LEFT, BASE), (RIGHT, TOP)),
         _line(0, [(x_axis(one.p), y_axis(one.right)) for one in bins]),
     ]
@@ -196,18 +193,21 @@ def precision_recall_chart(curves: Sequence[RecallCurve], title: str) -> Markup:
     """Precision (y) against recall (x) of classes one by one. Those with a style lie above the others."""
     if not curves:
         return Markup("")
-    x_axis = Axis(low=0.0, high=1.0, start=LEFT, end=RIGHT)
-    y_axis = Axis(low=0.0, high=1.0, start=BASE, end=TOP)
-    labels = [(at, short_number(at)) for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    parts = [
-        svg.y_grid(y_axis, (LEFT, RIGHT), labels),
-        svg.x_axis(x_axis, y=BASE, labels=labels, title="recall"),
-    ]
+    x_axis, y_axis, parts = _unit_axes("recall")
     for curve in reversed(curves):
         places = [(x_axis(recall), y_axis(precision)) for recall, precision in curve.points]
         style = "other" if curve.style is None else f"s{curve.style}"
         parts.append(svg.titled(curve.name, [svg.polyline("reach", places), svg.polyline(style, places)]))
     return svg.figure(WIDTH, HEIGHT, title=title, parts=parts)
+
+
+def _unit_axes(x_title: str) -> tuple[Axis, Axis, list[Markup]]:
+    """Axes from 0 to 1 for both directions, and their drawing."""
+    x_axis = Axis(low=0.0, high=1.0, start=LEFT, end=RIGHT)
+    y_axis = Axis(low=0.0, high=1.0, start=BASE, end=TOP)
+    labels = [(at, short_number(at)) for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    y_grid = svg.y_grid(y_axis, (LEFT, RIGHT), labels)
+    return x_axis, y_axis, [y_grid, svg.x_axis(x_axis, y=BASE, labels=labels, title=x_title)]
 
 
 def risk_chart(points: Sequence[tuple[float, float, float]], title: str) -> Markup:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from classwise.explain.overlay import legend_colors
 from classwise.report.explain_page import percent
-from classwise.report.mistakes import Line, Tile
 from classwise.report.read import Json, RunFiles, count, listing, mapping, number
 from classwise.report.thumbnails import file_names, kept_image, row_paths
+from classwise.report.tiles import Line, Tile
 
 KINDS = ("mistakes", "hits")
 """Of each class, in this order."""

@@ -15,44 +15,13 @@ import polars as pl
 from classwise.report.names import short_number
 from classwise.report.read import RunFiles, kind_of, listing, mapping
 from classwise.report.scores import train_counts
-from classwise.report.thumbnails import Thumbnail, file_names, row_paths, thumbnails
+from classwise.report.thumbnails import file_names, row_paths, thumbnails
+from classwise.report.tiles import Group, Line, Tile
 
 TILES = 72  # on the whole page
 MOST_OF_CLASS = 8
 LEAST_OF_CLASS = 2  # also where there are many classes: then the common ones have none
 MOST_NUMBERS = 16  # of a regression, which has no classes
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line under an image. `term` says to a screen reader what the line is; `sign` is shown in its place."""
-
-    term: str
-    text: str
-    sign: str = ""
-    note: str = ""
-    wrong: bool = False
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One row: its image, the name of its file, and a line for each thing that is said of it, such as its true and its
-    predicted label. `heat_map`: the image with its heat map, which stands beside it."""
-
-    id: str
-    file: str
-    lines: list[Line]
-    image: Thumbnail
-    heat_map: Thumbnail | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """The worst mistakes of one class. `title` is empty where there are no classes."""
-
-    title: str
-    note: str
-    tiles: list[Tile]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from classwise.metrics.main_scores import MAIN_SCORES
 from classwise.run.heartbeat import read_progress
@@ -181,7 +181,7 @@ def _whole(value: Any) -> int:
     return int(value) if _is_number(value) else 0
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
