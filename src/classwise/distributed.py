@@ -174,10 +174,9 @@ class Processes:
 
     def in_lockstep(self, items: Iterable[T]) -> Iterator[T]:
         """The items, of which every process has the same number; an error in getting one is raised in all processes."""
-        if self.world_size == 1:
-            yield from items
-            return
-        iterator = iter(items)
+        return iter(items) if self.world_size == 1 else self._in_lockstep(iter(items))
+
+    def _in_lockstep(self, iterator: Iterator[T]) -> Iterator[T]:
         end = object()
         while (item := self.on_all_ranks(lambda: next(iterator, end))) is not end:
             yield item  # type: ignore[misc]

@@ -26,7 +26,7 @@ def test_columns_equal_scikit_learn(seed: int) -> None:
     scores = rng.normal(size=(60, 4)).round(seed % 3)
     true = rng.random((60, 4)) < 0.3
     counted = rng.random((60, 4)) < 0.8
-    auc, ap = one_vs_rest(*(torch.from_numpy(array) for array in (scores, true, counted)))
+    auc, ap = one_vs_rest(scores, true, counted)
     for k in range(4):
         rows = counted[:, k]
         assert auc[k] == pytest.approx(reference.roc_auc_score(true[rows, k], scores[rows, k]), abs=1e-12)

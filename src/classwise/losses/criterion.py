@@ -99,16 +99,20 @@ class Criterion(nn.Module):
         `normalizer`: that of the whole update (default: that of this micro-batch). Raises ValueError for a head without
         an entry.
         """
-        self._check_names("outputs", outputs)
-        self._check_names("targets", targets)
         if normalizer is None:
             normalizer = self.normalizer(targets)
 
-        # Divided once instead of head by head, which costs three operations a head, forward and backward.
-        divisor = self._common_divisor(normalizer)
-        if divisor is not None:
-            return self._weighted_sum(outputs, targets, self._ones) * inverse_or_zero(divisor)
-        return self._weighted_sum(outputs, targets, normalizer.split(self._terms))
+        try:
+            # Divided once instead of head by head, which costs three operations a head, forward and backward.
+            divisor = self._common_divisor(normalizer)
+            if divisor is not None:
+                return self._weighted_sum(outputs, targets, self._ones) * inverse_or_zero(divisor)
+            return self._weighted_sum(outputs, targets, normalizer.split(self._terms))
+        except KeyError:
+            # Looked at only now: no chunk of an update waits for a check that always passes.
+            self._check_names("outputs", outputs)
+            self._check_names("targets", targets)
+            raise
 
     def _weighted_sum(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], normalizers: Sequence[Normalizer]
@@ -130,8 +134,10 @@ class Criterion(nn.Module):
 
     def _common_divisor(self, normalizer: Normalizer) -> float | None:
         """The number that all terms are divided by, if the host knows that it is the same for all of them."""
+        if normalizer.is_row_count or not self._can_divide_once:
+            return None
         values = normalizer.values
-        if not self._can_divide_once or normalizer.is_row_count or not isinstance(values, list):
+        if not isinstance(values, list):
             return None
         return values[0] if values.count(values[0]) == len(values) == self.terms else None
 

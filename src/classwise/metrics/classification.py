@@ -369,7 +369,7 @@ class ClassMetric:
             none: list[float | None] = [None] * self.classes
             return dict.fromkeys(("roc_auc", "average_precision"), 0.0), {"ap": none, "roc_auc": none}
         auc_K, ap_K = found
-        scores = {} if bool(auc_K.isnan().all()) else {"roc_auc": float(auc_K.nanmean())}
+        scores = {} if np.isnan(auc_K).all() else {"roc_auc": float(np.nanmean(auc_K))}
         aucs = [None if auc != auc else auc for auc in auc_K.tolist()]  # NaN is not equal to itself
         return scores | {"average_precision": float(ap_K.mean())}, {"ap": ap_K.tolist(), "roc_auc": aucs}
 

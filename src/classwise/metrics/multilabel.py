@@ -157,10 +157,9 @@ def _auc(logits_NL: Array, targets_NL: Array) -> tuple[dict[str, float], list[fl
     each label, None where it has none."""
     if not len(logits_NL):
         return {"roc_auc": 0.0}, [None] * logits_NL.shape[1]
-    targets = torch.from_numpy(targets_NL)
-    auc_L, _ = one_vs_rest(torch.from_numpy(logits_NL), targets == 1, ~targets.isnan())
+    auc_L, _ = one_vs_rest(logits_NL, targets_NL == 1, ~np.isnan(targets_NL))
     by_label = [None if auc != auc else auc for auc in auc_L.tolist()]  # NaN is not equal to itself
-    return ({} if bool(auc_L.isnan().all()) else {"roc_auc": float(auc_L.nanmean())}), by_label
+    return ({} if np.isnan(auc_L).all() else {"roc_auc": float(np.nanmean(auc_L))}), by_label
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ uses. With such an optimizer on a GPU the check is deferred. The host queues thi
 passes, and only then reads whether this step was taken; it never waits in between.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
@@ -20,7 +19,7 @@ from classwise.distributed import Processes
 from classwise.errors import ConfigError, NonFiniteError
 from classwise.model.average import NoAverage
 from classwise.training.state import TrainState
-from classwise.training.update import Update, restore_on_error, total_loss, update_normalizer
+from classwise.training.update import Update, restore, total_loss, update_normalizer
 
 TOO_LARGE = (
     "optimizer.name, training.accumulate: memory ran out beside the forward and backward passes ({}). Use an optimizer"
@@ -72,27 +71,11 @@ class NonFiniteGuard:
             raise ConfigError(TOO_LARGE.format(str(error).splitlines()[0].rstrip("."))) from error
         self.flush()
 
-    @contextlib.contextmanager
-    def accumulate(self, micro_batches: Sequence[Batch]) -> Iterator[Update]:
-        """The forward and backward passes of one update run inside the block; after it, loss, gradient and batch
+    def accumulate(self, micro_batches: Sequence[Batch]) -> "Accumulation":
+        """The forward and backward passes of one update run inside this block; after it, loss, gradient and batch
         norm's statistics are those of all processes. An error in one process is raised in all of them, and leaves the
         statistics as they were; too little memory raises OutOfMemory."""
-        processes = self.processes
-        chunk_size = self.state.progress.chunk_size
-        with restore_on_error(self.statistics) as before:
-            update = Update(
-                micro_batches=micro_batches,
-                first_micro_batch_idx=self.data.first_micro_batch_idx,
-                chunk_size=chunk_size,
-                normalizer=update_normalizer(self.state.criterion, micro_batches, chunk_size, processes),
-                statistics_before=before,
-            )
-            with processes.sync_errors():
-                yield update
-            update.total = processes.sum(total_loss(update.losses, processes.world_size > 1))
-            update.samples = processes.count(sum(map(len, micro_batches)))
-            processes.sum_gradients(self.parameters)
-            processes.merge_statistics(self.state.model, self.statistics, before, update.nonempty_chunks)
+        return Accumulation(self, micro_batches)
 
     def check(self, update: Update) -> bool:
         """Clip the gradient, and return whether the step is to be taken.
@@ -132,6 +115,7 @@ class NonFiniteGuard:
         """Let the device decide whether the step is taken, and read its decision after the next update."""
         self.flush()  # reads the report on the update before, while the device computes this one
         if update.norm is None:
+            self._found_inf.zero_()
             self._look_at_gradients()
         else:
             self._found_inf.copy_(update.norm.isfinite().logical_not_())
@@ -156,12 +140,14 @@ class NonFiniteGuard:
         if update.norm is not None:
             return math.isfinite(update.norm)
         self._look_at_gradients()
-        return not self._found_inf.item()
+        is_finite = not self._found_inf.item()
+        if not is_finite:
+            self._found_inf.zero_()
+        return is_finite
 
     def _look_at_gradients(self) -> None:
-        """Set `_found_inf` to 1 if some gradient is not finite, else to 0: by the kernel of torch.amp.GradScaler with
+        """Set `_found_inf`, which is 0, to 1 if some gradient is not finite: by the kernel of torch.amp.GradScaler with
         a scale of 1, which takes a seventh of the norm's time."""
-        self._found_inf.zero_()
         gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
         if gradients:
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found_inf, self._one)
@@ -178,8 +164,7 @@ class NonFiniteGuard:
             return False
 
         # Nothing of this update stays: batch norm's statistics and the learning rate go back to what they were.
-        for buffer, value in zip(self.statistics, update.statistics_before, strict=True):
-            buffer.copy_(value)
+        restore(self.statistics, update.statistics_before)
         state.schedule.set(state.optimizer, state.progress.update)
 
         # Every process names its own samples, so that the message names them all.
@@ -189,6 +174,66 @@ class NonFiniteGuard:
         raise NonFiniteError(
             f"update {state.progress.update + 1}: {what}; the weights are those from before it. Samples:"
             f" {', '.join(samples)}"
+        )
+
+
+class Accumulation:
+    """The block of `NonFiniteGuard.accumulate`; see there.
+
+    A class, since every update enters one: as a generator under `contextlib.contextmanager`, with the parts nested in
+    it as others, it took as long as a layer of a small network.
+    """
+
+    __slots__ = ("guard", "micro_batches", "update")
+
+    def __init__(self, guard: NonFiniteGuard, micro_batches: Sequence[Batch]) -> None:
+        self.guard = guard
+        self.micro_batches = micro_batches
+
+    def __enter__(self) -> Update:
+        guard = self.guard
+        chunk_size = guard.state.progress.chunk_size
+        self.update = Update(
+            micro_batches=self.micro_batches,
+            first_micro_batch_idx=guard.data.first_micro_batch_idx,
+            chunk_size=chunk_size,
+            normalizer=update_normalizer(
+                guard.state.criterion, self.micro_batches, chunk_size, guard.processes
+            ),
+            statistics_before=[buffer.clone() for buffer in guard.statistics],
+        )
+        return self.update
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        update = self.update
+        try:
+            if error is not None or self.guard.processes.world_size > 1:
+                self._agree_on_error(error)
+            update.total = total_loss(update.losses, self.guard.processes.world_size > 1)
+            update.samples = sum(map(len, self.micro_batches))
+            if self.guard.processes.world_size > 1:
+                self._add_other_processes()
+        except BaseException:
+            restore(self.guard.statistics, update.statistics_before)
+            raise
+
+    def _agree_on_error(self, error: BaseException | None) -> None:
+        """Raise the error of the block, if any, in all processes."""
+        with self.guard.processes.sync_errors():
+            if error is not None:
+                raise error
+
+    def _add_other_processes(self) -> None:
+        """Make loss, samples, gradient and statistics those of all processes."""
+        update = self.update
+        processes = self.guard.processes
+        update.total = processes.sum(update.total)
+        update.samples = processes.count(update.samples)
+        processes.sum_gradients(self.guard.parameters)
+        processes.merge_statistics(
+            self.guard.state.model, self.guard.statistics, update.statistics_before, update.nonempty_chunks
         )
 
 

@@ -1,6 +1,5 @@
 """One update: the micro-batches that it is made of, and what comes of them before the optimizer's step."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -84,16 +83,10 @@ def total_loss(losses: Sequence[Tensor], in_float64: bool) -> Tensor:
     return torch.stack(list(losses)).sum(dtype=torch.float64)
 
 
-@contextlib.contextmanager
-def restore_on_error(buffers: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Copies of the buffers from before the block; they are restored if it raises."""
-    before = [buffer.clone() for buffer in buffers]
-    try:
-        yield before
-    except BaseException:
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
-        raise
+def restore(buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Set every buffer to its value from before."""
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
 
 
 def scaled_loss(criterion: Criterion, scaler: torch.amp.GradScaler) -> ScalarLoss:
