@@ -9,7 +9,7 @@ import torch
 
 from classwise.decision.goals import Ints, Truth
 from classwise.metrics.bootstrap import Groups, mean_intervals, sampling_units
-from classwise.metrics.rows import probability_sums
+from classwise.metrics.rows import log_probabilities, probability_sums
 from classwise.metrics.scores import Array, probability_scores
 
 LIMITS = (0.02, 50.0)
@@ -75,9 +75,10 @@ def calibration_of(
     mean = float(loss_N.sum() / max(1.0, cells_N.sum()))
     if predicted_N is None:
         return Calibration(mean, None)
-    scaled = logits / np.broadcast_to(np.asarray(temperature), len(logits))[:, None]
+    scaled_NK = torch.from_numpy(logits / np.broadcast_to(np.asarray(temperature), len(logits))[:, None])
     sums = probability_sums(
-        torch.from_numpy(scaled),
+        scaled_NK,
+        log_probabilities(scaled_NK),
         torch.from_numpy(predicted_N),
         torch.from_numpy(true.astype(np.int64)),
         torch.ones(len(true), dtype=torch.bool),

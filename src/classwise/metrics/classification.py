@@ -36,6 +36,7 @@ from classwise.metrics.one_vs_rest import RANKED_CELLS, UNRANKED, RankedRows
 from classwise.metrics.posterior import design_effects
 from classwise.metrics.rows import (
     concat_rows,
+    log_probabilities,
     marginal_sums,
     probability_statistics,
     probability_sums,
@@ -284,19 +285,19 @@ class ClassMetric:
 
         # The same rows as in the confusion matrix. Statistics of every row are made only if they are stored.
         counted_B = (labels_B >= 0) & (labels_B < self.classes) & (predicted_B >= 0)
+        log_p_BK = log_probabilities(logits_BK)
         if self._counts.keep_rows:
-            statistics_BS = probability_statistics(logits_BK, predicted_B, labels_B, counted_B)
+            statistics_BS = probability_statistics(logits_BK, log_p_BK, predicted_B, labels_B, counted_B)
             self._rows.append(statistics_BS)
             self.sums += statistics_BS.sum(dim=0)
         else:
-            self.sums += probability_sums(logits_BK, predicted_B, labels_B, counted_B)
+            self.sums += probability_sums(logits_BK, log_p_BK, predicted_B, labels_B, counted_B)
 
-        # In log space, where probabilities near 1 keep their order.
+        # By log p, where probabilities near 1 keep their order.
         if not self._ranked.is_full:
             class_K = torch.arange(self.classes, device=labels_B.device)
-            log_p_BK = logits_BK.double().log_softmax(dim=1).to(logits_BK.dtype)
             counted_BK = counted_B[:, None].expand_as(log_p_BK)
-            self._ranked.update(log_p_BK, labels_B[:, None] == class_K, counted_BK)
+            self._ranked.update(log_p_BK.to(logits_BK.dtype), labels_B[:, None] == class_K, counted_BK)
 
     def merge(self, other: "ClassMetric") -> None:
         """Add the counts and the stored rows of another metric; ValueError for another number of classes."""

@@ -19,7 +19,7 @@ from classwise.metrics.optimism import (
     resampled_regression_scores,
     too_few_units,
 )
-from classwise.metrics.rows import probability_statistics
+from classwise.metrics.rows import log_probabilities, probability_statistics
 from classwise.metrics.scores import AT_PRIOR, LABEL_SCORES, Array
 
 MOST_BYTES = 32 * 2**20
@@ -43,7 +43,8 @@ def class_outcome(metric: str, decoded_BK: Tensor, predicted_B: Tensor, labels_B
     if metric not in ROW_MEANS:
         return predicted_B
     counted_B = (labels_B >= 0) & (predicted_B >= 0)
-    statistics_BS = probability_statistics(decoded_BK, predicted_B, labels_B, counted_B)
+    log_p_BK = log_probabilities(decoded_BK)
+    statistics_BS = probability_statistics(decoded_BK, log_p_BK, predicted_B, labels_B, counted_B)
     return statistics_BS[:, ROW_MEANS.index(metric)]
 
 

@@ -12,25 +12,33 @@ from classwise.metrics.bootstrap import Weights, summed_by
 from classwise.metrics.scores import BINS, LOSS_LIMIT, TOP, Array, ratio
 
 
+def log_probabilities(logits_BK: Tensor) -> Tensor:
+    """log p of each class (B, K), float64: probabilities near 1 keep their order, and small losses their digits."""
+    return logits_BK.double().log_softmax(dim=1)
+
+
 def probability_statistics(
-    logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor
+    logits_BK: Tensor, log_p_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor
 ) -> Tensor:
     """What `probability_scores` needs of each row: float64 (B, 3 + BINS), zeros for rows outside `counted_B`.
+    `log_p_BK`: as from `log_probabilities`.
 
     Columns: 1 where the label is among the 3, then the 5, largest logits (of equal ones the first); -log p(label), at
     most LOSS_LIMIT; and in the column of its bin ((b - 1) / BINS, b / BINS] the confidence, p(predicted), minus 1 for a
     hit (Guo et al. 2017, section 2).
     """
-    rank_B, loss_B, bin_B, gap_B = _row_statistics(logits_BK, predicted_B, labels_B)
+    rank_B, loss_B, bin_B, gap_B = _row_statistics(logits_BK, log_p_BK, predicted_B, labels_B)
     gaps_BN = torch.zeros(len(gap_B), BINS, dtype=torch.float64, device=gap_B.device)
     gaps_BN.scatter_(1, bin_B[:, None], gap_B[:, None])
     hits_BT = torch.stack([(rank_B < k).double() for k in TOP.values()], dim=1)
     return torch.where(counted_B[:, None], torch.cat([hits_BT, loss_B[:, None], gaps_BN], dim=1), 0.0)
 
 
-def probability_sums(logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor) -> Tensor:
+def probability_sums(
+    logits_BK: Tensor, log_p_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, counted_B: Tensor
+) -> Tensor:
     """The sums of `probability_statistics` over the rows, (3 + BINS,), in half the time."""
-    rank_B, loss_B, bin_B, gap_B = _row_statistics(logits_BK, predicted_B, labels_B)
+    rank_B, loss_B, bin_B, gap_B = _row_statistics(logits_BK, log_p_BK, predicted_B, labels_B)
     hits = [((rank_B < k) & counted_B).sum(dim=0, keepdim=True, dtype=torch.float64) for k in TOP.values()]
     gaps_N = torch.zeros(BINS, dtype=torch.float64, device=gap_B.device)
     gaps_N.scatter_add_(0, bin_B, torch.where(counted_B, gap_B, 0.0))
@@ -39,7 +47,7 @@ def probability_sums(logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor, c
 
 
 def _row_statistics(
-    logits_BK: Tensor, predicted_B: Tensor, labels_B: Tensor
+    logits_BK: Tensor, log_p_BK: Tensor, predicted_B: Tensor, labels_B: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each row (B,): the rank of the label's logit from 0, -log p(label), the bin of the confidence, and the
     confidence minus 1 for a hit."""
@@ -53,12 +61,10 @@ def _row_statistics(
     is_before_BK = torch.arange(classes, device=logits_BK.device) < label_B1
     rank_B = torch.where(is_before_BK, logits_BK >= label_logit_B1, logits_BK > label_logit_B1).sum(dim=1)
 
-    # In float64, where the log of the softmax's denominator keeps the digits of small losses.
-    log_denominator_B1 = logits_BK.double().logsumexp(dim=1, keepdim=True)
-    loss_B1 = (log_denominator_B1 - label_logit_B1).clamp(max=LOSS_LIMIT)
+    loss_B1 = (-log_p_BK.gather(1, label_B1)).clamp(max=LOSS_LIMIT)
 
     # Bins are open below and closed above; a confidence of NaN is masked by the callers.
-    confidence_B1 = (logits_BK.gather(1, predicted_B1) - log_denominator_B1).exp()
+    confidence_B1 = log_p_BK.gather(1, predicted_B1).exp()
     bin_B1 = (confidence_B1.nan_to_num() * BINS).ceil().long().clamp(1, BINS) - 1
     gap_B1 = confidence_B1 - (predicted_B1 == label_B1).double()
     return rank_B, loss_B1.squeeze(1), bin_B1.squeeze(1), gap_B1.squeeze(1)

@@ -6,7 +6,7 @@ passes, and only then reads whether this step was taken; it never waits in betwe
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
