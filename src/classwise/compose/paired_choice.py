@@ -104,8 +104,9 @@ def _drawn_rows(unit_N: np.ndarray, weights_U: np.ndarray) -> tuple[np.ndarray, 
 
 def _counted_up(lengths: np.ndarray) -> np.ndarray:
     """0, 1, 2, ... of each length, one after the other."""
-    ends = np.cumsum(lengths)
-    return np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
+    starts = np.cumsum(lengths) - lengths
+    counted: np.ndarray = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    return counted
 
 
 def _drawn(
