@@ -35,6 +35,11 @@ os.environ["HF_HOME"] = f"{_cache.name}/huggingface"
 COLOURS = [(220, 40, 40), (40, 180, 60), (50, 60, 220), (230, 200, 40), (160, 50, 200), (40, 200, 210)]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, where both kinds are asked for: short ones are left for the worker that is done early."""
+    items.sort(key=lambda item: item.get_closest_marker("full") is None)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Tensors this small are slower with several threads, and whole runs are compared byte by byte, where the number

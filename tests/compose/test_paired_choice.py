@@ -171,3 +171,20 @@ def test_resamples_without_a_label_count_half(scene: Build) -> None:
     # A resample holds the only row with a label in 1 - (1 - 1/n)^n of the draws.
     absent = (1 - 1 / len(labels)) ** len(labels)
     assert found.share == pytest.approx(1 - absent / 2, abs=0.06)
+
+
+def test_rows_of_a_resample_are_those_of_its_units_and_copies() -> None:
+    """As a plain loop draws them: unit by unit, copy by copy, row by row; some units several times, some never."""
+    for seed in range(50):
+        draw = np.random.default_rng(seed)
+        units = int(draw.integers(1, 12))
+        unit_N = draw.permutation(np.r_[np.arange(units), draw.integers(0, units, 20)])
+        weights_U = draw.integers(0, 4, units)
+        expected = [
+            (row, copy)
+            for unit in range(units)
+            for copy in range(weights_U[unit])
+            for row in np.flatnonzero(unit_N == unit)
+        ]
+        rows, copies = module._drawn_rows(unit_N, weights_U)
+        assert list(zip(rows.tolist(), copies.tolist(), strict=True)) == expected

@@ -47,9 +47,11 @@ def by_query(scores: Tensor, targets: Tensor) -> dict[int, list[tuple[float, int
     return {query: rows for query, rows in queries.items() if any(relevance for _, relevance in rows)}
 
 
-@pytest.mark.full  # its first run compiles for a minute
-def test_equals_ranx() -> None:
+@pytest.mark.full
+def test_equals_ranx(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 random cases: MRR, MAP, NDCG over all ranks, the first 5 and the first 10."""
+    # As plain Python: compiling it takes a minute, and the cases are small.
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own text has escapes that Python warns of
         import ranx

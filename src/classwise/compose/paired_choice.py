@@ -70,15 +70,12 @@ def paired_difference(
     groups = _units(splits, count)
     units, unit_N = sampling_units(groups, np.ones(count, dtype=bool))
     unit_N = np.arange(count) if unit_N is None else unit_N
-    members = [np.flatnonzero(unit_N == unit) for unit in range(units)]
     resamples = max(50, min(RESAMPLES, MOST_ROWS // max(1, count)))
-    draws = []
-    for weights_UR in resampled_weights(units, config.seed, resamples, rows=count):
-        for weights_U in weights_UR.T.astype(np.int64):
-            drawn = np.flatnonzero(weights_U)
-            rows = [np.tile(members[unit], weights_U[unit]) for unit in drawn]
-            copies = [np.repeat(np.arange(weights_U[unit]), len(members[unit])) for unit in drawn]
-            draws.append(difference(np.concatenate(rows), np.concatenate(copies)))
+    draws = [
+        difference(*_drawn_rows(unit_N, weights_U))
+        for weights_UR in resampled_weights(units, config.seed, resamples, rows=count)
+        for weights_U in weights_UR.T.astype(np.int64)
+    ]
     draws_R = np.array(draws)
     value = difference(np.arange(count), np.zeros(count, np.int64))
     return PairedDifference(
@@ -88,6 +85,28 @@ def paired_difference(
         # Of equal scores half count: a model that never differs is better on half of the resamples.
         share=float(np.mean((draws_R > 0) + 0.5 * (draws_R == 0))),
     )
+
+
+def _drawn_rows(unit_N: np.ndarray, weights_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a resample that takes each unit as often as its weight, in the order of the units and their copies,
+    and which copy of its unit each row is of."""
+    # The rows in the order of their units: those of a unit are `sizes_U` ones from `starts_U` on.
+    order_N = np.argsort(unit_N, kind="stable")
+    sizes_U = np.bincount(unit_N, minlength=len(weights_U))
+    starts_U = np.cumsum(sizes_U) - sizes_U
+
+    # Each copy of a unit, and each row of a copy.
+    unit_C = np.repeat(np.arange(len(weights_U)), weights_U)
+    copy_C = _counted_up(weights_U)
+    rows = order_N[np.repeat(starts_U[unit_C], sizes_U[unit_C]) + _counted_up(sizes_U[unit_C])]
+    return rows, np.repeat(copy_C, sizes_U[unit_C])
+
+
+def _counted_up(lengths: np.ndarray) -> np.ndarray:
+    """0, 1, 2, ... of each length, one after the other."""
+    starts = np.cumsum(lengths) - lengths
+    counted: np.ndarray = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    return counted
 
 
 def _drawn(
