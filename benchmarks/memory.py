@@ -5,22 +5,22 @@
 A tf_efficientnet_lite0 with the weights of its package is fine-tuned for two epochs at 224 x 224 in batches of 32 on
 drawn JPEG files of 500 x 375 pixels, a fifth of them for validation, on the CPU, each way in a process of its own:
 
-    classwise       classwise train, defaults but for the size, the number of epochs and the baselines
-    classwise fp32  the same with training.precision = "fp32", for those who want Lightning's numbers
+    classwise       as `classwise init` writes the config (the heads first, batch norm frozen), but for the size, the
+                    number of epochs and the baselines
+    same network    batch norm trained and in fp32, as in Lightning
     lightning       a LightningModule with AdamW and cross entropy in a Trainer with its defaults (a checkpoint an
                     epoch), torchvision's transforms, DataLoaders with as many workers
 
-Figures are megabytes: `main` is the largest resident size of the training process (ru_maxrss); `tree` the largest sum
+Figures are megabytes: `main` is the largest resident size of the training process (VmHWM); `tree` the largest sum
 over it and all its children of their proportional sizes (Pss, where a page that n processes share counts 1/n for each),
-read every 50 ms; `beyond` is `main` less what the process had after it imported all that it uses and built nothing. `images/s` are over the second epoch, so that less
-memory is not bought with time.
+read every 50 ms; `beyond` is `main` less what the process had after it imported all that it uses and built nothing.
+`speed`, images a second of the second epoch, shows whether memory is bought with time.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -52,13 +52,18 @@ batch_size = {batch}
 [report]
 baselines = false
 """
-MORE = {"classwise": "", "classwise fp32": 'precision = "fp32"'}
+MORE = {
+    "classwise": 'plan = "probe_then_finetune"\nbatch_norm = "frozen"',
+    "same network": 'plan = "finetune"\nprecision = "fp32"',
+}
 WAYS = (*MORE, "lightning")
 
 
 def resident() -> float:
-    """The largest resident size so far of this process, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The largest resident size so far of this process, in megabytes. Not ru_maxrss, which begins with that of the
+    process that started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def by_classwise(folder: Path, way: str, size: int, workers: int, weights: str) -> dict[str, float]:

