@@ -1,11 +1,15 @@
 """The programs in benchmarks/ run at tiny sizes, and what they compare computes the same. No time is looked at."""
 
+import pytest
 import torch
 
 import confusion
 import epoch
 import growth
+import memory
 import overhead
+import predicting
+import processes
 import reading
 
 
@@ -44,3 +48,28 @@ def test_classes_and_rows() -> None:
     assert set(growth.by_classes([2, 5], 1)) == {2, 5}
     found = growth.by_rows([60], 1)
     assert found["us_a_row"][60] > 0
+
+
+def test_predictions_agree_with_timms() -> None:
+    """`measure` checks that every file has its row; the same weights and the same part of each image give nearly the
+    same probabilities."""
+    found = predicting.measure(12, 1, ["timm", "default"], "fp32", small=True)
+    assert found["agreement"]["default"]["largest"] < 0.01
+    assert found["ratios"].keys() == {"default"}
+
+
+@pytest.mark.full
+def test_two_processes_make_the_same_updates() -> None:
+    """The losses of one process with two micro-batches and of two with one each are equal but for rounding."""
+    found = processes.measure("small_cnn", 16, 48, batch=8, epochs=2, blocks=1, with_limit=False)
+    assert found["losses"]["one"] == pytest.approx(found["losses"]["two"], rel=1e-4)
+    assert found["ratios"].keys() == {"two"}
+
+
+def test_memory_is_that_of_a_whole_process() -> None:
+    """Its largest size is more than what its imports take, and less than that of it and its children together."""
+    found = memory.measure(20, 1, 0, ways=["same network"], size=32, weights="none")["runs"]["same network"][
+        0
+    ]
+    assert 0 < found["imported"] < found["main"]
+    assert found["beyond"] == found["main"] - found["imported"]

@@ -6,6 +6,7 @@ row it is reading, the parent watches its workers itself, and ends them by SIGKI
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import queue
@@ -197,6 +198,8 @@ class _WatchedWorkers(_MultiProcessingDataLoaderIter):
         self._watchdog_timeout = loader.watchdog_timeout
         # A worker would make itself a folder for sockets, and not clean up when it is killed: it inherits the parent's.
         util.get_temp_dir()
+        if self._start_method == "fork":
+            return_free_memory()
         try:
             # New workers start with signals blocked, until `begin_worker` runs in them. A worker from a fork server
             # takes signals until then (see fork_server.py).
@@ -354,6 +357,14 @@ def begin_worker() -> None:
     ignore_signals()
     unblock_signals()
     end_with_parent()
+
+
+def return_free_memory() -> None:
+    """Give the system back what malloc has free, where that is glibc's, which keeps gigabytes after a training step. A
+    forked worker would hold the old copy of each such page that its parent writes to again."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library has no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _signal_name(code: int | None) -> str:
