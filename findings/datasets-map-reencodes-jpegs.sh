@@ -5,8 +5,8 @@
 # {"width": row["image"].width}. What happens: to read row["image"] puts a decoded image into the row, the row goes into the new
 # data set, and a decoded image is encoded again, in its own format with Pillow's default quality. A filter that looks at the
 # image leaves the bytes alone, a map does not. PNG loses nothing and images stored by their path are spared, so it shows only
-# for JPEGs in Parquet shards, which is how they are published: to note their widths can halve a data set's size, blurs what
-# a model is trained on, and its rows are no longer found by the hash of a file.
+# for JPEGs in Parquet shards, which is how they are published: noting their widths can halve a data set's size, blurs what
+# a model is trained on, and the rows are no longer found by the hash of a file.
 set -euo pipefail
 
 folder=$(mktemp -d)
