@@ -2,11 +2,11 @@
 
     python benchmarks/processes.py [--backbone NAME] [--size PX] [--blocks 3] [--json FILE]
 
-The same run in turns (A B B A): `classwise train` in one process with one thread and two micro-batches an update, and in
-two processes by torchrun with one thread and one micro-batch each, which are the same updates of the same rows. No
-worker processes: each process reads its own images in its one thread, so that two cores hold two processes and no more,
-and a process alone gets no help from the second core either. Images a second are those of training, from history.jsonl,
-without the first epoch, which fills the image cache.
+The same run in turns (A B B A): `classwise train` in one process with one thread and two micro-batches an update, and
+in two processes by torchrun with one thread and one micro-batch each, which are the same updates of the same rows. No
+worker processes: each process reads its own images in its one thread, so that two cores hold two processes and no
+more, and a process alone gets no help from the second core either. Images a second are those of training, from
+history.jsonl, without the first epoch, which fills the image cache.
 
 `limit` is what the machine allows: two such processes that know nothing of each other, at the same time, their images a
 second added up, over those of one alone. They share memory, caches and the cores' clock, but send nothing.
