@@ -120,6 +120,23 @@ def test_the_scoring_of_baselines_gives_signs_of_life(
     assert not (run / "progress.json").exists()
 
 
+def test_baselines_change_no_bit_of_the_run(folder: Path, tmp_path: Path) -> None:
+    """They are scored between two epochs: with and without them the history and the predictions are the same."""
+    kept = []
+    for baselines in ("true", "false"):
+        run = tmp_path / baselines
+        options = ("--report.baselines", baselines, "--data.cache", "off")
+        command("train", folder / "classwise.toml", "--run", run, *options).ok()
+        rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        timed = ("seconds", "images_per_second")
+        losses = [{key: row[key] for key in row if key not in timed} for row in rows]
+        kept.append((losses, (run / "predictions.csv").read_bytes()))
+        assert (json.loads((run / "status.json").read_text())["baselines"] is not None) == (
+            baselines == "true"
+        )
+    assert kept[0] == kept[1]
+
+
 @pytest.mark.parametrize("plan", ["finetune", "probe_then_finetune"])
 def test_a_signal_while_baselines_are_scored_leaves_a_run_to_resume(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str

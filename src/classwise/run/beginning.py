@@ -47,8 +47,9 @@ def score_baselines(
     console: Console,
     should_stop: Callable[[], bool] = never,
 ) -> dict[str, Any] | None:
-    """The entry `baselines` of status.json, None if the config wants none. Scored once, those on features before
-    anything is fine-tuned, if they are not remembered; a resumed run keeps the entry. Raises ImageError, and Interrupted if asked to stop."""
+    """The entry `baselines` of status.json, None if the config wants none. Scored once, if they are not remembered, and
+    those on features before anything is fine-tuned; a resumed run keeps the entry. Raises ImageError, and Interrupted
+    if asked to stop."""
     if not wants_baselines(config, splits):
         return None
     memory = memory_of(config.data.cache)
