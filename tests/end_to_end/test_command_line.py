@@ -130,6 +130,24 @@ def test_commands_without_a_model_load_neither_torch_nor_scikit_learn(here: Path
         assert json.loads(done.stdout.splitlines()[-1]) == [0, []], (line, done.stderr)
 
 
+def test_the_first_update_waits_neither_for_scikit_learn_nor_for_baselines(here: Path) -> None:
+    """A small network's run has taken an update before the baselines are scored, which are what needs scikit-learn."""
+    code = (
+        "import os, sys\n"
+        "from classwise.training import state\n"
+        "def ended(*_):\n"
+        "    print(sorted({'sklearn', 'scipy.special', 'classwise.suggest.config'} & set(sys.modules)), flush=True)\n"
+        "    os._exit(0)\n"
+        "state.Progress.end_update = ended\n"
+        "from classwise.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    options = ("--report.baselines", "true", "--data.cache", "off", "--data.workers", "0")
+    done = python("-c", code, "train", "classwise.toml", "--run", "first", *options, cwd=here)
+    assert done.stdout == "[]\n", done.stderr
+    assert "scoring two baselines" not in done.stderr
+
+
 def test_every_command_of_the_contract_exists() -> None:
     """Each is in the list that --help prints, and explains itself."""
     listed = command("--help").ok().out

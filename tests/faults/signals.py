@@ -275,7 +275,6 @@ SET_UP = [
     "classwise.run.folder:_made",
     "classwise.run.folder:locked",
     "classwise.run.lock:_me",
-    "classwise.run.api:score_baselines",
     "classwise.run.api:assemble",
     "classwise.run.api:write_beginning",
     "classwise.run.folder:RunFolder.write_split",

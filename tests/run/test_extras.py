@@ -120,10 +120,29 @@ def test_the_scoring_of_baselines_gives_signs_of_life(
     assert not (run / "progress.json").exists()
 
 
+def test_baselines_change_no_bit_of_the_run(folder: Path, tmp_path: Path) -> None:
+    """They are scored between two epochs: with and without them the history and the predictions are the same."""
+    kept = []
+    for baselines in ("true", "false"):
+        run = tmp_path / baselines
+        options = ("--report.baselines", baselines, "--data.cache", "off")
+        command("train", folder / "classwise.toml", "--run", run, *options).ok()
+        rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        timed = ("seconds", "images_per_second")
+        losses = [{key: row[key] for key in row if key not in timed} for row in rows]
+        kept.append((losses, (run / "predictions.csv").read_bytes()))
+        assert (json.loads((run / "status.json").read_text())["baselines"] is not None) == (
+            baselines == "true"
+        )
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("plan", ["finetune", "probe_then_finetune"])
 def test_a_signal_while_baselines_are_scored_leaves_a_run_to_resume(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str
 ) -> None:
-    """Those that follow the first answer; they are scored after the resume."""
+    """Those that follow the first epoch or the first answer; they are scored after the resume, also if the first epoch
+    was the last."""
     run = tmp_path / "run"
     run_baselines = beginning.run_baselines
 
@@ -133,7 +152,7 @@ def test_a_signal_while_baselines_are_scored_leaves_a_run_to_resume(
     monkeypatch.setattr(beginning, "recall_baselines", lambda *arguments: None)
     with monkeypatch.context() as patch:
         patch.setattr(beginning, "run_baselines", stopped)
-        options = ("--training.plan", "probe_then_finetune")
+        options = ("--training.plan", plan)
         result = command("train", folder / "classwise.toml", "--run", run, *options)
     assert result.code == 75
     assert "stopped while the baselines were scored; go on with: classwise resume" in result.err

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln
 
 from classwise.metrics.confusion import Confusion
 from classwise.metrics.scores import Array
@@ -153,6 +152,8 @@ def draw_shares(hits: float, rows: float, seed: int, draws: int) -> Array:
 
 def draw_rates(hits_K: Array, misses_K: Array, rng: np.random.Generator, draws: int) -> Array:
     """The rates (R, K) of the hierarchical model; the counts may be fractions."""
+    from scipy.special import betaln  # slow to import, and not needed before the first update
+
     mean_M11 = _MEANS[:, None, None]
     similarity_S1 = _SIMILARITIES[:, None]
     alpha_MS1 = mean_M11 * similarity_S1

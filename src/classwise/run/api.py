@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classwise.compose.autotune import resolve_auto
+from classwise.compose.baselines import probes_features
 from classwise.compose.dataset import ReadData, prepare
-from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.prior import absent_at_prior
 from classwise.compose.settings import device_of
 from classwise.compose.splits import data_digest
@@ -105,12 +105,12 @@ def train(
         resolved, device, measured = resolve_auto(checked, splits, model, console, processes, memory)
         set_threads(resolved)
 
-        # The folder comes before the baselines: if it cannot be used, nobody should wait for them first. They in turn
-        # wait for the first answer, where there is one (session.py).
+        # The folder comes before the baselines: if it cannot be used, nobody should wait for them first. Only those on
+        # features need the weights as they are now: all others wait for the first answer or epoch (session.py).
         folder = stack.enter_context(new_folder_on_rank_zero(resolved.name, run, processes))
         resolved = with_copies(resolved, folder.path, processes)
         baselines = None
-        if not wants_first_answer(resolved):
+        if probes_features(resolved):
             baselines = processes.from_rank_zero(
                 lambda: score_baselines(
                     folder, resolved, splits, model, heads=heads, device=device, console=console

@@ -32,6 +32,11 @@ from classwise.training.state import TrainState
 from classwise.version import __version__
 
 
+def wants_baselines(config: Config, splits: DatasetSplits) -> bool:
+    """Whether the run has baselines: rows to score them on, and a config that does not switch them off."""
+    return config.report.baselines and len(splits.valid.samples) > 0
+
+
 def score_baselines(
     folder: RunFolder,
     config: Config,
@@ -42,9 +47,10 @@ def score_baselines(
     console: Console,
     should_stop: Callable[[], bool] = never,
 ) -> dict[str, Any] | None:
-    """The entry `baselines` of status.json, None if the config wants none. Scored once, before anything is fine-tuned,
-    if they are not remembered; a resumed run keeps the entry. Raises ImageError, and Interrupted if asked to stop."""
-    if not config.report.baselines or not len(splits.valid.samples):
+    """The entry `baselines` of status.json, None if the config wants none. Scored once, if they are not remembered, and
+    those on features before anything is fine-tuned; a resumed run keeps the entry. Raises ImageError, and Interrupted
+    if asked to stop."""
+    if not wants_baselines(config, splits):
         return None
     memory = memory_of(config.data.cache)
     key = baselines_key(config, splits, model, heads, device)

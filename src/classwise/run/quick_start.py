@@ -20,7 +20,6 @@ from classwise.distributed import Processes
 from classwise.errors import ConfigError
 from classwise.files import make_folder, numbered
 from classwise.run.folder import RunFolder, has_checkpoint
-from classwise.suggest.config import look_at, write_suggestion
 
 
 @contextlib.contextmanager
@@ -77,6 +76,8 @@ def _made_for_source(
         console.line(f"config: {own_config}, which is in the folder")
         yield [str(own_config), "" if run is None else str(run)]
         return
+
+    from classwise.suggest.config import look_at, write_suggestion  # not for a config that is there already
 
     # Wrong options are an error before anything is written; one of them may be the name of the run.
     suggestion = look_at(source, hub=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from classwise.compose.baselines import probes_features
 from classwise.compose.checks import single_image_batch_error
 from classwise.compose.first_answer import wants_first_answer
 from classwise.compose.splits import DatasetSplits
@@ -16,7 +17,7 @@ from classwise.errors import CheckpointError, Interrupted
 from classwise.own_parts.run_code import trust_option
 from classwise.report.page import write_report
 from classwise.run.assembly import Parts
-from classwise.run.beginning import score_baselines
+from classwise.run.beginning import score_baselines, wants_baselines
 from classwise.run.checkpoint import RunCheckpointer
 from classwise.run.explained_rows import write_heat_maps
 from classwise.run.extras import Extras, extras_of, write_augmented
@@ -114,7 +115,7 @@ def _train(session: Session, extras: Extras, stop: StopFlag) -> str:
     if wants_first_answer(session.config):
         _begin_with_first_answer(session, extras.should_stop, stop)
     extras.live.write()
-    return _train_epochs(session, extras)
+    return _train_epochs(session, extras, stop)
 
 
 def _begin_with_first_answer(session: Session, should_stop: Callable[[], bool], stop: StopFlag) -> None:
@@ -128,12 +129,21 @@ def _begin_with_first_answer(session: Session, should_stop: Callable[[], bool], 
     else:
         processes.from_rank_zero(lambda: complete_first_answer(folder, config, splits, parts.state))
 
+    _score_baselines_once(session, stop)
+
+
+def _score_baselines_once(session: Session, stop: StopFlag) -> None:
+    """The baselines, unless they are scored or the run wants none. Raises Interrupted if asked to stop."""
+    folder, config, parts = session.folder, session.config, session.parts
+    if probes_features(config) or not wants_baselines(config, session.splits):
+        return  # those on features were scored on the first weights, before the first update
+
     def score_once() -> None:
         if folder.status().get("baselines") is None:
             baselines = score_baselines(
                 folder,
                 config,
-                splits,
+                session.splits,
                 parts.state.model,
                 heads=parts.heads,
                 device=parts.settings.device,
@@ -142,11 +152,12 @@ def _begin_with_first_answer(session: Session, should_stop: Callable[[], bool], 
             )
             folder.write_status(folder.status() | {"baselines": baselines})
 
-    processes.from_rank_zero(score_once)
+    parts.settings.processes.from_rank_zero(score_once)
 
 
-def _train_epochs(session: Session, extras: Extras) -> str:
-    """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`."""
+def _train_epochs(session: Session, extras: Extras, stop: StopFlag) -> str:
+    """The loop, with a progress bar and a line for each epoch; returns `finished` or `early_stopped`. The baselines, if
+    they are not scored yet, come after the first epoch, so that the first update need not wait for them."""
     parts, console = session.parts, session.console
     settings = parts.settings
 
@@ -161,6 +172,7 @@ def _train_epochs(session: Session, extras: Extras) -> str:
         return console.bar(updates, title, total=total, done=first_update, note=running_loss)
 
     def report(row: dict[str, Any], best: bool) -> None:
+        _score_baselines_once(session, stop)
         console.line(epoch_line(row, settings, best, parts.heads))
         extras.end_epoch(row)
 
@@ -183,7 +195,11 @@ def _train_epochs(session: Session, extras: Extras) -> str:
 
     # Workers ignore signals, so the loaders have to be closed whatever ends the loop.
     with contextlib.closing(parts.data.loader), contextlib.closing(parts.valid.loader):
-        return retry_in_smaller_chunks(train, parts.state, parts.data, report_chunks)
+        outcome = retry_in_smaller_chunks(train, parts.state, parts.data, report_chunks)
+
+    # Once more for a run that was stopped between its last epoch and its baselines: no epoch is left to report.
+    _score_baselines_once(session, stop)
+    return outcome
 
 
 def _finish(session: Session, extras: Extras, ending: _EndingStatus, outcome: str) -> None:

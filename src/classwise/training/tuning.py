@@ -174,9 +174,9 @@ class _Trial:
         passes: list[float] = []
         while len(passes) < 4 and not self._is_slow(passes):
             passes.append(_one_update(model, optimizer, images, candidate.precision, self.device))
-        if self._size < self.batch_size and passes[1] < LONG:
-            self._size = self.batch_size
-            return self._time_passes(candidate)
+            if len(passes) == 2 and passes[1] < LONG and self._size < self.batch_size:
+                self._size = self.batch_size
+                return self._time_passes(candidate)
         return passes
 
     def _is_slow(self, passes: list[float]) -> bool:
