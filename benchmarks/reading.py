@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(arguments.dataset, arguments.blocks)
+    found = measure(arguments.images, arguments.blocks)
     for way, speed in found["speed"].items():
         print(f"{way:<20} {speed:8,.0f} images/s")
     for pair, ratios in found["ratios"].items():

@@ -505,7 +505,7 @@ def sabotaged() -> dict[str, bool]:
     """Whether the crafted files notice that a protection has been taken out."""
     from unittest import mock
 
-    from classwise.data import decode, decode_png, image_file
+    from classwise.data import decode_jpeg, decode_png, image_file
 
     folder = trials.scratch_folder()
 
@@ -521,7 +521,7 @@ def sabotaged() -> dict[str, bool]:
                 return True
         return False
 
-    lenient = decode.simplejpeg.decode_jpeg
+    lenient = decode_jpeg.simplejpeg.decode_jpeg
 
     def not_strict(data: bytes, colours: str, strict: bool) -> Any:
         return lenient(data, colours, strict=False)
@@ -533,7 +533,7 @@ def sabotaged() -> dict[str, bool]:
         mock.patch.object(os, "O_NONBLOCK", 0),
     ):
         no_file = fails(("a named pipe",), 3)
-    with mock.patch.object(decode.simplejpeg, "decode_jpeg", not_strict):
+    with mock.patch.object(decode_jpeg.simplejpeg, "decode_jpeg", not_strict):
         cut = fails(("JPEG cut to 70%", "JPEG cut to 90%"))
     with mock.patch.object(decode_png, "exif_orientation", return_value=1):
         turned = fails(("PNG, EXIF 6",))

@@ -199,22 +199,67 @@ def augment_on_host(image_HWC: np.ndarray, device_augment: DeviceAugment) -> np.
     return image_HWC
 
 
+def rows_needed(
+    image_size: tuple[int, int], size: tuple[int, int], fit: str, augment: Augment, rng: np.random.Generator
+) -> int:
+    """How many of the upper rows of an image of this (height, width) `augment_geometry` looks at, with a generator of
+    the same state."""
+    draws = _Draws(*rng.random(len(_Draws._fields)).tolist())
+    if draws.turn < augment.quarter_turns or _is_whole(augment):
+        return image_size[0]
+    box = _crop_box(image_size, size=size, fit=fit, augment=augment, draws=draws)
+    angle = math.radians(augment.rotate * _symmetric(draws.angle))
+    part = _upright_part(box, angle, image_size)
+    if part is not None:
+        return int(part[0].stop)
+    rows, _ = _warped_part(box, angle, size)
+    return min(image_size[0], int(rows.stop))
+
+
+def _is_whole(augment: Augment) -> bool:
+    """Whether the image is only fitted to its size."""
+    return augment.crop == augment.ratio == 1 and augment.rotate == augment.translate == 0
+
+
 def _crop_and_rotate(
     image_HWC: np.ndarray, size: tuple[int, int], fit: str, augment: Augment, draws: _Draws
 ) -> np.ndarray:
     """Crops, rotates and shifts to `size`, in one interpolation where possible."""
-    if augment.crop == augment.ratio == 1 and augment.rotate == augment.translate == 0:
+    if _is_whole(augment):
         return fit_image(image_HWC, size, fit)
     height, width = image_HWC.shape[:2]
     box = _crop_box((height, width), size=size, fit=fit, augment=augment, draws=draws)
     angle = math.radians(augment.rotate * _symmetric(draws.angle))
-
-    # An upright part inside the image is cut out; anything else has to be warped.
-    top, left, rows, columns = round(box[0]), round(box[1]), max(1, round(box[2])), max(1, round(box[3]))
-    is_inside = 0 <= top <= height - rows and 0 <= left <= width - columns
-    if angle == 0 and is_inside:
-        return resize_image(image_HWC[top : top + rows, left : left + columns], size)
+    part = _upright_part(box, angle, (height, width))
+    if part is not None:
+        return resize_image(image_HWC[part], size)
     return _warp(image_HWC, box=box, angle=angle, size=size, padded=fit == "pad")
+
+
+def _upright_part(
+    box: tuple[float, float, float, float], angle: float, image_size: tuple[int, int]
+) -> tuple[slice, slice] | None:
+    """The rows and columns to cut out for the part `box`; None where it is rotated or reaches over an edge, and has to
+    be warped."""
+    top, left, rows, columns = round(box[0]), round(box[1]), max(1, round(box[2])), max(1, round(box[3]))
+    is_inside = 0 <= top <= image_size[0] - rows and 0 <= left <= image_size[1] - columns
+    return (slice(top, top + rows), slice(left, left + columns)) if angle == 0 and is_inside else None
+
+
+def _warped_part(
+    box: tuple[float, float, float, float], angle: float, size: tuple[int, int]
+) -> tuple[slice, slice]:
+    """The upright rectangle around the rotated part `box`, with what the interpolation to `size` looks at around it; it
+    may end beyond the image."""
+    top, left, height, width = box
+    centre_y, centre_x = top + height / 2, left + width / 2
+    cos, sin = math.cos(angle), math.sin(angle)
+    reach_y = (abs(height * cos) + abs(width * sin)) / 2 + 2 * max(1.0, height / size[0])
+    reach_x = (abs(width * cos) + abs(height * sin)) / 2 + 2 * max(1.0, width / size[1])
+    return (
+        slice(max(0, math.floor(centre_y - reach_y)), math.ceil(centre_y + reach_y)),
+        slice(max(0, math.floor(centre_x - reach_x)), math.ceil(centre_x + reach_x)),
+    )
 
 
 def _crop_box(
@@ -267,13 +312,11 @@ def _warp(
     centre_y, centre_x = top + height / 2, left + width / 2
     cos, sin = math.cos(angle), math.sin(angle)
 
-    # The upright rectangle around the rotated part, shrunk to the output's resolution first: a warp looks at two or
-    # four pixels a side, and would alias where it skips the rest.
-    reach_y = (abs(height * cos) + abs(width * sin)) / 2 + 2 * max(1.0, height / size[0])
-    reach_x = (abs(width * cos) + abs(height * sin)) / 2 + 2 * max(1.0, width / size[1])
-    y = max(0, math.floor(centre_y - reach_y))
-    x = max(0, math.floor(centre_x - reach_x))
-    patch_HWC = image_HWC[y : math.ceil(centre_y + reach_y), x : math.ceil(centre_x + reach_x)]
+    # The rectangle around the part is shrunk to the output's resolution first: a warp looks at two or four pixels a
+    # side, and would alias where it skips the rest.
+    part = _warped_part(box, angle, size)
+    y, x = part[0].start, part[1].start
+    patch_HWC = image_HWC[part]
     patch_height, patch_width = patch_HWC.shape[:2]
     rows = max(1, round(patch_height * min(1.0, size[0] / height)))
     columns = max(1, round(patch_width * min(1.0, size[1] / width)))

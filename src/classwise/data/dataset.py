@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from classwise.data.augment import Augment, augment_geometry, augment_on_host
+from classwise.data.augment import Augment, augment_geometry, augment_on_host, rows_needed
 from classwise.data.cache import CachedImages
+from classwise.data.decode_jpeg import RowsNeeded
 from classwise.data.fit import fit_image
 from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size, read_image
@@ -70,15 +71,34 @@ class ImageDataset(Dataset[Item]):
         )
         return dataclasses.replace(self, paths=paths, cached=cached)
 
-    def read(self, row: int) -> npt.NDArray[np.uint8]:
-        """The image from the cache (read-only) or else from its file. Raises ImageError."""
+    def read(self, row: int, rows_needed: RowsNeeded = None) -> npt.NDArray[np.uint8]:
+        """The image from the cache (read-only) or else from its file, as far as `rows_needed` (see `read_image`).
+        Raises ImageError."""
         image_HWC = self.cached.get(row) if self.cached is not None else None
         if image_HWC is None:
             min_size = min_image_size(self.size)
             image_HWC = read_image(
-                self.paths[row], self.max_pixels, root=self.root, min_size=min_size, pixels=self.pixels
+                self.paths[row],
+                self.max_pixels,
+                root=self.root,
+                min_size=min_size,
+                pixels=self.pixels,
+                rows_needed=rows_needed,
             )
         return image_HWC
+
+    def _rows_needed(self, epoch: int, row: int) -> RowsNeeded:
+        """What `transform` looks at of the image of this row in this epoch."""
+        augment = self.augment
+        if augment is None:
+            return None
+        return lambda image_size: rows_needed(
+            image_size,
+            size=self.size,
+            fit=self.fit,
+            augment=augment,
+            rng=generator(self.seed, AUGMENT, epoch, row),
+        )
 
     def transform(
         self, image_HWC: npt.NDArray[np.uint8], epoch: int, row: int
@@ -103,7 +123,9 @@ class ImageDataset(Dataset[Item]):
     def __getitem__(self, epoch_and_row: tuple[int, int]) -> Item:
         epoch, row = epoch_and_row
         try:
-            image_HWC, device_augment = self.transform(self.read(row), epoch, row)
+            image_HWC, device_augment = self.transform(
+                self.read(row, self._rows_needed(epoch, row)), epoch, row
+            )
             return image_HWC, row, device_augment
         except ImageError as error:
             # The parent raises it: a worker's traceback would hide which file it was.

@@ -1,4 +1,5 @@
-"""The bytes of an image file to an array of pixels: PNG in decode_png.py, TIFF in decode_tiff.py, the other kinds here.
+"""The bytes of an image file to an array of pixels: JPEG, PNG and TIFF in files of their own
+(decode_jpeg.py and so on), the other kinds here.
 
 A file's size comes from its header and is checked before any pixel is decoded. A truncated file is refused: a half-gray
 image would train without a word. The kinds and their decoders (why these: docs/decisions/0003-images.md):
@@ -15,26 +16,29 @@ Nothing here touches the global settings of Pillow, OpenCV or `warnings`, so all
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from classwise.data.decode_common import UPRIGHT, check_size, exif_orientation, from_pillow, upright
+from classwise.data.decode_common import (
+    check_size,
+    exif_orientation,
+    from_pillow,
+    halved_length,
+    halvings,
+    upright,
+)
+from classwise.data.decode_jpeg import RowsNeeded, decode_jpeg
 from classwise.data.decode_png import decode_png
 from classwise.data.decode_tiff import decode_tiff
 from classwise.data.fit import resize_image
 from classwise.data.image_file import Unreadable
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat, Raster, UnknownRange, in_format
-
-MOST_HALVINGS = 12
 
 
 def decode(
@@ -43,12 +47,13 @@ def decode(
     max_pixels: int,
     min_size: tuple[int, int] | None,
     pixels: PixelFormat = RGB,
+    rows_needed: RowsNeeded = None,
 ) -> tuple[np.ndarray, ImageFacts]:
     """The image in the bytes of a file of this `kind`, (H, W, C) uint8 as `pixels` says, halved down to `min_size`
-    (height, width) as `read_image` describes it; and what else the file holds. Raises Unreadable for anything that is
-    wrong with it, UnknownRange."""
+    (height, width), as far as `rows_needed` as `read_image` describes them; and what else the file holds. Raises
+    Unreadable for anything that is wrong with it, UnknownRange."""
     decoders: dict[str, Callable[[], Raster]] = {
-        "JPEG": lambda: Raster(_decode_jpeg(data, max_pixels, min_size), has_alpha=False),
+        "JPEG": lambda: Raster(decode_jpeg(data, max_pixels, min_size, rows_needed), has_alpha=False),
         "PNG": lambda: decode_png(data, max_pixels, pixels),
         "TIFF": lambda: decode_tiff(data, max_pixels, pixels),
         "WebP": lambda: _decode_webp(data, max_pixels),
@@ -70,96 +75,12 @@ def decode(
         raise Unreadable(f"{kind}: cut short or damaged ({error or type(error).__name__})") from error
 
 
-def _halvings(size: tuple[int, ...], min_size: tuple[int, int]) -> int:
-    """How often (height, width) can be halved and stay no smaller than `min_size`."""
-    height, width = size[:2]
-    times = 0
-    while (
-        times < MOST_HALVINGS
-        and _halved_length(height, times + 1) >= min_size[0]
-        and _halved_length(width, times + 1) >= min_size[1]
-    ):
-        times += 1
-    return times
-
-
-def _halved_length(length: int, times: int) -> int:
-    """A length halved so often, rounded up each time."""
-    return (length - 1 >> times) + 1
-
-
 def _halve(image_HWC: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
-    times = _halvings(image_HWC.shape, min_size)
+    times = halvings(image_HWC.shape, min_size)
     if not times:
         return image_HWC
-    height, width = (_halved_length(length, times) for length in image_HWC.shape[:2])
+    height, width = (halved_length(length, times) for length in image_HWC.shape[:2])
     return resize_image(image_HWC, (height, width))
-
-
-def _decode_jpeg(data: bytes, max_pixels: int, min_size: tuple[int, int] | None) -> np.ndarray:
-    orientation = _jpeg_orientation(data)
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        # An unusual chroma subsampling; or damage, which Pillow finds as well.
-        image_HWC = from_pillow(JpegImageFile(io.BytesIO(data)), max_pixels).samples_HWC
-        return UPRIGHT[orientation](image_HWC)
-    check_size(height, width, max_pixels)
-
-    # The decoder can halve the image up to three times by leaving the high frequencies out. It works on the image as it
-    # is stored: orientations from 5 on swap height and width.
-    options: dict[str, bool | int] = {"strict": True}
-    if min_size is not None:
-        stored_min_size = min_size if orientation < 5 else min_size[::-1]
-        times = min(3, _halvings((height, width), stored_min_size))
-        if times:
-            options["min_height"] = _halved_length(height, times)
-            options["min_width"] = _halved_length(width, times)
-
-    if colours in ("CMYK", "YCCK"):
-        is_adobe = any(marker == 0xEE and body.startswith(b"Adobe") for marker, body in _jpeg_segments(data))
-        cmyk_HWC = simplejpeg.decode_jpeg(data, "CMYK", **options)
-        image_HWC = _from_cmyk(cmyk_HWC, inverted=is_adobe)
-    else:
-        image_HWC = simplejpeg.decode_jpeg(data, "RGB", **options)
-    return UPRIGHT[orientation](image_HWC)
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of the upright image in a JPEG, from its header alone; None where simplejpeg does not support
-    it."""
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    return (height, width) if _jpeg_orientation(data) < 5 else (width, height)
-
-
-def _jpeg_orientation(data: bytes) -> int:
-    exif_blocks = (
-        body for marker, body in _jpeg_segments(data) if marker == 0xE1 and body.startswith(b"Exif\0\0")
-    )
-    return exif_orientation(next(exif_blocks, b""))
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of each segment before the first scan (ITU-T T.81, B.1.1.4); ends where there is no marker."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        if data[at + 1] == 0xFF:  # a fill byte
-            at += 1
-            continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        yield data[at + 1], data[at + 4 : at + 2 + length]
-        at += 2 + length
-
-
-def _from_cmyk(image_HWC: np.ndarray, inverted: bool) -> np.ndarray:
-    """(H, W, 4) uint8 CMYK to RGB = (255 - ink)(255 - black) / 255. Adobe's programs store 255 - ink (`inverted`) and
-    mark their files with an APP14 segment; a file without one holds the ink itself."""
-    paper_HWC = image_HWC if inverted else 255 - image_HWC
-    channels = [cv2.multiply(paper_HWC[..., c], paper_HWC[..., 3], scale=1 / 255) for c in range(3)]
-    return np.stack(channels, axis=-1)
 
 
 def _decode_webp(data: bytes, max_pixels: int) -> Raster:

@@ -1,4 +1,5 @@
-"""What the decoders share: the check of the size, Pillow's images as rasters, and the upright orientation."""
+"""What the decoders share: the check of the size, Pillow's images as rasters, the upright orientation, and
+how often an image is halved."""
 
 import struct
 from collections.abc import Callable
@@ -50,6 +51,27 @@ def exif_orientation(exif: bytes) -> int:
     except struct.error:  # damaged metadata says nothing about the pixels
         pass
     return 1
+
+
+MOST_HALVINGS = 12
+
+
+def halvings(size: tuple[int, ...], min_size: tuple[int, int]) -> int:
+    """How often (height, width) can be halved and stay no smaller than `min_size`."""
+    height, width = size[:2]
+    times = 0
+    while (
+        times < MOST_HALVINGS
+        and halved_length(height, times + 1) >= min_size[0]
+        and halved_length(width, times + 1) >= min_size[1]
+    ):
+        times += 1
+    return times
+
+
+def halved_length(length: int, times: int) -> int:
+    """A length halved so often, rounded up each time."""
+    return (length - 1 >> times) + 1
 
 
 # By EXIF orientation: what makes the image upright.

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from classwise.data.decode import decode
+from classwise.data.decode_jpeg import RowsNeeded
 from classwise.data.image_file import Folders, Unreadable, kind_of, read_file
 from classwise.data.pixel_format import RGB, ImageFacts, OtherChannels, PixelFormat, UnknownRange
 from classwise.errors import ImageError
@@ -18,19 +19,28 @@ def read_image(
     root: Folders = None,
     min_size: tuple[int, int] | None = None,
     pixels: PixelFormat = RGB,
+    rows_needed: RowsNeeded = None,
 ) -> np.ndarray:
     """The image as (height, width, 3) uint8 RGB, or as `pixels` says: contiguous, writable, upright by its EXIF
     orientation, transparent parts over white, the first frame of an animation, samples of more bits scaled to 8.
 
     With `min_size` (height, width) the image is halved as often as it stays no smaller than that on either side; for a
-    JPEG this takes less work than decoding all of it.
+    JPEG this takes less work than decoding all of it. With `rows_needed`, a function of the (height, width) that the
+    image has then, nobody looks at the rows below those that it gives, and they may be anything.
 
     Raises ImageError for anything but a whole file of KINDS (image_file.py) of at most `max_pixels` pixels; and, if
     `root` is given, for a file that is not below that folder (or one of several), wherever links lead at that moment.
     """
     try:
         kind, data = read_file(path, max_pixels, root)
-        image_HWC, _ = decode(kind, data, max_pixels=max_pixels, min_size=min_size, pixels=pixels)
+        image_HWC, _ = decode(
+            kind,
+            data,
+            max_pixels=max_pixels,
+            min_size=min_size,
+            pixels=pixels,
+            rows_needed=rows_needed,
+        )
     except Unreadable as error:
         raise ImageError(path, str(error)) from None
     return np.require(image_HWC, np.uint8, ["C", "W"])

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from classwise.data.decode import decode, jpeg_size
+from classwise.data.decode import decode
+from classwise.data.decode_jpeg import jpeg_size
 from classwise.data.fit import resize_image
 from classwise.data.image_file import Folders, Unreadable, read_file
 from classwise.data.images import MAX_PIXELS

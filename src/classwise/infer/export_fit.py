@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from classwise.data.decode import MOST_HALVINGS
+from classwise.data.decode_common import MOST_HALVINGS
 from classwise.data.fit import PAD
 from classwise.data.images import min_image_size
 from classwise.infer.export_graph import Graph, Value, ints
