@@ -113,7 +113,7 @@ def prepare(
     if sides is not None and (warning := leak_warning(splits)):
         console.line(f"warning: {warning}")
     cache = read.cache
-    return dataclasses.replace(
+    located = dataclasses.replace(
         splits,
         warnings=(*splits.warnings, *image_warnings(read.facts, config)),
         train=with_row_weights(config, _with_images(splits.train, cache)),
@@ -121,6 +121,9 @@ def prepare(
         test=None if splits.test is None else _with_images(splits.test, cache),
         cache=None if shared else cache,
     )
+    if cache is not None and not shared:
+        cache.forget()  # the splits know where their images are
+    return located
 
 
 def prepare_labels(config: Config, table: pl.DataFrame | None = None) -> DatasetSplits:

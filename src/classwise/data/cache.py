@@ -248,6 +248,12 @@ class ImageCache:
                     sizes[first + kept, column] = records[name]
         return CachedImages(self.folder / "pixels", self._inode, at, sizes)
 
+    def forget(self) -> None:
+        """Free the memory of all records, of which a million take a hundred megabytes. No image is looked up or added
+        any more."""
+        with self._lock:
+            self._records = RecordTable(RECORD)
+
     @property
     def size(self) -> int:
         """Bytes of pixels on the disk. Raises OSError."""
