@@ -8,7 +8,7 @@ import struct
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,8 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from classwise.data.checking import Checked, ImageHashes, check_images
+from classwise.data.cache import content_key
+from classwise.data.checking import ImageHashes, check_images
 from classwise.data.fit import fit_image
 from classwise.data.images import read_image
 from classwise.errors import ImageError
@@ -574,7 +575,10 @@ def test_check_images_returns_all_bad_files_in_order(save: Save, tmp_path: Path)
     paths = [bad[2], good[0], bad[0], good[1], bad[1], good[2], bad[0], good[0]]
     for threads in (1, 4, None):
         assert [error.path for error in check_images(paths, threads=threads).bad] == [bad[2], bad[0], bad[1]]
-    assert check_images([]) == Checked([], {})
+    found = check_images(paths)
+    assert found.good_rows.tolist() == [1, 3, 5, 7]
+    assert found.files[1] == found.files[7] == content_key(good[0].read_bytes())
+    assert (len(check_images([]).bad), len(check_images([]).files)) == (0, 0)
 
 
 def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -582,18 +586,18 @@ def test_check_images_reads_a_repeated_path_once(save: Save, monkeypatch: pytest
     read: list[Path] = []
     monkeypatch.setattr(
         "classwise.data.checking.check_image",
-        lambda path, *_, **__: read.append(path) or ImageHashes(b"", b""),
+        lambda path, *_, **__: read.append(path) or ImageHashes(b"f", b"p"),
     )
     paths = [save(FILES["png"]), save(FILES["bmp"])]
-    seen: list[Path] = []
+    seen: list[int] = []
 
-    def progress(distinct: list[Path]) -> list[Path]:
+    def progress(distinct: Sequence[int]) -> Sequence[int]:
         seen.extend(distinct)
         return distinct
 
     check_images(paths * 3, progress=progress)
     assert sorted(read) == sorted(paths)
-    assert seen == paths
+    assert len(seen) == len(paths)
 
 
 def test_check_images_applies_the_limit(save: Save) -> None:

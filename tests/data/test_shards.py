@@ -675,7 +675,7 @@ def test_an_open_shard_is_read_by_many_threads(photos, tmp_path):
     samples = source_of(packed(photos, tmp_path / "out", "zip"))
     expected = all_bytes(source_of(photos))
     forget_opened()
-    paths = samples.paths * 20
+    paths = list(samples.paths) * 20
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda path: read_file(path, MANY_PIXELS, samples.allowed_folders)[1], paths))
     assert found == expected * 20

@@ -16,8 +16,10 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.data.sources import Samples
 from classwise.data.split import merge_groups
 from classwise.data.targets import MultilabelTarget, RankingTarget, Target
+from classwise.data.texts import Texts
 from classwise.errors import DataError
 
+_Shared = dict[str, list[tuple[Split, int]]]
 LISTED_PAIRS = 5  # named in a message; more are only counted
 
 
@@ -53,7 +55,7 @@ def has_queries(targets: Sequence[Target]) -> bool:
 def _groupings(groups: Sequence[str] | None, contents: Sequence[str] | None) -> list[Sequence[str]]:
     """The groups of the table, if it has any, and the contents, if any two rows have the same."""
     groupings = [] if groups is None else [groups]
-    if contents is not None and len(set(contents)) < len(contents):
+    if contents is not None and Texts.of(contents).repeat:
         groupings.append(contents)
     return groupings
 
@@ -89,24 +91,28 @@ def largest_group_text(samples: Samples, labels: Labels, targets: Sequence[Targe
 def content_counts(splits: DatasetSplits) -> dict[str, int]:
     """The entry `shared_content` of status.json: how many `rows` hold an image that another row holds too, how many
     different `images` these are, and how many of the images have rows with different labels (`conflicts`)."""
-    found = _rows_by_content(splits)
+    return _counts(splits, _rows_by_content(splits))
+
+
+def _counts(splits: DatasetSplits, found: _Shared) -> dict[str, int]:
     return {
         "rows": sum(map(len, found.values())),
         "images": len(found),
-        "conflicts": len(_conflicts(splits)),
+        "conflicts": len(_conflicts(splits, found)),
     }
 
 
 def content_warnings(splits: DatasetSplits) -> list[str]:
     """Warnings of rows that hold the same image, and of those among them whose labels differ."""
-    counts = content_counts(splits)
+    found = _rows_by_content(splits)
+    counts = _counts(splits, found)
     warnings = []
     if counts["rows"]:
         warnings.append(
             f"{counts['rows']} rows hold an image that another row holds too ({counts['images']} different images);"
             f" {_unit_text(splits)}"
         )
-    if conflicts := _conflicts(splits):
+    if conflicts := _conflicts(splits, found):
         listed = "; ".join(conflicts[:LISTED_PAIRS])
         more = f"; and {len(conflicts) - LISTED_PAIRS} more images" if len(conflicts) > LISTED_PAIRS else ""
         warnings.append(
@@ -172,22 +178,36 @@ def _names_by_content(samples: Samples) -> dict[str, str]:
     return names
 
 
-def _rows_by_content(splits: DatasetSplits) -> dict[str, list[tuple[Split, int]]]:
+def _rows_by_content(splits: DatasetSplits) -> _Shared:
     """The rows of each content that more than one row has: their split, and their number there."""
-    rows: dict[str, list[tuple[Split, int]]] = {}
-    for split in splits.by_name.values():
-        for row, content in enumerate(split.samples.contents or ()):
-            rows.setdefault(content, []).append((split, row))
+    parts = list(splits.by_name.values())
+    hash_N = np.concatenate([np.zeros(0, np.int64), *(_content_hashes(split) for split in parts)])
+    # Few rows share an image: these alone are made into objects.
+    number_N, count_N = np.unique(hash_N, return_counts=True)
+    is_shared_N = np.isin(hash_N, number_N[count_N > 1])
+    ends = np.cumsum([len(split.samples.contents or ()) for split in parts])
+    rows: _Shared = {}
+    for at in np.flatnonzero(is_shared_N).tolist():
+        number = int(np.searchsorted(ends, at, side="right"))
+        split, row = parts[number], at - (int(ends[number - 1]) if number else 0)
+        contents = split.samples.contents
+        assert contents is not None
+        rows.setdefault(contents[row], []).append((split, row))
     return {content: found for content, found in rows.items() if len(found) > 1}
 
 
-def _conflicts(splits: DatasetSplits) -> list[str]:
+def _content_hashes(split: Split) -> npt.NDArray[np.int64]:
+    """(N,) a hash of each row's content; two that differ may have the same one."""
+    return Texts.of(split.samples.contents or ()).hashes()
+
+
+def _conflicts(splits: DatasetSplits, found: _Shared) -> list[str]:
     """For each image whose rows have different labels, two of these rows and their labels. Relevance is left out: it
     belongs to a query and not to the image alone."""
     conflicts = []
-    for rows in _rows_by_content(splits).values():
-        found = (_conflict(target, rows) for target in splits.targets)
-        texts = [text for text in found if text]
+    for rows in found.values():
+        of_targets = (_conflict(target, rows) for target in splits.targets)
+        texts = [text for text in of_targets if text]
         if texts:
             conflicts.append(texts[0])
     return conflicts

@@ -32,8 +32,8 @@ from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache
-from classwise.data.checking import ImageHashes
 from classwise.data.folds import draw_folds
+from classwise.data.pixel_format import ImageFacts
 from classwise.data.sources import Samples, read_source, samples_of
 from classwise.data.split import Stratum, draw_test_rows, labels_of_one_group, split_rows
 from classwise.data.targets import Target
@@ -45,12 +45,12 @@ from classwise.files import sha256
 @dataclass(frozen=True)
 class ReadData:
     """The rows of data.source and of tables of their own, each image read once: `bad` are those that cannot be used,
-    `hashes` those of the others by path. `cache` holds the decoded images, and is locked until `close`."""
+    `facts` what files hold beside plain samples. `cache` holds the decoded images, and is locked until `close`."""
 
     samples: Samples
     tables: dict[str, Samples]
     bad: tuple[ImageError, ...]
-    hashes: dict[Path, ImageHashes]
+    facts: dict[Path, ImageFacts]
     cache: ImageCache | None
 
     def close(self) -> None:
@@ -73,10 +73,10 @@ def read_data(
     )
 
     # Rows whose images cannot be used must be gone before the split, which the numbers of rows decide.
-    hashes: dict[Path, ImageHashes] = {}
-    samples, bad = usable_rows(samples, config, console, processes, cache=cache, hashes=hashes)
+    facts: dict[Path, ImageFacts] = {}
+    samples, bad = usable_rows(samples, config, console, processes, cache=cache, facts=facts)
     for key, table in tables.items():
-        tables[key], bad_of_table = usable_rows(table, config, console, processes, cache=cache, hashes=hashes)
+        tables[key], bad_of_table = usable_rows(table, config, console, processes, cache=cache, facts=facts)
         bad += bad_of_table
 
     # Rank 0 reports the cache for all processes.
@@ -87,7 +87,7 @@ def read_data(
         cache.added, cache.already_there, cache.left_out = (
             sum(column) for column in zip(*counts, strict=True)
         )
-    return ReadData(samples, tables, tuple(bad), hashes, cache)
+    return ReadData(samples, tables, tuple(bad), facts, cache)
 
 
 def prepare(
@@ -112,15 +112,18 @@ def prepare(
             score_weights(config, scored.samples)  # refused now, not at the end of the training
     if sides is not None and (warning := leak_warning(splits)):
         console.line(f"warning: {warning}")
-    hashes, cache = read.hashes, read.cache
-    return dataclasses.replace(
+    cache = read.cache
+    located = dataclasses.replace(
         splits,
-        warnings=(*splits.warnings, *image_warnings(hashes, config)),
-        train=with_row_weights(config, _with_images(splits.train, hashes, cache)),
-        valid=_with_images(splits.valid, hashes, cache),
-        test=None if splits.test is None else _with_images(splits.test, hashes, cache),
+        warnings=(*splits.warnings, *image_warnings(read.facts, config)),
+        train=with_row_weights(config, _with_images(splits.train, cache)),
+        valid=_with_images(splits.valid, cache),
+        test=None if splits.test is None else _with_images(splits.test, cache),
         cache=None if shared else cache,
     )
+    if cache is not None and not shared:
+        cache.forget()  # the splits know where their images are
+    return located
 
 
 def prepare_labels(config: Config, table: pl.DataFrame | None = None) -> DatasetSplits:
@@ -398,8 +401,9 @@ def _strata(labels: Labels, targets: Sequence[Target]) -> list[Stratum]:
     return [stratum for target in targets for stratum in target.strata(labels[target.name])]
 
 
-def _with_images(split: Split, hashes: Mapping[Path, ImageHashes], cache: ImageCache | None) -> Split:
+def _with_images(split: Split, cache: ImageCache | None) -> Split:
     """The split with the digest of its images and, with a cache, the decoded images."""
-    image_keys = [hashes[path].file for path in split.samples.paths]
-    cached = None if cache is None else cache.locate(image_keys)
-    return dataclasses.replace(split, images_digest=sha256(b"".join(image_keys)), cached=cached)
+    files = split.samples.files
+    assert files is not None
+    cached = None if cache is None else cache.locate(files)
+    return dataclasses.replace(split, images_digest=sha256(files.tobytes()), cached=cached)

@@ -3,19 +3,24 @@ files and pixels, and to fill the image cache."""
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from classwise.config.schema import Config
 from classwise.console import Console
 from classwise.data.cache import ImageCache, cache_folder, default_base
-from classwise.data.checking import Checked, ImageHashes, check_images
+from classwise.data.checking import PLAIN, Checked, check_images, first_rows
 from classwise.data.image_file import Folders
 from classwise.data.images import min_image_size
 from classwise.data.left_out import bad_images_text
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
+from classwise.data.row_paths import RowPaths
 from classwise.data.sources import Samples
+from classwise.data.texts import Texts
 from classwise.distributed import Processes
 from classwise.errors import ConfigError, DataError, ImageError
 
@@ -55,21 +60,23 @@ def usable_rows(
     console: Console,
     processes: Processes,
     cache: ImageCache | None,
-    hashes: dict[Path, ImageHashes],
+    facts: dict[Path, ImageFacts],
 ) -> tuple[Samples, list[ImageError]]:
-    """The rows whose images can be used, with their contents, and an error for each bad image. Adds the hashes of each
-    file to `hashes`.
+    """The rows whose images can be used, with their contents, and an error for each bad image. Adds what the files
+    hold beside plain samples to `facts`.
 
     Raises DataError for a bad image, unless data.bad_images skips them, or if processes see different files.
     """
-    paths = list(dict.fromkeys(samples.paths))
     # Machines need not share a disk, so the processes of each machine divide all images among themselves. What is
     # behind an address is the same for all, and may be more than one machine should fetch.
-    share = paths[processes.local_rank :: processes.local_world_size]
+    paths = samples.paths
+    first_N = first_rows(paths)
+    distinct = np.flatnonzero(first_N == np.arange(len(paths)))
+    share = distinct[processes.local_rank :: processes.local_world_size]
     if samples.shards is not None and samples.shards.are_remote:
-        share = paths[processes.rank :: processes.world_size]
+        share = distinct[processes.rank :: processes.world_size]
     checked = check_with_progress(
-        share,
+        paths.take(share) if processes.world_size > 1 else paths,
         max_pixels=config.data.max_pixels,
         console=console,
         root=samples.allowed_folders,
@@ -79,78 +86,86 @@ def usable_rows(
     )
     if cache is not None:
         cache.flush()
-
-    bad = checked.bad
-    hashes |= checked.hashes
     if processes.world_size > 1:
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
-        bad = _merge_checks(checked, paths, hashes, processes)
+        checked = _merge_checks(checked, paths, share, processes)
+        checked = dataclasses.replace(checked, files=checked.files[first_N], pixels=checked.pixels[first_N])
         if cache is not None:
             cache.flush()  # reads what the other processes on this machine have added
-    samples = processes.on_all_ranks(lambda: _without_bad(samples, bad, config))
-    return with_contents(samples, hashes), bad
+    facts |= checked.facts
+    samples = with_contents(samples, checked)
+    return processes.on_all_ranks(lambda: _without_bad(samples, checked, config)), checked.bad
 
 
-def with_contents(samples: Samples, hashes: Mapping[Path, ImageHashes]) -> Samples:
-    """The rows with the hashes of their pixels."""
-    contents = tuple(hashes[path].pixels.decode() for path in samples.paths)
-    return dataclasses.replace(samples, contents=contents)
+def with_contents(samples: Samples, checked: Checked) -> Samples:
+    """The rows with the hashes of their files and pixels."""
+    return dataclasses.replace(samples, files=checked.files, contents=Texts.of_words(checked.pixels))
 
 
 def _merge_checks(
-    checked: Checked, paths: Sequence[Path], hashes: dict[Path, ImageHashes], processes: Processes
-) -> list[ImageError]:
-    """The bad images of all processes, in the order of `paths`; adds their hashes to `hashes`."""
+    checked: Checked, paths: RowPaths, share: npt.NDArray[np.int64], processes: Processes
+) -> Checked:
+    """The checks of all processes, by the rows of `paths`, of which this one has checked those of `share`. Raises
+    DataError if two machines hold different images under one name."""
     # Paths can be long and are the same everywhere, so their numbers are sent instead.
-    number_of = {path: number for number, path in enumerate(paths)}
-    errors = processes.all_gather_object([[number_of[error.path], error.reason] for error in checked.bad])
+    bad_rows = share[checked.files == b""].tolist()
+    errors = processes.all_gather_object(
+        [[row, error.reason] for row, error in zip(bad_rows, checked.bad, strict=True)]
+    )
     hashes_by_rank = processes.all_gather_object(
         [
-            [number_of[path], found.file.decode(), found.pixels.decode(), list(found.facts)]
-            for path, found in checked.hashes.items()
+            [
+                row,
+                checked.files[number].decode(),
+                checked.pixels[number].decode(),
+                list(checked.facts.get(paths[row], PLAIN)),
+            ]
+            for number, row in enumerate(share.tolist())
+            if checked.files[number]
         ],
     )
-
-    processes.on_all_ranks(lambda: _merge_hashes(hashes, hashes_by_rank, paths))
-    reasons = {paths[number]: reason for rank_errors in errors for number, reason in rank_errors}
-    return [ImageError(path, reasons[path]) for path in paths if path in reasons]
+    merged = processes.on_all_ranks(lambda: _merge_hashes(hashes_by_rank, paths))
+    reasons = {row: reason for rank_errors in errors for row, reason in rank_errors}
+    for row in reasons:  # bad on one machine is bad
+        merged.files[row] = b""
+    bad = [ImageError(paths[row], reasons[row]) for row in sorted(reasons)]
+    return dataclasses.replace(merged, bad=bad)
 
 
 def _merge_hashes(
-    hashes: dict[Path, ImageHashes],
-    hashes_by_rank: Sequence[Sequence[tuple[int, str, str, list[Any]]]],
-    paths: Sequence[Path],
-) -> None:
-    """Put the hashes of every process, in the order of ranks, into `hashes`. Raises DataError if two machines hold
-    different images under one name."""
-    merged: dict[Path, ImageHashes] = {}
+    hashes_by_rank: Sequence[Sequence[tuple[int, str, str, list[Any]]]], paths: RowPaths
+) -> Checked:
+    """The hashes of every process, in the order of ranks. Raises DataError if two machines hold different images
+    under one name."""
+    files_N, pixels_N = np.zeros(len(paths), "S32"), np.zeros(len(paths), "S16")
+    facts: dict[Path, ImageFacts] = {}
     for rank, rank_hashes in enumerate(hashes_by_rank):
-        for number, file, pixels, facts in rank_hashes:
+        for row, file, pixels, found in rank_hashes:
             # Of the pixels the first rank's hash counts everywhere: decoders of several machines may differ.
-            found = ImageHashes(file.encode(), pixels.encode(), ImageFacts(*facts))
-            first = merged.setdefault(paths[number], found)
-            if first.file != file.encode():
+            if not files_N[row]:
+                files_N[row], pixels_N[row] = file.encode(), pixels.encode()
+                if ImageFacts(*found) != PLAIN:
+                    facts[paths[row]] = ImageFacts(*found)
+            elif files_N[row] != file.encode():
                 raise DataError(
-                    f"{paths[number]}: process {rank} has a different image than a process on another machine;"
+                    f"{paths[row]}: process {rank} has a different image than a process on another machine;"
                     " all need the same files"
                 )
-    hashes |= merged
+    return Checked([], files_N, pixels_N, facts)
 
 
-def _without_bad(samples: Samples, bad: Sequence[ImageError], config: Config) -> Samples:
+def _without_bad(samples: Samples, checked: Checked, config: Config) -> Samples:
     """The rows without those of bad images, if data.bad_images allows that. Raises DataError."""
+    bad, good_rows = checked.bad, checked.good_rows
     if not bad:
         return samples
     if config.data.bad_images == "error":
         refuse_bad(bad, samples.where, hint=' (data.bad_images = "skip" leaves such rows out)')
-    bad_paths = {error.path for error in bad}
-    good_rows = [row for row, path in enumerate(samples.paths) if path not in bad_paths]
-    if not good_rows:
+    if not len(good_rows):
         raise DataError(
             f"{samples.where}: not one of its {len(samples)} images can be used, such as {bad[0]}"
         )
-    bad_rows = [row for row, path in enumerate(samples.paths) if path in bad_paths]
-    kept, left_out = samples.take(good_rows), samples.take(bad_rows)
+    kept, left_out = samples.take(good_rows), samples.take(np.flatnonzero(checked.files == b""))
     _refuse_lost_classes(kept, left_out, config)
     count = image_count_text(len(bad))
     note = f"{count} left out, since unusable (data.bad_images = skip): {_counted(left_out, config)}"
@@ -203,7 +218,7 @@ def check_with_progress(
         min_size=min_size,
         cache=cache,
         pixels=pixels,
-        progress=lambda items: console.bar(items, "reading images", total=len(set(paths))),
+        progress=lambda items: console.bar(items, "reading images", total=len(items)),
     )
 
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from classwise.config.schema import Config
-from classwise.data.checking import ImageHashes
-from classwise.data.pixel_format import proposed_range
+from classwise.data.pixel_format import ImageFacts, proposed_range
 
 
-def image_warnings(hashes: Mapping[Path, ImageHashes], config: Config) -> list[str]:
+def image_warnings(facts: Mapping[Path, ImageFacts], config: Config) -> list[str]:
     """Warnings of frames and channels that are left out, and of samples of more than 8 bits that are probably scaled
-    wrongly; `hashes` of all images that are used."""
-    facts = {path: found.facts for path, found in hashes.items()}
+    wrongly; `facts` of all images that are used, but for those of
+    plain 8-bit samples."""
     several = [path for path, found in facts.items() if found.frames > 1]
     extra = [path for path, found in facts.items() if found.unused_channels]
     warnings = []

@@ -40,6 +40,7 @@ from classwise.data.cache_files import (
     write_all,
 )
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
+from classwise.data.record_table import RecordTable
 from classwise.files import is_address, user_cache
 
 Image = npt.NDArray[np.uint8]
@@ -66,6 +67,9 @@ RECORD = np.dtype(
 DECODERS = ("simplejpeg", "pillow", "numpy", "tifffile", "imagecodecs")
 OPTIONAL_DECODERS = ("pi-heif",)
 VERSION = 5  # of what is done to an image before it is cached, and of RECORD
+APPEND_IMAGES = 8192  # as many at most, however small
+LOCATED_AT_ONCE = 65_536  # images
+WRITE_BYTES = 2**20  # of several small images that are written by one call
 APPEND_BYTES = 32 * 2**20  # pixels are collected in memory up to this size and then appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, above all checkpoints
 
@@ -155,8 +159,8 @@ class ImageCache:
         self.added = 0
         self.already_there = 0
         self.left_out = 0
-        self._records: dict[bytes, np.void] = {}  # by key, as far as the index has been read
-        self._verified: set[bytes] = set()  # keys of images whose pixels agree with their checksum
+        # As far as the index has been read; verified are those whose pixels agree with their checksum.
+        self._records = RecordTable(RECORD)
         self._pending: dict[bytes, tuple[np.void, bytes]] = {}  # by key: record and pixels, not yet appended
         self._pending_bytes = 0
         self._index_read_to = 0
@@ -191,18 +195,18 @@ class ImageCache:
             if record is None:
                 record, _ = self._pending.get(key, (None, b""))
                 return None if record is None else _known_of(record)
-            if key in self._verified:
+            if self._records.is_verified(key):
                 return _known_of(record)
 
         # Outside of the lock: reading the pixels takes long, and other threads can verify others meanwhile.
         is_intact = self._is_intact(record)
         with self._lock:
-            if key not in self._verified:  # otherwise another thread was faster
+            if not self._records.is_verified(key):  # otherwise another thread was faster
                 if is_intact:
-                    self._verified.add(key)
+                    self._records.verify(key)
                     self.already_there += 1
                 else:
-                    self._records.pop(key, None)
+                    self._records.drop(key)
         return _known_of(record) if is_intact else None
 
     def add(self, key: bytes, image_HWC: Image, facts: ImageFacts = ImageFacts()) -> bytes:  # noqa: B008 - immutable
@@ -210,20 +214,14 @@ class ImageCache:
         after `flush`."""
         data = image_HWC.tobytes()
         pixels = pixels_key(image_HWC)
-        record = np.zeros(1, RECORD)[0]
-        record["key"] = key
-        record["pixels_key"] = pixels
-        record["sum"] = zlib.crc32(data)
-        record["height"], record["width"], record["channels"] = image_HWC.shape
-        for name, value in facts._asdict().items():
-            record[name] = value
+        record = np.array([(key, 0, *image_HWC.shape, zlib.crc32(data), pixels, *facts)], RECORD)[0]
         with self._lock:
             if self.full or key in self._pending:
                 self.left_out += bool(self.full)
                 return pixels
             self._pending[key] = record, data
             self._pending_bytes += len(data)
-            if self._pending_bytes >= APPEND_BYTES:
+            if self._pending_bytes >= APPEND_BYTES or len(self._pending) >= APPEND_IMAGES:
                 self._append()
         return pixels
 
@@ -236,17 +234,25 @@ class ImageCache:
             except OSError as error:
                 self.full = self.full or f"the disk says: {error.strerror or error}"
 
-    def locate(self, keys: Sequence[bytes]) -> CachedImages:
+    def locate(self, keys: Sequence[bytes] | npt.NDArray[np.bytes_]) -> CachedImages:
         """Where the images of the files with these keys are; each is verified first."""
         at = np.full(len(keys), -1, np.int64)
         sizes = np.zeros((len(keys), 3), np.int32)
         with self._lock:
-            for row, key in enumerate(keys):
-                if self._verify(key):
-                    record = self._records[key]
-                    at[row] = record["at"]
-                    sizes[row] = record["height"], record["width"], record["channels"]
+            for first in range(0, len(keys), LOCATED_AT_ONCE):
+                part = [bytes(key) for key in keys[first : first + LOCATED_AT_ONCE]]
+                kept = np.array([row for row, key in enumerate(part) if self._verify(key)], np.int64)
+                records = self._records.rows_of(part[row] for row in kept.tolist())
+                at[first + kept] = records["at"]
+                for column, name in enumerate(("height", "width", "channels")):
+                    sizes[first + kept, column] = records[name]
         return CachedImages(self.folder / "pixels", self._inode, at, sizes)
+
+    def forget(self) -> None:
+        """Free the memory of all records, of which a million take a hundred megabytes. No image is looked up or added
+        any more."""
+        with self._lock:
+            self._records = RecordTable(RECORD)
 
     @property
     def size(self) -> int:
@@ -276,34 +282,48 @@ class ImageCache:
                 new = {key: image for key, image in pending.items() if not self._verify(key)}
                 self.already_there += len(pending) - len(new)
 
-                at = self.size
                 room = self._make_room(sum(len(data) for _, data in new.values()))
+                fitting: list[tuple[bytes, np.void, bytes]] = []
                 for key, (record, data) in new.items():
                     if len(data) > room:
                         limit = f"they may take {self.limit / 1e9:g} GB (data.cache_gigabytes)"
                         self.full = self.full or limit
                         self.left_out += 1
                         continue
-                    # The pixels first: a record without its pixels would be wrong, the reverse only wastes space.
-                    record["at"] = at
-                    write_all(self._pixels, data, at)
-                    at += len(data)
                     room -= len(data)
-                    whole_records = os.fstat(index).st_size // RECORD.itemsize
-                    write_all(index, record.tobytes(), whole_records * RECORD.itemsize)
-                    self._records[key] = record
-                    self._verified.add(key)
-                    self.added += 1
+                    fitting.append((key, record, data))
+                for batch in _batches(fitting):
+                    self._write(batch, index)
         except OSError as error:
             self.full = f"the disk says: {error.strerror or error}"
             self.left_out += sum(key not in self._records for key in pending)
 
+    def _write(self, images: Sequence[tuple[bytes, np.void, bytes]], index: int) -> None:
+        """Append images, each with its key, record and pixels, by two calls however small they are. Raises OSError."""
+        at = self.size
+        begin = at
+        for _, record, data in images:
+            record["at"] = at
+            at += len(data)
+        # The pixels first: a record without its pixels would be wrong, the reverse only wastes space.
+        write_all(self._pixels, b"".join(data for _, _, data in images), begin)
+        whole_records = os.fstat(index).st_size // RECORD.itemsize
+        written = b"".join(record.tobytes() for _, record, _ in images)
+        write_all(index, written, whole_records * RECORD.itemsize)
+        for key, record, _ in images:
+            self._records[key] = record
+            self._records.verify(key)
+        self.added += len(images)
+
     def _verify(self, key: bytes) -> bool:
         """Whether the image is cached and intact; its pixels are read unless that is known already."""
+        if self._records.is_verified(key):
+            return True
         record = self._records.get(key)
-        if record is not None and key not in self._verified and self._is_intact(record):
-            self._verified.add(key)
-        return key in self._verified
+        if record is None or not self._is_intact(record):
+            return False
+        self._records.verify(key)
+        return True
 
     def _make_room(self, wanted: int) -> int:
         """Bytes that may be added now; if `wanted` is more, other caches are deleted first."""
@@ -337,11 +357,9 @@ class ImageCache:
 
         # A record that points beyond the file, after a power cut, say, is ignored.
         end = self.size
-        for record in records:
-            size = _byte_count(record)
-            key = bytes(record["key"])
-            if size > 0 and int(record["at"]) + size <= end and key not in self._verified:
-                self._records[key] = record
+        sizes = records["height"].astype(np.float64) * records["width"] * records["channels"]
+        is_whole = (sizes > 0) & (records["at"] + sizes <= end)
+        self._records.add_read(records[is_whole])
 
     def _open_index(self) -> int:
         """Raises OSError; also if the cache was deleted and another run has made it again."""
@@ -357,6 +375,18 @@ class ImageCache:
             yield handle
         finally:
             os.close(handle)
+
+
+def _batches(
+    images: Sequence[tuple[bytes, np.void, bytes]],
+) -> Iterator[Sequence[tuple[bytes, np.void, bytes]]]:
+    """The images in their order, as many at once as have WRITE_BYTES of pixels."""
+    first = size = 0
+    for number, (_, _, data) in enumerate(images, start=1):
+        size += len(data)
+        if size >= WRITE_BYTES or number == len(images):
+            yield images[first:number]
+            first, size = number, 0
 
 
 def _byte_count(record: np.void) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from classwise.data.shard_files import LocalFile, Shards
 from classwise.data.shards import Member, member_of, open_shard
+from classwise.errors import DataError
 from classwise.files import is_address
 
 # The first bytes of files that people do hand in as images.
@@ -95,16 +96,28 @@ def _read_member(member: Member, max_pixels: int, root: Folders) -> tuple[str, b
     if folders is not None and isinstance(shard.file, LocalFile):
         _require_below(folders, member.shard, shard.file.handle)
     try:
-        size = shard.size_of(member.name)
+        place = shard.place_of(member.name)
+        size = shard.size_at(place)
         # Perhaps of little data that is compressed: no more is unpacked than its kind allows.
         if size > METADATA_BYTES:
-            _refuse_large(kind_of(shard.read(member.name, 32)), size, max_pixels)
-        data = shard.read(member.name)
+            _refuse_large(kind_of(shard.read_at(place, 32)), size, max_pixels)
+        data = shard.read_at(place)
     except KeyError:
         raise Unreadable(f"there is no such image in {member.shard.name}") from None
     except ValueError as error:
         raise Unreadable(str(error)) from None
     return kind_of(data[:32]), data
+
+
+def file_size(path: str | Path) -> int | None:
+    """The bytes of an image on this machine, of which none is read; None where that is not known."""
+    try:
+        member = member_of(path)
+        if member is None:
+            return Path(path).stat().st_size
+        return open_shard(member.shard).size_of(member.name)
+    except (OSError, ValueError, KeyError, DataError):
+        return None
 
 
 def is_image_content(path: str | Path) -> bool:

@@ -5,25 +5,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
-import numpy as np
-import numpy.typing as npt
+from classwise.data.texts import Rows, Texts
 
 
 class RowPaths(Sequence[Path]):
-    """`root / name` of each of N names, made when it is asked for.
+    """`root / name` of each of N names, made when it is asked for. Equal to any other sequence of the same paths."""
 
-    names: all names as one text. starts: (N + 1,) where each of them begins, and the end.
-    """
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, root: Path, names: Iterable[str]) -> None:
-        encoded = [name.encode(errors="surrogateescape") for name in names]
         self.root = root
-        self.names = b"".join(encoded)
-        self.starts: npt.NDArray[np.int64] = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(name) for name in encoded], out=self.starts[1:])
+        self.names = Texts.of(names)
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.names)
 
     @overload
     def __getitem__(self, row: int) -> Path: ...
@@ -34,12 +29,13 @@ class RowPaths(Sequence[Path]):
     def __getitem__(self, row: int | slice) -> Path | list[Path]:
         if isinstance(row, slice):
             return [self[one] for one in range(*row.indices(len(self)))]
-        row = range(len(self))[row]
-        return self.root / self._name(row)
+        return self.root / self.names[row]
 
-    def take(self, rows: Iterable[int]) -> "RowPaths":
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def take(self, rows: Rows) -> "RowPaths":
         """Those of these rows only, in this order."""
-        return RowPaths(self.root, [self._name(int(row)) for row in rows])
-
-    def _name(self, row: int) -> str:
-        return self.names[self.starts[row] : self.starts[row + 1]].decode(errors="surrogateescape")
+        return RowPaths(self.root, self.names.take(rows))

@@ -17,6 +17,7 @@ from classwise.data.shards import SUFFIXES, opened_anew
 from classwise.data.split_column import part_of_word
 from classwise.data.table import full_column
 from classwise.data.tar_shards import MEMBER
+from classwise.data.texts import Texts
 from classwise.errors import DataError
 from classwise.files import address_of, is_address
 
@@ -35,7 +36,7 @@ class ShardRows:
     """The rows of shards. `names`: each row's image as a path relative to `root`, which goes through its shard."""
 
     root: Path
-    names: tuple[str, ...]
+    names: Texts
     frame: pl.DataFrame
     shards: Shards
     notes: tuple[str, ...] = ()
@@ -208,8 +209,8 @@ def read_shards(source: str | Path, path: str = PATH) -> ShardRows:
     if set(frame.columns) == {MEMBER, SHARD}:
         frame, notes = _of_folders(frame, str(source))
     frame, renamed = _with_paths(frame, str(source))
-    names = (frame[SHARD] + "/" + frame[MEMBER]).to_list()
-    return ShardRows(root, tuple(names), frame.drop(SHARD, MEMBER), Shards(stamps), (*notes, *renamed))
+    names = Texts.of_column(frame[SHARD] + "/" + frame[MEMBER])
+    return ShardRows(root, names, frame.drop(SHARD, MEMBER), Shards(stamps), (*notes, *renamed))
 
 
 def _with_members(frame: pl.DataFrame, shard: Path, path: str) -> pl.DataFrame:

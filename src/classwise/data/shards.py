@@ -4,11 +4,13 @@ Such a path is never given to the system: the shard's own is, and the rest is lo
 shard_index.py). Each process opens the shards that it reads from, and closes the least recently used.
 """
 
+import functools
 import itertools
 import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,8 +64,13 @@ def member_of(path: str | Path) -> Member | None:
     for match in _INSIDE.finditer(text):
         shard = text[: match.end()]
         if is_address(text) or _is_file(shard):
-            return Member(Path(shard), text[match.end() + 1 :])
+            return Member(_path_of(shard), text[match.end() + 1 :])
     return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _path_of(shard: str) -> Path:
+    return Path(shard)
 
 
 def _is_file(path: str) -> bool:
@@ -140,7 +147,10 @@ class OpenShard:
     def size_of(self, name: str) -> int:
         """How many bytes an image has. Raises KeyError if there is none of this name, ValueError if it has no
         bytes."""
-        place = self._find(name)
+        return self.size_at(self.place_of(name))
+
+    def size_at(self, place: Sequence[int]) -> int:
+        """`size_of` what is at a place that `place_of` has found."""
         if place[METHOD] == NOTHING:
             raise ValueError("the row has no image: its bytes are null")
         return place[SIZE]
@@ -148,7 +158,10 @@ class OpenShard:
     def read(self, name: str, size: int | None = None) -> bytes:
         """An image's bytes, or the first `size` of them. Raises KeyError as `size_of`, ValueError for damaged ones,
         and DataError if the shard is cut short or has changed."""
-        place = self._find(name)
+        return self.read_at(self.place_of(name), size)
+
+    def read_at(self, place: Sequence[int], size: int | None = None) -> bytes:
+        """`read` of what is at a place that `place_of` has found."""
         wanted = place[SIZE] if size is None else min(size, place[SIZE])
         at, method = place[AT], place[METHOD]
         if self.kind == ".zip":
@@ -159,12 +172,14 @@ class OpenShard:
         page = self._page(at, place[STORED], method - PAGE, place[EXTRA])
         return page[place[WITHIN] : place[WITHIN] + wanted]
 
-    def _find(self, name: str) -> list[int]:
+    def place_of(self, name: str) -> list[int]:
+        """The column of the locations of an image. Raises KeyError if there is none of this name."""
         locations = self._locations if self._locations is not None else self.locations
         place = find(locations, row_of_name(name) if self.kind == ".parquet" else key_of(name))
         if place is None:
             raise KeyError(name)
-        return [int(number) for number in place]
+        numbers: list[int] = place.tolist()
+        return numbers
 
     def _zipped(self, at: int, stored: int) -> bytes:
         """An entry's bytes as they are stored. How long the header before them is, it tells itself: what most need at

@@ -4,16 +4,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import overload
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from classwise.data.image_paths import find_images
 from classwise.data.left_out import left_out_notes
 from classwise.data.listing import IMAGE_SUFFIXES, files_below, is_image_name
+from classwise.data.row_paths import RowPaths
 from classwise.data.shard_files import Shards
 from classwise.data.shard_source import ShardRows, is_sharded, read_shards
 from classwise.data.split_column import part_of_word
 from classwise.data.table import full_column, read_table, rows_text
+from classwise.data.texts import Rows, Texts
 from classwise.errors import DataError
 
 
@@ -26,27 +31,35 @@ class Samples:
     whether a link may lead out of them. frame: every column of the table. notes: what was left out, for the user.
     contents: a hash of each row's decoded image, once the images have been read: rows with the same one hold the
     same pixels, whatever their files are called. shards: the files in which the images lie, where these are no
-    files of their own."""
+    files of their own. files: (N,) a hash of the bytes of each row's image, once these have been read.
+
+    The texts are kept in columns (see texts.py), whatever they are given as."""
 
     where: str
     root: Path
-    ids: tuple[str, ...]
-    names: tuple[str, ...]
-    groups: tuple[str, ...] | None
+    ids: Sequence[str]
+    names: Sequence[str]
+    groups: Sequence[str] | None
     frame: pl.DataFrame
     notes: tuple[str, ...] = field(default=())
-    contents: tuple[str, ...] | None = None
+    contents: Sequence[str] | None = None
     folders: tuple[Path, ...] = ()
     follow_links: bool = False
     shards: Shards | None = None
+    files: npt.NDArray[np.bytes_] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ids", "names", "groups", "contents"):
+            texts = getattr(self, name)
+            object.__setattr__(self, name, None if texts is None else Texts.of(texts))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> RowPaths:
         """The image files, in the order of the rows."""
-        return [self.root / name for name in self.names]
+        return RowPaths(self.root, self.names)
 
     @property
     def allowed_folders(self) -> tuple[Path, ...] | Shards | None:
@@ -56,29 +69,48 @@ class Samples:
             return self.shards
         return None if self.follow_links else self.folders or (self.root,)
 
-    def take(self, rows: Sequence[int]) -> "Samples":
+    def take(self, rows: Rows) -> "Samples":
         """The same source with these rows only, in this order."""
+        rows = np.asarray(rows, np.int64)
         return replace(
             self,
-            ids=tuple(self.ids[row] for row in rows),
-            names=tuple(self.names[row] for row in rows),
-            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
-            frame=self.frame[list(rows)] if len(rows) else self.frame.clear(),
-            contents=None if self.contents is None else tuple(self.contents[row] for row in rows),
+            ids=_taken(self.ids, rows),
+            names=_taken(self.names, rows),
+            groups=None if self.groups is None else _taken(self.groups, rows),
+            frame=self.frame[rows] if len(rows) else self.frame.clear(),
+            contents=None if self.contents is None else _taken(self.contents, rows),
+            files=None if self.files is None else self.files[rows],
         )
 
     def with_rows(self, more: "Samples") -> "Samples":
         """These rows, and after them others of the same source."""
         return replace(
             self,
-            ids=self.ids + more.ids,
-            names=self.names + more.names,
-            groups=None if self.groups is None or more.groups is None else self.groups + more.groups,
+            ids=_joined(self.ids, more.ids),
+            names=_joined(self.names, more.names),
+            groups=_joined(self.groups, more.groups),
             frame=pl.concat([self.frame, more.frame]),
-            contents=None
-            if self.contents is None or more.contents is None
-            else self.contents + more.contents,
+            contents=_joined(self.contents, more.contents),
+            files=None
+            if self.files is None or more.files is None
+            else np.concatenate([self.files, more.files]),
         )
+
+
+def _taken(texts: Sequence[str], rows: Rows) -> Texts:
+    return Texts.of(texts).take(rows)
+
+
+@overload
+def _joined(first: Sequence[str], second: Sequence[str]) -> Texts: ...
+
+
+@overload
+def _joined(first: Sequence[str] | None, second: Sequence[str] | None) -> Texts | None: ...
+
+
+def _joined(first: Sequence[str] | None, second: Sequence[str] | None) -> Texts | None:
+    return None if first is None or second is None else Texts.of(first).followed_by(Texts.of(second))
 
 
 def read_source(
@@ -147,7 +179,7 @@ def samples_of(
     path_is_id = id in (None, path)
     ids = cells if path_is_id else full_column(frame, str(id), where, "data.id")
     refuse_repeated(ids, where, "path" if path_is_id else "id")
-    groups = None if group is None else tuple(full_column(frame, group, where, "data.group"))
+    groups = None if group is None else full_column(frame, group, where, "data.group")
 
     # The files that the cells name must lie where the config allows it.
     folders = (images,) if isinstance(images, Path) else tuple(images)
@@ -156,7 +188,7 @@ def samples_of(
     return Samples(
         where=where,
         root=found.root,
-        ids=tuple(ids),
+        ids=ids,
         names=found.names,
         groups=groups,
         frame=frame,
@@ -176,9 +208,9 @@ def samples_of_shards(rows: ShardRows, where: str, path: str, id: str | None, gr
     return Samples(
         where=where,
         root=rows.root,
-        ids=tuple(ids),
+        ids=ids,
         names=rows.names,
-        groups=None if group is None else tuple(full_column(rows.frame, group, where, "data.group")),
+        groups=None if group is None else full_column(rows.frame, group, where, "data.group"),
         frame=rows.frame,
         notes=rows.notes,
         shards=rows.shards,

@@ -322,7 +322,7 @@ def _warnings(config: Config, read: ReadData, rows: DatasetSplits, table: pl.Dat
     return [
         *samples.notes,
         *split_warnings(rows),
-        *image_warnings(read.hashes, config),
+        *image_warnings(read.facts, config),
         *fold_warnings(rows.targets, labels, fold_N, groups),
     ]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from safetensors import SafetensorError
 
 from classwise.compose.contents import dependent_rows
 from classwise.compose.splits import DatasetSplits
+from classwise.data.sources import Samples
 from classwise.data.table import full_column, read_table, write_table
+from classwise.data.texts import Texts
 from classwise.distributed import Processes
 from classwise.errors import CheckpointError, OutputError
 from classwise.files import make_folder, numbered, write_bytes, write_json, write_text
@@ -168,15 +171,31 @@ def split_table(splits: DatasetSplits) -> pl.DataFrame:
     tables = []
     for name, split in splits.by_name.items():
         samples = split.samples
+        ids, nothing = _column(samples.ids), pl.lit(None, pl.String)
         columns = {
-            "id": list(samples.ids),
-            "group": [None] * len(samples) if samples.groups is None else list(samples.groups),
-            "split": [name] * len(samples),
-            "path": [str(path) for path in samples.paths],
-            "content": [None] * len(samples) if samples.contents is None else list(samples.contents),
+            "id": ids,
+            "group": nothing if samples.groups is None else _column(samples.groups),
+            "split": pl.lit(name),
+            "path": _paths(samples),
+            "content": nothing if samples.contents is None else _column(samples.contents),
         }
-        tables.append(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
+        tables.append(pl.DataFrame({"id": ids}).select(**columns))
     return pl.concat(tables)
+
+
+def _column(texts: Sequence[str]) -> pl.Series:
+    return Texts.of(texts).column()
+
+
+def _paths(samples: Samples) -> pl.Series:
+    """The paths of the images, as `str` of them has them."""
+    names = _column(samples.names)
+    # A Path leaves out what says nothing, such as `./` and a second slash; that a name begins at the root, it minds.
+    if os.sep != "/" or names.str.contains(r"(^|/)\.?(/|$)").any():
+        return Texts.of(map(str, samples.paths)).column()
+    root = str(samples.root)
+    prefix = "" if root == "." else root.rstrip("/") + "/"
+    return prefix + names
 
 
 def has_checkpoint(folder: RunFolder) -> bool:

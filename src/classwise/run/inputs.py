@@ -161,9 +161,8 @@ def rows_to_score(
     checked = checked_images(samples, config, console)
     if bad_images == "error":
         refuse_bad(checked.bad, samples.where, hint=" (--bad-images skip leaves such rows out)")
-    samples, labels = _without_bad(samples, labels, checked.bad)
-    samples = with_contents(samples, checked.hashes)
-    warnings += image_warnings(checked.hashes, config)
+    samples, labels = _without_bad(with_contents(samples, checked), labels, checked)
+    warnings += image_warnings(checked.facts, config)
     return RowsToScore(
         split=Split(samples, labels),
         warnings=[
@@ -189,15 +188,14 @@ def _labeled(targets: Sequence[Target], samples: Samples, config: Config) -> tup
     return rows, labels
 
 
-def _without_bad(samples: Samples, labels: Labels, bad: Sequence[ImageError]) -> tuple[Samples, Labels]:
+def _without_bad(samples: Samples, labels: Labels, checked: Checked) -> tuple[Samples, Labels]:
     """The rows whose images can be used. Raises DataError if there is none."""
-    if not bad:
+    if not checked.bad:
         return samples, labels
-    bad_paths = {error.path for error in bad}
-    good = [row for row, path in enumerate(samples.paths) if path not in bad_paths]
-    if not good:
+    good = checked.good_rows
+    if not len(good):
         raise DataError(
-            f"{samples.where}: not one of its {len(samples)} images can be used, such as {bad[0]}"
+            f"{samples.where}: not one of its {len(samples)} images can be used, such as {checked.bad[0]}"
         )
     return samples.take(good), {name: values[good] for name, values in labels.items()}
 

@@ -43,10 +43,10 @@ class UsableRows:
 
     rows: Rows
     reasons: dict[str, str]
-    ids: tuple[str, ...] = ()
+    ids: Sequence[str] = ()
 
     @property
-    def all_ids(self) -> tuple[str, ...]:
+    def all_ids(self) -> Sequence[str]:
         """The ids of all rows, in the order of the source."""
         return self.ids or self.rows.samples.ids
 
@@ -157,11 +157,10 @@ def usable_rows(samples: Samples, config: Config, console: Console) -> UsableRow
     """Read every image once, and keep the rows whose images can be used. Raises DataError if there is none."""
     checked = checked_images(samples, config, console)
     reason_of = {error.path: error.reason for error in checked.bad}
-    reasons = {
-        id: reason_of[path] for id, path in zip(samples.ids, samples.paths, strict=True) if path in reason_of
-    }
-    good = [row for row, path in enumerate(samples.paths) if path not in reason_of]
-    if not good:
+    bad_rows = np.flatnonzero(checked.files == b"").tolist()
+    reasons = {samples.ids[row]: reason_of[samples.paths[row]] for row in bad_rows}
+    good = checked.good_rows
+    if not len(good):
         raise DataError(
             f"{samples.where}: not one of its {image_count_text(len(samples))} can be used, such as {checked.bad[0]}"
         )

@@ -19,6 +19,7 @@ from classwise.data.image_paths import find_images
 from classwise.data.images import needed_channels, read_image, sample_facts
 from classwise.data.label_spelling import column_warnings
 from classwise.data.pixel_format import ImageFacts, PixelFormat, proposed_range
+from classwise.data.row_paths import RowPaths
 from classwise.data.table import write_table
 from classwise.errors import DataError, ImageError
 from classwise.files import address_of, is_address, refuse_existing, write_text
@@ -286,14 +287,14 @@ def _guess_value_range(guess: Guess) -> None:
     )
 
 
-def _image_paths(guess: Guess) -> list[Path]:
+def _image_paths(guess: Guess) -> RowPaths:
     """The images of all rows."""
     if guess.image_names is not None:
-        return [guess.root / name for name in guess.image_names]
+        return RowPaths(guess.root, guess.image_names)
     cells = [str(cell) for cell in guess.table[guess.data["path"]].drop_nulls().to_list()]
     found = find_images(cells, guess.folders, str(guess.root), follow_links=True)
     root = found.root.absolute()  # so that a cell that is an address stays the name of a file
-    return [root / name for name in found.names]
+    return RowPaths(root, found.names)
 
 
 def _facts_of(paths: Sequence[Path], channels: int) -> list[ImageFacts]:

@@ -1,6 +1,7 @@
 """What a source of images seems to be, with every decision that changes what is learnt."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Guess:
     """Comments by dotted key, in place of the general ones."""
     source: Path | None = None
     """The file of the table; None if it has to be written."""
-    image_names: tuple[str, ...] | None = None
+    image_names: Sequence[str] | None = None
     """Of shards: the images as paths relative to `root`, which go through the shards."""
     channels: int = 3
     """model.channels."""

@@ -51,7 +51,7 @@ class ImageColumn:
 
     column: str
     folders: list[Path]
-    names: tuple[str, ...]
+    names: Sequence[str]
     missing: tuple[int, ...]
     paths: list[str] | None = None
     notes: list[str] = field(default_factory=list)
