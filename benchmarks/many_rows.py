@@ -96,9 +96,7 @@ def first_update(folder: Path, workers: int, options: list[str]) -> dict[str, ob
         f"run-{time.time_ns()}",
     ]
     command += ["--data.workers", str(workers), *options]
-    out = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, start_new_session=True
-    )
+    out = subprocess.run(command, cwd=folder, capture_output=True, text=True, start_new_session=True)
     lines = [line for line in out.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise SystemExit(out.stderr[-2000:])
