@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from classwise.data.augment import PRESETS, augment_image
 from classwise.data.dataset import ImageDataset
+from classwise.data.decode_jpeg import RowsNeeded
 from classwise.data.epochs import TrainingData, ValidationData
 from classwise.data.fit import fit_image
 from classwise.data.loader import Loader
@@ -46,7 +47,7 @@ CPU = torch.device("cpu")
 class InMemory(ImageDataset):
     """Images that stand in memory, as a store gives them."""
 
-    def read(self, row: int) -> Any:
+    def read(self, row: int, rows_needed: RowsNeeded = None) -> Any:
         return IMAGES[row]
 
 
@@ -112,7 +113,7 @@ def by_classwise(backbone: str, size: int, labels: Any, train: int) -> Callable[
 
     def loader(first: int, last: int, augment: Any) -> Loader:
         class Part(InMemory):
-            def read(self, row: int) -> Any:
+            def read(self, row: int, rows_needed: RowsNeeded = None) -> Any:
                 return IMAGES[first + row]
 
         images = Part(paths[first:last], (size, size), "squash", 10**8, 0, augment)

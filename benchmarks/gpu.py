@@ -429,7 +429,7 @@ def jpeg_data(job: Job) -> Iterator[Any]:
         cache.flush()
         changed = ImageDataset(
             *(paths, size, "squash", 10**8, 0, PRESETS["standard"]),
-            cached=cache.locate([checked.hashes[path].file for path in paths]),
+            cached=cache.locate(checked.files),
             augments_on_host=not job.on_gpu,
         )
         loader = Loader(changed, {"label": labels}, job.large.batch, job.workers, pin_memory=job.on_gpu)

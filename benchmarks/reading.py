@@ -144,7 +144,7 @@ def ways(paths: list[Path], base: Path) -> Iterator[tuple[str, Callable[[int], i
     checked = check_images(paths, min_size=min_image_size(SIZE), cache=cache)
     assert not checked.bad
     cache.flush()
-    cached = cache.locate([checked.hashes[path].file for path in paths])
+    cached = cache.locate(checked.files)
     print(f"checking and storing all images: {len(paths) / (time.perf_counter() - started):,.0f}/s")
     yield "Pillow", plain(PillowImages(paths))
     yield "same decoder", plain(SameDecoder(paths), in_channels_last)

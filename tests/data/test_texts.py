@@ -22,7 +22,7 @@ def test_texts_are_what_a_list_of_them_is():
     assert texts[-2] == WORDS[-2]
     assert list(texts[1:4]) == WORDS[1:4]
     assert list(texts.take([4, 0, 4])) == [WORDS[4], WORDS[0], WORDS[4]]
-    assert list(texts.followed_by(texts.take([2]))) == [*WORDS, WORDS[2]]
+    assert list(texts + texts.take([2])) == [*WORDS, WORDS[2]]
     assert pickle.loads(pickle.dumps(texts)) == WORDS
     assert (list(Texts.of([])), len(Texts.of([]).take([]))) == ([], 0)
     with pytest.raises(IndexError):

@@ -110,7 +110,7 @@ def _joined(first: Sequence[str] | None, second: Sequence[str] | None) -> Texts 
 
 
 def _joined(first: Sequence[str] | None, second: Sequence[str] | None) -> Texts | None:
-    return None if first is None or second is None else Texts.of(first).followed_by(Texts.of(second))
+    return None if first is None or second is None else Texts.of(first) + Texts.of(second)
 
 
 def read_source(

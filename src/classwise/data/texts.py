@@ -118,7 +118,7 @@ class Texts(Sequence[str]):
             data[begin:end] = source[np.arange(begin, end) + shift]
         return Texts(data.tobytes(), starts)
 
-    def followed_by(self, more: "Texts") -> "Texts":
+    def __add__(self, more: "Texts") -> "Texts":
         """These, and after them the others."""
         return Texts(
             bytes(self.data) + bytes(more.data),

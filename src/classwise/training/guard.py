@@ -208,15 +208,19 @@ class Accumulation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
     ) -> None:
         update = self.update
+        guard = self.guard
+        processes = guard.processes
         try:
-            if error is not None or self.guard.processes.world_size > 1:
+            if error is not None or processes.world_size > 1:
                 self._agree_on_error(error)
-            update.total = total_loss(update.losses, self.guard.processes.world_size > 1)
-            update.samples = sum(map(len, self.micro_batches))
-            if self.guard.processes.world_size > 1:
-                self._add_other_processes()
+            update.total = processes.sum(total_loss(update.losses, processes.world_size > 1))
+            update.samples = processes.count(sum(map(len, self.micro_batches)))
+            processes.sum_gradients(guard.parameters)
+            processes.merge_statistics(
+                guard.state.model, guard.statistics, update.statistics_before, update.nonempty_chunks
+            )
         except BaseException:
-            restore(self.guard.statistics, update.statistics_before)
+            restore(guard.statistics, update.statistics_before)
             raise
 
     def _agree_on_error(self, error: BaseException | None) -> None:
@@ -224,17 +228,6 @@ class Accumulation:
         with self.guard.processes.sync_errors():
             if error is not None:
                 raise error
-
-    def _add_other_processes(self) -> None:
-        """Make loss, samples, gradient and statistics those of all processes."""
-        update = self.update
-        processes = self.guard.processes
-        update.total = processes.sum(update.total)
-        update.samples = processes.count(update.samples)
-        processes.sum_gradients(self.guard.parameters)
-        processes.merge_statistics(
-            self.guard.state.model, self.guard.statistics, update.statistics_before, update.nonempty_chunks
-        )
 
 
 def can_defer_check(state: TrainState, device: torch.device) -> bool:
