@@ -19,7 +19,7 @@ from classwise.data.targets import MultilabelTarget, RankingTarget, Target
 from classwise.data.texts import Texts
 from classwise.errors import DataError
 
-_Shared = dict[str, list[tuple[Split, int]]]
+_RowsByContent = dict[str, list[tuple[Split, int]]]
 LISTED_PAIRS = 5  # named in a message; more are only counted
 
 
@@ -55,7 +55,7 @@ def has_queries(targets: Sequence[Target]) -> bool:
 def _groupings(groups: Sequence[str] | None, contents: Sequence[str] | None) -> list[Sequence[str]]:
     """The groups of the table, if it has any, and the contents, if any two rows have the same."""
     groupings = [] if groups is None else [groups]
-    if contents is not None and Texts.of(contents).repeat:
+    if contents is not None and Texts.of(contents).has_repeats:
         groupings.append(contents)
     return groupings
 
@@ -94,7 +94,7 @@ def content_counts(splits: DatasetSplits) -> dict[str, int]:
     return _counts(splits, _rows_by_content(splits))
 
 
-def _counts(splits: DatasetSplits, found: _Shared) -> dict[str, int]:
+def _counts(splits: DatasetSplits, found: _RowsByContent) -> dict[str, int]:
     return {
         "rows": sum(map(len, found.values())),
         "images": len(found),
@@ -178,7 +178,7 @@ def _names_by_content(samples: Samples) -> dict[str, str]:
     return names
 
 
-def _rows_by_content(splits: DatasetSplits) -> _Shared:
+def _rows_by_content(splits: DatasetSplits) -> _RowsByContent:
     """The rows of each content that more than one row has: their split, and their number there."""
     parts = list(splits.by_name.values())
     hash_N = np.concatenate([np.zeros(0, np.int64), *(_content_hashes(split) for split in parts)])
@@ -186,7 +186,7 @@ def _rows_by_content(splits: DatasetSplits) -> _Shared:
     number_N, count_N = np.unique(hash_N, return_counts=True)
     is_shared_N = np.isin(hash_N, number_N[count_N > 1])
     ends = np.cumsum([len(split.samples.contents or ()) for split in parts])
-    rows: _Shared = {}
+    rows: _RowsByContent = {}
     for at in np.flatnonzero(is_shared_N).tolist():
         number = int(np.searchsorted(ends, at, side="right"))
         split, row = parts[number], at - (int(ends[number - 1]) if number else 0)
@@ -201,7 +201,7 @@ def _content_hashes(split: Split) -> npt.NDArray[np.int64]:
     return Texts.of(split.samples.contents or ()).hashes()
 
 
-def _conflicts(splits: DatasetSplits, found: _Shared) -> list[str]:
+def _conflicts(splits: DatasetSplits, found: _RowsByContent) -> list[str]:
     """For each image whose rows have different labels, two of these rows and their labels. Relevance is left out: it
     belongs to a query and not to the image alone."""
     conflicts = []

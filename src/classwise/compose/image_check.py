@@ -67,16 +67,10 @@ def usable_rows(
 
     Raises DataError for a bad image, unless data.bad_images skips them, or if processes see different files.
     """
-    # Machines need not share a disk, so the processes of each machine divide all images among themselves. What is
-    # behind an address is the same for all, and may be more than one machine should fetch.
     paths = samples.paths
-    first_N = first_rows(paths)
-    distinct = np.flatnonzero(first_N == np.arange(len(paths)))
-    share = distinct[processes.local_rank :: processes.local_world_size]
-    if samples.shards is not None and samples.shards.are_remote:
-        share = distinct[processes.rank :: processes.world_size]
+    share = None if processes.world_size == 1 else _share_of(samples, processes)
     checked = check_with_progress(
-        paths.take(share) if processes.world_size > 1 else paths,
+        paths if share is None else paths.take(share),
         max_pixels=config.data.max_pixels,
         console=console,
         root=samples.allowed_folders,
@@ -86,20 +80,31 @@ def usable_rows(
     )
     if cache is not None:
         cache.flush()
-    if processes.world_size > 1:
+
+    # What the other processes have found and, on this machine, added to the cache.
+    if share is not None:
         processes.require_same(str(samples.frame.hash_rows().sum()), samples.where)
         checked = _merge_checks(checked, paths, share, processes)
-        checked = dataclasses.replace(checked, files=checked.files[first_N], pixels=checked.pixels[first_N])
         if cache is not None:
-            cache.flush()  # reads what the other processes on this machine have added
+            cache.flush()
     facts |= checked.facts
     samples = with_contents(samples, checked)
     return processes.on_all_ranks(lambda: _without_bad(samples, checked, config)), checked.bad
 
 
+def _share_of(samples: Samples, processes: Processes) -> npt.NDArray[np.int64]:
+    """The rows whose images this one of several processes checks: each image of all rows once."""
+    distinct = np.unique(first_rows(samples.paths))
+    # Machines need not share a disk, so the processes of each machine divide all images among themselves. What is
+    # behind an address is the same for all, and may be more than one machine should fetch.
+    if samples.shards is not None and samples.shards.are_remote:
+        return distinct[processes.rank :: processes.world_size]
+    return distinct[processes.local_rank :: processes.local_world_size]
+
+
 def with_contents(samples: Samples, checked: Checked) -> Samples:
     """The rows with the hashes of their files and pixels."""
-    return dataclasses.replace(samples, files=checked.files, contents=Texts.of_words(checked.pixels))
+    return dataclasses.replace(samples, files=checked.files, contents=Texts.of_equal_length(checked.pixels))
 
 
 def _merge_checks(
@@ -129,7 +134,10 @@ def _merge_checks(
     for row in reasons:  # bad on one machine is bad
         merged.files[row] = b""
     bad = [ImageError(paths[row], reasons[row]) for row in sorted(reasons)]
-    return dataclasses.replace(merged, bad=bad)
+
+    # Rows that name an image once more have what its first row has.
+    first_N = first_rows(paths)
+    return Checked(bad, files=merged.files[first_N], pixels=merged.pixels[first_N], facts=merged.facts)
 
 
 def _merge_hashes(

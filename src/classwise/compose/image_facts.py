@@ -9,8 +9,7 @@ from classwise.data.pixel_format import ImageFacts, proposed_range
 
 def image_warnings(facts: Mapping[Path, ImageFacts], config: Config) -> list[str]:
     """Warnings of frames and channels that are left out, and of samples of more than 8 bits that are probably scaled
-    wrongly; `facts` of all images that are used, but for those of
-    plain 8-bit samples."""
+    wrongly. `facts`: of the images that are used, without those of plain 8-bit samples."""
     several = [path for path, found in facts.items() if found.frames > 1]
     extra = [path for path, found in facts.items() if found.unused_channels]
     warnings = []

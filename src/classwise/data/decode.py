@@ -1,5 +1,5 @@
-"""The bytes of an image file to an array of pixels: JPEG, PNG and TIFF in files of their own
-(decode_jpeg.py and so on), the other kinds here.
+"""The bytes of an image file to an array of pixels: JPEG, PNG and TIFF in files of their own (decode_jpeg.py and so
+on), the other kinds here.
 
 A file's size comes from its header and is checked before any pixel is decoded. A truncated file is refused: a half-gray
 image would train without a word. The kinds and their decoders (why these: docs/decisions/0003-images.md):

@@ -1,5 +1,5 @@
-"""What the decoders share: the check of the size, Pillow's images as rasters, the upright orientation, and
-how often an image is halved."""
+"""What the decoders share: the check of the size, Pillow's images as rasters, the upright orientation, and how often
+an image is halved."""
 
 import struct
 from collections.abc import Callable

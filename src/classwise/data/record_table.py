@@ -7,21 +7,21 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-LEAST = 1024
+ROWS_AT_FIRST = 1024
 READ_AT_ONCE = 65_536
 KEPT, VERIFIED, DROPPED = 0, 1, 2
 
 
 class RecordTable:
-    """Records of one dtype by their field `key`, of which bytes of any length are compared. Of each, whether what it
-    points to was verified. Open addressing with linear probing (Knuth, The Art of Computer Programming 3, 6.4)."""
+    """Records of one dtype by their field `key`, and of each whether what it points to was verified. Open addressing
+    with linear probing (Knuth, The Art of Computer Programming 3, 6.4)."""
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
-        self._records = np.zeros(LEAST, dtype)
+        self._records = np.zeros(ROWS_AT_FIRST, dtype)
         self._keys = self._records["key"]
-        self._states = bytearray(LEAST)
+        self._states = bytearray(ROWS_AT_FIRST)
         self._count = 0
-        self._slots = array("i", [-1]) * (4 * LEAST)
+        self._slots = array("i", [-1]) * (4 * ROWS_AT_FIRST)
 
     def get(self, key: bytes) -> np.void | None:
         """The record with this key, as a view of it; None if there is none."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
-from classwise.data.texts import Rows, Texts
+from classwise.data.texts import RowNumbers, Texts
 
 
 class RowPaths(Sequence[Path]):
@@ -36,6 +36,6 @@ class RowPaths(Sequence[Path]):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    def take(self, rows: Rows) -> "RowPaths":
+    def take(self, rows: RowNumbers) -> "RowPaths":
         """Those of these rows only, in this order."""
         return RowPaths(self.root, self.names.take(rows))

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from classwise.data.shard_files import Shards
 from classwise.data.shard_source import ShardRows, is_sharded, read_shards
 from classwise.data.split_column import part_of_word
 from classwise.data.table import full_column, read_table, rows_text
-from classwise.data.texts import Rows, Texts
+from classwise.data.texts import RowNumbers, Texts
 from classwise.errors import DataError
 
 
@@ -69,16 +68,16 @@ class Samples:
             return self.shards
         return None if self.follow_links else self.folders or (self.root,)
 
-    def take(self, rows: Rows) -> "Samples":
+    def take(self, rows: RowNumbers) -> "Samples":
         """The same source with these rows only, in this order."""
         rows = np.asarray(rows, np.int64)
         return replace(
             self,
-            ids=_taken(self.ids, rows),
-            names=_taken(self.names, rows),
-            groups=None if self.groups is None else _taken(self.groups, rows),
+            ids=Texts.of(self.ids).take(rows),
+            names=Texts.of(self.names).take(rows),
+            groups=None if self.groups is None else Texts.of(self.groups).take(rows),
             frame=self.frame[rows] if len(rows) else self.frame.clear(),
-            contents=None if self.contents is None else _taken(self.contents, rows),
+            contents=None if self.contents is None else Texts.of(self.contents).take(rows),
             files=None if self.files is None else self.files[rows],
         )
 
@@ -86,8 +85,8 @@ class Samples:
         """These rows, and after them others of the same source."""
         return replace(
             self,
-            ids=_joined(self.ids, more.ids),
-            names=_joined(self.names, more.names),
+            ids=Texts.of(self.ids) + Texts.of(more.ids),
+            names=Texts.of(self.names) + Texts.of(more.names),
             groups=_joined(self.groups, more.groups),
             frame=pl.concat([self.frame, more.frame]),
             contents=_joined(self.contents, more.contents),
@@ -97,19 +96,8 @@ class Samples:
         )
 
 
-def _taken(texts: Sequence[str], rows: Rows) -> Texts:
-    return Texts.of(texts).take(rows)
-
-
-@overload
-def _joined(first: Sequence[str], second: Sequence[str]) -> Texts: ...
-
-
-@overload
-def _joined(first: Sequence[str] | None, second: Sequence[str] | None) -> Texts | None: ...
-
-
 def _joined(first: Sequence[str] | None, second: Sequence[str] | None) -> Texts | None:
+    """The one and then the other; None unless both are there."""
     return None if first is None or second is None else Texts.of(first) + Texts.of(second)
 
 

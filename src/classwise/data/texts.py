@@ -12,7 +12,7 @@ import polars as pl
 ROWS_AT_ONCE = 16_384
 """Of which objects are made at a time."""
 
-Rows = Sequence[int] | npt.NDArray[np.int64]
+RowNumbers = Sequence[int] | npt.NDArray[np.int64]
 
 
 class Texts(Sequence[str]):
@@ -54,10 +54,10 @@ class Texts(Sequence[str]):
         return cls(data, starts)
 
     @classmethod
-    def of_words(cls, words_N: npt.NDArray[np.bytes_]) -> "Texts":
-        """The words of an array of bytes, none of which is shorter than its type."""
-        starts = np.arange(len(words_N) + 1, dtype=np.int64) * words_N.dtype.itemsize
-        return cls(words_N.tobytes(), starts)
+    def of_equal_length(cls, texts_N: npt.NDArray[np.bytes_]) -> "Texts":
+        """The texts of an array of bytes, each as long as its type allows."""
+        starts = np.arange(len(texts_N) + 1, dtype=np.int64) * texts_N.dtype.itemsize
+        return cls(texts_N.tobytes(), starts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -102,7 +102,7 @@ class Texts(Sequence[str]):
             for start, end in itertools.pairwise(ends):
                 yield self.data[start:end]
 
-    def take(self, rows: Rows) -> "Texts":
+    def take(self, rows: RowNumbers) -> "Texts":
         """Those of these rows only, in this order."""
         rows = np.asarray(rows, np.int64)
         sizes = self.starts[rows + 1] - self.starts[rows]
@@ -143,6 +143,6 @@ class Texts(Sequence[str]):
         return first_N
 
     @property
-    def repeat(self) -> bool:
+    def has_repeats(self) -> bool:
         """Whether any text occurs twice."""
         return bool((self.first_rows() != np.arange(len(self))).any())

@@ -6,7 +6,6 @@ for the fastest, reports and skips it.
 """
 
 import contextlib
-import copy
 import itertools
 import statistics
 import time
@@ -19,8 +18,8 @@ import torch
 from torch import Tensor
 
 from classwise.errors import ConfigError, ModelError, first_line
-from classwise.infer.export import TARGETS, InOrder, onnx_bytes
-from classwise.infer.quick_export import quick_onnx_bytes
+from classwise.infer.export import onnx_bytes
+from classwise.infer.quick_export import quick_model_bytes
 from classwise.model.classifier import Classifier
 from classwise.model.oom import OOMFallback
 from classwise.own_parts.reference import short
@@ -151,9 +150,7 @@ def onnx_engine(model: Classifier, threads: int) -> Engine:
     # The exporter that takes a second; where it cannot trace the model, or ONNX Runtime cannot load what it has traced,
     # the one that takes ten. Either's outputs are compared with eager torch's.
     with contextlib.suppress(Exception):
-        copied = copy.deepcopy(model).cpu().float()
-        traced = quick_onnx_bytes(InOrder(copied), model.metadata, [f"{TARGETS}.{name}" for name in names])
-        return session_engine(traced, names, threads)
+        return session_engine(quick_model_bytes(model), names, threads)
     try:
         data = onnx_bytes(model)
     except ModelError as error:

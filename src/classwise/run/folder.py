@@ -190,7 +190,8 @@ def _column(texts: Sequence[str]) -> pl.Series:
 def _paths(samples: Samples) -> pl.Series:
     """The paths of the images, as `str` of them has them."""
     names = _column(samples.names)
-    # A Path leaves out what says nothing, such as `./` and a second slash; that a name begins at the root, it minds.
+    # By text alone, without a Path for each row. Not where a Path would change the text: it leaves out
+    # `./` and a second slash, and takes a name that begins with a slash for an absolute one.
     if os.sep != "/" or names.str.contains(r"(^|/)\.?(/|$)").any():
         return Texts.of(map(str, samples.paths)).column()
     root = str(samples.root)

@@ -18,8 +18,8 @@ from classwise.infer.engines import (
     session_engine,
     torch_engine,
 )
-from classwise.infer.export import TARGETS, InOrder, onnx_bytes
-from classwise.infer.quick_export import quick_onnx_bytes
+from classwise.infer.export import onnx_bytes
+from classwise.infer.quick_export import quick_model_bytes
 from classwise.model.classifier import Classifier
 from classwise.own_parts.reference import short
 from classwise.packages import require_packages
@@ -105,9 +105,8 @@ def _onnx_engine(model: Classifier, is_quick: bool) -> Engine:
 
 def _onnx_file(model: Classifier, is_quick: bool) -> bytes:
     """The model as an ONNX file, for any size of batch. Raises ModelError."""
-    names = [f"{TARGETS}.{name}" for name in model.metadata.heads]
     try:
-        return quick_onnx_bytes(InOrder(model), model.metadata, names)
+        return quick_model_bytes(model)
     except Exception as error:  # it cannot trace this backbone, or is gone from torch
         if is_quick:
             raise ModelError(
