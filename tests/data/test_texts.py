@@ -32,8 +32,8 @@ def test_texts_are_what_a_list_of_them_is():
 def test_texts_know_what_repeats():
     """Each row's first row with the same text, as a dict would find it."""
     assert Texts.of(WORDS).first_rows().tolist() == [0, 1, 2, 3, 4, 0]
-    assert Texts.of(WORDS).repeat
-    assert not Texts.of(WORDS[:-1]).repeat
+    assert Texts.of(WORDS).has_repeats
+    assert not Texts.of(WORDS[:-1]).has_repeats
 
 
 def test_two_texts_with_one_hash_are_two_texts(monkeypatch):
@@ -48,7 +48,7 @@ def test_texts_go_to_a_column_and_back():
     assert Texts.of(words).column().to_list() == words
     assert Texts.of_column(pl.Series(words)) == words
     assert list(Texts.of_column(pl.Series(words)).take(range(len(words) - 1, -1, -1))) == words[::-1]
-    assert Texts.of_words(np.array([b"ab", b"cd"])) == ["ab", "cd"]
+    assert Texts.of_equal_length(np.array([b"ab", b"cd"])) == ["ab", "cd"]
 
 
 def test_a_table_of_records_is_what_a_dict_is():

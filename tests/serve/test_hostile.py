@@ -349,6 +349,9 @@ def test_a_failure_of_the_service_itself_is_said(
         assert (response.status_code, list(response.json())) == (500, ["error"])
         assert "a bug" not in response.text
         assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert (
+            response.headers["Connection"] == "close"
+        )  # so that no client sends its next request into the end
         still_answers(service)
     assert capfd.readouterr().err.splitlines() == ["error: a request failed with KeyError: 'a bug'"]
 

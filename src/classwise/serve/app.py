@@ -82,7 +82,8 @@ def service_app(
 
     async def failed(request: Request, error: Exception) -> Response:
         say(f"error: a request failed with {type(error).__name__}: {error}")
-        return _problem(500, "the request failed; the service's log says how", {})
+        # uvicorn ends the connection after an error: a client that does not know would send its next request on it.
+        return _problem(500, "the request failed; the service's log says how", {"Connection": "close"})
 
     app.add_exception_handler(Exception, failed)
     _add_page(app)
