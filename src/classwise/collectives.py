@@ -3,6 +3,7 @@ calls these where there is more than one."""
 
 import contextlib
 import datetime
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -10,6 +11,8 @@ from typing import Any, TypeGuard
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from classwise.shared_sums import SharedSums
 
 # Rank 0 may check images and score baselines for a long time while the others wait for the result.
 TIMEOUT = datetime.timedelta(hours=2)
@@ -29,6 +32,7 @@ def joined() -> Iterator[tuple[int, int]]:
         yield dist.get_rank(), dist.get_world_size()
     finally:
         if begun:
+            _shared_sums.cache_clear()
             dist.destroy_process_group()
 
 
@@ -38,15 +42,19 @@ def sum_in_place(tensor: Tensor) -> Tensor:
     return tensor
 
 
+@torch.no_grad()
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its sum over all processes; parameters without one are left out, the same ones in each
     process."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    for bucket in _buckets(gradients):
-        flat = sum_in_place(torch.cat([gradient.reshape(-1) for gradient in bucket]))
-        parts = torch.split(flat, [gradient.numel() for gradient in bucket])
-        for gradient, part in zip(bucket, parts, strict=True):
-            gradient.copy_(part.view(gradient.shape))
+    learning = [parameter for parameter in parameters if parameter.grad is not None]
+    for dtype, device in dict.fromkeys((parameter.dtype, parameter.device) for parameter in learning):
+        flat = [_flat_gradient(p) for p in learning if (p.dtype, p.device) == (dtype, device)]
+        if device.type == "cpu" and _are_on_one_machine():
+            _shared_sums().add_up(flat)
+            continue
+        for bucket in _buckets(flat):
+            sizes = [len(gradient) for gradient in bucket]
+            torch._foreach_copy_(bucket, torch.split(sum_in_place(torch.cat(bucket)), sizes))
 
 
 @torch.no_grad()
@@ -142,12 +150,40 @@ def _all_gather(tensor: Tensor) -> list[Tensor]:
     return found
 
 
+def _flat_gradient(parameter: nn.Parameter) -> Tensor:
+    """The numbers of a gradient in the order of the parameter's memory, which is the same in every process, as a view
+    (N,): in another order, all of them would be copied once more (channels_last)."""
+    assert parameter.grad is not None
+    order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
+    gradient = parameter.grad.permute(order)
+    if not gradient.is_contiguous():
+        gradient = gradient.contiguous()
+        parameter.grad = gradient.permute([order.index(dimension) for dimension in range(parameter.dim())])
+    return gradient.view(-1)
+
+
+def _are_on_one_machine() -> bool:
+    """Whether `torchrun` has started all processes on this machine."""
+    return os.environ.get("LOCAL_WORLD_SIZE") == str(dist.get_world_size())
+
+
+@functools.cache
+def _shared_sums() -> SharedSums:
+    """The memory in which the processes of this machine add up gradients, made when they first do."""
+    return SharedSums(
+        dist.get_rank(),
+        dist.get_world_size(),
+        wait=lambda: sum_in_place(torch.zeros(1)),
+        broadcast=broadcast,
+        any_failed=lambda failed: any_of([failed])[0],
+    )
+
+
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one precision together, up to BUCKET numbers at a time."""
+    """Gradients together, up to BUCKET numbers at a time."""
     bucket: list[Tensor] = []
     for gradient in gradients:
-        full = sum(g.numel() for g in bucket) + gradient.numel() > BUCKET
-        if bucket and (full or gradient.dtype != bucket[0].dtype):
+        if bucket and sum(map(len, bucket)) + len(gradient) > BUCKET:
             yield bucket
             bucket = []
         bucket.append(gradient)
