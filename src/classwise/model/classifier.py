@@ -1,5 +1,6 @@
 """The model: normalization of the images, one backbone, and one head per target."""
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from classwise.data.pixel_format import RGB, PixelFormat
 from classwise.model.backbone import Backbone, build_backbone
 from classwise.model.batch_norm import batch_norms, freezable_norms
+from classwise.model.depthwise import fast_depthwise_backward, has_slow_backward
 from classwise.model.layer_pooling import layer_features
 
 
@@ -85,6 +87,7 @@ class Classifier(nn.Module):
         self.levels = backbone.levels
         self.memory_format = torch.contiguous_format
         self.has_frozen_batch_norm = False
+        self._has_slow_backward = has_slow_backward(backbone.module)
         self.dropout = nn.Dropout(metadata.dropout)
 
         # A list, since a target may be called `type` or `keys`, which a ModuleDict refuses.
@@ -139,10 +142,11 @@ class Classifier(nn.Module):
     def features(self, images_BCHW: Tensor) -> Tensor:
         """The backbone's features (B, F) of images_BCHW uint8."""
         images_BCHW = self.normalized(images_BCHW)
-        if self.levels:
-            return layer_features(self.backbone, images_BCHW, self.levels)
-        features_BF: Tensor = self.backbone(images_BCHW)
-        return features_BF
+        with fast_depthwise_backward(images_BCHW) if self._has_slow_backward else contextlib.nullcontext():
+            if self.levels:
+                return layer_features(self.backbone, images_BCHW, self.levels)
+            features_BF: Tensor = self.backbone(images_BCHW)
+            return features_BF
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Raw outputs (B, outputs) by target, in float32 or wider; heads.py says what they mean.
