@@ -61,6 +61,34 @@ def test_large_blocks_come_from_the_heap_within_a_block_and_within_blocks_in_it(
         assert bytes_mapped_for(LARGE) == 0
 
 
+def weights_after_updates() -> list[torch.Tensor]:
+    """Of a small network, after three updates with blocks that malloc would map (38 MB and more)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 24, 3),
+            torch.nn.BatchNorm2d(24),
+            torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(24, 2),
+        )
+        images = torch.rand(8, 3, 226, 226)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(images).logsumexp(1).sum().backward()
+        optimizer.step()
+    return [weight.detach() for weight in model.parameters()]
+
+
+def test_nothing_that_is_computed_depends_on_it() -> None:
+    usual = weights_after_updates()
+    with kept_memory():
+        kept = weights_after_updates()
+    assert all(map(torch.equal, usual, kept))
+
+
 @on_glibc
 def test_prediction_and_training_keep_freed_memory() -> None:
     with preserve_torch_state():
