@@ -8,16 +8,21 @@ turns (A B B A):
 
     timm       timm's inference.py in order by hand: create_model, resolve_data_config, create_transform, a DataLoader
                with two workers and batches of 256, no_grad, softmax, a CSV
+    timm-kept  the same with an allocator that keeps freed memory, which has to be set from outside (classwise does so
+               itself)
     default    classwise predict RUN FOLDER --out FILE, with two workers and the run's batches of 32
     onnx, auto the same with --engine
 
 All have the run's weights and see the middle of each image (`model.fit = "crop"` here, `crop_pct=1` there), resized by
 timm with Pillow's antialiased bicubic, by classwise with OpenCV. The program checks that every file has a row, and
-prints how many labels agree and how far probabilities are apart.
+prints how many labels agree with timm's and with those of `default`, and how far probabilities are apart. The images
+are noise with labels at random, so that classes are nearly as probable as each other: labels agree less than they would
+between two ways to resize real images. Between engines the pixels are the same.
 """
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import statistics
@@ -54,6 +59,8 @@ precision = "{precision}"
 baselines = false
 resamples = 0
 """
+# The MALLOC_ variables that keep what classwise keeps (classwise/allocator.py).
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 ENGINES = {
     "default": [],
     "onnx": ["--engine", "onnx"],
@@ -125,7 +132,8 @@ def by_timm(folder: Path, images: Path, out: Path, size: int) -> None:
 def seconds_of(way: str, folder: Path, images: Path, size: int) -> float:
     """Of a process that writes the table of this way to `folder/WAY.csv`."""
     out = folder / f"{way}.csv"
-    if way == "timm":
+    environment = os.environ | (KEPT if way == "timm-kept" else {})
+    if way.startswith("timm"):
         command = [__file__, "--timm", str(folder), str(images), str(out), "--size", str(size)]
     else:
         command = [
@@ -140,7 +148,7 @@ def seconds_of(way: str, folder: Path, images: Path, size: int) -> float:
         ]
         command += ENGINES[way]
     started = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, env=environment)
     return time.perf_counter() - started
 
 
@@ -185,11 +193,16 @@ def measure(
                 print(f"{way} {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
         found = {way: rows_of(folder / f"{way}.csv") for way in ways}
         assert all(len(rows) == count for rows in found.values()), "a file has no row"
-        apart = {way: agreement(folder / f"{way}.csv", folder / "timm.csv") for way in ways if way != "timm"}
+        apart = {
+            f"{way} and {other}": agreement(folder / f"{way}.csv", folder / f"{other}.csv")
+            for other, way in itertools.combinations(ways, 2)
+        }
     ratios = {
-        way: sorted(a / b for a, b in zip(seconds["timm"], seconds[way], strict=True))
+        f"{other} / {way}": sorted(a / b for a, b in zip(seconds[other], seconds[way], strict=True))
+        for other in ways
+        if other.startswith("timm")
         for way in ways
-        if way != "timm"
+        if not way.startswith("timm")
     }
     return {"seconds": seconds, "ratios": ratios, "agreement": apart}
 
@@ -198,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--blocks", type=int, default=2)
-    parser.add_argument("--ways", nargs="+", default=["timm", "default", "auto"])
+    parser.add_argument("--ways", nargs="+", default=["timm", "timm-kept", "default", "onnx"])
     parser.add_argument("--precision", default="auto", help="of the run")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--timm", nargs=3, type=Path, help=argparse.SUPPRESS)
@@ -211,11 +224,12 @@ def main() -> None:
     found = measure(options.images, options.blocks, options.ways, options.precision)
     for way, seconds in found["seconds"].items():
         print(f"{way:<10} {statistics.median(seconds):8.1f} s ({min(seconds):.1f} to {max(seconds):.1f})")
-    for way, ratios in found["ratios"].items():
-        apart = found["agreement"][way]
+    for ways, ratios in found["ratios"].items():
+        print(f"{ways:<20} x {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    for ways, apart in found["agreement"].items():
         print(
-            f"timm / {way:<10} x {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}); labels equal"
-            f" {apart['labels']:.2%}, probabilities apart by {apart['median']:.4f}, at most {apart['largest']:.4f}"
+            f"{ways:<20} labels equal {apart['labels']:.2%}, probabilities apart by {apart['median']:.2g}, at most"
+            f" {apart['largest']:.2g}"
         )
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")

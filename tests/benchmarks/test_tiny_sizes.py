@@ -53,9 +53,10 @@ def test_classes_and_rows() -> None:
 def test_predictions_agree_with_timms() -> None:
     """`measure` checks that every file has its row; the same weights and the same part of each image give nearly the
     same probabilities."""
-    found = predicting.measure(12, 1, ["timm", "default"], "fp32", small=True)
-    assert found["agreement"]["default"]["largest"] < 0.01
-    assert found["ratios"].keys() == {"default"}
+    found = predicting.measure(12, 1, ["timm", "timm-kept", "default"], "fp32", small=True)
+    assert found["agreement"]["default and timm"]["largest"] < 0.01
+    assert found["agreement"]["timm-kept and timm"]["largest"] == 0
+    assert found["ratios"].keys() == {"timm / default", "timm-kept / default"}
 
 
 @pytest.mark.full

@@ -30,7 +30,7 @@ from classwise.training.loop import PRECISIONS
 from classwise.training.tuning import FORMATS, TuningResult
 from classwise.version import __version__
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same key would lead to something else, within one version of classwise."""
 
 COMPUTING_PACKAGES = ("torch", "timm", "numpy")

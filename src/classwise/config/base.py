@@ -1,6 +1,6 @@
 """What all sections of the config share: the base class, the types of values, and how to find a section."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,16 +22,6 @@ class Section(BaseModel):
     """One table of the file: immutable, without unknown keys, and without conversion of types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def find_duplicate(names: Iterable[str]) -> str | None:
-    """The first name that has been there before; None if all are different."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
 
 
 def section_name(section: type[Section]) -> str:

@@ -1,11 +1,15 @@
 """Where a config names parts in the user's own files."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
-from classwise.config.schema import Config
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 from classwise.own_parts.reference import is_own
 from classwise.own_parts.source import admitted
+
+if TYPE_CHECKING:  # whoever opens a run may have no need of its config
+    from classwise.config.schema import Config
 
 Change = Callable[[str, str], str]
 """From the key of a reference, and the reference, to what it becomes."""

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from classwise.config.base import Count, NotNegative, Positive, Section, find_duplicate
+from classwise.config.base import Count, NotNegative, Positive, Section
 from classwise.config.data import Data
 from classwise.config.decision import Decision
+from classwise.config.duplicates import find_duplicate
 from classwise.config.folds import Folds
 from classwise.config.inference import Inference
 from classwise.config.losses import DEFAULT_LOSS, LOSSES_BY_TYPE, CrossEntropy, Loss, fits

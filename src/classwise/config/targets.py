@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from classwise.config.base import Floats, Names, NotNegative, Positive, Section, TargetType, find_duplicate
+from classwise.config.base import Floats, Names, NotNegative, Positive, Section, TargetType
+from classwise.config.duplicates import find_duplicate
 from classwise.config.losses import LOSSES_BY_TYPE, Loss, fits
 from classwise.own_parts.reference import FORM, hint, is_own, split_reference
 

@@ -5,7 +5,7 @@ worst class, and shares of several, as in `0.7*macro_f1 + 0.3*f1[old]`.
 import re
 from collections.abc import Mapping, Sequence
 
-from classwise.config.base import find_duplicate
+from classwise.config.duplicates import find_duplicate
 from classwise.errors import ConfigError, nearest
 from classwise.metrics.mean import MEAN, is_mean
 from classwise.metrics.scores import AT_PRIOR, HIGHER_IS_BETTER, LABEL_SCORES, SCORES, TOP, is_own_metric

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from safetensors import SafetensorError
 
-from classwise.compose.contents import dependent_rows
-from classwise.compose.splits import DatasetSplits
-from classwise.data.sources import Samples
 from classwise.data.table import full_column, read_table, write_table
 from classwise.data.texts import Texts
 from classwise.distributed import Processes
@@ -24,8 +21,11 @@ from classwise.run.heartbeat import PROGRESS_FILES
 from classwise.run.lock import LOCK_FILES, locked, refuse_held
 from classwise.signals import defer_signals
 
-if TYPE_CHECKING:
-    from torch import Tensor  # not at run time: `report` needs no torch
+if TYPE_CHECKING:  # not at run time: `report` needs neither torch nor the config and the data of a run
+    from torch import Tensor
+
+    from classwise.compose.splits import DatasetSplits
+    from classwise.data.sources import Samples
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ class RunFolder:
     def groups(self, split: str, by_image: bool = True) -> dict[str, str] | None:
         """By id, the group of each row of a split, for a bootstrap: rows that share a group or, with `by_image`, their
         image are in one. None if each row is its own. Raises DataError for a damaged file."""
+        from classwise.compose.contents import dependent_rows
+
         rows = self.split().filter(pl.col("split") == split)
         # Runs without groups have an empty column, those of earlier versions no contents.
         columns = [
@@ -165,7 +167,7 @@ class RunFolder:
             raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
-def split_table(splits: DatasetSplits) -> pl.DataFrame:
+def split_table(splits: "DatasetSplits") -> pl.DataFrame:
     """The contents of split.csv, training rows first: id, group (null if there are none), split, path and content (a
     hash of the decoded image)."""
     tables = []
@@ -187,7 +189,7 @@ def _column(texts: Sequence[str]) -> pl.Series:
     return Texts.of(texts).column()
 
 
-def _paths(samples: Samples) -> pl.Series:
+def _paths(samples: "Samples") -> pl.Series:
     """The paths of the images, as `str` of them has them."""
     names = _column(samples.names)
     # By text alone, without a Path for each row. Not where a Path would change the text: it leaves out

@@ -1,13 +1,15 @@
 """The user's own code in a run: what may run, the copies in the run directory, and the names that lead to them."""
 
+from __future__ import annotations
+
 import ast
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from classwise.config.own_parts import digests_in, own_references, with_references
-from classwise.config.schema import Config
 from classwise.distributed import Processes
 from classwise.errors import ConfigError
 from classwise.own_parts.reference import is_own, split_reference, with_file
@@ -20,6 +22,9 @@ from classwise.own_parts.run_code import (
     write_code,
 )
 from classwise.own_parts.source import SourceFile, admit, admitted, read_source
+
+if TYPE_CHECKING:  # `report` needs no config
+    from classwise.config.schema import Config
 
 Trust = str | Sequence[str]
 """The digests of code that is trusted: of each file at least the first eight characters, as text with commas or as a

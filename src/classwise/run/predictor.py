@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
+from classwise.allocator import kept_memory
 from classwise.compose.image_check import check_with_progress, refuse_bad
 from classwise.compose.labels import Labels
 from classwise.compose.loaders import evaluation_images, loader_of
@@ -411,9 +412,14 @@ def _unscored_text(metric: str, target: str, rows: int) -> str:
 
 @contextlib.contextmanager
 def preserve_torch_state() -> Iterator[None]:
-    """Restore torch's random state and number of threads at the end of the block: they belong to the caller."""
+    """Restore torch's random state and number of threads at the end of the block: they belong to the caller, as the
+    memory does that is kept until then."""
     devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices), torch_threads(torch.get_num_threads()):
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch_threads(torch.get_num_threads()),
+        kept_memory(),
+    ):
         yield
 
 

@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from classwise.data.listing import is_image_name
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
@@ -69,17 +67,26 @@ def _maps_in(folder: Path, labels: Sequence[str]) -> Iterator[tuple[Path, dict[s
                 value = json.loads(path.read_text(encoding="utf-8-sig"))
                 yield from ((path, names) for names in _of_tree(value))
             elif path.suffix.lower() in (".yaml", ".yml") and path.stat().st_size <= MOST_YAML_BYTES:
-                # All scalars as text: YAML takes the names `no` and `on` for false and true.
-                tree = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-                yield from ((path, names) for names in _of_tree(tree))
+                yield from ((path, names) for names in _of_tree(_yaml_tree(path)))
             elif path.suffix.lower() == ".txt" and set(words(path.stem)) & set(NAMING):
                 yield from (
                     (path, names) for names in _of_lines(path.read_text(encoding="utf-8-sig"), labels)
                 )
             elif path.suffix.lower() in SUFFIXES:
                 yield from ((path, names) for names in _of_table(path))
-        except (OSError, ValueError, DataError, RecursionError, yaml.YAMLError):
+        except (OSError, ValueError, DataError, RecursionError):
             continue  # not a file of names
+
+
+def _yaml_tree(path: Path) -> object:
+    """What a YAML file holds, with all scalars as text: YAML takes the names `no` and `on` for false and true. Raises
+    ValueError, also for what is no YAML; OSError."""
+    import yaml  # few folders have such a file
+
+    try:
+        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: no YAML") from error
 
 
 def _of_tree(value: object) -> Iterator[dict[str, str]]:
