@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from classwise.errors import ConfigError, nearest
 from classwise.model.timm_module import import_timm
+from classwise.optim import adamw
 from classwise.optim.own import own_optimizer
 from classwise.own_parts.reference import hint, is_own, short
 from classwise.own_parts.source import admitted, failure_text
@@ -31,6 +32,8 @@ TORCH: dict[str, type[Optimizer]] = {
     "asgd": torch.optim.ASGD,
     "rprop": torch.optim.Rprop,
 }
+PREPARED: dict[str, type[Optimizer]] = {"adamw": adamw.AdamW}
+"""Torch's fused optimizers whose steps are prepared once."""
 # Without momentum these are rarely what is meant: papers use 0.9, and so does timm's factory. AdamP and SGDP have the
 # values of their paper (appendix D), where timm's factory has others.
 _MOMENTUM = {"momentum": 0.9}
@@ -110,6 +113,7 @@ def build_optimizer(
         and _may_fuse(groups)
     ):
         arguments["fused"] = True  # one kernel for all parameters, instead of several for each
+        create = PREPARED.get(name, create)
     return create([dict(group) for group in groups], lr=lr, **decay, **arguments)
 
 
