@@ -59,8 +59,8 @@ class AdamW(torch.optim.AdamW):
     """`torch.optim.AdamW` with `fused=True`, bit for bit.
 
     Wherever a step is anything but plain (the first one, other parameters with a gradient than before, hooks, a
-    profiler, a closure, a loss scale, AMSGrad, several devices), it is torch's own step, which is also what prepares
-    the next. In between the moments must not be replaced in `state` but by `load_state_dict`.
+    profiler, a closure, a loss scale, AMSGrad, a GPU), it is torch's own step, which is also what prepares the next. In
+    between the moments must not be replaced in `state` but by `load_state_dict`.
     """
 
     _prepared: _Prepared | None = None
@@ -83,11 +83,7 @@ class AdamW(torch.optim.AdamW):
             self._prepared = _prepare(self)
             return loss
 
-        # What torch's `_fused_adam` does with the same lists. `found_inf` of 1 makes the kernel skip the step, which
-        # then is not counted either.
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
-        if found_inf is not None:
-            found_inf = found_inf.to(prepared.steps.device, non_blocking=True)
+        # What torch's `_fused_adam` does with the same lists.
         with torch.no_grad():
             prepared.steps.add_(1)
             for tensors, gradients_of_group in zip(prepared.groups, gradients, strict=True):
@@ -109,10 +105,7 @@ class AdamW(torch.optim.AdamW):
                     eps=group["eps"],
                     amsgrad=False,
                     maximize=group["maximize"],
-                    found_inf=found_inf,
                 )
-            if found_inf is not None:
-                prepared.steps.sub_(found_inf)
         return None
 
     def _gradients(self, prepared: _Prepared) -> list[list[Tensor]] | None:
@@ -125,6 +118,7 @@ class AdamW(torch.optim.AdamW):
             or torch_optimizer._global_optimizer_pre_hooks
             or torch_optimizer._global_optimizer_post_hooks
             or getattr(self, "grad_scale", None) is not None
+            or getattr(self, "found_inf", None) is not None
             or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
         ):
             return None
@@ -151,14 +145,16 @@ def _prepare(optimizer: AdamW) -> _Prepared | None:
     groups = optimizer.param_groups
     learning = [[p for p in group["params"] if p.grad is not None] for group in groups]
     parameters = [p for of_group in learning for p in of_group]
-    kinds = {(p.device, p.dtype, p.grad.layout) for p in parameters if p.grad is not None}
+    kinds = {(p.device.type, p.dtype, p.grad.layout) for p in parameters if p.grad is not None}
     is_plain = all(
         group["fused"]
         and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
         and not any(isinstance(value, Tensor) for value in (group["lr"], *group["betas"]))
         for group in groups
     )
-    if not is_plain or len(kinds) != 1 or not parameters[0].is_floating_point():
+    if not is_plain or len(kinds) != 1:
+        return None
+    if parameters[0].device.type != "cpu" or not parameters[0].is_floating_point():
         return None
 
     # The step counts move together into one tensor, of which each parameter's state has its own number.

@@ -33,7 +33,7 @@ TORCH: dict[str, type[Optimizer]] = {
     "rprop": torch.optim.Rprop,
 }
 PREPARED: dict[str, type[Optimizer]] = {"adamw": adamw.AdamW}
-"""Torch's fused optimizers whose steps are prepared once."""
+"""Torch's fused optimizers whose steps are prepared once, on the CPU."""
 # Without momentum these are rarely what is meant: papers use 0.9, and so does timm's factory. AdamP and SGDP have the
 # values of their paper (appendix D), where timm's factory has others.
 _MOMENTUM = {"momentum": 0.9}
@@ -113,7 +113,8 @@ def build_optimizer(
         and _may_fuse(groups)
     ):
         arguments["fused"] = True  # one kernel for all parameters, instead of several for each
-        create = PREPARED.get(name, create)
+        if _all_on(groups, ("cpu",)):
+            create = PREPARED.get(name, create)
     return create([dict(group) for group in groups], lr=lr, **decay, **arguments)
 
 
@@ -267,5 +268,10 @@ def _try_steps(name: str, create: Callable[..., Optimizer], arguments: Mapping[s
 
 
 def _may_fuse(groups: Sequence[Mapping[str, Any]]) -> bool:
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    floating = all(p.is_floating_point() for group in groups for p in group["params"])
+    return floating and _all_on(groups, ("cpu", "cuda"))
+
+
+def _all_on(groups: Sequence[Mapping[str, Any]], devices: Sequence[str]) -> bool:
+    """Whether all parameters are on devices of these types."""
+    return all(p.device.type in devices for group in groups for p in group["params"])
